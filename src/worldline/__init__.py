@@ -1,6 +1,6 @@
-"""Learn how a world works from logs; then predict, score, plan and ask what if.
+"""Learn world models from logs, then predict, score, plan and answer what-if questions.
 
-Importing this package loads neither torch nor NumPy; each name below loads what it needs when it is first used.
+Importing this package loads neither torch nor NumPy; each name below is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A bundle: the folder that holds a world. Safetensors, JSON and HTML; read as if from a stranger.
+"""Bundles: folders that hold a world as safetensors, JSON and HTML, read as untrusted input.
 
-Nothing in a bundle is ever executed, and no code is imported because a file names it. What a file claims about
-itself (its size, its hash, the shapes in its header) is checked before anything of that size is allocated.
+Nothing in a bundle is executed, and no file can name code to import. Sizes, hashes and the shapes in headers are
+checked before memory of that size is allocated.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ MAX_BYTES = 8 * 2**30
 
 _NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(?:safetensors|json|html)")
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_FETCH = "Fetch or write the bundle again, or use one from a source that you trust"
+_FETCH = "Fetch or write the bundle again, or use one from a trusted source"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """What the manifest says of one file.
+    """The entry of one file in the manifest.
 
     Args:
         sha256: of its content, 64 hexadecimal digits.
@@ -65,11 +65,10 @@ class Manifest:
     Args:
         format: version of the layout.
         worldline: version of the package that wrote it.
-        created: when, ISO 8601 with time zone.
-        model: registered name of the model, or of the engine where that is not a learned one; the reader looks it up in
-            the registry.
+        created: time of writing, ISO 8601 with time zone.
+        model: registered name of the model, or of the engine if it is not a learned one.
         files: every file except the manifest itself, by path relative to the bundle, with `/` between folders.
-        notes: short facts in words.
+        notes: short facts as text.
     """
 
     format: int
@@ -82,11 +81,11 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle whose every file was checked. Each access reads the file, and checks its hash, again.
+    """A bundle whose files were all checked. Each access reads the file and checks its hash again.
 
     Args:
-        folder: where it lies.
-        manifest: its table of contents.
+        folder: that holds the bundle.
+        manifest: table of contents.
     """
 
     folder: Path
@@ -94,14 +93,14 @@ class Bundle:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of its files, sorted, without the manifest."""
+        """The names of the files, sorted, without the manifest."""
         return tuple(sorted(current_file(name, self.manifest.format) for name in self.manifest.files))
 
     def text(self, name: str) -> str:
         """The content of a JSON or HTML file.
 
         Raises:
-            BundleError: no such file, it changed since it was checked, or it is not UTF-8.
+            BundleError: the file does not exist, changed since it was checked, or is not UTF-8.
         """
         content = self._content(name)
         try:
@@ -113,7 +112,7 @@ class Bundle:
         """The tensors of a safetensors file, on the CPU.
 
         Raises:
-            BundleError: no such file, it changed since it was checked, or it holds no tensors.
+            BundleError: the file does not exist, changed since it was checked, or holds no tensors.
         """
         if not name.endswith(".safetensors"):
             raise BundleError(f"{self.folder / name}: not a safetensors file. Read it with text().")
@@ -132,7 +131,7 @@ class Bundle:
         with _opened(self.folder, stored) as file:
             content = file.read(entry.size + 1)
         if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise BundleError(f"{path}: changed while it was in use. Open the bundle again.")
+            raise BundleError(f"{path}: the file changed since it was checked. Open the bundle again.")
         return content
 
 
@@ -143,25 +142,25 @@ def write_bundle(
     model: str,
     notes: Mapping[str, str],
 ) -> Bundle:
-    """The bundle now at `folder`, which replaces an earlier one whole or not at all.
+    """Writes a bundle to `folder` and returns it; replaces an earlier bundle atomically.
 
-    It is written and checked beside `folder` and then renamed. A process killed on the way leaves the earlier
-    bundle readable, under its own name or the one that `read_bundle` falls back to.
+    The bundle is written and checked next to `folder` and then renamed. If the process is killed, the earlier bundle
+    stays readable, under its own name or the one that `read_bundle` falls back to.
 
     Args:
         folder: absent, empty, or an earlier bundle with nothing else in it.
-        contents: per relative name a text, bytes or named tensors; tensors go to names in `.safetensors` only.
+        contents: per relative name a text, bytes or named tensors; tensors only under names that end in `.safetensors`.
         model: as in `Manifest`.
-        notes: short facts in words, kept in the manifest.
+        notes: short facts as text, kept in the manifest.
 
     Raises:
-        BundleError: a name is not allowed, the content does not fit it, or `folder` holds something else.
+        BundleError: a name is not allowed, the content does not fit it, or `folder` holds other files.
     """
     folder = Path(folder).resolve()
     for name, content in contents.items():
         _check_name(folder, name)
         if name.endswith(".safetensors") != isinstance(content, Mapping):
-            raise BundleError(f"{folder / name}: tensors go to .safetensors, text to .json or .html. Rename it.")
+            raise BundleError(f"{folder / name}: tensors need the suffix .safetensors, text .json or .html. Rename it.")
     previous = _previous(folder)
     if previous.is_dir() and not folder.exists():
         previous.rename(folder)
@@ -183,29 +182,30 @@ def write_bundle(
 
 
 def holds_bundle(folder: Path) -> bool:
-    """Whether there is a bundle for `read_bundle` to read, sound or not."""
+    """Whether `folder` holds a bundle, valid or not."""
     return ((folder if folder.exists() else _previous(folder)) / MANIFEST).is_file()
 
 
 def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
-    """The bundle at `folder`, after every check; nothing in it has been parsed beyond manifest and headers.
+    """The bundle at `folder`, after all checks. Only manifest and headers are parsed.
 
     Args:
-        folder: where it lies. Where a writer was killed between its two renames, the bundle before is read.
-        max_bytes: the most that its files may hold together.
+        folder: that holds the bundle. If a writer was killed between its two renames, the previous bundle is read.
+        max_bytes: limit on the total size of the files.
 
     Raises:
-        BundleError: anything is not as the manifest says, or the manifest is not as it must be. Names the file.
+        BundleError: a file differs from the manifest, or the manifest is invalid. Names the file.
     """
     folder = Path(folder)
     if not folder.exists() and _previous(folder).is_dir():
         folder = _previous(folder)
     if not folder.is_dir():
-        raise BundleError(f"{folder}: no such folder. Give the folder that holds {MANIFEST}.")
+        raise BundleError(f"{folder}: the folder does not exist. Give the folder that holds {MANIFEST}.")
     manifest = read_manifest(folder)
     total = sum(entry.size for entry in manifest.files.values())
     if total > max_bytes:
-        raise BundleError(f"{folder}: holds {total} bytes, more than {max_bytes}. Raise max_bytes if you trust it.")
+        problem = f"the files have {total} bytes, more than {max_bytes}"
+        raise BundleError(f"{folder}: {problem}. Raise max_bytes if you trust the source.")
     extra = sorted(_present(folder, manifest) - {MANIFEST, *manifest.files})
     if extra:
         raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")
@@ -231,16 +231,16 @@ def _check_name(folder: Path, name: str) -> None:
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
-    """The file, opened; refused where it or its folder is a link, or where it is anything but a regular file."""
+    """Opens the file; refuses links, also of its folder, and everything but regular files."""
     path = folder / name
     try:
         if path.parent != folder and not stat.S_ISDIR(path.parent.lstat().st_mode):
-            raise _refusal(path.parent, "not a folder of its own")
-        seen = path.lstat()
-        if not stat.S_ISREG(seen.st_mode):
+            raise _refusal(path.parent, "a link or not a folder")
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
             raise _refusal(path, "a link or a special file")
         with path.open("rb") as file:
-            if not os.path.samestat(seen, os.fstat(file.fileno())):
+            if not os.path.samestat(found, os.fstat(file.fileno())):
                 raise _refusal(path, "replaced while it was opened")
             yield file
     except OSError as error:
@@ -248,10 +248,10 @@ def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The table of contents of the bundle at `folder`; none of the files that it lists was looked at.
+    """The table of contents of the bundle at `folder`; does not check the files that it lists.
 
     Raises:
-        BundleError: there is none, or it is not as it must be.
+        BundleError: the manifest is missing or invalid.
     """
     path = folder / MANIFEST
     with _opened(folder, MANIFEST) as file:
@@ -262,7 +262,7 @@ def read_manifest(folder: Path) -> Manifest:
         found = parse_json(text)
     except ValueError as error:
         raise _refusal(path, f"not JSON ({error})") from error
-    # The version comes first: of another version not even the keys are known.
+    # Check the version first, because another version may have other keys.
     number = found.get("format") if isinstance(found, dict) else None
     if type(number) is not int or not 1 <= number <= BUNDLE_FORMAT:
         raise BundleError(
@@ -275,12 +275,12 @@ def read_manifest(folder: Path) -> Manifest:
     for name, entry in manifest.files.items():
         _check_name(folder, name)
         if entry.size < 0:
-            raise _refusal(path, f"{name}: a size of {entry.size} bytes")
+            raise _refusal(path, f"{name} has a size of {entry.size} bytes")
     return manifest
 
 
 def _present(folder: Path, manifest: Manifest) -> set[str]:
-    """Names of what lies in the folder. Looks only into subfolders that the manifest names, so a deep tree ends."""
+    """Names in the folder. Lists only subfolders that the manifest names, so a deep tree costs nothing."""
     subfolders = {name.partition("/")[0] for name in manifest.files if "/" in name}
     found = set()
     try:
@@ -295,28 +295,28 @@ def _present(folder: Path, manifest: Manifest) -> set[str]:
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
-    """Refuses a file that differs from its entry, or whose header is not sound."""
+    """Raises if a file differs from its entry or has an invalid header."""
     path = folder / name
     with _opened(folder, name) as file:
         size = os.fstat(file.fileno()).st_size
         if size != entry.size:
-            raise _refusal(path, f"{size} bytes, but {MANIFEST} says {entry.size}")
+            raise _refusal(path, f"the file has {size} bytes, but {MANIFEST} says {entry.size}")
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-            raise _refusal(path, f"its sha256 differs from the one in {MANIFEST}")
+            raise _refusal(path, f"the sha256 differs from the one in {MANIFEST}")
         if name.endswith(".safetensors"):
             file.seek(0)
             _check_header(path, file, size)
 
 
 def _check_header(path: Path, file: BufferedReader, size: int) -> None:
-    """Refuses a safetensors file whose header and length contradict each other; reads the header only."""
+    """Raises if header and length of a safetensors file contradict each other; reads the header only."""
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
         raise _refusal(path, f"a header of {length} bytes in a file of {size} (at most {MAX_HEADER_BYTES})")
     try:
         header = json.loads(file.read(length).decode(), object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
-        raise _refusal(path, f"its header is not sound JSON ({error})") from error
+        raise _refusal(path, f"the header is not valid JSON ({error})") from error
     if not isinstance(header, dict):
         raise _refusal(path, "its header is not a JSON object")
     metadata = header.pop("__metadata__", {})
@@ -330,19 +330,19 @@ def _check_header(path: Path, file: BufferedReader, size: int) -> None:
             raise _refusal(path, f"tensor {name[:100]!r} starts at byte {begin}, not {end}")
         end = stop
     if end != size - 8 - length:
-        raise _refusal(path, f"its header describes {end} bytes of data, but {size - 8 - length} follow")
+        raise _refusal(path, f"the header describes {end} bytes of data, but {size - 8 - length} follow")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object; refused where a key comes twice, since two parsers could then see two different files."""
+    """The object; raises on a duplicate key, because two parsers could then read two different files."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("duplicate key")
     return found
 
 
 def _byte_range(path: Path, name: str, claim: object) -> tuple[int, int]:
-    """Where the data of one tensor begins and stops, from what the header claims of it."""
+    """Begin and end of the data of one tensor, according to the header."""
     if not isinstance(claim, dict) or set(claim) != {"dtype", "shape", "data_offsets"}:
         raise _refusal(path, f"tensor {name[:100]!r} needs dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
@@ -362,12 +362,12 @@ def _byte_range(path: Path, name: str, claim: object) -> tuple[int, int]:
 
 
 def _previous(folder: Path) -> Path:
-    """Where the earlier bundle lies for the moment between the two renames."""
+    """The path of the earlier bundle between the two renames."""
     return folder.with_name(f".{folder.name}.previous")
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuses to replace a folder in which anything was not written by `write_bundle`."""
+    """Raises if the folder holds anything that `write_bundle` did not write."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
@@ -375,18 +375,18 @@ def _refuse_foreign(folder: Path) -> None:
         foreign = _present(folder, manifest) - {MANIFEST, *manifest.files}
     except BundleError as error:
         raise BundleError(
-            f"{folder}: holds something that is not a bundle. Choose another folder. ({error})"
+            f"{folder}: the folder holds something that is not a bundle. Choose another folder. ({error})"
         ) from error
     if foreign:
         raise BundleError(f"{folder / min(foreign)}: not part of the bundle. Move it, or choose another folder.")
 
 
 def _write_file(path: Path, content: str | bytes | Mapping[str, Tensor]) -> FileEntry:
-    """Writes one file through to the disk; its entry for the manifest."""
+    """Writes one file, syncs it to disk and returns its entry for the manifest."""
     path.parent.mkdir(exist_ok=True)
     with name_in_errors(path):
         if isinstance(content, Mapping):
-            # Copies, because the format refuses tensors that share memory, such as tied weights.
+            # Copies, because safetensors refuses tensors that share memory, such as tied weights.
             layout = torch.contiguous_format
             save_file({k: v.detach().cpu().clone(memory_format=layout) for k, v in content.items()}, path)
         else:
@@ -397,7 +397,7 @@ def _write_file(path: Path, content: str | bytes | Mapping[str, Tensor]) -> File
 
 
 def _swap(fresh: Path, folder: Path, previous: Path) -> None:
-    """Puts `fresh` in the place of `folder`. A folder cannot replace a full one in one rename, hence two."""
+    """Replaces `folder` by `fresh`. Takes two renames, because a rename cannot replace a folder that is not empty."""
     if previous.exists():
         shutil.rmtree(previous)
     if folder.exists():

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, strictly: an unknown key or a wrong type is an error."""
+"""Strict conversion between frozen dataclasses and JSON: an unknown key or a wrong type is an error."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def to_json(value: object) -> str:
 
 
 def to_strict_json(value: object) -> str:
-    """As `to_json`, for every reader of JSON: what is not finite is `spelled`. `from_json` reads either."""
+    """As `to_json`, but valid standard JSON: numbers that are not finite become text. `from_json` reads both."""
     return json.dumps(spelled(_tree(value)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def spelled(tree: Any) -> Any:
-    """Dicts and sequences with numbers that JSON has not as text: "NaN", "Infinity" and "-Infinity"."""
+    """The tree with numbers that are not finite as text: "NaN", "Infinity" and "-Infinity"."""
     if isinstance(tree, dict):
         return {key: spelled(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -47,7 +47,7 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
 
     Args:
         cls: a frozen dataclass.
-        text: JSON; a number that is not finite as `to_json` or `to_strict_json` writes it.
+        text: JSON, as `to_json` or `to_strict_json` writes it.
         where: the file or place, named in errors.
 
     Raises:
@@ -69,7 +69,7 @@ def _tree(value: object) -> Any:
 
 
 def _validated(adapter: Any, text: str | bytes) -> Any:
-    """What is `spelled` where a number is due is read as that number; elsewhere it is text."""
+    """Validates; "NaN", "Infinity" and "-Infinity" are read as numbers if the field is a float."""
     try:
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
@@ -84,7 +84,7 @@ def _validated(adapter: Any, text: str | bytes) -> Any:
 
 
 def _refuse_unknown_keys(given: Any, kept: Any, where: str) -> None:
-    """Raises where `given` has a key that validation dropped."""
+    """Raises if `given` has a key that validation dropped."""
     if isinstance(given, dict) and isinstance(kept, dict):
         for key, inner in given.items():
             if key not in kept:

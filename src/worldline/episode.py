@@ -1,4 +1,4 @@
-"""The one transition convention: T+1 observations, T actions; action t takes observation t to t+1."""
+"""Episode, History and Future: T+1 observations, T actions; action t leads from observation t to t+1."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What is known up to now: H observations and the inputs that lie between them.
+    """The past up to the present: H observations and the inputs between them.
 
-    Every array may carry one leading axis of W worlds; all or none do. From a fresh start there are H-1
-    inputs; where an earlier belief is continued there are H, the first of which leads to the first observation.
+    Either all arrays or none have a leading axis of W worlds. A new history has H-1 inputs. A history that continues
+    an earlier belief has H inputs; the first one leads to the first observation.
 
     Args:
         observations: per signal [H, *shape], physical units.
         actions: per signal [H-1, *shape] (or H).
-        exogenous: per signal [H-1, *shape] (or H); empty where the schema has none.
-        observed: per signal [H] bool; where False the value is missing and must not matter. An absent name
-            means that all were observed.
+        exogenous: per signal [H-1, *shape] (or H); empty if the schema has none.
+        observed: per signal [H] bool, False if the value is missing and must be ignored. An absent name means that
+            no value is missing.
     """
 
     observations: Arrays
@@ -43,11 +43,11 @@ class Episode:
         actions: per signal [T, *shape].
         exogenous: per signal [T, *shape]: known inputs during step t.
         rewards: per signal [T, *shape].
-        observed: per observation signal [T+1] bool; absent means that all were observed.
-        terminated: the last observation is a terminal state.
-        truncated: the log was cut there by a limit.
-        seed: the reset seed, where a simulator can replay the episode from it.
-        step_s: [T] float32, seconds that each step took; None where all took the schema's `step_s`.
+        observed: per observation signal [T+1] bool; an absent name means that no value is missing.
+        terminated: whether the last observation is a terminal state.
+        truncated: whether a limit ended the episode.
+        seed: the reset seed from which a simulator can replay the episode; None if unknown.
+        step_s: [T] float32, duration of each step in seconds; None if all took the schema's `step_s`.
     """
 
     observations: Arrays
@@ -83,11 +83,11 @@ class Episode:
 
 @dataclass(frozen=True, kw_only=True)
 class Future:
-    """T inputs that may be applied from now on, in N versions.
+    """N candidate sequences of T future inputs.
 
     Args:
         actions: per signal [W, N, T, *shape].
-        exogenous: per signal [W, T, *shape]; empty where the schema has none.
+        exogenous: per signal [W, T, *shape]; empty if the schema has none.
     """
 
     actions: Arrays

@@ -1,4 +1,4 @@
-"""The error tree. Each message says what was wrong, the value, and what to do."""
+"""The error classes. Each message gives the problem, the value, and what to do."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class ConfigError(WorldlineError, ValueError):
 
 
 class DataError(WorldlineError, ValueError):
-    """Logged data cannot be used as it is; the message names the place.
+    """Logged data cannot be used; the message names the place.
 
     Args:
         problem: what is wrong, with the offending value.
         fix: what the user can do about it.
-        file: the file it was found in.
+        file: the file with the problem.
         episode: the episode's number in the source, from 0.
         signal: the signal's name.
         step: the step within the episode, from 0.
@@ -86,8 +86,8 @@ class UnknownNameError(WorldlineError, LookupError):
     """A name is not registered; the message suggests the nearest ones.
 
     Args:
-        kind: what was looked for, such as "planner".
-        name: the name that was asked for.
+        kind: kind of the name, such as "planner".
+        name: the unknown name.
         known: the names that exist.
     """
 
@@ -123,11 +123,11 @@ class MissingExtraError(WorldlineError, ImportError):
 
 
 class UnsupportedError(WorldlineError, NotImplementedError):
-    """The world or engine lacks the ability that was asked for; nothing was faked."""
+    """The world or engine does not support the requested operation."""
 
 
 class UnreadableError(UnsupportedError):
-    """A world does not tell the signals that it is asked for, nor can they be read from what it tells."""
+    """A world does not predict the requested signals, and they cannot be read from its predictions."""
 
 
 class CollapseError(WorldlineError, ArithmeticError):
@@ -135,12 +135,12 @@ class CollapseError(WorldlineError, ArithmeticError):
 
 
 class BundleError(WorldlineError, ValueError):
-    """A bundle is damaged, from another version, or not to be trusted."""
+    """A bundle is damaged, from another version, or violates a security limit."""
 
 
 class UnavailableError(WorldlineError, ConnectionError):
-    """A remote service cannot be reached or answered badly; the message says which, what came, and what to do."""
+    """A remote service cannot be reached or returned an error; the message names the service and its response."""
 
 
 class NoGoodAnswerError(UnavailableError):
-    """A world or a text model answered, and what came can be no answer; a text model was told so, and tried again."""
+    """A remote world or a text model returned an invalid answer; a text model also failed when it was asked again."""

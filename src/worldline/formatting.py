@@ -1,4 +1,4 @@
-"""Numbers, spans of time and names, as a reader wants them."""
+"""Formatting of numbers, durations and names for readers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DAY_S: Final = 86400.0
 
 
 def number(value: Number, digits: int = 3) -> str:
-    """`value` with about `digits` significant digits, whole numbers whole, thousands set apart, a real minus."""
+    """`value` with about `digits` significant digits, thousands separators and a minus sign (U+2212)."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     if value == round(value) and abs(value) < 1e7:
@@ -54,13 +54,13 @@ def number(value: Number, digits: int = 3) -> str:
 
 
 def tick(value: Number) -> str:
-    """A number on an axis, without needless zeros."""
+    """A number on an axis, without trailing zeros."""
     text = number(value, 12)
     return text if "." not in text or "e" in text else text.rstrip("0").rstrip(".")
 
 
 def percent(share: Number, *, signed: bool = False) -> str:
-    """A share in per cent: one decimal below 100 %, none above 10-fold."""
+    """A share in per cent, with one decimal below 100 % and three significant digits from 100 % on."""
     text = number(abs(share) * 100, 3) if abs(share) >= 1 else f"{abs(share) * 100:.1f}"
     zero = float(text.replace("\u202f", "").replace("∞", "inf").replace("–", "nan")) == 0
     sign = "" if zero else "−" if share < 0 else "+" if signed else ""
@@ -68,7 +68,7 @@ def percent(share: Number, *, signed: bool = False) -> str:
 
 
 def round_percent(share: Number) -> str:
-    """A share in per cent, without a decimal where it would be 0: levels and axes."""
+    """A share in per cent, without a decimal that is 0, for levels and axes."""
     return percent(share).replace(f".0{NBSP}", NBSP)
 
 
@@ -78,7 +78,7 @@ def quantity(value: Number, unit: str) -> str:
 
 
 def pretty_unit(unit: str) -> str:
-    """The unit as it is printed; nothing for a plain number or an unknown unit."""
+    """The unit for print; "" for a plain number or an unknown unit."""
     return _UNITS.get(unit, unit).replace("m2", "m²").replace("m3", "m³")
 
 
@@ -99,7 +99,7 @@ def between(estimate: Estimate | Rate) -> str:
 
 
 def listing(parts: Sequence[str]) -> str:
-    """Words in a row: "a, b and c"."""
+    """A list in words: "a, b and c"."""
     return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -110,7 +110,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def clock(horizon: int, step_s: float | None) -> tuple[float, str]:
-    """How much of a readable unit of time one step is, and that unit, for an axis of `horizon` steps."""
+    """The length of one step in a readable unit of time, and that unit, for an axis of `horizon` steps."""
     if step_s is None or horizon * step_s < 2 * MINUTE_S:
         return 1.0, "steps"
     if horizon * step_s <= 2 * HOUR_S:
@@ -119,7 +119,7 @@ def clock(horizon: int, step_s: float | None) -> tuple[float, str]:
 
 
 def span(steps: int, step_s: float | None) -> str:
-    """That many steps in words: "6 h", "25 min", "8 steps"."""
+    """The duration of some steps: "6 h", "25 min", "8 steps"."""
     if step_s is None or steps * step_s < MINUTE_S:
         return plural(steps, "step")
     seconds = steps * step_s
@@ -130,9 +130,11 @@ def span(steps: int, step_s: float | None) -> str:
 
 def duration(seconds: Number) -> str:
     """Wall time: "94 s", "4 min 12 s"."""
-    whole = round(seconds)
-    if whole < 2 * MINUTE_S:
-        return f"{number(seconds, 2) if seconds < 10 else whole}{NBSP}s"
+    rounded = round(seconds)
+    if rounded < 2 * MINUTE_S:
+        return f"{number(seconds, 2) if seconds < 10 else rounded}{NBSP}s"
     return (
-        f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s" if whole < 2 * HOUR_S else f"{number(seconds / HOUR_S, 2)}{NBSP}h"
+        f"{rounded // 60}{NBSP}min {rounded % 60}{NBSP}s"
+        if rounded < 2 * HOUR_S
+        else f"{number(seconds / HOUR_S, 2)}{NBSP}h"
     )

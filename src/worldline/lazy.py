@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used."""
+"""Lazy import of the public names of a package."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from importlib import import_module
 
 
 def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
-    """The `__getattr__` of a package whose public names live in its modules.
+    """The `__getattr__` of a package that imports public names from its modules on first use.
 
     Args:
         package: `__name__` of the package.
-        homes: per module the public names that it defines; "name as other" for one that is public as `other`.
+        homes: per module the public names that it defines; "name as other" for a name that is public as `other`.
     """
     found = [(module, *name.split(" as ")) for module, names in homes.items() for name in names]
     home_of = {name[-1]: (module, name[0]) for module, *name in found}

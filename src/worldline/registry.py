@@ -1,4 +1,4 @@
-"""Names to parts. Built-ins and plugins are imported only when their name is asked for."""
+"""The registry of named components. Built-ins and plugins are imported on first use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "linear": "worldline.engines.baselines:Linear",
         "action_blind": "worldline.engines.baselines:ActionBlind",
     },
-    "importer": {  # in the order in which they are asked whether they know some logs
+    "importer": {  # in the order of format detection
         "store": "worldline.data.open_logs:StoreLogs",
         "minari": "worldline.data.formats.minari.logs:MinariLogs",
         "lerobot": "worldline.data.formats.lerobot.logs:LeRobotLogs",
@@ -76,14 +76,14 @@ BUILTIN: dict[str, dict[str, str]] = {
         "vectors": "worldline.recipes.vectors:vectors",
     },
 }
-"""Per kind, name to "module:attribute". Third parties add to it with the entry-point group `worldline.<kind>s`."""
+"""Per kind, name to "module:attribute". Third parties add names with the entry-point group `worldline.<kind>s`."""
 
 
 def names(kind: str) -> list[str]:
-    """Every name of this kind, ours and third parties', sorted; loads nothing.
+    """Every name of this kind, built-in and third-party, sorted; imports nothing.
 
     Raises:
-        UnknownNameError: there is no such kind.
+        UnknownNameError: the kind does not exist.
     """
     if kind not in BUILTIN:
         raise UnknownNameError("kind of part", kind, BUILTIN)
@@ -91,10 +91,10 @@ def names(kind: str) -> list[str]:
 
 
 def load(kind: str, name: str) -> Any:
-    """The class or function of this kind and name, imported now.
+    """Imports the class or function of this kind and name.
 
     Raises:
-        UnknownNameError: no such name; the message suggests the nearest.
+        UnknownNameError: the name is not registered; the message suggests the nearest.
         MissingExtraError: it needs an extra that is not installed.
     """
     if name in BUILTIN.get(kind, {}):
@@ -106,30 +106,30 @@ def load(kind: str, name: str) -> Any:
 
 
 def name_of(kind: str, part: type) -> str:
-    """The name that the class `part` is registered by; the other direction of `load`.
+    """The registered name of the class `part`; the inverse of `load`.
 
     Raises:
-        UnsupportedError: it is not registered; says how that is done.
+        UnsupportedError: the class is not registered; the message says how to register it.
     """
     for name, address in BUILTIN.get(kind, {}).items():
         if address == f"{part.__module__}:{part.__qualname__}":
             return name
     package = part.__module__.partition(".")[0]
     for point in entry_points(group=f"worldline.{kind}s"):
-        # A package registers its own classes; no other package is imported to find out.
+        # A package registers its own classes, so entry points of other packages need not be imported.
         if point.module.partition(".")[0] == package and load(kind, point.name) is part:
             return point.name
     raise UnsupportedError(
-        f"{part.__qualname__} is not registered as a {kind}, so it cannot be found again by name. Register it as an "
-        f"entry point of the group worldline.{kind}s."
+        f"{part.__qualname__} is not registered as a {kind}, so it cannot be loaded by name. Register it as an entry "
+        f"point of the group worldline.{kind}s."
     )
 
 
 def imported(kind: str, path: str) -> Any:
-    """What a user calls "module:name"; never for what comes from others, since it runs code.
+    """The object that the user names as "module:name". Only for trusted input, because importing runs code.
 
     Raises:
-        InputError: there is no such module, or the text has another form.
+        InputError: the module does not exist, or `path` has another form.
         UnknownNameError: the module does not have the name.
     """
     name, _, attribute = path.partition(":")
@@ -139,8 +139,8 @@ def imported(kind: str, path: str) -> Any:
         module = import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
-        problem = f"{kind} is {path!r}, and there is no module {error.name!r}"
+            raise  # the module exists, but one that it imports is missing
+        problem = f"{kind} is {path!r}, but there is no module {error.name!r}"
         raise InputError(f"{problem}. Check the spelling, and that its folder is in PYTHONPATH.") from error
     if attribute not in vars(module):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

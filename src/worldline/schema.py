@@ -1,4 +1,4 @@
-"""Named signals in physical units: what a world's log holds."""
+"""The schema of a world: named, typed signals in physical units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Kind", "Role", "Schema", "Signal"]
 
 
 class Role(StrEnum):
-    """What a signal is to the world."""
+    """Role of a signal."""
 
     OBSERVATION = "observation"
     ACTION = "action"
@@ -25,7 +25,7 @@ class Role(StrEnum):
 
 
 class Kind(StrEnum):
-    """How a signal's values are laid out."""
+    """Layout of a signal's values."""
 
     VECTOR = "vector"
     IMAGE = "image"
@@ -42,15 +42,15 @@ class Signal:
         kind: `vector` holds numbers of shape `(n,)`; `image` uint8 of shape `(height, width, channels)`;
             `discrete` int64 of shape `()` in `[0, num_values)`.
         shape: of one value, without time.
-        unit: physical unit, such as "m" or "degC"; "1" for a plain number, "?" where it is not known.
-        low: smallest possible value per component (vector only); None where unbounded or unknown.
-        high: largest possible value per component (vector only); None where unbounded or unknown.
-        num_values: how many values a discrete signal can take.
-        components: a name for each component of a vector, or for each value of a discrete signal; empty for none.
-        entity: the thing that the signal belongs to.
-        period: of an angle or a time of day, after how much every component repeats, in its unit, such as 360 for
-            degrees (vector only); None where it does not repeat.
-        precision: what a vector is stored in; models compute in float32 all the same.
+        unit: physical unit, such as "m" or "degC"; "1" for a plain number, "?" if unknown.
+        low: smallest possible value per component (vector only); None if unbounded or unknown.
+        high: largest possible value per component (vector only); None if unbounded or unknown.
+        num_values: number of values of a discrete signal.
+        components: a name for each component of a vector, or for each value of a discrete signal; may be empty.
+        entity: the object that the signal belongs to.
+        period: period of every component in its unit, such as 360 for an angle in degrees (vector only); None if not
+            periodic.
+        precision: dtype in which a vector is stored; models always compute in float32.
     """
 
     name: str
@@ -74,40 +74,42 @@ class Signal:
         if len(self.shape) != dimensions or any(n < 1 for n in self.shape):
             raise ConfigError(f"{where}: a {self.kind} has {dimensions} positive dimensions, not shape {self.shape}.")
         if (self.kind is Kind.DISCRETE) != (self.num_values is not None):
-            raise ConfigError(f"{where}: num_values belongs to discrete signals, and they need it.")
+            raise ConfigError(f"{where}: discrete signals need num_values, and other signals must not have it.")
         for label, bound in (("low", self.low), ("high", self.high)):
             if bound is None:
                 continue
             if self.kind is not Kind.VECTOR or len(bound) != self.size or any(math.isnan(b) for b in bound):
-                raise ConfigError(f"{where}: {label} needs {self.size} numbers, one a component; got {bound}.")
+                raise ConfigError(f"{where}: {label} needs {self.size} numbers, one per component; got {bound}.")
         if self.low and self.high and any(a > b for a, b in zip(self.low, self.high, strict=True)):
             raise ConfigError(f"{where}: low {self.low} exceeds high {self.high}.")
         if self.period is not None and not (
             self.kind is Kind.VECTOR and self.period > 0 and math.isfinite(self.period)
         ):
-            raise ConfigError(f"{where}: period belongs to vectors and must be a positive number, not {self.period}.")
+            raise ConfigError(f"{where}: period must be a positive number, for vectors only; got {self.period}.")
         if self.precision != "float32" and self.kind is not Kind.VECTOR:
-            raise ConfigError(f"{where}: precision {self.precision} belongs to vectors, and this is a {self.kind}.")
+            raise ConfigError(f"{where}: precision {self.precision} is for vectors only, but this is a {self.kind}.")
         if self.components and (self.kind is Kind.IMAGE or len(self.components) != self.size):
             raise ConfigError(f"{where}: {len(self.components)} component names for shape {self.shape}.")
 
     @property
     def size(self) -> int:
-        """The number of scalars in one value; for a discrete signal its number of values (as one-hot)."""
+        """The number of scalars in one value; for a discrete signal the number of values (one-hot)."""
         return self.num_values if self.num_values is not None else math.prod(self.shape)
 
     @property
     def dtype(self) -> str:
-        """The NumPy dtype that values are stored in."""
+        """The NumPy dtype of stored values."""
         return {Kind.VECTOR: self.precision, Kind.IMAGE: "uint8", Kind.DISCRETE: "int64"}[self.kind]
 
     def difference(self, values: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
-        """`values` - `others`, the shorter way round where the signal repeats."""
-        apart: NDArray[Any] = values - others
-        return apart if self.period is None else np.mod(apart + self.period / 2, self.period) - self.period / 2
+        """`values` - `others`; of a periodic signal, wrapped to half a period around 0."""
+        difference: NDArray[Any] = values - others
+        if self.period is None:
+            return difference
+        return np.mod(difference + self.period / 2, self.period) - self.period / 2
 
     def deviations(self, values: NDArray[np.generic]) -> NDArray[np.floating]:
-        """Each of `values` [..., n] less the mean over all axes but the last; of an angle the shorter way round.
+        """`values` [..., n] minus the mean over all axes but the last; of a periodic signal, the circular mean.
 
         Source: Mardia and Jupp (2000), "Directional statistics", section 2.2 (the mean direction).
         """
@@ -124,8 +126,8 @@ class Schema:
     """The signals of a world, and the time between two steps.
 
     Args:
-        signals: in a fixed order, which is the order in which they are concatenated.
-        step_s: seconds from one step to the next; None where it is not known.
+        signals: in the order of concatenation.
+        step_s: seconds from one step to the next; None if unknown.
     """
 
     signals: tuple[Signal, ...]
@@ -135,7 +137,7 @@ class Schema:
         names = [signal.name for signal in self.signals]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigError(f"signals named twice: {', '.join(twice)}. Give each its own name.")
+            raise ConfigError(f"signals named twice: {', '.join(twice)}. Rename one of each pair.")
         if self.step_s is not None and not (self.step_s > 0 and math.isfinite(self.step_s)):
             raise ConfigError(f"step_s must be a positive number of seconds, not {self.step_s}.")
 

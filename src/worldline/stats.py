@@ -1,4 +1,4 @@
-"""Intervals for figures measured on episodes, which are independent while the windows within them are not."""
+"""Confidence intervals for figures on episodes. Episodes are independent; windows of one episode are not."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Rate:
     """A share of successes with its 95 % Wilson interval.
 
     Args:
-        successes: how many succeeded.
-        trials: out of how many.
+        successes: number of successes.
+        trials: number of trials.
         low: lower end, 0 to 1.
-        high: upper end.
+        high: upper end, 0 to 1.
     """
 
     successes: int
@@ -95,9 +95,9 @@ class Curve:
 
 
 def cluster_rate(hits: NDArray[np.bool_], cluster: NDArray[np.integer]) -> Rate:
-    """The share of `hits` [W], its Wilson interval widened for hits that come in clusters.
+    """The share of `hits` [W], with a Wilson interval that is widened by the design effect of clusters.
 
-    The design effect is measured, and at least 1. Where all hit or all missed it cannot be: a cluster then
+    The design effect is estimated, and at least 1. If all or none hit, it cannot be estimated, and each cluster
     counts as one trial.
 
     Args:
@@ -118,14 +118,14 @@ def cluster_rate(hits: NDArray[np.bool_], cluster: NDArray[np.integer]) -> Rate:
 def cluster_sums(values: Floats, cluster: NDArray[np.integer], num_clusters: int) -> Floats:
     """Sums [E, ...] of `values` [W, ...] over the windows of each of E clusters."""
     shape, width = values.shape[1:], math.prod(values.shape[1:])
-    # One bin for each cluster and column: memory grows with W, where a membership matrix grows with E x W.
+    # One bin for each cluster and column: memory grows with W; a membership matrix would grow with E x W.
     bins = cluster[:, None] * width + np.arange(width)
     sums = np.bincount(bins.ravel(), weights=values.ravel(), minlength=num_clusters * width)
     return np.asarray(sums.reshape(num_clusters, *shape))
 
 
 def draw_clusters(num_clusters: int, seed: int) -> Floats:
-    """How often each of E clusters is drawn, in each of 2,000 bootstrap draws: [draws, E].
+    """The count of each of E clusters in each of 2,000 bootstrap draws: [draws, E].
 
     Source: Davison and Hinkley (1997), section 3.8 (resampling whole clusters).
     """
@@ -135,13 +135,13 @@ def draw_clusters(num_clusters: int, seed: int) -> Floats:
 
 @cache
 def student_quantile(tail: float, degrees: float) -> float:
-    """What Student's t exceeds with the chance `tail`, to four digits.
+    """The value that Student's t exceeds with probability `tail`, to four digits.
 
     Args:
         tail: in (0, 0.5).
         degrees: of freedom, at least 1.
     """
-    # With t = sqrt(degrees) / tan(angle) its density is a power of a sine, whose range has an end.
+    # With t = sqrt(degrees) / tan(angle) the density is a power of a sine on a bounded range.
     angle = np.linspace(0, np.pi / 2, 20_001)
     density = np.sin(angle) ** (degrees - 1)
     below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
@@ -149,13 +149,13 @@ def student_quantile(tail: float, degrees: float) -> float:
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Their quotient; NaN where the denominator is 0."""
+    """`numerator` / `denominator`; NaN if the denominator is 0."""
     empty = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator != 0))
 
 
 def curve(value: Floats, draws: Floats) -> Curve:
-    """A curve from its values [T] and their bootstrap draws [draws, T], by percentiles; NaN stays NaN."""
+    """A curve from values [T] and their bootstrap draws [draws, T], with percentile intervals; NaN stays NaN."""
     draws = np.where(np.isnan(value), 0.0, draws)
     low, high = np.nanquantile(draws, (0.025, 0.975), axis=0)
     return Curve(
@@ -166,11 +166,11 @@ def curve(value: Floats, draws: Floats) -> Curve:
 
 
 def rmse_curve(squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats) -> Curve:
-    """The root mean square error at each step; NaN where nothing is known.
+    """The root mean square error at each step; NaN for a step without known errors.
 
     Args:
-        squared: [W, T], the squared error of each window and step; 0 where it is not known.
-        known: [W, T], whether it counts.
+        squared: [W, T], the squared error of each window and step; 0 if unknown.
+        known: [W, T], whether the error is known.
         cluster: [W], the episode of each window, from 0.
         weights: [draws, E], from `draw_clusters`.
     """
@@ -180,36 +180,36 @@ def rmse_curve(squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.in
 def skill_curve(
     squared: Floats, reference: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats
 ) -> Curve | None:
-    """The share of the reference's error that is saved, 1 - error / reference; None where a step of it has none.
+    """The skill at each step, 1 - error / error of the reference; None if the reference has no error at a step.
 
     Args:
-        squared: as in `rmse_curve`, as are `known`, `cluster` and `weights`.
+        squared: as in `rmse_curve`.
         reference: [W, T], the squared error of the reference in the same windows.
-        known: see `squared`.
-        cluster: see `squared`.
-        weights: see `squared`.
+        known: as in `rmse_curve`.
+        cluster: as in `rmse_curve`.
+        weights: as in `rmse_curve`.
     """
     value, draws = _root_mean_square(squared, known, cluster, weights)
-    theirs, their_draws = _root_mean_square(reference, known, cluster, weights)
-    return None if (theirs == 0).any() else curve(1 - value / theirs, 1 - ratio(draws, their_draws))
+    baseline, baseline_draws = _root_mean_square(reference, known, cluster, weights)
+    return None if (baseline == 0).any() else curve(1 - value / baseline, 1 - ratio(draws, baseline_draws))
 
 
 def _root_mean_square(
     squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats
 ) -> tuple[Floats, Floats]:
-    """The figure [T], and its bootstrap draws [draws, T]."""
+    """The root mean square [T], and its bootstrap draws [draws, T]."""
     sums = cluster_sums(squared, cluster, weights.shape[1])
     counts = cluster_sums(known.astype(float), cluster, weights.shape[1])
     return np.sqrt(ratio(sums.sum(0), counts.sum(0))), np.sqrt(ratio(weights @ sums, weights @ counts))
 
 
 def r_squared(truth: Floats, read: Floats, episode: NDArray[np.integer], *, seed: int) -> Estimate | None:
-    """The share of the variance of `truth` that `read` explains; None where `truth` does not vary.
+    """The share of the variance of `truth` that `read` explains; None if `truth` does not vary.
 
     Args:
         truth: [n, components].
         read: [n, components].
-        episode: [n], which episode each row is from, from 0; at least two.
+        episode: [n], the episode of each row, from 0; at least two.
         seed: of the bootstrap over episodes.
     """
     num_episodes = int(episode.max()) + 1
@@ -234,8 +234,8 @@ def wilson(successes: int, trials: int, level: float = 0.95, *, effective_trials
     Args:
         successes: 0 to `trials`.
         trials: at least 1.
-        level: how often such an interval holds the true share, in (0, 1).
-        effective_trials: how many independent trials they are worth, more than 0; None where all are independent.
+        level: coverage of the interval, in (0, 1).
+        effective_trials: equivalent number of independent trials, above 0; None if all are independent.
 
     Raises:
         InputError: a count or the level is out of range.
@@ -249,12 +249,12 @@ def wilson(successes: int, trials: int, level: float = 0.95, *, effective_trials
         raise InputError(f"level is {level}. It must be between 0 and 1, such as 0.95.")
     n = trials if effective_trials is None else effective_trials
     if not n > 0:
-        raise InputError(f"effective_trials is {n}. It must be more than 0.")
+        raise InputError(f"effective_trials is {n}. It must be above 0.")
     z = NormalDist().inv_cdf((1 + level) / 2)
     share, shrink = successes / trials, 1 + z**2 / n
     centre = (share + z**2 / (2 * n)) / shrink
     half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / shrink
-    # At 0 and at all successes an end is exact; rounding must not put it beyond the share.
+    # Without successes or without failures one end equals the share; rounding must not move it beyond.
     return Rate(
         successes=successes,
         trials=trials,
@@ -265,11 +265,11 @@ def wilson(successes: int, trials: int, level: float = 0.95, *, effective_trials
 
 @dataclass(frozen=True, kw_only=True)
 class Tails:
-    """How likely a count is under a claim.
+    """Tail probabilities of a count.
 
     Args:
-        low: chance of this count or a smaller one.
-        high: chance of this count or a larger one.
+        low: probability of this count or a smaller one.
+        high: probability of this count or a larger one.
     """
 
     low: float
@@ -277,14 +277,14 @@ class Tails:
 
 
 def tails(count: int, trials: int, share: float, num_calibration: int | None = None) -> Tails:
-    """The chances of a count where each trial is said to hit with probability `share`.
+    """The tail probabilities of a count if each trial hits with probability `share`.
 
     Args:
         count: hits, 0 to `trials`.
         trials: at least 1, exchangeable with each other and with the calibration data.
-        share: that is claimed, in (0, 1).
-        num_calibration: episodes that the claim was calibrated on, as in split conformal prediction, whose share
-            is itself a draw; None where it is exact.
+        share: claimed probability, in (0, 1).
+        num_calibration: number of calibration episodes of a split conformal prediction, whose coverage is a random
+            variable; None if `share` is exact.
 
     Raises:
         InputError: a count or share out of range.
@@ -300,22 +300,22 @@ def tails(count: int, trials: int, share: float, num_calibration: int | None = N
 
 
 def separation(low: NDArray[np.floating], high: NDArray[np.floating]) -> float:
-    """The share of pairs in which `low` is below `high`, ties half: 0.5 where they tell nothing, 1 where everything."""
+    """The share of pairs in which `low` is below `high`, with ties as half (AUROC): 0.5 for chance, 1 for perfect."""
     below = low[:, None] < high[None]
     return float((below + 0.5 * (low[:, None] == high[None])).mean())
 
 
 def _binomial(trials: int, share: float) -> NDArray[np.floating]:
-    """Log chance of each count from 0 to `trials`."""
+    """Log probability of each count from 0 to `trials`."""
     return np.array(
         [_choose(trials, k) + k * math.log(share) + (trials - k) * math.log1p(-share) for k in range(trials + 1)]
     )
 
 
 def _beta_binomial(trials: int, share: float, num_calibration: int) -> NDArray[np.floating]:
-    """Log chance of each count from 0 to `trials`, the share being drawn once."""
+    """Log probability of each count from 0 to `trials`, with the share drawn from its beta distribution."""
     outside = math.floor((num_calibration + 1) * (1 - share) + 1e-9)
-    if outside == 0:  # too few examples for this share: everything is inside
+    if outside == 0:  # too few calibration episodes for this share: the band is infinite
         return np.array([-math.inf] * trials + [0.0])
     inside = num_calibration + 1 - outside
     return np.array(

@@ -49,7 +49,7 @@ def test_an_error_is_one_line_on_stderr(tmp_path: Path) -> None:
     shown = RUN.invoke(app, ["learn", str(tmp_path / "nowhere"), "--out", str(tmp_path / "world")])
     assert shown.exit_code == 1
     assert shown.stderr.strip().splitlines()[-1].startswith("worldline: ")
-    assert "there is nothing here" in shown.stderr
+    assert "the path does not exist" in shown.stderr
     assert "Traceback" not in shown.output
 
 
@@ -86,7 +86,7 @@ def test_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[
     arguments = ["learn", str(tmp_path / "logs"), "--out", str(tmp_path / "world"), "--recipe", "two-rooms"]
     shown = RUN.invoke(app, [*arguments, "--threads", "1", "--json", str(figures)])
     assert shown.exit_code == 0, shown.output
-    assert "widen them if the actuator can do more" in shown.output.replace("\n", " ")
+    assert "widen them if the actuator allows more" in shown.output.replace("\n", " ")
     assert "report.html" in shown.output
     found = json.loads(figures.read_text())
     assert found["episodes"] == 24

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldline.control.controller import (
-    NUM_ROUNDS,
+    MAX_ROUNDS,
     Actor,
     NoMoveActor,
     RandomActor,
@@ -217,7 +217,7 @@ def test_a_world_is_given_as_much_of_the_forecast_as_its_plan_needs() -> None:
     assert against[0, 0] == pytest.approx([-0.5, -0.5], abs=0.3)
     late = replace(now, pending={"push": np.zeros((1, 2, 2), np.float32)})
     assert actor.act(late, num_steps=1, seed=0)["push"].shape == (1, 3, 2)
-    with pytest.raises(InputError, match="forecast of 'wind' reaches 4 steps ahead, and a plan needs 5"):
+    with pytest.raises(InputError, match="forecast of 'wind' has 4 steps, but a plan needs 5"):
         actor.act(replace(late, forecast={"wind": wind[:, :4]}), num_steps=1, seed=0)
 
 
@@ -302,7 +302,7 @@ def test_a_world_plans_within_both_budgets(line_world: Any, own: Any, asked: Any
 def test_a_controller_remembers_so_many_rounds_and_no_more(schema: Schema) -> None:
     controller = ReplanningController(Script(1), schema, context=1, replan_every=1, seed=0)
     controller.reset(goals(3.0))
-    assert controller.rounds.maxlen == NUM_ROUNDS
+    assert controller.rounds.maxlen == MAX_ROUNDS
     drive(controller, 3)
     first = controller.rounds
     controller.reset(goals(3.0))
@@ -377,7 +377,7 @@ def test_a_world_that_refuses_says_why(line_world: Any) -> None:
 
 
 def test_a_plan_must_hold_the_steps_that_are_taken(line_world: Any) -> None:
-    with pytest.raises(InputError, match="3 steps of a plan of 2"):
+    with pytest.raises(InputError, match="num_steps is 3, but a plan has 2 steps"):
         WorldActor(world=line_world(), horizon=2).act(situation(1, 9.0), num_steps=3, seed=0)
 
 

@@ -84,7 +84,7 @@ def test_every_start_is_used_where_that_many_are_wanted(store: Store) -> None:
 
 
 def test_too_few_pairs_are_an_error_that_counts_them(store: Store) -> None:
-    with pytest.raises(DataError, match=r"105 pairs of each group .* 104 of group 'left' among 312 starts in 12"):
+    with pytest.raises(DataError, match=r"each group needs 105 pairs, .* 104 of group 'left' among 312 starts in 12"):
         draw(store, num_pairs=210)
     with pytest.raises(DataError, match=r"0 of group 'above'"):
         draw(store, groups=("left", "above"))

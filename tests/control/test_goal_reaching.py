@@ -102,7 +102,7 @@ def test_the_past_of_the_start_is_shown(store: Store, pairs: Any, line: Any, lin
 
 def test_an_environment_that_does_not_replay_is_found_out(pairs: Any, line: Any, line_world: Any) -> None:
     generator = np.random.default_rng(0)
-    with pytest.raises(DataError, match=r"episode \d+, signal 'place', step \d+: .*shows another value") as caught:
+    with pytest.raises(DataError, match=r"episode \d+, signal 'place', step \d+: .*has another value") as caught:
         run(WorldActor(world=line_world(), horizon=4), lambda: line(lambda: generator.normal(0, 0.01)), pairs)
     assert caught.value.step == pairs[0].at
 
@@ -137,7 +137,7 @@ def test_reports_progress_and_closes_every_environment(pairs: Any, line: Any, li
 
 def test_refuses_what_makes_no_sense(pairs: Any, line: Any, schema: Schema) -> None:
     actor = NoMoveActor(schema=schema)
-    with pytest.raises(InputError, match="no pairs"):
+    with pytest.raises(InputError, match="pairs is empty"):
         run(actor, line, [])
     with pytest.raises(InputError, match="Draw pairs with this context"):
         run(actor, line, pairs, context=40)

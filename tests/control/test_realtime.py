@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from worldline.control.controller import Actor, ReplanningController, Situation, WorldActor
-from worldline.control.realtime import LEAST_S, MAX_WAITED, Period, PlantReading, RealTimeLoop
+from worldline.control.realtime import MAX_DEFERRED_PERIODS, MIN_BUDGET_S, Period, PlantReading, RealTimeLoop
 from worldline.episode import Arrays
 from worldline.errors import ConfigError
 from worldline.schema import Schema
@@ -107,7 +107,7 @@ def test_a_late_wake_up_is_told_and_leaves_less_time(schema: Schema) -> None:
 def test_where_reading_took_the_whole_period_the_least_plan_is_asked_for(schema: Schema) -> None:
     plant = Plant(0.5, read_s=2.0)
     (period,) = plant.run(schema, 1)
-    assert plant.asked[0].budget_s == LEAST_S
+    assert plant.asked[0].budget_s == MIN_BUDGET_S
     assert period.missed
 
 
@@ -161,9 +161,9 @@ def test_garbage_is_collected_in_idle_time_only(schema: Schema, collected: Any) 
 
 
 def test_garbage_that_has_waited_for_long_is_collected_whatever_the_time(schema: Schema, collected: Any) -> None:
-    plant = Plant(*[1.0] * (MAX_WAITED + 1))
+    plant = Plant(*[1.0] * (MAX_DEFERRED_PERIODS + 1))
     began = collected(plant, 0.125)
-    plant.run(schema, MAX_WAITED + 1)
+    plant.run(schema, MAX_DEFERRED_PERIODS + 1)
     assert len(began) == 3
 
 

@@ -41,13 +41,13 @@ def test_a_missing_array_is_named(good, schema):
 
 @pytest.mark.parametrize(("group", "name", "cut", "fix"), [
     ("observations", "gear", slice(0, 6), "Add the observation that followed the last action"),
-    ("observations", "gear", slice(0, 3), "Find out where the recording"),
-    ("exogenous", "wind", slice(0, 4), "Find out where the recording"),
+    ("observations", "gear", slice(0, 3), "Find where the recording"),
+    ("exogenous", "wind", slice(0, 4), "Find where the recording"),
 ])  # fmt: skip
 def test_lengths_off_by_one_say_the_convention(good, schema, group, name, cut, fix):
     finding = only(check_episode(changed(good, group, name, getattr(good, group)[name][cut]), schema))
     assert finding.signal == name
-    assert "action t takes observation t to t+1" in finding.problem
+    assert "action t leads from observation t to t+1" in finding.problem
     assert fix in finding.fix
 
 
@@ -55,7 +55,7 @@ def test_an_action_too_many_is_found(good, schema):
     push = np.concatenate([good.actions["push"], good.actions["push"][:1]])
     finding = only(check_episode(changed(good, "actions", "push", push), schema))
     assert finding.signal == "push"
-    assert "7 rows where 6 are needed" in finding.problem
+    assert "expected 6 rows, got 7" in finding.problem
     assert "Drop the row" in finding.fix
 
 
@@ -80,14 +80,14 @@ def test_a_missing_value_under_a_mask_is_no_finding(good, schema):
 
 
 @pytest.mark.parametrize(("group", "name", "values", "problem"), [
-    ("observations", "camera", np.zeros((7, 4, 5, 3), np.float32), "dtype is float32"),
-    ("observations", "camera", np.zeros((7, 3, 4, 5), np.uint8), "shape (3, 4, 5)"),
+    ("observations", "camera", np.zeros((7, 4, 5, 3), np.float32), "got float32"),
+    ("observations", "camera", np.zeros((7, 3, 4, 5), np.uint8), "got (3, 4, 5)"),
     ("observations", "gear", np.full(7, 4), "outside"),
     ("observations", "gear", np.full(7, -1), "outside"),
     ("actions", "push", np.full((6, 1), 1.3, np.float32), "outside [[-1.2"),
-    ("actions", "push", np.array(1, np.float32), "0 rows"),
+    ("actions", "push", np.array(1, np.float32), "got 0"),
     ("actions", "pull", np.zeros((6, 1), np.float32), "no action of this name"),
-    ("observed", "push", np.ones(7, bool), "not observed"),
+    ("observed", "push", np.ones(7, bool), "no observation signal"),
     ("observed", "gear", np.ones(7, np.uint8), "mask is uint8"),
     ("observed", "gear", np.ones(6, bool), "shape (6,)"),
 ])  # fmt: skip

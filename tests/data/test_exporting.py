@@ -33,7 +33,7 @@ def test_every_format_gives_the_same_episodes_back(tmp_path, store, name, file):
 
 def test_the_ending_tells_the_format(tmp_path, store):
     assert export_store(store, tmp_path / "out.h5") == "hdf5"
-    with pytest.raises(InputError, match=r"tells no format.*hdf5, lerobot, minari"):
+    with pytest.raises(InputError, match=r"matches no format.*hdf5, lerobot, minari"):
         export_store(store, tmp_path / "out.xyz")
     with pytest.raises(UnknownNameError, match="exporter"):
         export_store(store, tmp_path / "out", exporter="hfd5")
@@ -47,7 +47,7 @@ def test_what_was_damaged_is_not_passed_on(tmp_path, store, name, file):
     content = bytearray(block.read_bytes())
     content[60] ^= 1
     block.write_bytes(content)
-    with pytest.raises(DataError, match=r"episode 1.*not what was added"):
+    with pytest.raises(DataError, match=r"episode 1.*differs from the one that was added"):
         export_store(open_store(store.path), tmp_path / file, exporter=name)
     assert not (tmp_path / file).exists()
 

@@ -53,7 +53,7 @@ def test_damage_is_an_error_or_another_picture_and_never_more(shape, cut, junk):
     out = np.empty(frames.num_bytes, np.uint8)
     with suppress(DataError):
         frames.restore(data[: int(cut * len(data))] + junk, out)
-    with pytest.raises(DataError, match=r"camera\.lz4: a picture cannot be restored"):
+    with pytest.raises(DataError, match=r"camera\.lz4: an image cannot be restored"):
         frames.restore(b"", out)
 
 

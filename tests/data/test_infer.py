@@ -36,8 +36,8 @@ def test_roles_follow_from_lengths_and_names():
     assert (schema["reward"].role, schema["reward"].precision) == (Role.REWARD, "float64")
     assert schema["outdoor_temperature"].precision == "float32"
     said = "\n".join(inferred.unclear)
-    for words in ("every unit is '?'", "move: its bounds", "outdoor_temperature: taken as exogenous", "gear: taken as",
-                  "count: its integers"):  # fmt: skip
+    for words in ("every unit is '?'", "move: its bounds", "outdoor_temperature: assumed to be exogenous",
+                  "gear: assumed to be", "count: its integers"):  # fmt: skip
         assert words in said
 
 
@@ -59,8 +59,8 @@ def test_what_is_ambiguous_is_said():
     said = "\n".join(inferred.unclear)
     assert inferred.schema["x"].shape == (4,)
     assert inferred.schema["grey"].shape == (8, 8, 1)
-    for words in ("time between two steps is not", "x: its shape (2, 2)", "grey: taken as a grey picture",
-                  "first: taken as a picture with 8 channels", "thrust: taken as an action; if nobody"):  # fmt: skip
+    for words in ("time between two steps is not", "x: its shape (2, 2)", "grey: assumed to be a grey image",
+                  "first: assumed to be an image with 8 channels", "thrust: assumed to be an action; if"):  # fmt: skip
         assert words in said
 
 

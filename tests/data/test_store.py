@@ -57,7 +57,7 @@ def test_rows_are_read_for_each_role(tmp_path, schema, make_episode):
 def test_rows_that_do_not_exist_are_refused(tmp_path, schema, make_episode, name, episode, start, stop):
     store = Store.create(tmp_path / "store", schema)
     store.append(make_episode(0, 3))
-    with pytest.raises(InputError, match=r"exist|no episode"):
+    with pytest.raises(InputError, match=r"has no rows|no episode"):
         store.read(name, episode, start, stop)
     with pytest.raises(UnknownNameError, match="position"):
         store.read("positon", 0, 0, 1)

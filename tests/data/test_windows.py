@@ -91,7 +91,7 @@ def test_short_episodes_are_left_out_and_said_to_be(store):
     assert set(windows.all_starts()[:, 0]) == {0}
     (first, second) = windows.left_out
     assert (first.episode, second.episode) == (1, 2)
-    assert "4 observations cannot hold a window of 5" in str(second)
+    assert "4 observations, fewer than a window of 5" in str(second)
     with pytest.raises(DataError, match="none of the 1 episodes holds a window of 5"):
         Windows(store, 5, [1], ["gear"])
 

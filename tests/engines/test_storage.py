@@ -7,7 +7,7 @@ import pytest
 from worldline.engines.storage import LabName, build_lab
 from worldline.errors import DataError
 from worldline.labs.abilities import Configured
-from worldline.registry import BUILTIN, load
+from worldline.registry import load, names
 
 WRONG: dict[str, dict[str, Any]] = {
     "clips": {"drag": -1.0},
@@ -31,7 +31,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 def test_every_lab_that_can_be_built_again_is_tried() -> None:
-    assert set(WRONG) == {name for name in BUILTIN["lab"] if issubclass(load("lab", name), Configured)}
+    assert set(WRONG) == {name for name in names("lab") if issubclass(load("lab", name), Configured)}
 
 
 @pytest.mark.parametrize("name", WRONG)

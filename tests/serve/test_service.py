@@ -71,7 +71,7 @@ class Broken(World):
 
 def test_too_much_for_the_memory_is_the_callers_to_mend() -> None:
     found = reply(Broken(MemoryError()), "describe", encode_call(DescribeCall()))
-    assert "describe takes more memory than the server has" in str(told(DescribeCall(), found))
+    assert "describe needs more memory than the server has" in str(told(DescribeCall(), found))
 
 
 def test_a_world_that_cannot_be_reached_itself_says_so() -> None:

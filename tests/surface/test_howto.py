@@ -254,7 +254,7 @@ def test_the_page_on_understanding_has_a_test_that_holds(tmp_path: Path) -> None
 def test_the_page_on_understanding_names_every_test_and_no_option_that_is_not_there() -> None:
     text = UNDERSTANDING.read_text()
     listed = re.findall(r"^\| \*\*([A-Z]\d)\*\*", text, re.MULTILINE)
-    assert sorted(listed) == sorted(BUILTIN["test"])
+    assert sorted(listed) == names("test")
     helps = [CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output for name in ("exam", "compare")]
     offered = "".join(helps)
     missing = options(text) - options(offered)
@@ -263,7 +263,7 @@ def test_the_page_on_understanding_names_every_test_and_no_option_that_is_not_th
 
 def test_the_sixteen_are_listed_with_their_titles() -> None:
     page = UNDERSTANDING.read_text()
-    for code in BUILTIN["test"]:
+    for code in names("test"):
         assert f"| **{code}** {load('test', code).title} |" in page, code
 
 
@@ -271,10 +271,10 @@ def test_the_page_on_understanding_names_every_lab_with_the_tests_that_ask_it() 
     table = UNDERSTANDING.read_text().split("## The labs")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|.*\| (.*?) \|$", table, re.MULTILINE)
     asked = {name: codes for labs, codes in rows for name in re.findall(r"`([a-z-]+)`", labs)}
-    assert set(asked) == set(BUILTIN["lab"])
-    for code in BUILTIN["test"]:
+    assert set(asked) == set(names("lab"))
+    for code in names("test"):
         labs = {type(one.make_lab()) for one in load("test", code)().datasets()}
-        for name in BUILTIN["lab"]:
+        for name in names("lab"):
             assert (code in asked[name]) or load("lab", name) not in labs, (code, name)
 
 

@@ -173,7 +173,7 @@ def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: P
 
 
 def test_an_import_that_fails_leaves_nothing_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing here"):
+    with pytest.raises(DataError, match="does not exist"):
         learn(tmp_path / "nowhere", tmp_path / "world")
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Acting in an environment with a world: a replanning controller, and how often it reaches goals."""
+"""Control of environments with a world: a replanning controller, a real-time loop, and goal-reaching evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do next: by a world's plans, at random, or nothing; and a controller that asks anew every few steps."""
+"""Receding-horizon control: actors (planning, random, no move) and a controller that replans every few steps."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ from worldline.world.base import PlanStatus, World
 
 Floats = NDArray[np.floating]
 
-NUM_ROUNDS: Final = 10_000
-"""Calls of an actor that a controller remembers, so that one that runs for days stays as small as it is."""
+MAX_ROUNDS: Final = 10_000
+"""Calls of an actor that a controller records; bounds its memory in long runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What an actor has to know of W worlds.
+    """The input of an actor, for W worlds.
 
     Args:
         history: the last H observations and the H-1 inputs between them.
-        goals: per observation signal the wanted value [W, *shape].
-        remaining: per action signal what was not taken of the answer before, [W, R, *shape]; None for nothing.
-        pending: per action signal what was sent and still has to take effect, [W, D, *shape]: it comes before the
-            answer; None for nothing.
-        forecast: per exogenous signal what will act from outside, [W, D + T, *shape], the longer the better; None
-            where nothing does.
+        goals: per observation signal, the target value [W, *shape].
+        remaining: per action signal, the unused actions of the last answer, [W, R, *shape]; None for none.
+        pending: per action signal, the sent actions that have not taken effect yet, [W, D, *shape]; they precede the
+            answer. None for none.
+        forecast: per exogenous signal, its future values, [W, D + T, *shape]; None without exogenous signals.
         step: steps since the controller was reset.
-        budget_s: seconds in which the answer is wanted; None for no limit.
+        budget_s: time limit for the answer in seconds; None for no limit.
     """
 
     history: History
@@ -50,15 +49,15 @@ class Situation:
 
 
 class Actor(ABC):
-    """Says what to do in W worlds. It keeps no state: what it has to know is handed to it."""
+    """Chooses actions in W worlds. An actor has no state; its input holds all that it needs."""
 
     @abstractmethod
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """Per action signal the next K steps [W, K, *shape], inside the signal's bounds; K at least `num_steps`.
+        """Per action signal, the next K steps [W, K, *shape] inside the bounds of the signal; K at least `num_steps`.
 
         Args:
-            now: what there is to know.
-            num_steps: how many of them will be taken.
+            now: the input.
+            num_steps: number of steps that will be taken.
             seed: of every draw.
         """
 
@@ -66,22 +65,22 @@ class Actor(ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class WorldActor(Actor):
-    """Does what `World.plan` says.
+    """Takes the actions of `World.plan`.
 
     Args:
-        world: anything that plans. It is shown the signals of its schema and no others.
+        world: any world that plans. It receives only the signals of its schema.
         horizon: K, steps of a plan.
-        warm_start: whether what is left of the last plan is proposed to the next search. Switch it off to measure
-            the proposals of a world whose planner is `first_proposal`: they would never be looked at.
-        propose: gives more sequences to start from, such as what was done in the logs where it looked like this: per
-            action signal [W, P, K, *shape].
+        warm_start: whether the rest of the last plan is proposed to the next search. Set it to False for a world with
+            the planner `first_proposal`, which would otherwise never use the proposals of the world.
+        propose: returns further initial sequences, such as logged actions in similar states: per action signal
+            [W, P, K, *shape].
         tolerance: as in `Goal`.
         in_steps: as in `Goal`.
-        costs: as in `Goal`; or what gives them for plans that set out at a step since the reset, such as a tariff of
-            which the hours that are over are cut off.
+        costs: as in `Goal`; or a function from the first step of a plan, counted from the reset, to the costs. An
+            example is a tariff without the hours that have passed.
         constraints: as in `World.plan`.
-        budget_s: seconds for the plans of all W worlds together, as in `World.plan`; None for no limit but that of
-            the situation.
+        budget_s: time limit in seconds for the plans of all W worlds together, as in `World.plan`; None for only the
+            limit of the situation.
     """
 
     world: World
@@ -95,19 +94,18 @@ class WorldActor(Actor):
     budget_s: float | None = None
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The plans, K = `horizon`.
+        """The planned actions, K = `horizon`.
 
         Raises:
-            InputError: more steps are wanted than are planned, the forecast is too short, or the world refused; gives
-                its reason.
+            InputError: `num_steps` exceeds the horizon, the forecast is too short, or the world refused to plan.
         """
         if num_steps > self.horizon:
-            raise InputError(f"{num_steps} steps of a plan of {self.horizon} cannot be taken. Replan more often.")
+            raise InputError(f"num_steps is {num_steps}, but a plan has {self.horizon} steps. Replan more often.")
         schema, past = self.world.describe().schema, now.history
-        seen = {s.name: past.observations[s.name] for s in schema.observations if s.name in past.observations}
+        observations = {s.name: past.observations[s.name] for s in schema.observations if s.name in past.observations}
         plan = self.world.plan(
             History(
-                observations=seen,
+                observations=observations,
                 actions={s.name: past.actions[s.name] for s in schema.actions},
                 exogenous={s.name: past.exogenous[s.name] for s in schema.exogenous if s.name in past.exogenous},
             ),
@@ -119,7 +117,7 @@ class WorldActor(Actor):
             ),
             constraints=self.constraints,
             horizon=self.horizon,
-            exogenous=self._ahead(now, schema),
+            exogenous=self._forecast(now, schema),
             proposals=self._proposals(now),
             pending=None if now.pending is None else {s.name: now.pending[s.name] for s in schema.actions},
             budget_s=min((each for each in (self.budget_s, now.budget_s) if each is not None), default=None),
@@ -130,13 +128,13 @@ class WorldActor(Actor):
         return dict(plan.actions)
 
     def _proposals(self, now: Situation) -> Arrays | None:
-        """What is left of the last plan, then what else there is."""
+        """The rest of the last plan, followed by the sequences from `propose`."""
         found = [_prolonged(now.remaining, self.horizon)] if self.warm_start and now.remaining else []
         found += [dict(self.propose(now))] if self.propose else []
         return {name: np.concatenate([one[name] for one in found], 1) for name in found[0]} if found else None
 
-    def _ahead(self, now: Situation, schema: Schema) -> Arrays | None:
-        """As much of the forecast as a plan needs."""
+    def _forecast(self, now: Situation, schema: Schema) -> Arrays | None:
+        """The part of the forecast that a plan needs."""
         if now.forecast is None:
             return None
         steps = self.horizon + (0 if now.pending is None else next(iter(now.pending.values())).shape[1])
@@ -144,8 +142,8 @@ class WorldActor(Actor):
         for name, value in known.items():
             if value.shape[1] < steps:
                 raise InputError(
-                    f"the forecast of {name!r} reaches {value.shape[1]} steps ahead, and a plan needs {steps}. Give a "
-                    "longer one, or plan a shorter horizon."
+                    f"the forecast of {name!r} has {value.shape[1]} steps, but a plan needs {steps}. Give a longer "
+                    "forecast, or reduce the horizon."
                 )
         return {name: value[:, :steps] for name, value in known.items()}
 
@@ -153,7 +151,7 @@ class WorldActor(Actor):
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomActor(Actor):
-    """Acts uniformly at random within the bounds of the action signals: the floor.
+    """Acts uniformly at random within the bounds of the action signals; the baseline.
 
     Args:
         schema: its vector actions must be bounded.
@@ -164,10 +162,10 @@ class RandomActor(Actor):
     def __post_init__(self) -> None:
         for signal in self.schema.actions:
             if signal.kind is Kind.VECTOR and not np.isfinite(_bounds(signal)).all():
-                raise ConfigError(f"action {signal.name!r} has no finite bounds to draw from. Give it low and high.")
+                raise ConfigError(f"action {signal.name!r} has no finite bounds to sample from. Set low and high.")
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """Draws, K = `num_steps`."""
+        """Random actions, K = `num_steps`."""
         generator, actions = np.random.default_rng(seed), {}
         for signal in self.schema.actions:
             shape = (_num_worlds(now), num_steps, *signal.shape)
@@ -183,7 +181,7 @@ class RandomActor(Actor):
 @final
 @dataclass(frozen=True, kw_only=True)
 class NoMoveActor(Actor):
-    """Takes the action 0 all along, or what the bounds allow that is nearest to it: solved by doing nothing.
+    """Always takes the action 0, clipped to the bounds; measures how many goals are reached without acting.
 
     Args:
         schema: of the actions.
@@ -203,9 +201,8 @@ class ControlRound:
 
     Args:
         num_worlds: W.
-        elapsed_s: how long it took for all of them.
-        late: whether that was longer than the answer was waited for, so that what was left of the answer before took
-            its place.
+        elapsed_s: duration for all W worlds.
+        late: whether the answer missed the deadline, so that the rest of the previous answer replaced it.
     """
 
     num_worlds: int
@@ -215,23 +212,23 @@ class ControlRound:
 
 @final
 class ReplanningController:
-    """Acts in W worlds at once, step by step: keeps their histories, and asks its actor anew every few steps.
+    """Acts in W worlds in parallel, step by step: keeps their histories and calls its actor every few steps.
 
     Args:
-        actor: says what to do.
+        actor: chooses the actions.
         schema: of the environments.
-        context: H, the most observations that the actor is shown; at least 1.
+        context: H, the largest number of observations in a history; at least 1.
         replan_every: steps that are taken of each answer; at least 1.
-        repeat: how often each action is taken, at least 1: the actor's step is so many of the environment's, and it
-            is shown every so many-th observation.
-        delay: steps of the actor after which an action takes effect, at least 0. The actor is told which are on their
-            way, at first those of no move; in the history an action stands where it took effect.
+        repeat: steps of the environment for which each action is repeated; at least 1. The actor receives every
+            `repeat`-th observation.
+        delay: steps of the actor after which an action takes effect, at least 0. The actor receives the pending
+            actions, at first those of no move. In the history an action is at the step where it took effect.
         seed: of every draw.
-        clock: gives seconds that only go forward.
+        clock: returns monotonic time in seconds.
 
     Attributes:
-        rounds: the last calls of the actor since the last reset.
-        fresh: whether the last action is part of an answer to what was shown last.
+        rounds: the calls of the actor since the last reset, at most `MAX_ROUNDS`.
+        fresh: whether the last action belongs to an answer to the last observation.
     """
 
     def __init__(
@@ -248,13 +245,13 @@ class ReplanningController:
     ) -> None:
         if context < 1 or replan_every < 1 or repeat < 1 or delay < 0:
             raise ConfigError(
-                f"context {context}, replan_every {replan_every} and repeat {repeat} must be at least 1, delay {delay} "
-                "at least 0."
+                f"context {context}, replan_every {replan_every} and repeat {repeat} must be at least 1, and delay "
+                f"{delay} at least 0."
             )
         self.actor, self.schema, self.seed = actor, schema, seed
         self.context, self.replan_every, self.repeat, self.delay = context, replan_every, repeat, delay
-        self.rounds: deque[ControlRound] = deque(maxlen=NUM_ROUNDS)
-        self.fresh, self._clock, self._num_asked = False, clock, 0
+        self.rounds: deque[ControlRound] = deque(maxlen=MAX_ROUNDS)
+        self.fresh, self._clock, self._num_calls = False, clock, 0
         self._goals: Arrays = {}
         self._observations: deque[Arrays] = deque(maxlen=context)
         self._actions: deque[Arrays] = deque(maxlen=context - 1)
@@ -264,16 +261,16 @@ class ReplanningController:
         self._num_taken, self._num_sent = 0, 0
 
     def reset(self, goals: Arrays, past: History | None = None) -> None:
-        """Starts anew.
+        """Starts a new run.
 
         Args:
-            goals: per observation signal the wanted value [W, *shape].
-            past: what is known of the time before the first `act`: as many actions as observations, the last of
-                which leads to what `act` is shown first. None for nothing.
+            goals: per observation signal, the target value [W, *shape].
+            past: the history before the first `act`, with as many actions as observations. The last action leads to
+                the first observation of `act`. None for none.
         """
         self._goals, self._answer, self.fresh = goals, None, False
-        self._num_taken, self._num_sent, self._num_asked = 0, 0, 0
-        self.rounds = deque(maxlen=NUM_ROUNDS)  # another one: whoever holds the last keeps it as it was
+        self._num_taken, self._num_sent, self._num_calls = 0, 0, 0
+        self.rounds = deque(maxlen=MAX_ROUNDS)  # a new one, because the caller may keep the old one
         for queue in (self._observations, self._actions, self._exogenous, self._pending):
             queue.clear()
         if past is None:
@@ -295,13 +292,13 @@ class ReplanningController:
         """The next action [W, *shape] of each action signal.
 
         Args:
-            observations: what is seen now, per observation signal [W, *shape].
-            exogenous: what acted from outside since the observation that was shown before, per exogenous signal
-                [W, *shape]; left out at the first one, where `context` is 1, and where the schema has none.
+            observations: the present observations, per observation signal [W, *shape].
+            exogenous: exogenous inputs since the previous observation, per exogenous signal [W, *shape]. Not needed in
+                the first call, if `context` is 1, and if the schema has none.
             forecast: as in `Situation`.
-            budget_s: seconds in which the actor should answer; None for no limit.
-            deadline_s: seconds after which its answer is of no use: then the steps that are left of the answer before
-                are taken, where there are as many as it takes, and `fresh` is False. None to wait for it.
+            budget_s: time limit for the actor in seconds; None for no limit.
+            deadline_s: seconds after which an answer is discarded. The rest of the previous answer is then used if it
+                is long enough, and `fresh` is False. None to always wait.
 
         Raises:
             InputError: an exogenous signal is missing.
@@ -311,17 +308,17 @@ class ReplanningController:
             self._num_sent += 1
             return _at(self._answer, self._num_taken - 1)
         if self._answer is not None and self.context > 1:
-            acted = exogenous or {}
+            inputs = exogenous or {}
             for signal in self.schema.exogenous:
-                if signal.name not in acted:
-                    raise InputError(f"{signal.name!r} is missing: say what it was since the last observation.")
-            self._exogenous.append({signal.name: acted[signal.name] for signal in self.schema.exogenous})
+                if signal.name not in inputs:
+                    raise InputError(f"exogenous signal {signal.name!r} is missing. Give its last value.")
+            self._exogenous.append({signal.name: inputs[signal.name] for signal in self.schema.exogenous})
         self._observations.append(observations)
         while len(self._pending) < self.delay:
             self._pending.append(_at(_idle(self.schema, len(next(iter(observations.values()))), 1), 0))
         if self._answer is None or self._num_taken == self.replan_every:
             ends_s = None if deadline_s is None else called_s + deadline_s
-            self._answer, self._num_taken = self._ask(forecast, budget_s, ends_s), 0
+            self._answer, self._num_taken = self._call_actor(forecast, budget_s, ends_s), 0
         action = _at(self._answer, self._num_taken)
         self._num_taken, self._num_sent = self._num_taken + 1, 1
         self._actions.append(self._pending[0] if self.delay else action)
@@ -329,7 +326,7 @@ class ReplanningController:
         return action
 
     def keep(self, worlds: NDArray[np.integer]) -> None:
-        """Goes on with these of the W worlds only, in this order."""
+        """Continues with these of the W worlds only, in this order."""
         self._goals = _select(self._goals, worlds)
         self._observations = deque((_select(each, worlds) for each in self._observations), self.context)
         self._actions = deque((_select(each, worlds) for each in self._actions), self.context - 1)
@@ -337,7 +334,7 @@ class ReplanningController:
         self._pending = deque((_select(each, worlds) for each in self._pending), self.delay)
         self._answer = None if self._answer is None else _select(self._answer, worlds)
 
-    def _ask(self, forecast: Arrays | None, budget_s: float | None, ends_s: float | None) -> Arrays:
+    def _call_actor(self, forecast: Arrays | None, budget_s: float | None, ends_s: float | None) -> Arrays:
         left = None if self._answer is None else {k: v[:, self._num_taken :] for k, v in self._answer.items()}
         now = Situation(
             history=self._history(),
@@ -345,13 +342,13 @@ class ReplanningController:
             remaining=left if left and all(value.shape[1] for value in left.values()) else None,
             pending=_stacked(self._pending) if self._pending else None,
             forecast=forecast,
-            step=self._num_asked * self.replan_every,
+            step=self._num_calls * self.replan_every,
             budget_s=budget_s,
         )
-        seed = int(np.random.SeedSequence([self.seed, self._num_asked]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.seed, self._num_calls]).generate_state(1)[0])
         started_s = self._clock()
         answer = self.actor.act(now, num_steps=self.replan_every, seed=seed)
-        ended_s, self._num_asked = self._clock(), self._num_asked + 1
+        ended_s, self._num_calls = self._clock(), self._num_calls + 1
         enough = left is not None and all(value.shape[1] >= self.replan_every for value in left.values())
         late = enough and ends_s is not None and ended_s > ends_s
         self.rounds.append(ControlRound(num_worlds=_num_worlds(now), elapsed_s=ended_s - started_s, late=late))
@@ -363,7 +360,7 @@ class ReplanningController:
         num_worlds = len(next(iter(observations.values())))
 
         def inputs(signals: Sequence[Signal], steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
-            # Before the first step a signal has no values yet, but the history still has to name it.
+            # A history names every input signal, also before the first step.
             return _stacked(steps) if steps else {s.name: np.zeros((num_worlds, 0, *s.shape), s.dtype) for s in signals}
 
         return History(
@@ -374,17 +371,17 @@ class ReplanningController:
 
 
 def _at(arrays: Arrays, step: int) -> dict[str, NDArray[np.generic]]:
-    """[W, *shape] of [W, T, *shape]."""
+    """One step [W, *shape] of arrays [W, T, *shape]."""
     return {name: value[:, step] for name, value in arrays.items()}
 
 
 def _stacked(steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
-    """[W, T, *shape] of T arrays [W, *shape]."""
+    """Stacks T steps [W, *shape] to [W, T, *shape]."""
     return {name: np.stack([each[name] for each in steps], 1) for name in steps[0]}
 
 
 def _idle(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArray[np.generic]]:
-    """[W, T, *shape]: 0 all along, or what the bounds allow that is nearest to it."""
+    """Actions [W, T, *shape] of 0, clipped to the bounds."""
     return {
         signal.name: np.zeros((num_worlds, num_steps, *signal.shape), signal.dtype).clip(
             *_bounds(signal), dtype=signal.dtype, casting="unsafe"
@@ -398,7 +395,7 @@ def _select(arrays: Arrays, worlds: NDArray[np.integer]) -> dict[str, NDArray[np
 
 
 def _prolonged(remaining: Arrays, horizon: int) -> dict[str, NDArray[np.generic]]:
-    """One proposal [W, 1, T, *shape]: `remaining` [W, R, *shape], its last step repeated as often as it takes."""
+    """One proposal [W, 1, T, *shape]: `remaining` [W, R, *shape], padded with its last step."""
     step = {name: np.minimum(np.arange(horizon), value.shape[1] - 1) for name, value in remaining.items()}
     return {name: value[:, step[name]][:, None] for name, value in remaining.items()}
 
@@ -408,7 +405,7 @@ def _num_worlds(now: Situation) -> int:
 
 
 def _bounds(signal: Signal) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Low and high, each [*shape]; infinite where there is none, 0 and the last value for a discrete signal."""
+    """Low and high, each [*shape]; infinite if unbounded, 0 and the last value for a discrete signal."""
     if signal.num_values is not None:
         return np.zeros(()), np.full((), signal.num_values - 1.0)
     low, high = signal.low or (-np.inf,) * signal.size, signal.high or (np.inf,) * signal.size

@@ -1,8 +1,9 @@
-"""Starts and goals from logged episodes, under two protocols.
+"""Start-goal pairs from logged episodes, under two protocols.
 
-Of both, the goal is what was seen `offset` steps after the start, and an attempt may take 2 * `offset` steps. Strict
-(`draw_pairs`): from held-out episodes, no pair is solved at its start, and the groups of pairs are equally large.
-Historical (`historical_pairs`): any start, as published figures have it.
+In both, the goal is the observation `offset` steps after the start, and an attempt may take 2 * `offset` steps.
+
+- Strict (`draw_pairs`): held-out episodes, no pair is solved at its start, and groups of pairs have equal size.
+- Historical (`historical_pairs`): any start, as in published figures.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
 
 Reached = Callable[[Arrays, Arrays], bool]
-"""Takes an observation and a goal, {signal: [*shape]}, and says whether the first is near enough to the second."""
+"""Whether an observation is close enough to a goal; both are {signal: [*shape]}."""
 
 Grouping = Callable[[Arrays, Arrays], str]
-"""Takes a start and a goal, {signal: [*shape]}, and gives the label of the pair."""
+"""The label of the pair of a start and a goal; both are {signal: [*shape]}."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,13 +29,13 @@ class StartGoalPair:
     """A start and a goal.
 
     Args:
-        episode: the number of the episode that both come from.
-        seed: of its reset.
-        replay: per action signal [at, *shape]: what leads from the reset to the start.
+        episode: number of the episode that holds both.
+        seed: reset seed of the episode.
+        replay: per action signal [at, *shape], the actions from the reset to the start.
         start: per observation signal [*shape], as logged.
         goal: per observation signal [*shape], as logged.
         offset: steps from start to goal in the log.
-        group: a label.
+        group: label of the group.
     """
 
     episode: int
@@ -52,7 +53,7 @@ class StartGoalPair:
 
     @property
     def budget(self) -> int:
-        """The most steps that an attempt may take, twice the offset."""
+        """The largest number of steps of an attempt, twice the offset."""
         return 2 * self.offset
 
 
@@ -68,22 +69,22 @@ def draw_pairs(
     context: int = 1,
     seed: int,
 ) -> tuple[StartGoalPair, ...]:
-    """Pairs drawn without replacement from all possible starts, one group after the other.
+    """Pairs drawn without replacement from all possible starts, sorted by group.
 
     Args:
         store: of episodes with reset seeds.
         episodes: held out from training.
         offset: steps from start to goal, at least 1.
         num_pairs: a multiple of the number of groups.
-        reached: a pair that it calls reached at the start is left out.
-        group: says which group a pair belongs to.
-        groups: the labels that are wanted, equally often; pairs with any other are left out.
-        context: observations up to and including the start that must exist; the default needs no past.
+        reached: decides whether a pair is solved at its start; such pairs are left out.
+        group: returns the label of a pair.
+        groups: the wanted labels, in equal numbers; pairs with another label are left out.
+        context: number of observations up to and including the start that must exist; the default needs no past.
         seed: of the draw.
 
     Raises:
-        InputError: `num_pairs` cannot be shared out equally, or a number is too small.
-        DataError: an episode has no reset seed, or there are too few pairs; says how many there are.
+        InputError: `num_pairs` is not a multiple of the number of groups, or a number is too small.
+        DataError: an episode has no reset seed, or there are too few pairs; the message gives their number.
     """
     if min(offset, context, num_pairs, len(groups)) < 1 or num_pairs % len(groups):
         raise InputError(
@@ -118,9 +119,9 @@ def draw_pairs(
     missing = [f"{len(pairs)} of group {label!r}" for label, pairs in found.items() if len(pairs) < quota]
     if missing:
         raise DataError(
-            f"{quota} pairs of each group are wanted, but there are only {' and '.join(missing)} among {len(starts)} "
+            f"each group needs {quota} pairs, but there are only {' and '.join(missing)} among {len(starts)} "
             f"starts in {len(episodes)} episodes",
-            fix="Log more or longer episodes, or ask for fewer pairs or a smaller offset.",
+            fix="Log more or longer episodes, or reduce num_pairs or offset.",
         )
     return tuple(pair for label in groups for pair in found[label])
 
@@ -134,15 +135,15 @@ def historical_pairs(
     context: int = 1,
     seed: int = 42,
 ) -> tuple[StartGoalPair, ...]:
-    """Pairs as published figures are measured on: any start will do, one that is at its goal already too.
+    """Pairs of the protocol of published figures: any start, including starts that are already at the goal.
 
-    Most of them come from the training data and replan after 25 steps (`evaluate(..., replan_every=25)`). A share of
-    the pairs is solved by standing still, so give that figure beside: `NoMoveActor` stands still where actions say how
-    far to go, not where they say where to. Source of the defaults: stable-worldmodel 0.1.1.
+    Most published figures use training episodes and replan after 25 steps (`evaluate(..., replan_every=25)`). Some
+    pairs are solved without moving, so report that share too. `NoMoveActor` measures it if actions are relative, not if
+    they are target positions. Source of the defaults: stable-worldmodel 0.1.1.
 
     Args:
         store: of episodes with reset seeds.
-        episodes: that starts come from.
+        episodes: to draw starts from.
         offset: as in `draw_pairs`.
         num_pairs: at least 1.
         context: as in `draw_pairs`.
@@ -170,13 +171,14 @@ def _reset_seeds(store: Store, episodes: Sequence[int]) -> dict[int, int]:
     for episode in episodes:
         seed = store.entry(episode).seed
         if seed is None:
-            raise DataError("no reset seed was logged", fix="A start needs an episode that replays.", episode=episode)
+            fix = "Log reset seeds: a start is reached by replaying its episode."
+            raise DataError("no reset seed was logged", fix=fix, episode=episode)
         seeds[episode] = seed
     return seeds
 
 
 def _observation(store: Store, episode: int, step: int) -> Arrays | None:
-    """The logged observation {signal: [*shape]}, or None where a part of it is missing."""
+    """The logged observation {signal: [*shape]}, or None if a signal is missing."""
     names = [signal.name for signal in store.schema.observations]
     if not all(store.observed(name, episode, step, step + 1).all() for name in names):
         return None

@@ -1,6 +1,6 @@
-"""How often an actor reaches logged goals in a Gymnasium environment.
+"""Evaluation of goal reaching: the success rate of an actor on logged goals in a Gymnasium environment.
 
-A start is brought about by replaying its episode from the reset seed, and compared with the log.
+A start is reached by replaying its episode from the reset seed. It is then compared with the log.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from worldline.schema import Kind, Role
 from worldline.stats import Rate, wilson
 
 ROUNDING = 1e-4
-"""How far a replayed vector may be from the logged one, absolute and relative; a picture: one grey level on average."""
+"""Absolute and relative tolerance of a replayed vector. Images may differ by one grey level on average."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attempt:
-    """How one pair went.
+    """The attempt on one pair.
 
     Args:
         success: whether the goal was reached within the budget.
-        num_steps: steps taken: until the goal was reached, the budget was used up, or the environment ended.
+        num_steps: steps until the goal was reached, the budget was used up, or the environment ended.
         path: per tracked signal [num_steps + 1, *shape], from the start on.
     """
 
@@ -42,13 +42,13 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GoalReaching:
-    """How often goals were reached.
+    """The result of an evaluation.
 
     Args:
-        success: over all pairs.
-        groups: for each group.
+        success: success rate over all pairs.
+        groups: success rate of each group.
         attempts: one for each pair, in their order.
-        rounds: each call of the actor, for several pairs at once.
+        rounds: each call of the actor, for several pairs in parallel.
     """
 
     success: Rate
@@ -58,7 +58,7 @@ class GoalReaching:
 
     @property
     def plan_s(self) -> float:
-        """Seconds that one answer for one pair took on average, in batches as large as there were pairs left."""
+        """Mean time of one answer for one pair in seconds, with all unfinished pairs in one batch."""
         return sum(each.elapsed_s for each in self.rounds) / sum(each.num_worlds for each in self.rounds)
 
 
@@ -75,36 +75,36 @@ def evaluate(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> GoalReaching:
-    """How often `actor` reaches the goals of `pairs`, all of them acted on side by side.
+    """The success rate of `actor` on the goals of `pairs`, all attempted in parallel.
 
     Args:
-        actor: says what to do, for all unfinished pairs at once.
-        make_environment: makes the environment that the log came from, once for each pair.
+        actor: chooses the actions of all unfinished pairs in one call.
+        make_environment: creates the environment of the log, once for each pair.
         pairs: from `draw_pairs`, with the same context.
         reached: decides on success, after every step.
-        goal_signals: what the actor is shown of the goal.
-        context: the most observations that the actor is shown, the past of the start among them.
+        goal_signals: signals of the goal that the actor receives.
+        context: largest number of observations that the actor receives, including those before the start.
         replan_every: steps that are taken of each answer.
         track: observation signals whose paths are kept; none by default.
         seed: of every draw of the actor.
-        progress: takes the number of finished pairs and of all, after every step; None for no report.
+        progress: called after every step with the number of finished pairs and of all pairs; None for no report.
 
     Raises:
-        InputError: there is no pair or goal signal, or a start has less past than the context.
+        InputError: there is no pair or goal signal, or a start has fewer observations than the context.
         UnknownNameError: a goal or tracked signal was not logged.
-        DataError: an environment, replayed to a start, shows something else than the log.
+        DataError: an environment that was replayed to a start differs from the log.
     """
     if not pairs:
-        raise InputError("there are no pairs. Draw some with draw_pairs.")
+        raise InputError("pairs is empty. Draw some with draw_pairs.")
     if not goal_signals:
-        raise InputError("goal_signals is empty. Name the signals that the actor is shown of the goal.")
+        raise InputError("goal_signals is empty. Name the signals of the goal that the actor receives.")
     for name in (*goal_signals, *track):
         if name not in pairs[0].goal:
             raise UnknownNameError("observation signal", name, pairs[0].goal)
     shortest = min(pair.at for pair in pairs) + 1
     if shortest < context:
         raise InputError(
-            f"a start has {shortest} observations where {context} are shown. Draw pairs with this context."
+            f"a start has {shortest} observations, but context is {context}. Draw pairs with this context."
         )
     with ExitStack() as stack:
         runs = [_Run(pair, stack.enter_context(closing(make_environment())), track) for pair in pairs]
@@ -112,22 +112,22 @@ def evaluate(
         controller = ReplanningController(actor, runs[0].schema, context=context, replan_every=replan_every, seed=seed)
         goals = _stack([{name: pair.goal[name] for name in goal_signals} for pair in pairs])
         controller.reset(goals, _past(pasts) if context > 1 else None)
-        going = runs
-        while going:
-            going = _step(controller, going, reached)
+        unfinished = runs
+        while unfinished:
+            unfinished = _step(controller, unfinished, reached)
             if progress is not None:
-                progress(len(runs) - len(going), len(runs))
+                progress(len(runs) - len(unfinished), len(runs))
     return _result(runs, controller.rounds)
 
 
-def _step(controller: ReplanningController, going: list[_Run], reached: Reached) -> list[_Run]:
-    """One step in each environment; those that are not finished."""
-    actions = controller.act(_stack([run.observation for run in going]))
-    for row, run in enumerate(going):
+def _step(controller: ReplanningController, runs: list[_Run], reached: Reached) -> list[_Run]:
+    """Takes one step in each environment; returns the unfinished runs."""
+    actions = controller.act(_stack([run.observation for run in runs]))
+    for row, run in enumerate(runs):
         run.step({name: value[row] for name, value in actions.items()}, reached)
-    kept = [row for row, run in enumerate(going) if not run.finished]
+    kept = [row for row, run in enumerate(runs) if not run.finished]
     controller.keep(np.array(kept, dtype=int))
-    return [going[row] for row in kept]
+    return [runs[row] for row in kept]
 
 
 class _Run:
@@ -141,33 +141,33 @@ class _Run:
         self._path: list[Arrays] = []
 
     def replay(self, context: int) -> Sequence[tuple[Arrays, Arrays]]:
-        """Brings the start about; gives the context - 1 observations before it, each with the action taken then.
+        """Replays to the start; returns the context - 1 observations before it, each with its action.
 
         Raises:
-            DataError: the environment shows something else than the log.
+            DataError: the environment differs from the log.
         """
         raw, _ = self.environment.reset(seed=self.pair.seed)
-        self._see(raw)
+        self._observe(raw)
         past: deque[tuple[Arrays, Arrays]] = deque(maxlen=context - 1)
         for step in range(self.pair.at):
             action = {name: value[step] for name, value in self.pair.replay.items()}
             past.append((self.observation, action))
-            self._see(self._apply(action)[0])
+            self._observe(self._apply(action)[0])
         self._verify()
         self._path = [self._tracked()]
         return past
 
     def step(self, action: Arrays, reached: Reached) -> None:
-        """Takes one step towards the goal."""
+        """Takes one step and checks whether the goal is reached."""
         raw, ended = self._apply(action)
-        self._see(raw)
+        self._observe(raw)
         self._path.append(self._tracked())
         self.num_steps += 1
         self.success = reached(self.observation, self.pair.goal)
         self.finished = self.success or ended or self.num_steps == self.pair.budget
 
     def attempt(self) -> Attempt:
-        """How it went."""
+        """The result of this run."""
         path = {name: np.stack([each[name] for each in self._path]) for name in self._track}
         return Attempt(success=self.success, num_steps=self.num_steps, path=path)
 
@@ -176,7 +176,7 @@ class _Run:
         raw, _, terminated, truncated, _ = self.environment.step(taken)
         return raw, bool(terminated or truncated)
 
-    def _see(self, raw: object) -> None:
+    def _observe(self, raw: object) -> None:
         self.observation = to_signals(raw, self.environment.observation_space, Role.OBSERVATION)
 
     def _tracked(self) -> Arrays:
@@ -184,22 +184,22 @@ class _Run:
 
     def _verify(self) -> None:
         for name, logged in self.pair.start.items():
-            shown = self.observation.get(name)
-            if shown is None or not _same(shown, logged, self.schema[name].kind):
-                problem = "shows no such signal" if shown is None else "shows another value than the log"
+            value = self.observation.get(name)
+            if value is None or not _same(value, logged, self.schema[name].kind):
+                problem = "has no such signal" if value is None else "has another value than the log"
                 raise DataError(
                     f"the environment, replayed from seed {self.pair.seed}, {problem}",
-                    fix="Check that it is the one that was logged, and that it is deterministic once reset.",
+                    fix="Check that it is the environment of the log, and that it is deterministic after a reset.",
                     episode=self.pair.episode,
                     signal=name,
                     step=self.pair.at,
                 )
 
 
-def _same(shown: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:
-    if shown.shape != logged.shape:
+def _same(value: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:
+    if value.shape != logged.shape:
         return False
-    first, second = shown.astype(float), logged.astype(float)
+    first, second = value.astype(float), logged.astype(float)
     if kind is Kind.IMAGE:
         return bool(np.abs(first - second).mean() <= 1)
     return bool(np.allclose(first, second, rtol=ROUNDING, atol=ROUNDING))
@@ -210,9 +210,9 @@ def _stack(rows: Sequence[Arrays]) -> Arrays:
 
 
 def _past(pasts: Sequence[Sequence[tuple[Arrays, Arrays]]]) -> History:
-    """The pasts of W starts [W, H-1, *shape], H at least 2."""
-    seen, taken = ([_stack([step[part] for step in past]) for past in pasts] for part in (0, 1))
-    return History(observations=_stack(seen), actions=_stack(taken))
+    """The history before W starts [W, H-1, *shape], H at least 2."""
+    observations, actions = ([_stack([step[part] for step in past]) for past in pasts] for part in (0, 1))
+    return History(observations=_stack(observations), actions=_stack(actions))
 
 
 def _result(runs: Sequence[_Run], rounds: Sequence[ControlRound]) -> GoalReaching:

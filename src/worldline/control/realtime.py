@@ -1,4 +1,4 @@
-"""A controller at a fixed rate: what is left of each period is the budget of its plan."""
+"""Real-time control at a fixed rate: the rest of each period is the time limit of its plan."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from worldline.control.controller import ReplanningController
 from worldline.episode import Arrays
 from worldline.errors import ConfigError
 
-LEAST_S: Final = 1e-3
-"""The budget of a plan for which no time is left: it costs its first sequences and stops."""
-MAX_WAITED: Final = 100
-"""Periods after which garbage is collected though there is no time for it."""
+MIN_BUDGET_S: Final = 1e-3
+"""Smallest time limit of a plan, also if no time is left: the planner evaluates one population and stops."""
+MAX_DEFERRED_PERIODS: Final = 100
+"""Periods after which garbage is collected even if there is no time for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlantReading:
-    """What is read from the plant at the start of a period, of W worlds.
+    """The signals read from the plant at the start of a period, for W worlds.
 
     Args:
-        observations: as in `ReplanningController.act`, as are the others.
-        exogenous: what acted from outside.
-        forecast: what will.
+        observations: as in `ReplanningController.act`.
+        exogenous: as in `ReplanningController.act`.
+        forecast: as in `ReplanningController.act`.
     """
 
     observations: Arrays
@@ -35,14 +35,14 @@ class PlantReading:
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """How one period went. Seconds.
+    """The timing of one period, in seconds.
 
     Args:
-        delay_s: from when it was due to when it began.
-        read_s: until what is seen was in hand.
-        act_s: from then until the action was.
-        idle_s: what was left then until the next period; below 0 where the deadline was missed.
-        fresh: whether the action is of a plan from what was just read; else it was planned earlier.
+        delay_s: from the scheduled to the actual start.
+        read_s: duration of reading.
+        act_s: duration of choosing the action.
+        idle_s: time left until the next period; below 0 if the deadline was missed.
+        fresh: whether the action was planned from the signals of this period, not earlier ones.
     """
 
     delay_s: float
@@ -60,23 +60,23 @@ class Period:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealTimeLoop:
-    """Reads, plans and sends once a period, in the caller's thread.
+    """Reads, plans and sends once per period, in the caller's thread.
 
-    The deadline of a plan is the end of its period; its budget is what reading left of the period, less `margin_s`. A
-    plan that comes too late is not acted on: what was left of the one before it, which was meant for this step, is sent
-    at once instead, and the period says so (`missed`, not `fresh`). Only where nothing is left, as in the first period,
-    is the late plan sent. The period after a miss begins at once, and those that follow are counted from it.
+    The deadline of a plan is the end of its period. Its time limit is the rest of the period after reading, minus
+    `margin_s`. A late plan is discarded: the action of the previous plan for this step is sent instead, and the period
+    is `missed` and not `fresh`. The late plan is sent only if no action is left, as in the first period. The period
+    after a miss begins immediately, and later periods are scheduled from it.
 
-    Python collects garbage whenever it likes, which may take many milliseconds. While the loop runs it does so in the
-    idle time only.
+    A collection of Python's garbage collector may take many milliseconds. While the loop runs, it collects only in idle
+    time.
 
     Args:
-        controller: reset; it replans in each period, or however often it was told to.
+        controller: after `reset`; it replans every `replan_every` periods.
         period_s: above 0.
-        margin_s: what a plan may take longer than it should, at least 0 and below `period_s`. A quarter of the period
-            serves where the machine does other things too.
-        clock: gives seconds that only go forward.
-        sleep: waits for so many seconds.
+        margin_s: allowance for a plan that exceeds its time limit, at least 0 and below `period_s`. On a machine with
+            other load, a quarter of the period is enough.
+        clock: returns monotonic time in seconds.
+        sleep: waits for the given seconds.
     """
 
     controller: ReplanningController
@@ -90,52 +90,51 @@ class RealTimeLoop:
             raise ConfigError(f"margin_s is {self.margin_s}. It must be at least 0 and below period_s {self.period_s}.")
 
     def run(self, read: Callable[[], PlantReading], send: Callable[[Arrays], None]) -> Iterator[Period]:
-        """Periods without end: each is over when it is asked for the next; stop asking to stop.
+        """Runs an endless sequence of periods; each ends when the next one is requested.
 
         Args:
-            read: waits for what is seen and gives it; it may reset the controller, to give it another goal.
-            send: takes the action of each action signal [W, *shape].
+            read: waits for the signals and returns them; it may reset the controller to set another goal.
+            send: receives the action of each action signal [W, *shape].
         """
-        with _Collector(self.clock) as collector:
-            due_s = self.clock()
+        with _IdleCollector(self.clock) as collector:
+            scheduled_s = self.clock()
             while True:
                 began_s = self.clock()
-                ends_s = due_s + self.period_s
+                ends_s = scheduled_s + self.period_s
                 reading = read()
-                seen_s = self.clock()
+                read_s = self.clock()
                 action = self.controller.act(
                     reading.observations,
                     exogenous=reading.exogenous,
                     forecast=reading.forecast,
-                    budget_s=max(ends_s - self.margin_s - seen_s, LEAST_S),
-                    deadline_s=ends_s - seen_s,
+                    budget_s=max(ends_s - self.margin_s - read_s, MIN_BUDGET_S),
+                    deadline_s=ends_s - read_s,
                 )
                 acted_s = self.clock()
                 send(action)
                 collector.collect(ends_s - self.clock())
                 yield Period(
-                    delay_s=began_s - due_s,
-                    read_s=seen_s - began_s,
-                    act_s=acted_s - seen_s,
+                    delay_s=began_s - scheduled_s,
+                    read_s=read_s - began_s,
+                    act_s=acted_s - read_s,
                     idle_s=ends_s - acted_s,
                     fresh=self.controller.fresh,
                 )
-                due_s = max(ends_s, self.clock())
-                self.sleep(max(0.0, due_s - self.clock()))
+                scheduled_s = max(ends_s, self.clock())
+                self.sleep(max(0.0, scheduled_s - self.clock()))
 
 
 @final
-class _Collector:
-    """Python's collector of garbage, which inside of this context runs when it is told to.
+class _IdleCollector:
+    """Disables automatic garbage collection in its context, and collects on request.
 
-    What there is when the context opens is taken not to be garbage, and left alone: that is nearly all there is to look
-    through, so a collection is short.
+    Objects that exist when the context opens are frozen, so that a collection does not scan them and is short.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._took_s, self._num_waited = clock, 0.0, 0
+        self._clock, self._took_s, self._num_deferred = clock, 0.0, 0
 
-    def __enter__(self) -> _Collector:
+    def __enter__(self) -> _IdleCollector:
         self._was_on, self._was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
         gc.collect()
         gc.freeze()
@@ -149,10 +148,10 @@ class _Collector:
             gc.enable()
 
     def collect(self, left_s: float) -> None:
-        """Collects where that should take less than half of what is left, or has had to wait for long."""
-        self._num_waited += 1
-        if 2 * self._took_s > left_s and self._num_waited < MAX_WAITED:
+        """Collects if that should take less than half of the time left, or was deferred for too long."""
+        self._num_deferred += 1
+        if 2 * self._took_s > left_s and self._num_deferred < MAX_DEFERRED_PERIODS:
             return
-        started_s, self._num_waited = self._clock(), 0
+        started_s, self._num_deferred = self._clock(), 0
         gc.collect()
         self._took_s = self._clock() - started_s

@@ -1,7 +1,4 @@
-"""Stores, windows, checks, and importers of logs.
-
-Importing this package loads nothing; each name below loads what it needs when it is first used.
-"""
+"""Stores, windows, checks, and importers of logs. Each name is imported on first use."""
 
 from __future__ import annotations
 

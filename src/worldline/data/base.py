@@ -1,4 +1,4 @@
-"""What an importer is: logs in someone's format, read as episodes one at a time."""
+"""The contract of importers: `Logs` reads episodes of a file format one at a time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from worldline.schema import Schema
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How timestamped rows are to be read, where the rows do not tell. Formats without timestamps take none of it.
+    """Settings for reading timestamped rows. Formats without timestamps accept only the defaults.
 
     Args:
-        episode: the column whose value tells episodes apart; None to look for one by name.
-        time: the column of times; None to look for one by name.
-        gap_s: seconds; a longer gap between two rows ends an episode. None for ten times the usual one.
-        rate_hz: resample everything to so many steps a second; None to keep the rows as they are.
-        rule: what a resampled signal is between two of its rows: the last one, a straight line, or the nearest one.
+        episode: the column that identifies the episode; None to find one by name.
+        time: the column of times; None to find one by name.
+        gap_s: seconds; a longer gap between two rows ends an episode. None for ten times the median gap.
+        rate_hz: steps per second to resample all signals to; None to keep the rows.
+        rule: interpolation between rows when resampling: previous value, linear, or nearest value.
     """
 
     episode: str | None = None
@@ -37,7 +37,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         if self.rule != "hold" and self.rate_hz is None:
-            raise InputError(f"rule is {self.rule!r}, and nothing is resampled without a rate_hz. Give one.")
+            raise InputError(f"rule is {self.rule!r}, but rows are only resampled with rate_hz. Set rate_hz.")
         for name in ("gap_s", "rate_hz"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -46,14 +46,14 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedEpisode:
-    """One attempt to read an episode.
+    """The result of reading one episode.
 
     Args:
-        file: where it lies, relative to the logs.
-        number: of the episode in the logs, from 0.
-        episode: None where it could not be read; `findings` then says why.
-        findings: what was noticed on reading; values are not checked yet.
-        source: kept beside the episode in a store.
+        file: path of the file, relative to the logs.
+        number: number of the episode in the logs, from 0.
+        episode: None if it could not be read; `findings` then gives the reason.
+        findings: problems found while reading; values are not checked yet.
+        source: origin of the episode, kept with it in a store.
     """
 
     file: str
@@ -64,15 +64,15 @@ class LoggedEpisode:
 
 
 class Logs(ABC):
-    """Logged episodes, wherever they lie. An importer is a subclass, registered as kind `importer`.
+    """Logged episodes in one file format. An importer is a subclass that is registered as kind `importer`.
 
-    A file that cannot be read is a finding of its episode, never an exception and never passed over.
+    A file that cannot be read becomes a finding of its episode. It is never an exception and never skipped.
 
     Args:
         schema: the signals of every episode.
-        unclear: what could not be told from the logs, in full sentences that say what was assumed.
-        max_error: per picture what it had lost before, as on the card of a store.
-        notes: on the origin, as on the card of a store.
+        unclear: assumptions that the logs do not confirm, as full sentences.
+        max_error: per image signal, the error that its pixels already have, as in `DataCard`.
+        notes: notes on the origin, as in `DataCard`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Logs(ABC):
     @classmethod
     @abstractmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether `path` holds logs of this format; looks at names only and reads no data."""
+        """Whether `path` holds logs of this format; checks names only and reads no data."""
 
     @classmethod
     @abstractmethod
@@ -98,47 +98,47 @@ class Logs(ABC):
 
         Args:
             path: an existing file or folder.
-            schema: of the logs; None to read it from beside them, or else to infer it.
+            schema: of the logs; None to read the `schema.json` next to them, or else to infer one.
             reading: for formats of timestamped rows; all others pass it to `refuse`.
 
         Raises:
-            DataError: nothing there can be read, or no schema can be inferred.
-            ConfigError: the schema beside the logs cannot be read.
-            InputError: this format has no use for what `reading` asks for.
+            DataError: no episode can be read, or no schema can be inferred.
+            ConfigError: the schema next to the logs cannot be read.
+            InputError: this format does not support an option of `reading`.
         """
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many episodes `read` will try."""
+        """The number of episodes that `read` yields."""
 
     @abstractmethod
     def read(self) -> Iterator[LoggedEpisode]:
-        """Every episode in order, readable or not."""
+        """Every episode in order, including those that cannot be read."""
 
 
 def schema_beside(path: Path) -> Schema | None:
-    """The `schema.json` that lies beside the logs, which is what the user has corrected; None where there is none.
+    """The schema in the `schema.json` next to the logs, which the user may have corrected; None without that file.
 
     Args:
         path: a file, or the folder of the logs.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the file cannot be read.
     """
     file = (path.parent if path.is_file() else path) / SCHEMA_FILE
     return from_json(Schema, file.read_bytes(), where=file) if file.is_file() else None
 
 
 def refuse(reading: ReadOptions, what: str) -> None:
-    """For formats whose files tell everything: refuses a reading that asks for something.
+    """Raises if any option is set. For formats without timestamped rows.
 
     Args:
         reading: as given by the user.
         what: the format's name, for the message.
 
     Raises:
-        InputError: it differs from the default.
+        InputError: an option differs from its default.
     """
-    asked = [f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default]
-    if asked:
-        raise InputError(f"{what} logs take no {', '.join(asked)}: it belongs to timestamped rows. Leave it out.")
+    changed = [f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default]
+    if changed:
+        raise InputError(f"{what} logs take no {', '.join(changed)}: only timestamped rows do. Leave it out.")

@@ -1,4 +1,4 @@
-"""What can be wrong with logged data, found before it goes into a store, and said so that it can be mended."""
+"""Checks of logged data before it enters a store. Each finding names the problem and the fix."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 
-CONVENTION = "action t takes observation t to t+1, so T actions lie between T+1 observations"
+CONVENTION = "action t leads from observation t to t+1, so T actions lie between T+1 observations"
 
 
 class Severity(StrEnum):
-    """What a finding means for the episode or log."""
+    """The consequence of a finding for the episode or log."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -29,14 +29,14 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something wrong with logged data.
+    """A problem in logged data.
 
     Args:
         problem: what is wrong, with the offending value.
         fix: what the user can do about it, as a full sentence.
-        severity: an error keeps the episode (or, without an episode, the log) out; a warning does not.
-        file: where it was found.
-        episode: number in the source, from 0; None where the whole file or log is meant.
+        severity: an error excludes the episode, or the whole log if `episode` is None; a warning does not.
+        file: the file with the problem.
+        episode: number in the source, from 0; None if the problem concerns the whole file or log.
         signal: the signal's name.
         step: row of the signal within the episode, from 0.
     """
@@ -60,7 +60,7 @@ class Finding:
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:
-    """Raises the first finding that is an error; does nothing where there is none.
+    """Raises the first finding that is an error, if there is one.
 
     Raises:
         DataError: the first error.
@@ -83,11 +83,11 @@ def arrays_of(episode: Episode, role: Role) -> Arrays:
 def check_episode(
     episode: Episode, schema: Schema, *, file: str | None = None, number: int | None = None
 ) -> tuple[Finding, ...]:
-    """Everything in which `episode` departs from `schema`; empty where it does not.
+    """The differences between `episode` and `schema`; empty if it fits.
 
     Args:
         episode: as logged, in the dtypes of the schema.
-        schema: the signals that it should have.
+        schema: the signals that the episode must have.
         file: named in the findings.
         number: of the episode in its source, named in the findings.
     """
@@ -103,7 +103,7 @@ def check_episode(
         for name, signal in signals.items():
             place = partial(found, signal=name)
             if name not in arrays:
-                fix = f"Add the array (role {role}, {rows} rows), or take the signal out of schema.json."
+                fix = f"Add the array (role {role}, {rows} rows), or remove the signal from schema.json."
                 findings.append(place(problem="the array is missing", fix=fix))
                 continue
             mask = episode.observed.get(name) if role is Role.OBSERVATION else None
@@ -113,25 +113,26 @@ def check_episode(
             fix = "Add the signal to schema.json, or leave the array out."
             findings.append(found(problem=f"the schema has no {role} of this name", fix=fix, signal=name))
     if episode.seed is not None and not -(2**63) <= episode.seed < 2**63:
-        findings.append(found(problem=f"the seed is {episode.seed}", fix="Leave it out: it must fit into 64 bits."))
+        fix = "A seed must fit into 64 bits: leave it out."
+        findings.append(found(problem=f"the seed is {episode.seed}", fix=fix))
     if episode.step_s is not None:
         findings += _check_step_s(episode.step_s, num_steps, found)
     for name in sorted(episode.observed.keys() - {signal.name for signal in schema.observations}):
-        fix = "Masks belong to observation signals: rename it or leave it out."
-        findings.append(found(problem="a mask is given for something that is not observed", fix=fix, signal=name))
+        fix = "Only observation signals have masks: rename it or leave it out."
+        findings.append(found(problem="the mask belongs to no observation signal", fix=fix, signal=name))
     return tuple(findings)
 
 
 def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, ...]:
-    """Actions that never change in a whole log. An error where that is true of all of them, or there are none.
+    """Findings about actions that never change in the log. An error if no action changes or there is no action.
 
     Args:
         schema: of the log.
         actions: per episode, per action signal [T, *shape].
     """
     if not schema.actions:
-        fix = "Log what was done, or give a signal that somebody chooses the role action in schema.json."
-        return (Finding(problem="the logs hold no action, and what actions do is what is learned", fix=fix),)
+        fix = "Log the actions, or give the signals that are chosen the role action in schema.json."
+        return (Finding(problem="the logs hold no action, so no effect of an action can be learned", fix=fix),)
     first: dict[str, Array] = {}
     changes = {signal.name: np.zeros(signal.shape, np.bool_) for signal in schema.actions}
     for episode in actions:
@@ -140,25 +141,25 @@ def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, .
             changes[name] = changed | (episode[name] != value).any(0)
     if not first or all(changed.all() for changed in changes.values()):
         return ()
-    lesson = "the effect of an action that never changes cannot be learned"
+    reason = "the effect of an action that never changes cannot be learned"
     if not any(changed.any() for changed in changes.values()):
         values = ", ".join(f"{name} is always {value.tolist()}" for name, value in first.items())
-        fix = "Log episodes in which the actions vary, or give signals that nobody chooses the role exogenous."
-        return (Finding(problem=f"no action ever changes in the whole log ({values}): {lesson}", fix=fix),)
+        fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
+        return (Finding(problem=f"no action ever changes in the whole log ({values}): {reason}", fix=fix),)
     findings = []
     for name, changed in changes.items():
         if not changed.all():
             which = (
                 f"component {', '.join(map(str, np.flatnonzero(~changed)))} of the action" if changed.any() else "it"
             )
-            problem = f"{which} never changes in the whole log (its first value: {first[name].tolist()}): {lesson}"
-            fix = "Log episodes in which it varies, or take it out of the schema."
+            problem = f"{which} never changes in the whole log (its first value: {first[name].tolist()}): {reason}"
+            fix = "Log episodes in which it varies, or remove it from the schema."
             findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
     return tuple(findings)
 
 
 def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observations: int) -> tuple[Finding, ...]:
-    """Episodes that are too short to hold a window: they stay in the store and are left out of the windows.
+    """Warnings about episodes that are too short for a window: they stay in the store but give no window.
 
     Args:
         num_steps: T of each episode.
@@ -166,8 +167,8 @@ def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observatio
     """
     return tuple(
         Finding(
-            problem=f"{steps + 1} observations cannot hold a window of {num_observations}: it gives none",
-            fix=f"Log longer episodes, or learn from windows of at most {steps + 1} observations.",
+            problem=f"the episode has {steps + 1} observations, fewer than a window of {num_observations}",
+            fix=f"Log longer episodes, or use windows of at most {steps + 1} observations.",
             severity=Severity.WARNING,
             episode=number,
         )
@@ -177,21 +178,20 @@ def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observatio
 
 
 def _check_step_s(step_s: NDArray[np.float32], num_steps: int, found: Callable[..., Finding]) -> Iterator[Finding]:
-    """The times of the steps: one a step, each positive."""
     if step_s.shape != (num_steps,) or step_s.dtype != np.float32:
-        fix = f"Give seconds as float32 of shape ({num_steps},), one a step."
-        yield found(problem=f"the times of the steps are {step_s.dtype} of shape {step_s.shape}", fix=fix)
+        fix = f"Give step_s in seconds as float32 of shape ({num_steps},)."
+        yield found(problem=f"step_s is {step_s.dtype} of shape {step_s.shape}", fix=fix)
         return
     wrong = np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0)))
     if len(wrong):
-        problem = f"a step of {step_s[wrong[0]]} s ({_how_often(wrong)})"
-        yield found(problem=problem, fix="Times must rise from row to row: sort or repair them.", step=int(wrong[0]))
+        problem = f"a step takes {step_s[wrong[0]]} s ({_how_often(wrong)})"
+        yield found(problem=problem, fix="Times must increase: sort or repair the rows.", step=int(wrong[0]))
 
 
 def _num_steps(episode: Episode, schema: Schema) -> int:
-    """T, as most of the arrays have it; -1 where there are none."""
+    """The value of T that most arrays agree on; -1 without arrays."""
     votes: Counter[int] = Counter()
-    for role in (Role.ACTION, Role.OBSERVATION, Role.EXOGENOUS, Role.REWARD):  # the first counts where votes tie
+    for role in (Role.ACTION, Role.OBSERVATION, Role.EXOGENOUS, Role.REWARD):  # the first role wins a tie
         arrays = arrays_of(episode, role)
         votes.update(_rows(arrays[s.name]) - (role is Role.OBSERVATION) for s in schema.of(role) if s.name in arrays)
     return votes.most_common(1)[0][0] if votes else -1
@@ -204,19 +204,19 @@ def _rows(values: Array) -> int:
 def _check_array(
     values: Array, signal: Signal, rows: int, observed: Array, found: Callable[..., Finding]
 ) -> Iterator[Finding]:
-    """Length, shape, dtype, mask and values of one array; the later ones only where the earlier ones are right."""
+    """Checks length, shape, dtype, mask and values of one array in this order; stops at the first that is wrong."""
     if _rows(values) != rows:
-        problem = f"{_rows(values)} rows where {rows} are needed: {CONVENTION}"
+        problem = f"expected {rows} rows, got {_rows(values)}: {CONVENTION}"
         yield found(problem=problem, fix=_length_fix(signal, _rows(values) - rows))
     elif values.shape[1:] != signal.shape:
         fix = "Reshape the array, or correct the signal's shape in schema.json."
-        yield found(problem=f"one value has shape {values.shape[1:]}, the schema says {signal.shape}", fix=fix)
+        yield found(problem=f"expected values of shape {signal.shape}, got {values.shape[1:]}", fix=fix)
     elif values.dtype != signal.dtype:
         fix = f"Convert it with .astype({signal.dtype!r}), or correct the signal's kind ({signal.kind}) in schema.json."
-        yield found(problem=f"the dtype is {values.dtype}, a {signal.kind} is stored as {signal.dtype}", fix=fix)
+        yield found(problem=f"expected dtype {signal.dtype}, got {values.dtype}", fix=fix)
     elif observed.dtype != np.bool_ or observed.shape != (rows,):
         fix = f"A mask is a bool array of shape ({rows},), False where the value is missing."
-        yield found(problem=f"its mask is {observed.dtype} of shape {observed.shape}", fix=fix)
+        yield found(problem=f"the mask is {observed.dtype} of shape {observed.shape}", fix=fix)
     elif signal.kind is not Kind.IMAGE:
         yield from _check_values(values, signal, observed.astype(np.bool_), found)
 
@@ -225,14 +225,14 @@ def _length_fix(signal: Signal, surplus: int) -> str:
     if signal.role is Role.OBSERVATION and surplus == -1:
         return "Add the observation that followed the last action, or drop the last action."
     if signal.role is not Role.OBSERVATION and surplus == 1:
-        return "Drop the row that leads out of the last observation (or that of the reset, if the dummy comes first)."
-    return "Find out where the recording of this array was cut, and cut the others there."
+        return "Drop the row after the last observation (or the first row, if it is a placeholder for the reset)."
+    return "Find where the recording of this array ends, and cut the other arrays there."
 
 
 def _check_values(
     values: Array, signal: Signal, observed: NDArray[np.bool_], found: Callable[..., Finding]
 ) -> Iterator[Finding]:
-    """At most one finding for values that are not finite, and one for values out of bounds."""
+    """At most one finding about values that are not finite, and one about values out of bounds."""
     table = values.reshape(len(values), -1).astype(np.float64)
     finite = np.isfinite(table)
     steps = np.flatnonzero(~finite.all(1) & observed)
@@ -240,7 +240,7 @@ def _check_values(
         fix = (
             f"Repair the log, or mark the missing steps in a mask ('observed.{signal.name}')."
             if signal.role is Role.OBSERVATION
-            else "Actions and other inputs must be known: repair the log, or cut the episode there."
+            else "Actions and other inputs must not be missing: repair the log, or cut the episode there."
         )
         problem = f"the value is {values[steps[0]].tolist()} ({_how_often(steps)})"
         yield found(problem=problem, fix=fix, step=int(steps[0]))
@@ -254,7 +254,7 @@ def _check_values(
 
 
 def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bounds, rounded to the dtype of the signal, so that rounding to it cannot put a value outside."""
+    """Low and high, rounded to the dtype of the signal, so that rounding cannot move a value out of bounds."""
     if signal.num_values is not None:
         return np.zeros(1), np.full(1, signal.num_values - 1.0)
     low = (-np.inf,) if signal.low is None else signal.low
@@ -263,4 +263,4 @@ def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _how_often(steps: NDArray[np.intp]) -> str:
-    return "only here" if len(steps) == 1 else f"the first of {len(steps)} steps"
+    return "in one step" if len(steps) == 1 else f"the first of {len(steps)} steps"

@@ -1,4 +1,4 @@
-"""From arrays as someone logged them to an `Episode` in the schema's shapes and dtypes."""
+"""Conversion of logged arrays to an `Episode` with the shapes and dtypes of the schema."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def to_episode(
     seed: int | None = None,
     step_s: NDArray[np.float32] | None = None,
 ) -> Episode:
-    """The episode in `arrays`, each sorted by the role of its signal and converted where that loses nothing.
+    """The episode in `arrays`, grouped by role and converted to the dtypes of the schema.
 
-    What does not fit the schema is left as it is, for `check_episode` to name.
+    Arrays that do not fit the schema are not converted; `check_episode` reports them.
 
     Args:
-        arrays: by signal name, T+1 rows of observations and T of everything else; others are left out.
+        arrays: by signal name, T+1 rows of observations and T rows of the others; unknown names are ignored.
         schema: of the episode.
         observed: see `Episode`.
         terminated: see `Episode`.
@@ -52,11 +52,11 @@ def to_episode(
 
 
 def steps_s(times: Array, step_s: float | None) -> NDArray[np.float32] | None:
-    """Seconds that each step took, [T]; None where all are within 1 % of the schema's.
+    """Duration of each step in seconds, [T]; None if all are within 1 % of the schema's `step_s`.
 
     Args:
         times: [T+1] seconds.
-        step_s: of the schema.
+        step_s: of the schema; None if it has none.
     """
     gaps = np.diff(times.reshape(-1).astype(np.float64))
     if step_s is not None and (np.abs(gaps - step_s) <= 0.01 * step_s).all():
@@ -65,11 +65,11 @@ def steps_s(times: Array, step_s: float | None) -> NDArray[np.float32] | None:
 
 
 def convert(values: Array, signal: Signal) -> Array:
-    """`values` in the shape and dtype of `signal` where that only rounds them to its precision, else as they are.
+    """`values` in the shape and dtype of `signal`, or unchanged if that would do more than round them.
 
     Args:
         values: [rows, ...] as logged.
-        signal: what they should become.
+        signal: gives the wanted shape and dtype.
     """
     if signal.kind is Kind.IMAGE and signal.shape[2] == 1 and values.ndim == 3:
         return values[..., None]
@@ -80,10 +80,10 @@ def convert(values: Array, signal: Signal) -> Array:
     if signal.kind is Kind.DISCRETE and values.dtype.kind in "iub":
         return values.astype(np.int64)
     if signal.kind is Kind.VECTOR and values.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what it cannot hold becomes infinite, which the checks report
+        with np.errstate(over="ignore"):  # values that overflow become infinite, which the checks report
             return values.astype(signal.dtype)
     if signal.kind is Kind.VECTOR and values.dtype.kind in "iub":
         exact = values.astype(signal.dtype)
-        with np.errstate(invalid="ignore"):  # what is out of range is not equal, which is what is asked
+        with np.errstate(invalid="ignore"):  # a value out of range differs after the round trip, as intended
             return exact if np.array_equal(exact.astype(values.dtype), values) else values
     return values

@@ -1,4 +1,4 @@
-"""The data card of a store: what it is made of, and what was done to the data on the way in."""
+"""The data card of a store: layout version, loss of image compression, and notes on the origin."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CARD_FILE = "card.json"
 
 @dataclass(frozen=True, kw_only=True)
 class DataCard:
-    """What a store is made of.
+    """The card of a store.
 
     Args:
         format: version of the layout.
-        max_error: per image signal the largest error of a pixel in grey levels, 0 to 64; 0 where pictures are kept
-            bit for bit. Vectors and discrete signals are always exact.
-        notes: where the data came from and what was assumed, in words.
+        max_error: per image signal, the largest error of a pixel in grey levels, 0 to 64; 0 means lossless. Vectors
+            and discrete signals are always exact.
+        notes: origin of the data and assumptions, as text.
     """
 
     format: int = FORMAT
@@ -32,8 +32,8 @@ class DataCard:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ConfigError(
-                f"the store has layout {self.format}, and this version of worldline reads {FORMAT}. "
-                "Import the logs again, or install the version that wrote it."
+                f"the store has layout {self.format}, but this version of worldline reads {FORMAT}. "
+                "Import the logs again, or install the version of worldline that wrote the store."
             )
 
 
@@ -42,20 +42,20 @@ def make_card(schema: Schema, max_error: Mapping[str, int], notes: Mapping[str, 
 
     Args:
         schema: of the store.
-        max_error: as in `DataCard`; signals that it does not name are kept bit for bit.
+        max_error: as in `DataCard`; signals that it does not name are lossless.
         notes: as in `DataCard`.
 
     Raises:
-        UnknownNameError: there is no image signal of such a name.
-        InputError: an error is not between 0 and 64, or nothing is observed.
+        UnknownNameError: `max_error` names no image signal.
+        InputError: an error is not between 0 and 64, or the schema has no observation.
     """
     if not schema.observations:
-        raise InputError("the schema has no observation, and a store holds what was observed. Add one.")
+        raise InputError("the schema has no observation signal. A store needs at least one: add it.")
     images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
     for name, error in max_error.items():
         if name not in images:
             raise UnknownNameError("image signal", name, images)
         if not 0 <= error <= 64:
-            raise InputError(f"max_error of {name!r} is {error}. It is in grey levels of 255, from 0 (exact) to 64.")
+            raise InputError(f"max_error of {name!r} is {error}. Give grey levels from 0 (lossless) to 64.")
     readable = {name: note.encode(errors="replace").decode() for name, note in notes.items()}
     return DataCard(max_error={name: max_error.get(name, 0) for name in images}, notes=readable)

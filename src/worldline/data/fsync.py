@@ -1,4 +1,4 @@
-"""Writing that is on disk when it is done, and reading at a place that no other reader moves."""
+"""Durable writes with fsync, and positional reads that are safe between threads."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from safetensors import SafetensorError
 
 from worldline.errors import DataError
 
-_AT_ONCE = 64
-"""Files that are open at the same time; a process may have a thousand or so."""
+_MAX_OPEN_FILES = 64
+"""Files that one write opens at the same time; the usual limit of a process is about a thousand."""
 
 Ends = Mapping[Path, tuple[int, bytes]]
-"""Per file the offset from which on it changes, and its new end."""
+"""Per file an offset, and the bytes that replace everything after it."""
 
 
 class OpenFiles:
-    """Descriptors for reading, by the names of files in a folder. They stay open: opening costs more than a read.
+    """Read descriptors of the files in a folder, by name. They stay open, because opening costs more than a read.
 
     Args:
-        folder: they lie in.
+        folder: that holds the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,10 +50,10 @@ def _close(descriptors: dict[str, int]) -> None:
 
 @contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Adds the path to an error of the operating system without one: writing to a full disk names no file.
+    """Adds the path to an `OSError` without one, such as the error of a full disk.
 
     Raises:
-        OSError: as it came, or in place of the `SafetensorError` that safetensors makes of it.
+        OSError: the original error, or one that replaces the `SafetensorError` in which safetensors wraps it.
     """
     try:
         yield
@@ -69,11 +69,11 @@ def name_in_errors(path: Path) -> Iterator[None]:
 
 
 def write_durably(ends: Ends) -> None:
-    """Gives each file a new end; all of it is on disk when this returns, the names of new files too."""
+    """Replaces the end of each file. Contents and the names of new files are on disk when this returns."""
     folders = {file.parent for file in ends if not file.exists()}
     changes = list(ends.items())
-    for first in range(0, len(changes), _AT_ONCE):
-        _write(changes[first : first + _AT_ONCE])
+    for first in range(0, len(changes), _MAX_OPEN_FILES):
+        _write(changes[first : first + _MAX_OPEN_FILES])
     for folder in folders:
         sync_folder(folder)
 
@@ -95,7 +95,7 @@ def _write(changes: Sequence[tuple[Path, tuple[int, bytes]]]) -> None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[BufferedWriter]:
-    """The file, to be changed in place; closing it writes too, and may fail."""
+    """Opens the file for writing in place. Closing it also writes and may fail, so that is inside `name_in_errors`."""
     with name_in_errors(file), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as stream:
         yield stream
 
@@ -108,7 +108,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_bytes(descriptor: int, length: int, offset: int) -> bytes:
-    """`length` bytes of the file from `offset` on.
+    """`length` bytes of the file, starting at `offset`.
 
     Raises:
         DataError: the file ends too early.
@@ -119,20 +119,20 @@ def read_bytes(descriptor: int, length: int, offset: int) -> bytes:
 
 
 def read_pieces(descriptor: int, out: NDArray[np.generic], offsets: NDArray[np.int64]) -> None:
-    """Fills each `out[i]` of a contiguous array with what lies in the file from `offsets[i]` on.
+    """Fills each `out[i]` of a contiguous array from the file, starting at `offsets[i]`.
 
     Raises:
         DataError: the file ends too early.
     """
-    whole, size = out.data.cast("B"), out.nbytes // len(out)
+    buffer, size = out.data.cast("B"), out.nbytes // len(out)
     for number, offset in enumerate(offsets.tolist()):
-        piece = whole[number * size : (number + 1) * size]
+        piece = buffer[number * size : (number + 1) * size]
         if os.preadv(descriptor, [piece], offset) != size:
             read_exactly(descriptor, out[number], offset)
 
 
 def read_exactly(descriptor: int, out: NDArray[np.generic], offset: int) -> None:
-    """Fills `out`, a contiguous array, from the file; `os.preadv` copies straight into it.
+    """Fills `out`, a contiguous array, from the file without a copy.
 
     Raises:
         DataError: the file ends too early.
@@ -143,5 +143,5 @@ def read_exactly(descriptor: int, out: NDArray[np.generic], offset: int) -> None
     while len(rest) > 0:
         got = os.preadv(descriptor, [rest], offset)
         if got == 0:
-            raise DataError("a block ends too early", fix="It was cut while it was open: restore it from a copy.")
+            raise DataError("a block ends too early", fix="It was truncated while open: restore it from a copy.")
         rest, offset = rest[got:], offset + got

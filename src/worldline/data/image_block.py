@@ -1,4 +1,4 @@
-"""The pictures of one signal on disk: compressed one by one, with a table of where each ends."""
+"""The images of one signal on disk: compressed one by one, with a table of end offsets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from worldline.data.image_codec import ImageCodec
 from worldline.errors import DataError
 
 _FRAMES, _ENDS, _DICTIONARY = ".lz4", ".ends", ".dictionary"
-_SHORT = 2**15
-"""Bytes that are read at once, though some of them are not wanted, because one read is cheaper than several."""
+_MAX_SPAN_BYTES = 2**15
+"""Up to this size a window is read in one piece, skipped images included: one read is cheaper than several."""
 
 
 class PictureBlock:
-    """Reads pictures, and says what files become when some are added.
+    """Reads the images of one signal, and computes how its files change when images are added.
 
     Args:
         folder: of the blocks.
-        signal: its name.
-        shape: of a picture: height, width, channels.
+        signal: name of the signal.
+        shape: of an image: height, width, channels.
     """
 
     def __init__(self, folder: Path, signal: str, shape: Sequence[int]) -> None:
@@ -33,14 +33,14 @@ class PictureBlock:
         self._files, self._frames = OpenFiles(folder), list[ImageCodec]()
 
     def empty(self) -> dict[Path, bytes]:
-        """The files of a block without pictures."""
+        """The files of a block without images."""
         return {self._path(_FRAMES): b"", self._path(_ENDS): bytes(8)}
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.generic], stride: int) -> None:
-        """Fills `out` [B, n, *shape] with every `stride`-th picture from each of the `rows` [B] on.
+        """Fills `out` [B, n, *shape] with every `stride`-th image, starting at each of the `rows` [B].
 
         Raises:
-            DataError: a picture was damaged.
+            DataError: an image is damaged.
         """
         ends = np.empty((len(out), (out.shape[1] - 1) * stride + 2), np.int64)
         read_pieces(self._files[f"{self._signal}{_ENDS}"], ends, 8 * rows)
@@ -51,13 +51,14 @@ class PictureBlock:
         pictures = iter(out.reshape(-1, frames.num_bytes))
         for window in ends.tolist():
             first = window[0]
-            span = os.pread(descriptor, window[-1] - first, first) if window[-1] - first <= _SHORT else None
+            num_bytes = window[-1] - first
+            span = os.pread(descriptor, num_bytes, first) if num_bytes <= _MAX_SPAN_BYTES else None
             for begin, stop in zip(window[:-1:stride], window[1::stride], strict=True):
                 data = span[begin - first : stop - first] if span else os.pread(descriptor, stop - begin, begin)
                 frames.restore(data, next(pictures))
 
     def new_ends(self, pictures: NDArray[np.uint8], rows: int) -> dict[Path, tuple[int, bytes]]:
-        """What changes when `pictures` [n, *shape] are added to the `rows` that are there; see `write_durably`."""
+        """The changes of files that add `pictures` [n, *shape] after `rows` existing ones, for `write_durably`."""
         begin = self._end(rows)
         first = b"" if rows else pictures[0].tobytes()
         codec = self._codec() if rows else ImageCodec(self._shape, first, f"{self._signal}{_FRAMES}")
@@ -69,7 +70,7 @@ class PictureBlock:
         return changed if rows else changed | {self._path(_DICTIONARY): (0, first)}
 
     def lengths(self, rows: int) -> dict[Path, int]:
-        """How many bytes of each file `rows` pictures take up, as far as the table of ends is there to tell."""
+        """Bytes of each file that `rows` images take up; without the frames if the table of ends is too short."""
         table = self._path(_ENDS)
         lengths = {table: 8 * (rows + 1)}
         if table.exists() and table.stat().st_size >= lengths[table]:
@@ -83,12 +84,12 @@ class PictureBlock:
         end = np.empty(1, np.int64)
         read_exactly(self._files[f"{self._signal}{_ENDS}"], end, 8 * rows)
         if end[0] < 0:
-            fix = "It was damaged after it was written: restore it from a copy, or import the logs again."
+            fix = "The file is damaged: restore it from a copy, or import the logs again."
             raise DataError(f"row {rows} cannot be read", fix=fix, file=self._path(_ENDS))
         return int(end[0])
 
     def _codec(self) -> ImageCodec:
-        """There must be a picture."""
+        """The codec; the block must hold an image."""
         if not self._frames:
             file = self._path(_DICTIONARY)
             if file.stat().st_size != math.prod(self._shape):

@@ -1,4 +1,4 @@
-"""Brings logs into a store, with nothing dropped in silence and nothing added twice."""
+"""Import of logs into a store. Every episode that is left out is reported, and no episode is added twice."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from worldline.schema import Kind, Schema
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedFile:
-    """What became of one file.
+    """The result of importing one file.
 
     Args:
-        file: its name.
-        kept: episodes that were added to the store.
-        present: episodes that an earlier import had added already.
-        left_out: episodes that are not in the store; the findings say why.
+        file: name of the file.
+        kept: number of episodes added to the store.
+        present: number of episodes that an earlier import had already added.
+        left_out: number of episodes that are not in the store; the findings give the reasons.
     """
 
     file: str
@@ -41,15 +41,15 @@ class ImportedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What became of some logs.
+    """The result of an import.
 
     Args:
         destination: the store; its `schema.json` is the schema that was used.
-        importer: name of the format that they were read as.
+        importer: name of the format of the logs.
         schema: of the store.
         files: every file, in order.
-        findings: all that was noticed, errors and warnings.
-        unclear: what could not be told from the logs, in full sentences that say what was assumed.
+        findings: all errors and warnings.
+        unclear: assumptions that the logs do not confirm, as full sentences.
     """
 
     destination: Path
@@ -61,7 +61,7 @@ class ImportReport:
 
     @property
     def num_episodes(self) -> int:
-        """Episodes that were added to the store."""
+        """Number of episodes added to the store."""
         return sum(file.kept for file in self.files)
 
 
@@ -78,25 +78,25 @@ def import_logs(
     only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Brings logs into a store: a new one, or one that is there, to which it adds what it does not hold yet.
+    """Imports logs into a new store, or adds the episodes that an existing store does not hold yet.
 
-    Killed at any moment, the store holds every episode that was complete, and the same call goes on from there.
+    If the process is killed, the store holds every complete episode, and the same call continues the import.
 
     Args:
-        source: what `open_logs` takes.
+        source: as `path` of `open_logs`.
         destination: a new folder, or a store.
-        schema: of the logs; default is that of the store, else the one beside the logs, else an inferred one.
-        importer: name of the format; default is to recognise it.
+        schema: of the logs; default is that of the store, else the one next to the logs, else an inferred one.
+        importer: name of the format; default is to detect it.
         reading: as for `open_logs`.
-        keep_going: leave out what cannot be used, and report it, instead of stopping there.
-        max_error: of a new store: how far off a pixel may be, in grey levels from 0 (exact) to 64.
-        size: of a new store: height and width that pictures are scaled to; default is to keep theirs.
-        only: refuse a store with episodes that these logs do not hold; nothing is added to it then.
-        progress: called with the number of episodes tried and their total.
+        keep_going: skip and report episodes that cannot be used, instead of stopping at the first.
+        max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
+        size: of a new store: height and width that images are scaled to; default is to keep their size.
+        only: refuse a store with episodes that are not in these logs; nothing is added to it then.
+        progress: called with the number of processed episodes and their total.
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
-        InputError: the destination is something else, holds other signals, or another import into it is under way.
+        InputError: the destination is not a store, has another schema, or another import into it is running.
             With `only`, it holds other episodes.
     """
     source, destination = Path(source), Path(destination)
@@ -111,16 +111,16 @@ def import_logs(
     elif old.schema == new and (not max_error or max_error in old.card.max_error.values()):
         store = old
     else:
-        raise InputError(f"{destination} is a store with another schema or loss. Import into a new folder.")
-    with _alone(store):
+        raise InputError(f"{destination} is a store with another schema or max_error. Import into a new folder.")
+    with _import_lock(store):
         try:
             scaled = size is not None or "size" in store.card.notes
             files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=only, progress=progress)
             if not len(store):
-                raise _nothing(findings, source)
+                raise _no_episode_error(findings, source)
         except DataError as error:
             if len(store):
-                raise _stopped(error, store) from error
+                raise _with_progress(error, store) from error
             if old is None:
                 shutil.rmtree(store.path)
             raise
@@ -135,7 +135,7 @@ def import_logs(
 
 
 def logged_actions(store: Store) -> Iterator[Arrays]:
-    """The actions of each episode, per signal [T, *shape]."""
+    """Yields the actions of each episode, per signal [T, *shape]."""
     signals = [signal.name for signal in store.schema.actions]
     for number, steps in enumerate(store.num_steps.tolist()):
         yield {name: store.read(name, number, 0, steps) for name in signals}
@@ -143,29 +143,29 @@ def logged_actions(store: Store) -> Iterator[Arrays]:
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:
     if min(size) < 1:
-        raise InputError(f"size is {size[0]}x{size[1]}. Height and width are at least 1 pixel.")
+        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
     return size
 
 
 def _create(
     destination: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]
 ) -> Store:
-    """A new store; what was lost `before`, in a store that is copied, is on its card too."""
+    """A new store. Its card includes the error `before` that images of a copied store already have."""
     images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
     if not images and (max_error or "size" in notes):
-        raise InputError("max_error and size are for pictures, and the logs hold none. Leave them out.")
+        raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
     lost = {name: max(max_error, before.get(name, 0)) for name in images}
     return Store.create(destination, schema, max_error=lost, notes=notes)
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """Keeps every other import out of the store."""
+def _import_lock(store: Store) -> Iterator[None]:
+    """Holds the lock that excludes other imports into the store."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(store.path / CARD_FILE, wait=False))
         except BlockingIOError as error:
-            raise InputError(f"another import into {store.path} is under way. Wait until it has ended.") from error
+            raise InputError(f"another import into {store.path} is running. Wait until it has ended.") from error
         store.refresh()
         yield
 
@@ -173,14 +173,14 @@ def _alone(store: Store) -> Iterator[None]:
 def _add_all(
     logs: Logs, store: Store, *, scaled: bool, keep_going: bool, only: bool, progress: Callable[[int, int], None] | None
 ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
-    """Adds the episodes that can be used and are not there yet.
+    """Adds the usable episodes that the store does not hold yet.
 
     With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order than
     the store therefore take a second pass.
     """
-    postponed, unseen = False, len(store) if only else 0
-    there = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
-    origins = {origin for origin, _ in there}
+    postponed, num_not_found = False, len(store) if only else 0
+    stored = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
+    origins = {origin for origin, _ in stored}
     findings: list[Finding] = []
     tried, kept, present = Counter[str](), Counter[str](), Counter[str]()
     for number, logged in enumerate(logs.read(), start=1):
@@ -196,20 +196,20 @@ def _add_all(
         if logged.episode is not None and not any(finding.severity is Severity.ERROR for finding in problems):
             origin, digest = _origin(logged.source), store.digest(logged.episode)
             known = origin, digest
-            if there[known]:
-                there[known] -= 1
-                unseen -= only
+            if stored[known]:
+                stored[known] -= 1
+                num_not_found -= only
                 present[logged.file] += 1
-            elif unseen:
+            elif num_not_found:
                 postponed = True
             else:
-                findings += [_changed(logged)] if logged.source and origin in origins else []
+                findings += [_changed_finding(logged)] if logged.source and origin in origins else []
                 store.append_checked(logged.episode, logged.source, digest=digest)
                 kept[logged.file] += 1
         if progress is not None:
             progress(number, len(logs))
-    if unseen:
-        raise _foreign(store, unseen, findings)
+    if num_not_found:
+        raise _other_episodes_error(store, num_not_found, findings)
     if postponed:
         return _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=False, progress=progress)
     files = (
@@ -223,9 +223,9 @@ def _origin(source: Source) -> str:
     return json.dumps(dict(source), sort_keys=True)
 
 
-def _changed(logged: LoggedEpisode) -> Finding:
+def _changed_finding(logged: LoggedEpisode) -> Finding:
     return Finding(
-        problem="the store holds another episode of the same origin, and now both",
+        problem="the store already holds a different episode of the same origin; it now holds both",
         fix="If the file was corrected, import all logs into a new store.",
         severity=Severity.WARNING,
         file=logged.file,
@@ -233,26 +233,26 @@ def _changed(logged: LoggedEpisode) -> Finding:
     )
 
 
-def _foreign(store: Store, count: int, findings: Sequence[Finding]) -> InputError:
+def _other_episodes_error(store: Store, count: int, findings: Sequence[Finding]) -> InputError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     reason = f" The first problem in the logs: {errors[0].error()}" if errors else ""
     return InputError(
         f"{store.path} holds {len(store)} episodes, and {count} of them are not in the logs. Nothing was added. "
-        f"To use these episodes, give {store.path} in place of the logs. To import the logs again, move it away; "
-        f"a copy of its {SCHEMA_FILE} beside the logs keeps the schema.{reason}"
+        f"To use these episodes, give {store.path} in place of the logs. To import the logs again, move the store; "
+        f"a copy of its {SCHEMA_FILE} next to the logs keeps the schema.{reason}"
     )
 
 
-def _stopped(error: DataError, store: Store) -> DataError:
-    """The same error, with the schema that counts and what is in the store already."""
+def _with_progress(error: DataError, store: Store) -> DataError:
+    """The same error, with the path of the store's schema and the number of episodes in the store."""
     fix = error.fix.replace(SCHEMA_FILE, str(store.path / SCHEMA_FILE))
-    fix = f"{fix} {store.path} holds {len(store)} episodes; --keep-going imports all others as well."
+    fix = f"{fix} {store.path} holds {len(store)} episodes; --keep-going imports all other episodes too."
     return DataError(
         error.problem, fix=fix, file=error.file, episode=error.episode, signal=error.signal, step=error.step
     )
 
 
-def _nothing(findings: Sequence[Finding], source: Path) -> DataError:
+def _no_episode_error(findings: Sequence[Finding], source: Path) -> DataError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    first = f"The first reason: {errors[0].error()}" if errors else "There are none."
+    first = f"The first reason: {errors[0].error()}" if errors else "The logs hold no episode."
     return DataError("none of the episodes can be used", fix=first, file=source)

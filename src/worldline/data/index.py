@@ -1,4 +1,4 @@
-"""The index of a store: a record of fixed size for each episode, in the order in which they were added."""
+"""The index of a store: one record of fixed size for each episode, in the order of appending."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORD = np.dtype(
     ]
 )
 TERMINATED, TRUNCATED, SEEDED, MASKED, TIMED = 1, 2, 4, 8, 16
-"""Bits of `flags`; the last two for episodes with missing values, and with times of their own."""
+"""Bits of `flags`. MASKED marks episodes with missing values, TIMED those with their own step durations."""
 
 _FACTORS = np.array([0x9E3779B97F4A7C15 * (2 * k + 1) % 2**64 | 1 for k in range(RECORD.itemsize // 8)], np.uint64)
 
@@ -37,9 +37,9 @@ def seal(records: NDArray[Any]) -> NDArray[Any]:
 
 
 class Index:
-    """The records that are in the file and complete.
+    """The complete records in the file.
 
-    A record that a crash left torn or blank at the end is passed over, and overwritten by the next.
+    An incomplete record that a crash left at the end is ignored, and the next append overwrites it.
 
     Args:
         path: of the file.
@@ -51,9 +51,9 @@ class Index:
         self._count = 0
         self._lock = threading.Lock()
         self.first_step: NDArray[np.uint64] = self._records["first_step"]
-        """Of each episode, counted over the store; there may be more than episodes."""
+        """First step of each episode, counted over the store; may be longer than the number of episodes."""
         self.last_masked, self.last_timed = -1, -1
-        """The last episode with missing values, and with times of its own; -1 where there is none."""
+        """The last episode with missing values, and the last with its own step durations; -1 without one."""
 
     def __len__(self) -> int:
         return self._count
@@ -65,12 +65,12 @@ class Index:
 
     @property
     def num_bytes(self) -> int:
-        """Where the next record goes."""
+        """Offset of the next record in the file."""
         return self._count * RECORD.itemsize
 
     @property
     def num_steps(self) -> int:
-        """Steps of all episodes together."""
+        """Total number of steps of all episodes."""
         return self.end_of(self._count - 1) if self._count else 0
 
     def end_of(self, episode: int) -> int:
@@ -80,41 +80,41 @@ class Index:
 
     @property
     def source_end(self) -> int:
-        """Bytes that the sources of all episodes take up."""
+        """Total bytes of the sources of all episodes."""
         return int(self.records[-1]["source_end"]) if self._count else 0
 
     def refresh(self) -> None:
-        """Takes in what was added to the file since.
+        """Reads the records that were added to the file since the last call.
 
         Raises:
-            DataError: a record that is followed by others is damaged.
+            DataError: a record before the last one is damaged.
         """
         with self._lock, self._path.open("rb") as file:
             file.seek(self.num_bytes)
-            self._take_in(file.read())
+            self._parse(file.read())
 
-    def _take_in(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         new = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
         good = new["check"] == _checks(new)
         first_step = np.cumsum([self.num_steps, *new["num_steps"].tolist()], dtype=np.uint64)[:-1]
         good &= new["first_step"] == first_step
-        whole = len(new) if good.all() else int(np.argmin(good))
-        if any(data[(whole + 1) * RECORD.itemsize :]):  # a crash tears one record, and may leave zeros behind it
-            problem = f"record {self._count + whole} is damaged, and others follow it"
-            fix = "It was changed after it was written: restore the file from a copy, or import the logs again."
+        num_good = len(new) if good.all() else int(np.argmin(good))
+        if any(data[(num_good + 1) * RECORD.itemsize :]):  # a crash damages one record, and may leave zeros after it
+            problem = f"record {self._count + num_good} is damaged, and others follow it"
+            fix = "The file was changed after it was written: restore it from a copy, or import the logs again."
             raise DataError(problem, fix=fix, file=self._path)
-        self._add(new[:whole])
+        self._add(new[:num_good])
 
     def _add(self, records: NDArray[Any]) -> None:
-        due = self._count + len(records)
-        if due > len(self._records):
-            grown = np.empty(max(due, 2 * self._count), RECORD)
+        count = self._count + len(records)
+        if count > len(self._records):
+            grown = np.empty(max(count, 2 * self._count), RECORD)
             grown[: self._count] = self.records
             self._records, self.first_step = grown, grown["first_step"]
-        self._records[self._count : due] = records
+        self._records[self._count : count] = records
         self.last_masked = self._last(MASKED, records, self.last_masked)
         self.last_timed = self._last(TIMED, records, self.last_timed)
-        self._count = due
+        self._count = count
 
     def _last(self, bit: int, new: NDArray[Any], before: int) -> int:
         flagged = np.flatnonzero(new["flags"] & bit)
@@ -122,7 +122,7 @@ class Index:
 
 
 def _checks(records: NDArray[Any]) -> NDArray[np.uint64]:
-    """A number for each record that changes with any of its other bits; no record of zeros has its own."""
+    """A checksum of each record without its `check` field; a record of zeros never matches its checksum."""
     words = np.ascontiguousarray(records).view(np.uint64).reshape(len(records), RECORD.itemsize // 8)[:, :-1]
     mixed = (words ^ (words >> np.uint64(29))) * _FACTORS[:-1]
     return np.asarray((mixed ^ (mixed >> np.uint64(32))).sum(1, dtype=np.uint64) + _FACTORS[-1])

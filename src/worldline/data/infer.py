@@ -1,4 +1,4 @@
-"""A schema from the arrays of some logs, and in words what they could not tell."""
+"""Inference of a schema from logged arrays, with a list of the assumptions made."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ REWARD_WORDS = ("reward", "return")
 EXOGENOUS_WORDS = ("exogenous", "weather", "outdoor", "outside", "ambient", "disturbance", "forecast")
 ACTION_WORDS = ("action", "control", "move", "command", "cmd", "actuator", "setpoint", "valve", "motor")
 MAX_VALUES = 256
-"""Integers above this are taken as measured numbers, not as choices."""
+"""Integer signals with larger values are vectors, not discrete signals."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What inference needs to know of one array of one episode.
+    """The properties of one array of one episode that inference needs.
 
     Args:
-        shape: with time in front.
+        shape: with time as first axis.
         dtype: of the file.
-        low: smallest value of each component (or of the scalar); empty where values were not looked at.
-        high: largest.
+        low: smallest value of each component (or of the scalar); empty if values were not read.
+        high: largest value of each component; empty if values were not read.
     """
 
     shape: tuple[int, ...]
@@ -39,11 +39,11 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred:
-    """A guessed schema.
+    """An inferred schema.
 
     Args:
-        schema: what the arrays suggest.
-        unclear: what they could not tell, in full sentences that say what was assumed.
+        schema: that fits the arrays.
+        unclear: assumptions that the arrays do not confirm, as full sentences.
     """
 
     schema: Schema
@@ -51,7 +51,7 @@ class Inferred:
 
 
 def summarise(values: NDArray[np.generic]) -> Summary:
-    """The summary of an array with time in front; pictures are not looked into."""
+    """The summary of an array with time as first axis; the values of images are not read."""
     if values.ndim == 0 or len(values) == 0 or (values.dtype == np.uint8 and values.ndim in (3, 4)):
         return Summary(shape=values.shape, dtype=values.dtype)
     table = values.reshape(len(values), -1).astype(np.float64)
@@ -62,28 +62,29 @@ def summarise(values: NDArray[np.generic]) -> Summary:
 def infer_schema(episodes: Mapping[str, Mapping[str, Summary]], step_s: float | None) -> Inferred:
     """The schema that most episodes agree with.
 
-    Roles follow from lengths: arrays of T+1 rows are observations, those of T rows actions, unless their name says
-    that they are rewards or exogenous. Kinds follow from dtype and dimensions; bounds of actions are the logged range.
+    Roles follow from lengths and names. Arrays of T+1 rows are observations. Arrays of T rows are actions, unless their
+    name suggests a reward or an exogenous signal. Kinds follow from dtype and dimensions. Bounds of actions are the
+    logged range.
 
     Args:
         episodes: per file, per array; without masks, end flags, seeds and times. At least one.
-        step_s: seconds a step, where something told.
+        step_s: seconds per step; None if unknown.
 
     Raises:
-        DataError: in no episode do the arrays have T+1 and T rows.
+        DataError: no episode has arrays of T+1 and T rows.
     """
     steps = {file: _num_steps(arrays) for file, arrays in episodes.items()}
-    whole = [(arrays, num) for file, arrays in episodes.items() if (num := steps[file]) is not None]
-    if not whole:
+    usable = [(arrays, num) for file, arrays in episodes.items() if (num := steps[file]) is not None]
+    if not usable:
         raise _no_lengths(*next(iter(episodes.items())))
-    names = Counter(name for arrays, _ in whole for name in arrays)
+    names = Counter(name for arrays, _ in usable for name in arrays)
     signals, unclear = [], [
         "Units are not in the logs: every unit is '?'. Write them into schema.json.",
     ]  # fmt: skip
     if step_s is None:
         unclear.append("The time between two steps is not in the logs (no array is called time): step_s is left empty.")
-    for name in (name for name, count in names.items() if 2 * count >= len(whole)):
-        seen = [(arrays[name], num) for arrays, num in whole if name in arrays]
+    for name in (name for name, count in names.items() if 2 * count >= len(usable)):
+        seen = [(arrays[name], num) for arrays, num in usable if name in arrays]
         is_observation = Counter(len_of > num for summary, num in seen if (len_of := summary.shape[0])).most_common(1)[
             0
         ][0]
@@ -97,7 +98,7 @@ def infer_schema(episodes: Mapping[str, Mapping[str, Summary]], step_s: float | 
 
 
 def _num_steps(arrays: Mapping[str, Summary]) -> int | None:
-    """T where the arrays have exactly T+1 and T rows, T at least 1; else None."""
+    """T if every array has T+1 or T rows and both lengths occur, with T at least 1; else None."""
     lengths = {summary.shape[0] if summary.shape else 0 for summary in arrays.values()}
     fits = len(lengths) == 2 and min(lengths) >= 1 and max(lengths) - min(lengths) == 1
     return min(lengths) if fits else None
@@ -109,41 +110,41 @@ def _no_lengths(file: str, arrays: Mapping[str, Summary]) -> DataError:
         by_length.setdefault(summary.shape[0] if summary.shape else 0, []).append(name)
     listed = "; ".join(f"{length} rows: {', '.join(names)}" for length, names in sorted(by_length.items()))
     if not arrays:
-        return DataError("it holds no array of a signal", fix="Save one array for each signal.", file=file)
+        return DataError("the file holds no array of a signal", fix="Save one array for each signal.", file=file)
     if len(by_length) == 1:
-        problem = f"all arrays have the same length ({listed}), so observations and actions cannot be told apart"
+        problem = f"all arrays have the same length ({listed}), so observations cannot be distinguished from actions"
         fix = "Add the observation after the last action, or drop the last action, so that lengths are T+1 and T."
     else:
         problem = f"the arrays do not have T+1 and T rows ({listed})"
-        fix = "Repeat constants for each step, leave out what is no signal, or write a schema.json beside the logs."
+        fix = "Repeat constants for each step, remove arrays that are no signals, or add a schema.json."
     return DataError(f"{problem}: {CONVENTION}", fix=fix, file=file)
 
 
 def role_of_column(name: str) -> Role:
-    """The role of an array with a row for each observation, as its name tells: an observation unless it says more."""
+    """The role of an array with one row per observation, inferred from its name; by default an observation."""
     role, doubt = role_of_input(name)
     return Role.OBSERVATION if role is Role.ACTION and doubt else role
 
 
 def role_of_input(name: str) -> tuple[Role, str]:
-    """The role of an array of T rows, and a sentence where it is a guess."""
+    """The role of an array of T rows, and a sentence that states the assumption, or ""."""
     word = name.lower()
     if any(part in word for part in REWARD_WORDS):
         return Role.REWARD, ""
     if any(part in word for part in EXOGENOUS_WORDS):
-        return Role.EXOGENOUS, "taken as exogenous (known but not chosen) because of its name."
+        return Role.EXOGENOUS, "assumed to be exogenous (known but not chosen) because of its name."
     if any(part in word for part in ACTION_WORDS) or word in ("a", "u", "act"):
         return Role.ACTION, ""
-    return Role.ACTION, "taken as an action; if nobody chooses it, give it the role exogenous."
+    return Role.ACTION, "assumed to be an action; if it is not chosen, give it the role exogenous."
 
 
 def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, list[str]]:
-    """The signal that most of the summaries agree with, and what is not sure about it, as ends of a sentence.
+    """The signal that most of the summaries agree with, and the assumptions made, as sentences without a subject.
 
     Args:
         name: of the signal.
         role: of the signal.
-        seen: one summary an episode, at least one.
+        seen: one summary per episode, at least one.
     """
     layout = Counter((summary.shape[1:], summary.dtype) for summary in seen).most_common(1)[0][0]
     shape, dtype = layout
@@ -151,24 +152,24 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
     if dtype == np.uint8 and len(shape) in (2, 3):
         doubts = []
         if len(shape) == 2:
-            doubts.append(f"taken as a grey picture of {shape[0]} by {shape[1]} pixels.")
+            doubts.append(f"assumed to be a grey image of {shape[0]} by {shape[1]} pixels.")
         elif shape[2] not in (1, 3, 4):
-            doubts.append(f"taken as a picture with {shape[2]} channels; channels come last.")
+            doubts.append(f"assumed to be an image with {shape[2]} channels; channels come last.")
         return Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*shape, 1)[:3], unit="1"), doubts
     low = np.array([summary.low for summary in alike]).min(0)
     high = np.array([summary.high for summary in alike]).max(0)
-    whole = dtype.kind in "iub"
-    if whole and not shape and low[0] >= 0 and high[0] < MAX_VALUES:
+    is_integer = dtype.kind in "iub"
+    if is_integer and not shape and low[0] >= 0 and high[0] < MAX_VALUES:
         num_values = max(int(high[0]) + 1, 2)
-        doubt = f"taken as a choice among {num_values} values, the largest that was logged being {int(high[0])}."
+        doubt = f"assumed to be discrete with {num_values} values; the largest logged value is {int(high[0])}."
         return Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=num_values), [doubt]
-    doubts = ["its integers are taken as measured numbers."] if whole else []
+    doubts = ["its integers are assumed to be measured numbers."] if is_integer else []
     if len(shape) > 1:
-        doubts.append(f"its shape {shape} is laid out as one vector.")
+        doubts.append(f"its shape {shape} is flattened to one vector.")
     bounds: tuple[tuple[float, ...] | None, tuple[float, ...] | None] = (None, None)
     if role is Role.ACTION and np.isfinite([low, high]).all():
         bounds = tuple(low.tolist()), tuple(high.tolist())
-        doubts.append("its bounds are the range that was logged; widen them if the actuator can do more.")
+        doubts.append("its bounds are the logged range; widen them if the actuator allows more.")
     size = max(1, int(np.prod(shape)))
     signal = Signal(
         name=name,
@@ -178,6 +179,6 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
         unit="?",
         low=bounds[0],
         high=bounds[1],
-        precision="float64" if dtype == np.float64 or (whole and dtype.itemsize > 2) else "float32",
+        precision="float64" if dtype == np.float64 or (is_integer and dtype.itemsize > 2) else "float32",
     )
     return signal, doubts

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 POLL_S: Final = 0.01
-"""Seconds between two attempts on Windows, which cannot wait longer than ten seconds for a lock."""
+"""Seconds between two attempts on Windows, where a blocking lock gives up after ten seconds."""
 LOCKED_BYTE: Final = 2**30
-"""The byte that is locked on Windows. It lies behind the end of the file, because nobody can read a locked byte."""
+"""The byte that is locked on Windows. It lies after the end of the file, because a locked byte cannot be read."""
 
 
 @contextmanager
@@ -21,11 +21,11 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
     """Holds the lock of a file. The system releases it when the process ends, even if it is killed.
 
     Args:
-        file: must exist and be writable; some file systems lock only what can be written.
-        wait: whether to wait until nobody else holds the lock.
+        file: must exist and be writable; some file systems lock only writable files.
+        wait: whether to wait until the lock is free.
 
     Raises:
-        BlockingIOError: somebody else holds the lock, and `wait` is False.
+        BlockingIOError: the lock is not free, and `wait` is False.
     """
     with file.open("r+b") as stream:
         try:
@@ -40,7 +40,7 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _locked_byte(descriptor: int, wait: bool) -> Iterator[None]:
-    windows: Any = import_module("msvcrt")  # its types are known on Windows only
+    windows: Any = import_module("msvcrt")  # typed on Windows only
     while True:
         os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
         try:

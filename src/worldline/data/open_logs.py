@@ -1,4 +1,4 @@
-"""Opens whatever logs a user has."""
+"""Opening logs in any supported format, with detection of the format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StoreLogs(Logs):
 
     Args:
         store: to read from.
-        schema: to read it as; differs from the store's own only where the user gave one.
+        schema: of the episodes; that of the store unless the user gave another one.
     """
 
     def __init__(self, store: Store, schema: Schema) -> None:
@@ -27,12 +27,12 @@ class StoreLogs(Logs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether there is a store in this folder."""
+        """Whether `path` is a store."""
         return is_store(path)
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> StoreLogs:
-        """See `Logs`."""
+        """Opens the store at `path`."""
         refuse(reading, "store")
         store = open_store(path)
         return cls(store, schema or store.schema)
@@ -41,7 +41,7 @@ class StoreLogs(Logs):
         return len(self._store)
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Every episode in order; a damaged one becomes a finding."""
         name = self._store.path.name
         for number in range(len(self._store)):
             try:
@@ -54,42 +54,42 @@ class StoreLogs(Logs):
 
 
 def recognise(path: Path | str) -> str:
-    """The name of the importer that knows the logs at `path`.
+    """The name of the importer that recognises the logs at `path`.
 
     Raises:
-        DataError: nothing is there, or no importer knows it.
+        DataError: the path does not exist, or no importer recognises it.
     """
     path = Path(path)
     if not path.exists():
-        raise DataError("there is nothing here", fix="Check the path of the logs.", file=path)
+        raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
     builtin = list(BUILTIN["importer"])
-    for name in (*builtin, *(name for name in names("importer") if name not in builtin)):  # plugins if they are needed
+    for name in (*builtin, *(name for name in names("importer") if name not in builtin)):  # plugins last
         if load("importer", name).recognises(path):
             return name
-    problem = f"no importer knows these logs (there are: {', '.join(names('importer'))})"
-    fix = "Name the format if the files are merely called differently, or see docs/howto/import-your-format.md."
+    problem = f"no importer recognises these logs (known: {', '.join(names('importer'))})"
+    fix = "Name the format if only the file names differ, or see docs/howto/import-your-format.md."
     raise DataError(problem, fix=fix, file=path)
 
 
 def open_logs(
     path: Path | str, schema: Schema | None = None, *, importer: str | None = None, reading: ReadOptions | None = None
 ) -> Logs:
-    """The logs at `path`, in whatever format they are.
+    """The logs at `path`, in any supported format.
 
     Args:
         path: a file or folder.
-        schema: of the logs; default is the one beside them, or else an inferred one.
-        importer: name of the format; default is to recognise it.
-        reading: how timestamped rows are to be read; default is to see what the files tell.
+        schema: of the logs; default is the one next to them, or else an inferred one.
+        importer: name of the format; default is to detect it.
+        reading: settings for timestamped rows; default is to infer them from the files.
 
     Raises:
-        DataError: nothing is there, no importer knows it, or nothing in it can be read.
-        ConfigError: the schema beside the logs cannot be read.
-        UnknownNameError: there is no such importer.
-        InputError: the format has no use for what `reading` asks for.
+        DataError: the path does not exist, no importer recognises it, or no episode can be read.
+        ConfigError: the schema next to the logs cannot be read.
+        UnknownNameError: `importer` is not registered.
+        InputError: the format does not support an option of `reading`.
         MissingExtraError: the format needs an extra that is not installed.
     """
     kind: type[Logs] = load("importer", importer or recognise(path))
     if not Path(path).exists():
-        raise DataError("there is nothing here", fix="Check the path of the logs.", file=path)
+        raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
     return kind.open(Path(path), schema, reading or ReadOptions())

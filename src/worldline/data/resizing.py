@@ -1,4 +1,4 @@
-"""Pictures to another size, by averaging over areas."""
+"""Scaling of images by area averaging."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.generic]
 
 
 def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:
-    """The schema with every picture of `size` (height, width)."""
+    """The schema with every image signal in `size` (height, width)."""
     signals = (
         replace(signal, shape=(*size, signal.shape[2])) if signal.kind is Kind.IMAGE else signal
         for signal in schema.signals
@@ -24,7 +24,7 @@ def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:
 
 
 def scale(episode: Episode, schema: Schema) -> Episode:
-    """The episode with its pictures in the sizes of `schema`; what is no picture there is left as it is."""
+    """The episode with its images scaled to the sizes in `schema`; other signals are unchanged."""
     return replace(
         episode,
         observations=_scale_all(episode.observations, schema),
@@ -40,12 +40,12 @@ def _scale_all(arrays: Arrays, schema: Schema) -> dict[str, Array]:
 
 
 def _scale(pictures: Array, shape: tuple[int, ...]) -> Array:
-    """Pictures [rows, height, width, channels] in another size; other arrays, and those that fit, as they are."""
+    """Images [rows, height, width, channels] in another size; other arrays, and images that fit, are unchanged."""
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or 0 in pictures.shape or pictures.shape[1:] == shape:
         return pictures
     scaled = np.empty((len(pictures), *shape[:2], pictures.shape[3]), np.uint8)
     for picture, out in zip(pictures.astype(np.uint8, copy=False), scaled, strict=True):
-        for channel in range(out.shape[2]):  # one by one, because pillow knows no pictures of two or five channels
+        for channel in range(out.shape[2]):  # one by one, because Pillow has no images of two or five channels
             plane = Image.fromarray(np.ascontiguousarray(picture[:, :, channel]))
             out[:, :, channel] = np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BOX))
     return scaled

@@ -1,4 +1,4 @@
-"""Which episodes are for what. Whole episodes, so that no step is in two parts."""
+"""Splits of a store into training, validation, calibration and held-out episodes. No episode is in two parts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError
 
-SHARE = 0.1
-"""Of the episodes, for each part but the training; at least one episode, or two of at least `FEW`."""
+PART_SHARE = 0.1
+"""Share of the episodes in each part but training; at least one episode, or two from `FEW` episodes on."""
 FEW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Episode numbers, each in one part, ascending.
+    """Episode numbers of each part, ascending; the parts are disjoint.
 
     Args:
         train: to fit models and heads.
-        validation: to watch learning and to choose settings.
+        validation: to monitor training and to choose settings.
         calibration: to calibrate intervals and trust; never used to fit or choose.
-        held_out: for the figures that are reported; used once.
-        rule: how the episodes were assigned, in words.
+        held_out: for the reported figures; used once.
+        rule: description of the rule that assigned the episodes.
     """
 
     train: tuple[int, ...]
@@ -38,28 +38,33 @@ def split(num_episodes: int, seed: int) -> Split:
     """A random split: a tenth each for validation, calibration and held out, the rest to train.
 
     Args:
-        num_episodes: at least 4. Of 8 or more, each part has at least two.
+        num_episodes: at least 4. From 8 episodes on, each part has at least two.
         seed: of the draw.
 
     Raises:
         DataError: there are fewer than 4 episodes.
     """
     numbers = [[number] for number in range(num_episodes)]
-    return _deal(numbers, np.random.default_rng(seed), f"episodes at random, seed {seed}", "episodes")
+    return _assign(numbers, np.random.default_rng(seed), f"episodes at random, seed {seed}", "episodes")
 
 
 def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
-    """A split of a store by a rule; each part but the training gets a tenth, at least one group of episodes.
+    """A split of a store by a rule; each part but training gets a tenth, at least one group of episodes.
+
+    Rules:
+
+    - "episode": episodes at random.
+    - "key:NAME": groups of episodes at random; a group shares the value of NAME in its sources.
+    - "time": in the order of the store; the last episodes are held out.
+    - "time:NAME": in the order of NAME in the sources, a number or a sortable text such as a date.
 
     Args:
         store: at least 4 episodes, or 4 different values of the key.
-        rule: "episode" for whole episodes at random; "key:NAME" for all episodes whose source has one value under NAME
-            together, the values at random; "time" for the order of the store, the last being held out; "time:NAME"
-            for the order of what the sources have under NAME, numbers or text that sorts, such as dates.
-        seed: of the draw; an order in time draws nothing.
+        rule: one of the above.
+        seed: of the draw; the time rules draw nothing.
 
     Raises:
-        InputError: there is no such rule.
+        InputError: the rule is unknown.
         UnknownNameError: no source has the key.
         DataError: an episode lacks the key, its values cannot be ordered, or there are fewer than 4 groups.
     """
@@ -67,43 +72,45 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
     if rule == "episode":
         return split(len(store), seed)
     if rule == "time":
-        return _deal([[number] for number in range(len(store))], None, "in the order of the store", "episodes")
+        return _assign([[number] for number in range(len(store))], None, "in the order of the store", "episodes")
     if kind not in ("key", "time") or not key:
-        raise InputError(f"split is {rule!r}. Use 'episode', 'time', 'time:NAME' or 'key:NAME', NAME being a source's.")
+        raise InputError(
+            f"split is {rule!r}. Use 'episode', 'time', 'time:NAME' or 'key:NAME', where NAME is a key of the sources."
+        )
     values = _values(store, key)
     if kind == "time":
         kinds = {isinstance(value, str) for value in values}
         if len(kinds) > 1:
-            raise DataError(f"{key!r} is text in some sources and a number in others", fix="Log it alike.")
+            raise DataError(f"{key!r} is text in some sources and a number in others", fix="Log one type only.")
         order = sorted(range(len(store)), key=lambda number: (values[number], number))
-        return _deal([[number] for number in order], None, f"in the order of {key}", "episodes")
+        return _assign([[number] for number in order], None, f"in the order of {key}", "episodes")
     groups: dict[str | int | float, list[int]] = {}
     for number, value in enumerate(values):
         groups.setdefault(value, []).append(number)
-    what = f"values of {key!r}"
-    return _deal(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", what)
+    noun = f"values of {key!r}"
+    return _assign(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", noun)
 
 
 def _values(store: Store, key: str) -> list[str | int | float]:
-    """What each source has under `key`."""
+    """The value of `key` in each source."""
     sources = [entry.source for entry in store.entries()]
     if not any(key in source for source in sources):
         raise UnknownNameError("key of the sources", key, {name for source in sources for name in source})
     for number, source in enumerate(sources):
         if key not in source:
-            fix = "Split by another key, or give every episode this one."
-            raise DataError(f"its source has no {key!r}", fix=fix, file=store.path, episode=number)
+            fix = "Split by another key, or log this key for every episode."
+            raise DataError(f"the source has no {key!r}", fix=fix, file=store.path, episode=number)
     return [source[key] for source in sources]
 
 
-def _deal(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, what: str) -> Split:
-    """Groups of episodes to the four parts; without a generator the first to the training and the last held out."""
+def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, noun: str) -> Split:
+    """Assigns groups of episodes to the four parts; without a generator in order: training first, held out last."""
     if len(groups) < 4:
-        problem = f"{len(groups)} {what} cannot be split into training, validation, calibration and held-out parts"
-        raise DataError(problem, fix=f"At least 4 {what} are needed; some 50 give figures that mean something.")
-    single = max(map(len, groups)) == 1  # calibration and figures take two episodes
-    size = max(2 if single and len(groups) >= FEW else 1, round(SHARE * len(groups)))
-    numbers = np.arange(len(groups))  # np.roll: what comes last in time is to be held out, and not the training
+        problem = f"{len(groups)} {noun} cannot be split into training, validation, calibration and held-out parts"
+        raise DataError(problem, fix=f"At least 4 {noun} are needed; about 50 give reliable figures.")
+    single = max(map(len, groups)) == 1  # calibration and figures need two episodes
+    size = max(2 if single and len(groups) >= FEW else 1, round(PART_SHARE * len(groups)))
+    numbers = np.arange(len(groups))  # np.roll moves the last groups to the front, where the parts are cut
     order = np.roll(numbers, 3 * size) if generator is None else generator.permutation(len(groups))
     parts = np.split(order, [size, 2 * size, 3 * size])
     validation, calibration, held_out, train = (

@@ -1,21 +1,21 @@
 """Episodes on disk: append-only blocks, and an index that is written last.
 
-A store is a folder:
+A store is a folder. Units, bounds and names of components in `schema.json` may be corrected by hand.
 
-    schema.json                 the signals; units, bounds and names of components may be corrected by hand
-    card.json                   what the store is made of: layout, loss of pictures, notes on the origin
-    index.bin                   a record for each episode
-    sources.jsonl               where each episode came from, a line each
-    step_s.raw                  seconds of each step, 0 where it is the schema's; absent where all are
-    blocks/<signal>.raw         vectors and discrete signals of all episodes, one after another, in C order
-    blocks/<signal>.lz4         pictures, each compressed by itself
-    blocks/<signal>.ends        where each picture ends, with a 0 in front
-    blocks/<signal>.dictionary  the first picture, which the others are compressed against
-    blocks/<signal>.missing     a byte for each observation, 1 where it is missing; absent or short where all are there
+    schema.json                 the signals.
+    card.json                   layout version, loss of image compression, notes on the origin.
+    index.bin                   one record per episode.
+    sources.jsonl               the origin of each episode, one line each.
+    step_s.raw                  seconds of each step, 0 for that of the schema. Absent if no episode has its own.
+    blocks/<signal>.raw         vectors and discrete signals of all episodes, one after another, in C order.
+    blocks/<signal>.lz4         images, compressed one by one.
+    blocks/<signal>.ends        a 0 and the end offset of each image.
+    blocks/<signal>.dictionary  the first image, the dictionary of all others.
+    blocks/<signal>.missing     one byte per observation, 1 if missing. Absent or short if no more are missing.
 
-Where an episode lies in a block follows from the lengths of those before it. An append writes the blocks, makes
-them durable, and only then adds the record; killed at any moment, it leaves whole episodes and perhaps a tail that no
-record speaks of, which the next append overwrites.
+The position of an episode in a block follows from the lengths of the episodes before it. An append writes the blocks,
+syncs them to disk, and only then adds the record. A killed append leaves complete episodes, and perhaps bytes after
+the last one that no record covers. The next append overwrites them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from worldline.schema import Kind, Role, Schema
 
 Array = NDArray[np.generic]
 Source = Mapping[str, str | int | float]
-"""Where an episode came from, in the words of whoever logged it."""
+"""The origin of an episode, such as its file, as key-value pairs."""
 
 SCHEMA_FILE = "schema.json"
 SOURCES_FILE = "sources.jsonl"
@@ -58,15 +58,15 @@ _VALUES, _MISSING = ".raw", ".missing"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the store says of an episode beside its arrays.
+    """The metadata of one episode.
 
     Args:
         num_steps: T.
         terminated: as in `Episode`.
         truncated: as in `Episode`.
         seed: as in `Episode`.
-        source: where the episode came from.
-        digest: 128 bits that tell its content (arrays, masks, ends, seed, times) from any other, in hex.
+        source: origin of the episode.
+        digest: hash of the content (arrays, masks, end flags, seed, times), 128 bits in hex.
     """
 
     num_steps: int
@@ -78,9 +78,9 @@ class Entry:
 
 
 class Store:
-    """The episodes in a folder; made by `Store.create` and `open_store`.
+    """The episodes in a folder; use `Store.create` or `open_store`.
 
-    Any number of threads and processes may read while one appends; appends of several take turns.
+    Any number of threads and processes may read while one appends. Concurrent appends wait for each other.
 
     Args:
         path: the folder.
@@ -90,7 +90,7 @@ class Store:
 
     def __init__(self, path: Path, schema: Schema, card: DataCard) -> None:
         self.path, self.schema, self.card = path, schema, card
-        self._bytes_a_row = {s.name: math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in schema.signals}
+        self._row_bytes = {s.name: math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in schema.signals}
         self._observed_names = frozenset(signal.name for signal in schema.observations)
         images = [signal for signal in schema.signals if signal.kind is Kind.IMAGE]
         self._pictures = {s.name: PictureBlock(path / BLOCKS_FOLDER, s.name, s.shape) for s in images}
@@ -111,21 +111,21 @@ class Store:
 
         Args:
             path: must not exist yet, or be an empty folder.
-            schema: of the episodes to come.
-            max_error: per image signal, how far off a pixel may be, in grey levels from 0 to 64; default is 0.
-            notes: for the card: where the data comes from and what was assumed.
+            schema: of the episodes.
+            max_error: per image signal, the largest error of a pixel, in grey levels from 0 to 64; default is 0.
+            notes: for the card: origin of the data and assumptions.
 
         Raises:
-            InputError: something is there already, or a `max_error` is out of range.
+            InputError: the path exists and is not empty, or a `max_error` is out of range.
             UnknownNameError: `max_error` names no image signal.
         """
         path, card = Path(path), make_card(schema, max_error or {}, notes or {})
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists and is not empty. Choose another place, or delete it first.")
+            raise InputError(f"{path} exists and is not empty. Choose another path, or delete it first.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{path}: no folder can be made there ({error}). Choose another place.") from error
+            raise InputError(f"{path}: the folder cannot be created ({error}). Choose another path.") from error
         draft = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}")
         blocks = draft / BLOCKS_FOLDER
         blocks.mkdir(parents=True)
@@ -140,7 +140,7 @@ class Store:
             write_durably({file: (0, content) for file, content in files.items()})
             _put_in_place(draft, path)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)  # where it was not put in place
+            shutil.rmtree(draft, ignore_errors=True)  # still there only if the rename failed
         sync_folder(draft.parent)
         return cls(path, schema, card)
 
@@ -161,20 +161,20 @@ class Store:
         return (self._index.records["flags"] & TERMINATED).astype(bool)
 
     def entry(self, number: int) -> Entry:
-        """What the store says of an episode beside its arrays.
+        """The metadata of an episode.
 
         Args:
             number: 0 to len - 1.
 
         Raises:
-            InputError: there is no such episode.
+            InputError: the episode does not exist.
         """
         self._check_rows(number, 0, 0, Role.OBSERVATION)
         begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
         return self._entry(number, read_bytes(self._files[SOURCES_FILE], end - begin, begin))
 
     def entries(self) -> Iterator[Entry]:
-        """What the store says of each episode, in order; reads its file once."""
+        """The metadata of each episode, in order; faster than `entry` in a loop."""
         lines = read_bytes(self._files[SOURCES_FILE], self._index.source_end, 0)
         for number in range(len(self)):
             begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
@@ -185,7 +185,7 @@ class Store:
 
         Args:
             episode: in the dtypes, shapes and bounds of the schema.
-            source: where it came from, such as the file's name; default is nothing.
+            source: origin, such as the file's name; default is empty.
 
         Raises:
             DataError: the episode does not fit the schema; nothing was written.
@@ -194,10 +194,10 @@ class Store:
         self.append_checked(episode, source, digest=self.digest(episode))
 
     def append_checked(self, episode: Episode, source: Source | None = None, *, digest: str) -> None:
-        """Adds an episode that has been checked already; `append` does both.
+        """Adds an episode that was already checked; `append` checks and adds.
 
         Args:
-            episode: without errors by `check_episode`.
+            episode: for which `check_episode` finds no error.
             source: as for `append`.
             digest: of the episode, from `digest`.
         """
@@ -211,7 +211,7 @@ class Store:
             self._index.refresh()
 
     def as_stored(self, episode: Episode) -> Episode:
-        """The episode with its pictures as this store keeps them: off by no more than the card says."""
+        """The episode with its images rounded as this store keeps them."""
         if not any(self.card.max_error.values()):
             return episode
         return replace(
@@ -226,15 +226,15 @@ class Store:
         """Rows `start` to `stop` of one signal, [stop - start, *shape].
 
         Args:
-            signal: its name.
+            signal: name of the signal.
             episode: 0 to len - 1.
             start: first row, from 0.
             stop: end, at most T+1 for observations and T for all others.
 
         Raises:
             InputError: the episode or the rows do not exist.
-            UnknownNameError: there is no such signal.
-            DataError: what lies there was damaged.
+            UnknownNameError: the signal does not exist.
+            DataError: the data is damaged.
         """
         one = self.schema[signal]
         self._check_rows(episode, start, stop, one.role)
@@ -243,16 +243,16 @@ class Store:
         return values
 
     def read_into(self, signal: str, places: NDArray[np.int64], out: Array, stride: int = 1) -> None:
-        """Fills `out` [B, rows, *shape] with every `stride`-th row of B windows: straight into place, without checks.
+        """Fills `out` [B, rows, *shape] with every `stride`-th row of B windows, without a copy and without checks.
 
         Args:
-            signal: its name.
+            signal: name of the signal.
             places: [B, 2]: episode, and first row.
             out: contiguous, in the dtype of the signal; the rows must lie within their episodes.
-            stride: rows from one to the next, at least 1.
+            stride: distance between rows, at least 1.
 
         Raises:
-            DataError: what lies there was damaged.
+            DataError: the data is damaged.
         """
         if not out.size:
             return
@@ -260,14 +260,14 @@ class Store:
         if signal in self._pictures:
             self._pictures[signal].read(rows, out, stride)
         elif stride == 1:
-            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], out, rows * self._bytes_a_row[signal])
+            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], out, rows * self._row_bytes[signal])
         else:
-            between = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
-            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], between, rows * self._bytes_a_row[signal])
-            out[:] = between[:, ::stride]
+            contiguous = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
+            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], contiguous, rows * self._row_bytes[signal])
+            out[:] = contiguous[:, ::stride]
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
-        """Where an observation signal was observed, [stop - start]; all True where nothing is missing.
+        """Mask of an observation signal, [stop - start]; False for missing values.
 
         Args:
             signal: the name of an observation signal.
@@ -279,20 +279,20 @@ class Store:
             InputError: the episode or the rows do not exist.
         """
         self._check_rows(episode, start, stop, Role.OBSERVATION)
-        self.schema[signal]  # refuses a name that is not there
+        self.schema[signal]  # raises on an unknown name
         mask = np.ones(stop - start, np.bool_)
         self.observed_into(signal, episode, start, mask)
         return mask
 
     def observed_into(self, signal: str, episode: int, start: int, out: NDArray[np.bool_], stride: int = 1) -> None:
-        """Makes False every value of `out` [rows] whose row is missing; see `read_into`.
+        """Sets `out` [rows] to False in missing rows, without checks.
 
         Args:
             signal: the name of an observation signal.
             episode: 0 to len - 1.
             start: first row.
             out: all True.
-            stride: rows from one to the next, at least 1.
+            stride: distance between rows, at least 1.
         """
         if episode <= self._index.last_masked:
             missing = np.zeros((len(out) - 1) * stride + 1 if len(out) else 0, np.uint8)
@@ -309,11 +309,11 @@ class Store:
         return self._index.last_masked >= 0
 
     def has_step_s(self) -> bool:
-        """Whether any episode has times of its own."""
+        """Whether any episode has its own step durations."""
         return self._index.last_timed >= 0
 
     def step_s(self, episode: int, start: int, stop: int) -> NDArray[np.float32] | None:
-        """Seconds of the steps `start` to `stop`, [stop - start]; None where all take the schema's `step_s`.
+        """Seconds of the steps `start` to `stop`, [stop - start]; None if all take the schema's `step_s`.
 
         Args:
             episode: 0 to len - 1.
@@ -329,12 +329,12 @@ class Store:
         return own if own.any() else None
 
     def step_s_into(self, episode: int, start: int, out: NDArray[np.float32]) -> None:
-        """Puts the seconds of each step that has its own into `out` [steps]; see `read_into`.
+        """Overwrites `out` [steps] with the logged seconds of steps that have them, without checks.
 
         Args:
             episode: 0 to len - 1.
             start: first step.
-            out: what to keep for the others.
+            out: default values, kept for the other steps.
         """
         if episode <= self._index.last_timed:
             first = 4 * (int(self._index.first_step[episode]) + start)
@@ -349,8 +349,8 @@ class Store:
             number: 0 to len - 1.
 
         Raises:
-            InputError: there is no such episode.
-            DataError: what lies there was damaged.
+            InputError: the episode does not exist.
+            DataError: the data is damaged.
         """
         entry = self.entry(number)
         arrays: dict[Role, dict[str, Array]] = {role: {} for role in Role}
@@ -371,22 +371,22 @@ class Store:
         )
 
     def verify(self, number: int) -> Episode:
-        """A whole episode, once it was compared with what was added.
+        """A whole episode, checked with its digest.
 
         Args:
             number: 0 to len - 1.
 
         Raises:
-            DataError: it is not what was added.
+            DataError: the episode differs from the one that was added.
         """
         episode = self.episode(number)
         if self.digest(episode) != self.entry(number).digest:
-            fix = "It was changed after it was written: restore the store from a copy, or import the logs again."
-            raise DataError("the episode is not what was added", fix=fix, file=self.path, episode=number)
+            fix = "The store is damaged: restore it from a copy, or import the logs again."
+            raise DataError("the episode differs from the one that was added", fix=fix, file=self.path, episode=number)
         return episode
 
     def digest(self, episode: Episode) -> str:
-        """The digest that `Entry` has of an episode that is equal to this one, once stored."""
+        """The `digest` that `Entry` gets when this episode is stored."""
         episode = self.as_stored(episode)
         ends = f"{episode.terminated} {episode.truncated} {episode.seed}"
         parts = hashlib.blake2b(ends.encode(), digest_size=16)
@@ -400,14 +400,14 @@ class Store:
         return parts.hexdigest()
 
     def content_hash(self) -> str:
-        """SHA-256 in hex: equal where schema, episodes and their sources are equal. Does not read the blocks again."""
-        whole = hashlib.sha256(to_json(self.schema).encode())
-        whole.update(self._index.records["digest"].tobytes())
-        whole.update(read_bytes(self._files[SOURCES_FILE], self._index.source_end, 0))
-        return whole.hexdigest()
+        """SHA-256 in hex of schema, digests of episodes, and sources. Does not read the blocks."""
+        content = hashlib.sha256(to_json(self.schema).encode())
+        content.update(self._index.records["digest"].tobytes())
+        content.update(read_bytes(self._files[SOURCES_FILE], self._index.source_end, 0))
+        return content.hexdigest()
 
     def num_bytes(self) -> dict[str, int]:
-        """Bytes on disk of each signal, and under "" of index, sources, card and schema."""
+        """Bytes on disk of each signal; the key "" holds those of index, sources, card and schema."""
         sizes = dict.fromkeys((signal.name for signal in self.schema.signals), 0)
         for file in (self.path / BLOCKS_FOLDER).iterdir():
             name = file.name.rpartition(".")[0]
@@ -416,7 +416,7 @@ class Store:
         return sizes | {"": sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())}
 
     def refresh(self) -> None:
-        """Takes in the episodes that another process has added.
+        """Makes the episodes visible that other processes have added.
 
         Raises:
             DataError: a block is shorter than the index says, or the index is damaged.
@@ -426,8 +426,8 @@ class Store:
             size = file.stat().st_size if file.exists() else -1
             if size < length:
                 raise DataError(
-                    "the file is missing" if size < 0 else f"the file has {size} bytes where the index needs {length}",
-                    fix="It was damaged after it was written: restore it from a copy, or import the logs again.",
+                    "the file is missing" if size < 0 else f"the file has {size} bytes; the index needs {length}",
+                    fix="Restore the file from a copy, or import the logs again.",
                     file=file,
                 )
 
@@ -436,13 +436,13 @@ class Store:
             raise InputError(f"there is no episode {episode}. The store has {len(self)}, counted from 0.")
         rows = int(self._index.records[episode]["num_steps"]) + (role is Role.OBSERVATION)
         if not 0 <= start <= stop <= rows:
-            raise InputError(f"rows {start} to {stop} of episode {episode} do not exist. It has {rows} ({role}).")
+            raise InputError(f"episode {episode} has no rows {start} to {stop}. It has {rows} rows ({role}).")
 
     def _first_row(self, signal: str, episode: int) -> int:
         return int(self._index.first_step[episode]) + (episode if signal in self._observed_names else 0)
 
     def _rows(self, signal: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows of a signal's block where windows begin, [B]."""
+        """The first row of each window in the block of a signal, [B]."""
         rows = self._index.first_step[places[:, 0]].astype(np.int64) + places[:, 1]
         return rows + places[:, 0] if signal in self._observed_names else rows
 
@@ -454,7 +454,7 @@ class Store:
         try:
             source = json.loads(line)
         except ValueError as error:
-            fix = "It was changed after it was written: restore the file from a copy, or import the logs again."
+            fix = "The file is damaged: restore it from a copy, or import the logs again."
             raise DataError("the source cannot be read", fix=fix, file=SOURCES_FILE, episode=number) from error
         return Entry(
             num_steps=int(record["num_steps"]),
@@ -480,7 +480,7 @@ class Store:
         return episode.num_steps, flags, seed, first_step, source_end, bytes.fromhex(digest), 0
 
     def _new_ends(self, episode: Episode) -> dict[Path, tuple[int, bytes]]:
-        """Every block with the offset from which on it changes, and its new end."""
+        """The changes of all blocks that append an episode, for `write_durably`."""
         ends: dict[Path, tuple[int, bytes]] = {}
         for signal in self.schema.signals:
             values, rows = arrays_of(episode, signal.role)[signal.name], self._num_rows(signal.name)
@@ -488,7 +488,7 @@ class Store:
                 ends |= self._pictures[signal.name].new_ends(values.astype(np.uint8, copy=False), rows)
             else:
                 block = self.path / BLOCKS_FOLDER / f"{signal.name}{_VALUES}"
-                ends[block] = rows * self._bytes_a_row[signal.name], values.tobytes()
+                ends[block] = rows * self._row_bytes[signal.name], values.tobytes()
         if _lacks_any(episode):
             everything = np.ones(episode.num_steps + 1, np.bool_)
             for name in self._observed_names:
@@ -499,7 +499,7 @@ class Store:
         return ends
 
     def _lengths(self) -> dict[Path, int]:
-        """Every file that the index speaks of, and how many of its bytes the episodes take up."""
+        """The bytes of each file that the episodes in the index take up."""
         index, block = self._index, self.path / BLOCKS_FOLDER
         lengths = {self.path / INDEX_FILE: index.num_bytes, self.path / SOURCES_FILE: index.source_end}
         if index.last_timed >= 0:
@@ -512,16 +512,16 @@ class Store:
             if signal.kind is Kind.IMAGE:
                 lengths |= self._pictures[signal.name].lengths(rows)
             else:
-                lengths[block / f"{signal.name}{_VALUES}"] = rows * self._bytes_a_row[signal.name]
+                lengths[block / f"{signal.name}{_VALUES}"] = rows * self._row_bytes[signal.name]
         return lengths
 
 
 def _put_in_place(draft: Path, path: Path) -> None:
-    """All at once, so that of two who make a store at the same place one is told."""
+    """Renames in one step, so that of two processes that create the same store one fails."""
     try:
         draft.rename(path)
     except OSError as error:
-        raise InputError(f"{path} was made by somebody else meanwhile. Wait until they are done.") from error
+        raise InputError(f"{path} was created by another process meanwhile. Wait until it has ended.") from error
 
 
 def _lacks_any(episode: Episode) -> bool:
@@ -529,26 +529,26 @@ def _lacks_any(episode: Episode) -> bool:
 
 
 def is_store(path: Path | str) -> bool:
-    """Whether there is a store in this folder."""
+    """Whether the folder holds a store."""
     return all((Path(path) / name).is_file() for name in (SCHEMA_FILE, CARD_FILE, INDEX_FILE))
 
 
 def open_store(path: Path | str) -> Store:
-    """The store in a folder, with every episode that was added completely.
+    """The store in a folder, with every complete episode.
 
     Args:
         path: a folder that `Store.create` made.
 
     Raises:
-        DataError: there is no store, or a block is shorter than the index says.
-        ConfigError: its schema or card cannot be read.
+        DataError: the folder holds no store, or a block is shorter than the index says.
+        ConfigError: the schema or card cannot be read.
     """
     path = Path(path)
     if not is_store(path):
         old = (path / "index.jsonl").is_file()
-        problem = "this store was written by an earlier version" if old else "this is no store"
+        problem = "the store was written by an earlier version" if old else "the folder is no store"
         fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
-        raise DataError(f"{problem}: it lacks {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE}", fix=fix, file=path)
+        raise DataError(f"{problem}: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing", fix=fix, file=path)
     schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
     store = Store(path, schema, from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE))
     store.refresh()

@@ -1,4 +1,4 @@
-"""Fixed-length slices of episodes, drawn fast and at random."""
+"""Windows: fixed-length slices of episodes, read in batches or sampled at random."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class WindowBatch:
 
     Args:
         observations: per signal [B, H, *shape], physical units, in the dtype of the store.
-        observed: per observation signal [B, H] bool; where False the value must not matter.
-        actions: per signal [B, T, *shape]; with a stride of 1 input i takes observation i to i+1.
+        observed: per observation signal [B, H] bool; False for missing values, which must be ignored.
+        actions: per signal [B, T, *shape]; with a stride of 1, input i leads from observation i to i+1.
         exogenous: per signal [B, T, *shape].
         rewards: per signal [B, T, *shape], of each step.
         terminated: [B, T] bool, whether the step led to a terminal state.
-        step_s: [B, T] float32, seconds that each step took; 1 where the logs do not tell.
+        step_s: [B, T] float32, duration of each step in seconds; 1 if unknown.
         starts: [B, 2] int64: episode, and step of the first observation.
     """
 
@@ -46,13 +46,13 @@ class Windows:
     Args:
         store: to read from.
         num_observations: H, at least 1.
-        episodes: their numbers; those too short for a window are left out, see `left_out`.
+        episodes: numbers of the episodes; those too short for a window are listed in `left_out`.
         signals: names of the signals to read.
-        stride: steps from one observation to the next, at least 1. No input between them is left out.
+        stride: steps from one observation to the next, at least 1. All inputs between them are read.
 
     Raises:
         InputError: H or the stride is not positive, or an episode does not exist.
-        UnknownNameError: there is no such signal.
+        UnknownNameError: a signal does not exist.
         DataError: no episode is long enough.
     """
 
@@ -80,7 +80,7 @@ class Windows:
         self._begins = self._ends - num_starts
         if len(self) == 0:
             problem = f"none of the {len(episodes)} episodes holds a window of {self.num_inputs + 1} observations"
-            raise DataError(problem, fix="Log longer episodes, or learn from shorter windows.", file=store.path)
+            raise DataError(problem, fix="Log longer episodes, or use shorter windows.", file=store.path)
 
     def __len__(self) -> int:
         """The number of different windows."""
@@ -88,12 +88,12 @@ class Windows:
 
     @property
     def left_out(self) -> tuple[Finding, ...]:
-        """A finding for each of the episodes that is too short for a window."""
+        """A warning for each episode that is too short for a window."""
         chosen = set(self._episodes.tolist())
         return tuple(f for f in check_lengths(self._num_steps, self.num_inputs + 1) if f.episode in chosen)
 
     def all_starts(self) -> NDArray[np.int64]:
-        """Where every window begins, [len, 2]: episode, and step of the first observation."""
+        """The start of every window, [len, 2]: episode, and step of the first observation."""
         return self._starts(np.arange(len(self)))
 
     def sample(
@@ -109,7 +109,7 @@ class Windows:
         return self.read(self.draw(batch_size, generator), into=into)
 
     def draw(self, batch_size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """Where the windows that `sample` would read begin, [B, 2]: episode, and step of the first observation."""
+        """The starts of the windows that `sample` would read, [B, 2]: episode, and step of the first observation."""
         return self._starts(generator.integers(len(self), size=batch_size))
 
     def read(self, starts: NDArray[np.int64], *, into: WindowBatch | None = None) -> WindowBatch:
@@ -117,8 +117,8 @@ class Windows:
 
         Args:
             starts: [B, 2]: episode, and step of the first observation.
-            into: a batch of as many of these windows that is no longer needed: its arrays are filled anew, which
-                spares the system the work of finding memory for large pictures. Default is to make new ones.
+            into: a batch of the same size whose arrays are reused, which avoids allocating memory for large images.
+                Default is to allocate new arrays.
 
         Raises:
             InputError: a window does not lie within its episode.
@@ -145,14 +145,14 @@ class Windows:
         )
 
     def _starts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[B, 2] starts of windows numbered from 0 to len - 1."""
+        """Starts [B, 2] of windows numbered from 0 to len - 1."""
         which = np.searchsorted(self._ends, numbers, side="right")
         return np.stack([self._episodes[which], numbers - self._begins[which]], 1)
 
     def _read_signal(self, signal: Signal, places: NDArray[np.int64], into: WindowBatch | None) -> NDArray[np.generic]:
-        seen = signal.role is Role.OBSERVATION
-        rows, stride = (self.num_observations, self.stride) if seen else (self.num_inputs, 1)
-        if into is not None and seen and len(into.starts) == len(places):
+        is_observation = signal.role is Role.OBSERVATION
+        rows, stride = (self.num_observations, self.stride) if is_observation else (self.num_inputs, 1)
+        if into is not None and is_observation and len(into.starts) == len(places):
             values = into.observations[signal.name]
         else:
             values = np.empty((len(places), rows, *signal.shape), signal.dtype)

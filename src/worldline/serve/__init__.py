@@ -1,1 +1,1 @@
-"""A world for other processes: the verbs over HTTP."""
+"""The HTTP service of a world."""

@@ -1,7 +1,7 @@
-"""A world over HTTP: `POST /v1/{verb}` with messages of `worldline.world.wire`, and `GET /v1/health`.
+"""HTTP server of a world: `POST /v1/{verb}` with messages of `worldline.world.wire`, and `GET /v1/health`.
 
-Whoever reaches the port may ask; there is no state beyond the world. Keep it on the loopback interface or behind a
-proxy that asks for credentials.
+The service has no authentication and no state beyond the world. Keep it on the loopback interface or behind a proxy
+that authenticates clients.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
 LIMIT_BYTES: Final = 64 * 2**20
-"""The largest request."""
+"""Largest size of a request body."""
 
 
 def create_app(world: World, *, limit_bytes: int = LIMIT_BYTES) -> FastAPI:
     """The web application.
 
     Args:
-        world: that is asked, from many threads at once.
-        limit_bytes: the largest request; a larger one gets status 413.
+        world: the world; many threads call it at the same time.
+        limit_bytes: largest size of a request body; larger ones get status 413.
     """
     app = FastAPI(title="worldline", openapi_url=None)
 
@@ -43,57 +43,57 @@ def create_app(world: World, *, limit_bytes: int = LIMIT_BYTES) -> FastAPI:
         return {"status": "ok", "version": VERSION}
 
     @app.post("/v1/{verb}")
-    async def ask(verb: str, request: Request) -> Response:
+    async def call(verb: str, request: Request) -> Response:
         if verb not in CALLS:
             return _response(refusal(UnknownNameError("verb", verb, CALLS)), 404)
-        # No page of a browser can send this type unasked, so that none can ask a server on its reader's own machine.
-        came = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if came != CONTENT_TYPE:
-            return _response(refusal(InputError(f"the content type is {came!r}. Send {CONTENT_TYPE}.")), 415)
+        # Browsers send this type across origins only after a CORS preflight, so web pages cannot reach a local server.
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != CONTENT_TYPE:
+            return _response(refusal(InputError(f"the content type is {content_type!r}. Send {CONTENT_TYPE}.")), 415)
         try:
             body = await _body(request, limit_bytes)
         except ClientDisconnect:
-            return Response(status_code=400)  # to nobody
+            return Response(status_code=400)  # never sent
         if body is None:
-            larger = f"the request has more than {limit_bytes} bytes. Send fewer worlds, plans or steps at once."
-            return _response(refusal(InputError(larger)), 413)
-        # The verb computes: in a thread, so that other requests are still taken.
-        found = await run_in_threadpool(reply, world, verb, body)
-        if found.error is None:
-            return _response(found, 200)
-        return _response(found, 503 if isinstance(found.error, UnavailableError) else 400)
+            too_large = f"the request has more than {limit_bytes} bytes. Send fewer worlds, plans or steps at once."
+            return _response(refusal(InputError(too_large)), 413)
+        # Computes in a thread, so that the event loop accepts other requests.
+        answer = await run_in_threadpool(reply, world, verb, body)
+        if answer.error is None:
+            return _response(answer, 200)
+        return _response(answer, 503 if isinstance(answer.error, UnavailableError) else 400)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        # The caller learns no more than this; uvicorn logs the traceback.
-        told = f"the server failed with {type(error).__name__} at {request.url.path}. Its log says more."
-        return _response(refusal(UnavailableError(told)), 500)
+        # The client gets no details; uvicorn logs the traceback.
+        message = f"the server failed with {type(error).__name__} at {request.url.path}. See the log of the server."
+        return _response(refusal(UnavailableError(message)), 500)
 
     return app
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on which requests wait from now on.
+    """A listening socket, which queues requests.
 
     Args:
         host: name or address of the interface.
-        port: 0 for any that is free.
+        port: 0 for any free port.
 
     Raises:
-        InputError: the address is taken or is none of this machine.
+        InputError: the address is in use or does not belong to this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise InputError(f"cannot listen on {host}, port {port}: {error}. Choose another port or host.") from error
-    # Handed down to each connection. Else the last part of an answer waits 40 ms for the caller's receipt.
+    # Connections inherit this. Without it, the last part of a response waits 40 ms for the client's delayed ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where a socket is reached, such as "http://127.0.0.1:8000"."""
+    """The URL of a listening socket, such as "http://127.0.0.1:8000"."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -106,13 +106,13 @@ def serve(world: World, listener: socket.socket, *, limit_bytes: int = LIMIT_BYT
         listener: from `listen`.
         limit_bytes: as in `create_app`.
     """
-    with suppress(KeyboardInterrupt):  # raised again by uvicorn, once it has stopped because of it
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
         _server(world, limit_bytes).run(sockets=[listener])
 
 
 @contextmanager
 def serving(world: World, *, limit_bytes: int = LIMIT_BYTES) -> Iterator[str]:
-    """The URL of `world`, served in a thread on a free port of the loopback interface as long as the block runs.
+    """Serves `world` in a thread on a free port of the loopback interface while the block runs; yields the URL.
 
     Args:
         world: as in `create_app`.
@@ -133,14 +133,14 @@ def _server(world: World, limit_bytes: int) -> uvicorn.Server:
     return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none"))
 
 
-def _response(found: Reply, status: int) -> Response:
-    return Response(found.body, status_code=status, media_type=CONTENT_TYPE)
+def _response(answer: Reply, status: int) -> Response:
+    return Response(answer.body, status_code=status, media_type=CONTENT_TYPE)
 
 
 async def _body(request: Request, limit_bytes: int) -> bytes | None:
-    """The body; None where it is larger than allowed, of which no more is taken in than that."""
-    said = request.headers.get("content-length", "0")
-    if said.isdecimal() and int(said) > limit_bytes:
+    """The body; None if it exceeds the limit, at which reading stops."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit_bytes:
         return None
     body = bytearray()
     async for piece in request.stream():

@@ -1,4 +1,4 @@
-"""From the bytes of a request to those of its answer, whatever carries them."""
+"""Handling of requests to a world as bytes, independent of the transport."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from worldline.world.base import World
 from worldline.world.wire import PlanCall, decode_call, encode_answer, encode_error
 
 MAX_STEPS: Final = 10_000
-"""Of a plan: the one thing whose size a request names without carrying it."""
+"""Longest horizon of a plan. The size of a request does not bound it, unlike all other sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What goes back.
+    """A reply to a request.
 
     Args:
         body: a message of `worldline.world.wire`.
-        error: that the message tells of; None where it is the answer.
+        error: the error that the message reports; None if the message is an answer.
     """
 
     body: bytes
@@ -27,26 +27,26 @@ class Reply:
 
 
 def reply(world: World, verb: str, body: bytes) -> Reply:
-    """What `world` says to a request, or the error that it raises.
+    """The answer of `world` to a request, or the error that it raises.
 
     Args:
-        world: is asked.
+        world: that answers.
         verb: one of `wire.CALLS`.
         body: a message of `worldline.world.wire`.
     """
     try:
         call = decode_call(verb, body)
         if isinstance(call, PlanCall) and call.horizon > MAX_STEPS:
-            raise InputError(f"horizon is {call.horizon}. This server plans at most {MAX_STEPS} steps; ask for fewer.")
+            raise InputError(f"horizon is {call.horizon}. This server plans at most {MAX_STEPS} steps: reduce it.")
         return Reply(body=encode_answer(call.ask(world)))
     except WorldlineError as error:
         return refusal(error)
     except MemoryError:
         return refusal(
-            InputError(f"{verb} takes more memory than the server has. Send fewer worlds, plans or steps at once.")
+            InputError(f"{verb} needs more memory than the server has. Send fewer worlds, plans or steps at once.")
         )
 
 
 def refusal(error: WorldlineError) -> Reply:
-    """The reply that tells of an error."""
+    """The reply that reports an error."""
     return Reply(body=encode_error(error), error=error)

@@ -95,7 +95,7 @@ def test_actions_that_never_change_teach_nothing(episodes: list[Episode]) -> Non
 def test_a_signal_that_says_the_same_as_another(episodes: list[Episode]) -> None:
     schema = Schema(signals=(*SCHEMA.signals, signal("again", Role.OBSERVATION)))
     found = inspect([observe(e, again=7 - 100 * e.observations["place"][:, :1]) for e in episodes], schema)
-    one = the_only(found, "it says the same as component 0 of 'place'")
+    one = the_only(found, "it repeats component 0 of 'place'")
     assert one.signal == "again"
 
 
@@ -123,7 +123,7 @@ def test_a_wild_value_is_named_with_its_place(episodes: list[Episode]) -> None:
     place = episodes[3].observations["place"].copy()
     place[17, 1] = 1e5
     episodes[3] = observe(episodes[3], place=place)
-    one = the_only(inspect(episodes), "component 1 is 100000 where 99 % of the values lie in")
+    one = the_only(inspect(episodes), "component 1 is 100000, but 99 % of the values lie in")
     assert (one.signal, one.episode, one.step) == ("place", 3, 17)
 
 
@@ -146,16 +146,14 @@ def test_sizes_that_differ_from_episode_to_episode_are_no_unit() -> None:
 def test_an_episode_in_which_nothing_moves(episodes: list[Episode]) -> None:
     still = {name: np.repeat(values[:1], NUM_STEPS + 1, 0) for name, values in episodes[2].observations.items()}
     episodes[2] = observe(episodes[2], **still)
-    assert any(
-        "nothing that is observed ever changes in 1 of 12 episodes (2)" in one.problem for one in inspect(episodes)
-    )
+    assert any("no observation ever changes in 1 of 12 episodes (2)" in one.problem for one in inspect(episodes))
 
 
 def test_a_sensor_that_is_stuck(episodes: list[Episode]) -> None:
     place = episodes[5].observations["place"].copy()
     place[8:34, 0] = place[8, 0]
     episodes[5] = observe(episodes[5], place=place)
-    one = the_only(inspect(episodes), "component 0 shows exactly")
+    one = the_only(inspect(episodes), "component 0 is exactly")
     assert (one.signal, one.episode, one.step) == ("place", 5, 8)
     assert "for 26 steps" in one.problem
 
@@ -187,9 +185,9 @@ def test_pictures_that_show_nothing(episodes: list[Episode]) -> None:
     camera[3:5], camera[9] = 0, 77
     episodes[6] = observe(episodes[6], camera=camera)
     black, blank = inspect(episodes)
-    assert black.problem.startswith("2 pictures (0.4 %) are black")
+    assert black.problem.startswith("2 images (0.4 %) are black")
     assert (black.signal, black.episode, black.step) == ("camera", 6, 3)
-    assert blank.problem.startswith("1 pictures (0.2 %) are of one single colour")
+    assert blank.problem.startswith("1 images (0.2 %) are of one single colour")
     frozen = np.repeat(episodes[1].observations["camera"][:1], NUM_STEPS + 1, 0)
     episodes = [make(number) for number in range(12)]
     episodes[1] = observe(episodes[1], camera=frozen)
@@ -201,7 +199,7 @@ def test_copies_and_near_copies_leak(episodes: list[Episode]) -> None:
     exact, alike = inspect([*episodes, episodes[3], near])
     assert exact.problem == "it is an exact copy of episode 3"
     assert exact.episode == 12
-    assert "nearly as episode 4" in alike.problem
+    assert "nearly a copy of episode 4" in alike.problem
     assert alike.episode == 13
 
 

@@ -1,1 +1,1 @@
-"""What the logs alone tell of themselves: alignment, coverage, and what is odd."""
+"""Measures of data quality: alignment of actions, coverage, and anomalies."""

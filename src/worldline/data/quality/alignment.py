@@ -1,14 +1,15 @@
-"""Do actions lead or lag the observations? Asked of the data: which row of the actions explains what changes next.
+"""Detection of actions that lead or lag the observations, by regressions on shifted actions.
 
-By the convention action t takes observation t to t+1. For each shift s from -3 to 3 the change from observation t to
-t+1 is regressed on the history (observations t-1 and t, exogenous signals of step t) with and without action t+s, on
-episodes that were held out of the fit. Two figures come of it: what the row explains alone, and what it adds to all
-other rows, so that smooth or held actions, whose neighbours resemble each other, do not blur the answer.
+By the convention, action t leads from observation t to t+1. For each shift s from -3 to 3, regressions predict the
+change from observation t to t+1. Their inputs are the history (observations t-1 and t, exogenous signals of step t)
+with and without action t+s. They are evaluated on held-out episodes. Two figures are reported: the share that action
+t+s explains alone, and the share that it adds to all other shifts. The second one separates smooth or held actions,
+whose neighbours are similar.
 
-A policy that reacts to what it sees makes later rows echo a change that they did not cause. What decides is therefore
-how probable each shift makes the whole log: the next observation given the row that is said to cause it, times that
-row given the observation on which it is then said to have been chosen. A row that echoes observation t+1 is better
-explained by it than by observation t; a row that causes the change takes both to be guessed.
+A feedback policy makes later actions correlate with a change that they did not cause. The shift is therefore chosen by
+the likelihood of the log under each shift. The likelihood is that of the next observation given the action, times that
+of the action given the observation before it. If an action only reacts to observation t+1, then that observation
+predicts it better than observation t does.
 """
 
 from __future__ import annotations
@@ -32,39 +33,39 @@ MAX_ROWS: Final = 8_000
 MAX_STATES: Final = 24
 MAX_ACTIONS: Final = 12
 NUM_PATTERNS: Final = 20
-"""Patterns of change that stand for the pictures of a camera."""
+"""Principal components of the change that represent a camera."""
 MIN_ROWS: Final = 60
 MIN_GROUPS: Final = 5
 FEW_GROUPS: Final = 10
-"""With fewer episodes than this they are cut into pieces, which then stand for episodes."""
+"""With fewer episodes they are cut into pieces, which are then resampled like episodes."""
 MAX_COLUMNS: Final = 700
 NUM_DRAWS: Final = 1000
 TAIL: Final = 0.005
-"""Of the bootstrap draws, on each side of an interval: 99 % lie within."""
-LEAST_SHARE: Final = 0.003
-"""Shares below this are taken as none."""
-STRONG_FEEDBACK: Final = 0.15
-"""Share of an action that follows from earlier observations, above which it may be an echo."""
+"""Share of the bootstrap draws outside each end of an interval, which thus holds 99 %."""
+MIN_SHARE: Final = 0.003
+"""Smaller explained shares count as zero."""
+MAX_FEEDBACK: Final = 0.15
+"""Share of an action that observations explain, above which the action may be a reaction and not a cause."""
 RIDGES: Final = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
-FLOOR: Final = 1e-6
-"""Of a variance, in units of that of the changes: what is smaller is rounding."""
+MIN_VARIANCE: Final = 1e-6
+"""Smaller variances, in units of the variance of the changes, are rounding errors."""
 
 
 class AlignmentVerdict(StrEnum):
-    """What the data say of the rows of the actions."""
+    """Result of the comparison of shifts."""
 
     ALIGNED = "aligned"
     LEAD = "actions lead"
     LAG = "actions lag"
-    UNKNOWN = "cannot tell"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A share of what is left open, measured on held-out episodes, with its 99 % interval.
+    """An explained share of the residual variance on held-out episodes, with its 99 % interval.
 
     Args:
-        value: 1 is all of it; below 0 guesses became worse.
+        value: at most 1; below 0 if the predictions became worse.
         low: lower end.
         high: upper end.
     """
@@ -79,12 +80,12 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """What action t+s explains of the change from observation t to t+1.
+    """The share of the change from observation t to t+1 that action t+s explains.
 
     Args:
         shift: s; 0 is the convention.
-        alone: of what the history leaves open.
-        added: of what the history and the actions at all other shifts leave open.
+        alone: share of the residual of the history.
+        added: share of the residual of the history and the actions at all other shifts.
     """
 
     shift: int
@@ -94,18 +95,18 @@ class Shift:
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """Whether action t takes observation t to t+1.
+    """Whether action t leads from observation t to t+1.
 
     Args:
-        verdict: what the data say.
-        shift: s, where action t+s acts on the change from observation t to t+1: above 0 where actions lag, below 0
-            where they lead, else 0.
-        reason: why, with figures.
-        fix: what to do about it; empty where they are aligned.
-        shifts: the figures; empty where nothing could be measured.
-        num_episodes: that were looked at.
-        num_rows: transitions that were looked at.
-        left_out: observation signals that were observed too seldom to be looked at.
+        verdict: the result.
+        shift: s, if action t+s acts on the change from observation t to t+1. Above 0 if actions lag, below 0 if they
+            lead, else 0.
+        reason: explanation of the verdict, with figures.
+        fix: what to do about it; empty if the actions are aligned.
+        shifts: the figures; empty if nothing could be measured.
+        num_episodes: number of episodes used.
+        num_rows: number of transitions used.
+        left_out: observation signals that are missing too often to be used.
     """
 
     verdict: AlignmentVerdict
@@ -122,9 +123,9 @@ def alignment(store: Store, episodes: Sequence[int] | None = None, seed: int = 0
     """Whether the actions of a store lead or lag its observations.
 
     Args:
-        store: to ask.
-        episodes: to choose among; default is all. At most some 15,000 steps are looked at.
-        seed: of the choice, the regressions and the intervals.
+        store: to measure.
+        episodes: to sample from; default is all. At most about 15,000 steps are used.
+        seed: of the sample, the regressions and the intervals.
 
     Raises:
         InputError: an episode does not exist.
@@ -137,10 +138,10 @@ def alignment(store: Store, episodes: Sequence[int] | None = None, seed: int = 0
 
 
 def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
-    """The same, for tracks.
+    """Whether the actions in some segments lead or lag the observations.
 
     Args:
-        tracks: of one schema.
+        tracks: segments of one schema.
         seed: of the regressions and the intervals.
     """
     if not any(one.actions.shape[1] and np.ptp(one.actions, axis=0).any() for one in tracks):
@@ -152,7 +153,7 @@ def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
         return _unknown(f"there are too few steps: {MIN_ROWS} from {MIN_GROUPS} episodes are needed", tracks)
     if not rows.change.shape[1]:
         return _unknown("no observation ever changes", tracks)
-    return replace(_verdict(_weigh(_fit(rows, draw), seed), rows, tracks), left_out=dropped)
+    return replace(_verdict(_bootstrap(_fit(rows, draw), seed), rows, tracks), left_out=dropped)
 
 
 def _unknown(problem: str, tracks: Sequence[Segment]) -> Alignment:
@@ -162,16 +163,16 @@ def _unknown(problem: str, tracks: Sequence[Segment]) -> Alignment:
 
 @dataclass(frozen=True, kw_only=True)
 class _TransitionRows:
-    """n transitions from t to t+1, in units of the deviation of each column.
+    """n transitions from t to t+1, in units of the standard deviation of each column.
 
     Args:
         group: [n] episode, or piece of one.
-        now: [n, d] what was observed at t.
-        trend: [n, c] how it changed from t-1 to t.
-        change: [n, c] how it changes from t to t+1; only what ever changes.
+        now: [n, d] observation t.
+        trend: [n, c] change from t-1 to t.
+        change: [n, c] change from t to t+1, without columns that never change.
         inputs: [n, e].
         actions: [n, 2 reach + 2, m], rows t-reach-1 to t+reach.
-        reach: largest shift that is looked at.
+        reach: largest shift.
     """
 
     group: NDArray[np.int64]
@@ -184,10 +185,10 @@ class _TransitionRows:
 
 
 def _with_patterns(tracks: Sequence[Segment], draw: np.random.Generator) -> list[tuple[Segment, Floats]]:
-    """Each track with its states [T+1, d]: numbers, and per camera where it moves and in which pattern."""
+    """Each segment with its states [T+1, d]: numbers, and per camera the centre and principal components of motion."""
     tables = [[one.table] for one in tracks]
     for camera in tracks[0].pictures:
-        # What stands still in a whole episode, such as a wall, is not what the actions move.
+        # Actions do not move what is static over an episode, such as a wall; the median removes it.
         moving = [one.pictures[camera] - np.median(one.pictures[camera], axis=0) for one in tracks]
         steps = np.concatenate([np.diff(part, axis=0).reshape(len(part) - 1, -1) for part in moving])
         steps = steps[draw.permutation(len(steps))[:4000]]
@@ -198,7 +199,7 @@ def _with_patterns(tracks: Sequence[Segment], draw: np.random.Generator) -> list
 
 
 def _centre(weight: Floats) -> Floats:
-    """Centre (row, column) of `weight` [n, rows, columns], and how much there is of it: [n, 3]."""
+    """Centre (row, column) of `weight` [n, rows, columns], and the log of its sum: [n, 3]."""
     total = weight.sum((1, 2)) + 1e-6
     down = weight.sum(2) @ np.arange(weight.shape[1]) / total
     across = weight.sum(1) @ np.arange(weight.shape[2]) / total
@@ -206,7 +207,7 @@ def _centre(weight: Floats) -> Floats:
 
 
 def _rows(tracks: Sequence[tuple[Segment, Floats]], draw: np.random.Generator) -> _TransitionRows | None:
-    """The transitions that have an action at every shift; None where there are too few."""
+    """The transitions with an action at every shift; None if there are too few."""
     reach, steps = _reach([one for one, _ in tracks])
     size = max(10, sum(map(len, steps)) // (2 * FEW_GROUPS)) if len(tracks) < FEW_GROUPS else 1 << 30
     group = np.concatenate([number * 1_000_000 + at // size for number, at in enumerate(steps)])
@@ -237,14 +238,14 @@ def _rows(tracks: Sequence[tuple[Segment, Floats]], draw: np.random.Generator) -
 
 
 def _reach(tracks: Sequence[Segment]) -> tuple[int, list[NDArray[np.intp]]]:
-    """The largest shift for which short episodes still give transitions, and per track the steps t of these."""
+    """The largest shift for which short episodes still give enough transitions, and their steps t per segment."""
     found: dict[int, list[NDArray[np.intp]]] = {}
-    wholes = [one.whole for one in tracks]
+    complete_rows = [one.whole for one in tracks]
     for reach in range(1, MAX_SHIFT + 1):
         found[reach] = []
-        for one, whole in zip(tracks, wholes, strict=True):
+        for one, complete in zip(tracks, complete_rows, strict=True):
             at = np.arange(reach + 1, len(one.actions) - reach)
-            found[reach].append(at[whole[at - 1] & whole[at] & whole[at + 1]])
+            found[reach].append(at[complete[at - 1] & complete[at] & complete[at + 1]])
     count = {reach: sum(map(len, steps)) for reach, steps in found.items()}
     reach = max(reach for reach in found if count[reach] >= min(2000, 0.4 * count[1]))
     return reach, found[reach]
@@ -254,30 +255,30 @@ def _reduced(states: Floats) -> Floats:
     return _principal(scaled(states), MAX_STATES) if states.shape[1] > 2 * MAX_STATES else states
 
 
-def _principal(table: Floats, most: int) -> Floats:
-    """`table` [n, d], or its first principal components where d exceeds `most`."""
-    if table.shape[1] <= most:
+def _principal(table: Floats, max_columns: int) -> Floats:
+    """`table` [n, d], or its first principal components if d exceeds `max_columns`."""
+    if table.shape[1] <= max_columns:
         return table
-    return scaled(table @ np.linalg.eigh(table.T @ table)[1][:, ::-1][:, :most])
+    return scaled(table @ np.linalg.eigh(table.T @ table)[1][:, ::-1][:, :max_columns])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fits:
-    """What regressions leave of held-out changes and actions; lists go over the shifts.
+    """Residuals of regressions on held-out changes and actions; lists have one item per shift.
 
     Args:
         group: [n].
-        history: [n, c] of the change, with the history only.
-        whole: [n, c], with the actions at all shifts as well.
-        alone: [n, c] each, with the history and one row of actions.
-        without: [n, c] each, with all rows but one.
-        policy: [n, m] each, of that row: with the present and the row before it only.
-        feedback: of that row, the share that observations up to t explain beyond the row before it.
+        history: [n, c] of the change, given the history only.
+        full: [n, c] of the change, given the history and the actions at all shifts.
+        alone: [n, c] each, of the change, given the history and the action at this shift.
+        without: [n, c] each, of the change, given the history and the actions at all other shifts.
+        policy: [n, m] each, of the action at this shift, given the present and the actions before it.
+        feedback: share of the action at this shift that observations up to t explain beyond the actions before it.
     """
 
     group: NDArray[np.int64]
     history: Floats
-    whole: Floats
+    full: Floats
     alone: list[Floats]
     without: list[Floats]
     policy: list[Floats]
@@ -285,20 +286,20 @@ class _Fits:
 
 
 def _blocks(rows: _TransitionRows, draw: np.random.Generator) -> list[Floats]:
-    """Columns to regress on: inputs, the present, bent; the trend, bent; the first row of actions; three a shift."""
+    """Blocks of columns: inputs, present, its features, trend, features of both, first action; then three per shift."""
     num_rows, num_shifts, size = len(rows.group), rows.actions.shape[1] - 1, rows.actions.shape[2]
-    room = min(MAX_COLUMNS, num_rows // 3)
-    num_waves = int(np.clip(room // 8, 8, 96))
-    width = max(0, (room - 2 * num_waves) // num_shifts // size - 2)
+    max_columns = min(MAX_COLUMNS, num_rows // 3)
+    num_waves = int(np.clip(max_columns // 8, 8, 96))
+    width = max(0, (max_columns - 2 * num_waves) // num_shifts // size - 2)
     present = np.clip(np.concatenate([rows.now, rows.inputs], 1), -6, 6)
-    bent = waves(present, num_waves, draw)
-    # The effect of an action depends on where it is taken: it is multiplied with what is observed.
+    features = waves(present, num_waves, draw)
+    # The effect of an action depends on the state, hence products of actions with observations.
     num_states = min(rows.now.shape[1], width * 2 // 3)
-    places = np.concatenate([rows.now[:, :num_states], bent[:, : min(24, width - num_states)]], 1)
+    states = np.concatenate([rows.now[:, :num_states], features[:, : min(24, width - num_states)]], 1)
     past = waves(np.concatenate([present, np.clip(rows.trend, -6, 6)], 1), num_waves, draw)
-    blocks = [rows.inputs, rows.now, bent, rows.trend, past, rows.actions[:, 0]]
+    blocks = [rows.inputs, rows.now, features, rows.trend, past, rows.actions[:, 0]]
     for action in np.moveaxis(rows.actions, 1, 0)[1:]:
-        blocks += [action, action**2, (action[:, :, None] * places[:, None]).reshape(num_rows, -1)]
+        blocks += [action, action**2, (action[:, :, None] * states[:, None]).reshape(num_rows, -1)]
     return blocks
 
 
@@ -314,25 +315,26 @@ def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
     held_out = HeldOut(np.concatenate(blocks, 1), targets, folds(rows.group, draw))
     change = np.arange(rows.change.shape[1])
     acts = [len(change) + s * size + np.arange(size) for s in range(num_shifts)]
-    everything = np.concatenate([history, *lags])
+    all_columns = np.concatenate([history, *lags])
 
-    def left(ridge: float) -> float:
-        return float(np.log((held_out.residual(everything, change, ridge) ** 2).mean(0) + FLOOR).sum())
+    def log_error(ridge: float) -> float:
+        return float(np.log((held_out.residual(all_columns, change, ridge) ** 2).mean(0) + MIN_VARIANCE).sum())
 
-    ridge = min(RIDGES, key=left)
+    ridge = min(RIDGES, key=log_error)
 
     def residual(columns: Sequence[NDArray[np.integer]], which: NDArray[np.integer]) -> Floats:
         return held_out.residual(np.concatenate(columns), which, ridge)
 
     def feedback(s: int) -> float:
-        blind, seeing = residual([inputs, before[s]], acts[s]), residual([history, before[s]], acts[s])
-        return float(1 - (seeing**2).sum() / max((blind**2).sum(), 1e-12))
+        without_observations = residual([inputs, before[s]], acts[s])
+        with_observations = residual([history, before[s]], acts[s])
+        return float(1 - (with_observations**2).sum() / max((without_observations**2).sum(), 1e-12))
 
     shifts = range(num_shifts)
     return _Fits(
         group=rows.group,
         history=residual([history], change),
-        whole=residual([everything], change),
+        full=residual([all_columns], change),
         alone=[residual([history, lags[s]], change) for s in shifts],
         without=[residual([history, *(lag for other, lag in enumerate(lags) if other != s)], change) for s in shifts],
         policy=[residual([present_columns, before[s]], acts[s]) for s in shifts],
@@ -341,8 +343,8 @@ def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Weighed:
-    """The figures of each shift: [shifts, 1 + draws], the first being the estimate and the others the bootstrap's."""
+class _BootstrapFigures:
+    """The figures of each shift, [shifts, 1 + draws]: the estimate, then the bootstrap draws."""
 
     alone: Floats
     added: Floats
@@ -350,33 +352,33 @@ class _Weighed:
     feedback: tuple[float, ...]
 
 
-def _weigh(fits: _Fits, seed: int) -> _Weighed:
-    """Shares and misfits, with episodes drawn anew 1,000 times."""
+def _bootstrap(fits: _Fits, seed: int) -> _BootstrapFigures:
+    """Shares and misfits, with 1,000 bootstrap draws of episodes."""
     num_groups, size = int(fits.group.max()) + 1, fits.history.shape[1]
     draw = np.random.default_rng([seed, 2])
     drawn = draw.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
     times: Floats = np.concatenate([np.ones((1, num_groups)), drawn])
-    history, whole = _sums(fits.history**2, fits.group), _sums(fits.whole**2, fits.group)
+    history, full = _sums(fits.history**2, fits.group), _sums(fits.full**2, fits.group)
     alone = np.stack([_sums(one**2, fits.group) for one in fits.alone])
     without = np.stack([_sums(one**2, fits.group) for one in fits.without])
-    # Signals that no action reaches only add noise. Which these are is told by the other half of the episodes.
+    # Signals that no action affects only add noise. The other half of the episodes gives the weight of each signal.
     weight, half = np.zeros((num_groups, size)), draw.permutation(num_groups) % 2
     for part in (0, 1):
-        other = history[half != part].sum(0) + FLOOR
+        other = history[half != part].sum(0) + MIN_VARIANCE
         gain = np.maximum(1 - alone[:, half != part].sum(1) / other, 0).max(0)
         weight[half == part] = (gain if gain.any() else 1.0) / other
 
     def total(errors: Floats) -> Floats:
         return np.asarray(times @ (weight * errors).sum(-1))
 
-    open_, counts = total(history), np.asarray(times @ np.bincount(fits.group).astype(np.float64))
+    residual, counts = total(history), np.asarray(times @ np.bincount(fits.group).astype(np.float64))
     misfit = [
         _log_volume(change, fits.group, times, counts) + _log_volume(action, fits.group, times, counts)
         for change, action in zip(fits.alone, fits.policy, strict=True)
     ]
-    return _Weighed(
-        alone=np.stack([1 - total(one) / open_ for one in alone]),
-        added=np.stack([1 - total(whole) / total(one) for one in without]),
+    return _BootstrapFigures(
+        alone=np.stack([1 - total(one) / residual for one in alone]),
+        added=np.stack([1 - total(full) / total(one) for one in without]),
         misfit=np.stack(misfit),
         feedback=tuple(fits.feedback),
     )
@@ -393,7 +395,7 @@ def _log_volume(residual: Floats, group: NDArray[np.int64], times: Floats, count
     size = residual.shape[1]
     products = _sums((residual[:, :, None] * residual[:, None]).reshape(len(residual), -1), group)
     covariance = (times @ products).reshape(-1, size, size) / counts[:, None, None]
-    return np.asarray(0.5 * np.linalg.slogdet(covariance + FLOOR * np.eye(size))[1])
+    return np.asarray(0.5 * np.linalg.slogdet(covariance + MIN_VARIANCE * np.eye(size))[1])
 
 
 def _share(draws: Floats) -> Share:
@@ -401,13 +403,12 @@ def _share(draws: Floats) -> Share:
     return Share(value=float(draws[0]), low=float(min(low, draws[0])), high=float(max(high, draws[0])))
 
 
-def _verdict(found: _Weighed, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
-    """What the figures say, in words."""
+def _verdict(found: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
     numbers = range(-rows.reach, rows.reach + 1)
     shifts = tuple(
         Shift(shift=s, alone=_share(found.alone[i]), added=_share(found.added[i])) for i, s in enumerate(numbers)
     )
-    verdict, shift, reason, fix = _words(found, shifts)
+    verdict, shift, reason, fix = _explain(found, shifts)
     return Alignment(
         verdict=verdict,
         shift=shift,
@@ -419,55 +420,48 @@ def _verdict(found: _Weighed, rows: _TransitionRows, tracks: Sequence[Segment]) 
     )
 
 
-def _words(found: _Weighed, shifts: tuple[Shift, ...]) -> tuple[AlignmentVerdict, int, str, str]:
-    able = [i for i, one in enumerate(shifts) if max(one.alone.low, one.added.low) > LEAST_SHARE]
-    vary = "Log some episodes with randomised actions: the answer is then in the data."
-    if not able:
-        most = max(shifts, key=lambda one: one.alone.value)
-        reason = f"no row of the actions explains the change; the best, {_row(most.shift)}, explains {most.alone}."
-        return (
-            AlignmentVerdict.UNKNOWN,
-            0,
-            reason,
-            f"The actions vary too little, or do not act on what is observed. {vary}",
+def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[AlignmentVerdict, int, str, str]:
+    """Verdict, shift, reason and fix."""
+    explaining = [i for i, one in enumerate(shifts) if max(one.alone.low, one.added.low) > MIN_SHARE]
+    vary = "Log some episodes with random actions, which make the shift identifiable."
+    if not explaining:
+        strongest = max(shifts, key=lambda one: one.alone.value)
+        reason = (
+            f"no row of the actions explains the change; the best, {_row(strongest.shift)}, explains {strongest.alone}."
         )
+        fix = f"The actions vary too little, or do not affect the observed signals. {vary}"
+        return AlignmentVerdict.UNKNOWN, 0, reason, fix
     best = int(np.argmin(found.misfit[:, 0]))
     rivals = [i for i in range(len(shifts)) if i != best and _share(found.misfit[i] - found.misfit[best]).low <= 0]
     middle = len(shifts) // 2
-    if rivals and middle in (best, *rivals) and shifts[middle].added.low > LEAST_SHARE:
+    if rivals and middle in (best, *rivals) and shifts[middle].added.low > MIN_SHARE:
         best, rivals = middle, []
-    chosen, here = shifts[best], shifts[middle]
+    chosen, unshifted = shifts[best], shifts[middle]
     if rivals:
         named = ", ".join(_row(shifts[i].shift) for i in sorted((best, *rivals)))
-        reason = (
-            f"{named} account for the log equally well: actions follow what is observed, or each other, too closely."
-        )
+        reason = f"{named} explain the log equally well: actions depend too closely on observations, or on each other."
         return AlignmentVerdict.UNKNOWN, 0, reason, vary
     if best == middle:
-        more = f", and {chosen.added} of what all other rows leave open" if chosen.added.low > 0 else ""
-        return (
-            AlignmentVerdict.ALIGNED,
-            0,
-            f"action t explains {chosen.alone} of the change that earlier observations leave open{more}.",
-            "",
-        )
-    if chosen.shift > 0 and found.feedback[best] > STRONG_FEEDBACK:
+        more = f", and {chosen.added} of what all other rows leave unexplained" if chosen.added.low > 0 else ""
+        reason = f"action t explains {chosen.alone} of the change that earlier observations leave unexplained{more}."
+        return AlignmentVerdict.ALIGNED, 0, reason, ""
+    if chosen.shift > 0 and found.feedback[best] > MAX_FEEDBACK:
         reason = (
-            f"{_row(chosen.shift)} goes with the change ({chosen.alone}): actions lag, or the policy answers to "
-            f"what it sees, from which {100 * found.feedback[best]:.0f} % of that row follows."
+            f"{_row(chosen.shift)} correlates with the change ({chosen.alone}): actions lag, or the policy reacts to "
+            f"observations, which explain {100 * found.feedback[best]:.0f} % of that row."
         )
         return AlignmentVerdict.UNKNOWN, 0, reason, vary
-    return _misaligned(chosen, here)
+    return _misaligned(chosen, unshifted)
 
 
-def _misaligned(chosen: Shift, here: Shift) -> tuple[AlignmentVerdict, int, str, str]:
+def _misaligned(chosen: Shift, unshifted: Shift) -> tuple[AlignmentVerdict, int, str, str]:
     num = abs(chosen.shift)
     first, last = ("the first", "the last") if chosen.shift > 0 else ("the last", "the first")
     rows = "" if num == 1 else f" {num}"
     plural = "" if num == 1 else "s"
     reason = (
-        f"the change from observation t to t+1 goes with {_row(chosen.shift)} ({chosen.alone}), "
-        f"not with action t ({here.alone})."
+        f"the change from observation t to t+1 follows {_row(chosen.shift)} ({chosen.alone}), "
+        f"not action t ({unshifted.alone})."
     )
     fix = (
         f"Drop {first}{rows} action{plural} and {last}{rows} observation{plural} of each episode "
@@ -475,9 +469,7 @@ def _misaligned(chosen: Shift, here: Shift) -> tuple[AlignmentVerdict, int, str,
     )
     if chosen.shift > 0:
         return AlignmentVerdict.LAG, chosen.shift, reason, fix
-    delay = (
-        f" If the world is known to answer {num} step{plural} late, that is its own delay, and nothing is to be mended."
-    )
+    delay = f" If the system is known to respond {num} step{plural} late, change nothing."
     return AlignmentVerdict.LEAD, chosen.shift, reason, fix + delay
 
 

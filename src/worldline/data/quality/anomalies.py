@@ -1,4 +1,4 @@
-"""What is odd about the signals of a log: little of it keeps data out, and much of it spoils what is learned."""
+"""Detection of anomalies in the signals of a log, such as outliers, stuck sensors and duplicate episodes."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ Steps = NDArray[np.intp]
 
 MAX_SAMPLED: Final = 200
 """Episodes of which rows are kept to compare signals with each other."""
-ROWS_OF_EPISODE: Final = 60
-PIXELS: Final = 32
-"""Pictures are looked at on a grid of at most so many rows and columns."""
-DARK: Final = 3
-"""Brightest value of a picture that counts as black, of 255."""
-LONG: Final = 20
-"""Steps for which a sensor may show exactly the same while others change."""
-FAR: Final = 10.0
-"""Usual ranges beyond the usual range, from where on a value is an outlier."""
+ROWS_PER_EPISODE: Final = 60
+MAX_GRID: Final = 32
+"""Images are sampled on a grid of at most this many rows and columns."""
+MAX_BLACK_LEVEL: Final = 3
+"""Largest value of a black image, of 255."""
+MAX_CONSTANT_STEPS: Final = 20
+"""A sensor that is constant for more steps while others change is stuck."""
+OUTLIER_RANGES: Final = 10.0
+"""Distance of an outlier from the range of 99 % of the values, in units of that range."""
 FACTORS: Final = {57.3: "degrees and radians", 1000.0: "a unit and its thousandth"}
 MIN_OTHERS: Final = 5
-"""Episodes that it takes to know what is usual."""
+"""Smallest number of other episodes to compare scales with."""
 NUM_POINTS: Final = 16
-"""Actions of an episode that are compared with those of others."""
-ALIKE: Final = 0.01
-"""Deviations within which all compared values of two episodes lie where they are nearly the same."""
-SAME: Final = 1e-3
-"""Share of its range by which a signal may differ from another that it repeats."""
-RARE: Final = 0.5
-MOST: Final = 5
-"""Findings of one kind for one signal or pair; the last says how many more there are."""
+"""Actions of an episode that are compared with those of other episodes."""
+MAX_DUPLICATE_DEVIATION: Final = 0.01
+"""Largest difference of near-duplicate episodes in any compared value, in standard deviations."""
+MAX_RELATIVE_DIFFERENCE: Final = 1e-3
+"""Largest difference of two equal signals, as a share of the range."""
+MIN_SHARE: Final = 0.5
+"""Smallest share of steps or episodes that counts as usual."""
+MAX_FINDINGS: Final = 5
+"""Findings of one kind for one signal or pair; the last gives the number of further ones."""
 
 _warning = partial(Finding, severity=Severity.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Numbers:
-    """One signal in one episode, each [C] for its components; steps are rows, of which unobserved ones are left out."""
+    """Figures of one signal in one episode, each [C] for its components; missing rows are left out."""
 
     low: Floats
     high: Floats
@@ -66,7 +67,7 @@ class _Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pictures:
-    """One camera in one episode: the steps with a black and with a blank picture, and whether the picture changes."""
+    """One camera in one episode: the steps with black and with uniform images, and whether the image changes."""
 
     dark: Steps
     blank: Steps
@@ -76,7 +77,7 @@ class _Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class _EpisodeSummary:
-    """What is kept of one episode."""
+    """The figures of one episode."""
 
     number: int
     num_steps: int
@@ -88,12 +89,12 @@ class _EpisodeSummary:
 
 
 class Inspection:
-    """Looks at episodes one by one, and keeps a few numbers of each.
+    """Collects figures of episodes one by one, with memory for a few numbers per episode.
 
     Args:
         schema: of the episodes.
         num_episodes: of the log.
-        seed: of the choice of at most 200 episodes whose rows are kept to compare signals.
+        seed: of the sample of at most 200 episodes whose rows are kept to compare signals.
     """
 
     def __init__(self, schema: Schema, num_episodes: int, seed: int = 0) -> None:
@@ -105,7 +106,7 @@ class Inspection:
         self._before: list[Floats] = []
 
     def add(self, number: int, episode: Episode) -> None:
-        """Looks at an episode.
+        """Collects the figures of an episode.
 
         Args:
             number: of the episode in the log, from 0.
@@ -117,7 +118,7 @@ class Inspection:
         for signal in self._schema.signals:
             values = arrays_of(episode, signal.role)[signal.name]
             if signal.kind is Kind.IMAGE:
-                values = values[:, :: -(-signal.shape[0] // PIXELS), :: -(-signal.shape[1] // PIXELS)]
+                values = values[:, :: -(-signal.shape[0] // MAX_GRID), :: -(-signal.shape[1] // MAX_GRID)]
                 pictures[signal.name] = _look(values)
             elif signal.name not in episode.observed or episode.observed[signal.name].any():
                 numbers[signal.name] = _measure(_table(values), episode.observed.get(signal.name))
@@ -137,8 +138,8 @@ class Inspection:
             self._keep_rows(episode)
 
     def _keep_rows(self, episode: Episode) -> None:
-        """Rows t of observations and inputs, NaN where not observed, and action t-1."""
-        at = np.sort(self._draw.permutation(np.arange(1, episode.num_steps))[:ROWS_OF_EPISODE])
+        """Keeps rows t of observations (NaN if missing) and inputs, and action t-1."""
+        at = np.sort(self._draw.permutation(np.arange(1, episode.num_steps))[:ROWS_PER_EPISODE])
         for role in Role:
             parts = [np.empty((len(at), 0))]
             for signal in _numeric(self._schema, role):
@@ -151,7 +152,7 @@ class Inspection:
         self._before.append(np.concatenate([np.empty((len(at), 0)), *before], 1))
 
     def findings(self) -> tuple[Finding, ...]:
-        """All that is odd; an error only where nothing can be learned."""
+        """All anomalies. An error only if nothing can be learned, else warnings."""
         if not self._seen:
             return ()
         rows = {role: np.concatenate(self._rows[role]) for role in Role} if self._before else {}
@@ -165,14 +166,14 @@ class Inspection:
 
 
 def quality(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) -> tuple[Finding, ...]:
-    """All that is odd about the signals of a store, each with its place, the value and what to do.
+    """All anomalies of the signals in a store, each with its place, the value and the fix.
 
-    Every episode is read once; signals are compared with each other on at most 200 of them.
+    Every episode is read once. Signals are compared with each other on at most 200 episodes.
 
     Args:
-        store: to look at.
-        episodes: to look at; default is all.
-        seed: of the choice.
+        store: to check.
+        episodes: to check; default is all.
+        seed: of the sample.
 
     Raises:
         InputError: an episode does not exist.
@@ -226,15 +227,15 @@ def _look(pictures: Array) -> _Pictures:
     flat = pictures.reshape(len(pictures), -1)
     high, low = flat.max(1), flat.min(1)
     return _Pictures(
-        dark=np.flatnonzero(high <= DARK),
-        blank=np.flatnonzero((high > DARK) & (high == low)),
+        dark=np.flatnonzero(high <= MAX_BLACK_LEVEL),
+        blank=np.flatnonzero((high > MAX_BLACK_LEVEL) & (high == low)),
         moves=bool((flat[1:] != flat[:-1]).any()),
         num=len(flat),
     )
 
 
 def _outline(episode: Episode, schema: Schema) -> Floats:
-    """What tells an episode from others: where it begins and ends, and some of its actions."""
+    """The first and last observation and some actions of an episode, to find duplicates."""
     parts = []
     for signal in schema.observations:
         ends = episode.observations[signal.name][[0, -1]]
@@ -247,54 +248,54 @@ def _outline(episode: Episode, schema: Schema) -> Floats:
 
 
 def _part(signal: Signal, component: int) -> str:
-    """How a component is called, in front of a verb."""
+    """The subject of a sentence about a component."""
     if signal.size == 1 or signal.num_values is not None:
         return "it"
     return f"component {signal.components[component] if signal.components else component}"
 
 
 def _few(findings: list[Finding]) -> list[Finding]:
-    """The first of many findings of one kind; the last of them says how many more there are."""
-    if len(findings) <= MOST:
+    """At most `MAX_FINDINGS` findings of one kind; the last gives the number of further ones."""
+    if len(findings) <= MAX_FINDINGS:
         return findings
-    last = findings[MOST - 1]
-    problem = f"{last.problem} (and {len(findings) - MOST} more like this)"
+    last = findings[MAX_FINDINGS - 1]
+    problem = f"{last.problem} (and {len(findings) - MAX_FINDINGS} more like this)"
     more = _warning(problem=problem, fix=last.fix, episode=last.episode, signal=last.signal, step=last.step)
-    return [*findings[: MOST - 1], more]
+    return [*findings[: MAX_FINDINGS - 1], more]
 
 
-def _numbers(episodes: str, names: Sequence[int]) -> str:
-    listed = ", ".join(map(str, names[:MOST])) + (", ..." if len(names) > MOST else "")
+def _episode_list(episodes: str, names: Sequence[int]) -> str:
+    listed = ", ".join(map(str, names[:MAX_FINDINGS])) + (", ..." if len(names) > MAX_FINDINGS else "")
     return f"{len(names)} of {episodes} episodes ({listed})"
 
 
 def _constant(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
-    """Numbers that never change in the whole log."""
-    still: dict[str, Steps] = {}
+    """Components that never change in the whole log."""
+    constant: dict[str, Steps] = {}
     for role in (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS):
         for signal in _numeric(schema, role):
             measured = [one.numbers[signal.name] for one in _with(signal.name, seen)]
             if not measured:
                 continue
             low, high = np.min([one.low for one in measured], axis=0), np.max([one.high for one in measured], axis=0)
-            still[signal.name] = np.flatnonzero(low == high)
-            which = still[signal.name]
+            constant[signal.name] = np.flatnonzero(low == high)
+            which = constant[signal.name]
             if not len(which):
                 continue
             parts = "it" if len(which) == len(low) else ", ".join(_part(signal, int(c)) for c in which)
-            values = ", ".join(f"{value:g}" for value in low[which][:MOST])
-            fix = "Leave it out of the schema, unless it will vary where the world is used."
+            values = ", ".join(f"{value:g}" for value in low[which][:MAX_FINDINGS])
+            fix = "Remove it from the schema, unless it will vary where the world is used."
             if role is Role.ACTION:
                 fix = "Log episodes in which it varies: the effect of an action that never changes cannot be learned."
             yield _warning(problem=f"{parts} never changes (always {values})", fix=fix, signal=signal.name)
     actions = _numeric(schema, Role.ACTION)
-    if actions and all(len(still[s.name]) == len(seen[0].numbers[s.name].low) for s in actions):
-        fix = "Log episodes in which the actions vary, or give signals that nobody chooses the role exogenous."
-        yield Finding(problem="no action ever changes: nothing can be learned about what actions do", fix=fix)
+    if actions and all(len(constant[s.name]) == len(seen[0].numbers[s.name].low) for s in actions):
+        fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
+        yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)
 
 
 def _scales(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
-    """Episodes in which a signal is some 57 or 1,000 times as large or as small as in nearly all others."""
+    """Episodes in which the scale of a signal differs by a factor of about 57 or 1,000 from nearly all others."""
     everything = seen
     for signal in schema.signals:
         seen = _with(signal.name, everything)
@@ -311,8 +312,8 @@ def _scales(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding
                 near = np.log(2.0)
                 apart = np.abs(np.abs(away) - np.log(factor)) < near
                 alike = np.abs(wide - away) < near
-                # Where sizes differ much anyway, some episode is always so much larger than the usual one.
-                odd = apart & alike & (np.abs(away[usual]).max(initial=0) < np.log(8)) & (usual.mean() > RARE)
+                # If sizes vary widely between episodes, a large factor is no sign of another unit.
+                odd = apart & alike & (np.abs(away[usual]).max(initial=0) < np.log(8)) & (usual.mean() > MIN_SHARE)
                 for index in np.flatnonzero(odd).tolist():
                     ratio = float(np.exp(np.abs(away[index])))
                     what = "larger" if away[index] > 0 else "smaller"
@@ -320,7 +321,7 @@ def _scales(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding
                         f"{_part(signal, component)} is {ratio:.0f} times {what} than in most episodes, "
                         f"about the ratio of {words}"
                     )
-                    fix = f"Find out in which unit it was logged (the schema: {signal.unit}), and convert the episode."
+                    fix = f"Find the unit in which it was logged (the schema: {signal.unit}), and convert the episode."
                     found.append(_warning(problem=problem, fix=fix, episode=seen[index].number, signal=signal.name))
         yield from _few(found)
 
@@ -328,7 +329,7 @@ def _scales(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding
 def _outliers(
     schema: Schema, seen: Sequence[_EpisodeSummary], rows: dict[Role, Floats], done: set[tuple[int | None, str | None]]
 ) -> Iterator[Finding]:
-    """Values far outside of the range in which 99 % lie."""
+    """Values far outside the range that holds 99 % of the values."""
     for role in Role:
         column = 0
         for signal in _numeric(schema, role):
@@ -346,7 +347,7 @@ def _outliers(
                     figures = one.numbers[signal.name]
                     above = (figures.high[component] - high) / (high - low)
                     below = (low - figures.low[component]) / (high - low)
-                    if max(above, below) <= FAR:
+                    if max(above, below) <= OUTLIER_RANGES:
                         continue
                     value, at = (
                         (figures.high[component], figures.high_at[component])
@@ -354,8 +355,8 @@ def _outliers(
                         else (figures.low[component], figures.low_at[component])
                     )
                     usual = f"{low:.4g} to {high:.4g}"
-                    problem = f"{_part(signal, component)} is {value:g} where 99 % of the values lie in {usual}"
-                    fix = "Repair the value, mark it as not observed, or leave the episode out."
+                    problem = f"{_part(signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
+                    fix = "Repair the value, mark it as missing, or leave the episode out."
                     found.append(
                         _warning(problem=problem, fix=fix, episode=one.number, signal=signal.name, step=int(at))
                     )
@@ -363,7 +364,7 @@ def _outliers(
 
 
 def _repeats(schema: Schema, rows: dict[Role, Floats], before: Floats) -> Iterator[Finding]:
-    """Signals that repeat another or an action, up to scale and offset."""
+    """Signals that repeat another signal or an action, up to scale and offset."""
     labels = {
         role: [(s, c) for s in _numeric(schema, role) for c in range(s.size if s.kind is Kind.VECTOR else 1)]
         for role in Role
@@ -375,14 +376,14 @@ def _repeats(schema: Schema, rows: dict[Role, Floats], before: Floats) -> Iterat
         found = []
         for i, j in _equal(table, table):
             if i < j:
-                problem = f"{_part(*names[j])} says the same as {_label(*names[i])}, up to scale and offset"
+                problem = f"{_part(*names[j])} repeats {_label(*names[i])}, up to scale and offset"
                 found.append(_warning(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
         yield from _few(found)
     for row, words in ((actions, "t"), (before, "t-1")):
         found = []
         for i, j in _equal(known, row):
             problem = f"{_part(*named[i])} at step t repeats {_label(*labels[Role.ACTION][j])} of step {words}"
-            fix = "Leave it out: what is learned from it is what was commanded, not what happened."
+            fix = "Leave it out: it shows the commanded value, not the effect."
             found.append(_warning(problem=problem, fix=fix, signal=named[i][0].name))
         yield from _few(found)
 
@@ -393,7 +394,7 @@ def _label(signal: Signal, component: int) -> str:
 
 
 def _equal(one: Floats, other: Floats) -> Iterator[tuple[int, int]]:
-    """Pairs of columns that are equal up to scale and offset; NaN is left out."""
+    """Pairs of columns that are equal up to scale and offset; ignores NaN."""
     if len(one) < 20 or not one.shape[1] or not other.shape[1]:
         return
     correlation = _standard(one).T @ _standard(other) / len(one)
@@ -403,12 +404,12 @@ def _equal(one: Floats, other: Floats) -> Iterator[tuple[int, int]]:
         if both.sum() < 20 or np.ptp(x) == 0 or np.ptp(y) == 0:
             continue
         slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-        if np.abs(y - y.mean() - slope * (x - x.mean())).max() <= SAME * np.ptp(y):
+        if np.abs(y - y.mean() - slope * (x - x.mean())).max() <= MAX_RELATIVE_DIFFERENCE * np.ptp(y):
             yield i, j
 
 
 def _standard(table: Floats) -> Floats:
-    """z-scores with 0 for NaN and for columns that do not vary."""
+    """z-scores, with 0 for NaN and for constant columns."""
     known = np.isfinite(table)
     count = np.maximum(known.sum(0), 1)
     centred = np.where(known, table - np.where(known, table, 0).sum(0) / count, 0)
@@ -421,13 +422,13 @@ def _masks(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     for name in sorted({name for one in seen for name in one.observed}):
         weights = [one.num_steps + 1 for one in seen]
         share = float(np.average([one.observed.get(name, 1.0) for one in seen], weights=weights))
-        if share < RARE:
-            fix = "Check its rate and its clock, or leave it out: what is not observed is not learned."
+        if share < MIN_SHARE:
+            fix = "Check its rate and its clock, or leave it out."
             yield _warning(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
 
 
 def _moves(one: _EpisodeSummary, schema: Schema) -> float:
-    """In what share of the steps anything but the actions changed."""
+    """The largest share of steps in which a signal changes, actions excluded."""
     inputs = {signal.name for signal in schema.actions}
     return max((float(n.changes.max()) for name, n in one.numbers.items() if name not in inputs), default=0.0)
 
@@ -435,7 +436,7 @@ def _moves(one: _EpisodeSummary, schema: Schema) -> float:
 def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Episodes in which no observation ever changes."""
     names = [signal.name for signal in schema.observations]
-    still = [
+    static = [
         one.number
         for one in seen
         if not any(
@@ -444,15 +445,15 @@ def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Fin
             if name in one.pictures or name in one.numbers
         )
     ]
-    if still:
-        problem = f"nothing that is observed ever changes in {_numbers(str(len(seen)), still)}"
+    if static:
+        problem = f"no observation ever changes in {_episode_list(str(len(seen)), static)}"
         yield _warning(
-            problem=problem, fix="Leave them out, unless standing still is what they show.", episode=still[0]
+            problem=problem, fix="Leave them out, unless they are meant to show standstill.", episode=static[0]
         )
 
 
 def _stuck(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
-    """Sensors that show exactly the same for long, though they else change in nearly every step."""
+    """Sensors that are constant for many steps but usually change in nearly every step."""
     for signal in schema.observations:
         observed = _with(signal.name, seen)
         if signal.kind is not Kind.VECTOR or not observed:
@@ -461,16 +462,16 @@ def _stuck(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]
         found = []
         for one in observed:
             figures = one.numbers[signal.name]
-            for component in np.flatnonzero((figures.run > LONG) & (usual > 0.8)).tolist():
+            for component in np.flatnonzero((figures.run > MAX_CONSTANT_STEPS) & (usual > 0.8)).tolist():
                 if _is_stop(signal.name, component, one, observed):
                     continue
-                if _moves(one, schema) < RARE:
+                if _moves(one, schema) < MIN_SHARE:
                     continue
                 problem = (
-                    f"{_part(signal, component)} shows exactly {figures.run_value[component]:g} for "
+                    f"{_part(signal, component)} is exactly {figures.run_value[component]:g} for "
                     f"{figures.run[component]} steps while others change"
                 )
-                fix = "The sensor was stuck or slower than the log: mark these steps as not observed."
+                fix = "The sensor was stuck or slower than the log: mark these steps as missing."
                 found.append(
                     _warning(
                         problem=problem, fix=fix, episode=one.number, signal=signal.name,
@@ -481,16 +482,16 @@ def _stuck(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]
 
 
 def _is_stop(name: str, component: int, one: _EpisodeSummary, seen: Sequence[_EpisodeSummary]) -> bool:
-    """Whether the value at which it rests is an end of its range, or one at which it rested in other episodes too."""
+    """Whether the constant value is an end of the range, or also occurs as a constant in other episodes."""
     figures = [other.numbers[name] for other in seen]
     low, high = min(f.low[component] for f in figures), max(f.high[component] for f in figures)
-    value, near = one.numbers[name].run_value[component], SAME * (high - low)
+    value, near = one.numbers[name].run_value[component], MAX_RELATIVE_DIFFERENCE * (high - low)
     rested = sum(f.run[component] > 2 and abs(f.run_value[component] - value) <= near for f in figures)
     return bool(value - low <= near or high - value <= near or rested > 1)
 
 
 def _cameras(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
-    """Pictures that are black or blank, and cameras that froze."""
+    """Black and uniform images, and cameras that froze."""
     for name in seen[0].pictures:
         for words, steps in (
             ("black", {one.number: one.pictures[name].dark for one in seen}),
@@ -500,19 +501,19 @@ def _cameras(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Findin
             if hit:
                 num = sum(map(len, steps.values()))
                 share = 100 * num / sum(one.pictures[name].num for one in seen)
-                problem = f"{num} pictures ({share:.1f} %) are {words}, in {_numbers(str(len(seen)), hit)}"
-                fix = "Mark them as not observed, or leave these episodes out."
+                problem = f"{num} images ({share:.1f} %) are {words}, in {_episode_list(str(len(seen)), hit)}"
+                fix = "Mark them as missing, or leave these episodes out."
                 step = int(steps[hit[0]][0])
                 yield _warning(problem=problem, fix=fix, signal=name, episode=hit[0], step=step)
         frozen = [one.number for one in seen if not one.pictures[name].moves and _moves(one, schema) > 0]
         if frozen:
-            problem = f"the picture never changes while other signals do, in {_numbers(str(len(seen)), frozen)}"
-            fix = "The camera froze, or does not see what moves: leave these episodes out, or the camera."
+            problem = f"the image never changes while other signals do, in {_episode_list(str(len(seen)), frozen)}"
+            fix = "The camera froze, or does not see any motion: leave out these episodes, or the camera."
             yield _warning(problem=problem, fix=fix, signal=name, episode=frozen[0])
 
 
 def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
-    """Episodes that are the same as another, or nearly: split at random, they leak from training into the test."""
+    """Duplicate and near-duplicate episodes, which a random split can put into both training and test data."""
     first: dict[bytes, int] = {}
     found = []
     kept = []
@@ -521,20 +522,20 @@ def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
         if other == one.number:
             kept.append(one)
             continue
-        fix = "Keep one of the two, or both in the same part of the split."
+        fix = "Keep one of the two, or put both into the same part of the split."
         found.append(_warning(problem=f"it is an exact copy of episode {other}", fix=fix, episode=one.number))
     yield from _few(found)
     yield from _few([_near(*pair) for pair in _near_pairs(kept)])
 
 
 def _near(earlier: int, later: int) -> Finding:
-    problem = f"it begins, acts and ends nearly as episode {earlier} does"
-    fix = "Keep both in the same part of the split, or leave one out: apart, they leak from training into the test."
+    problem = f"it is nearly a copy of episode {earlier}: start, actions and end agree"
+    fix = "Put both into the same part of the split, or leave one out: otherwise test data leaks into training."
     return _warning(problem=problem, fix=fix, episode=later)
 
 
 def _near_pairs(seen: Sequence[_EpisodeSummary]) -> list[tuple[int, int]]:
-    """Pairs of episodes of one length whose outlines differ by next to nothing, found by hashing coarse outlines."""
+    """Pairs of episodes of equal length with nearly equal outlines, found by hashing quantised outlines."""
     if len(seen) < 2:
         return []
     outlines = np.stack([one.outline for one in seen])
@@ -544,12 +545,12 @@ def _near_pairs(seen: Sequence[_EpisodeSummary]) -> list[tuple[int, int]]:
         return []
     scores = (outlines[:, live] / deviation[live]).astype(np.float32)
     pairs: set[tuple[int, int]] = set()
-    for offset in (0.0, 0.25, 0.5, 0.75):  # what lies across an edge of one grid lies within a cell of another
+    for offset in (0.0, 0.25, 0.5, 0.75):  # a pair that the edge of one grid separates shares a cell of another
         buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
         for index, cell in enumerate(np.floor(scores + offset).astype(np.int16)):
             key = (seen[index].num_steps, hashlib.blake2b(cell.tobytes(), digest_size=8).digest())
             for other in buckets[key][-20:]:
-                if np.abs(scores[index] - scores[other]).max() <= ALIKE:
+                if np.abs(scores[index] - scores[other]).max() <= MAX_DUPLICATE_DEVIATION:
                     pairs.add((seen[other].number, seen[index].number))
             buckets[key].append(index)
     return sorted(pairs, key=lambda pair: pair[::-1])

@@ -1,4 +1,4 @@
-"""What part of its states and actions a log covers, and which data would help."""
+"""Coverage of states and actions by a log, and advice on which data to add."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ Booleans = NDArray[np.bool_]
 
 NUM_BINS: Final = 6
 MAX_PAIRED: Final = 12
-"""Components that are looked at in pairs."""
+"""Components that are compared in pairs."""
 PREDICTABLE: Final = 0.9
 SPARSE: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionCoverage:
-    """How one component of the actions was used.
+    """Coverage of one component of the actions.
 
     Args:
         name: of the signal and component.
-        predictable: share of its variation that follows from what went before, on held-out episodes, 0 to 1.
-        excitation: the rest, from which its effect can be learned.
+        predictable: share of its variance that past observations and actions explain, on held-out episodes, 0 to 1.
+        excitation: 1 - `predictable`, the share from which its effect can be learned.
         least: smallest logged value.
         greatest: largest logged value.
-        low: smallest possible value; None where the schema does not say.
-        high: largest possible value; None where the schema does not say.
-        used: share of the tenths of the possible range (else of the logged one) in which there is a value; for a
-            choice, share of its values.
-        never: values of a choice that were never taken.
+        low: smallest possible value; None if the schema has no bound.
+        high: largest possible value; None if the schema has no bound.
+        used: share of the tenths of the possible range (else of the logged one) that hold a value; of a discrete
+            action, share of its values.
+        never: values of a discrete action that were never taken.
     """
 
     name: str
@@ -64,12 +64,12 @@ class ActionCoverage:
 
 @dataclass(frozen=True, kw_only=True)
 class PairCoverage:
-    """How much of a plane was visited.
+    """Coverage of the plane of two components.
 
     Args:
         one: name of a component.
-        other: name of another.
-        share: of the cells that could be visited, each component having its logged range.
+        other: name of another component.
+        share: share of visited cells of a grid over both logged ranges.
     """
 
     one: str
@@ -79,18 +79,18 @@ class PairCoverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What part of its states and actions a log covers.
+    """Coverage of states and actions by a log.
 
     Args:
         actions: per component.
-        effective_dimension: in how many independent directions the observations vary; pictures count if there is
-            nothing else.
-        num_components: how many they have that vary.
-        spread: mean share of the cells of all pairs that was visited; None where there is no pair.
-        narrow: the pairs of which least was visited, emptiest first.
-        advice: which data would help, in full sentences; empty where nothing is amiss.
-        num_episodes: that were looked at.
-        num_steps: that were looked at.
+        effective_dimension: number of independent directions in which the observations vary; images count only if
+            there are no other observations.
+        num_components: number of observed components that vary.
+        spread: mean share of visited cells over all pairs; None without pairs.
+        narrow: the pairs with the smallest shares, ascending.
+        advice: which data to add, as full sentences; empty if none is needed.
+        num_episodes: number of episodes used.
+        num_steps: number of steps used.
     """
 
     actions: tuple[ActionCoverage, ...]
@@ -104,16 +104,16 @@ class Coverage:
 
 
 def coverage(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) -> Coverage:
-    """What a store covers.
+    """The coverage of a store.
 
     Args:
-        store: to look at.
-        episodes: to choose among; default is all. At most some 15,000 steps are looked at.
-        seed: of the choice and the regressions.
+        store: to measure.
+        episodes: to sample from; default is all. At most about 15,000 steps are used.
+        seed: of the sample and the regressions.
 
     Raises:
         InputError: an episode does not exist.
-        DataError: an episode is damaged, or there is none.
+        DataError: an episode is damaged, or the store is empty.
     """
     sample = Sample(store, episodes, seed)
     for number in sample.episodes:
@@ -122,18 +122,18 @@ def coverage(store: Store, episodes: Sequence[int] | None = None, seed: int = 0)
 
 
 def survey(tracks: Sequence[Segment], schema: Schema, seed: int = 0) -> Coverage:
-    """The same, for tracks.
+    """The coverage of some segments.
 
     Args:
-        tracks: at least one.
+        tracks: at least one segment.
         schema: of their signals.
         seed: of the regressions.
 
     Raises:
-        DataError: there is no track.
+        DataError: there is no segment.
     """
     if not tracks:
-        raise DataError("there is no episode to look at", fix="Record or import some first.")
+        raise DataError("there is no episode to measure", fix="Record or import episodes first.")
     dropped = seldom_seen(tracks)
     tracks = [without(one, dropped) for one in tracks]
     states = np.concatenate([one.table[:-1] for one in tracks])
@@ -161,7 +161,7 @@ def survey(tracks: Sequence[Segment], schema: Schema, seed: int = 0) -> Coverage
 
 
 def _effective_dimension(table: Floats) -> float:
-    """Participation ratio of the variances along the principal axes; 0 where nothing varies.
+    """Participation ratio of the variances along the principal axes; 0 if nothing varies.
 
     Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", section 2.
     """
@@ -246,14 +246,14 @@ def _predictable(tracks: Sequence[Segment], draw: np.random.Generator) -> Floats
     table = np.concatenate([table, waves(table, min(100, len(table) // 10), draw)], 1)
     held_out = HeldOut(table, target, folds(np.unique(group[chosen], return_inverse=True)[1], draw))
     guess = target - held_out.residual(np.arange(table.shape[1]), np.arange(target.shape[1]), 1e-3)
-    left = target - np.clip(guess, target.min(0), target.max(0))  # an odd episode must not be guessed without limit
+    error = target - np.clip(guess, target.min(0), target.max(0))  # limits extrapolation to unusual episodes
     spread = target.var(0)
-    share = 1 - (left**2).mean(0) / np.where(spread > 0, spread, 1.0)
+    share = 1 - (error**2).mean(0) / np.where(spread > 0, spread, 1.0)
     return np.asarray(np.where(spread > 0, np.clip(share, 0, 1), 1.0))
 
 
 def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
-    """Per pair of components the share of visited cells among those that both ranges allow, emptiest first."""
+    """The share of visited cells for each pair of components, ascending."""
     bins: list[NDArray[np.intp]] = []
     kept: list[str] = []
     for name, values in zip(names, table.T, strict=True):
@@ -276,30 +276,29 @@ def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
 
 
 def _advice(actions: Sequence[ActionCoverage], pairs: Sequence[PairCoverage]) -> tuple[str, ...]:
-    said = []
+    advice = []
     for one in actions:
         if one.least == one.greatest:
-            said.append(f"'{one.name}' is always {one.least:g}: its effect cannot be learned. Log other values.")
+            advice.append(f"'{one.name}' is always {one.least:g}: its effect cannot be learned. Log other values.")
             continue
         if one.predictable >= PREDICTABLE:
-            said.append(
+            advice.append(
                 f"'{one.name}' is {100 * one.predictable:.0f} % predictable from the past: add segments in which it is "
                 "drawn at random."
             )
-        said += _unused(one)
-    said += [
-        f"'{pair.one}' and '{pair.other}' were seen together in {100 * pair.share:.0f} % of their combinations: log "
-        "more of the others."
+        advice += _unused(one)
+    advice += [
+        f"'{pair.one}' and '{pair.other}' cover {100 * pair.share:.0f} % of their combinations: log more of the others."
         for pair in pairs[:3]
         if pair.share < SPARSE
     ]
-    return tuple(said)
+    return tuple(advice)
 
 
 def _unused(one: ActionCoverage) -> list[str]:
-    """What part of the possible range was never used: values of a choice, or a fifth or more at an end."""
+    """Advice on values of a discrete action, or a fifth or more at an end of the range, that were never used."""
     if one.never:
-        return [f"{', '.join(map(str, one.never))} was never chosen for '{one.name}': log episodes with it."]
+        return [f"'{one.name}' was never {', '.join(map(str, one.never))}: log episodes with these values."]
     if one.low is None or one.high is None or one.low >= one.high:
         return []
     span = one.high - one.low

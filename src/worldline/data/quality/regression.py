@@ -1,4 +1,4 @@
-"""Regressions that are judged on episodes that were held out of them."""
+"""Ridge regressions with residuals on held-out episodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUM_FOLDS: Final = 5
 
 
 class HeldOut:
-    """Ridge regressions on any columns of a table, judged where they were not fitted.
+    """Cross-validated ridge regressions on any columns of a table; each residual is from a fit without its row.
 
     Args:
         inputs: [n, P]; scaled here.
@@ -31,12 +31,12 @@ class HeldOut:
         self._products = np.stack([self._inputs[rows].T @ targets[rows] for rows in self._rows])
 
     def residual(self, columns: NDArray[np.integer], targets: NDArray[np.integer], ridge: float) -> Floats:
-        """What a regression on these columns leaves of these targets, [n, targets].
+        """The residuals of a regression of these targets on these columns, [n, targets].
 
         Args:
-            columns: numbers of the inputs; the constant comes on top.
+            columns: numbers of the inputs; a constant is added.
             targets: numbers of the targets.
-            ridge: penalty a row, for inputs of deviation 1.
+            ridge: penalty per row, for inputs with standard deviation 1.
         """
         columns = np.append(columns, self._inputs.shape[1] - 1)
         left = self._targets[:, targets].copy()
@@ -50,12 +50,12 @@ class HeldOut:
 
 
 def folds(group: NDArray[np.integer], draw: np.random.Generator) -> NDArray[np.integer]:
-    """A part for each row, so that rows of one group share it."""
+    """A random fold for each row; rows of one group share it."""
     return np.asarray(draw.permutation(int(group.max()) + 1)[group] % NUM_FOLDS)
 
 
 def waves(table: Floats, num: int, draw: np.random.Generator) -> Floats:
-    """Random cosines [n, num] of the rows of `table` [n, d], with which a linear regression can bend.
+    """Random Fourier features [n, num] of the rows of `table` [n, d], for nonlinear ridge regression.
 
     Source: Rahimi and Recht 2007, "Random features for large-scale kernel machines", section 3.
     """
@@ -67,7 +67,7 @@ def waves(table: Floats, num: int, draw: np.random.Generator) -> Floats:
 
 
 def scaled(table: Floats) -> Floats:
-    """The columns of `table` that vary, as z-scores."""
+    """The z-scores of the columns of `table` that vary."""
     if not len(table):
         return table[:, :0]
     deviation = table.std(0)
@@ -76,7 +76,7 @@ def scaled(table: Floats) -> Floats:
 
 
 def clipped(table: Floats) -> Floats:
-    """`table` without the wildest values, which would outweigh all others."""
+    """`table` with outliers clipped, which would dominate a regression."""
     if not len(table):
         return table
     low, high = np.quantile(table, (0.005, 0.995), axis=0)

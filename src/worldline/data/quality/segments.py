@@ -1,4 +1,4 @@
-"""Contiguous parts of some episodes as tables of numbers."""
+"""Segments: contiguous parts of episodes as numeric tables, and how they are sampled from a store."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]
 
 MAX_STEPS: Final = 15_000
-"""Steps that are looked at; more make the figures sharper, and little else."""
+"""Steps that are sampled; more would only narrow the intervals."""
 MAX_PICTURES: Final = 9_000
 SEGMENT: Final = 400
-"""Longest contiguous part that is taken of an episode."""
+"""Largest number of steps of a segment."""
 GRID: Final = 16
-"""Pictures are shrunk to about so many rows and columns."""
+"""Rows and columns that images are shrunk to, approximately."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A contiguous part of one episode as tables of numbers.
+    """A contiguous part of one episode as numeric tables.
 
     Args:
         number: of the episode.
-        states: per signal [T+1, d] observations that are no pictures.
-        pictures: per camera [T+1, rows, columns, channels], shrunk.
-        known: per signal and camera [T+1] whether it was observed.
+        states: per signal [T+1, d], the observations without images.
+        pictures: per camera [T+1, rows, columns, channels], shrunk images.
+        known: per signal and camera [T+1], whether it was observed.
         actions: [T, m].
-        inputs: [T, e] exogenous signals, and the time that the step took [s].
+        inputs: [T, e], the exogenous signals and the duration of the step [s].
     """
 
     number: int
@@ -49,22 +49,22 @@ class Segment:
 
     @property
     def table(self) -> Floats:
-        """[T+1, d] all states side by side."""
+        """All states, concatenated, [T+1, d]."""
         return np.concatenate([np.empty((len(self.actions) + 1, 0)), *self.states.values()], 1)
 
     @property
     def whole(self) -> Booleans:
-        """[T+1] whether everything was observed."""
+        """Whether every signal was observed, [T+1]."""
         return np.asarray(np.all([np.ones(len(self.actions) + 1, np.bool_), *self.known.values()], axis=0))
 
 
 class Sample:
-    """Which episodes of a store are looked at, and their tracks as they come.
+    """A random sample of segments of a store; `add` collects them in `tracks`.
 
     Args:
         store: to sample from.
-        episodes: to choose among; None for all.
-        seed: of the choice.
+        episodes: to sample from; None for all.
+        seed: of the sample.
 
     Raises:
         InputError: an episode does not exist.
@@ -87,17 +87,17 @@ class Sample:
 
     @property
     def episodes(self) -> tuple[int, ...]:
-        """The numbers of the chosen episodes, ascending."""
+        """The numbers of the sampled episodes, ascending."""
         return tuple(sorted(self._starts))
 
     def add(self, number: int, episode: Episode) -> None:
-        """Keeps the track of an episode, if it was chosen."""
+        """Keeps a segment of an episode if the episode is in the sample."""
         if number in self._starts:
             self.tracks.append(track(number, episode, self.schema, self._starts[number]))
 
 
 def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segment:
-    """The tables of at most `SEGMENT` steps of an episode; choices are one-hot without their last value.
+    """A segment of at most `SEGMENT` steps of an episode; discrete signals are one-hot without their last value.
 
     Args:
         number: of the episode.
@@ -130,10 +130,10 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segm
 
 
 def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
-    """The observation signals to do without, so that everything else is observed in at least half of the steps.
+    """The observation signals to drop, so that all others are observed together in at least half of the steps.
 
     Args:
-        tracks: of one schema.
+        tracks: segments of one schema.
     """
     left = list(tracks[0].known) if tracks else []
     masks = {name: np.concatenate([one.known[name] for one in tracks]) for name in left}
@@ -145,7 +145,7 @@ def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
 
 
 def without(one: Segment, names: Sequence[str]) -> Segment:
-    """The track without some of its observation signals."""
+    """The segment without some of its observation signals."""
     kept: list[dict[str, NDArray[Any]]] = [
         {name: values for name, values in arrays.items() if name not in names}
         for arrays in (one.states, one.pictures, one.known)
@@ -154,7 +154,7 @@ def without(one: Segment, names: Sequence[str]) -> Segment:
 
 
 def shrink(pictures: NDArray[np.generic]) -> Floats:
-    """Pictures [n, h, w, c] as the means of about 16 by 16 blocks, [n, rows, columns, c] float32; edges are cut."""
+    """Means of about 16 by 16 blocks of images [n, h, w, c], as [n, rows, columns, c] float32; edges are cropped."""
     num, height, width, channels = pictures.shape
     down, across = max(1, height // GRID), max(1, width // GRID)
     cut = pictures[:, : height // down * down, : width // across * across]
@@ -164,12 +164,12 @@ def shrink(pictures: NDArray[np.generic]) -> Floats:
 
 
 def component_names(schema: Schema, role: Role) -> tuple[str, ...]:
-    """A name for each column of the tables of a track."""
+    """A name for each column of the tables of a segment."""
     return tuple(name for signal in schema.of(role) if signal.kind is not Kind.IMAGE for name in names_of(signal))
 
 
 def names_of(signal: Signal) -> list[str]:
-    """A name for each number of a signal: its components, or `signal=value` for each value of a choice."""
+    """A name for each column of a signal: its components, or `signal=value` for each value of a discrete signal."""
     if signal.num_values is not None:
         values = signal.components or tuple(map(str, range(signal.size)))
         return [f"{signal.name}={value}" for value in values[: _num_columns(signal)]]
@@ -179,7 +179,7 @@ def names_of(signal: Signal) -> list[str]:
 
 
 def _num_columns(signal: Signal) -> int:
-    """Columns of a choice: one-hot without the last value, which the others tell; a number where there are many."""
+    """Columns of a discrete signal: one-hot without the last value, which follows from the others."""
     return max(1, signal.size - 1)
 
 
@@ -190,7 +190,7 @@ def _table(episode: Episode, schema: Schema, role: Role) -> Floats:
 
 
 def _held(table: Floats, known: Booleans) -> Floats:
-    """`table` with the last known row where none was observed, and before the first known row that one."""
+    """`table` with missing rows filled by the last known row, or by the first known row at the start."""
     last = np.maximum.accumulate(np.where(known, np.arange(len(table)), -1))
     return table[np.where(last < 0, np.argmax(known), last)] if known.any() else np.zeros_like(table)
 
