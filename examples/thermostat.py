@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import worldline
-from worldline.planning.costs import Price, Within
+from worldline.planning import Price, Within
 from worldline.recipes.greenhouse import Plant
 
 Array = np.ndarray[Any, Any]

@@ -9,9 +9,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, EngineBelief, Novelty, Parts, Storable
+from worldline.engines import Card, EngineBelief, Novelty, Parts, Storable, own_belief
 from worldline.engines.fixed_lag import FixedLagBaseline, Recent, typical_values
-from worldline.engines.validation import own_belief
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema, Signal
