@@ -308,7 +308,8 @@ def _coverage(inside: Mapping[str, Floats]) -> Condition:
             held = inside[group][..., boat].mean(1)
             found = score(_mean(held), len(held))
             assert found is not None  # shares are finite
-            name = f"{held.mean():.2f} [{found.low:.2f}, {found.high:.2f}] {'observed' if group == 'seen' else 'interventional'}"
+            kind = "observed" if group == "seen" else "interventional"
+            name = f"{held.mean():.2f} [{found.low:.2f}, {found.high:.2f}] {kind}"
             off[f"{name}, {BOATS[boat].name}"] = max(MIN_COVERAGE - found.high, found.low - MAX_COVERAGE)
     worst = max(off, key=lambda name: off[name])
     return Condition(

@@ -393,7 +393,7 @@ def _inside(kind: str, scenes: Arrays, answers: Arrays, floor: Arrays) -> Condit
     loss, trivial = _loss(kind, scenes, answers)[rows], _loss(kind, scenes, floor)[rows]
     found = score(skill(loss, trivial, np.zeros_like(trivial)), len(loss))
     return Condition(
-        name=f"{kind} inside the range of the logs: lower end of the skill above {MIN_INSIDE_SKILL}",
+        name=f"{kind} inside the range of the logs: skill significantly above {MIN_INSIDE_SKILL}",
         met=found is not None and found.low > MIN_INSIDE_SKILL,
         found="undefined" if found is None else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
     )

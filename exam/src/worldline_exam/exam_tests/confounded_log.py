@@ -137,14 +137,16 @@ class ConfoundedLogTest(ExamTest):
                 b=true,
             )
             if boat not in SCORED:
-                cells.append(Cell(name=BOATS[boat].name, score=None, raw=raw, note=f"{UNKNOWABLE}: {NOT_IDENTIFIABLE_REASON}"))
+                cells.append(
+                    Cell(name=BOATS[boat].name, score=None, raw=raw, note=f"{UNKNOWABLE}: {NOT_IDENTIFIABLE_REASON}")
+                )
                 continue
             cells.append(
                 cell(BOATS[boat].name, _recovered_share(found, logged, float(true)), len(scenes["law"]), raw=raw)
             )
         gain = float(_slope_of(answers, scenes, PLAIN)(_unit_weights(scenes))[0] / true)
         unconfounded = Condition(
-            name=f"where nothing is confounded, the slope is {GAIN_RANGE[0]} to {GAIN_RANGE[1]} of the true one",
+            name=f"unconfounded boat: slope {GAIN_RANGE[0]} to {GAIN_RANGE[1]} of the true one",
             met=GAIN_RANGE[0] <= gain <= GAIN_RANGE[1],
             found=f"{gain:.2f}",
         )

@@ -143,8 +143,8 @@ class TrustedHorizonTest(DrivenTest):
                     )
                 )
         return ExamFigure(
-            caption="1 is the truth, 0 the best trivial model of each step. After h* even the true law with a read-out error "
-            "of 1 % exceeds half the climatology. Only the skill before h* counts.",
+            caption="1 is the truth, 0 the best trivial model of each step. After h* even the true law with a read-out "
+            "error of 1 % exceeds half the climatology. Only the skill before h* counts.",
             panels=tuple(panels),
         )
 

@@ -146,9 +146,8 @@ class InfluenceTest(ExamTest):
         flat = np.where(fits, apart, np.inf).reshape(num, -1)
         best, found = flat.argmin(1), np.flatnonzero(np.isfinite(flat.min(1)))
         influenced, uninfluenced = best // CANDIDATES, best % CANDIDATES
-        rows = np.stack([np.arange(num) * CANDIDATES + influenced, np.arange(num) * CANDIDATES + uninfluenced], 1)[found].reshape(
-            -1
-        )
+        rows = np.stack([influenced, uninfluenced], 1) + CANDIDATES * np.arange(num)[:, None]
+        rows = rows[found].reshape(-1)
         kept, sequences = begun.some(rows), actions[rows]
         if len(found) == num:
             return kept, sequences

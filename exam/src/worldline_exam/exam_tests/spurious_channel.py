@@ -208,7 +208,7 @@ class SpuriousChannelTest(ExamTest):
             share = float(found.action.mean() / found.true.mean())
             conditions.append(
                 Condition(
-                    name=f"{station.name}: the levers have {MIN_EFFECT} to {MAX_EFFECT} of their true effect",
+                    name=f"{station.name}: predicted lever effect {MIN_EFFECT} to {MAX_EFFECT} of the true effect",
                     met=MIN_EFFECT <= share <= MAX_EFFECT,
                     found=f"{share:.2f}",
                     gate=True,
