@@ -16,7 +16,7 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
 from worldline.registry import load
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.influence import MIN_EFFECT, MAX_GAP, InfluenceTest, leaks
+from worldline_exam.exam_tests.influence import MAX_GAP, MIN_EFFECT, InfluenceTest, leaks
 from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.scenes.pusher import CONTACT, Pushing, block_distance, make_lab
 from worldline_exam.self_check import Examined, examine, graded

@@ -166,7 +166,7 @@ class JointCoverageTest(ExamTest):
             ceiling={f"energy.{name}": _law_energy(scenes, name) for name in SIGNALS},
             oracle=_answers(as_world(oracle, calibration), scenes),
             must_fail={
-                STEPWISE_BANDS: _answers(as_world(oracle, _of_each_step(calibration)), scenes),
+                STEPWISE_BANDS: _answers(as_world(oracle, _stepwise(calibration)), scenes),
                 "persistence": trivial["persistence"],
                 "climatology": trivial["marginal mean"],
             },
@@ -221,8 +221,8 @@ class JointCoverageTest(ExamTest):
             FigurePanel(title="One scene, 90 % bands", x_label="step ahead", y_label="x (m)", lines=tuple(lines[:3]))
         )
         return ExamFigure(
-            caption="Left: a calibrated world lies on the diagonal. Right: one scene; both bands have the claimed coverage, "
-            "and the better world's band is narrower.",
+            caption="Left: a calibrated world lies on the diagonal. Right: one scene; both bands have the claimed "
+            "coverage, and the better world's band is narrower.",
             panels=tuple(panels),
         )
 
@@ -277,7 +277,7 @@ def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> Calibration:
     return calibrate(engine, episodes, horizon=AHEAD, num_windows=WINDOWS, seed=0, trust_steps=0, with_causes=False)
 
 
-def _of_each_step(calibration: Calibration) -> Calibration:
+def _stepwise(calibration: Calibration) -> Calibration:
     """Bands that hold at each step separately, for Gaussian errors in units of their mean size."""
     num = calibration.num_episodes * calibration.num_windows
     # |z| of a standard Gaussian over its mean, as evenly spaced quantiles

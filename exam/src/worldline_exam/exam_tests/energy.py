@@ -124,8 +124,8 @@ class WorkAndEnergyTest(DrivenTest):
                     )
                 )
         return ExamFigure(
-            caption="Energy of one rollout in each chart: pushes raise and lower it, damping removes it. A model without "
-            "damping stays too high, and equals the truth in undamped scenes.",
+            caption="Energy of one rollout in each chart: pushes raise and lower it, damping removes it. A model "
+            "without damping stays too high, and equals the truth in undamped scenes.",
             panels=tuple(panels),
         )
 

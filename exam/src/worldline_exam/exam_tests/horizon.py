@@ -3,9 +3,9 @@
 Question: up to which step are predictions better than trivial ones, compared with the limit that the law itself sets?
 
 Scenes: three driven labs (pendulum, two bodies, elastic pucks), 300 rollouts of 100 steps each, with the damping (0,
-0.2 or 0.8 per second) observed. The loss is the squared error of each component over its variance in the truth (the
-climatology, over scenes and steps of the cell), averaged over the components of all that moves. Predicting the mean has
-loss 1.
+0.2 or 0.8 per second) observed. The loss is the squared error of each component over its climatology, averaged over the
+components of all moving signals. Climatology is the variance of the true component over scenes and steps of the cell.
+Predicting the mean has loss 1.
 
 Horizon: a twin begins with a read-out error and follows the true law under the same pushes. The error is Gaussian with
 a deviation of 1 % of each component's spread over all scenes of the system. The horizon h* of a cell (a system and a

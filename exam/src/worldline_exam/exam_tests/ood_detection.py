@@ -234,7 +234,8 @@ class OODDetectionTest(ExamTest):
             cells=(
                 cell(APART, _detection_skill(scenes, answers, references), len(uncertainty),
                      raw=rounded(**detection)),
-                cell("ranks errors", _ranking(uncertainty, error, reference_rank, level), len(uncertainty), raw=rounded(**ranking)),
+                cell("ranks errors", _ranking(uncertainty, error, reference_rank, level), len(uncertainty),
+                     raw=rounded(**ranking)),
             )
         )  # fmt: skip
 
