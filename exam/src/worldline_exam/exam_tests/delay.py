@@ -297,9 +297,9 @@ def _right_peaks(
 ) -> Floats:
     """Whether the predicted response of the tank peaks at the right step [E]; tiny responses have no peak."""
     scenes = np.arange(len(true))
-    true, named_answers = true[scenes, :, tank], predicted[scenes, :, tank]
-    has_peak = named_answers.max(1) >= MIN_RESPONSE * true.max(1)
-    return np.asarray((true.argmax(1) == named_answers.argmax(1)) & has_peak, dtype=float)
+    in_tank, predicted_in_tank = true[scenes, :, tank], predicted[scenes, :, tank]
+    has_peak = predicted_in_tank.max(1) >= MIN_RESPONSE * in_tank.max(1)
+    return np.asarray((in_tank.argmax(1) == predicted_in_tank.argmax(1)) & has_peak, dtype=float)
 
 
 def _line(name: str, values: Floats) -> FigureLine:
