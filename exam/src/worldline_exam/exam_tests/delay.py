@@ -113,7 +113,7 @@ class DelayedEffectTest(ExamTest):
             DatasetSpec(
                 name=CURRICULUM,
                 make_lab=partial(self.make_lab, pictures=self.pixels),
-                answers_of=(SIGNAL,),
+                asked=(SIGNAL,),
                 num_episodes=self.num_episodes,
                 num_steps=self.num_steps,
                 horizon=HORIZON,
