@@ -12,13 +12,13 @@ from worldline.labs.playing import explore
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.abstention import (
     BLIND,
-    FALL,
+    COVERAGE_DROP,
+    IDENTIFIABLE,
     INFINITE,
+    MAX_WIDTH_RATIO,
     SCORED,
-    TOLD,
     UNDRILLED,
     WIDER,
-    WIDEST,
     AbstentionTest,
 )
 from worldline_exam.labs.fleet import BOATS, DRILLED
@@ -71,7 +71,7 @@ def test_it_holds(pool: Pool) -> None:
         found = examine(test, seed, logs)
         assert found.flaws == ()
         gusty = found.must_fail[BLIND].cells[-1].raw
-        assert gusty["coverage_observed"] - gusty["coverage_do"] == pytest.approx(FALL, abs=0.07)
+        assert gusty["coverage_observed"] - gusty["coverage_do"] == pytest.approx(COVERAGE_DROP, abs=0.07)
 
 
 def test_who_abstains_where_nothing_can_be_told_passes(test: AbstentionTest, examined: Examined) -> None:
@@ -103,7 +103,7 @@ def test_a_confounded_slope_in_the_widest_bands_holds_too_little(
     adjusted = examined.references.ceiling
     found = {name: value.astype(float) for name, value in examined.references.oracle.items()}
     mean = examined.references.must_fail[UNDRILLED]["do.mean"][..., boat].astype(float)
-    reach = 0.99 * WIDEST / 2 * np.median(adjusted["do.high"][..., boat] - adjusted["do.low"][..., boat])
+    reach = 0.99 * MAX_WIDTH_RATIO / 2 * np.median(adjusted["do.high"][..., boat] - adjusted["do.low"][..., boat])
     for name, value in (("mean", mean), ("low", mean - reach), ("high", mean + reach)):
         found[f"do.{name}"][..., boat] = value
     grade = test.grade(examined.scenes, found, examined.references)
@@ -119,7 +119,7 @@ def test_bands_may_not_hold_everything_where_the_logs_tell(test: AbstentionTest,
         for group in ("do", "seen"):
             for edge in ("low", "high"):
                 mean, band = good[f"{group}.mean"], good[f"{group}.{edge}"]
-                found[f"{group}.{edge}"][..., TOLD] = (mean + times * (band - mean))[..., TOLD]
+                found[f"{group}.{edge}"][..., IDENTIFIABLE] = (mean + times * (band - mean))[..., IDENTIFIABLE]
         assert test.grade(examined.scenes, found, examined.references).conditions[1].met == met
 
 

@@ -18,12 +18,12 @@ from worldline_exam.base import Pool
 from worldline_exam.exam_tests.beyond_range import (
     CELLS,
     CLIPPED,
+    COLLISIONS,
     COPY,
     HISTORY,
-    MEETINGS,
     PASSES,
     POSITIONS,
-    PUBLISHED,
+    PUBLISHED_ERROR_RATIO,
     REBOUND,
     STICKS,
     UNIFORM,
@@ -83,7 +83,7 @@ def test_the_oracle_passes_and_what_copies_fails_outside_alone(examined: Examine
     for kind in CELLS:
         assert figures(copy, kind)["skill_inside"] > 0.6
         assert figures(copy, kind)["times_inside"] > 3
-        assert figures(copy, kind)["times_inside_published"] == pytest.approx(PUBLISHED, abs=1e-5)
+        assert figures(copy, kind)["times_inside_published"] == pytest.approx(PUBLISHED_ERROR_RATIO, abs=1e-5)
         assert figures(clipped, kind)["skill_unseen"] > 0.999
     for grade in (copy, clipped):
         assert verdict_of(grade) == "FAIL"
@@ -155,8 +155,8 @@ def test_contacts_are_over_in_what_is_graded(pool: Pool) -> None:
     counted, cells = scenes["collision.counted"], scenes["collision.cell"]
     left, right = (scenes[f"collision.truth.{name}"][..., 0] for name in POSITIONS["collision"])
     assert (right - left)[counted].min() >= 2 * lab.radius
-    assert counted[cells < len(MEETINGS)].sum(1).min() >= 5
-    assert counted[cells == len(MEETINGS)].all()
+    assert counted[cells < len(COLLISIONS)].sum(1).min() >= 5
+    assert counted[cells == len(COLLISIONS)].all()
     assert scenes["parabola.counted"].all()
     # Balls that part keep their speed, but for the push.
     rates = np.diff(left, axis=1)[:, -4:] / 0.05
@@ -236,7 +236,7 @@ def test_scenes_are_where_they_say_and_stay_in_the_field_of_the_logs(examined: E
         for name in names:
             seen = np.concatenate([one.observations[name] for one in logged])
             asked = scenes[f"{kind}.truth.{name}"]
-            asked = asked[scenes[f"{kind}.cell"] < len(MEETINGS)]
+            asked = asked[scenes[f"{kind}.cell"] < len(COLLISIONS)]
             assert (asked.min((0, 1)) >= seen.min(0) - 0.5).all()
             assert (asked.max((0, 1)) <= seen.max(0) + 0.5).all()
 
@@ -244,7 +244,7 @@ def test_scenes_are_where_they_say_and_stay_in_the_field_of_the_logs(examined: E
 def test_balls_meet_while_they_are_asked_about(examined: Examined) -> None:
     scenes = examined.scenes
     start = history_of(scenes, "collision.history").observations
-    met = scenes["collision.cell"] < len(MEETINGS)
+    met = scenes["collision.cell"] < len(COLLISIONS)
     turned = np.diff(scenes["collision.truth.left_position"][:, -2:, 0], axis=1)[:, 0] / 0.05
     assert (np.abs(turned - start["left_velocity"][:, 0, 0])[met] > 1.0).all()
     apart = start["right_position"][:, -1, 0] - start["left_position"][:, -1, 0]

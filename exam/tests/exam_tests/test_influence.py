@@ -16,7 +16,7 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
 from worldline.registry import load
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.influence import EPSILON, FARTHEST, InfluenceTest, leaks
+from worldline_exam.exam_tests.influence import MAX_GAP, MIN_EFFECT, InfluenceTest, leaks
 from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.scenes.pusher import CONTACT, Pushing, block_distance, make_lab
 from worldline_exam.self_check import Examined, examine, graded
@@ -92,11 +92,11 @@ def test_couples_share_actions_and_gap_and_differ_in_influence(small: Examined) 
     truth = unpacked(scenes, "truth")
     size = block_distance(lab, *({name: v[:, at] for name, v in truth.items()} for at in (0, 1)))
     assert scenes["influenced"].tolist() == [True, False] * 20
-    assert size[::2].min() > EPSILON
-    assert size[1::2].max() < EPSILON / 10
+    assert size[::2].min() > MIN_EFFECT
+    assert size[1::2].max() < MIN_EFFECT / 10
     gap = scenes["gap"]
     assert (gap[:20] < CONTACT).all()
-    assert ((gap[20:] >= CONTACT) & (gap[20:] < FARTHEST)).all()
+    assert ((gap[20:] >= CONTACT) & (gap[20:] < MAX_GAP)).all()
     assert np.median(np.abs(gap[::2] - gap[1::2])) < 0.01
 
 

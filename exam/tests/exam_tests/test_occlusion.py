@@ -17,7 +17,7 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore
 from worldline.world.local import LocalWorld
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, SHORT, OcclusionOracle, OcclusionTest
+from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, MEMORY, OcclusionOracle, OcclusionTest
 from worldline_exam.labs.hidden_mover import GAPS
 from worldline_exam.self_check import Examined, examine
 
@@ -121,10 +121,10 @@ def test_pushes_that_come_one_frame_late_are_noticed() -> None:
 def test_what_forgets_says_the_mean_of_the_logs_and_heeds_no_push() -> None:
     found = examined()
     short, right = (
-        found.references.must_fail[f"memory of {SHORT} frames"]["position"],
+        found.references.must_fail[f"memory of {MEMORY} frames"]["position"],
         found.references.oracle["position"],
     )
-    gone = found.scenes["gap"] > SHORT
+    gone = found.scenes["gap"] > MEMORY
     logs = logs_of(Pool.DEVELOPMENT, 40)[CURRICULUM]
     mean = typical_values(logs, [SMALL.make_lab().schema["puck_position"]])["puck_position"]
     np.testing.assert_array_equal(short[gone], np.broadcast_to(mean, short[gone].shape))

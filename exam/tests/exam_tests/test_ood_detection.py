@@ -50,7 +50,7 @@ def test_a_trivial_model_with_the_toolkits_trust_has_nothing_of_its_own() -> Non
 @pytest.mark.parametrize("pool", list(Pool))
 def test_no_statistic_of_the_input_tells_harmful_from_harmless(pool: Pool) -> None:
     scenes = OODDetectionTest(pool=pool, num_each=60).generate(3)
-    harmful, usual = scenes["kind"] >= 0, lost._Usual.of(puck(pool))
+    harmful, usual = scenes["kind"] >= 0, lost._InputDistribution.of(puck(pool))
     unusual = usual.unusual(lost._history(scenes))
     away = np.abs(unusual - np.log([6.0, 2.0, 2.0, 2.0]))
     for values in (*unusual.T, *away.T):
@@ -92,20 +92,20 @@ def test_who_is_told_the_kind_ranks_better_than_who_is_told_of_a_change() -> Non
     rng = np.random.default_rng(0)
     level, kind = np.repeat([0, 1], 120), np.tile(np.arange(120) % 6 - 1, 2)
     error = np.exp(0.3 * kind + 0.2 * rng.standard_normal(240))
-    told = lost._told(error, level, kind)
+    told = lost._reference_rank(error, level, kind)
     every = np.ones((1, 240))
     assert lost._ranking(told, error, told, level)(every)[0] == pytest.approx(1, abs=0.01)
     assert 0.3 < lost._ranking((kind >= 0).astype(float), error, told, level)(every)[0] < 0.8
     luck = rng.permutation(error)
-    assert lost._spearman(lost._told(luck, level, kind), luck, level)(every)[0] > 0.15
-    assert np.isnan(lost._ranking(told, luck, lost._told(luck, level, kind), level)(every)[0])
+    assert lost._spearman(lost._reference_rank(luck, level, kind), luck, level)(every)[0] > 0.15
+    assert np.isnan(lost._ranking(told, luck, lost._reference_rank(luck, level, kind), level)(every)[0])
 
 
 def test_errors_that_are_no_numbers_are_not_ranked() -> None:
     rng = np.random.default_rng(0)
     level, kind = np.repeat([0, 1], 120), np.tile(np.arange(120) % 6 - 1, 2)
     error = np.exp(0.3 * kind + 0.2 * rng.standard_normal(240))
-    told = lost._told(error, level, kind)
+    told = lost._reference_rank(error, level, kind)
     error[kind < 0] = np.nan
     assert np.isnan(lost._ranking(told, error, told, level)(np.ones((3, 240)))).all()
 

@@ -15,7 +15,7 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
 from worldline.registry import load
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.twin_effect import LEAST_EFFECT, PARTS, TwinEffectTest, effect_of, place_of
+from worldline_exam.exam_tests.twin_effect import MIN_EFFECT, PARTS, TwinEffectTest, effect_of, place_of
 from worldline_exam.labs.pusher_block import STATE, PusherBlock
 from worldline_exam.scenes.pusher import HISTORY, Pushing, make_lab
 from worldline_exam.self_check import Examined, examine
@@ -115,7 +115,7 @@ def test_scenes_are_as_they_say(small: Examined) -> None:
     assert scenes["truth.block_angle"].shape == scenes["actions.velocity"].shape == (20, 4, 12, 2)
     for name in ("truth.pusher_position", "truth.block_position"):
         away = scenes[name].astype(float) - scenes[name].astype(float).mean(1, keepdims=True)
-        assert (np.sqrt((away**2).sum(-1).mean((1, 2))) > LEAST_EFFECT - 1e-6).all()
+        assert (np.sqrt((away**2).sum(-1).mean((1, 2))) > MIN_EFFECT - 1e-6).all()
     again, other = SMALL.generate(5), SMALL.generate(6)
     for name, value in scenes.items():
         np.testing.assert_array_equal(value, again[name])
@@ -173,7 +173,7 @@ def test_its_picture_shows_twins(small: Examined) -> None:
         assert [line.name for line in panel.lines] == ["truth", "this world", "block never moves"]
     still = block.lines[2]
     assert max(still.y) == 0
-    assert block.lines[0].y[-1] > LEAST_EFFECT
+    assert block.lines[0].y[-1] > MIN_EFFECT
 
 
 def test_it_is_registered() -> None:

@@ -15,9 +15,9 @@ from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILLED, MAX_MOTOR, ST
 from worldline_exam.scenes.confounded_scenes import (
     DRIFTS,
     ConfoundedOracle,
-    _shown,
-    asked,
+    _with_flag,
     dataset,
+    drift_forecasts,
     fleet,
     scenes_of,
 )
@@ -70,7 +70,7 @@ def test_the_wind_of_the_history_blows_on_where_it_is_steady() -> None:
 
 def test_the_lawful_sailor_finds_the_wind_and_the_effect() -> None:
     found = scenes(num_steps=12)
-    answers = asked(as_world(ConfoundedOracle.lawful(LAB, 13)), found, groups=("do", "seen"), bands=False)
+    answers = drift_forecasts(as_world(ConfoundedOracle.lawful(LAB, 13)), found, groups=("do", "seen"), bands=False)
     for group in ("do", "seen"):
         error = answers[f"{group}.mean"] - found[f"{group}.drifts"]
         np.testing.assert_allclose(error.std((0, 1))[STEADY], LAB.noise * np.sqrt(1 + 1 / 12), rtol=0.12)
@@ -116,14 +116,14 @@ def test_a_sailor_that_sees_step_by_step_believes_the_same(seed: int, split: int
 def test_worlds_see_the_flag_of_the_group() -> None:
     found = scenes_of(LAB, 0, num_scenes=3, num_motors=1, num_steps=2, reach=MAX_MOTOR)
     for group, flag in (("do", 1.0), ("seen", 0.0)):
-        shown = _shown(found, group)
+        shown = _with_flag(found, group)
         assert set(shown.observations) == {*DRIFTS, "drill"}
         assert (shown.observations["drill"][:, -1] == flag).all()
 
 
 def test_bands_are_asked_of_worlds_that_give_them() -> None:
     with pytest.raises(UnsupportedError, match="gives no bands"):
-        asked(as_world(ConfoundedOracle.lawful(LAB, 7)), scenes(num_scenes=2), groups=("do",), bands=True)
+        drift_forecasts(as_world(ConfoundedOracle.lawful(LAB, 7)), scenes(num_scenes=2), groups=("do",), bands=True)
 
 
 @pytest.mark.parametrize("pool", list(Pool))

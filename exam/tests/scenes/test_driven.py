@@ -40,7 +40,7 @@ def test_who_knows_the_law_is_right_and_who_lacks_a_part_is_not(system: str, poo
     lab, scenes = lab_of(system, pool), scenes_of(system, pool)
     asked = {
         name: errors(scenes, predictions(as_world(Simulated(lab=lab, **lacks)), lab, scenes, system), system)
-        for name, lacks in (("all", {}), ("damping", {"heeds_damping": False}), ("pushes", {"heeds_pushes": False}))
+        for name, lacks in (("all", {}), ("damping", {"knows_damping": False}), ("pushes", {"knows_pushes": False}))
     }
     damped = ~damped_by(scenes, system, 0.0)
     assert asked["all"].max() < 1e-4

@@ -219,7 +219,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     nothing = History(observations={}, actions={})
     with pytest.raises(ConfigError, match="TwoRooms cannot draw"):
         pictured(nothing, TwoRooms())
-    with pytest.raises(InputError, match="no vector to draw"):
+    with pytest.raises(InputError, match="no vector signal to draw"):
         pictured(nothing, HiddenMover(pictures=True))
     with pytest.raises(InputError, match="fleet is no curriculum of T2"):
         OcclusionTest(pixels=True).ask({"fleet": Spy(HiddenMover().schema)}, {})

@@ -1,27 +1,33 @@
-"""T4: does it know which way time goes, and that sometimes nobody can?
+"""T4, order and arrow of time.
 
-Clips of three balls on a table (exam/src/worldline_exam/labs/clips.py), without actions, forwards and backwards: positions in the reverse
-order, velocities reversed too, so that each frame is consistent in itself and one frame is enough to foretell the next.
-A world that was taught the dissipative table (drag, cushions that give back less) should find its clips less surprising
-forwards. A world that was taught the frictionless one should not care, and there chance is right.
+Question: does a world recognise the direction of time where there is one, and no direction where there is none?
 
-Score: `(2 * acc_diss - 1) - 2 * |acc_rev - 1/2|`, over as many pairs of either. The surprise of a clip is the sum of
--log p over all steps and signals of `World.surprise`; its steps are paired with those of the other direction between
-the same two frames, and a direction counts as told where the mean difference is more than `SURE` standard errors from
-0: else the pair is a tie, and counts half. Must fail: a symmetric statistic of frame differences; persistence and
-constant velocity, asked as worlds.
+Scenes: clips of three balls on a table (exam/src/worldline_exam/labs/clips.py), without actions, forwards and
+backwards. Backward clips have their positions in reverse order and their velocities negated. So each frame is
+consistent in itself, and one frame suffices to predict the next. One world learns the dissipative table (drag, cushions
+that lose energy). It should be less surprised by forward clips. Another world learns the frictionless table. There the
+right accuracy is chance.
 
-Deviations. Ties are the spec's own rule, but what is a tie is not: with every pair forced, 200 fair coins cost whoever
-rightly does not know 0.06 on average and up to 0.14, and no oracle is sure to pass. Nothing is gained by not telling:
-where there is an arrow a tie costs half of a hit, and where there is none a world that never tells scores there what
-a fair coin does on average. Accuracies with every pair forced are raw figures. Velocities are shown, reversed with
-the clip, so that worlds that look at one observation are not shut out. In the frictionless world forward and backward
-clips have the same distribution, so that no world whatever can do better than chance there: that half examines the
-harness (clips cut differently, velocities not reversed), and a world cannot lose by it but by luck.
+Score: `(2 * acc_diss - 1) - 2 * |acc_rev - 1/2|`, over the same number of pairs for each table. The surprise of a clip
+is the sum of -log p of `World.surprise` over all steps and signals. Its steps are paired with those of the other
+direction between the same two frames. A pair is decided if the mean difference exceeds `MIN_STANDARD_ERRORS` standard
+errors. Otherwise it is a tie, which counts half. There are no further pass conditions.
 
-A world of pictures observes no signal that could surprise it. It is asked, frame by frame, what comes next, and each
-step counts log(1 + z^2), z being the error over half the width of the world's own 90 % band, summed over components:
-heavy tails, so that a bounce that was missed is no more than one step. References are asked so too.
+Must fail: a symmetric statistic of frame differences; persistence and constant velocity, queried like worlds.
+
+Deviations from the specification:
+
+* The specification counts ties half but does not define a tie. With every pair forced, 200 fair coins cost a right
+  "don't know" 0.06 on average and up to 0.14, and no oracle passes for certain. Undecided pairs gain nothing. On the
+  dissipative table a tie costs half a hit. On the frictionless one it gives what a fair coin gives on average.
+  Accuracies with every pair forced are raw figures.
+* Velocities are observed, and negated in backward clips, so that worlds with a context of one observation can answer.
+* On the frictionless table forward and backward clips have the same distribution, so no world can beat chance there.
+  That half checks the harness (clips cut differently, velocities not negated). A world loses by it only by chance.
+
+A world of pictures observes no signals, so it has no surprise. It predicts one step at a time instead. Each step counts
+log(1 + z^2), where z is the error over half the width of the world's 90 % band, summed over components. These heavy
+tails limit a missed bounce to about one step. References are evaluated in the same way.
 """
 
 from __future__ import annotations
@@ -60,33 +66,33 @@ from worldline_exam.references.lab_oracle import LabOracle
 
 TABLES: Final = ("dissipative", "frictionless")
 SIGNALS: Final = tuple(f"{ball}_{what}" for ball in BALLS for what in ("position", "velocity"))
-SURE: Final = 2.0
-"""Standard errors by which the directions have to differ."""
-MIN_SHOWN: Final = 3
-"""Frames of a clip that a world of pictures is shown at a time, at least; as many as its card wants."""
+MIN_STANDARD_ERRORS: Final = 2.0
+"""Standard errors by which the surprise of the two directions has to differ."""
+MIN_HISTORY: Final = 3
+"""Smallest number of frames given to a world of pictures; more if its card asks for a longer context."""
 DECIMALS: Final = 6
-"""Of surprises: what differs by less does not differ."""
+"""Decimals to which differences of surprise are rounded."""
 NUM_CALIBRATION: Final = 100
-"""Logged episodes that references are calibrated on."""
+"""Logged episodes on which references are calibrated."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class ArrowOfTimeTest(ExamTest):
-    """The test.
+    """Test of the arrow of time; the module docstring specifies it.
 
     Args:
-        num_pairs: clips of each table.
-        num_steps: of a clip.
-        num_episodes: of each curriculum.
+        num_pairs: number of clips of each table.
+        num_steps: length of a clip, steps.
+        num_episodes: number of episodes in each dataset.
     """
 
     code: ClassVar[str] = "T4"
     section: ClassVar[Section] = Section.TIME
     title: ClassVar[str] = "Order and arrow"
     declared_ceiling: ClassVar[float] = 0.95
-    """Of 200 clips without an arrow some look as if they had one; see `SURE`."""
-    claim: ClassVar[str] = "It knows that what loses energy does not gain it again, and which way a clip runs by that."
+    """Some of 200 clips without an arrow exceed `MIN_STANDARD_ERRORS` by chance."""
+    claim: ClassVar[str] = "It recognises the direction of time in a clip by the loss of energy."
     calibrated: ClassVar[bool] = True
 
     num_pairs: int = 200
@@ -94,7 +100,7 @@ class ArrowOfTimeTest(ExamTest):
     num_episodes: int = 400
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """One for each table."""
+        """One dataset for each table."""
         return tuple(
             DatasetSpec(
                 name=self._name(table),
@@ -120,13 +126,13 @@ class ArrowOfTimeTest(ExamTest):
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Per table `<table>.forward` and `<table>.backward` [E, T]: surprise at each step, in the clip's own order."""
         by_table = {table: self._name(table) for table in TABLES}
-        lacking = [name for name in by_table.values() if name not in worlds]
-        if lacking:
-            raise InputError(f"no world of {', '.join(lacking)} was given. Learn one from each curriculum.")
-        return self._ask({table: worlds[name] for table, name in by_table.items()}, scenes)
+        missing = [name for name in by_table.values() if name not in worlds]
+        if missing:
+            raise InputError(f"no world for {', '.join(missing)}. Pass one world for each dataset of the test.")
+        return self._surprises({table: worlds[name] for table, name in by_table.items()}, scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The oracle knows drag and cushions and sees the same noise; the floor is chance."""
+        """The oracle knows drag and cushions and observes the same noise. The floor is chance."""
         del pilot  # no trivial model is chosen: chance is the floor
         schema = self._lab(TABLES[0]).schema
         oracle: dict[str, World] = {}
@@ -139,32 +145,34 @@ class ArrowOfTimeTest(ExamTest):
             still[table] = _calibrated(Persistence.fit(episodes, schema), episodes)
             straight[table] = _calibrated(ConstantVelocity.fit(episodes, schema), episodes)
         return References(
-            oracle=self._ask(oracle, scenes),
+            oracle=self._surprises(oracle, scenes),
             must_fail={
                 "frame differences": _frame_differences(scenes),
-                "persistence": self._ask(still, scenes),
-                "constant velocity": self._ask(straight, scenes),
+                "persistence": self._surprises(still, scenes),
+                "constant velocity": self._surprises(straight, scenes),
             },
             floor_name="chance",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """One cell: the arrow where there is one, less any where there is none."""
+        """One cell: the arrow on the dissipative table, less any on the frictionless one."""
         del scenes, references
         hits = {table: _hits(answers, table) for table in TABLES}
         found = rounded(**{f"acc_{table}": hits[table].mean() for table in TABLES})
-        told = rounded(**{f"told_{table}": (hits[table] != HALF).mean() for table in TABLES})
-        forced = rounded(**{f"forced_acc_{table}": _hits(answers, table, sure=0.0).mean() for table in TABLES})
-        raw = {**found, **told, **forced}
+        decided = rounded(**{f"told_{table}": (hits[table] != HALF).mean() for table in TABLES})
+        forced = rounded(
+            **{f"forced_acc_{table}": _hits(answers, table, min_standard_errors=0.0).mean() for table in TABLES}
+        )
+        raw = {**found, **decided, **forced}
         return Grade(cells=(cell("arrow", _arrow(*hits.values()), len(hits[TABLES[0]]), raw=raw),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Both directions' surprise, clip by clip, and one clip's speeds."""
+        """Surprise of both directions of each clip, and the speeds of one clip."""
         others = {"oracle": references.oracle, "persistence": references.must_fail["persistence"]}
         return ExamFigure(
             caption=(
-                "Each point is a clip. Above the diagonal it is more surprising backwards: so it should be with drag, "
-                "and without it the points should lie on both sides."
+                "Each point is a clip. Points above the diagonal are more surprising backwards. With drag all points "
+                "should be there, and without drag they should lie on both sides."
             ),
             panels=(*(_scatter(table, answers, others) for table in TABLES), *(_speeds(t, scenes) for t in TABLES)),
         )
@@ -178,15 +186,15 @@ class ArrowOfTimeTest(ExamTest):
             drag, bounce = 0.0, 1.0
         return Clips(drag=drag, bounce=bounce, noise=noise, pictures=pictures)
 
-    def _ask(self, worlds: Mapping[str, World], scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+    def _surprises(self, worlds: Mapping[str, World], scenes: Arrays) -> dict[str, NDArray[np.generic]]:
         answers: dict[str, NDArray[np.generic]] = {}
         for table, world in worlds.items():
             check_readable(world, SIGNALS)
             clips = unpacked(scenes, table)
             for direction, ways in (("forward", clips), ("backward", backwards(clips))):
-                _said(world, ways, 0)  # a p-value does not show that nothing was foretold
+                _next_step(world, ways, 0)  # raises if the world predicts no signals, which p-values would not show
                 answers[f"{table}.{direction}"] = (
-                    _foretold(world, ways)
+                    _band_errors(world, ways)
                     if self.pixels
                     else np.stack([_surprise(world, ways, e) for e in range(len(clips[SIGNALS[0]]))])
                 )
@@ -208,23 +216,19 @@ def _surprise(world: World, clips: Arrays, number: int) -> Float[np.ndarray, "T"
     return np.asarray(-np.log(np.stack([found[name] for name in SIGNALS])).sum(0))
 
 
-def _foretold(world: World, clips: Arrays) -> Float[np.ndarray, "E T"]:
-    """How far each step of the clips is from what the world says before it, in its own bands; see the module.
-
-    Raises:
-        UnsupportedError: the world gives no bands.
-    """
+def _band_errors(world: World, clips: Arrays) -> Float[np.ndarray, "E T"]:
+    """The error of the prediction of each step, in units of the world's bands; raises if it has no bands."""
     steps = list[Floats]()
     for now in range(clips[SIGNALS[0]].shape[1] - 1):
-        said = _said(world, clips, now)
-        steps.append(np.sum([_unlikely(said[name], clips[name][:, now + 1]) for name in SIGNALS], axis=0))
+        forecast = _next_step(world, clips, now)
+        steps.append(np.sum([_log_error(forecast[name], clips[name][:, now + 1]) for name in SIGNALS], axis=0))
     return np.stack(steps, 1)
 
 
-def _said(world: World, clips: Arrays, now: int) -> dict[str, Forecast]:
-    """What the world says of the step after observation `now`."""
+def _next_step(world: World, clips: Arrays, now: int) -> dict[str, Forecast]:
+    """The world's forecast of the step after observation `now`."""
     num_clips, length = clips[SIGNALS[0]].shape[:2]
-    shown, still = max(MIN_SHOWN, world.describe().context), np.zeros((num_clips, length, 2), np.float32)
+    shown, still = max(MIN_HISTORY, world.describe().context), np.zeros((num_clips, length, 2), np.float32)
     past = slice(max(0, now + 1 - shown), now + 1)
     history = History(
         observations={name: value[:, past] for name, value in clips.items()},
@@ -233,12 +237,12 @@ def _said(world: World, clips: Arrays, now: int) -> dict[str, Forecast]:
     return forecasts(world, history, {"push": still[:, :1]}, signals=SIGNALS)
 
 
-def _unlikely(said: Forecast, came: NDArray[np.generic]) -> Float[np.ndarray, "E"]:
+def _log_error(forecast: Forecast, came: NDArray[np.generic]) -> Float[np.ndarray, "E"]:
     """log(1 + z^2) of both components, z being the error over half the band's width."""
-    if said.low is None or said.high is None:
-        raise UnsupportedError("a world gives no bands, and T4 in pictures measures errors by them. Calibrate it.")
-    half = np.maximum((said.high - said.low)[:, 0].astype(float) / 2, np.finfo(float).tiny)
-    return np.asarray(np.log1p(((came - said.mean[:, 0].astype(float)) / half) ** 2).sum(-1))
+    if forecast.low is None or forecast.high is None:
+        raise UnsupportedError("the world gives no bands, which T4 needs with pictures. Calibrate the world.")
+    half = np.maximum((forecast.high - forecast.low)[:, 0].astype(float) / 2, np.finfo(float).tiny)
+    return np.asarray(np.log1p(((came - forecast.mean[:, 0].astype(float)) / half) ** 2).sum(-1))
 
 
 def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> World:
@@ -247,13 +251,13 @@ def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> World:
     return as_world(engine, calibration)
 
 
-def _hits(answers: Arrays, table: str, *, sure: float = SURE) -> Float[np.ndarray, "E"]:
-    """1 where a clip is surely less surprising forwards, 0 where backwards, 0.5 where neither is sure."""
+def _hits(answers: Arrays, table: str, *, min_standard_errors: float = MIN_STANDARD_ERRORS) -> Float[np.ndarray, "E"]:
+    """1 where a clip is significantly less surprising forwards, 0 where backwards, 0.5 for a tie."""
     forward, backward = (answers[f"{table}.{way}"].astype(float) for way in ("forward", "backward"))
     apart = np.round(backward[:, ::-1] - forward, DECIMALS)
     error = apart.std(1, ddof=1) / np.sqrt(apart.shape[1])
-    told = np.abs(apart.mean(1)) > sure * error
-    return np.asarray(np.where(told, (1 + np.sign(apart.mean(1))) / 2, HALF))
+    decided = np.abs(apart.mean(1)) > min_standard_errors * error
+    return np.asarray(np.where(decided, (1 + np.sign(apart.mean(1))) / 2, HALF))
 
 
 def _arrow(with_drag: Float[np.ndarray, "E"], without: Float[np.ndarray, "E"]) -> Statistic:
@@ -265,7 +269,7 @@ def _arrow(with_drag: Float[np.ndarray, "E"], without: Float[np.ndarray, "E"]) -
 
 
 def _frame_differences(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
-    """The squared change of all positions from frame to frame: the same in both directions."""
+    """The squared change of all positions from frame to frame, which is the same in both directions."""
     answers: dict[str, NDArray[np.generic]] = {}
     for table in TABLES:
         clips = unpacked(scenes, table)
@@ -276,7 +280,7 @@ def _frame_differences(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
 
 
 def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> FigurePanel:
-    """Total surprise, forwards and backwards."""
+    """Total surprise of each clip, forwards and backwards."""
 
     def points(name: str, found: Arrays) -> FigureLine:
         x, y = (found[f"{table}.{way}"].astype(float).sum(-1) for way in ("forward", "backward"))

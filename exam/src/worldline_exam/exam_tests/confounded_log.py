@@ -1,23 +1,27 @@
-"""C2, confounded log: what does the motor do, where whoever logged leaned on a wind that nobody logged?
+"""C2, confounded log.
 
-Asked: the next drift of every boat of the lab `fleet`, after a history long enough to show a steady wind, for motors
-drawn at random. The slope of what is predicted in the motor, within scenes, is b_hat; that of the scenes' own logged
-steps is b_obs, in closed form MOTOR + WIND * k. Score: 1 - |b_hat - b| / |b_obs - b| for each boat that can be told
-from the logs: with a steady wind (from history), and with drills (from the flagged tenth), k = 0.6 and 0.9.
+Question: does a world know the effect of the motor although the logging policy depended on an unlogged wind?
 
-Beside the score: where nothing is confounded (k = 0, where the score is not defined) the slope is within a fifth of the
-true one. Must fail: drift regressed on motor without a past. 1 is the true slope, which the oracle has. The declared
-ceiling, of which it has to reach 0.9, is what the regression that is adjusted for what can be known reaches on such a
-log: 0.98.
+Scenes: the lab `fleet` (exam/src/worldline_exam/labs/fleet.py). The history is long enough to show a steady wind. A
+world predicts the next drift of every boat for motors drawn at random. b_hat is the slope of the predicted drift in the
+motor within scenes. b_obs is the slope of the scenes' own logged steps, in closed form MOTOR + WIND * k.
 
-Deviations from the plan, and why:
+Score of each identifiable boat: 1 - |b_hat - b| / |b_obs - b|. These boats have a steady wind (identifiable from
+history) or drills (identifiable from the flagged tenth), with k = 0.6 and 0.9. The true slope scores 1. The oracle has
+the true slope. The declared ceiling is 0.98, the score of the adjusted regression on such a log. The oracle has to
+reach 0.9 of it.
 
-* The boats of the three arms sail in one log, so that one world is trained. Where no history may tell the wind, there
-  is a new wind at each step: then none can, however much a world remembers.
-* The third arm, gusty boats without drills, is shown and not scored: NOT IDENTIFIABLE, for or against nobody. The logs
-  do not tell what its motor does, and a slope cannot abstain; whether a world's bands widen there is graded in U2.
-* b_obs is measured in the scenes and drawn again with them. With the closed form, a model without a past, which on its
-  finite log finds a slope a little to one side of it, would score surely above 0 half of the time.
+Pass condition: where nothing is confounded (k = 0, where the score is undefined), the slope is 0.8 to 1.2 of the true
+one. Must fail: drift regressed on the motor without history.
+
+Deviations from the specification:
+
+* The boats of the three arms are in one log, so that one world is trained. In the arms where history must not reveal
+  the wind, there is a new wind at each step. No memory of a world helps there.
+* The third arm, gusty boats without drills, is reported as NOT IDENTIFIABLE and not scored. The logs do not determine
+  the effect of its motor, and a slope cannot abstain. U2 grades whether a world's bands widen there.
+* b_obs is measured in the scenes and resampled with them. On its finite log a history-free model finds a slope slightly
+  to one side of the closed form. With the closed form it would score significantly above 0 in half of the cases.
 """
 
 from __future__ import annotations
@@ -36,36 +40,45 @@ from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.fleet import BOATS, Weather
-from worldline_exam.scenes.confounded_scenes import CURRICULUM, ConfoundedOracle, asked, dataset, fleet, scenes_of
+from worldline_exam.scenes.confounded_scenes import (
+    CURRICULUM,
+    ConfoundedOracle,
+    dataset,
+    drift_forecasts,
+    fleet,
+    scenes_of,
+)
 
 Floats = NDArray[np.floating]
 
-REACH: Final = 2.0
-"""m/s: motors at random are spread up to here, which is where those in the logs are."""
+MAX_RANDOM_MOTOR: Final = 2.0
+"""Bound of random motors, m/s, about the range of the motors in the logs."""
 SCORED: Final = tuple(
     number for number, boat in enumerate(BOATS) if boat.confounding and boat.weather is not Weather.GUSTY
 )
 SHOWN: Final = tuple(number for number, boat in enumerate(BOATS) if boat.confounding)
 PLAIN: Final = next(number for number, boat in enumerate(BOATS) if not boat.confounding)
-GAIN: Final = (0.8, 1.2)
+GAIN_RANGE: Final = (0.8, 1.2)
 BLIND: Final = "history-free regression"
-WHY: Final = "the wind is new at each step and nobody drilled, so the logs do not tell what the motor does"
+NOT_IDENTIFIABLE_REASON: Final = (
+    "the wind is new at each step and nothing is randomised, so the logs do not show what the motor does"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfoundedLogTest(ExamTest):
-    """The test.
+    """Test of confounded logs; the module docstring specifies it.
 
     Args:
-        num_scenes: E.
-        num_motors: K, asked in each scene, at least 2.
-        num_steps: of the history.
+        num_scenes: number E of scenes.
+        num_motors: number K of motors in each scene, at least 2.
+        num_steps: length of the history, steps.
     """
 
     code: ClassVar[str] = "C2"
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Confounded log"
-    claim: ClassVar[str] = "It tells what an action does from why somebody took it."
+    claim: ClassVar[str] = "It separates the effect of an action from the reason why the action was chosen."
     declared_ceiling: ClassVar[float] = 0.98
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 40, "num_motors": 2}
 
@@ -74,11 +87,11 @@ class ConfoundedLogTest(ExamTest):
     num_steps: int = 16
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """The fleet; see `ExamTest`."""
+        """One dataset: the fleet."""
         return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
-        """The scenes of `sailing.scenes_of`, and the lab's `law`: effects of motor and wind, repeated [E, 2]."""
+        """Scenes of `confounded_scenes.scenes_of`, and `law`: the effects of motor and wind, repeated [E, 2]."""
         lab = fleet(self.pool)
         scenes = scenes_of(
             lab,
@@ -86,16 +99,16 @@ class ConfoundedLogTest(ExamTest):
             num_scenes=self.num_scenes,
             num_motors=self.num_motors,
             num_steps=self.num_steps,
-            reach=REACH,
+            reach=MAX_RANDOM_MOTOR,
         )
         return {**scenes, "law": np.tile([lab.motor_effect, lab.wind_effect], (self.num_scenes, 1))}
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """The mean `do.mean` [E, K, B] of the drifts; see `ExamTest`."""
-        return asked(only(worlds), scenes, groups=("do",), bands=False)
+        """The mean `do.mean` [E, K, B] of the drifts, m."""
+        return drift_forecasts(only(worlds), scenes, groups=("do",), bands=False)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The score has a floor of its own, b_obs, and the true slope is 1; the adjusted regression is shown beside."""
+        """The floor is b_obs, and the true slope scores 1. The adjusted regression is for the figure."""
         del pilot
         lab, episodes = fleet(self.pool), logs[CURRICULUM]
         context = self.num_steps + 1
@@ -111,46 +124,50 @@ class ConfoundedLogTest(ExamTest):
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """A cell for each confounded boat, scored where the logs tell about it; see the module."""
+        """A cell for each confounded boat, scored where the effect is identifiable."""
         del references
         true, by_wind = scenes["law"][0]
         cells = []
         for boat in SHOWN:
             found, logged = _slope_of(answers, scenes, boat), _logged_slope(scenes, boat)
             raw = rounded(
-                b_hat=found(_once(scenes))[0],
-                b_obs=logged(_once(scenes))[0],
+                b_hat=found(_unit_weights(scenes))[0],
+                b_obs=logged(_unit_weights(scenes))[0],
                 b_obs_closed_form=true + by_wind * BOATS[boat].confounding,
                 b=true,
             )
             if boat not in SCORED:
-                cells.append(Cell(name=BOATS[boat].name, score=None, raw=raw, note=f"{UNKNOWABLE}: {WHY}"))
+                cells.append(
+                    Cell(name=BOATS[boat].name, score=None, raw=raw, note=f"{UNKNOWABLE}: {NOT_IDENTIFIABLE_REASON}")
+                )
                 continue
-            cells.append(cell(BOATS[boat].name, _share(found, logged, float(true)), len(scenes["law"]), raw=raw))
-        gain = float(_slope_of(answers, scenes, PLAIN)(_once(scenes))[0] / true)
-        plain = Condition(
-            name=f"where nothing is confounded, the slope is {GAIN[0]} to {GAIN[1]} of the true one",
-            met=GAIN[0] <= gain <= GAIN[1],
+            cells.append(
+                cell(BOATS[boat].name, _recovered_share(found, logged, float(true)), len(scenes["law"]), raw=raw)
+            )
+        gain = float(_slope_of(answers, scenes, PLAIN)(_unit_weights(scenes))[0] / true)
+        unconfounded = Condition(
+            name=f"unconfounded boat: slope {GAIN_RANGE[0]} to {GAIN_RANGE[1]} of the true one",
+            met=GAIN_RANGE[0] <= gain <= GAIN_RANGE[1],
             found=f"{gain:.2f}",
         )
-        return Grade(cells=tuple(cells), conditions=(plain,))
+        return Grade(cells=tuple(cells), conditions=(unconfounded,))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Each boat's effect line: the truth, this world's, the log's, and the adjusted regression's."""
+        """Each boat's slope: of the truth, this world, the log, and the adjusted regression."""
         panels = []
         for boat in SHOWN:
             motors, drifts = _within(scenes, answers, boat)
             shown = slice(0, 40)
             slopes = {
                 "truth": float(scenes["law"][0, 0]),
-                "slope of the log": float(_logged_slope(scenes, boat)(_once(scenes))[0]),
-                "adjusted regression": float(_slope_of(references.ceiling, scenes, boat)(_once(scenes))[0]),
-                "this world": float(_slope_of(answers, scenes, boat)(_once(scenes))[0]),
+                "slope of the log": float(_logged_slope(scenes, boat)(_unit_weights(scenes))[0]),
+                "adjusted regression": float(_slope_of(references.ceiling, scenes, boat)(_unit_weights(scenes))[0]),
+                "this world": float(_slope_of(answers, scenes, boat)(_unit_weights(scenes))[0]),
             }
-            ends = (-REACH, REACH)
+            ends = (-MAX_RANDOM_MOTOR, MAX_RANDOM_MOTOR)
             lines = [FigureLine(name=n, x=ends, y=(slope * ends[0], slope * ends[1])) for n, slope in slopes.items()]
             points = FigureLine(
-                name="its answers",
+                name="predictions",
                 x=tuple(map(float, motors[shown].ravel())),
                 y=tuple(map(float, drifts[shown].ravel())),
                 points=True,
@@ -159,31 +176,31 @@ class ConfoundedLogTest(ExamTest):
                 FigurePanel(
                     title=_title(boat),
                     x_label="motor, less its mean in the scene (m/s)",
-                    y_label="predicted drift, likewise (m)",
+                    y_label="predicted drift, less its mean in the scene (m)",
                     lines=(points, *lines),
                 )
             )
         return ExamFigure(
-            caption="What a motor that is set at random is said to do. Whoever logged felt the wind and leaned on it, "
-            "so that in the log the motor seems to do something else. Of gusty boats nobody can know.",
+            caption="Predicted effect of a motor that is set at random. The logging policy depended on the wind, so "
+            "the slope of the log is biased. The effect is not identifiable for gusty boats.",
             panels=tuple(panels),
         )
 
 
 def _title(boat: int) -> str:
-    told = "" if boat in SCORED else ": not identifiable"
-    return f"{BOATS[boat].name.replace('_', ', k = 0.')}{told}"
+    suffix = "" if boat in SCORED else ": not identifiable"
+    return f"{BOATS[boat].name.replace('_', ', k = 0.')}{suffix}"
 
 
 def _within(scenes: Arrays, answers: Arrays, boat: int) -> tuple[Floats, Floats]:
-    """Motors and predicted drifts [E, K] of a boat, less their means in the scene: wind and history fall out."""
+    """Motors and predicted drifts [E, K] of a boat, less their means in the scene, which removes wind and history."""
     both = scenes["do.motors"][..., boat].astype(float), answers["do.mean"][..., boat].astype(float)
     motors, drifts = (value - value.mean(1, keepdims=True) for value in both)
     return motors, drifts
 
 
 def _slope_of(answers: Arrays, scenes: Arrays, boat: int) -> Statistic:
-    """b_hat."""
+    """The slope b_hat of the predictions."""
     motors, drifts = _within(scenes, answers, boat)
     parts = np.stack([(motors * drifts).sum(1), (motors**2).sum(1)], 1)
 
@@ -194,7 +211,7 @@ def _slope_of(answers: Arrays, scenes: Arrays, boat: int) -> Statistic:
 
 
 def _logged_slope(scenes: Arrays, boat: int) -> Statistic:
-    """b_obs: of motors as the explorer chooses them, over scenes. All means are 0."""
+    """The slope b_obs of motors as the explorer chooses them, over scenes. All means are 0."""
     motors, drifts = (scenes[f"seen.{name}"][..., boat].astype(float) for name in ("motors", "drifts"))
     parts = np.stack([(motors * drifts).sum(1), (motors**2).sum(1)], 1)
 
@@ -204,7 +221,7 @@ def _logged_slope(scenes: Arrays, boat: int) -> Statistic:
     return statistic
 
 
-def _share(found: Statistic, logged: Statistic, true: float) -> Statistic:
+def _recovered_share(found: Statistic, logged: Statistic, true: float) -> Statistic:
     """1 - |b_hat - b| / |b_obs - b|."""
 
     def statistic(weights: Floats) -> Floats:
@@ -213,5 +230,5 @@ def _share(found: Statistic, logged: Statistic, true: float) -> Statistic:
     return statistic
 
 
-def _once(scenes: Arrays) -> Floats:
+def _unit_weights(scenes: Arrays) -> Floats:
     return np.ones((1, len(scenes["law"])))

@@ -1,23 +1,27 @@
-"""P3, contact and constraint: who foresees a second contact has foreseen what the first one led to.
+"""P3, contact and constraint.
 
-Asked: 300 rollouts of 30 steps of discs on a tilting table with a rim and a pen (worldline_exam.labs.containers), rich in
-contacts: at least three each, one of them of two discs. Scored: contacts found from the predicted positions by the
-same rule as from the true ones (`touching`), the second and later ones of every disc alone, within two frames:
+Question: does a world predict contacts that follow from earlier contacts, without penetration or lost objects?
+
+Scenes: 300 rollouts of 30 steps of discs on a tilting table with a rim and a pen
+(exam/src/worldline_exam/labs/containers.py). Each has at least three contacts, one of them between two discs.
+
+Score: contacts are detected in predicted and true positions by the same rule (`contact_detection`). Only the second and
+later contacts of every disc count, and they match within two frames:
 
     (F1 - F1 of the floor) / (1 - F1 of the floor) - rate of penetration - rate of wrong object counts
 
-Both rates are shares of frames: with a disc deeper in something than the simulator's deepest of that rollout by a
-tenth of a radius; and with a disc that is gone or two that are one (`touching.miscounted`). The distances that this
-is told by are those of the constraints `KeepApart` and `KeepClear`, `AtLeast` and `AtMost`, so plans can be held to
-them.
+Both rates are shares of frames. Penetration means a disc deeper in something than the simulator's deepest of that
+rollout by a tenth of a radius. A wrong count means a disc that is gone, or two that are one
+(`contact_detection.miscounted`). The distances are those of the constraints `KeepApart`, `KeepClear`, `AtLeast` and
+`AtMost`, so plans can be constrained by them. There are no further pass conditions.
 
-The discs are of rubber and the rollouts 30 steps, with five contacts each. Deviation: with hard discs and 40 steps,
-nine contacts each, a learned world scored 0.03 in the pilot, too little to tell worlds apart.
+Floor: every disc alone in the box, simulated. It knows rim and pen, and no other disc. Ceiling: all contacts.
 
-Floor: every disc in the box alone, by the simulator itself; it knows rim and pen, and no other disc. Ceiling: all
-contacts. Must fail: the floor's own discs, which run through each other (0 less their penetration); discs that stay;
-discs that go straight on; the outcome of another rollout, which has the right number of contacts and never one in the
-wrong place.
+Must fail: the floor itself, whose discs run through each other (0 less their penetration); discs that stay; discs that
+go straight on; the outcome of another rollout, which has a right number of contacts at wrong places.
+
+Deviation from the specification: the discs are of rubber and the rollouts have 30 steps with five contacts each. With
+hard discs and 40 steps (nine contacts each) a learned world scored 0.03 in the pilot, too little to separate worlds.
 """
 
 from __future__ import annotations
@@ -55,26 +59,26 @@ from worldline_exam.references.lab_oracle import LabOracle, Law
 from worldline_exam.scenes.contact_detection import SLACK, ContactScene, contacts, depth, gaps, miscounted, tally
 
 HISTORY: Final = 4
-"""Observations that are shown."""
-LEAST_CONTACTS: Final = 3
-BATCHES: Final = 20
-"""Draws of as many rollouts as are asked for, of which those rich in contacts are kept."""
+"""Number of observations in the history."""
+MIN_CONTACTS: Final = 3
+MAX_DRAWS: Final = 20
+"""Largest number of draws of `num_scenes` rollouts, of which those rich in contacts are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContactTest(ExamTest):
-    """See the module.
+    """Test of contacts and constraints; the module docstring specifies it.
 
     Args:
-        num_scenes: E.
-        num_steps: T, of each rollout.
-        num_episodes: of the logs.
+        num_scenes: number E of rollouts.
+        num_steps: length T of each rollout.
+        num_episodes: number of logged episodes.
     """
 
     code: ClassVar[str] = "P3"
     section: ClassVar[Section] = Section.PHYSICS
     title: ClassVar[str] = "Contact and constraint"
-    claim: ClassVar[str] = "It knows that solid things bounce off each other, and what follows from that."
+    claim: ClassVar[str] = "It predicts how solid things bounce off each other, and the contacts that follow."
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 300
@@ -82,7 +86,7 @@ class ContactTest(ExamTest):
     num_episodes: int = 1000
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """Logs of the tilting table; see `ExamTest`."""
+        """One dataset: the tilting table."""
         name = f"containers-{self.pool}" + ("-pixels" if self.pixels else "")
         return (
             DatasetSpec(
@@ -96,20 +100,22 @@ class ContactTest(ExamTest):
         )
 
     def generate(self, seed: int) -> Arrays:
-        """History, tilts and true positions of rollouts that are rich in contacts; see `ExamTest`.
+        """History, tilts and true positions of rollouts with enough contacts.
 
         Raises:
-            InputError: the lab makes too few of them.
+            InputError: too few drawn rollouts have enough contacts.
         """
         lab, rng = self._lab(), np.random.default_rng([3, seed])
         kept: list[dict[str, NDArray[np.generic]]] = []
-        for _ in range(BATCHES):
-            kept.append(self._rich(lab, rng))
+        for _ in range(MAX_DRAWS):
+            kept.append(self._draw_rich(lab, rng))
             if sum(len(part["tilt"]) for part in kept) >= self.num_scenes:
                 break
         found = {name: np.concatenate([part[name] for part in kept])[: self.num_scenes] for name in kept[0]}
         if len(found["tilt"]) < self.num_scenes:
-            raise InputError(f"{len(found['tilt'])} rollouts of {self.num_scenes} have enough contacts. Lengthen them.")
+            raise InputError(
+                f"only {len(found['tilt'])} of {self.num_scenes} rollouts have enough contacts. Raise num_steps."
+            )
         tilt = found.pop("tilt")
         shown = {name: value[:, :HISTORY] for name, value in found.items()}
         history = History(observations=shown, actions={"tilt": tilt[:, : HISTORY - 1]})
@@ -121,12 +127,12 @@ class ContactTest(ExamTest):
         }
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """Where the discs will be [E, T, 2]; see `ExamTest`."""
+        """Predicted positions [E, T, 2] of the discs, m."""
         signals = _positions(self._lab())
         return means(only(worlds), history_of(scenes), unpacked(scenes, "actions"), signals=signals)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """See the module; the floor is the test's own, so `pilot` chooses nothing."""
+        """The floor, the oracle and four models that must fail. The floor is fixed, so `pilot` is unused."""
         del pilot
         lab, (dataset,) = self._lab(), self.datasets()
         schema, episodes = lab.schema, logs[dataset.name]
@@ -139,25 +145,25 @@ class ContactTest(ExamTest):
             "discs that stay": Persistence.fit(episodes, schema),
             "straight on": ConstantVelocity.fit(episodes, schema),
         }
-        asked = {name: self.question({dataset.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
+        by_trivial = {name: self.question({dataset.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
         another = {name: np.roll(value, 1, axis=0) for name, value in unpacked(scenes, "truth").items()}
         return References(
             floor=alone,
             oracle=lawful(lab.simulate, "oracle"),
-            must_fail={"each disc alone": alone, **asked, "another rollout": another},
+            must_fail={"each disc alone": alone, **by_trivial, "another rollout": another},
             floor_name="each disc alone",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """See the module."""
+        """One cell: the F1 of later contacts, less both rates."""
         lab, table = self._lab(), self._table()
         num_scenes = len(scenes["actions.tilt"])
         truth = self._path(lab, scenes, unpacked(scenes, "truth"))
         path, floor = (self._path(lab, scenes, one) for one in (answers, references.floor))
-        touched, said, by_floor = (_ahead(contacts(one, table)) for one in (truth, path, floor))
-        mine, theirs = tally(touched, said, table), tally(touched, by_floor, table)
+        touched, predicted, by_floor = (_ahead(contacts(one, table)) for one in (truth, path, floor))
+        mine, theirs = tally(touched, predicted, table), tally(touched, by_floor, table)
         own = depth(truth, table).max(1, keepdims=True)
-        # What is not finite is in nothing; it is counted as gone.
+        # Positions that are not finite penetrate nothing; `miscounted` counts them as gone.
         deep = (_finite(depth(path, table)) > own + SLACK * table.radius)[:, HISTORY:].mean(1)
         wrong = miscounted(path, table)[:, HISTORY:].mean(1)
 
@@ -177,12 +183,12 @@ class ContactTest(ExamTest):
         )
         for kind in ("rim", "pen", "discs"):
             of_kind = np.array([one == kind for one in table.kinds])
-            part = tally(touched & of_kind, said & of_kind, table)
+            part = tally(touched & of_kind, predicted & of_kind, table)
             raw |= rounded(**{f"f1_{kind}": _f1(part.hits, part.missed, part.false, ones)[0]})
         return Grade(cells=(cell("later contacts", statistic, num_scenes, raw=raw),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """The gaps of the rollout with the most contacts of two discs, with the contacts marked."""
+        """Gaps over time in the rollout with the most contacts of two discs, contacts marked."""
         lab, table = self._lab(), self._table()
         truth = self._path(lab, scenes, unpacked(scenes, "truth"))
         paths = {"each disc alone": self._path(lab, scenes, references.floor)}
@@ -203,8 +209,8 @@ class ContactTest(ExamTest):
             for words, surfaces in groups.items()
         )
         caption = (
-            "How far discs are from touching, in one rollout; points mark contacts. A gap below 0 is one thing inside "
-            "another, and after a contact that was missed every later one comes at the wrong time."
+            "Distance of discs from a contact in one rollout; points mark contacts. A gap below 0 is a penetration. "
+            "After a missed contact every later one comes at the wrong time."
         )
         return ExamFigure(caption=caption, panels=panels)
 
@@ -220,7 +226,7 @@ class ContactTest(ExamTest):
             size=lab.size, radius=lab.radius, wall=wall, half_width=WALL_HALF_WIDTH, num_discs=lab.num_discs
         )
 
-    def _rich(self, lab: Containers, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+    def _draw_rich(self, lab: Containers, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """Observations [n, HISTORY + T, 2] and tilts [n, HISTORY - 1 + T, 2] of rollouts with enough contacts."""
         starts = [lab.draw_start(rng) for _ in range(self.num_scenes)]
         position, velocity = (np.stack(part) for part in zip(*starts, strict=True))
@@ -231,11 +237,11 @@ class ContactTest(ExamTest):
         table = self._table()
         touched = _ahead(contacts(lab.state_of(seen)[0], table)).sum(1)
         pairs = np.array([kind == "discs" for kind in table.kinds])
-        rich = (touched.sum(1) >= LEAST_CONTACTS) & (touched[:, pairs].sum(1) >= 1)
+        rich = (touched.sum(1) >= MIN_CONTACTS) & (touched[:, pairs].sum(1) >= 1)
         return {**{name: value[rich] for name, value in seen.items()}, "tilt": tilt[rich]}
 
     def _path(self, lab: Containers, scenes: Arrays, ahead: Arrays) -> Floats:
-        """Positions [E, HISTORY + T, D, 2]: what was shown, then what is said of what follows."""
+        """Positions [E, HISTORY + T, D, 2]: the history, then the prediction `ahead`."""
         shown = history_of(scenes).observations
         joined = [np.concatenate([shown[name], ahead[name]], 1).astype(float) for name in _positions(lab)]
         return np.stack(joined, 2)
@@ -246,7 +252,7 @@ def _positions(lab: Containers) -> tuple[str, ...]:
 
 
 def _tilts(lab: Containers, rng: np.random.Generator, num_scenes: int, num_steps: int) -> NDArray[np.float32]:
-    """What the explorer does [E, T, 2]; it does not look at the discs."""
+    """Actions [E, T, 2] of the explorer, which ignores the discs."""
     explorer, scenes = lab.explorer(), []
     for _ in range(num_scenes):
         explorer.reset(rng)
@@ -255,7 +261,7 @@ def _tilts(lab: Containers, rng: np.random.Generator, num_scenes: int, num_steps
 
 
 def _ahead(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without the contacts that were shown."""
+    """The contacts after the history."""
     return np.where(np.arange(found.shape[1])[None, :, None] >= HISTORY, found, False)
 
 
@@ -264,12 +270,12 @@ def _finite(values: Floats) -> Floats:
 
 
 def _f1(hits: Floats, missed: Floats, false: Floats, weights: Floats) -> Floats:
-    """2 hits / (2 hits + missed + false) over scenes that count as `weights` [draws, E] say."""
+    """2 hits / (2 hits + missed + false), with scenes weighted by `weights` [draws, E]."""
     return ratio(2 * (weights @ hits), weights @ (2 * hits + missed + false))
 
 
 def _gap_lines(name: str, gap: Floats, marks: NDArray[np.bool_], surfaces: list[int]) -> tuple[FigureLine, ...]:
-    """The smallest gap [T] to some surfaces, and points where there is a contact with one of them."""
+    """The smallest gap [T] to some surfaces, with its contacts as points."""
     steps = np.arange(len(gap)) - HISTORY + 1.0
     smallest, marked = gap[:, surfaces].min(1), marks[:, surfaces].any(1)
     line = FigureLine(name=name, x=tuple(steps.tolist()), y=tuple(smallest.tolist()))

@@ -1,19 +1,26 @@
-"""C4: how the episode would have gone under other pushes, with the same friction and the same gusts.
+"""C4, counterfactual twin.
 
-A puck with a hidden friction was pushed for 40 steps in gusts. A world sees the whole episode and is asked what other
-pushes, from the third on, would have led to; the lab, run again from the episode's seed, knows. The error is squared,
-in units of each signal's spread, the mean over steps and signals. Two cells:
+Question: what would have happened in an episode under other pushes, with the same friction and the same gusts?
 
-* hidden cause: 0 is the best that ignores the episode, the path that is expected from the branch with any friction that
-  the lab may draw and no gusts; 1 is the path that is expected with this friction. Who infers the gusts too is above 1.
-* noise: 0 is the path that is expected with this friction; 1 is the twin.
+Scenes: a puck with a hidden friction was pushed for 40 steps in gusts. A world gets the whole episode and other pushes
+from the third on, and predicts the resulting path. The truth is the lab replayed from the episode's seed. The loss is
+the squared error in units of each signal's spread, averaged over steps and signals.
 
-Must fail: the episode itself as the answer; a good world that is shown an episode of the same start and pushes with the
-friction and the gusts of another scene; and that world without the episode after the branch.
+Score, two cells:
 
-Neither floor is chosen on a pilot: both are known. The oracle is the simulator, which replays the episode from its
-seed. No other world is told the seed: who can build the lab would replay the answer. Worlds of pictures cannot tell the
-gusts (see `World.what_if`), so what they say rests on less; it is scored all the same.
+* hidden cause: the floor ignores the episode. It is the expected path from the branch over the lab's range of
+  frictions, without gusts. The ceiling is the expected path with this friction. Inferring the gusts, too, scores above
+  1.
+* noise: the floor is the expected path with this friction, the ceiling is the twin.
+
+There are no further pass conditions. Both floors are known, so none is chosen on a pilot.
+
+Must fail: the episode itself as the answer; a good world given an episode of the same start and pushes with the
+friction and the gusts of another scene; the same world without the episode after the branch.
+
+The oracle is the simulator, which replays the episode from its seed. Other worlds do not get the seed, since a world
+that can build the lab could replay the answer. Worlds of pictures cannot infer the gusts (see `World.what_if`). They
+are scored all the same.
 """
 
 from __future__ import annotations
@@ -38,29 +45,28 @@ from worldline_exam.scenes.puck import SIGNALS, dataset, draw, puck, squared_err
 Floats = NDArray[np.floating]
 
 AT = 2
-"""The observation at which the paths part."""
+"""The observation at which twin and episode branch."""
 NUM_FRICTIONS = 32
-"""Of the mean over the frictions that the lab may draw."""
+"""Number of frictions in the mean over the lab's range."""
 WINDOWS = 2
-"""Of each episode, for the reference world's calibration."""
+"""Windows of each episode for the calibration of the reference world."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class CounterfactualTest(ExamTest):
-    """The test.
+    """Test of counterfactual twins; the module docstring specifies it.
 
     Args:
-        num_scenes: E.
-        num_steps: of each episode.
+        num_scenes: number E of scenes.
+        num_steps: length of each episode, steps.
     """
 
     code: ClassVar[str] = "C4"
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Counterfactual twin"
     claim: ClassVar[str] = (
-        "It infers from one course of events what was hidden in it, and carries that over to what else could have been "
-        "done."
+        "It infers hidden causes from one episode, and applies them to other actions in that episode."
     )
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
@@ -68,11 +74,11 @@ class CounterfactualTest(ExamTest):
     num_steps: int = 40
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """See `ExamTest`."""
+        """One dataset: the gusty puck."""
         return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
-        """Episodes, the other pushes, the twins, and episodes with what was hidden in another scene; see `ExamTest`."""
+        """Episodes, the other pushes, the twins, and episodes with the hidden causes of another scene."""
         lab, rng = puck(self.pool), np.random.default_rng([4, seed])
         seeds = rng.choice(2**31, self.num_scenes, replace=False)
         taken, drawn = (draw(lab, self.num_scenes, self.num_steps, rng).pushes for _ in range(2))
@@ -94,11 +100,11 @@ class CounterfactualTest(ExamTest):
         }
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """What would have followed, scene by scene; see `ExamTest`."""
-        return _asked(only(worlds), scenes, "factual")
+        """Counterfactual paths after the branch."""
+        return _counterfactuals(only(worlds), scenes, "factual")
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """See `ExamTest`; the pilot's scenes are not needed."""
+        """Both floors, the simulator as oracle, and three models that must fail."""
         del pilot
         lab = puck(self.pool)
         simulator = as_world(SimulatorEngine(make_environment=lambda: puck(self.pool), schema=lab.schema))
@@ -106,26 +112,26 @@ class CounterfactualTest(ExamTest):
         half = len(episodes) // 2
         engine = Linear.fit(episodes[:half], lab.schema, context=1)
         fitted = calibrate(engine, episodes[half:], horizon=1, num_windows=WINDOWS, seed=0, trust_steps=0)
-        linear, unseeing = as_world(engine, fitted), as_world(engine)
+        linear, without_episode = as_world(engine, fitted), as_world(engine)
         history = _history(scenes)
         low, high = lab.friction
-        middles = low + (high - low) * (np.arange(NUM_FRICTIONS) + 0.5) / NUM_FRICTIONS
+        frictions = low + (high - low) * (np.arange(NUM_FRICTIONS) + 0.5) / NUM_FRICTIONS
         return References(
-            floor=packed("path", _expected(lab, scenes, middles[:, None])),
+            floor=packed("path", _expected(lab, scenes, frictions[:, None])),
             ceiling=packed("path", _expected(lab, scenes, scenes["friction"][None].astype(float))),
-            oracle=_asked(simulator, scenes, "factual", seeds=scenes["seed"]),
+            oracle=_counterfactuals(simulator, scenes, "factual", seeds=scenes["seed"]),
             must_fail={
                 "copy of the episode": packed("path", _after(unpacked(scenes, "factual"))),
-                "episode of another scene": _asked(linear, scenes, "shuffled"),
+                "episode of another scene": _counterfactuals(linear, scenes, "shuffled"),
                 "no look at the episode": packed(
-                    "path", means(unseeing, history, {"push": scenes["others"]}, signals=SIGNALS)
+                    "path", means(without_episode, history, {"push": scenes["others"]}, signals=SIGNALS)
                 ),
             },
             floor_name="unknown friction",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """The two cells; see `ExamTest`."""
+        """The cells "hidden cause" and "noise"."""
         truth = unpacked(scenes, "truth")
         loss, unknown, known = (
             squared_error(unpacked(one, "path"), truth) for one in (answers, references.floor, references.ceiling)
@@ -135,13 +141,13 @@ class CounterfactualTest(ExamTest):
         return Grade(
             cells=(
                 skill_cell("hidden cause", loss, unknown, known, marginal=marginal),
-                # No share of the marginal loss is asked for: how small the gusts are is what the lab was built for.
+                # Not gated by the marginal loss: the lab has small gusts by design.
                 skill_cell("noise", loss, known),
             )
         )
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """The scene in which twin and episode differ by the median, as maps and over time; see `ExamTest`."""
+        """The scene with the median difference of twin and episode, as a map and over time."""
         truth, factual = unpacked(scenes, "truth"), _after(unpacked(scenes, "factual"))
         apart = squared_error(factual, truth)
         scene = int(np.argsort(apart)[len(apart) // 2])
@@ -174,15 +180,15 @@ class CounterfactualTest(ExamTest):
         )
         return ExamFigure(
             caption="One scene: what happened, and what would have happened under other pushes with the same friction "
-            "and the same gusts. This world has to follow the truth, not the path without gusts.",
+            "and the same gusts. A good world follows the truth, not the path without gusts.",
             panels=(table, *over),
         )
 
 
-def _asked(
+def _counterfactuals(
     world: World, scenes: Arrays, group: str, *, seeds: NDArray[np.generic] | None = None
 ) -> dict[str, NDArray[np.generic]]:
-    """What a world says of the episodes of one group; only the simulator is told their `seeds` [E]."""
+    """A world's counterfactuals of the episodes of one group; only the simulator gets their `seeds` [E]."""
     shown = unpacked(scenes, group)
     episodes = [
         Episode(
@@ -197,7 +203,7 @@ def _asked(
 
 
 def _after(observations: Arrays) -> dict[str, NDArray[np.generic]]:
-    """What follows the branch."""
+    """The observations after the branch."""
     return {name: value[:, AT + 1 :] for name, value in observations.items()}
 
 

@@ -1,34 +1,41 @@
-"""U1: whether bands hold the whole course of things as often as they say, and are no wider than they must be.
+"""U1, joint coverage and sharpness.
 
-A world sees 16 observations of a puck in gusts and is told the next 20 pushes; it gives a mean and, at several levels,
-a joint band for each signal. 500 episodes of the logs are meant for its calibration, at 20 steps, and 300 fresh
-ones are asked about, each at a place drawn among those with 16 observations behind them and 20 steps ahead. A world
-that looks back on fewer is calibrated at the others too, the first of an episode, where speed tells nothing of friction
-yet and errors are larger: its bands then hold about a hundredth more than they promise.
+Question: do bands hold whole paths as often as they claim, and are they no wider than necessary?
 
-* Condition: as many paths lie inside the 90 % band at every step as the beta-binomial law of split conformal prediction
-  allows, 254 to 284 of 300; exact p-values, Holm over the two signals at 5 % (256 to 282 would be 5 % for each).
-* Score, a cell for each signal: the energy score against the path that came, E|X - y| - E|X - X'| / 2, where 0 is the
-  best trivial model with bands calibrated likewise and 1 are samples of the true law given the history. The energy
-  score is proper: no forecast does better on average than the law of what comes.
+Scenes: a world observes 16 frames of a puck in gusts and gets the next 20 pushes. It gives a mean and, at several
+levels, a joint band for each signal. 500 episodes of the logs are meant for calibration at 20 steps. There are 300
+fresh episodes, each with a window at a random place (16 observations before, 20 steps ahead). A world with a shorter
+context is also calibrated at earlier windows, where the friction cannot yet be inferred and errors are larger. Its
+bands then hold about 0.01 more than they claim.
 
-A world gives bands and no samples, so the forecast that is scored is made from what it gives, of every world in the
-same way. Its 64 paths are `mean + w * h(u)`: h(u) is the distance to the edge of the band that is reached with
-probability u, between the levels in a straight line, u runs evenly over (0, 1), and w are random walks over their
-deviation, each divided by its largest absolute value over steps and components: a path touches the edge of one band
-once and is inside elsewhere. That is what a joint band says, a share u of paths inside the band of level u, with errors
-that add up from step to step.
+Pass condition (a gate): the number of paths that lie inside the 90 % band at every step is compatible with the
+beta-binomial law of split conformal prediction, 254 to 284 of 300. P-values are exact, with Holm over the two signals
+at 5 % (256 to 282 would be 5 % for each).
 
-The samples of the true law are paths of the lab with fresh gusts and the friction known: position and velocity are two
-equations in the gust and the friction of a step, so a history of 16 observations tells the friction to three digits.
+Score, a cell for each signal: skill of the energy score E|X - y| - E|X - X'| / 2 of the forecast X against the true
+path y. The floor is the best trivial model with bands calibrated likewise. The ceiling is samples of the true law given
+the history. The energy score is proper: the true law has the best expected score.
 
-The oracle knows the law, infers the friction from the velocities and is calibrated as any world, by 2,000 episodes of
-its own, so that the chance of calibration does not void the test. It reaches 0.98: its bands are as wide for any
-friction, and its paths are not curved as gusts curve them. With w drawn once for a whole path it reached 0.97, and
-narrower bands, which do not hold, 0.98; random walks put the bands that hold first.
+A world gives bands and no samples, so its scored forecast is 64 paths `mean + w * h(u)`, in the same way for every
+world:
 
-Must fail: bands that hold 90 % at each step by itself, around the oracle's means (they miss joint coverage);
-persistence with calibrated bands; the climatology, which is the mean of the logs with calibrated bands.
+* h(u) is the distance to the edge of the band with probability u, linear between the levels, and u is evenly spaced in
+  (0, 1).
+* w are random walks over their standard deviation. Each is divided by its largest absolute value over steps and
+  components, so a path touches the edge of one band once and is inside elsewhere.
+
+That is the meaning of a joint band: a share u of paths lies inside the band of level u, with errors that accumulate.
+
+The samples of the true law are paths of the lab with fresh gusts and known friction. Position and velocity are two
+equations in the gust and the friction of a step, so 16 observations determine the friction to three digits.
+
+The oracle knows the law and infers the friction from the velocities. It is calibrated like any world, on 2,000 separate
+episodes, so that chance in its calibration does not void the test. It scores 0.98, since its bands are equally wide for
+any friction and its paths do not bend like gusts. With w drawn once for a path it scored 0.97, while narrower bands
+with too little coverage scored 0.98. With random walks, bands with the right coverage score best.
+
+Must fail: bands that hold 90 % at each step separately, around the oracle's means (they miss joint coverage);
+persistence with calibrated bands; climatology, the mean of the logs with calibrated bands.
 """
 
 from __future__ import annotations
@@ -82,84 +89,84 @@ from worldline_exam.scenes.puck import (
 Floats = NDArray[np.floating]
 
 LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
-"""At which worlds are asked for a band."""
-STEPWISE: Final = "bands of each step"
-GATED: Final = LEVELS.index(0.9)
+"""Levels at which bands are queried."""
+STEPWISE_BANDS: Final = "bands of each step"
+GATED_LEVEL: Final = LEVELS.index(0.9)
 NUM_PATHS: Final = 64
 WINDOWS: Final = 4
-"""Of each calibration episode."""
-SEEN: Final = 16
+"""Calibration windows of each episode."""
+HISTORY: Final = 16
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class JointCoverageTest(ExamTest):
-    """The test.
+    """Test of joint coverage and sharpness; the module docstring specifies it.
 
     Args:
-        num_scenes: E.
-        num_own: episodes that the oracle is calibrated on.
+        num_scenes: number E of scenes.
+        num_own: number of episodes on which the oracle is calibrated.
     """
 
     code: ClassVar[str] = "U1"
     section: ClassVar[Section] = Section.CONFIDENCE
     title: ClassVar[str] = "Joint coverage and sharpness"
-    claim: ClassVar[str] = "It says how wrong it may be over the whole course of things, and no more than that."
+    claim: ClassVar[str] = "Its bands hold whole paths as often as they claim, and are no wider than necessary."
     calibrated: ClassVar[bool] = True
-    fail_by_gate: ClassVar[tuple[str, ...]] = (STEPWISE,)
+    fail_by_gate: ClassVar[tuple[str, ...]] = (STEPWISE_BANDS,)
 
     num_scenes: int = 300
     num_own: int = 2000
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """See `ExamTest`."""
+        """One dataset: the gusty puck."""
         return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
-        """Windows of fresh episodes, and samples of what might have come; see `ExamTest`."""
+        """Windows of fresh episodes, and samples of the true law."""
         lab, rng = puck(self.pool), np.random.default_rng([5, seed])
         draws = draw(lab, self.num_scenes, NUM_STEPS, rng)
-        path, first = paths(lab, draws), rng.integers(0, NUM_STEPS - AHEAD - SEEN + 2, self.num_scenes)
+        path, first = paths(lab, draws), rng.integers(0, NUM_STEPS - AHEAD - HISTORY + 2, self.num_scenes)
         history = History(
-            observations={name: window(value, first, SEEN) for name, value in path.items()},
-            actions={"push": window(draws.pushes, first, SEEN - 1)},
+            observations={name: window(value, first, HISTORY) for name, value in path.items()},
+            actions={"push": window(draws.pushes, first, HISTORY - 1)},
         )
-        future = window(draws.pushes, first + SEEN - 1, AHEAD)
+        future = window(draws.pushes, first + HISTORY - 1, AHEAD)
         return {
             **packed_history(history),
             "future": future,
             "friction": draws.friction,
-            **packed("truth", {name: window(value, first + SEEN, AHEAD) for name, value in path.items()}),
+            **packed("truth", {name: window(value, first + HISTORY, AHEAD) for name, value in path.items()}),
             **packed("law", _samples(lab, history, future, draws.friction, rng)),
         }
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """Means, and the edges of the bands at each level [E, L, T, 2]; see `ExamTest`.
+        """Means, and the edges of the bands at each level [E, L, T, 2].
 
         Raises:
             UnsupportedError: the world gives no bands.
         """
-        return _asked(only(worlds), scenes)
+        return _answers(only(worlds), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """See `ExamTest`. The trivial models are calibrated on the last episodes of the logs, fitted on the others."""
+        """All references; trivial models are calibrated on the last logged episodes and fitted on the others."""
         lab, episodes = puck(self.pool), next(iter(logs.values()))
         num = min(NUM_CALIBRATION, len(episodes) // 2)
         bank = {
             name: as_world(engine, _calibrated(engine, episodes[-num:]))
             for name, engine in engines(episodes[:-num], lab.schema).items()
         }
-        best = best_of({name: _asked(world, pilot) for name, world in bank.items()}, lambda a: _loss(a, pilot))
-        trivial = {name: _asked(world, scenes) for name, world in bank.items()}
-        knowing = PuckOracle(lab=lab, context=SEEN)
-        calibration = _calibrated(knowing, _own_logs(lab, self.num_own))
+        best = best_of({name: _answers(world, pilot) for name, world in bank.items()}, lambda a: _loss(a, pilot))
+        trivial = {name: _answers(world, scenes) for name, world in bank.items()}
+        oracle = PuckOracle(lab=lab, context=HISTORY)
+        calibration = _calibrated(oracle, _own_logs(lab, self.num_own))
         return References(
             floor=trivial[best]
             | {f"marginal.{name}": _energies(trivial["marginal mean"], scenes, name) for name in SIGNALS},
             ceiling={f"energy.{name}": _law_energy(scenes, name) for name in SIGNALS},
-            oracle=_asked(as_world(knowing, calibration), scenes),
+            oracle=_answers(as_world(oracle, calibration), scenes),
             must_fail={
-                STEPWISE: _asked(as_world(knowing, _of_each_step(calibration)), scenes),
+                STEPWISE_BANDS: _answers(as_world(oracle, _stepwise(calibration)), scenes),
                 "persistence": trivial["persistence"],
                 "climatology": trivial["marginal mean"],
             },
@@ -167,17 +174,17 @@ class JointCoverageTest(ExamTest):
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """A cell for each signal, and the coverage of both; see `ExamTest`."""
+        """A cell for each signal, and the condition on the coverage of both."""
         cells = tuple(_cell(name, scenes, answers, references) for name in SIGNALS)
-        counts = {name: int(_inside(answers, scenes, name)[:, GATED].sum()) for name in SIGNALS}
+        counts = {name: int(_inside(answers, scenes, name)[:, GATED_LEVEL].sum()) for name in SIGNALS}
         return Grade(cells=cells, conditions=(_coverage(counts, len(scenes["friction"])),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Reliability over the levels, and one band; see `ExamTest`."""
+        """Reliability diagrams, and the bands of one scene."""
         rows = {
             "this world": answers,
             references.floor_name: references.floor,
-            STEPWISE: references.must_fail[STEPWISE],
+            STEPWISE_BANDS: references.must_fail[STEPWISE_BANDS],
         }
         panels = []
         for name in SIGNALS:
@@ -188,8 +195,8 @@ class JointCoverageTest(ExamTest):
             ]
             panels.append(
                 FigurePanel(
-                    title=f"Paths inside, {name}",
-                    x_label="level that is claimed",
+                    title=f"Joint coverage, {name}",
+                    x_label="claimed level",
                     y_label="share inside at every step",
                     lines=tuple(lines),
                     equal=True,
@@ -206,24 +213,24 @@ class JointCoverageTest(ExamTest):
                     name=row,
                     x=steps,
                     y=tuple(mean[:, 0].tolist()),
-                    low=tuple(low[GATED, :, 0].tolist()),
-                    high=tuple(high[GATED, :, 0].tolist()),
+                    low=tuple(low[GATED_LEVEL, :, 0].tolist()),
+                    high=tuple(high[GATED_LEVEL, :, 0].tolist()),
                 )
             )
         panels.append(
             FigurePanel(title="One scene, 90 % bands", x_label="step ahead", y_label="x (m)", lines=tuple(lines[:3]))
         )
         return ExamFigure(
-            caption="Left: a world that keeps its word lies on the diagonal. Right: one scene; both bands hold what "
-            "they say, and the better world's is narrower.",
+            caption="Left: a calibrated world lies on the diagonal. Right: one scene; both bands have the claimed "
+            "coverage, and the better world's band is narrower.",
             panels=tuple(panels),
         )
 
 
 def _cell(name: str, scenes: Arrays, answers: Arrays, references: References) -> Cell:
-    """The score of a signal."""
+    """The cell of a signal."""
     if not all(np.isfinite(answers[f"{edge}.{name}"].astype(float)).all() for edge in ("low", "high")):
-        return Cell(name=name, score=None, note="undefined: a band has no end")
+        return Cell(name=name, score=None, note="undefined: a band is infinite")
     return skill_cell(
         name,
         _energies(answers, scenes, name),
@@ -233,18 +240,18 @@ def _cell(name: str, scenes: Arrays, answers: Arrays, references: References) ->
     )
 
 
-def _asked(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
-    """Means and bands of a world."""
+def _answers(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+    """Means and bands of a world at all levels."""
     history, actions = history_of(scenes), {"push": scenes["future"]}
-    asked = [forecasts(world, history, actions, signals=SIGNALS, level=level) for level in LEVELS]
+    by_level = [forecasts(world, history, actions, signals=SIGNALS, level=level) for level in LEVELS]
     found: dict[str, NDArray[np.generic]] = {}
     for name in SIGNALS:
-        lows, highs = [one[name].low for one in asked], [one[name].high for one in asked]
+        lows, highs = [one[name].low for one in by_level], [one[name].high for one in by_level]
         if any(edge is None for edge in (*lows, *highs)):
             raise UnsupportedError(
                 f"{world.describe().name} gives no band of {name}. Calibrate it on held-out episodes."
             )
-        found[f"mean.{name}"] = asked[0][name].mean.astype(np.float64)
+        found[f"mean.{name}"] = by_level[0][name].mean.astype(np.float64)
         found[f"low.{name}"] = np.stack([edge for edge in lows if edge is not None], 1)
         found[f"high.{name}"] = np.stack([edge for edge in highs if edge is not None], 1)
     return found
@@ -253,7 +260,7 @@ def _asked(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
 def _samples(
     lab: GustyPuck, history: History, future: Floats, friction: Floats, rng: np.random.Generator
 ) -> dict[str, NDArray[np.generic]]:
-    """Paths [E, S, T, 2] with this friction and fresh gusts."""
+    """Sampled paths [E, S, T, 2] with this friction and fresh gusts."""
     start = {name: np.repeat(value[:, -1], NUM_PATHS, 0) for name, value in history.observations.items()}
     pushes = np.repeat(future, NUM_PATHS, 0)
     gusts = lab.gust * rng.standard_normal(pushes.shape)
@@ -262,7 +269,7 @@ def _samples(
 
 
 def _own_logs(lab: GustyPuck, num_episodes: int) -> list[Episode]:
-    """Episodes as the explorer records them, of a seed of their own."""
+    """Episodes of the explorer with a separate seed."""
     return recorded(lab, num_episodes, np.random.default_rng([6, num_episodes]))
 
 
@@ -270,8 +277,8 @@ def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> Calibration:
     return calibrate(engine, episodes, horizon=AHEAD, num_windows=WINDOWS, seed=0, trust_steps=0, with_causes=False)
 
 
-def _of_each_step(calibration: Calibration) -> Calibration:
-    """Bands that hold at each step by itself, as if errors were Gaussian: in units of their mean size."""
+def _stepwise(calibration: Calibration) -> Calibration:
+    """Bands that hold at each step separately, for Gaussian errors in units of their mean size."""
     num = calibration.num_episodes * calibration.num_windows
     # |z| of a standard Gaussian over its mean, as evenly spaced quantiles
     sizes = np.sort(np.abs(np.random.default_rng(0).standard_normal((num, 101))), axis=0).mean(1) / np.sqrt(2 / np.pi)
@@ -287,13 +294,13 @@ def _inside(answers: Arrays, scenes: Arrays, name: str) -> Bool[np.ndarray, "E L
 
 
 def _coverage(counts: Mapping[str, int], num_scenes: int) -> Condition:
-    """Whether so many paths inside are no wonder for any signal."""
+    """Condition: the number of paths inside is compatible with the claimed level for both signals."""
     p_values = {}
     for name, count in counts.items():
-        chance = tails(count, num_scenes, LEVELS[GATED], NUM_CALIBRATION)
+        chance = tails(count, num_scenes, LEVELS[GATED_LEVEL], NUM_CALIBRATION)
         p_values[name] = min(1.0, 2 * min(chance.low, chance.high))
     return Condition(
-        name="joint coverage at 90 % as the beta-binomial law of 500 calibration episodes allows (Holm)",
+        name="joint coverage at 90 % within the beta-binomial law of 500 episodes (Holm)",
         met=not holm(p_values, ALPHA),
         found=", ".join(f"{name} {counts[name] / num_scenes:.3f}, p = {p:.3g}" for name, p in p_values.items()),
         gate=True,
@@ -301,7 +308,7 @@ def _coverage(counts: Mapping[str, int], num_scenes: int) -> Condition:
 
 
 def _shapes() -> Float[np.ndarray, "S T 2"]:
-    """Random walks over their deviation at each step, each with its mirror image, that reach 1 or -1 and no further."""
+    """Random walks over their deviation at each step, with mirror images, scaled to a largest size of 1."""
     steps = np.random.default_rng(0).standard_normal((NUM_PATHS // 2, AHEAD, 2)).cumsum(1)
     walks = steps / np.sqrt(np.arange(1, AHEAD + 1))[:, None]
     walks /= np.abs(walks).max((1, 2), keepdims=True)
@@ -309,36 +316,36 @@ def _shapes() -> Float[np.ndarray, "S T 2"]:
 
 
 def _ensemble(answers: Arrays, name: str) -> Float[np.ndarray, "E S T 2"]:
-    """The paths that a mean and its bands stand for; see the module."""
+    """The paths that represent a mean and its bands; see the module docstring."""
     mean = answers[f"mean.{name}"].astype(float)[:, None]
     above, below = answers[f"high.{name}"] - mean, mean - answers[f"low.{name}"]
     shares = np.repeat((np.arange(NUM_PATHS // 2) + 0.5) / (NUM_PATHS // 2), 2)  # one for a walk and its mirror image
-    place = np.searchsorted(LEVELS[:-1], shares)  # the last stretch is drawn on beyond its end
+    place = np.searchsorted(LEVELS[:-1], shares)  # the last segment is extrapolated
     ends = np.array([0.0, *LEVELS])
     part = ((shares - ends[place]) / (ends[place + 1] - ends[place]))[:, None, None]
 
-    def reached(edge: Floats) -> Floats:
+    def edge_distance(edge: Floats) -> Floats:
         every = np.concatenate([np.zeros_like(edge[:, :1]), edge], 1)
         return np.asarray(every[:, place] + part * (every[:, place + 1] - every[:, place]))
 
     w = _shapes()
-    return np.asarray(mean + np.where(w > 0, w * reached(above), w * reached(below)))
+    return np.asarray(mean + np.where(w > 0, w * edge_distance(above), w * edge_distance(below)))
 
 
 def _energies(answers: Arrays, scenes: Arrays, name: str) -> Float[np.ndarray, "E"]:
-    """The energy score of the paths that an answer stands for."""
+    """The energy score of the paths that represent an answer."""
     return _energy(_ensemble(answers, name), scenes[f"truth.{name}"].astype(float), NUM_PATHS**2)
 
 
 def _law_energy(scenes: Arrays, name: str) -> Float[np.ndarray, "E"]:
-    """That of the true law: its paths are draws, so that a pair is one of two different ones."""
+    """The energy score of the true law. Its paths are independent draws, so pairs are of two different paths."""
     return _energy(
         scenes[f"law.{name}"].astype(float), scenes[f"truth.{name}"].astype(float), NUM_PATHS * (NUM_PATHS - 1)
     )
 
 
 def _energy(paths_: Float[np.ndarray, "E S T C"], truth: Float[np.ndarray, "E T C"], num_pairs: int) -> Floats:
-    """E|X - y| - E|X - X'| / 2 of whole paths.
+    """The energy score E|X - y| - E|X - X'| / 2 of whole paths.
 
     Source: Gneiting and Raftery (2007), section 4.3.
     """
@@ -350,5 +357,5 @@ def _energy(paths_: Float[np.ndarray, "E S T C"], truth: Float[np.ndarray, "E T 
 
 
 def _loss(answers: Arrays, scenes: Arrays) -> Floats:
-    """Over both signals, each in units of its spread."""
+    """Loss over both signals, each in units of its spread."""
     return np.asarray(np.sum([_energies(answers, scenes, n) / scenes[f"truth.{n}"].std() for n in SIGNALS], axis=0))

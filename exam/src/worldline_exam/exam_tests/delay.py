@@ -1,20 +1,25 @@
-"""T3, delayed effect: does a world know when what was done will show?
+"""T3, delayed effect.
 
-Five tanks whose valves act after 0, 2, 5, 10 and 20 steps (exam/src/worldline_exam/labs/delayed_actuator.py); which is which, no name tells. A
-scene is a pair of twins that differ by one pulse of one valve, all else being equal. The pulse is given *ahead*, at the
-first step that is predicted, or is *on its way*: it was given in the history and has not shown in any observation yet.
-A world that knows of the past only what the last observation shows can answer neither beyond lag 0: ahead, it would
-have to carry the pulse through its own predictions; on its way, its two histories end in the same observation.
+Question: does a world know when the effect of an action appears?
 
-Score, for each lag and place of the pulse: 1 - |h' - h|^2 / |h|^2 over all five temperatures, h being the difference
-of the twins and h' what the world says of it; no response scores 0. A PASS also asks that the response of the tank
-peaks at the right step, in nine scenes of ten, for each lag.
+Scenes: five tanks whose valves act after 0, 2, 5, 10 and 20 steps (exam/src/worldline_exam/labs/delayed_actuator.py).
+No signal name reveals the lag. A scene is a pair of twins that differ by one pulse of one valve. The pulse is either
+"ahead", at the first predicted step, or "on its way": given in the history without any visible effect so far. A model
+that only uses the last observation fails beyond lag 0. Ahead, it would have to carry the pulse through its own
+predictions. On its way, its two histories end in the same observation.
 
-Must fail: a one-frame Markov model (linear, so exact at lag 0), and a world that remembers ten steps.
+Score of each lag and place of the pulse: 1 - |h' - h|^2 / |h|^2 over all five temperatures, where h is the true
+difference of the twins and h' the predicted one. No response scores 0.
 
-Beyond the specification: pulses on their way, since a model may carry a future action in its latent and still forget
-what was done before; all tanks count, so that a pulse that leaks into another tank is an error. One log serves all
-lags.
+Pass condition, for each lag: the response of the tank peaks at the right step in at least nine of ten scenes.
+
+Must fail: a one-frame Markov model (linear, so exact at lag 0), and a model that remembers ten steps.
+
+Additions to the specification:
+
+* Pulses on their way, since a model may carry a future action in its latent and still forget past actions.
+* All tanks count, so a response in the wrong tank is an error.
+* One log serves all lags.
 """
 
 from __future__ import annotations
@@ -62,34 +67,34 @@ Floats = NDArray[np.floating]
 
 SIGNAL: Final = "temperatures"
 HISTORY: Final = 48
-"""Observations that are given."""
+"""Number of observations in the history."""
 HORIZON: Final = 30
-"""Steps that are predicted."""
+"""Number of predicted steps."""
 TWINS: Final = ("pulse", "none")
-PEAK_DUE: Final = 0.9
-"""Share of scenes whose response has to peak at the right step."""
-RESPONSE: Final = 0.1
-"""Share of the true peak below which there is no response, and so no peak."""
-SHORT: Final = 10
-"""Steps that the world which must fail remembers."""
+MIN_PEAK_SHARE: Final = 0.9
+"""Smallest share of scenes whose response peaks at the right step."""
+MIN_RESPONSE: Final = 0.1
+"""Smallest predicted peak that counts as a response, as a share of the true peak."""
+MEMORY: Final = 10
+"""Memory of the must-fail model, steps."""
 CURRICULUM: Final = "delayed-actuator"
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class DelayedEffectTest(ExamTest):
-    """The test.
+    """Test of delayed effects; the module docstring specifies it.
 
     Args:
-        num_pulses: of each lag and place, at least 10.
-        num_episodes: that worlds learn from.
-        num_steps: of each.
+        num_pulses: number of pulses for each lag and place, at least 10.
+        num_episodes: number of logged episodes.
+        num_steps: length of each, steps.
     """
 
     code: ClassVar[str] = "T3"
     section: ClassVar[Section] = Section.TIME
     title: ClassVar[str] = "Delayed effect"
-    claim: ClassVar[str] = "It knows when what was done will show, up to twenty steps later."
+    claim: ClassVar[str] = "It knows when the effect of an action appears, up to twenty steps later."
     paid: ClassVar[Mapping[str, int]] = {"num_pulses": 10}
 
     num_pulses: int = 100
@@ -103,7 +108,7 @@ class DelayedEffectTest(ExamTest):
         return DelayedActuator((10, 0, 20, 5, 2), fade=0.8, pictures=pictures)
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """One: all tanks are in one log."""
+        """One dataset with all tanks."""
         return (
             DatasetSpec(
                 name=CURRICULUM,
@@ -116,7 +121,7 @@ class DelayedEffectTest(ExamTest):
         )
 
     def generate(self, seed: int) -> Arrays:
-        """Histories of both twins, what is done next, and what then happens; see `ExamTest`."""
+        """Histories, next actions and truth of both twins."""
         lab, rng = self.make_lab(), np.random.default_rng(seed)
         cases = [(lag, way) for lag in LAGS for way in (False, True) if lag or not way]
         lag, way = (np.repeat(column, self.num_pulses) for column in zip(*cases, strict=True))
@@ -131,7 +136,7 @@ class DelayedEffectTest(ExamTest):
         return {**scenes, "lag": lag, "on_its_way": way.astype(bool), "tank": tank, "back": back}
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """The temperatures of both twins [E, T, 5]; see `ExamTest`."""
+        """The predicted temperatures of both twins [E, T, 5], degC."""
         world = only(worlds)
         return {
             twin: means(world, history_of(scenes, twin), {"valves": scenes[f"next.{twin}"]}, signals=(SIGNAL,))[SIGNAL]
@@ -139,25 +144,25 @@ class DelayedEffectTest(ExamTest):
         }
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The floor is no response, whose score is 0 by definition; see `ExamTest`."""
-        del pilot  # nothing is chosen
+        """The oracle and two models that must fail. The floor is no response, which scores 0 by definition."""
+        del pilot  # the floor is fixed
         lab, episodes = self.make_lab(), logs[CURRICULUM]
-        asked = partial(_asked, self, scenes)
+        answers_of = partial(_answers, self, scenes)
         return References(
-            oracle=asked(DelayLine(lab=lab)),
+            oracle=answers_of(DelayLine(lab=lab)),
             must_fail={
-                "one-frame Markov": asked(Linear.fit(episodes, lab.schema, context=1)),
-                f"memory of {SHORT} steps": asked(DelayLine(lab=lab, reach=SHORT)),
+                "one-frame Markov": answers_of(Linear.fit(episodes, lab.schema, context=1)),
+                f"memory of {MEMORY} steps": answers_of(DelayLine(lab=lab, reach=MEMORY)),
             },
             floor_name="no response",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """A cell for each lag and place of the pulse, a condition for each lag; see `ExamTest`."""
+        """A cell for each lag and place of the pulse, and a condition for each lag."""
         del references  # the floor is no response
-        due, said = _response(_truth(scenes)), _response(answers)
-        loss, floor = ((said - due) ** 2).sum((1, 2)), (due**2).sum((1, 2))
-        hits = _peaks(due, said, scenes["tank"].astype(int))
+        true, predicted = _response(_truth(scenes)), _response(answers)
+        loss, floor = ((predicted - true) ** 2).sum((1, 2)), (true**2).sum((1, 2))
+        hits = _right_peaks(true, predicted, scenes["tank"].astype(int))
         cells, conditions = list[Cell](), list[Condition]()
         for lag in LAGS:
             of_lag = scenes["lag"] == lag
@@ -166,13 +171,13 @@ class DelayedEffectTest(ExamTest):
                 if rows.any():
                     cells.append(skill_cell(f"lag {lag}, {place}", loss[rows], floor[rows]))
             share = rounded(share=hits[of_lag].mean())["share"]
-            name = f"lag {lag}: the response peaks at the right step in at least {PEAK_DUE:.0%} of the scenes"
-            conditions.append(Condition(name=name, met=share >= PEAK_DUE, found=f"{share:.1%}"))
+            name = f"lag {lag}: the response peaks at the right step in at least {MIN_PEAK_SHARE:.0%} of the scenes"
+            conditions.append(Condition(name=name, met=share >= MIN_PEAK_SHARE, found=f"{share:.1%}"))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """The first response ahead of each lag, and one on its way."""
-        told = {
+        """The first response to a pulse ahead for each lag, and one to a pulse on its way."""
+        named_answers = {
             "truth": _truth(scenes),
             "this world": answers,
             "one-frame Markov": references.must_fail["one-frame Markov"],
@@ -182,12 +187,12 @@ class DelayedEffectTest(ExamTest):
         for lag, way in shown:
             scene = int(np.flatnonzero((scenes["lag"] == lag) & (scenes["on_its_way"] == way))[0])
             tank, back = int(scenes["tank"][scene]), int(scenes["back"][scene])
-            lines = [_line(name, _response(found)[scene, :, tank]) for name, found in told.items()]
+            lines = [_line(name, _response(found)[scene, :, tank]) for name, found in named_answers.items()]
             title = f"Pulse {back} steps ago, lag {lag}" if way else f"Pulse now, lag {lag}"
             panels.append(FigurePanel(title=title, x_label="step", y_label="difference [degC]", lines=tuple(lines)))
         caption = (
-            "By how much a pulse of the valve changes its tank's temperature: twins with and without it. The response "
-            "must come when the pulse arrives, not when it is given."
+            "Effect of a pulse of the valve on its tank's temperature: difference of twins with and without it. The "
+            "response must come when the pulse arrives, not when it is given."
         )
         return ExamFigure(caption=caption, panels=tuple(panels))
 
@@ -197,8 +202,8 @@ class Pipes:
     """The belief of a `DelayLine`.
 
     Args:
-        excess: [W, 5] degC over the ambient temperature.
-        pipe: [W, longest lag, 5], what was done, the latest last.
+        excess: [W, 5] degC above the ambient temperature.
+        pipe: [W, longest lag, 5], past actions, the latest last.
     """
 
     excess: Floats
@@ -208,18 +213,18 @@ class Pipes:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DelayLine(Engine):
-    """Knows the law of the lab and remembers what was done; what it does not remember was nothing.
+    """Knows the law of the lab and past actions; forgotten actions count as 0.
 
     Args:
-        lab: whose law.
-        reach: steps that it remembers; None for all that matter.
+        lab: lab with the law.
+        reach: steps of memory; None for the longest lag.
     """
 
     lab: DelayedActuator
     reach: int | None = None
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         return Card(
             name="delay line",
             engine="delay_line",
@@ -231,7 +236,7 @@ class DelayLine(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Pipes:
-        """The last temperatures, and what was done before; see `Engine`."""
+        """The last temperatures and past actions."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, [self.lab.schema[SIGNAL]])
         check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
@@ -243,7 +248,7 @@ class DelayLine(Engine):
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """The law of the lab, one sample; see `Engine`."""
+        """The temperatures under the law of the lab, one sample."""
         del num_samples, noise, seed  # deterministic
         size, held = check_future(future, self.lab.schema), own_belief(belief, Pipes)
         kept = max(self.lab.lags) if self.reach is None else self.reach
@@ -258,7 +263,7 @@ class DelayLine(Engine):
         return Samples(signals={SIGNAL: found.astype(np.float32)})
 
 
-def _asked(test: DelayedEffectTest, scenes: Arrays, engine: Engine) -> Arrays:
+def _answers(test: DelayedEffectTest, scenes: Arrays, engine: Engine) -> Arrays:
     return test.question({CURRICULUM: as_world(engine)}, scenes)
 
 
@@ -267,12 +272,12 @@ def _truth(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
 
 
 def _response(found: Arrays) -> Floats:
-    """By how much the pulse changes each temperature [E, T, 5]."""
+    """Effect of the pulse on each temperature [E, T, 5], degC."""
     return np.asarray(found["pulse"].astype(float) - found["none"].astype(float))
 
 
 def _scene(lab: DelayedActuator, twin: str, done: Float[np.ndarray, "E N 5"]) -> dict[str, NDArray[np.generic]]:
-    """The history, the next actions and the truth of one twin, which did `done` from long before on."""
+    """History, next actions and truth of one twin, whose actions `done` start long before the history."""
     settled = {
         "temperatures": np.full((len(done), len(NAMES)), AMBIENT),
         "before": np.zeros((len(done), SETTLED, len(NAMES))),
@@ -287,12 +292,14 @@ def _scene(lab: DelayedActuator, twin: str, done: Float[np.ndarray, "E N 5"]) ->
     }
 
 
-def _peaks(due: Float[np.ndarray, "E T 5"], said: Float[np.ndarray, "E T 5"], tank: NDArray[np.integer]) -> Floats:
-    """Whether what is said of the tank peaks when it should, [E]; where next to nothing is said it has no peak."""
-    scenes = np.arange(len(due))
-    true, told = due[scenes, :, tank], said[scenes, :, tank]
-    answered = told.max(1) >= RESPONSE * true.max(1)
-    return np.asarray((true.argmax(1) == told.argmax(1)) & answered, dtype=float)
+def _right_peaks(
+    true: Float[np.ndarray, "E T 5"], predicted: Float[np.ndarray, "E T 5"], tank: NDArray[np.integer]
+) -> Floats:
+    """Whether the predicted response of the tank peaks at the right step [E]; tiny responses have no peak."""
+    scenes = np.arange(len(true))
+    in_tank, predicted_in_tank = true[scenes, :, tank], predicted[scenes, :, tank]
+    has_peak = predicted_in_tank.max(1) >= MIN_RESPONSE * in_tank.max(1)
+    return np.asarray((in_tank.argmax(1) == predicted_in_tank.argmax(1)) & has_peak, dtype=float)
 
 
 def _line(name: str, values: Floats) -> FigureLine:

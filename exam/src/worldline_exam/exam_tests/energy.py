@@ -1,20 +1,25 @@
-"""P2: pushed bodies in a medium that may slow them. How much energy do they have in the end, and on the way?
+"""P2, work and energy.
 
-Three driven labs (pendulum, two bodies, elastic pucks), 300 rollouts of 40 steps each, the damping (0, 0.2 or 0.8 per
-second) shown. A world predicts signals; their energy is worked out by the lab's own function, and never asked for.
+Question: does the energy of predicted motion change by the work of the pushes and by the damping, at every step?
 
-A cell is a system and a damping: 1 - MSE(dE', dE) / E[dE ** 2], with dE the change of energy from the last observation
-that was shown to each of the 40 steps, so that what is done at each step counts, not the end alone. Predicted and true
-changes begin at the same, true energy, and the error of the change is that of the energy itself. The floor, 0, says
-that energy stays. It could be had by a path that stays too, so the predicted path must be 0.8 to 1.25 times as long as
-the true one, in every cell.
+Scenes: three driven labs (pendulum, two bodies, elastic pucks), 300 rollouts of 40 steps each, with the damping (0, 0.2
+or 0.8 per second) observed. A world predicts signals. The lab's own function computes their energy.
 
-Must fail: persistence; whoever does not know damping, in the cells where there is some; and, beyond the specification,
-whoever knows the damping and no push: without it, the loss of energy alone might carry a score.
+Score, a cell for each system and damping: 1 - MSE(dE', dE) / E[dE ** 2]. dE is the change of energy from the last
+observation to each of the 40 steps, so every step counts and not only the last. Both changes begin at the same true
+energy, so their error is that of the energy itself. The floor, 0, is constant energy.
 
-Deviations: 300 rollouts of each system instead of all together, as each cell has to hold by itself (100 scenes in a
-cell). No cell is gated: that energy stays is never nearly as good as can be. The two bodies are held by a trap beside
-their own softened attraction, so that pushes do not drive them away.
+Pass conditions: the predicted path is 0.8 to 1.25 times as long as the true one, in every cell. Constant energy could
+otherwise be had by a path that stays.
+
+Must fail: persistence; a model without damping, in cells with damping; and, beyond the specification, a model with
+damping and without pushes. Without it the loss of energy alone might carry a score.
+
+Deviations from the specification:
+
+* 300 rollouts of each system instead of all together, since each cell has to hold by itself (100 scenes in a cell).
+* No cell is gated: constant energy is never close to the ceiling.
+* A trap holds the two bodies in addition to their softened attraction, so that pushes do not drive them away.
 """
 
 from __future__ import annotations
@@ -35,29 +40,29 @@ from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.driven import DAMPINGS, Driven
 from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
 
-SHORTEST, LONGEST = 0.8, 1.25
-"""Of the predicted path, as a share of the true one."""
+MIN_PATH_RATIO, MAX_PATH_RATIO = 0.8, 1.25
+"""Range of the length of the predicted path over that of the true one."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class WorkAndEnergyTest(DrivenTest):
-    """The test.
+    """Test of work and energy; the module docstring specifies it.
 
     Args:
-        num_steps: T.
+        num_steps: number T of predicted steps.
     """
 
     code: ClassVar[str] = "P2"
     section: ClassVar[Section] = Section.PHYSICS
     title: ClassVar[str] = "Work and energy"
-    claim: ClassVar[str] = "Energy changes by the work that is done and by what the medium takes, and by nothing else."
+    claim: ClassVar[str] = "It knows that energy changes only by the work of the pushes and by damping."
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 30}
 
     num_steps: int = 40
 
     def generate(self, seed: int) -> Arrays:
-        """See `rollouts`, by "system.*"."""
+        """`rollouts` by "system.*"."""
         scenes: dict[str, NDArray[np.generic]] = {}
         for number, system in enumerate(SYSTEMS):
             rng = np.random.default_rng((seed, number))
@@ -65,11 +70,11 @@ class WorkAndEnergyTest(DrivenTest):
         return scenes
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """See `ExamTest`; the floor is that energy stays, whatever is best on a pilot."""
+        """The oracle and three models that must fail. The floor is constant energy."""
         del pilot
         labs = {system: self.lab(system) for system in SYSTEMS}
 
-        def asked(**knowledge: bool) -> Arrays:
+        def answers_of(**knowledge: bool) -> Arrays:
             worlds = {system: as_world(Simulated(lab=lab, **knowledge)) for system, lab in labs.items()}
             return self.question(worlds, scenes)
 
@@ -77,34 +82,34 @@ class WorkAndEnergyTest(DrivenTest):
         persistence = self.question(still, scenes)
         return References(
             floor=persistence,
-            oracle=asked(),
+            oracle=answers_of(),
             must_fail={
                 "persistence": persistence,
-                "no damping": asked(heeds_damping=False),
-                "no work": asked(heeds_pushes=False),
+                "no damping": answers_of(knows_damping=False),
+                "no work": answers_of(knows_pushes=False),
             },
             floor_name="energy stays",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """See `ExamTest`; the module says what the cells are."""
+        """A cell for each system and damping, and a path condition for each system."""
         del references  # the floor follows from the scenes
         cells: list[Cell] = []
         conditions = []
         for system in SYSTEMS:
             lab = self.lab(system)
-            due = energies(lab, scenes, unpacked(scenes, f"{system}.truth"), system)
+            true = energies(lab, scenes, unpacked(scenes, f"{system}.truth"), system)
             found = energies(lab, scenes, unpacked(answers, system), system)
             for damping in DAMPINGS:
                 rows = damped_by(scenes, system, damping)
-                loss = energy_error(found[rows, 1:], due[rows, 1:])
-                floor = energy_error(np.repeat(due[rows, :1], self.num_steps, 1), due[rows, 1:])
+                loss = energy_error(found[rows, 1:], true[rows, 1:])
+                floor = energy_error(np.repeat(true[rows, :1], self.num_steps, 1), true[rows, 1:])
                 cells.append(skill_cell(f"{system}, damping {damping:g}", loss, floor))
             conditions.append(_path_condition(lab, scenes, answers, system))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Energy over time in one scene of each system with little damping, and in one with none."""
+        """Energy over time in one damped and one undamped scene of each system."""
         shown = {"truth": scenes, "this world": answers, "no damping": references.must_fail["no damping"]}
         panels = []
         for damping in (DAMPINGS[1], DAMPINGS[0]):
@@ -119,8 +124,8 @@ class WorkAndEnergyTest(DrivenTest):
                     )
                 )
         return ExamFigure(
-            caption="Energy of one rollout in each chart: pushes raise and lower it, the medium takes it. Without "
-            "knowledge of the damping it stays too high; undamped, that model is the truth.",
+            caption="Energy of one rollout in each chart: pushes raise and lower it, damping removes it. A model "
+            "without damping stays too high, and equals the truth in undamped scenes.",
             panels=tuple(panels),
         )
 
@@ -133,10 +138,10 @@ class WorkAndEnergyTest(DrivenTest):
 
 
 def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np.ndarray, "E steps"]:
-    """Energy of the last observation that was shown, which is true, and of each step of a path after it, J.
+    """Energy of the last observation, which is true, and of each step of the path after it, J.
 
     Args:
-        lab: whose function it is.
+        lab: lab with the energy function.
         scenes: from `generate`.
         path: per moving signal [E, T, *shape].
         system: the lab's name.
@@ -145,12 +150,12 @@ def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np
 
 
 def energy_error(predicted: Float[np.ndarray, "E T"], true: Float[np.ndarray, "E T"]) -> Float[np.ndarray, "E"]:
-    """Mean squared error of the energy over the steps of each path, J^2; that of Hamiltonian networks too."""
+    """Mean squared error of the energy over the steps of each path, J^2, as for Hamiltonian networks."""
     return np.asarray(((predicted - true) ** 2).mean(1))
 
 
 def _path_condition(lab: Driven, scenes: Arrays, answers: Arrays, system: str) -> Condition:
-    """Of each damping; the one that is furthest off is told."""
+    """Condition on path lengths at each damping; `found` holds the worst."""
     lengths = []
     for path in (unpacked(answers, system), unpacked(scenes, f"{system}.truth")):
         start = lab.places(present(scenes, system))[:, None]
@@ -160,7 +165,7 @@ def _path_condition(lab: Driven, scenes: Arrays, answers: Arrays, system: str) -
     shares = {damping: float(lengths[0][some].sum() / lengths[1][some].sum()) for damping, some in rows.items()}
     worst = max(shares, key=lambda damping: abs(np.log(max(shares[damping], 1e-9))))
     return Condition(
-        name=f"{system}: predicted path {SHORTEST} to {LONGEST} of the true one, at each damping",
-        met=all(SHORTEST <= share <= LONGEST for share in shares.values()),
+        name=f"{system}: predicted path {MIN_PATH_RATIO} to {MAX_PATH_RATIO} of the true one, at each damping",
+        met=all(MIN_PATH_RATIO <= share <= MAX_PATH_RATIO for share in shares.values()),
         found=f"{shares[worst]:.3f} at damping {worst:g}",
     )

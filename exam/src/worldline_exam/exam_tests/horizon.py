@@ -1,22 +1,27 @@
-"""T1: how far ahead can a world be trusted, as far as anybody could be?
+"""T1, trusted horizon.
 
-Three driven labs (pendulum, two bodies, elastic pucks), 300 rollouts of 100 steps each, the damping (0, 0.2 or 0.8 per
-second) shown. An error is squared, over the variance of its component in the truth (its climatology, over scenes and
-steps of the cell), and averaged over the components of all that moves: 1 is what the mean would do.
+Question: up to which step are predictions better than trivial ones, compared with the limit that the law itself sets?
 
-Nobody reads a state exactly. A twin begins with a read-out error, Gaussian with a deviation of 1 % of the spread of
-each component over all scenes of the system, and follows the true law under the same pushes. The horizon h* of a cell
-(a system and a damping) is the first step at which its root mean square error exceeds half the climatology, at most
-100. Beyond that the law itself does not help.
+Scenes: three driven labs (pendulum, two bodies, elastic pucks), 300 rollouts of 100 steps each, with the damping (0,
+0.2 or 0.8 per second) observed. The loss is the squared error of each component over its climatology, averaged over the
+components of all moving signals. Climatology is the variance of the true component over scenes and steps of the cell.
+Predicting the mean has loss 1.
 
-A cell's score is the mean over the steps 1 to h* of (floor - loss) / floor, where the floor of each step is the member
-of the trivial bank that was best at it on the pilot. Steps at which the floor is below 5 % of the climatology are left
-out, as whole cells are elsewhere in the exam: the best trivial model is then as good as can be, and a condition asks
-that a world is no worse than it there by 5 % of the climatology. Also told, not graded: h*, and the last step at which
-the lower end of a world's own skill is above 0.
+Horizon: a twin begins with a read-out error and follows the true law under the same pushes. The error is Gaussian with
+a deviation of 1 % of each component's spread over all scenes of the system. The horizon h* of a cell (a system and a
+damping) is the first step at which the twin's root mean square error exceeds half the climatology, at most 100.
 
-Must fail: persistence, constant velocity. Worlds learn from the logs of P2, whose episodes of 126 steps are long enough
-for it: a world with bands answers for no more steps than it was calibrated for, so a sitter calibrates 100.
+Score of each cell: the mean over the steps 1 to h* of (floor - loss) / floor. The floor of each step is the member of
+the trivial bank that was best at that step on the pilot. Steps whose floor is below 5 % of the climatology are left
+out, like gated cells elsewhere. Raw figures hold h* and the last step at which the lower end of the world's skill is
+above 0.
+
+Pass condition: at steps that are left out, the loss is at most 5 % of the climatology above the floor.
+
+Must fail: persistence, constant velocity.
+
+Worlds learn from the logs of P2, whose episodes have 126 steps. A calibrated world predicts at most as many steps as it
+was calibrated for, so an exam subject calibrates 100 steps.
 """
 
 from __future__ import annotations
@@ -40,58 +45,58 @@ from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_
 
 Floats = NDArray[np.floating]
 
-READ_OUT_ERROR: Final = 0.01
-"""Of each component's spread, as a deviation."""
-LOST: Final = 0.5
-"""Share of the climatology that the twin's error may reach."""
+READOUT_ERROR: Final = 0.01
+"""Standard deviation of the read-out error over each component's spread."""
+MAX_TWIN_ERROR: Final = 0.5
+"""Largest root mean square error of the twin, as a share of the climatology."""
 MUST_FAIL: Final = ("persistence", "constant velocity")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrustedHorizonTest(DrivenTest):
-    """The test.
+    """Test of the trusted horizon; the module docstring specifies it.
 
     Args:
-        num_steps: T.
+        num_steps: number T of predicted steps.
     """
 
     code: ClassVar[str] = "T1"
     section: ClassVar[Section] = Section.TIME
     title: ClassVar[str] = "Trusted horizon"
-    claim: ClassVar[str] = "What is predicted is of use for as long as the law itself lets anything be foretold."
+    claim: ClassVar[str] = "Its predictions have skill for as long as the law itself allows."
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 30, "num_steps": 40}
 
     num_steps: int = 100
 
     def generate(self, seed: int) -> Arrays:
-        """See `rollouts`, by "system.*"; and "system.twin.*" [E, T, *shape], of the state read with an error."""
+        """`rollouts` by "system.*", and "system.twin.*" [E, T, *shape] from the state with a read-out error."""
         scenes: dict[str, NDArray[np.generic]] = {}
         for number, system in enumerate(SYSTEMS):
             rng, lab = np.random.default_rng((seed, 100 + number)), self.lab(system)
             found = packed(system, rollouts(lab, self.num_scenes, self.num_steps, rng))
             truth, start = unpacked(found, f"{system}.truth"), present(found, system)
             for signal in lab.moving:
-                error = READ_OUT_ERROR * truth[signal.name].std((0, 1)) * rng.standard_normal(start[signal.name].shape)
+                error = READOUT_ERROR * truth[signal.name].std((0, 1)) * rng.standard_normal(start[signal.name].shape)
                 start[signal.name] = (start[signal.name] + error).astype(np.float32)
             twin = lab.simulate(start, unpacked(found, f"{system}.future"))
             scenes |= {**found, **packed(f"{system}.twin", twin)}
         return scenes
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """See `ExamTest`; the floor is put together from members of the bank, by cell and step."""
+        """The oracle, two models that must fail, and a floor chosen from the bank for each cell and step."""
         labs = {system: self.lab(system) for system in SYSTEMS}
         banks = {system: bank(logs[system], lab.schema) for system, lab in labs.items()}
         names = list(banks[SYSTEMS[0]])
-        asked = {name: {system: banks[system][name] for system in SYSTEMS} for name in names}
-        piloted = [self.question(worlds, pilot) for worlds in asked.values()]
-        trivial = {name: self.question(worlds, scenes) for name, worlds in asked.items()}
+        bank_worlds = {name: {system: banks[system][name] for system in SYSTEMS} for name in names}
+        on_pilot = [self.question(worlds, pilot) for worlds in bank_worlds.values()]
+        trivial = {name: self.question(worlds, scenes) for name, worlds in bank_worlds.items()}
         floor: dict[str, NDArray[np.generic]] = {name: np.zeros_like(v) for name, v in trivial[names[0]].items()}
-        chosen: Counter[str] = Counter()
+        num_chosen: Counter[str] = Counter()
         for system, damping in _cells():
-            losses = np.stack([self._error(pilot, one, system, damping).mean(0) for one in piloted])
+            losses = np.stack([self._error(pilot, one, system, damping).mean(0) for one in on_pilot])
             best = losses.argmin(0)
-            chosen.update(names[one] for one in best)
+            num_chosen.update(names[one] for one in best)
             rows = np.flatnonzero(damped_by(scenes, system, damping))[:, None]
             for key in floor:
                 if key.startswith(f"{system}."):
@@ -102,24 +107,24 @@ class TrustedHorizonTest(DrivenTest):
             floor=floor,
             oracle=self.question(oracle, scenes),
             must_fail={name: trivial[name] for name in MUST_FAIL},
-            floor_name=", ".join(f"{name} ({count} steps)" for name, count in chosen.most_common()),
+            floor_name=", ".join(f"{name} ({count} steps)" for name, count in num_chosen.most_common()),
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """See `ExamTest`; the module says what the cells are."""
+        """A cell for each system and damping, and the condition on steps that are left out."""
         return Grade(
             cells=tuple(self._cell(scenes, answers, references, system, damping) for system, damping in _cells()),
-            conditions=(self._left_out(scenes, answers, references),),
+            conditions=(self._unscored_steps(scenes, answers, references),),
         )
 
     def horizon(self, scenes: Arrays, system: str, damping: float) -> int:
-        """h*: the first step, from 1, at which the twin is lost; T where it never is."""
+        """h*: the first step, from 1, at which the twin exceeds the limit; T if it never does."""
         error = np.sqrt(self._error(scenes, _twin(scenes), system, damping).mean(0))
-        lost = np.flatnonzero(error > LOST)
-        return int(lost[0]) + 1 if len(lost) else self.num_steps
+        beyond = np.flatnonzero(error > MAX_TWIN_ERROR)
+        return int(beyond[0]) + 1 if len(beyond) else self.num_steps
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Skill over the steps, of each system where nothing is damped and where little is."""
+        """Skill over the steps of each system, undamped and with little damping."""
         panels = []
         for damping in DAMPINGS[:2]:
             for system in SYSTEMS:
@@ -138,13 +143,13 @@ class TrustedHorizonTest(DrivenTest):
                     )
                 )
         return ExamFigure(
-            caption="1 is the truth, 0 the best trivial model of each step. After h* even the true law, begun with a "
-            "read-out error of 1 %, is lost; what counts is the skill before it.",
+            caption="1 is the truth, 0 the best trivial model of each step. After h* even the true law with a read-out "
+            "error of 1 % exceeds half the climatology. Only the skill before h* counts.",
             panels=tuple(panels),
         )
 
-    def _left_out(self, scenes: Arrays, answers: Arrays, references: References) -> Condition:
-        """Where the floor is too good to be scored against, a world may only not be worse."""
+    def _unscored_steps(self, scenes: Arrays, answers: Arrays, references: References) -> Condition:
+        """Condition: at steps whose floor is too good to score against, the world is not worse."""
         found = []
         for system, damping in _cells():
             loss, floor = (self._error(scenes, one, system, damping).mean(0) for one in (answers, references.floor))
@@ -153,7 +158,7 @@ class TrustedHorizonTest(DrivenTest):
             found += [(float(loss[step] - floor[step]), f"{place} {step + 1}") for step in gated]
         worst, where = max(found, key=lambda one: np.nan_to_num(one[0], nan=np.inf), default=(0.0, "none"))
         return Condition(
-            name=f"at steps that are not scored the error is at most {GATE:g} of the climatology above the floor's",
+            name=f"unscored steps: error at most {GATE:g} of the climatology above that of the floor",
             met=worst <= GATE,
             found=f"{rounded(worst=worst)['worst']:g} above in {where}",
         )
@@ -170,7 +175,7 @@ class TrustedHorizonTest(DrivenTest):
         }
         name = f"{system}, damping {damping:g}"
         if not len(scored):
-            return Cell(name=name, score=None, raw=raw, note="gated: the best trivial model is as good as can be")
+            return Cell(name=name, score=None, raw=raw, note="gated: the best trivial model is close to the ceiling")
 
         def statistic(weights: Floats) -> Floats:
             return np.asarray(_skills(loss, floor, weights)[:, scored].mean(-1))
@@ -178,11 +183,11 @@ class TrustedHorizonTest(DrivenTest):
         return cell(name, statistic, len(loss), raw=raw)
 
     def _error(self, scenes: Arrays, answers: Arrays, system: str, damping: float) -> Float[np.ndarray, "E T"]:
-        """The squared error of a cell's scenes over the climatology, mean over components."""
+        """Squared error of a cell's scenes over the climatology, averaged over components."""
         rows, lab, group = damped_by(scenes, system, damping), self.lab(system), f"{system}.truth"
-        due = lab.join(unpacked(scenes, group))[rows]
+        truth = lab.join(unpacked(scenes, group))[rows]
         found = lab.join(unpacked(answers, system))[rows]
-        return np.asarray(((found - due) ** 2 / due.var((0, 1))).mean(-1))
+        return np.asarray(((found - truth) ** 2 / truth.var((0, 1))).mean(-1))
 
     def _line(
         self, name: str, scenes: Arrays, answers: Arrays, references: References, place: tuple[str, float]
@@ -197,17 +202,17 @@ def _cells() -> Iterator[tuple[str, float]]:
 
 
 def _twin(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
-    """The twins' paths as if they were answers."""
+    """The twins' paths in the form of answers."""
     return {key.replace(".twin.", "."): value for key, value in scenes.items() if ".twin." in key}
 
 
 def _skills(loss: Floats, floor: Floats, weights: Floats) -> Floats:
-    """The skill at each step [draws, T] where scenes count by `weights` [draws, E]."""
+    """The skill at each step [draws, T] with scenes weighted by `weights` [draws, E]."""
     return ratio(weights @ (floor - loss), weights @ floor)
 
 
 def _last_with_skill(loss: Floats, floor: Floats) -> int:
-    """The last step, from 1, at which the lower end of the skill is above 0; 0 where there is none."""
+    """The last step, from 1, at which the lower end of the skill is above 0; 0 if there is none."""
     low = np.quantile(_skills(loss, floor, draw_clusters(len(loss), 0)), 0.025, axis=0, method="inverted_cdf")
-    able = np.flatnonzero(low > 0)
-    return int(able[-1]) + 1 if len(able) else 0
+    with_skill = np.flatnonzero(low > 0)
+    return int(with_skill[-1]) + 1 if len(with_skill) else 0

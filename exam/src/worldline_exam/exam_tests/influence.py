@@ -1,25 +1,27 @@
-"""C5: does the world know when an action matters to a thing, and does nothing leak from the future into the past?
+"""C5, influence and no leak.
 
-400 states of the lab of C1, each with two action sequences of 20 steps, labelled by whether the lab says that the block
-ends up otherwise under the second than under the first: by more than 1 cm, root mean square over the steps (a turn
-counts as the way of a point 0.765 of half the side from the middle), or by less than a tenth of that. Scored is
-2 * AUROC - 1 of the world's own effect on the block. The pusher is influenced in every state, so it has no AUROC, and
-to pool it with the block would give 0.67 to who knows only that pushers move more than blocks.
+Question: does a world know in which states an action influences an object, and are its predictions causal in time?
 
-States come in couples: one where the block is influenced and one where it is not, under *the same two action
-sequences* and, as nearly as can be found, at the same gap between pusher and block; in half of the couples both touch.
-So neither the size of an action nor nearness tells the label; whether the way leads into the block does. Couples are
-the clusters of the intervals.
+Scenes: 400 states of the lab of C1, each with two action sequences of 20 steps. A state is influenced if the lab's
+block paths under the two sequences differ by more than 1 cm, root mean square over the steps. It is not influenced if
+they differ by less than a tenth of that. A turn counts as the motion of a point 0.765 of half the side from the centre.
 
-Hard check, a bug where it fails: each first sequence is asked about once more, changed from a step k >= 1 on. What is
-predicted for the steps before must stay equal, to 1e-5 of the signal's largest value.
+States come in couples: one influenced and one not, under *the same two action sequences* and at nearly the same gap
+between pusher and block. In half of the couples both touch. So neither the size of an action nor the gap predicts the
+label. Only whether the path leads into the block does. Couples are the clusters of the intervals.
 
-Graded only where C1's low is above 0: a gate, of pusher and block, from these very answers. A score that is surely not
-above 0 is a FAIL all the same.
+Score: 2 * AUROC - 1 of the world's own effect on the block. The pusher is influenced in every state, so it has no
+AUROC. Pooled with the block it would give 0.67 to a model that only knows that pushers move more than blocks.
 
-Must fail: equal sensitivity everywhere, as the linear regression on the logs, whose effect of an action is the same in
-every state; a regression that does not see actions; nearness alone (of our own making: the nearer the block, the more
-it is said to be moved by a difference of actions).
+Pass conditions: the effect score of C1, on these answers, is significantly above 0 for pusher and block (a gate). A
+score that is significantly not above 0 is a FAIL without the gate.
+
+Hard check, a bug if it fails: each first sequence is queried once more, changed from a step k >= 1 on. Predictions for
+earlier steps must stay equal, to 1e-5 of the signal's largest value.
+
+Must fail: equal sensitivity everywhere (the linear regression on the logs, whose effect of an action is the same in
+every state); a regression without actions; nearness alone, which is not in the specification. It moves the block by the
+difference of actions, more the nearer the block is.
 """
 
 from __future__ import annotations
@@ -68,16 +70,16 @@ from worldline_exam.scenes.pusher import (
     true_branches,
 )
 
-EPSILON: Final = 0.01
-"""Effect above which the block is influenced, m; below a tenth of it, it is not."""
+MIN_EFFECT: Final = 0.01
+"""Effect above which the block is influenced, m. Below a tenth of it, the block is not influenced."""
 CANDIDATES: Final = 16
-"""States that a couple is chosen from."""
-FARTHEST: Final = 0.25
-"""Gap of couples that do not touch at most, m."""
-LEAK: Final = 1e-5
-"""Of a signal's largest value: rounding."""
-NEAR: Final = 0.05
-"""Gap over which the influence of "nearness alone" fades, m."""
+"""Number of states from which a couple is chosen."""
+MAX_GAP: Final = 0.25
+"""Largest gap of couples that do not touch, m."""
+MAX_LEAK: Final = 1e-5
+"""Largest change that counts as rounding, relative to the signal's largest value."""
+DECAY_LENGTH: Final = 0.05
+"""Length scale on which the influence of "nearness alone" decays, m."""
 ENTITIES: Final = {"pusher": "pusher_position", "block": "block_position"}
 NUM_BINS: Final = 20
 _STREAM: Final = 105
@@ -85,41 +87,41 @@ _STREAM: Final = 105
 
 @dataclass(frozen=True, kw_only=True)
 class InfluenceTest(ExamTest):
-    """See the module.
+    """Test of influence and leaks; the module docstring specifies it.
 
     Args:
-        num_scenes: states, a multiple of 4, at least 20.
-        num_steps: of each sequence, at least 2.
+        num_scenes: number of states, a multiple of 4, at least 20.
+        num_steps: length of each sequence, at least 2.
     """
 
     code: ClassVar[str] = "C5"
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Influence and no leak"
-    claim: ClassVar[str] = "It knows when an action matters to a thing, and that none changes what was before it."
+    claim: ClassVar[str] = "It knows when an action influences an object, and that no action changes the past."
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 400
     num_steps: int = 20
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """The one of C1."""
+        """The dataset of C1."""
         return (pushing_curriculum(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
-        """Histories, three action sequences [E, T, 2] and truth, couple after couple; see `ExamTest`."""
+        """Histories, three action sequences [E, T, 2] and truth, couple after couple."""
         rng = np.random.default_rng([_STREAM, seed])
         lab = make_lab(self.pool)
-        parts = [self._couples(touching, self.num_scenes // 4, rng) for touching in (True, False)]
+        parts = [self._draw_couples(touching, self.num_scenes // 4, rng) for touching in (True, False)]
         velocity = np.concatenate([actions for _, actions in parts])
         since = rng.integers(1, self.num_steps, len(velocity))
         late = np.arange(self.num_steps)[None, :, None] >= since[:, None, None]
         other = np.asarray(np.where(late, velocity[:, 1], velocity[:, 0]))
-        truth = _in_order(
+        truth = _concatenated(
             [true_branches(lab, begun.state, actions) for begun, actions in parts],
         )
         histories = [packed_history(history_before(begun)) for begun, _ in parts]
         return {
-            **_in_order(histories),
+            **_concatenated(histories),
             "seed": np.concatenate([begun.seed for begun, _ in parts]),
             "prelude": np.concatenate([begun.prelude for begun, _ in parts]),
             "gap": np.concatenate([begun.gap for begun, _ in parts]),
@@ -129,68 +131,67 @@ class InfluenceTest(ExamTest):
             **packed("truth", truth),
         }
 
-    def _couples(self, touching: bool, due: int, rng: np.random.Generator) -> tuple[Beginnings, Floats]:
-        """States [2 * due], influenced and not in turn, and the two sequences [2 * due, 2, T, 2] of each."""
+    def _draw_couples(self, touching: bool, num: int, rng: np.random.Generator) -> tuple[Beginnings, Floats]:
+        """Alternately influenced and uninfluenced states [2 * num], and their two sequences [2 * num, 2, T, 2]."""
         lab = make_lab(self.pool)
-        begun = _pool(lab, touching, due * CANDIDATES, rng)
-        headings = rng.uniform(-np.pi, np.pi, (2, due))
+        begun = _pool(lab, touching, num * CANDIDATES, rng)
+        headings = rng.uniform(-np.pi, np.pi, (2, num))
         pairs = np.stack([motions(heading, self.num_steps, rng) for heading in headings], 1)
         actions = np.repeat(pairs, CANDIDATES, 0)
         truth = true_branches(lab, begun.state, actions)
-        size = block_distance(lab, *_pair(truth)).reshape(due, CANDIDATES)
-        gap = begun.gap.reshape(due, CANDIDATES)
+        size = block_distance(lab, *_pair(truth)).reshape(num, CANDIDATES)
+        gap = begun.gap.reshape(num, CANDIDATES)
         apart = np.abs(gap[:, :, None] - gap[:, None])
-        fits = (size[:, :, None] > EPSILON) & (size[:, None] < EPSILON / 10)
-        flat = np.where(fits, apart, np.inf).reshape(due, -1)
+        fits = (size[:, :, None] > MIN_EFFECT) & (size[:, None] < MIN_EFFECT / 10)
+        flat = np.where(fits, apart, np.inf).reshape(num, -1)
         best, found = flat.argmin(1), np.flatnonzero(np.isfinite(flat.min(1)))
-        ours, theirs = best // CANDIDATES, best % CANDIDATES
-        rows = np.stack([np.arange(due) * CANDIDATES + ours, np.arange(due) * CANDIDATES + theirs], 1)[found].reshape(
-            -1
-        )
+        influenced, uninfluenced = best // CANDIDATES, best % CANDIDATES
+        rows = np.stack([influenced, uninfluenced], 1) + CANDIDATES * np.arange(num)[:, None]
+        rows = rows[found].reshape(-1)
         kept, sequences = begun.some(rows), actions[rows]
-        if len(found) == due:
+        if len(found) == num:
             return kept, sequences
-        more, others = self._couples(touching, due - len(found), rng)
+        more, others = self._draw_couples(touching, num - len(found), rng)
         return _joined([kept, more]), np.concatenate([sequences, others])
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """What follows each of the three sequences, per signal [E, T, 2]; see `ExamTest`."""
+        """Predictions under each of the three sequences, per signal [E, T, 2]."""
         return _answers(only(worlds), history_of(scenes), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The lab as a world, and three that must fail; see `ExamTest`."""
+        """The lab as oracle, and three models that must fail."""
         del pilot  # the floor is chance
         lab = make_lab(self.pool)
         episodes = next(iter(logs.values()))
 
-        def asked(engine: Engine) -> Arrays:
+        def answers_of(engine: Engine) -> Arrays:
             return _answers(as_world(engine), history_of(scenes), scenes)
 
-        oracle = asked(Pushing(lab=lab))
+        oracle = answers_of(Pushing(lab=lab))
         return References(
             oracle=oracle,
             must_fail={
-                "equal sensitivity": asked(Linear.fit(episodes, lab.schema, context=CONTEXT)),
-                "action-blind": asked(ActionBlind.fit(episodes, lab.schema, context=CONTEXT)),
+                "equal sensitivity": answers_of(Linear.fit(episodes, lab.schema, context=CONTEXT)),
+                "action-blind": answers_of(ActionBlind.fit(episodes, lab.schema, context=CONTEXT)),
                 "nearness alone": _nearness(oracle, scenes),
             },
             floor_name="chance",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """One cell, the twin effect as condition, and leaks as bugs; see `ExamTest`."""
+        """One cell, the twin effects as conditions, and leaks as bugs."""
         del references  # chance and the truth are known
         size, influenced = self._sizes(answers), scenes["influenced"].astype(bool)
         raw = rounded(influenced=np.median(size[influenced]), not_influenced=np.median(size[~influenced]))
         num_couples = len(size) // 2
         return Grade(
             cells=(cell("block", _by_couples(auroc(size, influenced)), num_couples, raw=raw),),
-            conditions=tuple(_graded(part, name, scenes, answers) for part, name in ENTITIES.items()),
+            conditions=tuple(_twin_condition(part, name, scenes, answers) for part, name in ENTITIES.items()),
             bugs=leaks(scenes, answers),
         )
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """How far influenced and other states are told apart; see `ExamTest`."""
+        """ROC curves, the distribution of predicted effects, and predicted against true effects."""
         influenced = scenes["influenced"].astype(bool)
         sides = {
             "truth": self._sizes(references.oracle),
@@ -199,24 +200,24 @@ class InfluenceTest(ExamTest):
         }
         size, truth = sides["this world"], sides["truth"]
         curves = FigurePanel(
-            title="States told apart by the effect on the block",
-            x_label="share of the others taken for influenced",
-            y_label="share of the influenced found",
-            lines=tuple(_curve(name, one, influenced) for name, one in sides.items()),
+            title="ROC of the predicted effect on the block",
+            x_label="false positive rate",
+            y_label="true positive rate",
+            lines=tuple(_roc(name, one, influenced) for name, one in sides.items()),
             equal=True,
         )
-        edges = np.linspace(0.0, max(float(np.quantile(size, 0.98)), EPSILON), NUM_BINS + 1)
+        edges = np.linspace(0.0, max(float(np.quantile(size, 0.98)), MIN_EFFECT), NUM_BINS + 1)
         counts = FigurePanel(
-            title="The effect on the block that this world predicts",
+            title="Predicted effect on the block",
             x_label="effect [m]",
-            y_label="states",
+            y_label="number of states",
             lines=(
-                _counts("influenced", size[influenced], edges),
-                _counts("not influenced", size[~influenced], edges),
+                _histogram("influenced", size[influenced], edges),
+                _histogram("not influenced", size[~influenced], edges),
             ),
         )
         pairs = FigurePanel(
-            title="State by state",
+            title="Predicted against true effect",
             x_label="true effect [m]",
             y_label="predicted effect [m]",
             lines=(
@@ -225,8 +226,8 @@ class InfluenceTest(ExamTest):
             ),
         )
         caption = (
-            "In each couple of states the same two action sequences, from the same distance, move the block in one and "
-            "miss it in the other. A world that knows when it acts on the block sets the two apart."
+            "In each couple of states, the same two action sequences from the same distance move the block in one and "
+            "miss it in the other. A good world separates the two."
         )
         return ExamFigure(caption=caption, panels=(curves, counts, pairs))
 
@@ -236,37 +237,37 @@ class InfluenceTest(ExamTest):
 
 
 def leaks(scenes: Arrays, answers: Arrays) -> tuple[str, ...]:
-    """What changed before the action that was changed, one line for each signal; empty where nothing did."""
+    """Predictions that changed before the changed action, one line for each signal; empty if there are none."""
     found, since = [], scenes["changed_since"].astype(int)
     for name in STATE:
         first, changed = (answers[f"{group}.{name}"].astype(float) for group in ("first", "changed"))
         before = np.arange(first.shape[1])[None] < since[:, None]
         moved = np.where(before, np.abs(first - changed).max(-1), 0.0).max(1) / np.abs(first).max()
-        # Not a number is a leak as well: it is not equal.
-        wrong = ~(moved <= LEAK)
+        # NaN counts as a leak, too; hence "not <=" instead of ">".
+        wrong = ~(moved <= MAX_LEAK)
         if wrong.any():
             found.append(
-                f"a later action changes what is predicted before it: {name} in {int(wrong.sum())} of {len(wrong)} "
+                f"a later action changes earlier predictions: {name} in {int(wrong.sum())} of {len(wrong)} "
                 f"states, by up to {float(moved.max()):.1e} of its largest value"
             )
     return tuple(found)
 
 
 def _answers(world: World, history: History, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
-    """What a world says of the three sequences, as answers hold it."""
+    """A world's predictions under the three sequences, in the form of answers."""
     groups = ("first", "second", "changed")
     velocity = np.stack([scenes[f"actions.{group}"].astype(np.float32) for group in groups], 1)
-    said = branch_answers(world, history, velocity)
-    return {f"{group}.{name}": value[:, at] for at, group in enumerate(groups) for name, value in said.items()}
+    predicted = branch_answers(world, history, velocity)
+    return {f"{group}.{name}": value[:, at] for at, group in enumerate(groups) for name, value in predicted.items()}
 
 
-def _graded(part: str, name: str, scenes: Arrays, answers: Arrays) -> Condition:
-    """Whether the twin effect of C1, of the two sequences in these states, is above 0."""
-    said = np.stack([answers[f"{group}.{name}"] for group in ("first", "second")], 1)
-    found = effect_of(said, scenes[f"truth.{name}"])
-    twin = score(_by_couples(found.statistic), len(said) // 2)
+def _twin_condition(part: str, name: str, scenes: Arrays, answers: Arrays) -> Condition:
+    """Condition: the effect score of C1 for the two sequences is significantly above 0."""
+    predicted = np.stack([answers[f"{group}.{name}"] for group in ("first", "second")], 1)
+    found = effect_of(predicted, scenes[f"truth.{name}"])
+    twin = score(_by_couples(found.statistic), len(predicted) // 2)
     return Condition(
-        name=f"twin effect of {part} (C1) surely above 0 in these states",
+        name=f"twin effect of {part} (C1) significantly above 0 in these states",
         met=twin is not None and twin.low > 0,
         found="undefined" if twin is None else f"{twin.value:.2f} [{twin.low:.2f}, {twin.high:.2f}]",
         gate=True,
@@ -274,18 +275,18 @@ def _graded(part: str, name: str, scenes: Arrays, answers: Arrays) -> Condition:
 
 
 def _by_couples(statistic: Statistic) -> Statistic:
-    """A statistic of states as one of couples, which stand side by side."""
+    """Turns a statistic of states into one of couples, which are adjacent rows."""
     return lambda weights: statistic(np.repeat(weights, 2, axis=1))
 
 
 def _pool(lab: PusherBlock, touching: bool, num: int, rng: np.random.Generator) -> Beginnings:
-    """`num` states, all touching or none, none too far."""
-    parts, left = [], num
-    while left:
+    """`num` states with pusher and block all touching, or all apart by less than the largest gap."""
+    parts, remaining = [], num
+    while remaining:
         begun = beginnings(lab, 2 * num, rng)
-        fits = begun.touching if touching else ~begun.touching & (begun.gap < FARTHEST)
-        parts.append(begun.some(np.flatnonzero(fits)[:left]))
-        left -= len(parts[-1].seed)
+        fits = begun.touching if touching else ~begun.touching & (begun.gap < MAX_GAP)
+        parts.append(begun.some(np.flatnonzero(fits)[:remaining]))
+        remaining -= len(parts[-1].seed)
     return _joined(parts)
 
 
@@ -293,12 +294,12 @@ def _joined(parts: Sequence[Beginnings]) -> Beginnings:
     return Beginnings(
         seed=np.concatenate([one.seed for one in parts]),
         prelude=np.concatenate([one.prelude for one in parts]),
-        path=_in_order([one.path for one in parts]),
+        path=_concatenated([one.path for one in parts]),
         gap=np.concatenate([one.gap for one in parts]),
     )
 
 
-def _in_order(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
+def _concatenated(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
     return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
 
 
@@ -308,25 +309,25 @@ def _pair(branches: Arrays) -> tuple[Arrays, Arrays]:
 
 
 def _nearness(oracle: Arrays, scenes: Arrays) -> Arrays:
-    """The right pusher, and a block that moves by the difference of the actions, the more the nearer it is."""
+    """The true pusher, and a block that moves by the difference of actions, more the nearer it is."""
     first, second = (scenes[f"actions.{group}"].astype(float) for group in ("first", "second"))
     moved = np.cumsum(second - first, 1) * STEP_S
-    share = np.exp(-np.maximum(scenes["gap"].astype(float), 0) / NEAR)[:, None, None]
+    share = np.exp(-np.maximum(scenes["gap"].astype(float), 0) / DECAY_LENGTH)[:, None, None]
     still = {n: np.repeat(scenes[f"history.observations.{n}"][:, -1:], moved.shape[1], 1) for n in STATE[1:]}
     block = {f"{group}.{name}": value for group in ("first", "second", "changed") for name, value in still.items()}
     block["second.block_position"] = still["block_position"].astype(float) + share * moved
     return {**oracle, **block}
 
 
-def _curve(name: str, size: Floats, influenced: NDArray[np.bool_]) -> FigureLine:
-    """Share of influenced states above each threshold over that of the others."""
+def _roc(name: str, size: Floats, influenced: NDArray[np.bool_]) -> FigureLine:
+    """The ROC curve."""
     thresholds = np.concatenate([[np.inf], np.unique(size)[::-1]])
     other, found = (tuple(float((size[rows] >= t).mean()) for t in thresholds) for rows in (~influenced, influenced))
     return FigureLine(name=name, x=other, y=found)
 
 
-def _counts(name: str, size: Floats, edges: Floats) -> FigureLine:
-    """How many states have about which effect; what is beyond counts in the last bin."""
+def _histogram(name: str, size: Floats, edges: Floats) -> FigureLine:
+    """Histogram of effects; larger effects count in the last bin."""
     counts = np.histogram(np.minimum(size, edges[-1]), edges)[0]
     middles = (edges[1:] + edges[:-1]) / 2
     return FigureLine(name=name, x=tuple(map(float, middles)), y=tuple(map(float, counts)))

@@ -1,45 +1,52 @@
-"""U3: whether a world knows when it is lost: when the law is no longer the one that it has learned.
+"""U3, out-of-distribution detection.
 
-A puck is pushed in gusts. A world sees 41 observations (4 s) and predicts the next 10 steps, in scenes of five levels.
-In half of a level's scenes the law has changed, the more the higher the level: a friction beyond the range of the logs,
-another mass, another spring, stronger gusts, a tilted table (each its own way), faster time, in turn. The other half is
-harmless: the law is that of the logs. In both, how strongly the puck is set going and how strongly it is pushed are
-drawn alike, weaker or stronger than in the logs. Each harmless scene is chosen for a harmful one so that their
-histories are equally unusual as inputs: the mean squared Mahalanobis distance of position, velocity and push together,
-and of each alone. So who only tells what is seldom seen is at chance.
+Question: does a world notice that the law has changed, without alarms for inputs that are merely unusual?
 
-Uncertainty is 1 - `Prediction.trust`, what the contract gives: the p-value of the history, its steps included. The
-width of the band is no part of it, as a band is calibrated on ordinary scenes and as wide in any. The error is the
-world's own, squared in units of each signal's spread, its mean over eight twins with this scene's law and fresh gusts:
-against one of them the luck of its gusts, which nobody can foresee, would drown what can be ranked.
+Scenes: a puck is pushed in gusts. A world observes 41 frames (4 s) and predicts the next 10 steps. There are five
+levels of shift. In half of a level's scenes the law has changed, more strongly at higher levels: friction beyond the
+range of the logs, mass, spring, stronger gusts, a tilted table (each in a random direction), faster time, in turn. The
+other half is harmless and follows the law of the logs. Initial speeds and the strength of pushes are drawn alike in
+both, weaker or stronger than in the logs. Each harmful scene has a harmless partner with equally unusual inputs. They
+match in the mean squared Mahalanobis distance of position, velocity and push together, and of each alone. So input
+novelty is at chance.
 
-Two cells:
+Uncertainty is 1 - `Prediction.trust`, the p-value of the history with its steps. Band widths are not used, since bands
+are calibrated on ordinary scenes and equally wide in all. The error is the world's own, squared in units of each
+signal's spread. It is averaged over eight twins with the law of the scene and fresh gusts. With a single twin the
+unpredictable gusts would dominate the ranking.
 
-* harmful from harmless: 2 AUROC - 1 of the uncertainty, over all levels, between 0 for the best trivial model and 1 for
-  who knows the law of the logs. Both have the toolkit's trust, and so has any world: it fits a regression of its own,
-  and tells harmful from harmless by 0.7 to 0.9 whatever model it is given, persistence included. What is scored is what
-  a model adds to that. Which trivial model is the floor is chosen on the pilot's scenes.
-* ranks errors: Spearman's correlation of uncertainty and error within a level, the mean over the levels; as a share of
-  the correlation that is reached by who is told the level and what has changed, if anything, and ranks by the mean rank
-  of this world's own errors in such scenes. Where that is below 0.2 the cell is undefined: such errors are as large
-  where the law has stayed. 1 is no limit: who tells scenes of one kind apart may pass it, as linear regression does
-  (0.93 to 1.16), whose errors depend on the friction, which its trust sees. Nor has this cell a floor of the
-  toolkit's trust: what is ranked are a model's own errors. So it says less than the first.
+Score, two cells:
 
-Deviations: a level holds both halves. Among harmful scenes of one severity alone the oracle's correlation was -0.1 to
-0.1, that of a learned world 0.0 to 0.2: trust would have to rank what it calls impossible by how impossible it is, and
-a p-value has a smallest; among harmless ones errors are equal but for chance. For the same reason the correlation with
-both is at most about 0.75, so that it is taken as a share; the share of who is only told whether the law has changed,
-as it was at first, was passed by linear regression (1.15) more than by the oracle (0.86). The floor of the first cell
-was chance at first, above which persistence had 0.81. The mildest shifts that were tried (a mass of 1.15 times, a tilt
-of 0.06 N) were seen by no model, the oracle among them, and were left out. Gravity is the tilt of the table; texture is
-left out: vectors have none, and a picture of another colour is harmful to a world of pictures though the law is the
-same.
+* harmful from harmless: 2 AUROC - 1 of the uncertainty over all levels. The floor is the best trivial model, chosen on
+  the pilot. The ceiling knows the law of the logs. Both have the toolkit's trust, like any world. That trust fits its
+  own regression and scores 0.7 to 0.9 for any model, persistence included. The cell scores what a model adds.
+* ranks errors: Spearman's correlation of uncertainty and error within a level, averaged over levels. It is divided by
+  the correlation of a reference that knows the level and kind of change. The reference ranks scenes by the mean rank of
+  this world's errors in such scenes. If its correlation is below 0.2, the cell is undefined: then a changed law does
+  not enlarge the errors. A world that separates scenes of one kind can exceed 1. Linear regression does (0.93 to 1.16),
+  because its errors depend on the friction, which its trust detects. This cell has no floor of the toolkit's trust,
+  since it ranks a model's own errors. So it shows less than the first.
 
-Must fail: persistence with the toolkit's trust; input novelty, of the whole history, and as the trust of a world that
-judges the present alone; how usual the pushes are, alone and with the trust of the floor; a constant. Who goes by
-inputs alone is held against chance and not against the floor, since scenes are matched so that nothing of it tells. The
-oracle knows the law of the logs, and is calibrated as any world; the ceiling is calibrated on episodes of its own.
+There are no further pass conditions.
+
+Must fail: persistence with the toolkit's trust; input novelty of the whole history; the trust of a world that judges
+the last observation only; typicality of the pushes, alone and with the trust of the floor; a constant. Models of inputs
+alone are compared with chance and not with the floor, since the scenes are matched for them. The oracle knows the law
+of the logs and is calibrated like any world. The ceiling is calibrated on separate episodes.
+
+Deviations from the specification:
+
+* A level holds harmful and harmless scenes. Within harmful scenes of one severity the correlation of the oracle was
+  -0.1 to 0.1, and of a learned world 0.0 to 0.2. Trust is a p-value with a smallest value, so it cannot rank impossible
+  histories. Errors in harmless scenes differ only by chance.
+* For the same reason the correlation over both is at most about 0.75, so it is divided by that of a reference. The
+  first reference only knew whether the law had changed. Linear regression exceeded it (1.15) more than the oracle
+  (0.86).
+* The first floor of the first cell was chance, above which persistence had 0.81.
+* The mildest shifts that were tried (a mass of 1.15 times, a tilt of 0.06 N) were detected by no model, the oracle
+  included, and were removed.
+* Gravity is the tilt of the table. Texture is left out: vectors have none. A picture in another colour is harmful to a
+  world of pictures although the law is the same.
 """
 
 from __future__ import annotations
@@ -93,21 +100,21 @@ from worldline_exam.scenes.puck import (
 
 Floats = NDArray[np.floating]
 
-SEEN: Final = 41
+HISTORY: Final = 41
 AHEAD: Final = 10
 BEFORE: Final = 5
-"""Steps of an episode that are not shown."""
+"""Steps of an episode before the history."""
 NUM_TWINS: Final = 8
 NUM_LEVELS: Final = 5
 CANDIDATES: Final = 20
-"""Harmless scenes that are drawn for each that is chosen."""
-LEAST_STRENGTH: Final = 0.2
+"""Harmless scenes that are drawn for each selected one."""
+MIN_STRENGTH: Final = 0.2
 MAX_STRENGTH: Final = 1.8
-"""How strongly a puck is set going, and how strongly it is pushed, as a share of what is usual."""
-LEAST_POSSIBLE: Final = 0.2
-"""Rank correlation of the error with what has changed, below which there is nothing to rank by."""
+"""Range of initial speed and of pushes, relative to the logs."""
+MIN_REFERENCE_CORRELATION: Final = 0.2
+"""Smallest rank correlation of the reference for which the cell is defined."""
 TRUST_STEPS: Final = 32
-"""Of a history that are looked at, as by the trust of a sitter: the most that its logs of 60 steps allow."""
+"""Steps of a history that enter trust, as for an exam subject: the maximum for logs of 60 steps."""
 TRIVIAL: Final = "persistence with the toolkit's trust"
 APART: Final = "harmful from harmless"
 NOVELTY: Final = "input novelty"
@@ -115,8 +122,8 @@ PUSHES: Final = "how usual the pushes are"
 PRESENT: Final = "novelty of the present"
 CONSTANT: Final = "a constant"
 NOVELTIES: Final = (NOVELTY, PUSHES, PRESENT, CONSTANT)
-USUAL: Final = 400
-"""Episodes that say what is usual as an input."""
+NUM_ORDINARY: Final = 400
+"""Number of episodes for the distribution of ordinary inputs."""
 
 KINDS: Final = ("friction", "mass", "spring", "gust", "tilt", "speed")
 SEVERITY: Final[Mapping[str, tuple[float, ...]]] = {
@@ -127,120 +134,120 @@ SEVERITY: Final[Mapping[str, tuple[float, ...]]] = {
     "tilt": (0.1, 0.17, 0.25, 0.37, 0.5),
     "speed": (1.08, 1.15, 1.25, 1.4, 1.6),
 }
-"""By level: of the tilt the force in N, else what the setting is multiplied by; of the friction its upper end."""
+"""By level: the force of the tilt in N, else the factor of the setting (for friction, of its upper end)."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class OODDetectionTest(ExamTest):
-    """The test.
+    """Test of out-of-distribution detection; the module docstring specifies it.
 
     Args:
-        num_each: harmful scenes of each level, and as many harmless ones.
+        num_each: number of harmful scenes of each level, and of harmless ones.
     """
 
     code: ClassVar[str] = "U3"
     section: ClassVar[Section] = Section.CONFIDENCE
     title: ClassVar[str] = "It knows when it is lost"
     claim: ClassVar[str] = (
-        "It notices that the world no longer follows the law that it has learned, and is not alarmed by what is merely "
-        "unusual."
+        "It notices that the system no longer follows the learned law, and raises no alarm for merely unusual inputs."
     )
     calibrated: ClassVar[bool] = True
 
     declared_ceiling: ClassVar[float] = 0.8
-    """In ranking errors: the mildest shifts are not always seen in 40 steps, even by who knows the law."""
+    """For the cell "ranks errors": even the true law does not always detect the mildest shifts in 40 steps."""
 
     num_each: int = 100
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """See `ExamTest`."""
+        """One dataset: the gusty puck."""
         return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
-        """Scenes of each level, the harmful ones first, the harmless ones in the same order; see `ExamTest`."""
+        """Scenes of each level: all harmful ones, then the harmless ones in the same order."""
         rng, lab = np.random.default_rng([7, seed]), puck(self.pool)
-        usual = _Usual.of(lab)
+        ordinary = _InputDistribution.of(lab)
         num = NUM_LEVELS * self.num_each
         level, kind = np.repeat(np.arange(NUM_LEVELS), self.num_each), np.arange(num) % len(KINDS)
         harmful = _shifted(self.pool, level, kind, rng)
-        calm = _harmless(lab, usual, usual.unusual(_history(harmful)), rng)
-        scenes = {name: np.concatenate([value, calm[name]]) for name, value in harmful.items()}
+        harmless = _harmless(lab, ordinary, ordinary.unusual(_history(harmful)), rng)
+        scenes = {name: np.concatenate([value, harmless[name]]) for name, value in harmful.items()}
         return {
             **scenes,
             "level": np.tile(level, 2),
             "kind": np.concatenate([kind, np.full(num, -1)]),
-            "novelty": usual.novelty(_history(scenes)),
+            "novelty": ordinary.novelty(_history(scenes)),
         }
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """Means and trust; see `ExamTest`.
+        """Means and trust.
 
         Raises:
-            UnsupportedError: the world tells no trust.
+            UnsupportedError: the world gives no trust.
         """
-        return _asked(only(worlds), scenes)
+        return _answers(only(worlds), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """See `ExamTest`. The trivial models are calibrated on the last episodes of the logs, fitted on the others."""
+        """All references; trivial models are calibrated on the last logged episodes and fitted on the others."""
         lab, episodes = puck(self.pool), next(iter(logs.values()))
         num = min(NUM_CALIBRATION, len(episodes) // 2)
-        held, knows = episodes[-num:], PuckOracle(lab=lab)
+        held, lawful = episodes[-num:], PuckOracle(lab=lab)
         trivial = {name: _trusted(one, held) for name, one in engines(episodes[:-num], lab.schema).items()}
-        apart = {name: _apart(_asked(world, pilot), pilot) for name, world in trivial.items()}
+        apart = {name: _detection(_answers(world, pilot), pilot) for name, world in trivial.items()}
         best = max(apart, key=lambda name: apart[name])
         own = recorded(lab, NUM_CALIBRATION, np.random.default_rng(9))
-        oracle = _asked(_trusted(knows, held), scenes)
-        usual = _Usual.of_logs(episodes)
-        novelty, pushed = usual.novelty(_history(scenes)), usual.parts(_history(scenes))[:, -1]
-        oddity = 1 - np.exp(-np.abs(np.log(pushed / 2)))
-        floor = _asked(trivial[best], scenes)
+        oracle = _answers(_trusted(lawful, held), scenes)
+        ordinary = _InputDistribution.of_logs(episodes)
+        novelty, push_distance = ordinary.novelty(_history(scenes)), ordinary.parts(_history(scenes))[:, -1]
+        atypicality = 1 - np.exp(-np.abs(np.log(push_distance / 2)))
+        floor = _answers(trivial[best], scenes)
         return References(
             floor=floor,
-            ceiling=_asked(_trusted(knows, own), scenes),
+            ceiling=_answers(_trusted(lawful, own), scenes),
             oracle=oracle,
             must_fail={
-                TRIVIAL: floor if best == "persistence" else _asked(trivial["persistence"], scenes),
+                TRIVIAL: floor if best == "persistence" else _answers(trivial["persistence"], scenes),
                 NOVELTY: {**oracle, "trust": 1 / (1 + novelty)},
-                PUSHES: {**oracle, "trust": oddity},
-                f"{PUSHES}, beside the floor": {**oracle, "trust": floor["trust"] * oddity},
-                PRESENT: _asked(_trusted(knows, held, steps=0), scenes),
+                PUSHES: {**oracle, "trust": atypicality},
+                f"{PUSHES}, beside the floor": {**oracle, "trust": floor["trust"] * atypicality},
+                PRESENT: _answers(_trusted(lawful, held, steps=0), scenes),
                 CONSTANT: {**oracle, "trust": np.full(len(novelty), 0.5)},
             },
             floor_name=f"{best} with the toolkit's trust",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """The two cells; see `ExamTest`."""
-        doubt, error, level = _doubt(answers), _error(scenes, answers), scenes["level"].astype(int)
-        told = _told(error, level, scenes["kind"].astype(int))
-        telling = {
-            "apart": _apart(answers, scenes),
-            "floor": _apart(references.floor, scenes),
-            "ceiling": _apart(references.ceiling, scenes),
+        """The cells "harmful from harmless" and "ranks errors"."""
+        uncertainty, error, level = _uncertainty(answers), _error(scenes, answers), scenes["level"].astype(int)
+        reference_rank = _reference_rank(error, level, scenes["kind"].astype(int))
+        detection = {
+            "apart": _detection(answers, scenes),
+            "floor": _detection(references.floor, scenes),
+            "ceiling": _detection(references.ceiling, scenes),
         }
-        every = np.ones((1, len(doubt)))
+        every = np.ones((1, len(uncertainty)))
         ranking = {
-            "correlation": float(_spearman(doubt, error, level)(every)[0]),
-            "possible": float(_possible(told, error, level)(every)[0]),
+            "correlation": float(_spearman(uncertainty, error, level)(every)[0]),
+            "possible": float(_reference_correlation(reference_rank, error, level)(every)[0]),
         }
         return Grade(
             cells=(
-                cell(APART, _telling(scenes, answers, references), len(doubt),
-                     raw=rounded(**telling)),
-                cell("ranks errors", _ranking(doubt, error, told, level), len(doubt), raw=rounded(**ranking)),
+                cell(APART, _detection_skill(scenes, answers, references), len(uncertainty),
+                     raw=rounded(**detection)),
+                cell("ranks errors", _ranking(uncertainty, error, reference_rank, level), len(uncertainty),
+                     raw=rounded(**ranking)),
             )
         )  # fmt: skip
 
     def grade_must_fail(self, name: str, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """Who goes by inputs alone is at chance, and not only below the floor: scenes are matched for that."""
+        """Models of inputs alone are compared with chance, since scenes are matched for them."""
         if name not in NOVELTIES:
             return self.grade(scenes, answers, references)
-        doubt = _doubt(answers)
-        return Grade(cells=(cell(f"{APART}, against chance", auroc(doubt, _harmful(scenes)), len(doubt)),))
+        uncertainty = _uncertainty(answers)
+        return Grade(cells=(cell(f"{APART}, against chance", auroc(uncertainty, _harmful(scenes)), len(uncertainty)),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Trust over the levels, and error against trust; see `ExamTest`."""
+        """Trust over the levels, and error against uncertainty."""
         harmful, level = scenes["kind"].astype(int) >= 0, scenes["level"].astype(int)
         steps = tuple(float(one + 1) for one in range(NUM_LEVELS))
         panels = []
@@ -257,48 +264,48 @@ class OODDetectionTest(ExamTest):
                     title=f"Trust: {name}", x_label="severity of the shift", y_label="trust", lines=tuple(lines)
                 )
             )
-        doubt, error = _doubt(answers), _error(scenes, answers)
+        uncertainty, error = _uncertainty(answers), _error(scenes, answers)
         points = tuple(
             FigureLine(
                 name=group,
-                x=tuple(doubt[rows].tolist()),
+                x=tuple(uncertainty[rows].tolist()),
                 y=tuple(np.log10(np.maximum(error[rows], 1e-12)).tolist()),
                 points=True,
             )
             for group, rows in (("harmful", harmful), ("harmless", ~harmful))
         )
         panels.append(
-            FigurePanel(title="Error and doubt", x_label="1 - trust", y_label="log10 of the error", lines=points)
+            FigurePanel(title="Error and uncertainty", x_label="1 - trust", y_label="log10 of the error", lines=points)
         )
         return ExamFigure(
-            caption="Harmful scenes follow another law; harmless ones follow the law of the logs and are as unusual as "
-            "inputs. Trust has to fall in the first and stay in the second, more than it does around a trivial model; "
-            "bands hold half of the scenes.",
+            caption="Harmful scenes follow another law. Harmless ones follow the law of the logs with equally unusual "
+            "inputs. Trust has to fall in the first and stay in the second, more clearly than for a trivial model. "
+            "Bands hold half of the scenes.",
             panels=tuple(panels),
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Usual:
-    """How inputs are spread in ordinary episodes.
+class _InputDistribution:
+    """Distribution of inputs in ordinary episodes.
 
     Args:
-        centre: [6], of position, velocity and push.
-        inverse: [6, 6], of their covariance.
+        centre: [6], mean of position, velocity and push.
+        inverse: [6, 6], inverse of their covariance.
     """
 
     centre: Floats
     inverse: Floats
 
     @classmethod
-    def of(cls, lab: GustyPuck) -> _Usual:
-        """Of a lab."""
-        draws = draw(lab, USUAL, SEEN + BEFORE, np.random.default_rng(8))
+    def of(cls, lab: GustyPuck) -> _InputDistribution:
+        """The distribution of a lab."""
+        draws = draw(lab, NUM_ORDINARY, HISTORY + BEFORE, np.random.default_rng(8))
         return cls._of_rows(_rows({n: v[:, :-1] for n, v in paths(lab, draws).items()}, draws.pushes))
 
     @classmethod
-    def of_logs(cls, episodes: Sequence[Episode]) -> _Usual:
-        """Of episodes."""
+    def of_logs(cls, episodes: Sequence[Episode]) -> _InputDistribution:
+        """The distribution of logged episodes."""
         rows = [
             _rows({name: one.observations[name][None, :-1] for name in SIGNALS}, one.actions["push"][None])
             for one in episodes
@@ -306,7 +313,7 @@ class _Usual:
         return cls._of_rows(np.concatenate(rows, 1))
 
     @classmethod
-    def _of_rows(cls, rows: Floats) -> _Usual:
+    def _of_rows(cls, rows: Floats) -> _InputDistribution:
         flat = rows.reshape(-1, rows.shape[-1])
         return cls(centre=flat.mean(0), inverse=np.linalg.inv(np.cov(flat.T)))
 
@@ -316,19 +323,19 @@ class _Usual:
         return _squared(rows - self.centre, self.inverse)
 
     def parts(self, history: History) -> Float[np.ndarray, "E 3"]:
-        """The same of position, velocity and push, each by itself; 2 is usual."""
+        """The mean squared distance of position, velocity and push separately; 2 is the expectation."""
         rows = _rows({name: history.observations[name][:, :-1] for name in SIGNALS}, history.actions["push"])
         away, covariance = rows - self.centre, np.linalg.inv(self.inverse)
         pairs = [slice(first, first + 2) for first in range(0, rows.shape[-1], 2)]
         return np.asarray(np.stack([_squared(away[..., one], np.linalg.inv(covariance[one, one])) for one in pairs], 1))
 
     def unusual(self, history: History) -> Float[np.ndarray, "E 4"]:
-        """The logarithms of all four, by which scenes are matched."""
+        """The logarithms of all four distances, by which scenes are matched."""
         return np.asarray(np.log(np.concatenate([self.novelty(history)[:, None], self.parts(history)], 1)))
 
 
 def _squared(away: Float[np.ndarray, "E T F"], inverse: Float[np.ndarray, "F F"]) -> Float[np.ndarray, "E"]:
-    """The mean over steps of the squared distance."""
+    """The squared distance, averaged over steps."""
     return np.asarray(np.einsum("etf,fg,etg->et", away, inverse, away).mean(1))
 
 
@@ -341,13 +348,13 @@ def _history(scenes: Arrays) -> History:
 
 
 def _shifted(pool: Any, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"], rng: np.random.Generator) -> Arrays:
-    """Scenes of changed labs, one for each level and kind, and for each scene of a tilt."""
+    """Scenes of changed labs: one lab for each level and kind, and one for each scene with a tilt."""
     draws = _drawn(puck(pool), len(level), rng)
     parts: list[tuple[NDArray[np.integer], Arrays]] = []
     for severity in range(NUM_LEVELS):
         for number, name in enumerate(KINDS):
             every = np.flatnonzero((level == severity) & (kind == number))
-            each = list(every[:, None]) if name == "tilt" else [every]  # every table is tilted its own way
+            each = list(every[:, None]) if name == "tilt" else [every]  # each scene has its own direction of tilt
             for rows in (one for one in each if len(one)):
                 changed = _changed(pool, name, SEVERITY[name][severity], rng)
                 some = draws.at(rows)
@@ -371,14 +378,14 @@ def _changed(pool: Any, name: str, size: float, rng: np.random.Generator) -> Gus
 
 
 def _drawn(lab: GustyPuck, num_scenes: int, rng: np.random.Generator) -> EpisodeDraws:
-    """As the explorer's episodes, but set going and pushed weaker or stronger, each by a factor of its own."""
-    usual = draw(lab, num_scenes, BEFORE + SEEN - 1 + AHEAD, rng)
-    going, pushed = rng.uniform(LEAST_STRENGTH, MAX_STRENGTH, (2, num_scenes, 1))
+    """Episodes like the explorer's, with initial speed and pushes scaled by random factors."""
+    ordinary = draw(lab, num_scenes, BEFORE + HISTORY - 1 + AHEAD, rng)
+    speed_factor, push_factor = rng.uniform(MIN_STRENGTH, MAX_STRENGTH, (2, num_scenes, 1))
     return EpisodeDraws(
-        start={name: going * value.astype(float) for name, value in usual.start.items()},
-        pushes=np.clip(pushed[..., None] * usual.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),
-        friction=usual.friction,
-        gusts=usual.gusts,
+        start={name: speed_factor * value.astype(float) for name, value in ordinary.start.items()},
+        pushes=np.clip(push_factor[..., None] * ordinary.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),
+        friction=ordinary.friction,
+        gusts=ordinary.gusts,
     )
 
 
@@ -391,20 +398,22 @@ def _with_friction(draws: EpisodeDraws, friction: float) -> EpisodeDraws:
     )
 
 
-def _harmless(lab: GustyPuck, usual: _Usual, wanted: Float[np.ndarray, "E 4"], rng: np.random.Generator) -> Arrays:
-    """Scenes of the unchanged lab, each about as unusual as is wanted, see `_Usual.unusual`; none twice."""
+def _harmless(
+    lab: GustyPuck, ordinary: _InputDistribution, wanted: Float[np.ndarray, "E 4"], rng: np.random.Generator
+) -> Arrays:
+    """Distinct scenes of the unchanged lab that match the `wanted` distances, see `unusual`."""
     candidates = _drawn(lab, CANDIDATES * len(wanted), rng)
-    offered = usual.unusual(_past(lab, candidates))
+    offered = ordinary.unusual(_past(lab, candidates))
     chosen = np.zeros(len(wanted), int)
-    for place in np.argsort(-wanted[:, 0]):  # the most unusual first: those have the fewest candidates
+    for place in np.argsort(-wanted[:, 0]):  # most unusual first, since those have the fewest candidates
         chosen[place] = np.argmin(((offered - wanted[place]) ** 2).sum(1))
         offered[chosen[place]] = np.inf
     return _scenes(lab, candidates.at(chosen), rng)
 
 
 def _past(lab: GustyPuck, draws: EpisodeDraws) -> History:
-    """What is shown of episodes."""
-    last = BEFORE + SEEN - 1
+    """The histories of episodes."""
+    last = BEFORE + HISTORY - 1
     return History(
         observations={name: value[:, BEFORE : last + 1] for name, value in paths(lab, draws).items()},
         actions={"push": draws.pushes[:, BEFORE:last]},
@@ -412,8 +421,8 @@ def _past(lab: GustyPuck, draws: EpisodeDraws) -> History:
 
 
 def _scenes(lab: GustyPuck, draws: EpisodeDraws, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
-    """Histories, the next pushes, and twins of what may come [E, S, T, 2]."""
-    history, future = _past(lab, draws), draws.pushes[:, BEFORE + SEEN - 1 :]
+    """Histories, the next pushes, and twins [E, S, T, 2] with fresh gusts."""
+    history, future = _past(lab, draws), draws.pushes[:, BEFORE + HISTORY - 1 :]
     start = {name: np.repeat(value[:, -1], NUM_TWINS, 0) for name, value in history.observations.items()}
     pushes = np.repeat(future, NUM_TWINS, 0)
     gusts = lab.gust * rng.standard_normal(pushes.shape)
@@ -422,8 +431,8 @@ def _scenes(lab: GustyPuck, draws: EpisodeDraws, rng: np.random.Generator) -> di
     return {**packed_history(history), "future": future, **packed("truth", truth)}
 
 
-def _asked(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
-    """Means and trust of a world, asked in batches."""
+def _answers(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+    """Means and trust of a world, queried in batches."""
     check_readable(world, SIGNALS)
     history, num = history_of(scenes), len(scenes["future"])
     parts = []
@@ -432,55 +441,55 @@ def _asked(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
         parts.append(world.predict(worlds_of(history, rows), {"push": scenes["future"][rows]}))
     trust = np.concatenate([np.atleast_1d(part.trust) for part in parts])
     if np.isnan(trust).any():
-        raise UnsupportedError(f"{world.describe().name} tells no trust. Calibrate it on held-out episodes.")
+        raise UnsupportedError(f"{world.describe().name} gives no trust. Calibrate it on held-out episodes.")
     means = {name: np.concatenate([part.signals[name].mean for part in parts]).astype(np.float64) for name in SIGNALS}
     check_numbers(world, means, {"push": scenes["future"]})
     return {**packed("mean", means), "trust": trust}
 
 
-def _doubt(answers: Arrays) -> Float[np.ndarray, "E"]:
+def _uncertainty(answers: Arrays) -> Float[np.ndarray, "E"]:
     return np.asarray(1 - answers["trust"].astype(float))
 
 
 def _error(scenes: Arrays, answers: Arrays) -> Float[np.ndarray, "E"]:
-    """The squared error of each scene, the mean over its twins."""
+    """The squared error of each scene, averaged over its twins."""
     return squared_error(
         {name: value[:, None] for name, value in unpacked(answers, "mean").items()}, unpacked(scenes, "truth")
     )
 
 
 def _trusted(engine: Engine, held: Sequence[Episode], *, steps: int = TRUST_STEPS) -> World:
-    """A world over an engine, with the trust that the toolkit gives any."""
+    """An engine as a world with the toolkit's trust."""
     found = calibrate(engine, held, horizon=AHEAD, num_windows=4, seed=0, trust_steps=steps, with_causes=False)
     return as_world(engine, found)
 
 
-def _apart(answers: Arrays, scenes: Arrays) -> float:
-    """2 AUROC - 1 of the doubt, of harmful scenes against harmless ones."""
-    doubt = _doubt(answers)
-    return float(auroc(doubt, _harmful(scenes))(np.ones((1, len(doubt))))[0])
+def _detection(answers: Arrays, scenes: Arrays) -> float:
+    """2 AUROC - 1 of the uncertainty for harmful against harmless scenes."""
+    uncertainty = _uncertainty(answers)
+    return float(auroc(uncertainty, _harmful(scenes))(np.ones((1, len(uncertainty))))[0])
 
 
 def _harmful(scenes: Arrays) -> Bool[np.ndarray, "E"]:
     return np.asarray(scenes["kind"].astype(int) >= 0)
 
 
-def _telling(scenes: Arrays, answers: Arrays, references: References) -> Statistic:
-    """2 AUROC - 1 between that of the floor, 0, and of the ceiling, 1; NaN where those are too near each other."""
+def _detection_skill(scenes: Arrays, answers: Arrays, references: References) -> Statistic:
+    """2 AUROC - 1 rescaled so that the floor is 0 and the ceiling 1; NaN if those are too close."""
     own, floor, ceiling = (
-        auroc(_doubt(one), _harmful(scenes)) for one in (answers, references.floor, references.ceiling)
+        auroc(_uncertainty(one), _harmful(scenes)) for one in (answers, references.floor, references.ceiling)
     )
 
     def statistic(weights: Floats) -> Floats:
-        least = floor(weights)
-        possible = ceiling(weights) - least
-        return ratio(own(weights) - least, np.where(possible >= GATE, possible, 0.0))
+        lowest = floor(weights)
+        possible = ceiling(weights) - lowest
+        return ratio(own(weights) - lowest, np.where(possible >= GATE, possible, 0.0))
 
     return statistic
 
 
-def _told(error: Floats, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"]) -> Float[np.ndarray, "E"]:
-    """What is expected by who is told what has changed, and how much: the mean rank of such errors within the level."""
+def _reference_rank(error: Floats, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"]) -> Float[np.ndarray, "E"]:
+    """Mean rank of the errors within each level and kind of change: the reference ranking."""
     found = np.zeros(len(error))
     for number in np.unique(level):
         rows = np.flatnonzero(level == number)
@@ -490,38 +499,38 @@ def _told(error: Floats, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"]
     return found
 
 
-def _ranking(doubt: Floats, error: Floats, told: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
-    """The correlation of doubt and error as a share of that of `_told` and error; NaN where that is too small.
+def _ranking(uncertainty: Floats, error: Floats, reference_rank: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
+    """Correlation of uncertainty and error over that of the reference ranking; NaN if the latter is too small.
 
-    NaN as well where any error is: ranked, it would be the smallest.
+    Also NaN if any error is NaN, which would rank as the smallest.
     """
-    own, best = _spearman(doubt, error, level), _possible(told, error, level)
+    own, best = _spearman(uncertainty, error, level), _reference_correlation(reference_rank, error, level)
     known = bool(np.isfinite(error).all())
 
     def statistic(weights: Floats) -> Floats:
         possible = best(weights) if known else np.zeros(len(weights))
-        return ratio(own(weights), np.where(possible >= LEAST_POSSIBLE, possible, 0.0))
+        return ratio(own(weights), np.where(possible >= MIN_REFERENCE_CORRELATION, possible, 0.0))
 
     return statistic
 
 
-def _possible(told: Floats, error: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
-    """The correlation of `_told` and error, less the luck of means that were taken from these very errors.
+def _reference_correlation(reference_rank: Floats, error: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
+    """Correlation of the reference ranking and error, adjusted because its means come from the same errors.
 
-    Source: Ezekiel 1930, the adjusted share of what is explained.
+    Source: Ezekiel 1930, adjusted coefficient of determination.
     """
-    found, num_levels = _spearman(told, error, level), len(np.unique(level))
-    spare = len(error) - len(np.unique(np.stack([level, told], 1), axis=0))
-    luck = (len(error) - num_levels) / max(spare, 1)
+    found, num_levels = _spearman(reference_rank, error, level), len(np.unique(level))
+    degrees_of_freedom = len(error) - len(np.unique(np.stack([level, reference_rank], 1), axis=0))
+    inflation = (len(error) - num_levels) / max(degrees_of_freedom, 1)
 
     def statistic(weights: Floats) -> Floats:
-        return np.asarray(np.sqrt(np.maximum(0.0, 1 - (1 - found(weights) ** 2) * luck)))
+        return np.asarray(np.sqrt(np.maximum(0.0, 1 - (1 - found(weights) ** 2) * inflation)))
 
     return statistic
 
 
 def _spearman(first: Floats, second: Floats, group: Int[np.ndarray, "E"]) -> Statistic:
-    """Spearman's rank correlation within each group, the mean over the groups; 0 where one of the two is constant."""
+    """Spearman's rank correlation within groups, averaged over groups; 0 if one of the two is constant."""
     members = [np.flatnonzero(group == number) for number in np.unique(group)]
 
     def statistic(weights: Floats) -> Floats:
@@ -538,6 +547,6 @@ def _spearman(first: Floats, second: Floats, group: Int[np.ndarray, "E"]) -> Sta
 
 
 def _ranks(values: Float[np.ndarray, "E"], weights: Float[np.ndarray, "D E"]) -> Float[np.ndarray, "D E"]:
-    """The rank of each value where each counts as often as it was drawn; ties share theirs."""
+    """Ranks with bootstrap counts as weights; ties share their rank."""
     below = (values[:, None] < values[None]) + 0.5 * (values[:, None] == values[None])
     return np.asarray(weights @ below)

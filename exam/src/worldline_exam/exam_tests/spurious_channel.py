@@ -1,37 +1,45 @@
-"""C3, spurious channel: is it the lamp that heats, or the levers that it announces?
+"""C3, spurious channel.
 
-Asked: the next heat of the three stations of the lab `lamp`, whose lamps announce in 80, 95 and 99 steps of a hundred
-of the log what the levers will do. Each scene is asked four times, with the lamp as it may be and the levers as they
-may be, so that either is flipped alone. Score of each station: 1 - w, with w = |lamp effect| / (|lamp effect| + |action
-effect|). The lamp's effect is the mean size of what flipping it changes, so that nothing cancels; the action's is the
-mean change, so that only what goes one way counts. Which combination comes first is drawn for each scene and station:
-who takes one station's levers for another's finds no effect.
+Question: does a world attribute the heat to the levers, or to the lamp that announces them?
 
-Beside the score: the action's effect is 0.5 to 1.5 of the true one. The empirical-risk model that has to be tempted is
-least squares on the heat, the lamp and the product of the levers: it can find what they do, and leans on the lamp the
-more the oftener that is right. From the exam's logs it scores 0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of
-both pools). Where it has a half or more the lamp tempts nobody, so station_99 alone is scored.
+Scenes: the three stations of the lab `lamp` (exam/src/worldline_exam/labs/lamp.py). In 80, 95 and 99 % of the logged
+steps the lamp announces what the levers will do. A world predicts the next heat in four versions of each scene: two
+states of the lamp times two of the levers, so that each is flipped alone. Which state comes first is drawn for each
+scene and station, so a world that confuses the levers of two stations finds no effect.
 
-What a PASS tells, and what it does not: the model that is tempted has the wrong form. The law is the *sign* of the
-product, and least squares with that sign scores 0.99 at every station: its figure stands beside each cell, as
-`right_form`. Taking that for the plan's plain empirical-risk model, the test would be UNSUPPORTED. No lamp in these
-logs can tempt it: the levers decide every step, given them the lamp says nothing, and least squares is without bias, so
-that fewer steps or more noise scatter its answer and do not lead it to the lamp. With noise of 3 degC it has 0.94 of
-16,000 steps and anything from 0.5 to 0.8 of 4,000 and less; where the log is too poor for it, it is for everyone, as no
-unbiased estimate is better where noise is Gaussian. A lever that acts through something that nobody logged would make
-the lamp worth its weight, as a proxy: that is confounding, and what C2 asks. So a PASS tells that what a model can
-express, and how it was trained, found the levers though the lamp is the easier thing to go by, and no more. It does not
-tell that it weighs evidence better than the fit to its logs does.
+Score of each station: 1 - w, with w = |lamp effect| / (|lamp effect| + |action effect|). The lamp effect is the mean
+absolute change, so nothing cancels. The action effect is the mean change, so only a consistent direction counts.
 
-Must fail: a model that reads the lamp only; the least squares of the trivial bank on all signals, which has no word for
-the product; and least squares that has it, which finds too little of the levers' effect where it is tempted most.
+Pass condition: the action effect is 0.5 to 1.5 of the true one.
 
-Deviations from the plan, and why: an effect of the levers the wrong way round counts against a world, as it would else
-score as high as the right one. With an action that shows its effect plainly, least squares gets it right from any log,
-and no lamp tempts. Here the action is two levers, whose effect is that of their product: it is in the log for anyone
-who looks at them together, as they decide every step, and is still harder to find than one bright number that comes
-first and is right in 99 steps of a hundred. Stations whose lamp does not tempt are not scored; the plan would call the
-test UNSUPPORTED. Where that of station_99 does not, a model that must fail passes, and the test is void.
+The empirical-risk model that has to be tempted is least squares on the heat, the lamp and the product of the levers. It
+can find the effect of the levers, and relies on the lamp the more often the lamp is right. On the exam's logs it scores
+0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of both pools). A score of at least one half means that the lamp
+tempts no model. So only station_99 is scored.
+
+Must fail: a model that reads the lamp only; least squares of the trivial bank on all signals, which has no term for the
+product; least squares with the product, which finds too little of the levers' effect where the lamp tempts most.
+
+What a PASS shows: the model class and its training found the levers although the lamp is the easier predictor. It does
+not show that a world weighs evidence better than a fit to its logs:
+
+* The tempted model has the wrong form. The law is the *sign* of the product. Least squares with that sign scores 0.99
+  at every station (raw figure `right_form`). If that were the plain empirical-risk model of the specification, the test
+  would be UNSUPPORTED.
+* No lamp in these logs can tempt that model. The levers decide every step, and given them the lamp carries no
+  information. Least squares is unbiased, so fewer steps or more noise scatter its answer and do not move it to the
+  lamp. With noise of 3 degC it scores 0.94 from 16,000 steps, and 0.5 to 0.8 from 4,000 or fewer. No unbiased estimate
+  is better under Gaussian noise.
+* An unlogged cause between lever and heat would make the lamp a useful proxy. That is confounding, which C2 tests.
+
+Deviations from the specification:
+
+* An effect of the levers in the wrong direction counts against a world. It would otherwise score like the right one.
+* If a single action had a plain effect, least squares would find it in any log, and no lamp would tempt. So the action
+  is two levers that act by their product. It is in the log, since it decides every step. It is harder to find than one
+  bright number that comes first and is right in 99 % of the steps.
+* Stations whose lamp does not tempt are not scored, where the specification would call the test UNSUPPORTED. If the
+  lamp of station_99 does not tempt, a must-fail model passes, and the test is void.
 """
 
 from __future__ import annotations
@@ -84,31 +92,31 @@ CURRICULUM: Final = "lamp"
 NUM_EPISODES: Final = 400
 EPISODE_STEPS: Final = 40
 HEATS: Final = tuple(station.heat for station in STATIONS)
-LEAST_EFFECT: Final = 0.5
+MIN_EFFECT: Final = 0.5
 MAX_EFFECT: Final = 1.5
-"""Shares of the true effect of the action, between which a PASS needs it."""
+"""Range of the predicted over the true effect of the action for a PASS."""
 LAMP_ONLY: Final = "lamp only"
 PLAIN: Final = "least squares"
 TEMPTED: Final = "least squares with the product"
 SCORED: Final = "station_99"
-"""The station whose lamp tempts. That of the others does not, or not from every log, and their cells are only shown."""
+"""The station whose lamp tempts from every log. The cells of the others are reported and not scored."""
 RIGHT_FORM: Final = "right_form"
-"""Least squares with the sign of the product: what it says is kept with the ceiling."""
+"""Key in the ceiling of the answers of least squares with the sign of the product."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpuriousChannelTest(ExamTest):
-    """The test.
+    """Test of spurious channels; the module docstring specifies it.
 
     Args:
-        num_scenes: E, each asked in four versions.
-        num_steps: of the history.
+        num_scenes: number E of scenes, each in four versions.
+        num_steps: length of the history, steps.
     """
 
     code: ClassVar[str] = "C3"
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Spurious channel"
-    claim: ClassVar[str] = "It has found what the levers do, though a lamp that announces it is easier to go by."
+    claim: ClassVar[str] = "It has found the effect of the levers, although the lamp is easier to use."
     fail_by_gate: ClassVar[tuple[str, ...]] = (TEMPTED,)
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
@@ -116,7 +124,7 @@ class SpuriousChannelTest(ExamTest):
     num_steps: int = 8
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """The three stations; see `ExamTest`."""
+        """One dataset: the three stations."""
 
         def make_lab() -> Lamp:
             return lamp_of(self.pool, pictures=self.pixels)
@@ -128,7 +136,7 @@ class SpuriousChannelTest(ExamTest):
         )
 
     def generate(self, seed: int) -> Arrays:
-        """The history; `lamps` [E, 2, K], `levers` [E, 2, K, 2], and the truth [E, 2, K] for either levers."""
+        """The history; `lamps` [E, 2, K], `levers` [E, 2, K, 2], and the `truth` [E, 2, K] of either levers."""
         lab, rng = lamp_of(self.pool), np.random.default_rng([3, seed])
         seeds = [int(one) for one in rng.integers(2**31, size=self.num_scenes)]
         past = stacked([explore(lab, one, self.num_steps) for one in seeds])
@@ -146,10 +154,10 @@ class SpuriousChannelTest(ExamTest):
         }
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """The mean `heats` [E, 2, 2, K] after either lamp and either levers; see `ExamTest`."""
+        """The mean `heats` [E, 2, 2, K] by lamp and levers, degC."""
         world, parts = only(worlds), []
         for lamp in range(2):
-            history = _shown(scenes, lamp)
+            history = _with_lamp(scenes, lamp)
             for way in range(2):
                 levers = scenes["levers"][:, way]
                 actions = {station.levers: levers[:, None, number] for number, station in enumerate(STATIONS)}
@@ -159,7 +167,7 @@ class SpuriousChannelTest(ExamTest):
         return {"heats": every.reshape(len(every), 2, 2, len(STATIONS))}
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The floor reads the lamp only, which scores 0; the ceiling is the truth; who has to be tempted must fail."""
+        """The floor reads the lamp only and scores 0. The ceiling is the truth. The tempted model must fail."""
         del pilot
         lab, episodes = lamp_of(self.pool), logs[CURRICULUM]
 
@@ -181,26 +189,27 @@ class SpuriousChannelTest(ExamTest):
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """A cell for each station, one of them scored, and its gate; see the module."""
+        """A cell for each station, one of them scored, and the condition on its action effect."""
         cells, conditions = [], []
         for number, station in enumerate(STATIONS):
             found, tempted = (_effects(scenes, one, number) for one in (answers, references.must_fail[TEMPTED]))
-            formed = _effects(scenes, {"heats": references.ceiling[RIGHT_FORM]}, number)
-            withstood, untempted = (
-                float(_action_share(one)(np.ones((1, len(one.lamp))))[0]) for one in (tempted, formed)
+            right_form = _effects(scenes, {"heats": references.ceiling[RIGHT_FORM]}, number)
+            tempted_score, right_form_score = (
+                float(_action_share(one)(np.ones((1, len(one.lamp))))[0]) for one in (tempted, right_form)
             )
             raw = rounded(lamp_effect=found.lamp.mean(), action_effect=found.action.mean(),
-                          true_effect=found.true.mean(), tempted=withstood, right_form=untempted)  # fmt: skip
+                          true_effect=found.true.mean(), tempted=tempted_score,
+                          right_form=right_form_score)  # fmt: skip
             if station.name != SCORED:
-                note = f"gated: its lamp tempts too little, {TEMPTED} scores {withstood:.2f}"
+                note = f"gated: its lamp tempts too little, {TEMPTED} scores {tempted_score:.2f}"
                 cells.append(Cell(name=station.name, score=None, raw=raw, note=note))
                 continue
             cells.append(cell(station.name, _action_share(found), len(found.lamp), raw=raw))
             share = float(found.action.mean() / found.true.mean())
             conditions.append(
                 Condition(
-                    name=f"{station.name}: the levers have {LEAST_EFFECT} to {MAX_EFFECT} of their true effect",
-                    met=LEAST_EFFECT <= share <= MAX_EFFECT,
+                    name=f"{station.name}: predicted lever effect {MIN_EFFECT} to {MAX_EFFECT} of the true effect",
+                    met=MIN_EFFECT <= share <= MAX_EFFECT,
                     found=f"{share:.2f}",
                     gate=True,
                 )
@@ -208,7 +217,7 @@ class SpuriousChannelTest(ExamTest):
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """What flipping the levers, or the lamp, is said to change at each station."""
+        """Predicted effect of flipping the levers, or the lamp, at each station."""
         shown = {
             "truth": references.ceiling,
             "this world": answers,
@@ -235,12 +244,12 @@ class SpuriousChannelTest(ExamTest):
                 )
         titles = {"levers": "The levers are flipped, the lamp stays", "lamp": "The lamp is flipped, the levers stay"}
         return ExamFigure(
-            caption="The more reliably a lamp announces what the levers will do, the more it tempts who has not the "
-            "form of the law, which is the sign of their product. It heats nothing.",
+            caption="The more reliable the lamp, the more it tempts a model without the form of the law, which is the "
+            "sign of the levers' product. The lamp heats nothing.",
             panels=tuple(
                 FigurePanel(
                     title=titles[what],
-                    x_label="steps of the log in which the lamp was right (%)",
+                    x_label="logged steps in which the lamp was right (%)",
                     y_label="change of the predicted heat (degC)",
                     lines=tuple(each),
                 )
@@ -250,23 +259,23 @@ class SpuriousChannelTest(ExamTest):
 
 
 def lamp_of(pool: Pool, *, pictures: bool = False) -> Lamp:
-    """The lab of a pool: for development the levers cool where they point the same way."""
+    """The lab of a pool. For development, levers that point the same way cool."""
     return Lamp(pictures=pictures) if pool is Pool.REPORT else Lamp(effect=-1.5, noise=0.15, pictures=pictures)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LampOracle(Engine):
-    """Says: keep * heat + lamp * its sign + joined * the sign of what the levers do + product * that of the levers.
+    """Predicts keep * heat + lamp * sign of the lamp + joined * sign of the levers + product * product of the levers.
 
-    The lamp's sign is 1 where it was last lit, else -1; that of the levers is 1 where they point the same way, else -1.
+    The sign of the lamp is 1 if it was last lit, else -1. That of the levers is 1 if they point the same way, else -1.
 
     Args:
         schema: of the logs.
-        keep: [K], share of the heat that is left after a step.
-        lamp: [K], degC.
-        joined: [K], degC.
-        product: [K], degC.
+        keep: [K], share of the heat that remains after a step.
+        lamp: [K], effect of the lamp, degC.
+        joined: [K], effect of the sign of the levers, degC.
+        product: [K], effect of the product of the levers, degC.
     """
 
     schema: Schema
@@ -277,30 +286,30 @@ class LampOracle(Engine):
 
     @classmethod
     def lawful(cls, lab: Lamp) -> LampOracle:
-        """Who knows the law, but not the noise."""
+        """Knows the law, but not the noise."""
         none, every = np.zeros(len(STATIONS)), np.ones(len(STATIONS))
         return cls(schema=lab.schema, keep=KEEP * every, lamp=none, joined=lab.effect * every, product=none)
 
     @classmethod
     def by_lamp(cls, episodes: Sequence[Episode], schema: Schema) -> LampOracle:
-        """Heat regressed on the heat before and the lamp."""
+        """Heat regressed on the previous heat and the lamp."""
         keep, lamp, _ = _regressed(episodes, None)
         none = np.zeros(len(STATIONS))
         return cls(schema=schema, keep=keep, lamp=lamp, joined=none, product=none)
 
     @classmethod
     def tempted(cls, episodes: Sequence[Episode], schema: Schema, *, right_form: bool = False) -> LampOracle:
-        """Heat regressed on the heat before, the lamp and the product of the levers; in the right form, its sign."""
+        """Heat regressed on the previous heat, the lamp and the product of the levers, or its sign (`right_form`)."""
         keep, lamp, levers = _regressed(episodes, _joined if right_form else _product)
         none = np.zeros(len(STATIONS))
         joined, product = (levers, none) if right_form else (none, levers)
         return cls(schema=schema, keep=keep, lamp=lamp, joined=joined, product=product)
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         return Card(
-            name="stoker",
-            engine="stoker",
+            name="lamp oracle",
+            engine="lamp_oracle",
             schema=self.schema,
             inputs=(*HEATS, *(station.lamp for station in STATIONS)),
             predicts=HEATS,
@@ -310,8 +319,8 @@ class LampOracle(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
-        """The last heats and lamps; see `Engine`."""
-        del belief, seed  # it is all in what is seen now
+        """The last heats and lamps."""
+        del belief, seed  # the last observation holds the whole state
         names = self.describe().inputs
         check_observations(steps, [self.schema[name] for name in names])
         return {name: steps.observations[name][:, -1].astype(float) for name in names}
@@ -319,7 +328,7 @@ class LampOracle(Engine):
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """One sample, S = 1; see `Engine`."""
+        """One deterministic sample, S = 1."""
         del num_samples, noise, seed  # deterministic
         size = check_future(future, self.schema)
         belief = own_belief(belief, dict)
@@ -340,12 +349,12 @@ def _product(levers: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:
 
 
 def _joined(levers: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:
-    """1 where both point the same way, else -1."""
+    """1 where both levers point the same way, else -1."""
     return np.where(together(levers), 1.0, -1.0)
 
 
 def _regressed(episodes: Sequence[Episode], levers: Callable[[Floats], Floats] | None) -> Float[np.ndarray, "3 K"]:
-    """Least squares of each station's heat: shares of the heat before, the lamp, and what is made of the levers."""
+    """Least-squares weights of each station's heat: previous heat, lamp, and a feature of the levers."""
     every = stacked(list(episodes))
     fitted = np.zeros((3, len(STATIONS)))
     for number, station in enumerate(STATIONS):
@@ -359,7 +368,7 @@ def _regressed(episodes: Sequence[Episode], levers: Callable[[Floats], Floats] |
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Effects:
-    """Of a station: what flipping changes in each scene [E], degC. The lamp's is a size, the levers' has a sign."""
+    """Effects at one station in each scene [E], degC. The lamp's is absolute, the levers' is signed."""
 
     lamp: Floats
     action: Floats
@@ -368,7 +377,7 @@ class _Effects:
 
 def _effects(scenes: Arrays, answers: Arrays, station: int) -> _Effects:
     heats, truth = answers["heats"][..., station].astype(float), scenes["truth"][..., station].astype(float)
-    # From apart to together, whichever came first.
+    # Signed from "apart" to "together", whichever was drawn first.
     sign = np.where(together(scenes["levers"][:, 0, station].astype(float)), 1.0, -1.0)
     change = (heats[:, :, 0] - heats[:, :, 1]).mean(1)
     return _Effects(
@@ -377,7 +386,7 @@ def _effects(scenes: Arrays, answers: Arrays, station: int) -> _Effects:
 
 
 def _action_share(found: _Effects) -> Statistic:
-    """1 - w, below 0 where the levers do the opposite of the truth; 0 where nothing changes anything."""
+    """1 - w; negative if the action effect has the wrong sign, 0 if there is no effect at all."""
     parts = np.stack([found.lamp, found.action * np.sign(found.true)], 1)
 
     def statistic(weights: Floats) -> Floats:
@@ -388,8 +397,8 @@ def _action_share(found: _Effects) -> Statistic:
     return statistic
 
 
-def _shown(scenes: Arrays, lamp: int) -> History:
-    """The history with the first or the second lamps."""
+def _with_lamp(scenes: Arrays, lamp: int) -> History:
+    """The history with the first or the second state of the lamps."""
     history = history_of(scenes)
     seen = {name: value.copy() for name, value in history.observations.items()}
     for number, station in enumerate(STATIONS):

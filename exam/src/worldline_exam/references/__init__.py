@@ -1,1 +1,1 @@
-"""Oracles and models that must fail: what the exam examines itself with."""
+"""Oracles and must-fail models, with which the exam checks itself."""

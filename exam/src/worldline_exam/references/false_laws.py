@@ -1,6 +1,6 @@
-"""Laws of two balls that are false: who goes by one of them has not found out what a contact does at any speed.
+"""False laws of two colliding balls, for models that must fail.
 
-All move balls as the lab does while these are apart, but for `slowed`, which is too slow from the start.
+All move balls like the lab while they are apart, except `slowed`, which is too slow from the start.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from worldline_exam.references.lab_oracle import Law
 
 Floats = NDArray[np.floating]
 
-PUSHED_IN: Final = STEP_S**2 * MAX_PUSH
-"""m that balls may be in each other where a push brought them there sooner than their speed had it."""
+MAX_PUSH_OVERLAP: Final = STEP_S**2 * MAX_PUSH
+"""Overlap of balls that a push can cause before the predicted time of contact, m."""
 _NAMES: Final = ("left_position", "left_velocity", "right_position", "right_velocity")
 
 
@@ -27,7 +27,7 @@ def passing() -> Law:
     def law(start: Arrays, actions: Arrays) -> Arrays:
         state, path = _state(start), []
         for push in _pushes(actions):
-            state = _flown(state, push, np.zeros_like(push))
+            state = _free_step(state, push, np.zeros_like(push))
             path.append(state)
         return _signals(path)
 
@@ -35,7 +35,7 @@ def passing() -> Law:
 
 
 def sticking(lab: Collision) -> Law:
-    """Balls that touch stay together and go on with the mean of their velocities: momentum is kept, energy is not."""
+    """Balls stick at contact and move on with their mean velocity, which conserves momentum but not energy."""
 
     def law(start: Arrays, actions: Arrays) -> Arrays:
         state, path = _state(start), []
@@ -43,8 +43,8 @@ def sticking(lab: Collision) -> Law:
         for push in _pushes(actions):
             until = _time_to_touch(lab, state)
             now = ~stuck & (until < STEP_S)
-            free = _flown(state, np.where(stuck, push / 2, push), np.where(stuck, push / 2, 0.0))
-            state = np.where(now, _stuck(state, until), free)
+            free = _free_step(state, np.where(stuck, push / 2, push), np.where(stuck, push / 2, 0.0))
+            state = np.where(now, _sticking_step(state, until), free)
             stuck |= now
             path.append(state)
         return _signals(path)
@@ -53,7 +53,7 @@ def sticking(lab: Collision) -> Law:
 
 
 def slowed(lab: Collision, fastest: float) -> Law:
-    """The law of the lab for balls that are at most `fastest`, m/s: what is faster is taken for as fast as that."""
+    """The law of the lab with initial speeds clipped to `fastest`, m/s."""
 
     def law(start: Arrays, actions: Arrays) -> Arrays:
         state = _state(start)
@@ -64,7 +64,7 @@ def slowed(lab: Collision, fastest: float) -> Law:
 
 
 def slowed_at_contact(lab: Collision, fastest: float) -> Law:
-    """Balls move freely at any speed, but in a contact they do what balls of at most `fastest`, m/s, would do."""
+    """Balls move freely at any speed, but in a contact their speeds are clipped to `fastest`, m/s."""
 
     def law(start: Arrays, actions: Arrays) -> Arrays:
         state, path = _state(start), []
@@ -72,7 +72,7 @@ def slowed_at_contact(lab: Collision, fastest: float) -> Law:
             until = _time_to_touch(lab, state)
             slower = state.copy()
             slower[1::2] = np.clip(state[1::2], -fastest, fastest)
-            # The lab makes whole steps: who slows down within one has to set out nearer, to touch at the same moment.
+            # The lab makes whole steps, so a slower ball must start nearer to touch at the same moment.
             slower[::2] += np.where(until < STEP_S, until, 0.0) * (state[1::2] - slower[1::2])
             state = np.where(until < STEP_S, slower, state)
             moved = lab.simulate(_arrays(state), {"push": push[:, None, None]})
@@ -84,7 +84,7 @@ def slowed_at_contact(lab: Collision, fastest: float) -> Law:
 
 
 def _state(start: Arrays) -> Floats:
-    """Places and velocities [4, M], of the left ball and of the right one."""
+    """Position and velocity of the left and the right ball [4, M]."""
     return np.stack([start[name][:, 0].astype(float) for name in _NAMES])
 
 
@@ -93,12 +93,12 @@ def _arrays(state: Floats) -> dict[str, NDArray[np.float32]]:
 
 
 def _pushes(actions: Arrays) -> Floats:
-    """Per step what the left ball is pushed with [T, M], m/s2."""
+    """Pushes of the left ball [T, M], m/s2."""
     return np.asarray(np.clip(actions["push"][..., 0].astype(float), -MAX_PUSH, MAX_PUSH).T)
 
 
-def _flown(state: Floats, left: Floats, right: Floats) -> Floats:
-    """The state after a step without a contact, pushed with `left` and `right` [M]."""
+def _free_step(state: Floats, left: Floats, right: Floats) -> Floats:
+    """The state after a step without contact, with pushes `left` and `right` [M]."""
     return np.stack(
         [
             state[0] + STEP_S * state[1] + STEP_S**2 / 2 * left,
@@ -109,8 +109,8 @@ def _flown(state: Floats, left: Floats, right: Floats) -> Floats:
     )
 
 
-def _stuck(state: Floats, until: Floats) -> Floats:
-    """The state after the step in which balls touch after `until` [M], s; no push is felt meanwhile."""
+def _sticking_step(state: Floats, until: Floats) -> Floats:
+    """The state after a step in which balls touch after `until` [M], s; pushes are ignored in that step."""
     mean = (state[1] + state[3]) / 2
     until = np.minimum(until, STEP_S)
     after = (STEP_S - until) * mean
@@ -118,13 +118,13 @@ def _stuck(state: Floats, until: Floats) -> Floats:
 
 
 def _time_to_touch(lab: Collision, state: Floats) -> Floats:
-    """In how many s [M] balls touch, at the speed they have; infinite for those that part, or have touched before."""
+    """Time [M] to contact at the present speed, s; infinite for balls that separate or have touched before."""
     gap, closing = state[2] - state[0] - 2 * lab.radius, state[1] - state[3]
-    coming = (gap > -PUSHED_IN) & (closing > 0)
+    coming = (gap > -MAX_PUSH_OVERLAP) & (closing > 0)
     return np.where(coming, np.maximum(gap, 0.0) / np.where(coming, closing, 1.0), np.inf)
 
 
 def _signals(path: list[Floats]) -> dict[str, NDArray[np.float32]]:
-    """Signals [M, T, 1] of states [4, M], T of them."""
+    """Signals [M, T, 1] from T states [4, M]."""
     found = np.stack(path, -1).astype(np.float32)
     return {name: value[..., None] for name, value in zip(_NAMES, found, strict=True)}

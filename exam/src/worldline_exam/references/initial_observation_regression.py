@@ -1,4 +1,4 @@
-"""An engine for exams: remembers the first observation, regresses the logs on it, and follows nothing since."""
+"""Engine that regresses the logs on the first observation and ignores everything since."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Terms = Literal["linear", "products", "kernel"]
 When = Literal["any", "late", "each"]
 
 RIDGE: Final = 1e-3
-"""For each row that is fitted, beside standardised inputs."""
+"""Ridge penalty per fitted row, for standardised inputs."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InitialObservationRegression(Engine):
-    """Says what the logs hold, on average, where the first observation was such; whatever was done and seen since.
+    """Predicts the mean of the logs given the first observation, independent of later actions and observations.
 
     Args:
-        schema: of the logs.
-        inputs: names of the signals that it looks at, vectors.
-        terms: of the regression: "linear"; "products", with those of each two inputs; or "kernel", Gaussian ones
-            around each logged first observation, which fit any smooth function.
-        centre: [F] of the inputs side by side.
-        scale: [F], above 0.
-        kernels: [M, F] standardised, where the kernels are.
-        weights: per signal [N, K, D]: of the K terms, for each frame of an episode from the first on, the last for all
-            that follow; N is 1 where the answer is one for all frames.
+        schema: schema of the logs.
+        inputs: names of the input signals, vectors.
+        terms: terms of the regression: "linear"; "products", with products of input pairs; or "kernel", Gaussian
+            kernels around each logged first observation, which fit any smooth function.
+        centre: [F], mean of the concatenated inputs.
+        scale: [F], their scale, above 0.
+        kernels: [M, F], standardised centres of the kernels.
+        weights: per signal [N, K, D], weights of the K terms for each frame of an episode; the last frame also
+            serves all later ones. N is 1 if one answer serves all frames.
     """
 
     schema: Schema
@@ -59,16 +59,16 @@ class InitialObservationRegression(Engine):
         when: When,
         late: int = 0,
     ) -> InitialObservationRegression:
-        """Fits one answer to what was observed at any time, or from frame `late` on, or one answer to each frame.
+        """Fits one answer to all frames, one to the frames from `late` on, or one to each frame.
 
         Args:
-            episodes: of one length.
-            schema: of them.
+            episodes: episodes of equal length.
+            schema: their schema.
             inputs: see the class.
-            predicts: names of the vector signals that are regressed.
+            predicts: names of the predicted vector signals.
             terms: see the class.
-            when: of what the answers are.
-            late: frame from which on "late" ones are fitted.
+            when: "any" for all frames, "late" for frames from `late` on, "each" for one answer per frame.
+            late: first fitted frame for "late".
         """
         first = np.stack([np.concatenate([one.observations[name][0] for name in inputs]) for one in episodes])
         first = first.astype(float)
@@ -83,15 +83,15 @@ class InitialObservationRegression(Engine):
             value = np.stack([one.observations[name] for one in episodes]).astype(float)
             seen = np.stack([one.observed.get(name, np.ones(len(one.observations[name]), bool)) for one in episodes])
             frames = [slice(frame, frame + 1) for frame in range(value.shape[1])]
-            asked = {"any": [slice(None)], "late": [slice(late, None)], "each": frames}[when]
-            weights[name] = np.stack([_ridge(design, value[:, rows], seen[:, rows].astype(bool)) for rows in asked])
+            fitted = {"any": [slice(None)], "late": [slice(late, None)], "each": frames}[when]
+            weights[name] = np.stack([_ridge(design, value[:, rows], seen[:, rows].astype(bool)) for rows in fitted])
         return replace(engine, weights=weights)
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         return Card(
-            name="first sight",
-            engine="first_sight",
+            name="initial observation regression",
+            engine="initial_observation_regression",
             schema=self.schema,
             inputs=self.inputs,
             predicts=tuple(self.weights),
@@ -101,21 +101,21 @@ class InitialObservationRegression(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Floats:
-        """The first observation and how many there were [W, F + 1]; see `Engine`."""
+        """The first observation and the number of observations [W, F + 1]."""
         del seed  # nothing is drawn
-        shown = [steps.observations[name] for name in self.inputs]
+        values = [steps.observations[name] for name in self.inputs]
         if isinstance(belief, np.ndarray):
-            return np.concatenate([belief[:, :-1], belief[:, -1:] + shown[0].shape[1]], 1)
-        first = np.concatenate([value[:, 0].astype(float) for value in shown], -1)
-        return np.concatenate([first, np.full((len(first), 1), shown[0].shape[1])], 1)
+            return np.concatenate([belief[:, :-1], belief[:, -1:] + values[0].shape[1]], 1)
+        first = np.concatenate([value[:, 0].astype(float) for value in values], -1)
+        return np.concatenate([first, np.full((len(first), 1), values[0].shape[1])], 1)
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """One sample, S = 1, alike for all actions; see `Engine`.
+        """One sample, S = 1, equal for all actions.
 
         Raises:
-            InputError: the belief is none of this engine's.
+            InputError: the belief is of another engine.
         """
         del num_samples, noise, seed
         belief = own_belief(belief, np.ndarray)
@@ -143,7 +143,7 @@ class InitialObservationRegression(Engine):
 def _ridge(
     design: Float[np.ndarray, "M K"], value: Float[np.ndarray, "M T D"], seen: Bool[np.ndarray, "M T"]
 ) -> Float[np.ndarray, "K D"]:
-    """The weights that fit every value that was seen; zeros where none was."""
+    """Ridge weights for all observed values; zeros if there are none."""
     often = seen.sum(1).astype(float)
     total = np.where(seen[..., None], value, 0.0).sum(1)
     square = (design * often[:, None]).T @ design + RIDGE * max(often.sum(), 1.0) * np.eye(design.shape[1])

@@ -1,4 +1,4 @@
-"""Two engines that exams are examined with: one that knows a lab's law, and a network that has learned nothing."""
+"""Engine that simulates a lab's law, and an untrained network."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from worldline.schema import Kind, Schema, Signal
 
 Floats = NDArray[np.floating]
 Law = Callable[[Arrays, Arrays], Arrays]
-"""Takes states [M, *shape] and actions [M, T, *shape], gives states [M, T, *shape]: vector observation signals."""
+"""Maps states [M, *shape] and actions [M, T, *shape] to states [M, T, *shape], all vector observations."""
 
 WIDTH: Final = 64
-"""Of the hidden layer of the untrained network."""
+"""Width of the hidden layer of the untrained network."""
 CONTEXT: Final = 3
-"""Observations that it looks at."""
+"""Observations in the input of the untrained network."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabOracle(Engine):
-    """Follows a law through all that it is shown, and so keeps track of what is not observed.
+    """Simulates a law through the history, and so tracks signals that are not observed.
 
     Args:
-        schema: of the lab, whose vector observations are its whole state where nothing is hidden.
-        law: of the lab, without noise.
-        name: on the card.
+        schema: schema of the lab. Its vector observations are the complete state if nothing is hidden.
+        law: law of the lab, without noise.
+        name: name on the card.
     """
 
     schema: Schema
@@ -39,11 +39,11 @@ class LabOracle(Engine):
     name: str = "oracle"
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         names = tuple(signal.name for signal in _vectors(self.schema))
         return Card(
             name=self.name,
-            engine="lawful",
+            engine="lab_oracle",
             schema=self.schema,
             inputs=names,
             predicts=names,
@@ -52,10 +52,10 @@ class LabOracle(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The state [W, *shape]: what was observed, else what the law makes of the state before; see `Engine`.
+        """The state [W, *shape]: observed values, else the law applied to the previous state.
 
         Raises:
-            InputError: the belief is none of this engine's.
+            InputError: the belief is of another engine.
         """
         del seed  # nothing is drawn
         length = next(iter(steps.observations.values())).shape[1]
@@ -77,7 +77,7 @@ class LabOracle(Engine):
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """One sample, S = 1; see `Engine`."""
+        """One simulated sample, S = 1."""
         del num_samples, noise, seed
         state = own_belief(belief, dict)
         lead = next(iter(future.actions.values())).shape[:3]
@@ -90,12 +90,12 @@ class LabOracle(Engine):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Untrained(Engine):
-    """A network with one hidden layer and random weights, which knows how large signals are and no more.
+    """Network with one hidden layer and random weights; only the scales of signals come from the logs.
 
     Args:
-        schema: of the logs.
-        centre: [D] of all vector observations side by side.
-        scale: [D], above 0.
+        schema: schema of the logs.
+        centre: [D], mean of the concatenated vector observations.
+        scale: [D], their scale, above 0.
         first: [CONTEXT * D + A, WIDTH] weights.
         last: [WIDTH, D] weights.
     """
@@ -108,7 +108,7 @@ class Untrained(Engine):
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema, seed: int) -> Untrained:
-        """The network of a seed; `episodes` serve only for mean and deviation of what was observed."""
+        """The network of a seed; `episodes` give only mean and standard deviation of observations."""
         rows = {signal.name: [_observed(episode, signal) for episode in episodes] for signal in _vectors(schema)}
         joined = [np.concatenate(parts) for parts in rows.values()]
         centre = np.concatenate([one.mean(0) for one in joined])
@@ -124,7 +124,7 @@ class Untrained(Engine):
         )
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         names = tuple(signal.name for signal in _vectors(self.schema))
         return Card(
             name="untrained network",
@@ -137,7 +137,7 @@ class Untrained(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Floats:
-        """The last observations [W, CONTEXT, D], standardised; 0 where nothing was observed; see `Engine`."""
+        """The last observations [W, CONTEXT, D], standardised; 0 where nothing was observed."""
         del seed
         parts = []
         for signal in _vectors(self.schema):
@@ -153,10 +153,10 @@ class Untrained(Engine):
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """The network applied to its own output; see `Engine`.
+        """The network applied to its own output, one sample.
 
         Raises:
-            InputError: the belief is none of this engine's.
+            InputError: the belief is of another engine.
         """
         del num_samples, noise, seed
         belief = own_belief(belief, np.ndarray)
@@ -178,6 +178,6 @@ def _vectors(schema: Schema) -> tuple[Signal, ...]:
 
 
 def _observed(episode: Episode, signal: Signal) -> Floats:
-    """The values [n, D] of a signal that were observed."""
+    """The observed values [n, D] of a signal."""
     value = episode.observations[signal.name].astype(float)
     return np.asarray(value[np.asarray(episode.observed.get(signal.name, np.ones(len(value), bool)), dtype=bool)])

@@ -1,4 +1,4 @@
-"""A world that copies: what followed the training case that is most like the present."""
+"""Engine that copies what followed the most similar training case."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from worldline.schema import Kind, Schema
 
 Floats = NDArray[np.floating]
 
-COMPARED: Final = 64
-"""Presents that are compared with all cases at once; bounds memory."""
+BATCH_QUERIES: Final = 64
+"""Queries compared with all cases in one batch; bounds memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,16 +34,16 @@ class LastObservation:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NearestCase(Engine):
-    """Every stretch of the logs is a case; the nearest one is moved to where things are now, and copied.
+    """Copies the nearest window of the logs, shifted to the present positions.
 
-    Near is what has nearly the same velocities and the like, places relative to each other, and mean actions to come,
-    each by its spread over all cases. Where a place is on the map does not count: the copy is as good as can be.
+    Distance compares all signals except places, places relative to each other, and mean future actions, each in units
+    of its spread over all cases. Absolute places do not count, which makes the copy as good as possible.
 
     Args:
-        schema: of the logs.
+        schema: schema of the logs.
         episodes: logs without gaps.
-        places: signals that are copied as motion from the present; of several, all but the first are compared by how
-            far they are from the first.
+        places: signals that are copied as displacement from the present. All but the first are compared relative to
+            the first.
     """
 
     schema: Schema
@@ -51,7 +51,7 @@ class NearestCase(Engine):
     places: tuple[str, ...]
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         vectors = tuple(signal.name for signal in self.schema.observations if signal.kind is Kind.VECTOR)
         return Card(
             name="nearest case",
@@ -64,7 +64,7 @@ class NearestCase(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LastObservation:
-        """The last observation; see `Engine`."""
+        """The last observation."""
         del belief, seed  # nothing is drawn
         signals = [self.schema[name] for name in self.describe().inputs]
         check_observations(steps, signals)
@@ -73,10 +73,10 @@ class NearestCase(Engine):
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """The copy, S = 1; see `Engine`.
+        """The copied window, S = 1.
 
         Raises:
-            DataError: no episode is as long as what is asked.
+            DataError: no episode is as long as the horizon.
         """
         del num_samples, noise, seed  # deterministic
         belief = own_belief(belief, LastObservation)
@@ -94,7 +94,7 @@ class NearestCase(Engine):
         return Samples(signals=copied)
 
     def _cases(self, horizon: int) -> dict[str, NDArray[np.generic]]:
-        """All stretches: observations [n, T + 1, *shape] and actions [n, T, *shape], by name."""
+        """All windows: observations [n, T + 1, *shape] and actions [n, T, *shape], by name."""
         found: dict[str, list[NDArray[np.generic]]] = {}
         for episode in self.episodes:
             for first in range(episode.num_steps - horizon + 1):
@@ -104,11 +104,11 @@ class NearestCase(Engine):
                     cut = episode.actions[signal.name][first : first + horizon]
                     found.setdefault(f"action {signal.name}", []).append(cut)
         if not found:
-            raise DataError(f"no episode has {horizon} steps", fix="Record longer ones.")
+            raise DataError(f"no episode has {horizon} steps", fix="Record longer episodes.")
         return {name: np.stack(parts) for name, parts in found.items()}
 
     def _features(self, state: Arrays, actions: Arrays) -> Floats:
-        """What cases are compared by [n, F]."""
+        """Features [n, F] by which cases are compared."""
         others = [value for name, value in state.items() if name not in self.places]
         apart = [state[name].astype(float) - state[self.places[0]] for name in self.places[1:]]
         means = [value.astype(float).mean(1) for value in actions.values()]
@@ -124,11 +124,11 @@ def _inputs(cases: Arrays) -> dict[str, NDArray[np.generic]]:
 
 
 def _nearest(present: Floats, cases: Floats) -> NDArray[np.integer]:
-    """The number [W] of the case nearest to each present."""
+    """Index [W] of the nearest case of each query."""
     spread = np.maximum(cases.std(0), 1e-9)
     present, cases = present / spread, cases / spread
     parts = []
-    for first in range(0, len(present), COMPARED):
-        apart = present[first : first + COMPARED, None] - cases[None]
+    for first in range(0, len(present), BATCH_QUERIES):
+        apart = present[first : first + BATCH_QUERIES, None] - cases[None]
         parts.append((apart**2).sum(-1).argmin(1))
     return np.concatenate(parts)

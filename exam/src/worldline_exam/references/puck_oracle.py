@@ -1,4 +1,4 @@
-"""The gusty puck for who knows its law: the friction is inferred from the history, gusts are not foretold."""
+"""Oracle of the gusty puck: infers the friction from the history and does not predict gusts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from worldline_exam.scenes.puck import SIGNALS
 Floats = NDArray[np.floating]
 
 NUM_FRICTIONS: Final = 41
-"""Values of the friction that are weighed against each other, evenly over its range."""
+"""Number of grid points of the friction, evenly over its range."""
 BATCH: Final = 1000
-"""Worlds weighed at once; bounds memory."""
+"""Worlds per batch; bounds memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Weighed:
+class FrictionBelief:
     """The belief about W pucks.
 
     Args:
@@ -49,15 +49,14 @@ class Weighed:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PuckOracle(Engine):
-    """Predicts the mean over the posterior of the friction; exact but for the grid.
+    """Predicts the mean over the posterior of the friction, exact up to the grid.
 
-    The likelihood is that of the velocities, which the gusts scatter. What the positions tell beside them is not used:
-    gusts that last for a step make them a second equation for the same gust, and who solves both to all digits knows
-    the friction after one step. That holds of this law to the last digit or not at all.
+    The likelihood uses only the velocities, which the gusts scatter. Positions would be a second equation for the same
+    gust, which lasts for a step. Solving both gives the friction after one step, but only for this exact law.
 
     Args:
-        lab: whose settings are known.
-        context: observations that it wants.
+        lab: lab with known settings.
+        context: number of observations on the card.
     """
 
     lab: GustyPuck
@@ -65,15 +64,15 @@ class PuckOracle(Engine):
 
     @property
     def frictions(self) -> Float[np.ndarray, "G"]:
-        """The grid, 1/s."""
+        """The grid of frictions, 1/s."""
         low, high = self.lab.friction
         return np.asarray(low + (high - low) * (np.arange(NUM_FRICTIONS) + 0.5) / NUM_FRICTIONS)
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         return Card(
-            name="knows the law",
-            engine="knowing_puck",
+            name="puck oracle",
+            engine="puck_oracle",
             schema=self.lab.schema,
             inputs=SIGNALS,
             predicts=SIGNALS,
@@ -81,37 +80,37 @@ class PuckOracle(Engine):
             deterministic=True,
         )
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Weighed:
-        """The frictions weighed by each step of the history; see `Engine`.
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> FrictionBelief:
+        """Updates the likelihood of each friction by the steps of the history.
 
         Raises:
-            InputError: something was not observed.
+            InputError: an observation is missing.
         """
         del seed  # nothing is drawn
         schema = self.lab.schema
         num_worlds, length = check_observations(steps, [schema[name] for name in SIGNALS])
         check_inputs(steps, schema, length - 1 if belief is None else length)
         if not all(mask.all() for mask in steps.observed.values()):
-            raise InputError("an observation is missing, and this engine weighs complete histories only.")
+            raise InputError("an observation is missing, and this engine needs complete histories.")
         path = {name: steps.observations[name].astype(float) for name in SIGNALS}
         evidence: Floats = np.zeros((num_worlds, NUM_FRICTIONS))
         if belief is not None:
-            before = own_belief(belief, Weighed)
+            before = own_belief(belief, FrictionBelief)
             path = {name: np.concatenate([before.state[name][:, None], value], 1) for name, value in path.items()}
             evidence = before.evidence
         pushes = steps.actions["push"].astype(float)
         rows = [slice(first, first + BATCH) for first in range(0, num_worlds, BATCH)]
         found = [self._evidence({name: value[part] for name, value in path.items()}, pushes[part]) for part in rows]
-        return Weighed(
+        return FrictionBelief(
             state={name: value[:, -1] for name, value in path.items()}, evidence=evidence + np.concatenate(found)
         )
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """The posterior mean, S = 1; see `Engine`."""
+        """The posterior mean, S = 1."""
         del num_samples, noise, seed  # deterministic
-        known, size = own_belief(belief, Weighed), check_future(future, self.lab.schema)
+        known, size = own_belief(belief, FrictionBelief), check_future(future, self.lab.schema)
         weights = np.exp(known.evidence - known.evidence.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
         lead = (size.num_worlds, size.num_versions, NUM_FRICTIONS, 2)
@@ -128,11 +127,11 @@ class PuckOracle(Engine):
         return np.clip(pushes, -MAX_PUSH, MAX_PUSH) + self.lab.tilt
 
     def _evidence(self, path: Arrays, pushes: Floats) -> Float[np.ndarray, "W G"]:
-        """The log likelihood of the velocities [W, H, 2] under gusts of the lab's deviation."""
+        """Log likelihood [W, G] of the velocities under gusts of the lab's standard deviation."""
         position, velocity = (path[name][:, :-1, None].astype(float) for name in SIGNALS)
-        due = self.lab.move(position, velocity, self._force(pushes)[:, :, None], self.frictions)[1]
-        nothing = np.zeros((NUM_FRICTIONS, 2))
-        by_one = self.lab.move(nothing, nothing, nothing + 1, self.frictions)[1]
-        deviation = self.lab.gust * by_one
-        off = (path["puck_velocity"][:, 1:, None].astype(float) - due) / deviation
-        return np.asarray(-(0.5 * off**2 + np.log(deviation)).sum((1, 3)))
+        expected = self.lab.move(position, velocity, self._force(pushes)[:, :, None], self.frictions)[1]
+        zeros = np.zeros((NUM_FRICTIONS, 2))
+        unit_response = self.lab.move(zeros, zeros, zeros + 1, self.frictions)[1]
+        deviation = self.lab.gust * unit_response
+        z_scores = (path["puck_velocity"][:, 1:, None].astype(float) - expected) / deviation
+        return np.asarray(-(0.5 * z_scores**2 + np.log(deviation)).sum((1, 3)))

@@ -1,1 +1,1 @@
-"""Scenes and questions that several tests share."""
+"""Scenes and queries that several tests share."""

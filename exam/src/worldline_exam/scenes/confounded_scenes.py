@@ -1,8 +1,8 @@
-"""The scenes of a fleet at sea that C2 and U2 share, how worlds are asked about them, and models in the lab's terms.
+"""Scenes of the fleet for C2 and U2, the queries to a world, and reference models.
 
-A scene is an episode of the lab's explorer up to now, and then, for each boat at once, several motors that might act in
-the next step. They are drawn at random, as nobody did who logged; beside them there are as many that the explorer would
-have chosen. Worlds see the flag `drill` up where motors are drawn at random, and down where they are not.
+A scene is an episode of the lab's explorer up to the present, and then several motors of each boat for the next step.
+One group of motors is drawn at random, the other as the explorer would have chosen them. The flag `drill` is up for
+random motors and down for chosen ones.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ NUM_EPISODES: Final = 400
 NUM_STEPS: Final = 40
 DRIFTS: Final = tuple(boat.drift for boat in BOATS)
 GROUPS: Final = ("seen", "do")
-"""Motors that the explorer would have chosen, and those drawn at random."""
+"""Groups of motors: as the explorer would have chosen them, and drawn at random."""
 
 
 def fleet(pool: Pool, *, pictures: bool = False) -> Fleet:
-    """The lab of a pool: for development the wind blows with the motor, and everything is a fifth larger."""
+    """The lab of a pool. For development, wind and motor have the same sign and all effects are a fifth larger."""
     if pool is Pool.REPORT:
         return Fleet(pictures=pictures)
     return Fleet(motor_effect=1.2, wind_effect=1.8, noise=0.6, pictures=pictures)
 
 
 def dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
-    """The logs of the fleet, which hold every kind of boat."""
+    """The logs of the fleet, with every kind of boat."""
 
     def make_lab() -> Fleet:
         return fleet(pool, pictures=pixels)
@@ -62,15 +62,15 @@ def dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
 
 
 def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_steps: int, reach: float) -> Arrays:
-    """Scenes: the history, and per group `<group>.motors` and `<group>.drifts` [E, K, B], which followed.
+    """Scenes: the history, and per group the `<group>.motors` and resulting `<group>.drifts` [E, K, B].
 
     Args:
-        lab: whose explorer sails.
-        seed: of everything.
-        num_scenes: E.
-        num_motors: K, of each group.
-        num_steps: of the history, at least 1.
-        reach: motors of the group "do" are spread evenly up to this, m/s.
+        lab: whose explorer acts.
+        seed: of all draws.
+        num_scenes: number E of scenes.
+        num_motors: number K of motors of each group.
+        num_steps: length of the history, at least 1 step.
+        reach: motors of the group "do" are uniform in [-reach, reach], m/s.
     """
     rng = np.random.default_rng([2, seed])
     seeds = [int(one) for one in rng.integers(2**31, size=num_scenes)]
@@ -90,22 +90,22 @@ def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_st
     return {**packed_history(history), **found}
 
 
-def asked(world: World, scenes: Arrays, *, groups: Sequence[str], bands: bool) -> Arrays:
-    """Per group `<group>.mean` [E, K, B] of the next drifts, and `<group>.low` and `<group>.high` where bands are due.
+def drift_forecasts(world: World, scenes: Arrays, *, groups: Sequence[str], bands: bool) -> Arrays:
+    """Per group the `<group>.mean` [E, K, B] of the next drifts; with `bands` also `<group>.low` and `<group>.high`.
 
     Args:
-        world: to ask.
+        world: that is queried.
         scenes: see `scenes_of`.
         groups: some of `GROUPS`.
-        bands: whether its 90 % bands are due.
+        bands: whether to return the 90 % bands.
 
     Raises:
         UnreadableError: the world does not predict the drifts.
-        UnsupportedError: bands are due and it gives none.
+        UnsupportedError: bands are requested and the world gives none.
     """
     found: dict[str, NDArray[np.generic]] = {}
     for group in groups:
-        history, motors = _shown(scenes, group), scenes[f"{group}.motors"]
+        history, motors = _with_flag(scenes, group), scenes[f"{group}.motors"]
         parts = []
         for number in range(motors.shape[1]):
             actions = {boat.motor: motors[:, number, b][:, None, None] for b, boat in enumerate(BOATS)}
@@ -119,7 +119,7 @@ def asked(world: World, scenes: Arrays, *, groups: Sequence[str], bands: bool) -
             edges = [[getattr(part[name], edge) for name in DRIFTS] for part in parts]
             if any(one is None for part in edges for one in part):
                 raise UnsupportedError(
-                    f"{world.describe().name} gives no bands, and the test needs them. Calibrate it."
+                    f"{world.describe().name} gives no bands, which this test needs. Calibrate the world."
                 )
             found[f"{group}.{edge}"] = np.stack([np.stack([one[:, 0, 0] for one in part], -1) for part in edges], 1)
     return found
@@ -128,11 +128,11 @@ def asked(world: World, scenes: Arrays, *, groups: Sequence[str], bands: bool) -
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Residuals:
-    """The belief: what each boat's past drifts lay off from what its motor does.
+    """The belief: residuals of each boat's past drifts.
 
     Args:
-        total: [W, B], sum over the steps so far, m.
-        count: steps so far.
+        total: [W, B], sum of the residuals so far, m.
+        count: number of steps so far.
     """
 
     total: Floats
@@ -142,14 +142,13 @@ class Residuals:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConfoundedOracle(Engine):
-    """Says of each boat's drift: slope * motor, and what past drifts lay off from that, as far as it can be relied on.
+    """Predicts each boat's drift as slope * motor plus the shrunken mean of its past residuals.
 
     Args:
         schema: of the fleet's logs.
-        slopes: [B], m for each m/s.
-        doubt: [B], how many steps of the past weigh as much as the mean over all episodes, which is 0; infinite for one
-            who forgets the past.
-        context: observations that it asks for.
+        slopes: [B], m per m/s.
+        doubt: [B], number of past steps at which history and prior (mean 0) weigh the same; infinite to ignore history.
+        context: number of observations on the card.
     """
 
     schema: Schema
@@ -159,20 +158,20 @@ class ConfoundedOracle(Engine):
 
     @classmethod
     def lawful(cls, lab: Fleet, context: int) -> ConfoundedOracle:
-        """Who knows the law, but neither wind nor noise."""
+        """Knows the law, but neither wind nor noise."""
         doubt = np.where(STEADY, (lab.noise / lab.wind_effect) ** 2, np.inf)
         return cls(schema=lab.schema, slopes=np.full(len(BOATS), lab.motor_effect), doubt=doubt, context=context)
 
     @classmethod
     def blind(cls, episodes: Sequence[Episode], schema: Schema) -> ConfoundedOracle:
-        """Drift regressed on motor over all steps of the log, without a past."""
+        """Drift regressed on the motor over all steps of the log, without history."""
         rows = _rows(episodes)
         slopes = (rows.motors * rows.drifts).sum((0, 1)) / (rows.motors**2).sum((0, 1))
         return cls(schema=schema, slopes=slopes, doubt=np.full(len(BOATS), np.inf), context=1)
 
     @classmethod
     def undrilled(cls, episodes: Sequence[Episode], schema: Schema) -> ConfoundedOracle:
-        """As `blind`, over the steps without a drill."""
+        """Like `blind`, over the steps without a drill."""
         rows = _rows(episodes)
         chosen = (1 - rows.drill)[..., None]
         slopes = (chosen * rows.motors * rows.drifts).sum((0, 1)) / (chosen * rows.motors**2).sum((0, 1))
@@ -180,7 +179,7 @@ class ConfoundedOracle(Engine):
 
     @classmethod
     def adjusted(cls, episodes: Sequence[Episode], schema: Schema, context: int) -> ConfoundedOracle:
-        """As `blind`, but within episodes where winds are steady, and in drills where there are any."""
+        """Like `blind`, but within episodes for steady boats, and over drills for drilled boats."""
         rows = _rows(episodes)
         motors, drifts = rows.motors, rows.drifts
         within = [value - value.mean(1, keepdims=True) for value in (motors, drifts)]
@@ -198,10 +197,10 @@ class ConfoundedOracle(Engine):
         return cls(schema=schema, slopes=slopes, doubt=doubt, context=context)
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         return Card(
-            name="sailor",
-            engine="sailor",
+            name="confounded oracle",
+            engine="confounded_oracle",
             schema=self.schema,
             inputs=DRIFTS,
             predicts=DRIFTS,
@@ -210,7 +209,7 @@ class ConfoundedOracle(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Residuals:
-        """Adds up what drifts lay off; see `Engine`."""
+        """Adds up the residuals."""
         del seed  # nothing is drawn
         worlds, length = check_observations(steps, [self.schema[name] for name in DRIFTS])
         check_inputs(steps, self.schema, length - 1 if belief is None else length)
@@ -227,7 +226,7 @@ class ConfoundedOracle(Engine):
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """One sample, S = 1; see `Engine`."""
+        """One deterministic sample, S = 1."""
         del num_samples, noise, seed  # deterministic
         check_future(future, self.schema)
         past = own_belief(belief, Residuals)
@@ -239,7 +238,7 @@ class ConfoundedOracle(Engine):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LoggedSteps:
-    """Steps of logs: motors and drifts [N, T, B] that followed, and whether it was a drill [N, T]."""
+    """Logged steps: motors and resulting drifts [N, T, B], and whether the step was a drill [N, T]."""
 
     motors: Floats
     drifts: Floats
@@ -255,8 +254,8 @@ def _rows(episodes: Sequence[Episode]) -> _LoggedSteps:
     )
 
 
-def _shown(scenes: Arrays, group: str) -> History:
-    """The history with the flag as it is for this group."""
+def _with_flag(scenes: Arrays, group: str) -> History:
+    """The history with the flag `drill` of this group."""
     history = history_of(scenes)
     drill = history.observations["drill"].copy()
     drill[:, -1] = float(group == "do")

@@ -1,9 +1,9 @@
-"""Finding contacts from positions alone, by one rule for truth and prediction, and what solid things cannot do.
+"""Detection of contacts from positions, by one rule for truth and prediction, and of impossible configurations.
 
-The gap between a disc and a rim, a wall or another disc is read by the functions that plans are constrained by
-(worldline.planning.costs.contact). There is a contact at a frame where the gap is small, no larger than at the frames beside
-it, and where the motion along the normal has been turned: from the two frames before to the two frames after, the
-velocity along it rises by at least `LEAST_KICK`. Two discs that pass each other close by are thus no contact.
+The gap between a disc and a rim, a wall or another disc comes from the functions of the planning constraints
+(src/worldline/planning/costs/contact.py). A contact is a frame with a small gap, no larger than in the adjacent frames,
+and a reversal of the motion along the normal. From the two frames before to the two frames after, the velocity along
+the normal rises by at least `MIN_KICK`. So two discs that pass close to each other are no contact.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from worldline.planning import Point, away_from_wall
 
 Floats = NDArray[np.floating]
 
-NEAR: Final = 0.6
-"""Gap below which there may be a contact, in radii: more than half of what two fast discs move in a frame."""
-LEAST_KICK: Final = 0.03
-"""Change of the motion along the normal that makes a contact, m a frame: twice what a full tilt gives."""
+MAX_CONTACT_GAP: Final = 0.6
+"""Largest gap of a contact, in radii: more than half of the relative motion of two fast discs in a frame."""
+MIN_KICK: Final = 0.03
+"""Smallest change of velocity along the normal in a contact, m per frame: twice the effect of a full tilt."""
 WINDOW: Final = 2
 """Frames by which a predicted contact may be early or late."""
 SLACK: Final = 0.1
-"""How deep something may be in another beyond the simulator's own, in radii."""
+"""Largest penetration beyond the simulator's own, in radii."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContactScene:
-    """What discs can touch.
+    """Geometry of the table and its discs.
 
     Args:
-        size: edge of the table, from 0, m.
-        radius: of every disc, m.
+        size: edge length of the table, m.
+        radius: radius of every disc, m.
         wall: both ends of a straight wall, m.
-        half_width: of that wall, m.
-        num_discs: D.
+        half_width: half the width of that wall, m.
+        num_discs: number D of discs.
     """
 
     size: float
@@ -50,29 +50,29 @@ class ContactScene:
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """The pairs of discs, in the order in which `gaps` has them."""
+        """The pairs of discs in the order of `gaps`."""
         return tuple(combinations(range(self.num_discs), 2))
 
     @property
     def discs_of(self) -> tuple[tuple[int, ...], ...]:
-        """The discs that each of the K surfaces belongs to."""
+        """The discs of each of the K surfaces."""
         return (*((disc,) for disc in range(self.num_discs) for _ in range(5)), *self.pairs)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Of each surface "rim", "pen" or "discs"."""
+        """The kind of each surface: "rim", "pen" or "discs"."""
         return (*(("rim",) * 4 + ("pen",)) * self.num_discs, *("discs",) * len(self.pairs))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gaps:
-    """How far discs are from touching.
+    """Gaps between discs and surfaces.
 
     Args:
-        gap: [E, T, K] m, negative where one is in another; K is 5 for each disc (left, right, lower, upper rim, the
-            pen's wall), then one for each pair.
-        normal: [E, T, K, 2] away from what is touched.
-        place: [E, T, K, 2] m, of the disc; of a pair that of the first from the second.
+        gap: [E, T, K] m, negative for a penetration. K is 5 for each disc (left, right, lower, upper rim, the pen's
+            wall), then one for each pair.
+        normal: [E, T, K, 2], direction away from the surface.
+        place: [E, T, K, 2] m, position of the disc; for a pair, of the first relative to the second.
     """
 
     gap: Floats
@@ -81,7 +81,7 @@ class Gaps:
 
 
 def gaps(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Gaps:
-    """The gap to everything that can be touched."""
+    """The gaps of all discs to all surfaces and to each other."""
     found, normals, places = [], [], []
     rims = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
     for disc in range(table.num_discs):
@@ -106,24 +106,24 @@ def gaps(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Gaps:
 
 
 def contacts(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Bool[np.ndarray, "E T K"]:
-    """Where contacts are; none in the first two and last two frames, and none where a position is not finite."""
+    """Mask of contacts; none in the first two and last two frames, and none at positions that are not finite."""
     seen = gaps(position, table)
     before, now, after = seen.gap[:, 1:-3], seen.gap[:, 2:-2], seen.gap[:, 3:-1]
     motion = np.diff(seen.place, axis=1)
     turned = ((motion[:, 3:] - motion[:, :-3]) * seen.normal[:, 2:-2]).sum(-1)
     lowest = (now <= before) & (now < after)
-    inner = lowest & (now <= NEAR * table.radius) & (turned >= LEAST_KICK)
+    inner = lowest & (now <= MAX_CONTACT_GAP * table.radius) & (turned >= MIN_KICK)
     return np.pad(inner, ((0, 0), (2, 2), (0, 0)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tally:
-    """How predicted contacts meet the true ones, of each rollout; the first of each disc are left out.
+    """Counts of matched contacts in each rollout, without the first contact of each disc.
 
     Args:
-        hits: [E] true contacts that were predicted.
-        missed: [E] true contacts that were not.
-        false: [E] predicted contacts that were none.
+        hits: [E], true contacts that were predicted.
+        missed: [E], true contacts that were not predicted.
+        false: [E], predicted contacts without a true one.
     """
 
     hits: Floats
@@ -132,37 +132,37 @@ class Tally:
 
 
 def tally(truth: Bool[np.ndarray, "E T K"], found: Bool[np.ndarray, "E T K"], table: ContactScene) -> Tally:
-    """Pairs every true contact with a predicted one of the same discs and surface within `WINDOW` frames.
+    """Matches true contacts with predicted ones of the same discs and surface within `WINDOW` frames.
 
-    A contact counts where one of its discs has had another at an earlier frame of the same rollout, so that it can
-    only be predicted by who knows what the earlier one led to.
+    A contact counts if one of its discs had a contact at an earlier frame of the rollout. Predicting it requires the
+    outcome of the earlier one.
     """
     late_truth, late_found = _later(truth, table), _later(found, table)
     hits, missed, false = (np.zeros(len(truth)) for _ in range(3))
     for scene, surface in zip(*np.nonzero((truth | found).any(1)), strict=True):
         free = list(np.flatnonzero(found[scene, :, surface]))
         for frame in np.flatnonzero(truth[scene, :, surface]):
-            # In order of time, the earliest one within reach: no other choice pairs more.
-            met = next((one for one in free if abs(one - frame) <= WINDOW), None)
-            if met is not None:
-                free.remove(met)
+            # Greedy in time with the earliest match in the window is optimal: no other choice matches more.
+            match = next((one for one in free if abs(one - frame) <= WINDOW), None)
+            if match is not None:
+                free.remove(match)
             if late_truth[scene, frame, surface]:
-                hits[scene] += met is not None
-                missed[scene] += met is None
+                hits[scene] += match is not None
+                missed[scene] += match is None
         false[scene] += late_found[scene, free, surface].sum()
     return Tally(hits=hits, missed=missed, false=false)
 
 
 def depth(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Float[np.ndarray, "E T"]:
-    """How deep the deepest disc is in a rim, the wall or another disc, m; 0 where none is."""
+    """Largest penetration of a disc into a rim, the wall or another disc, m; 0 if there is none."""
     return np.asarray(np.maximum(-gaps(position, table).gap.min(-1), 0.0))
 
 
 def miscounted(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Bool[np.ndarray, "E T"]:
-    """Where there are not as many discs as there should be.
+    """Mask of frames with a wrong number of discs.
 
-    A disc is gone where its position is not finite or its middle is off the table; two are one where their middles are
-    less than half of what they can be apart.
+    A disc is gone if its position is not finite or its centre is off the table. Two discs are one if their centres
+    are closer than half of the contact distance.
     """
     gone = ~np.isfinite(position) | (position < 0) | (position > table.size)
     wrong = gone.any((-1, -2))
@@ -173,7 +173,7 @@ def miscounted(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> B
 
 
 def _later(found: Bool[np.ndarray, "E T K"], table: ContactScene) -> Bool[np.ndarray, "E T K"]:
-    """The contacts of discs that have had one at an earlier frame."""
+    """The contacts of discs that had a contact at an earlier frame."""
     later = np.zeros_like(found)
     for disc in range(table.num_discs):
         own = np.array([disc in discs for discs in table.discs_of])

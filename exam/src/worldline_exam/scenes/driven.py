@@ -1,6 +1,6 @@
-"""The three driven labs as tests of the exam use them: which, with what logs, what is shown of them and who knows them.
+"""Scenes, logs and reference engine of the three driven labs.
 
-Tests that learn from these logs share the names of their curricula, and so one world learns each lab once.
+Tests on these logs share the names of their datasets, so one world learns each lab once.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ LABS: Final[Mapping[Pool, Mapping[str, Callable[..., Driven]]]] = {
 }
 SYSTEMS: Final = tuple(LABS[Pool.REPORT])
 NUM_EPISODES: Final[Mapping[str, int]] = {"pendulum": 400, "two-bodies": 400, "elastic-pucks": 1600}
-"""Of the logs. What happens at a contact is learned from contacts, and a step in ten has one."""
+"""Logged episodes. Pucks need more, since only one step in ten has a contact to learn from."""
 NUM_STEPS: Final = 126
-"""Of an episode of the logs: longer than any rollout that is asked for, so that what is asked was seen."""
+"""Length of a logged episode. Longer than any predicted rollout, so that worlds can learn its whole length."""
 HORIZON: Final = 100
-"""Steps that T1 asks about."""
+"""Predicted steps of T1."""
 CONTEXT: Final = 4
-"""Observations that worlds are shown. One tells the state; more are for those that look back."""
+"""Observations in the history. One determines the state; more serve models with a longer context."""
 
 
 def lab_of(system: str, pool: Pool, *, pixels: bool = False) -> Driven:
-    """The lab of a pool, by the name of its system."""
+    """The lab of a system in a pool."""
     return LABS[pool][system](pictures=pixels)
 
 
 def curricula_of(pool: Pool, *, pixels: bool) -> tuple[DatasetSpec, ...]:
-    """One for each system, with all dampings in one log."""
+    """One dataset for each system, with all dampings in one log."""
     return tuple(
         DatasetSpec(
             name=system,
@@ -65,20 +65,20 @@ def curricula_of(pool: Pool, *, pixels: bool) -> tuple[DatasetSpec, ...]:
 
 
 def rollouts(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
-    """Scenes of one system: what is shown, what is done, and what follows, each damping in every third scene.
+    """Scenes of one system: history, future actions and truth, with each damping in every third scene.
 
     Args:
-        lab: which.
-        num: E, scenes.
-        num_steps: T, after what is shown.
-        rng: of starts and pushes, which are like those of the logs.
+        lab: lab of the system.
+        num: number E of scenes.
+        num_steps: number T of steps after the history.
+        rng: generator of initial states and pushes, which are distributed like those of the logs.
 
     Returns:
         "history.*" [E, CONTEXT, *shape], "future.*" [E, T, *shape] (actions), "truth.*" [E, T, *shape].
     """
     start = {name: value.astype(np.float32) for name, value in lab.split(lab.draw_states(rng, num)).items()}
     start["damping"] = np.resize(np.array(DAMPINGS, np.float32), num)[:, None]
-    pushes = _held(lab, num, CONTEXT - 1 + num_steps, rng)
+    pushes = _held_pushes(lab, num, CONTEXT - 1 + num_steps, rng)
     path = lab.simulate(start, pushes)
     seen = {name: np.concatenate([start[name][:, None], value], 1) for name, value in path.items()}
     shown = {name: value[:, :CONTEXT] for name, value in seen.items()}
@@ -91,10 +91,10 @@ def rollouts(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) ->
 
 
 def predictions(world: World, lab: Driven, scenes: Arrays, system: str) -> dict[str, NDArray[np.generic]]:
-    """What a world says that the bodies of a system do: per moving signal [E, T, *shape], by dotted names.
+    """A world's predictions for a system: per moving signal [E, T, *shape], by dotted names.
 
     Raises:
-        UnreadableError: the world does not predict one of them.
+        UnreadableError: the world does not predict one of the moving signals.
     """
     part = unpacked(scenes, system)
     signals = [signal.name for signal in lab.moving]
@@ -102,21 +102,21 @@ def predictions(world: World, lab: Driven, scenes: Arrays, system: str) -> dict[
 
 
 def present(scenes: Arrays, system: str) -> dict[str, NDArray[np.generic]]:
-    """The last observation of a system that was shown, per signal [E, *shape]."""
+    """The last observation of a system in the history, per signal [E, *shape]."""
     return {name: value[:, -1] for name, value in unpacked(scenes, f"{system}.history.observations").items()}
 
 
 def damped_by(scenes: Arrays, system: str, damping: float) -> NDArray[np.bool_]:
-    """Which scenes [E] have this damping."""
+    """Mask [E] of the scenes with this damping."""
     return np.asarray(np.isclose(present(scenes, system)["damping"][:, 0].astype(float), damping))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrivenTest(ExamTest):
-    """A test of how the bodies of all three systems go on.
+    """Base of tests on rollouts of all three driven systems.
 
     Args:
-        num_scenes: rollouts of each system; a third of them with each damping.
+        num_scenes: number of rollouts of each system, a third of them with each damping.
     """
 
     num_scenes: int = 300
@@ -126,11 +126,11 @@ class DrivenTest(ExamTest):
         return lab_of(system, self.pool)
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """One for each system; all such tests learn from the same."""
+        """One dataset for each system, the same for all driven tests."""
         return curricula_of(self.pool, pixels=self.pixels)
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """See `ExamTest`; per system and moving signal [E, T, *shape]."""
+        """Predictions per system and moving signal [E, T, *shape]."""
         answers: dict[str, NDArray[np.generic]] = {}
         for system in SYSTEMS:
             answers |= predictions(worlds[system], self.lab(system), scenes, system)
@@ -140,20 +140,20 @@ class DrivenTest(ExamTest):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Simulated(Engine):
-    """A driven lab as a world that knows its law, or all of it but one thing.
+    """Engine that simulates a driven lab, optionally without damping or without pushes.
 
     Args:
-        lab: which.
-        heeds_damping: whether it knows that the medium slows.
-        heeds_pushes: whether it knows that pushes move.
+        lab: lab to simulate.
+        knows_damping: whether the simulation includes damping.
+        knows_pushes: whether the simulation includes pushes.
     """
 
     lab: Driven
-    heeds_damping: bool = True
-    heeds_pushes: bool = True
+    knows_damping: bool = True
+    knows_pushes: bool = True
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         names = tuple(signal.name for signal in self.lab.moving)
         return Card(
             name="simulated",
@@ -163,38 +163,38 @@ class Simulated(Engine):
             predicts=names,
             context=1,
             deterministic=True,
-            action_conditioned=self.heeds_pushes,
+            action_conditioned=self.knows_pushes,
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
-        """The last observation, which is the state; see `Engine`."""
+        """The last observation, which is the state."""
         del belief, seed
         return {name: steps.observations[name][:, -1] for name in self.describe().inputs}
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """What the lab would do; see `Engine`.
+        """The simulated path, one sample.
 
         Raises:
-            InputError: the belief is not of this engine.
+            InputError: the belief is of another engine.
         """
         del num_samples, noise, seed
         belief = own_belief(belief, dict)
         lead = next(iter(future.actions.values())).shape[:3]
         start = {name: np.repeat(value, lead[1], 0) for name, value in belief.items()}
-        if not self.heeds_damping:
+        if not self.knows_damping:
             start["damping"] = np.zeros_like(start["damping"])
         pushes = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
-        if not self.heeds_pushes:
+        if not self.knows_pushes:
             pushes = {name: np.zeros_like(value) for name, value in pushes.items()}
         path = self.lab.simulate(start, pushes)
         shape = (lead[0], lead[1], 1, lead[2])
         return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.lab.moving})
 
 
-def _held(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Pushes [E, T, *shape] as the explorer's: all of a lab change together."""
+def _held_pushes(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    """Pushes [E, T, *shape] like the explorer's: all pushes of a lab change at the same steps."""
     changes = rng.random((num, num_steps)) > HOLDS
     changes[:, 0] = True
     last = np.maximum.accumulate(np.where(changes, np.arange(num_steps), 0), 1)

@@ -1,8 +1,8 @@
-"""What a world of pictures may see of a scene: the camera, and of no vector its value.
+"""Pixel versions of scenes: worlds observe camera images, and no vector values.
 
-Scenes hold vectors, for everybody alike. Where an exam is one of pictures, each world is asked from behind a `PixelsOnlyWorld`:
-whatever history or episode it is given on the way has the pictures that the lab draws in the place of the vectors,
-which are marked as not observed and hold zeros. Tests do not take part in this, and so none can forget it.
+Scenes hold vectors for all exams. In a pixel exam each world is queried through a `PixelsOnlyWorld`. It replaces the
+vectors of every history or episode by images that the lab draws. The vectors are set to zero and marked as unobserved.
+Tests do not handle this themselves, so none can forget it.
 """
 
 from __future__ import annotations
@@ -26,27 +26,29 @@ PIXELS: Final = CAMERA.shape
 
 
 def pictured(history: History, lab: Lab) -> History:
-    """The history as the camera of `lab` shows it: pictures that are seen, vectors that are not.
+    """The history with observed images of the lab's camera and unobserved vectors.
 
     Args:
-        history: [..., H, *shape], one or a batch; a `camera` that it holds already stays as it is.
-        lab: which draws.
+        history: [..., H, *shape], one or a batch; an existing `camera` signal is kept unchanged.
+        lab: lab that draws the images.
 
     Raises:
-        ConfigError: the lab cannot draw a moment again.
-        InputError: the history holds nothing that could be drawn.
+        ConfigError: the lab cannot draw images from observations.
+        InputError: the history holds no vector signal to draw.
     """
     if not isinstance(lab, DrawsImages):
-        raise ConfigError(f"{type(lab).__name__} cannot draw what it shows. Implement `labs.abilities.Draws`.")
+        raise ConfigError(f"{type(lab).__name__} cannot draw images. Implement `worldline.labs.DrawsImages`.")
     vectors = [s for s in lab.schema.observations if s.name != CAMERA.name and s.name in history.observations]
     if not vectors:
-        raise InputError(f"the history holds {', '.join(history.observations) or 'nothing'}, and no vector to draw.")
+        raise InputError(
+            f"the history has no vector signal to draw, only {', '.join(history.observations) or 'nothing'}."
+        )
     lead = history.observations[vectors[0].name].shape[: -len(vectors[0].shape)]
     if CAMERA.name in history.observations:
         pictures = history.observations[CAMERA.name]
         known = np.asarray(history.observed.get(CAMERA.name, np.ones(lead, bool)), dtype=bool)
     else:
-        pictures, known = _drawn(history, lab, [signal.name for signal in vectors], lead)
+        pictures, known = _images(history, lab, [signal.name for signal in vectors], lead)
     shown = replace(
         history,
         observations={CAMERA.name: pictures, **history.observations},
@@ -56,11 +58,11 @@ def pictured(history: History, lab: Lab) -> History:
 
 
 def without_vectors(history: History, schema: Schema) -> History:
-    """The history with nothing observed but pictures: all else holds zeros.
+    """The history with only images observed; all other signals are zero and unobserved.
 
     Args:
         history: [..., H, *shape].
-        schema: of its signals.
+        schema: schema of its signals.
     """
     kept = {name: value for name, value in history.observations.items() if schema[name].kind is Kind.IMAGE}
     hidden = {name: value for name, value in history.observations.items() if name not in kept}
@@ -75,7 +77,7 @@ def without_vectors(history: History, schema: Schema) -> History:
 
 
 def pictured_episode(episode: Episode, lab: Lab) -> Episode:
-    """The episode as the camera of `lab` shows it; see `pictured`."""
+    """The episode with observed images and unobserved vectors; see `pictured`."""
     seen = pictured(History(observations=episode.observations, actions=episode.actions, observed=episode.observed), lab)
     return replace(episode, observations=seen.observations, observed=seen.observed)
 
@@ -83,11 +85,11 @@ def pictured_episode(episode: Episode, lab: Lab) -> Episode:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PixelsOnlyWorld(World):
-    """A world that is shown pictures only.
+    """A world that observes images only.
 
     Args:
-        world: that is asked.
-        lab: whose camera it looks through.
+        world: world that is queried.
+        lab: lab whose camera draws the images.
     """
 
     world: World
@@ -148,14 +150,14 @@ class PixelsOnlyWorld(World):
         return self.world.what_if(pictured_episode(episode, self.lab), at, actions)
 
     def surprise(self, episode: Episode) -> Surprise:
-        """See `World`. No vector was observed that could surprise it: compare what it foretells with the truth."""
+        """See `World`. There are no observed vectors to judge, so compare predictions with the truth instead."""
         return self.world.surprise(pictured_episode(episode, self.lab))
 
 
-def _drawn(
+def _images(
     history: History, lab: DrawsImages, names: Sequence[str], lead: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The pictures [*lead, 64, 64, 3], and which there are [*lead]; black where there is none."""
+    """Images [*lead, 64, 64, 3] and whether each exists [*lead]; missing ones are black."""
     pictures, known = np.zeros((*lead, *PIXELS), np.uint8), np.zeros(lead, bool)
     observed = {name: np.asarray(v, bool) for name, v in history.observed.items() if name in names}
     before = {name: lead[-1] - value.shape[len(lead) - 1] for name, value in history.actions.items()}

@@ -1,4 +1,4 @@
-"""Scenes on the gusty puck that several tests share: its pools, its logs, and many episodes played at once."""
+"""Scenes of the gusty puck for several tests: pools, logs, and episodes simulated in batches."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ Floats = NDArray[np.floating]
 
 SIGNALS: Final = ("puck_position", "puck_velocity")
 SPREAD: Final = dict(zip(SIGNALS, START_SPREAD, strict=True))
-"""Of each signal, m and m/s: the unit of its errors."""
+"""Spread of each signal, m and m/s, the unit of its errors."""
 NUM_EPISODES: Final = 1000
 NUM_CALIBRATION: Final = 500
 NUM_STEPS: Final = 60
 AHEAD: Final = 20
-"""Steps for which bands are asked, by U1; U3 asks for fewer."""
+"""Predicted steps of U1; U3 has fewer."""
 
 POOLS: Final[Mapping[Pool, Mapping[str, Any]]] = {
     Pool.DEVELOPMENT: {"friction": (0.3, 3.0), "gust": 0.12, "mass": 0.5, "spring": 0.5},
     Pool.REPORT: {"friction": (0.4, 3.2), "gust": 0.12, "mass": 0.45, "spring": 0.45},
 }
-"""Settings of the lab; in both its signals are about as spread as `SPREAD`.
+"""Settings of the lab. In both, the spread of its signals is about `SPREAD`.
 
-Friction differs more than by the lab's own default, with which knowing it would be worth 4 % of the marginal loss of
-C4: less than the share below which a cell is not scored. Here it is worth 10 %.
+The range of friction is wider than the lab's default. There, knowing the friction saves 4 % of the marginal loss of C4,
+which is below the gate of a cell. Here it saves 10 %.
 """
 
 
 def puck(pool: Pool, *, pictures: bool = False, **shift: Any) -> GustyPuck:
-    """The lab of a pool, with settings that `shift` gives in the place of its own."""
+    """The lab of a pool; `shift` overrides settings."""
     return GustyPuck(**{**POOLS[pool], **shift}, pictures=pictures)
 
 
 def dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
-    """The logs of C4, U1 and U3: one world learns from them."""
+    """The logs of C4, U1 and U3, from which one world learns."""
     return DatasetSpec(
         name=f"gusty-puck-{pool.value}{'-pixels' if pixels else ''}",
         make_lab=partial(puck, pool, pictures=pixels),
@@ -57,13 +57,13 @@ def dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeDraws:
-    """All that makes M episodes of T steps what they are.
+    """All random draws of M episodes of T steps.
 
     Args:
-        start: `puck_position` and `puck_velocity` [M, 2].
+        start: initial `puck_position` and `puck_velocity` [M, 2].
         pushes: [M, T, 2] N.
         friction: [M] 1/s.
-        gusts: [M, T, 2] of deviation 1: a lab multiplies them by its own.
+        gusts: [M, T, 2] with standard deviation 1; the lab scales them by its `gust`.
     """
 
     start: Arrays
@@ -72,7 +72,7 @@ class EpisodeDraws:
     gusts: Floats
 
     def at(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> EpisodeDraws:
-        """Those of some episodes."""
+        """The draws of some episodes."""
         return replace(
             self,
             start={name: value[rows] for name, value in self.start.items()},
@@ -83,7 +83,7 @@ class EpisodeDraws:
 
 
 def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.Generator) -> EpisodeDraws:
-    """Episodes that are distributed as those that the lab's explorer records."""
+    """Draws with the distribution of the explorer's episodes."""
     start = {name: spread * generator.standard_normal((num_scenes, 2)) for name, spread in SPREAD.items()}
     return EpisodeDraws(
         start=start,
@@ -94,7 +94,7 @@ def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.G
 
 
 def paths(lab: GustyPuck, draws: EpisodeDraws) -> dict[str, NDArray[np.float32]]:
-    """What the lab does, per signal [M, T + 1, 2], the start included."""
+    """Simulated paths per signal [M, T + 1, 2], including the start."""
     found = lab.simulate(draws.start, {"push": draws.pushes}, draws.friction, lab.gust * draws.gusts)
     return {
         name: np.concatenate([draws.start[name][:, None].astype(np.float32), found[name]], 1, dtype=np.float32)
@@ -103,7 +103,7 @@ def paths(lab: GustyPuck, draws: EpisodeDraws) -> dict[str, NDArray[np.float32]]
 
 
 def recorded(lab: GustyPuck, num_episodes: int, generator: np.random.Generator) -> list[Episode]:
-    """Episodes as the lab's explorer records them, of `NUM_STEPS` steps."""
+    """Episodes of `NUM_STEPS` steps with the distribution of the explorer's."""
     draws = draw(lab, num_episodes, NUM_STEPS, generator)
     path = paths(lab, draws)
     return [
@@ -113,16 +113,16 @@ def recorded(lab: GustyPuck, num_episodes: int, generator: np.random.Generator) 
 
 
 def window(values: Floats, first: Int[np.ndarray, "M"], length: int) -> Floats:
-    """Of each episode [M, T, ...] the `length` values that begin with its `first`: [M, length, ...]."""
+    """Windows [M, length, ...] of episodes [M, T, ...] that begin at `first`."""
     return np.asarray(values[np.arange(len(values))[:, None], first[:, None] + np.arange(length)])
 
 
 def squared_error(answer: Arrays, truth: Arrays) -> Float[np.ndarray, "E"]:
-    """The error of each scene in units of each signal's spread, squared, the mean over all axes but the first.
+    """Squared error of each scene in units of each signal's spread, averaged over all axes but the first.
 
     Args:
         answer: per signal [E, T, 2].
-        truth: per signal what can be broadcast to it.
+        truth: per signal, broadcastable to `answer`.
     """
     parts = [
         (((answer[name].astype(float) - truth[name]) / spread) ** 2).reshape(len(answer[name]), -1).mean(1)

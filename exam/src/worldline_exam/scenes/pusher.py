@@ -1,8 +1,8 @@
-"""Scenes of a pusher and a block, and the lab as a world: what the tests C1 and C5 share.
+"""Scenes of a pusher and a block, and the lab as an engine, for C1 and C5.
 
-A scene begins as its reset seed says. Then comes a prelude, of which the last `HISTORY` observations are shown, and
-the branches. Preludes and branches are motions of a drifting heading, as the explorer's are. All of it can be run again
-in the lab, from the seed; it is computed for all scenes at once, which gives the same bits.
+A scene begins with a reset seed. A prelude follows, whose last `HISTORY` observations are the history, and then the
+branches. Preludes and branches have slowly turning headings, like the explorer's motions. All of it can be replayed in
+the lab from the seed. It is computed for all scenes in one batch, which gives the same bits.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, STATE, PusherBloc
 Floats = NDArray[np.floating]
 
 HISTORY: Final = 10
-"""Observations that a world is shown, 1 s."""
+"""Observations in the history, 1 s."""
 PRELUDE: Final = 20
 """Steps before the branches."""
 CONTACT: Final = 2e-3
-"""Gap below which pusher and block are said to touch, m."""
+"""Gap below which pusher and block touch, m."""
 TOWARDS_SPREAD: Final = 0.5
-"""Deviation of a heading towards the block, rad."""
+"""Standard deviation of a heading around the direction to the block, rad."""
 DRIFT: Final = 0.2
-"""Deviation by which a heading changes in a step, rad."""
+"""Standard deviation of the change of a heading in a step, rad."""
 
 
 def make_lab(pool: Pool, *, pictures: bool = False) -> PusherBlock:
@@ -45,7 +45,7 @@ def make_lab(pool: Pool, *, pictures: bool = False) -> PusherBlock:
 
 
 def pushing_curriculum(pool: Pool, *, pixels: bool) -> DatasetSpec:
-    """Logs of the explorer."""
+    """The dataset of the explorer."""
     name = f"pusher-block-{pool.value}{'-pixels' if pixels else ''}"
     return DatasetSpec(
         name=name, make_lab=lambda: make_lab(pool, pictures=pixels), asked=STATE, num_episodes=1200, num_steps=50
@@ -57,10 +57,10 @@ class Beginnings:
     """E scenes up to the branches.
 
     Args:
-        seed: [E], of the resets.
+        seed: [E], seeds of the resets.
         prelude: velocities [E, PRELUDE, 2], m/s.
-        path: per signal of the state [E, PRELUDE + 1, 2].
-        gap: [E], between pusher and block at the branches, m.
+        path: per state signal [E, PRELUDE + 1, 2].
+        gap: [E], gap between pusher and block at the branch point, m.
     """
 
     seed: Int[np.ndarray, "E"]
@@ -70,16 +70,16 @@ class Beginnings:
 
     @property
     def state(self) -> Arrays:
-        """Per signal [E, 2], at the branches."""
+        """State at the branch point, per signal [E, 2]."""
         return {name: value[:, -1] for name, value in self.path.items()}
 
     @property
     def touching(self) -> Bool[np.ndarray, "E"]:
-        """Whether they touch at the branches."""
+        """Whether pusher and block touch at the branch point."""
         return np.asarray(self.gap < CONTACT)
 
     def some(self, rows: NDArray[np.integer]) -> Beginnings:
-        """Those scenes."""
+        """The scenes of these rows."""
         path = {name: value[rows] for name, value in self.path.items()}
         return Beginnings(seed=self.seed[rows], prelude=self.prelude[rows], path=path, gap=self.gap[rows])
 
@@ -98,13 +98,13 @@ def beginnings(lab: PusherBlock, num: int, rng: np.random.Generator) -> Beginnin
 
 
 def towards(state: Arrays, rng: np.random.Generator) -> Floats:
-    """Headings [E] rad from the pusher about to the block."""
+    """Headings [E] from the pusher roughly to the block, rad."""
     way = state["block_position"].astype(float) - state["pusher_position"]
     return np.asarray(np.arctan2(way[:, 1], way[:, 0]) + rng.normal(0, TOWARDS_SPREAD, len(way)))
 
 
 def motions(heading: Floats, num_steps: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Velocities [E, T, 2] m/s of pushers that set out along `heading` [E] rad, each at a speed of its own."""
+    """Velocities [E, T, 2] m/s of pushers that start along `heading` [E] rad, each with a random speed."""
     drift = rng.normal(0, DRIFT, (len(heading), num_steps))
     angle = heading[:, None] + np.cumsum(drift, 1)
     speed = rng.uniform(0.2, 1.0, (len(heading), 1)) * MAX_SPEED
@@ -118,23 +118,23 @@ def history_before(begun: Beginnings) -> History:
 
 
 def branch_answers(world: World, history: History, velocity: Floats) -> dict[str, Floats]:
-    """What a world says of B branches, per signal [E, B, T, 2].
+    """A world's predictions of B branches, per signal [E, B, T, 2].
 
-    Each branch is one question about all scenes, so that a world that draws has the same draws in every branch.
+    Each branch is one query for all scenes, so a stochastic world has the same draws in every branch.
 
     Args:
-        world: to ask.
+        world: world that is queried.
         history: [E, H, *shape].
         velocity: [E, B, T, 2], m/s.
     """
-    said = [
+    predicted = [
         means(world, history, {"velocity": velocity[:, branch]}, signals=STATE) for branch in range(velocity.shape[1])
     ]
-    return {name: np.stack([one[name] for one in said], 1) for name in STATE}
+    return {name: np.stack([one[name] for one in predicted], 1) for name in STATE}
 
 
 def true_branches(lab: PusherBlock, state: Arrays, velocity: Floats) -> dict[str, Floats]:
-    """What becomes of B branches, per signal [E, B, T, 2]; see `branch_answers`."""
+    """True paths of B branches, per signal [E, B, T, 2]; see `branch_answers`."""
     num_scenes, num_branches, num_steps, _ = velocity.shape
     start = {name: np.repeat(value, num_branches, 0) for name, value in state.items()}
     path = lab.simulate(start, {"velocity": velocity.reshape(-1, num_steps, 2)})
@@ -142,9 +142,9 @@ def true_branches(lab: PusherBlock, state: Arrays, velocity: Floats) -> dict[str
 
 
 def block_distance(lab: PusherBlock, first: Arrays, second: Arrays) -> Floats:
-    """How far apart the blocks [..., T, 2] of two branches are, root mean square over the steps [...], m.
+    """Distance of the blocks [..., T, 2] in two branches, root mean square over steps [...], m.
 
-    A turn counts as what it moves at the distance `LEVER` times half the block's side.
+    A rotation counts as its motion at `LEVER` times half the block's side from the centre.
     """
     arm = LEVER * lab.block_half
     moved = first["block_position"].astype(float) - second["block_position"]
@@ -155,18 +155,18 @@ def block_distance(lab: PusherBlock, first: Arrays, second: Arrays) -> Floats:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pushing(Engine):
-    """The lab as an engine: goes on from the last observation.
+    """The lab as an engine, simulated from the last observation.
 
     Args:
-        lab: its law.
-        still: signals that are said to stay as they are, whatever happens to them.
+        lab: lab to simulate.
+        still: signals that are predicted as constant.
     """
 
     lab: PusherBlock
     still: Sequence[str] = ()
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of this engine."""
         return Card(
             name="pushing",
             engine="pushing",
@@ -178,22 +178,22 @@ class Pushing(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The last state; see `Engine`.
+        """The last state.
 
         Raises:
-            InputError: it is not shown.
+            InputError: the last state is not observed.
         """
         del belief, seed
         if any(not steps.observed[name][:, -1].all() for name in STATE if name in steps.observed):
-            raise InputError("the last state is missing. Show it, since nothing else tells where things are.")
+            raise InputError("the last state is not observed. Pass a history whose last step has all state signals.")
         return {name: steps.observations[name][:, -1] for name in STATE}
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """What the lab does; see `Engine`."""
+        """The simulated branches, one sample."""
         del num_samples, noise, seed
-        assert isinstance(belief, Mapping)  # what `observe` gave
+        assert isinstance(belief, Mapping)  # from `observe`
         path = true_branches(self.lab, belief, future.actions["velocity"].astype(np.float32))
         held = {n: np.broadcast_to(belief[n][:, None, None], path[n].shape) for n in self.still}
         return Samples(signals={name: value[:, :, None] for name, value in {**path, **held}.items()})
