@@ -15,7 +15,7 @@ from worldline.testing.determinism_checks import (
     NUM_THREADS,
     any_layout,
     same_from_eight_threads,
-    same_whatever_came_between,
+    same_in_any_order,
 )
 
 
@@ -122,7 +122,7 @@ def episodes() -> Sequence[Episode]:
 
 @pytest.mark.parametrize("world", [Exact, Drawing])
 def test_a_correct_world_passes(world: type[Exact], episodes: Sequence[Episode]) -> None:
-    clauses = [same_from_eight_threads, same_whatever_came_between, any_layout]
+    clauses = [same_from_eight_threads, same_in_any_order, any_layout]
     assert breaches("correct", toy_case(world(), episodes), clauses) == []
 
 
@@ -162,4 +162,4 @@ def test_what_threads_share_is_caught(fault: type[Exact], seen: str, episodes: S
 )
 def test_what_is_left_between_calls_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
     with pytest.raises(AssertionError, match=rf"\[world.repeatable\] ({seen})"):
-        same_whatever_came_between(toy_case(fault(), episodes))
+        same_in_any_order(toy_case(fault(), episodes))

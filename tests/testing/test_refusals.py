@@ -14,9 +14,9 @@ from worldline.testing.refusals import (
     bounds_kept,
     episodes_fit,
     exogenous_needed,
-    messages_tell,
+    messages_name_the_error,
     ranges_kept,
-    refusals_name_what_lacks,
+    refusals_name_what_is_missing,
     trust_ahead,
 )
 from worldline.testing.world_case import WorldCase
@@ -267,12 +267,12 @@ def episodes() -> Sequence[Episode]:
 
 
 CLAUSES = (
-    messages_tell,
+    messages_name_the_error,
     bounds_kept,
     exogenous_needed,
     ranges_kept,
     episodes_fit,
-    refusals_name_what_lacks,
+    refusals_name_what_is_missing,
     trust_ahead,
 )
 
@@ -290,16 +290,24 @@ def test_a_correct_world_passes(
     [
         (
             Curt,
-            messages_tell,
+            messages_name_the_error,
             r"\[world.messages\] no 'position' in the history: the message 'bad input.' does not say",
         ),
-        (NamesNoShape, messages_tell, r"\[world.messages\] 'position' misshapen .* does not say \(2,\), \(3, 3\)"),
-        (TakesFloatPictures, messages_tell, r"\[world.messages\] 'camera' of floats in the history, and no InputError"),
-        (NeedsNoPast, messages_tell, r"\[world.messages\] no 'push' in the past actions: KeyError"),
-        (DiesOfWhatItDoesNotKnow, messages_tell, r"\[world.messages\] no 'push' in the plan: KeyError"),
+        (
+            NamesNoShape,
+            messages_name_the_error,
+            r"\[world.messages\] 'position' misshapen .* does not say \(2,\), \(3, 3\)",
+        ),
+        (
+            TakesFloatPictures,
+            messages_name_the_error,
+            r"\[world.messages\] 'camera' of floats in the history, and no InputError",
+        ),
+        (NeedsNoPast, messages_name_the_error, r"\[world.messages\] no 'push' in the past actions: KeyError"),
+        (DiesOfWhatItDoesNotKnow, messages_name_the_error, r"\[world.messages\] no 'push' in the plan: KeyError"),
         (
             IgnoresWhatItDoesNotKnow,
-            messages_tell,
+            messages_name_the_error,
             r"\[world.messages\] an unknown signal in the plan, and no InputError",
         ),
         (ClipsActions, bounds_kept, r"\[world.bounds\] predict with 'push' at -3, outside .*, and no InputError"),
@@ -319,22 +327,30 @@ def test_a_correct_world_passes(
         ),
         (BranchesFromTheEnd, episodes_fit, r"\[world.episodes\] what_if with 1 step\(s\) from observation"),
         (AnyEpisode, episodes_fit, r"\[world.episodes\] what_if: no 'push' in the episode, and no InputError"),
-        (SilentRefusal, refusals_name_what_lacks, r"\[world.lacking\] .* the refusal 'no.' names none of distance"),
-        (RefusalWithoutRemedy, refusals_name_what_lacks, r"\[world.lacking\] .* does not say what provides it"),
-        (AnswersInSteps, refusals_name_what_lacks, r"\[world.lacking\] score towards 'position' in steps was answered"),
+        (
+            SilentRefusal,
+            refusals_name_what_is_missing,
+            r"\[world.lacking\] .* the refusal 'no.' names none of distance",
+        ),
+        (RefusalWithoutRemedy, refusals_name_what_is_missing, r"\[world.lacking\] .* does not say what provides it"),
+        (
+            AnswersInSteps,
+            refusals_name_what_is_missing,
+            r"\[world.lacking\] score towards 'position' in steps was answered",
+        ),
         (
             SurprisedWithoutCalibration,
-            refusals_name_what_lacks,
+            refusals_name_what_is_missing,
             r"\[world.lacking\] surprise was answered, and .* not cal",
         ),
         (
             UnsurprisedThoughCalibrated,
-            refusals_name_what_lacks,
+            refusals_name_what_is_missing,
             r"\[world.lacking\] surprise was refused, and .* are cal",
         ),
         (
             RefusesSurpriseWithoutAWord,
-            refusals_name_what_lacks,
+            refusals_name_what_is_missing,
             r"\[world.lacking\] surprise: the refusal 'not here.' na",
         ),
         (
