@@ -129,9 +129,9 @@ def test_a_correct_world_passes(world: type[Exact], episodes: Sequence[Episode])
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
-        (TorchTakesAll, r"score of views and read-only arrays: ValueError \(At least one stride"),
-        (TakesForwardViewsOnly, "predict of views and read-only arrays is not that of their copies"),
-        (WritesBesideTheValues, "predict of views and read-only arrays: ValueError"),
+        (TorchTakesAll, r"score of views and read-only arrays raised ValueError \(At least one stride"),
+        (TakesForwardViewsOnly, "predict of views and read-only arrays differs from that of their copies"),
+        (WritesBesideTheValues, "predict of views and read-only arrays raised ValueError"),
     ],
 )
 def test_what_takes_only_some_arrays_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
@@ -142,8 +142,11 @@ def test_what_takes_only_some_arrays_is_caught(fault: type[Exact], seen: str, ep
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
-        (SharedBuffer, "predict gave another answer while 7 other threads were asking: signals.position.mean differs"),
-        (SharedDraws, "score gave another answer while 7 other threads were asking"),
+        (
+            SharedBuffer,
+            "predict returned another result during calls from 7 other threads: signals.position.mean differs",
+        ),
+        (SharedDraws, "score returned another result during calls from 7 other threads"),
     ],
 )
 def test_what_threads_share_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
@@ -154,10 +157,13 @@ def test_what_threads_share_is_caught(fault: type[Exact], seen: str, episodes: S
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
-        (RemembersTheLast, "(plan|predict|score) was asked the same again after other questions, and"),
-        (WarmStart, "plan was asked the same again after other questions, and actions.push differs"),
-        (CountsItsCalls, "predict was asked|score was asked|plan was asked"),
-        (RecalibratesOnWhatItIsAsked, "surprise was asked the same again after other questions, and p_values.position"),
+        (RemembersTheLast, "(plan|predict|score) returned another result for equal arguments after other calls:"),
+        (WarmStart, "plan returned another result for equal arguments after other calls: actions.push differs"),
+        (CountsItsCalls, "predict returned another|score returned another|plan returned another"),
+        (
+            RecalibratesOnWhatItIsAsked,
+            "surprise returned another result for equal arguments after other calls: p_values.position",
+        ),
     ],
 )
 def test_what_is_left_between_calls_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
