@@ -65,7 +65,7 @@ def test_a_bundle_that_does_not_tell_what_was_held_out_is_refused(
     tmp_path: Path, run: Mapping[str, Any] | None
 ) -> None:
     logs, opened_from = write(tmp_path / "logs", count=6), bundle(tmp_path / "world", run)
-    with pytest.raises(DataError, match="does not tell which of the episodes were held out"):
+    with pytest.raises(DataError, match="does not state which episodes were held out"):
         list(read_episodes(learned_from(logs).describe(), logs, opened_from))
 
 
@@ -82,13 +82,13 @@ def test_a_bundle_that_does_not_tell_what_was_held_out_is_refused(
 )
 def test_a_run_of_an_odd_shape_is_refused(tmp_path: Path, run: Mapping[str, Any]) -> None:
     logs, opened_from = write(tmp_path / "logs", count=2), bundle(tmp_path / "world", run)
-    with pytest.raises(BundleError, match=r"run\.json: the split or the fingerprints .* Fetch the bundle again"):
+    with pytest.raises(BundleError, match=r"run\.json: the split or the fingerprints are invalid.* Fetch the bundle again"):
         list(read_episodes(Cart().describe(), logs, opened_from))
 
 
 def test_a_served_world_is_not_graded_on_its_training_episodes(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", count=6)
-    with pytest.raises(DataError, match=r"http://localhost:1 does not tell .* Give the folder of its bundle"):
+    with pytest.raises(DataError, match=r"http://localhost:1 does not state .* Give the folder of its bundle"):
         list(read_episodes(learned_from(logs).describe(), logs, "http://localhost:1"))
     others = write(tmp_path / "others", count=3)
     found = read_episodes(learned_from(logs).describe(), others, "http://localhost:1")
@@ -101,7 +101,7 @@ def test_a_world_that_is_open_already_is_not_looked_for_in_the_working_directory
     logs = write(tmp_path / "logs", count=6)
     split = {"train": [0, 1, 2], "held_out": [3, 4, 5]}
     monkeypatch.chdir(bundle(tmp_path / "another", {"split": split}))
-    with pytest.raises(DataError, match="a world that is open already does not tell"):
+    with pytest.raises(DataError, match="a world that is already open does not state"):
         audit(as_world(learned_from(logs)), logs)
 
 
