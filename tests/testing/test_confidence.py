@@ -45,7 +45,7 @@ def test_what_surprise_cannot_tell_is_not_asked_of_trust() -> None:
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
-        (TrustOfThePresent, "one observation of the history is from another episode: surprise detects it in 9"),
+        (TrustOfThePresent, "one observation is from another episode: surprise detects it in 9"),
         (TrustFallsWithLength, "trust of long histories are at most 0.1"),
     ],
 )

@@ -143,7 +143,7 @@ def test_a_correct_world_passes(
         (
             DefaultToleranceOfOneTenth,
             tolerance_scales,
-            r"\[world.tolerance\] 'position' with the default tolerance costs",
+            r"\[world.tolerance\] 'position' by default tolerance costs",
         ),
         (ShowsTheFirstPlanOnly, rollout_is_complete, r"\[world.rollout\] the violation of AtMost\('position'"),
         (ShowsOneStepLess, rollout_is_complete, r"\[world.rollout\] the violation of At(Most|Least)\('position'"),

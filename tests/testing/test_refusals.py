@@ -367,7 +367,7 @@ def test_a_correct_world_passes(
             r"\[world.lacking\] OODPenalty with a p-value of 1e-12: expected InputError",
         ),
         (TrustAheadBelowZero, trust_ahead, r"\[world.lacking\] OODPenalty costs .* expected 0 to 6"),
-        (TrustAheadRefusedWithoutAWord, trust_ahead, r"\[world.lacking\] the trust of predicted states: the message"),
+        (TrustAheadRefusedWithoutAWord, trust_ahead, r"\[world.lacking\] trust of predictions: the message"),
     ],
 )
 def test_a_planted_fault_is_caught(

@@ -36,9 +36,7 @@ def check_card(clause: Clause, card: Card) -> None:
         card: of a world or an engine.
     """
     known = {signal.name for signal in card.schema.observations}
-    clause.holds(
-        bool(card.name and card.engine), f"name {card.name!r} and engine {card.engine!r}; both must be non-empty"
-    )
+    clause.holds(bool(card.name and card.engine), f"name {card.name!r} or engine {card.engine!r} is empty")
     clause.holds(bool(card.predicts), "Card.predicts is empty")
     for label, names in (("predicts", card.predicts), ("inputs", card.inputs)):
         clause.holds(set(names) <= known, f"{label} {names}, expected a subset of the observations {sorted(known)}")

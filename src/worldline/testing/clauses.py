@@ -112,9 +112,7 @@ class Clause:
             text = str(refusal)
             named = any(_says(text, name) for name in names)
             self.holds(named, f"{what}: the message {text!r} names none of {', '.join(names)}")
-            self.holds(
-                bool(re.search(r"[.:;] +\S", text)), f"{what}: the message {text!r} does not state what provides it"
-            )
+            self.holds(bool(re.search(r"[.:;] +\S", text)), f"{what}: {text!r} does not state what provides it")
             return True
         return False
 

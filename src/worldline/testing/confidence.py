@@ -83,9 +83,7 @@ def coverage(case: WorldCase) -> None:
             forecast = prediction.signals[name]
             inside = _inside(cut, name, forecast)
             chance = tails(int(inside.sum()), len(inside), level, case.num_calibration)
-            problem = (
-                f"signal {name!r}: {inside.sum()} of {len(inside)} trajectories are inside the band of level {level}"
-            )
+            problem = f"signal {name!r}: {inside.sum()} of {len(inside)} trajectories are inside the {level} band"
             COVERAGE.holds(chance.low >= case.alpha, f"{problem}, too few (chance {chance.low:.2g})")
             if np.mean(_width(forecast)) > EXACT * _spread(case, name).mean():  # the band of an exact world covers all
                 COVERAGE.holds(chance.high >= case.alpha, f"{problem}, too many (chance {chance.high:.2g})")
@@ -131,9 +129,7 @@ def trust_depends_on_steps(case: WorldCase) -> None:
     real, odd = as_float(case.predict(cut).trust), as_float(case.predict(broken).trust)
     seldom_small(case, TRUST, real, "trust of long histories")
     found = separation(odd, real)
-    problem = (
-        f"one observation of the history is from another episode: surprise detects it in {share:.0%} of pairs, trust"
-    )
+    problem = f"one observation is from another episode: surprise detects it in {share:.0%} of pairs, trust"
     TRUST.holds(found >= 0.75, f"{problem} in {found:.0%} (chance: 50%)")
 
 
@@ -147,9 +143,7 @@ def surprise_is_p_value(case: WorldCase) -> None:
             before = _p_values(case, episode)
         except UnsupportedError:
             calibrated = case.predict(case.cut()).calibrated
-            SURPRISE.holds(
-                not calibrated, "surprise raised UnsupportedError, but predictions state that the world is calibrated"
-            )
+            SURPRISE.holds(not calibrated, "surprise raised UnsupportedError, but the world is calibrated")
             return
         after = _p_values(case, jump(episode, [now + 1], tuple(episode.observations), case.seed + number))
         real[number], odd[number] = [before[n][now] for n in names], [after[n][now] for n in names]
@@ -176,7 +170,6 @@ def _min_p_values(case: WorldCase, cut: Cut, at: int) -> NDArray[np.floating]:
 
 
 def _levels(case: WorldCase) -> list[float]:
-    """The levels that the number of calibration episodes supports."""
     num = case.num_calibration
     return [level for level in LEVELS if num is None or (num + 1) * (1 - level) >= 1 - 1e-9]
 
@@ -185,9 +178,7 @@ def _p_values(case: WorldCase, episode: Episode) -> Arrays:
     """The surprise of an episode, with names, shapes and range checked."""
     found = case.world.surprise(episode).p_values
     names = case.card.predicts
-    SURPRISE.holds(
-        set(found) == set(names), f"p-values of {sorted(found)}, expected the predicted signals {sorted(names)}"
-    )
+    SURPRISE.holds(set(found) == set(names), f"p-values of {sorted(found)}, expected {sorted(names)}")
     for name, value in found.items():
         expected = (episode.num_steps,)
         SURPRISE.holds(value.shape == expected, f"p-values of {name!r} have shape {value.shape}, expected {expected}")

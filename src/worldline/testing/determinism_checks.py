@@ -45,9 +45,7 @@ def same_from_eight_threads(case: WorldCase) -> None:
     for number in range(NUM_THREADS):
         for name, value in expected[number].items():
             place = changed_place(value, found[number][name])
-            problem = (
-                f"{name} returned another result during calls from {NUM_THREADS - 1} other threads: {place} differs"
-            )
+            problem = f"{name} returned another result while {NUM_THREADS - 1} threads were calling: {place} differs"
             THREADS.holds(place is None, problem)
 
 
@@ -81,9 +79,7 @@ def any_layout(case: WorldCase) -> None:
         except (TypeError, ValueError) as error:
             LAYOUT.holds(False, f"{verb} of views and read-only arrays raised {type(error).__name__} ({error})")
             return
-        LAYOUT.holds(
-            place is None, f"{verb} of views and read-only arrays differs from that of their copies, in {place}"
-        )
+        LAYOUT.holds(place is None, f"{verb} of views and read-only arrays differs from copies in {place}")
 
 
 def _backwards(arrays: Arrays) -> Arrays:

@@ -63,7 +63,6 @@ def _without(parts: Parts, name: str) -> Parts:
 
 
 def _strings(value: object) -> list[str]:
-    """All strings in plain JSON values."""
     if isinstance(value, str):
         return [value]
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()

@@ -144,9 +144,7 @@ def deterministic_claim(case: EngineCase) -> None:
         DETERMINISTIC.holds(differs == 0, f"the card states deterministic, but two seeds differ by {differs:.3g}")
         return
     spread = max(difference(value, np.broadcast_to(value[:, :, :1], value.shape)) for value in first.values())
-    DETERMINISTIC.holds(
-        max(spread, differs) > 0, "the card does not state deterministic, but all samples of all seeds are equal"
-    )
+    DETERMINISTIC.holds(max(spread, differs) > 0, "the card does not state deterministic, but all samples are equal")
 
 
 def action_conditioned(case: EngineCase) -> None:
@@ -154,9 +152,7 @@ def action_conditioned(case: EngineCase) -> None:
     cut, claim = case.cut(), case.card.action_conditioned
     found = case.imagine(case.observe(cut.history), case.futures(cut)[0])
     differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in found.values())
-    ACTIONS.holds(
-        (differs > 0) == claim, f"the card states {claim}, but other actions change the signals by {differs:.3g}"
-    )
+    ACTIONS.holds((differs > 0) == claim, f"the card states {claim}, but actions change signals by {differs:.3g}")
 
 
 def seeds_reproduce(case: EngineCase) -> None:
@@ -220,9 +216,7 @@ def observe_continues(case: EngineCase) -> None:
     future = case.futures(cut)[0]
     folded = case.imagine(case.observe(last, case.observe(start)), future)
     whole = case.imagine(case.observe(cut.history), future)
-    FOLD.all_equal(
-        folded, whole, within=case.tolerance, problem="the updated belief differs from that of the whole history"
-    )
+    FOLD.all_equal(folded, whole, within=case.tolerance, problem="the updated belief differs from the whole history")
 
 
 def arguments_unchanged(case: EngineCase) -> None:
@@ -342,9 +336,7 @@ def abducts(case: EngineCase) -> None:
             squared_error(piece, name, each[:, 0].astype(np.float64).mean(1)).mean() for each in (value, past[name])
         ]
         problem = f"with the logged actions, the error of {name!r} after abduct is {errors[0]:.3g} variances"
-        ABDUCTS.holds(
-            errors[0] <= errors[1] * (1 + case.tolerance) + 1e-6, f"{problem}; from the past it is {errors[1]:.3g}"
-        )
+        ABDUCTS.holds(errors[0] <= errors[1] * (1 + case.tolerance) + 1e-6, f"{problem}, before {errors[1]:.3g}")
 
 
 def reaches(case: EngineCase) -> None:
@@ -389,9 +381,7 @@ def slopes(case: EngineCase) -> None:
     way, small = dict[str, NDArray[np.floating]](), 1e-2
     for name in vectors:
         slope, taken = both[0][name].astype(float), future.actions[name].astype(float)
-        SLOPES.holds(
-            slope.shape == taken.shape, f"the slope in {name!r} has shape {slope.shape}, expected {taken.shape}"
-        )
+        SLOPES.holds(slope.shape == taken.shape, f"slope {name!r} has shape {slope.shape}, expected {taken.shape}")
         SLOPES.holds(bool(np.isfinite(slope).all()), f"the slope in {name!r} is not finite")
         way[name] = generator.standard_normal(taken.shape) * (taken.std() or 1.0)
         predicted, size = predicted + float((slope * way[name]).sum()), size + float(np.abs(slope * way[name]).sum())
@@ -407,9 +397,7 @@ def slopes(case: EngineCase) -> None:
         ends.append(sum(float((value * path[name].astype(float)).sum()) for name, value in given.items()))
     measured = (ends[0] - ends[1]) / (2 * small)
     good = abs(predicted - measured) <= 0.1 * abs(measured) + 1e-3 * size
-    SLOPES.holds(
-        good, f"a small change of the actions has the effect {measured:.4g}, the slopes predict {predicted:.4g}"
-    )
+    SLOPES.holds(good, f"the finite difference is {measured:.4g}, the slopes predict {predicted:.4g}")
 
 
 def novelty(case: EngineCase) -> None:
@@ -428,9 +416,7 @@ def novelty(case: EngineCase) -> None:
     NOVELTY.holds(ahead.shape == expected, f"the score of the future has shape {ahead.shape}, expected {expected}")
     NOVELTY.holds(bool(np.isfinite(ahead).all()), "a score of the future is not finite")
     NOVELTY.equal(ahead, again, within=0.0, problem="equal seeds gave different scores of the future")
-    NOVELTY.holds(
-        float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "the score of the future is constant over candidates and steps"
-    )
+    NOVELTY.holds(float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "the score of the future is constant")
 
 
 def novelty_grows(case: EngineCase) -> None:
@@ -475,8 +461,6 @@ CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
 
 
 def _split(history: History) -> tuple[History, History]:
-    """All but the last observation, and the last one with the input that leads to it."""
-
     def steps(arrays: Arrays, part: slice) -> Arrays:
         return {name: value[:, part] for name, value in arrays.items()}
 

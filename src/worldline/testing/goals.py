@@ -44,9 +44,7 @@ def tolerance_scales(case: WorldCase) -> None:
         TOLERANCE.equal(4 * cost(2 * unit), cost(unit), within=case.tolerance, problem=problem)
         if calibrated and spread.min() > 0:
             low, usual, high = cost(2 * float(spread.max())), cost(None), cost(float(spread.min()) / 2)
-            problem = (
-                f"{name!r} with the default tolerance costs {usual[0]:.4g}, expected {low[0]:.4g} to {high[0]:.4g}"
-            )
+            problem = f"{name!r} by default tolerance costs {usual[0]:.4g}, expected {low[0]:.4g} to {high[0]:.4g}"
             TOLERANCE.holds(bool(((low <= usual) & (usual <= high)).all()), problem)
 
 
@@ -94,9 +92,7 @@ def periods_respected(case: WorldCase) -> None:
             goals = Goal(targets={name: aim.astype(signal.dtype)}, tolerance={name: 1.0}), Goal(costs=(track,))
             costs.append(np.stack([as_float(case.score_one(query, plans, goal).cost) for goal in goals]))
         for number, word in enumerate(("target", "reference")):
-            problem = (
-                f"a shift of the {word} of {name!r} by one period ({signal.period:g} {signal.unit}) changes the cost"
-            )
+            problem = f"a shift of the {word} of {name!r} by one period, {signal.period:g}, changes the cost"
             PERIODS.equal(costs[1][number], costs[0][number], within=case.tolerance, problem=problem)
 
 
@@ -139,16 +135,13 @@ def worst_samples(case: WorldCase) -> None:
         )
         apart = max(apart, differs)
         if case.card.deterministic:
-            problem = (
-                f"the card states deterministic, but samples of {name!r} differ (relative difference {differs:.2g})"
-            )
+            problem = f"the card states deterministic, but samples of {name!r} differ by {differs:.2g} (relative)"
             SAMPLES.holds(differs <= 1e-5, problem)
     if _plain(case) and not case.card.deterministic:
         SAMPLES.holds(apart > 0, "the card does not state deterministic, but the worst sample is as good as the best")
 
 
 def _question(case: WorldCase) -> tuple[Query, Arrays]:
-    """A history and four plans from the logs."""
     cut = case.cut()
     return query_of(cut, 0), logged_plans(cut, 0, 4, case.seed)
 
@@ -167,12 +160,10 @@ def _with_plan(query: Query, plans: Arrays, number: int) -> Query:
 
 
 def _mean(case: WorldCase, query: Query, plans: Arrays, number: int, name: str) -> NDArray[np.floating]:
-    """The predicted mean under a plan, [T, size]."""
     return as_float(case.predict_one(_with_plan(query, plans, number)).signals[name].mean)
 
 
 def _violation(case: WorldCase, query: Query, plans: Arrays, rule: Constraint) -> NDArray[np.floating]:
-    """The violation of a constraint by each plan, [N]."""
     return as_float(case.score_one(query, plans, constraints=[rule]).violation)[:, 0]
 
 

@@ -147,9 +147,7 @@ def encode_shapes(case: ModelCase) -> None:
     """`encode` returns finite features [B, S, D], also for a window of one observation."""
     for length in (1, case.context):
         features = case.encode(case.frozen(), case.window.first(length)).features()
-        problem = (
-            f"features of shape {tuple(features.shape)}, expected [B, S, D] with B = {case.batch}, for H = {length}"
-        )
+        problem = f"features have shape {tuple(features.shape)}, expected [{case.batch}, S, D], for H = {length}"
         ENCODE.holds(features.ndim == 3 and features.shape[0] == case.batch, problem)
         ENCODE.holds(bool(features.isfinite().all()), f"features are not finite, for H = {length}")
 
@@ -233,9 +231,7 @@ def candidates_independent(case: ModelCase) -> None:
         CANDIDATES.equal(alone, together[:, number : number + 1], within=within, problem=problem)
     turned = [*range(1, case.num_candidates), 0]
     other = case.rollout(model, belief, pick_candidates(inputs, turned))
-    CANDIDATES.equal(
-        other, together[:, turned], within=within, problem="another order of candidates changes their results"
-    )
+    CANDIDATES.equal(other, together[:, turned], within=within, problem="the order of candidates changes results")
     twins = case.rollout(model, belief, pick_candidates(inputs, [0] * case.num_candidates))
     first = twins[:, :1].expand_as(twins)
     CANDIDATES.equal(twins, first, within=within, problem="identical candidates give different results")
@@ -349,9 +345,7 @@ def actions_matter(case: ModelCase) -> None:
         actions[..., step, :] = others.actions[..., step, :]
         after = case.rollout(model, belief, replace(inputs, actions=actions))
         moved = difference(before[..., step, :], after[..., step, :])
-        problem = (
-            f"a change of action {step} does not change features[..., {step}, :] (relative difference {moved:.3g})"
-        )
+        problem = f"a change of action {step} does not change features[..., {step}, :] (only by {moved:.3g})"
         ACTIONS.holds(moved > 1e-7, problem)
 
 
@@ -361,9 +355,7 @@ def stored_features(case: ModelCase) -> None:
     model = case.frozen()
     features = case.encode(model).features().mean(1)
     belief = model.belief(features)
-    STORED.equal(
-        belief.features().mean(1), features, within=case.tolerance, problem="the belief has other features than given"
-    )
+    STORED.equal(belief.features().mean(1), features, within=case.tolerance, problem="the belief has other features")
     imagined = case.rollout(model, belief, case.future())
     STORED.holds(bool(imagined.isfinite().all()), "the rollout from the belief is not finite")
 
@@ -431,9 +423,7 @@ def adapts(case: ModelCase) -> None:
     picked = case.rollout(model, belief.select(turned), pick_entries(future, turned))
     ADAPTS.equal(picked, together[turned], within=within, problem="select does not return the chosen corrections")
     alone = case.rollout(model, belief, pick_candidates(future, slice(1, 2)))
-    ADAPTS.equal(
-        alone, together[:, 1:2], within=within, problem="a candidate alone differs from its result in the batch"
-    )
+    ADAPTS.equal(alone, together[:, 1:2], within=within, problem="a candidate alone gives another result")
     if model.deterministic:
         half = case.horizon // 2
         first = model.rollout(belief, future.steps(slice(half)), generator=case.generator()).final

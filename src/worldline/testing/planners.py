@@ -214,9 +214,7 @@ def best_found(case: PlannerCase) -> None:
     cost = Bowl(_centers(case))
     found = case.plan(cost, proposals=case.uniform(2))
     true, _ = cost.of(found.actions)
-    HONEST.equal(
-        found.cost, true, within=case.tolerance, problem="the returned cost is not that of the returned actions"
-    )
+    HONEST.equal(found.cost, true, within=case.tolerance, problem="the cost is not that of the actions")
     best = torch.cat([value.cost for value in cost.values], 1).amin(1)
     behind = float((true - best).max())
     problem = f"the returned sequence costs {behind:.4g} more than the best evaluated one"
@@ -239,9 +237,7 @@ def optimum(case: PlannerCase) -> None:
     found, _ = cost.of(case.plan(cost).actions)
     random = cost.value(case.uniform(1000)).cost.mean(1)
     share = float((found / random).max())
-    OPTIMUM.holds(
-        share <= case.optimality, f"the plan costs {share:.3g} of random sequences, allowed {case.optimality}"
-    )
+    OPTIMUM.holds(share <= case.optimality, f"relative cost {share:.3g}, allowed {case.optimality}")
 
 
 def batch_independent(case: PlannerCase) -> None:
@@ -280,22 +276,14 @@ def feasible_first(case: PlannerCase) -> None:
     cost = Bowl(center, limit=float(middle[0]))
     found = case.plan(cost, proposals=center[:, None].clone())
     true, violation = cost.of(found.actions)
-    FEASIBLE.holds(
-        not violation.any(), f"the plan has violation {float(violation.max()):.4g}, but plans without violation exist"
-    )
-    FEASIBLE.equal(
-        found.violation, violation, within=case.tolerance, problem="the violation is not that of the returned actions"
-    )
-    HONEST.equal(
-        found.cost, true, within=case.tolerance, problem="the returned cost is not that of the returned actions"
-    )
+    FEASIBLE.holds(not violation.any(), f"violation {float(violation.max()):.4g}, but plans without one exist")
+    FEASIBLE.equal(found.violation, violation, within=case.tolerance, problem="violation is not that of the actions")
+    HONEST.equal(found.cost, true, within=case.tolerance, problem="the cost is not that of the actions")
     never = Bowl(center, limit=float(case.space.low[0]) - 1.0)
     _, violation = never.of(case.plan(never).actions)
     least = torch.cat([value.violation.sum(-1) for value in never.values], 1).amin(1)
     behind = float((violation.sum(-1) - least).max())
-    FEASIBLE.holds(
-        behind <= case.tolerance, f"no plan is feasible, but one of {behind:.4g} less violation was evaluated"
-    )
+    FEASIBLE.holds(behind <= case.tolerance, f"a plan with {behind:.4g} less violation was evaluated")
 
 
 def choices(case: PlannerCase) -> None:

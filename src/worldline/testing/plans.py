@@ -39,7 +39,7 @@ def plan_in_time(case: WorldCase) -> None:
     for signal in case.card.schema.actions:
         value, expected = as_float(found.actions[signal.name]), (case.horizon, *signal.shape)
         BUDGET.holds(
-            value.shape == expected, f"budget {TINY_S} s: {signal.name!r} has shape {value.shape}, expected {expected}"
+            value.shape == expected, f"budget {TINY_S} s: {signal.name!r} has shape {value.shape}, not {expected}"
         )
         low, high = np.asarray(signal.low or -np.inf), np.asarray(signal.high or np.inf)
         inside = difference(value, np.clip(value, low, high)) <= 1e-6
@@ -112,9 +112,7 @@ def trust_agrees(case: WorldCase) -> None:
         trusts["plan"] = case.plan_one(query).trust
     for verb, trust in trusts.items():
         both = [np.nan_to_num(as_float(value), nan=-1.0) for value in (trust, expected)]
-        TRUST_SAME.equal(
-            both[0], both[1], within=case.tolerance, problem=f"the trust of {verb} differs from that of predict"
-        )
+        TRUST_SAME.equal(both[0], both[1], within=case.tolerance, problem=f"{verb} has another trust than predict")
 
 
 def plan_needs_actions(case: WorldCase) -> None:

@@ -162,9 +162,7 @@ def trust_ahead(case: WorldCase) -> None:
     query = query_of(case.cut(), 0)
     plans = {name: value[None] for name, value in query.actions.items()}
     costs = Goal(targets={}, costs=(OODPenalty(trust=0.2),))
-    if LACKING.lacks(
-        "the trust of predicted states", partial(case.score_one, query, plans, costs), "novelty", "calibrat"
-    ):
+    if LACKING.lacks("trust of predictions", partial(case.score_one, query, plans, costs), "novelty", "calibrat"):
         return
     tiny = Goal(targets={}, costs=(OODPenalty(trust=1e-12),))
     LACKING.refuses("OODPenalty with a p-value of 1e-12", partial(case.score_one, query, plans, tiny), "1e-12")
@@ -188,7 +186,6 @@ def _bad_goals(case: WorldCase) -> Iterator[tuple[str, Goal, *tuple[Wanted, ...]
 
 
 def _mistakes(case: WorldCase, query: Query) -> Iterator[Mistake]:
-    """Queries with one invalid signal each."""
     schema, history, ahead = case.card.schema, query.history, query.exogenous or {}
     inputs = tuple(schema[name] for name in case.card.inputs)
 

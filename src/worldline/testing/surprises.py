@@ -63,11 +63,11 @@ def moments_in_order(case: WorldCase) -> None:
     if not _calibrated(case):
         return
     for number, episode in enumerate(case.episodes[:10]):
-        for problem in (
+        for each in (
             episode,
             jump(episode, range(1, episode.num_steps + 1, 2), tuple(case.vectors), case.seed + number),
         ):
-            _check_moments(case, case.world.surprise(problem))
+            _check_moments(case, case.world.surprise(each))
 
 
 def surprise_of_missing(case: WorldCase) -> None:
@@ -91,9 +91,7 @@ def surprise_of_missing(case: WorldCase) -> None:
         MISSING.holds(value == 1, f"{name!r} is missing at observation {at}: its p-value is {value:.3g}, expected 1")
     for entity, names in _entities(case).items():
         value = float(without(*names).entities[entity][at - 1])
-        MISSING.holds(
-            value == 1, f"all of {entity!r} is missing at observation {at}: its p-value is {value:.3g}, expected 1"
-        )
+        MISSING.holds(value == 1, f"all of {entity!r} is missing at observation {at}: p-value {value:.3g}, expected 1")
     value = float(without(*predicts).steps[at - 1])
     MISSING.holds(value == 1, f"all is missing at observation {at}: the p-value of the step is {value:.3g}, expected 1")
 
@@ -145,7 +143,6 @@ def _calibrated(case: WorldCase) -> bool:
 
 
 def _entities(case: WorldCase) -> dict[str, tuple[str, ...]]:
-    """The predicted signals by entity."""
     found: dict[str, tuple[str, ...]] = {}
     for name in case.card.predicts:
         entity = case.card.schema[name].entity
@@ -168,9 +165,7 @@ def _check_moments(case: WorldCase, found: Surprise) -> None:
     values = [moment.p_value for moment in found.moments]
     MOMENTS.holds(values == sorted(values), f"the p-values of the moments are not in ascending order: {values}")
     smallest = np.sort(found.steps)[:expected].tolist()
-    MOMENTS.holds(
-        values == smallest, f"the moments have the p-values {values}, but the smallest of all steps are {smallest}"
-    )
+    MOMENTS.holds(values == smallest, f"the moments have p-values {values}, the smallest are {smallest}")
     for moment in found.moments:
         inside = 0 <= moment.step < len(found.steps)
         MOMENTS.holds(inside, f"a moment is at step {moment.step}, expected 0 to {len(found.steps) - 1}")

@@ -44,9 +44,7 @@ class WorldCase:
 
     def __post_init__(self) -> None:
         if self.horizon < 2 or not 0 < self.alpha < 0.5:
-            raise InputError(
-                f"got horizon {self.horizon} and alpha {self.alpha}; expected horizon at least 2 and alpha in (0, 0.5)."
-            )
+            raise InputError(f"horizon {self.horizon} must be at least 2, alpha {self.alpha} in (0, 0.5).")
 
     @property
     def card(self) -> Card:

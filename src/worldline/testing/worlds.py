@@ -123,9 +123,7 @@ def prediction_shapes(case: WorldCase) -> None:
     SHAPES.holds(np.ndim(alone.trust) == 0, f"trust of one world has shape {np.shape(alone.trust)}")
     for leading, prediction in (((), alone), ((cut.num_worlds,), case.predict(cut))):
         names = set(prediction.signals)
-        SHAPES.holds(
-            names == set(case.card.predicts), f"signals {sorted(names)}, the card predicts {case.card.predicts}"
-        )
+        SHAPES.holds(names == set(case.card.predicts), f"signals {sorted(names)}, expected {case.card.predicts}")
         SHAPES.holds(prediction.level == 0.8, f"level {prediction.level}, expected 0.8")
         for name, forecast in prediction.signals.items():
             signal = case.card.schema[name]
@@ -135,9 +133,7 @@ def prediction_shapes(case: WorldCase) -> None:
                 if value is None:
                     SHAPES.holds(label != "mean" and not wants_band, f"{label} of {name!r} is None")
                     continue
-                SHAPES.holds(
-                    value.shape == expected, f"{label} of {name!r} has shape {value.shape}, expected {expected}"
-                )
+                SHAPES.holds(value.shape == expected, f"{label} of {name!r} has shape {value.shape}, not {expected}")
                 SHAPES.holds(label != "mean" or bool(np.isfinite(value).all()), f"mean of {name!r} is not finite")
             no_band = signal.kind is Kind.IMAGE or not prediction.calibrated
             SHAPES.holds(not no_band or forecast.low is None, f"{name!r} has a band without a calibration")
@@ -343,9 +339,7 @@ def plan_after_pending(case: WorldCase) -> None:
         PENDING.holds(shape == expected, f"{signal.name!r} has shape {shape}, expected {expected}")
     whole = {name: np.concatenate([value, found.actions[name]])[None] for name, value in pending.items()}
     expected = case.score_one(query, whole).cost[0]
-    PENDING.equal(
-        found.cost, expected, within=case.tolerance, problem="the cost is not that of the pending actions and the plan"
-    )
+    PENDING.equal(found.cost, expected, within=case.tolerance, problem="the cost is not that of the whole sequence")
 
 
 def plan_constrained(case: WorldCase) -> None:
@@ -384,17 +378,13 @@ def plan_refuses(case: WorldCase) -> None:
     if np.isnan(least) or least >= 1.0:
         return
     found = case.plan_one(query, min_trust=(least + 1) / 2)
-    problem = (
-        f"status {found.status.value} with trust {least:.3g} and min_trust {(least + 1) / 2:.3g}, expected refused"
-    )
+    problem = f"status {found.status.value} for trust {least:.3g} and min_trust {(least + 1) / 2:.3g}, not refused"
     REFUSAL.holds(found.status is PlanStatus.REFUSED, problem)
     REFUSAL.holds(bool(found.reason), "the plan is refused without a reason")
     lengths = {name: len(value) for name, value in found.actions.items()}
     REFUSAL.holds(not any(lengths.values()), f"the plan is refused, but has actions of length {lengths}")
     allowed = case.plan_one(query, min_trust=least / 2)
-    REFUSAL.holds(
-        allowed.status is not PlanStatus.REFUSED, f"the plan is refused, but trust {least:.3g} is above min_trust"
-    )
+    REFUSAL.holds(allowed.status is not PlanStatus.REFUSED, f"refused, but trust {least:.3g} is above min_trust")
 
 
 def what_if_factual(case: WorldCase) -> None:
@@ -442,9 +432,7 @@ def unsupported_goals_refused(case: WorldCase) -> None:
             try:
                 ask()
             except UnsupportedError as refusal:
-                LACKS.holds(
-                    bool(str(refusal)), f"{verb} towards {signal.name!r} raised UnsupportedError without a message"
-                )
+                LACKS.holds(bool(str(refusal)), f"{verb} towards {signal.name!r} is refused without a message")
                 continue
             problem = f"{verb} towards {signal.name!r} was answered, but the card does not list 'reaches'"
             LACKS.holds("reaches" in card.abilities, problem)
@@ -509,7 +497,6 @@ CLAUSES: tuple[Callable[[WorldCase], None], ...] = (
 
 
 def _plans(cut: Cut, seed: int) -> Arrays:
-    """Four plans per world from the logs [W, 4, T, *shape]."""
     return cut.future(4, seed).actions
 
 
@@ -531,10 +518,8 @@ def _check_plan(case: WorldCase, query: Query, found: Plan, constraints: Sequenc
     alone = {name: value[None] for name, value in found.actions.items()}
     scores = case.score_one(query, alone, constraints=constraints)
     within = case.tolerance
-    PLAN_COST.equal(
-        found.cost, scores.cost[0], within=within, problem="Plan.cost differs from World.score of the actions"
-    )
-    problem = "Plan.violation differs from World.score of the actions"
+    PLAN_COST.equal(found.cost, scores.cost[0], within=within, problem="Plan.cost differs from World.score")
+    problem = "Plan.violation differs from World.score"
     PLAN_COST.equal(found.violation, scores.violation[0], within=within, problem=problem)
     violates = bool(np.any(scores.violation[0] > 0))
     problem = f"status {found.status.value} with a violation of {scores.violation[0].tolist()}"

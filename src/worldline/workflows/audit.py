@@ -112,12 +112,7 @@ def _audit(
 
 
 def _check_world(world: World) -> None:
-    """Refuses worlds that cannot be audited.
-
-    Raises:
-        UnreadableError: it predicts no vector signal.
-        UnsupportedError: it takes no actions.
-    """
+    """Raises UnreadableError or UnsupportedError for worlds that cannot be audited."""
     card = world.describe()
     if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
         raise UnreadableError(
@@ -164,7 +159,6 @@ def _material(world: World, seen: list[WorldEpisode], num_calibration: int | Non
 
 
 def _has_bands(world: World, material: Material) -> bool:
-    """Whether predictions come with bands."""
     one, at = material.graded[0], material.context - 1
     during = slice(at, at + 1)
     prediction = world.predict(

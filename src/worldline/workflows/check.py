@@ -118,7 +118,6 @@ def _finding(error: DataError, number: int) -> Finding:
 def _advice(
     found: Alignment | None, findings: tuple[Finding, ...], covered: Coverage | None, delay: int
 ) -> tuple[str, ...]:
-    """Recommended steps without repetition, with their places."""
     errors = [one for one in findings if one.severity is Severity.ERROR]
     advice = [_placed(one) for one in errors]
     if found is not None and found.fix and not (delay and found.shift == -delay):
@@ -129,7 +128,6 @@ def _advice(
 
 
 def _placed(finding: Finding) -> str:
-    """The fix of a finding, preceded by its signal and episode."""
     episode = None if finding.episode is None else f"episode {finding.episode}"
     place = ", ".join(part for part in (finding.signal, episode) if part is not None)
     return f"{place}: {finding.fix}" if place else finding.fix

@@ -187,7 +187,6 @@ def _measured(
     episode: NDArray[np.integer],
     seed: int,
 ) -> Decoded:
-    """The errors over all windows."""
     errors = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
     imagined, persistence, known = errors["imagined"], errors["persistence"], errors["known"]
     weights, counted = draw_clusters(int(episode.max()) + 1, seed), known.any(1)

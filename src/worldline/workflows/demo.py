@@ -196,7 +196,6 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
 
 
 def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
-    """The sections of the report except the plans."""
     ahead = min(2 * HORIZON, learned.calibration.horizon)
     return (
         learning_curves(store, learned),
@@ -209,7 +208,6 @@ def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
 
 
 def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tuple[Evidence, ...]) -> None:
-    """Writes the report, and the bundle with a copy of it."""
     subtitle = (
         f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
         "Logged positions were used only to fit a readout of the frozen model."

@@ -78,11 +78,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
 
 
 def _sound(logs: Logs) -> Iterator[Episode]:
-    """The episodes after the checks of an import; an invalid episode is an error.
-
-    Raises:
-        DataError: names the file and the problem.
-    """
+    """The episodes after the checks of an import; raises DataError for an invalid one."""
     for logged in logs.read():
         problems = list(logged.findings)
         if logged.episode is not None:
@@ -120,11 +116,7 @@ def _digest(numbers: Arrays) -> str:
 
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
-    """The part of each episode that was used in training; empty if none was.
-
-    Raises:
-        DataError: the world was trained on this store, and its split is unknown.
-    """
+    """The part of each episode that was used in training; empty if none was. Raises DataError if unknown."""
     run = _run(opened_from)
     split = _split(run)
     if card.notes.get("data") != store.content_hash():
@@ -153,11 +145,7 @@ def _split(run: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _run(opened_from: str) -> Mapping[str, Any]:
-    """The run manifest in the folder of a bundle; empty if there is none.
-
-    Raises:
-        BundleError: the manifest is invalid.
-    """
+    """The run manifest in the folder of a bundle; empty if there is none. Raises BundleError if invalid."""
     if not opened_from or not Path(opened_from).is_dir():  # an empty path means the working directory
         return {}
     bundle = read_bundle(Path(opened_from))

@@ -240,13 +240,7 @@ def learn_logs(
 
 
 def _check_names(options: Options) -> None:
-    """Checks names before hours of importing.
-
-    Raises:
-        UnknownNameError: a recipe, family or tracker is unknown.
-        InputError: "module:name" does not exist.
-        MissingExtraError: the package of a tracker is not installed.
-    """
+    """Loads named recipes, families and trackers, so that a wrong name raises before hours of importing."""
     given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.trackers)]
     for kind, name in given:
         if isinstance(name, str):
@@ -312,7 +306,6 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
 
 
 def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
-    """Folder of the checkpoint of this seed."""
     return unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
 
 
@@ -393,7 +386,6 @@ def _recipe(store: Store, options: Options) -> Recipe:
 
 
 def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnostics | None:
-    """Diagnostics on held-out episodes; None if no vector is predicted."""
     card = learned.engine.describe()
     if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
         return None
@@ -404,20 +396,17 @@ def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnos
 
 
 def _unused_inputs(store: Store, recipe: Recipe) -> tuple[str, ...]:
-    """A note on observations that are not inputs of the recipe's model."""
     names = [one.name for one in store.schema.observations if one.name not in recipe.model_config.inputs]
     return (f"Not among the model's inputs: {', '.join(names)}.",) if names else ()
 
 
 def _left_out(diagnostics: Diagnostics | None) -> tuple[str, ...]:
-    """A note on missing baselines of the report."""
     if diagnostics is None or "linear" in {one.world for one in diagnostics.errors}:
         return ()
     return ("No part of the logs is completely observed: persistence is the only baseline.",)
 
 
 def _evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[Evidence, ...]:
-    """The sections of the report that apply to any logs."""
     sections: list[Evidence] = [learning_curves(store, learned), latent_health(learned)]
     if diagnostics is None:
         return tuple(sections)

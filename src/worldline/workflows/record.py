@@ -267,7 +267,6 @@ class _LaneRunner:
         return self._transcript.executed(self._row)
 
     def add(self, reward: float, observation: Any) -> int:
-        """Adds a step; returns the number of steps."""
         self._transcript.add(self._row, reward, observation)
         return self._transcript.num_steps
 

@@ -243,7 +243,6 @@ def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> E
 
 
 def _weights(store: Store, learned: Learned) -> Mapping[str, float]:
-    """The model's weights of its loss terms."""
     schema, recipe = store.schema, learned.recipe
     names = window_signals(schema, (*learned.engine.inputs, *learned.engine.model.targets))
     batch = Windows(store, recipe.training.window, learned.split.validation, names).sample(2, np.random.default_rng(0))

@@ -225,7 +225,6 @@ def _time_s(store: Store) -> float | None:
 
 
 def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
-    """The share of an observation's values that are missing."""
     if signal.role is not Role.OBSERVATION:
         return None
     if not num_rows or not store.has_missing():
@@ -255,7 +254,6 @@ def _tally(store: Store) -> tuple[Counter[tuple[bool, bool]], int, tuple[KeyFigu
 
 
 def _source(store: Store, number_: int) -> list[tuple[str, str]]:
-    """Source and seed of an episode."""
     entry = store.entry(number_)
     seed = [] if entry.seed is None else [("Seed", str(entry.seed))]
     return [(key, str(value)) for key, value in entry.source.items()] + seed
@@ -278,7 +276,6 @@ def _heading(store: Store, number_: int) -> Heading:
 
 
 def _moments(store: Store, camera: Signal, number_: int) -> list[SheetFrame]:
-    """Evenly spread frames of an episode."""
     steps = int(store.num_steps[number_])
     axis = time_axis(steps, _step_s(store, number_))
     moments = _spread(steps + 1, SHEET_MOMENTS)

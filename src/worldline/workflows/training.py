@@ -139,11 +139,7 @@ def train_model(
 
 
 def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
-    """Checks before the training that the episodes suffice for calibration and report.
-
-    Raises:
-        DataError: fewer than two episodes of a part are long enough.
-    """
+    """Raises DataError before the training if the episodes do not suffice for calibration or report."""
     for part, context in (("calibration", model.context), ("held_out", CONTEXT)):
         numbers = list(vars(split)[part])
         long = int((store.num_steps[numbers] >= context).sum())
