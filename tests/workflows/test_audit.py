@@ -139,7 +139,7 @@ def renamed(name: str, shape: tuple[int, ...], unit: str) -> Schema:
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [
-        (renamed("position", (1,), "m"), "'place', which is not in"),
+        (renamed("position", (1,), "m"), "signal 'place' of the world is not in"),
         (renamed("place", (2,), "m"), "(2,)"),
         (renamed("place", (1,), "cm"), "is in cm"),
     ],

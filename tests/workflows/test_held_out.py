@@ -122,7 +122,7 @@ def test_episodes_that_a_world_was_learned_with_are_known_in_other_logs_too(tmp_
         files(logs, episodes)
     seen = list(read_episodes(learned_from(tmp_path / "logs").describe(), logs, opened_from))
     assert [one.part for one in seen] == ["", "", "held_out", "train", "train", "train", "held_out"]
-    graded, fitted = chosen(seen, need=3, most=9, seed=0)
+    graded, fitted = chosen(seen, need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [4, 3]
     assert all(one.part != "train" for one in graded)
 
@@ -130,7 +130,7 @@ def test_episodes_that_a_world_was_learned_with_are_known_in_other_logs_too(tmp_
 def test_without_a_trained_episode_among_the_logs_a_third_serves_the_fits(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", count=9)
     seen = list(read_episodes(learned_from(write(tmp_path / "others", count=3)).describe(), logs, ""))
-    graded, fitted = chosen(seen, need=3, most=9, seed=0)
+    graded, fitted = chosen(seen, need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [6, 3]
 
 
@@ -141,18 +141,18 @@ def logged(count: int, part: str = "") -> list[WorldEpisode]:
 def test_of_many_episodes_a_draw_is_graded_in_the_order_of_the_logs() -> None:
     """Not the first ones: logs are in the order of time, and what they are of may have changed."""
     seen = [*logged(30), *logged(20, "train")]
-    graded, _ = chosen(seen, need=3, most=10, seed=0)
+    graded, _ = chosen(seen, need=3, max_graded=10, seed=0)
     places = [seen.index(one) for one in graded]
     assert len(places) == 10
     assert places == sorted(places) != list(range(10))
-    assert graded == chosen(seen, need=3, most=10, seed=0)[0]
-    assert graded != chosen(seen, need=3, most=10, seed=1)[0]
+    assert graded == chosen(seen, need=3, max_graded=10, seed=0)[0]
+    assert graded != chosen(seen, need=3, max_graded=10, seed=1)[0]
 
 
 def test_few_trained_episodes_among_the_logs_are_not_all_that_the_fits_get() -> None:
-    graded, fitted = chosen([*logged(9), *logged(1, "train")], need=3, most=9, seed=0)
+    graded, fitted = chosen([*logged(9), *logged(1, "train")], need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [6, 4]
-    graded, fitted = chosen([*logged(9), *logged(3, "train")], need=3, most=9, seed=0)
+    graded, fitted = chosen([*logged(9), *logged(3, "train")], need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [9, 3]
 
 
