@@ -5,7 +5,7 @@ import pytest
 from tests.testing.exact_world import Exact, share_within, toy_case, toy_episodes
 
 from worldline.testing.clauses import breaches
-from worldline.testing.confidence import trust_heeds_steps
+from worldline.testing.confidence import trust_depends_on_steps
 
 
 class TrustOfThePresent(Exact):
@@ -35,20 +35,20 @@ class Surprised(TrustOfThePresent):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_trust_in_steps_passes(seed: int) -> None:
-    assert breaches("exact", toy_case(Exact(), toy_episodes(seed)), [trust_heeds_steps]) == []
+    assert breaches("exact", toy_case(Exact(), toy_episodes(seed)), [trust_depends_on_steps]) == []
 
 
 def test_what_surprise_cannot_tell_is_not_asked_of_trust() -> None:
-    assert breaches("surprised", toy_case(Surprised(), toy_episodes()), [trust_heeds_steps]) == []
+    assert breaches("surprised", toy_case(Surprised(), toy_episodes()), [trust_depends_on_steps]) == []
 
 
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
-        (TrustOfThePresent, "one observation of the history is that of another episode: surprise sees it in 9"),
+        (TrustOfThePresent, "one observation is from another episode: surprise detects it in 9"),
         (TrustFallsWithLength, "trust of long histories are at most 0.1"),
     ],
 )
 def test_a_planted_fault_is_caught(fault: type[Exact], seen: str) -> None:
     with pytest.raises(AssertionError, match=rf"\[world.trust\] .*{seen}"):
-        trust_heeds_steps(toy_case(fault(), toy_episodes()))
+        trust_depends_on_steps(toy_case(fault(), toy_episodes()))

@@ -11,9 +11,9 @@ from worldline.episode import Episode
 from worldline.planning.base import Chance
 from worldline.testing.clauses import breaches
 from worldline.testing.goals import (
-    chance_by_the_band,
-    outlook_shows,
-    periods_heeded,
+    chance_uses_the_band,
+    periods_respected,
+    rollout_is_complete,
     tolerance_scales,
     worst_samples,
 )
@@ -120,7 +120,7 @@ def episodes() -> Sequence[Episode]:
     return toy_episodes()
 
 
-CLAUSES = (tolerance_scales, outlook_shows, periods_heeded, chance_by_the_band, worst_samples)
+CLAUSES = (tolerance_scales, rollout_is_complete, periods_respected, chance_uses_the_band, worst_samples)
 
 
 @pytest.mark.parametrize("clause", CLAUSES)
@@ -134,27 +134,47 @@ def test_a_correct_world_passes(
 @pytest.mark.parametrize(
     ("fault", "clause", "seen"),
     [
-        (ForgetsTolerance, tolerance_scales, r"\[world.tolerance\] twice the tolerance of 'position' is not a quarter"),
+        (
+            ForgetsTolerance,
+            tolerance_scales,
+            r"\[world.tolerance\] twice the tolerance of 'position' does not give a quarter",
+        ),
         (ToleranceNotSquared, tolerance_scales, r"\[world.tolerance\] twice the tolerance of 'position'"),
-        (DefaultToleranceOfOneTenth, tolerance_scales, r"\[world.tolerance\] 'position' without a tolerance costs"),
-        (ShowsTheFirstPlanOnly, outlook_shows, r"\[world.outlook\] AtMost\('position'"),
-        (ShowsOneStepLess, outlook_shows, r"\[world.outlook\] At(Most|Least)\('position'"),
-        (HidesExogenous, outlook_shows, r"\[world.outlook\] Price of exogenous 'wind'"),
-        (ForgetsThePresent, outlook_shows, r"\[world.outlook\] Change of action 'push'"),
-        (PresentOfTheFirstStep, outlook_shows, r"\[world.outlook\] Change of action 'push'"),
-        (ShowsSamplesBelowTheMean, outlook_shows, r"\[world.outlook\] At(Most|Least)\('position'.* on average breaks"),
-        (TargetsTheLongWay, periods_heeded, r"\[world.periods\] a target of 'position' that is 50 m further"),
-        (HidesPeriods, periods_heeded, r"\[world.periods\] a reference of 'position' that is 50 m further"),
-        (ChanceIgnored, chance_by_the_band, r"\[world.chance\] 'position' at most .* with probability 0.8"),
-        (ChanceOfAnotherLevel, chance_by_the_band, r"\[world.chance\] 'position' at most .* with probability 0.8"),
+        (
+            DefaultToleranceOfOneTenth,
+            tolerance_scales,
+            r"\[world.tolerance\] 'position' by default tolerance costs",
+        ),
+        (ShowsTheFirstPlanOnly, rollout_is_complete, r"\[world.rollout\] the violation of AtMost\('position'"),
+        (ShowsOneStepLess, rollout_is_complete, r"\[world.rollout\] the violation of At(Most|Least)\('position'"),
+        (HidesExogenous, rollout_is_complete, r"\[world.rollout\] Price of exogenous 'wind'"),
+        (ForgetsThePresent, rollout_is_complete, r"\[world.rollout\] Change of action 'push'"),
+        (PresentOfTheFirstStep, rollout_is_complete, r"\[world.rollout\] Change of action 'push'"),
+        (
+            ShowsSamplesBelowTheMean,
+            rollout_is_complete,
+            r"\[world.rollout\] the violation of At(Most|Least)\('position'.* below that of the mean",
+        ),
+        (TargetsTheLongWay, periods_respected, r"\[world.periods\] a shift of the target of 'position' by one period"),
+        (HidesPeriods, periods_respected, r"\[world.periods\] a shift of the reference of 'position' by one period"),
+        (
+            ChanceIgnored,
+            chance_uses_the_band,
+            r"\[world.chance\] the violation of 'position' <= .* with probability 0.8",
+        ),
+        (
+            ChanceOfAnotherLevel,
+            chance_uses_the_band,
+            r"\[world.chance\] the violation of 'position' <= .* with probability 0.8",
+        ),
         (
             ChanceWithoutBands,
-            chance_by_the_band,
-            r"\[world.chance\] Chance in a world without bands, and no InputError",
+            chance_uses_the_band,
+            r"\[world.chance\] Chance in a world without bands: expected InputError",
         ),
-        (ClaimsToBeDeterministic, worst_samples, r"\[world.samples\] the card says deterministic, and samples"),
-        (FalselyModest, worst_samples, r"\[world.samples\] the card does not say deterministic, and the worst"),
-        (RiskOfTheBest, worst_samples, r"\[world.samples\] with risk 0.1 plans cost"),
+        (ClaimsToBeDeterministic, worst_samples, r"\[world.samples\] the card states deterministic, but samples"),
+        (FalselyModest, worst_samples, r"\[world.samples\] the card does not state deterministic, but the worst"),
+        (RiskOfTheBest, worst_samples, r"\[world.samples\] plans cost .* with risk 0.1"),
     ],
 )
 def test_a_planted_fault_is_caught(

@@ -88,13 +88,16 @@ def test_an_honest_horizon_passes(world: Callable[[], Exact], seed: int) -> None
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
-        (HorizonForever, r"step 3 is within the horizon, without skill: its squared error is [\d.]+ of the variance"),
-        (HorizonOneTooFar, "step 3 is within the horizon, without skill"),
-        (HorizonTooShort, "step 2 is just after the horizon, with skill"),
-        (HorizonNever, "step 1 is just after the horizon, with skill"),
+        (
+            HorizonForever,
+            r"step 3 is within the horizon, but without skill: the squared error is [\d.]+ of the variance",
+        ),
+        (HorizonOneTooFar, "step 3 is within the horizon, but without skill"),
+        (HorizonTooShort, "step 2 is just after the horizon, but with skill"),
+        (HorizonNever, "step 1 is just after the horizon, but with skill"),
         (BeyondTheEnd, "for T = 6"),
         (OneForTheBatch, "W = 40"),
-        (UncalibratedWithHorizon, "the horizon is 2, though nothing was calibrated"),
+        (UncalibratedWithHorizon, "the horizon is 2, expected 0 without a calibration"),
     ],
 )
 def test_a_planted_fault_is_caught(fault: Callable[[], Exact], seen: str, episodes: Sequence[Episode]) -> None:

@@ -9,7 +9,7 @@ from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
 from worldline.episode import Episode
 from worldline.errors import UnsupportedError
-from worldline.testing.plans import plan_counts, plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
+from worldline.testing.plans import plan_in_time, plan_needs_actions, plan_of_batch, plan_uses_proposals, trust_agrees
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import PlanStatus
 
@@ -109,21 +109,33 @@ def episodes() -> Sequence[Episode]:
 @pytest.mark.parametrize(
     ("fault", "clause", "seen"),
     [
-        (NothingInTime, plan_in_time, r"\[world.plan_budget\] 'push' has shape \(0, 2\)"),
-        (InfeasibleForWantOfTime, plan_in_time, r"\[world.plan_budget\] status infeasible after"),
+        (NothingInTime, plan_in_time, r"\[world.plan_budget\] budget 1e-06 s: 'push' has shape \(0, 2\)"),
+        (
+            InfeasibleForWantOfTime,
+            plan_in_time,
+            r"\[world.plan_budget\] budget 1e-06 s, no constraint: status infeasible",
+        ),
         (ExcusesItself, plan_in_time, r"\[world.plan_budget\] .*the reason 'there was no time.'"),
-        (AStaleCost, plan_in_time, r"\[world.plan_budget\] the cost of a plan after"),
-        (OutsideInTime, plan_in_time, r"\[world.plan_budget\] 'push' is outside"),
-        (IgnoresProposals, plan_heeds_proposals, r"\[world.plan_proposals\] a plan of cost .* the best proposal costs"),
-        (TakesTheFirstProposal, plan_heeds_proposals, r"\[world.plan_proposals\] a plan of cost"),
-        (IgnoresProposalsInAHurry, plan_heeds_proposals, r"\[world.plan_proposals\] a plan of cost .* within 1e-06 s"),
-        (StatusOfTheFirst, plan_of_batch, r"\[world.plan_batch\] status converged, and the reason ''"),
+        (AStaleCost, plan_in_time, r"\[world.plan_budget\] budget 1e-06 s: Plan.cost differs"),
+        (OutsideInTime, plan_in_time, r"\[world.plan_budget\] budget 1e-06 s: 'push' is outside"),
+        (
+            IgnoresProposals,
+            plan_uses_proposals,
+            r"\[world.plan_proposals\] budget .* the plan costs .* the best proposal costs",
+        ),
+        (TakesTheFirstProposal, plan_uses_proposals, r"\[world.plan_proposals\] budget None s: the plan costs"),
+        (IgnoresProposalsInAHurry, plan_uses_proposals, r"\[world.plan_proposals\] budget 1e-06 s: the plan costs"),
+        (StatusOfTheFirst, plan_of_batch, r"\[world.plan_batch\] status converged, reason ''"),
         (OnePlanForAll, plan_of_batch, r"\[world.plan_batch\] the cost of the plan for world 1"),
-        (CostOfTheBatch, plan_of_batch, r"\[world.plan_batch\] cost has shape \(\) where \(2,\) is due"),
-        (PlansWithoutHeeding, plan_counts, r"\[world.plan_counts\] a plan was given"),
-        (RefusesForNoReason, plan_counts, r"\[world.plan_counts\] a plan: the refusal 'not today.*' names none of"),
-        (TrustOfScoresConstant, trust_is_one, r"\[world.trust_same\] trust in score is not that of predict"),
-        (TrustOfPlansConstant, trust_is_one, r"\[world.trust_same\] trust in plan is not that of predict"),
+        (CostOfTheBatch, plan_of_batch, r"\[world.plan_batch\] cost has shape \(\), expected \(2,\)"),
+        (PlansWithoutHeeding, plan_needs_actions, r"\[world.plan_counts\] a plan was returned"),
+        (
+            RefusesForNoReason,
+            plan_needs_actions,
+            r"\[world.plan_counts\] a plan: the message 'not today.*' names none of",
+        ),
+        (TrustOfScoresConstant, trust_agrees, r"\[world.trust_same\] score has another trust than predict"),
+        (TrustOfPlansConstant, trust_agrees, r"\[world.trust_same\] plan has another trust than predict"),
     ],
 )
 def test_a_planted_fault_is_caught(

@@ -82,15 +82,15 @@ def test_who_says_what_it_did_passes(world: type[Exact], episodes: Sequence[Epis
 @pytest.mark.parametrize(
     ("fault", "seen"),
     [
-        (SaysNoneAndPeeks, "abduction is none, and other observations after the branch change the answer"),
+        (SaysNoneAndPeeks, "abduction is none, but other observations after the branch change the answer"),
         (
             HiddenCauseOfThePastAlone,
-            "abduction is hidden_cause, and whatever follows the branch, the answer is the same",
+            "abduction is hidden_cause, but the answer does not depend on observations after",
         ),
-        (AbductsUnlisted, "the card does not list 'abducts', and abduction was full"),
-        (ListsWhatItDoesNot, "the card lists 'abducts', and abduction was none"),
-        (NoReason, "abduction is none, with the reason ''"),
-        (FullWithAReason, "abduction is full, with the reason 'well, nearly.'"),
+        (AbductsUnlisted, "the card does not list 'abducts', but abduction was full"),
+        (ListsWhatItDoesNot, "the card lists 'abducts', but abduction was none"),
+        (NoReason, "abduction is none with the reason ''"),
+        (FullWithAReason, "abduction is full with the reason 'well, nearly.'"),
     ],
 )
 def test_a_planted_fault_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:

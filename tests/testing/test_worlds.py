@@ -359,7 +359,7 @@ def test_every_broken_clause_is_listed(episodes: Sequence[Episode]) -> None:
         check_world(Broken(), episodes, toy_goal(), horizon=HORIZON)
     message = str(raised.value)
     assert message.startswith("Broken breaks")
-    assert "[world.bands] signal 'position': the band has the width 2 whatever the level" in message
+    assert "[world.bands] signal 'position': the band has the width 2 at every level" in message
     assert "[world.plan_refusal]" in message
 
 
@@ -412,7 +412,7 @@ def test_constraints_on_what_is_predicted_are_not_to_be_forgotten() -> None:
 
     world, episodes = geared(PLACE)
     goal = Goal(targets={"place": np.zeros(2)}, tolerance=TOLERANCE)
-    with pytest.raises(AssertionError, match=r"world\.score. violation is not what the constraints say"):
+    with pytest.raises(AssertionError, match=r"world\.score. violation is not that of the constraints"):
         scores_each_plan(WorldCase(world=Forgetful(world), episodes=episodes, goal=goal))
 
 

@@ -139,7 +139,7 @@ def renamed(name: str, shape: tuple[int, ...], unit: str) -> Schema:
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [
-        (renamed("position", (1,), "m"), "'place', which is not in"),
+        (renamed("position", (1,), "m"), "signal 'place' of the world is not in"),
         (renamed("place", (2,), "m"), "(2,)"),
         (renamed("place", (1,), "cm"), "is in cm"),
     ],
@@ -169,7 +169,7 @@ def test_a_world_without_actions_is_unsupported(tmp_path: Path) -> None:
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         audit(tmp_path / "nothing", tmp_path)
-    with pytest.raises(DataError, match="two are needed"):
+    with pytest.raises(DataError, match="at least two are needed"):
         audit(world(Cart()), write(tmp_path / "few", count=2))
     with pytest.raises(UnknownNameError):
         audit(world(Cart()), tmp_path / "few", environment="gusty-pluck")

@@ -19,7 +19,7 @@ from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
 from worldline.training.loop import RECALIBRATION_BATCHES, Run
 from worldline.training.updates import TrainingConfig
-from worldline.workflows.budget import HEADS, MOST, TIMED, TRAINING, size_for, within
+from worldline.workflows.budget import HEADS, MAX_UPDATES_RATIO, TIMED, TRAINING, size_for, within
 from worldline.workflows.record import record
 
 NUM_CHECKS = TrainingConfig.num_checks
@@ -119,7 +119,7 @@ def test_one_slow_update_does_not_count(logs: Store, counter: Counter) -> None:
 
 @pytest.mark.parametrize(
     ("budget_s", "size", "updates"),
-    [(2.0, 2.0, 1.0), (20.0, 2.0, MOST), (1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.1, 0.5, 0.2)],
+    [(2.0, 2.0, 1.0), (20.0, 2.0, MAX_UPDATES_RATIO), (1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.1, 0.5, 0.2)],
 )
 def test_the_largest_model_that_gets_its_updates_is_chosen(
     logs: Store, counter: Counter, monkeypatch: pytest.MonkeyPatch, budget_s: float, size: float, updates: float
@@ -142,5 +142,5 @@ def test_the_largest_model_that_gets_its_updates_is_chosen(
     found = size_for(logs, planned, 1.001 * budget_s, clock=clock)
     assert found.size == size
     assert found.num_updates == pytest.approx(updates * planned.training.num_updates, rel=0.1)
-    assert found.heads == pytest.approx(min(MOST, max(0.1, HEADS * 1.001 * budget_s)))
+    assert found.heads == pytest.approx(min(MAX_UPDATES_RATIO, max(0.1, HEADS * 1.001 * budget_s)))
     assert found.apply(planned).model_config.predictor_width == size * width

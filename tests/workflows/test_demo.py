@@ -103,7 +103,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, marker: bool) -
 
 def test_an_unfinished_folder_of_someone_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    with pytest.raises(InputError, match="not of an earlier demo"):
+    with pytest.raises(InputError, match="not part of an earlier demo"):
         demo(tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_a_bundle_that_does_not_tell_what_was_held_out_is_refused(
     tmp_path: Path, run: Mapping[str, Any] | None
 ) -> None:
     logs, opened_from = write(tmp_path / "logs", count=6), bundle(tmp_path / "world", run)
-    with pytest.raises(DataError, match="does not tell which of the episodes were held out"):
+    with pytest.raises(DataError, match="does not state which episodes were held out"):
         list(read_episodes(learned_from(logs).describe(), logs, opened_from))
 
 
@@ -82,13 +82,13 @@ def test_a_bundle_that_does_not_tell_what_was_held_out_is_refused(
 )
 def test_a_run_of_an_odd_shape_is_refused(tmp_path: Path, run: Mapping[str, Any]) -> None:
     logs, opened_from = write(tmp_path / "logs", count=2), bundle(tmp_path / "world", run)
-    with pytest.raises(BundleError, match=r"run\.json: the split or the fingerprints .* Fetch the bundle again"):
+    with pytest.raises(BundleError, match=r"run\.json: the split or .* invalid.* Fetch the bundle again"):
         list(read_episodes(Cart().describe(), logs, opened_from))
 
 
 def test_a_served_world_is_not_graded_on_its_training_episodes(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", count=6)
-    with pytest.raises(DataError, match=r"http://localhost:1 does not tell .* Give the folder of its bundle"):
+    with pytest.raises(DataError, match=r"http://localhost:1 does not state .* Give the folder of its bundle"):
         list(read_episodes(learned_from(logs).describe(), logs, "http://localhost:1"))
     others = write(tmp_path / "others", count=3)
     found = read_episodes(learned_from(logs).describe(), others, "http://localhost:1")
@@ -101,7 +101,7 @@ def test_a_world_that_is_open_already_is_not_looked_for_in_the_working_directory
     logs = write(tmp_path / "logs", count=6)
     split = {"train": [0, 1, 2], "held_out": [3, 4, 5]}
     monkeypatch.chdir(bundle(tmp_path / "another", {"split": split}))
-    with pytest.raises(DataError, match="a world that is open already does not tell"):
+    with pytest.raises(DataError, match="a world that is already open does not state"):
         audit(as_world(learned_from(logs)), logs)
 
 
@@ -122,7 +122,7 @@ def test_episodes_that_a_world_was_learned_with_are_known_in_other_logs_too(tmp_
         files(logs, episodes)
     seen = list(read_episodes(learned_from(tmp_path / "logs").describe(), logs, opened_from))
     assert [one.part for one in seen] == ["", "", "held_out", "train", "train", "train", "held_out"]
-    graded, fitted = chosen(seen, need=3, most=9, seed=0)
+    graded, fitted = chosen(seen, need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [4, 3]
     assert all(one.part != "train" for one in graded)
 
@@ -130,7 +130,7 @@ def test_episodes_that_a_world_was_learned_with_are_known_in_other_logs_too(tmp_
 def test_without_a_trained_episode_among_the_logs_a_third_serves_the_fits(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", count=9)
     seen = list(read_episodes(learned_from(write(tmp_path / "others", count=3)).describe(), logs, ""))
-    graded, fitted = chosen(seen, need=3, most=9, seed=0)
+    graded, fitted = chosen(seen, need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [6, 3]
 
 
@@ -141,18 +141,18 @@ def logged(count: int, part: str = "") -> list[WorldEpisode]:
 def test_of_many_episodes_a_draw_is_graded_in_the_order_of_the_logs() -> None:
     """Not the first ones: logs are in the order of time, and what they are of may have changed."""
     seen = [*logged(30), *logged(20, "train")]
-    graded, _ = chosen(seen, need=3, most=10, seed=0)
+    graded, _ = chosen(seen, need=3, max_graded=10, seed=0)
     places = [seen.index(one) for one in graded]
     assert len(places) == 10
     assert places == sorted(places) != list(range(10))
-    assert graded == chosen(seen, need=3, most=10, seed=0)[0]
-    assert graded != chosen(seen, need=3, most=10, seed=1)[0]
+    assert graded == chosen(seen, need=3, max_graded=10, seed=0)[0]
+    assert graded != chosen(seen, need=3, max_graded=10, seed=1)[0]
 
 
 def test_few_trained_episodes_among_the_logs_are_not_all_that_the_fits_get() -> None:
-    graded, fitted = chosen([*logged(9), *logged(1, "train")], need=3, most=9, seed=0)
+    graded, fitted = chosen([*logged(9), *logged(1, "train")], need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [6, 4]
-    graded, fitted = chosen([*logged(9), *logged(3, "train")], need=3, most=9, seed=0)
+    graded, fitted = chosen([*logged(9), *logged(3, "train")], need=3, max_graded=9, seed=0)
     assert [len(graded), len(fitted)] == [9, 3]
 
 

@@ -187,7 +187,7 @@ def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path:
     for one in known["signals"]:
         one["role"] = "exogenous" if one["role"] == "action" else one["role"]
     (tmp_path / "world.store" / "schema.json").write_text(json.dumps(known))
-    with pytest.raises(DataError, match=r"no action.*The schema beside the logs was not used: .*world\.store"):
+    with pytest.raises(DataError, match=r"no action.*The schema next to the logs was not used: .*world\.store"):
         learn(raw, tmp_path / "world", recipe=tiny)
 
 

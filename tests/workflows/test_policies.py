@@ -113,7 +113,7 @@ def test_an_explorer_keeps_nothing_from_episode_to_episode():
             InputError,
             r"\(observation\) cannot be called with an observation and a generator",
         ),
-        ("acting_for_a_test:Stranger", InputError, r"is a class, but not of worldline.labs.base.Policy"),
+        ("acting_for_a_test:Stranger", InputError, r"is not a subclass of worldline.labs.base.Policy"),
         ("acting_for_a_test:Needy", InputError, r"cannot be made without arguments.*level"),
         ("broken_for_a_test:push", ModuleNotFoundError, r"no_such_package_at_all"),
     ],

@@ -236,7 +236,7 @@ def test_what_would_not_fit_is_refused_before_the_first_step(tmp_path):
         InputError, match=r"has signal 'action' as action, vector of shape \(1,\).* discrete with 2 values"
     ):
         loop(tmp_path / "logs", gymnasium.make("CartPole-v1"))
-    with pytest.raises(InputError, match=r"has signal 'action' .*the environment has none of this name"):
+    with pytest.raises(InputError, match=r"has signal 'action' .*the environment has no such signal"):
         loop(tmp_path / "logs", TwoRooms(camera=False))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")

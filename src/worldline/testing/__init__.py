@@ -1,4 +1,4 @@
-"""The public conformance kit: is this model, planner, engine or world what its contract says?"""
+"""The public conformance kit: checks a model, planner, engine or world against its contract."""
 
 from __future__ import annotations
 

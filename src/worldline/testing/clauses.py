@@ -1,4 +1,4 @@
-"""How a clause of a contract is checked: what it says when it is broken, and what counts as equal."""
+"""Clauses of a contract: checks, messages of failed clauses, and comparison of results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 Values = NDArray[np.generic] | Tensor | float | np.number
 
 Wanted = str | float | tuple[int, ...]
-"""What a message must say: a word, a number, or a shape."""
+"""A word, a number or a shape that a message must contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,106 +31,102 @@ class Clause:
     """One clause of a contract.
 
     Args:
-        name: such as "engine.no_peek"; every message of the clause opens with it.
-        look: where in the contract it stands, and where the fault is likely to be.
+        name: such as "engine.no_peek"; every message starts with it.
+        look: the place in the contract, and the probable place of the error.
     """
 
     name: str
     look: str
 
-    def holds(self, condition: bool | np.bool_, seen: str) -> None:
-        """Raises AssertionError where `condition` is False.
+    def holds(self, condition: bool | np.bool_, problem: str) -> None:
+        """Raises AssertionError if `condition` is False.
 
         Args:
-            condition: what the contract demands.
-            seen: what was seen instead.
+            condition: required by the contract.
+            problem: description of the violation, with the values.
         """
         if not condition:
-            raise self._breach(seen)
+            raise self._breach(problem)
 
-    def equal(self, first: Values, second: Values, *, within: float, seen: str) -> None:
-        """Raises AssertionError where two arrays differ; NaN differs from everything.
+    def equal(self, first: Values, second: Values, *, within: float, problem: str) -> None:
+        """Raises AssertionError if two arrays differ; NaN differs from everything.
 
         Args:
             first: any array or tensor.
             second: the same shape.
-            within: largest difference, as a share of the largest magnitude in either.
-            seen: what it means if they differ.
+            within: largest difference, relative to the largest magnitude in either.
+            problem: meaning of a difference.
         """
         a, b = as_float(first), as_float(second)
-        self.holds(a.shape == b.shape, f"{seen} (shapes {a.shape} and {b.shape})")
+        self.holds(a.shape == b.shape, f"{problem} (shapes {a.shape} and {b.shape})")
         found = difference(a, b)
-        self.holds(found <= within, f"{seen} (they differ by {found:.3g} of their magnitude, allowed {within:.3g})")
+        self.holds(found <= within, f"{problem} (relative difference {found:.3g}, allowed {within:.3g})")
 
-    def all_equal(self, first: Arrays, second: Arrays, *, within: float, seen: str) -> None:
-        """`equal` for every named array; the names must be the same."""
-        self.holds(set(first) == set(second), f"{seen} (names {sorted(first)} and {sorted(second)})")
+    def all_equal(self, first: Arrays, second: Arrays, *, within: float, problem: str) -> None:
+        """`equal` for all arrays; the names must be equal too."""
+        self.holds(set(first) == set(second), f"{problem} (names {sorted(first)} and {sorted(second)})")
         for name in first:
-            self.equal(first[name], second[name], within=within, seen=f"{seen}, signal {name!r}")
+            self.equal(first[name], second[name], within=within, problem=f"{problem}, signal {name!r}")
 
     def accepts(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """What `ask` gives; raises AssertionError where it raises InputError.
+        """The result of `ask`; raises AssertionError if it raises InputError.
 
         Args:
-            what: is asked, and must be answered.
-            ask: asks it.
+            what: description of the valid call.
+            ask: makes the call.
         """
         try:
             return ask()
         except InputError as refusal:
-            raise self._breach(f"{what}: InputError ({refusal}) where an answer is due") from refusal
+            raise self._breach(f"{what}: expected an answer, got InputError ({refusal})") from refusal
 
     def refuses(self, what: str, ask: Callable[[], object], *wanted: Wanted) -> None:
-        """Raises AssertionError unless `ask` raises InputError, and its message says all that is wanted.
+        """Raises AssertionError unless `ask` raises InputError with a complete message.
 
         Args:
-            what: is wrong with what is asked.
-            ask: asks it.
-            wanted: what the message must say, such as the signal's name, the shape that is due and the one that came.
+            what: description of the invalid input.
+            ask: makes the call.
+            wanted: parts of the message, such as the name of the signal, the expected shape and the given one.
         """
         try:
             ask()
         except InputError as refusal:
             self.says(what, str(refusal), *wanted)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise self._breach(f"{what}: {type(error).__name__} ({error}) where InputError is due") from error
+            raise self._breach(f"{what}: expected InputError, got {type(error).__name__} ({error})") from error
         else:
-            raise self._breach(f"{what}, and no InputError")
+            raise self._breach(f"{what}: expected InputError, got an answer")
 
     def lacks(self, what: str, ask: Callable[[], object], *names: str) -> bool:
-        """Whether `ask` was refused with UnsupportedError.
-
-        Raises AssertionError where the refusal does not name what is missing, or does not say what provides it.
+        """Whether `ask` raised UnsupportedError; raises AssertionError if its message is incomplete.
 
         Args:
-            what: is asked.
-            ask: asks it.
-            names: of the ability, or of the head or the calibration that provides it; the message holds one of them,
-                and has a sentence after the one that says what is wrong.
+            what: description of the call.
+            ask: makes the call.
+            names: of the ability, or of the head or calibration that provides it. The message must contain one of
+                them, and a second sentence that states what provides it.
         """
         try:
             ask()
         except UnsupportedError as refusal:
             text = str(refusal)
             named = any(_says(text, name) for name in names)
-            self.holds(named, f"{what}: the refusal {text!r} names none of {', '.join(names)}")
-            self.holds(
-                bool(re.search(r"[.:;] +\S", text)), f"{what}: the refusal {text!r} does not say what provides it"
-            )
+            self.holds(named, f"{what}: the message {text!r} names none of {', '.join(names)}")
+            self.holds(bool(re.search(r"[.:;] +\S", text)), f"{what}: {text!r} does not state what provides it")
             return True
         return False
 
     def says(self, what: str, text: str, *wanted: Wanted) -> None:
-        """Raises AssertionError where the message `text` does not say all that is wanted."""
-        left_out = [each for each in wanted if not _says(text, each)]
-        self.holds(not left_out, f"{what}: the message {text!r} does not say {', '.join(map(str, left_out))}")
+        """Raises AssertionError if the message `text` lacks one of the wanted parts."""
+        missing = [each for each in wanted if not _says(text, each)]
+        self.holds(not missing, f"{what}: the message {text!r} does not contain {', '.join(map(str, missing))}")
 
-    def _breach(self, seen: str) -> AssertionError:
-        return AssertionError(f"[{self.name}] {seen}. Look at: {self.look}.")
+    def _breach(self, problem: str) -> AssertionError:
+        return AssertionError(f"[{self.name}] {problem}. Look at: {self.look}.")
 
     @contextmanager
     def unchanged(self, *arguments: object) -> Iterator[None]:
-        """Raises AssertionError where the block changed the arrays in `arguments` or the global random state."""
+        """Raises AssertionError if the block changes arrays in `arguments` or the global random state."""
         before = [snapshot(argument) for argument in arguments]
         with _own_random_state() as state:
             yield
@@ -138,25 +134,25 @@ class Clause:
         for argument, kept in zip(arguments, before, strict=True):
             place = changed_place(kept, snapshot(argument))
             self.holds(place is None, f"an argument was changed in place: {place} of {type(argument).__name__}")
-        seen = "the global random state of torch or NumPy was used, though every draw must come from the seed"
-        self.holds(state == after, seen)
+        problem = "the global random state of torch or NumPy was used; every draw must come from the seed"
+        self.holds(state == after, problem)
 
 
 def run(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]) -> None:
-    """Checks every clause, then raises one AssertionError that lists all that are broken; see `breaches`."""
+    """Checks all clauses, then raises one AssertionError with all breaches; see `breaches`."""
     broken = breaches(subject, case, clauses)
     if broken:
         raise AssertionError("\n".join([f"{subject} breaks {len(broken)} clause(s) of its contract:", *broken]))
 
 
 def breaches(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]) -> list[str]:
-    """What each broken clause says; empty where the contract is kept.
+    """The messages of the broken clauses; empty if all hold.
 
     Args:
-        subject: what is checked, for the message.
-        case: given to each clause.
-        clauses: each raises AssertionError where it is broken. Any other exception is a crash of the subject; it
-            passes through with a note that names the clause.
+        subject: name of the checked object.
+        case: argument of each clause.
+        clauses: each raises AssertionError if it is broken. Any other exception is a crash of the subject. It
+            propagates with a note that names the clause.
     """
     broken = []
     for clause in clauses:
@@ -171,7 +167,7 @@ def breaches(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]
 
 
 class ClauseStatus(StrEnum):
-    """What became of a clause."""
+    """Result of the check of a clause."""
 
     HOLDS = "holds"
     BROKEN = "BROKEN"
@@ -180,12 +176,12 @@ class ClauseStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ClauseOutcome:
-    """What a check of a clause showed.
+    """Result of the check of one clause.
 
     Args:
         clause: its name, such as "no peek".
-        verdict: whether it holds; an error is neither.
-        text: what was seen, or what the error says; empty where it holds.
+        verdict: holds, broken, or error (neither).
+        text: message of the breach or error; empty if the clause holds.
     """
 
     clause: str
@@ -194,10 +190,10 @@ class ClauseOutcome:
 
 
 def outcomes(case: Case, clauses: Iterable[Callable[[Case], None]]) -> Iterator[ClauseOutcome]:
-    """What became of each clause; an error in one does not hide the others.
+    """The outcome of each clause; an error in one does not end the check.
 
     Args:
-        case: given to each clause.
+        case: argument of each clause.
         clauses: as in `breaches`.
     """
     for clause in clauses:
@@ -216,7 +212,7 @@ def outcomes(case: Case, clauses: Iterable[Callable[[Case], None]]) -> Iterator[
 
 
 class _Caught:
-    """Keeps whatever exception its block raises, which then goes on after it; interrupts pass."""
+    """Catches and keeps any exception of its block, except interrupts."""
 
     error: Exception | None = None
 
@@ -234,7 +230,7 @@ def as_float(values: Values) -> NDArray[np.float64]:
 
 
 def difference(first: Values, second: Values) -> float:
-    """The largest difference as a share of the largest finite magnitude; infinite where only one is, or is NaN."""
+    """The largest difference relative to the largest finite magnitude; infinite for NaN or one infinite value."""
     a, b = as_float(first), as_float(second)
     with np.errstate(invalid="ignore"):
         gap = np.where(a == b, 0.0, np.abs(a - b))
@@ -244,7 +240,7 @@ def difference(first: Values, second: Values) -> float:
 
 
 def snapshot(value: object) -> object:
-    """A copy of every array inside `value`, through mappings, sequences and dataclasses."""
+    """A copy of `value` with all arrays in its mappings, sequences and dataclasses copied."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, np.ndarray):
@@ -259,7 +255,7 @@ def snapshot(value: object) -> object:
 
 
 def changed_place(before: object, after: object) -> str | None:
-    """Where two snapshots differ, such as "observations.camera"; None where they are the same."""
+    """The first place where two snapshots differ, such as "observations.camera"; None if they are equal."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         if set(before) != set(after):
             return f"the names ({sorted(before)} became {sorted(after)})"
@@ -278,7 +274,7 @@ def changed_place(before: object, after: object) -> str | None:
 
 
 def _says(text: str, wanted: Wanted) -> bool:
-    """Whether a message holds a word, whatever its case; a number; or every size of a shape."""
+    """Whether a message contains a word (any case), a number, or every size of a shape."""
     if isinstance(wanted, str):
         return wanted.lower() in text.lower()
     numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)]
@@ -289,7 +285,7 @@ def _says(text: str, wanted: Wanted) -> bool:
 
 @contextmanager
 def _own_random_state() -> Iterator[object]:
-    """The global random state for the block, unlike any that code could set itself; put back afterwards."""
+    """Perturbs the global random state for the block, so that reseeding is detected; restores it afterwards."""
     kept = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     torch.rand(1)
     np.random.random()  # noqa: NPY002
@@ -301,6 +297,6 @@ def _own_random_state() -> Iterator[object]:
 
 
 def _random_state() -> tuple[bytes, str]:
-    """What the global generators would draw next; not that of `random`, which runtime type checkers draw from."""
+    """State of the global generators, except `random`: runtime type checkers draw from it."""
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002
     return torch.get_rng_state().numpy().tobytes(), repr(legacy)

@@ -1,6 +1,6 @@
-"""Clauses on what a world says of its own certainty: bands, trust, surprise.
+"""Statistical clauses on prediction bands, trust and surprise.
 
-These count over episodes; `WorldCase.alpha` is the chance that an honest world breaks one of them.
+They count over episodes. `WorldCase.alpha` is the false alarm rate of each clause for a correct world.
 """
 
 from __future__ import annotations
@@ -16,38 +16,37 @@ from worldline.errors import UnsupportedError
 from worldline.stats import separation, tails
 from worldline.testing.clauses import Clause, as_float
 from worldline.testing.cuts import Cut, observed_of, places, random_cut
-from worldline.testing.world_case import WorldCase, corrupt, jump, one_of
+from worldline.testing.world_case import WorldCase, corrupt, jump, query_of
 from worldline.world.base import Forecast
 
 LEVELS: Final = (0.5, 0.8, 0.95)
-"""Levels that bands are asked for."""
+"""Levels at which bands are checked."""
 
 EXACT: Final = 1e-3
-"""A band narrower than this share of its signal's spread counts as no band: the world is exact."""
+"""A band narrower than this share of its signal's standard deviation counts as no band: the world is exact."""
 
 STEPS_MORE: Final = 4
-"""Observations beyond the context of a history by whose steps trust is tried."""
+"""Observations beyond `Card.context` in the long histories on which trust is checked."""
 
-MANY: Final = 30
-"""Histories that surprise is tried on there."""
+MAX_LONG_HISTORIES: Final = 30
+"""Long histories on which surprise is computed; bounds time."""
 
-CLEAR: Final = 0.9
-"""From this share of pairs on, surprise tells broken steps from real ones beyond doubt."""
+MIN_DETECTED: Final = 0.9
+"""Share of pairs in which surprise must separate broken steps from real ones for trust to be checked."""
 
-BANDS = Clause(name="world.bands", look="Forecast.low and high; low <= mean <= high, and wider for a higher level")
+BANDS = Clause(name="world.bands", look="Forecast.low and high; low <= mean <= high, wider for a higher level")
 COVERAGE = Clause(
-    name="world.coverage", look="Forecast.low and high; the whole trajectory is inside at the level's rate"
+    name="world.coverage", look="Forecast.low and high; the share of whole trajectories inside equals the level"
 )
 TRUST = Clause(
-    name="world.trust", look="Prediction.trust; a p-value, in [0, 1], small where present or steps are like none before"
+    name="world.trust",
+    look="Prediction.trust; a p-value in [0, 1], small if the present state or a step is out of distribution",
 )
-SURPRISE = Clause(
-    name="world.surprise", look="World.surprise; calibrated p-values [T], small where something odd happens"
-)
+SURPRISE = Clause(name="world.surprise", look="World.surprise; calibrated p-values [T], small at anomalies")
 
 
 def bands_ordered(case: WorldCase) -> None:
-    """The band holds the mean, and that of a higher level holds that of a lower one and is wider."""
+    """The band contains the mean and the bands of lower levels, and is wider than those."""
     cut = case.cut()
     levels = _levels(case)
     asked = [case.predict(cut, level=level) for level in levels]
@@ -65,16 +64,16 @@ def bands_ordered(case: WorldCase) -> None:
             if inner is not None:
                 narrow = _edges(inner)
                 inside = bool((low <= narrow[0] + slack).all() and (narrow[2] <= high + slack).all())
-                BANDS.holds(inside, f"{where}: the band does not hold that of a lower level")
+                BANDS.holds(inside, f"{where}: the band does not contain the band of a lower level")
             inner = outer
         widths = [float(np.mean(_width(prediction.signals[name]))) for prediction in asked]
         if widths[0] > EXACT * _spread(case, name).mean():
-            seen = f"signal {name!r}: the band has the width {widths[0]:.4g} whatever the level"
-            BANDS.holds(widths[-1] > widths[0] * 1.001, seen)
+            problem = f"signal {name!r}: the band has the width {widths[0]:.4g} at every level"
+            BANDS.holds(widths[-1] > widths[0] * 1.001, problem)
 
 
 def coverage(case: WorldCase) -> None:
-    """The share of whole trajectories inside the band is the level, as far as the number of episodes can tell."""
+    """The share of whole trajectories inside the band equals the level, within the error of the count."""
     cut = case.cut()
     for level in _levels(case):
         prediction = case.predict(cut, level=level)
@@ -84,14 +83,14 @@ def coverage(case: WorldCase) -> None:
             forecast = prediction.signals[name]
             inside = _inside(cut, name, forecast)
             chance = tails(int(inside.sum()), len(inside), level, case.num_calibration)
-            seen = f"signal {name!r}: {inside.sum()} of {len(inside)} trajectories are inside the band of level {level}"
-            COVERAGE.holds(chance.low >= case.alpha, f"{seen}, too few (chance {chance.low:.2g})")
-            if np.mean(_width(forecast)) > EXACT * _spread(case, name).mean():  # an exact world covers everything
-                COVERAGE.holds(chance.high >= case.alpha, f"{seen}, too many (chance {chance.high:.2g})")
+            problem = f"signal {name!r}: {inside.sum()} of {len(inside)} trajectories are inside the {level} band"
+            COVERAGE.holds(chance.low >= case.alpha, f"{problem}, too few (chance {chance.low:.2g})")
+            if np.mean(_width(forecast)) > EXACT * _spread(case, name).mean():  # the band of an exact world covers all
+                COVERAGE.holds(chance.high >= case.alpha, f"{problem}, too many (chance {chance.high:.2g})")
 
 
-def trust_tells(case: WorldCase) -> None:
-    """Trust is a p-value: in [0, 1], seldom small on real histories, and smaller on corrupted ones."""
+def trust_is_p_value(case: WorldCase) -> None:
+    """Trust is a p-value in [0, 1], rarely small on real histories and smaller on corrupted ones."""
     cut = case.cut()
     unlike = replace(cut, history=replace(cut.history, observations=corrupt(cut.history.observations, case.seed)))
     prediction = case.predict(cut)
@@ -99,22 +98,22 @@ def trust_tells(case: WorldCase) -> None:
     for name, value in (("real", real), ("corrupted", wild)):
         TRUST.holds(value.shape == (cut.num_worlds,), f"trust has shape {value.shape} for {cut.num_worlds} worlds")
         fine = ((value >= 0) & (value <= 1)) | (np.isnan(value) & (not prediction.calibrated))
-        TRUST.holds(bool(fine.all()), f"trust of {name} histories outside 0 to 1")
+        TRUST.holds(bool(fine.all()), f"trust of {name} histories is outside [0, 1]")
     if not prediction.calibrated:
         return
     seldom_small(case, TRUST, real, "trust of real histories")
-    told = separation(wild, real)
-    seen = f"trust of corrupted histories is below that of real ones in {told:.0%} of pairs (0.5 tells nothing)"
-    TRUST.holds(told >= 0.75, f"{seen}; means {wild.mean():.3g} and {real.mean():.3g}")
+    share = separation(wild, real)
+    problem = f"trust of corrupted histories is below that of real ones in {share:.0%} of pairs (chance: 50%)"
+    TRUST.holds(share >= 0.75, f"{problem}; means {wild.mean():.3g} and {real.mean():.3g}")
 
 
-def trust_heeds_steps(case: WorldCase) -> None:
-    """Trust is smaller where a step of the history does not follow from those before it, each value being usual.
+def trust_depends_on_steps(case: WorldCase) -> None:
+    """Trust is smaller if a step of the history is implausible although each value is usual.
 
-    Checked on histories longer than `Card.context`, where the world's own surprise tells such steps apart.
+    Checked on histories longer than `Card.context`, and only if the world's surprise detects such steps.
     """
     length = case.length + STEPS_MORE
-    at = length - STEPS_MORE + 1  # judged by its predecessors, and not what the present is seen by alone
+    at = length - STEPS_MORE + 1  # has predecessors, and is not in the context of the present
     long = [episode for episode in case.episodes if episode.num_steps >= length - 1 + case.horizon]
     if len(long) < 2 or not case.predict(case.cut()).calibrated:
         return
@@ -123,19 +122,19 @@ def trust_heeds_steps(case: WorldCase) -> None:
     for value in changed.values():
         value[:, at] = np.roll(value[:, at], 1, axis=0)
     broken = replace(cut, history=replace(cut.history, observations=changed))
-    few = range(min(MANY, cut.num_worlds))
-    told = separation(*(_least(case, each.select(few), at) for each in (broken, cut)))
-    if told < CLEAR:
+    few = range(min(MAX_LONG_HISTORIES, cut.num_worlds))
+    share = separation(*(_min_p_values(case, each.select(few), at) for each in (broken, cut)))
+    if share < MIN_DETECTED:
         return
     real, odd = as_float(case.predict(cut).trust), as_float(case.predict(broken).trust)
     seldom_small(case, TRUST, real, "trust of long histories")
     found = separation(odd, real)
-    seen = f"one observation of the history is that of another episode: surprise sees it in {told:.0%} of pairs, trust"
-    TRUST.holds(found >= 0.75, f"{seen} in {found:.0%} (50% tells nothing)")
+    problem = f"one observation is from another episode: surprise detects it in {share:.0%} of pairs, trust"
+    TRUST.holds(found >= 0.75, f"{problem} in {found:.0%} (chance: 50%)")
 
 
-def surprise_tells(case: WorldCase) -> None:
-    """Surprises are p-values: in [0, 1], seldom small on real steps, and smaller where a signal jumps."""
+def surprise_is_p_value(case: WorldCase) -> None:
+    """Surprises are p-values in [0, 1], rarely small on real steps and smaller where a signal jumps."""
     at = places(case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
     names = case.vectors
     real, odd = np.zeros((2, len(case.episodes), len(names)))
@@ -144,22 +143,22 @@ def surprise_tells(case: WorldCase) -> None:
             before = _p_values(case, episode)
         except UnsupportedError:
             calibrated = case.predict(case.cut()).calibrated
-            SURPRISE.holds(not calibrated, "UnsupportedError, though the world says that it is calibrated")
+            SURPRISE.holds(not calibrated, "surprise raised UnsupportedError, but the world is calibrated")
             return
         after = _p_values(case, jump(episode, [now + 1], tuple(episode.observations), case.seed + number))
         real[number], odd[number] = [before[n][now] for n in names], [after[n][now] for n in names]
     for column, name in enumerate(names):
         seldom_small(case, SURPRISE, real[:, column], f"p-values of {name!r} on real steps")
-        told = separation(odd[:, column], real[:, column])
-        seen = f"p-values of {name!r} where it jumps are below those of real steps in {told:.0%} of pairs"
-        SURPRISE.holds(told >= 0.75, f"{seen} (0.5 tells nothing)")
+        share = separation(odd[:, column], real[:, column])
+        problem = f"p-values of {name!r} at jumps are below those of real steps in {share:.0%} of pairs"
+        SURPRISE.holds(share >= 0.75, f"{problem} (chance: 50%)")
 
 
-def _least(case: WorldCase, cut: Cut, at: int) -> NDArray[np.floating]:
-    """The p-value of the step that leads to observation `at` of each history, the least of its signals [W]."""
+def _min_p_values(case: WorldCase, cut: Cut, at: int) -> NDArray[np.floating]:
+    """The smallest p-value over signals of the step that leads to observation `at` of each history [W]."""
     found = []
     for world in range(cut.num_worlds):
-        history = one_of(cut, world).history
+        history = query_of(cut, world).history
         episode = Episode(
             observations=history.observations,
             actions=history.actions,
@@ -171,25 +170,24 @@ def _least(case: WorldCase, cut: Cut, at: int) -> NDArray[np.floating]:
 
 
 def _levels(case: WorldCase) -> list[float]:
-    """The levels that so many calibration episodes can support."""
     num = case.num_calibration
     return [level for level in LEVELS if num is None or (num + 1) * (1 - level) >= 1 - 1e-9]
 
 
 def _p_values(case: WorldCase, episode: Episode) -> Arrays:
-    """The surprise of an episode, once its names, shape and range are right."""
+    """The surprise of an episode, with names, shapes and range checked."""
     found = case.world.surprise(episode).p_values
     names = case.card.predicts
-    SURPRISE.holds(set(found) == set(names), f"p-values of {sorted(found)}, the card predicts {sorted(names)}")
+    SURPRISE.holds(set(found) == set(names), f"p-values of {sorted(found)}, expected {sorted(names)}")
     for name, value in found.items():
-        due = (episode.num_steps,)
-        SURPRISE.holds(value.shape == due, f"p-values of {name!r} have shape {value.shape} where {due} is due")
-        SURPRISE.holds(bool(((value >= 0) & (value <= 1)).all()), f"p-values of {name!r} outside 0 to 1")
+        expected = (episode.num_steps,)
+        SURPRISE.holds(value.shape == expected, f"p-values of {name!r} have shape {value.shape}, expected {expected}")
+        SURPRISE.holds(bool(((value >= 0) & (value <= 1)).all()), f"p-values of {name!r} are outside [0, 1]")
     return found
 
 
 def seldom_small(case: WorldCase, clause: Clause, values: NDArray[np.floating], what: str) -> None:
-    """Raises AssertionError where more p-values are at most 0.1 than chance allows."""
+    """Raises AssertionError if more p-values are at most 0.1 than chance allows."""
     count = int((values <= 0.1).sum())
     chance = tails(count, len(values), 0.1, case.num_calibration).high
     clause.holds(chance >= case.alpha, f"{count} of {len(values)} {what} are at most 0.1 (chance {chance:.2g})")
@@ -208,7 +206,7 @@ def _width(forecast: Forecast) -> NDArray[np.floating]:
 
 
 def _inside(cut: Cut, name: str, forecast: Forecast) -> NDArray[np.bool_]:
-    """Whether each whole trajectory [W] is inside, where it is known; a rounding outside does not count."""
+    """Whether each whole trajectory [W] is inside at its known steps, up to a rounding error."""
     low, _, high = _edges(forecast)
     truth = as_float(cut.truth[name])
     slack = 1e-5 * (np.nanmax(np.abs(truth)) + 1e-12)
@@ -217,7 +215,7 @@ def _inside(cut: Cut, name: str, forecast: Forecast) -> NDArray[np.bool_]:
 
 
 def _values(case: WorldCase, name: str) -> NDArray[np.floating]:
-    """Every value of a vector signal in the episodes [n, size]; NaN where it was not observed."""
+    """All values of a vector signal in the episodes [n, size]; NaN where not observed."""
     rows = []
     for episode in case.episodes:
         value = as_float(episode.observations[name])

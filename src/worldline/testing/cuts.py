@@ -1,4 +1,4 @@
-"""Pieces of logged episodes as batches: a history, what was done next, and what came of it."""
+"""Batches cut from logged episodes: a history, the following inputs, and the ground truth."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from worldline.testing.clauses import Clause
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """W pieces of log.
+    """W windows of the logs.
 
     Args:
         history: W worlds, H observations.
-        actions: per signal [W, T, *shape], what was done next.
+        actions: per signal [W, T, *shape], the logged actions after the history.
         exogenous: per signal [W, T, *shape].
-        truth: per observation signal [W, T, *shape], what came of it.
-        known: per observation signal [W, T], where `truth` was observed.
+        truth: per observation signal [W, T, *shape], the ground truth.
+        known: per observation signal [W, T], whether `truth` was observed.
     """
 
     history: History
@@ -44,7 +44,7 @@ class Cut:
         return int(next(iter(self.truth.values())).shape[1])
 
     def future(self, num_versions: int, seed: int) -> Future:
-        """N versions: the logged inputs first, then steps redrawn from all that was done in the cut."""
+        """N candidates: the logged actions first, then steps drawn from all actions of the cut."""
         rng = np.random.default_rng(seed)
         shape = (self.num_worlds, num_versions - 1, self.horizon)
         worlds, steps = (rng.integers(0, high, shape) for high in (self.num_worlds, self.horizon))
@@ -54,7 +54,7 @@ class Cut:
         return Future(actions=actions, exogenous=self.exogenous)
 
     def select(self, worlds: Sequence[int]) -> Cut:
-        """The pieces in `worlds`, reordered or repeated as it says."""
+        """The windows with the indices `worlds`, in this order."""
         index = np.asarray(worlds)
 
         def pick(arrays: Arrays) -> Arrays:
@@ -70,10 +70,10 @@ class Cut:
 
 
 def cut(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon: int) -> Cut:
-    """One piece of each episode.
+    """One window of each episode.
 
     Args:
-        episodes: W of them, all with the same signals.
+        episodes: W episodes with the same signals.
         at: per episode the index of the present, in [length - 1, T - horizon].
         length: H, observations in the history.
         horizon: T, steps after the present.
@@ -100,14 +100,14 @@ def cut(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon:
 
 
 def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int, margin: int = 0) -> list[int]:
-    """A random present for each episode, as `cut` takes it.
+    """A random index of the present for each episode, for `cut`.
 
     Args:
         episodes: as in `cut`.
         length: H.
         horizon: T.
         seed: of the places.
-        margin: steps that must be left before the history and after the future.
+        margin: unused steps before the history and after the future.
 
     Raises:
         InputError: an episode is too short, or there are fewer than two.
@@ -116,8 +116,8 @@ def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int,
     short = [number for number, episode in enumerate(episodes) if episode.num_steps < need]
     if short or len(episodes) < 2:
         raise InputError(
-            f"{len(episodes)} episodes were given, of which {short} have fewer than the {need} steps that the "
-            f"check needs ({length} observations, {horizon} steps ahead). Give at least two, and longer ones."
+            f"got {len(episodes)} episodes, of which {short} have fewer than the {need} steps that the check needs "
+            f"({length} observations, {horizon} steps ahead). Give at least two, and longer ones."
         )
     rng = np.random.default_rng(seed)
     first = length - 1 + margin
@@ -125,12 +125,12 @@ def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int,
 
 
 def random_cut(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int) -> Cut:
-    """One piece of each episode at a random place; see `places`."""
+    """One window of each episode at a random place; see `places`."""
     return cut(episodes, places(episodes, length=length, horizon=horizon, seed=seed), length=length, horizon=horizon)
 
 
 def splice(first: Future, second: Future, step: int) -> Future:
-    """`first` before `step`, `second` from there on."""
+    """`first` before `step`, `second` from `step` on."""
 
     def join(early: Arrays, late: Arrays, axis: int) -> Arrays:
         before, after = (slice(None),) * axis + (slice(step),), (slice(None),) * axis + (slice(step, None),)
@@ -140,28 +140,28 @@ def splice(first: Future, second: Future, step: int) -> Future:
 
 
 def pick_versions(future: Future, index: Sequence[int]) -> Future:
-    """The versions in `index`, reordered or repeated as it says."""
+    """The candidates with the indices `index`, in this order."""
     return replace(future, actions={name: value[:, list(index)] for name, value in future.actions.items()})
 
 
 ROUNDS: Final = 4
-"""Pieces of each episode that an alignment is measured on."""
+"""Windows of each episode on which alignment and horizon are measured."""
 
 
 def alignment_errors(
     answer: Callable[[Cut, Arrays], Arrays], episodes: Sequence[Episode], *, length: int, horizon: int, seed: int
 ) -> dict[int, NDArray[np.floating]]:
-    """How far the answers are from the log when the logged actions are shifted by -1, 0 and 1 steps.
+    """Errors of predictions under logged actions that are shifted by -1, 0 and 1 steps.
 
     Args:
-        answer: takes a cut and actions [W, T, *shape], gives the value [W, T, *shape] of predicted signals.
-        episodes: W of them.
+        answer: takes a cut and actions [W, T, *shape], returns predicted signals [W, T, *shape].
+        episodes: W episodes.
         length: H.
         horizon: T.
         seed: of the places.
 
     Returns:
-        Per shift the mean squared error [4 * W], in variances of each signal; missing values do not count.
+        Per shift the mean squared error [4 * W], in variances of each signal, over known values.
     """
     errors: dict[int, list[NDArray[np.floating]]] = {-1: [], 0: [], 1: []}
     for number in range(ROUNDS):
@@ -175,23 +175,23 @@ def alignment_errors(
 
 
 def aligned(clause: Clause, errors: Mapping[int, NDArray[np.floating]]) -> None:
-    """Raises AssertionError where a shift fits the log better, by more than two standard errors.
+    """Raises AssertionError if shifted actions fit the log better, by more than two standard errors.
 
     Args:
-        clause: whose breach it is.
+        clause: the clause that is checked.
         errors: from `alignment_errors`.
     """
     for shift in (-1, 1):
         finite = bool(np.isfinite(errors[0]).all() and np.isfinite(errors[shift]).all())
-        clause.holds(finite, "what was predicted is not finite")
+        clause.holds(finite, "predictions are not finite")
         gain = errors[0] - errors[shift]
         doubt = 2 * float(gain.std()) / len(gain) ** 0.5
-        pair = f"{errors[0].mean():.4g} with the actions as logged, {errors[shift].mean():.4g} shifted by {shift:+}"
+        pair = f"{errors[0].mean():.4g} with the logged actions, {errors[shift].mean():.4g} shifted by {shift:+}"
         clause.holds(float(gain.mean()) <= doubt, f"the error is {pair}")
 
 
 def squared_error(piece: Cut, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
-    """The mean squared error [W] of predictions [W, T, *shape], in variances of the signal, where it is known."""
+    """The mean squared error [W] of predictions [W, T, *shape] over known steps, in variances of the signal."""
     truth, known = piece.truth[name].astype(np.float64), piece.known[name].astype(bool)
     scale = np.nanvar(truth[known], axis=0) + 1e-12
     error = np.square(value.astype(np.float64) - truth) / scale
@@ -218,7 +218,7 @@ def map_history(history: History, function: Callable[[Arrays], Arrays]) -> Histo
 def disturb(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Other values of the same kind and range: every value is replaced by one from elsewhere in the array.
 
-    Continuous values are moved besides, so that even a constant array changes.
+    Continuous values also get an offset, so that a constant array changes too.
     """
     other = np.roll(values.reshape(-1), max(1, values.size // 2)).reshape(values.shape)
     if values.dtype == np.uint8:
@@ -229,12 +229,12 @@ def disturb(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def wider(values: NDArray[np.generic], signal: Signal) -> NDArray[np.generic]:
-    """`values` with one component too many in the last axis, or with an axis too many where a value has none."""
+    """`values` with one extra component in the last axis, or an extra axis for scalars."""
     return np.concatenate([values, values[..., :1]], -1) if signal.shape else values[..., None]
 
 
 def some_hidden(num_worlds: int, length: int) -> NDArray[np.bool_]:
-    """[W, H]: one observation of every other world, a different one each, the last first."""
+    """[W, H]: hides one observation of every other world, at different places; the first hides its last."""
     hidden = np.zeros((num_worlds, length), bool)
     even = np.arange(0, num_worlds, 2)
     hidden[even, (even + length - 1) % length] = True
@@ -242,12 +242,12 @@ def some_hidden(num_worlds: int, length: int) -> NDArray[np.bool_]:
 
 
 def hide(history: History, hidden: NDArray[np.bool_], values: str) -> History:
-    """`history` with observations that are marked as missing.
+    """`history` with some observations marked as missing.
 
     Args:
         history: W worlds, H observations.
-        hidden: [W, H], where every signal is missing.
-        values: what stands there: "kept" the true ones, "other" wrong ones, "nan" NaN where the signal is continuous.
+        hidden: [W, H], True where all signals are missing.
+        values: the hidden values: "kept" true ones, "other" wrong ones, "nan" NaN for continuous signals.
     """
     observations, observed = {}, {}
     for name, value in history.observations.items():
@@ -261,7 +261,7 @@ def hide(history: History, hidden: NDArray[np.bool_], values: str) -> History:
 
 
 def observed_of(episode: Episode, name: str) -> NDArray[np.bool_]:
-    """Where an observation signal was observed [T + 1]."""
+    """Whether an observation signal was observed [T + 1]."""
     return episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)
 
 

@@ -1,4 +1,4 @@
-"""Clauses on what an engine takes: the inputs on its card, short histories, and what it says of misfits."""
+"""Clauses on the inputs of an engine: required signals, short histories, and messages about invalid inputs."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from worldline.testing.cuts import wider
 from worldline.testing.engine_case import EngineCase
 from worldline.world.pieces import tail_of
 
-INPUTS = Clause(name="engine.inputs", look="Card.inputs; what is listed is needed, and nothing else is looked at")
-CONTEXT = Clause(name="engine.context", look="Card.context; fewer observations are accepted, and cost accuracy only")
+INPUTS = Clause(name="engine.inputs", look="Card.inputs; every listed signal is required, no other signal is read")
+CONTEXT = Clause(name="engine.context", look="Card.context; shorter histories are accepted and only cost accuracy")
 MESSAGES = Clause(
     name="engine.messages",
-    look="InputError of observe and imagine; it says which signal, what was expected, and what came",
+    look="InputError of observe and imagine; it names the signal, the expected shape and the given one",
 )
 
 
 def inputs_honest(case: EngineCase) -> None:
-    """Leaving out a signal that is no input changes nothing that is imagined; leaving out an input is refused."""
+    """A missing input signal is refused; a missing signal that is no input does not change the prediction."""
     cut = case.cut()
     history, future = cut.history, case.futures(cut)[0]
-    due = case.answer(history, future)
+    expected = case.answer(history, future)
     for name in history.observations:
         ask = partial(case.answer, without(history, name), future)
         if name in case.card.inputs:
-            INPUTS.refuses(f"the history lacks {name!r}, which the card lists as an input", ask, name)
+            INPUTS.refuses(f"the history lacks {name!r}, an input of the card", ask, name)
         elif len(history.observations) > 1:
-            seen = f"without {name!r}, which is no input by the card, something else is imagined"
-            INPUTS.all_equal(INPUTS.accepts(seen, ask), due, within=0.0, seen=seen)
+            problem = f"the prediction changes without {name!r}, which is not an input of the card"
+            INPUTS.all_equal(INPUTS.accepts(problem, ask), expected, within=0.0, problem=problem)
 
 
 def fewer_observations(case: EngineCase) -> None:
-    """A history shorter than `Card.context`, down to a single observation, is accepted."""
+    """Histories shorter than `Card.context` are accepted, down to one observation."""
     cut = case.cut()
     future = case.futures(cut)[0]
     for length in range(1, case.card.context):
-        asked = f"{length} of the {case.card.context} observations of context"
+        asked = f"{length} of the {case.card.context} observations that the card states as context"
         for name, value in CONTEXT.accepts(asked, partial(case.answer, tail_of(cut.history, length), future)).items():
-            CONTEXT.holds(bool(np.isfinite(value).all()), f"{asked}, and {name!r} is not finite")
+            CONTEXT.holds(bool(np.isfinite(value).all()), f"{asked}: {name!r} is not finite")
 
 
-def messages_tell(case: EngineCase) -> None:
-    """A signal that is missing or misshapen is named, with the shape that was due and the one that came."""
+def messages_name_the_error(case: EngineCase) -> None:
+    """The message about a missing or misshapen signal has its name, the expected shape and the given one."""
     cut, schema = case.cut(), case.card.schema
     history, future = cut.history, case.futures(cut)[0]
     asks: list[tuple[str, Arrays, tuple[str, ...], Callable[[Arrays], tuple[History, Future]]]] = [
@@ -75,6 +75,6 @@ def messages_tell(case: EngineCase) -> None:
         for name in names:
             fewer = {other: value for other, value in arrays.items() if other != name}
             MESSAGES.refuses(f"no {name!r} in the {place}", partial(case.answer, *put(fewer)), name)
-            wide, due = wider(arrays[name], schema[name]), schema[name].shape
+            wide, expected = wider(arrays[name], schema[name]), schema[name].shape
             what = f"{name!r} misshapen in the {place}"
-            MESSAGES.refuses(what, partial(case.answer, *put({**arrays, name: wide})), name, due, wide.shape)
+            MESSAGES.refuses(what, partial(case.answer, *put({**arrays, name: wide})), name, expected, wide.shape)

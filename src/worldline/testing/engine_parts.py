@@ -1,4 +1,4 @@
-"""The clause on engines that can be written into a bundle: what is built from the parts is what was written."""
+"""The clause on engines that can be stored in a bundle: an engine that is built from its parts is the same."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from worldline.testing.clauses import Clause
 from worldline.testing.engine_case import EngineCase
 
 PARTS = Clause(
-    name="engine.parts", look="Storable; plain JSON and arrays, no path, and the same engine again, or DataError"
+    name="engine.parts",
+    look="Storable; plain JSON and arrays, no path; from_parts restores the engine or raises DataError",
 )
 
 
 def parts_restore(case: EngineCase) -> None:
-    """The engine built from its parts answers bit for bit alike; parts that are not its own are refused.
+    """The engine that is built from its parts gives bit for bit equal results; invalid parts are refused.
 
-    Only where the engine has the ability.
+    Not checked if the engine is not `Storable`.
     """
     engine = case.engine
     if not isinstance(engine, Storable):
         return
     try:
         parts, schema = engine.to_parts(), case.card.schema
-    except UnsupportedError:  # made of code of the user's own, as it says
+    except UnsupportedError:  # built from user code
         return
     try:
         config = json.loads(json.dumps(parts.config, allow_nan=False))
     except (TypeError, ValueError) as error:
-        PARTS.holds(False, f"config is no plain JSON: {error}")
-    PARTS.holds(config == parts.config, "config changes on its way through JSON")
+        PARTS.holds(False, f"config is not plain JSON: {error}")
+    PARTS.holds(config == parts.config, "config changes by a round trip through JSON")
     places = sorted(text for text in _strings(config) if _is_path(text))
-    PARTS.holds(not places, f"config holds paths of one machine: {places}")
+    PARTS.holds(not places, f"config contains absolute paths: {places}")
     again = type(engine).from_parts(schema, Parts(config=config, arrays=parts.arrays))
-    PARTS.holds(isinstance(again, Engine), f"from_parts gives a {type(again).__name__}, which is no Engine")
+    PARTS.holds(isinstance(again, Engine), f"from_parts returned a {type(again).__name__}, expected an Engine")
     assert isinstance(again, Engine)  # for the type checker
-    PARTS.holds(again.describe() == case.card, "the engine that was built again has another card")
+    PARTS.holds(again.describe() == case.card, "the restored engine has another card")
     cut = case.cut()
     future = case.futures(cut)[0]
-    due = case.answer(cut.history, future)
+    expected = case.answer(cut.history, future)
     found = replace(case, engine=again).answer(cut.history, future)
-    PARTS.all_equal(found, due, within=0.0, seen="the engine that was built again imagines something else")
+    PARTS.all_equal(found, expected, within=0.0, problem="the restored engine predicts something else")
     wrong = {f"without the array {name!r}": _without(parts, name) for name in parts.arrays}
     wrong["of another engine"] = Parts(config={"nonsense": 1}, arrays={})
     for what, bad in wrong.items():
@@ -53,8 +54,8 @@ def parts_restore(case: EngineCase) -> None:
         except DataError:
             continue
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            PARTS.holds(False, f"parts {what}: {type(error).__name__} ({error}) where DataError is due")
-        PARTS.holds(False, f"parts {what} were taken, and no DataError")
+            PARTS.holds(False, f"parts {what}: expected DataError, got {type(error).__name__} ({error})")
+        PARTS.holds(False, f"parts {what}: expected DataError, got an engine")
 
 
 def _without(parts: Parts, name: str) -> Parts:
@@ -62,7 +63,6 @@ def _without(parts: Parts, name: str) -> Parts:
 
 
 def _strings(value: object) -> list[str]:
-    """Every text inside plain JSON values."""
     if isinstance(value, str):
         return [value]
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()

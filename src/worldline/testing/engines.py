@@ -1,4 +1,4 @@
-"""Is this an `Engine`? Every clause of `engines/base.py`, one function each, in the files that `CLAUSES` names.
+"""Checks an `Engine`: the clauses of `engines/base.py`, one function each; `CLAUSES` lists them all.
 
 `check_engine(engine, episodes)` checks them all; `no_peek(EngineCase(engine=engine, episodes=episodes))` checks one.
 """
@@ -33,35 +33,38 @@ from worldline.testing.cuts import (
 )
 from worldline.testing.cuts import cut as cut_at
 from worldline.testing.engine_case import EngineCase
-from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_tell
+from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_name_the_error
 from worldline.testing.engine_parts import parts_restore
 from worldline.testing.world_case import corrupt
 
-CARD = Clause(name="engine.card", look="Engine.describe; predicts and context are what imagine and observe do")
-ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional classes that the engine is of")
+CARD = Clause(name="engine.card", look="Engine.describe; predicts and context must match imagine and observe")
+ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional base classes of the engine")
 SAMPLES = Clause(name="engine.samples", look="Engine.imagine; each predicted signal is [W, N, S, T, *shape], finite")
-CLAIM = Clause(name="engine.deterministic", look="Card.deterministic; whether samples of one future are all equal")
-HEEDS = Clause(name="engine.heeds_actions", look="Card.heeds_actions; whether other actions lead to other signals")
-SEEDED = Clause(name="engine.seeds", look="the seed arguments; equal seeds give equal draws, and nothing else is drawn")
-VERSIONS = Clause(name="engine.versions_independent", look="Engine.imagine; the same draws for all N, each on its own")
+DETERMINISTIC = Clause(name="engine.deterministic", look="Card.deterministic; whether all samples are equal")
+ACTIONS = Clause(
+    name="engine.action_conditioned", look="Card.action_conditioned; whether actions change the predicted signals"
+)
+SEEDED = Clause(name="engine.seeds", look="the seed arguments; equal seeds give equal draws, no other source is used")
+VERSIONS = Clause(name="engine.versions_independent", look="Engine.imagine; the same draws for each of N candidates")
 PEEK = Clause(name="engine.no_peek", look="Engine.imagine; [..., k, ...] may depend on inputs 0 to k only")
-BELIEF = Clause(name="engine.belief_immutable", look="EngineBelief; imagine and observe must leave it as it was")
-FOLD = Clause(name="engine.observe_continues", look="Engine.observe; going on from a belief equals starting afresh")
+BELIEF = Clause(name="engine.belief_immutable", look="EngineBelief; imagine and observe must not change it")
+FOLD = Clause(name="engine.observe_continues", look="Engine.observe; continuing a belief equals starting over")
 ARGUMENTS = Clause(
-    name="engine.arguments", look="observe and imagine; they change no argument and no global random state"
+    name="engine.arguments", look="observe and imagine; they must not change arguments or the global random state"
 )
-WORLDS = Clause(name="engine.worlds_independent", look="observe and imagine; W worlds at once are W worlds one by one")
-MASKS = Clause(name="engine.masks", look="History.observed; where it is False the value, NaN too, must not matter")
-INPUTS = Clause(
-    name="engine.input_errors", look="observe and imagine; InputError where a signal is missing or misshapen"
+WORLDS = Clause(
+    name="engine.worlds_independent", look="observe and imagine; a batch of W worlds equals W single worlds"
 )
-TIMING = Clause(name="engine.timing", look="the transition convention; action t takes observation t to t+1")
-ABDUCTS = Clause(name="engine.abducts", look="Abducts.abduct; its noise replays the draws whatever the seed")
+MASKS = Clause(name="engine.masks", look="History.observed; values where it is False, NaN too, have no effect")
+INPUTS = Clause(name="engine.input_errors", look="observe and imagine; InputError if a signal is missing or misshapen")
+TIMING = Clause(name="engine.timing", look="the transition convention; action t leads from observation t to t+1")
+ABDUCTS = Clause(name="engine.abducts", look="Abducts.abduct; its noise replays the draws for every seed")
 REACHES = Clause(
-    name="engine.reaches", look="Reaches; steps [W, N, T] that vary, proposals inside the bounds, or a refusal"
+    name="engine.reaches",
+    look="GoalDistance; steps [W, N, T] that vary, proposals inside the bounds, or UnsupportedError",
 )
-SLOPES = Clause(name="engine.slopes", look="Differentiable.pull_back; what a small change of the actions changes")
-NOVELTY = Clause(name="engine.novelty", look="Novelty; finite scores [W] and [W, N, T] that grow with strangeness")
+SLOPES = Clause(name="engine.slopes", look="Differentiable.pull_back; equals a finite difference of imagine")
+NOVELTY = Clause(name="engine.novelty", look="Novelty; finite scores [W] and [W, N, T], larger out of distribution")
 
 
 def check_engine(
@@ -74,11 +77,11 @@ def check_engine(
     tolerance: float = 1e-4,
     seed: int = 0,
 ) -> None:
-    """Checks every clause; the arguments are those of `EngineCase`.
+    """Checks all clauses; the arguments are those of `EngineCase`.
 
     Raises:
-        AssertionError: names each broken clause, what was seen, and where to look.
-        InputError: the episodes are too few or too short to tell.
+        AssertionError: lists each broken clause, the violation, and where to look.
+        InputError: the episodes are too few or too short.
     """
     case = EngineCase(
         engine=engine,
@@ -93,44 +96,44 @@ def check_engine(
 
 
 def card_honest(case: EngineCase) -> None:
-    """The card names signals and abilities that exist, its numbers make sense, and it does not change."""
+    """The card is constant, names existing signals and abilities, and has valid numbers."""
     check_card(CARD, case.card)
-    CARD.holds(case.card == case.card, "describe gave two different cards")
+    CARD.holds(case.card == case.card, "two calls of describe returned different cards")
 
 
 def abilities_honest(case: EngineCase) -> None:
-    """The card lists the optional abilities that the engine has; one may be of a class and yet refuse, unlisted."""
+    """The card lists exactly the abilities of the engine; only `reaches` may be unlisted if it is refused."""
     listed = set(case.card.abilities)
     for name, ability in ABILITIES.items():
         if name in listed:
             has = isinstance(case.engine, ability)
-            ABILITY.holds(has, f"the card lists {name!r}, and the engine is not of the class {ability.__name__}")
+            ABILITY.holds(has, f"the card lists {name!r}, but the engine is not a {ability.__name__}")
         elif name != "reaches":
             lacks = not isinstance(case.engine, ability)
-            ABILITY.holds(lacks, f"the card leaves out {name!r}, and the engine is of the class {ability.__name__}")
+            ABILITY.holds(lacks, f"the card does not list {name!r}, but the engine is a {ability.__name__}")
     measured = _distances(case)
-    seen = f"the card {'lists' if 'reaches' in listed else 'leaves out'} 'reaches'; distances to {sorted(measured)}"
-    ABILITY.holds(("reaches" in listed) == bool(measured), f"{seen} are measured")
+    problem = f"the card {'lists' if 'reaches' in listed else 'does not list'} 'reaches'"
+    ABILITY.holds(("reaches" in listed) == bool(measured), f"{problem}; distances are answered to {sorted(measured)}")
 
 
 def samples_shape(case: EngineCase) -> None:
-    """`imagine` gives finite samples of every signal on the card, in the signal's shape and dtype."""
+    """`imagine` returns finite samples of every predicted signal, in the signal's shape and dtype."""
     card, cut = case.card, case.cut()
     belief = case.observe(cut.history)
     num_samples = 1 if card.deterministic else case.num_samples
     for num_versions in (1, case.num_versions):
         found = case.imagine(belief, cut.future(num_versions, case.seed))
-        SAMPLES.holds(set(found) == set(card.predicts), f"signals {sorted(found)}, the card says {card.predicts}")
+        SAMPLES.holds(set(found) == set(card.predicts), f"signals {sorted(found)}, the card predicts {card.predicts}")
         for name, value in found.items():
             signal = card.schema[name]
-            due = (cut.num_worlds, num_versions, num_samples, case.horizon, *signal.shape)
-            SAMPLES.holds(value.shape == due, f"{name!r} has shape {value.shape} where {due} is due")
-            SAMPLES.holds(value.dtype == signal.dtype, f"{name!r} is {value.dtype} where {signal.dtype} is due")
+            expected = (cut.num_worlds, num_versions, num_samples, case.horizon, *signal.shape)
+            SAMPLES.holds(value.shape == expected, f"{name!r} has shape {value.shape}, expected {expected}")
+            SAMPLES.holds(value.dtype == signal.dtype, f"{name!r} has dtype {value.dtype}, expected {signal.dtype}")
             SAMPLES.holds(bool(np.isfinite(value).all()), f"{name!r} is not finite")
 
 
 def deterministic_claim(case: EngineCase) -> None:
-    """A card that says deterministic means that seeds do not matter; one that does not means that they do."""
+    """Results depend on the seed if and only if the card does not state deterministic."""
     cut = case.cut()
     future, claim = case.futures(cut)[0], case.card.deterministic
     first = case.imagine(case.observe(cut.history), future)
@@ -138,18 +141,18 @@ def deterministic_claim(case: EngineCase) -> None:
     second = other.imagine(other.observe(cut.history), future)
     differs = max(difference(first[name], second[name]) for name in first)
     if claim:
-        CLAIM.holds(differs == 0, f"the card says deterministic, but two seeds differ by {differs:.3g}")
+        DETERMINISTIC.holds(differs == 0, f"the card states deterministic, but two seeds differ by {differs:.3g}")
         return
     spread = max(difference(value, np.broadcast_to(value[:, :, :1], value.shape)) for value in first.values())
-    CLAIM.holds(max(spread, differs) > 0, "the card does not say deterministic, but all samples of all seeds are equal")
+    DETERMINISTIC.holds(max(spread, differs) > 0, "the card does not state deterministic, but all samples are equal")
 
 
 def action_conditioned(case: EngineCase) -> None:
-    """Other actions lead to something else if and only if the card says so."""
+    """Actions change the predicted signals if and only if the card states `action_conditioned`."""
     cut, claim = case.cut(), case.card.action_conditioned
     found = case.imagine(case.observe(cut.history), case.futures(cut)[0])
     differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in found.values())
-    HEEDS.holds((differs > 0) == claim, f"the card says {claim}, and other actions change signals by {differs:.3g}")
+    ACTIONS.holds((differs > 0) == claim, f"the card states {claim}, but actions change signals by {differs:.3g}")
 
 
 def seeds_reproduce(case: EngineCase) -> None:
@@ -157,28 +160,28 @@ def seeds_reproduce(case: EngineCase) -> None:
     cut = case.cut()
     future = case.futures(cut)[0]
     found = [case.imagine(case.observe(cut.history), future) for _ in range(2)]
-    SEEDED.all_equal(found[0], found[1], within=0.0, seen="equal seeds gave two different results")
+    SEEDED.all_equal(found[0], found[1], within=0.0, problem="equal seeds gave different results")
 
 
 def versions_independent(case: EngineCase) -> None:
-    """Each version alone, or in another order, gives what it gave among the others; equal ones give equal results."""
+    """Each candidate gives the same result alone and in any order; equal candidates give equal results."""
     cut, num = case.cut(), case.num_versions
     belief, future = case.observe(cut.history), case.futures(cut)[0]
     together = case.imagine(belief, future)
 
-    def compare(index: Sequence[int], seen: str) -> None:
+    def compare(index: Sequence[int], problem: str) -> None:
         found = case.imagine(belief, pick_versions(future, index))
-        due = {name: value[:, list(index)] for name, value in together.items()}
-        VERSIONS.all_equal(found, due, within=case.tolerance, seen=seen)
+        expected = {name: value[:, list(index)] for name, value in together.items()}
+        VERSIONS.all_equal(found, expected, within=case.tolerance, problem=problem)
 
     for number in range(num):
-        compare([number], f"version {number} alone is not what it is among the others")
-    compare([*range(1, num), 0], "another order of versions changes what they give")
-    compare([0] * num, "identical versions give different results")
+        compare([number], f"candidate {number} alone differs from its result in the batch")
+    compare([*range(1, num), 0], "another order of candidates changes their results")
+    compare([0] * num, "identical candidates give different results")
 
 
 def no_peek(case: EngineCase) -> None:
-    """Changing inputs from step k on leaves the signals before k as they were."""
+    """Inputs from step k on do not change the signals before k."""
     cut = case.cut()
     belief, (future, others) = case.observe(cut.history), case.futures(cut)
     before = case.imagine(belief, future)
@@ -188,24 +191,24 @@ def no_peek(case: EngineCase) -> None:
             {name: value[:, :, :, :step] for name, value in before.items()},
             {name: value[:, :, :, :step] for name, value in after.items()},
             within=case.tolerance,
-            seen=f"signals before step {step} changed with later inputs",
+            problem=f"signals before step {step} changed with later inputs",
         )
 
 
 def belief_immutable(case: EngineCase) -> None:
-    """Imagining and observing leave a belief as it was."""
+    """`imagine` and `observe` do not change a belief."""
     cut = case.cut()
     start, last = _split(cut.history)
     belief, (future, others) = case.observe(start), case.futures(cut)
     first = case.imagine(belief, future)
     case.imagine(belief, others)
-    BELIEF.all_equal(case.imagine(belief, future), first, within=0.0, seen="imagine changed the belief")
+    BELIEF.all_equal(case.imagine(belief, future), first, within=0.0, problem="imagine changed the belief")
     case.observe(last, belief)
-    BELIEF.all_equal(case.imagine(belief, future), first, within=0.0, seen="observe changed the belief")
+    BELIEF.all_equal(case.imagine(belief, future), first, within=0.0, problem="observe changed the belief")
 
 
 def observe_continues(case: EngineCase) -> None:
-    """One more step on top of a belief is the longer history from the start (where nothing is drawn)."""
+    """Updating a belief by one step equals observing the longer history (if deterministic)."""
     if not case.card.deterministic:
         return
     cut = case.cut()
@@ -213,11 +216,11 @@ def observe_continues(case: EngineCase) -> None:
     future = case.futures(cut)[0]
     folded = case.imagine(case.observe(last, case.observe(start)), future)
     whole = case.imagine(case.observe(cut.history), future)
-    FOLD.all_equal(folded, whole, within=case.tolerance, seen="the belief after one more step is not that of all steps")
+    FOLD.all_equal(folded, whole, within=case.tolerance, problem="the updated belief differs from the whole history")
 
 
 def arguments_unchanged(case: EngineCase) -> None:
-    """No argument and no global random state is changed."""
+    """Arguments and the global random state are not changed."""
     cut = case.cut()
     start, last = _split(cut.history)
     future = case.futures(cut)[0]
@@ -228,7 +231,7 @@ def arguments_unchanged(case: EngineCase) -> None:
 
 
 def worlds_independent(case: EngineCase) -> None:
-    """What is imagined for a world does not depend on the worlds beside it."""
+    """The prediction for a world does not depend on the other worlds of the batch."""
     cut, num = case.cut(), case.num_versions
     future = case.futures(cut)[0]
     together = case.imagine(case.observe(cut.history), future)
@@ -244,12 +247,12 @@ def worlds_independent(case: EngineCase) -> None:
             {name: value[place, :num] for name, value in found.items()},
             {name: value[kept, :num] for name, value in together.items()},
             within=case.tolerance,
-            seen=f"world {kept} changed with the worlds beside it",
+            problem=f"the prediction of world {kept} changed with the other worlds of the batch",
         )
 
 
 def masks_hide(case: EngineCase) -> None:
-    """Values that were not observed, NaN too, do not change what is imagined."""
+    """Unobserved values, NaN too, do not change the prediction."""
     cut = case.cut()
     future = case.futures(cut)[0]
     hidden = some_hidden(cut.num_worlds, case.length)
@@ -257,19 +260,19 @@ def masks_hide(case: EngineCase) -> None:
     def results(values: str) -> Arrays:
         return case.imagine(case.observe(hide(cut.history, hidden, values)), future)
 
-    due = results("kept")
+    expected = results("kept")
     for values in ("other", "nan"):
-        seen = f"masked values (filled with {values}) matter"
-        MASKS.all_equal(results(values), due, within=case.tolerance, seen=seen)
+        problem = f"masked values (filled with {values!r}) change the prediction"
+        MASKS.all_equal(results(values), expected, within=case.tolerance, problem=problem)
 
 
 def input_errors(case: EngineCase) -> None:
-    """A missing or misshapen signal is refused with InputError, unless it was never read."""
+    """A missing or misshapen signal is refused with InputError, unless it is never read."""
     cut = case.cut()
     future = case.futures(cut)[0]
-    history = hide(cut.history, some_hidden(cut.num_worlds, case.length), "kept")  # so that past inputs matter
+    history = hide(cut.history, some_hidden(cut.num_worlds, case.length), "kept")  # makes past inputs relevant
     belief = case.observe(history)
-    due = case.imagine(belief, future)
+    expected = case.imagine(belief, future)
     nothing = replace(history, observations={}, observed={})
     _refused(case, "no observation at all", lambda: case.imagine(case.observe(nothing), future), None)
     _refused(case, "no action at all", lambda: case.imagine(belief, replace(future, actions={})), None)
@@ -279,26 +282,26 @@ def input_errors(case: EngineCase) -> None:
             observations=_without(history.observations, name),
             observed=_without(history.observed, name),
         )
-        _refused(case, f"no {name!r} in the history", partial(case.answer, fewer, future), due)
+        _refused(case, f"no {name!r} in the history", partial(case.answer, fewer, future), expected)
         double = {**history.observations, name: wider(history.observations[name], case.card.schema[name])}
         broken = replace(history, observations=double)
-        _refused(case, f"{name!r} of another shape", partial(case.answer, broken, future), due)
+        _refused(case, f"{name!r} of another shape", partial(case.answer, broken, future), expected)
     for name in future.actions:
         less = replace(history, actions=_without(history.actions, name))
-        _refused(case, f"no {name!r} in the history", partial(case.answer, less, future), due)
+        _refused(case, f"no {name!r} in the history", partial(case.answer, less, future), expected)
         short = replace(future, actions=_without(future.actions, name))
-        _refused(case, f"no {name!r} in the future", partial(case.answer, history, short), due)
+        _refused(case, f"no {name!r} in the future", partial(case.answer, history, short), expected)
     for name in future.exogenous:
         calm = replace(history, exogenous=_without(history.exogenous, name))
-        _refused(case, f"no {name!r} in the history", partial(case.answer, calm, future), due)
+        _refused(case, f"no {name!r} in the history", partial(case.answer, calm, future), expected)
         bare = replace(future, exogenous=_without(future.exogenous, name))
-        _refused(case, f"no {name!r} in the future", partial(case.answer, history, bare), due)
+        _refused(case, f"no {name!r} in the future", partial(case.answer, history, bare), expected)
 
 
 def timing(case: EngineCase) -> None:
-    """The log is fitted better by the actions as logged than by those one step earlier or later.
+    """The logged actions fit the log better than actions that are shifted by a step.
 
-    Not checked where actions do not matter to the engine.
+    Not checked if actions have no effect on the prediction.
     """
     cut = case.cut()
     imagined = case.imagine(case.observe(cut.history), case.futures(cut)[0])
@@ -315,7 +318,7 @@ def timing(case: EngineCase) -> None:
 
 
 def abducts(case: EngineCase) -> None:
-    """The noise replays the draws whatever the seed, and the whole episode tells no less of it than its past alone."""
+    """The noise replays the draws for every seed, and abduction predicts the episode no worse than its past alone."""
     if not isinstance(case.engine, Abducts):
         return
     at = case.length - 1
@@ -326,36 +329,36 @@ def abducts(case: EngineCase) -> None:
         case.engine.imagine(belief, future, num_samples=1, noise=noise, seed=seed).signals
         for seed in (case.seed, case.seed + 1)
     ]
-    ABDUCTS.all_equal(found[0], found[1], within=0.0, seen="two seeds differ under the same noise")
+    ABDUCTS.all_equal(found[0], found[1], within=0.0, problem="two seeds differ with the same noise")
     past = case.imagine(case.observe(piece.history), future)
     for name, value in found[0].items():
         errors = [
             squared_error(piece, name, each[:, 0].astype(np.float64).mean(1)).mean() for each in (value, past[name])
         ]
-        seen = f"under the actions that were taken {name!r} is off by {errors[0]:.3g} variances after abduct"
-        ABDUCTS.holds(errors[0] <= errors[1] * (1 + case.tolerance) + 1e-6, f"{seen}, by {errors[1]:.3g} from the past")
+        problem = f"with the logged actions, the error of {name!r} after abduct is {errors[0]:.3g} variances"
+        ABDUCTS.holds(errors[0] <= errors[1] * (1 + case.tolerance) + 1e-6, f"{problem}, before {errors[1]:.3g}")
 
 
 def reaches(case: EngineCase) -> None:
-    """Distances are steps that vary, proposals lie inside the bounds; or both are refused by name."""
+    """Goal distances are steps that vary, and proposals lie inside the bounds; or both raise UnsupportedError."""
     if not isinstance(case.engine, GoalDistance):
         return
     cut = case.cut()
-    due = (cut.num_worlds, case.num_versions, case.horizon)
+    expected = (cut.num_worlds, case.num_versions, case.horizon)
     distances = _distances(case)
-    REACHES.all_equal(distances, _distances(case), within=0.0, seen="equal seeds gave two different distances")
+    REACHES.all_equal(distances, _distances(case), within=0.0, problem="equal seeds gave different distances")
     for name, steps in distances.items():
-        REACHES.holds(steps.shape == due, f"the distance to {name!r} has shape {steps.shape} where {due} is due")
+        REACHES.holds(steps.shape == expected, f"the distance to {name!r} has shape {steps.shape}, expected {expected}")
         good = bool(np.isfinite(steps).all() and (steps >= 0).all())
         REACHES.holds(good, f"the distance to {name!r} is negative or not finite")
-        REACHES.holds(float(np.ptp(steps)) > 0, f"the distance to {name!r} is {steps.flat[0]:.4g} from everywhere")
+        REACHES.holds(float(np.ptp(steps)) > 0, f"the distance to {name!r} is always {steps.flat[0]:.4g}")
         _check_proposals(case, case.engine, case.observe(cut.history), _goals(cut)[name])
 
 
 def slopes(case: EngineCase) -> None:
-    """What `pull_back` says of a small change of the actions is what `imagine` says (where the engine can).
+    """`pull_back` agrees with a finite difference of `imagine` (if the engine is differentiable).
 
-    What a deterministic engine says is compared; draws may be of values that jump.
+    Values are compared for deterministic engines only, because samples may be of values that jump.
     """
     if not isinstance(case.engine, Differentiable):
         return
@@ -372,16 +375,16 @@ def slopes(case: EngineCase) -> None:
     both = [
         case.engine.pull_back(belief, future, given, num_samples=case.num_samples, seed=case.seed) for _ in range(2)
     ]
-    SLOPES.holds(set(both[0]) == set(vectors), f"slopes in {sorted(both[0])}, and the vector actions are {vectors}")
-    SLOPES.all_equal(both[0], both[1], within=case.tolerance, seen="equal seeds gave two different slopes")
-    told, size = 0.0, 0.0
+    SLOPES.holds(set(both[0]) == set(vectors), f"slopes in {sorted(both[0])}, expected the vector actions {vectors}")
+    SLOPES.all_equal(both[0], both[1], within=case.tolerance, problem="equal seeds gave different slopes")
+    predicted, size = 0.0, 0.0
     way, small = dict[str, NDArray[np.floating]](), 1e-2
     for name in vectors:
         slope, taken = both[0][name].astype(float), future.actions[name].astype(float)
-        SLOPES.holds(slope.shape == taken.shape, f"the slope in {name!r} has shape {slope.shape}, not {taken.shape}")
+        SLOPES.holds(slope.shape == taken.shape, f"slope {name!r} has shape {slope.shape}, expected {taken.shape}")
         SLOPES.holds(bool(np.isfinite(slope).all()), f"the slope in {name!r} is not finite")
         way[name] = generator.standard_normal(taken.shape) * (taken.std() or 1.0)
-        told, size = told + float((slope * way[name]).sum()), size + float(np.abs(slope * way[name]).sum())
+        predicted, size = predicted + float((slope * way[name]).sum()), size + float(np.abs(slope * way[name]).sum())
     if not case.card.deterministic:
         return
     ends = []
@@ -392,41 +395,40 @@ def slopes(case: EngineCase) -> None:
         }
         path = case.imagine(belief, replace(future, actions=moved))
         ends.append(sum(float((value * path[name].astype(float)).sum()) for name, value in given.items()))
-    seen = (ends[0] - ends[1]) / (2 * small)
-    good = abs(told - seen) <= 0.1 * abs(seen) + 1e-3 * size
-    SLOPES.holds(good, f"a small change of the actions changes {seen:.4g}, and the slopes say {told:.4g}")
+    measured = (ends[0] - ends[1]) / (2 * small)
+    good = abs(predicted - measured) <= 0.1 * abs(measured) + 1e-3 * size
+    SLOPES.holds(good, f"the finite difference is {measured:.4g}, the slopes predict {predicted:.4g}")
 
 
 def novelty(case: EngineCase) -> None:
-    """The score is finite, one a world, and tells worlds apart (where the engine has the ability)."""
+    """The score is finite, one per world, and differs between worlds (if the engine has the ability)."""
     if not isinstance(case.engine, Novelty):
         return
     cut = case.cut()
     score = case.engine.novelty(case.observe(cut.history))
-    NOVELTY.holds(score.shape == (cut.num_worlds,), f"shape {score.shape} for {cut.num_worlds} worlds")
-    NOVELTY.holds(bool(np.isfinite(score).all()), "a score that is not finite")
+    NOVELTY.holds(score.shape == (cut.num_worlds,), f"the score has shape {score.shape}, expected ({cut.num_worlds},)")
+    NOVELTY.holds(bool(np.isfinite(score).all()), "a score is not finite")
     NOVELTY.holds(float(np.ptp(score)) > 0, f"the score is {score[0]:.4g} for every world")
     future = case.futures(cut)[0]
     belief = case.observe(cut.history)
     ahead, again = (case.engine.novelty_ahead(belief, future, seed=case.seed) for _ in range(2))
-    due = next(iter(future.actions.values())).shape[:3]
-    NOVELTY.holds(ahead.shape == due, f"shape {ahead.shape} ahead, where {due} is due")
-    NOVELTY.holds(bool(np.isfinite(ahead).all()), "a score ahead that is not finite")
-    NOVELTY.equal(ahead, again, within=0.0, seen="equal seeds gave two different scores ahead")
-    NOVELTY.holds(float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "what is imagined is as new as the present, all along")
+    expected = next(iter(future.actions.values())).shape[:3]
+    NOVELTY.holds(ahead.shape == expected, f"the score of the future has shape {ahead.shape}, expected {expected}")
+    NOVELTY.holds(bool(np.isfinite(ahead).all()), "a score of the future is not finite")
+    NOVELTY.equal(ahead, again, within=0.0, problem="equal seeds gave different scores of the future")
+    NOVELTY.holds(float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "the score of the future is constant")
 
 
 def novelty_grows(case: EngineCase) -> None:
-    """The score is larger for histories unlike any than for real ones (where the engine has the ability)."""
+    """The score is larger for corrupted histories than for real ones (if the engine has the ability)."""
     if not isinstance(case.engine, Novelty):
         return
     history = case.cut().history
     wild = replace(history, observations=corrupt(history.observations, case.seed))
     real, unlike = (np.asarray(case.engine.novelty(case.observe(each))) for each in (history, wild))
-    told = separation(real, unlike)
-    NOVELTY.holds(
-        told >= 0.75, f"corrupted histories are newer than real ones in {told:.0%} of pairs (50% tells nothing)"
-    )
+    share = separation(real, unlike)
+    problem = f"the score of corrupted histories is above that of real ones in {share:.0%} of pairs (chance: 50%)"
+    NOVELTY.holds(share >= 0.75, problem)
 
 
 CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
@@ -446,7 +448,7 @@ CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
     inputs_honest,
     fewer_observations,
     input_errors,
-    messages_tell,
+    messages_name_the_error,
     timing,
     abducts,
     reaches,
@@ -459,8 +461,6 @@ CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
 
 
 def _split(history: History) -> tuple[History, History]:
-    """All but the last observation, and the last with the input that leads to it."""
-
     def steps(arrays: Arrays, part: slice) -> Arrays:
         return {name: value[:, part] for name, value in arrays.items()}
 
@@ -481,22 +481,22 @@ def _without(arrays: Arrays, name: str) -> Arrays:
     return {other: value for other, value in arrays.items() if other != name}
 
 
-def _refused(case: EngineCase, what: str, ask: Callable[[], Arrays], due: Arrays | None) -> None:
-    """Raises AssertionError unless `ask` raises InputError, or gives `due` all the same."""
+def _refused(case: EngineCase, what: str, ask: Callable[[], Arrays], expected: Arrays | None) -> None:
+    """Raises AssertionError unless `ask` raises InputError or returns `due`."""
     try:
         found = ask()
     except InputError:
         return
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        INPUTS.holds(False, f"{what}: {type(error).__name__} ({error}) where InputError is due")
+        INPUTS.holds(False, f"{what}: expected InputError, got {type(error).__name__} ({error})")
         return
-    INPUTS.holds(due is not None, f"{what}, and no InputError")
-    assert due is not None  # for the type checker
-    INPUTS.all_equal(found, due, within=case.tolerance, seen=f"{what}: no InputError, and another result")
+    INPUTS.holds(expected is not None, f"{what}: expected InputError, got an answer")
+    assert expected is not None  # for the type checker
+    INPUTS.all_equal(found, expected, within=case.tolerance, problem=f"{what}: no InputError, but another result")
 
 
 def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
-    """Steps [W, N, T] to where each observation signal went, and all of them; without the goals that are refused."""
+    """Steps [W, N, T] to each goal of `_goals`, except the goals that are refused."""
     if not isinstance(case.engine, GoalDistance):
         return {}
     cut, found = case.cut(), {}
@@ -510,9 +510,9 @@ def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
 
 
 def _goals(cut: Cut) -> dict[str, Arrays]:
-    """Where each observation signal went, alone and together."""
-    whole = {name: value[:, -1] for name, value in cut.truth.items()}
-    return {**{name: {name: value} for name, value in whole.items()}, "+".join(whole): whole}
+    """The last true value of each observation signal as a goal, and of all of them together."""
+    last = {name: value[:, -1] for name, value in cut.truth.items()}
+    return {**{name: {name: value} for name, value in last.items()}, "+".join(last): last}
 
 
 def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelief, goal: Arrays) -> None:
@@ -520,19 +520,19 @@ def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelie
         found = [engine.propose(belief, goal, case.horizon, num_proposals=5, seed=case.seed) for _ in range(2)]
     except UnsupportedError:
         return
-    REACHES.all_equal(found[0], found[1], within=0.0, seen="equal seeds gave two different sets of proposals")
-    sent = {name: value[:, :2] for name, value in case.cut().actions.items()}
-    found[1] = engine.propose(belief, goal, case.horizon, num_proposals=5, pending=sent, seed=case.seed)
+    REACHES.all_equal(found[0], found[1], within=0.0, problem="equal seeds gave different proposals")
+    pending = {name: value[:, :2] for name, value in case.cut().actions.items()}
+    found[1] = engine.propose(belief, goal, case.horizon, num_proposals=5, pending=pending, seed=case.seed)
     found.append(engine.propose(belief, goal, case.horizon, num_proposals=5, budget_s=1e-9, seed=case.seed))
     vectors = [s.name for s in case.card.schema.actions if s.kind is Kind.VECTOR and found[0][s.name].size]
     same = [np.array_equal(found[0][name], found[1][name]) for name in vectors]
-    REACHES.holds(not same or not all(same), "proposals do not heed what is pending")
+    REACHES.holds(not same or not all(same), "proposals do not depend on the pending actions")
     for signal, suggested in product(case.card.schema.actions, found):
         REACHES.holds(signal.name in suggested, f"no proposals for {signal.name!r}")
         value = suggested[signal.name]
         shape = (value.shape[0], value.shape[1], case.horizon, *signal.shape)
-        seen = f"proposals of {signal.name!r} have shape {value.shape}"
-        REACHES.holds(value.shape == shape and value.shape[1] <= 5, seen)
+        problem = f"proposals of {signal.name!r} have shape {value.shape}, expected {shape} with at most 5 proposals"
+        REACHES.holds(value.shape == shape and value.shape[1] <= 5, problem)
         low, high = np.asarray(signal.low or -np.inf), np.asarray(signal.high or np.inf)
         inside = difference(value, np.clip(value.astype(np.float64), low, high)) <= 1e-6
-        REACHES.holds(inside, f"proposals of {signal.name!r} outside {signal.low} to {signal.high}")
+        REACHES.holds(inside, f"proposals of {signal.name!r} are outside {signal.low} to {signal.high}")

@@ -1,4 +1,4 @@
-"""What to try a world on, taken from logs: held-out episodes and a goal."""
+"""A `WorldCase` from logs: held-out episodes and a goal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 MARGIN = 2
-"""Steps that a clause needs of an episode beside the history and the horizon."""
+"""Steps that a clause needs in addition to history and horizon."""
 
 
 def case_from_logs(
@@ -35,36 +35,36 @@ def case_from_logs(
 ) -> WorldCase:
     """The world with episodes and a goal from logs.
 
-    Of the episodes that a bundle was learned from, only those that were held out are taken.
+    If the logs contain the episodes of the training, only the held-out ones are used.
 
     Args:
-        world: to be checked.
-        logs: any that an importer knows.
-        opened_from: what the world was opened from; a bundle's folder tells which episodes were held out.
+        world: the world.
+        logs: in any format that an importer reads.
+        opened_from: path or URL of the world; the folder of a bundle holds the split.
         horizon: T, at least 2.
-        num_episodes: the most that are taken, the first that are long enough.
-        num_calibration: see `WorldCase`; None for what a world in this process says itself.
-        seed: of every draw.
+        num_episodes: maximal number of episodes; the first long ones are used.
+        num_calibration: see `WorldCase`; None for the number of a local world's calibration.
+        seed: of all draws.
 
     Raises:
-        UnreadableError: the logs lack a signal of the world, or hold it in another shape or unit.
-        DataError: the logs cannot be read, hold too few long episodes, or are those that the world was learned from
-            and nothing tells what was held out.
-        BundleError: the bundle's run.json is not as `worldline learn` writes it.
-        InputError: the world predicts nothing that a goal can be set on.
+        UnreadableError: a signal of the world is missing in the logs, or has another shape or unit.
+        DataError: the logs cannot be read, have too few long episodes, or are the training logs of a world
+            without a known split.
+        BundleError: the bundle's run.json is invalid.
+        InputError: no predicted signal can be a goal.
     """
     card = world.describe()
     need = max(card.context, 2) - 1 + horizon + MARGIN
     kept: list[Episode] = []
-    for seen in read_episodes(card, logs, opened_from, parts=("", "held_out")):
-        if seen.episode.num_steps >= need:
-            kept.append(seen.episode)
+    for one in read_episodes(card, logs, opened_from, parts=("", "held_out")):
+        if one.episode.num_steps >= need:
+            kept.append(one.episode)
         if len(kept) >= num_episodes:
             break
     if len(kept) < 2:
         raise DataError(
             f"{len(kept)} episodes have the {need} steps that the checks need ({max(card.context, 2)} observations, "
-            f"{horizon} steps ahead), and two are needed at least",
+            f"{horizon} steps ahead); at least two are needed",
             fix="Give longer episodes, or a shorter --horizon.",
             file=logs,
         )
@@ -81,9 +81,10 @@ def case_from_logs(
 
 
 def logged_goal(card: Card, episodes: Sequence[Episode], horizon: int) -> Goal:
-    """What a signal was `horizon` steps later in the first episode where it was observed, within its spread.
+    """A goal from the logs: the value of a signal `horizon` steps after the start of the first episode that has it.
 
-    The first predicted signal that is a vector, else that is discrete, else an image where the world reaches for such.
+    The tolerance is the signal's standard deviation. Vectors come first, then discrete signals, then images if the
+    world has goal distances.
 
     Raises:
         InputError: there is no such signal.
@@ -101,5 +102,6 @@ def logged_goal(card: Card, episodes: Sequence[Episode], horizon: int) -> Goal:
             spread = float(values.std(0).max()) if kind is Kind.VECTOR else 0.0
             return Goal(targets={name: np.asarray(later[0])}, tolerance={name: spread} if spread > 0 else {})
     raise InputError(
-        f"the world predicts {', '.join(card.predicts)}: no goal can be set on it. Fit a readout, or a distance head."
+        f"the world predicts {', '.join(card.predicts)}, and none of these can be a goal. "
+        "Fit a readout or a distance head."
     )

@@ -1,4 +1,4 @@
-"""A world whose dynamics are known exactly, to check against: a leaky integrator of pushes and wind."""
+"""A toy environment with known dynamics: a leaky integrator of pushes and wind."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LOW, HIGH = (-1.0, -1.0), (1.0, 1.0)
 class Integrator:
     """position' = decay * position + push + wind + noise, in each of two components.
 
-    Pushes are drawn anew at each step, so that a shift by one step shows.
+    Pushes are independent between steps, so that a shift by one step is detectable.
 
     Args:
-        decay: in [0, 1); below 1, so that the position has a spread of its own.
-        noise: standard deviation of what cannot be foreseen, in metres; 0 makes the world deterministic.
+        decay: in [0, 1), so that the position has a stationary distribution.
+        noise: standard deviation of the process noise, in metres; 0 makes the environment deterministic.
         wind: whether there is an exogenous signal `wind` [m].
         camera: whether there is an image signal `camera` that shows the position.
     """
@@ -40,11 +40,13 @@ class Integrator:
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1 or self.noise < 0:
-            raise ConfigError(f"decay {self.decay} must be in [0, 1), noise {self.noise} at least 0.")
+            raise ConfigError(
+                f"got decay {self.decay}, noise {self.noise}; expected decay in [0, 1), noise at least 0."
+            )
 
     @property
     def schema(self) -> Schema:
-        """`position` [m], `push` [m] within -1 to 1, and `wind` and `camera` where there are any."""
+        """`position` [m], `push` [m] in [-1, 1], and optionally `wind` [m] and `camera`."""
         signals = [
             Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
             Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m", low=LOW, high=HIGH),
@@ -61,11 +63,11 @@ class Integrator:
         push: Float[np.ndarray, "*#any 2"],
         wind: Float[np.ndarray, "*#any 2"],
     ) -> Float[np.ndarray, "*#any 2"]:
-        """The next position where there is no noise, metres."""
+        """The next position without noise, metres."""
         return np.asarray(self.decay * position + push + wind)
 
     def episodes(self, num_episodes: int, num_steps: int, *, seed: int) -> list[Episode]:
-        """Logged episodes, from positions about as spread as those that follow."""
+        """Logged episodes that start approximately in the stationary distribution."""
         return [self._episode(num_steps, np.random.default_rng((seed, number))) for number in range(num_episodes)]
 
     def _episode(self, num_steps: int, rng: np.random.Generator) -> Episode:
@@ -85,7 +87,7 @@ class Integrator:
 
 
 def picture(position: Float[np.ndarray, "*any 2"]) -> NDArray[np.uint8]:
-    """The camera's view [*any, 8, 8, 1] of positions [m]: a bright blur, one pixel to the metre."""
+    """Camera image [*any, 8, 8, 1] of positions [m]: a bright blob, one pixel per metre."""
     pixels = np.arange(SIDE) - (SIDE - 1) / 2
     across = np.exp(-0.5 * (pixels - position[..., :1]) ** 2)
     down = np.exp(-0.5 * (pixels - position[..., 1:]) ** 2)

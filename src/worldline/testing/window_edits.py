@@ -1,4 +1,4 @@
-"""Windows and inputs cut, spliced, reordered and masked, so that a model can be asked the same thing in many ways."""
+"""Edits of windows and inputs of a model: selection, splicing, reordering and masking."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def redraw(past: Inputs, shape: tuple[int, int, int], generator: torch.Generator
 
 
 def pick_candidates(inputs: Inputs, index: slice | list[int]) -> Inputs:
-    """The candidates in `index`, reordered or repeated as it says."""
+    """The candidates with the indices `index`, in this order."""
     return replace(inputs, actions=inputs.actions[:, index])
 
 
 def pick_entries(inputs: Inputs, index: Tensor) -> Inputs:
-    """The batch entries in `index`, reordered or repeated as it says."""
+    """The batch entries with the indices `index`, in this order."""
     return Inputs(
         actions=inputs.actions[index],
         exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
@@ -47,7 +47,7 @@ def pick_entries(inputs: Inputs, index: Tensor) -> Inputs:
 
 
 def one_candidate_each(inputs: Inputs) -> Inputs:
-    """The B*N candidates as entries of one candidate each, B outermost."""
+    """The B*N candidates as entries with one candidate each, B outermost."""
     num = inputs.actions.shape[1]
     return Inputs(
         actions=inputs.actions.flatten(0, 1).unsqueeze(1),
@@ -57,7 +57,7 @@ def one_candidate_each(inputs: Inputs) -> Inputs:
 
 
 def splice(first: Inputs, second: Inputs, step: int) -> Inputs:
-    """`first` before `step`, `second` from there on."""
+    """`first` before `step`, `second` from `step` on."""
     early, late = first.steps(slice(step)), second.steps(slice(step, None))
     pair = [inputs.exogenous for inputs in (early, late) if inputs.exogenous is not None]
     return Inputs(
@@ -68,7 +68,7 @@ def splice(first: Inputs, second: Inputs, step: int) -> Inputs:
 
 
 def window_entries(window: Window, index: Tensor) -> Window:
-    """The batch entries in `index`, reordered or repeated as it says."""
+    """The batch entries with the indices `index`, in this order."""
     return Window(
         observations={name: value[index] for name, value in window.observations.items()},
         observed={name: value[index] for name, value in window.observed.items()},
@@ -79,7 +79,7 @@ def window_entries(window: Window, index: Tensor) -> Window:
 
 
 def step_to(window: Window, step: int) -> tuple[Inputs, Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """The input that leads to observation `step`, that observation, and its masks: what `update` takes."""
+    """The arguments of `update` for observation `step`: the input before it, the observation and its masks."""
     return (
         window.past.steps(slice(step - 1, step)),
         {name: value[:, step] for name, value in window.observations.items()},
@@ -88,12 +88,12 @@ def step_to(window: Window, step: int) -> tuple[Inputs, Mapping[str, Tensor], Ma
 
 
 def hide(window: Window, hidden: Bool[Tensor, "B H"], values: str) -> Window:
-    """`window` with observations that are marked as missing.
+    """`window` with some observations marked as missing.
 
     Args:
         window: any.
-        hidden: where every signal is missing.
-        values: what stands there: "kept" the true ones, "other" wrong ones, "nan" NaN where the signal is continuous.
+        hidden: True where all signals are missing.
+        values: the hidden values: "kept" true ones, "other" wrong ones, "nan" NaN for continuous signals.
     """
     observations = {}
     for name, value in window.observations.items():

@@ -1,4 +1,4 @@
-"""A world and what to try it on; the clauses are in `worlds.py` and `confidence.py`."""
+"""A world with its test data; `worlds.py` lists the clauses."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from worldline.world.base import Plan, Prediction, Scores, World
 
 @dataclass(frozen=True, kw_only=True)
 class WorldCase:
-    """A world, logs and a goal to try it on.
+    """A world with the logs and the goal on which it is checked.
 
     Args:
-        world: to be checked.
-        episodes: at least 2, held out from whatever the world was fitted and calibrated on; the clauses that count
-            (coverage, trust, surprise) need 30 or more to see anything.
-        goal: one that the world can measure, for a single world.
-        horizon: T, steps that are predicted and planned, at least 2.
-        num_calibration: episodes that the world's bands were calibrated on; None takes its levels as exact.
-        alpha: how unlikely a count must be, under what the world says, to break a clause.
+        world: the world.
+        episodes: at least 2, held out from training and calibration. The statistical clauses (coverage, trust,
+            surprise) need 30 or more.
+        goal: one that the world supports, for a single world.
+        horizon: T, predicted and planned steps, at least 2.
+        num_calibration: number of calibration episodes of the world; None treats its levels as exact.
+        alpha: false alarm rate of each statistical clause.
         tolerance: largest relative difference between two results that must be equal.
-        seed: of every draw.
+        seed: of all draws.
     """
 
     world: World
@@ -48,12 +48,12 @@ class WorldCase:
 
     @property
     def card(self) -> Card:
-        """What stands behind the world."""
+        """The world's card."""
         return self.world.describe()
 
     @property
     def length(self) -> int:
-        """H, the observations that the world wants, and at least 2."""
+        """H, the observations of `Card.context`, at least 2."""
         return max(self.card.context, 2)
 
     @property
@@ -62,26 +62,26 @@ class WorldCase:
         return tuple(name for name in self.card.predicts if self.card.schema[name].kind == "vector")
 
     def cut(self) -> Cut:
-        """A piece of each episode, always the same."""
+        """One window of each episode, always the same."""
         return random_cut(self.episodes, length=self.length, horizon=self.horizon, seed=self.seed)
 
     def predict(self, cut: Cut, *, actions: Arrays | None = None, level: float = 0.8) -> Prediction:
-        """What the world says of the W worlds in `cut` under the logged actions, or under `actions`."""
+        """The prediction for the W worlds in `cut` under the logged actions, or under `actions`."""
         return self.world.predict(cut.history, actions or cut.actions, exogenous=cut.exogenous or None, level=level)
 
-    def predict_one(self, here: One, *, level: float = 0.8) -> Prediction:
-        """What the world says of one world."""
-        return self.world.predict(here.history, here.actions, exogenous=here.exogenous, level=level)
+    def predict_one(self, query: Query, *, level: float = 0.8) -> Prediction:
+        """The prediction for one world."""
+        return self.world.predict(query.history, query.actions, exogenous=query.exogenous, level=level)
 
     def score_one(
-        self, here: One, plans: Arrays, goal: Goal | None = None, constraints: Sequence[Constraint] = ()
+        self, query: Query, plans: Arrays, goal: Goal | None = None, constraints: Sequence[Constraint] = ()
     ) -> Scores:
-        """The scores of N plans [N, T, *shape] for one world, towards the case's goal or another."""
-        return self.world.score(here.history, plans, goal or self.goal, constraints, exogenous=here.exogenous)
+        """The scores of N plans [N, T, *shape] for one world, for the goal of the case by default."""
+        return self.world.score(query.history, plans, goal or self.goal, constraints, exogenous=query.exogenous)
 
     def plan_one(
         self,
-        here: One,
+        query: Query,
         goal: Goal | None = None,
         constraints: Sequence[Constraint] = (),
         *,
@@ -90,13 +90,13 @@ class WorldCase:
         min_trust: float = 0.0,
         seed: int | None = None,
     ) -> Plan:
-        """A plan for one world, as long as its exogenous inputs are known, towards the case's goal or another."""
+        """A plan for one world, for the goal of the case by default."""
         return self.world.plan(
-            here.history,
+            query.history,
             goal or self.goal,
             constraints=constraints,
             horizon=self.horizon,
-            exogenous=here.exogenous,
+            exogenous=query.exogenous,
             proposals=proposals,
             budget_s=budget_s,
             min_trust=min_trust,
@@ -110,13 +110,13 @@ class WorldCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class One:
-    """One world of a cut, without the leading axis.
+class Query:
+    """A query about one world of a cut, without the batch axis.
 
     Args:
         history: H observations.
         actions: per signal [T, *shape].
-        exogenous: per signal [T, *shape]; None where there is none.
+        exogenous: per signal [T, *shape]; None if the schema has none.
     """
 
     history: History
@@ -124,13 +124,13 @@ class One:
     exogenous: Arrays | None
 
 
-def one_of(cut: Cut, world: int) -> One:
-    """The world with this number."""
+def query_of(cut: Cut, world: int) -> Query:
+    """The query about the world with this index."""
 
     def pick(arrays: Arrays) -> Arrays:
         return {name: value[world] for name, value in arrays.items()}
 
-    return One(
+    return Query(
         history=map_history(cut.history, pick),
         actions=pick(cut.actions),
         exogenous=pick(cut.exogenous) or None,
@@ -138,12 +138,12 @@ def one_of(cut: Cut, world: int) -> One:
 
 
 def logged_plans(cut: Cut, world: int, num_plans: int, seed: int) -> Arrays:
-    """Plans [N, T, *shape] for one world of a cut: what was done there, then steps redrawn from the log."""
+    """Plans [N, T, *shape] for one world of a cut: the logged actions, then steps drawn from the logs."""
     return {name: value[world] for name, value in cut.future(num_plans, seed).actions.items()}
 
 
 def corrupt(arrays: Arrays, seed: int) -> Arrays:
-    """Observations unlike any: vectors thrown about ten times their spread, images of noise; discrete as they were."""
+    """Observations out of distribution: vectors shifted by 10 standard deviations, noise images, discrete unchanged."""
     rng = np.random.default_rng(seed)
     wild = {}
     for name, value in arrays.items():
@@ -158,7 +158,7 @@ def corrupt(arrays: Arrays, seed: int) -> Arrays:
 
 
 def jump(episode: Episode, at: Iterable[int], names: tuple[str, ...], seed: int) -> Episode:
-    """The episode with some observations of these signals unlike any."""
+    """The episode with corrupted observations of these signals at the indices `at`."""
     wild, steps = corrupt({name: episode.observations[name] for name in names}, seed), list(at)
     mixed: dict[str, NDArray[np.generic]] = {}
     for name in names:

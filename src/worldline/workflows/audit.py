@@ -1,4 +1,4 @@
-"""A trained world on its owner's logs: what may be done with it, why, and what data would help."""
+"""Audits a trained world on its owner's logs: recommendation, reasons, and data that would help."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 MAX_GRADED: Final = 200
-FAR: Final = 20
-"""Steps that a world is asked for which does not say how far its bands reach."""
-LONGEST: Final = 50
+DEFAULT_HORIZON: Final = 20
+"""Predicted steps if the horizon of the world's bands is unknown."""
+MAX_HORIZON: Final = 50
 
 
 def audit(
@@ -39,21 +39,21 @@ def audit(
     seed: int = 0,
     stage: Stage | None = None,
 ) -> Audit:
-    """What held-out logs say of a world.
+    """The audit of a world on held-out logs.
 
     Args:
-        target: what `worldline.open` takes, or a world.
-        logs: a store, or logs in any format that an importer knows. Where they are the store that the world was
-            learned from, it is graded on the episodes that were held out.
-        environment: name of a lab or Gymnasium environment that does the same again from a seed, or "greenhouse";
-            None for no twins.
-        seed: of every draw.
-        stage: called with the name of a stage, what is done and what there is to do.
+        target: argument of `worldline.open`, or a world.
+        logs: a store, or logs in any format that an importer reads. If they contain the training data, only held-out
+            episodes are graded.
+        environment: name of a lab or Gymnasium environment with exact replay from a seed, or "greenhouse"; None for
+            no twins.
+        seed: of all draws.
+        stage: called with the name of a stage, the steps done and their total.
 
     Raises:
         BundleError: there is no such world.
-        DataError: the logs cannot be read, or hold too few long episodes; or the world was learned from them, and what
-            it was opened from does not tell which episodes were held out.
+        DataError: the logs cannot be read, have too few long episodes, or are the training logs of a world without a
+            known split.
         UnknownNameError: there is no such environment.
     """
     logs, opened_from = Path(logs), "" if isinstance(target, World) else str(target)
@@ -70,7 +70,7 @@ def audit(
 
 
 def refused(advice: Advice, title: str, logs: Path, reason: str) -> Audit:
-    """The audit of a world that cannot be asked about these logs."""
+    """The audit of a world that cannot be evaluated on these logs."""
     cause = Verdict.UNREADABLE if advice is Advice.UNREADABLE else Verdict.UNSUPPORTED
     decision = Decision(advice=advice, reasons=(reason,), limits=(), help=(), cause=cause)
     return Audit(world=title, logs=logs.name, decision=decision, measured=None, facts={})
@@ -92,18 +92,18 @@ def _audit(
     found = measure(world, material, banded=banded, source=source, seed=seed)
     tell(stage, "audit", 1)
     held, met = (sum(one.part == part for one in seen) for part in ("held_out", ""))
-    parts = "held out when it was learned" if held else "none that it was learned with, as far as is known"
-    parts = f"{parts}, {plural(met, 'other')} among them" if held and met else parts
+    parts = "held out from its training" if held else "none used in its training, as far as is known"
+    parts = f"{parts}, including {plural(met, 'other')}" if held and met else parts
     facts = {
         "World": f"{card.name} ({card.engine}) from {opened_from or 'this process'}",
         "Logs": f"{logs.name}: {plural(len(seen), 'episode')}, of which {len(material.graded)} graded ({parts}) and "
         f"{len(material.fitted)} for the fits of the comparisons",
-        "Asked": f"{material.context} observations given, {plural(material.horizon, 'step')} ahead",
+        "Asked": f"{material.context} observations given, {plural(material.horizon, 'step')} predicted",
         "Bands": "none"
         if not banded
         else f"widths set by {num_calibration} episodes"
         if num_calibration
-        else "by how many episodes is not known: levels are taken as exact",
+        else "number of calibration episodes unknown; levels are treated as exact",
         "Twins": environment or "none: no environment was given",
         "Seed": str(seed),
         "Logs, fingerprint": _fingerprint(material),
@@ -112,24 +112,19 @@ def _audit(
 
 
 def _check_world(world: World) -> None:
-    """Refuses worlds of which an audit could say nothing.
-
-    Raises:
-        UnreadableError: it predicts no vector.
-        UnsupportedError: it takes no actions.
-    """
+    """Raises UnreadableError or UnsupportedError for worlds that cannot be audited."""
     card = world.describe()
     if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
         raise UnreadableError(
-            f"{card.name} predicts {', '.join(card.predicts) or 'nothing'}, no signal of numbers. Fit a readout: learn "
-            "it from logs that hold a vector beside the pictures."
+            f"{card.name} predicts {', '.join(card.predicts) or 'nothing'}, but no vector signal. Fit a readout: learn "
+            "it from logs with a vector signal and the images."
         )
     if not card.schema.actions:
-        raise UnsupportedError(f"{card.name} takes no actions, and an audit asks what actions do. Log them.")
+        raise UnsupportedError(f"{card.name} takes no actions, but an audit measures the effects of actions. Log them.")
 
 
 def _banded(world: World) -> tuple[World, int | None]:
-    """The world, without bands where too few episodes set their widths; and how many did."""
+    """The world, without bands if it has too few calibration episodes, and their number."""
     if not isinstance(world, LocalWorld) or world.calibration is None:
         return world, None
     if not supports(world.calibration, LEVEL):
@@ -140,18 +135,18 @@ def _banded(world: World) -> tuple[World, int | None]:
 def _material(world: World, seen: list[WorldEpisode], num_calibration: int | None, seed: int) -> Material:
     card = world.describe()
     context = max(LAGS, card.context)
-    reach = FAR
+    reach = DEFAULT_HORIZON
     if isinstance(world, LocalWorld) and world.calibration is not None:
-        reach = world.calibration.horizon or FAR
+        reach = world.calibration.horizon or DEFAULT_HORIZON
     lengths = sorted((one.episode.num_steps for one in seen if one.part in ("", "held_out")), reverse=True)
     middle = lengths[len(lengths) // 2] if lengths else 0
-    horizon = min(reach, LONGEST, middle - context + 1)
+    horizon = min(reach, MAX_HORIZON, middle - context + 1)
     if horizon < 2:
         raise DataError(
-            f"half of the episodes that the world has not seen have fewer than {context + 2} steps",
+            f"half of the episodes that were not used in training have fewer than {context + 2} steps",
             fix="Give longer episodes.",
         )
-    graded, fitted = chosen(seen, need=context - 1 + horizon, most=MAX_GRADED, seed=seed)
+    graded, fitted = chosen(seen, need=context - 1 + horizon, max_graded=MAX_GRADED, seed=seed)
     return Material(
         graded=[one.episode for one in graded],
         fitted=[one.episode for one in fitted],
@@ -164,7 +159,6 @@ def _material(world: World, seen: list[WorldEpisode], num_calibration: int | Non
 
 
 def _has_bands(world: World, material: Material) -> bool:
-    """Whether predictions come with bands."""
     one, at = material.graded[0], material.context - 1
     during = slice(at, at + 1)
     prediction = world.predict(
@@ -177,7 +171,7 @@ def _has_bands(world: World, material: Material) -> bool:
 
 
 def _fingerprint(material: Material) -> str:
-    """Of the graded episodes' observations, so that an audit tells what it was of."""
+    """Hash of the graded observations, which identifies the audited data."""
     digest = hashlib.sha256()
     for one in material.graded:
         for name in sorted(one.observations):

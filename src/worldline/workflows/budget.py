@@ -1,4 +1,4 @@
-"""How large a model, and how many updates, fit into a given time on this machine: measured, not guessed."""
+"""Fits model size and number of updates to a time budget, by measurements on this machine."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from worldline.training.heads import HeadsConfig, fit_heads
 from worldline.training.loop import RECALIBRATION_BATCHES, Run
 
 Clock = Callable[[], float]
-"""Seconds since some moment; `time.process_time` does not count those of other work on the machine."""
+"""Seconds since a fixed time; `time.process_time` excludes other load on the machine."""
 
 SIZES = (2.0, 1.0, 0.5)
-"""Of the layers, relative to the recipe's, in the order in which they are tried."""
+"""Layer sizes relative to the recipe's, in the order of trial."""
 TRAINING, HEADS = 0.6, 0.25
-"""Shares of the time. The rest is for measuring, calibrating and the report."""
+"""Shares of the budget. The rest is for measuring, calibration and the report."""
 CHECKS = 0.25
-"""Share of the time of a training that its checks may take: where they would take more, there are fewer."""
-MOST = 4.0
-"""Updates beyond so many times the recipe's are not worth their time; a larger model is."""
+"""Highest share of the training time for validation checks; with slow checks there are fewer."""
+MAX_UPDATES_RATIO = 4.0
+"""Highest number of updates relative to the recipe's; a larger model makes better use of the time."""
 TIMED, TIMED_S = 10, 2.0
-"""Updates that are timed, after one that is not, or as many as take so many seconds."""
+"""Number of timed updates after one for warm-up, and seconds after which timing ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
-    """A size and lengths that were chosen for a budget.
+    """Model size and training lengths for a budget.
 
     Args:
         size: of the layers, relative to the recipe's.
@@ -55,23 +55,23 @@ class Sizing:
     heads: float
 
     def apply(self, recipe: Recipe) -> Recipe:
-        """The recipe of this size and length."""
+        """The recipe with this size and these lengths."""
         sized = resized(recipe, self.size)
         training = replace(sized.training, num_updates=self.num_updates, num_checks=self.num_checks)
         return replace(sized, training=training, heads=_shortened(sized.heads, self.heads))
 
 
 def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = time.monotonic) -> Sizing:
-    """The largest model that still gets the recipe's number of updates, and as many as fit.
+    """The largest model that gets the recipe's number of updates within the budget, or more updates if they fit.
 
     Args:
-        store: to learn from.
-        recipe: whose size and lengths are scaled.
-        budget_s: for training, heads and calibration.
-        clock: that it is measured by.
+        store: training data.
+        recipe: its size and lengths are scaled.
+        budget_s: seconds for training, heads and calibration.
+        clock: measures time.
 
     Raises:
-        ConfigError: not even the smallest model gets a tenth of the recipe's updates.
+        ConfigError: the smallest model gets less than a tenth of the recipe's updates.
     """
     split, planned = recipe.split(store), recipe.training.num_updates
     for size in SIZES:
@@ -83,21 +83,21 @@ def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = ti
     if affordable < planned / 10:
         needed = (planned / 10 * pace.update_s + pace.check_s + pace.settle_s) / TRAINING
         raise ConfigError(
-            f"{budget_s:.0f} s a seed are too short for the recipe {recipe.name!r} on this machine: an update takes "
+            f"{budget_s:.0f} s per seed are too short for the recipe {recipe.name!r} on this machine: an update takes "
             f"{1000 * pace.update_s:.0f} ms, a check {pace.check_s:.1f} s. "
-            f"Give at least {math.ceil(needed / 60)} min a seed."
+            f"Give at least {math.ceil(needed / 60)} min per seed."
         )
     heads_s = _time_heads(store, split, sized, clock)
     return Sizing(
         size=size,
-        num_updates=min(affordable, int(MOST * planned)),
+        num_updates=min(affordable, int(MAX_UPDATES_RATIO * planned)),
         num_checks=pace.checks_in(TRAINING * budget_s),
-        heads=min(MOST, max(0.1, HEADS * budget_s / heads_s)),
+        heads=min(MAX_UPDATES_RATIO, max(0.1, HEADS * budget_s / heads_s)),
     )
 
 
 def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, clock: Clock = time.monotonic) -> Sizing:
-    """The recipe's size, with as many of its updates and checks as fit into these times by a clock; at least 1."""
+    """The recipe's size with the updates and checks that fit into these times, at least 1."""
     pace = _time_training(store, recipe.split(store), recipe, clock)
     return Sizing(
         size=1.0,
@@ -109,12 +109,12 @@ def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, cloc
 
 @dataclass(frozen=True, kw_only=True)
 class _Pace:
-    """How long a training takes.
+    """Measured durations of a training.
 
     Args:
-        update_s: each update, reading included.
-        check_s: each check.
-        settle_s: what comes after the last update.
+        update_s: of one update with its data loading.
+        check_s: of one validation check.
+        settle_s: of the recalibration of batch norm after the last update.
         num_checks: of the recipe.
     """
 
@@ -137,7 +137,7 @@ def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> 
     with tempfile.TemporaryDirectory() as folder:
         run = Run(model, store, split, recipe.model_config.inputs, untrained, Path(folder))
     model.fit_normaliser(to_window(run.updates.windows.sample(64, np.random.default_rng(0)), store.schema))
-    while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one does not count
+    while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one is for warm-up
         started = clock()
         run.updates.gradient()
         run.updates.apply(len(times_s))
@@ -156,7 +156,7 @@ def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> 
 
 
 def _time_heads(store: Store, split: Split, recipe: Recipe, clock: Clock) -> float:
-    """Seconds that the recipe's heads take, from two short fits on a few episodes."""
+    """Seconds for fitting the recipe's heads, extrapolated from two short fits on a few episodes."""
     model, few = _fresh(store, recipe).eval(), replace(split, train=split.train[:8])
     shares, times_s = (0.01, 0.03), []
     for share in shares:
@@ -176,6 +176,6 @@ def _fresh(store: Store, recipe: Recipe) -> WorldModel:
 
 
 def _shortened(heads: HeadsConfig, share: float) -> HeadsConfig:
-    """The same heads with a share of the updates; what has none gets none."""
+    """The heads with a share of their updates; 0 stays 0."""
     names = [name for name in vars(heads) if name.endswith("_updates")]
     return replace(heads, **{name: math.ceil(share * getattr(heads, name)) for name in names})

@@ -1,4 +1,4 @@
-"""Reads a store from end to end and says what is wrong with it: damage, shifted actions, odd signals, gaps."""
+"""Checks a whole store: damage, misaligned actions, anomalous signals, coverage gaps."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from worldline.errors import DataError, InputError
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What is wrong with a store.
+    """Findings about a store.
 
     Args:
         path: of the store.
         num_episodes: in the store.
         num_steps: in the store.
-        num_whole: episodes that could be read and are what was added.
-        alignment: of actions and observations; None where no episode could be read.
-        accepted: whether actions lead by no more than the delay that the world is known to have.
-        findings: damage and odd signals.
-        coverage: of states and actions; None where no episode could be read.
-        advice: what to do, in full sentences, the most pressing first.
+        num_whole: episodes without damage.
+        alignment: of actions and observations; None if no episode is readable.
+        accepted: whether actions lead by exactly the known delay.
+        findings: damage and anomalies.
+        coverage: of states and actions; None if no episode is readable.
+        advice: recommended steps as sentences, most urgent first.
     """
 
     path: Path
@@ -43,12 +43,12 @@ class CheckReport:
 
     @property
     def failed(self) -> bool:
-        """Whether there is an error: an episode is damaged, nothing can be learned, or actions are misaligned."""
+        """Whether an episode is damaged, actions are misaligned, or the store is useless for learning."""
         return self.misaligned or any(finding.severity is Severity.ERROR for finding in self.findings)
 
     @property
     def misaligned(self) -> bool:
-        """Whether actions lead or lag, other than by the delay that the world is known to have."""
+        """Whether actions lead or lag by other than the known delay."""
         shifted = self.alignment is not None and self.alignment.verdict in (AlignmentVerdict.LEAD, AlignmentVerdict.LAG)
         return shifted and not self.accepted
 
@@ -60,12 +60,12 @@ def check(
     delay: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """What is wrong with a store. Every episode is read once; figures come from a sample of them.
+    """Checks a store. Every episode is read once; figures come from a sample.
 
     Args:
         store: the store or its folder.
         seed: of the samples, the regressions and the intervals.
-        delay: steps by which the world is known to answer late; actions that lead by so much are no error.
+        delay: known response delay of the system in steps; actions that lead by it are no error.
         progress: called with the number of episodes read and their total.
 
     Raises:
@@ -73,10 +73,10 @@ def check(
         DataError: there is no store, or it has no episode.
     """
     if delay < 0:
-        raise InputError(f"delay is {delay}. It is a number of steps, 0 or more.")
+        raise InputError(f"delay is {delay}, expected a number of steps of at least 0.")
     store = store if isinstance(store, Store) else open_store(store)
     if not len(store):
-        raise DataError("the store has no episode", fix="Record or import some first.", file=store.path)
+        raise DataError("the store has no episode", fix="Record or import episodes first.", file=store.path)
     damaged, sample, inspection = [], Sample(store, None, seed), Inspection(store.schema, len(store), seed)
     for number in range(len(store)):
         try:
@@ -118,18 +118,16 @@ def _finding(error: DataError, number: int) -> Finding:
 def _advice(
     found: Alignment | None, findings: tuple[Finding, ...], covered: Coverage | None, delay: int
 ) -> tuple[str, ...]:
-    """What to do, each said once and with its place."""
     errors = [one for one in findings if one.severity is Severity.ERROR]
-    said = [_placed(one) for one in errors]
+    advice = [_placed(one) for one in errors]
     if found is not None and found.fix and not (delay and found.shift == -delay):
-        said.append(found.fix)
-    said += [_placed(one) for one in findings if one.severity is not Severity.ERROR]
-    said += [] if covered is None else covered.advice
-    return tuple(dict.fromkeys(said))
+        advice.append(found.fix)
+    advice += [_placed(one) for one in findings if one.severity is not Severity.ERROR]
+    advice += [] if covered is None else covered.advice
+    return tuple(dict.fromkeys(advice))
 
 
 def _placed(finding: Finding) -> str:
-    """What to do about a finding, with its signal and episode in front."""
     episode = None if finding.episode is None else f"episode {finding.episode}"
     place = ", ".join(part for part in (finding.signal, episode) if part is not None)
     return f"{place}: {finding.fix}" if place else finding.fix

@@ -1,4 +1,4 @@
-"""What the decoder draws of held-out windows, beside what was seen: for the report, and for eyes only."""
+"""Decoded predictions of held-out windows and their errors, for the report; no planner uses the decoder."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from worldline.stats import Floats, draw_clusters, rmse_curve, skill_curve
 from worldline.training.batches import fold, to_window
 
 NUM_MOMENTS: Final = 5
-"""Steps of the horizon that are drawn."""
+"""Decoded steps of the horizon."""
 NUM_SHOWN: Final = 3
 BATCH: Final = 16
-"""Windows that are drawn at once; bounds memory, changes no figure."""
+"""Windows decoded at once; bounds memory and has no effect on results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class _Drawn:
     """W windows of one camera: the present and F moments after it.
 
     Args:
-        real: [W, 1+F, *shape] uint8; the first is the last frame that was seen.
-        known: [W, 1+F], whether there is such a frame.
-        imagined: [W, F, *shape], decoded from imagined latents.
+        real: [W, 1+F, *shape] uint8; the first is the last observed frame.
+        known: [W, 1+F], whether the frame was observed.
+        imagined: [W, F, *shape], decoded from predicted latents.
         redrawn: [W, 1+F, *shape], decoded from the latents of the real frames.
     """
 
@@ -65,18 +65,18 @@ def decoded_frames(
     per_episode: int,
     seed: int,
 ) -> tuple[Decoded, ...]:
-    """Windows as they were seen and as the decoder draws what is imagined of them; one for each image of the model's.
+    """Real and decoded windows with errors, one item per image signal of the model.
 
-    Shown are the first windows of the first episodes, of those with every frame observed. Empty without a decoder, and
-    where fewer than two episodes are long enough: intervals need two.
+    The shown windows are the first ones of the first episodes with all frames observed. Empty without a decoder, or
+    with fewer than two long episodes, because intervals need two.
 
     Args:
-        store: of the logs.
-        engine: with its decoder.
-        episodes: their numbers; held out.
+        store: the logs.
+        engine: with a decoder.
+        episodes: numbers of the held-out episodes.
         context: H, observations given, at least 1.
-        horizon: T, steps imagined; below 1 nothing is.
-        per_episode: windows cut from each episode, evenly spread, fewer where it is short.
+        horizon: T, predicted steps; below 1 the result is empty.
+        per_episode: windows per episode, evenly spread; fewer in short ones.
         seed: of the bootstrap and of the model's draws.
     """
     long = [number for number in episodes if store.num_steps[number] >= context - 1 + horizon]
@@ -104,7 +104,7 @@ def decoded_frames(
 
 
 def decoded_rmse(found: Sequence[Decoded]) -> dict[str, dict[str, dict[str, float]]]:
-    """The errors in grey levels by image signal, step and what was drawn; "world" is what the world imagines."""
+    """The errors in grey levels by image signal, step and source; "world" is the world's prediction."""
     return {
         one.camera: {
             str(step): {
@@ -119,7 +119,7 @@ def decoded_rmse(found: Sequence[Decoded]) -> dict[str, dict[str, dict[str, floa
 
 
 def moments(horizon: int) -> tuple[int, ...]:
-    """About five steps that are evenly spread up to `horizon`, which is the last; at least 1."""
+    """About five evenly spread steps from at least 1 to `horizon`."""
     return tuple(sorted({max(1, round(horizon * k / NUM_MOMENTS)) for k in range(1, NUM_MOMENTS + 1)}))
 
 
@@ -132,7 +132,7 @@ def _draw(
     steps: Sequence[int],
     generator: torch.Generator,
 ) -> Mapping[str, _Drawn]:
-    """Every image of the model's, in windows of H + T observations."""
+    """Decoded images by image signal, in windows of H + T observations."""
     window, now = to_window(batch, engine.schema), context - 1
     belief = engine.model.encode(window.first(context), generator=generator)
     future = window.past.steps(slice(now, None))
@@ -145,7 +145,7 @@ def _draw(
     found = {}
     for name in imagined:
         frames, known = batch.observations[name], batch.observed[name]
-        back = known[:, now::-1].argmax(1)  # steps from the last frame that was seen to the present
+        back = known[:, now::-1].argmax(1)  # steps from the last observed frame to the present
         last = frames[np.arange(len(frames)), now - back]
         found[name] = _Drawn(
             real=np.concatenate([last[:, None], frames[:, at[1:]]], 1).astype(np.uint8),
@@ -157,7 +157,7 @@ def _draw(
 
 
 def _squares(drawn: _Drawn) -> _Squares:
-    """Of the moments ahead, where both the frame and one before it were seen."""
+    """Squared errors at the predicted steps, where the frame and one before the prediction are known."""
     known, real = drawn.known[:, 1:] & drawn.known[:, :1], drawn.real[:, 1:].astype(np.float32)
 
     def square(frames: Image) -> Floats:
@@ -171,9 +171,9 @@ def _squares(drawn: _Drawn) -> _Squares:
     )
 
 
-def _first(drawn: _Drawn, leads: NDArray[np.bool_], most: int) -> list[DecodedWindow]:
-    """Up to `most` windows that are their episode's first and were observed throughout."""
-    chosen = np.flatnonzero(leads & drawn.known.all(1))[:most]
+def _first(drawn: _Drawn, leads: NDArray[np.bool_], max_windows: int) -> list[DecodedWindow]:
+    """Up to `max_windows` fully observed windows that are the first of their episode."""
+    chosen = np.flatnonzero(leads & drawn.known.all(1))[:max_windows]
     pictures = np.concatenate([drawn.redrawn[:, :1], drawn.imagined], 1)
     return [DecodedWindow(real=drawn.real[row], drawn=pictures[row]) for row in chosen]
 
@@ -187,9 +187,8 @@ def _measured(
     episode: NDArray[np.integer],
     seed: int,
 ) -> Decoded:
-    """The errors over all windows."""
-    whole = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
-    own, stays, known = whole["imagined"], whole["persistence"], whole["known"]
+    errors = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
+    imagined, persistence, known = errors["imagined"], errors["persistence"], errors["known"]
     weights, counted = draw_clusters(int(episode.max()) + 1, seed), known.any(1)
     return Decoded(
         camera=camera,
@@ -198,8 +197,8 @@ def _measured(
         windows=tuple(shown),
         num_windows=int(counted.sum()),
         num_episodes=len(np.unique(episode[counted])),
-        imagined=rmse_curve(own, known, episode, weights),
-        persistence=rmse_curve(stays, known, episode, weights),
-        decoder=rmse_curve(whole["decoder"], known, episode, weights),
-        saved=skill_curve(own, stays, known, episode, weights),
+        imagined=rmse_curve(imagined, known, episode, weights),
+        persistence=rmse_curve(persistence, known, episode, weights),
+        decoder=rmse_curve(errors["decoder"], known, episode, weights),
+        saved=skill_curve(imagined, persistence, known, episode, weights),
     )

@@ -1,4 +1,4 @@
-"""The demo: records Two Rooms, learns it from pixels, plans to held-out goals, writes a report."""
+"""The demo: records Two Rooms, learns a world from pixels, plans to held-out goals, writes a report."""
 
 from __future__ import annotations
 
@@ -66,25 +66,25 @@ class DemoResult:
     """The figures of a demo.
 
     Args:
-        success: share of goals that the learned planner reached, 0 to 1.
+        success: share of goals reached by the learned planner, 0 to 1.
         success_low: lower end of its 95 % Wilson interval.
         success_high: upper end.
         pairs: start and goal pairs, half of them across the wall.
-        random: share that random actions reached.
-        no_move: share that doing nothing reached.
-        straight: share that going straight at the goal reached, told where it is.
-        detours: pairs that it missed.
-        detour_success: share of them that the learned planner reached; None where there are none.
-        inverse: share that the inverse head reached alone, without a search.
-        oracle: share that the true dynamics reached, with the true distance and a search.
-        learn_s: seconds of training, heads and calibration included.
+        random: share reached by random actions.
+        no_move: share reached without moving.
+        straight: share reached by a straight-line baseline with access to the true position.
+        detours: pairs that the straight-line baseline missed.
+        detour_success: share of these reached by the learned planner; None if there are none.
+        inverse: share reached by the inverse head alone, without search.
+        oracle: share reached by search with the true dynamics and distance, an upper bound.
+        learn_s: seconds of training, refinement, heads and calibration.
         refine_s: seconds of refining the dynamics.
         heads_s: seconds of fitting the heads.
-        total_s: seconds of everything, from recording to the report.
-        plan_ms: milliseconds for one plan alone, median.
-        plan_batched_ms: milliseconds a plan when all pairs are planned together.
-        peak_memory_gb: most memory that the process held, 10^9 bytes.
-        device: what torch computed on.
+        total_s: seconds from recording to the report.
+        plan_ms: milliseconds of a single plan, median.
+        plan_batched_ms: milliseconds per plan if all pairs are planned together.
+        peak_memory_gb: peak memory of the process, 10^9 bytes.
+        device: of torch.
     """
 
     success: float
@@ -118,20 +118,20 @@ def demo(
     recipe: MakeRecipe | None = None,
     stage: Stage | None = None,
 ) -> DemoResult:
-    """The figures of one demo; leaves logs, world (a bundle), report.html and plans.png in `folder`.
+    """Runs the demo; writes logs, world (a bundle), report.html and plans.png into `folder`.
 
     Args:
-        folder: new, empty, or an earlier demo, which is replaced.
+        folder: new or empty, or an earlier demo, which is replaced.
         walls: see `TwoRooms`.
-        seed: of initial weights, batches and planning. Logs, split and pairs stay the same.
+        seed: of initial weights, batches and planning; logs, split and pairs do not depend on it.
         num_episodes: to record; default 500 with fixed and 1,600 with random walls.
-        num_pairs: start and goal pairs; even.
-        recipe: default is that of Two Rooms with these walls.
-        stage: called with the name of a stage, what is done and what there is to do.
+        num_pairs: number of start and goal pairs; even.
+        recipe: default is the Two Rooms recipe for these walls.
+        stage: called with the name of a stage, the steps done and their total.
 
     Raises:
-        InputError: `folder` holds something else, or walls are not known.
-        DataError: there are too few held-out episodes for so many pairs.
+        InputError: `folder` holds other files, or `walls` is unknown.
+        DataError: there are too few held-out episodes for the pairs.
         CollapseError: the latents collapsed.
     """
     started, folder = time.monotonic(), Path(folder)
@@ -140,19 +140,19 @@ def demo(
     settings = {"walls": walls, "seed": seed, "num_episodes": num_episodes, "num_pairs": num_pairs}
     _clear(folder)
     _write(folder / MARKER, settings)
-    told = counted(stage, "record")
-    store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=told)
+    progress = counted(stage, "record")
+    store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=progress)
     times_s = {"record": time.monotonic() - started}
     chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
     learned = learn_world(store, chosen, folder=folder / "partial", stage=stage)
     planned = time.monotonic()
     pairs = held_out_pairs(store, learned.split.held_out, num_pairs)
     rows = reach(learned, pairs, walls, seed=seed, stage=stage)
-    took = plan_times(learned, pairs)
+    plan_durations = plan_times(learned, pairs)
     times_s |= {**learned.times_s, "plan": time.monotonic() - planned}
     if stage is not None:
         stage("measure", 0, 1)
-    sections = (_planning(rows, took), *_sections(store, learned), _films(rows[PLANNER], pairs))
+    sections = (_planning(rows, plan_durations), *_sections(store, learned), _films(rows[PLANNER], pairs))
     run = {
         **run_manifest(store, learned, times_s=times_s, findings=(), unclear=()),
         "demo": settings,
@@ -170,8 +170,8 @@ def demo(
         refine_s=round(learned.refine_s, 2),
         heads_s=round(learned.heads_s, 2),
         total_s=round(time.monotonic() - started, 2),
-        plan_ms=round(took.alone_ms, 2),
-        plan_batched_ms=round(took.batched_ms, 2),
+        plan_ms=round(plan_durations.alone_ms, 2),
+        plan_batched_ms=round(plan_durations.batched_ms, 2),
         peak_memory_gb=peak_memory_gb(),
         device=device(),
     )
@@ -196,7 +196,6 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
 
 
 def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
-    """All that the report shows beside the plans."""
     ahead = min(2 * HORIZON, learned.calibration.horizon)
     return (
         learning_curves(store, learned),
@@ -209,10 +208,9 @@ def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
 
 
 def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tuple[Evidence, ...]) -> None:
-    """The report, and the bundle with the report in it."""
     subtitle = (
-        f"A world model learned end to end from pictures and moves, of {run['data']['episodes']:,} logged episodes. "
-        "Logged positions served only to fit what reads them from the finished model."
+        f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
+        "Logged positions were used only to fit a readout of the frozen model."
     )
     report = Report(title="Two Rooms, learned from pixels", subtitle=subtitle, facts=facts(run), sections=sections)
     page = render(report)
@@ -220,15 +218,15 @@ def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tupl
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _planning(rows: Mapping[str, GoalReaching], took: PlanTimes) -> Planning:
+def _planning(rows: Mapping[str, GoalReaching], durations: PlanTimes) -> Planning:
     def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"]) -> GoalOutcome:
         detours = on_detours(rows, name)
         split = {**rows[name].groups, **({DETOURS: detours} if detours else {})}
         return GoalOutcome(name=name, role=role, all=rows[name].success, split=split)
 
     return Planning(
-        task=f"the dot comes within {NEAR_PX:g} px of a goal that lies {OFFSET} logged steps ahead, in at most "
-        f"{2 * OFFSET} steps; none does at the start",
+        task=f"move the dot within {NEAR_PX:g} px of a goal {OFFSET} logged steps ahead, in at most {2 * OFFSET} "
+        "steps; no goal is reached at the start",
         outcomes=(
             outcome(PLANNER, "planner"),
             outcome(INVERSE, "peer"),
@@ -237,8 +235,8 @@ def _planning(rows: Mapping[str, GoalReaching], took: PlanTimes) -> Planning:
             outcome(STRAIGHT, "floor"),
             outcome(ORACLE, "ceiling"),
         ),
-        plan_ms=took.alone_ms,
-        plan_batched_ms=took.batched_ms,
+        plan_ms=durations.alone_ms,
+        plan_batched_ms=durations.batched_ms,
     )
 
 
@@ -253,16 +251,16 @@ def _films(found: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
 
 
 def _clear(folder: Path) -> None:
-    """Makes an empty folder; an earlier demo is deleted, and nothing else ever is."""
+    """Makes an empty folder; deletes nothing except an earlier demo."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file. Choose another place for the demo.")
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if there and (MARKER not in there or there - _OWN):
-        foreign = sorted(there - _OWN) or sorted(there)
+        raise InputError(f"{folder} is a file. Choose another folder for the demo.")
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if found and (MARKER not in found or found - _OWN):
+        foreign = sorted(found - _OWN) or sorted(found)
         raise InputError(
-            f"{folder} holds {foreign[0]!r}, which is not of an earlier demo. Choose another folder, or move it away."
+            f"{folder} holds {foreign[0]!r}, which is not part of an earlier demo. Choose another folder, or move it."
         )
-    for name in there:
+    for name in found:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Goals in Two Rooms under the strict protocol, for the learned world and for all that it is compared with."""
+"""Goal reaching in Two Rooms under the strict protocol, for the learned world and its baselines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from worldline.world.local import LocalWorld
 Walls = Literal["fixed", "random"]
 
 OFFSET: Final = 25
-"""Steps from start to goal in the log; an attempt may take twice as many."""
+"""Steps from start to goal in the log; an attempt has twice as many."""
 HORIZON: Final = 12
 NEAR_PX: Final = 3.0
 NUM_TIMED: Final = 50
@@ -46,17 +46,17 @@ PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE = (
     "straight at the goal",
     "true dynamics",
 )
-"""Who acts, as the report says it."""
+"""Names of the methods in the report."""
 DETOURS: Final = "where straight fails"
-"""The pairs that the walker who goes straight at the goal misses: there a way round the wall has to be found."""
+"""Pairs that the straight-line baseline misses: they need a way around the wall."""
 
 
 def held_out_pairs(
     store: Store, episodes: Sequence[int], num_pairs: int, *, context: int = 1
 ) -> tuple[StartGoalPair, ...]:
-    """Pairs from `episodes` that were held out: half across the wall, none reached at its start, always the same.
+    """Pairs from held-out episodes: half across the wall, none reached at the start, always the same.
 
-    Each starts with `context` observations, so that a world that needs no more can be asked.
+    Each pair starts with `context` observations, the history of the world.
     """
     return draw_pairs(
         store,
@@ -77,7 +77,7 @@ def reached(observation: Arrays, goal: Arrays) -> bool:
 
 
 def side(start: Arrays, goal: Arrays) -> str:
-    """Whether the wall lies between the two."""
+    """Whether the wall is between start and goal, as one of `GROUPS`."""
     wall_x = float(start["wall"][0])
     apart = (float(start["position"][0]) - wall_x) * (float(goal["position"][0]) - wall_x) < 0
     return GROUPS[1] if apart else GROUPS[0]
@@ -86,16 +86,16 @@ def side(start: Arrays, goal: Arrays) -> str:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StraightActor(Actor):
-    """Goes straight at the goal, whose position it is told, whatever stands between: a floor that needs no model.
+    """Moves straight towards the goal with access to the true position; a baseline without a model.
 
     Args:
-        longest: move along an axis, in the unit of the position.
+        longest: largest move along an axis, in units of the position.
     """
 
     longest: float = MAX_MOVE
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """`num_steps` equal parts of the way, each at most one full move."""
+        """`num_steps` equal moves towards the goal, each at most a full move."""
         del seed
         way = now.goals["position"].astype(float) - now.history.observations["position"][:, -1].astype(float)
         move = way * np.minimum(1 / num_steps, self.longest / np.maximum(np.abs(way).max(-1, keepdims=True), 1e-9))
@@ -111,9 +111,9 @@ def reach(
     stage: Stage | None,
     who: Sequence[str] = (PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE),
 ) -> dict[str, GoalReaching]:
-    """Per way of choosing actions, of those in `who`, how often it reaches the goals, under the same strict protocol.
+    """Success of each method in `who` under the same strict protocol.
 
-    All replan at every step but the oracle, whose plans come true.
+    All replan at every step except the oracle, whose predictions are exact.
     """
     card, picture = learned.engine.describe(), ("camera",)
     schema = card.schema
@@ -148,7 +148,7 @@ def reach(
 
 
 def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
-    """How often `name` reached the goals that going straight missed; None where it missed none."""
+    """Success of `name` on the pairs that the straight-line baseline missed; None if it missed none."""
     missed = [number for number, attempt in enumerate(rows[STRAIGHT].attempts) if not attempt.success]
     if not missed:
         return None
@@ -156,7 +156,7 @@ def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
 
 
 def film(found: GoalReaching, pairs: Sequence[StartGoalPair], number: int) -> Film:
-    """One attempt, of which the camera was tracked."""
+    """Camera frames of one attempt."""
     return Film(
         frames=found.attempts[number].path["camera"].astype(np.uint8),
         goal=pairs[number].goal["camera"].astype(np.uint8),
@@ -165,18 +165,18 @@ def film(found: GoalReaching, pairs: Sequence[StartGoalPair], number: int) -> Fi
 
 
 def films(found: GoalReaching, pairs: Sequence[StartGoalPair]) -> bytes:
-    """`FILMED` attempts side by side, taken evenly from all, as `film_grid` draws them."""
+    """`FILMED` evenly chosen attempts side by side, drawn by `film_grid`."""
     every = range(0, len(pairs), max(1, len(pairs) // FILMED))[:FILMED]
     return film_grid([film(found, pairs, number) for number in every], FILMED_A_ROW)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanTimes:
-    """How long a plan takes, milliseconds.
+    """Durations of a plan, milliseconds.
 
     Args:
-        alone_ms: one plan by itself, median.
-        batched_ms: one plan when all pairs are planned together.
+        alone_ms: of a single plan, median.
+        batched_ms: per plan if all pairs are planned together.
     """
 
     alone_ms: float
@@ -184,22 +184,22 @@ class PlanTimes:
 
 
 def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> PlanTimes:
-    """How long plans for these pairs take."""
+    """Measures the durations of plans for these pairs."""
     alone = []
     for pair in pairs[:NUM_TIMED]:
-        history, goal = _asked([pair], learned.engine.schema)
+        history, goal = _plan_query([pair], learned.engine.schema)
         started = time.perf_counter()
         learned.world.plan(history, goal, horizon=HORIZON)
         alone.append(time.perf_counter() - started)
-    history, goal = _asked(pairs, learned.engine.schema)
+    history, goal = _plan_query(pairs, learned.engine.schema)
     started = time.perf_counter()
     learned.world.plan(history, goal, horizon=HORIZON)
     batched_s = (time.perf_counter() - started) / len(pairs)
     return PlanTimes(alone_ms=1e3 * statistics.median(alone), batched_ms=1e3 * batched_s)
 
 
-def _asked(pairs: Sequence[StartGoalPair], schema: Schema) -> tuple[History, Goal]:
-    """What a plan from the start to the goal of each pair needs; a batch of W."""
+def _plan_query(pairs: Sequence[StartGoalPair], schema: Schema) -> tuple[History, Goal]:
+    """Histories and goals of the pairs, as a batch of W."""
     starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
     none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in schema.actions}
     targets = {"camera": np.stack([pair.goal["camera"] for pair in pairs])}

@@ -1,4 +1,4 @@
-"""Episodes of a world from any logs: those that it was not learned from, as far as that is known."""
+"""Reads episodes for a world from any logs and marks those of its training, as far as known."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ from worldline.errors import BundleError, DataError, UnreadableError
 from worldline.schema import Kind, Role, Schema, Signal
 
 KEPT: Final = ("", "train", "held_out")
-"""Parts that an audit has a use for: what calibrated a world tells nothing more of its bands."""
+"""Parts that an audit uses: the coverage on calibration episodes is not informative."""
 
-LEAVE_OUT: Final = "Or import the logs with --keep-going, which leaves such episodes out, and give the store."
+LEAVE_OUT: Final = "Or import the logs with --keep-going, which skips such episodes, and use the store."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorldEpisode:
-    """One logged episode, with the signals of the world alone.
+    """One logged episode, reduced to the signals of the world.
 
     Args:
-        episode: that fits the world.
-        flag: [T] whether its actions were drawn at random; None where the logs do not say.
-        part: "train", "held_out" or another part of the split that the world was learned with; empty where it is none
-            of the episodes of that.
+        episode: with the world's signals.
+        flag: [T] whether its actions were randomised; None if the logs do not contain it.
+        part: "train", "held_out" or another part of the split of the training; empty if it was not in the split.
     """
 
     episode: Episode
@@ -46,19 +45,19 @@ class WorldEpisode:
 
 
 def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str] = KEPT) -> Iterator[WorldEpisode]:
-    """The episodes of logs, each with what it was for when the world was learned; pictures only of what may be graded.
+    """The episodes of logs with their part in the training; images are read only for episodes that may be graded.
 
     Args:
         card: of the world.
-        logs: in any format that an importer knows.
-        opened_from: what the world was opened from; a bundle's folder tells what was held out.
-        parts: which of them are read.
+        logs: in any format that an importer reads.
+        opened_from: path or URL of the world; the folder of a bundle holds the split.
+        parts: the parts that are read.
 
     Raises:
-        UnreadableError: the logs lack a signal of the world, or hold it in another shape or unit.
-        DataError: the logs cannot be read, or not every episode is as their schema says; or the world was learned from
-            them, and nothing tells what was held out.
-        BundleError: the bundle's run.json is not as `worldline learn` writes it.
+        UnreadableError: a signal of the world is missing in the logs, or has another shape or unit.
+        DataError: the logs cannot be read, an episode does not fit their schema, or they are the training logs of a
+            world without a known split.
+        BundleError: the bundle's run.json is invalid.
     """
     if is_store(logs):
         store = open_store(logs)
@@ -79,11 +78,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
 
 
 def _sound(logs: Logs) -> Iterator[Episode]:
-    """The episodes, each after the checks of an import; one that cannot be used is never passed over.
-
-    Raises:
-        DataError: says which file, and what is wrong in it.
-    """
+    """The episodes after the checks of an import; raises DataError for an invalid one."""
     for logged in logs.read():
         problems = list(logged.findings)
         if logged.episode is not None:
@@ -94,11 +89,11 @@ def _sound(logs: Logs) -> Iterator[Episode]:
 
 
 def fingerprints(store: Store, schema: Schema) -> list[str]:
-    """Of each episode one that is the same in whatever logs it is found again, of its numbers; no picture is read.
+    """A fingerprint of each episode that is the same in any log format; computed without its images.
 
     Args:
-        store: of the episodes.
-        schema: of the world; other signals do not count.
+        store: the episodes.
+        schema: of the world; other signals are ignored.
     """
     names = [signal.name for signal in _numbers(schema)]
     return [
@@ -121,11 +116,7 @@ def _digest(numbers: Arrays) -> str:
 
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
-    """Per episode its part, where the world was learned from this store, or from episodes that are in it; else empty.
-
-    Raises:
-        DataError: it was learned from this store, and nothing tells what was held out.
-    """
+    """The part of each episode that was used in training; empty if none was. Raises DataError if unknown."""
     run = _run(opened_from)
     split = _split(run)
     if card.notes.get("data") != store.content_hash():
@@ -133,33 +124,29 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
         return {n: known.get(one, "") for n, one in enumerate(fingerprints(store, card.schema))} if known else {}
     if not split:
         raise DataError(
-            f"{card.name} was learned from these logs, and {opened_from or 'a world that is open already'} does not "
-            "tell which of the episodes were held out",
-            fix="Give the folder of its bundle, as `worldline learn` wrote it, or logs that it was not learned from.",
+            f"{card.name} was learned from these logs, but {opened_from or 'a world that is already open'} does not "
+            "state which episodes were held out",
+            fix="Give the folder of its bundle from `worldline learn`, or logs that it was not learned from.",
             file=store.path,
         )
     return split
 
 
 def _known(run: Mapping[str, Any]) -> dict[str, str]:
-    """By its fingerprint the part of each episode that the world was learned with."""
+    """The part of each episode of the training by its fingerprint."""
     split, found = _split(run), run.get("data", {}).get("fingerprints", [])
     return {found[number]: part for number, part in split.items() if number < len(found)}
 
 
 def _split(run: Mapping[str, Any]) -> dict[int, str]:
-    """The part of each episode; empty where the manifest of a run does not tell."""
+    """The part of each episode; empty if the run manifest has no split."""
     parts = {name: numbers for name, numbers in run.get("split", {}).items() if isinstance(numbers, list)}
     return {int(number): name for name, numbers in parts.items() for number in numbers}
 
 
 def _run(opened_from: str) -> Mapping[str, Any]:
-    """How the world was learned, as the folder of a bundle tells; empty where it is none or does not.
-
-    Raises:
-        BundleError: what it tells has not the shape of a run manifest.
-    """
-    if not opened_from or not Path(opened_from).is_dir():  # an empty path would be the working directory
+    """The run manifest in the folder of a bundle; empty if there is none. Raises BundleError if invalid."""
+    if not opened_from or not Path(opened_from).is_dir():  # an empty path means the working directory
         return {}
     bundle = read_bundle(Path(opened_from))
     if "run.json" not in bundle.files:
@@ -169,16 +156,16 @@ def _run(opened_from: str) -> Mapping[str, Any]:
         found = json.loads(text)
     except ValueError:
         found = None
-    if not _tells(found):
+    if not _is_valid(found):
         raise BundleError(
-            f"{bundle.folder / 'run.json'}: the split or the fingerprints in it are not as `worldline learn` writes "
-            "them: nothing tells what the world was learned from. Fetch the bundle again, or learn the world anew."
+            f"{bundle.folder / 'run.json'}: the split or the fingerprints are invalid, so the training data are "
+            "unknown. Fetch the bundle again, or learn the world again."
         )
     return dict(found)
 
 
-def _tells(run: object) -> bool:
-    """Whether a split and fingerprints, where a run has them, are numbers of episodes and texts."""
+def _is_valid(run: object) -> bool:
+    """Whether split and fingerprints of a run, if any, are episode numbers and strings."""
     if not isinstance(run, dict):
         return False
     split, data = run.get("split", {}), run.get("data", {})
@@ -193,30 +180,30 @@ def _tells(run: object) -> bool:
     )
 
 
-def check_signals(given: Schema, due: Schema, logs: Path) -> None:
-    """Refuses logs that lack a signal of the world, or hold it in another shape.
+def check_signals(given: Schema, required: Schema, logs: Path) -> None:
+    """Refuses logs without a signal of the world, or with another kind, shape or unit of it.
 
     Raises:
-        UnreadableError: says which signal, and what is in the logs.
+        UnreadableError: names the signal and the contents of the logs.
     """
     known = {signal.name: signal for signal in given.signals}
-    for signal in due.signals:
+    for signal in required.signals:
         if signal.role is Role.REWARD:
             continue
         found = known.get(signal.name)
         if found is None:
             raise UnreadableError(
-                f"the world speaks of {signal.name!r}, which is not in {logs} ({', '.join(sorted(known))}). Give logs "
-                "of this world, or name its signals alike in schema.json."
+                f"signal {signal.name!r} of the world is not in {logs} ({', '.join(sorted(known))}). Give logs of "
+                "this world, or rename the signals in schema.json."
             )
         if (found.role, found.kind, found.shape) != (signal.role, signal.kind, signal.shape):
             raise UnreadableError(
-                f"{signal.name!r} is {found.role} {found.kind} {found.shape} in {logs}, and the world takes "
-                f"{signal.role} {signal.kind} {signal.shape}. Give logs of this world, or import them in its sizes."
+                f"{signal.name!r} is {found.role} {found.kind} {found.shape} in {logs}, but the world takes "
+                f"{signal.role} {signal.kind} {signal.shape}. Give logs of this world, or import them with this shape."
             )
         if "?" not in (found.unit, signal.unit) and found.unit != signal.unit:
             raise UnreadableError(
-                f"{signal.name!r} is in {found.unit} in {logs}, and the world takes {signal.unit}. Convert the logs, "
+                f"{signal.name!r} is in {found.unit} in {logs}, but the world takes {signal.unit}. Convert the logs, "
                 "or correct the unit in schema.json."
             )
 
@@ -238,7 +225,7 @@ def _seen(episode: Episode, schema: Schema, part: str) -> WorldEpisode:
 
 
 def _flag(episode: Episode) -> NDArray[np.floating] | None:
-    """What the logs say of randomised steps; 0 where the value is missing."""
+    """The logged flag of randomised steps [T], with 0 for missing values; None if it is not logged."""
     for arrays in (episode.exogenous, episode.actions, episode.observations):
         for name in FLAGS:
             if name in arrays:
@@ -249,22 +236,21 @@ def _flag(episode: Episode) -> NDArray[np.floating] | None:
 
 
 def chosen(
-    seen: Sequence[WorldEpisode], *, need: int, most: int, seed: int
+    seen: Sequence[WorldEpisode], *, need: int, max_graded: int, seed: int
 ) -> tuple[list[WorldEpisode], list[WorldEpisode]]:
-    """Which episodes are graded, and which the comparisons are fitted on.
+    """Splits episodes into graded ones and ones on which the baselines are fitted.
 
-    Of what the world was learned with, episodes that were held out may be graded, and those that it was trained on
-    serve the fits. Where the logs hold none of the latter, or less than a third of the steps of the others, a third of
-    the others, at random, serves too, so that nothing is graded on what it was fitted to.
+    Training episodes of the world serve the fits, all others may be graded. If the training episodes have less than
+    a third of the steps of the others, a random third of the others serves the fits too. No episode serves both.
 
     Args:
         seen: all episodes.
-        need: steps that a graded one has to have.
-        most: graded episodes at most; of more a draw is taken, in the order of the logs.
-        seed: of the draw.
+        need: least number of steps of a graded episode.
+        max_graded: highest number of graded episodes; of more, a random subset is used, in the order of the logs.
+        seed: of the random choices.
 
     Raises:
-        DataError: there are fewer than two to grade, or none to fit on.
+        DataError: there are fewer than two episodes to grade, or none for the fits.
     """
     graded, fitted = ([one for one in seen if (one.part == "train") is trained] for trained in (False, True))
     if 3 * _steps(fitted) < _steps(graded):
@@ -273,12 +259,12 @@ def chosen(
         fitted = [*fitted, *(graded[k] for k in sorted(order[:cut]))]
         graded = [graded[k] for k in sorted(order[cut:])]
     long = [one for one in graded if one.episode.num_steps >= need]
-    drawn = np.random.default_rng([seed, 29]).permutation(len(long))[:most]
+    drawn = np.random.default_rng([seed, 29]).permutation(len(long))[:max_graded]
     long = [long[k] for k in sorted(drawn)]
     if len(long) < 2 or not fitted:
         raise DataError(
-            f"{len(long)} of {len(graded)} episodes that the world has not seen have the {need} steps that are needed, "
-            "and two are needed at least",
+            f"{len(long)} of {len(graded)} episodes that were not used in training have the required {need} steps; at "
+            "least two are needed",
             fix="Give more or longer episodes.",
         )
     return long, fitted

@@ -1,4 +1,4 @@
-"""From logs to a world in a bundle: model, heads, calibration, report, run manifest."""
+"""Learns a world from logs and writes a bundle: model, heads, calibration, report, run manifest."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ MakeRecipe = Callable[[Store], Recipe]
 
 @dataclass(frozen=True, kw_only=True)
 class LearnResult:
-    """What `learn_logs` made and measured.
+    """Result of `learn_logs`.
 
     Args:
-        world: learned.
-        bundle: the folder that holds it.
-        store: the logs as they were read; its `schema.json` is the schema that was used.
-        learned: everything that learning left behind.
-        diagnostics: on held-out episodes; None where the logs hold no vector observation.
-        decoded: what is imagined of held-out episodes, as pictures; empty without a decoder.
-        seeds: one row for each training seed; the bundle holds the one that is best for control.
-        findings: what was noticed in the logs and in learning, one line each.
-        unclear: what could not be told from the logs, and what was assumed.
-        total_s: wall time of everything.
+        world: the learned world.
+        bundle: its folder.
+        store: the imported logs with the schema that was used.
+        learned: model, heads, calibration and training curves.
+        diagnostics: on held-out episodes; None if the logs have no vector observation.
+        decoded: decoded predictions of held-out episodes; empty without a decoder.
+        seeds: one row per training seed; the bundle holds the best one for control.
+        findings: notes on the logs and on learning, one line each.
+        unclear: ambiguities in the logs and the assumptions made.
+        total_s: total wall time.
     """
 
     world: World
@@ -81,21 +81,20 @@ class LearnResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to learn, beside the logs and the place.
+    """Options of a run.
 
     Args:
-        recipe: a registered name, "module:name" of a function that gives the recipe for a store, or such a function;
-            None for "pixels-and-vectors" where
-            the observations hold both, "pixels" where they hold images and no vector, else "vectors".
-        model: family that takes the place of the recipe's, by its registered name; None leaves the recipe's.
-        weights: folder of pretrained weights, for a family that starts from some; see `recipes.families`.
-        split: which episodes are for what, a rule of `split_store`; None for the recipe's.
+        recipe: registered name, "module:name" of a function that maps a store to a recipe, or such a function. None
+            for "pixels-and-vectors", "pixels" or "vectors", depending on the kinds of the observations.
+        model: registered name of a family that replaces the recipe's; None keeps the recipe's.
+        weights: folder of pretrained weights, for families that need them; see `recipes.families`.
+        split: rule of `split_store` for the parts of the episodes; None for the recipe's.
         seed: of initial weights and batches.
-        num_seeds: trainings, with `seed` and those that follow it.
-        budget_s: seconds that learning may take on this machine, of all seeds together; sets size and number of
-            updates. None for those of the recipe.
-        trackers: registered names of trackers beside "jsonl", which always writes into `<out>.log`.
-        resume: go on where an interrupted call stopped: in the import, or at the checkpoint in `<out>.partial`.
+        num_seeds: number of trainings, with seeds from `seed` on.
+        budget_s: seconds for learning with all seeds on this machine; sets model size and number of updates. None
+            for those of the recipe.
+        trackers: registered names of additional trackers; "jsonl" always writes into `<out>.log`.
+        resume: continue an interrupted run, in its import or from the checkpoint in `<out>.partial`.
     """
 
     recipe: str | MakeRecipe | None = None
@@ -110,18 +109,18 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.num_seeds < 1:
-            raise ConfigError(f"num_seeds is {self.num_seeds}. It must be at least 1.")
+            raise ConfigError(f"num_seeds is {self.num_seeds}, expected at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """One of several trainings.
+    """Result of one training seed.
 
     Args:
-        seed: of it.
-        control: what it is worth for control, see `ControlMeasures`.
-        chosen_step: updates after which its weights were reached.
-        rmse: per signal and reported step, on held-out episodes; empty where nothing is predicted.
+        seed: of the training.
+        control: score for control, see `ControlMeasures`.
+        chosen_step: update of the chosen checkpoint.
+        rmse: per signal and reported step, on held-out episodes; empty if no vector is predicted.
     """
 
     seed: int
@@ -145,15 +144,14 @@ def learn(
     resume: bool = False,
     stage: Stage | None = None,
 ) -> World:
-    """The world learned from logs, saved as a bundle with a report; under `torchrun` every process gets it.
+    """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
 
     Args:
-        logs: a store, or whatever `worldline.data.open_logs.open_logs` takes: these are imported into `<out>.store`,
-            where the inferred schema can be read and edited. A later call uses that store and its schema, and adds
-            episodes that are new in the logs.
+        logs: a store, or logs that `worldline.data.open_logs.open_logs` reads. These are imported into `<out>.store`,
+            where the inferred schema can be edited. A later call uses this schema and adds new episodes.
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
-            what was measured during training.
-        recipe: see `Options`, as for all that follow.
+            the measurements of the training.
+        recipe: see `Options`, also for the arguments below.
         model: see `Options`.
         weights: see `Options`.
         split: see `Options`.
@@ -162,13 +160,13 @@ def learn(
         budget_s: see `Options`.
         trackers: see `Options`.
         resume: see `Options`.
-        stage: called with the name of a stage, what is done and what there is to do.
+        stage: called with the name of a stage, the steps done and their total.
 
     Raises:
-        DataError: the logs cannot be used; the message names file, episode, signal and step, and what to do.
-        UnsupportedError: the family cannot learn from these signals; says why, and which can.
-        CollapseError: the latents collapsed, or the loss ran away.
-        InputError: `out` holds something that is not a bundle, or `<out>.store` holds episodes that the logs do not.
+        DataError: the logs cannot be used; the message names file, episode, signal and step, and the fix.
+        UnsupportedError: the family does not support these signals; the message names the reason and alternatives.
+        CollapseError: the latents collapsed, or the loss diverged.
+        InputError: `out` is not a bundle, or `<out>.store` has episodes that are not in the logs.
         BundleError: there is nothing to resume.
     """
     options = Options(
@@ -187,25 +185,25 @@ def learn(
         barrier()
         return open_world(out)
     world = learn_logs(logs, out, options, stage=stage).world
-    barrier()  # the bundle is there
+    barrier()  # the bundle is complete
     return world
 
 
 def learn_logs(
     logs: Path | str, out: Path | str, options: Options | None = None, *, stage: Stage | None = None
 ) -> LearnResult:
-    """As `learn`, with everything that was measured on the way."""
+    """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), options or Options()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
-        raise InputError(f"{out} exists and is no bundle. Choose another place for the world, or delete it first.")
+        raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
     _check_names(options)
     unfinished = partial_folder(out)
     if options.resume and not unfinished.is_dir():
-        raise BundleError(f"{unfinished} holds no checkpoint to go on from. Start the run without --resume.")
+        raise BundleError(f"{unfinished} has no checkpoint to resume from. Start the run without --resume.")
     store, findings, unclear = _open(Path(logs), out, stage)
     imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
-        shutil.rmtree(unfinished)  # of an earlier call, which another --resume must not meet
+        shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
     outcomes = list(_learn_seeds(store, out, options, stage))
     worlds = [(one, _diagnostics(store, one, stage)) for one in outcomes if isinstance(one, Learned)]
     failures = [one for one in outcomes if isinstance(one, CollapseError)]
@@ -214,7 +212,7 @@ def learn_logs(
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
     noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures))
-    noticed = (*_unseen(store, learned.recipe), *noticed, *_left_out(diagnostics))
+    noticed = (*_unused_inputs(store, learned.recipe), *noticed, *_left_out(diagnostics))
     findings = (*findings, *noticed)
     measured = time.monotonic()
     decoded = drawn_imagination(store, learned)
@@ -242,13 +240,7 @@ def learn_logs(
 
 
 def _check_names(options: Options) -> None:
-    """An unknown name is an error before hours of importing.
-
-    Raises:
-        UnknownNameError: there is no such recipe, family or tracker.
-        InputError: "module:name" is not there.
-        MissingExtraError: a tracker's package is not installed.
-    """
+    """Loads named recipes, families and trackers, so that a wrong name raises before hours of importing."""
     given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.trackers)]
     for kind, name in given:
         if isinstance(name, str):
@@ -256,7 +248,7 @@ def _check_names(options: Options) -> None:
 
 
 def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None) -> Iterator[Learned | CollapseError]:
-    """What each seed learned, in turn, or why it did not: the others are worth having."""
+    """The result of each seed, or its error; a failed seed does not end the run."""
     unfinished = partial_folder(out)
     trackers = [load("tracker", name)(log_folder(out)) for name in dict.fromkeys(("jsonl", *options.trackers))]
     for recipe in recipes(store, unfinished, options, stage):
@@ -276,29 +268,29 @@ def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None)
 
 
 def run_worker(logs: Path, out: Path, options: Options) -> None:
-    """Takes part in the training that the first process of `torchrun` leads with `learn_logs`, and in nothing else.
+    """Joins the training that the first process of `torchrun` leads with `learn_logs`.
 
     Raises:
-        InputError: the logs are no store, so that every process would have to import them.
+        InputError: the logs are no store.
     """
     if not is_store(logs):
-        raise InputError(f"{logs} is no store, and several processes cannot import it together. Import it first.")
+        raise InputError(f"{logs} is no store, and several processes cannot import it. Import it first.")
     store, unfinished = open_store(logs), partial_folder(out)
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
-        with suppress(CollapseError):  # the first process says so
+        with suppress(CollapseError):  # reported by the first process
             train_model(store, recipe, folder=folder, resume=_resumes(options, unfinished, folder))
 
 
 def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | None) -> Iterator[Recipe]:
     """The recipe of each seed, fitted to the budget.
 
-    A run that goes on keeps the size that was chosen for it, which lies beside its checkpoint.
+    A resumed run keeps the size that is stored with its checkpoint.
     """
     recipe = _recipe(store, options)
     if options.budget_s is not None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError("a budget is measured in one process. Leave it out, or learn without torchrun.")
+            raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
         tell(stage, "fit to the budget", 0)
         plan = unfinished / "budget.json"
         if options.resume and plan.exists():
@@ -314,14 +306,13 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
 
 
 def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
-    """Where the checkpoint of this seed lies."""
     return unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
 
 
 def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
-    """Whether this seed goes on; one without a checkpoint starts afresh.
+    """Whether this seed resumes; a seed without a checkpoint starts from scratch.
 
-    Where another number of seeds was begun, the answer is yes, and the missing checkpoint is an error.
+    True if the interrupted run had another number of seeds, so that the missing checkpoint is an error.
     """
     begun, several = (folder / STATE).exists(), any(unfinished.glob(f"seed*/{STATE}"))
     other = several if options.num_seeds == 1 else not several and (unfinished / STATE).exists()
@@ -329,25 +320,25 @@ def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
 
 
 def log_folder(out: Path) -> Path:
-    """Where what was measured during training is kept: beside the bundle, which takes no foreign file."""
+    """Folder of the training measurements, next to the bundle, which accepts no other files."""
     return out.with_name(f"{out.name}.log")
 
 
 def partial_folder(out: Path) -> Path:
-    """Where the checkpoint of an interrupted training lies: beside the bundle, which takes no foreign file.
+    """Folder of the checkpoint of an interrupted training, next to the bundle.
 
-    It is empty where the import was interrupted, and absent where there is nothing to go on from.
+    It is empty if the import was interrupted, and absent if there is nothing to resume.
     """
     return out.with_name(f"{out.name}.partial")
 
 
 def store_folder(out: Path) -> Path:
-    """Where logs are imported to: beside the bundle, which takes no foreign file."""
+    """Folder of the imported logs, next to the bundle."""
     return out.with_name(f"{out.name}.store")
 
 
 def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
-    """The store to learn from, what was noticed in the logs, and what could not be told from them."""
+    """The store, the findings about the logs, and the ambiguities in them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
     if is_store(logs):
@@ -359,7 +350,7 @@ def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str,
         try:
             imported = import_logs(logs, destination, keep_going=True, only=True, progress=counted(stage, "import"))
         except WorldlineError:
-            with suppress(OSError):  # it holds a checkpoint
+            with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()
             raise
         store, noticed = open_store(destination), imported.findings
@@ -370,11 +361,11 @@ def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str,
 
 
 def _other_schema(logs: Path, store: Store) -> tuple[str, ...]:
-    """A note where a schema beside the logs is not the one in use, which may have been edited in the store."""
+    """A note if the schema next to the logs differs from the one in use, which may have been edited."""
     if is_store(logs) or schema_beside(logs) in (None, store.schema):
         return ()
     return (
-        f"The schema beside the logs was not used: {store.path} has another. Move it away to import with the first.",
+        f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the schema.",
     )
 
 
@@ -390,12 +381,11 @@ def _recipe(store: Store, options: Options) -> Recipe:
     if options.model is not None:
         recipe = with_family(recipe, store, options.model, weights=options.weights)
     elif options.weights is not None:
-        raise InputError("weights are given without a family that starts from some. Name it: --model features or lewm.")
+        raise InputError("weights are given without a family that uses them. Add --model features or --model lewm.")
     return recipe if options.split is None else replace(recipe, split=partial(split_store, rule=options.split))
 
 
 def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnostics | None:
-    """On held-out episodes; None where no vector is predicted."""
     card = learned.engine.describe()
     if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
         return None
@@ -405,21 +395,18 @@ def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnos
     return found
 
 
-def _unseen(store: Store, recipe: Recipe) -> tuple[str, ...]:
-    """What the model of this recipe does not look at."""
+def _unused_inputs(store: Store, recipe: Recipe) -> tuple[str, ...]:
     names = [one.name for one in store.schema.observations if one.name not in recipe.model_config.inputs]
     return (f"Not among the model's inputs: {', '.join(names)}.",) if names else ()
 
 
 def _left_out(diagnostics: Diagnostics | None) -> tuple[str, ...]:
-    """What the report does not compare with, and why."""
     if diagnostics is None or "linear" in {one.world for one in diagnostics.errors}:
         return ()
-    return ("No stretch of the logs was observed completely, so no regression is compared with: persistence alone.",)
+    return ("No part of the logs is completely observed: persistence is the only baseline.",)
 
 
 def _evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[Evidence, ...]:
-    """All that can be shown of any logs."""
     sections: list[Evidence] = [learning_curves(store, learned), latent_health(learned)]
     if diagnostics is None:
         return tuple(sections)

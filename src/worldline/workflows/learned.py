@@ -1,4 +1,4 @@
-"""What learning leaves behind."""
+"""The result of learning."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from worldline.world.local import LocalWorld
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """Everything that learning left behind.
+    """Model, heads, calibration, and measurements of their training.
 
     Args:
-        recipe: that was followed.
+        recipe: of the training.
         data_hash: of the store.
         engine: the model with its heads.
         calibration: of the engine.
-        world: over both.
-        split: which episodes were for what.
+        world: with this engine and calibration.
+        split: parts of the episodes.
         trained: curves and time of the training.
-        refine_s: time of refining the dynamics, with the encoding of the training episodes; 0 where it was left out.
-        refine_losses: mean training loss of each tenth of that refinement; empty where it was left out.
-        heads_s: time of fitting the heads.
-        calibrate_s: time of calibrating.
-        findings: episodes that were left out of training, and why.
+        refine_s: seconds of refining the dynamics, encoding included; 0 without refinement.
+        refine_losses: mean training loss of each tenth of the refinement; empty without refinement.
+        heads_s: seconds of fitting the heads.
+        calibrate_s: seconds of calibration.
+        findings: episodes that were excluded from training, with reasons.
     """
 
     recipe: Recipe

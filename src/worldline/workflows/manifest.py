@@ -1,4 +1,4 @@
-"""How a world was learned, on what machine, and how long it took: a bundle's run manifest, a report's small print."""
+"""The run manifest of a bundle: configuration, data, split, versions, device and times."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from worldline.workflows.learned import Learned
 def run_manifest(
     store: Store, learned: Learned, *, times_s: Mapping[str, float], findings: Sequence[str], unclear: Sequence[str]
 ) -> dict[str, Any]:
-    """Everything needed to learn the same world again; plain JSON values.
+    """All information to reproduce the training, as plain JSON values.
 
     Args:
         store: of the logs.
         learned: from them.
         times_s: wall time of each part.
-        findings: what was noticed in the logs.
-        unclear: what could not be told from them.
+        findings: notes on the logs.
+        unclear: ambiguities in the logs and the assumptions made.
     """
     recipe, split = learned.recipe, learned.split
     return {
@@ -67,7 +67,7 @@ def run_manifest(
 
 
 def facts(run: Mapping[str, Any]) -> dict[str, str]:
-    """The small print of a report, from a run manifest."""
+    """The facts table of a report, from a run manifest."""
     data, split, times = run["data"], run["split"], run["times_s"]
     found = {
         "Data": f"{data['episodes']:,} episodes, {data['steps']:,} steps, sha256 {data['hash'][:12]}…",
@@ -92,20 +92,20 @@ def facts(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """Versions of the packages that affect results."""
     packages = {name: version(name) for name in ("worldline", "torch", "numpy")}
     return {**packages, "Python": platform.python_version()}
 
 
 def device() -> str:
-    """What torch computes on."""
+    """The device of torch."""
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def peak_memory_gb() -> float:
-    """The most memory that this process has held so far, in 10^9 bytes."""
-    import resource  # not on every system
+    """Peak memory of this process, in 10^9 bytes."""
+    import resource  # not available on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)

@@ -27,7 +27,7 @@ from worldline.workflows.recorder import EpisodeRecord, recorded_schema
 
 Array = NDArray[np.generic]
 _Step = tuple[Any, float, bool, bool]
-"""What was shown, the reward, whether the episode was terminated and whether it was truncated."""
+"""Observation, reward, terminated and truncated."""
 
 
 def record(
@@ -44,37 +44,36 @@ def record(
     env_kwargs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Store:
-    """A new store with episodes of an environment, in the order of their numbers, each with the seed of its reset.
+    """Records episodes of an environment into a new store, in the order of their numbers, with their reset seeds.
 
-    An episode depends on `seed` and on its own number only: neither on those before it nor on `num_envs`.
+    An episode depends only on `seed` and its number: not on other episodes or `num_envs`.
 
     Args:
-        environment: the name of a lab, a Gymnasium id, a function that makes an environment, or an environment (which
-            is left open).
+        environment: name of a lab, Gymnasium id, function that makes an environment, or an environment (not closed).
         destination: a new folder.
-        policy: "explorer" (a lab's own), "random", a function of observation and generator, a policy or a class of
-            policies, or "module:name" of such a thing; default is the explorer of a lab and else random. Where
-            several environments run, each has a copy of the policy.
+        policy: "explorer" (of a lab), "random", a function of observation and generator, a policy or a class of
+            policies, or "module:name" of one of these. Default: the explorer of a lab, else random. Each of several
+            environments has a copy of the policy.
         num_episodes: at least 1.
-        max_steps: an episode that has not ended by then is cut, at least 1.
-        seed: of all resets and all policies' draws.
-        num_envs: environments that run side by side, at least 1.
-        processes: whether each of them has a process of its own. Pays off where a step takes more than a millisecond.
-        schema: default is the environment's, with its reward (a lab's own schema has none); signals that it does not
-            name are not stored.
-        env_kwargs: settings of an environment that is given by its name.
+        max_steps: an episode is truncated after this number of steps, at least 1.
+        seed: of all resets and policies.
+        num_envs: number of parallel environments, at least 1.
+        processes: whether each environment has its own process. Pays off for steps above one millisecond.
+        schema: default is the environment's with its reward (the schema of a lab has none); other signals are not
+            stored.
+        env_kwargs: settings of an environment that is given by name.
         progress: called with the number of episodes stored and their total.
 
     Raises:
         InputError: a number is not positive, the destination exists, the policy cannot be found or made, or
             `num_envs`, `processes` or `env_kwargs` do not fit the environment.
-        UnknownNameError: no lab and no Gymnasium environment has this name.
-        UnsupportedError: a space of the environment cannot be made into signals.
-        DataError: what the environment showed does not fit the schema.
+        UnknownNameError: there is no lab or Gymnasium environment of this name.
+        UnsupportedError: a space of the environment cannot be converted to signals.
+        DataError: an observation does not fit the schema.
     """
     for name, number in (("num_episodes", num_episodes), ("max_steps", max_steps), ("num_envs", num_envs)):
         if number < 1:
-            raise InputError(f"{name} is {number}. It must be at least 1.")
+            raise InputError(f"{name} is {number}, expected at least 1.")
     make_one = _factory(environment, env_kwargs or {}, copies=num_envs > 1 or processes)
     with ExitStack() as stack:
         first = make_one()
@@ -82,16 +81,16 @@ def record(
             stack.callback(first.close)
         actors = policies_for(policy, first, min(num_envs, num_episodes))
         schema = schema or recorded_schema(first)
-        lanes = _AtOnce(make_one, len(actors)) if processes else _InTurn(first, make_one, len(actors))
+        lanes = _ProcessLanes(make_one, len(actors)) if processes else _LocalLanes(first, make_one, len(actors))
         stack.callback(lanes.close)
         name = environment if isinstance(environment, str) else type(first.unwrapped).__name__
         chosen = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
         notes = {"environment": name, "policy": chosen, "seed": str(seed)}
         store = Store.create(destination, schema, notes=notes)
-        seats = [_Seat(actor, EpisodeRecord(first, schema)) for actor in actors]
+        runners = [_LaneRunner(actor, EpisodeRecord(first, schema)) for actor in actors]
         try:
-            ready: dict[int, Episode] = {}  # those that ended before one with a lower number
-            for number, episode in _run(lanes, seats, num_episodes, max_steps, seed):
+            ready: dict[int, Episode] = {}  # ended before an episode with a lower number
+            for number, episode in _run(lanes, runners, num_episodes, max_steps, seed):
                 ready[number] = episode
                 while len(store) in ready:
                     store.append(ready.pop(len(store)), {"number": len(store)})
@@ -99,7 +98,7 @@ def record(
                         progress(len(store), num_episodes)
         finally:
             if not len(store):
-                shutil.rmtree(store.path)  # what failed at once can be tried again at the same place
+                shutil.rmtree(store.path)  # a failed run can be repeated with the same folder
     return store
 
 
@@ -108,11 +107,11 @@ def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
 
     Args:
         name: of the lab, or a Gymnasium id.
-        env_kwargs: its settings; default is its own.
+        env_kwargs: its settings.
 
     Raises:
-        UnknownNameError: there is none.
-        InputError: it does not take these settings.
+        UnknownNameError: there is no such environment.
+        InputError: the settings are invalid.
     """
     given = dict(env_kwargs or {})
     try:
@@ -122,7 +121,7 @@ def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
         return gymnasium.make(name, **given)
     except gymnasium.error.Error as error:
         if name.rpartition(":")[2] in gymnasium.registry:
-            raise  # it exists, and something else is wrong, such as a package that it needs
+            raise  # it exists, but something else failed, such as a missing package
         raise UnknownNameError("environment", name, [*names("lab"), *gymnasium.registry]) from error
     except TypeError as error:
         if not given:
@@ -131,26 +130,26 @@ def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
 
 
 class _Lanes(ABC):
-    """Environments side by side that are reset when we say so.
+    """Parallel environments with explicit resets.
 
-    With Gymnasium's own ways of resetting, a step would ignore its action, or hide the last observation of an episode.
+    With the autoreset modes of Gymnasium, a step ignores its action or hides the last observation of an episode.
     """
 
     @abstractmethod
     def reset(self, seeds: Sequence[int | None], ended: Sequence[bool]) -> Sequence[Any]:
-        """What each lane shows once those that `ended` and have a seed were reset; without one they rest."""
+        """Resets the lanes that `ended` and have a seed, pauses those without a seed; returns all observations."""
 
     @abstractmethod
     def step(self, actions: Sequence[Any]) -> Sequence[_Step]:
-        """A step of every lane that has an action; what is told of others means nothing."""
+        """Steps every lane that has an action; results of other lanes are meaningless."""
 
     @abstractmethod
     def close(self) -> None:
-        """Closes the environments that were made here."""
+        """Closes the environments that this object made."""
 
 
-class _InTurn(_Lanes):
-    """In this process: the environment that is there, and others like it."""
+class _LocalLanes(_Lanes):
+    """Environments in this process: the given one and others like it."""
 
     def __init__(self, first: AnyEnv, make_one: Callable[[], AnyEnv], num_lanes: int) -> None:
         self._environments, self._made = [first], ExitStack()
@@ -160,7 +159,7 @@ class _InTurn(_Lanes):
                 self._environments.append(one := make_one())
                 made.callback(one.close)
                 if (one.observation_space, one.action_space) != (first.observation_space, first.action_space):
-                    raise InputError(f"{one} has other spaces than {first}. Make environments that are alike.")
+                    raise InputError(f"{one} has other spaces than {first}. Make environments with equal spaces.")
             self._made = made.pop_all()
 
     def reset(self, seeds: Sequence[int | None], ended: Sequence[bool]) -> Sequence[Any]:
@@ -168,29 +167,29 @@ class _InTurn(_Lanes):
         for lane, seed in enumerate(seeds):
             if seed is not None:
                 self._last[lane] = (self._environments[lane].reset(seed=seed)[0], 0.0, False, False)
-        return [shown for shown, *_ in self._last]
+        return [observation for observation, *_ in self._last]
 
     def step(self, actions: Sequence[Any]) -> Sequence[_Step]:
         for lane, action in enumerate(actions):
             if action is not None:
-                shown, reward, terminated, truncated, _ = self._environments[lane].step(action)
-                self._last[lane] = (shown, float(reward), bool(terminated), bool(truncated))
+                observation, reward, terminated, truncated, _ = self._environments[lane].step(action)
+                self._last[lane] = (observation, float(reward), bool(terminated), bool(truncated))
         return [*self._last]
 
     def close(self) -> None:
         self._made.close()
 
 
-class _AtOnce(_Lanes):
-    """Each in a process of its own.
+class _ProcessLanes(_Lanes):
+    """Environments in one process each.
 
-    Passing a step between processes costs about 0.2 ms: Pendulum runs 7 times as fast in one process, a simulator of
-    10 ms a step twice as fast in processes on two cores. So it is for the user to say.
+    A step between processes costs about 0.2 ms: Pendulum runs 7 times as fast in one process. A simulator with 10 ms
+    per step runs twice as fast in processes on two cores. So the user chooses.
     """
 
     def __init__(self, make_one: Callable[[], AnyEnv], num_lanes: int) -> None:
         self._vector: AsyncVectorEnv[Any, Any] = AsyncVectorEnv(
-            [lambda: _Resting(make_one())] * num_lanes, autoreset_mode=AutoresetMode.DISABLED
+            [lambda: _PausableEnv(make_one())] * num_lanes, autoreset_mode=AutoresetMode.DISABLED
         )
 
     def reset(self, seeds: Sequence[int | None], ended: Sequence[bool]) -> Sequence[Any]:
@@ -198,30 +197,30 @@ class _AtOnce(_Lanes):
         return list(iterate(self._vector.observation_space, batch))
 
     def step(self, actions: Sequence[Any]) -> Sequence[_Step]:
-        some = next(action for action in actions if action is not None)  # for those that rest
+        some = next(action for action in actions if action is not None)  # placeholder for paused lanes
         space = self._vector.single_action_space
         empty: Any = create_empty_array(space, len(actions))
         given = concatenate(space, [some if action is None else action for action in actions], empty)
         batch, rewards, terminated, truncated, _ = self._vector.step(given)
         shown = iterate(self._vector.observation_space, batch)
-        told = zip(shown, rewards.tolist(), terminated.tolist(), truncated.tolist(), strict=True)
-        return [(one, float(reward), over, cut) for one, reward, over, cut in told]
+        results = zip(shown, rewards.tolist(), terminated.tolist(), truncated.tolist(), strict=True)
+        return [(one, float(reward), over, cut) for one, reward, over, cut in results]
 
     def close(self) -> None:
         self._vector.close()
 
 
-class _Resting(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment beside others. A reset without a seed lets it rest, until the next one with a seed.
+class _PausableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that a reset without a seed pauses, until the next reset with a seed.
 
-    A vector environment steps all or none. Resting makes no steps up for those that have no episode left, and what
-    the environment tells beyond the store is left out, because batching it can fail.
+    A vector environment steps all lanes or none. A paused lane makes no steps if no episode is left for it. The info
+    dict is dropped, because batching it can fail.
     """
 
     def __init__(self, env: AnyEnv) -> None:
         super().__init__(env)
-        self._rests = True
-        self._shown: Any = None
+        self._paused = True
+        self._observation: Any = None
 
     def reset(
         self,
@@ -229,24 +228,24 @@ class _Resting(gymnasium.Wrapper[Any, Any, Any, Any]):
         seed: int | None = None,
         options: dict[str, Any] | None = None,  # noqa: ARG002 (Gymnasium's signature)
     ) -> tuple[Any, dict[str, Any]]:
-        self._rests = seed is None
+        self._paused = seed is None
         if seed is not None:
-            self._shown, _ = self.env.reset(seed=seed)
-        return self._shown, {}
+            self._observation, _ = self.env.reset(seed=seed)
+        return self._observation, {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        if self._rests:
-            return self._shown, 0.0, False, False, {}
-        self._shown, reward, terminated, truncated, _ = self.env.step(action)
-        return self._shown, reward, terminated, truncated, {}
+        if self._paused:
+            return self._observation, 0.0, False, False, {}
+        self._observation, reward, terminated, truncated, _ = self.env.step(action)
+        return self._observation, reward, terminated, truncated, {}
 
 
-class _Seat:
-    """Who acts in a lane, and what has happened there.
+class _LaneRunner:
+    """Policy and current episode of a lane.
 
     Args:
         policy: reset for each episode.
-        transcript: of the episode that is under way.
+        transcript: of the current episode.
     """
 
     def __init__(self, policy: Policy, transcript: EpisodeRecord) -> None:
@@ -254,7 +253,7 @@ class _Seat:
         self._generator = np.random.default_rng(0)
         self._row: dict[str, Array] = {}
         self.number: int | None = None
-        """Of the episode that is under way; None if there is none."""
+        """Of the current episode; None if there is none."""
 
     def begin(self, observation: Any, seed: int, reset_seed: int) -> None:
         assert self.number is not None
@@ -263,12 +262,11 @@ class _Seat:
         self._policy.reset(self._generator)
 
     def act(self) -> Any:
-        """The action as it is stored, for the environment; the policy looks at what is stored too."""
-        self._row = self._transcript.read_action(self._policy.act(self._transcript.shown, self._generator))
+        """The next action after rounding to the stored dtype; the policy also sees stored observations."""
+        self._row = self._transcript.read_action(self._policy.act(self._transcript.last_observation, self._generator))
         return self._transcript.executed(self._row)
 
     def add(self, reward: float, observation: Any) -> int:
-        """How many steps there are now."""
         self._transcript.add(self._row, reward, observation)
         return self._transcript.num_steps
 
@@ -277,36 +275,36 @@ class _Seat:
 
 
 def _run(
-    lanes: _Lanes, seats: Sequence[_Seat], num_episodes: int, max_steps: int, seed: int
+    lanes: _Lanes, runners: Sequence[_LaneRunner], num_episodes: int, max_steps: int, seed: int
 ) -> Iterator[tuple[int, Episode]]:
-    """Each episode with its number, as they end."""
+    """Each episode with its number, in order of completion."""
     numbers = iter(range(num_episodes))
-    ended = [True] * len(seats)
+    ended = [True] * len(runners)
     while True:
         if any(ended):
-            for seat, over in zip(seats, ended, strict=True):
-                seat.number = next(numbers, None) if over else seat.number
-            if all(seat.number is None for seat in seats):
+            for runner, over in zip(runners, ended, strict=True):
+                runner.number = next(numbers, None) if over else runner.number
+            if all(runner.number is None for runner in runners):
                 return
-            _begin(lanes, seats, ended, seed)
-        steps = lanes.step([None if seat.number is None else seat.act() for seat in seats])
-        ended = [False] * len(seats)
-        for lane, (seat, (observation, reward, terminated, truncated)) in enumerate(zip(seats, steps, strict=True)):
-            if seat.number is not None:
-                ended[lane] = seat.add(reward, observation) >= max_steps or terminated or truncated
+            _begin(lanes, runners, ended, seed)
+        steps = lanes.step([None if runner.number is None else runner.act() for runner in runners])
+        ended = [False] * len(runners)
+        for lane, (runner, (observation, reward, terminated, truncated)) in enumerate(zip(runners, steps, strict=True)):
+            if runner.number is not None:
+                ended[lane] = runner.add(reward, observation) >= max_steps or terminated or truncated
                 if ended[lane]:
-                    yield seat.number, seat.episode(terminated, truncated)
+                    yield runner.number, runner.episode(terminated, truncated)
 
 
-def _begin(lanes: _Lanes, seats: Sequence[_Seat], ended: Sequence[bool], seed: int) -> None:
-    """Resets every lane that `ended`, or puts it to rest where no episode is left."""
+def _begin(lanes: _Lanes, runners: Sequence[_LaneRunner], ended: Sequence[bool], seed: int) -> None:
+    """Resets every lane that `ended`, or pauses it if no episode is left."""
     seeds = [
-        _reset_seed(seed, seat.number) if over and seat.number is not None else None
-        for seat, over in zip(seats, ended, strict=True)
+        _reset_seed(seed, runner.number) if over and runner.number is not None else None
+        for runner, over in zip(runners, ended, strict=True)
     ]
-    for seat, observation, reset_seed in zip(seats, lanes.reset(seeds, ended), seeds, strict=True):
+    for runner, observation, reset_seed in zip(runners, lanes.reset(seeds, ended), seeds, strict=True):
         if reset_seed is not None:
-            seat.begin(observation, seed, reset_seed)
+            runner.begin(observation, seed, reset_seed)
 
 
 def _reset_seed(seed: int, number: int) -> int:
@@ -316,14 +314,14 @@ def _reset_seed(seed: int, number: int) -> int:
 def _factory(
     environment: str | AnyEnv | Callable[[], AnyEnv], env_kwargs: Mapping[str, Any], *, copies: bool
 ) -> Callable[[], AnyEnv]:
-    """What makes an environment, or gives the one that is there already."""
+    """A function that makes an environment, or returns the given one."""
     if isinstance(environment, str):
         return lambda: make(environment, env_kwargs)
     if env_kwargs:
-        raise InputError(f"env_kwargs are {dict(env_kwargs)}. They belong to an environment's name: leave them out.")
+        raise InputError(f"env_kwargs are {dict(env_kwargs)}. They belong to an environment's name. Leave them out.")
     if not isinstance(environment, gymnasium.Env):
         return environment
     if copies:
-        problem = f"{environment} is one environment, and num_envs or processes ask for others like it"
+        problem = f"{environment} is one environment, but num_envs or processes require copies"
         raise InputError(f"{problem}. Give its name, or a function that makes one.")
     return lambda: environment

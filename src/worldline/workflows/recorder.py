@@ -1,4 +1,4 @@
-"""Writes down the episodes of a Gymnasium environment while they happen, in the user's own loop."""
+"""Records episodes of a Gymnasium environment in the user's own loop."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Array = NDArray[np.generic]
 
 REWARD = Signal(
     name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,), unit="?", precision="float64"
-)  # float64, since that is what an environment returns: it is stored as it was
+)  # float64, as environments return it, so that no precision is lost
 
 
 def recorded_schema(environment: AnyEnv) -> Schema:
-    """What is stored of an environment: a lab's own schema, else what its spaces say and the reward.
+    """The schema of a recording: a lab's own, else that of the spaces with the reward.
 
     Raises:
-        UnsupportedError: a space cannot be laid out without loss.
+        UnsupportedError: a space cannot be converted without loss.
         ConfigError: two parts of the spaces have the same name, or one is called "reward".
     """
     schema = schema_of(environment)
@@ -41,11 +41,11 @@ def recorded_schema(environment: AnyEnv) -> Schema:
 
 
 class EpisodeRecord:
-    """An episode while it happens, as rows of signals; serves one episode after another.
+    """The current episode as rows of signals; can be reused for later episodes.
 
     Args:
-        environment: whose spaces say what an observation and an action look like.
-        schema: signals that it does not name are left out.
+        environment: its spaces define observations and actions.
+        schema: signals to store.
     """
 
     def __init__(self, environment: AnyEnv, schema: Schema) -> None:
@@ -67,35 +67,35 @@ class EpisodeRecord:
         return len(self._rows[Role.ACTION])
 
     @property
-    def shown(self) -> Any:
-        """The last observation as it is stored, a copy that is nobody else's."""
+    def last_observation(self) -> Any:
+        """A copy of the last observation in its stored precision."""
         return self._observations.write(self._rows[Role.OBSERVATION][-1])
 
     def begin(self, observation: Any, seed: int | None) -> None:
-        """Starts an episode, forgetting the one before.
+        """Starts an episode and drops the previous one.
 
         Args:
-            observation: what the reset showed.
-            seed: of the reset, where the episode can be replayed from it.
+            observation: of the reset.
+            seed: of the reset, if the episode can be replayed from it.
 
         Raises:
-            InputError: it is no element of the observation space.
+            InputError: the observation is not in the observation space.
         """
         first = self._observations.read(observation)
         self._rows = {Role.OBSERVATION: [first], Role.ACTION: [], Role.REWARD: []}
         self._seed = seed
 
     def read_action(self, action: Any) -> dict[str, Array]:
-        """A copy of `action` as it is stored: the row for `add`.
+        """A copy of `action` in its stored precision: the row for `add`.
 
         Raises:
-            InputError: it is no element of the action space.
+            InputError: the action is not in the action space.
         """
         row = self._actions.read(action)
         return row | {name: convert(row[name][None], signal)[0] for name, signal in self._rounded.items()}
 
     def executed(self, row: dict[str, Array]) -> Any:
-        """The action that `row` describes, for the environment: what is executed is what is logged."""
+        """The stored action for the environment, so that the executed action is the logged one."""
         return self._actions.write(row)
 
     def add(self, row: dict[str, Array], reward: SupportsFloat, observation: Any) -> None:
@@ -104,10 +104,10 @@ class EpisodeRecord:
         Args:
             row: of the action, from `read_action`.
             reward: of the step.
-            observation: what the step led to.
+            observation: after the step.
 
         Raises:
-            InputError: it is no element of the observation space; nothing was added.
+            InputError: the observation is not in the observation space; nothing was added.
         """
         seen = self._observations.read(observation)
         earned: dict[str, Array] = {REWARD.name: np.array([float(reward)])}
@@ -115,7 +115,7 @@ class EpisodeRecord:
             self._rows[role].append(values)
 
     def episode(self, *, terminated: bool, truncated: bool) -> Episode:
-        """The whole episode; what does not fit the schema is left for the store to name.
+        """The episode; the store reports values that do not fit the schema.
 
         Args:
             terminated: the last observation is a terminal state.
@@ -137,7 +137,7 @@ class EpisodeRecord:
 
 
 class _RecorderStage(Enum):
-    """Where the user's loop is."""
+    """State of the user's loop."""
 
     UNBEGUN = "unbegun"
     RUNNING = "running"
@@ -145,25 +145,25 @@ class _RecorderStage(Enum):
 
 
 class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment that stores every episode of the loop that it is used in.
+    """A wrapper that stores every episode of the loop in which it is used.
 
         with Recorder(gymnasium.make("Pendulum-v1"), "logs") as env:
             observation, info = env.reset(seed=3)
             ...
 
-    An episode is stored when it ends. One that is left early, by a reset or by `close`, is stored as truncated; one
-    without a step is not stored. Actions are rounded to the action space's dtype before they are executed, so that
-    what is executed is what is logged. The seed of a reset is kept where no options were given with it.
+    An episode is stored when it ends. An episode that is ended early by a reset or by `close` is stored as truncated;
+    one without a step is not stored. Actions are rounded to the action space's dtype before execution, so that the
+    logged action is the executed one. The seed of a reset is stored if it was called without options.
 
     Args:
-        env: what to record; closed with this.
-        destination: a new folder, made when the first episode ends, or a store to go on with. That one may have
-            other units and bounds, corrected by hand, but must have the same signals.
-        schema: default is that of the store, else the environment's; signals that it does not name are not stored.
+        env: the environment; closed with the recorder.
+        destination: a new folder, made when the first episode ends, or a store with the same signals to continue.
+            The units and bounds of this store may have been edited.
+        schema: signals to store; default is that of the store, else the environment's.
 
     Raises:
-        InputError: something else is at the destination, or a store of other signals.
-        UnsupportedError: a space of the environment cannot be made into signals.
+        InputError: the destination is no store, or a store with other signals.
+        UnsupportedError: a space of the environment cannot be converted to signals.
     """
 
     def __init__(self, env: AnyEnv, destination: Path | str, *, schema: Schema | None = None) -> None:
@@ -176,18 +176,18 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             _compare(self._store, wanted, exactly=schema is not None)
             wanted = self._store.schema
         elif self._path.exists() and not (self._path.is_dir() and not any(self._path.iterdir())):
-            raise InputError(f"{self._path} exists and is no store. Choose a new folder, or a store to go on with.")
+            raise InputError(f"{self._path} exists and is no store. Choose a new folder, or a store to continue.")
         self._schema = wanted
         self._transcript = EpisodeRecord(env, wanted)
         self._stage = _RecorderStage.UNBEGUN
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Stores the episode that is under way, if there is one, and begins the next.
+        """Stores the current episode, if there is one, and begins the next.
 
         Raises:
-            DataError: what the environment showed does not fit the schema; that episode is not stored.
+            DataError: a value does not fit the schema; the episode is not stored.
         """
-        self._leave()
+        self._end_early()
         self._stage = _RecorderStage.UNBEGUN
         observation, info = self.env.reset(seed=seed, options=options)
         self._transcript.begin(observation, int(seed) if seed is not None and not options else None)
@@ -195,19 +195,19 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Takes a step, and stores the episode if that ended it.
+        """Takes a step, and stores the episode if it ended.
 
         Raises:
-            InputError: no episode is under way, or the action is no element of the action space.
-            DataError: what the environment showed does not fit the schema; that episode is not stored.
+            InputError: no episode has begun, or the action is not in the action space.
+            DataError: a value does not fit the schema; the episode is not stored.
         """
         if self._stage is _RecorderStage.ENDED and _resets_itself(self.env):
-            result = self.env.step(action)  # it ignored the action and reset: no transition
+            result = self.env.step(action)  # the environment ignored the action and reset: no transition
             self._transcript.begin(result[0], None)
             self._stage = _RecorderStage.RUNNING
             return result
         if self._stage is not _RecorderStage.RUNNING:
-            raise InputError("step() was called while no episode is under way. Call reset() first.")
+            raise InputError("step() was called before an episode began. Call reset() first.")
         row = self._transcript.read_action(action)
         result = self.env.step(self._transcript.executed(row))
         observation, reward, terminated, truncated, _ = result
@@ -217,24 +217,24 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         return result
 
     def close(self) -> None:
-        """Stores the episode that is under way, if there is one, and closes the environment.
+        """Stores the current episode, if there is one, and closes the environment.
 
         Raises:
-            DataError: what the environment showed does not fit the schema; that episode is not stored.
+            DataError: a value does not fit the schema; the episode is not stored.
         """
         try:
-            self._leave()
+            self._end_early()
         finally:
             super().close()
 
-    def _leave(self) -> None:
+    def _end_early(self) -> None:
         if self._stage is _RecorderStage.RUNNING and self._transcript.num_steps:
             self._keep(terminated=False, truncated=True)
 
     def _keep(self, terminated: bool, truncated: bool) -> None:
-        self._stage = _RecorderStage.ENDED  # first, so that an episode that is refused is refused once
+        self._stage = _RecorderStage.ENDED  # set first, so that an invalid episode raises once
         if self._store is None:
-            # Another recorder may have made it in the meantime, such as that of the next lane of a vector environment.
+            # Another recorder may have made the store in the meantime, such as that of another lane.
             self._store = open_store(self._path) if is_store(self._path) else Store.create(self._path, self._schema)
             _compare(self._store, self._schema, exactly=True)
         episode = self._transcript.episode(terminated=terminated, truncated=truncated)
@@ -242,16 +242,18 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def _compare(store: Store, wanted: Schema, *, exactly: bool) -> None:
-    """Raises where the episodes would not fit into the store."""
+    """Raises InputError if the episodes do not fit into the store."""
     if store.schema == wanted:
         return
-    there, here = ({s.name: (s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted))
-    different = {name for name, _ in there.items() ^ here.items()}
+    stored, given = (
+        {s.name: (s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted)
+    )
+    different = {name for name, _ in stored.items() ^ given.items()}
     if different:
         name = min(different)
-        what = f"has no signal {name!r}" if name not in there else f"has signal {name!r} as {_words(there[name])}"
-        this = "has none of this name" if name not in here else f"has it as {_words(here[name])}"
-        raise InputError(f"the store {store.path} {what}, the environment {this}. Record into a new folder.")
+        what = f"has no signal {name!r}" if name not in stored else f"has signal {name!r} as {_words(stored[name])}"
+        this = "has no such signal" if name not in given else f"has it as {_words(given[name])}"
+        raise InputError(f"the store {store.path} {what}, but the environment {this}. Record into a new folder.")
     if exactly:
         raise InputError(f"the store {store.path} has another schema. Leave out schema=, or record into a new folder.")
 

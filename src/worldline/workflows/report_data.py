@@ -1,4 +1,4 @@
-"""What a report shows of a learned world, measured on episodes that it was neither fitted nor calibrated on."""
+"""Measurements of a learned world for its report, on held-out episodes."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 
 CONTEXT: Final = 3
-"""Observations that every world is given; what the comparisons want."""
+"""Observations given to every world, for equal conditions with the baselines."""
 PER_EPISODE: Final = 4
 BAND: Final = 0.9
 _TIMES_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
 
 
 def supports(calibration: Calibration, level: float) -> bool:
-    """Whether there were enough calibration episodes for bands of this level."""
+    """Whether there are enough calibration episodes for bands of this level."""
     return level * (calibration.num_episodes + 1) <= calibration.num_episodes
 
 
 def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
-    """The steps whose figures are shown: the last three round times, such as 1, 6 and 24 hours, else 1, 5 and 20 steps.
+    """The steps in reports: the last three round times, such as 1, 6 and 24 hours, else 1, 5 and 20 steps.
 
     Args:
         horizon: the longest.
-        step_s: seconds a step; None where it is not known.
+        step_s: seconds per step; None if unknown.
     """
     if step_s is not None:
         steps = [round(time_s / step_s) for time_s in _TIMES_S if (time_s / step_s).is_integer()]
@@ -67,14 +67,14 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
 
 
 def honest(learned: Learned) -> World:
-    """The learned world; without bands where there are too few calibration episodes for those of 90 %."""
+    """The learned world; without bands if there are too few calibration episodes for 90 %."""
     if supports(learned.calibration, BAND):
         return learned.world
     return LocalWorld(learned.engine, None, learned.recipe.planner)
 
 
 def diagnosis(store: Store, learned: Learned) -> Diagnostics:
-    """Error, gaps and coverage on the held-out episodes, beside persistence and linear autoregression.
+    """Errors, gaps and coverage on the held-out episodes, with persistence and linear autoregression as baselines.
 
     Raises:
         DataError: fewer than two held-out episodes are long enough.
@@ -100,16 +100,16 @@ def diagnosis(store: Store, learned: Learned) -> Diagnostics:
 
 
 def longest_horizon(store: Store, learned: Learned) -> int:
-    """Steps that the world is calibrated for and that two held-out episodes have; below 1 where no two have any."""
+    """The calibrated horizon, limited by the second longest held-out episode; below 1 if two are too short."""
     lengths = store.num_steps[list(learned.split.held_out)] - CONTEXT + 1
     return min(learned.calibration.horizon, int(np.sort(lengths)[-2]) if len(lengths) > 1 else 0)
 
 
 def comparisons(store: Store, learned: Learned) -> dict[str, World]:
-    """What the world has to beat, fitted on the same training episodes; of their vector signals only.
+    """Baselines on vector signals, fitted on the same training episodes.
 
-    Persistence is always there. A regression needs stretches of which everything was observed: where a slow sensor
-    leaves none, "linear" and "action_blind" are left out, and so are their columns.
+    Persistence is always included. "linear" and "action_blind" need fully observed parts of the logs and are left out
+    if there are none.
     """
     vectors = _vectors(store)
     if not vectors:
@@ -119,13 +119,13 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
         "persistence": Persistence(schema=store.schema, typical=typical_values(episodes, vectors), context=1)
     }
     for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
-        with suppress(DataError):  # no stretch is complete
+        with suppress(DataError):  # no part is fully observed
             engines[name] = family.fit(episodes, store.schema, context=CONTEXT)
     return {name: LocalWorld(engine, None, learned.recipe.planner) for name, engine in engines.items()}
 
 
 def learning_curves(store: Store, learned: Learned) -> Learning:
-    """The losses through training, and the weighted sum of the validation losses."""
+    """The losses during training, and the weighted sum of the validation losses."""
     curves = learned.trained.curves
     terms = [name.removeprefix("train_") for name in curves[0] if name.startswith("train_")]
     weights = _weights(store, learned)
@@ -138,7 +138,7 @@ def learning_curves(store: Store, learned: Learned) -> Learning:
 
 
 def latent_health(learned: Learned) -> LatentHealth:
-    """Rank, deviation and straightness through training, and what the guard demanded."""
+    """Rank, deviation and straightness during training, with the thresholds of the collapse guard."""
     curves, training = learned.trained.curves, learned.recipe.training
     size = float(learned.engine.readout.config.latent_size)
     return LatentHealth(
@@ -151,7 +151,7 @@ def latent_health(learned: Learned) -> LatentHealth:
 
 
 def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
-    """How well each vector signal is read from the latents of the held-out episodes."""
+    """Readout error of each vector signal on the held-out episodes."""
     engine, numbers = learned.engine, learned.split.held_out
     traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator().manual_seed(0))
     episode = np.repeat(np.arange(len(traces)), [len(one.features) for one in traces])
@@ -169,7 +169,7 @@ def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
 
 
 def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> Forecasts:
-    """One forecast, from the first moment of the first held-out episode that is long enough."""
+    """One forecast, at the start of the first held-out episode that is long enough."""
     long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + diagnostics.horizon]
     return sample_forecasts(
         honest(learned),
@@ -184,19 +184,19 @@ def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) ->
 def imagined_paths(
     store: Store, learned: Learned, *, signal: str, camera: str, horizon: int, num_paths: int
 ) -> PredictedPaths:
-    """The first held-out episodes, real and as imagined from their first observation.
+    """The first held-out episodes, real and predicted from their first observation.
 
     Args:
-        store: of pictures with a position in their pixels.
-        learned: predicts `signal`.
-        signal: a vector signal of two components, x to the right and y down, in pixels of the picture.
-        camera: the picture.
-        horizon: steps.
-        num_paths: episodes to show, at least 1.
+        store: the logs.
+        learned: a world that predicts `signal`.
+        signal: a vector signal [2], x to the right and y down, in pixels of the image.
+        camera: the image signal.
+        horizon: predicted steps.
+        num_paths: number of episodes, at least 1.
     """
     numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
     episodes = [store.episode(number) for number in numbers]
-    # One window from each: `cut` needs two episodes, as intervals do.
+    # One window from each. `cut` needs at least two episodes, so the first one is repeated.
     cases = cut([*episodes, episodes[0]], context=1, horizon=horizon, per_episode=1)
     mean = forecasts(honest(learned), cases, cases.actions, level=BAND)[signal].mean
     frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
@@ -215,7 +215,7 @@ def imagined_paths(
 
 
 def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
-    """The windows of `diagnosis` as pictures, one for each image of the model's; empty without a decoder."""
+    """Decoded predictions of the windows of `diagnosis`, one item per image signal; empty without a decoder."""
     return decoded_frames(
         store,
         learned.engine,
@@ -232,7 +232,7 @@ def _vectors(store: Store) -> tuple[Signal, ...]:
 
 
 def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> Episode:
-    """An episode of vector observations only, so that all of them fit into memory."""
+    """An episode with vector observations only, to save memory."""
     steps, schema = int(store.num_steps[number]), store.schema
     return Episode(
         observations={s.name: store.read(s.name, number, 0, steps + 1) for s in vectors},
@@ -243,7 +243,6 @@ def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> E
 
 
 def _weights(store: Store, learned: Learned) -> Mapping[str, float]:
-    """What the model weighs the terms of its loss with, by its own word."""
     schema, recipe = store.schema, learned.recipe
     names = window_signals(schema, (*learned.engine.inputs, *learned.engine.model.targets))
     batch = Windows(store, recipe.training.window, learned.split.validation, names).sample(2, np.random.default_rng(0))

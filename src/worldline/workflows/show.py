@@ -1,4 +1,4 @@
-"""Shows a store: figures, a contact sheet, and plots of an episode, as PNG and HTML."""
+"""Figures, contact sheet and episode plots of a store, as PNG and HTML."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _CHUNK_BYTES: Final = 1 << 24
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What was shown.
+    """Result of `show`.
 
     Args:
         figures: of the store.
-        files: that were written, the first of them the page to begin with.
+        files: written files; the first one is the start page.
     """
 
     figures: StoreFigures
@@ -54,13 +54,13 @@ class Shown:
 
 
 def show(store: Store, destination: Path, *, episode: int | None = None, signals: Sequence[str] = ()) -> Shown:
-    """Figures of a store, and the pages and pictures that show it.
+    """Writes pages and images of a store; returns its figures.
 
     Args:
-        store: any.
-        destination: folder for the files; made if it does not exist, and of its files only those are replaced.
-        episode: number of the episode to plot; default is the first, where there is one.
-        signals: names of those to plot; default is the first 12, and 4 cameras, with each role among them.
+        store: the store.
+        destination: folder for the files; existing files of the same names are replaced.
+        episode: number of the episode to plot; default is the first.
+        signals: names of the signals to plot; default is the first 12 and 4 cameras, with each role represented.
 
     Raises:
         InputError: there is no such episode, or the destination is a file or a store.
@@ -71,7 +71,7 @@ def show(store: Store, destination: Path, *, episode: int | None = None, signals
     chosen = [store.schema[name] for name in signals]
     number_ = (0 if len(store) else None) if episode is None else episode
     if number_ is not None:
-        store.entry(number_)  # refuses what does not exist before anything is written
+        store.entry(number_)  # raises if it does not exist, before anything is written
     destination.mkdir(parents=True, exist_ok=True)
     figures, sheet = measure(store), make_sheet(store)
     files: dict[str, str | bytes] = {}
@@ -94,7 +94,7 @@ def show(store: Store, destination: Path, *, episode: int | None = None, signals
 
 
 def measure(store: Store) -> StoreFigures:
-    """The figures of a store; reads no values, only masks and where episodes came from."""
+    """The figures of a store; reads masks and sources, but no values."""
     sizes, steps = store.num_bytes(), store.num_steps
     rows = int(steps.sum())
     ends, seeded, keys = _tally(store)
@@ -130,7 +130,7 @@ def measure(store: Store) -> StoreFigures:
 
 
 def make_sheet(store: Store) -> Sheet | None:
-    """The contact sheet: up to 8 episodes spread over the store; None where there is nothing to show."""
+    """The contact sheet with up to 8 episodes, evenly spread; None for an empty store."""
     numbers = _spread(len(store), SHEET_EPISODES)
     cameras = _cameras(store)
     if not numbers or not store.schema.signals:
@@ -152,12 +152,12 @@ def make_sheet(store: Store) -> Sheet | None:
 
 
 def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> EpisodeView:
-    """What there is to see of an episode; reads the frames and the components that are drawn.
+    """The plot data of an episode; reads only the frames and components that are drawn.
 
     Args:
-        store: that holds it.
+        store: the store.
         number_: 0 to len - 1.
-        signals: to show; default is the first 12, and 4 cameras, with each role among them.
+        signals: to plot; default is the first 12 and 4 cameras, with each role represented.
 
     Raises:
         InputError: there is no such episode.
@@ -172,7 +172,7 @@ def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> 
     left = len(schema.signals) - len(shown) - len(curves)
     notes = [envelope_note(entry.num_steps + 1)] if any(p.kind is Kind.VECTOR for p in curves) else []
     if left:
-        listed = f"{plural(left, 'signal')} of {number(len(schema.signals))} left out: choose with --signal NAME."
+        listed = f"{plural(left, 'signal')} of {number(len(schema.signals))} left out. Choose with --signal NAME."
         notes.append(listed)
     return EpisodeView(
         title=f"Episode {number_}",
@@ -192,13 +192,13 @@ def _cameras(store: Store) -> list[Signal]:
     return [signal for signal in store.schema.observations if signal.kind is Kind.IMAGE]
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """Up to `most` numbers below `count`, the first and the last among them."""
-    return sorted({round(k) for k in np.linspace(0, count - 1, min(count, most)).tolist()})
+def _spread(count: int, max_numbers: int) -> list[int]:
+    """Up to `max_numbers` evenly spread numbers below `count`, with the first and the last."""
+    return sorted({round(k) for k in np.linspace(0, count - 1, min(count, max_numbers)).tolist()})
 
 
 def _moments_between(axis: TimeAxis, count: int) -> list[int]:
-    """Up to `count` observations: the nearest to the middle of each of `count` stretches of the axis."""
+    """Indices of up to `count` observations, nearest to the middles of `count` equal parts of the axis."""
     if len(axis.times) <= count:
         return list(range(len(axis.times)))
     middles = axis.span[1] * (np.arange(count) + 0.5) / count
@@ -206,13 +206,13 @@ def _moments_between(axis: TimeAxis, count: int) -> list[int]:
 
 
 def _step_s(store: Store, number_: int) -> float | NDArray[np.float32] | None:
-    """Seconds a step of an episode: one number, one for each step, or not known."""
+    """Seconds per step of an episode: a number, an array over steps, or None if unknown."""
     own = store.step_s(number_, 0, int(store.num_steps[number_]))
     return store.schema.step_s if own is None else own
 
 
 def _time_s(store: Store) -> float | None:
-    """Seconds of all episodes; None where those of one are not known."""
+    """Seconds of all episodes; None if unknown for one."""
     if not store.has_step_s():
         return None if store.schema.step_s is None else store.schema.step_s * int(store.num_steps.sum())
     total = 0.0
@@ -225,7 +225,6 @@ def _time_s(store: Store) -> float | None:
 
 
 def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
-    """The share of an observation's values that are missing."""
     if signal.role is not Role.OBSERVATION:
         return None
     if not num_rows or not store.has_missing():
@@ -236,7 +235,7 @@ def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
 
 
 def _tally(store: Store) -> tuple[Counter[tuple[bool, bool]], int, tuple[KeyFigures, ...]]:
-    """How episodes ended (terminated, truncated), how many have a seed, and per key of the sources its values."""
+    """Counts of episode ends (terminated, truncated), number of seeds, and values per key of the sources."""
     ends, seeded = Counter[tuple[bool, bool]](), 0
     values: dict[str, dict[str, None]] = {}
     having = Counter[str]()
@@ -255,7 +254,6 @@ def _tally(store: Store) -> tuple[Counter[tuple[bool, bool]], int, tuple[KeyFigu
 
 
 def _source(store: Store, number_: int) -> list[tuple[str, str]]:
-    """Where an episode came from, and its seed."""
     entry = store.entry(number_)
     seed = [] if entry.seed is None else [("Seed", str(entry.seed))]
     return [(key, str(value)) for key, value in entry.source.items()] + seed
@@ -278,7 +276,6 @@ def _heading(store: Store, number_: int) -> Heading:
 
 
 def _moments(store: Store, camera: Signal, number_: int) -> list[SheetFrame]:
-    """Moments spread over an episode."""
     steps = int(store.num_steps[number_])
     axis = time_axis(steps, _step_s(store, number_))
     moments = _spread(steps + 1, SHEET_MOMENTS)
@@ -286,7 +283,7 @@ def _moments(store: Store, camera: Signal, number_: int) -> list[SheetFrame]:
 
 
 def _frame(store: Store, camera: Signal, number_: int, at: int) -> NDArray[np.uint8] | None:
-    """One frame; None where it was not observed."""
+    """One frame; None if it was not observed."""
     if not store.observed(camera.name, number_, at, at + 1)[0]:
         return None
     frame: NDArray[np.uint8] = store.read(camera.name, number_, at, at + 1)[0]
@@ -294,11 +291,11 @@ def _frame(store: Store, camera: Signal, number_: int, at: int) -> NDArray[np.ui
 
 
 def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> SignalPanel:
-    """One signal of an episode; of a wide vector only the components that are drawn are kept in memory."""
+    """One signal of an episode; only drawn components of a wide vector stay in memory."""
     rows = int(store.num_steps[number_]) + (signal.role is Role.OBSERVATION)
     width = signal.shape[0] if signal.kind is Kind.VECTOR else 1
     chunk = max(1, _CHUNK_BYTES // (8 * width))
-    # Copies, for a view would keep all of what was read.
+    # Copies, because a view would keep the whole array in memory.
     parts = [
         store.read(signal.name, number_, k, min(k + chunk, rows)).reshape(-1, width)[:, :MAX_CURVES].copy()
         for k in range(0, rows, chunk)
@@ -310,11 +307,11 @@ def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> Signal
 
 
 def _sparks(store: Store, signals: Sequence[Signal], numbers: Sequence[int]) -> Sparks | None:
-    """Curves of each signal for each episode, all over the same span of time."""
+    """Curves of each signal and episode over a common time span."""
     if not signals:
         return None
     steps_s = [_step_s(store, one) for one in numbers]
-    timed = all(step_s is not None for step_s in steps_s)  # else all of them count steps
+    timed = all(step_s is not None for step_s in steps_s)  # else the axes count steps
     axes = [
         TimeAxis(times=elapsed_s(int(store.num_steps[one]), step_s if timed and step_s is not None else 1.0), unit="")
         for one, step_s in zip(numbers, steps_s, strict=True)

@@ -1,4 +1,4 @@
-"""One training: model, heads and calibration from a store and a recipe."""
+"""One training run: model, heads and calibration from a store and a recipe."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def learn_world(
 
     Args:
         store: the logs.
-        recipe: what to do.
-        folder: for the checkpoint of the training, interrupted or complete; the caller removes it in the end.
-        resume: go on from that checkpoint.
-        stage: told about progress.
-        trackers: told of what is measured during training.
+        recipe: the configuration of the run.
+        folder: for the checkpoint of the training; the caller removes it.
+        resume: continue from this checkpoint.
+        stage: receives the progress.
+        trackers: receive the measurements of the training.
         name: of the run, for the trackers.
 
     Raises:
-        DataError: too few episodes are long enough, or an action never changes.
-        CollapseError: the latents collapsed, or the loss ran away.
+        DataError: too few episodes are long enough, or an action is constant.
+        CollapseError: the latents collapsed, or the loss diverged.
     """
     found = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
     model, trained = found.model, found.trained
@@ -76,7 +76,7 @@ def learn_world(
     started = time.monotonic()
     tell(stage, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
-    # What a model remembers comes off the horizon where the recipe's fills an episode; two episodes must have it.
+    # The context shortens the horizon if the recipe's horizon fills an episode. Two episodes must be long enough.
     lengths = int(np.quantile(store.num_steps, 0.2)), int(np.sort(store.num_steps[list(split.calibration)])[-2])
     horizon = max(1, min(recipe.horizon, min(lengths) - engine.describe().context + 1))
     calibration = calibrate(
@@ -102,7 +102,7 @@ def learn_world(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model in evaluation mode, and how its training went."""
+    """A model in evaluation mode with the curves of its training."""
 
     model: WorldModel
     trained: Trained
@@ -139,25 +139,20 @@ def train_model(
 
 
 def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
-    """What calibration and report will need is asked for before the training, not after it.
-
-    Raises:
-        DataError: fewer than two episodes of a part are long enough.
-    """
+    """Raises DataError before the training if the episodes do not suffice for calibration or report."""
     for part, context in (("calibration", model.context), ("held_out", CONTEXT)):
         numbers = list(vars(split)[part])
         long = int((store.num_steps[numbers] >= context).sum())
         if long < 2:
             raise DataError(
-                f"{long} of the {len(numbers)} episodes of the part {part!r} have {context + 1} observations; two are "
-                "needed",
-                fix=f"Log longer episodes, or more: of {FEW} each part gets two.",
+                f"{long} of the {len(numbers)} episodes of the part {part!r} have {context + 1} observations, need 2",
+                fix=f"Log longer episodes, or at least {FEW}, so that each part gets two.",
                 file=store.path,
             )
 
 
 def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
-    """An untrained model whose normaliser knows the training data."""
+    """An untrained model with a fitted normaliser."""
     family = load("model", recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
@@ -169,7 +164,7 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
 
 
 def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) -> LearnedEngine:
-    """The model with its heads, behind the engine contract."""
+    """The engine of the model with its heads."""
     return LearnedEngine(
         model=model,
         schema=store.schema,

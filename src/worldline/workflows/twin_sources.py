@@ -1,4 +1,4 @@
-"""Environments that do the same again from a seed, for the audit's twins."""
+"""Environments with exact replay from a seed, for the twins of the audit."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from worldline.schema import Role, Schema
 from worldline.workflows.record import make
 
 GREENHOUSE: Final = "greenhouse"
-"""The greenhouse of the recipe, by its signals and not by what its package shows."""
+"""Name of the recipe's greenhouse, with the signals of its logs instead of those of its package."""
 _LAST_DAY: Final = 328.0
 
 
-def twin_source(name: str, due: Schema) -> TwinSource:
+def twin_source(name: str, required: Schema) -> TwinSource:
     """The environment of this name.
 
     Args:
         name: of a lab or a Gymnasium environment, or "greenhouse".
-        due: the signals of the world.
+        required: the signals of the world.
 
     Raises:
         UnknownNameError: there is no such environment.
-        UnreadableError: it lacks an action of the world, shows nothing that the world predicts, or is in other units.
-        UnsupportedError: the world takes exogenous signals, which the environment does not show.
+        UnreadableError: it lacks a signal of the world, or has it in another shape or unit.
+        UnsupportedError: the world takes exogenous signals that the environment does not have.
     """
     source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
     given = {one.name: one for one in source.schema.signals}
-    for signal in (*due.actions, *due.observations):
+    for signal in (*required.actions, *required.observations):
         found = given.get(signal.name)
         if found is None or (found.role, found.kind, found.shape) != (signal.role, signal.kind, signal.shape):
             raise UnreadableError(
-                f"the environment {name} has {', '.join(sorted(given))}, and the world speaks of {signal.name!r} "
-                f"({signal.role} {signal.kind} {signal.shape}). Give the environment that the logs are of."
+                f"the environment {name} has {', '.join(sorted(given))}, but the world has {signal.name!r} "
+                f"({signal.role} {signal.kind} {signal.shape}). Give the environment of the logs."
             )
-    for signal in (one for one in due.signals if one.name in given):
+    for signal in (one for one in required.signals if one.name in given):
         unit = given[signal.name].unit
         if "?" not in (unit, signal.unit) and unit != signal.unit:
             raise UnreadableError(
-                f"{signal.name!r} is in {unit} in the environment {name}, and in {signal.unit} in the world. Give the "
-                "environment that the logs are of, or audit without --env."
+                f"{signal.name!r} is in {unit} in the environment {name}, but in {signal.unit} in the world. Give the "
+                "environment of the logs, or audit without --env."
             )
-    lacking = [one.name for one in due.exogenous if one.name not in given]
+    lacking = [one.name for one in required.exogenous if one.name not in given]
     if lacking:
         raise UnsupportedError(
-            f"the environment {name} does not show {', '.join(lacking)}, which the world takes. Audit without --env."
+            f"the environment {name} lacks the exogenous signals {', '.join(lacking)}. Audit without --env."
         )
     return source
 
@@ -75,7 +75,7 @@ class EnvironmentTwins(TwinSource):
             return schema_of(environment)
 
     def run(self, seed: int, actions: Arrays) -> Episode:
-        """See `TwinSource`."""
+        """Runs the environment from the seed."""
         with closing(make(self.name)) as environment:
             shows = SpaceLayout(environment.observation_space, Role.OBSERVATION)
             takes = SpaceLayout(environment.action_space, Role.ACTION)
@@ -95,7 +95,7 @@ class EnvironmentTwins(TwinSource):
 @final
 @dataclass(frozen=True, kw_only=True)
 class GreenhouseTwins(TwinSource):
-    """The greenhouse of the recipe: climate and crop from a seed, on a day of the year that the seed draws."""
+    """The recipe's greenhouse: climate and crop from a seed, which also sets the day of the year."""
 
     @property
     def schema(self) -> Schema:
@@ -103,7 +103,7 @@ class GreenhouseTwins(TwinSource):
         return SCHEMA
 
     def run(self, seed: int, actions: Arrays) -> Episode:
-        """See `TwinSource`; controls are throttled as those of the logs are, so what was executed may differ."""
+        """Runs the greenhouse; it limits controls as in the logs, so executed actions may differ."""
         day = float(np.random.default_rng([seed, 29]).uniform(FIRST_DAY, _LAST_DAY - EPISODE_DAYS))
         plant = Plant(start_day=day, seed=seed)
         steps = min(len(next(iter(actions.values()))), NUM_STEPS)
