@@ -308,7 +308,7 @@ def test_the_card_says_what_stands_behind_it(server: ChatServer) -> None:
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"inputs": ("camera",)}, "'camera', an image"),
+        ({"inputs": ("camera",)}, "'camera', which is an image"),
         ({"inputs": ("push",)}, "'push', no observation"),
         ({"schema": Schema(signals=TOY.schema.signals[1:])}, "no vector and no discrete observation"),
         ({"context": 0}, "context 0"),
