@@ -328,7 +328,7 @@ def test_a_goal_that_is_neither_whole_nor_all_pictures_is_refused() -> None:
     belief = engine.observe(None, history(ROOMS, 4, 1), seed=0)
     future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
     goal = {name: np.stack([one.observations[name][7] for one in ROOMS]) for name in ("camera", "position")}
-    with pytest.raises(UnsupportedError, match=r"the goal lacks wall\. Add it, or give the pictures alone: camera; or"):
+    with pytest.raises(UnsupportedError, match=r"the goal lacks wall\. Add it, or give the images alone: camera; or"):
         engine.distance(belief, future, goal, seed=0)
 
 

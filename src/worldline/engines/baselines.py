@@ -83,14 +83,14 @@ class ConstantVelocity(FixedLagBaseline):
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
         """The last value plus the last change times the number of steps."""
-        imagined = dict(_hold(past, future))
+        predicted = dict(_hold(past, future))
         for signal in self.signals:
             if signal.kind is Kind.VECTOR:
-                held, seen = (array[signal.name].astype(np.float32) for array in (imagined, past))
+                held, recent = (array[signal.name].astype(np.float32) for array in (predicted, past))
                 elapsed = np.arange(1, held.shape[2] + 1, dtype=np.float32)[:, None]
-                change = signal.difference(seen[:, -1], seen[:, -2])[:, None, None]
-                imagined[signal.name] = (held + elapsed * change).astype(np.float32)
-        return imagined
+                change = signal.difference(recent[:, -1], recent[:, -2])[:, None, None]
+                predicted[signal.name] = (held + elapsed * change).astype(np.float32)
+        return predicted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,15 +198,15 @@ class Autoregression(FixedLagBaseline, ABC):
         size, lags = self.weights.shape[1], self.context * self.weights.shape[1]
         drive = self._drive(future, size, lags)
         num_worlds, num_versions, horizon, _ = drive.shape
-        seen = _unwound(_join(past, self.signals, (num_worlds, self.context)), self.signals)
-        seen = (seen - self.centre[:size]) / self.scale[:size]
-        state = np.repeat(seen.reshape(num_worlds, 1, lags), num_versions, 1)
-        imagined = np.empty(drive.shape, np.float32)
+        recent = _unwrapped(_join(past, self.signals, (num_worlds, self.context)), self.signals)
+        recent = (recent - self.centre[:size]) / self.scale[:size]
+        state = np.repeat(recent.reshape(num_worlds, 1, lags), num_versions, 1)
+        predicted = np.empty(drive.shape, np.float32)
         for step in range(horizon):
             latest = state[..., -size:] + state @ self.weights[:lags] + drive[:, :, step]
-            imagined[:, :, step] = latest
+            predicted[:, :, step] = latest
             state = np.concatenate([state[..., size:], latest], -1)
-        physical = imagined * self.scale[:size] + self.centre[:size]
+        physical = predicted * self.scale[:size] + self.centre[:size]
         ends = np.cumsum([signal.size for signal in self.signals])[:-1]
         return {s.name: part for s, part in zip(self.signals, np.split(physical, ends, -1), strict=True)}
 
@@ -289,16 +289,16 @@ def _regression(
     num_rows, size = max(len(table) - context, 0), sum(signal.size for signal in signals)
     windows = np.arange(num_rows)[:, None] + np.arange(context)
     present = windows[:, -1]
-    seen = (_unwound(table[windows, :size], signals) - centre[:size]) / scale[:size]
+    recent = (_unwrapped(table[windows, :size], signals) - centre[:size]) / scale[:size]
     inputs = (table[present, size:] - centre[size:]) / scale[size:]
-    features = np.concatenate([seen.reshape(num_rows, context * size), inputs, np.ones((num_rows, 1))], 1)
+    features = np.concatenate([recent.reshape(num_rows, context * size), inputs, np.ones((num_rows, 1))], 1)
     pairs = np.stack([table[present, :size], table[present + 1, :size]], 1)
-    change = np.diff(_unwound(pairs, signals), axis=1)[:, 0] / scale[:size]
+    change = np.diff(_unwrapped(pairs, signals), axis=1)[:, 0] / scale[:size]
     complete = ~(np.isnan(features).any(1) | np.isnan(change).any(1))
     return features[complete], change[complete]
 
 
-def _unwound(values: Floats, signals: Sequence[Signal]) -> Floats:
+def _unwrapped(values: Floats, signals: Sequence[Signal]) -> Floats:
     """Observations [n, T, D] with periodic signals unwrapped backwards from the last one, which is unchanged."""
     ends = np.cumsum([signal.size for signal in signals])[:-1]
     parts = [

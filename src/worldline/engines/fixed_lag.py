@@ -41,12 +41,7 @@ class Recent:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedLagConfig:
-    """The stored settings of a `FixedLagBaseline`.
-
-    Args:
-        context: number of remembered observations.
-        predicts: names of the predicted signals.
-    """
+    """The stored settings of a `FixedLagBaseline`: its context and the names of the predicted signals."""
 
     context: int
     predicts: tuple[str, ...]
@@ -121,13 +116,13 @@ class FixedLagBaseline(Engine, Storable, ABC):
         values, known = {}, {}
         for signal in self.signals:
             new = steps.observations[signal.name].astype(signal.dtype, copy=False)
-            seen = steps.observed.get(signal.name, np.ones(new.shape[:2], bool)).astype(bool)
+            observed = steps.observed.get(signal.name, np.ones(new.shape[:2], bool)).astype(bool)
             if belief is None:
                 before = np.zeros((len(new), self.context, *signal.shape), new.dtype)
-                seen_before = np.zeros((len(new), self.context), bool)
+                was_known = np.zeros((len(new), self.context), bool)
             else:
-                before, seen_before = belief.values[signal.name], belief.known[signal.name].astype(bool)
-            filled, since = _carry(np.concatenate([before, new], 1), np.concatenate([seen_before, seen], 1))
+                before, was_known = belief.values[signal.name], belief.known[signal.name].astype(bool)
+            filled, since = _carry(np.concatenate([before, new], 1), np.concatenate([was_known, observed], 1))
             values[signal.name], known[signal.name] = filled[:, -self.context :], since[:, -self.context :]
         return Recent(values=values, known=known)
 
@@ -150,20 +145,14 @@ class FixedLagBaseline(Engine, Storable, ABC):
             )
             for signal in self.signals
         }
-        imagined = self.rollout(past, future)
+        predicted = self.rollout(past, future)
         dtypes = {signal.name: signal.dtype for signal in self.signals}
-        return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in imagined.items()})
+        return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in predicted.items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FixedLagParts:
-    """The validated parts of a `FixedLagBaseline`.
-
-    Args:
-        typical: as in `FixedLagBaseline`.
-        context: as in `FixedLagBaseline`.
-        fitted: the other arrays.
-    """
+    """The validated parts of a `FixedLagBaseline`; `fitted` holds the arrays of the subclass."""
 
     typical: Arrays
     context: int
@@ -201,8 +190,8 @@ def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Ar
         total, count = np.zeros(signal.shape), 0
         for episode in episodes:
             values = episode.observations[signal.name]
-            seen = episode.observed.get(signal.name, np.ones(len(values), bool)).astype(bool)
-            total, count = total + values[seen].sum(0, dtype=np.float64), count + int(seen.sum())
+            observed = episode.observed.get(signal.name, np.ones(len(values), bool)).astype(bool)
+            total, count = total + values[observed].sum(0, dtype=np.float64), count + int(observed.sum())
         means[signal.name] = np.asarray(total / max(count, 1)).astype(signal.dtype)
     return means
 

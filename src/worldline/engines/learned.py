@@ -220,11 +220,6 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     def rewards(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The expected reward of each step of `future`, summed over all reward signals.
 
-        Args:
-            belief: from `observe`, W worlds.
-            future: N versions of T steps.
-            seed: determines every random draw.
-
         Raises:
             UnsupportedError: the reward head was not fitted.
         """
@@ -241,11 +236,6 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     @torch.no_grad()
     def termination(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The probability that each step of `future` ends the episode, given that no step before it did.
-
-        Args:
-            belief: from `observe`, W worlds.
-            future: N versions of T steps.
-            seed: determines every random draw.
 
         Raises:
             UnsupportedError: the termination head was not fitted.
@@ -372,7 +362,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         others = tuple(name for name in self.inputs if self.schema[name].kind is not Kind.IMAGE)
         by_pictures = self.distance_head is not None and self.distance_head.config.pictures
         if missing and not (by_pictures and missing == others):
-            alone = f", or give the pictures alone: {', '.join(n for n in self.inputs if n not in others)}"
+            alone = f", or give the images alone: {', '.join(n for n in self.inputs if n not in others)}"
             raise UnsupportedError(
                 f"the distance head compares complete observations, and the goal lacks {', '.join(missing)}. "
                 f"Add it{alone if by_pictures else ''}; or set the goal on predicted signals only."

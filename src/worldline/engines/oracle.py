@@ -88,17 +88,17 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         """The last state; missing values are simulated from earlier observations."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, self.signals)
-        seen = {
+        observed = {
             s.name: steps.observed.get(s.name, np.ones((num_worlds, length), bool)).astype(bool) for s in self.signals
         }
-        if all(mask[:, -1].all() for mask in seen.values()):
+        if all(mask[:, -1].all() for mask in observed.values()):
             state = {signal.name: steps.observations[signal.name][:, -1] for signal in self.signals}
             return LabState(state=state, known=np.ones(num_worlds, bool))
         check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
         if belief is None:
             zeros = {s.name: np.zeros((num_worlds, *s.shape), np.float32) for s in self.signals}
-            return self._fold(LabState(state=zeros, known=np.zeros(num_worlds, bool)), steps, seen, first_input=-1)
-        return self._fold(own_belief(belief, LabState), steps, seen, first_input=0)
+            return self._fold(LabState(state=zeros, known=np.zeros(num_worlds, bool)), steps, observed, first_input=-1)
+        return self._fold(own_belief(belief, LabState), steps, observed, first_input=0)
 
     def imagine(
         self,
@@ -148,11 +148,11 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         Raises:
             UnsupportedError: the goal names no state signal.
         """
-        imagined = self.imagine(belief, future, num_samples=1, seed=seed).signals
-        shape = next(iter(imagined.values())).shape[:4]
-        wanted = self._wanted(belief, goal)
-        states = {s.name: imagined[s.name].reshape(-1, *s.shape) for s in self.signals}
-        goals = {s.name: np.repeat(wanted[s.name], shape[1] * shape[3], 0) for s in self.signals}
+        predicted = self.imagine(belief, future, num_samples=1, seed=seed).signals
+        shape = next(iter(predicted.values())).shape[:4]
+        target = self._complete_goal(belief, goal)
+        states = {s.name: predicted[s.name].reshape(-1, *s.shape) for s in self.signals}
+        goals = {s.name: np.repeat(target[s.name], shape[1] * shape[3], 0) for s in self.signals}
         steps = self.lab.steps_to_goal(states, goals)
         return np.asarray(steps, dtype=np.float32).reshape(shape[0], shape[1], shape[3])
 
@@ -172,7 +172,7 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         state = self._state(belief)
         if pending is not None:
             state = {name: path[:, -1] for name, path in self.lab.simulate(state, pending).items()}
-        actions = self.lab.expert(state, self._wanted(belief, goal), horizon)
+        actions = self.lab.expert(state, self._complete_goal(belief, goal), horizon)
         return {name: value[:, None] for name, value in actions.items()}
 
     def _state(self, belief: EngineBelief) -> Arrays:
@@ -182,21 +182,21 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
             raise InputError(f"world {world}: its state was never observed completely. Give a longer history.")
         return present.state
 
-    def _wanted(self, belief: EngineBelief, goal: Arrays) -> Arrays:
+    def _complete_goal(self, belief: EngineBelief, goal: Arrays) -> Arrays:
         """`goal`, with missing signals filled from the present state."""
         state = self._state(belief)
         if not any(name in state for name in goal):
             raise UnsupportedError(f"the oracle has no distance to a goal of {sorted(goal)}. Add {' or '.join(state)}.")
         return {name: goal.get(name, value) for name, value in state.items()}
 
-    def _fold(self, present: LabState, steps: History, seen: Arrays, *, first_input: int) -> LabState:
+    def _fold(self, present: LabState, steps: History, observed: Arrays, *, first_input: int) -> LabState:
         """The state after the last observation; missing values are simulated step by step."""
         state, known = present.state, present.known
-        for step in range(next(iter(seen.values())).shape[1]):
+        for step in range(next(iter(observed.values())).shape[1]):
             if first_input + step >= 0:
                 inputs = {name: value[:, first_input + step][:, None] for name, value in steps.actions.items()}
                 state = {name: value[:, 0] for name, value in self.lab.simulate(state, inputs).items()}
-            masks = {name: mask[:, step].astype(bool) for name, mask in seen.items()}
+            masks = {name: mask[:, step].astype(bool) for name, mask in observed.items()}
             state = {
                 s.name: np.where(masks[s.name][:, None], steps.observations[s.name][:, step], state[s.name])
                 for s in self.signals

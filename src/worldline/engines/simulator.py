@@ -67,13 +67,7 @@ class MakeLab:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedLab:
-    """The stored settings of a `SimulatorEngine` of a lab.
-
-    Args:
-        lab: name and settings of the lab.
-        located: whether the lab is reset into the observed state.
-        name: on the card.
-    """
+    """The stored settings of a `SimulatorEngine`; `located` says whether the lab is reset into observed states."""
 
     lab: LabName
     located: bool
@@ -288,7 +282,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
             if step > num_steps - keep:
                 path.append(to_signals(raw, environment.observation_space, Role.OBSERVATION))
         return {
-            signal.name: np.stack([seen[signal.name] for seen in path]).astype(signal.dtype, copy=False)
+            signal.name: np.stack([observation[signal.name] for observation in path]).astype(signal.dtype, copy=False)
             for signal in self.schema.observations
         }
 

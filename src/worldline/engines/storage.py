@@ -25,14 +25,7 @@ FIX = "Fetch or save the world again"
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """The shape, dtype and range that a stored array must have.
-
-    Args:
-        shape: required shape.
-        dtypes: allowed dtypes.
-        low: smallest allowed value.
-        high: largest allowed value.
-    """
+    """The required shape, allowed dtypes and allowed range of a stored array."""
 
     shape: tuple[int, ...]
     dtypes: tuple[str, ...] = ("float32", "float64")
@@ -86,12 +79,7 @@ def check_arrays(parts: Parts, expected: Mapping[str, ArraySpec]) -> dict[str, N
 
 @dataclass(frozen=True, kw_only=True)
 class LabName:
-    """A lab by its registered name and settings.
-
-    Args:
-        lab: registered name.
-        settings: for `Configured.from_settings`.
-    """
+    """A lab by its registered name, with the settings for `Configured.from_settings`."""
 
     lab: str
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -16,13 +16,7 @@ Own = TypeVar("Own")
 
 @dataclass(frozen=True, kw_only=True)
 class FutureSize:
-    """The size of a future.
-
-    Args:
-        num_worlds: W.
-        num_versions: N.
-        horizon: T, in steps.
-    """
+    """The size of a future: W worlds, N versions and T steps."""
 
     num_worlds: int
     num_versions: int

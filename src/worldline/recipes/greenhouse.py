@@ -73,11 +73,7 @@ SCHEMA: Final = Schema(
 
 
 def greenhouse(store: Store) -> Recipe:
-    """The recipe for vectors, split by date.
-
-    Args:
-        store: from `record_greenhouse`.
-    """
+    """The recipe for vectors with a split by date, for a store of `record_greenhouse`."""
     return replace(vectors(store), name="greenhouse", split=greenhouse_split)
 
 
@@ -219,8 +215,8 @@ class Plant:
             raise InputError(
                 f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Make a new Plant."
             )
-        wanted = np.concatenate([np.asarray(controls[signal.name], float) for signal in SCHEMA.actions])
-        allowed = _safe(np.clip(wanted, 0, MAX_CONTROLS), air_temperature=float(self.now["air_temperature"][0]))
+        requested = np.concatenate([np.asarray(controls[signal.name], float) for signal in SCHEMA.actions])
+        allowed = _safe(np.clip(requested, 0, MAX_CONTROLS), air_temperature=float(self.now["air_temperature"][0]))
         self.now = self._named(self._env.step(self._env.encode_control(allowed))[0])
         self.taken = _row(_columns(self._env.control[None], Role.ACTION))
         return self.now
@@ -246,14 +242,14 @@ def _run(
 ) -> Episode:
     """An episode from a random state; `policy` maps the observation to physical controls [3]."""
     env.reset(seed=0, options={"start_day": start_day})
-    seen = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
+    raw = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
     controls = []
     for _ in range(NUM_STEPS):
-        wanted = _safe(np.clip(policy(seen[-1]), 0, MAX_CONTROLS), air_temperature=float(seen[-1][2]))
-        seen.append(env.step(env.encode_control(wanted))[0])
+        requested = _safe(np.clip(policy(raw[-1]), 0, MAX_CONTROLS), air_temperature=float(raw[-1][2]))
+        raw.append(env.step(env.encode_control(requested))[0])
         controls.append(env.control)
     layout = dict(env.observation_layout)
-    observations, weather = np.array(seen)[:, layout["observables"]], np.array(seen)[:-1, layout["weather"]]
+    observations, weather = np.array(raw)[:, layout["observables"]], np.array(raw)[:-1, layout["weather"]]
     return Episode(
         observations=_columns(observations, Role.OBSERVATION),
         actions=_columns(np.array(controls), Role.ACTION),

@@ -126,20 +126,20 @@ _ONE_AT_A_TIME: Final = Lock()
 @contextmanager
 def _temporary_files_removed() -> Iterator[None]:
     """Closes and deletes the temporary file that OGBench creates for each maze and leaves open."""
-    make, made = tempfile.mkstemp, list[tuple[int, str]]()
+    original, files = tempfile.mkstemp, list[tuple[int, str]]()
 
     def noted(*args: Any, **settings: Any) -> tuple[int, str]:
-        found = make(*args, **settings)
+        created = original(*args, **settings)
         if settings.get("suffix") == ".xml":
-            made.append(found)
-        return found
+            files.append(created)
+        return created
 
     with _ONE_AT_A_TIME:
         try:
             with patch.object(tempfile, "mkstemp", noted):
                 yield
         finally:
-            for descriptor, path in made:
+            for descriptor, path in files:
                 os.close(descriptor)
                 Path(path).unlink()
 
@@ -165,17 +165,13 @@ class Walker(Policy):
         position = observation["position"].astype(float)
         if np.linalg.norm(position - self._goal) < NEAR / 2:
             self._goal = self._env.place(generator)
-        way = self._env.towards(position, self._goal) - position
-        move = way / max(float(np.linalg.norm(way)), 1e-9) + NOISE * generator.normal(size=2)
+        offset = self._env.towards(position, self._goal) - position
+        move = offset / max(float(np.linalg.norm(offset)), 1e-9) + NOISE * generator.normal(size=2)
         return {"move": (MAX_MOVE * np.clip(move, -1, 1)).astype(np.float32)}
 
 
 def point_maze(store: Store) -> Recipe:
-    """The recipe for vectors, with landmarks for distant goals.
-
-    Args:
-        store: logs of `Walker`.
-    """
+    """The recipe for vectors with landmarks for distant goals, for logs of `Walker`."""
     recipe = vectors(store)
     heads = replace(
         recipe.heads, dynamics_updates=3000, distance_updates=8000, width=384, num_landmarks=256, reach=40.0

@@ -283,16 +283,16 @@ class Pusher(Policy):
 
 def _run(env: Raw, policy: _Policy, side: int, generator: np.random.Generator) -> Episode | None:
     """An episode from a random state; None if the block went through a wall."""
-    seen = [_start(env, generator)]
+    states = [_start(env, generator)]
     images, targets = [env.camera(side)], []
     for _ in range(NUM_STEPS):
-        targets.append(np.clip(policy(seen[-1]), 0, FIELD))
-        seen.append(env.step(targets[-1])[0])
-        if _from_edge(seen[-1]) < WALL - MAX_WALL_DEPTH:
+        targets.append(np.clip(policy(states[-1]), 0, FIELD))
+        states.append(env.step(targets[-1])[0])
+        if _from_edge(states[-1]) < WALL - MAX_WALL_DEPTH:
             return None
         images.append(env.camera(side))
     return Episode(
-        observations=_signals(np.array(seen), np.array(images)),
+        observations=_signals(np.array(states), np.array(images)),
         actions={"target": np.array(targets, np.float32)},
         truncated=True,
     )
@@ -315,9 +315,9 @@ def _start(env: Raw, generator: np.random.Generator) -> Floats:
     while True:
         state = np.append(generator.uniform(RADIUS, FIELD - RADIUS, 4), generator.uniform(0, 2 * math.pi))
         if _from_edge(state) > MIN_START_DISTANCE:
-            seen = np.asarray(env.reset(seed=0, options={"reset_to_state": state})[0])
+            observed = np.asarray(env.reset(seed=0, options={"reset_to_state": state})[0])
             if env.gap() > 2:
-                return seen
+                return observed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,8 +347,8 @@ class _Policy:
         self._left -= 1
         self._noise = 0.8 * self._noise + 0.6 * self._spread * self._generator.normal(size=2)
         stage = self._stages[0]
-        way = stage.place(state) + self._noise - state[:2]
-        return np.asarray(state[:2] + way * min(1.0, stage.reach / max(float(np.linalg.norm(way)), 1e-9)))
+        offset = stage.place(state) + self._noise - state[:2]
+        return np.asarray(state[:2] + offset * min(1.0, stage.reach / max(float(np.linalg.norm(offset)), 1e-9)))
 
     def _begin(self, stages: list[_PushStage]) -> None:
         self._stages, self._left = stages, stages[0].num_steps if stages else 0
@@ -410,10 +410,10 @@ def _reach(slowest: float, generator: np.random.Generator) -> float:
 
 def _is_clear(state: Floats, place: Floats) -> bool:
     """Whether the straight path to `place` misses the block, or pushes it to where there is space."""
-    way, outline = place - state[:2], _on_block(state, OUTLINE) - state[:2]
-    share = np.clip(outline @ way / max(float(way @ way), 1e-9), 0, 1)
-    passed = np.linalg.norm(outline - share[:, None] * way, axis=1).min() > CLEARANCE
-    return bool(passed) or _space_ahead(state, _unit(way)) > 2 * MIN_CENTRE_DISTANCE
+    offset, outline = place - state[:2], _on_block(state, OUTLINE) - state[:2]
+    share = np.clip(outline @ offset / max(float(offset @ offset), 1e-9), 0, 1)
+    passed = np.linalg.norm(outline - share[:, None] * offset, axis=1).min() > CLEARANCE
+    return bool(passed) or _space_ahead(state, _unit(offset)) > 2 * MIN_CENTRE_DISTANCE
 
 
 def _space_ahead(state: Floats, ahead: Floats) -> float:
@@ -433,5 +433,5 @@ def _from_edge(state: Floats) -> float:
     return float((FIELD / 2 - np.abs(_on_block(state, OUTLINE) - FIELD / 2)).min())
 
 
-def _unit(way: Floats) -> Floats:
-    return np.asarray(way / max(float(np.linalg.norm(way)), 1e-9))
+def _unit(offset: Floats) -> Floats:
+    return np.asarray(offset / max(float(np.linalg.norm(offset)), 1e-9))

@@ -142,9 +142,5 @@ def pull(angles: Floats, velocity: Floats, wanted: Floats) -> Floats:
 
 
 def reacher(store: Store) -> Recipe:
-    """The recipe for vectors.
-
-    Args:
-        store: logs of `Flail`.
-    """
+    """The recipe for vectors, for logs of `Flail`."""
     return replace(vectors(store), name="reacher")

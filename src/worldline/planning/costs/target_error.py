@@ -51,11 +51,11 @@ def target_slopes(
     signals: Mapping[str, Signal] | None = None,
 ) -> dict[str, Floats]:
     """Per target, none of them a label, the gradient [W, N, S, T, *shape] of `target_cost`."""
-    found = dict[str, Floats]()
+    slopes = dict[str, Floats]()
     for name in targets:
         error = _scaled_error(rollout, name, targets, scale, signals)
-        found[name] = 2 * error / np.asarray(scale[name], dtype=float) / max(1, math.prod(error.shape[4:]))
-    return found
+        slopes[name] = 2 * error / np.asarray(scale[name], dtype=float) / max(1, math.prod(error.shape[4:]))
+    return slopes
 
 
 def _scaled_error(
@@ -75,9 +75,9 @@ def _scaled_error(
     if target.ndim != values.ndim - 3 or target.shape[1:] != values.shape[4:]:
         shape = (len(values), *values.shape[4:])
         raise InputError(f"the target of {name!r} has shape {target.shape}, expected [W, *shape] = {shape}.")
-    wanted = target[:, None, None, None]
+    expected = target[:, None, None, None]
     if np.issubdtype(values.dtype, np.integer):
-        return np.asarray((values != wanted) / unit)
+        return np.asarray((values != expected) / unit)
     if signals is not None and name in signals:
-        return np.asarray(signals[name].difference(values.astype(float), wanted) / unit)
-    return np.asarray((values.astype(float) - wanted) / unit)
+        return np.asarray(signals[name].difference(values.astype(float), expected) / unit)
+    return np.asarray((values.astype(float) - expected) / unit)

@@ -14,12 +14,7 @@ from worldline.planning.planners.population import Population
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
-    """An independent normal distribution per component and step, for each of B problems.
-
-    Args:
-        mean: of each component at each step.
-        deviation: standard deviation of each component at each step.
-    """
+    """An independent normal distribution per component and step, for each of B problems."""
 
     mean: Float[Tensor, "B T A"]
     deviation: Float[Tensor, "B T A"]

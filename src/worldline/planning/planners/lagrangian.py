@@ -98,17 +98,7 @@ class AugmentedLagrangian(Planner):
 
 
 class _PenalizedCost:
-    """The augmented Lagrangian of a cost. Keeps the best sequence by its true cost.
-
-    Args:
-        cost: of the problem.
-        first: sequences that are evaluated at once, to scale the penalty.
-        penalty: as in `AugmentedLagrangian`.
-
-    Attributes:
-        best: one sequence of each problem.
-        num_evaluated: number of evaluated sequences per problem.
-    """
+    """The augmented Lagrangian of a cost, scaled on the `first` sequences. Keeps the best sequence by its true cost."""
 
     def __init__(self, cost: CostFunction, first: Float[Tensor, "B P T A"], penalty: float) -> None:
         self.cost, self.num_evaluated = cost, first.shape[1]

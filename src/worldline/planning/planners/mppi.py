@@ -63,14 +63,14 @@ class PathIntegral(PopulationPlanner):
         for number in range(self.num_iterations):
             drawn = normal.draw(persistent(shape, self.correlation, generator))
             kept = proposals if number == 0 else proposals[:, :0]
-            found = yield torch.cat([kept, normal.mean[:, None], drawn], 1)
-            normal = normal.fit(found, self.min_deviation * (space.high - space.low), self._weight(found))
+            population = yield torch.cat([kept, normal.mean[:, None], drawn], 1)
+            normal = normal.fit(population, self.min_deviation * (space.high - space.low), self._weight(population))
 
-    def _weight(self, found: Population) -> Float[Tensor, "B N"]:
-        violation = found.violation.sum(-1)
-        held = (violation == 0) & found.cost.isfinite()
-        score = torch.where(held.any(1, keepdim=True), found.cost.where(held, torch.inf), violation)
-        score = score.where(found.cost.isfinite(), torch.inf)
+    def _weight(self, population: Population) -> Float[Tensor, "B N"]:
+        violation = population.violation.sum(-1)
+        feasible = (violation == 0) & population.cost.isfinite()
+        score = torch.where(feasible.any(1, keepdim=True), population.cost.where(feasible, torch.inf), violation)
+        score = score.where(population.cost.isfinite(), torch.inf)
         known = score.isfinite()
         count = known.sum(1, keepdim=True).clamp(min=1)
         mean = score.where(known, 0.0).sum(1, keepdim=True) / count

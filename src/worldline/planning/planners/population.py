@@ -124,7 +124,7 @@ def check(
     wanted = (batch, proposals.shape[1], horizon, len(space.low))
     if proposals.shape != wanted or proposals.shape[1] < 1:
         raise InputError(
-            f"proposals have shape {tuple(proposals.shape)}, expected [B, P, T, A] = {wanted} with P at least 1."
+            f"proposals have shape {tuple(proposals.shape)}, expected [B, P, T, A] = {wanted} with P >= 1."
         )
     if not proposals.isfinite().all():
         raise InputError("proposals hold NaN or infinity. Leave such sequences out.")

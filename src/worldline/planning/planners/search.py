@@ -108,7 +108,7 @@ class PopulationPlanner(Planner):
             UnsupportedError: an action is discrete, and the planner supports continuous ones only.
         """
         check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
-        none = space.low.new_zeros(batch, 0, horizon, len(space.low))
-        given = none if proposals is None else inside(space, proposals.to(none))
-        candidates = self.candidates(space, given, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s, num_proposals=given.shape[1])
+        empty = space.low.new_zeros(batch, 0, horizon, len(space.low))
+        initial = empty if proposals is None else inside(space, proposals.to(empty))
+        candidates = self.candidates(space, initial, generator)
+        return search(candidates, cost, space, deadline_s=deadline_s, num_proposals=initial.shape[1])
