@@ -89,8 +89,7 @@ class Samples:
 class Engine(ABC):
     """A backend of a world: a learned model, a simulator, a remote service or a baseline.
 
-    An engine holds no state between calls: the belief carries it. Optional abilities are the other base classes of this
-    module.
+    The state of a world is in the belief, not in the engine. The optional abilities are base classes in this module.
     """
 
     @abstractmethod

@@ -139,7 +139,7 @@ class Autoregression(FixedLagBaseline, ABC):
         if np.isnan(every).all(0).any():
             raise DataError("a signal has no value in any episode", fix="Leave it out of the schema, or add logs.")
         centre, scale = np.nanmean(every, 0), np.nanstd(every, 0)
-        scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, 1.0)
+        scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, 1.0)  # constants deviate by rounding only
         pairs = [_regression(table, signals, context, centre, scale) for table in tables]
         features, targets = (np.concatenate(part) for part in zip(*pairs, strict=True))
         if not len(features):
@@ -147,7 +147,7 @@ class Autoregression(FixedLagBaseline, ABC):
                 f"no {context + 1} consecutive observations are complete", fix="Add logs, or choose a smaller context."
             )
         penalty = ridge * len(features) * np.eye(features.shape[1])
-        penalty[-1, -1] = 0.0
+        penalty[-1, -1] = 0.0  # the constant is not penalised
         weights = np.linalg.lstsq(features.T @ features + penalty, features.T @ targets, rcond=None)[0]
         return cls(
             schema=schema,

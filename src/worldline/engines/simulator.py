@@ -67,7 +67,7 @@ class MakeLab:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedLab:
-    """The stored settings of a `SimulatorEngine`; `located` says whether the lab is reset into observed states."""
+    """The stored settings of a `SimulatorEngine`; if `located`, the lab is reset into observed states."""
 
     lab: LabName
     located: bool

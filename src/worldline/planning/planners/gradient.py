@@ -82,6 +82,7 @@ class GradientPlanner(Planner):
             optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - number / self.num_iterations)
             optimizer.step()
             actions = inside(space, start + moved * width)
+            # Adam continues from the projected sequence, not from beyond the bounds.
             moved.copy_((actions - start) / width.where(width > 0, 1.0))
         assert best is not None
         return best.best(num_evaluated=num_evaluated, converged=converged)

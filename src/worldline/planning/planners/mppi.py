@@ -76,4 +76,5 @@ class PathIntegral(PopulationPlanner):
         mean = score.where(known, 0.0).sum(1, keepdim=True) / count
         spread = ((score - mean).where(known, 0.0).square().sum(1, keepdim=True) / count).sqrt()
         above = score - score.amin(1, keepdim=True).where(known.any(1, keepdim=True), 0.0)
+        # Equal costs have spread 0; the limit then gives all sequences the same weight.
         return torch.exp(-above / (self.temperature * spread).clamp(min=torch.finfo(score.dtype).tiny))

@@ -135,6 +135,7 @@ def _ranked(
 ) -> Population:
     # A sequence without a finite cost must not win by its violation.
     total = violation.sum(-1).where(cost.isfinite(), torch.inf)
+    # Two stable sorts: by violation, and by cost among equal violations.
     by_cost = cost.argsort(dim=1, stable=True)
     order = by_cost.gather(1, total.gather(1, by_cost).argsort(dim=1, stable=True))
     problem = torch.arange(len(cost), device=cost.device)[:, None]
