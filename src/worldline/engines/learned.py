@@ -34,9 +34,9 @@ Head = TypeVar("Head")
 Part = tuple[slice, slice]
 """A slice of the worlds and a slice of the versions of their future."""
 
-MAX_NUMBERS: Final = 2**27
+MAX_LATENT_VALUES: Final = 2**27
 """Largest number of latent values of one rollout part: 4 bytes each, and many times that with gradients."""
-MAX_REMEMBERED: Final = 2**24
+MAX_BELIEF_VALUES: Final = 2**24
 """Largest number of values in the beliefs of one rollout part. A model with a large belief, such as a key-value cache,
 copies it several times during a rollout. Small parts also stay in the processor's cache: a step of one future took 0.15
 ms with 1,024 futures per part, and 0.27 ms with 16,384."""
@@ -327,7 +327,10 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
         num_latent_values = repeats * held_samples * horizon * size  # per version
         num_belief_values = repeats * -(-_count(belief) // max(1, num_worlds))
-        by_latents, by_belief = MAX_NUMBERS // max(1, num_latent_values), MAX_REMEMBERED // max(1, num_belief_values)
+        by_latents, by_belief = (
+            MAX_LATENT_VALUES // max(1, num_latent_values),
+            MAX_BELIEF_VALUES // max(1, num_belief_values),
+        )
         max_versions = max(1, min(by_latents, by_belief))
         max_worlds = max(1, max_versions // max(1, num_versions))
         generator = torch.Generator().manual_seed(seed)
