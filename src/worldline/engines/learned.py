@@ -327,11 +327,8 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
         num_latent_values = repeats * held_samples * horizon * size  # per version
         num_belief_values = repeats * -(-_count(belief) // max(1, num_worlds))
-        by_latents, by_belief = (
-            MAX_LATENT_VALUES // max(1, num_latent_values),
-            MAX_BELIEF_VALUES // max(1, num_belief_values),
-        )
-        max_versions = max(1, min(by_latents, by_belief))
+        by_latents = MAX_LATENT_VALUES // max(1, num_latent_values)
+        max_versions = max(1, min(by_latents, MAX_BELIEF_VALUES // max(1, num_belief_values)))
         max_worlds = max(1, max_versions // max(1, num_versions))
         generator = torch.Generator().manual_seed(seed)
         for world in range(0, num_worlds, max_worlds):
