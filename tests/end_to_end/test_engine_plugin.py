@@ -142,7 +142,7 @@ def test_parts_of_a_stranger_are_checked(
 
 
 def test_what_it_cannot_look_up_is_refused(engine: Any) -> None:
-    with pytest.raises(DataError, match="3 steps are complete, and 8 are looked up"):
+    with pytest.raises(DataError, match="3 steps are complete, expected more than num_neighbours 8"):
         type(engine).fit(TOY.episodes(1, 3, seed=0), TOY.schema)
     camera_only = replace(TOY.schema, signals=TOY.schema.signals[1:])
     with pytest.raises(InputError, match="looks up vectors"):

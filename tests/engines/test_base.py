@@ -12,7 +12,7 @@ from worldline.errors import ConfigError
         (-1.0, 0.0, "", "latency_s -1.0"),
         (float("nan"), 0.0, "", "finite"),
         (1.0, float("inf"), "USD", "price inf"),
-        (1.0, 0.1, "", "of no currency"),
+        (1.0, 0.1, "", "without a currency"),
     ],
 )
 def test_a_cost_that_is_none_is_refused(latency_s: float, price: float, currency: str, message: str) -> None:

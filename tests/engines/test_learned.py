@@ -328,7 +328,7 @@ def test_a_goal_that_is_neither_whole_nor_all_pictures_is_refused() -> None:
     belief = engine.observe(None, history(ROOMS, 4, 1), seed=0)
     future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
     goal = {name: np.stack([one.observations[name][7] for one in ROOMS]) for name in ("camera", "position")}
-    with pytest.raises(UnsupportedError, match=r"the goal lacks wall\. Add it, or give the pictures alone: camera; or"):
+    with pytest.raises(UnsupportedError, match=r"the goal lacks wall\. Add it, or give the images alone: camera; or"):
         engine.distance(belief, future, goal, seed=0)
 
 
@@ -529,7 +529,7 @@ class Bent(Drift):
 @pytest.mark.parametrize("most_numbers", [2**20, 40])
 def test_slopes_are_those_of_the_samples_that_are_drawn(most_numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """World by world and version by version, also where worlds are drawn a few at a time."""
-    monkeypatch.setattr(learned, "MAX_NUMBERS", most_numbers)
+    monkeypatch.setattr(learned, "MAX_LATENT_VALUES", most_numbers)
     engine, draw = replace(drifting(2), model=Bent(2).eval()), np.random.default_rng(0)
     push = draw.uniform(-1, 1, (5, 2, 3, 2)).astype(np.float32)
     shown = {"position": np.zeros((5, 1, 2), np.float32)}
@@ -591,7 +591,7 @@ def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         return rollout(self, belief, inputs, generator=generator)
 
     monkeypatch.setattr(Drift, "rollout", watched)
-    monkeypatch.setattr(learned, "MAX_NUMBERS", 2 * (2 * 4 * 3 * 2))  # two worlds
+    monkeypatch.setattr(learned, "MAX_LATENT_VALUES", 2 * (2 * 4 * 3 * 2))  # two worlds
     found = engine.imagine(belief, Future(actions={"push": push}), num_samples=3, seed=1).signals["position"]
     assert batches == [4, 4, 2]
     assert found.shape == (5, 2, 3, 3, 2)
@@ -619,7 +619,7 @@ def test_beliefs_that_remember_much_are_drawn_from_a_few_at_a_time(monkeypatch: 
     some = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
     assert len(held) > 1
     assert max(held) <= 2**24
-    monkeypatch.setattr(learned, "MAX_REMEMBERED", 2**40)
+    monkeypatch.setattr(learned, "MAX_BELIEF_VALUES", 2**40)
     whole = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
     np.testing.assert_allclose(some, whole, rtol=1e-3, atol=1e-4)  # of one step the draws are the same
 
@@ -702,7 +702,7 @@ def test_measures_of_imagined_states_hold_few_latents_at_once(
     signals = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]
     assert set(held) == {worlds * versions * 2 * 3 * 2}
     most = 3 * (2 * 3 * 2)  # three versions
-    monkeypatch.setattr(learned, "MAX_NUMBERS", most)
+    monkeypatch.setattr(learned, "MAX_LATENT_VALUES", most)
     held.clear()
     parts = ahead(engine, belief, push, 1)
     few = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]

@@ -10,7 +10,7 @@ import pytest
 
 from worldline.data.store import Store
 from worldline.errors import MissingExtraError
-from worldline.recipes.point_maze import CLEAR, MAX_MOVE, NEAR, PointMaze, Walker, point_maze
+from worldline.recipes.point_maze import MAX_MOVE, MAX_OFFSET, NEAR, PointMaze, Walker, point_maze
 from worldline.testing.clauses import Clause
 from worldline.workflows.record import record
 
@@ -80,7 +80,7 @@ def test_starts_are_clear_of_walls(env: PointMaze) -> None:
         position = env.reset(seed=seed)[0]["position"].astype(float)
         cell = env.maze.xy_to_ij(position)
         assert env.maze.maze_map[cell] == 0
-        assert (np.abs(position - env.maze.ij_to_xy(cell)) <= CLEAR + 1e-6).all()
+        assert (np.abs(position - env.maze.ij_to_xy(cell)) <= MAX_OFFSET + 1e-6).all()
 
 
 def test_the_recipe_learns_from_positions_and_makes_a_map(store: Store) -> None:

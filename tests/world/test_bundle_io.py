@@ -311,7 +311,7 @@ def test_what_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path: Path)
     linear = ENGINES["linear"][0]
     for world, message in (
         (LocalWorld(Dreams(), None, SEARCH), "Dreams is not Storable"),
-        (LocalWorld(by_code, None, SEARCH), "by code of its own, which cannot be stored"),
+        (LocalWorld(by_code, None, SEARCH), "with custom code, which cannot be stored"),
         (LocalWorld(adapted, None, SEARCH), "an adaptation is not stored"),
         (LocalWorld(linear, None, Own()), "Own is not registered as a planner"),
     ):

@@ -1,4 +1,4 @@
-"""Engines: what stands behind a world."""
+"""Engines: the backends of a world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backing writes. NumPy, named signals in physical units, W worlds at once."""
+"""The engine contract: a backend of a world. NumPy arrays of named signals in physical units, for W worlds at once."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from worldline.errors import ConfigError
 from worldline.schema import Schema
 
 EngineBelief = object
-"""Opaque to everyone but the engine that made it. Immutable."""
+"""An engine's estimate of the present state. Immutable; only the engine that made it can read it."""
 
 Noise = object
-"""Opaque: the hidden draws of one episode, to be replayed."""
+"""The random draws of one episode, to be replayed. Only the engine that inferred them can read them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallCost:
-    """What a prediction costs, measured when the world was calibrated.
+    """Latency and price of one prediction, measured during calibration.
 
     Args:
-        latency_s: seconds that one takes, the median.
-        price: what the provider charges for it, in `currency`; 0 where nobody does.
-        currency: ISO 4217, such as "USD"; empty where the price is 0.
+        latency_s: median duration in seconds, at least 0.
+        price: what the provider charges, in `currency`; 0 if it is free.
+        currency: ISO 4217 code, such as "USD"; empty if the price is 0.
     """
 
     latency_s: float
@@ -41,25 +41,25 @@ class CallCost:
         if not (0 <= self.latency_s < math.inf and 0 <= self.price < math.inf):
             raise ConfigError(f"latency_s {self.latency_s} and price {self.price} must be finite and at least 0.")
         if self.price and not self.currency:
-            raise ConfigError(f"price is {self.price}, of no currency. Name one, such as 'USD'.")
+            raise ConfigError(f"price is {self.price} without a currency. Set currency, such as 'USD'.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What stands behind a world, for people and programs.
+    """Describes an engine or a world, for people and programs.
 
     Args:
         name: of the engine or world.
-        engine: its registered kind, such as "learned".
-        schema: the signals that it speaks.
-        inputs: observation signals that `observe` takes; others are ignored.
+        engine: registered name of the engine, such as "learned".
+        schema: the signals.
+        inputs: observation signals that `observe` reads; it ignores others.
         predicts: observation signals that `imagine` returns.
-        context: observations that `observe` wants at least; fewer are accepted and cost accuracy.
-        deterministic: whether samples of one future are all equal.
-        action_conditioned: whether what is predicted depends on the actions; where not, every plan is as good as another.
+        context: observations that `observe` needs for full accuracy; fewer are accepted.
+        deterministic: whether all samples of one future are equal.
+        action_conditioned: whether predictions depend on the actions. If not, planning is not possible.
         abilities: names of the optional abilities, such as "abducts".
-        call: what a prediction costs; None where it was not measured.
-        notes: short facts in words, such as the training data's hash.
+        call: latency and price of a prediction; None if not measured.
+        notes: short facts as text, such as the hash of the training data.
     """
 
     name: str
@@ -77,30 +77,33 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Imagined signals.
+    """Sampled predictions.
 
     Args:
-        signals: per predicted signal [W, N, S, T, *shape]; [..., k, ...] is the value after input k.
+        signals: per predicted signal [W, N, S, T, *shape], physical units. Entry t along T is the value after input t.
     """
 
     signals: Arrays
 
 
 class Engine(ABC):
-    """A backing: learned, simulated, remote or trivial."""
+    """A backend of a world: a learned model, a simulator, a remote service or a baseline.
+
+    The state of a world is in the belief, not in the engine. The optional abilities are base classes in this module.
+    """
 
     @abstractmethod
     def describe(self) -> Card:
-        """What this engine is and can do."""
+        """The signals and abilities of this engine."""
 
     @abstractmethod
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        """The belief after `steps`.
+        """The belief after the observations in `steps`.
 
         Args:
-            belief: None to start afresh, else one that this engine returned.
-            steps: W worlds, H observations; H-1 inputs where `belief` is None, else H.
-            seed: of every draw.
+            belief: from an earlier call, which stays unchanged; None to start without one.
+            steps: H observations of W worlds, with H-1 inputs if `belief` is None, else H.
+            seed: determines every random draw.
 
         Raises:
             InputError: a signal is missing or has the wrong shape.
@@ -116,59 +119,62 @@ class Engine(ABC):
         noise: Noise | None = None,
         seed: int,
     ) -> Samples:
-        """What `future` would lead to. Equal seeds give equal draws, the same for all N versions.
+        """Predictions for `future`. Equal seeds give equal draws, which all N versions share.
 
         Args:
             belief: from `observe`.
-            future: W worlds, N versions, T steps.
-            num_samples: S, draws a version; a deterministic engine returns S = 1.
-            noise: from `Abducts.abduct`, to replay the hidden draws of an episode.
-            seed: of every draw.
+            future: T inputs for each of N versions of W worlds. A version is one candidate sequence of actions.
+            num_samples: S, samples per version; a deterministic engine returns S = 1.
+            noise: from `Abducts.abduct`, to replay the draws of an episode; None for new draws.
+            seed: determines every random draw.
+
+        Raises:
+            InputError: a signal is missing or has the wrong shape.
         """
 
 
 class Abducts(ABC):
-    """Optional: can infer the hidden causes and draws of an episode that already happened."""
+    """Optional: infers the hidden causes and random draws of a recorded episode."""
 
     @abstractmethod
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
-        """The belief at observation `at` given the *whole* episode, and the draws that followed."""
+        """The belief at observation `at`, given the whole episode, and the random draws after it."""
 
 
 class Differentiable(ABC):
-    """Optional: tells how what is imagined changes with the actions."""
+    """Optional: computes gradients of predictions with respect to actions."""
 
     @abstractmethod
     def pull_back(
         self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
     ) -> dict[str, NDArray[np.generic]]:
-        """Per vector action the slope [W, N, T, *shape] of a number whose slopes in the imagined signals are `slopes`.
+        """The vector-Jacobian product: per vector action the gradient [W, N, T, *shape] of a scalar.
 
         Args:
-            belief: from `observe`, W worlds.
-            future: N versions of T steps.
-            slopes: per predicted vector signal [W, N, S, T, *shape], in the samples that `imagine` gives for the same
-                arguments; a signal that is left out does not matter.
+            belief: as in `imagine`.
+            future: as in `imagine`.
+            slopes: per predicted vector signal the gradient [W, N, S, T, *shape] of the scalar, for the samples that
+                `imagine` returns with the same arguments. A signal that is left out has gradient 0.
             num_samples: as in `imagine`.
-            seed: likewise.
+            seed: as in `imagine`.
         """
 
 
 class GoalDistance(ABC):
-    """Optional: knows how far a goal observation is, in steps, and suggests how to get there."""
+    """Optional: measures the distance to a goal observation in steps, and proposes actions that lead to it."""
 
     @abstractmethod
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """Steps from each imagined state to `goal`, at least 0. Equal seeds give equal distances.
+        """Steps from each predicted state to `goal`, at least 0. Equal seeds give equal distances.
 
         Args:
-            belief: from `observe`, W worlds.
-            future: N versions of T steps.
-            goal: observation signals [W, *shape].
-            seed: of every draw.
+            belief: as in `imagine`.
+            future: as in `imagine`.
+            goal: observation signals [W, *shape], physical units.
+            seed: determines every random draw.
 
         Raises:
-            UnsupportedError: the head that is needed was not fitted; names it.
+            UnsupportedError: the required head was not fitted; the message names it.
         """
 
     @abstractmethod
@@ -183,38 +189,38 @@ class GoalDistance(ABC):
         budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """Per action signal [W, P, T, *shape]: sequences to start a search from; P may be smaller than asked, also 0.
+        """Action sequences from which a search can start, per action signal [W, P, T, *shape].
 
         Args:
-            belief: from `observe`, W worlds.
+            belief: as in `imagine`.
             goal: as in `distance`.
             horizon: T, steps of each sequence.
-            num_proposals: P.
-            pending: per action signal [W, D, *shape], taken before the sequences begin; None for nothing.
-            budget_s: seconds in which to answer: a sequence that would come later is left out; None for no limit.
-            seed: of every draw.
+            num_proposals: the largest P. Fewer may be returned, also 0.
+            pending: per action signal [W, D, *shape], executed before the sequences begin; None for none.
+            budget_s: time limit in seconds: sequences that would take longer are left out; None for no limit.
+            seed: determines every random draw.
         """
 
 
 class Novelty(ABC):
-    """Optional: measures how unlike the training data a belief is."""
+    """Optional: scores how far a belief is from the training data."""
 
     @abstractmethod
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
-        """A score that grows with strangeness; only its order has meaning, `World` calibrates it."""
+        """An out-of-distribution score; larger is less familiar. Only its order matters: `World` calibrates it."""
 
     @abstractmethod
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The score of each state that `future` leads to, on the scale of `novelty`. Equal seeds give equal scores."""
+        """The score of each predicted state, on the scale of `novelty`. Equal seeds give equal scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """An engine on disk.
+    """The stored form of an engine.
 
     Args:
-        config: plain JSON values: what it was built with. No secret and no path of one machine.
-        arrays: what was fitted, by name.
+        config: settings as plain JSON values. They must hold no secret and no path of one machine.
+        arrays: fitted values by name.
     """
 
     config: Mapping[str, Any]
@@ -222,17 +228,17 @@ class Parts:
 
 
 class Storable(ABC):
-    """Optional: can be written into a bundle, and built again from it by its registered name."""
+    """Optional: can be stored in a bundle and rebuilt by its registered name."""
 
     @abstractmethod
     def to_parts(self) -> Parts:
-        """All that `from_parts` needs beside the schema."""
+        """Everything that `from_parts` needs in addition to the schema."""
 
     @classmethod
     @abstractmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> Storable:
-        """The engine that `to_parts` wrote; parts are read as if from a stranger.
+        """The engine that `to_parts` described. Implementations must treat the parts as untrusted input.
 
         Raises:
-            DataError: they are not those of this engine, or contradict each other.
+            DataError: the parts belong to another engine or contradict each other.
         """

@@ -1,4 +1,4 @@
-"""What a learned engine has to beat: persistence, constant velocity, linear autoregression with and without actions."""
+"""Baseline engines: persistence, constant velocity, and linear autoregression with and without actions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.engines.base import Parts
-from worldline.engines.fixed_lag import FixedLagBaseline, FixedLagConfig, read_memory, typical_values
-from worldline.engines.storage import FIX, Due, check_config
+from worldline.engines.fixed_lag import FixedLagBaseline, FixedLagConfig, read_fixed_lag, typical_values
+from worldline.engines.storage import FIX, ArraySpec, check_config
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema, Signal
@@ -25,7 +25,7 @@ Fitted = TypeVar("Fitted", bound="Autoregression")
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Persistence(FixedLagBaseline):
-    """Everything stays as it was last seen."""
+    """Predicts that every signal keeps its last observed value."""
 
     @property
     def kind(self) -> str:
@@ -34,29 +34,29 @@ class Persistence(FixedLagBaseline):
 
     @property
     def action_conditioned(self) -> bool:
-        """No."""
+        """False."""
         return False
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> Persistence:
-        """See `Storable`."""
-        found = read_memory(schema, parts)
+        """The engine that `to_parts` stored."""
+        found = read_fixed_lag(schema, parts)
         return cls(schema=schema, typical=found.typical, context=found.context)
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> Persistence:
-        """The engine; `episodes` serve only for what is typical where nothing was observed."""
+        """The engine; `episodes` only give the typical values of signals that were never observed."""
         return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=1)
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """The last value, T times; see `FixedLagBaseline`."""
+        """The last value, repeated T times."""
         return _hold(past, future)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConstantVelocity(FixedLagBaseline):
-    """Vectors go on changing as they did in the last step; images and discrete signals stay."""
+    """Predicts that vectors keep their last rate of change; images and discrete signals keep their last value."""
 
     @property
     def kind(self) -> str:
@@ -65,32 +65,32 @@ class ConstantVelocity(FixedLagBaseline):
 
     @property
     def action_conditioned(self) -> bool:
-        """No."""
+        """False."""
         return False
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> ConstantVelocity:
-        """See `Storable`."""
-        found = read_memory(schema, parts)
+        """The engine that `to_parts` stored."""
+        found = read_fixed_lag(schema, parts)
         if found.context < 2:
-            raise DataError(f"context is {found.context}, and a velocity takes two observations", fix=FIX)
+            raise DataError(f"context is {found.context}, and a velocity needs at least 2 observations", fix=FIX)
         return cls(schema=schema, typical=found.typical, context=found.context)
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> ConstantVelocity:
-        """The engine; `episodes` serve only for what is typical where nothing was observed."""
+        """The engine; `episodes` only give the typical values of signals that were never observed."""
         return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=2)
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """The last value plus the last change times the number of steps; see `FixedLagBaseline`."""
-        imagined = dict(_hold(past, future))
+        """The last value plus the last change times the number of steps."""
+        predicted = dict(_hold(past, future))
         for signal in self.signals:
             if signal.kind is Kind.VECTOR:
-                held, seen = (array[signal.name].astype(np.float32) for array in (imagined, past))
+                held, recent = (array[signal.name].astype(np.float32) for array in (predicted, past))
                 elapsed = np.arange(1, held.shape[2] + 1, dtype=np.float32)[:, None]
-                change = signal.difference(seen[:, -1], seen[:, -2])[:, None, None]
-                imagined[signal.name] = (held + elapsed * change).astype(np.float32)
-        return imagined
+                change = signal.difference(recent[:, -1], recent[:, -2])[:, None, None]
+                predicted[signal.name] = (held + elapsed * change).astype(np.float32)
+        return predicted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,9 +99,9 @@ class Autoregression(FixedLagBaseline, ABC):
 
     Args:
         centre: [D + U], mean of the D concatenated vector signals, then of the U concatenated inputs.
-        scale: [D + U], standard deviation, likewise; 1 where constant.
-        weights: [H * D + U + 1, D]: standardised observations (oldest first), inputs and a constant to standardised
-            change. Regressing the change makes the penalty pull towards persistence.
+        scale: [D + U], standard deviation in the same order; 1 for constant components.
+        weights: [H * D + U + 1, D], from standardised observations (oldest first), inputs and a constant to the
+            standardised change. Regressing the change shrinks the prediction towards persistence.
     """
 
     centre: Floats
@@ -111,23 +111,23 @@ class Autoregression(FixedLagBaseline, ABC):
     @staticmethod
     @abstractmethod
     def actions_of(schema: Schema) -> tuple[Signal, ...]:
-        """The action signals that are used."""
+        """The action signals that the regression uses."""
 
     @classmethod
     def fit(
         cls: type[Fitted], episodes: Sequence[Episode], schema: Schema, *, context: int = 3, ridge: float = 1e-6
     ) -> Fitted:
-        """The engine, fitted by least squares over every complete stretch of `context` + 1 observations.
+        """The engine, fitted by least squares to every complete window of `context` + 1 observations.
 
         Args:
-            episodes: any number; steps next to a missing value are left out.
+            episodes: any number; windows with a missing value are left out.
             schema: of the world; needs a vector observation signal.
             context: H, at least 1.
             ridge: penalty on the squared standardised weights, relative to the mean squared error.
 
         Raises:
             InputError: the schema has no vector observation signal, or `context` is below 1.
-            DataError: no stretch is complete.
+            DataError: no window is complete, or a signal has no value.
         """
         signals = tuple(signal for signal in schema.observations if signal.kind is Kind.VECTOR)
         if not signals or context < 1:
@@ -139,15 +139,15 @@ class Autoregression(FixedLagBaseline, ABC):
         if np.isnan(every).all(0).any():
             raise DataError("a signal has no value in any episode", fix="Leave it out of the schema, or add logs.")
         centre, scale = np.nanmean(every, 0), np.nanstd(every, 0)
-        scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, 1.0)
+        scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, 1.0)  # constants deviate by rounding only
         pairs = [_regression(table, signals, context, centre, scale) for table in tables]
         features, targets = (np.concatenate(part) for part in zip(*pairs, strict=True))
         if not len(features):
             raise DataError(
-                f"no stretch of {context + 1} observations is complete", fix="Add logs, or choose a smaller context."
+                f"no {context + 1} consecutive observations are complete", fix="Add logs, or choose a smaller context."
             )
         penalty = ridge * len(features) * np.eye(features.shape[1])
-        penalty[-1, -1] = 0.0
+        penalty[-1, -1] = 0.0  # the constant is not penalised
         weights = np.linalg.lstsq(features.T @ features + penalty, features.T @ targets, rcond=None)[0]
         return cls(
             schema=schema,
@@ -159,26 +159,26 @@ class Autoregression(FixedLagBaseline, ABC):
         )
 
     def to_parts(self) -> Parts:
-        """The regression, beside what is remembered; see `Storable`."""
+        """Context, typical values and the regression."""
         parts = super().to_parts()
         fitted = {"centre": self.centre, "scale": self.scale, "weights": self.weights}
         return replace(parts, arrays={**parts.arrays, **fitted})
 
     @classmethod
     def from_parts(cls: type[Fitted], schema: Schema, parts: Parts) -> Fitted:
-        """See `Storable`."""
+        """The engine that `to_parts` stored."""
         context = check_config(parts, FixedLagConfig).context
         size = sum(signal.size for signal in schema.observations if signal.kind is Kind.VECTOR)
         num_inputs = sum(signal.size for signal in (*cls.actions_of(schema), *schema.exogenous))
         fitted = {
-            "centre": Due(shape=(size + num_inputs,)),
-            "scale": Due(shape=(size + num_inputs,), least=float(np.finfo(np.float32).tiny)),
-            "weights": Due(shape=(context * size + num_inputs + 1, size)),
+            "centre": ArraySpec(shape=(size + num_inputs,)),
+            "scale": ArraySpec(shape=(size + num_inputs,), low=float(np.finfo(np.float32).tiny)),
+            "weights": ArraySpec(shape=(context * size + num_inputs + 1, size)),
         }
-        found = read_memory(schema, parts, fitted)
+        found = read_fixed_lag(schema, parts, fitted)
         vectors = {signal.name for signal in schema.observations if signal.kind is Kind.VECTOR}
         if found.typical.keys() != vectors:
-            raise DataError(f"it predicts {sorted(found.typical)}, not all vectors {sorted(vectors)}", fix=FIX)
+            raise DataError(f"predicts is {sorted(found.typical)}, expected all vectors {sorted(vectors)}", fix=FIX)
         return cls(
             schema=schema,
             typical=found.typical,
@@ -190,28 +190,28 @@ class Autoregression(FixedLagBaseline, ABC):
 
     @property
     def action_conditioned(self) -> bool:
-        """Whether any are used."""
+        """Whether the regression uses any action."""
         return bool(self.actions_of(self.schema))
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """The regression applied T times to its own output; see `FixedLagBaseline`."""
+        """The regression applied T times to its own output."""
         size, lags = self.weights.shape[1], self.context * self.weights.shape[1]
         drive = self._drive(future, size, lags)
         num_worlds, num_versions, horizon, _ = drive.shape
-        seen = _unwound(_join(past, self.signals, (num_worlds, self.context)), self.signals)
-        seen = (seen - self.centre[:size]) / self.scale[:size]
-        state = np.repeat(seen.reshape(num_worlds, 1, lags), num_versions, 1)
-        imagined = np.empty(drive.shape, np.float32)
+        recent = _unwrapped(_join(past, self.signals, (num_worlds, self.context)), self.signals)
+        recent = (recent - self.centre[:size]) / self.scale[:size]
+        state = np.repeat(recent.reshape(num_worlds, 1, lags), num_versions, 1)
+        predicted = np.empty(drive.shape, np.float32)
         for step in range(horizon):
             latest = state[..., -size:] + state @ self.weights[:lags] + drive[:, :, step]
-            imagined[:, :, step] = latest
+            predicted[:, :, step] = latest
             state = np.concatenate([state[..., size:], latest], -1)
-        physical = imagined * self.scale[:size] + self.centre[:size]
+        physical = predicted * self.scale[:size] + self.centre[:size]
         ends = np.cumsum([signal.size for signal in self.signals])[:-1]
         return {s.name: part for s, part in zip(self.signals, np.split(physical, ends, -1), strict=True)}
 
     def _drive(self, future: Future, size: int, lags: int) -> Float[np.ndarray, "W N T D"]:
-        """What the inputs and the constant add to the standardised change."""
+        """The contribution of the inputs and the constant to the standardised change."""
         leading = next(iter(future.actions.values())).shape[:3]
         used = self.actions_of(self.schema)
         actions = _join(future.actions, used, leading)
@@ -242,7 +242,7 @@ class Linear(Autoregression):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ActionBlind(Autoregression):
-    """Linear autoregression that does not see the actions: what beats it has learned what actions do."""
+    """Linear autoregression without actions: a model that beats it has learned the effects of actions."""
 
     @property
     def kind(self) -> str:
@@ -251,7 +251,7 @@ class ActionBlind(Autoregression):
 
     @staticmethod
     def actions_of(schema: Schema) -> tuple[Signal, ...]:
-        """None."""
+        """No action signal."""
         del schema
         return ()
 
@@ -265,7 +265,7 @@ def _hold(past: Arrays, future: Future) -> Arrays:
 def _table(
     episode: Episode, observations: Sequence[Signal], actions: Sequence[Signal], exogenous: Sequence[Signal]
 ) -> Floats:
-    """Observations and inputs [T + 1, D + U] of one episode; NaN where missing, and for the inputs after the last."""
+    """Observations and inputs [T + 1, D + U] of one episode; NaN if missing, and for the inputs of the last row."""
     steps = episode.num_steps
     everywhere = np.ones(steps + 1, bool)
     missing = [
@@ -285,21 +285,21 @@ def _table(
 def _regression(
     table: Floats, signals: Sequence[Signal], context: int, centre: Floats, scale: Floats
 ) -> tuple[Floats, Floats]:
-    """Standardised features [n, context * D + U + 1] and changes [n, D] of every complete stretch in a table."""
+    """Standardised features [n, context * D + U + 1] and changes [n, D] of every complete window in a table."""
     num_rows, size = max(len(table) - context, 0), sum(signal.size for signal in signals)
-    stretches = np.arange(num_rows)[:, None] + np.arange(context)
-    present = stretches[:, -1]
-    seen = (_unwound(table[stretches, :size], signals) - centre[:size]) / scale[:size]
+    windows = np.arange(num_rows)[:, None] + np.arange(context)
+    present = windows[:, -1]
+    recent = (_unwrapped(table[windows, :size], signals) - centre[:size]) / scale[:size]
     inputs = (table[present, size:] - centre[size:]) / scale[size:]
-    features = np.concatenate([seen.reshape(num_rows, context * size), inputs, np.ones((num_rows, 1))], 1)
+    features = np.concatenate([recent.reshape(num_rows, context * size), inputs, np.ones((num_rows, 1))], 1)
     pairs = np.stack([table[present, :size], table[present + 1, :size]], 1)
-    change = np.diff(_unwound(pairs, signals), axis=1)[:, 0] / scale[:size]
+    change = np.diff(_unwrapped(pairs, signals), axis=1)[:, 0] / scale[:size]
     complete = ~(np.isnan(features).any(1) | np.isnan(change).any(1))
     return features[complete], change[complete]
 
 
-def _unwound(values: Floats, signals: Sequence[Signal]) -> Floats:
-    """Observations [n, T, D] side by side, angles without a seam up to the last, which stays as it is."""
+def _unwrapped(values: Floats, signals: Sequence[Signal]) -> Floats:
+    """Observations [n, T, D] with periodic signals unwrapped backwards from the last one, which is unchanged."""
     ends = np.cumsum([signal.size for signal in signals])[:-1]
     parts = [
         part if signal.period is None else np.unwrap(part[:, ::-1], axis=1, period=signal.period)[:, ::-1]
@@ -309,7 +309,7 @@ def _unwound(values: Floats, signals: Sequence[Signal]) -> Floats:
 
 
 def _join(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...]) -> NDArray[np.floating]:
-    """`signals` side by side [*leading, size], discrete ones as one-hot."""
+    """`signals` concatenated [*leading, size], discrete signals one-hot."""
     parts: list[NDArray[np.generic]] = [np.zeros((*leading, 0), np.float32)]
     for signal in signals:
         value = arrays[signal.name]

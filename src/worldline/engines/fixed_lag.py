@@ -1,4 +1,4 @@
-"""The base of engines that only remember the last few observations."""
+"""The base class of engines that predict from the last few observations only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
-from worldline.engines.storage import FIX, Due, check_arrays, check_config, due_of
+from worldline.engines.storage import FIX, ArraySpec, array_spec_of, check_arrays, check_config
 from worldline.engines.validation import check_future, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, DataError
@@ -21,18 +21,18 @@ from worldline.schema import Schema, Signal
 Value = TypeVar("Value", bound=np.generic)
 
 MAX_CONTEXT: Final = 10_000
-"""Observations that an engine from a file may remember: each takes memory for every world."""
+"""Largest context of an engine that is read from a file: each observation takes memory for every world."""
 
 _TYPICAL: Final = "typical/"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recent:
-    """The belief: the last H observations, each gap filled with the last value before it.
+    """The belief: the last H observations, with gaps filled by the last value before them.
 
     Args:
         values: per signal [W, H, *shape].
-        known: per signal [W, H], False until the first value.
+        known: per signal [W, H], False before the first observed value.
     """
 
     values: Arrays
@@ -41,12 +41,7 @@ class Recent:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedLagConfig:
-    """How a `FixedLagBaseline` is configured.
-
-    Args:
-        context: observations remembered.
-        predicts: the signals that are predicted.
-    """
+    """The stored settings of a `FixedLagBaseline`: its context and the names of the predicted signals."""
 
     context: int
     predicts: tuple[str, ...]
@@ -58,12 +53,12 @@ class FixedLagConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FixedLagBaseline(Engine, Storable, ABC):
-    """Remembers the last few observations, predicts from nothing else, and is deterministic.
+    """Predicts deterministically from the last H observations.
 
     Args:
         schema: of the world.
-        typical: per predicted signal [*shape], stands in where nothing was ever observed.
-        context: H, observations remembered.
+        typical: per predicted signal [*shape], used for signals that were never observed.
+        context: H.
     """
 
     schema: Schema
@@ -77,28 +72,25 @@ class FixedLagBaseline(Engine, Storable, ABC):
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The signals that are predicted."""
+        """The predicted signals."""
         return tuple(signal for signal in self.schema.observations if signal.name in self.typical)
 
     @property
     def action_conditioned(self) -> bool:
-        """Whether `rollout` looks at the actions."""
+        """Whether `rollout` uses the actions."""
         return True
 
     @abstractmethod
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """What follows.
+        """The prediction, per signal [W, N, T, *shape].
 
         Args:
             past: per signal [W, H, *shape], without gaps.
             future: W worlds, N versions, T steps.
-
-        Returns:
-            Per signal [W, N, T, *shape].
         """
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The signals and settings of this engine."""
         names = tuple(signal.name for signal in self.signals)
         return Card(
             name=self.kind,
@@ -112,25 +104,25 @@ class FixedLagBaseline(Engine, Storable, ABC):
         )
 
     def to_parts(self) -> Parts:
-        """What is remembered how long, and what is typical; see `Storable`."""
+        """Context and typical values."""
         typical = {f"{_TYPICAL}{name}": value for name, value in self.typical.items()}
         return Parts(config={"context": self.context, "predicts": list(self.typical)}, arrays=typical)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Recent:
-        """The last `context` observations; see `Engine`."""
+        """The last `context` observations."""
         del seed  # nothing is drawn
         belief = None if belief is None else own_belief(belief, Recent)
         check_observations(steps, self.signals)
         values, known = {}, {}
         for signal in self.signals:
             new = steps.observations[signal.name].astype(signal.dtype, copy=False)
-            seen = steps.observed.get(signal.name, np.ones(new.shape[:2], bool)).astype(bool)
+            observed = steps.observed.get(signal.name, np.ones(new.shape[:2], bool)).astype(bool)
             if belief is None:
                 before = np.zeros((len(new), self.context, *signal.shape), new.dtype)
-                seen_before = np.zeros((len(new), self.context), bool)
+                was_known = np.zeros((len(new), self.context), bool)
             else:
-                before, seen_before = belief.values[signal.name], belief.known[signal.name].astype(bool)
-            filled, since = _carry(np.concatenate([before, new], 1), np.concatenate([seen_before, seen], 1))
+                before, was_known = belief.values[signal.name], belief.known[signal.name].astype(bool)
+            filled, since = _carry(np.concatenate([before, new], 1), np.concatenate([was_known, observed], 1))
             values[signal.name], known[signal.name] = filled[:, -self.context :], since[:, -self.context :]
         return Recent(values=values, known=known)
 
@@ -143,7 +135,7 @@ class FixedLagBaseline(Engine, Storable, ABC):
         noise: Noise | None = None,
         seed: int,
     ) -> Samples:
-        """One sample, S = 1; see `Engine`."""
+        """One sample, S = 1."""
         del num_samples, noise, seed  # deterministic
         check_future(future, self.schema)
         belief = own_belief(belief, Recent)
@@ -153,71 +145,65 @@ class FixedLagBaseline(Engine, Storable, ABC):
             )
             for signal in self.signals
         }
-        imagined = self.rollout(past, future)
+        predicted = self.rollout(past, future)
         dtypes = {signal.name: signal.dtype for signal in self.signals}
-        return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in imagined.items()})
+        return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in predicted.items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Remembered:
-    """What a `FixedLagBaseline` is built from.
-
-    Args:
-        typical: as there.
-        context: as there.
-        fitted: the other arrays.
-    """
+class FixedLagParts:
+    """The validated parts of a `FixedLagBaseline`; `fitted` holds the arrays of the subclass."""
 
     typical: Arrays
     context: int
     fitted: Mapping[str, NDArray[Any]]
 
 
-def read_memory(schema: Schema, parts: Parts, fitted: Mapping[str, Due] | None = None) -> Remembered:
-    """What `FixedLagBaseline.to_parts` wrote.
+def read_fixed_lag(schema: Schema, parts: Parts, fitted: Mapping[str, ArraySpec] | None = None) -> FixedLagParts:
+    """Validates what `FixedLagBaseline.to_parts` stored.
 
     Args:
         schema: of the world.
-        parts: read as if from a stranger.
-        fitted: what else there is among the arrays; default is nothing.
+        parts: untrusted.
+        fitted: the arrays of the subclass; default is none.
 
     Raises:
-        DataError: they do not fit the schema or `fitted`.
+        DataError: the parts do not fit the schema or `fitted`.
     """
-    memory = check_config(parts, FixedLagConfig)
-    named = {signal.name: signal for signal in schema.observations if signal.name in memory.predicts}
-    if not named or len(named) != len(memory.predicts):
-        raise DataError(f"it predicts {list(memory.predicts)}, which are no observation signals", fix=FIX)
-    due = {f"{_TYPICAL}{name}": due_of(signal) for name, signal in named.items()}
-    arrays = check_arrays(parts, {**due, **(fitted or {})})
-    return Remembered(
+    config = check_config(parts, FixedLagConfig)
+    named = {signal.name: signal for signal in schema.observations if signal.name in config.predicts}
+    if not named or len(named) != len(config.predicts):
+        raise DataError(f"predicts is {list(config.predicts)}; some are not observation signals", fix=FIX)
+    typical = {f"{_TYPICAL}{name}": array_spec_of(signal) for name, signal in named.items()}
+    arrays = check_arrays(parts, {**typical, **(fitted or {})})
+    return FixedLagParts(
         typical={name: arrays[f"{_TYPICAL}{name}"] for name in named},
-        context=memory.context,
+        context=config.context,
         fitted={name: arrays[name] for name in fitted or {}},
     )
 
 
 def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Arrays:
-    """Per signal its mean over the observed steps (cut to an integer where it holds those); 0 where there are none."""
+    """Per signal the mean of its observed values, truncated for integer signals; 0 for a signal without any."""
     means: dict[str, NDArray[np.generic]] = {}
     for signal in signals:
         total, count = np.zeros(signal.shape), 0
         for episode in episodes:
             values = episode.observations[signal.name]
-            seen = episode.observed.get(signal.name, np.ones(len(values), bool)).astype(bool)
-            total, count = total + values[seen].sum(0, dtype=np.float64), count + int(seen.sum())
+            observed = episode.observed.get(signal.name, np.ones(len(values), bool)).astype(bool)
+            total, count = total + values[observed].sum(0, dtype=np.float64), count + int(observed.sum())
         means[signal.name] = np.asarray(total / max(count, 1)).astype(signal.dtype)
     return means
 
 
 def _carry(values: NDArray[Value], known: Bool[np.ndarray, "W L"]) -> tuple[NDArray[Value], Bool[np.ndarray, "W L"]]:
-    """`values` [W, L, *shape] with each gap filled by the last known one, and whether there was one."""
+    """`values` [W, L, *shape] with gaps filled by the last known value, and whether there was one."""
     last = np.maximum.accumulate(np.where(known, np.arange(known.shape[1]), -1), axis=1)
     return values[np.arange(len(values))[:, None], np.maximum(last, 0)], last >= 0
 
 
 def _backfill(values: NDArray[Value], known: Bool[np.ndarray, "W H"], typical: NDArray[Value]) -> NDArray[Value]:
-    """`values` [W, H, *shape], before the first known one that one, or `typical` [*shape] where there is none."""
+    """`values` [W, H, *shape], filled before the first known value by it, or by `typical` [*shape] if none is known."""
     if known.all():
         return values
     wide = (..., *(None,) * typical.ndim)

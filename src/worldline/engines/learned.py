@@ -1,4 +1,4 @@
-"""A learned model with its heads, as an engine. Latents stay in here."""
+"""A learned model with its heads, as an engine. Latents are private to it."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from worldline.training.batches import goal_latents, split_actions, to_inputs, t
 
 Head = TypeVar("Head")
 Part = tuple[slice, slice]
-"""Which worlds, and which versions of their future."""
+"""A slice of the worlds and a slice of the versions of their future."""
 
-MAX_NUMBERS: Final = 2**27
-"""Of latents that are held at once while samples are drawn; 4 bytes each, and many times that with gradients."""
-MAX_REMEMBERED: Final = 2**24
-"""Numbers of the beliefs that samples are drawn from at once. A model that remembers much, such as the keys and values
-of attention, holds several copies of them while it imagines; and what stays near the processor is read faster: 1,024
-futures at once took it 0.15 ms a step each, 16,384 of them 0.27 ms."""
+MAX_LATENT_VALUES: Final = 2**27
+"""Largest number of latent values of one rollout part: 4 bytes each, and many times that with gradients."""
+MAX_BELIEF_VALUES: Final = 2**24
+"""Largest number of values in the beliefs of one rollout part. A model with a large belief, such as a key-value cache,
+copies it several times during a rollout. Small parts also stay in the processor's cache: a step of one future took 0.15
+ms with 1,024 futures per part, and 0.27 ms with 16,384."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """How a learned engine corrects itself by what it is shown, in each belief anew; what was learned stays.
+    """How a learned engine corrects its predictions by the history. Each belief has its own correction; weights stay.
 
     Args:
-        num_steps: the most steps that a correction is made from, at least 1: `Card.context` asks for so many.
-        trust: in what was learned, above 0; see `Adapts`.
+        num_steps: largest number of steps that a correction uses, at least 1. `Card.context` grows to cover them.
+        trust: in the learned weights, above 0; see `Adapts`.
 
     Raises:
-        ConfigError: a number is too small, or not finite.
+        ConfigError: a value is too small or not finite.
     """
 
     num_steps: int = 40
@@ -60,32 +60,32 @@ class Adaptation:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or not 0 < self.trust < math.inf:
-            raise ConfigError(f"num_steps {self.num_steps} must be at least 1, trust {self.trust} above 0, and finite.")
+            raise ConfigError(f"num_steps {self.num_steps} must be at least 1, trust {self.trust} above 0 and finite.")
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
-    """Speaks signals on the outside, latents on the inside.
+    """Wraps a model and its heads: signals at the interface, latents inside.
 
     Args:
         model: in evaluation mode.
         schema: the signals.
         inputs: observation signals that the model takes.
-        readout: without it nothing is predicted.
-        mahalanobis: measures novelty.
-        distance_head: without it no goal observation can be reached for.
-        inverse_head: without it there are no proposals.
-        landmarks: a map for goals that are far; without it they are headed for directly.
-        reward_head: without it `rewards` is refused.
-        termination_head: without it `termination` is refused.
-        decoder: shows what a latent holds of the model's images, in reports; nothing else uses it.
-        adaptation: None to imagine as was learned. What was calibrated without it does not hold with it.
+        readout: from latents to the predicted signals.
+        mahalanobis: the out-of-distribution score.
+        distance_head: for goal observations; None if they are not supported.
+        inverse_head: for proposals; None for no proposals.
+        landmarks: intermediate goals on the way to distant ones; None to use the goal only.
+        reward_head: for `rewards`; None if they are not supported.
+        termination_head: for `termination`; None if it is not supported.
+        decoder: from latents to images, for reports only.
+        adaptation: None for no adaptation. A calibration holds for one setting only.
         name: on the card.
         notes: on the card.
 
     Raises:
-        UnsupportedError: the model cannot adapt.
+        UnsupportedError: the model does not support adaptation.
     """
 
     model: WorldModel
@@ -106,12 +106,12 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     def __post_init__(self) -> None:
         if self.adaptation is not None and not (isinstance(self.model, Adapts) and self.model.can_adapt):
             raise UnsupportedError(
-                f"{type(self.model).__name__} cannot adapt as it is configured. Use a 'jepa' with memory 'none' and "
-                "frameskip 1, or set adaptation to None."
+                f"{type(self.model).__name__} cannot adapt with this configuration. Use a 'jepa' with memory 'none' "
+                "and frameskip 1, or set adaptation to None."
             )
 
     def describe(self) -> Card:
-        """What this engine is and can do."""
+        """The signals and abilities of this engine."""
         return Card(
             name=self.name,
             engine="learned",
@@ -127,7 +127,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
 
     @torch.no_grad()
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Belief:
-        """The model's belief; see `Engine`."""
+        """The model's belief."""
         signals = [self.schema[name] for name in self.inputs]
         worlds, length = check_observations(steps, signals)
         check_inputs(steps, self.schema, length - 1 if belief is None else length)
@@ -156,7 +156,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         noise: Noise | None = None,
         seed: int,
     ) -> Samples:
-        """The model's rollout, read out; see `Engine`. A deterministic model gives S = 1."""
+        """The model's rollout, as signals. A deterministic model returns S = 1."""
         del noise
         check_future(future, self.schema)
         inputs = to_inputs(future.actions, future.exogenous, self.schema)
@@ -172,7 +172,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     def pull_back(
         self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
     ) -> dict[str, NDArray[np.generic]]:
-        """Back through readout and rollout; see `Differentiable`.
+        """Gradients through readout and rollout.
 
         Raises:
             InputError: slopes are not of a predicted vector signal, or not [W, N, S, T, *shape].
@@ -185,11 +185,11 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
             for part, features in self._rollouts(_belief(belief), replace(inputs, actions=leaf), num_samples, seed):
                 signals, total = self.readout(features), 0 * leaf.sum()
                 for name, slope in slopes.items():
-                    due = None if name not in signals else (*leaf.shape[:2], *signals[name].shape[2:])
-                    if slope.shape != due or self.schema[name].kind is not Kind.VECTOR:
+                    shape = None if name not in signals else (*leaf.shape[:2], *signals[name].shape[2:])
+                    if slope.shape != shape or self.schema[name].kind is not Kind.VECTOR:
                         raise InputError(
                             f"slopes of {name!r} have shape {slope.shape}. Give those of a predicted vector signal, "
-                            f"[W, N, S, T, *shape]{'' if due is None else f' = {due}'}."
+                            f"[W, N, S, T, *shape]{'' if shape is None else f' = {shape}'}."
                         )
                     total = total + (signals[name] * to_tensor(slope)[part]).sum()
                 found += torch.autograd.grad(total, leaf)[0]
@@ -198,32 +198,27 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
 
     @torch.no_grad()
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """Steps to the goal by the distance head, the mean over the model's own samples; see `GoalDistance`.
+        """Steps to the goal by the distance head, averaged over the model's samples.
 
-        Where there are landmarks, to the one that the way to a far goal leads by, and from there by the logged way;
-        but not to a goal of pictures alone where the model takes more.
+        With landmarks, the distance to a far goal is that to the next landmark plus the logged distance from there. For
+        a goal of images alone, no landmarks are used if the model has other inputs.
         """
         fix = "Learn it with goals, or set signal goals only."
         head = _fitted(self.distance_head, "distance", fix)
         embed = head.embed_pictures if self._missing(goal) else head.embed
         aim = self._aim(_belief(belief), goal)
         with autocast():
-            there = embed(aim.latent)[:, None, None, None].float()
+            target = embed(aim.latent)[:, None, None, None].float()
 
             def steps(features: Tensor, part: Part) -> Tensor:
-                return head.between(head.embed(features[..., self.model.present]).float(), there[part[0]])
+                return head.between(head.embed(features[..., self.model.present]).float(), target[part[0]])
 
             found = self._mean_ahead(belief, future, steps, seed)
         return np.asarray((found + aim.after[:, None, None]).numpy())
 
     @torch.no_grad()
     def rewards(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The expected reward of each step of `future`, the sum over all reward signals.
-
-        Args:
-            belief: from `observe`, W worlds.
-            future: N versions of T steps.
-            seed: of every draw.
+        """The expected reward of each step of `future`, summed over all reward signals.
 
         Raises:
             UnsupportedError: the reward head was not fitted.
@@ -240,12 +235,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
 
     @torch.no_grad()
     def termination(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The probability that each step of `future` ends the episode, if none before it did.
-
-        Args:
-            belief: from `observe`, W worlds.
-            future: N versions of T steps.
-            seed: of every draw.
+        """The probability that each step of `future` ends the episode, given that no step before it did.
 
         Raises:
             UnsupportedError: the termination head was not fitted.
@@ -266,10 +256,10 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """What the inverse head does, imagined step by step: P is 1, or 0 without that head; see `GoalDistance`.
+        """The actions of the inverse head, rolled out step by step: P is 1, or 0 without that head.
 
-        The head is told how many steps of the horizon are left. Exogenous inputs are not part of a goal, so it serves
-        worlds without them only. P is 0 too where the steps so far show that the last one would come after `budget_s`.
+        The head takes the number of remaining steps. P is 0 for worlds with exogenous signals, because a goal does not
+        hold them. P is also 0 if the steps so far indicate that the last one would exceed `budget_s`.
         """
         del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
@@ -298,19 +288,19 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
 
     @torch.no_grad()
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
-        """How far the latent is from those of the training data; see `Novelty`."""
+        """The Mahalanobis distance of the latent to the training data."""
         return np.asarray(self.mahalanobis(_belief(belief).features().mean(1)).numpy())
 
     @torch.no_grad()
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The same of imagined latents, the mean over the model's own samples; see `Novelty`."""
+        """The same score for predicted latents, averaged over the model's samples."""
         found = self._mean_ahead(
             belief, future, lambda features, _: self.mahalanobis(features.mean(2, keepdim=True)), seed
         )
         return np.asarray(found.numpy())
 
     def _aim(self, belief: Belief, goal: Arrays) -> Aim:
-        """What to head for from the present: the goal, or a landmark on the way to a whole observation that is far."""
+        """The latent to aim at: the goal, or a landmark on the way to a distant complete observation."""
         wanted = self._goal(goal)
         if self.landmarks is None or self.distance_head is None or self._missing(goal):
             return Aim(latent=wanted, after=torch.zeros(len(wanted)))
@@ -320,7 +310,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     def _mean_ahead(
         self, belief: EngineBelief, future: Future, measure: Callable[[Tensor, Part], Tensor], seed: int
     ) -> Float[Tensor, "W N T"]:
-        """The mean of `measure`, a function of what `_rollouts` yields, over the model's own samples."""
+        """The mean of `measure`, a function of the parts of `_rollouts`, over the model's samples."""
         check_future(future, self.schema)
         held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema)
         found = torch.empty(inputs.actions.shape[:3])
@@ -331,27 +321,28 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     def _rollouts(
         self, belief: Belief, inputs: Inputs, num_samples: int, seed: int
     ) -> Iterator[tuple[Part, Float[Tensor, "W N S T D"]]]:
-        """The imagined latents of some worlds and versions at a time, so that memory is bounded."""
+        """The predicted latents in parts of some worlds and versions, so that memory is bounded."""
         num_worlds, num_versions, horizon, _ = inputs.actions.shape
         _, held_samples, size = belief.features().shape
         repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
-        latents = repeats * held_samples * horizon * size  # of a version
-        remembered = repeats * -(-_count(belief) // max(1, num_worlds))
-        most = max(1, min(MAX_NUMBERS // max(1, latents), MAX_REMEMBERED // max(1, remembered)))
-        at_once = max(1, most // max(1, num_versions))
+        num_latent_values = repeats * held_samples * horizon * size  # per version
+        num_belief_values = repeats * -(-_count(belief) // max(1, num_worlds))
+        by_latents = MAX_LATENT_VALUES // max(1, num_latent_values)
+        max_versions = max(1, min(by_latents, MAX_BELIEF_VALUES // max(1, num_belief_values)))
+        max_worlds = max(1, max_versions // max(1, num_versions))
         generator = torch.Generator().manual_seed(seed)
-        for world in range(0, num_worlds, at_once):
+        for world in range(0, num_worlds, max_worlds):
             start = generator.get_state()
-            for version in range(0, num_versions, most):
+            for version in range(0, num_versions, max_versions):
                 generator.set_state(start)  # all versions of a world have the same draws
-                part = slice(world, world + at_once), slice(version, version + most)
+                part = slice(world, world + max_worlds), slice(version, version + max_versions)
                 features = self._draw(belief, inputs, part, repeats, generator)
                 yield part, features if self.model.deterministic else features[:, :, :num_samples]
 
     def _draw(
         self, belief: Belief, inputs: Inputs, part: Part, repeats: int, generator: torch.Generator
     ) -> Float[Tensor, "W N S T D"]:
-        """The rollout of a part, each world `repeats` times with other draws, all as samples."""
+        """The rollout of a part, with each world repeated `repeats` times to draw more samples."""
         index = torch.arange(len(inputs.actions))[part[0]].repeat_interleave(repeats)
         repeated = Inputs(
             actions=inputs.actions[part].repeat_interleave(repeats, 0),
@@ -362,18 +353,18 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         return torch.as_tensor(features.unflatten(0, (-1, repeats)).transpose(1, 2).flatten(2, 3))
 
     def _missing(self, goal: Arrays) -> tuple[str, ...]:
-        """The inputs that the goal lacks: none, or all but the pictures.
+        """The model inputs that the goal lacks: none, or all except the images.
 
         Raises:
-            UnsupportedError: it lacks others.
+            UnsupportedError: the goal lacks other inputs.
         """
         missing = tuple(name for name in self.inputs if name not in goal)
         others = tuple(name for name in self.inputs if self.schema[name].kind is not Kind.IMAGE)
         by_pictures = self.distance_head is not None and self.distance_head.config.pictures
         if missing and not (by_pictures and missing == others):
-            alone = f", or give the pictures alone: {', '.join(n for n in self.inputs if n not in others)}"
+            alone = f", or give the images alone: {', '.join(n for n in self.inputs if n not in others)}"
             raise UnsupportedError(
-                f"the distance head compares whole observations, and the goal lacks {', '.join(missing)}. "
+                f"the distance head compares complete observations, and the goal lacks {', '.join(missing)}. "
                 f"Add it{alone if by_pictures else ''}; or set the goal on predicted signals only."
             )
         return missing
@@ -418,7 +409,7 @@ def _belief(belief: EngineBelief) -> Belief:
 
 
 def _count(held: object) -> int:
-    """Numbers that a belief, or a part of one, holds."""
+    """The number of values in a belief or a part of it."""
     if isinstance(held, Tensor):
         return held.numel()
     if is_dataclass(held):

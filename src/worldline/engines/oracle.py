@@ -1,4 +1,4 @@
-"""A lab as an engine: its true dynamics, its true distance to a goal and its expert. The ceiling for learned ones."""
+"""A lab as an engine, with its true dynamics, distance and expert: the upper bound for learned engines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LabState:
 
     Args:
         state: per vector observation signal [W, *shape].
-        known: [W], whether the state follows from what was observed.
+        known: [W], whether the observations determine the state.
     """
 
     state: Arrays
@@ -35,21 +35,21 @@ class LabState:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OracleEngine(Engine, Abducts, GoalDistance, Storable):
-    """Steps any number of worlds at once through `SolvedLab.simulate`; predicts vector signals, draws no pictures.
+    """Simulates a batch of worlds by `SolvedLab.simulate`; predicts vector signals, no images.
 
     Args:
-        lab: one whose vector observation signals are its whole state.
+        lab: a lab whose vector observation signals are its complete state.
     """
 
     lab: SolvedLab
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The vector observation signals: the state."""
+        """The vector observation signals, which are the state."""
         return tuple(signal for signal in self.lab.schema.observations if signal.kind is Kind.VECTOR)
 
     def describe(self) -> Card:
-        """What this engine is: exact, and knows how far a goal is."""
+        """The signals and abilities of this engine."""
         return Card(
             name="oracle",
             engine="oracle",
@@ -62,16 +62,16 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         )
 
     def to_parts(self) -> Parts:
-        """The lab's registered name and settings; see `Storable`.
+        """The lab's registered name and settings.
 
         Raises:
-            UnsupportedError: the lab is not registered, or does not tell its settings.
+            UnsupportedError: the lab is not registered or not `Configured`.
         """
         return Parts(config=vars(name_lab(self.lab)))
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> OracleEngine:
-        """See `Storable`.
+        """The engine that `to_parts` stored.
 
         Raises:
             UnknownNameError: no such lab is installed.
@@ -79,26 +79,26 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         check_arrays(parts, {})
         lab = build_lab(check_config(parts, LabName))
         if not isinstance(lab, SolvedLab):
-            raise DataError(f"{type(lab).__name__} is no lab whose whole state is observed", fix=FIX)
+            raise DataError(f"{type(lab).__name__} does not observe its complete state (no SolvedLab)", fix=FIX)
         if lab.schema != schema:
             raise DataError("the signals are not those of the lab", fix=FIX)
         return cls(lab=lab)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LabState:
-        """The last state; what is missing there is simulated from what was seen before. See `Engine`."""
+        """The last state; missing values are simulated from earlier observations."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, self.signals)
-        seen = {
+        observed = {
             s.name: steps.observed.get(s.name, np.ones((num_worlds, length), bool)).astype(bool) for s in self.signals
         }
-        if all(mask[:, -1].all() for mask in seen.values()):
+        if all(mask[:, -1].all() for mask in observed.values()):
             state = {signal.name: steps.observations[signal.name][:, -1] for signal in self.signals}
             return LabState(state=state, known=np.ones(num_worlds, bool))
         check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
         if belief is None:
             zeros = {s.name: np.zeros((num_worlds, *s.shape), np.float32) for s in self.signals}
-            return self._fold(LabState(state=zeros, known=np.zeros(num_worlds, bool)), steps, seen, first_input=-1)
-        return self._fold(own_belief(belief, LabState), steps, seen, first_input=0)
+            return self._fold(LabState(state=zeros, known=np.zeros(num_worlds, bool)), steps, observed, first_input=-1)
+        return self._fold(own_belief(belief, LabState), steps, observed, first_input=0)
 
     def imagine(
         self,
@@ -109,7 +109,7 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         noise: Noise | None = None,
         seed: int,
     ) -> Samples:
-        """What the lab does: one sample, S = 1; see `Engine`.
+        """The simulated states: one sample, S = 1.
 
         Raises:
             InputError: the state of a world was never observed.
@@ -124,10 +124,10 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.signals})
 
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
-        """The state at `at`; no draws, as such a lab has none after its reset.
+        """The state at `at`, and no noise: these labs draw nothing after their reset.
 
         Raises:
-            DataError: the state was not observed there.
+            DataError: the state was not observed at this step.
         """
         for signal in self.signals:
             if signal.name in episode.observed and not episode.observed[signal.name][at]:
@@ -143,16 +143,16 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         ), None
 
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """True steps from each state to `goal`; state signals that it leaves open are as they are. See `GoalDistance`.
+        """True steps from each state to `goal`; state signals that the goal leaves out keep their present value.
 
         Raises:
             UnsupportedError: the goal names no state signal.
         """
-        imagined = self.imagine(belief, future, num_samples=1, seed=seed).signals
-        shape = next(iter(imagined.values())).shape[:4]
-        wanted = self._wanted(belief, goal)
-        states = {s.name: imagined[s.name].reshape(-1, *s.shape) for s in self.signals}
-        goals = {s.name: np.repeat(wanted[s.name], shape[1] * shape[3], 0) for s in self.signals}
+        predicted = self.imagine(belief, future, num_samples=1, seed=seed).signals
+        shape = next(iter(predicted.values())).shape[:4]
+        target = self._complete_goal(belief, goal)
+        states = {s.name: predicted[s.name].reshape(-1, *s.shape) for s in self.signals}
+        goals = {s.name: np.repeat(target[s.name], shape[1] * shape[3], 0) for s in self.signals}
         steps = self.lab.steps_to_goal(states, goals)
         return np.asarray(steps, dtype=np.float32).reshape(shape[0], shape[1], shape[3])
 
@@ -167,36 +167,36 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """The expert's actions, P = 1; see `GoalDistance`. They take no time worth a budget."""
+        """The expert's actions, P = 1. They are fast enough to ignore `budget_s`."""
         del num_proposals, budget_s, seed  # there is one expert, and it draws nothing
         state = self._state(belief)
         if pending is not None:
             state = {name: path[:, -1] for name, path in self.lab.simulate(state, pending).items()}
-        actions = self.lab.expert(state, self._wanted(belief, goal), horizon)
+        actions = self.lab.expert(state, self._complete_goal(belief, goal), horizon)
         return {name: value[:, None] for name, value in actions.items()}
 
     def _state(self, belief: EngineBelief) -> Arrays:
         present = own_belief(belief, LabState)
         if not present.known.all():
             world = int(np.flatnonzero(~present.known)[0])
-            raise InputError(f"world {world}: its state was never observed as a whole. Give a longer history.")
+            raise InputError(f"world {world}: its state was never observed completely. Give a longer history.")
         return present.state
 
-    def _wanted(self, belief: EngineBelief, goal: Arrays) -> Arrays:
-        """`goal`, completed with the present state."""
+    def _complete_goal(self, belief: EngineBelief, goal: Arrays) -> Arrays:
+        """`goal`, with missing signals filled from the present state."""
         state = self._state(belief)
         if not any(name in state for name in goal):
-            raise UnsupportedError(f"the oracle measures no distance to {sorted(goal)}. Add {' or '.join(state)}.")
+            raise UnsupportedError(f"the oracle has no distance to a goal of {sorted(goal)}. Add {' or '.join(state)}.")
         return {name: goal.get(name, value) for name, value in state.items()}
 
-    def _fold(self, present: LabState, steps: History, seen: Arrays, *, first_input: int) -> LabState:
-        """The state after each observation in turn, simulated where it is missing."""
+    def _fold(self, present: LabState, steps: History, observed: Arrays, *, first_input: int) -> LabState:
+        """The state after the last observation; missing values are simulated step by step."""
         state, known = present.state, present.known
-        for step in range(next(iter(seen.values())).shape[1]):
+        for step in range(next(iter(observed.values())).shape[1]):
             if first_input + step >= 0:
                 inputs = {name: value[:, first_input + step][:, None] for name, value in steps.actions.items()}
                 state = {name: value[:, 0] for name, value in self.lab.simulate(state, inputs).items()}
-            masks = {name: mask[:, step].astype(bool) for name, mask in seen.items()}
+            masks = {name: mask[:, step].astype(bool) for name, mask in observed.items()}
             state = {
                 s.name: np.where(masks[s.name][:, None], steps.observations[s.name][:, step], state[s.name])
                 for s in self.signals

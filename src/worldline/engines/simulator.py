@@ -1,4 +1,4 @@
-"""Any Gymnasium environment that can be replayed from a seed, as an engine: the truth, at the simulator's speed."""
+"""A Gymnasium environment that replays exactly from its seed, as an engine that returns the ground truth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from worldline.schema import Kind, Role, Schema
 Environment = gymnasium.Env[Any, Any]
 
 TOLERANCE = 1e-4
-"""How far a replayed value may be from the logged one, absolute and relative: rounding on another machine."""
+"""Allowed difference between replayed and logged values, absolute and relative: machines round differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class Start:
     """How an environment is reset.
 
     Args:
-        seed: of every hidden draw of the episode.
-        options: for `reset`; None for none.
+        seed: reset seed, which determines every random draw of the episode.
+        options: options for `reset`; None for none.
     """
 
     seed: int
@@ -42,11 +42,11 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Replay:
-    """The belief: how each of W worlds started and what was done since.
+    """The belief: the start of each of W worlds and the actions since then.
 
     Args:
-        starts: W of them.
-        actions: per world and action signal [t, *shape]; worlds may differ in t.
+        starts: one per world.
+        actions: per world and action signal [t, *shape]; t may differ between worlds.
     """
 
     starts: tuple[Start, ...]
@@ -56,24 +56,18 @@ class Replay:
 @final
 @dataclass(frozen=True, kw_only=True)
 class MakeLab:
-    """Makes a fresh lab like `lab`, which tells its settings; what a simulator that can be stored is built with."""
+    """Builds copies of a `Configured` lab; a simulator can be stored only with this factory."""
 
     lab: Lab
 
     def __call__(self) -> Environment:
-        """The fresh lab."""
+        """A new lab."""
         return build_lab(name_lab(self.lab))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedLab:
-    """How a `SimulatorEngine` of a lab is configured.
-
-    Args:
-        lab: which.
-        located: whether it is reset into the state that it is shown.
-        name: on the card.
-    """
+    """The stored settings of a `SimulatorEngine`; if `located`, the lab is reset into observed states."""
 
     lab: LabName
     located: bool
@@ -83,17 +77,17 @@ class SimulatedLab:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SimulatorEngine(Engine, Abducts, Storable):
-    """Replays an environment from its reset seed, for every world and version of the future anew.
+    """Replays an environment from its reset seed, once for every world and version of the future.
 
-    A history alone does not tell the seed: begin with `start`, or give `locate`. Where the environment terminates,
-    its last observation is held.
+    The seed does not follow from a history: begin with `start`, or give `locate`. After the environment terminates, its
+    last observation is repeated.
 
     Args:
-        make_environment: makes a fresh environment, deterministic given the reset seed.
-        schema: observation and action signals by the names of `labs.spaces.schema_of`; exogenous ones are the
-            environment's own affair.
-        locate: takes a complete observation {signal: [*shape]}, gives the options for which `reset` starts in its
-            state; None where the environment has none.
+        make_environment: makes a new environment, deterministic given the reset seed.
+        schema: observation and action signals with the names of `labs.spaces.schema_of`. Exogenous signals are not
+            allowed, because the environment generates them.
+        locate: maps a complete observation {signal: [*shape]} to the options with which `reset` starts in its state;
+            None if the environment has no such options.
         name: on the card.
     """
 
@@ -105,10 +99,10 @@ class SimulatorEngine(Engine, Abducts, Storable):
     def __post_init__(self) -> None:
         if self.schema.exogenous:
             names = ", ".join(signal.name for signal in self.schema.exogenous)
-            raise ConfigError(f"a simulator makes its exogenous signals itself. Leave {names} out of its schema.")
+            raise ConfigError(f"a simulator generates its exogenous signals. Leave {names} out of its schema.")
 
     def describe(self) -> Card:
-        """What this engine is: exact, and able to replay an episode that has a seed."""
+        """The signals and abilities of this engine."""
         return Card(
             name=self.name,
             engine="simulator",
@@ -122,36 +116,36 @@ class SimulatorEngine(Engine, Abducts, Storable):
 
     @classmethod
     def of_lab(cls, lab: Lab, *, name: str = "simulator") -> SimulatorEngine:
-        """The engine that simulates `lab`, and that can be stored; located by its observations where the lab can be.
+        """The engine that simulates `lab` and can be stored; it resets a lab that `Locates` into observed states.
 
         Args:
-            lab: registered, and built again from its settings for every replay.
+            lab: a registered lab; every replay builds it again from its settings.
             name: on the card.
 
         Raises:
-            UnsupportedError: it is not registered, or does not tell its settings.
+            UnsupportedError: the lab is not registered or not `Configured`.
         """
         name_lab(lab)
         return cls(make_environment=MakeLab(lab=lab), schema=lab.schema, locate=_locator(lab), name=name)
 
     def to_parts(self) -> Parts:
-        """The lab's registered name and settings; see `Storable`.
+        """The lab's registered name and settings.
 
         Raises:
-            UnsupportedError: the engine was not made by `of_lab`, so that nobody could make its environment again.
+            UnsupportedError: the engine was not made by `of_lab`, so its environment cannot be rebuilt.
         """
         make = self.make_environment
         if not isinstance(make, MakeLab) or self.locate not in (None, _locator(make.lab)):
             raise UnsupportedError(
-                f"the simulator {self.name!r} makes its environment by code of its own, which cannot be stored. Build "
-                "it with SimulatorEngine.of_lab from a registered lab."
+                f"the simulator {self.name!r} makes its environment with custom code, which cannot be stored. Build it "
+                "with SimulatorEngine.of_lab from a registered lab."
             )
         config = {"lab": vars(name_lab(make.lab)), "located": self.locate is not None, "name": self.name}
         return Parts(config=config)
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> SimulatorEngine:
-        """See `Storable`.
+        """The engine that `to_parts` stored.
 
         Raises:
             UnknownNameError: no such lab is installed.
@@ -159,41 +153,41 @@ class SimulatorEngine(Engine, Abducts, Storable):
         check_arrays(parts, {})
         config = check_config(parts, SimulatedLab)
         engine = cls.of_lab(build_lab(config.lab), name=config.name)
-        shown = {signal.name: (signal.role, signal.kind, signal.shape) for signal in engine.schema.signals}
+        known = {signal.name: (signal.role, signal.kind, signal.shape) for signal in engine.schema.signals}
         for signal in schema.signals:
-            if shown.get(signal.name) != (signal.role, signal.kind, signal.shape):
+            if known.get(signal.name) != (signal.role, signal.kind, signal.shape):
                 raise DataError("the lab has no such signal", fix=FIX, signal=signal.name)
         if config.located and engine.locate is None:
-            raise DataError(f"the lab {config.lab.lab!r} cannot be reset into what it shows", fix=FIX)
+            raise DataError(f"the lab {config.lab.lab!r} cannot be reset into an observed state", fix=FIX)
         return replace(engine, schema=schema, locate=engine.locate if config.located else None)
 
     def start(self, seeds: Sequence[int], actions: Arrays) -> Replay:
-        """The belief after W episodes began with these seeds and took these actions.
+        """The belief of W episodes that began with these seeds and took these actions.
 
         Args:
-            seeds: of the W resets.
+            seeds: W reset seeds.
             actions: per action signal [W, t, *shape]; t may be 0.
         """
         taken = tuple(_world(actions, world) for world in range(len(seeds)))
         return Replay(starts=tuple(Start(seed=int(seed)) for seed in seeds), actions=taken)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Replay:
-        """The belief with the actions of `steps` taken, or located from its observations; see `Engine`.
+        """The belief after the actions of `steps`, or located by its observations.
 
         Raises:
-            UnsupportedError: no belief was given and there is no `locate`.
-            DataError: there is no `locate`, and the environment, replayed, shows something other than `steps`.
+            UnsupportedError: there is neither a belief nor `locate`.
+            DataError: there is no `locate`, and the replay differs from the observations in `steps`.
         """
         before = None if belief is None else own_belief(belief, Replay)
         if self.locate is not None:
             return self._located(self.locate, before, steps, seed)
         if before is None:
             raise UnsupportedError(
-                "a simulator cannot tell its reset seed from observations. Begin with engine.start(seeds, actions), "
+                "a simulator cannot infer its reset seed from observations. Begin with engine.start(seeds, actions), "
                 "or give the engine `locate` if its environment can be reset into an observed state."
             )
-        shown = [signal for signal in self.schema.observations if signal.name in steps.observations]
-        num_worlds, length = check_observations(steps, shown)
+        given = [signal for signal in self.schema.observations if signal.name in steps.observations]
+        num_worlds, length = check_observations(steps, given)
         check_inputs(steps, self.schema, length)
         taken = tuple(_joined(before.actions[w], _world(steps.actions, w)) for w in range(num_worlds))
         grown = Replay(starts=before.starts, actions=taken)
@@ -209,7 +203,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
         noise: Noise | None = None,
         seed: int,
     ) -> Samples:
-        """What the environment does: one sample, S = 1; see `Engine`."""
+        """The environment's observations: one sample, S = 1."""
         del num_samples, noise, seed  # every draw comes with the reset seed
         replay = own_belief(belief, Replay)
         size = check_future(future, self.schema)
@@ -228,10 +222,10 @@ class SimulatorEngine(Engine, Abducts, Storable):
         )
 
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
-        """The replay up to `at`; no draws beside it, as the reset seed holds them all.
+        """The replay up to `at`, and no noise: the reset seed determines all draws.
 
         Raises:
-            DataError: the episode has no seed, or the environment, replayed, shows something else.
+            DataError: the episode has no seed, or the replay differs from it.
         """
         if episode.seed is None:
             raise DataError("the episode has no reset seed, so it cannot be replayed", fix="Record it with its seed.")
@@ -251,7 +245,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
     def _located(
         self, locate: Callable[[Arrays], Mapping[str, Any]], before: Replay | None, steps: History, seed: int
     ) -> Replay:
-        """Each world reset into its last complete observation, if there is one, and the actions after it."""
+        """Each world reset into its last complete observation, if there is one, with the actions after it."""
         num_worlds, length = check_observations(steps, self.schema.observations)
         check_inputs(steps, self.schema, length - 1 if before is None else length)
         complete = np.ones((num_worlds, length), bool)
@@ -271,11 +265,11 @@ class SimulatorEngine(Engine, Abducts, Storable):
                 starts.append(before.starts[world])
                 actions.append(_joined(before.actions[world], inputs))
             else:
-                raise InputError(f"world {world}: no observation is complete, so it cannot be located. Add one.")
+                raise InputError(f"world {world}: no observation is complete, so its state is unknown. Add one.")
         return Replay(starts=tuple(starts), actions=tuple(actions))
 
     def _run(self, environment: Environment, start: Start, actions: Arrays, keep: int) -> Arrays:
-        """The last `keep` observations per signal [keep, *shape] of a replay."""
+        """The last `keep` observations of a replay, per signal [keep, *shape]."""
         options = None if start.options is None else dict(start.options)
         raw, _ = environment.reset(seed=start.seed, options=options)
         num_steps, terminated = len(next(iter(actions.values()))), False
@@ -288,12 +282,12 @@ class SimulatorEngine(Engine, Abducts, Storable):
             if step > num_steps - keep:
                 path.append(to_signals(raw, environment.observation_space, Role.OBSERVATION))
         return {
-            signal.name: np.stack([seen[signal.name] for seen in path]).astype(signal.dtype, copy=False)
+            signal.name: np.stack([observation[signal.name] for observation in path]).astype(signal.dtype, copy=False)
             for signal in self.schema.observations
         }
 
     def _verify(self, replay: Replay, steps: History) -> None:
-        """Raises DataError where the environment, replayed, shows something other than `steps`."""
+        """Raises DataError if the replay differs from the observations in `steps`."""
         length = next(iter(steps.observations.values())).shape[1]
         with closing(self.make_environment()) as environment:
             for world, (start, actions) in enumerate(zip(replay.starts, replay.actions, strict=True)):
@@ -324,12 +318,12 @@ def _world(arrays: Arrays, world: int) -> Arrays:
 
 
 def _joined(before: Arrays, after: Arrays) -> Arrays:
-    """Both stretches of time, one after the other."""
+    """`after` appended to `before` along time."""
     return {name: np.concatenate([value, after[name]]) for name, value in before.items()}
 
 
 def _differs(replayed: NDArray[np.generic], given: NDArray[np.generic], kind: Kind) -> NDArray[np.bool_]:
-    """Per step, whether two paths [H, *shape] differ by more than rounding; a picture, by a grey level on average."""
+    """Per step, whether two paths [H, *shape] differ by more than rounding; images by one grey level on average."""
     gap = np.abs(replayed.astype(np.float64) - given.astype(np.float64)).reshape(len(given), -1)
     if kind is Kind.IMAGE:
         return np.asarray(gap.mean(1) > 1.0)

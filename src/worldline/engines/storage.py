@@ -1,4 +1,4 @@
-"""Reading what an engine left on disk, as if from a stranger."""
+"""Validation of the stored parts of an engine, which are untrusted input."""
 
 from __future__ import annotations
 
@@ -24,34 +24,27 @@ FIX = "Fetch or save the world again"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Due:
-    """What one array has to be.
-
-    Args:
-        shape: its sizes.
-        dtypes: those that are allowed.
-        least: the smallest value that is allowed.
-        most: the largest.
-    """
+class ArraySpec:
+    """The required shape, allowed dtypes and allowed range of a stored array."""
 
     shape: tuple[int, ...]
     dtypes: tuple[str, ...] = ("float32", "float64")
-    least: float = -np.inf
-    most: float = np.inf
+    low: float = -np.inf
+    high: float = np.inf
 
 
-def due_of(signal: Signal) -> Due:
-    """What an array [*shape] with one value of `signal` has to be."""
-    most = np.inf if signal.num_values is None else signal.num_values - 1
-    least = -np.inf if signal.num_values is None else 0
-    return Due(shape=signal.shape, dtypes=(signal.dtype,), least=float(least), most=float(most))
+def array_spec_of(signal: Signal) -> ArraySpec:
+    """The requirements on an array [*shape] with one value of `signal`."""
+    high = np.inf if signal.num_values is None else signal.num_values - 1
+    low = -np.inf if signal.num_values is None else 0
+    return ArraySpec(shape=signal.shape, dtypes=(signal.dtype,), low=float(low), high=float(high))
 
 
 def check_config(parts: Parts, config: type[Config]) -> Config:
     """The configuration in `parts`, as a frozen dataclass.
 
     Raises:
-        DataError: it is no plain JSON, has other keys, or a value of another type or range.
+        DataError: the configuration is not plain JSON, has other keys, or a value of the wrong type or range.
     """
     try:
         return from_json(config, json.dumps(dict(parts.config)), where="the engine's configuration")
@@ -59,62 +52,57 @@ def check_config(parts: Parts, config: type[Config]) -> Config:
         raise DataError(str(error).rstrip("."), fix=FIX) from error
 
 
-def check_arrays(parts: Parts, due: Mapping[str, Due]) -> dict[str, NDArray[Any]]:
-    """The arrays in `parts`, all of those in `due` and no other.
+def check_arrays(parts: Parts, expected: Mapping[str, ArraySpec]) -> dict[str, NDArray[Any]]:
+    """The arrays in `parts`, exactly those in `expected`.
 
     Raises:
-        DataError: one is missing or unknown, or has another shape or dtype, or a value that is not finite or not
-            allowed.
+        DataError: an array is missing or unknown, has the wrong shape or dtype, or holds a value that is not finite or
+            out of range.
     """
-    wrong = sorted(due.keys() ^ parts.arrays.keys())
+    wrong = sorted(expected.keys() ^ parts.arrays.keys())
     if wrong:
-        word = "missing" if wrong[0] in due else "unknown"
-        raise DataError(f"array {wrong[0]!r:.100} is {word}; those of the engine are {sorted(due)}", fix=FIX)
-    for name, wanted in due.items():
+        word = "missing" if wrong[0] in expected else "unknown"
+        raise DataError(f"array {wrong[0]!r:.100} is {word}; the engine has the arrays {sorted(expected)}", fix=FIX)
+    for name, wanted in expected.items():
         value: NDArray[Any] = parts.arrays[name]
         if value.shape != wanted.shape or value.dtype.name not in wanted.dtypes:
             raise DataError(
-                f"array {name!r} is {value.dtype}{list(value.shape)} where {' or '.join(wanted.dtypes)}"
-                f"{list(wanted.shape)} is due",
+                f"array {name!r} is {value.dtype}{list(value.shape)}, expected {' or '.join(wanted.dtypes)}"
+                f"{list(wanted.shape)}",
                 fix=FIX,
             )
-        if not (np.isfinite(value) & (wanted.least <= value) & (value <= wanted.most)).all():
-            bounds = f"[{wanted.least:g}, {wanted.most:g}]"
+        if not (np.isfinite(value) & (wanted.low <= value) & (value <= wanted.high)).all():
+            bounds = f"[{wanted.low:g}, {wanted.high:g}]"
             raise DataError(f"array {name!r} has a value that is not finite or outside {bounds}", fix=FIX)
     return dict(parts.arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabName:
-    """A lab by name.
-
-    Args:
-        lab: its registered name.
-        settings: what it is built with; see `Configured`.
-    """
+    """A lab by its registered name, with the settings for `Configured.from_settings`."""
 
     lab: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def name_lab(lab: Lab) -> LabName:
-    """How to build `lab` again.
+    """The name and settings from which `build_lab` rebuilds `lab`.
 
     Raises:
-        UnsupportedError: it is not registered, or does not tell its settings.
+        UnsupportedError: the lab is not registered or not `Configured`.
     """
     name = name_of("lab", type(lab))
     if not isinstance(lab, Configured):
-        raise UnsupportedError(f"the lab {name!r} does not tell its settings. Implement labs.abilities.Configured.")
+        raise UnsupportedError(f"the lab {name!r} has no stored settings. Implement labs.abilities.Configured.")
     return LabName(lab=name, settings=lab.settings)
 
 
 def build_lab(found: LabName) -> Lab:
-    """The lab of this name and these settings; only what is registered as a lab is imported.
+    """The lab with this name and these settings. Imports registered labs only.
 
     Raises:
         UnknownNameError: no such lab is installed.
-        DataError: the settings are not those of the lab.
+        DataError: the settings do not fit the lab.
     """
     part: object = load("lab", found.lab)
     if not (isinstance(part, type) and issubclass(part, Configured)):
@@ -124,5 +112,5 @@ def build_lab(found: LabName) -> Lab:
     except (ConfigError, InputError) as error:
         raise DataError(str(error).rstrip("."), fix=FIX) from error
     if not isinstance(lab, Lab):
-        raise DataError(f"{found.lab!r} is no Lab", fix=FIX)
+        raise DataError(f"{found.lab!r} is not a Lab", fix=FIX)
     return lab

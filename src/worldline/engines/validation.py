@@ -1,4 +1,4 @@
-"""What every engine refuses: a signal that is missing or has another shape, and a belief that is not its own."""
+"""Checks that every engine applies to its inputs: histories, futures and beliefs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ Own = TypeVar("Own")
 
 @dataclass(frozen=True, kw_only=True)
 class FutureSize:
-    """The size of a future.
-
-    Args:
-        num_worlds: W.
-        num_versions: N.
-        horizon: T.
-    """
+    """The size of a future: W worlds, N versions and T steps."""
 
     num_worlds: int
     num_versions: int
@@ -34,10 +28,10 @@ def check_observations(steps: History, signals: Sequence[Signal]) -> tuple[int, 
 
     Args:
         steps: the history.
-        signals: that it has to hold, at least one.
+        signals: required signals, at least one.
 
     Raises:
-        InputError: no signal is asked for, or one is missing or is not [W, H, *shape].
+        InputError: no signal is required, or one is missing or is not [W, H, *shape].
     """
     if not signals:
         raise InputError("the history holds no observation signal of this world. Add one.")
@@ -48,12 +42,12 @@ def check_observations(steps: History, signals: Sequence[Signal]) -> tuple[int, 
 
 
 def check_inputs(steps: History, schema: Schema, length: int) -> None:
-    """Refuses a history whose inputs do not fit.
+    """Checks the actions and exogenous signals of a history.
 
     Args:
         steps: the history.
         schema: of the world.
-        length: inputs that are due: H-1 from a fresh start, else H.
+        length: required number of inputs: H-1 without an earlier belief, else H.
 
     Raises:
         InputError: an action or exogenous signal is missing or is not [W, length, *shape].
@@ -80,23 +74,23 @@ def check_future(future: Future, schema: Schema) -> FutureSize:
 
 
 def own_belief(belief: EngineBelief, kind: type[Own]) -> Own:
-    """`belief`, which is of the kind that the engine makes.
+    """`belief`, checked to be of the engine's own type.
 
     Raises:
-        InputError: it is of another.
+        InputError: it has another type.
     """
     if not isinstance(belief, kind):
         raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine returned.")
     return belief
 
 
-def _check(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...], role: str, due: str) -> None:
+def _check(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...], role: str, layout: str) -> None:
     for signal in signals:
         if signal.name not in arrays:
-            raise InputError(f"{role} signal {signal.name!r} is missing. Add it as {due}, shape {signal.shape}.")
+            raise InputError(f"{role} signal {signal.name!r} is missing. Add it as {layout}, shape {signal.shape}.")
         found = arrays[signal.name].shape
         if found != (*leading, *signal.shape):
             raise InputError(
-                f"{role} signal {signal.name!r} has shape {found}. Give it as {due} with *shape {signal.shape}, and "
-                "the same leading sizes as the others."
+                f"{role} signal {signal.name!r} has shape {found}. Give it as {layout} with *shape {signal.shape}, "
+                "and the same leading sizes as the other signals."
             )

@@ -1,4 +1,4 @@
-"""What a plan is asked to do: goals, costs, constraints, and the view of a plan that costs read."""
+"""The planning contract: goals, costs, constraints, and the rollout that costs read."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from worldline.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """What N plans would lead to, as costs and constraints see it. An axis is 1 where nothing differs along it.
+    """The predicted trajectories of N candidate plans, as costs and constraints see them.
+
+    An axis has size 1 if the values do not differ along it.
 
     Args:
-        signals: per predicted, action and exogenous signal [W, N, S, T, *shape], physical units; [..., k, ...] of an
-            action is that of step k, of an observation what step k leads to.
-        present: per signal its last value so far [W, *shape]; NaN in a world where a vector was not observed. Left out
-            are inputs where none was taken yet, and what is no vector where a world has not observed it.
-        margin: per predicted vector signal half the width of its band [T, *shape], for a constraint that has to hold
-            with a probability (`Chance`); else empty. The band is around the mean of the samples.
-        periods: of the signals that repeat, in their units. Rules do not heed them: a bound is one of the value as it
-            is imagined.
-        trust: takes the p-value that states are to be told by, and gives [W, N, 1, T], of each imagined state what
-            `Prediction.trust` is of the present, as if the state had been observed. Raises `UnsupportedError` where
-            the world cannot tell, `InputError` where it cannot tell p-values as small. None where nothing stands
-            behind the signals.
+        signals: per predicted, action and exogenous signal [W, N, S, T, *shape], physical units. Entry t along T is the
+            input of step t, or the observation after step t.
+        present: per signal its last known value [W, *shape]; a vector that a world did not observe is NaN. Missing are
+            inputs before the first step, and other kinds of signals that a world did not observe.
+        margin: per predicted vector signal half the width of its prediction band [T, *shape], for constraints with a
+            probability (`Chance`); else empty. The centre of the band is the mean of the samples.
+        periods: per periodic signal its period, in its unit. Constraints do not use them: a bound applies to the
+            predicted value without wrapping.
+        trust: maps a p-value to the p-values [W, N, 1, T] of the predicted states. Its argument is the smallest p-value
+            that must be resolved. The result means the same as `Prediction.trust`, as if each state were observed.
+            Raises `UnsupportedError` if the world has no such score, and `InputError` if its calibration cannot resolve
+            the argument. None if no world made the rollout.
     """
 
     signals: Arrays
@@ -39,23 +41,23 @@ class Rollout:
 
 
 Cost = Callable[[Rollout], NDArray[np.floating]]
-"""Gives the cost of each step, for every sample [W, N, S, T], or what can be broadcast to it; lower is better."""
+"""Maps a rollout to the cost of each step and sample, [W, N, S, T] or broadcastable to it; lower is better."""
 Constraint = Callable[[Rollout], NDArray[np.floating]]
-"""Gives the violation [W, N], at least 0; the constraint holds where it is 0."""
+"""Maps a rollout to the violation [W, N], at least 0; the constraint holds if it is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chance:
-    """A constraint that the whole path has to hold with a probability, by the world's calibrated joint bands.
+    """A constraint that the whole path must satisfy with a given probability, by the calibrated prediction bands.
 
-    Bands were calibrated on actions as they are logged. A plan is the best of many, so it leans towards errors in its
-    favour: measure how often rules are broken in your own loop.
+    Bands are calibrated on logged actions. A planner selects the best of many candidates, which favours candidates with
+    prediction errors in their favour. So measure in closed loop how often the constraint is violated.
 
     Args:
-        constraint: one that heeds `Rollout.margin`, as those of `worldline.planning.costs` do. One that does not holds for what
-            is expected, whatever the level.
-        level: the probability, between 0 and 1. One band holds for each signal: where a constraint looks at several,
-            each of them is inside its own with this probability.
+        constraint: one that uses `Rollout.margin`, as those in `worldline.planning.costs` do. For any other constraint,
+            the level has no effect.
+        level: the probability, between 0 and 1. Each signal has its own band: if a constraint reads several signals,
+            each of them stays inside its band with this probability.
     """
 
     constraint: Constraint
@@ -72,24 +74,25 @@ class Chance:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """Where to get to, and what it may cost.
+    """The targets and costs of a plan.
 
-    The cost of a plan is the squared error to the targets over their tolerances, or the distance in steps to them as a
-    goal observation, plus `costs`, added up over the steps.
+    The cost of a step is its distance to the targets plus `costs`; the cost of a plan is the sum over its steps. The
+    distance is the squared error divided by the squared tolerance, or the number of steps to a goal observation.
 
     Args:
-        targets: per observation signal the wanted value [*shape], physical units. An image is a goal
-            observation and needs a distance head.
-        tolerance: per vector signal, how near counts as there, physical units; default is one standard
+        targets: per observation signal the target value [*shape], physical units. A target image is a goal observation
+            and needs a distance head.
+        tolerance: per vector signal the error that counts as reached, physical units; default is one standard
             deviation of the signal in the calibration data.
-        costs: what else counts, such as those of `worldline.planning.costs`; targets may then be left out.
-        in_steps: whether the targets, all that the model sees, are a goal observation, to be approached in steps: right
-            where the way there is not straight, as in a maze. An image always is one. Needs a distance head.
-        discount: what a step counts as a share of the one before, above 0 and at most 1.
+        costs: additional costs, such as those in `worldline.planning.costs`; with costs, targets may be empty.
+        in_steps: whether the targets are a goal observation with a distance in steps. Use it if the path to the goal is
+            not straight, as in a maze. The targets must then hold all inputs of the model. Target images always have a
+            distance in steps. Needs a distance head.
+        discount: weight of a step relative to the step before, above 0 and at most 1.
         last_only: whether only the last step counts.
-        risk: share of the samples, the worst ones, whose mean is the cost: 1 for all of them, 0.1 for the worst tenth
-            (conditional value at risk). Above 0, at most 1; and 1 where a goal observation is approached, since its
-            distance is a mean over them.
+        risk: share of the samples, the worst ones, whose mean is the cost (conditional value at risk): 1 for all, 0.1
+            for the worst tenth. Above 0 and at most 1. It must be 1 with a goal observation, because its distance is a
+            mean over the samples.
     """
 
     targets: Arrays = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Recipes: functions that return a whole run's configuration."""
+"""Recipes: functions that return the configuration of a run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Any recipe with another family of models: `worldline learn LOGS --out world/ --model rssm`.
 
-Inputs, split, horizon and planner stay those of the recipe, so that the families can be compared; what belongs to the
-family is set here. Only LeWM takes less, one image. What each reaches is in docs/families.md, measured by
+Inputs, split, horizon and planner of the recipe stay, so that the families can be compared. Only LeWM takes fewer
+inputs: one image. The settings of the families are here. docs/families.md holds the results, measured by
 benchmarks/families.py.
 """
 
@@ -33,37 +33,38 @@ WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ensemble": ("width",),
     "features": ("width",),
     "jepa": ("channels", "encoder_width", "predictor_width"),
-    "lewm": (),  # its size is the published one
+    "lewm": (),  # fixed at the published size
     "rssm": ("hidden_size", "width", "channels", "image_width"),
     "token": ("width",),
 }
-"""Per family the settings that a larger model has more of."""
+"""Per family the settings that scale with the size of the model."""
 
 
 def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None = None) -> Recipe:
-    """The recipe with the family of this name in the place of its own.
+    """The recipe with the family of this name.
 
     Args:
-        recipe: whose inputs, split, horizon and planner stay; of the inputs only the image for "lewm", which is noted.
-        store: to learn from.
+        recipe: gives inputs, split, horizon and planner. "lewm" keeps only the image of the inputs.
+        store: the training data.
         name: registered name of a family.
-        weights: folder of pretrained weights: "features" needs one, "lewm" starts from the published ones if given.
+        weights: folder of pretrained weights. "features" needs it; "lewm" starts from the published weights if it is
+            given.
 
     Raises:
         UnknownNameError: there is no such family.
-        UnsupportedError: it cannot learn from the recipe's inputs; says why.
-        InputError: weights are missing, or given to a family that starts from none.
+        UnsupportedError: the family cannot learn from the recipe's inputs; the message gives the reason.
+        InputError: weights are missing, or given for a family that does not use them.
     """
-    load("model", name)  # an unknown name is an error before anything else
+    load("model", name)  # an unknown name must fail before other checks
     if weights is not None and name not in ("features", "lewm"):
         raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
     if name == recipe.model and weights is None:
         return recipe
     if name not in _CHANGES:
         start = (
-            "Start from one that has it: --recipe pixels or vectors."
+            "Use a recipe that has it: --recipe pixels or vectors."
             if name == "jepa"
-            else "Write a function that gives a Recipe."
+            else "Write a function that returns a Recipe."
         )
         raise UnsupportedError(
             f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}. {start}"
@@ -83,7 +84,7 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
 
 
 def resized(recipe: Recipe, size: float) -> Recipe:
-    """The recipe with layers of `size` times their width, a multiple of 16; a family of fixed size stays."""
+    """The recipe with layers of `size` times their width, in multiples of 16; families of fixed size do not change."""
     if size == 1:
         return recipe
     config, names = recipe.model_config, WIDTHS.get(recipe.model, ())
@@ -92,7 +93,7 @@ def resized(recipe: Recipe, size: float) -> Recipe:
 
 
 def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any]) -> Recipe:
-    """The recipe with this model; latents that hold the observations need no guard against collapse."""
+    """The recipe with this model, without the collapse check: the latents of these families hold the observations."""
     return replace(
         recipe,
         name=f"{recipe.name}, {name}",
@@ -104,9 +105,9 @@ def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any])
     )
 
 
-def _window(store: Store, most: int) -> int:
-    """Observations that four episodes in five have, at most `most`."""
-    return max(3, min(most, int(np.quantile(store.num_steps, 0.2)) + 1))
+def _window(store: Store, longest: int) -> int:
+    """The number of observations that four in five episodes have, at most `longest`."""
+    return max(3, min(longest, int(np.quantile(store.num_steps, 0.2)) + 1))
 
 
 def _ensemble(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
@@ -118,7 +119,7 @@ def _ensemble(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
 
 def _token(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     del weights
-    window = _window(store, 9)  # longer than what attention reaches
+    window = _window(store, 9)  # longer than the context of attention
     config = TokenConfig(inputs=recipe.model_config.inputs, context_steps=min(8, window - 1))
     training = {"window": window, "learning_rate": 1e-2, "batch_size": 32}
     return _change(recipe, "token", config, training)
@@ -137,7 +138,7 @@ def _rssm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
 def _features(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     del store
     if weights is None:
-        raise InputError("the family 'features' needs a pretrained encoder. Give the folder that holds it: --weights.")
+        raise InputError("the family 'features' needs a pretrained encoder. Give its folder: --weights.")
     config = features_config(inputs=recipe.model_config.inputs, folder=weights)
 
     def fill(model: WorldModel) -> None:
@@ -166,7 +167,7 @@ def _lewm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
 
 
 def _image_alone(recipe: Recipe, camera: str) -> Recipe:
-    """The recipe, which has the rest of its inputs read out: they are no longer part of the latent as they are."""
+    """The recipe with readouts for the inputs other than the image, which the latent no longer contains directly."""
     if recipe.model_config.inputs == (camera,):
         return recipe
     updates = max(recipe.heads.readout_updates, HeadsConfig().readout_updates)

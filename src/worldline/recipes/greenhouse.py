@@ -1,13 +1,13 @@
-"""Logs of a lettuce greenhouse under real weather, and what to learn from them: `python benchmarks/greenhouse.py`.
+"""Logs and recipe of a lettuce greenhouse under real weather: `python benchmarks/greenhouse.py`.
 
-They come from lettuce-greenhouse-gym with exploring policies. Measured with three training seeds on weather that was
-held out: on all four signals the error at 1, 6 and 24 hours is 86 to 93 % smaller than that of a linear autoregression
-with the same inputs, which itself beats persistence; training takes about 30 s on one core.
+The logs come from lettuce-greenhouse-gym with exploration policies. The benchmark uses three training seeds and
+held-out weather. At 1, 6 and 24 hours, the error of all four signals is 86 to 93 % below a linear autoregression with
+the same inputs. That baseline itself beats persistence. Training takes about 30 s on one core.
 
-The climate and crop are those of van Henten (2003); the weather was measured every five minutes in Bleiswijk in 2014.
-Observed are dry weight, CO2, temperature and humidity; what the environment adds to its observation is left out where
-it would give the action away (previous controls) or says nothing of the physics (progress), and its weather becomes
-the exogenous signals: row t is the weather that acts during step t.
+Climate and crop follow van Henten (2003). The weather was measured every five minutes in Bleiswijk in 2014.
+Observations are dry weight, CO2, temperature and humidity. Other parts of the environment's observation are left out:
+previous controls would reveal the action, and progress is not physical. Its weather becomes the exogenous signals: row
+t is the weather during step t.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 Greenhouse = Any
-"""A `LettuceGreenhouseEnv`, whose package may not be installed."""
+"""A `LettuceGreenhouseEnv`; the package is optional."""
 
 STEP_S: Final = 1800.0
 EPISODE_DAYS: Final = 5.0
 NUM_STEPS: Final = 240
 FIRST_DAY: Final = 10.0
-"""Day of the year on which the weather begins, 10 January."""
+"""Day of the year on which the weather data begin, 10 January."""
 BLOCK_DAYS: Final = 6.0
 NUM_BLOCKS: Final = 53
-"""Blocks of days that fit into the weather, which ends on 29 November. An episode lies within one block."""
+"""Number of blocks in the weather data, which end on 29 November. An episode lies within one block."""
 PARTS: Final = ("train", "train", "calibration", "train", "validation", "train", "held_out", "train")
-"""What the blocks are for, in turn."""
+"""The parts of the split to which blocks are assigned in turn."""
 MAX_HOLD: Final = 24
-"""Steps for which a control may stay as it is: half a day."""
+"""Largest number of steps without a change of a control: half a day."""
 MAX_CONTROLS: Final = np.array([1.2, 7.5, 150.0])
 
 
@@ -73,11 +73,7 @@ SCHEMA: Final = Schema(
 
 
 def greenhouse(store: Store) -> Recipe:
-    """The recipe for any vectors, split by date.
-
-    Args:
-        store: from `record_greenhouse`.
-    """
+    """The recipe for vectors with a split by date, for a store of `record_greenhouse`."""
     return replace(vectors(store), name="greenhouse", split=greenhouse_split)
 
 
@@ -91,17 +87,17 @@ def record_greenhouse(
 ) -> Store:
     """A new store with episodes of five days in steps of half an hour, spread evenly over the year's weather.
 
-    Three policies take turns at random: levels that wander, levels that jump anywhere, and a grower's rules with odd
-    setpoints and interventions. Episodes begin at any hour, with any climate, and with any crop from seedling to
-    beyond harvest. Their source says `start_day` (day of the year, 1.0 being 1 January, 0:00) and `policy`; they have
-    no seed, because the environment's reset alone does not bring them back.
+    Each episode uses one of three policies: a random walk of levels, random jumps, or a grower's rules with random
+    setpoints and interventions. Episodes begin at any hour, with any climate, and with any crop from seedling to beyond
+    harvest. Their source holds `start_day` (day of the year, 1.0 is 1 January, 0:00) and `policy`. They have no seed,
+    because a reset of the environment does not reproduce them.
 
     Args:
         destination: a new folder.
-        num_episodes: at least 1. The first 8 visit every part of `greenhouse_split` in the right proportion.
-        seed: of everything. An episode depends on it and on its own number only.
+        num_episodes: at least 1. The first 8 cover every part of `greenhouse_split` in the right proportion.
+        seed: determines all draws. An episode depends on the seed and its number only.
         changed: as in `make_greenhouse`.
-        progress: called with the number of episodes recorded and their total.
+        progress: called with the number of recorded episodes and the total.
 
     Raises:
         MissingExtraError: lettuce-greenhouse-gym is not installed.
@@ -123,10 +119,10 @@ def record_greenhouse(
 
 
 def greenhouse_split(store: Store) -> Split:
-    """A split by date: no hour of weather is in two parts, and every part sees all seasons.
+    """A split by date: no hour of weather is in two parts, and every part covers all seasons.
 
-    The year is cut into blocks of six days, which are for training (five in eight), calibration, validation and
-    held out in turn.
+    The year is cut into blocks of six days. Of each eight blocks, five are for training and one each is for
+    calibration, validation and the held-out set.
 
     Args:
         store: from `record_greenhouse`.
@@ -139,7 +135,7 @@ def greenhouse_split(store: Store) -> Split:
         day = entry.source.get("start_day")
         last = 0.0 if not isinstance(day, float) else day + (entry.num_steps - 1) * STEP_S / 86400
         if not isinstance(day, float) or _block(day) != _block(last):
-            problem = f"it starts on day {day} and does not lie within one block of {BLOCK_DAYS:g} days"
+            problem = f"start_day is {day}, and the episode does not lie within one block of {BLOCK_DAYS:g} days"
             fix = "Split stores from record_greenhouse only, or use worldline.data.splits.split."
             raise DataError(problem, fix=fix, file=store.path, episode=number)
         parts[PARTS[_block(day) % len(PARTS)]].append(number)
@@ -153,11 +149,11 @@ def greenhouse_split(store: Store) -> Split:
 
 
 def make_greenhouse(changed: Mapping[str, float] | None = None) -> Greenhouse:
-    """The environment: levels as actions, half-hour steps, five days.
+    """The environment, with levels as actions, half-hour steps and five days per episode.
 
     Args:
-        changed: factors for constants of its physics by their names in the package, such as
-            {"heat_transfer_cover": 1.5} for a torn screen; None for the greenhouse as it is.
+        changed: factors for physical constants by their names in the package, such as
+            {"heat_transfer_cover": 1.5} for a torn screen; None for no change.
 
     Raises:
         MissingExtraError: lettuce-greenhouse-gym is not installed.
@@ -177,18 +173,18 @@ def make_greenhouse(changed: Mapping[str, float] | None = None) -> Greenhouse:
 
 @final
 class Plant:
-    """The greenhouse by its signals: seedlings or a crop of any age, under the weather from a day on.
+    """The greenhouse with named signals, from a random climate and crop under the weather from a given day.
 
-    Like the greenhouse of the logs it throttles the heater and opens the vents a little where it is warm.
+    As in the logs, an interlock throttles the heater and opens the vents a little when it is warm.
 
     Args:
-        start_day: day of the year, 1.0 being 1 January, 0:00; from `FIRST_DAY` to 328.
-        seed: of climate and crop at the start.
+        start_day: day of the year, 1.0 is 1 January, 0:00; from `FIRST_DAY` to 328.
+        seed: of the initial climate and crop.
 
     Attributes:
-        now: per observation signal [1], what is seen.
-        taken: per action signal [1], what was done in the last step, which is not always what was asked for; empty
-            before the first.
+        now: per observation signal [1], the present value.
+        taken: per action signal [1], the applied control of the last step, which may differ from the requested one;
+            empty before the first step.
 
     Raises:
         MissingExtraError: lettuce-greenhouse-gym is not installed.
@@ -202,30 +198,32 @@ class Plant:
         self.taken: dict[str, NDArray[np.float32]] = {}
 
     def weather(self, num_steps: int) -> dict[str, NDArray[np.float32]]:
-        """Per exogenous signal [num_steps, 1] what will act in the steps to come: a forecast that is always right."""
+        """Per exogenous signal [num_steps, 1] the weather of the next steps: an exact forecast."""
         return _columns(self._env.weather_forecast(num_steps).T, Role.EXOGENOUS)
 
     def step(self, controls: Arrays) -> dict[str, NDArray[np.float32]]:
-        """What is seen half an hour later.
+        """The observation half an hour later.
 
         Args:
-            controls: per action signal [1], inside its bounds.
+            controls: per action signal [1], within its bounds.
 
         Raises:
             InputError: a control is missing, or the five days are over.
         """
         missing = [signal.name for signal in SCHEMA.actions if signal.name not in controls]
         if missing or self._env.snapshot().step_index >= NUM_STEPS:
-            raise InputError(f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Plant anew.")
-        wanted = np.concatenate([np.asarray(controls[signal.name], float) for signal in SCHEMA.actions])
-        allowed = _safe(np.clip(wanted, 0, MAX_CONTROLS), air_temperature=float(self.now["air_temperature"][0]))
+            raise InputError(
+                f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Make a new Plant."
+            )
+        requested = np.concatenate([np.asarray(controls[signal.name], float) for signal in SCHEMA.actions])
+        allowed = _safe(np.clip(requested, 0, MAX_CONTROLS), air_temperature=float(self.now["air_temperature"][0]))
         self.now = self._named(self._env.step(self._env.encode_control(allowed))[0])
         self.taken = _row(_columns(self._env.control[None], Role.ACTION))
         return self.now
 
     def _named(self, observation: Floats) -> dict[str, NDArray[np.float32]]:
-        shown = observation[dict(self._env.observation_layout)["observables"]]
-        return _row(_columns(shown[None], Role.OBSERVATION))
+        observables = observation[dict(self._env.observation_layout)["observables"]]
+        return _row(_columns(observables[None], Role.OBSERVATION))
 
 
 def _block(day: float) -> int:
@@ -233,7 +231,7 @@ def _block(day: float) -> int:
 
 
 def _start_day(seed: int, number: int) -> float:
-    """First day of the block of an episode: parts in turn, and for each part its blocks in random order."""
+    """First day of an episode's block: parts in turn, and the blocks of a part in random order."""
     turn, part = divmod(number, len(PARTS))
     blocks = np.random.default_rng([seed, part, len(PARTS)]).permutation(np.arange(part, NUM_BLOCKS, len(PARTS)))
     return FIRST_DAY + BLOCK_DAYS * float(blocks[turn % len(blocks)])
@@ -242,29 +240,29 @@ def _start_day(seed: int, number: int) -> float:
 def _run(
     env: Greenhouse, policy: Callable[[Floats], Floats], start_day: float, generator: np.random.Generator
 ) -> Episode:
-    """An episode from a random state; `policy` turns what is seen into physical controls [3]."""
+    """An episode from a random state; `policy` maps the observation to physical controls [3]."""
     env.reset(seed=0, options={"start_day": start_day})
-    seen = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
+    raw = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
     controls = []
     for _ in range(NUM_STEPS):
-        wanted = _safe(np.clip(policy(seen[-1]), 0, MAX_CONTROLS), air_temperature=float(seen[-1][2]))
-        seen.append(env.step(env.encode_control(wanted))[0])
+        requested = _safe(np.clip(policy(raw[-1]), 0, MAX_CONTROLS), air_temperature=float(raw[-1][2]))
+        raw.append(env.step(env.encode_control(requested))[0])
         controls.append(env.control)
     layout = dict(env.observation_layout)
-    observations, weather = np.array(seen)[:, layout["observables"]], np.array(seen)[:-1, layout["weather"]]
+    observations, weather = np.array(raw)[:, layout["observables"]], np.array(raw)[:-1, layout["weather"]]
     return Episode(
         observations=_columns(observations, Role.OBSERVATION),
         actions=_columns(np.array(controls), Role.ACTION),
-        exogenous=_columns(weather, Role.EXOGENOUS),  # shown before step t is what acts during step t
+        exogenous=_columns(weather, Role.EXOGENOUS),  # the observation before step t holds the weather during step t
         truncated=True,
     )
 
 
 def _safe(controls: Floats, air_temperature: float) -> Floats:
-    """Controls [3] with the heater throttled and the vents ajar where it is warm [degC].
+    """Controls [3] with the heater throttled and the vents ajar when it is warm [degC].
 
-    Any greenhouse has this interlock. Without it a twentieth of the log lies at 40 degC, where the simulation clamps
-    the temperature and its integrator sends CO2 to zero.
+    Real greenhouses have this interlock. Without it 5 % of the log is at 40 degC, where the simulation clamps the
+    temperature and its integrator drives CO2 to zero.
     """
     warmth = np.clip((air_temperature - 22) / 8, 0, 1)
     co2_supply, ventilation, heating = controls
@@ -281,10 +279,10 @@ def _row(table: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float
 
 
 def _random_state(generator: np.random.Generator) -> NDArray[np.float64]:
-    """Dry weight [kg/m2], CO2 [kg/m3], temperature [degC], vapour [kg/m3]."""
+    """Random dry weight [kg/m2], CO2 [kg/m3], temperature [degC] and vapour [kg/m3]."""
     from lettuce_greenhouse_gym import units
 
-    convert: Any = units  # the package leaves these functions without types
+    convert: Any = units  # the package has no types for these functions
     temperature = generator.uniform(8, 30)
     dry_weight = np.exp(generator.uniform(np.log(0.003), np.log(0.4)))
     co2 = convert.co2_ppm_to_density(temperature, generator.uniform(350, 1800))
@@ -293,7 +291,7 @@ def _random_state(generator: np.random.Generator) -> NDArray[np.float64]:
 
 
 class _Holds:
-    """Tells which of the three controls may change now; each is held for a time of its own."""
+    """Draws how long each of the three controls is held before it may change."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator, self._left = generator, np.zeros(3, int)
@@ -305,8 +303,8 @@ class _Holds:
 
 
 def _any_level(generator: np.random.Generator) -> Floats:
-    """Controls [3]: off or full now and then, else anything, little being more frequent than much."""
-    share = generator.random(3) ** np.array([2.0, 2.0, 1.0])  # the vents and the CO2 valve are mostly near closed
+    """Random controls [3]: sometimes off or full, otherwise small values more often than large ones."""
+    share = generator.random(3) ** np.array([2.0, 2.0, 1.0])  # vents and CO2 valve are mostly nearly closed
     ends = generator.random(3) < 0.2
     return np.asarray(np.where(ends, generator.integers(0, 2, 3), share) * MAX_CONTROLS)
 
@@ -343,14 +341,15 @@ def _growing(env: Greenhouse, generator: np.random.Generator) -> Callable[[Float
     rules = GrowerRules(temp_day=night + draw(0, 8), temp_night=night, rh_max=draw(65, 95), co2_target=draw(400, 1500))
     grower = GrowerHeuristic(rules)
     grower.reset(env)
-    holds, odd, level = _Holds(generator), np.zeros(3, bool), np.zeros(3)
+    holds, randomized, level = _Holds(generator), np.zeros(3, bool), np.zeros(3)
 
     def act(observation: Floats) -> Floats:
-        nonlocal odd, level
+        nonlocal randomized, level
         change = holds.expired()
-        odd, level = np.where(change, generator.random(3) < 0.25, odd), np.where(change, _any_level(generator), level)
+        randomized = np.where(change, generator.random(3) < 0.25, randomized)
+        level = np.where(change, _any_level(generator), level)
         noise = generator.normal(0, 0.05, 3) * MAX_CONTROLS
-        return np.where(odd, level, grower.control(observation.astype(np.float32), env) + noise)
+        return np.where(randomized, level, grower.control(observation.astype(np.float32), env) + noise)
 
     return act
 

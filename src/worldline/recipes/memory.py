@@ -1,12 +1,12 @@
-"""Logs whose last observation does not show what comes: `worldline learn LOGS --recipe memory --out world/`.
+"""Recipe for partially observed vectors: `worldline learn LOGS --recipe memory --out world/`.
 
-For worlds of vectors in which something was done and has not shown yet, in which speeds are no signal, or in which
-signals go unobserved for a while. As `vectors`, but each step is predicted from up to 24 steps before it, by a linear
-forecast that is solved for and a network that learns what the forecast misses. What the logs conserve but for what is
-done, such as the energy of what moves, its predictions conserve too (docs/design/conserved.md).
+For worlds with delayed effects, with velocities that are not signals, or with temporarily unobserved signals. It
+extends `vectors`: each step is predicted from up to 24 earlier steps. A linear forecast is solved by least squares, and
+a network learns its residual. If the logs conserve a quantity such as the energy, the predictions conserve it too
+(docs/design/conserved.md).
 
-What it understands of the exam's labs, and what not, is in docs/understanding.md. The settings were chosen on the
-exam's development generators: benchmarks/log/exam-recipes.md.
+docs/understanding.md has the results on the exam. The settings were chosen on the exam's development generators:
+benchmarks/log/exam-recipes.md.
 """
 
 from __future__ import annotations
@@ -25,33 +25,32 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.training.batches import fit_normaliser
 
-LONGEST_HISTORY: Final = 24
-"""Steps; what acts later than that is not seen to act."""
-SLACK: Final = 0.02
-"""Share that a shorter history may miss more than the longest: every step of it is paid for at every update."""
-TRIM: Final = 0.2
-"""Share of the steps that may be no part of what is linear, such as those around a contact."""
+MAX_HISTORY_STEPS: Final = 24
+"""Effects with a longer delay are not learned."""
+MAX_EXTRA_ERROR: Final = 0.02
+"""Largest relative increase of the error with a shorter history. Each step of history costs time at every update."""
+TRIMMED_SHARE: Final = 0.2
+"""Share of the steps that the linear forecast is not fitted to, such as those around a contact."""
 NUM_VALUES: Final = 3
-"""Observations that the forecast is made from at most, beside what was done; two tell a speed, three that it turned."""
-OPEN_LOOP: Final = 8
-"""Steps of a training window that are foretold after what its history takes."""
-LONGEST_WINDOW: Final = 17
+"""Largest number of observations in the linear forecast. Two determine a velocity, three a change of it."""
+OPEN_LOOP_STEPS: Final = 8
+"""Steps of a training window that are predicted in open loop after its history."""
+MAX_WINDOW: Final = 17
 WIDTH: Final = 128
 GRADIENT_STEPS: Final = 4
 SIGNAL_WEIGHT: Final = 10.0
-"""Of the vectors, beside the few numbers that are learned with them."""
+"""Weight of the vectors relative to the learned features of the latent."""
 LEARNING_RATE: Final = 1e-2
-NUM_UPDATES: Final = 1800, 3600
-"""The fewest and the most."""
-PASSES: Final = 30
-"""Steps that are foretold in training for each that was logged, within these bounds."""
+MIN_UPDATES, MAX_UPDATES = 1800, 3600
+NUM_EPOCHS: Final = 30
+"""Predicted steps in training per logged step, within the limits on updates."""
 
 
 def memory(store: Store) -> Recipe:
-    """All vector observations go in, with what was observed and done before them, and all are predicted.
+    """Predicts all vector observations from their history and the inputs.
 
-    Neither distance nor inverse is fitted: an observation is not the whole state, and so no goal to be reached for.
-    Histories are up to 24 steps long, or what four episodes in five allow, and no longer than helps a straight line.
+    It fits no distance and inverse heads: an observation is not the complete state, so it cannot be a goal. A history
+    has up to 24 steps, limited by the length of four in five episodes and by its benefit for a linear forecast.
 
     Raises:
         UnsupportedError: the logs hold no vector observation.
@@ -59,13 +58,13 @@ def memory(store: Store) -> Recipe:
     plain = vectors(store)
     assert isinstance(plain.model_config, JepaConfig)  # for the type checker
     num_steps = int(np.quantile(store.num_steps, 0.2))
-    longest = min(LONGEST_WINDOW, max(2, num_steps) + 1)
+    longest = min(MAX_WINDOW, max(2, num_steps) + 1)
     config = replace(
         plain.model_config,
-        # A third of an episode, so that two are left to predict.
-        linear_history=max(1, min(LONGEST_HISTORY, num_steps // 3)),
+        # A third of an episode, so that two thirds remain for predictions.
+        linear_history=max(1, min(MAX_HISTORY_STEPS, num_steps // 3)),
         linear_values=NUM_VALUES,
-        linear_trim=TRIM,
+        linear_trim=TRIMMED_SHARE,
         predictor_width=WIDTH,
         signal_weight=SIGNAL_WEIGHT,
         gated=True,
@@ -73,8 +72,8 @@ def memory(store: Store) -> Recipe:
         conserves=True,
     )
     history = _helpful_history(store, config, longest)
-    window = min(longest, history + OPEN_LOOP)
-    updates = PASSES * int(store.num_steps.sum()) // (plain.training.batch_size * (window - 1))
+    window = min(longest, history + OPEN_LOOP_STEPS)
+    updates = NUM_EPOCHS * int(store.num_steps.sum()) // (plain.training.batch_size * (window - 1))
     return replace(
         plain,
         name="memory",
@@ -82,9 +81,9 @@ def memory(store: Store) -> Recipe:
         training=replace(
             plain.training,
             window=window,
-            num_updates=min(max(updates, NUM_UPDATES[0]), NUM_UPDATES[1]),
+            num_updates=min(max(updates, MIN_UPDATES), MAX_UPDATES),
             learning_rate=LEARNING_RATE,
-            # What shows late cannot be decoded from the step it was done in, by which others are chosen.
+            # Other rules choose by decoding the action from one step, which fails with delayed effects.
             choose="last",
         ),
         heads=replace(plain.heads, goals=False),
@@ -92,10 +91,10 @@ def memory(store: Store) -> Recipe:
 
 
 def _helpful_history(store: Store, config: JepaConfig, window: int) -> int:
-    """The fewest steps that a linear forecast misses as little from as from all."""
+    """The shortest history with nearly the linear forecast error of the longest."""
     with torch.random.fork_rng(devices=[]):
         model = Jepa(schema=store.schema, config=config)
     fit_normaliser(model, store, split_store(store).train, config.inputs, window)
     assert model.linear is not None  # for the type checker
     assert model.vectors is not None
-    return model.linear.enough(model.vectors.change, SLACK)
+    return model.linear.enough(model.vectors.change, MAX_EXTRA_ERROR)

@@ -1,7 +1,7 @@
-"""Any logs with pictures: `worldline learn LOGS --out world/`.
+"""Recipes for logs with images: `worldline learn LOGS --out world/`.
 
 The settings for images were measured on Two Rooms with random walls (recipes/two_rooms.py). docs/design/vectors.md
-explains the settings for vectors. The combination was tried in short runs only.
+explains the settings for vectors. The combination was tested in short runs only.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from worldline.schema import Kind
 from worldline.training.heads import HeadsConfig, can_reach
 from worldline.training.updates import TrainingConfig
 
-REMEMBERED: Final = 8
-"""Frames that show a belief what it has to know; longer windows cost time."""
-TOLD: Final = 1.0
-"""Weight of the vectors that are told in training."""
-LONGEST_HORIZON: Final = 48
+MAX_CONTEXT: Final = 8
+"""Largest number of frames that a belief is built from; longer windows cost training time."""
+TARGET_WEIGHT: Final = 1.0
+"""Weight of the auxiliary targets."""
+MAX_HORIZON: Final = 48
 
 
 def pixels(store: Store) -> Recipe:
-    """The pictures and nothing else go in; every vector signal is read out.
+    """Takes images only and reads out every vector signal.
 
-    Distance and inverse are fitted where actions are bounded vectors and nothing acts from outside.
+    It fits distance and inverse heads if actions are bounded vectors and there are no exogenous signals.
 
     Raises:
-        UnsupportedError: the logs hold no picture.
+        UnsupportedError: the logs have no image.
     """
     images = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE)
     if not images:
         raise UnsupportedError(
-            "this recipe needs an image observation, and the logs have none. Give logs with pictures (an exam: "
+            "this recipe needs an image observation, and the logs have none. Give logs with images (for an exam: "
             "--pixels), or learn from vectors: --recipe vectors."
         )
     return Recipe(
@@ -64,7 +64,7 @@ def pixels(store: Store) -> Recipe:
             unroll=5,
             width=384,
         ),
-        # Bands reach as far as most episodes do.
+        # Bands need calibration episodes of this length.
         horizon=min(20, int(np.quantile(store.num_steps, 0.2))),
         num_windows=2,
         planner=planner_for(store.schema, CrossEntropy(num_candidates=64, num_iterations=3)),
@@ -74,18 +74,18 @@ def pixels(store: Store) -> Recipe:
 
 
 def film(store: Store) -> Recipe:
-    """The pictures go in, with what earlier ones showed: for worlds of which one picture is not the whole state.
+    """Takes image sequences, for worlds in which one image is not the complete state.
 
-    As `pixels`, but the predictor remembers, so that speeds can be read, and what is hidden for a while is not lost.
-    Vector observations are told in training and not looked at in use. Neither distance nor inverse is fitted: a
-    picture is not the whole state, and so no goal to be reached for.
+    It extends `pixels` by a recurrent predictor, which keeps velocities and temporarily hidden objects. Vector
+    observations are auxiliary targets in training and no inputs. It fits no distance and inverse heads: an image is not
+    the complete state, so it cannot be a goal.
 
     Raises:
-        UnsupportedError: the logs hold no picture.
+        UnsupportedError: the logs have no image.
     """
     base, num_steps = pixels(store), int(np.quantile(store.num_steps, 0.2))
-    context = max(2, min(REMEMBERED, num_steps // 2))
-    told = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.VECTOR)
+    context = max(2, min(MAX_CONTEXT, num_steps // 2))
+    targets = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.VECTOR)
     return replace(
         base,
         name="film",
@@ -96,29 +96,29 @@ def film(store: Store) -> Recipe:
             memory="gru",
             context=context,
             memory_size=128,
-            targets=told,
-            target_weight=TOLD,
+            targets=targets,
+            target_weight=TARGET_WEIGHT,
         ),
-        # With these the exam takes 53 minutes on two cores (benchmarks/log/exam-results.md).
+        # These settings let the exam finish in 53 minutes on two cores (benchmarks/log/exam-results.md).
         training=replace(
             base.training, num_updates=1500, window=min(2 * context, num_steps + 1), batch_size=32, choose="last"
         ),
         heads=replace(base.heads, goals=False, dynamics_updates=0, decoder_updates=0),
-        horizon=min(LONGEST_HORIZON, num_steps),  # what is remembered comes off it where it fills an episode
+        horizon=min(MAX_HORIZON, num_steps),  # reduced by the context if both exceed an episode
     )
 
 
 def pixels_and_vectors(store: Store) -> Recipe:
-    """All pictures and all vector observations go in, and all vectors are predicted; discrete signals are read out.
+    """Takes images and vector observations, predicts the vectors, and reads out discrete signals.
 
-    The vectors are themselves part of the latent, and what is linear in their last two values is solved for. Distance
-    and inverse are fitted as in `pixels`, also for goals of which only the pictures are known.
+    The vectors are part of the latent, with a linear forecast from their last two values. Distance and inverse heads
+    are fitted as in `pixels`, also for goals that consist of images alone.
 
     Raises:
-        UnsupportedError: the logs hold no picture, or no vector observation.
+        UnsupportedError: the logs have no image, or no vector observation.
     """
-    base, seen = pixels(store), store.schema.observations
-    vectors = [signal for signal in seen if signal.kind is Kind.VECTOR]
+    base, observations = pixels(store), store.schema.observations
+    vectors = [signal for signal in observations if signal.kind is Kind.VECTOR]
     if not vectors:
         raise UnsupportedError("this recipe needs a vector observation, and the logs have none.")
     config = base.model_config
@@ -127,14 +127,14 @@ def pixels_and_vectors(store: Store) -> Recipe:
         name="pixels-and-vectors",
         model_config=replace(
             config,
-            inputs=tuple(signal.name for signal in seen if signal.kind is not Kind.DISCRETE),
+            inputs=tuple(signal.name for signal in observations if signal.kind is not Kind.DISCRETE),
             latent_size=config.latent_size + sum(code_size(signal) for signal in vectors),
             signal_weight=1.0,
             linear_history=2,
         ),
         heads=replace(
             base.heads,
-            # Vectors are in the latent as they are: the map that is solved for finds them.
-            readout_updates=base.heads.readout_updates if any(s.kind is Kind.DISCRETE for s in seen) else 0,
+            # Vectors are part of the latent: the least-squares readout finds them without training.
+            readout_updates=base.heads.readout_updates if any(s.kind is Kind.DISCRETE for s in observations) else 0,
         ),
     )

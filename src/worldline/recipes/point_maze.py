@@ -1,11 +1,11 @@
-"""A maze of OGBench, in which a point goes: `worldline learn LOGS --recipe worldline.recipes.point_maze:point_maze`.
+"""The point mazes of OGBench: `worldline learn LOGS --recipe worldline.recipes.point_maze:point_maze`.
 
-The logs come from noisy walks between random places that know the map:
-`record(env, LOGS, policy=Walker(env), schema=env.schema, ...)` with `env = PointMaze()`. What is learned does not: the
-walls are nowhere in the signals, and have to be found in where moves led.
+Record logs with `record(env, LOGS, policy=Walker(env), schema=env.schema, ...)` and `env = PointMaze()`: noisy walks
+between random places. The policy knows the map, the model does not: no signal holds the walls, so it must infer them
+from the effects of moves.
 
-Measured by benchmarks/goals.py in the giant maze, one training on 300 walks of 400 steps, 200 held-out goals: 196 are
-reached that lie 100 steps away, and 199 at 150.
+benchmarks/goals.py measures reached goals in the giant maze for one training on 300 walks of 400 steps. Of 200 held-out
+goals, it reached 196 at a distance of 100 steps, and 199 at 150 steps.
 
 Source: OGBench (2410.20092), `pointmaze-medium-v0` and its larger siblings.
 """
@@ -37,26 +37,26 @@ Floats = NDArray[np.floating]
 Maze = Literal["medium", "large", "giant"]
 
 MAX_MOVE: Final = 0.2
-"""Along each axis in one step, m."""
+"""Largest move along each axis in one step, m."""
 NEAR: Final = 1.0
-"""A goal is reached at this distance, m: the environment's own rule."""
-CLEAR: Final = 1.2
-"""Around the middle of its cell, m: where an episode starts, and where walks head for."""
+"""A goal is reached within this distance, m: the rule of the environment."""
+MAX_OFFSET: Final = 1.2
+"""Largest offset of starts and goals from the centre of their cell, along each axis, m."""
 NOISE: Final = 0.5
-"""Of the walks, deviation, as a share of the longest move."""
+"""Standard deviation of the noise of the walks, as a share of `MAX_MOVE`."""
 
 
 @final
 class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
-    """The environment without goals of its own, and with a start that its seed alone decides.
+    """The environment without goals, and with a start that only the reset seed determines.
 
     Observation: `position` [m]. Action: `move` [m].
 
     Args:
-        maze: which map. OGBench's "teleport" is none of them: its exits are not drawn from the seed.
+        maze: the map. OGBench's "teleport" is not supported, because its exits are not drawn from the seed.
 
     Raises:
-        InputError: there is no such map.
+        InputError: the map is unknown.
         MissingExtraError: OGBench is not installed.
     """
 
@@ -68,7 +68,7 @@ class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
             from ogbench.locomaze.maze import make_maze_env
         except ImportError as error:
             raise MissingExtraError("ogbench", "envs") from error
-        with _nothing_left():
+        with _temporary_files_removed():
             self.maze = make_maze_env("point", "maze", maze_type=maze, terminate_at_goal=False)
         self._at_rest = mj_resetData
         self.free = np.argwhere(self.maze.maze_map == 0)
@@ -88,32 +88,32 @@ class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Somewhere near the middle of any free cell."""
+        """Starts near the centre of a random free cell."""
         super().reset(seed=seed)
         del options
-        # Not by its own reset, which draws tasks and noise from NumPy's global generator.
+        # Avoids the environment's reset, which draws tasks and noise from NumPy's global generator.
         self._at_rest(self.maze.model, self.maze.data)
         self.maze.set_state(self.place(self.np_random), np.zeros(2))
         return self._observe(), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One move; no reward, no end."""
+        """Moves once. There is no reward and no termination."""
         self.maze.step(np.asarray(action["move"], float) / MAX_MOVE)
         return self._observe(), 0.0, False, False, {}
 
     def place(self, generator: np.random.Generator) -> Floats:
-        """A position [2] in a free cell, m."""
+        """A random position [2] in a free cell, m."""
         middle = self.maze.ij_to_xy(self.free[generator.integers(len(self.free))])
-        return np.asarray(middle + generator.uniform(-CLEAR, CLEAR, 2))
+        return np.asarray(middle + generator.uniform(-MAX_OFFSET, MAX_OFFSET, 2))
 
     def towards(self, position: Floats, goal: Floats) -> Floats:
-        """The next point [2] on the way to `goal`: the middle of a cell, or the goal itself in the same or next one."""
+        """The next point [2] on the way to `goal`: the centre of a cell, or the goal if it is at most one cell away."""
         cell = self.maze.xy_to_ij(position)
         subgoal, steps = self.maze.get_oracle_subgoal(position, goal)
         return goal if steps[cell] <= 1 else np.asarray(subgoal, float)
 
     def close(self) -> None:
-        """Closes what it draws with."""
+        """Closes the environment and its renderer."""
         self.maze.close()
 
     def _observe(self) -> dict[str, Any]:
@@ -124,32 +124,32 @@ _ONE_AT_A_TIME: Final = Lock()
 
 
 @contextmanager
-def _nothing_left() -> Iterator[None]:
-    """OGBench writes each maze to a temporary file, and leaves it behind open."""
-    make, made = tempfile.mkstemp, list[tuple[int, str]]()
+def _temporary_files_removed() -> Iterator[None]:
+    """Closes and deletes the temporary file that OGBench creates for each maze and leaves open."""
+    original, files = tempfile.mkstemp, list[tuple[int, str]]()
 
     def noted(*args: Any, **settings: Any) -> tuple[int, str]:
-        found = make(*args, **settings)
+        created = original(*args, **settings)
         if settings.get("suffix") == ".xml":
-            made.append(found)
-        return found
+            files.append(created)
+        return created
 
     with _ONE_AT_A_TIME:
         try:
             with patch.object(tempfile, "mkstemp", noted):
                 yield
         finally:
-            for descriptor, path in made:
+            for descriptor, path in files:
                 os.close(descriptor)
                 Path(path).unlink()
 
 
 @final
 class Walker(Policy):
-    """Goes from place to place through the maze, with noise on every move.
+    """Walks between random places in the maze, with noise on every move.
 
     Args:
-        env: knows the map.
+        env: provides the map.
     """
 
     def __init__(self, env: PointMaze) -> None:
@@ -157,25 +157,21 @@ class Walker(Policy):
         self._goal: Floats = np.zeros(2)
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws the first place."""
+        """Draws the first goal."""
         self._goal = self._env.place(generator)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """At full speed towards the place, and a new one once it is reached."""
+        """Moves at full speed towards the goal, and draws a new goal when it is reached."""
         position = observation["position"].astype(float)
         if np.linalg.norm(position - self._goal) < NEAR / 2:
             self._goal = self._env.place(generator)
-        way = self._env.towards(position, self._goal) - position
-        move = way / max(float(np.linalg.norm(way)), 1e-9) + NOISE * generator.normal(size=2)
+        offset = self._env.towards(position, self._goal) - position
+        move = offset / max(float(np.linalg.norm(offset)), 1e-9) + NOISE * generator.normal(size=2)
         return {"move": (MAX_MOVE * np.clip(move, -1, 1)).astype(np.float32)}
 
 
 def point_maze(store: Store) -> Recipe:
-    """That for vectors, with a map for goals that are far.
-
-    Args:
-        store: of walks.
-    """
+    """The recipe for vectors with landmarks for distant goals, for logs of `Walker`."""
     recipe = vectors(store)
     heads = replace(
         recipe.heads, dynamics_updates=3000, distance_updates=8000, width=384, num_landmarks=256, reach=40.0

@@ -1,11 +1,11 @@
-"""Logs of a disc that pushes a T about, seen from above, and what to learn from them: `python benchmarks/push_t.py`.
+"""Logs and recipe of a disc that pushes a T-shaped block, seen from above: `python benchmarks/push_t.py`.
 
-They come from gym-pusht, with policies that push without a goal. Where the block lies and how it is turned is nowhere
-in the model's inputs but in the picture; both are read out of its latents. The block moves only while it is touched,
-so that a world beats persistence on it only if it knows the contact.
+The logs come from gym-pusht, with policies that push without a goal. Among the model's inputs, only the image shows the
+block; its position and angle are read out of the latents. The block moves only during contact, so a world must model
+contacts to beat persistence.
 
-The picture is the environment's own drawing, averaged over areas of its 512 by 512 pixels. The environment itself
-takes single pixels of it, and at 64 a side the edges then jump.
+The image is the environment's rendering of 512 by 512 pixels, averaged over areas. The environment itself subsamples
+single pixels, so that edges jump at 64 pixels a side.
 """
 
 from __future__ import annotations
@@ -35,42 +35,42 @@ from worldline.training.updates import TrainingConfig
 
 Floats = NDArray[np.floating]
 Raw = Any
-"""A `PushTEnv`, whose package may not be installed."""
+"""A `PushTEnv`; the package is optional."""
 
 STATE: Final = ("agent_position", "block_position", "block_angle")
 FIELD: Final = 512.0
-"""Side of the square, in the environment's pixels. So are all lengths here."""
+"""Side of the square field. All lengths in this module are in the environment's pixels."""
 STEP_S: Final = 0.1
 NUM_STEPS: Final = 100
 RADIUS: Final = 15.0
-"""Of the agent."""
+"""Radius of the agent."""
 WALL: Final = 5.0
-"""From the edge to the inside of a wall."""
+"""Distance of the edge from the inner side of a wall."""
 OUTLINE: Final[Floats] = np.array([
     (-60, 0), (0, 0), (60, 0), (60, 30), (15, 30), (15, 75), (15, 120), (-15, 120), (-15, 75), (-15, 30), (-60, 30),
 ], float)  # fmt: skip
-"""Of the block, where its position is 0 and its angle 0."""
+"""Outline of the block at position 0 and angle 0."""
 CENTRE: Final = np.array([0.0, 45.0])
-"""Of the block's mass, likewise."""
+"""The block's centre of mass at position 0 and angle 0."""
 
-START: Final = 30.0
-"""The block starts at least this far from the edge."""
-TOO_FAR: Final = 8.0
+MIN_START_DISTANCE: Final = 30.0
+"""Smallest distance of the block from the edge at the start."""
+MAX_WALL_DEPTH: Final = 8.0
 """An episode in which the block gets deeper into a wall is drawn again."""
-MARGIN: Final = 18.0
-"""No policy heads for a place closer to the edge."""
-ROOM: Final = 45.0
-"""No policy means to push the centre of the block closer to the edge."""
-GAP: Final = 20.0
-"""A way that passes the outline of the block at this distance hardly moves it: the agent's radius and a little more."""
-FASTEST: Final = 70.0
-"""How far ahead of the agent a target may be. It gets 0.4 of that far in a step."""
-PATIENCE: Final = 12
-"""Steps after which a policy gives up on a place."""
+MIN_TARGET_DISTANCE: Final = 18.0
+"""Smallest distance of a policy's targets from the edge."""
+MIN_CENTRE_DISTANCE: Final = 45.0
+"""Smallest distance from the edge to which policies push the block's centre."""
+CLEARANCE: Final = 20.0
+"""A path at this distance from the block's outline hardly moves it: slightly more than the agent's radius."""
+MAX_REACH: Final = 70.0
+"""Largest distance of a target from the agent, which covers 0.4 of it in a step."""
+MAX_APPROACH_STEPS: Final = 12
+"""Steps after which a policy abandons a place."""
 
 
 def push_t_schema(side: int) -> Schema:
-    """The signals; the picture has `side` pixels a side."""
+    """The signals; the image has `side` pixels a side."""
 
     def place(name: str, role: Role, entity: str) -> Signal:
         return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(2,), unit="px", entity=entity)
@@ -89,9 +89,9 @@ def push_t_schema(side: int) -> Schema:
 
 
 def push_t(store: Store) -> Recipe:
-    """Picture and agent position go in; block position and angle are read out.
+    """Takes image and agent position, and reads out block position and angle.
 
-    The latents are told in training where the block is: without that they hold its position and hardly its angle
+    The block is an auxiliary target in training: without it the latents hold its position, but hardly its angle
     (benchmarks/log/push-t.md).
 
     Args:
@@ -134,20 +134,22 @@ def record_push_t(
     side: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Store:
-    """A new store with episodes of ten seconds in steps of a tenth.
+    """A new store with episodes of ten seconds in steps of 0.1 s.
 
-    Two policies take turns at random: "pushing" goes beside the block and pushes at some point of it, whichever way
-    there is room; "roaming" heads for any place half of the time. Each has slowly changing noise on its targets and
-    another speed for each way. Agent and block start anywhere, at any angle. Nothing tries to solve the task, and an
-    episode goes on if that happens. The agent can squeeze the block through a wall; such an episode is drawn again.
-    The sources say `seed`, `number` and `policy`; there is no reset seed, which alone would not bring them back.
+    Each episode uses one of two policies. "pushing" moves next to the block and pushes at a random point in a direction
+    with enough space. "roaming" moves to random places half of the time. Both add slowly changing noise to their
+    targets and draw a speed for each stage. Agent and block start at random places and angles. No policy tries to solve
+    the task, and an episode continues if it is solved by chance.
+
+    The agent can squeeze the block through a wall; such an episode is drawn again. The sources hold `seed`, `number`
+    and `policy`. There is no reset seed, because a reset alone does not reproduce an episode.
 
     Args:
         destination: a new folder.
         num_episodes: at least 1.
-        seed: of everything. An episode depends on it and on its own number only.
-        side: pixels of the square picture.
-        progress: called with the number of episodes recorded and their total.
+        seed: determines all draws. An episode depends on the seed and its number only.
+        side: pixels per side of the square image.
+        progress: called with the number of recorded episodes and the total.
 
     Raises:
         MissingExtraError: gym-pusht is not installed.
@@ -170,32 +172,34 @@ def record_push_t(
 
 
 def make_push_t() -> Raw:
-    """The environment on pymunk 7 and before, with `camera(side)`, and with states that are set as they are given.
+    """The environment for all versions of pymunk, with `camera(side)`, and with states that are set exactly.
 
     Raises:
         MissingExtraError: gym-pusht is not installed.
     """
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on standard output
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame prints a greeting on standard output
     try:
         from gym_pusht.envs.pusht import PushTEnv  # first: it silences a warning of pygame's import
         from pygame import surfarray, transform
     except ImportError as error:
         raise MissingExtraError("gym_pusht", "envs") from error
 
-    class _PushT(PushTEnv):  # type: ignore[misc]  # it ships no types
+    class _PushT(PushTEnv):  # type: ignore[misc]  # the package has no types
         def _setup(self) -> None:
             try:
                 super()._setup()
             except AttributeError as error:
                 if error.name != "add_collision_handler":
                     raise
-                # gym-pusht 0.1.6 counts contacts by a method that pymunk 7 no longer has; it is the last thing it does.
+                # The last call in _setup of gym-pusht 0.1.6 counts contacts by a method that pymunk 7 lacks.
                 self.space.on_collision(0, 0, post_solve=self._handle_collision)
                 self.n_contact_points = 0
 
         def _set_state(self, state: Floats) -> None:
             self.agent.position = tuple(map(float, state[:2]))
-            self.block.angle = float(state[4])  # first: it turns about the centre of mass, which is not its position
+            self.block.angle = float(
+                state[4]
+            )  # first: the block turns about its centre of mass, so the angle changes its position
             self.block.position = tuple(map(float, state[2:4]))
             self.space.step(self.dt)
 
@@ -212,12 +216,12 @@ def make_push_t() -> Raw:
 
 @final
 class PushT(gymnasium.Env[dict[str, Any], dict[str, Any]]):
-    """The environment with named signals, without a goal of its own, and with a start that its seed alone decides.
+    """The environment with named signals, without a goal, and with a start that only the reset seed determines.
 
-    An episode is cut where the block goes through a wall.
+    An episode is truncated when the block goes through a wall.
 
     Args:
-        side: pixels of the square picture.
+        side: pixels per side of the square image.
 
     Raises:
         MissingExtraError: gym-pusht is not installed.
@@ -240,18 +244,18 @@ class PushT(gymnasium.Env[dict[str, Any], dict[str, Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Agent and block anywhere, at any angle, apart from each other."""
+        """Starts with agent and block at random places and angles, without contact."""
         super().reset(seed=seed)
         del options
         return self._observe(_start(self._env, self.np_random)), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """A tenth of a second; no reward."""
+        """Simulates 0.1 s. There is no reward."""
         state = self._env.step(np.asarray(action["target"], float))[0]
-        return self._observe(state), 0.0, False, _from_edge(state) < WALL - TOO_FAR, {}
+        return self._observe(state), 0.0, False, _from_edge(state) < WALL - MAX_WALL_DEPTH, {}
 
     def close(self) -> None:
-        """Closes what it draws with."""
+        """Closes the environment and its renderer."""
         self._env.close()
 
     def _observe(self, state: Floats) -> dict[str, Any]:
@@ -266,59 +270,59 @@ class Pusher(Policy):
         self._policy: _Policy | None = None
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws which."""
+        """Draws the policy."""
         self._policy = _Policy(_draw(generator)[1], generator)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A place to head for; draws from the generator that it was reset with."""
+        """The next target. It draws from the generator of the last `reset`."""
         del generator
-        assert self._policy is not None, "reset it first"
+        assert self._policy is not None, "call reset first"
         state = np.concatenate([observation[name] for name in STATE]).astype(float)
         return {"target": np.clip(self._policy(state), 0, FIELD).astype(np.float32)}
 
 
 def _run(env: Raw, policy: _Policy, side: int, generator: np.random.Generator) -> Episode | None:
     """An episode from a random state; None if the block went through a wall."""
-    seen = [_start(env, generator)]
-    pictures, targets = [env.camera(side)], []
+    states = [_start(env, generator)]
+    images, targets = [env.camera(side)], []
     for _ in range(NUM_STEPS):
-        targets.append(np.clip(policy(seen[-1]), 0, FIELD))
-        seen.append(env.step(targets[-1])[0])
-        if _from_edge(seen[-1]) < WALL - TOO_FAR:
+        targets.append(np.clip(policy(states[-1]), 0, FIELD))
+        states.append(env.step(targets[-1])[0])
+        if _from_edge(states[-1]) < WALL - MAX_WALL_DEPTH:
             return None
-        pictures.append(env.camera(side))
+        images.append(env.camera(side))
     return Episode(
-        observations=_signals(np.array(seen), np.array(pictures)),
+        observations=_signals(np.array(states), np.array(images)),
         actions={"target": np.array(targets, np.float32)},
         truncated=True,
     )
 
 
 def _signals(state: Floats, camera: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-    """The observation of a state [..., 5] and its picture."""
+    """The observation of a state [..., 5] and its image."""
     parts = np.split(state.astype(np.float32), (2, 4), axis=-1)
     return {"camera": camera, **dict(zip(STATE, parts, strict=True))}
 
 
 def _draw(generator: np.random.Generator) -> tuple[str, float]:
-    """A policy's name, and the share of its plans that are a push."""
+    """A policy's name, and the share of its plans that are pushes."""
     name = "pushing" if generator.random() < 0.85 else "roaming"
-    return name, _PUSHES[name]
+    return name, _PUSH_SHARES[name]
 
 
 def _start(env: Raw, generator: np.random.Generator) -> Floats:
-    """A state in which nothing touches: agent position, block position and angle [5] are uniform over what fits."""
+    """A random state [5] without contact: agent position, block position and block angle."""
     while True:
         state = np.append(generator.uniform(RADIUS, FIELD - RADIUS, 4), generator.uniform(0, 2 * math.pi))
-        if _from_edge(state) > START:
-            seen = np.asarray(env.reset(seed=0, options={"reset_to_state": state})[0])
+        if _from_edge(state) > MIN_START_DISTANCE:
+            observed = np.asarray(env.reset(seed=0, options={"reset_to_state": state})[0])
             if env.gap() > 2:
-                return seen
+                return observed
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PushStage:
-    """Heads for a place, which may move with the block, until it is over or `num_steps` have passed."""
+    """Moves towards a place, which may move with the block, until `is_over` or `num_steps` have passed."""
 
     place: Callable[[Floats], Floats]
     is_over: Callable[[Floats], bool]
@@ -327,7 +331,7 @@ class _PushStage:
 
 
 class _Policy:
-    """From a state [5] to a target [2]; follows one plan after another."""
+    """Maps a state [5] to a target [2]. Follows a sequence of plans."""
 
     def __init__(self, pushes: float, generator: np.random.Generator) -> None:
         self._pushes, self._generator = pushes, generator
@@ -343,28 +347,30 @@ class _Policy:
         self._left -= 1
         self._noise = 0.8 * self._noise + 0.6 * self._spread * self._generator.normal(size=2)
         stage = self._stages[0]
-        way = stage.place(state) + self._noise - state[:2]
-        return np.asarray(state[:2] + way * min(1.0, stage.reach / max(float(np.linalg.norm(way)), 1e-9)))
+        offset = stage.place(state) + self._noise - state[:2]
+        return np.asarray(state[:2] + offset * min(1.0, stage.reach / max(float(np.linalg.norm(offset)), 1e-9)))
 
     def _begin(self, stages: list[_PushStage]) -> None:
         self._stages, self._left = stages, stages[0].num_steps if stages else 0
 
 
-_PUSHES: Final = {"pushing": 0.95, "roaming": 0.5}
-"""Share of plans that are a push."""
+_PUSH_SHARES: Final = {"pushing": 0.95, "roaming": 0.5}
+"""Per policy the share of its plans that are pushes."""
 
 
 def _push(state: Floats, generator: np.random.Generator) -> list[_PushStage] | None:
-    """Perhaps to a place beside the block, then towards and along with a point of it; None where no way was found."""
+    """A push at a random point of the block, possibly after an approach; None if no free path was found."""
     for _ in range(20):
         low, high = ((-60, 0), (60, 30)) if generator.random() < 0.5 else ((-15, 30), (15, 120))
         point, back = generator.uniform(low, high), generator.uniform(45, 80)
-        here = _on_block(state, point)
+        contact = _on_block(state, point)
         at_once = generator.random() < 0.5
-        ahead = _unit(here - state[:2] if at_once else generator.normal(size=2))
-        start = here - back * ahead
-        reachable = at_once or bool((np.abs(start - FIELD / 2) < FIELD / 2 - MARGIN).all() and _is_clear(state, start))
-        if reachable and _room(state, ahead) > GAP:
+        ahead = _unit(contact - state[:2] if at_once else generator.normal(size=2))
+        start = contact - back * ahead
+        reachable = at_once or bool(
+            (np.abs(start - FIELD / 2) < FIELD / 2 - MIN_TARGET_DISTANCE).all() and _is_clear(state, start)
+        )
+        if reachable and _space_ahead(state, ahead) > CLEARANCE:
             push = _pushing(point, ahead, generator)
             return [push] if at_once else [_beside(point, back * ahead, generator), push]
     return None
@@ -378,15 +384,15 @@ def _pushing(point: Floats, ahead: Floats, generator: np.random.Generator) -> _P
     reach = _reach(30.0, generator)
     return _PushStage(
         place=lambda state: _on_block(state, point) + 100 * ahead,
-        is_over=lambda state: _room(state, ahead) < reach,
+        is_over=lambda state: _space_ahead(state, ahead) < reach,
         reach=reach,
         num_steps=int(np.clip(generator.uniform(50, 250) / (0.4 * reach), 3, 25)),
     )
 
 
 def _roam(state: Floats, generator: np.random.Generator) -> _PushStage:
-    """Anywhere but through the block towards a wall; stays where it is if nothing was found."""
-    places = generator.uniform(MARGIN, FIELD - MARGIN, (20, 2))
+    """A random place without a push of the block towards a wall; the present place if none was found."""
+    places = generator.uniform(MIN_TARGET_DISTANCE, FIELD - MIN_TARGET_DISTANCE, (20, 2))
     place = next((place for place in places if _is_clear(state, place)), state[:2])
     return _heading(lambda _: place, 30.0, generator)
 
@@ -395,29 +401,29 @@ def _heading(place: Callable[[Floats], Floats], slowest: float, generator: np.ra
     def is_there(state: Floats) -> bool:
         return float(np.linalg.norm(place(state) - state[:2])) < 2 * RADIUS
 
-    return _PushStage(place=place, is_over=is_there, reach=_reach(slowest, generator), num_steps=PATIENCE)
+    return _PushStage(place=place, is_over=is_there, reach=_reach(slowest, generator), num_steps=MAX_APPROACH_STEPS)
 
 
 def _reach(slowest: float, generator: np.random.Generator) -> float:
-    return float(np.exp(generator.uniform(np.log(slowest), np.log(FASTEST))))
+    return float(np.exp(generator.uniform(np.log(slowest), np.log(MAX_REACH))))
 
 
 def _is_clear(state: Floats, place: Floats) -> bool:
-    """Whether the straight way to `place` passes the block by, or would push it where there is room."""
-    way, outline = place - state[:2], _on_block(state, OUTLINE) - state[:2]
-    share = np.clip(outline @ way / max(float(way @ way), 1e-9), 0, 1)
-    passed = np.linalg.norm(outline - share[:, None] * way, axis=1).min() > GAP
-    return bool(passed) or _room(state, _unit(way)) > 2 * ROOM
+    """Whether the straight path to `place` misses the block, or pushes it to where there is space."""
+    offset, outline = place - state[:2], _on_block(state, OUTLINE) - state[:2]
+    share = np.clip(outline @ offset / max(float(offset @ offset), 1e-9), 0, 1)
+    passed = np.linalg.norm(outline - share[:, None] * offset, axis=1).min() > CLEARANCE
+    return bool(passed) or _space_ahead(state, _unit(offset)) > 2 * MIN_CENTRE_DISTANCE
 
 
-def _room(state: Floats, ahead: Floats) -> float:
+def _space_ahead(state: Floats, ahead: Floats) -> float:
     """How far the block's centre may move in the direction `ahead`."""
-    limit = np.where(ahead > 0, FIELD - ROOM, ROOM) - _on_block(state, CENTRE)
+    limit = np.where(ahead > 0, FIELD - MIN_CENTRE_DISTANCE, MIN_CENTRE_DISTANCE) - _on_block(state, CENTRE)
     return float((limit / np.where(np.abs(ahead) < 1e-9, 1e-9, ahead)).min())
 
 
 def _on_block(state: Floats, points: Floats) -> Floats:
-    """Where `points` [..., 2] of the block are, given where they are at position 0 and angle 0."""
+    """The positions of `points` [..., 2] that are given for the block at position 0 and angle 0."""
     cosine, sine = math.cos(state[4]), math.sin(state[4])
     return np.asarray(state[2:4] + points @ np.array([[cosine, sine], [-sine, cosine]]))
 
@@ -427,5 +433,5 @@ def _from_edge(state: Floats) -> float:
     return float((FIELD / 2 - np.abs(_on_block(state, OUTLINE) - FIELD / 2)).min())
 
 
-def _unit(way: Floats) -> Floats:
-    return np.asarray(way / max(float(np.linalg.norm(way)), 1e-9))
+def _unit(offset: Floats) -> Floats:
+    return np.asarray(offset / max(float(np.linalg.norm(offset)), 1e-9))

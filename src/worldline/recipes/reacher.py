@@ -1,9 +1,10 @@
 """The two-jointed arm of dm_control: `worldline learn LOGS --recipe worldline.recipes.reacher:reacher`.
 
-The logs come from torques that wander, or that pull the arm towards one pose after another:
-`record(env, LOGS, policy=Flail(), schema=env.schema, ...)` with `env = Reacher()`. The arm has momentum, and turns all
-the way round. Measured by benchmarks/goals.py, one training on 300 episodes of 300 steps: of 200 held-out poses
-200 are reached that lie 25 steps away, and 181 at 100.
+Record logs with `record(env, LOGS, policy=Flail(), schema=env.schema, ...)` and `env = Reacher()`: torques that follow
+correlated noise, or that pull the arm towards random poses. The arm has momentum and can turn without limit.
+
+benchmarks/goals.py measures reached poses for one training on 300 episodes of 300 steps. Of 200 held-out poses, it
+reached 200 at a distance of 25 steps, and 181 at 100 steps.
 
 Source: the DeepMind Control Suite (1801.00690), `reacher`.
 """
@@ -29,19 +30,19 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.02
 WRIST: Final = math.radians(160)
-"""How far the wrist bends to each side."""
+"""Largest angle of the wrist to each side, rad."""
 NEAR: Final = 0.05
-"""A pose is reached where each joint is as near, rad: the rule of stable-worldmodel's evaluation."""
+"""A pose is reached if each joint is within this angle, rad: the rule of stable-worldmodel's evaluation."""
 PULL, BRAKE = 2.0, 0.3
-"""Of the pulled arm: torque for each rad that is missing, and against each rad/s."""
+"""Gains of the pulling torque: per rad of error, and against each rad/s of velocity."""
 
 
 @final
 class Reacher(gymnasium.Env[dict[str, Any], dict[str, Any]]):
-    """The environment without its target, and with a start that its seed alone decides.
+    """The environment without its target, and with a start that only the reset seed determines.
 
-    Observations: `angles` [rad] of shoulder and wrist, `velocity` [rad/s] of both. Action: `torque`, of what the motors
-    can do.
+    Observations: `angles` [rad] of shoulder and wrist, `velocity` [rad/s] of both. Action: `torque`, as a share of the
+    motors' limit.
 
     Raises:
         MissingExtraError: dm_control is not installed.
@@ -80,7 +81,7 @@ class Reacher(gymnasium.Env[dict[str, Any], dict[str, Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """At rest in any pose."""
+        """Starts at rest in a random pose."""
         super().reset(seed=seed)
         del options
         self.arm.reset()
@@ -89,7 +90,7 @@ class Reacher(gymnasium.Env[dict[str, Any], dict[str, Any]]):
         return self._observe(), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """A fiftieth of a second; no reward, no end."""
+        """Simulates 0.02 s. There is no reward and no termination."""
         self.arm.step(np.asarray(action["torque"], float))
         return self._observe(), 0.0, False, False, {}
 
@@ -99,18 +100,18 @@ class Reacher(gymnasium.Env[dict[str, Any], dict[str, Any]]):
 
 
 def pose(generator: np.random.Generator) -> Floats:
-    """Angles [2] of any pose, rad."""
+    """Angles [2] of a random pose, rad."""
     return np.asarray(generator.uniform((-math.pi, -WRIST), (math.pi, WRIST)))
 
 
 def turned(angles: Floats) -> Floats:
-    """The same angles in [-pi, pi)."""
+    """The angles, wrapped to [-pi, pi)."""
     return np.asarray((np.asarray(angles) + math.pi) % (2 * math.pi) - math.pi)
 
 
 @final
 class Flail(Policy):
-    """In half of the episodes torques wander; in the others they pull towards one pose after another, with noise."""
+    """In half of the episodes torques follow correlated noise; in the others they pull towards random poses."""
 
     def __init__(self) -> None:
         self._pulled, self._left = False, 0
@@ -118,7 +119,7 @@ class Flail(Policy):
         self._noise: Floats = np.zeros(2)
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws which kind of episode it will be."""
+        """Draws the kind of episode."""
         self._pulled, self._left, self._noise = bool(generator.random() < 0.5), 0, generator.normal(size=2)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
@@ -134,16 +135,12 @@ class Flail(Policy):
 
 
 def pull(angles: Floats, velocity: Floats, wanted: Floats) -> Floats:
-    """The torque [..., 2] of a spring and a brake towards a pose; the shoulder takes the shorter way round."""
-    way = np.asarray(wanted, float) - angles
-    way[..., :1] = turned(way[..., :1])
-    return np.asarray(np.clip(PULL * way - BRAKE * np.asarray(velocity, float), -1, 1))
+    """The torque [..., 2] of a spring and a damper towards a pose; the shoulder turns the shorter way."""
+    error = np.asarray(wanted, float) - angles
+    error[..., :1] = turned(error[..., :1])
+    return np.asarray(np.clip(PULL * error - BRAKE * np.asarray(velocity, float), -1, 1))
 
 
 def reacher(store: Store) -> Recipe:
-    """That for vectors.
-
-    Args:
-        store: of flailing.
-    """
+    """The recipe for vectors, for logs of `Flail`."""
     return replace(vectors(store), name="reacher")

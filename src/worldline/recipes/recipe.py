@@ -1,4 +1,4 @@
-"""A whole run's configuration."""
+"""The configuration of a run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from worldline.training.updates import TrainingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What `learn` does, from store to bundle.
+    """The configuration of `learn`, from store to bundle.
 
     Args:
         name: of the recipe.
         model: registered name of the family.
         model_config: the family's `Config`; its `inputs` are the observation signals that the model takes.
         training: of the model.
-        heads: fitted afterwards.
-        horizon: steps that bands are calibrated for.
-        num_windows: windows that each calibration episode gives.
-        planner: that the world plans with.
-        num_proposals: sequences of the inverse head that the planner starts from; see `LocalWorld`.
-        split: which episodes are for what.
-        pretrained: puts pretrained weights into a fresh model; None where there are none.
+        heads: fitted after the training.
+        horizon: number of steps for which bands are calibrated.
+        num_windows: windows per calibration episode.
+        planner: of the world.
+        num_proposals: sequences of the inverse head from which the planner starts; see `LocalWorld`.
+        split: assigns the episodes to training, calibration, validation and held-out set.
+        pretrained: loads pretrained weights into a new model; None for none.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Recipe:
     pretrained: Callable[[WorldModel], None] | None = None
 
     def with_seed(self, seed: int) -> Recipe:
-        """The same recipe, with other initial weights and batches; the split stays."""
+        """The recipe with another seed for initial weights and batches; the split does not change."""
         return replace(self, training=replace(self.training, seed=seed), heads=replace(self.heads, seed=seed))
 
 
 def planner_for(schema: Schema, numbers: CrossEntropy) -> Planner:
-    """`numbers`, or a search of the same size among choices where an action is one."""
+    """`numbers`, or a categorical planner of the same size if an action is discrete."""
     if all(signal.kind is not Kind.DISCRETE for signal in schema.actions):
         return numbers
     return Categorical(

@@ -1,7 +1,7 @@
-"""Two Rooms from pixels: `worldline demo`, or `worldline demo --walls random`.
+"""Recipes for Two Rooms from pixels: `worldline demo`, or `worldline demo --walls random`.
 
-Measured by benchmarks/demo.py, three seeds of 200 held-out pairs. Fixed wall: 600 of 600. Random walls: 570 of 600, and
-120 of the 147 that walking straight at the goal misses.
+benchmarks/demo.py measures reached goals of held-out pairs, with 200 pairs for each of three seeds. Fixed wall: 600 of
+600. Random walls: 570 of 600, including 120 of the 147 that a straight-line baseline misses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worldline.training.updates import TrainingConfig
 
 
 def two_rooms(store: Store) -> Recipe:
-    """The fixed wall, from 500 episodes of 60 steps."""
+    """For the fixed wall, with 500 episodes of 60 steps."""
     del store
     return Recipe(
         name="two-rooms",
@@ -35,7 +35,7 @@ def two_rooms(store: Store) -> Recipe:
 
 
 def two_rooms_random(store: Store) -> Recipe:
-    """A wall and a door that are elsewhere in every episode, from 1,600 episodes of 60 steps."""
+    """For a wall and a door that move between episodes, with 1,600 episodes of 60 steps."""
     del store
     return Recipe(
         name="two-rooms-random",
@@ -55,6 +55,6 @@ def two_rooms_random(store: Store) -> Recipe:
         horizon=20,
         num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
-        num_proposals=0,  # what the inverse head proposes exploits the model where a move grazes the door
+        num_proposals=0,  # proposals of the inverse head exploit model errors at the door
         split=split_store,
     )

@@ -312,7 +312,7 @@ def test_a_price_that_is_not_known_is_not_made_up(waits: list[float]) -> None:
         assert free.measured().price == 0
         dear = chat_of(server, waits, endpoint={"price_per_million_input_tokens": 1.0, "currency": "USD"})
         dear.answers([ask(dear)], read)
-        with pytest.raises(UnsupportedError, match="does not tell its tokens"):
+        with pytest.raises(UnsupportedError, match="does not report token counts"):
             dear.measured()
 
 
@@ -345,7 +345,7 @@ def test_a_cost_that_is_not_told_stops_what_may_cost_so_much_only(waits: list[fl
     with ChatServer(doubled, tells_usage=False) as server:
         chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=1.0)
         chat.answers([ask(chat, 1.0)], read)
-        with pytest.raises(UnavailableError, match="without their tokens"):
+        with pytest.raises(UnavailableError, match="without token counts"):
             chat.answers([ask(chat, 2.0)], read)
         assert chat.spent.num_untold == 1
 
@@ -378,9 +378,9 @@ def test_tokens_that_are_told_in_another_way_are_not_told(
         server.usage = usage
         chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=1.0, transcript=tmp_path / "t.jsonl")
         assert chat.answers([ask(chat, 1.0)], read) == [2.0]
-        with pytest.raises(UnavailableError, match="without their tokens"):
+        with pytest.raises(UnavailableError, match="without token counts"):
             chat.answers([ask(chat, 2.0)], read)
-        with pytest.raises(UnsupportedError, match="does not tell its tokens"):
+        with pytest.raises(UnsupportedError, match="does not report token counts"):
             chat.measured()
         spent = chat.spent
         assert (spent.num_requests, spent.input_tokens, spent.output_tokens, spent.num_untold) == (1, 0, 0, 1)

@@ -308,8 +308,8 @@ def test_the_card_says_what_stands_behind_it(server: ChatServer) -> None:
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"inputs": ("camera",)}, "'camera', an image"),
-        ({"inputs": ("push",)}, "'push', no observation"),
+        ({"inputs": ("camera",)}, "'camera', which is an image"),
+        ({"inputs": ("push",)}, "'push', which is no observation"),
         ({"schema": Schema(signals=TOY.schema.signals[1:])}, "no vector and no discrete observation"),
         ({"context": 0}, "context 0"),
         ({"digits": 1}, "digits 1"),
@@ -384,7 +384,7 @@ def test_it_is_stored_without_a_secret_and_asks_nobody_unlisted(
         (("inputs",), ["camera"], "camera"),
         (("inputs",), ["nothing"], "nothing"),
         (("about",), "x" * 10**5, "about"),
-        (("prompt",), "another", "instructions"),
+        (("prompt",), "another", "prompt hash"),
         (("transcript",), "/tmp/t", "transcript"),
         (("call",), {"latency_s": "fast"}, "latency_s"),
     ],

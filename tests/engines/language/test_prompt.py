@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.engines.language.prompt import PROMPT, answer_schema, describe_signals, read_answer, tell
+from worldline.engines.language.prompt import PROMPT, answer_schema, describe_signals, read_answer, to_prompt_value
 from worldline.errors import InputError, UnavailableError
 from worldline.schema import Kind, Role, Signal
 
@@ -47,11 +47,11 @@ def test_every_word_of_the_description_is_explained() -> None:
 
 def test_numbers_are_told_as_short_as_they_may_be() -> None:
     value = np.array([0.1, 123456.789], np.float32)
-    assert tell(vector(), value, digits=6) == [0.1, 123457.0]
-    assert tell(vector(), value, digits=2) == [0.1, 120000.0]
-    assert tell(GEAR, np.asarray(2), digits=6) == 2
+    assert to_prompt_value(vector(), value, digits=6) == [0.1, 123457.0]
+    assert to_prompt_value(vector(), value, digits=2) == [0.1, 120000.0]
+    assert to_prompt_value(GEAR, np.asarray(2), digits=6) == 2
     with pytest.raises(InputError, match="'x'"):
-        tell(vector(), np.array([0.0, np.nan], np.float32), digits=6)
+        to_prompt_value(vector(), np.array([0.0, np.nan], np.float32), digits=6)
 
 
 def test_the_schema_of_an_answer() -> None:

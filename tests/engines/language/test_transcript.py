@@ -101,7 +101,7 @@ def test_a_line_that_was_cut_off_is_passed_over(cut: int, tmp_path: Path) -> Non
 def test_a_file_that_is_no_transcript_is_refused_and_left_alone(text: str, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text(text)
-    with pytest.raises(DataError, match="line 1 is no line of a transcript"):
+    with pytest.raises(DataError, match="line 1 is not a line of a transcript"):
         Transcript(path).get(exchange(0).hash)
     with pytest.raises(DataError, match="line 1"):
         Transcript(path).add(exchange(0))

@@ -20,9 +20,9 @@ def test_the_rule_is_broken_by_the_strangest_step() -> None:
     np.testing.assert_allclose(RequireInDistribution(trust=0.05)(SEEN), [[0, 0.8, 1.0]], atol=1e-12)
 
 
-def test_an_outlook_that_no_world_made_is_refused() -> None:
+def test_a_rollout_that_no_world_made_is_refused() -> None:
     for one in (RequireInDistribution(), OODPenalty()):
-        with pytest.raises(InputError, match="nothing of trust"):
+        with pytest.raises(InputError, match="has no trust"):
             one(Rollout(signals={}))
 
 

@@ -11,7 +11,7 @@ from worldline.config import from_json, to_json
 from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.lagrangian import AugmentedLagrangian, _Priced
+from worldline.planning.planners.lagrangian import AugmentedLagrangian, _PenalizedCost
 
 
 def thin(actions: Tensor) -> CostValue:
@@ -64,14 +64,14 @@ def test_rules_have_a_price_where_nothing_else_costs() -> None:
 def test_prices_by_hand() -> None:
     """Costs 0 and 4 have a spread of 2, violations 0 and 2 one of 1."""
     first = torch.tensor([0.0, 4.0]).reshape(1, 2, 1, 1)
-    priced = _Priced(
+    priced = _PenalizedCost(
         lambda actions: CostValue(cost=actions[..., 0, 0], violation=actions[..., 0, 0, None] / 2), first, 0.5
     )
     two = torch.full((1, 1, 1, 1), 2.0)  # it violates by 1
     assert priced.weight.item() == 1.0
     assert priced(two).cost.item() == 2 + 0.5
     assert priced(two).violation.shape == (1, 1, 0)
-    priced.raise_prices(two[:, 0], growth=3.0)
+    priced.update_multipliers(two[:, 0], growth=3.0)
     assert priced(two).cost.item() == 2 + 1 + 1.5
     assert priced.best.cost.item() == 0.0
     assert priced.num_evaluated == 2 + 1 + 1 + 1 + 1

@@ -10,7 +10,7 @@ from tests.planning.planners.toys import kept_below_one, optimum, pushed_cart, s
 from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.planning.planners.mppi import PathIntegral
-from worldline.planning.planners.population import Population, costed
+from worldline.planning.planners.population import Population, evaluated
 
 THOROUGH = PathIntegral(num_candidates=256, num_iterations=60, min_deviation=0.005, correlation=0.0, temperature=0.1)
 
@@ -18,7 +18,7 @@ THOROUGH = PathIntegral(num_candidates=256, num_iterations=60, min_deviation=0.0
 def population(cost: list[float], violation: list[float]) -> Population:
     space = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
     value = CostValue(cost=torch.tensor([cost]), violation=torch.tensor([violation]).float()[..., None])
-    return costed(lambda _: value, space, torch.linspace(-1, 1, len(cost)).reshape(1, -1, 1, 1))
+    return evaluated(lambda _: value, space, torch.linspace(-1, 1, len(cost)).reshape(1, -1, 1, 1))
 
 
 def test_finds_the_optimum_of_a_linear_quadratic_problem() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from worldline.errors import InputError
 from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue
-from worldline.planning.planners.population import Population, check, costed
+from worldline.planning.planners.population import Population, check, evaluated
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
 
@@ -17,7 +17,7 @@ def table(cost: list[float], violation: list[list[float]]) -> CostFunction:
 
 def population(cost: list[float], violation: list[list[float]]) -> Population:
     actions = torch.linspace(-1, 1, len(cost)).reshape(1, -1, 1, 1)
-    return costed(table(cost, violation), SPACE, actions)
+    return evaluated(table(cost, violation), SPACE, actions)
 
 
 def test_orders_by_total_violation_then_by_cost_then_as_they_came() -> None:
@@ -40,7 +40,7 @@ def test_clips_before_costing() -> None:
         seen.append(actions)
         return CostValue(cost=actions.sum((2, 3)), violation=torch.zeros(1, 2, 0))
 
-    ranked = costed(cost, SPACE, torch.tensor([-7.0, 7.0]).reshape(1, 2, 1, 1))
+    ranked = evaluated(cost, SPACE, torch.tensor([-7.0, 7.0]).reshape(1, 2, 1, 1))
     assert seen[0].flatten().tolist() == [-1.0, 1.0]
     assert ranked.actions.flatten().tolist() == [-1.0, 1.0]
 
@@ -54,7 +54,7 @@ def test_merge_keeps_the_earlier_of_two_equals() -> None:
 
 
 def test_best_says_which_problem_has_no_finite_cost() -> None:
-    with pytest.raises(InputError, match=r"none of the 2 sequences costed for problem 0 .*1 of 1"):
+    with pytest.raises(InputError, match=r"none of the 2 sequences for problem 0 .*1 of 1"):
         population([float("nan"), 1.0], [[0.0], [float("nan")]]).best(num_evaluated=2, converged=True)
 
 

@@ -1,1 +1,1 @@
-"""Text models behind a chat endpoint, as engines."""
+"""Language models behind a chat endpoint, as engines."""

@@ -1,4 +1,4 @@
-"""Asks a chat endpoint: repeats what failed, asks again where an answer is no good, keeps every answer."""
+"""A client for a chat endpoint that retries failures, repeats requests with invalid answers, and caches answers."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ Value = TypeVar("Value")
 Request = Mapping[str, Any]
 
 LONGEST_WAIT_S = 60.0
-"""Before a request is repeated, whatever the server asks for."""
+"""Longest pause before a request is repeated, even if the server requests a longer one."""
 
 _BUSY = {408, 425, 429, *range(500, 600)}
-"""Statuses after which the same request may well succeed."""
+"""HTTP statuses after which the same request may succeed."""
 
 _NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
-"""Errors of httpx after which nothing can have been charged; it may not be there to be imported."""
+"""Names of httpx errors after which nothing was charged. Names, because httpx is an optional dependency."""
 
 _NUM_MEASURED = 1000
-"""The last answers whose seconds count."""
+"""Number of recent answers in the median latency."""
 
 Tokens = tuple[int, int]
-"""That were charged, in and out."""
+"""Charged input and output tokens."""
 
 
 @dataclass(frozen=True)
 class _Message:
-    content: str | None = None  # a model that thinks may run out of tokens before it says anything
+    content: str | None = None  # a reasoning model may run out of tokens before it answers
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Usage:
-    prompt_tokens: int | None = None  # some servers tell tokens by other names
+    prompt_tokens: int | None = None  # some servers use other names
     completion_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class _Completion:
-    """What is read of the body of a completion."""
+    """The parts of a completion that are read."""
 
     choices: tuple[_Choice, ...]
     usage: _Usage | None = None
 
     @property
     def tokens(self) -> Tokens | None:
-        """None where the endpoint does not tell both."""
+        """The charged tokens; None if the endpoint does not report both counts."""
         if self.usage is None or self.usage.prompt_tokens is None or self.usage.completion_tokens is None:
             return None
         return self.usage.prompt_tokens, self.usage.completion_tokens
@@ -76,15 +76,14 @@ _COMPLETION = TypeAdapter(_Completion)
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What was sent so far, and what the endpoint said that it took, refused answers too.
+    """Requests and charged tokens so far, including rejected answers.
 
     Args:
-        num_requests: sent, repeated ones too.
+        num_requests: sent requests, including repetitions.
         input_tokens: charged.
-        output_tokens: likewise.
-        num_untold: replies whose tokens are not known, as the endpoint did not tell them or the reply was lost on its
-            way or could not be read; they are in neither sum.
-        price: of the tokens that are known, in the endpoint's currency; 0 where they have none.
+        output_tokens: charged.
+        num_untold: replies with unknown token counts: not reported, lost or unreadable. The sums leave them out.
+        price: of the known tokens, in the endpoint's currency; 0 if tokens have no price.
     """
 
     num_requests: int
@@ -96,20 +95,20 @@ class Spent:
 
 @final
 class Chat:
-    """A chat endpoint that gives the same answer to the same question. Thread-safe.
+    """A chat endpoint that gives equal answers to equal requests. Thread-safe.
 
     Args:
-        endpoint: what is asked.
-        transcript: a file of JSON lines that answers are kept in and taken from; None to keep them in memory alone.
-        replay_only: whether nothing is asked at all: what the transcript lacks is refused.
-        num_concurrent: requests at a time, at least 1.
-        max_requests: that are sent in all, repeated ones too; None for no limit.
-        max_price: that tokens may cost in all, in the endpoint's currency; None for no limit. Nothing more is sent once
-            it is reached, or the tokens of a reply are not known; the up to `num_concurrent` requests that are under
-            way then are paid for as well.
-        num_remembered: answers kept in memory. Without a transcript those beyond it are asked for again.
-        listed_only: whether the endpoint is asked only where the user listed it; see `endpoint.py`.
-        wait: sleeps for so many seconds.
+        endpoint: address and settings.
+        transcript: file of JSON lines in which answers are stored and looked up; None to keep them in memory only.
+        replay_only: whether to send no requests and raise an error for answers that the transcript lacks.
+        num_concurrent: largest number of parallel requests, at least 1.
+        max_requests: limit on all requests, including repetitions; None for no limit.
+        max_price: limit on the price of all tokens, in the endpoint's currency; None for no limit. No request is sent
+            after it is reached, or after a reply with unknown token counts. Up to `num_concurrent` requests in progress
+            may exceed it.
+        num_remembered: answers kept in memory. Without a transcript, older ones are requested again.
+        listed_only: whether the user must have listed the endpoint; see `endpoint.py`.
+        wait: sleeps for this many seconds.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -135,8 +134,8 @@ class Chat:
             )
         if max_price is not None and not (max_price > 0 and endpoint.has_price):
             raise ConfigError(
-                f"max_price is {max_price}, and tokens {'have prices' if endpoint.has_price else 'have none'}. Give a "
-                "positive number, and the endpoint's prices."
+                f"max_price is {max_price}, and tokens {'have prices' if endpoint.has_price else 'have no prices'}. "
+                "Give a positive number, and the endpoint's prices."
             )
         self.endpoint = endpoint
         self.transcript = Transcript(transcript, num_remembered=num_remembered)
@@ -152,27 +151,27 @@ class Chat:
         self._takes_format = True
         self._num_requests = 0
         self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
-        self._tokens = [0, 0, 0]  # answers that tell theirs; tokens in; tokens out
-        self._charged = [0, 0, 0]  # replies, refused ones too, whose tokens are not known; tokens in; tokens out
+        self._tokens = [0, 0, 0]  # answers with known tokens; tokens in; tokens out
+        self._charged = [0, 0, 0]  # replies with unknown tokens; tokens in; tokens out (rejected answers included)
 
     @property
     def num_requests(self) -> int:
-        """Requests that were sent so far, repeated ones too."""
+        """Requests sent so far, including repetitions."""
         return self._num_requests
 
     @property
     def spent(self) -> Spent:
-        """What was sent and charged so far."""
+        """Requests and charges so far."""
         with self._lock:
             return self._spent()
 
     def measured(self) -> CallCost | None:
-        """What an answer took and cost, over those that the endpoint gave to this object; None where it gave none.
+        """Median latency and mean price of the answers that this object received; None if there are none.
 
-        The latency is the median of the last thousand, waiting for a busy server included; the price is the mean.
+        The latency covers the last thousand answers and includes the wait for a busy server.
 
         Raises:
-            UnsupportedError: tokens have a price, and the endpoint does not tell how many it charges for.
+            UnsupportedError: tokens have a price, but the endpoint does not report token counts.
         """
         with self._lock:
             seconds, (num, tokens_in, tokens_out) = list(self._seconds), self._tokens
@@ -181,7 +180,9 @@ class Chat:
         if not self.endpoint.has_price:
             return CallCost(latency_s=median(seconds))
         if not num:
-            raise UnsupportedError(f"{self._who} does not tell its tokens, so the price is not known. Set no prices.")
+            raise UnsupportedError(
+                f"{self._who} does not report token counts, so the price is unknown. Set prices to 0."
+            )
         price = self.endpoint.price_of(tokens_in, tokens_out) / num
         return CallCost(latency_s=median(seconds), price=price, currency=self.endpoint.currency)
 
@@ -189,9 +190,9 @@ class Chat:
         """The body of a request.
 
         Args:
-            messages: role and text of each.
+            messages: role and text of each message.
             schema: JSON schema of the answer.
-            seed: of the draw.
+            seed: determines the draw.
         """
         limit = {} if self.endpoint.max_tokens is None else {"max_tokens": self.endpoint.max_tokens}
         wanted = {"name": "answer", "strict": True, "schema": schema}
@@ -205,34 +206,34 @@ class Chat:
         }
 
     def answers(self, requests: Sequence[Request], read: Callable[[str], Value]) -> list[Value]:
-        """The answer to each request; equal ones are asked once, others at the same time.
+        """The answer to each request. Equal requests are sent once, different ones in parallel.
 
         Args:
             requests: from `request`.
-            read: makes of a text what is wanted, or raises UnavailableError, which the model is told.
+            read: parses a text, or raises `UnavailableError`, whose message the model receives.
 
         Raises:
-            NoGoodAnswerError: an answer was no good in any try.
-            UnavailableError: an answer did not come, is not in the transcript, or is beyond the limit.
+            NoGoodAnswerError: no attempt gave a valid answer.
+            UnavailableError: the endpoint did not answer, the transcript lacks the answer, or a limit is reached.
             BundleError: the endpoint comes from a bundle and is not listed.
-            ConfigError: the key is not there.
+            ConfigError: the key is missing.
         """
         keys = [request_hash(request) for request in requests]
         found: dict[str, Value] = {}
-        lacking: dict[str, Request] = {}
+        missing: dict[str, Request] = {}
         for key, request in zip(keys, requests, strict=True):
-            if key in found or key in lacking:
+            if key in found or key in missing:
                 continue
             text = self.transcript.get(key)
             if text is None:
-                lacking[key] = request
+                missing[key] = request
             else:
                 found[key] = read(text)
-        if lacking:
-            with ThreadPoolExecutor(min(self.num_concurrent, len(lacking))) as pool:
-                coming = {key: pool.submit(self._answer, key, request, read) for key, request in lacking.items()}
+        if missing:
+            with ThreadPoolExecutor(min(self.num_concurrent, len(missing))) as pool:
+                pending = {key: pool.submit(self._answer, key, request, read) for key, request in missing.items()}
                 try:
-                    found |= {key: read(one.result()) for key, one in coming.items()}
+                    found |= {key: read(one.result()) for key, one in pending.items()}
                 finally:
                     pool.shutdown(cancel_futures=True)
         return [found[key] for key in keys]
@@ -242,7 +243,7 @@ class Chat:
         return f"{self.endpoint.model!r} at {self.endpoint.origin}"
 
     def _answer(self, key: str, request: Request, read: Callable[[str], object]) -> str:
-        """The text of an answer, from another thread that asks the same already if there is one."""
+        """The text of an answer, shared with another thread that sends the same request."""
         with self._lock:
             other = self._asking.get(key)
             known = self.transcript.get(key) if other is None else None
@@ -266,37 +267,37 @@ class Chat:
         return exchange.answer
 
     def _ask(self, key: str, request: Request, read: Callable[[str], object]) -> Exchange:
-        """Asks until an answer is good."""
+        """Sends a request until an answer is valid."""
         if self.replay_only:
             raise UnavailableError(
-                f"request {key[:12]} is not in the transcript {self.transcript.path}, and only what is there is "
-                "replayed. Ask what was asked when it was written, or set replay_only to False."
+                f"request {key[:12]} is not in the transcript {self.transcript.path}, and replay_only is set. Repeat "
+                "the recorded requests exactly, or set replay_only to False."
             )
-        began, asked, text = time.perf_counter(), request, ""
+        began, current, text = time.perf_counter(), request, ""
         charged: list[Tokens | None] = []
         problem = UnavailableError("")
         for _ in range(self.endpoint.num_retries + 1):
-            completion = self._complete(asked)
+            completion = self._complete(current)
             charged.append(completion.tokens)
             text = (completion.choices[0].message.content if completion.choices else None) or ""
             try:
                 read(text)
             except UnavailableError as error:
                 problem = error
-                asked = _again(request, text, str(error))
+                current = _again(request, text, str(error))
                 continue
             return self._measure(key, request, text, charged, time.perf_counter() - began)
         raise NoGoodAnswerError(
-            f"{self._who} gave no good answer in {self.endpoint.num_retries + 1} tries. {problem} It said "
-            f"{text[:200]!r}. Take another model, or raise num_retries or max_tokens."
+            f"{self._who} gave no good answer in {self.endpoint.num_retries + 1} tries. {problem} The last answer was "
+            f"{text[:200]!r}. Use another model, or raise num_retries or max_tokens."
         ) from problem
 
     def _measure(
         self, key: str, request: Request, text: str, charged: Sequence[Tokens | None], seconds: float
     ) -> Exchange:
-        told = [tokens for tokens in charged if tokens is not None]
-        known = len(told) == len(charged)
-        tokens = sum(tokens_in for tokens_in, _ in told), sum(tokens_out for _, tokens_out in told)
+        counts = [tokens for tokens in charged if tokens is not None]
+        known = len(counts) == len(charged)
+        tokens = sum(tokens_in for tokens_in, _ in counts), sum(tokens_out for _, tokens_out in counts)
         with self._lock:
             self._seconds.append(seconds)
             if known:
@@ -312,11 +313,11 @@ class Chat:
         )
 
     def _complete(self, request: Request) -> _Completion:
-        """What the endpoint makes of a request; without a `response_format` where it takes none."""
+        """The endpoint's completion; repeated without `response_format` if the endpoint rejects that."""
         plain = {name: value for name, value in request.items() if name != "response_format"}
-        asked = request if self._takes_format else plain
-        status, text = self._send(asked)
-        if status in (400, 422) and asked is request:
+        body = request if self._takes_format else plain
+        status, text = self._send(body)
+        if status in (400, 422) and body is request:
             status, text = self._send(plain)
             self._takes_format = status != 200
         if status != 200:
@@ -330,13 +331,13 @@ class Chat:
         return completion
 
     def _charge(self, tokens: Tokens | None) -> None:
-        """Counts what a reply cost."""
+        """Adds the tokens of a reply to the totals."""
         charged = (1, 0, 0) if tokens is None else (0, *tokens)
         with self._lock:
             self._charged = [had + more for had, more in zip(self._charged, charged, strict=True)]
 
     def _send(self, request: Request) -> tuple[int, str]:
-        """Status and body of the response, the key blotted out; repeated while the server is busy or not there."""
+        """Status and body of the response, with the key masked; retries while the server is busy or unreachable."""
         poster, problem = self._connected(), ""
         for attempt in range(self.endpoint.num_retries + 1):
             variable = listed_variable(self.endpoint) if self.listed_only else self.endpoint.api_key_env
@@ -348,7 +349,7 @@ class Chat:
             except UnavailableError as error:
                 problem = str(error)
                 if type(error.__cause__).__name__ not in _NEVER_SENT:
-                    self._charge(None)  # the server may have answered, and nobody heard it
+                    self._charge(None)  # the server may have answered and charged for it
             else:
                 text = _without(key, response.text)
                 if response.status not in _BUSY:
@@ -364,29 +365,29 @@ class Chat:
         with self._lock:
             if self.max_requests is not None and self._num_requests >= self.max_requests:
                 raise UnavailableError(
-                    f"max_requests is {self.max_requests}, and so many were sent to {self._who}. Raise it, or ask "
-                    "less: each step of each sample of each version is a request."
+                    f"max_requests is {self.max_requests}, and that many were sent to {self._who}. Raise it, or "
+                    "predict less: each step of each sample of each version is one request."
                 )
             if self.max_price is not None:
                 self._check_price(self.max_price)
             self._num_requests += 1
 
-    def _check_price(self, most: float) -> None:
+    def _check_price(self, limit: float) -> None:
         spent, currency = self._spent(), self.endpoint.currency
         if spent.num_untold:
             raise UnavailableError(
-                f"max_price is {most:g} {currency}, and {spent.num_untold} replies of {self._who} came without their "
-                "tokens or were lost, so what was spent is not known. Begin again from the transcript, or set "
-                "max_requests in its place."
+                f"max_price is {limit:g} {currency}, and {spent.num_untold} replies of {self._who} came without token "
+                "counts or were lost, so the price so far is unknown. Start again from the transcript, or set "
+                "max_requests instead."
             )
-        if spent.price >= most:
+        if spent.price >= limit:
             raise UnavailableError(
-                f"max_price is {most:g} {currency}, and {spent.price:.4g} {currency} were spent on {self._who}. Raise "
-                "it, or ask less."
+                f"max_price is {limit:g} {currency}, and {spent.price:.4g} {currency} were spent on {self._who}. Raise "
+                "it, or predict less."
             )
 
     def _spent(self) -> Spent:
-        """Within the lock."""
+        """The totals; the caller holds the lock."""
         num_untold, tokens_in, tokens_out = self._charged
         return Spent(
             num_requests=self._num_requests,
@@ -409,9 +410,9 @@ class Chat:
 
 
 def _without(key: str | None, text: str) -> str:
-    """`text` with the key blotted out, should a server repeat it; a word too short for a secret stays.
+    """`text` with the key masked, in case the server repeats it; keys below 8 characters are not masked.
 
-    Escaped too, as JSON may have any letter, and JSON within JSON: no key is left when the text is decoded.
+    JSON, and JSON within JSON, may escape any letter, so escaped forms of the key are masked too.
     """
     if key is None or len(key) < 8:
         return text
@@ -420,10 +421,10 @@ def _without(key: str | None, text: str) -> str:
 
 
 def _again(request: Request, text: str, problem: str) -> Request:
-    """The request with the answer that was refused, and why."""
-    said = [{"role": "assistant", "content": text}] if text else []
-    wrong = {
+    """The request with the rejected answer and the reason."""
+    answer = [{"role": "assistant", "content": text}] if text else []
+    correction = {
         "role": "user",
         "content": f"That answer cannot be used. {problem} Answer again, with the JSON object only.",
     }
-    return {**request, "messages": [*request["messages"], *said, wrong]}
+    return {**request, "messages": [*request["messages"], *answer, correction]}

@@ -1,14 +1,14 @@
-"""Which chat endpoint is asked, and when one that a bundle names may be.
+"""The chat endpoint, and the list of endpoints that bundles may contact.
 
-A bundle may come from a stranger, and names an address. Two things must not follow from opening it: that the signals
-which are put to the world are sent there, and that a secret of the environment is. So an endpoint that was read from a
-bundle is asked only where the user listed its origin in the environment variable `WORLDLINE_LANGUAGE_HOSTS`:
+A bundle names an address and may come from an untrusted source. Opening it must not send signals or secrets to that
+address. So an endpoint from a bundle is contacted only if the user listed its origin in the environment variable
+`WORLDLINE_LANGUAGE_HOSTS`:
 
     WORLDLINE_LANGUAGE_HOSTS="https://api.example.com=EXAMPLE_KEY, http://localhost:8000"
 
-Each entry is an origin (scheme, host, port) and, where a key is due, the environment variable that holds the key *for
-that origin*. The variable that the bundle names is never read: the key that is sent is the one that the user bound to
-this origin, over this scheme. An `Endpoint` that the user's own code builds is that code's word, and needs no entry.
+Each entry is an origin (scheme, host, port). If the endpoint needs a key, the entry also names the environment variable
+that holds the key *for that origin*. The variable that the bundle names is never read. An `Endpoint` that user code
+builds needs no entry.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from urllib.parse import urlsplit
 from worldline.errors import BundleError, ConfigError
 
 HOSTS_VARIABLE = "WORLDLINE_LANGUAGE_HOSTS"
-"""The environment variable that lists the origins which bundles may use."""
+"""The environment variable that lists the origins that bundles may contact."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _PORTS = {"http": 80, "https": 443}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""Hosts that are this machine: no proxy stands before them."""
+"""Names of this machine, which are contacted without a proxy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """An OpenAI-compatible chat endpoint, and how it is asked. Holds no secret.
+    """An OpenAI-compatible chat endpoint and its request settings. Holds no secret.
 
     Args:
-        base_url: up to `/chat/completions`, such as "https://api.example.com/v1"; http or https.
-        model: the name that the server knows it by.
-        api_key_env: the environment variable that holds the key, read anew for every request; None where none is due.
-        temperature: of the draws; 0 for the likeliest answer, always the same.
-        max_tokens: most tokens of an answer; None leaves the parameter out, for servers that refuse it.
-        timeout_s: seconds without a byte after which a request is given up.
-        num_retries: how often a request is repeated that failed or was answered badly, 0 to 20.
+        base_url: the URL before `/chat/completions`, such as "https://api.example.com/v1"; http or https.
+        model: name of the model on the server.
+        api_key_env: environment variable that holds the key, read for every request; None if no key is needed.
+        temperature: of the draws, 0 to 2; 0 for the most likely answer.
+        max_tokens: limit on the tokens of an answer; None leaves the parameter out, for servers that reject it.
+        timeout_s: seconds without data after which a request fails.
+        num_retries: repetitions of a request that failed or had an invalid answer, 0 to 20.
         price_per_million_input_tokens: what the provider charges, in `currency`.
-        price_per_million_output_tokens: likewise.
-        currency: ISO 4217, such as "USD"; empty where the prices are 0.
+        price_per_million_output_tokens: what the provider charges, in `currency`.
+        currency: ISO 4217 code, such as "USD"; empty if the prices are 0.
     """
 
     base_url: str
@@ -61,9 +61,9 @@ class Endpoint:
     def __post_init__(self) -> None:
         origin_of(self.base_url)
         if not self.model:
-            raise ConfigError("model is empty. Give the name that the server knows the model by.")
+            raise ConfigError("model is empty. Give the name of the model on the server.")
         if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
-            # The value is not repeated: somebody may have put the key itself here.
+            # The value is left out of the message: it may be the key itself.
             raise ConfigError("api_key_env is not the name of an environment variable. Give the name, not the key.")
         if not 0 <= self.temperature <= 2:
             raise ConfigError(f"temperature is {self.temperature}. Give a number from 0 to 2.")
@@ -86,21 +86,21 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """What is posted to."""
+        """The URL of requests."""
         return f"{self.base_url.rstrip('/')}/chat/completions"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine."""
+        """Whether the endpoint is on this machine."""
         return urlsplit(self.base_url).hostname in LOOPBACK
 
     @property
     def has_price(self) -> bool:
-        """Whether a token costs anything."""
+        """Whether tokens have a price."""
         return self.price_per_million_input_tokens + self.price_per_million_output_tokens > 0
 
     def price_of(self, input_tokens: int, output_tokens: int) -> float:
-        """What so many tokens cost, in `currency`."""
+        """The price of these tokens, in `currency`."""
         rates = self.price_per_million_input_tokens, self.price_per_million_output_tokens
         return (input_tokens * rates[0] + output_tokens * rates[1]) / 1e6
 
@@ -109,7 +109,7 @@ def origin_of(url: str) -> str:
     """Scheme, host and port of a URL, such as "https://api.example.com:443".
 
     Raises:
-        ConfigError: it is no http or https URL, or holds a user name, a password, a query or a fragment.
+        ConfigError: it is not an http or https URL, or holds a user name, a password, a query or a fragment.
     """
     try:
         parts = urlsplit(url)
@@ -117,7 +117,7 @@ def origin_of(url: str) -> str:
     except ValueError as error:
         raise ConfigError(f"base_url cannot be read ({error}). Give one such as https://api.example.com/v1.") from error
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        # The URL is not repeated, since it may hold a secret.
+        # The URL is left out of the message: it may hold a secret.
         raise ConfigError("base_url holds a user name, password, query or fragment. Give the key by api_key_env.")
     if parts.scheme not in _PORTS or not parts.hostname or re.search(r"[\s\\\x00-\x1f\x7f]", url):
         raise ConfigError(f"base_url is {url!r}. Give an http or https URL, such as https://api.example.com/v1.")
@@ -126,10 +126,10 @@ def origin_of(url: str) -> str:
 
 
 def listed_variable(endpoint: Endpoint) -> str | None:
-    """The environment variable with the key that the user bound to the endpoint's origin; None where no key is due.
+    """The environment variable with the key that the user listed for the endpoint's origin; None if no key is needed.
 
     Raises:
-        BundleError: the user did not list the origin, or no variable with it where the endpoint wants a key.
+        BundleError: the user did not list the origin, or listed it without a variable although a key is needed.
         ConfigError: the list cannot be read.
     """
     listed = _listed()
@@ -137,8 +137,8 @@ def listed_variable(endpoint: Endpoint) -> str | None:
     hint = f"Set {HOSTS_VARIABLE} to {endpoint.origin}{wants}"
     if endpoint.origin not in listed:
         raise BundleError(
-            f"this world comes from a bundle and would send what it is shown to {endpoint.origin}. {hint} if you trust "
-            f"that address{', VARIABLE being the environment variable with your key for it' if wants else ''}."
+            f"this world comes from a bundle and would send its inputs to {endpoint.origin}. {hint} if you trust that "
+            f"address{', where VARIABLE is the environment variable with your key for it' if wants else ''}."
         )
     variable = listed[endpoint.origin]
     if wants and variable is None:
@@ -147,29 +147,31 @@ def listed_variable(endpoint: Endpoint) -> str | None:
 
 
 def _listed() -> dict[str, str | None]:
-    """Per origin that the user listed, the variable with its key."""
+    """Per listed origin the variable with its key."""
     listed: dict[str, str | None] = {}
     for entry in re.split(r"[,\s]+", os.environ.get(HOSTS_VARIABLE, "")):
         if not entry:
             continue
         url, _, variable = entry.partition("=")
         if variable and not _VARIABLE.fullmatch(variable):
-            raise ConfigError(f"{HOSTS_VARIABLE}: what follows {url}= is not the name of an environment variable.")
+            raise ConfigError(f"{HOSTS_VARIABLE}: the text after {url}= is no name of an environment variable.")
         try:
             listed[origin_of(url)] = variable or None
         except ConfigError as error:
-            raise ConfigError(f"{HOSTS_VARIABLE} has an entry that is no origin such as https://host:8000.") from error
+            raise ConfigError(
+                f"{HOSTS_VARIABLE} has an entry that is not an origin such as https://host:8000."
+            ) from error
     return listed
 
 
 def key_in(variable: str) -> str:
-    """The key that an environment variable holds.
+    """The key in an environment variable.
 
     Raises:
-        ConfigError: it is not set, or holds what no key does. The value is never told.
+        ConfigError: the variable is not set, or its value cannot be a key. The message does not hold the value.
     """
     key = os.environ.get(variable, "").strip()
     if not re.fullmatch(r"[!-~]+", key):
-        held = "holds something that is no key" if key else "is not set"
-        raise ConfigError(f"the environment variable {variable} {held}. Put the endpoint's key into it.")
+        problem = "holds something that is no key" if key else "is not set"
+        raise ConfigError(f"the environment variable {variable} {problem}. Set it to the endpoint's key.")
     return key

@@ -1,4 +1,4 @@
-"""JSON over HTTP: the one place of the language engine that needs httpx."""
+"""JSON over HTTP: the only module of the language engine that imports httpx."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from worldline.errors import MissingExtraError, UnavailableError
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """What a server sent back.
+    """The response of a server.
 
     Args:
         status: the HTTP status.
         text: the body.
-        retry_after_s: seconds that the server asks to wait; None where it does not say.
+        retry_after_s: seconds to wait that the server requests; None if it requests none.
     """
 
     status: int
@@ -28,13 +28,13 @@ class Response:
 
 @final
 class Poster:
-    """Posts to one URL. Thread-safe; keeps its connections open while it lives. Redirects are not followed.
+    """Posts to one URL. Thread-safe; keeps its connections open and does not follow redirects.
 
     Args:
-        url: where to.
-        timeout_s: seconds without a byte after which a request is given up.
-        num_connections: at a time.
-        direct: whether proxies from the environment are passed by.
+        url: of the endpoint.
+        timeout_s: seconds without data after which a request fails.
+        num_connections: largest number at a time.
+        direct: whether to ignore proxies from the environment.
 
     Raises:
         MissingExtraError: httpx is not installed.
@@ -51,16 +51,16 @@ class Poster:
         weakref.finalize(self, self._client.close)
 
     def post(self, body: Mapping[str, Any], *, key: str | None) -> Response:
-        """What the server says to `body`.
+        """The server's response to `body`.
 
         Args:
             body: plain JSON values.
             key: sent as a bearer token; None for none.
 
         Raises:
-            UnavailableError: no answer came in time, or none that can be unpacked.
+            UnavailableError: no response in time, or one that cannot be decoded.
         """
-        import httpx  # there, since this object is
+        import httpx  # installed: the constructor imported it
 
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
@@ -75,7 +75,7 @@ class Poster:
 
 
 def _seconds(text: str) -> float | None:
-    """The number in `text`, at least 0; None where it is none, such as a date."""
+    """The number in `text`, at least 0; None for other text, such as a date."""
     try:
         number = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How a world is told to a text model, and how its answer is read."""
+"""The prompt for a language model, and the parser of its answers."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ key. The value is a list of numbers, one a component, in the signal's unit and w
 label. Work out from the history how each signal follows from the last values and the inputs, and apply that to the
 present.
 """
-"""The instructions. The user's message after them is the JSON object that they describe."""
+"""The system message. The user message after it is the JSON object that it describes."""
 
 PROMPT_HASH = hashlib.sha256(PROMPT.encode()).hexdigest()[:12]
-"""Identifies the instructions: what was calibrated with others does not hold."""
+"""Identifies the system message: a calibration holds for one version of it only."""
 
 ROUNDING = 1e-4
-"""How far beyond a bound counts as rounding, as a share of the range, or of the bound where there is one only."""
+"""Allowed excess over a bound, as a share of the range, or of the bound if there is only one."""
 
 _MAX_CHARACTERS = 100_000
 _MAX_OPENINGS = 10
 
-Told = float | int | list[float]
+PromptValue = int | list[float]
 
 
 def describe_signals(signals: Sequence[Signal]) -> list[dict[str, Any]]:
-    """Plain JSON values that say what each signal is; what is not known is left out."""
+    """A description of each signal as plain JSON values; unknown facts are left out."""
     return [{name: value for name, value in _facts(signal).items() if value is not None} for signal in signals]
 
 
-def tell(signal: Signal, value: NDArray[np.generic], *, digits: int) -> Told:
-    """A value [*shape] as plain JSON, rounded to so many significant digits.
+def to_prompt_value(signal: Signal, value: NDArray[np.generic], *, digits: int) -> PromptValue:
+    """A value [*shape] as plain JSON, rounded to `digits` significant digits.
 
     Raises:
-        InputError: it is not finite.
+        InputError: the value is not finite.
     """
     if signal.kind is Kind.DISCRETE:
         return int(value)
@@ -72,7 +72,7 @@ def tell(signal: Signal, value: NDArray[np.generic], *, digits: int) -> Told:
 
 
 def answer_schema(signals: Sequence[Signal]) -> dict[str, Any]:
-    """The JSON schema of an answer that holds these signals."""
+    """The JSON schema of an answer with these signals."""
 
     def kind(signal: Signal) -> dict[str, Any]:
         if signal.num_values is not None:
@@ -88,12 +88,13 @@ def answer_schema(signals: Sequence[Signal]) -> dict[str, Any]:
 
 
 def read_answer(text: str, signals: Sequence[Signal]) -> Arrays:
-    """The values [*shape] in an answer, per signal in its dtype. Words around the JSON object are passed over.
+    """The values [*shape] in an answer, per signal in its dtype. Text around the JSON object is ignored.
 
-    What is beyond a bound by rounding is set onto it; what repeats is brought between its bounds.
+    Values beyond a bound by rounding are clipped to it, and periodic values are wrapped into their range. The request
+    to answer again quotes the `UnavailableError`: its message is part of the prompt, so do not change its wording.
 
     Raises:
-        UnavailableError: there is no JSON object, or a value in it is missing, misshapen, not finite or out of bounds.
+        UnavailableError: there is no JSON object, or a value is missing, has the wrong shape, or is out of bounds.
     """
     found, names = _last_object(text), [signal.name for signal in signals]
     if set(found) != set(names):
@@ -121,12 +122,12 @@ def _facts(signal: Signal) -> dict[str, Any]:
 
 
 def _bound(bound: tuple[float, ...] | None) -> list[float | None] | None:
-    """JSON has no infinity."""
+    """A bound with None for infinity, which JSON lacks."""
     return None if bound is None else [number if math.isfinite(number) else None for number in bound]
 
 
 def _last_object(text: str) -> Mapping[str, Any]:
-    """The last JSON object in a text. An answer holds none within another, so the last brace that opens one is it."""
+    """The last JSON object in a text. Answers are not nested, so it begins at the last opening brace."""
     decoder, end = json.JSONDecoder(), min(len(text), _MAX_CHARACTERS)
     for _ in range(_MAX_OPENINGS):
         end = text.rfind("{", 0, end)
@@ -140,32 +141,32 @@ def _last_object(text: str) -> Mapping[str, Any]:
     raise UnavailableError("There is no JSON object in it.")
 
 
-def _value(signal: Signal, told: object) -> NDArray[np.generic]:
+def _value(signal: Signal, found: object) -> NDArray[np.generic]:
     if signal.num_values is not None:
-        if type(told) is not int or not 0 <= told < signal.num_values:
+        if type(found) is not int or not 0 <= found < signal.num_values:
             raise UnavailableError(
-                f"{signal.name!r} is {told!r:.100}, and an integer from 0 to {signal.size - 1} is due."
+                f"{signal.name!r} is {found!r:.100}, and an integer from 0 to {signal.size - 1} is due."
             )
-        return np.asarray(told, signal.dtype)
-    if not isinstance(told, list) or len(told) != signal.size or any(type(one) not in (int, float) for one in told):
-        raise UnavailableError(f"{signal.name!r} is {told!r:.100}, and a list of {signal.size} numbers is due.")
+        return np.asarray(found, signal.dtype)
+    if not isinstance(found, list) or len(found) != signal.size or any(type(one) not in (int, float) for one in found):
+        raise UnavailableError(f"{signal.name!r} is {found!r:.100}, and a list of {signal.size} numbers is due.")
     try:
-        value = np.array([float(one) for one in told])
+        value = np.array([float(one) for one in found])
     except OverflowError:
         value = np.full(signal.size, np.inf)
     if not (np.abs(value) <= np.finfo(signal.dtype).max).all():
-        raise UnavailableError(f"{signal.name!r} is {told!r:.100}, and finite numbers are due.")
+        raise UnavailableError(f"{signal.name!r} is {found!r:.100}, and finite numbers are due.")
     low: NDArray[np.floating] = np.array(signal.low or -np.inf)
     high: NDArray[np.floating] = np.array(signal.high or np.inf)
     if signal.period is not None and signal.low is not None:
         value = low + np.mod(value - low, signal.period)
     beyond = np.maximum(low - value, value - high)
-    if (beyond > ROUNDING * _reach(low, high)).any():
-        raise UnavailableError(f"{signal.name!r} is {told!r:.100}, and its bounds are {signal.low} to {signal.high}.")
+    if (beyond > ROUNDING * _extent(low, high)).any():
+        raise UnavailableError(f"{signal.name!r} is {found!r:.100}, and its bounds are {signal.low} to {signal.high}.")
     return np.asarray(np.clip(value, low, high), signal.dtype)
 
 
-def _reach(low: NDArray[np.floating], high: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What rounding is a share of: the range, or the bound that there is."""
+def _extent(low: NDArray[np.floating], high: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The range, or the absolute value of the only finite bound."""
     sizes = np.where(np.isfinite(low), np.abs(low), 0.0) + np.where(np.isfinite(high), np.abs(high), 0.0)
     return np.asarray(np.where(np.isfinite(low) & np.isfinite(high), np.abs(high - low), sizes))

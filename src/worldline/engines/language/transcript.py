@@ -1,4 +1,4 @@
-"""What was asked of an endpoint and what it said, so that the same question gets the same answer."""
+"""A cache of requests to an endpoint and their answers, so that equal requests get equal answers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any, final
 from worldline.errors import DataError
 
 _OPENING = b'{"hash": "'
-"""How every line of a transcript begins, a line that was cut off when its writer died too."""
+"""The beginning of every line of a transcript, also of one that was cut off when its writer died."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One question and the answer that was accepted.
+    """One request and the answer that was accepted.
 
     Args:
         hash: of the request; see `request_hash`.
-        request: the body that was posted; no header, so no key.
-        answer: the text that came.
-        input_tokens: that were charged, for refused answers on the way too; None where the endpoint did not say.
-        output_tokens: likewise.
-        seconds: from the question to the answer.
-        num_tries: answers that came until one was good, this one too; after each of the others the model was told what
-            was wrong with it. None in a transcript that does not say.
+        request: body of the request, without headers and therefore without a key.
+        answer: text of the answer.
+        input_tokens: charged tokens, including rejected answers; None if the endpoint did not report them.
+        output_tokens: charged tokens, including rejected answers; None if the endpoint did not report them.
+        seconds: from the request to the answer.
+        num_tries: answers until one was valid, including it; each invalid answer was returned with its error. None if
+            the transcript lacks the number.
     """
 
     hash: str
@@ -42,16 +42,16 @@ class Exchange:
 
 
 def request_hash(request: Mapping[str, Any]) -> str:
-    """64 hexadecimal digits that identify a request by its content, the model and the seed among it.
+    """64 hexadecimal digits that identify a request by its content, including model and seed.
 
-    The address is not part of it: a transcript replays wherever the model is served.
+    The address is not included, so a transcript replays for any server of the model.
     """
     text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def exchanges(path: Path) -> Iterator[Exchange]:
-    """What the file holds, in the order in which it was asked; a line that was cut off is passed over."""
+    """The exchanges in a file, in order; a line that was cut off is skipped."""
     with path.open("rb") as file:
         for text in file:
             if (line := _line(text)) is not None:
@@ -68,28 +68,28 @@ def exchanges(path: Path) -> Iterator[Exchange]:
 
 @final
 class Transcript:
-    """Answers by the hash of their request: the last ones in memory, all of them in a file if there is one.
+    """Answers by the hash of their request: the last ones in memory, all of them in an optional file.
 
-    Thread-safe. Several processes may add to one file; each knows what was there when it first looked, and its own.
+    Thread-safe. Several processes may add to one file. Each reads its own lines and those before its first access.
 
     Args:
-        path: of JSON lines, one an `Exchange`; made where it is missing. None for memory alone.
-        num_remembered: answers kept in memory; the oldest are forgotten, or read from the file again.
+        path: file of JSON lines, one per `Exchange`, created if missing; None to keep answers in memory only.
+        num_remembered: answers kept in memory; older ones are dropped, or read from the file again.
     """
 
     def __init__(self, path: Path | str | None = None, *, num_remembered: int = 65_536) -> None:
         self.path = None if path is None else Path(path)
         self.num_remembered = num_remembered
         self._answers: OrderedDict[str, str] = OrderedDict()
-        self._places: dict[str, int] | None = None  # of lines in the file; None until it was looked at
-        self._torn = False  # whether the file ends within a line
+        self._places: dict[str, int] | None = None  # byte offsets of lines in the file; None before the first access
+        self._torn = False  # whether the last line of the file is incomplete
         self._lock = Lock()
 
     def get(self, key: str) -> str | None:
-        """The answer to the request with this hash; None where it was not asked.
+        """The answer to the request with this hash; None if there is none.
 
         Raises:
-            DataError: the file is no transcript, or the line was changed.
+            DataError: the file is not a transcript, or the line was changed.
         """
         with self._lock:
             if key in self._answers:
@@ -101,10 +101,10 @@ class Transcript:
             return answer
 
     def add(self, exchange: Exchange) -> None:
-        """Keeps an answer.
+        """Stores an answer.
 
         Raises:
-            DataError: the file is no transcript.
+            DataError: the file is not a transcript.
         """
         with self._lock:
             self._remember(exchange.hash, exchange.answer)
@@ -134,13 +134,13 @@ class Transcript:
         if line is None or line["hash"] != key or request_hash(line["request"]) != key:
             raise DataError(
                 f"the line at byte {place} is not what was written there",
-                fix="Take the transcript as it was written, or remove the line.",
+                fix="Restore the original transcript, or remove the line.",
                 file=self.path,
             )
         return str(line["answer"])
 
     def _index(self, path: Path) -> dict[str, int]:
-        """Where each line begins, by hash; of two with the same hash the first counts."""
+        """The byte offset of each line by its hash; the first line counts if a hash is repeated."""
         if self._places is not None:
             return self._places
         places: dict[str, int] = {}
@@ -154,8 +154,8 @@ class Transcript:
                         places.setdefault(line["hash"], place)
                     elif not text.startswith(_OPENING[: len(text.rstrip(b"\n"))]):
                         raise DataError(
-                            f"line {number} is no line of a transcript",
-                            fix="Give the path of a transcript, or one where nothing lies yet.",
+                            f"line {number} is not a line of a transcript",
+                            fix="Give the path of a transcript, or of a new file.",
                             file=path,
                         )
                     place += len(text)
@@ -164,7 +164,7 @@ class Transcript:
 
 
 def _line(text: bytes) -> dict[str, Any] | None:
-    """A line of the file; None where it is none."""
+    """The decoded line; None if it is not a line of a transcript."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):

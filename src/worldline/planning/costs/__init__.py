@@ -1,4 +1,4 @@
-"""What a plan should achieve and avoid, written on named signals in physical units."""
+"""Costs and constraints on named signals in physical units."""
 
 from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
 from worldline.planning.costs.contact import KeepApart, KeepClear

@@ -1,4 +1,4 @@
-"""Rules that plans keep, on named signals in physical units."""
+"""Constraints on named signals in physical units."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from worldline.planning.costs.rollout_signals import PerComponent, end
 
 @dataclass(frozen=True, kw_only=True)
 class AtMost:
-    """The signal stays at or below a bound. Called on an outlook: the violation [W, N], in the signal's unit.
+    """Constrains a signal to stay at or below a bound. The violation [W, N] is in the signal's unit.
 
     The violation of one sample is its largest excess over all steps and components.
 
     Args:
         signal: a vector signal.
-        bound: for every component, or one for each; infinity where there is none.
-        quantile: which of the S samples counts, from 0 (the best) to 1 (the worst, and the default). With 0.9, one
-            sample in ten may break the rule.
+        bound: one bound for all components, or one per component; infinity for none.
+        quantile: quantile over the S samples, from 0 (the best) to 1 (the worst). With 0.9, one sample in ten may
+            violate the constraint.
     """
 
     signal: str
@@ -34,18 +34,18 @@ class AtMost:
         _check(self.quantile, self.bound)
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
-        """The violation; 0 where the bound holds."""
+        """The violation; 0 if the bound holds."""
         excess = end(rollout, self.signal, 1, self.bound) - np.asarray(self.bound)
         return _worst(excess.max(-1), self.quantile)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtLeast:
-    """The signal stays at or above a bound; otherwise as `AtMost`.
+    """Constrains a signal to stay at or above a bound; otherwise as `AtMost`.
 
     Args:
         signal: a vector signal.
-        bound: for every component, or one for each; minus infinity where there is none.
+        bound: one bound for all components, or one per component; minus infinity for none.
         quantile: as in `AtMost`.
     """
 
@@ -57,21 +57,21 @@ class AtLeast:
         _check(self.quantile, self.bound)
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
-        """The violation; 0 where the bound holds."""
+        """The violation; 0 if the bound holds."""
         shortfall = np.asarray(self.bound) - end(rollout, self.signal, -1, self.bound)
         return _worst(shortfall.max(-1), self.quantile)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeepOut:
-    """The signals are never inside a box all at once. Called on an outlook: the violation [W, N].
+    """Constrains the signals to stay outside a box. The violation is [W, N].
 
-    The violation of one sample is the deepest that it gets: how far the nearest face is, in the unit of the signal
-    that this face belongs to. Only the imagined states count, not the way between two of them.
+    The violation of one sample is its largest depth over the steps: the distance to the nearest face, in the unit of
+    that face's signal. Only predicted states count, not the path between two of them.
 
     Args:
-        low: per vector signal the lower face for every component, or one for each; minus infinity for no face.
-        high: the upper face; the same names as in `low`.
+        low: per vector signal its lower face, one for all components or one per component; minus infinity for none.
+        high: per vector signal its upper face, with the same names as `low`; infinity for none.
         quantile: as in `AtMost`.
     """
 
@@ -88,7 +88,7 @@ class KeepOut:
             raise ConfigError("the box has no face. Give at least one finite bound, or leave the constraint out.")
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
-        """The violation; 0 outside of the box and on its faces."""
+        """The violation; 0 outside the box and on its faces."""
         depths = []
         for name, low in self.low.items():
             high = self.high[name]
@@ -98,8 +98,8 @@ class KeepOut:
 
 
 def _worst(excess: Float[np.ndarray, "W N S T"], quantile: float) -> Float[np.ndarray, "W N"]:
-    """The quantile over the samples of the largest excess over the steps, at least 0; NaN where there is a NaN."""
-    # "higher" reports a violation that was really imagined, never a mixture of two samples.
+    """The quantile over samples of the largest excess over steps, at least 0; NaN if a value is NaN."""
+    # "higher" returns the violation of one sample; interpolation would mix two samples.
     largest = np.quantile(excess.max(-1), quantile, axis=-1, method="higher")
     return np.asarray(np.maximum(largest, 0.0))
 

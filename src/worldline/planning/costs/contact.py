@@ -1,6 +1,6 @@
-"""Rules for solid things: two of them keep apart, and one keeps clear of a wall.
+"""Constraints for solid objects: a distance between two objects, and a distance from a wall.
 
-The distances are functions of positions alone, so that what a plan has to keep and what an exam looks for are the same.
+The distances are functions of positions alone, so that plans and the exam use the same definition.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class KeepApart:
-    """Two things never come nearer than a distance. Called on an outlook: the violation [W, N], in the signals' unit.
+    """Constrains two objects to keep a distance. The violation [W, N] is in the signals' unit.
 
-    The violation of one sample is the deepest overlap over all steps. Where the rule has to hold with a probability
-    (`Chance`), both things are taken to be as near as their bands allow.
+    The violation of one sample is its largest overlap over all steps. With a probability (`Chance`), the objects are
+    assumed to be as near to each other as their bands allow.
 
     Args:
-        first: a vector signal, the middle of one.
-        second: one with as many components, the middle of the other.
-        distance: between the middles, above 0; of two discs the sum of their radii.
-        quantile: which of the S samples counts, from 0 (the best) to 1 (the worst, and the default).
+        first: a vector signal, the centre of one object.
+        second: a vector signal of the same size, the centre of the other object.
+        distance: smallest distance of the centres, above 0; for two discs the sum of their radii.
+        quantile: quantile over the S samples, from 0 (the best) to 1 (the worst).
     """
 
     first: str
@@ -42,27 +42,31 @@ class KeepApart:
         _check(self.distance, self.quantile)
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
-        """The violation; 0 where they keep apart."""
+        """The violation; 0 if the objects keep the distance."""
         one, other = components(rollout, self.first), components(rollout, self.second)
         if one.shape[-1] != other.shape[-1]:
-            raise InputError(f"{self.first!r} has {one.shape[-1]} components, {self.second!r} {other.shape[-1]}.")
-        away = one - other
+            raise InputError(
+                f"{self.first!r} has {one.shape[-1]} components and {self.second!r} {other.shape[-1]}. Use signals of "
+                "equal size."
+            )
+        offset = one - other
         slack = [rollout.margin[name].astype(float) for name in (self.first, self.second) if name in rollout.margin]
         if slack:
-            away = away.mean(2, keepdims=True)
-            away = np.maximum(np.abs(away) - np.add.reduce(slack), 0.0)
-        return _deepest(self.distance - np.linalg.norm(away, axis=-1), self.quantile)
+            offset = offset.mean(2, keepdims=True)
+            offset = np.maximum(np.abs(offset) - np.add.reduce(slack), 0.0)
+        return _deepest(self.distance - np.linalg.norm(offset, axis=-1), self.quantile)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeepClear:
-    """A thing never comes nearer to a straight wall than a distance; otherwise as `KeepApart`.
+    """Constrains an object to keep a distance from a straight wall; otherwise as `KeepApart`.
 
     Args:
-        signal: a vector signal of two components, the middle of the thing.
+        signal: a vector signal of two components, the centre of the object.
         start: one end of the wall, in the signal's unit.
         end: the other end.
-        distance: from the wall's middle line, above 0; of a disc its radius and half the wall's width.
+        distance: smallest distance from the wall's centre line, above 0; for a disc its radius plus half the wall's
+            thickness.
         quantile: as in `KeepApart`.
     """
 
@@ -76,19 +80,19 @@ class KeepClear:
         _check(self.distance, self.quantile)
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
-        """The violation; 0 where it keeps clear."""
+        """The violation; 0 if the object keeps the distance."""
         place, slack = components(rollout, self.signal, self.start, self.end), 0.0
         near = away_from_wall(place, self.start, self.end)
         distance = np.linalg.norm(near, axis=-1)
         if self.signal in rollout.margin:
             distance = np.linalg.norm(away_from_wall(place.mean(2, keepdims=True), self.start, self.end), axis=-1)
-            # A band is a box; nothing in it is nearer to the wall than its middle less half its diagonal.
+            # A band is a box: every point in it is at most half its diagonal from its centre.
             slack = np.linalg.norm(rollout.margin[self.signal].astype(float), axis=-1)
         return _deepest(self.distance - (distance - slack), self.quantile)
 
 
 def away_from_wall(place: Floats, start: Point, end: Point) -> Floats:
-    """From the nearest point of a straight wall to each place [..., 2].
+    """The vectors from the nearest point of a straight wall to each place [..., 2].
 
     Args:
         place: [..., 2].
@@ -102,7 +106,7 @@ def away_from_wall(place: Floats, start: Point, end: Point) -> Floats:
 
 
 def _deepest(depth: Float[np.ndarray, "W N S T"], quantile: float) -> Float[np.ndarray, "W N"]:
-    """The quantile over the samples of the deepest over the steps, at least 0; NaN where there is a NaN."""
+    """The quantile over samples of the largest depth over steps, at least 0; NaN if a value is NaN."""
     return np.asarray(np.maximum(np.quantile(depth.max(-1), quantile, axis=-1, method="higher"), 0.0))
 
 

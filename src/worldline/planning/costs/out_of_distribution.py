@@ -1,6 +1,6 @@
-"""Staying where the world knows its way: the penalty and the rule on imagined states that are unlike its data.
+"""A cost and a constraint on predicted states that are out of distribution.
 
-A search finds what a model is wrong about, and it is most wrong about what it never saw.
+A search exploits model errors, which are largest far from the training data.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from worldline.planning.base import Rollout
 
 @dataclass(frozen=True, kw_only=True)
 class OODPenalty:
-    """What a step costs that leads to where the world knows little. Called on an outlook: [W, N, 1, T].
+    """The cost [W, N, 1, T] of steps that lead to out-of-distribution states.
 
     Args:
-        trust: p-value, in (0, 1], from which on a step costs nothing. It is that of an observed state as novel as the
-            imagined one. The n episodes that set the widths of the bands give none below 1 / (n + 1), so 0.05 asks
-            for 20 of them at least; with fewer the world refuses.
-        weight: what a step costs at a p-value of 0, above 0; in between in proportion.
+        trust: p-value, in (0, 1], at and above which a step costs nothing. The p-value of a predicted state is that of
+            an observed state with the same out-of-distribution score. With n calibration episodes the smallest p-value
+            is 1 / (n + 1), so 0.05 needs at least 20 of them; with fewer the world raises `InputError`.
+        weight: cost of a step with p-value 0, above 0; the cost falls linearly to 0 at `trust`.
     """
 
     trust: float = 0.05
@@ -35,16 +35,16 @@ class OODPenalty:
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N 1 T"]:
         """The cost of each step."""
-        return self.weight * _lacking(rollout, self.trust)
+        return self.weight * _shortfall(rollout, self.trust)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequireInDistribution:
-    """No step leads to where the world knows too little. Called on an outlook: the violation [W, N], in [0, 1].
+    """Constrains all predicted states to be in distribution. The violation [W, N] is in [0, 1].
 
     Args:
-        trust: p-value, in (0, 1], that every imagined state must have; see `OODPenalty`. Of long plans many lead
-            through a state or two that are rarer than that, however ordinary they are: choose it small.
+        trust: smallest p-value, in (0, 1], of every predicted state; see `OODPenalty`. Choose a small value: an
+            ordinary long plan passes through some rare states too.
     """
 
     trust: float = 0.05
@@ -53,13 +53,13 @@ class RequireInDistribution:
         _check(self.trust)
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
-        """The largest share of that p-value which a step lacks; 0 where the rule holds."""
-        return np.asarray(_lacking(rollout, self.trust)[:, :, 0].max(-1))
+        """The largest relative shortfall of a step's p-value; 0 if the constraint holds."""
+        return np.asarray(_shortfall(rollout, self.trust)[:, :, 0].max(-1))
 
 
-def _lacking(rollout: Rollout, trust: float) -> Float[np.ndarray, "W N 1 T"]:
+def _shortfall(rollout: Rollout, trust: float) -> Float[np.ndarray, "W N 1 T"]:
     if rollout.trust is None:
-        raise InputError("the outlook says nothing of trust. Take one that a world made, in `plan` or `score`.")
+        raise InputError("the rollout has no trust. Use one that a world made, in `plan` or `score`.")
     return np.asarray(np.maximum(1 - rollout.trust(trust) / trust, 0.0))
 
 

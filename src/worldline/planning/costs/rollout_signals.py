@@ -1,4 +1,4 @@
-"""What costs and constraints read of an outlook."""
+"""Access to the signals of a rollout, for costs and constraints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from worldline.planning.base import Rollout
 
 Floats = NDArray[np.floating]
 PerComponent = float | tuple[float, ...]
-"""A number for every component of a vector signal, or one for each."""
+"""One number for all components of a vector signal, or one per component."""
 
 
 def signal_in(rollout: Rollout, name: str) -> NDArray[np.generic]:
     """The signal [W, N, S, T, *shape].
 
     Raises:
-        UnknownNameError: it is neither predicted nor an input.
+        UnknownNameError: the signal is neither predicted nor an input.
     """
     if name not in rollout.signals:
         raise UnknownNameError("signal", name, rollout.signals)
@@ -28,23 +28,23 @@ def signal_in(rollout: Rollout, name: str) -> NDArray[np.generic]:
 
 
 def components(rollout: Rollout, name: str, *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
-    """The vector signal, once what is given for its components is known to fit it.
+    """The vector signal, after a check that the `given` values fit its components.
 
     Raises:
-        UnknownNameError: as in `signal_in`.
-        InputError: it is no vector signal, or has another number of components.
+        UnknownNameError: the signal is neither predicted nor an input.
+        InputError: it is not a vector signal, or a given value has the wrong number of components.
     """
     values = signal_in(rollout, name)
     if values.ndim != 5:
-        raise InputError(f"signal {name!r} has values of shape {values.shape[4:]}. A vector signal is needed.")
+        raise InputError(f"signal {name!r} has values of shape {values.shape[4:]}. Use a vector signal.")
     for each in given:
         if isinstance(each, tuple) and len(each) != values.shape[-1]:
-            raise InputError(f"signal {name!r} has {values.shape[-1]} components, and {each} is for {len(each)}.")
+            raise InputError(f"signal {name!r} has {values.shape[-1]} components, got {len(each)} values: {each}.")
     return values.astype(float)
 
 
 def end(rollout: Rollout, name: str, sign: Literal[-1, 1], *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
-    """The vector signal; where a constraint has to hold with a probability, the upper (+1) or lower end of its band.
+    """The vector signal, or with a probability (`Chance`) the upper (+1) or lower (-1) edge of its band.
 
     Raises:
         UnknownNameError, InputError: as in `components`.
@@ -56,7 +56,7 @@ def end(rollout: Rollout, name: str, sign: Literal[-1, 1], *given: PerComponent)
 
 
 def shorter(rollout: Rollout, name: str, difference: Floats) -> Floats:
-    """The difference of two values of a signal, the shorter way round where it repeats."""
+    """The difference of two values of a signal, wrapped to half a period if the signal is periodic."""
     if name not in rollout.periods:
         return difference
     half = rollout.periods[name] / 2

@@ -1,6 +1,6 @@
-"""What a plan may cost beside the error to its targets: costs of each step, on named signals in physical units.
+"""Step costs in addition to the error to the targets, on named signals in physical units.
 
-A signal may be predicted or an input: an action costs like an observation.
+The signals may be predictions or inputs, such as actions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from worldline.planning.costs.rollout_signals import PerComponent, components, s
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Track:
-    """The squared distance to a reference that changes over time, the mean over components.
+    """The squared error to a reference trajectory, averaged over components.
 
     Args:
         signal: a vector signal.
-        reference: [T, size], physical units, from the first step that is imagined on, be it pending or planned;
-            longer than the plan is fine.
-        tolerance: the error that costs 1 a step, above 0.
+        reference: [T, size], physical units, beginning at the first predicted step, which may be a pending one. It may
+            be longer than the plan.
+        tolerance: the error with cost 1 per step, above 0.
     """
 
     signal: str
@@ -42,22 +42,22 @@ class Track:
         values = components(rollout, self.signal, self.tolerance)
         reference, steps = np.asarray(self.reference, dtype=float), values.shape[3]
         if reference.ndim != 2 or reference.shape[1] != values.shape[-1] or len(reference) < steps:
-            due = f"[{steps} steps or more, {values.shape[-1]} components]"
-            raise InputError(f"the reference of {self.signal!r} has shape {reference.shape}. {due} is wanted.")
+            layout = f"[{steps} steps or more, {values.shape[-1]} components]"
+            raise InputError(f"the reference of {self.signal!r} has shape {reference.shape}, expected {layout}.")
         error = shorter(rollout, self.signal, values - reference[:steps])
         return np.asarray(((error / np.asarray(self.tolerance)) ** 2).mean(-1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Within:
-    """The squared excess over a range, the mean over components; nothing inside of it.
+    """The squared excess beyond a range, averaged over components; 0 inside it.
 
     Args:
         signal: a vector signal.
-        low: lower end: a number, one for each component, or [T, size] where it changes over time, from the first step
-            that is imagined on, be it pending or planned; minus infinity for none.
-        high: upper end, likewise; infinity for none.
-        tolerance: the excess that costs 1 a step, above 0.
+        low: lower end: a number, one per component, or [T, size] over time; minus infinity for none. T begins at the
+            first predicted step, which may be a pending one.
+        high: upper end, in the same form; infinity for none.
+        tolerance: the excess with cost 1 per step, above 0.
     """
 
     signal: str
@@ -69,12 +69,12 @@ class Within:
         _check("tolerance", self.tolerance)
         for end in (self.low, self.high):
             if isinstance(end, np.ndarray) and end.ndim != 2:
-                raise ConfigError(f"an end of {self.signal!r} has shape {end.shape}. One that changes is [T, size].")
+                raise ConfigError(f"an end of {self.signal!r} has shape {end.shape}. Give an array [T, size].")
         lows, highs = np.asarray(self.low, dtype=float), np.asarray(self.high, dtype=float)
         if lows.ndim == highs.ndim == 2:
             lows, highs = lows[: len(highs)], highs[: len(lows)]
         if not np.all(lows <= highs):
-            raise ConfigError(f"low {self.low} of {self.signal!r} is not at most high {self.high}.")
+            raise ConfigError(f"low {self.low} of {self.signal!r} is above high {self.high}. Set low to at most high.")
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
@@ -86,12 +86,12 @@ class Within:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Price:
-    """So much for each unit of a signal and step, summed over components: energy, water, wear. Below 0 it is earned.
+    """A price per unit of a signal and step, summed over components: energy, water, wear. Negative prices are gains.
 
     Args:
         signal: a vector signal.
-        price: of a unit and step: a number, one for each component, or [T, size] where it changes over time, from the
-            first step that is imagined on, be it pending or planned.
+        price: per unit and step: a number, one per component, or [T, size] over time. T begins at the first predicted
+            step, which may be a pending one.
     """
 
     signal: str
@@ -102,7 +102,7 @@ class Price:
         if not np.isfinite(price).all():
             raise ConfigError(f"the price of {self.signal!r} is {self.price}. It must be finite.")
         if isinstance(self.price, np.ndarray) and price.ndim != 2:
-            raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. One that changes is [T, size].")
+            raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. Give an array [T, size].")
 
     def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
@@ -112,13 +112,13 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """The squared change of a signal from step to step, the mean over components: of an action, how restless it is.
+    """The squared change of a signal per step, averaged over components; for smooth actions.
 
-    The first step counts from the present, where that is known.
+    The change of the first step is relative to the present value, if it is known.
 
     Args:
         signal: a vector signal.
-        tolerance: the change that costs 1 a step, above 0.
+        tolerance: the change with cost 1 per step, above 0.
     """
 
     signal: str
@@ -144,18 +144,18 @@ def _check(name: str, value: PerComponent) -> None:
 
 
 def _constant(given: PerComponent | NDArray[np.floating]) -> tuple[PerComponent, ...]:
-    """What is the same at each step; nothing where it changes."""
+    """The value if it is constant over time, else nothing."""
     return () if isinstance(given, np.ndarray) else (given,)
 
 
 def _over_time(
     what: str, signal: str, given: PerComponent | NDArray[np.floating], values: Float[np.ndarray, "W N S T size"]
 ) -> NDArray[np.floating]:
-    """What is given, as it is or [T, size] for the T steps of `values`."""
-    due = np.asarray(given, dtype=float)
-    if due.ndim < 2:
-        return due
-    if due.shape[1] != values.shape[-1] or len(due) < values.shape[3]:
-        wanted = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"
-        raise InputError(f"{what} of {signal!r} has shape {due.shape}. {wanted} is wanted.")
-    return due[: values.shape[3]]
+    """`given` as an array; if it changes over time, cut to [T, size] for the T steps of `values`."""
+    array = np.asarray(given, dtype=float)
+    if array.ndim < 2:
+        return array
+    if array.shape[1] != values.shape[-1] or len(array) < values.shape[3]:
+        layout = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"
+        raise InputError(f"{what} of {signal!r} has shape {array.shape}, expected {layout}.")
+    return array[: values.shape[3]]

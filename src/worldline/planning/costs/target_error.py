@@ -1,4 +1,4 @@
-"""How far imagined signals are from a goal."""
+"""The error of predicted signals to the targets of a goal."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def target_cost(
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None = None,
 ) -> Float[np.ndarray, "W N S T"]:
-    """The squared error to the goal at each step, the mean over components, summed over the targeted signals.
+    """The squared error to the targets at each step, averaged over components and summed over signals.
 
     Args:
-        rollout: imagined signals.
-        targets: per signal the wanted value [W, *shape] (W may be 1), physical units. Integer signals count as
-            labels: their error is 1 where they differ.
-        scale: per targeted signal the error that counts as 1, above 0: a number, or one for each component.
-        signals: the targeted signals that repeat, whose error is the shorter way round; default is that none does.
+        rollout: the predicted signals.
+        targets: per signal the target value [W, *shape] (W may be 1), physical units. Integer signals are labels: their
+            error is 1 if they differ.
+        scale: per target the error that counts as 1, above 0: a number, or one per component.
+        signals: periodic signals among the targets, whose errors are wrapped; default is none.
 
     Raises:
-        InputError: no target, one of the wrong shape, or a scale that is not above 0.
-        UnknownNameError: a target is not imagined, or has no scale.
+        InputError: there is no target, one has the wrong shape, or a scale is not above 0.
+        UnknownNameError: a target is not predicted, or has no scale.
     """
     if not targets:
-        raise InputError("the goal has no target. Name at least one signal and the value that it should have.")
+        raise InputError("the goal has no target. Give at least one signal and its target value.")
     total: Floats = np.zeros(())
     for name in targets:
         error = _scaled_error(rollout, name, targets, scale, signals)
@@ -50,12 +50,12 @@ def target_slopes(
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None = None,
 ) -> dict[str, Floats]:
-    """Per targeted signal, none of them labels, how `target_cost` changes with it [W, N, S, T, *shape]."""
-    found = dict[str, Floats]()
+    """Per target, none of them a label, the gradient [W, N, S, T, *shape] of `target_cost`."""
+    slopes = dict[str, Floats]()
     for name in targets:
         error = _scaled_error(rollout, name, targets, scale, signals)
-        found[name] = 2 * error / np.asarray(scale[name], dtype=float) / max(1, math.prod(error.shape[4:]))
-    return found
+        slopes[name] = 2 * error / np.asarray(scale[name], dtype=float) / max(1, math.prod(error.shape[4:]))
+    return slopes
 
 
 def _scaled_error(
@@ -65,7 +65,7 @@ def _scaled_error(
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None,
 ) -> Floats:
-    """How far the signal is from its target [W, N, S, T, *shape], in what counts as 1."""
+    """The error of a signal to its target [W, N, S, T, *shape], divided by its scale."""
     values, target = signal_in(rollout, name), targets[name]
     if name not in scale:
         raise UnknownNameError("scale", name, scale)
@@ -73,11 +73,11 @@ def _scaled_error(
     if not np.all(unit > 0):
         raise InputError(f"the scale of {name!r} is {scale[name]}. It must be above 0.")
     if target.ndim != values.ndim - 3 or target.shape[1:] != values.shape[4:]:
-        due = (len(values), *values.shape[4:])
-        raise InputError(f"the target of {name!r} has shape {target.shape}. [W, *shape] = {due} is wanted.")
-    wanted = target[:, None, None, None]
+        shape = (len(values), *values.shape[4:])
+        raise InputError(f"the target of {name!r} has shape {target.shape}, expected [W, *shape] = {shape}.")
+    expected = target[:, None, None, None]
     if np.issubdtype(values.dtype, np.integer):
-        return np.asarray((values != wanted) / unit)
+        return np.asarray((values != expected) / unit)
     if signals is not None and name in signals:
-        return np.asarray(signals[name].difference(values.astype(float), wanted) / unit)
-    return np.asarray((values.astype(float) - wanted) / unit)
+        return np.asarray(signals[name].difference(values.astype(float), expected) / unit)
+    return np.asarray((values.astype(float) - expected) / unit)

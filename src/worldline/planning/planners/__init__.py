@@ -1,1 +1,1 @@
-"""Searches for action sequences of least cost; they see a cost function and nothing else."""
+"""Planners: searches for action sequences of lowest cost. They see a cost function and nothing else."""

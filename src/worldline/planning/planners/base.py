@@ -1,4 +1,4 @@
-"""Planners see a cost of action sequences, and nothing else."""
+"""The planner contract. A planner sees a cost function of action sequences, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpace:
-    """Where actions live.
+    """The bounds of actions.
 
     Args:
         low: smallest value of each of the A components, physical units.
-        high: largest value.
-        choices: first component, and the one after the last, of each discrete action, one-hot; in order.
+        high: largest value of each component, physical units.
+        choices: per discrete action (one-hot) its first component and the one after its last; in order.
     """
 
     low: Float[Tensor, "A"]
@@ -28,11 +28,11 @@ class ActionSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class CostValue:
-    """What a sequence costs.
+    """Costs and constraint violations of action sequences.
 
     Args:
         cost: lower is better.
-        violation: of C constraints, at least 0; a constraint holds where it is 0.
+        violation: of C constraints, at least 0; a constraint holds if it is 0.
     """
 
     cost: Float[Tensor, "B N"]
@@ -40,19 +40,19 @@ class CostValue:
 
 
 CostFunction = Callable[[Tensor], CostValue]
-"""Takes actions [B, N, T, A], gives their cost; differentiable only where the caller says so."""
+"""Maps actions [B, N, T, A] to their costs. Only some are differentiable; gradient planners check this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedActions:
-    """What a planner found.
+    """The result of a search.
 
     Args:
-        actions: the best sequence, inside the space's bounds.
+        actions: the best sequence, within the bounds.
         cost: its cost.
         violation: its violation of each constraint.
-        num_evaluated: sequences costed for each of the B problems.
-        converged: whether the search ended by its own criterion rather than by the deadline.
+        num_evaluated: number of evaluated sequences per problem.
+        converged: whether the search ended by its own criterion, not by the deadline.
     """
 
     actions: Float[Tensor, "B T A"]
@@ -63,7 +63,7 @@ class PlannedActions:
 
 
 class Planner(ABC):
-    """Searches for the action sequence of least cost whose violations are 0, or least."""
+    """Searches for the action sequence of lowest cost among those of lowest total violation."""
 
     @abstractmethod
     def plan(
@@ -80,12 +80,12 @@ class Planner(ABC):
         """The best sequence found for each of `batch` problems.
 
         Args:
-            cost: the only view of the problem.
-            space: bounds that every costed and returned action respects.
-            batch: B, problems solved at once.
-            horizon: T, steps.
-            proposals: P sequences to start from; the result is never worse than the best of them.
-            generator: for every draw.
-            deadline_s: seconds in which the best so far is returned: what would take longer is not begun, but for a
-                first few sequences and the proposals; None for no limit.
+            cost: evaluates sequences. Planners pass it sequences within the bounds only.
+            space: the bounds, which the result respects too.
+            batch: B, number of problems that are solved at once.
+            horizon: T, number of steps.
+            proposals: P initial sequences; the result is never worse than the best of them.
+            generator: source of all random draws.
+            deadline_s: time limit in seconds; None for none. The planner begins no evaluation that would exceed it, and
+                returns the best sequence so far. Proposals and a first few sequences are always evaluated.
         """

@@ -1,4 +1,4 @@
-"""The cross-entropy method for choices, alone or beside numbers."""
+"""The cross-entropy method for discrete actions, alone or together with continuous ones."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 @dataclass(frozen=True, kw_only=True)
 class Categorical(PopulationPlanner):
-    """Draws each choice of each step from probabilities that move towards the frequencies among the best sequences.
+    """Draws each discrete action from probabilities that are fitted to the frequencies among the best sequences.
 
-    Numbers in the same space are drawn from a normal distribution, as in the cross-entropy method. The most probable
-    sequence is part of each population, elites survive, and the best sequence ever costed is returned.
+    Continuous components are drawn from a normal distribution, as in the cross-entropy method. Each population contains
+    the most probable sequence, and elites are kept. The best evaluated sequence is returned.
 
     Args:
         num_candidates: sequences drawn for each population, at least 2.
-        num_iterations: populations, at least 1.
-        num_elites: the best sequences, which probabilities are fitted to; in [1, num_candidates].
-        momentum: share of the last probabilities that stays, in [0, 1): above 0, no value is given up at once.
-        deviation: first standard deviation of numbers, as a share of each component's range; above 0.
-        min_deviation: their deviation never falls below this, likewise; 0 for no limit.
+        num_iterations: number of populations, at least 1.
+        num_elites: number of best sequences for the fit; in [1, num_candidates].
+        momentum: weight of the previous probabilities, in [0, 1). Above 0, no value gets probability 0 at once.
+        deviation: initial standard deviation of continuous components, as a share of their range; above 0.
+        min_deviation: lower limit of that deviation, as a share of the range; 0 for no limit.
 
     Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 3.
     """
@@ -57,31 +57,31 @@ class Categorical(PopulationPlanner):
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """See `PopulationPlanner`; of a choice `normal.mean` holds the probabilities."""
+        """The algorithm; `normal.mean` holds the probabilities of discrete actions."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
-        least = self.min_deviation * (space.high - space.low)
+        min_deviation = self.min_deviation * (space.high - space.low)
         mean = normal.mean.clone()
         for start, stop in space.choices:
             mean[..., start:stop] = 1 / (stop - start)
         normal = Gaussian(mean=mean, deviation=normal.deviation)
         elites: Population | None = None
         for number in range(self.num_iterations):
-            beside = proposals if number == 0 else proposals[:, :0]
-            found = yield torch.cat([beside, self._draw(normal, space, generator)], 1)
+            kept = proposals if number == 0 else proposals[:, :0]
+            found = yield torch.cat([kept, self._draw(normal, space, generator)], 1)
             elites = (found if elites is None else elites.merge(found)).first(self.num_elites)
-            fitted = normal.fit(elites, least)
+            fitted = normal.fit(elites, min_deviation)
             mean = fitted.mean.clone()
             for start, stop in space.choices:
-                some = slice(start, stop)
-                mean[..., some] = torch.lerp(fitted.mean[..., some], normal.mean[..., some], self.momentum)
+                choice = slice(start, stop)
+                mean[..., choice] = torch.lerp(fitted.mean[..., choice], normal.mean[..., choice], self.momentum)
             normal = Gaussian(mean=mean, deviation=fitted.deviation)
 
     def _draw(self, normal: Gaussian, space: ActionSpace, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
-        """The most probable sequence, and N - 1 draws."""
+        """The most probable sequence and N - 1 draws."""
         shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
         drawn = normal.draw(torch.randn(shape, generator=generator, device=generator.device))
         uniform = torch.rand(shape, generator=generator, device=generator.device).to(drawn)
         for start, stop in space.choices:
-            some = slice(start, stop)  # with Gumbel's noise on log p, a value is the largest with probability p
-            drawn[..., some] = normal.mean[:, None, ..., some].log() - (-uniform[..., some].log()).log()
+            choice = slice(start, stop)  # Gumbel-max trick: with Gumbel noise on log p, argmax has probability p
+            drawn[..., choice] = normal.mean[:, None, ..., choice].log() - (-uniform[..., choice].log()).log()
         return inside(space, torch.cat([normal.mean[:, None], drawn], 1))

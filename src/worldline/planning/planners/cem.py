@@ -17,23 +17,22 @@ from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(PopulationPlanner):
-    """Draws sequences, moves the distribution towards the best of them, and repeats.
+    """Draws sequences, fits the distribution to the best of them, and repeats.
 
-    It departs from the textbook in five ways. The sequence returned is the best ever costed, not the mean of the
-    last elites. The mean itself is costed in each population. Elites survive into the next one. Every sequence
-    is inside the bounds before it is costed. One draw of noise serves all problems of a batch, so a batch gives
-    the same plans as its problems one at a time.
+    It departs from the textbook in five ways. It returns the best evaluated sequence, not the mean of the last elites.
+    Each population contains the mean. Elites are kept for the next population. Every sequence is clipped to the bounds
+    before its evaluation. All problems of a batch share their noise, so a batch and single problems get the same plans.
 
-    Where a proposal beats all of the first population, the search goes on around it with `proposal_deviation`.
+    If a proposal beats the whole first population, the search continues around it with `proposal_deviation`.
 
     Args:
         num_candidates: sequences drawn for each population, at least 2.
-        num_iterations: populations, at least 1.
-        num_elites: the best sequences, which the distribution is fitted to; in [2, num_candidates].
-        deviation: first standard deviation, as a share of each component's range; above 0.
-        proposal_deviation: the deviation around a proposal that won, likewise.
-        min_deviation: the deviation never falls below this, likewise; 0 for no limit.
-        correlation: of the noise of neighbouring steps, in [0, 1): above 0, candidates persist in a direction.
+        num_iterations: number of populations, at least 1.
+        num_elites: number of best sequences for the fit; in [2, num_candidates].
+        deviation: initial standard deviation, as a share of each component's range; above 0.
+        proposal_deviation: deviation around a winning proposal, as a share of the range; above 0.
+        min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
+        correlation: of the noise of neighbouring steps, in [0, 1). Above 0, candidates persist in a direction.
 
     Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 4; kept elites and correlated
         noise after Pinneri et al. 2020 (2008.06389), section 3.
@@ -65,12 +64,12 @@ class CrossEntropy(PopulationPlanner):
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """See `PopulationPlanner`; all proposals are part of the first population."""
+        """The algorithm; the first population contains all proposals."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         width = space.high - space.low
-        least = self.min_deviation * width
+        min_deviation = self.min_deviation * width
         elites = (yield torch.cat([proposals, self._draw(normal, generator)], 1)).first(self.num_elites)
-        normal, best = normal.fit(elites, least), elites.actions[:, 0]
+        normal, best = normal.fit(elites, min_deviation), elites.actions[:, 0]
         won = (best[:, None] == proposals).flatten(2).all(2).any(1)[:, None, None]
         normal = Gaussian(
             mean=torch.where(won, best, normal.mean),
@@ -79,9 +78,9 @@ class CrossEntropy(PopulationPlanner):
         for _ in range(self.num_iterations - 1):
             found = yield self._draw(normal, generator)
             elites = elites.merge(found).first(self.num_elites)
-            normal = normal.fit(elites, least)
+            normal = normal.fit(elites, min_deviation)
 
     def _draw(self, normal: Gaussian, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
-        """The mean, and N - 1 sequences around it."""
+        """The mean and N - 1 sequences around it."""
         noise = persistent((1, self.num_candidates - 1, *normal.mean.shape[1:]), self.correlation, generator)
         return torch.cat([normal.mean[:, None], normal.draw(noise)], 1)

@@ -1,4 +1,4 @@
-"""What fits into the time that is left of a search, by what the search took so far."""
+"""Batch sizes that fit into the remaining time of a search, estimated from its earlier batches."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from typing import Final, final
 
 HEADROOM: Final = 1.5
-"""A population is taken to need so many times what one as large took at most: machines do other things too."""
+"""Safety factor on the longest time that a batch of this size took: other processes share the machine."""
 
 
 @final
 class DeadlineBatcher:
-    """How many sequences can still be costed before a deadline.
+    """Estimates how many sequences can be evaluated before a deadline.
 
-    Sequences are taken to need no more time than a larger population did, and as many times that of the largest as they
-    are more: both err on the safe side where sequences are worked on in batches.
+    It assumes that a batch takes at most the time of a larger one, and that larger batches take time in proportion to
+    their size. Both assumptions are conservative for batched evaluation.
 
     Args:
         limit_s: seconds from now; None for no limit.
-        first: sequences that are costed at first, however short the time; at least 1.
-        clock: gives seconds that only go forward.
+        first: size of the first batch, which has no time limit; at least 1.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, limit_s: float | None, *, first: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class DeadlineBatcher:
         self._count, self._since_s = 0, 0.0
 
     def next(self, count: int) -> int:
-        """How many of `count` sequences to cost now; 0 where there is no time. They take until this is asked again."""
+        """How many of `count` sequences to evaluate now; 0 if no time is left. The next call ends their timing."""
         if self._ends_s is None:
             return count
         now_s = self._clock()
@@ -41,12 +41,12 @@ class DeadlineBatcher:
         return self._count
 
     def _fitting(self, count: int, left_s: float) -> int:
-        """The most of `count` sequences that are costed in time."""
+        """How many of `count` sequences can be evaluated in time."""
         fitting = [size for size, took_s in self._longest_s.items() if HEADROOM * took_s <= left_s]
         if left_s <= 0 or not fitting:
             return 0
-        most = max(fitting)
-        took_s = HEADROOM * self._longest_s[most]
-        if most == max(self._longest_s):
-            most = max(most, int(most * left_s / took_s)) if took_s > 0 else count
-        return min(count, most)
+        size = max(fitting)
+        took_s = HEADROOM * self._longest_s[size]
+        if size == max(self._longest_s):
+            size = max(size, int(size * left_s / took_s)) if took_s > 0 else count
+        return min(count, size)

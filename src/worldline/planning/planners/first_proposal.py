@@ -1,4 +1,4 @@
-"""No search at all: what a proposer is worth alone."""
+"""The first proposal without a search, as a baseline."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from worldline.errors import InputError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
-from worldline.planning.planners.population import check, costed
+from worldline.planning.planners.population import check, evaluated
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstProposal(Planner):
-    """The first proposal as it is, costed once: a baseline, such as the inverse head without a planner.
+    """Returns the first proposal: a baseline that shows the quality of the inverse head without a search.
 
-    On purpose it does not look at the other proposals, however good; give it one for the promise of `Planner`.
+    It ignores other proposals by design, so it satisfies the contract of `Planner` for one proposal only.
     """
 
     def plan(
@@ -31,14 +31,14 @@ class FirstProposal(Planner):
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """The first proposal, clipped to the bounds; nothing is drawn and no deadline can be missed.
+        """The first proposal, clipped to the bounds. It draws nothing and ignores the deadline.
 
         Raises:
             InputError: there is no proposal; see also `population.check` and `Population.best`.
         """
-        del generator, deadline_s  # nothing is drawn, and there is nothing to cut short
+        del generator, deadline_s  # no draws, and one evaluation only
         check(space, proposals, batch=batch, horizon=horizon, choices=True)
         if proposals is None:
             raise InputError("the planner first_proposal needs a proposal. Pass one, or use the planner 'cem'.")
-        first = costed(cost, space, proposals[:, :1].to(space.low))
+        first = evaluated(cost, space, proposals[:, :1].to(space.low))
         return first.best(num_evaluated=1, converged=True)

@@ -1,4 +1,4 @@
-"""A normal distribution of action sequences, which searches narrow down."""
+"""A normal distribution of action sequences, which a search refines."""
 
 from __future__ import annotations
 
@@ -14,35 +14,32 @@ from worldline.planning.planners.population import Population
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
-    """Independent normal numbers for each of B problems.
-
-    Args:
-        mean: of each component at each step.
-        deviation: likewise.
-    """
+    """An independent normal distribution per component and step, for each of B problems."""
 
     mean: Float[Tensor, "B T A"]
     deviation: Float[Tensor, "B T A"]
 
     @classmethod
     def over(cls, space: ActionSpace, like: Float[Tensor, "B P T A"], *, deviation: float) -> Gaussian:
-        """Around the middle of the space, for as many problems and steps; `deviation` as a share of each range."""
+        """Centred in the space, with the batch and horizon of `like`; `deviation` is a share of each range."""
         mean = ((space.low + space.high) / 2).expand(len(like), like.shape[2], -1)
         return cls(mean=mean, deviation=(deviation * (space.high - space.low)).expand_as(mean))
 
     def draw(self, noise: Float[Tensor, "1 N T A"]) -> Float[Tensor, "B N T A"]:
-        """The sequences that standard normal `noise` stands for, the same noise for all problems."""
+        """Sequences from standard normal `noise`, which all problems share."""
         return self.mean[:, None] + self.deviation[:, None] * noise.to(self.mean)
 
     def fit(
-        self, population: Population, least: Float[Tensor, "A"], weight: Float[Tensor, "B N"] | None = None
+        self, population: Population, min_deviation: Float[Tensor, "A"], weight: Float[Tensor, "B N"] | None = None
     ) -> Gaussian:
-        """Mean and deviation of a population; as they were where fewer than one or two sequences have a finite cost.
+        """The distribution fitted to a population.
+
+        The mean needs one sequence of finite cost and the deviation two; with fewer they keep their values.
 
         Args:
             population: of the same problems.
-            least: the deviation never falls below this.
-            weight: of each sequence, at least 0; None for all alike.
+            min_deviation: lower limit of the deviation.
+            weight: of each sequence, at least 0; None for equal weights.
         """
         usable = population.cost.isfinite().to(self.mean)
         weight = (usable if weight is None else weight * usable)[:, :, None, None]
@@ -52,4 +49,4 @@ class Gaussian:
         squares = (weight * (population.actions - fitted[:, None]) ** 2).sum(1)
         mean = torch.where(count >= 1, fitted, self.mean)
         deviation = torch.where(count >= 2, (squares / total).sqrt(), self.deviation)
-        return Gaussian(mean=mean, deviation=deviation.maximum(least))
+        return Gaussian(mean=mean, deviation=deviation.maximum(min_deviation))

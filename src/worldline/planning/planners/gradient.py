@@ -1,4 +1,4 @@
-"""Gradient descent on action sequences, from several starts at once."""
+"""Gradient descent on action sequences, from several initial sequences in parallel."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worldline.planning.planners.population import check, inside, ranked
 
 @dataclass(frozen=True, kw_only=True)
 class GradientPlanner(Planner):
-    """Adam on sequences, which are brought back inside the bounds after each step; the best ever costed is returned.
+    """Adam on sequences, projected onto the bounds after each step. Returns the best evaluated sequence.
 
-    A sequence that breaks a constraint goes down its total violation, any other down its cost.
+    A sequence that violates a constraint descends its total violation; any other descends its cost.
 
     Args:
-        num_restarts: sequences drawn evenly from the space, beside the proposals; at least 1.
-        num_iterations: steps, at least 1.
-        learning_rate: of Adam at first, as a share of each component's range; above 0. It falls to 0 along a line.
+        num_restarts: uniformly random initial sequences in addition to the proposals; at least 1.
+        num_iterations: number of steps, at least 1.
+        learning_rate: initial rate of Adam, as a share of each component's range; above 0. It falls linearly to 0.
 
     Source: Adam, 1412.6980; descent on latent plans with restarts, as in 2603.12231.
     """
@@ -50,13 +50,15 @@ class GradientPlanner(Planner):
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """The best sequence found; see `Planner`. The starts are costed however short the deadline.
+        """The best sequence found. The initial sequences are always evaluated, whatever the deadline.
 
         Raises:
             InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete, or the cost cannot be differentiated in the actions.
+            UnsupportedError: an action is discrete, or the cost has no gradient in the actions.
         """
-        pace = DeadlineBatcher(deadline_s, first=self.num_restarts + (0 if proposals is None else proposals.shape[1]))
+        batcher = DeadlineBatcher(
+            deadline_s, first=self.num_restarts + (0 if proposals is None else proposals.shape[1])
+        )
         check(space, proposals, batch=batch, horizon=horizon)
         width = space.high - space.low
         shape = (1, self.num_restarts, horizon, len(width))
@@ -69,7 +71,7 @@ class GradientPlanner(Planner):
         optimizer = torch.optim.Adam([moved], lr=self.learning_rate)
         best, num_evaluated, converged = None, 0, True
         for number in range(self.num_iterations + 1):
-            if pace.next(start.shape[1]) < start.shape[1]:
+            if batcher.next(start.shape[1]) < start.shape[1]:
                 converged = False
                 break
             value, slope = _descent(cost, actions)
@@ -80,13 +82,14 @@ class GradientPlanner(Planner):
             optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - number / self.num_iterations)
             optimizer.step()
             actions = inside(space, start + moved * width)
+            # Adam continues from the projected sequence, not from beyond the bounds.
             moved.copy_((actions - start) / width.where(width > 0, 1.0))
         assert best is not None
         return best.best(num_evaluated=num_evaluated, converged=converged)
 
 
 def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[CostValue, Float[Tensor, "B N T A"]]:
-    """What the sequences cost, and the slope of their total violation, or where there is none of their cost."""
+    """The costs, and the gradient of the total violation of each sequence, or of its cost if the violation is 0."""
     with torch.enable_grad():
         leaf = actions.detach().requires_grad_()
         value = cost(leaf)

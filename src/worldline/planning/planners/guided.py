@@ -1,4 +1,4 @@
-"""A small search around proposals: what a good proposer leaves to be done."""
+"""A small search around proposals, for good proposals."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 @dataclass(frozen=True, kw_only=True)
 class Guided(PopulationPlanner):
-    """Costs the proposals, then draws around the best of them; what is returned is never worse than they are.
+    """Evaluates the proposals, then samples around the best of them.
 
-    Without a proposal it draws around the middle of the space, half a range wide; as wide around a
-    proposal that breaks a constraint or has no finite cost.
+    Without proposals it samples around the centre of the space with a deviation of half the range. It uses the same
+    deviation around a proposal that violates a constraint or has no finite cost.
 
     Args:
         num_candidates: sequences of each population, at least 1.
-        num_iterations: populations, at least 1.
-        num_elites: the best sequences, the best proposal among them, which the next population is drawn around; at
-            least 2.
+        num_iterations: number of populations, at least 1.
+        num_elites: number of best sequences, including proposals, for the fit; at least 2.
         deviation: of the first population, as a share of each component's range; above 0.
-        min_deviation: the deviation never falls below this, likewise; 0 for no limit.
+        min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
         correlation: of the noise of neighbouring steps, in [0, 1).
 
     Source: an inverse model's plan as the first mean of a search, 2605.08732.
@@ -56,13 +55,13 @@ class Guided(PopulationPlanner):
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """See `PopulationPlanner`; the first population is the proposals, or the middle of the space."""
+        """The algorithm; the first population is the proposals, or the centre of the space."""
         wide = Gaussian.over(space, proposals, deviation=0.5)
-        given, width = proposals.shape[1] > 0, space.high - space.low
-        elites = (yield proposals if given else wide.mean[:, None]).first(self.num_elites)
-        lost = ((elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf())[:, None, None]
-        narrow = self.deviation * width if given else wide.deviation
-        normal = Gaussian(mean=elites.actions[:, 0], deviation=torch.where(lost, wide.deviation, narrow))
+        has_proposals, width = proposals.shape[1] > 0, space.high - space.low
+        elites = (yield proposals if has_proposals else wide.mean[:, None]).first(self.num_elites)
+        infeasible = ((elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf())[:, None, None]
+        narrow = self.deviation * width if has_proposals else wide.deviation
+        normal = Gaussian(mean=elites.actions[:, 0], deviation=torch.where(infeasible, wide.deviation, narrow))
         shape = (1, self.num_candidates, *wide.mean.shape[1:])
         for _ in range(self.num_iterations):
             found = yield normal.draw(persistent(shape, self.correlation, generator))

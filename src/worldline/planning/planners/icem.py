@@ -1,4 +1,4 @@
-"""The improved cross-entropy method: coloured noise, fewer candidates each time, elites that stay."""
+"""The improved cross-entropy method: coloured noise, shrinking populations, kept elites."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 @dataclass(frozen=True, kw_only=True)
 class ImprovedCrossEntropy(PopulationPlanner):
-    """As the cross-entropy method, for as few candidates as possible.
+    """A cross-entropy method for few candidates.
 
-    A share of the elites is costed again beside each new population, the last of which holds the mean. The shifted
-    elites of the step before come as proposals. It departs from the paper in one way: components are clipped to the
-    bounds, not drawn again.
+    Each population contains a share of the previous elites, and the last population contains the mean. The shifted
+    elites of the previous control step come as proposals. It departs from the paper in one way: components beyond the
+    bounds are clipped, not drawn again.
 
     Args:
         num_candidates: sequences of the first population, at least 2.
-        num_iterations: populations, at least 1.
-        num_elites: the best sequences, which the distribution is fitted to; in [2, num_candidates / 2].
-        deviation: first standard deviation, as a share of each component's range; above 0.
-        min_deviation: the deviation never falls below this, likewise; 0 for no limit.
-        exponent: of the noise over the steps: 0 white, 1 pink, 2 red; at least 0.
-        decay: each population is smaller than the one before by this factor, at least 1, but holds twice the elites.
-        kept: share of the elites that is costed again, in [0, 1].
-        momentum: share of the last mean and deviation that stays, in [0, 1).
+        num_iterations: number of populations, at least 1.
+        num_elites: number of best sequences for the fit; in [2, num_candidates / 2].
+        deviation: initial standard deviation, as a share of each component's range; above 0.
+        min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
+        exponent: of the noise spectrum over the steps: 0 white, 1 pink, 2 red; at least 0.
+        decay: factor by which populations shrink, at least 1. They have at least twice as many sequences as elites.
+        kept: share of the elites that the next population contains, in [0, 1].
+        momentum: weight of the previous mean and deviation, in [0, 1).
 
     Source: Pinneri et al. 2020 (2008.06389), algorithm 1.
     """
@@ -64,18 +64,18 @@ class ImprovedCrossEntropy(PopulationPlanner):
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """See `PopulationPlanner`."""
+        """The algorithm."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
-        least, beside = self.min_deviation * (space.high - space.low), proposals
+        min_deviation, kept = self.min_deviation * (space.high - space.low), proposals
         for number in range(self.num_iterations):
             count = max(int(self.num_candidates * self.decay**-number), 2 * self.num_elites)
             drawn = normal.draw(coloured((1, count, *normal.mean.shape[1:]), self.exponent, generator))
             if number == self.num_iterations - 1:
                 drawn = torch.cat([normal.mean[:, None], drawn[:, 1:]], 1)
-            elites = (yield torch.cat([beside, drawn], 1)).first(self.num_elites)
-            fitted = normal.fit(elites, least)
+            elites = (yield torch.cat([kept, drawn], 1)).first(self.num_elites)
+            fitted = normal.fit(elites, min_deviation)
             normal = Gaussian(
                 mean=torch.lerp(fitted.mean, normal.mean, self.momentum),
                 deviation=torch.lerp(fitted.deviation, normal.deviation, self.momentum),
             )
-            beside = elites.first(round(self.kept * self.num_elites)).actions
+            kept = elites.first(round(self.kept * self.num_elites)).actions

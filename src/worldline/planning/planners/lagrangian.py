@@ -1,4 +1,4 @@
-"""Constraints as prices: an augmented Lagrangian around the cross-entropy method."""
+"""An augmented Lagrangian method for constraints, around the cross-entropy method."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from worldline.planning.planners.population import check, inside, ranked
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedLagrangian(Planner):
-    """Searches several times, each time with a higher price on what the plan before it violated.
+    """Searches in several rounds, with multipliers that grow on the constraints that the last plan violated.
 
-    A planner that puts every allowed sequence before all others (as `cem` does) is soon shut in where few are allowed;
-    here the search may pass through what is forbidden. The best allowed sequence ever costed is returned, or the one
-    of least violation where none is.
+    A planner that ranks every feasible sequence before all others (as `cem` does) converges early if few are feasible.
+    Here the search may pass through infeasible sequences. It returns the best feasible sequence, or the one of lowest
+    violation if none is feasible.
 
     Args:
-        search: of each round, with the prices in its cost.
+        search: the search of each round, with the penalties in its cost.
         num_rounds: at least 1.
-        penalty: first weight of a squared violation: at 1 the spread of the violations among random sequences is as
-            dear as that of their costs; above 0.
-        growth: of that weight from round to round, at least 1.
-        num_probes: random sequences that these spreads are taken from, at least 2.
+        penalty: initial weight of squared violations, above 0. With 1, the spread of violations among random sequences
+            weighs as much as the spread of their costs.
+        growth: factor of that weight from round to round, at least 1.
+        num_probes: number of random sequences for the spreads, at least 2.
 
     Source: Nocedal and Wright, Numerical Optimization, 2nd edition, section 17.4.
     """
@@ -59,7 +59,7 @@ class AugmentedLagrangian(Planner):
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """The best sequence found; see `Planner`. The probes and the proposals are costed however short the deadline.
+        """The best sequence found. Probes and proposals are always evaluated, whatever the deadline.
 
         Raises:
             InputError: see `population.check` and `Population.best`.
@@ -73,16 +73,16 @@ class AugmentedLagrangian(Planner):
         if proposals is not None:
             first = torch.cat([proposals.to(first), first], 1)
         first = inside(space, first)
-        priced = _Priced(cost, first, self.penalty)
+        penalized = _PenalizedCost(cost, first, self.penalty)
         probes_s = time.monotonic() - started
-        starts, converged = priced.best.actions, True
+        starts, converged = penalized.best.actions, True
         for number in range(self.num_rounds):
             left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started)
-            if left_s is not None and left_s <= HEADROOM * probes_s:  # a round costs a first few, however late it is
+            if left_s is not None and left_s <= HEADROOM * probes_s:  # a round always evaluates a first few sequences
                 converged = False
                 break
             found = self.search.plan(
-                priced,
+                penalized,
                 space,
                 batch=batch,
                 horizon=horizon,
@@ -92,41 +92,33 @@ class AugmentedLagrangian(Planner):
             )
             converged &= found.converged
             if found.converged and number < self.num_rounds - 1:
-                priced.raise_prices(found.actions, self.growth)
-                starts = torch.cat([priced.best.actions, found.actions[:, None]], 1)
-        return priced.best.best(num_evaluated=priced.num_evaluated, converged=converged)
+                penalized.update_multipliers(found.actions, self.growth)
+                starts = torch.cat([penalized.best.actions, found.actions[:, None]], 1)
+        return penalized.best.best(num_evaluated=penalized.num_evaluated, converged=converged)
 
 
-class _Priced:
-    """A cost with prices on violations, that keeps the best sequence by its true cost.
-
-    Args:
-        cost: of the problem.
-        first: sequences that are costed now.
-        penalty: as in `AugmentedLagrangian`.
-
-    Attributes:
-        best: one sequence of each problem.
-        num_evaluated: sequences costed for each problem.
-    """
+class _PenalizedCost:
+    """The augmented Lagrangian of a cost, scaled on the `first` sequences. Keeps the best sequence by its true cost."""
 
     def __init__(self, cost: CostFunction, first: Float[Tensor, "B P T A"], penalty: float) -> None:
         self.cost, self.num_evaluated = cost, first.shape[1]
         value = cost(first)
         self.best = ranked(first, value).first(1)
-        dear, wrong = _spread(value.cost[..., None]), _spread(value.violation)
-        self.weight = penalty * dear.where(dear > 0, 1.0) / wrong.square().where(wrong > 0, 1.0)
-        self.price = torch.zeros_like(self.weight)
+        cost_spread, violation_spread = _spread(value.cost[..., None]), _spread(value.violation)
+        # The weights make costs and violations comparable, whatever their units.
+        scale = violation_spread.square().where(violation_spread > 0, 1.0)
+        self.weight = penalty * cost_spread.where(cost_spread > 0, 1.0) / scale
+        self.multiplier = torch.zeros_like(self.weight)
 
     def __call__(self, actions: Float[Tensor, "B N T A"]) -> CostValue:
-        """The cost with its prices; nothing is left to be violated."""
+        """The cost with its penalties, and no constraints."""
         value = self._true(actions)
-        due = (self.price[:, None] + 0.5 * self.weight[:, None] * value.violation) * value.violation
-        return CostValue(cost=value.cost + due.sum(-1), violation=value.violation[..., :0])
+        penalty = (self.multiplier[:, None] + 0.5 * self.weight[:, None] * value.violation) * value.violation
+        return CostValue(cost=value.cost + penalty.sum(-1), violation=value.violation[..., :0])
 
-    def raise_prices(self, actions: Float[Tensor, "B T A"], growth: float) -> None:
-        """By what is violated in the best plan for these prices."""
-        self.price = self.price + self.weight * self._true(actions[:, None]).violation[:, 0].nan_to_num(0.0)
+    def update_multipliers(self, actions: Float[Tensor, "B T A"], growth: float) -> None:
+        """Raises the multipliers by the violations of the best plan of a round."""
+        self.multiplier = self.multiplier + self.weight * self._true(actions[:, None]).violation[:, 0].nan_to_num(0.0)
         self.weight = growth * self.weight
 
     def _true(self, actions: Float[Tensor, "B N T A"]) -> CostValue:
@@ -137,9 +129,9 @@ class _Priced:
 
 
 def _spread(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
-    """The standard deviation over N of what is finite."""
+    """The standard deviation over N of the finite values."""
     known = values.isfinite()
     count = known.sum(1).clamp(min=1)
     values = values.where(known, 0.0)
-    away = (values - (values.sum(1) / count)[:, None]).where(known, 0.0)
-    return torch.as_tensor((away.square().sum(1) / count).sqrt())
+    deviation = (values - (values.sum(1) / count)[:, None]).where(known, 0.0)
+    return torch.as_tensor((deviation.square().sum(1) / count).sqrt())

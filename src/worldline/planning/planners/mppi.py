@@ -1,4 +1,4 @@
-"""Model-predictive path integral control: every sequence counts, the better the more."""
+"""Model-predictive path integral control: a weighted mean of all sequences."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from worldline.planning.planners.search import Candidates, PopulationPlanner
 class PathIntegral(PopulationPlanner):
     """Moves a normal distribution to the mean and deviation of its draws, weighted by exp(-cost / temperature).
 
-    The mean is costed in each population, and the best sequence ever costed is returned. Where some sequences hold
-    all constraints, only these count; else the total violation takes the place of the cost.
+    Each population contains the mean, and the best evaluated sequence is returned. If some sequences satisfy all
+    constraints, only these have weight; otherwise the total violation replaces the cost.
 
     Args:
         num_candidates: sequences of each population, at least 2.
-        num_iterations: populations, at least 1.
-        temperature: as a share of the standard deviation of a population's costs; above 0. The lower, the fewer
-            sequences count.
-        deviation: first standard deviation, as a share of each component's range; above 0.
-        min_deviation: the deviation never falls below this, likewise; 0 for no limit.
+        num_iterations: number of populations, at least 1.
+        temperature: as a share of the standard deviation of a population's costs; above 0. With a low temperature, few
+            sequences have weight.
+        deviation: initial standard deviation, as a share of each component's range; above 0.
+        min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
         correlation: of the noise of neighbouring steps, in [0, 1).
 
     Source: Williams et al. 2017, "Information theoretic MPC", algorithm 1; the deviation is fitted too, as in
@@ -57,23 +57,24 @@ class PathIntegral(PopulationPlanner):
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """See `PopulationPlanner`."""
+        """The algorithm."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
         for number in range(self.num_iterations):
             drawn = normal.draw(persistent(shape, self.correlation, generator))
-            beside = proposals if number == 0 else proposals[:, :0]
-            found = yield torch.cat([beside, normal.mean[:, None], drawn], 1)
-            normal = normal.fit(found, self.min_deviation * (space.high - space.low), self._weight(found))
+            kept = proposals if number == 0 else proposals[:, :0]
+            population = yield torch.cat([kept, normal.mean[:, None], drawn], 1)
+            normal = normal.fit(population, self.min_deviation * (space.high - space.low), self._weight(population))
 
-    def _weight(self, found: Population) -> Float[Tensor, "B N"]:
-        violation = found.violation.sum(-1)
-        held = (violation == 0) & found.cost.isfinite()
-        score = torch.where(held.any(1, keepdim=True), found.cost.where(held, torch.inf), violation)
-        score = score.where(found.cost.isfinite(), torch.inf)
+    def _weight(self, population: Population) -> Float[Tensor, "B N"]:
+        violation = population.violation.sum(-1)
+        feasible = (violation == 0) & population.cost.isfinite()
+        score = torch.where(feasible.any(1, keepdim=True), population.cost.where(feasible, torch.inf), violation)
+        score = score.where(population.cost.isfinite(), torch.inf)
         known = score.isfinite()
         count = known.sum(1, keepdim=True).clamp(min=1)
         mean = score.where(known, 0.0).sum(1, keepdim=True) / count
         spread = ((score - mean).where(known, 0.0).square().sum(1, keepdim=True) / count).sqrt()
         above = score - score.amin(1, keepdim=True).where(known.any(1, keepdim=True), 0.0)
+        # Equal costs have spread 0; the limit then gives all sequences the same weight.
         return torch.exp(-above / (self.temperature * spread).clamp(min=torch.finfo(score.dtype).tiny))

@@ -1,4 +1,4 @@
-"""Noise whose neighbouring steps are alike: actions that flicker lead nowhere."""
+"""Noise that is correlated over time: with white noise, actions cancel each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def persistent(shape: tuple[int, ...], correlation: float, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
-    """Standard normal numbers, each component a stationary AR(1) process over the steps.
+    """Standard normal noise; each component is a stationary AR(1) process over the steps.
 
     Args:
         shape: [B, N, T, A].
@@ -23,7 +23,7 @@ def persistent(shape: tuple[int, ...], correlation: float, generator: torch.Gene
 
 
 def coloured(shape: tuple[int, ...], exponent: float, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
-    """Normal numbers of variance 1 whose power falls with the frequency f over the steps as f ** -exponent.
+    """Normal noise of variance 1 with a power spectrum f ** -exponent over the steps.
 
     Args:
         shape: [B, N, T, A].
@@ -34,7 +34,7 @@ def coloured(shape: tuple[int, ...], exponent: float, generator: torch.Generator
     """
     white = torch.randn(shape, generator=generator, device=generator.device)
     frequencies = torch.fft.fftfreq(shape[2], device=generator.device).abs()
-    frequencies[0] = 1 / shape[2]  # what is constant counts as the slowest wave
+    frequencies[0] = 1 / shape[2]  # avoids a division by 0: the constant counts as the lowest frequency
     gain = (frequencies ** (-exponent / 2))[:, None]
     noise = torch.fft.ifft(torch.fft.fft(white, dim=2) * gain, dim=2).real
     return torch.as_tensor(noise / gain.square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""Costed action sequences, best first: what every planner here searches with."""
+"""Evaluated action sequences in order of quality, and the checks that all planners share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from worldline.planning.planners.base import ActionSpace, CostFunction, CostValu
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """N sequences for each of B problems, best first: by total violation, then by cost, then as they came.
+    """N sequences for each of B problems, best first: sorted by total violation, then by cost (stable).
 
     Args:
-        actions: inside the bounds.
-        cost: infinite where the cost function gave no finite number.
-        violation: as the cost function gave it.
+        actions: within the bounds.
+        cost: infinite if the cost or a violation was not finite.
+        violation: as returned by the cost function.
     """
 
     actions: Float[Tensor, "B N T A"]
@@ -28,13 +28,13 @@ class Population:
     violation: Float[Tensor, "B N C"]
 
     def first(self, count: int) -> Population:
-        """The best `count` of each problem, or all where there are fewer."""
+        """The best `count` of each problem, or all if there are fewer."""
         return Population(
             actions=self.actions[:, :count], cost=self.cost[:, :count], violation=self.violation[:, :count]
         )
 
     def merge(self, other: Population) -> Population:
-        """Both together; equals keep their order, ours first."""
+        """Both populations together; ties keep their order, `self` first."""
         return _ranked(
             torch.cat([self.actions, other.actions], 1),
             torch.cat([self.cost, other.cost], 1),
@@ -47,11 +47,11 @@ class Population:
         Raises:
             InputError: a problem has no sequence of finite cost.
         """
-        hopeless = self.cost[:, 0].isinf().nonzero().flatten().tolist()
-        if hopeless:
+        failed = self.cost[:, 0].isinf().nonzero().flatten().tolist()
+        if failed:
             raise InputError(
-                f"none of the {num_evaluated} sequences costed for problem {hopeless[0]} has a finite cost and "
-                f"violation ({len(hopeless)} of {len(self.cost)} problems). Check the cost function and its inputs."
+                f"none of the {num_evaluated} sequences for problem {failed[0]} has a finite cost and violation "
+                f"({len(failed)} of {len(self.cost)} problems). Check the cost function and its inputs."
             )
         return PlannedActions(
             actions=self.actions[:, 0],
@@ -63,23 +63,24 @@ class Population:
 
 
 def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tensor, "*lead A"]:
-    """`actions` clipped to the bounds; of each choice the value that is largest, the first where several are."""
-    parts, done = list[Tensor](), 0
+    """`actions` clipped to the bounds; discrete actions become one-hot at their largest component."""
+    parts, next_start = list[Tensor](), 0
     for start, stop in space.choices:
         chosen = one_hot(actions[..., start:stop].argmax(-1), stop - start).to(actions)
-        parts += [actions[..., done:start].clamp(space.low[done:start], space.high[done:start]), chosen]
-        done = stop
-    return torch.cat([*parts, actions[..., done:].clamp(space.low[done:], space.high[done:])], -1)
+        numbers = slice(next_start, start)
+        parts += [actions[..., numbers].clamp(space.low[numbers], space.high[numbers]), chosen]
+        next_start = stop
+    return torch.cat([*parts, actions[..., next_start:].clamp(space.low[next_start:], space.high[next_start:])], -1)
 
 
-def costed(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B N T A"]) -> Population:
-    """The population of `actions`, brought inside the space and costed in one call."""
+def evaluated(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B N T A"]) -> Population:
+    """The population of `actions`, clipped to the space and evaluated in one call."""
     actions = inside(space, actions)
     return ranked(actions, cost(actions))
 
 
 def ranked(actions: Float[Tensor, "B N T A"], value: CostValue) -> Population:
-    """The population of sequences that cost `value`."""
+    """The population of sequences with these costs."""
     usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
     return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
 
@@ -92,18 +93,18 @@ def check(
     horizon: int,
     choices: bool = False,
 ) -> None:
-    """Refuses what no planner can search, or this one cannot.
+    """Checks the arguments of `Planner.plan`.
 
     Args:
-        space: where to search.
-        proposals: what to start from.
+        space: the bounds.
+        proposals: initial sequences.
         batch: B.
         horizon: T.
-        choices: whether the planner searches among choices too.
+        choices: whether the planner supports discrete actions.
 
     Raises:
-        InputError: an unbounded or empty range, no problem or step, or proposals of the wrong shape or not finite.
-        UnsupportedError: the space holds a choice, and the planner searches numbers only.
+        InputError: a range is unbounded or empty, `batch` or `horizon` is 0, or proposals are misshapen or not finite.
+        UnsupportedError: the space has a discrete action, and the planner supports continuous ones only.
     """
     if batch < 1 or horizon < 1:
         raise InputError(f"batch is {batch} and horizon {horizon}. Both must be at least 1.")
@@ -116,22 +117,25 @@ def check(
         start, stop = space.choices[0]
         raise UnsupportedError(
             f"components {start} to {stop - 1} of the actions are a choice between {stop - start} values, and this "
-            "planner searches numbers only. Use the planner 'categorical'."
+            "planner supports continuous actions only. Use the planner 'categorical'."
         )
     if proposals is None:
         return
     wanted = (batch, proposals.shape[1], horizon, len(space.low))
     if proposals.shape != wanted or proposals.shape[1] < 1:
-        raise InputError(f"proposals of shape {tuple(proposals.shape)}. [B, P, T, A] = {wanted} with P >= 1 is wanted.")
+        raise InputError(
+            f"proposals have shape {tuple(proposals.shape)}, expected [B, P, T, A] = {wanted} with P >= 1."
+        )
     if not proposals.isfinite().all():
-        raise InputError("proposals hold NaN or infinity. Leave such a sequence out.")
+        raise InputError("proposals hold NaN or infinity. Leave such sequences out.")
 
 
 def _ranked(
     actions: Float[Tensor, "B N T A"], cost: Float[Tensor, "B N"], violation: Float[Tensor, "B N C"]
 ) -> Population:
-    # What has no finite cost must not win on its violation either.
+    # A sequence without a finite cost must not win by its violation.
     total = violation.sum(-1).where(cost.isfinite(), torch.inf)
+    # Two stable sorts: by violation, and by cost among equal violations.
     by_cost = cost.argsort(dim=1, stable=True)
     order = by_cost.gather(1, total.gather(1, by_cost).argsort(dim=1, stable=True))
     problem = torch.arange(len(cost), device=cost.device)[:, None]

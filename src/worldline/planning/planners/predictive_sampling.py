@@ -1,4 +1,4 @@
-"""Predictive sampling: the best of smooth variations on the best plan so far."""
+"""Predictive sampling: smooth random variations of the best plan so far."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 @dataclass(frozen=True, kw_only=True)
 class PredictiveSampling(PopulationPlanner):
-    """Adds noise to the best plan so far, keeps what is better, and repeats. It has nothing to tune but the noise.
+    """Adds noise to the best plan so far, keeps improvements, and repeats. Only the noise needs tuning.
 
     Args:
         num_candidates: sequences of each population, at least 1.
-        num_iterations: populations, at least 1; with plans shifted from step to step one is enough.
+        num_iterations: number of populations, at least 1. One is enough if each plan starts from the previous one.
         deviation: of the noise, as a share of each component's range; above 0.
-        num_knots: points at which noise is drawn, with straight lines between; at least 1, and no more than the
-            horizon are used.
+        num_knots: points at which noise is drawn, with linear interpolation between them; at least 1. At most the
+            horizon is used.
 
     Source: Howell et al. 2022 (2212.00541), section 4.
     """
@@ -43,7 +43,7 @@ class PredictiveSampling(PopulationPlanner):
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """See `PopulationPlanner`; the first population is the proposals and the middle of the space."""
+        """The algorithm; the first population is the proposals and the centre of the space."""
         batch, _, steps, size = proposals.shape
         middle = ((space.low + space.high) / 2).expand(batch, 1, steps, size)
         knots, width = min(self.num_knots, steps), space.high - space.low

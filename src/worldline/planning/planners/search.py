@@ -1,4 +1,4 @@
-"""The loop around every search: what an algorithm proposes is costed, until it ends or time is up."""
+"""The search loop: evaluates the populations of an algorithm until it ends or the deadline comes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.planning.planners.deadline import DeadlineBatcher
-from worldline.planning.planners.population import Population, check, costed, inside
+from worldline.planning.planners.population import Population, check, evaluated, inside
 
 Candidates = Generator[Tensor, Population, None]
-"""An algorithm: it yields sequences [B, N, T, A], is told what they cost, best first, and returns when it is done."""
+"""An algorithm: yields sequences [B, N, T, A], receives them evaluated and best first, and returns at its end."""
 
 
 FIRST: Final = 16
-"""Sequences that are costed before a deadline however short it is; in a batch they take hardly longer than one."""
+"""Sequences that are evaluated even after the deadline; a batch of them takes hardly longer than one sequence."""
 
 
 def search(
@@ -32,30 +32,30 @@ def search(
     num_proposals: int = 0,
     clock: Callable[[], float] = time.monotonic,
 ) -> PlannedActions:
-    """The best of all sequences that `candidates` yields, or of those that can be costed before the deadline.
+    """The best of the sequences that `candidates` yields, or of those that can be evaluated before the deadline.
 
-    Without a deadline each population is costed in one call. With one, it is costed in as many as it takes to know
-    how much fits: what would end too late is not begun.
+    Without a deadline each population is evaluated in one call. With a deadline it is evaluated in batches that fit
+    into the remaining time.
 
     Args:
         candidates: the algorithm.
-        cost: see `Planner`.
-        space: likewise.
-        deadline_s: likewise.
-        num_proposals: at the front of the first population: they are costed however short the time, and so are as many
-            as make them `FIRST`.
-        clock: gives seconds that only go forward.
+        cost: as in `Planner`.
+        space: as in `Planner`.
+        deadline_s: as in `Planner`.
+        num_proposals: number of proposals at the front of the first population. They are always evaluated, and so are
+            the first `FIRST` sequences.
+        clock: a monotonic clock in seconds.
 
     Raises:
         InputError: see `Population.best`.
     """
-    pace = DeadlineBatcher(deadline_s, first=max(FIRST, num_proposals), clock=clock)
+    batcher = DeadlineBatcher(deadline_s, first=max(FIRST, num_proposals), clock=clock)
     best: Population | None = None
     num_evaluated, actions = 0, next(candidates)
     while True:
         found, left = None, actions
-        while left.shape[1] and (count := pace.next(left.shape[1])):
-            part = costed(cost, space, left[:, :count])
+        while left.shape[1] and (count := batcher.next(left.shape[1])):
+            part = evaluated(cost, space, left[:, :count])
             num_evaluated += count
             found = part if found is None else found.merge(part)
             left = left[:, count:]
@@ -73,10 +73,10 @@ def search(
 
 
 class PopulationPlanner(Planner):
-    """A planner whose algorithm yields populations."""
+    """Base class of planners whose algorithm yields populations."""
 
     chooses: ClassVar[bool] = False
-    """Whether it searches among choices too."""
+    """Whether the planner supports discrete actions."""
 
     @abstractmethod
     def candidates(
@@ -85,9 +85,9 @@ class PopulationPlanner(Planner):
         """The algorithm, for B problems of T steps.
 
         Args:
-            space: where to search.
-            proposals: inside of it; P may be 0.
-            generator: for every draw.
+            space: the bounds.
+            proposals: initial sequences within the bounds; P may be 0.
+            generator: source of all random draws.
         """
 
     def plan(
@@ -101,14 +101,14 @@ class PopulationPlanner(Planner):
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """The best sequence found; see `Planner`. The proposals are costed however short the deadline; see `search`.
+        """The best sequence found. Proposals are always evaluated, whatever the deadline.
 
         Raises:
             InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete, and the planner does not choose.
+            UnsupportedError: an action is discrete, and the planner supports continuous ones only.
         """
         check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
-        none = space.low.new_zeros(batch, 0, horizon, len(space.low))
-        given = none if proposals is None else inside(space, proposals.to(none))
-        candidates = self.candidates(space, given, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s, num_proposals=given.shape[1])
+        empty = space.low.new_zeros(batch, 0, horizon, len(space.low))
+        initial = empty if proposals is None else inside(space, proposals.to(empty))
+        candidates = self.candidates(space, initial, generator)
+        return search(candidates, cost, space, deadline_s=deadline_s, num_proposals=initial.shape[1])

@@ -1,4 +1,4 @@
-"""Random shooting: the baseline that a planner has to beat."""
+"""Random shooting: the baseline for planners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Shooting(PopulationPlanner):
 
     Args:
         num_candidates: random sequences for each problem, the same for all problems of a batch; at least 1.
-        chunk: how many of them are costed at once, which bounds memory; at least 1.
+        chunk: number of sequences per evaluation, which bounds memory; at least 1.
     """
 
     num_candidates: int = 256
@@ -32,7 +32,7 @@ class Shooting(PopulationPlanner):
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """See `PopulationPlanner`; a population is a chunk, the first one with the proposals."""
+        """The algorithm; a population is a chunk, and the first one contains the proposals."""
         batch, _, steps, size = proposals.shape
         for first in range(0, self.num_candidates, self.chunk):
             count = min(self.chunk, self.num_candidates - first)

@@ -1,4 +1,4 @@
-"""Predicts the next step from the logged steps that are most like it."""
+"""An engine that predicts the next step from the most similar logged steps."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ARRAYS = ("steps", "changes", "trend", "centre", "scale")
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Nearest(FixedLagBaseline, Storable, Novelty):
-    """The linear trend of all logged steps, plus what the most similar ones differed from it.
+    """The linear trend of all logged steps, plus the residuals of the most similar ones.
 
-    A step is the present and the inputs, side by side and standardised: D numbers of the vector signals, U inputs.
+    A step is the concatenation of D values of the vector signals and U inputs, standardised.
 
     Args:
-        steps: [M, D + U], logged.
-        changes: [M, D], by how much each of them departed from the trend, standardised.
+        steps: [M, D + U], logged steps.
+        changes: [M, D], residuals of the standardised changes after these steps.
         trend: [D + U + 1, D], from a step and a constant to the change.
-        centre: [D + U], of the standardisation.
-        scale: [D + U], likewise.
-        num_neighbours: how many steps are looked up, at least 1.
+        centre: [D + U], means of the standardisation.
+        scale: [D + U], standard deviations of the standardisation.
+        num_neighbours: number of similar steps, at least 1.
     """
 
     steps: Floats
@@ -51,26 +51,28 @@ class Nearest(FixedLagBaseline, Storable, Novelty):
     def fit(
         cls, episodes: Sequence[Episode], schema: Schema, *, num_neighbours: int = 8, most_steps: int = 4000
     ) -> Nearest:
-        """The engine that knows these episodes.
+        """The engine, fitted to these episodes.
 
         Args:
             episodes: any number; steps next to a missing value are left out.
             schema: of the world.
-            num_neighbours: see the class.
-            most_steps: to keep, evenly spread.
+            num_neighbours: as in the class.
+            most_steps: largest number of logged steps to keep, evenly spaced.
 
         Raises:
             InputError: an input is discrete, or no signal is a vector.
-            DataError: fewer steps are complete than have to be looked up.
+            DataError: at most `num_neighbours` steps are complete.
         """
         signals = tuple(signal for signal in schema.observations if signal.kind is Kind.VECTOR)
         inputs = (*schema.actions, *schema.exogenous)
         if not signals or any(signal.kind is not Kind.VECTOR for signal in inputs):
-            raise InputError("nearest looks up vectors. Give it at least one, and no input of another kind.")
+            raise InputError("nearest looks up vectors. Give at least one vector observation, and vector inputs only.")
         pairs = [_pairs(episode, signals, inputs) for episode in episodes]
         before, after = (np.concatenate(part) for part in zip(*pairs, strict=True))
         if len(before) <= num_neighbours:
-            raise DataError(f"{len(before)} steps are complete, and {num_neighbours} are looked up", fix="Add logs.")
+            raise DataError(
+                f"{len(before)} steps are complete, expected more than num_neighbours {num_neighbours}", fix="Add logs."
+            )
         size = after.shape[1]
         centre, scale = before.mean(0), before.std(0)
         scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, 1.0)
@@ -91,48 +93,50 @@ class Nearest(FixedLagBaseline, Storable, Novelty):
         )
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The signals and abilities of this engine."""
         return replace(super().describe(), abilities=("novelty",))
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """Steps looked up one after the other; see `FixedLagBaseline`."""
+        """Predictions step by step."""
         return self._split(self._path(past, future))
 
     def novelty(self, belief: EngineBelief) -> Floats:
-        """How far the present is from the nearest logged one; see `Novelty`."""
-        return self._strangeness(self._standard(self._present(belief)))
+        """The distance of the present to the nearest logged step."""
+        return self._distance_to_nearest(self._standard(self._present(belief)))
 
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Floats:
-        """The same of each state that is imagined, which takes no draws; see `Novelty`."""
+        """The same distance for each predicted state."""
         del seed
         past = {name: value[:, None] for name, value in self._present(belief).items()}
-        return self._strangeness((self._path(past, future) - self.centre[: self._size]) / self.scale[: self._size])
+        return self._distance_to_nearest(
+            (self._path(past, future) - self.centre[: self._size]) / self.scale[: self._size]
+        )
 
     def to_parts(self) -> Parts:
-        """All of it; see `Storable`."""
+        """Settings and fitted arrays."""
         kept = {name: vars(self)[name] for name in ARRAYS}
         typical = {f"typical.{name}": value for name, value in self.typical.items()}
         return Parts(config={"num_neighbours": self.num_neighbours}, arrays={**kept, **typical})
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> Nearest:
-        """The engine that `to_parts` wrote; see `Storable`.
+        """The engine that `to_parts` stored.
 
         Raises:
-            DataError: something is missing, or of a size or kind that does not fit the rest.
+            DataError: an array or setting is missing, or its shape or dtype does not fit the others.
         """
         typical = {s.name: parts.arrays.get(f"typical.{s.name}") for s in schema.observations if s.kind is Kind.VECTOR}
         size = sum(schema[name].size for name in typical)
         width = size + sum(signal.size for signal in (*schema.actions, *schema.exogenous))
         found = {name: np.asarray(parts.arrays.get(name)) for name in ARRAYS}
         number, rows = parts.config.get("num_neighbours"), len(np.atleast_1d(found["steps"]))
-        due = {"steps": (rows, width), "changes": (rows, size), "trend": (width + 1, size)}
-        due |= {"centre": (width,), "scale": (width,)}
-        for name, shape in due.items():
+        shapes = {"steps": (rows, width), "changes": (rows, size), "trend": (width + 1, size)}
+        shapes |= {"centre": (width,), "scale": (width,)}
+        for name, shape in shapes.items():
             if found[name].shape != shape or found[name].dtype.kind != "f" or not np.isfinite(found[name]).all():
-                raise _damaged(f"{name} is {found[name].dtype}{found[name].shape}, and finite floats {shape} are due")
+                raise _damaged(f"{name} is {found[name].dtype}{found[name].shape}, expected finite floats {shape}")
         if type(number) is not int or not 1 <= number < rows:
-            raise _damaged(f"num_neighbours is {number!r}, and there are {rows} steps")
+            raise _damaged(f"num_neighbours is {number!r}, expected 1 to {rows - 1}")
         kept = {name: v for name, v in typical.items() if v is not None and v.shape == schema[name].shape}
         if kept.keys() != typical.keys() or not (found["scale"] > 0).all():
             raise _damaged("a typical value is missing, or a scale is not above 0")
@@ -143,7 +147,7 @@ class Nearest(FixedLagBaseline, Storable, Novelty):
         return self.changes.shape[1]
 
     def _path(self, past: Arrays, future: Future) -> Floats:
-        """What follows [W, N, T, D], physical units."""
+        """The prediction [W, N, T, D], physical units."""
         leading = next(iter(future.actions.values())).shape[:3]
         state = np.repeat(self._standard({name: value[:, -1] for name, value in past.items()})[:, None], leading[1], 1)
         known = [np.broadcast_to(future.exogenous[s.name][:, None], (*leading, s.size)) for s in self.schema.exogenous]
@@ -161,20 +165,20 @@ class Nearest(FixedLagBaseline, Storable, Novelty):
         distance, number = _distances(flat, self.steps), self.num_neighbours
         near = np.argpartition(distance, number, axis=1)[:, : number + 1]
         far = np.take_along_axis(distance, near, 1)
-        # Weights end at the first step that is not looked up, so that a tie between two of them changes nothing.
+        # The weight of the farthest neighbour is 0, so ties at the limit do not change the prediction.
         weights = 1 - np.sqrt(far / np.maximum(far.max(1, keepdims=True), 1e-12))
         weights = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
         own = (weights[..., None] * self.changes[near]).sum(1)
         change = flat @ self.trend[:-1] + self.trend[-1] + own
         return change.reshape(*steps.shape[:-1], self._size)
 
-    def _strangeness(self, states: Floats) -> Floats:
-        """The distance [...] of standardised states [..., D] to the nearest logged one."""
+    def _distance_to_nearest(self, states: Floats) -> Floats:
+        """The distance [...] of standardised states [..., D] to the nearest logged state."""
         flat = _distances(states.reshape(-1, self._size), self.steps[:, : self._size]).min(1)
         return np.sqrt(flat).reshape(states.shape[:-1])
 
     def _present(self, belief: EngineBelief) -> Arrays:
-        """Per signal its last value [W, *shape]; what is typical where there is none."""
+        """Per signal its last value [W, *shape]; the typical value if there is none."""
         belief = own_belief(belief, Recent)
         return {
             s.name: np.where(belief.known[s.name][:, -1:], belief.values[s.name][:, -1], self.typical[s.name])
@@ -191,7 +195,7 @@ class Nearest(FixedLagBaseline, Storable, Novelty):
 
 
 def _pairs(episode: Episode, signals: Sequence[Signal], inputs: Sequence[Signal]) -> tuple[Floats, Floats]:
-    """Complete steps [m, D + U] of an episode, and the signals [m, D] that they led to."""
+    """Complete steps [m, D + U] of an episode, and the signals [m, D] after them."""
     num_steps = episode.num_steps
     seen = np.ones(num_steps + 1, bool)
     for signal in signals:
