@@ -9,7 +9,7 @@ from typing import Final
 
 from worldline.audit.audit_evidence import Advice, Decision, Effect, JointCoverage, Measured, Trusted, TwinTest
 from worldline.audit.diagnostics import Gap
-from worldline.audit.effects import MATERIAL
+from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_EPISODES
 from worldline.audit.findings import NEGLIGIBLE
 from worldline.audit.grades import Verdict
@@ -158,7 +158,7 @@ def _deaf(found: Measured) -> list[str]:
         return []
     done = "set to zero" if weakest.change == "zeroed" else "swapped with another episode's"
     grown = percent(weakest.increase.value, signed=True)
-    moved = any(abs(one.world.value) >= MATERIAL * one.spread for one in found.effects)
+    moved = any(abs(one.world.value) >= MIN_EFFECT_SHARE * one.spread for one in found.effects)
     if moved or weakest.increase.high < -NEGLIGIBLE:
         return [f"Its error does not grow without its actions: with actions {done} it changes by {grown}."]
     return [f"It does not listen to its actions: with actions {done} its error changes by {grown}."]

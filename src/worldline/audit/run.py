@@ -14,7 +14,7 @@ from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo
 from worldline.audit.baselines import as_world
 from worldline.audit.cases import Cases, cut
 from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.effects import STILL, ActionChange, changes, effects_table, log_effects, world_effects
+from worldline.audit.effects import MAX_STILL_DEVIATION, ActionChange, changes, effects_table, log_effects, world_effects
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons, vectors
@@ -225,7 +225,7 @@ def _spread(cases: Cases, signal: Signal) -> float:
     """The deviation; 0 for what never moves."""
     known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
     found = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
-    return found if found > STILL * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
+    return found if found > MAX_STILL_DEVIATION * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
 
 
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:

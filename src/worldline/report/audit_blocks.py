@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from worldline.audit.advice import beaten, does, judged, not_finite, usable
-from worldline.audit.audit_evidence import Effect, Measured, Told
-from worldline.audit.excitation import ENOUGH, MATERIAL, MIN_EPISODES
+from worldline.audit.audit_evidence import Effect, Measured, Agreement
+from worldline.audit.excitation import MIN_EXCITATION, MIN_CORRELATION, MIN_EPISODES
 from worldline.audit.findings import ReportFinding
 from worldline.audit.findings import Verdict as Direction
 from worldline.audit.grades import Verdict
@@ -33,7 +33,7 @@ from worldline.stats import Estimate
 
 MAX_ROWS: Final = 24
 MAX_PLACEBOS: Final = 12
-_TOLD: Final[dict[Told, tuple[str, str]]] = {
+_TOLD: Final[dict[Agreement, tuple[str, str]]] = {
     "agrees": ("good", "✓ as the logs say"),
     "apart": ("unclear", "≈ of another size"),
     "opposite": ("bad", "✗ the other way"),
@@ -47,7 +47,7 @@ _TRUSTED: Final = (
     "that of a linear model without actions, beyond chance; and a linear model with actions is not clearly better. "
     "Where a comparison errs by next to nothing, it need only not be worse."
 )
-_WORST: Final[tuple[Told, ...]] = ("opposite", "apart", "agrees", "not identifiable", "unclear", "none")
+_WORST: Final[tuple[Agreement, ...]] = ("opposite", "apart", "agrees", "not identifiable", "unclear", "none")
 
 
 def effects_block(found: Measured) -> Html:
@@ -237,7 +237,7 @@ def excitation_block(found: Measured) -> Html:
     rows = [
         Dot(
             label=label(one.action), value=one.left.value, low=one.left.low, high=one.left.high,
-            text=percent(one.left.value), style="world" if one.enough else "missed", target=ENOUGH,
+            text=percent(one.left.value), style="world" if one.enough else "missed", target=MIN_EXCITATION,
         )
         for one in found.excitation
     ]  # fmt: skip
@@ -254,7 +254,7 @@ def excitation_block(found: Measured) -> Html:
     )
     if found.randomised is not None:
         text += f" {percent(found.randomised)} of the steps are flagged as randomised."
-    small = f"The upright tick is {round_percent(ENOUGH)}, below which effects are not identifiable."
+    small = f"The upright tick is {round_percent(MIN_EXCITATION)}, below which effects are not identifiable."
     return block(ReportFinding(text=text, verdict="bad" if dull else "good"), _chart(chart), note(small))
 
 
@@ -283,7 +283,7 @@ def placebo_block(found: Measured) -> Html:
     small = (
         "A placebo: an action cannot cause an error that came before it. What the last observation and action explain "
         f"of it is taken out first (with that, correlations reach {number(abs(most.raw.value), 2)}). Counted if sure "
-        f"among all pairs and at least {MATERIAL}. A cause that is drawn anew at every step does not show here."
+        f"among all pairs and at least {MIN_CORRELATION}. A cause that is drawn anew at every step does not show here."
     )
     return block(finding, _chart(chart), note(small))
 

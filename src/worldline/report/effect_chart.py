@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from worldline.audit.audit_evidence import Effect
-from worldline.audit.effects import MATERIAL
+from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.formatting import number, pretty_unit
 from worldline.report.markup import Html, tag
 
@@ -20,7 +20,7 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
     Args:
         effects: of one action on one signal, by lag.
     """
-    least = MATERIAL * effects[0].spread  # next to nothing must look like it
+    least = MIN_EFFECT_SHARE * effects[0].spread  # next to nothing must look like it
     ends = [-least, least]
     for one in effects:
         ends += [one.world.low, one.world.high]
