@@ -208,7 +208,7 @@ class Measured:
         randomised: share of steps flagged as randomised; None without a flag.
         twins: tests against twins; empty without a resettable environment.
         units: unit of every component of actions and signals.
-        unchecked: limits from what was not measured, one sentence each.
+        unchecked: limits due to missing measurements, one sentence each.
     """
 
     diagnostics: Diagnostics

@@ -51,7 +51,9 @@ def cut(episodes: Sequence[Episode], *, context: int, horizon: int, per_episode:
         InputError: fewer than two episodes are long enough, or a count is below 1.
     """
     if min(context, horizon, per_episode) < 1:
-        raise InputError(f"context, horizon and per_episode must be at least 1, got {context}, {horizon} and {per_episode}.")
+        raise InputError(
+            f"context, horizon and per_episode must be at least 1, got {context}, {horizon} and {per_episode}."
+        )
     long = [episode for episode in episodes if episode.num_steps >= context - 1 + horizon]
     if len(long) < 2:
         needed = context + horizon

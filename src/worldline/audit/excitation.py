@@ -187,7 +187,9 @@ def _placebo(
     cluster = np.unique(episode, return_inverse=True)[1]
     num_episodes = int(cluster.max()) + 1
     own, strict = (_correlation(error, unexplained, cluster, one) for one in (0.05, alpha))
-    significant = num_episodes >= MIN_EPISODES and (strict.low > 0 or strict.high < 0) and abs(own.value) >= MIN_CORRELATION
+    significant = (
+        num_episodes >= MIN_EPISODES and (strict.low > 0 or strict.high < 0) and abs(own.value) >= MIN_CORRELATION
+    )
     return Placebo(
         action=names[0],
         signal=names[1],
@@ -215,7 +217,9 @@ def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alph
     effective = sums[:, -1].sum() ** 2 / (sums[:, -1] ** 2).sum()
     if effective < 2:
         return Estimate(value=value, low=-1.0, high=1.0)
-    overall, parts = (np.arctanh(np.clip(r, -MAX_CORRELATION, MAX_CORRELATION)) for r in (value, _pearson(sums.sum(0) - sums)))
+    overall, parts = (
+        np.arctanh(np.clip(r, -MAX_CORRELATION, MAX_CORRELATION)) for r in (value, _pearson(sums.sum(0) - sums))
+    )
     error = np.sqrt((count - 1) / count * ((parts - overall) ** 2).sum())
     half = student_quantile(alpha / 2, float(effective - 1)) * error
     return Estimate(

@@ -139,7 +139,9 @@ def trusted_horizons(
     trusted = []
     for signal in dict.fromkeys(one.signal for one in found.errors if not one.world):
         if not deviation.get(signal):
-            moved = ~(rmse["", signal] <= MAX_STILL_ERROR * (size[signal] or 1.0)) & ~np.isnan(rmse[PERSISTENCE, signal])
+            moved = ~(rmse["", signal] <= MAX_STILL_ERROR * (size[signal] or 1.0)) & ~np.isnan(
+                rmse[PERSISTENCE, signal]
+            )
             if moved.any():
                 trusted.append(Trusted(signal=signal, steps=0, of=found.horizon, stops=PERSISTENCE))
             continue

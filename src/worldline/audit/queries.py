@@ -122,7 +122,9 @@ def counterfactuals(
     check_readable(world, signals)
     card = world.describe()
     if not card.action_conditioned:
-        raise UnsupportedError(f"{card.name} is not action-conditioned, so it has no counterfactuals. Use an action-conditioned world.")
+        raise UnsupportedError(
+            f"{card.name} is not action-conditioned, so it has no counterfactuals. Use an action-conditioned world."
+        )
     answers = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
     found: dict[str, NDArray[np.floating]] = {
         name: np.stack([one.signals[name] for one in answers]).astype(np.float64) for name in signals
@@ -179,7 +181,9 @@ def only(worlds: Mapping[str, World]) -> World:
         InputError: there is not exactly one world.
     """
     if len(worlds) != 1:
-        raise InputError(f"expected one world for this test, got {len(worlds)} ({', '.join(worlds)}). Give exactly one.")
+        raise InputError(
+            f"expected one world for this test, got {len(worlds)} ({', '.join(worlds)}). Give exactly one."
+        )
     return next(iter(worlds.values()))
 
 

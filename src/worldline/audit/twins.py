@@ -371,7 +371,7 @@ def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sig
         peaks = [int(one.argmax()) for one in sizes]
         conditions.append(
             Condition(
-                name=f"at the predicted peak of {signal.name} the true response is at least {MIN_PEAK_SHARE} of its largest",
+                name=f"true response of {signal.name} at the predicted peak at least {MIN_PEAK_SHARE} of its largest",
                 met=bool(sizes[1][peaks[0]] >= MIN_PEAK_SHARE * sizes[1][peaks[1]]),
                 found=f"predicted peak after {peaks[0] + 1} steps, true peak after {peaks[1] + 1}",
             )
