@@ -269,7 +269,7 @@ def _unchecked(found: Measured, known: bool) -> list[str]:
     """A limit if neither logs nor twins could check the predicted effects."""
     if known or any(one.told in ("agrees", "apart", "opposite", "none") for one in found.effects):
         return []
-    if all(one.told == "not identifiable" for one in found.effects) and (found.effects or not _enough(found)):
+    if all(one.told == "not identifiable" for one in found.effects) and (found.effects or not _any_excited(found)):
         return []  # `_unidentified` names each action
     return ["Effects of actions were not checked: the logs have too few rows or too many signals for a regression."]
 

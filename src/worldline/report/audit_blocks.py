@@ -222,7 +222,7 @@ def joint_block(found: Measured) -> Html:
         else "No band is significantly too narrow with this number of episodes."
     )
     head = ["signal", "nominal", "inside", "P(this or fewer)", "P(this or more)", "result"]
-    caption = "Whole trajectories inside the band, one per episode, and the probability of such a count under nominal coverage"
+    caption = "Trajectories inside the band, one per episode, and the probability of this count under nominal coverage"
     return block(ReportFinding(text=text, verdict="bad" if narrow else "good"), table(head, rows, caption=caption))
 
 
