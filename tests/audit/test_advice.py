@@ -96,7 +96,10 @@ def test_bands_that_hold_are_named_where_others_do_not() -> None:
         return replace(found, coverage=(replace(own, inside=wilson(86, 100)), other))
 
     reasons = advised(change).reasons
-    assert any(one.startswith("The bands of place are calibrated: the 90\u00a0% band contains at least 86 of 100") for one in reasons)
+    assert any(
+        one.startswith("The bands of place are calibrated: the 90\u00a0% band contains at least 86 of 100")
+        for one in reasons
+    )
 
 
 def beats(found: Measured, signal: str, low: float) -> Measured:

@@ -181,7 +181,10 @@ GOOD, BAD, OPEN = (0.4, 0.6), (-0.6, -0.4), (-0.1, 0.3)
 
 def test_skills() -> None:
     all_won = findings.skills(diagnosis({("a", "persistence"): GOOD, ("a", "linear"): GOOD, ("b", "linear"): GOOD}))
-    assert plain(all_won) == "The world predicts better than persistence and linear at 1 step and 4 steps on 2 of 2 signals."
+    assert (
+        plain(all_won)
+        == "The world predicts better than persistence and linear at 1 step and 4 steps on 2 of 2 signals."
+    )
     assert all_won.verdict == "good"
     some = findings.skills(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
     assert plain(some).endswith("on 1 of 2 signals. It is worse at some horizon on b.")

@@ -148,7 +148,7 @@ def test_a_file_where_a_folder_is_needed_is_one_line(toy: Path, tmp_path: Path, 
     ("number", "said"),
     [
         (errno.ENOSPC, "No space left on device. Free space and run the command again."),
-        (errno.EACCES, "Permission denied. Ask for access, or choose another place."),
+        (errno.EACCES, "Permission denied. Get write access, or choose another path."),
     ],
 )
 def test_a_page_that_cannot_be_written_is_one_line(
@@ -220,7 +220,10 @@ def test_an_error_that_is_not_of_the_system_keeps_its_traceback(toy: Path, monke
         (("world.partial/budget.json",), "Nothing was saved"),
         (("world.partial/checkpoint.json",), "--resume"),
         (("world.partial/budget.json", "world.partial/seed1/checkpoint.json"), "--resume"),
-        (tuple(f"world.store/{name}" for name in ("schema.json", "card.json", "index.bin")), "The imported episodes are in"),
+        (
+            tuple(f"world.store/{name}" for name in ("schema.json", "card.json", "index.bin")),
+            "The imported episodes are in",
+        ),
     ],
 )
 def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(

@@ -144,7 +144,14 @@ def read(audit: Audit) -> str:
 
 def test_the_page_says_what_to_do_and_shows_everything() -> None:
     text = read(made(Cart(), twins=True))
-    for part in ("Deploy", "Reasons", "Effects of actions", "Tests against twins", "Trusted horizon", "Prediction bands"):
+    for part in (
+        "Deploy",
+        "Reasons",
+        "Effects of actions",
+        "Tests against twins",
+        "Trusted horizon",
+        "Prediction bands",
+    ):
         assert part in text
     assert "push → place" in text
     assert "✓ agrees" in text

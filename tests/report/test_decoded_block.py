@@ -50,7 +50,7 @@ def test_each_error_stands_in_the_column_of_its_step(found: Decoded) -> None:
     table = rows(decoded_block(replace(found, imagined=curve)))
     assert table[0] == ["steps ahead", "now", "2", "4", "6", "8"]
     assert table[-3:] == [
-        ["imagined", "", "4", "5", "6", "7.50"],
+        ["predicted", "", "4", "5", "6", "7.50"],
         ["persistence", "", "12.5", "12.5", "12.5", "12.5"],
         ["decoder alone", "", "3", "3", "3", "3"],
     ]

@@ -150,10 +150,10 @@ def trusted_horizons(
         fine: dict[str, NDArray[np.bool_]] = {}
         for one in (one for one in found.skills if one.signal == signal):
             theirs, high = rmse[one.against, signal], np.array(one.skill.high)
-            nothing = (theirs < small) | (one.against == "linear")
+            negligible = (theirs < small) | (one.against == "linear")
             if one.against == ACTION_BLIND and ("linear", signal) in rmse:
-                nothing |= rmse["linear", signal] > (1 - GATE) * theirs
-            fine[one.against] = np.where(nothing, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
+                negligible |= rmse["linear", signal] > (1 - GATE) * theirs
+            fine[one.against] = np.where(negligible, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
         for against in (name for name, other in rmse if name and other == signal and name not in fine):
             theirs, own = rmse[against, signal], rmse["", signal]  # the baseline is exact at some step: no skill
             fine[against] = np.where(theirs < small, own <= small, own < theirs) | np.isnan(theirs)
