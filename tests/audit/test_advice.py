@@ -12,7 +12,7 @@ from tests.audit.carts import SCHEMA, Cart
 from tests.report.test_audit_page import made
 
 from worldline.audit.advice import cause_of, decide
-from worldline.audit.audit_evidence import Advice, Decision, Measured, Agreement
+from worldline.audit.audit_evidence import Advice, Agreement, Decision, Measured
 from worldline.audit.diagnostics import Gap, SkillCurve
 from worldline.audit.grades import Verdict
 from worldline.audit.run import ungraded
