@@ -421,7 +421,7 @@ def test_a_training_that_answers_what_is_no_number_leaves_the_others_graded(
     monkeypatch.setattr(LocalWorld, "predict", saying)
     (one,) = read_exam(sit("lost", "linear", num_seeds=3, C9=Steering())).result.tests
     assert [seed.verdict for seed in one.seeds] == [Verdict.ERROR, Verdict.PASS, Verdict.PASS]
-    assert "no finite number" in one.seeds[0].reason
+    assert "predicts NaN or infinity" in one.seeds[0].reason
 
 
 def test_a_training_that_breaks_leaves_the_others_graded(sit: Sit) -> None:

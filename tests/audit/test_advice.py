@@ -12,7 +12,7 @@ from tests.audit.carts import SCHEMA, Cart
 from tests.report.test_audit_page import made
 
 from worldline.audit.advice import cause_of, decide
-from worldline.audit.audit_evidence import Advice, Decision, Measured, Told
+from worldline.audit.audit_evidence import Advice, Agreement, Decision, Measured
 from worldline.audit.diagnostics import Gap, SkillCurve
 from worldline.audit.grades import Verdict
 from worldline.audit.run import ungraded
@@ -43,16 +43,16 @@ def holding(count: int, verdict: str) -> Callable[[Measured], Measured]:
 @pytest.mark.parametrize(
     ("count", "verdict", "advice", "said"),
     [
-        (54, "holds", Advice.NO, "It claims more than it knows: its 90"),
+        (54, "holds", Advice.NO, "Its bands are far too narrow: the 90"),
         (
             75,
             "holds",
             Advice.LIMITS,
-            "held 75 of 100 trajectories, as few calibration episodes may leave it by chance.",
+            "contains 75 of 100 trajectories. With few calibration episodes, this may be chance.",
         ),
-        (75, "narrow", Advice.LIMITS, "held 75 of 100 trajectories."),
+        (75, "narrow", Advice.LIMITS, "contains 75 of 100 trajectories."),
         (85, "holds", Advice.DEPLOY, "at least 85 of 100"),
-        (100, "wide", Advice.LIMITS, "wider than they need be"),
+        (100, "wide", Advice.LIMITS, "wider than necessary"),
     ],
 )
 def test_bands_count_by_what_they_hold_whoever_is_to_blame(count: int, verdict: str, advice: Advice, said: str) -> None:
@@ -84,9 +84,9 @@ def test_an_effect_that_the_logs_deny_is_a_limit_though_twins_pass_on_the_whole(
         return replace(found, effects=tuple(replace(one, told="apart") for one in found.effects))
 
     decision = advised(change, twins=True)
-    assert any("Mind the effect of" in limit for limit in decision.limits)
-    assert not any("are as the world says" in reason for reason in decision.reasons)
-    assert any("are as the world says" in reason for reason in advised(lambda found: found, twins=True).reasons)
+    assert any("Check the effect of" in limit for limit in decision.limits)
+    assert not any("agree with the world" in reason for reason in decision.reasons)
+    assert any("agree with the world" in reason for reason in advised(lambda found: found, twins=True).reasons)
 
 
 def test_bands_that_hold_are_named_where_others_do_not() -> None:
@@ -96,7 +96,10 @@ def test_bands_that_hold_are_named_where_others_do_not() -> None:
         return replace(found, coverage=(replace(own, inside=wilson(86, 100)), other))
 
     reasons = advised(change).reasons
-    assert any(one.startswith("The bands of place hold: at 90\u00a0% at least 86 of 100") for one in reasons)
+    assert any(
+        one.startswith("The bands of place are calibrated: the 90\u00a0% band contains at least 86 of 100")
+        for one in reasons
+    )
 
 
 def beats(found: Measured, signal: str, low: float) -> Measured:
@@ -120,14 +123,14 @@ def beats(found: Measured, signal: str, low: float) -> Measured:
 def test_what_is_beaten_is_said_of_each_signal_apart() -> None:
     reasons = advised(lambda found: beats(found, "other", 0.5)).reasons
     assert reasons[0].startswith(
-        "It predicts other better than persistence, an action-blind copy and a linear model at"
+        "It predicts other better than persistence, an action-blind model and a linear model at"
     )
     assert reasons[1].startswith(
-        "It predicts place better than persistence and an action-blind copy, and no worse than a linear model, at"
+        "It predicts place better than persistence and an action-blind model, and no worse than a linear model, at"
     )
     alike = advised(lambda found: beats(found, "other", -0.01)).reasons
     assert alike[0].startswith(
-        "It predicts other no worse than persistence, an action-blind copy and a linear model at"
+        "It predicts other no worse than persistence, an action-blind model and a linear model at"
     )
 
 
@@ -135,7 +138,7 @@ def test_rivals_that_are_exact_are_named() -> None:
     def change(found: Measured) -> Measured:
         return replace(found, diagnostics=replace(found.diagnostics, skills=()))
 
-    assert "no worse than persistence, an action-blind copy and a linear model at" in advised(change).reasons[0]
+    assert "no worse than persistence, an action-blind model and a linear model at" in advised(change).reasons[0]
 
 
 def test_the_error_grows_by_at_least_the_lower_end_of_the_weakest_change() -> None:
@@ -155,7 +158,7 @@ def test_effects_that_nothing_was_held_against_are_a_limit(twins: bool) -> None:
         return replace(found, effects=tuple(replace(one, logs=None, told="unclear") for one in found.effects))
 
     limits = advised(change, twins=twins).limits
-    assert any("What its actions do was not checked" in limit for limit in limits) is not twins
+    assert any("Effects of actions were not checked" in limit for limit in limits) is not twins
 
 
 def curve(*values: float) -> Curve:
@@ -174,7 +177,7 @@ def test_what_is_not_finite_speaks_against_the_world_and_for_no_rival(lost: floa
 
     decision = advised(change)
     assert decision.advice is Advice.NO
-    assert decision.reasons == (f"It says what is no finite number: of place from step {step} on.",)
+    assert decision.reasons == (f"Predictions are not finite: place from step {step} on.",)
     assert not any("persistence" in line or "nan" in line for line in decision.limits)
 
 
@@ -192,7 +195,7 @@ def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world()
         gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
         return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
 
-    assert "Under other actions than the logged it says what is no finite number." in advised(change).reasons
+    assert "Predictions are not finite under changed actions." in advised(change).reasons
 
 
 def test_predictions_that_no_figure_is_of_are_a_limit() -> None:
@@ -201,10 +204,10 @@ def test_predictions_that_no_figure_is_of_are_a_limit() -> None:
     graded = SCHEMA.observations
     decision = advised(lambda found: replace(found, unchecked=tuple(ungraded([*graded, alarm, camera], graded))))
     assert decision.advice is Advice.LIMITS
-    assert decision.limits[0].startswith("Not graded: alarm (a choice) and camera (a picture).")
+    assert decision.limits[0].startswith("Not graded: alarm (discrete) and camera (image).")
 
 
-def heard(found: Measured, told: Told, moved: float, *, grown: float = 0.03) -> Measured:
+def heard(found: Measured, told: Agreement, moved: float, *, grown: float = 0.03) -> Measured:
     """Its effects are so told and as large as `moved`; on the whole its error grows by `grown`."""
     gap = Estimate(value=grown, low=grown - 0.005, high=grown + 0.005)
     gaps = tuple(replace(one, increase=gap) for one in found.diagnostics.gaps)
@@ -229,13 +232,13 @@ def test_who_listens_where_actions_matter_is_not_deaf(grown: float, advice: Advi
 @pytest.mark.parametrize(
     ("told", "moved", "grown", "said"),
     [
-        ("apart", 0.0, 0.03, "It does not listen to its actions: with"),
-        ("apart", -2.0, 0.03, "Its error does not grow without its actions: with"),
-        ("none", 0.01, -0.36, "Its error does not grow without its actions: with"),
+        ("apart", 0.0, 0.03, "It ignores its actions: with"),
+        ("apart", -2.0, 0.03, "Its error does not grow with wrong actions: with"),
+        ("none", 0.01, -0.36, "Its error does not grow with wrong actions: with"),
         ("agrees", 0.2, 0.03, ""),
     ],
 )
-def test_only_who_does_nothing_with_its_actions_is_deaf(told: Told, moved: float, grown: float, said: str) -> None:
+def test_only_who_does_nothing_with_its_actions_is_deaf(told: Agreement, moved: float, grown: float, said: str) -> None:
     decision = advised(lambda found: heard(found, told, moved, grown=grown))
     assert decision.advice is (Advice.NO if said else Advice.DEPLOY)
     assert not said or decision.reasons[0].startswith(said)
@@ -255,9 +258,9 @@ def test_help_is_what_helps_against_what_is_wrong() -> None:
         return replace(found, twins=tuple(replace(one, verdict=Verdict.FAIL) for one in found.twins))
 
     assert len(decide(good(twins=False)).help) == 1
-    assert "longer training: on place a linear model does better." in advised(behind).help[0]
+    assert "longer training: a linear model predicts place better." in advised(behind).help[0]
     assert "Another training" in advised(lost).help[0]
-    assert "Logs to learn it from in which push varies" in advised(lambda found: heard(found, "apart", 0.0)).help[0]
-    assert "Signs and clocks" in advised(lambda found: heard(found, "opposite", -2.0, grown=0.5)).help[0]
+    assert "Training logs in which push varies" in advised(lambda found: heard(found, "apart", 0.0)).help[0]
+    assert "Correct signs and clocks" in advised(lambda found: heard(found, "opposite", -2.0, grown=0.5)).help[0]
     assert decide(good(twins=True)).help == ()
-    assert "it fails C1" in advised(failed, twins=True).help[0]
+    assert "the world fails C1" in advised(failed, twins=True).help[0]

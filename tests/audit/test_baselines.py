@@ -88,5 +88,5 @@ def test_a_signal_that_is_not_predicted_is_unreadable() -> None:
 
 def test_one_world_is_asked_where_one_is_due() -> None:
     worlds = bank(EPISODES, SCHEMA)
-    with pytest.raises(InputError, match="5 worlds"):
+    with pytest.raises(InputError, match="expected one world for this test, got 5"):
         only(worlds)

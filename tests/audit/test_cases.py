@@ -30,7 +30,7 @@ def test_more_windows_than_starts_are_fewer_windows(episodes: list[Episode]) -> 
 
 def test_short_episodes_are_left_out_and_two_are_needed(episodes: list[Episode]) -> None:
     assert len(cut(episodes, context=1, horizon=12, per_episode=9).episode) == 10
-    with pytest.raises(InputError, match=r"0 of 10 episodes have 14 observations"):
+    with pytest.raises(InputError, match=r"two episodes of 14 observations, got 0 of 10"):
         cut(episodes, context=2, horizon=12, per_episode=1)
     with pytest.raises(InputError, match="at least 1"):
         cut(episodes, context=0, horizon=3, per_episode=1)

@@ -49,7 +49,7 @@ def test_incomplete_stretches_are_left_out() -> None:
     mask[10] = False
     holed = Episode(observations=episode.observations, actions=episode.actions, observed={"place": mask})
     assert set(range(2, 30)) - set(rows([holed]).step.tolist()) == {9, 10, 11, 12}
-    with pytest.raises(DataError, match="no stretch"):
+    with pytest.raises(DataError, match="no 4 consecutive observations are complete"):
         rows([Episode(observations={"place": np.zeros((3, 1))}, actions={"push": np.zeros((2, 1))})])
 
 

@@ -53,22 +53,22 @@ def test_planning_that_works() -> None:
     found = findings.planning(planning(197))
     assert found.verdict == "good"
     assert plain(found) == (
-        "Planning reaches 197 of 200 goals: 98.5 % (95.7 to 99.5 %). The best floor, random, reaches 3.0 %. "
-        "The oracle reaches 100 %, and on this many pairs the two are not told apart."
+        "Planning reaches 197 of 200 goals: 98.5 % (95.7 to 99.5 %). The best baseline, random, reaches 3.0 %. "
+        "The upper bound, the oracle, reaches 100 %; the difference is not significant."
     )
 
 
 def test_planning_that_is_no_better_than_chance() -> None:
     found = findings.planning(planning(7))
     assert found.verdict == "unclear"
-    assert "That is not told apart from random, which reaches 3.0 %." in plain(found)
-    assert "The oracle reaches 100 %: the 96.5 points between lie in the model and its planner." in plain(found)
+    assert "The baseline random reaches 3.0 %; the difference is not significant." in plain(found)
+    assert "The upper bound, the oracle, reaches 100 %, which is 96.5 percentage points more." in plain(found)
 
 
 def test_planning_that_is_worse_than_chance() -> None:
     found = findings.planning(planning(0, floor=40))
     assert found.verdict == "bad"
-    assert "That is worse than random, which reaches 20.0 %." in plain(found)
+    assert "This is worse than the baseline random, which reaches 20.0 %." in plain(found)
 
 
 def test_planning_without_floor_or_ceiling_judges_nothing() -> None:
@@ -81,9 +81,9 @@ def test_planning_without_floor_or_ceiling_judges_nothing() -> None:
 @pytest.mark.parametrize(
     ("planner", "peer", "says"),
     [
-        (190, 120, "Searching pays: the"),
-        (100, 190, "Searching hurts: the"),
-        (190, 188, "is not shown: the inverse head"),
+        (190, 120, "Search improves on the inverse head, which"),
+        (100, 190, "Search is worse than the inverse head, which"),
+        (190, 188, "does not significantly differ from the inverse head, which"),
     ],
 )
 def test_whether_searching_pays(planner: int, peer: int, says: str) -> None:
@@ -100,7 +100,7 @@ def learning(*values: float) -> Learning:
 def test_learning() -> None:
     good = findings.learning(learning(1.0, 0.2, 0.05))
     assert (
-        plain(good) == "The validation loss fell from 1 to 0.0500, 20 times lower, over 200 steps. Learning took 94 s."
+        plain(good) == "The validation loss fell from 1 to 0.0500, 20 times lower, over 200 steps. Training took 94 s."
     )
     assert good.verdict == "good"
     rose = findings.learning(learning(1.0, 0.2, 0.4))
@@ -110,7 +110,7 @@ def test_learning() -> None:
     assert "did not fall: it went from 1 to 1.20" in plain(stuck)
     assert stuck.verdict == "bad"
     diverged = findings.learning(learning(1.0, 2.0, float("nan")))
-    assert "no longer a number" in plain(diverged)
+    assert "not finite after 200 steps" in plain(diverged)
     assert diverged.verdict == "bad"
 
 
@@ -120,7 +120,7 @@ def test_latent_health() -> None:
         return LatentHealth(vitals=(Vital(series=series, threshold=threshold, most=64.0),))
 
     assert plain(findings.latent_health(health(41.0, 8.0))) == (
-        "The latent stayed alive: effective rank ended at 41 of 64."
+        "The latent did not collapse: effective rank ended at 41 of 64."
     )
     collapsed = findings.latent_health(health(2.5, 8.0))
     assert plain(collapsed) == "The latent collapsed: effective rank fell to 2.50, below 8."
@@ -142,7 +142,7 @@ def test_readout() -> None:
     )
     assert readout(("position", high), ("wall", None)).verdict == "good"
     worst = readout(("position", high), ("door_y", middle))
-    assert plain(worst).startswith("Door y can be read from the latent only roughly, to 0.300 px")
+    assert plain(worst).startswith("Door y can be read from the latent only roughly, to within 0.300 px")
     assert worst.verdict == "unclear"
     lost = readout(("wall", Estimate(value=-0.1, low=-0.2, high=0.1)))
     assert plain(lost).startswith("Wall cannot be read from the latent (R² −0.1000")
@@ -181,41 +181,44 @@ GOOD, BAD, OPEN = (0.4, 0.6), (-0.6, -0.4), (-0.1, 0.3)
 
 def test_skills() -> None:
     all_won = findings.skills(diagnosis({("a", "persistence"): GOOD, ("a", "linear"): GOOD, ("b", "linear"): GOOD}))
-    assert plain(all_won) == "It predicts better than persistence and linear at 1 step and 4 steps on 2 of 2 signals."
+    assert (
+        plain(all_won)
+        == "The world predicts better than persistence and linear at 1 step and 4 steps on 2 of 2 signals."
+    )
     assert all_won.verdict == "good"
     some = findings.skills(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
-    assert plain(some).endswith("on 1 of 2 signals. It is worse somewhere on b.")
+    assert plain(some).endswith("on 1 of 2 signals. It is worse at some horizon on b.")
     assert some.verdict == "unclear"
     undecided = findings.skills(diagnosis({("a", "linear"): GOOD, ("b", "linear"): OPEN}))
-    assert plain(undecided).endswith("On b the difference is not clear at every horizon.")
+    assert plain(undecided).endswith("On b the difference is not significant at every horizon.")
     assert findings.skills(diagnosis({("a", "linear"): BAD})).verdict == "bad"
 
 
 def test_margins() -> None:
     found = findings.margins(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
     assert plain(found) == (
-        "After 4 steps its error is 50 % smaller than linear's in a (saved: 40.0 to 60.0 %) and "
-        "50 % larger than linear's in b (saved: −60.0 to −40.0 %)."
+        "After 4 steps its error is 50 % smaller than linear's on a (reduction: 40.0 to 60.0 %) and "
+        "50 % larger than linear's on b (reduction: −60.0 to −40.0 %)."
     )
     assert found.verdict == "unclear"
-    assert "so it may be chance" in plain(findings.margins(diagnosis({("a", "linear"): OPEN})))
+    assert "not significant" in plain(findings.margins(diagnosis({("a", "linear"): OPEN})))
     assert findings.margins(diagnosis({("a", "linear"): OPEN})).verdict == "bad"
     assert findings.margins(diagnosis({("a", "linear"): GOOD})).verdict == "good"
-    assert "No comparison errs at every step" in plain(findings.margins(diagnosis({})))
+    assert "No baseline has an error at every step" in plain(findings.margins(diagnosis({})))
 
 
 def test_open_loop() -> None:
     good = findings.open_loops(diagnosis({("a", "persistence"): GOOD, ("a", "action_blind"): GOOD}))
     assert plain(good) == (
-        "The error in a goes from 1 px after 1 step to 1 px after 4 steps. "
+        "The error of a is 1 px after 1 step and 1 px after 4 steps. "
         "It is below that of persistence and action-blind at every step."
     )
     assert good.verdict == "good"
     bad = findings.open_loops(diagnosis({("a", "persistence"): OPEN}))
-    assert plain(bad).endswith("It is at no step below that of persistence.")
+    assert plain(bad).endswith("It is not significantly below that of persistence at any step.")
     assert bad.verdict == "bad"
     two = findings.open_loops(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
-    assert plain(two) == "Its error is below that of linear at every step up to 4 steps on 1 of 2 signals, a."
+    assert plain(two) == "Its error is below that of linear at every step up to 4 steps on 1 of 2 signals (a)."
     assert two.verdict == "unclear"
 
 
@@ -228,18 +231,18 @@ def gap(value: float, low: float, high: float) -> Gap:
     [
         (
             gap(6.4, 5.0, 8.0),
-            "The world listens to its actions: its error grows by 640 % when they are zeroed.",
+            "The world uses its actions: its error grows by 640 % when they are zeroed.",
             "good",
         ),
         (
             gap(0.0, 0.0, 0.0),
-            "The world does no worse with other actions: with actions zeroed, its error changes by 0 %",
+            "The world does not use its actions: with actions zeroed its error changes by 0 %",
             "bad",
         ),
-        (gap(0.006, -0.005, 0.017), "The world does no worse with other actions: with actions zeroed", "bad"),
-        (gap(0.02, 0.01, 0.03), "The world does hardly worse with other actions", "bad"),
-        (gap(0.2, -0.1, 0.5), "Whether the world listens to its actions is not shown", "unclear"),
-        (gap(-0.2, -0.3, -0.1), "Its actions mislead the world", "bad"),
+        (gap(0.006, -0.005, 0.017), "The world does not use its actions: with actions zeroed", "bad"),
+        (gap(0.02, 0.01, 0.03), "The world hardly uses its actions", "bad"),
+        (gap(0.2, -0.1, 0.5), "It is unclear whether the world uses its actions", "unclear"),
+        (gap(-0.2, -0.3, -0.1), "The world uses its actions wrongly", "bad"),
     ],
 )
 def test_gaps(one: Gap, says: str, verdict: str) -> None:
@@ -251,7 +254,7 @@ def test_gaps(one: Gap, says: str, verdict: str) -> None:
 def test_the_weaker_gap_decides() -> None:
     shuffled = Gap(change="shuffled", signal=None, increase=Estimate(value=0.0, low=-0.01, high=0.01))
     found = findings.gaps([gap(6.4, 5.0, 8.0), shuffled])
-    assert plain(found).startswith("The world does no worse with other actions: with actions shuffled across episodes")
+    assert plain(found).startswith("The world does not use its actions: with actions shuffled across episodes")
 
 
 @pytest.mark.parametrize(
@@ -259,11 +262,11 @@ def test_the_weaker_gap_decides() -> None:
     [
         (
             178,
-            "The bands hold what they promise: at 90 % they held 178 of 200 real trajectories of place: 89.0 %",
+            "The bands are calibrated: the 90 % band contains 178 of 200 true trajectories of place, 89.0 %",
             "good",
         ),
-        (120, "The bands are too narrow: at 90 % they held 120 of 200", "bad"),
-        (199, "The bands are too wide: at 90 % they held 199 of 200", "unclear"),
+        (120, "The bands are too narrow: the 90 % band contains 120 of 200", "bad"),
+        (199, "The bands are too wide: the 90 % band contains 199 of 200", "unclear"),
     ],
 )
 def test_coverage(inside: int, says: str, verdict: str) -> None:
@@ -279,7 +282,7 @@ def test_the_worst_signal_decides_coverage() -> None:
         Band(signal=name, level=0.9, coverage=wilson(inside, 200), width=(1.0,), horizon=1)
         for name, inside in (("good", 180), ("worse", 150), ("worst", 100))
     ]
-    assert "of worst: 50.0 %" in plain(findings.coverage(bands))
+    assert "of worst, 50.0 %" in plain(findings.coverage(bands))
 
 
 def test_imagined() -> None:
@@ -290,8 +293,8 @@ def test_imagined() -> None:
         path = ImaginedPath(frames=frames, frame_steps=(8,), real=real, imagined=real + np.array([0.0, miss]))
         return findings.imagined(PredictedPaths(signal="position", unit="px", paths=(path,)))
 
-    assert plain(imagined(1.25)) == "After 8 imagined steps, position is 1.25 px from where it really went."
-    assert plain(imagined(20.0)).endswith("no nearer than had it not moved at all.")
+    assert plain(imagined(1.25)) == "After 8 predicted steps, the error of position is 1.25 px."
+    assert plain(imagined(20.0)).endswith("no smaller than without any motion.")
     assert imagined(20.0).verdict == "bad"
 
 
@@ -337,17 +340,17 @@ def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) 
 def test_decoded_imagination() -> None:
     better = decoded(6.0, 4.0, (0.3, 0.6))
     assert plain(better) == (
-        "Drawn as pictures, what it imagines 8 steps ahead is 6 grey levels from what was seen. "
-        "The last seen frame is 12 away; the decoder alone loses 4."
+        "Decoded predictions 8 steps ahead have an error of 6 grey levels. "
+        "Persistence has an error of 12, and the decoder alone of 4."
     )
     assert better.verdict == "plain"
     worse = decoded(15.0, 4.0, (-0.4, -0.1))
-    assert plain(worse).endswith("Imagination ends further off than had nothing changed.")
+    assert plain(worse).endswith("The predictions are worse than persistence.")
     assert worse.verdict == "bad"
     open_ = decoded(12.0, 4.0, (-0.1, 0.1))
-    assert plain(open_).endswith("Whether imagination beats standing still is not shown.")
+    assert plain(open_).endswith("The difference from persistence is not significant.")
     assert open_.verdict == "unclear"
     blurred = decoded(15.0, 14.0, (-0.4, -0.1))
-    assert plain(blurred).endswith("More is lost in drawing than changes, so these pictures judge nothing.")
+    assert plain(blurred).endswith("The decoder error is too large to grade the predictions.")
     assert blurred.verdict == "plain"
     assert decoded(0.0, 0.0, None).verdict == "plain"

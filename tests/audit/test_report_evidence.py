@@ -23,7 +23,7 @@ from worldline.world.base import World
 
 def test_a_plan_has_exactly_one_planner() -> None:
     one = GoalOutcome(name="random", role="floor", all=wilson(1, 10), split={})
-    with pytest.raises(InputError, match="exactly one"):
+    with pytest.raises(InputError, match="expected one outcome"):
         Planning(task="t", outcomes=(one,), plan_ms=None, plan_batched_ms=None)
 
 
@@ -36,9 +36,9 @@ def test_series_match_their_steps() -> None:
 
 def test_paths_match_each_other_and_their_frames() -> None:
     frames, path = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((5, 2))
-    with pytest.raises(InputError, match="paths of shape"):
+    with pytest.raises(InputError, match="two paths of shape"):
         ImaginedPath(frames=frames, frame_steps=(0, 4), real=path, imagined=path[:4])
-    with pytest.raises(InputError, match="2 frames but 3"):
+    with pytest.raises(InputError, match="expected 2 frame_steps, one per frame, got 3"):
         ImaginedPath(frames=frames, frame_steps=(0, 1, 4), real=path, imagined=path)
 
 
@@ -47,7 +47,7 @@ def test_decoded_frames_match_each_other_and_their_steps() -> None:
     with pytest.raises(InputError, match="frames of shape"):
         DecodedWindow(real=frames, drawn=frames[1:])
     window = DecodedWindow(real=frames, drawn=frames)
-    with pytest.raises(InputError, match=r"3 steps, but frames and errors of \[2, 2, 2, 2\]"):
+    with pytest.raises(InputError, match=r"expected 3 frames and errors, one per step, got \[2, 2, 2, 2\]"):
         Decoded(
             camera="camera",
             step_s=None,

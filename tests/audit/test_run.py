@@ -16,7 +16,7 @@ from worldline.audit.baselines import as_world
 from worldline.audit.cases import cut, forecasts
 from worldline.audit.grades import Verdict
 from worldline.audit.run import comparisons, measure
-from worldline.audit.twins import TwinSource, furthest
+from worldline.audit.twins import TwinSource, twin_horizon
 from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.episode import Arrays, Episode, Future
 from worldline.report.audit_page import render_audit
@@ -33,8 +33,8 @@ class Broken(CartTwins):
     ("source", "verdict", "reason"),
     [
         (Broken(), Verdict.ERROR, "RuntimeError: no licence."),
-        (Forgetful(), Verdict.UNSUPPORTED, "the environment does not do the same again: after"),
-        (ShortTwins(far=0.0), Verdict.UNSUPPORTED, "from 0 of 400 starts the environment goes on"),
+        (Forgetful(), Verdict.UNSUPPORTED, "the environment cannot be replayed: "),
+        (ShortTwins(far=0.0), Verdict.UNSUPPORTED, "in 0 of 400 starts the environment runs"),
     ],
     ids=["raises", "draws anew", "ends early"],
 )
@@ -44,9 +44,9 @@ def test_twins_that_cannot_be_run_leave_what_was_measured(source: TwinSource, ve
     decision = decide(found)
     assert decision.advice is Advice.LIMITS
     assert decision.cause is verdict
-    assert any(line.startswith(f"Nothing was tested against twins: {reason}") for line in decision.limits)
+    assert any(line.startswith(f"No test against twins was run: {reason}") for line in decision.limits)
     audit = Audit(world="cart", logs="logs", decision=decision, measured=found, facts={})
-    assert f"C1 (what other actions change): {verdict}" in render_audit(audit)
+    assert f"C1 (effect of other actions): {verdict}" in render_audit(audit)
 
 
 def test_twins_reach_no_further_than_the_logs() -> None:
@@ -54,9 +54,9 @@ def test_twins_reach_no_further_than_the_logs() -> None:
     asked = replace(material(episodes), horizon=8, horizons=(1, 8))
     found = measure(as_world(Cart()), asked, banded=False, source=CartTwins(), seed=0)
     assert {one.verdict for one in found.twins} == {Verdict.PASS}
-    assert furthest(episodes, 3, 8) == 5
-    assert furthest(carts(0, 2), 3, 30) == 20
-    assert furthest(episodes, 9, 8) == 1
+    assert twin_horizon(episodes, 3, 8) == 5
+    assert twin_horizon(carts(0, 2), 3, 30) == 20
+    assert twin_horizon(episodes, 9, 8) == 1
 
 
 class Twofold(Cart):
@@ -93,9 +93,9 @@ def test_a_signal_that_is_compared_with_persistence_alone_is_named() -> None:
     episodes = [sampled(one, 3, 2) for one in carts(0, 40)]
     found = measure(as_world(Twofold()), material(episodes), banded=False, source=None, seed=0)
     assert {one.signal: one.steps > 0 for one in found.trusted} == {"place": True, "mark": True}
-    assert any("mark was compared with persistence alone" in line for line in found.unchecked)
+    assert any("Predictions of mark were compared with persistence only" in line for line in found.unchecked)
     reason = decide(found).reasons[0]
-    assert reason.startswith("It predicts place better than persistence and an action-blind copy")
+    assert reason.startswith("It predicts place better than persistence and an action-blind model")
 
 
 def marked(number: int, episode: Episode) -> Episode:
@@ -109,4 +109,4 @@ def test_a_signal_without_a_placebo_is_named() -> None:
     episodes = [marked(number, one) for number, one in enumerate(carts(0, 40))]
     found = measure(as_world(MarkedCart()), material(episodes), banded=False, source=None, seed=0)
     assert {one.signal for one in found.placebo} == {"place"}
-    assert any("drives both the actions and mark was not checked" in line for line in found.unchecked)
+    assert any("common causes of the actions and mark were not checked" in line for line in found.unchecked)

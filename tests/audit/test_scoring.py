@@ -111,7 +111,7 @@ def test_draws_are_the_same_scenes_for_every_model() -> None:
 
 
 def test_too_few_scenes_are_refused() -> None:
-    with pytest.raises(InputError, match="9 scenes"):
+    with pytest.raises(InputError, match="at least 10 scenes for an interval, got 9"):
         score(accuracy(np.ones(9)), 9)
 
 

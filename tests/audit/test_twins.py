@@ -92,7 +92,7 @@ class Forgetful(CartTwins):
 
 
 def test_an_environment_that_does_not_do_the_same_again_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="does not do the same again: after the same actions 'place'"):
+    with pytest.raises(UnsupportedError, match="cannot be replayed: 'place' differs after the same seed and actions"):
         twin_tests(world(Cart()), Forgetful(), carts(0, 10), context=3, horizon=6, lags=(1, 2), seed=0)
 
 
@@ -107,7 +107,7 @@ def test_twins_that_end_early_are_drawn_again() -> None:
 
 
 def test_an_environment_that_always_ends_early_is_refused() -> None:
-    with pytest.raises(DataError, match=r"from 0 of 400 starts .* 13.steps .* without --env"):
+    with pytest.raises(DataError, match=r"in 0 of 400 starts .* 13.steps .* without --env"):
         branches(ShortTwins(far=0.0), SCHEMA, EPISODES, context=3, horizon=6, seed=0)
 
 

@@ -58,7 +58,7 @@ def test_the_weakest_part_decides(given: Grade, verdict: Verdict) -> None:
 def test_the_worst_seed_is_reported() -> None:
     assert worst([Verdict.PASS, Verdict.PARTIAL, Verdict.PASS]) is Verdict.PARTIAL
     assert worst([Verdict.PASS, Verdict.ERROR, Verdict.FAIL]) is Verdict.ERROR
-    with pytest.raises(InputError, match="no verdicts"):
+    with pytest.raises(InputError, match="at least one verdict, got none"):
         worst([])
 
 
@@ -71,7 +71,7 @@ def test_a_test_holds_only_where_its_oracle_does_and_what_must_fail_fails() -> N
     assert "leak" in flaws(grade(cell(0.95, 1.0), bugs=("a leak",)), {}, 1.0)[0]
     assert "blind must fail" in flaws(good, {"blind": grade(cell(0.01, 0.1))}, 1.0)[0]
     assert "blind must fail" in flaws(good, {"blind": grade(cell(-0.4, 1.0))}, 1.0)[0], "however wide"
-    assert "no part" in flaws(grade(GATED), {}, 1.0)[0]
+    assert "no scored cell" in flaws(grade(GATED), {}, 1.0)[0]
 
 
 def test_what_must_fail_breaks_a_test_only_where_it_is_surely_above_the_floor() -> None:

@@ -31,7 +31,7 @@ def test_the_command_says_what_to_do_and_writes_page_and_figures(tmp_path: Path)
     shown = RUN.invoke(app, ["audit", right, str(logs.path), "--out", str(page), "--json", str(figures)])
     assert shown.exit_code == 0, (shown.output, shown.exception)
     assert "linear on logs: deploy with limits" in shown.output
-    assert "no bands" in shown.output
+    assert "no prediction bands" in shown.output
     assert page.read_text().startswith("<!doctype html>")
     told = json.loads(figures.read_text())
     assert told["decision"]["advice"] == "deploy with limits"

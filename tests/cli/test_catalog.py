@@ -46,7 +46,7 @@ def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path)
     assert "Worlds in" in run("worlds").output
     shown = run("publish", learned_bundle, "toy", "--alias", "prod", "--json", figures)
     assert f"toy@1: {home / 'toy' / '1'}" in shown.output
-    assert "toy@prod stands for version 1" in shown.output
+    assert "toy@prod points to version 1" in shown.output
     assert json.loads(figures.read_text())["aliases"] == ["prod"]
     run("publish", learned_bundle, "toy")
     assert "version 2 runs in its shadow" in run("shadow", "toy@prod", "2", "--json", figures).output
@@ -70,14 +70,14 @@ def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path)
     refused = RUN.invoke(app, ["promote", "toy@prod"])
     assert refused.exit_code == 1
     assert "is not promoted over version 1 (too few)" in refused.stderr
-    assert "toy@prod stands for version 2" in run("promote", "toy@prod", "--despite").output
+    assert "toy@prod points to version 2" in run("promote", "toy@prod", "--despite").output
     assert world.version == 2
-    assert "toy@prod stands for version 1" in run("rollback", "toy@prod").output
-    assert "toy@prod stands for version 2" in run("alias", "toy@prod", "2", "--reason", "again").output
+    assert "toy@prod points to version 1" in run("rollback", "toy@prod").output
+    assert "toy@prod points to version 2" in run("alias", "toy@prod", "2", "--reason", "again").output
     assert world.version == 2
     world.close()
     run("shadow", "toy@prod", "1")
-    assert "nothing runs in its shadow" in run("shadow", "toy@prod", "none").output
+    assert "no version runs in its shadow" in run("shadow", "toy@prod", "none").output
 
 
 def test_the_page_runs_from_top_to_bottom(
@@ -96,7 +96,7 @@ def test_the_page_runs_from_top_to_bottom(
                     world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
         if line == "shadow greenhouse@prod":
             assert "no difference told" in shown.output
-    assert "greenhouse@prod stands for version 2" in run("alias", "greenhouse@prod", "2").output
+    assert "greenhouse@prod points to version 2" in run("alias", "greenhouse@prod", "2").output
 
 
 def test_open_named_takes_a_planner_and_an_adaptation(learned_bundle: Path) -> None:
@@ -110,10 +110,10 @@ def test_open_named_takes_a_planner_and_an_adaptation(learned_bundle: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["alias", "toy@1", "1"], "Name an alias, as toy@prod"),
+        (["alias", "toy@1", "1"], "Give an alias, such as toy@prod"),
         (["alias", "toy", "1"], "Write NAME@ALIAS"),
         (["alias", "tyo@prod", "1"], "Did you mean 'toy'"),
-        (["shadow", "toy@prod", "two"], "'two' is no version"),
+        (["shadow", "toy@prod", "two"], "'two' is not a version"),
         (["shadow", "toy@prod"], "nothing runs in the shadow"),
         (["rollback", "toy@prod"], "stood for no version before"),
         (["worlds", "--json", "/nowhere/at/all.json"], "--json"),

@@ -43,7 +43,7 @@ def test_a_good_store(tmp_path: Path) -> None:
     shown = RUN.invoke(APP, [str(tmp_path / "store")])
     assert shown.exit_code == 0, shown.output
     said = words(shown.stdout)
-    assert "13 episodes, 390 steps; each can be read and is as it was added." in said
+    assert "13 episodes, 390 steps; all intact." in said
     assert "Actions and observations: aligned" in said
     assert "episode 12: Keep one of the two" in said
     assert "place [left]" in said or "exact copy of episode 3" in said

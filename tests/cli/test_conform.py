@@ -147,11 +147,11 @@ def test_an_error_does_not_hide_the_other_clauses(logs: Path, tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["world"], "world alone is a kind"),
-        (["planner"], "planner alone is a kind"),
-        (["planner", "cem", "logs"], "a planner is checked on a toy world, and logs was given too"),
-        (["toy", "logs", "more"], "more is one argument too many"),
-        (["toy"], "toy is checked on logs"),
+        (["world"], "the kind world needs a name"),
+        (["planner"], "the kind planner needs a name"),
+        (["planner", "cem", "logs"], "a planner is checked without logs, got logs"),
+        (["toy", "logs", "more"], "got a third argument: more"),
+        (["toy"], "toy needs held-out logs"),
         (["world", "toy"], "worldline conform toy LOGS"),
         (["planner", "cme"], "Did you mean 'cem'"),
     ],

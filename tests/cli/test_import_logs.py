@@ -41,7 +41,7 @@ def test_it_stops_at_what_cannot_be_used_and_goes_on_when_told(tmp_path: Path, l
     assert "holds 2 episodes; --keep-going" in said
     said = run(logs, tmp_path / "store", "--keep-going", "--json", tmp_path / "figures.json")
     assert "error: 2.npz, episode 2" in said
-    assert "Read as npz: 1 episodes added, 2 were there already, 1 left out." in said
+    assert "Read as npz: 1 episodes added, 2 already present, 1 left out." in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["added"], figures["present"], figures["left_out"]) == (1, 2, 1)
     assert figures["files"]["2.npz"] == {"added": 0, "present": 0, "left_out": 1}

@@ -147,8 +147,8 @@ def test_a_file_where_a_folder_is_needed_is_one_line(toy: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.ENOSPC, "No space left on device. Free space there and run the command again."),
-        (errno.EACCES, "Permission denied. Ask for access, or choose another place."),
+        (errno.ENOSPC, "No space left on device. Free space and run the command again."),
+        (errno.EACCES, "Permission denied. Get write access, or choose another path."),
     ],
 )
 def test_a_page_that_cannot_be_written_is_one_line(
@@ -176,12 +176,12 @@ def test_an_import_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, mo
         patch.setattr(os, "fdopen", lambda descriptor, mode: Full(io.FileIO(descriptor, mode)))
         said = failed("import", toy, tmp_path / "store")
     assert f"worldline: {tmp_path / 'store'}" in said
-    assert said.endswith("No space left on device. Free space there and run the command again.")
+    assert said.endswith("No space left on device. Free space and run the command again.")
     kept = len(open_store(tmp_path / "store"))
     assert 0 < kept < 24
     shown = RUN.invoke(app, ["import", str(toy), str(tmp_path / "store")])
     assert shown.exit_code == 0
-    assert f"{24 - kept} episodes added, {kept} were there already" in shown.output
+    assert f"{24 - kept} episodes added, {kept} already present" in shown.output
 
 
 def test_a_training_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +199,8 @@ def test_a_training_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, m
     arguments = ["learn", "toy", "--out", "world", "--recipe", "recipe_on_a_full_disk:small"]
     said = failed(*arguments)
     assert "worldline: world.partial/checkpoint-4-" in said
-    assert "No space left on device. Free space there" in said
-    assert said.endswith("The training was saved. Go on with the same command and --resume.")
+    assert "No space left on device. Free space" in said
+    assert said.endswith("The training was saved. Run the same command with --resume.")
     shown = RUN.invoke(app, [*arguments, "--resume"])
     assert shown.exit_code == 0, shown.output
 
@@ -216,11 +216,14 @@ def test_an_error_that_is_not_of_the_system_keeps_its_traceback(toy: Path, monke
 @pytest.mark.parametrize(
     ("left", "told"),
     [
-        ((), "nothing was saved"),
-        (("world.partial/budget.json",), "nothing was saved"),
+        ((), "Nothing was saved"),
+        (("world.partial/budget.json",), "Nothing was saved"),
         (("world.partial/checkpoint.json",), "--resume"),
         (("world.partial/budget.json", "world.partial/seed1/checkpoint.json"), "--resume"),
-        (tuple(f"world.store/{name}" for name in ("schema.json", "card.json", "index.bin")), "keeps the imported"),
+        (
+            tuple(f"world.store/{name}" for name in ("schema.json", "card.json", "index.bin")),
+            "The imported episodes are in",
+        ),
     ],
 )
 def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(

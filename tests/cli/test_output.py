@@ -32,7 +32,7 @@ def test_json_is_written_where_it_is_wanted(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "no" / "figures.json"):
-        with pytest.raises(InputError, match="no file can be written"):
+        with pytest.raises(InputError, match="is not a file in an existing folder"):
             check_json(path)
 
 

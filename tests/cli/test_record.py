@@ -53,6 +53,6 @@ def test_wrong_options_are_named() -> None:
         *start, "--policy", "steering_for_a_test:lefd"
     )
     assert "there is no module 'steering'" in refusal(*start, "--policy", "steering:left")
-    assert "--env-kwargs is '{g: 1}', which is no JSON" in refusal(*start, "--env-kwargs", "{g: 1}")
-    assert "--env-kwargs is '[1]'. Write names and values" in refusal(*start, "--env-kwargs", "[1]")
+    assert "--env-kwargs is not valid JSON: '{g: 1}'" in refusal(*start, "--env-kwargs", "{g: 1}")
+    assert "--env-kwargs is not a JSON object: '[1]'." in refusal(*start, "--env-kwargs", "[1]")
     assert "cannot be made with {'h': 1}" in refusal(*start, "--env-kwargs", '{"h": 1}')

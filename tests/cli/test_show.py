@@ -56,7 +56,7 @@ def test_it_prints_tables_and_where_the_files_are(logs: Path, tmp_path: Path) ->
         "from −1",
         "float32",
         "6.7 %",
-        "off by up to 1 grey level",
+        "within 1 grey level",
         "3 truncated",
         "6 s",
         "4 steps",

@@ -65,15 +65,15 @@ def test_actions_that_never_change_are_not_identifiable() -> None:
     decision = decide(found)
     assert found.effects == ()
     assert any("Do not plan with push" in limit and "NOT IDENTIFIABLE" in limit for limit in decision.limits)
-    assert not any("was not checked" in limit for limit in decision.limits)
+    assert not any("were not checked" in limit for limit in decision.limits)
     assert "NOT IDENTIFIABLE" in read(Audit(world="cart", logs="a & b", decision=decision, measured=found, facts={}))
 
 
 @pytest.mark.parametrize(
     ("engine", "reason"),
     [
-        (Cart(decay=1.0, gain=0.0), "Nothing that it predicts moves in these logs"),
-        (Cart(), "It is to be trusted on no signal"),
+        (Cart(decay=1.0, gain=0.0), "No predicted signal varies in these logs"),
+        (Cart(), "No signal can be trusted"),
     ],
 )
 def test_where_nothing_moves_nothing_is_graded_unless_the_world_moves_it(engine: Cart, reason: str) -> None:
@@ -83,7 +83,7 @@ def test_where_nothing_moves_nothing_is_graded_unless_the_world_moves_it(engine:
     assert decision.advice is Advice.NO
     assert any(reason in said for said in decision.reasons)
     text = read(Audit(world="cart", logs="a & b", decision=decision, measured=found, facts={}))
-    assert "No comparison errs at every step" in text
+    assert "No baseline has an error at every step" in text
 
 
 class Sampled(Cart):
@@ -130,7 +130,7 @@ def test_a_choice_that_is_predicted_is_not_graded() -> None:
 
     logs = material([alarmed(one) for one in carts(0, 40)])
     found = measure(as_world(Alarmed()), logs, banded=False, source=None, seed=0)
-    assert "Not graded: alarm (a choice). Do not rely on what it says there." in decide(found).limits
+    assert "Not graded: alarm (discrete). Do not rely on these predictions." in decide(found).limits
 
 
 def read(audit: Audit) -> str:
@@ -144,11 +144,18 @@ def read(audit: Audit) -> str:
 
 def test_the_page_says_what_to_do_and_shows_everything() -> None:
     text = read(made(Cart(), twins=True))
-    for part in ("Deploy", "Why", "What its actions do", "Against twins", "How far to trust it", "How sure it is"):
+    for part in (
+        "Deploy",
+        "Reasons",
+        "Effects of actions",
+        "Tests against twins",
+        "Trusted horizon",
+        "Prediction bands",
+    ):
         assert part in text
     assert "push → place" in text
-    assert "✓ as the logs say" in text
-    assert "Cause and effect, against twins in a replayed environment: PASS" in text
+    assert "✓ agrees" in text
+    assert "Causal effects, tested against twins in a replayed environment: PASS" in text
 
 
 @pytest.mark.parametrize("verdict", [Verdict.PARTIAL, Verdict.FAIL, Verdict.INCONCLUSIVE])
@@ -166,7 +173,7 @@ def test_without_twins_cause_is_never_passed() -> None:
     assert audit.decision.cause is Verdict.NOT_MEASURED
     text = read(audit)
     assert NO_TWINS in text
-    assert "Against twins" not in text
+    assert "Tests against twins" not in text
     assert "NOT IDENTIFIABLE" in text
 
 
@@ -190,12 +197,12 @@ def test_every_verdict_has_a_card(advice: Advice) -> None:
 
 def test_of_few_episodes_the_page_says_that_the_placebo_tells_nothing() -> None:
     found = made(Cart(), twins=False)
-    assert "errors say nothing of the actions that come after them" in read(found)
+    assert "Errors do not predict the next action" in read(found)
     assert found.measured is not None
     few = tuple(replace(one, num_episodes=19) for one in found.measured.placebo)
     text = read(replace(found, measured=replace(found.measured, placebo=few)))
-    assert "cannot be told from 19\u00a0episodes: 20 are needed" in text
-    assert "errors say nothing" not in text
+    assert "The placebo test needs 20 episodes; there are 19" in text
+    assert "Errors do not predict" not in text
 
 
 def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
@@ -204,8 +211,8 @@ def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
     first, *later = found.effects
     hidden = replace(found, effects=(first, *(replace(one, told="not identifiable") for one in later)))
     row = effects_block(hidden).split("<tbody>")[1].split("</tr>")[0]
-    assert "✓ as the logs say" in row
-    assert "largest after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
+    assert "✓ agrees" in row
+    assert "largest effect after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
     assert "–" not in row
 
 

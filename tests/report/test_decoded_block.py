@@ -40,7 +40,7 @@ def test_real_frames_stand_over_what_was_imagined(found: Decoded) -> None:
     shown = pictures(decoded_block(found))
     ahead = ["now", *(f"{step} steps ahead" for step in found.steps)]
     window = found.windows[0]
-    assert [said for said, _ in shown] == 2 * [f"{name}, {when}" for name in ("real", "imagined") for when in ahead]
+    assert [said for said, _ in shown] == 2 * [f"{name}, {when}" for name in ("true", "predicted") for when in ahead]
     for (_, pixels), frame in zip(shown, [*window.real, *window.drawn], strict=False):
         np.testing.assert_array_equal(pixels, frame)  # not one pixel is changed
 
@@ -50,7 +50,7 @@ def test_each_error_stands_in_the_column_of_its_step(found: Decoded) -> None:
     table = rows(decoded_block(replace(found, imagined=curve)))
     assert table[0] == ["steps ahead", "now", "2", "4", "6", "8"]
     assert table[-3:] == [
-        ["imagined", "", "4", "5", "6", "7.50"],
+        ["predicted", "", "4", "5", "6", "7.50"],
         ["persistence", "", "12.5", "12.5", "12.5", "12.5"],
         ["decoder alone", "", "3", "3", "3", "3"],
     ]
@@ -60,7 +60,7 @@ def test_each_error_stands_in_the_column_of_its_step(found: Decoded) -> None:
 
 def test_it_says_what_the_decoder_is_for_and_folds_the_intervals(found: Decoded) -> None:
     html = decoded_block(found)
-    assert "The decoder is for eyes only" in html
+    assert "The decoder serves visualisation only" in html
     assert "planning does not use it" in html
     assert "12.5 (11.2 to 13.8)" in html[html.index("<details>") :]
 

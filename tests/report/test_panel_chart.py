@@ -34,7 +34,7 @@ def test_curves_gaps_and_their_words() -> None:
 
 def test_nothing_observed_is_said() -> None:
     html = panel_figure(make_panel(HEIGHT, np.zeros((5, 2)), np.zeros(5, bool), AXIS), AXIS)
-    assert "nothing observed" in html
+    assert "not observed" in html
     assert paths(html, "line world") == [""]
 
 

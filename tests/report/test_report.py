@@ -35,11 +35,11 @@ VOID = {"meta", "img", "input", "br"}
 MARKERS = {
     Planning: "Goals reached",
     Learning: "Validation loss",
-    LatentHealth: "The latent stayed alive",
+    LatentHealth: "The latent did not collapse",
     ReadoutQuality: "can be read from the latent",
-    Diagnostics: "The world listens to its actions",
-    PredictedPaths: "imagined steps",
-    Decoded: "The decoder is for eyes only",
+    Diagnostics: "The world uses its actions",
+    PredictedPaths: "predicted steps",
+    Decoded: "The decoder serves visualisation only",
     Films: "The plan shown",
     Forecasts: "One held-out forecast",
 }
@@ -80,12 +80,12 @@ def test_the_page_is_well_formed_and_complete(report: Report) -> None:
     assert html.startswith('<!doctype html>\n<html lang="en">')
     assert page.headings == [
         "A toy world",
-        "What it learned",
-        "How it learned",
-        "Where it stops being right",
-        "Can it be trusted",
-        "How it plans",
-        "The small print",
+        "Predictions and readouts",
+        "Training",
+        "Open-loop error",
+        "Use of actions and calibration",
+        "Planning",
+        "Methods and details",
     ]
     assert len(html) < 3_000_000
 
@@ -160,15 +160,15 @@ def test_the_headline_is_the_success_rate(report: Report) -> None:
 def test_without_plans_the_headline_is_the_signals_won(report: Report, diagnostics: Diagnostics) -> None:
     html = render(replace(report, sections=(diagnostics,)))
     assert re.search(r'<p class="big \w+">[01] of 1</p>', html)
-    assert "Error saved after" in html
+    assert "Error reduction after" in html
 
 
 def test_an_undiagnosed_part_is_left_out(report: Report, diagnostics: Diagnostics) -> None:
     bare = replace(diagnostics, gaps=(), bands=(), skills=())
     assert Page(render(replace(report, sections=(bare,)))).headings == [
         "A toy world",
-        "Where it stops being right",
-        "The small print",
+        "Open-loop error",
+        "Methods and details",
     ]
 
 

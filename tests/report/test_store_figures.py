@@ -42,8 +42,8 @@ def test_exactness() -> None:
     assert [text.replace("\u00a0", " ") for text in said] == [
         "exact",
         "exact",
-        "off by up to 1 grey level",
-        "off by up to 3 grey levels",
+        "within 1 grey level",
+        "within 3 grey levels",
     ]
 
 

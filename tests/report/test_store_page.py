@@ -78,7 +78,7 @@ def test_the_index_says_what_is_in_the_store(figures: StoreFigures) -> None:
         "2 min 30 s",
         "25.0 %",
         "2 × 3 × 1",
-        "off by up to 2 grey levels",
+        "within 2 grey levels",
         "100 B",
         "One step takes 0.5 s",
         "1 terminated, 2 truncated",
@@ -87,7 +87,7 @@ def test_the_index_says_what_is_in_the_store(figures: StoreFigures) -> None:
         "layout 2",
     ):
         assert said in text, said
-    assert "What it looks like" not in html
+    assert "Preview" not in html
 
 
 def test_an_empty_store_has_a_page(figures: StoreFigures) -> None:
@@ -96,7 +96,7 @@ def test_an_empty_store_has_a_page(figures: StoreFigures) -> None:
     html = index_page(replace(empty, signals=signals), None, [])
     check(html)
     assert "not known" in html
-    assert "for one step" not in html
+    assert "per step" not in html
 
 
 def test_pictures_fill_a_grid(figures: StoreFigures) -> None:

@@ -46,8 +46,8 @@ def test_persistence_is_not_deployed(tmp_path: Path) -> None:
     engine = Persistence.fit(carts(100, 2), Cart().describe().schema)
     found = audit(as_world(engine), write(tmp_path / "logs"))
     assert found.decision.advice is Advice.NO
-    assert "trusted on no signal" in found.decision.reasons[0]
-    assert "does not listen to its actions" in found.decision.reasons[1]
+    assert "No signal can be trusted" in found.decision.reasons[0]
+    assert "ignores its actions" in found.decision.reasons[1]
 
 
 def test_effects_of_a_thermostat_are_not_identifiable_and_limit_the_world(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_effects_of_a_thermostat_are_not_identifiable_and_limit_the_world(tmp_pa
 def test_a_world_that_peeks_is_not_deployed_though_its_figures_are_good(tmp_path: Path) -> None:
     found = audit(world(Cart(peeks=0.02)), write(tmp_path / "logs"))
     assert found.decision.advice is Advice.NO
-    assert "looks into the future" in found.decision.reasons[0]
+    assert "depend on later actions" in found.decision.reasons[0]
     assert measured(found).leak.leaks
     assert measured(found).leak.signal == "place"
 
@@ -95,7 +95,7 @@ def test_a_hidden_cause_of_actions_and_outcome_takes_the_effects_back(tmp_path: 
     assert measured(found).placebo[0].found
     assert {one.told for one in measured(found).effects} == {"not identifiable"}
     assert found.decision.advice is not Advice.DEPLOY
-    assert "foretell the next action" in said(found)
+    assert "predict the next action" in said(found)
 
 
 def test_a_world_that_says_the_same_of_everything_has_collapsed(tmp_path: Path) -> None:
@@ -191,4 +191,4 @@ def test_twins_of_a_lab_grade_cause(tmp_path: Path) -> None:
     assert [one.name for one in measured(right).twins] == ["C1", "T1", "T3"]
     still = audit(as_world(Persistence.fit(fits, lab.schema)), tmp_path / "logs", environment="gusty-puck")
     assert still.decision.cause is Verdict.FAIL
-    assert any("fails C1" in line for line in still.decision.reasons)
+    assert any("fails the twin test C1" in line for line in still.decision.reasons)

@@ -63,11 +63,11 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
         "true dynamics",
         "effective rank",
         "R²",
-        "imagined path",
-        "decoder is for eyes only",
+        "predicted path",
+        "decoder serves visualisation only",
         "persistence",
         "shuffled",
-        "An executed plan",
+        "Executed plan",
     ):
         assert words.lower() in page.lower(), words
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {

@@ -65,7 +65,7 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert len(losses) == 10
     assert losses[-1] < losses[0]
     assert f"mean loss {losses[0]:.3g} in the first tenth and {losses[-1]:.3g} in the last" in page
-    assert all(chapter in page for chapter in ("How it learned", "What it learned", "Where it stops being right"))
+    assert all(chapter in page for chapter in ("Training", "Predictions and readouts", "Open-loop error"))
     assert "The decoder is for eyes only" in page
     (drawn,) = result.decoded
     assert run["decoded_rmse"]["camera"]["20"]["persistence"] == drawn.persistence.value[-1]

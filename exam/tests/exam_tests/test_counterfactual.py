@@ -86,5 +86,5 @@ def test_a_world_that_predicts_one_signal_only_is_unreadable() -> None:
 def test_a_world_that_heeds_no_actions_cannot_tell() -> None:
     test, logs = CounterfactualTest(pool=Pool.DEVELOPMENT, num_scenes=2), logs_of(Pool.DEVELOPMENT, 4)
     still = as_world(Persistence.fit(logs, puck(Pool.DEVELOPMENT).schema))
-    with pytest.raises(UnsupportedError, match="does not heed actions"):
+    with pytest.raises(UnsupportedError, match="is not action-conditioned"):
         test.ask({"logs": still}, test.generate(0))

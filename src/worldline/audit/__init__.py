@@ -1,4 +1,4 @@
-"""The audit: a trained world on its owner's logs, against twins where there is an environment, and what may be done."""
+"""Measures of a world on held-out logs, skill scores, verdicts, and the audit that combines them into advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an audit measures, and what it concludes: dataclasses alone."""
+"""Dataclasses of what an audit measures and concludes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from worldline.audit.grades import Grade, Verdict
 from worldline.data.quality.coverage import Coverage
 from worldline.stats import Estimate, Rate
 
-Told = Literal["agrees", "apart", "opposite", "none", "unclear", "not identifiable"]
-"""How a world's effect compares with that of the logs: alike, of another size, of the other sign; both have next to
-none; the logs are too few to tell; or they cannot tell, however many there are of them."""
+Agreement = Literal["agrees", "apart", "opposite", "none", "unclear", "not identifiable"]
+"""Effect of a world compared with the effect in the logs.
+
+* "agrees": similar size and sign; "apart": different size; "opposite": different sign;
+* "none": both effects are negligible;
+* "unclear": too few logs; "not identifiable": more logs of this kind would not help.
+"""
 
 
 class Advice(StrEnum):
-    """What to do with a world."""
+    """Advice on the deployment of a world."""
 
     DEPLOY = "deploy"
     LIMITS = "deploy with limits"
@@ -29,14 +33,14 @@ class Advice(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Excitation:
-    """How much of an action does not follow from what went before it.
+    """Share of an action that the history does not predict.
 
     Args:
         action: signal and component.
-        linear: share of its variance that a linear regression on the history leaves, on held-out episodes.
-        bent: the same of a regression that can bend.
-        left: the smaller of both, 0 to 1: 1 - R^2.
-        enough: whether effects of this action can be told from these logs.
+        linear: share of variance that a linear regression on the history leaves unexplained, on held-out episodes.
+        bent: the same for a nonlinear regression.
+        left: 1 - R^2 of the better regression, 0 to 1.
+        enough: whether these logs identify effects of this action.
     """
 
     action: str
@@ -48,16 +52,16 @@ class Excitation:
 
 @dataclass(frozen=True, kw_only=True)
 class Placebo:
-    """Whether the error of the last step knows the next action, which cannot have caused it.
+    """Correlation of the last prediction error with the next action, which cannot have caused it.
 
     Args:
         action: signal and component.
-        signal: signal and component whose error is meant.
-        raw: correlation as it is; a controller that answers to what it sees makes one.
-        value: correlation with what of the action the last observation and action do not explain: 0 unless actions
-            follow from something with a memory, a controller's or a hidden cause's.
-        num_episodes: that it rests on; of few nothing is sure.
-        found: whether it is there beyond chance, all pairs considered.
+        signal: signal and component of the error.
+        raw: plain correlation; a controller with feedback alone causes one.
+        value: correlation with the part of the action that the last observation and action do not explain. It is 0
+            unless actions depend on something with a memory, such as a hidden cause.
+        num_episodes: number of episodes behind it.
+        found: whether it is significant after correction for all pairs.
     """
 
     action: str
@@ -70,14 +74,14 @@ class Placebo:
 
 @dataclass(frozen=True, kw_only=True)
 class LeakCheck:
-    """Whether predictions depend on actions that come later.
+    """Dependence of predictions on later actions.
 
     Args:
-        num_checked: predicted values that were compared.
-        worst: largest difference between predictions up to a step under other actions after it, relative to the
-            deviation of the signal over windows, or to its largest value where that is 0.
-        signal: where it is; empty where nothing was compared.
-        leaks: whether it is more than rounding.
+        num_checked: number of compared predicted values.
+        worst: largest change of a prediction when only later actions change. It is relative to the standard deviation
+            of the signal over windows, or to its largest value if the deviation is 0.
+        signal: signal of the largest change; empty if nothing was compared.
+        leaks: whether the change exceeds rounding.
     """
 
     num_checked: int
@@ -88,13 +92,13 @@ class LeakCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Trusted:
-    """How far ahead a signal is predicted better than by everything trivial.
+    """Horizon up to which a signal is predicted better than by the baselines.
 
     Args:
-        signal: its name.
-        steps: the last step up to which that holds at every step; 0 for none.
-        of: steps that were looked at.
-        stops: the comparison that ends it; empty where nothing does.
+        signal: name of the signal.
+        steps: last step up to which this holds at every step; 0 for none.
+        of: number of evaluated steps.
+        stops: baseline that ends the horizon; empty if none does.
     """
 
     signal: str
@@ -105,15 +109,15 @@ class Trusted:
 
 @dataclass(frozen=True, kw_only=True)
 class JointCoverage:
-    """Whether whole trajectories lie inside the band as often as it says, one window an episode.
+    """Coverage of whole trajectories by the band, counted on one window per episode.
 
     Args:
-        signal: its name.
-        level: promised.
-        inside: counted.
-        too_few: chance of so few or fewer, if the promise holds.
-        too_many: chance of so many or more, if the promise holds.
-        verdict: "narrow" or "wide" where that chance is tiny, "wide" also where most bands never end; else "holds".
+        signal: name of the signal.
+        level: nominal coverage.
+        inside: measured coverage.
+        too_few: probability of this count or fewer under nominal coverage.
+        too_many: probability of this count or more under nominal coverage.
+        verdict: "narrow" or "wide" if that probability is tiny; "wide" also if most bands are unbounded; else "holds".
     """
 
     signal: str
@@ -126,14 +130,14 @@ class JointCoverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """In how many directions predictions vary. Latents do not show through a world; this is what does.
+    """Effective rank of predictions over windows; a world does not expose its latents.
 
     Args:
-        predicted: effective rank of what is predicted, over windows.
-        real: of what happened.
-        num_components: numbers that are predicted.
-        spread: variance of what is predicted over that of what happened.
-        collapsed: whether the world says nearly the same whatever it was shown.
+        predicted: effective rank of the predictions.
+        real: effective rank of the ground truth.
+        num_components: number of predicted components.
+        spread: variance of the predictions divided by the variance of the ground truth.
+        collapsed: whether predictions hardly depend on the history.
     """
 
     predicted: float
@@ -145,18 +149,18 @@ class Rank:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What one change of an action does to a signal, some steps later.
+    """Effect of one change of an action on a signal, some steps later.
 
     Args:
         action: signal and component.
         signal: signal and component.
-        lag: steps after the change began, from 1.
-        change: of the action for one step, one deviation of the logs, in its unit.
-        unit: of the signal.
-        spread: deviation of the signal in the logs.
-        world: what the world predicts, with its interval over episodes.
-        logs: what a regression of the logs on the same history says; None where it could not be fitted.
-        told: how the two compare.
+        lag: steps after the change, from 1.
+        change: change of the action for one step: one standard deviation of the logs, in its unit.
+        unit: unit of the signal.
+        spread: standard deviation of the signal in the logs.
+        world: predicted effect, with its interval over episodes.
+        logs: effect estimated from the logs by a regression on the same history; None if it could not be fitted.
+        told: agreement of the two.
     """
 
     action: str
@@ -167,18 +171,18 @@ class Effect:
     spread: float
     world: Estimate
     logs: Estimate | None
-    told: Told
+    told: Agreement
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwinTest:
-    """A test of the exam in an environment that can be replayed.
+    """A test of the exam in the user's environment.
 
     Args:
         name: "C1", "T1" or "T3".
-        title: what it asks.
+        title: short description.
         grade: the scores.
-        verdict: from them; UNSUPPORTED or ERROR where twins could not be run.
+        verdict: verdict from the scores; UNSUPPORTED or ERROR if twins could not be run.
     """
 
     name: str
@@ -189,22 +193,22 @@ class TwinTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """All that was measured.
+    """All measurements of an audit.
 
     Args:
         diagnostics: errors, skills, gaps and bands on the graded episodes.
         trusted: per signal.
-        excitation: per component of the actions.
-        placebo: per component of the actions and of the signals, of which enough errors are known.
-        leak: see `LeakCheck`.
-        coverage: joint coverage of each signal; empty where there are no bands.
-        rank: see `Rank`.
-        data: what part of states and actions the logs cover.
-        effects: action by signal by lag.
-        randomised: share of the steps that the logs flag as randomised; None where there is no flag.
+        excitation: per action component.
+        placebo: per action component and signal component with enough known errors.
+        leak: dependence on later actions.
+        coverage: band coverage of each signal; empty without bands.
+        rank: effective rank of the predictions.
+        data: coverage of states and actions by the logs.
+        effects: by action, signal and lag.
+        randomised: share of steps flagged as randomised; None without a flag.
         twins: tests against twins; empty without a resettable environment.
-        units: of every component of actions and signals.
-        unchecked: what was not measured and why, each a sentence and a limit.
+        units: unit of every component of actions and signals.
+        unchecked: limits due to missing measurements, one sentence each.
     """
 
     diagnostics: Diagnostics
@@ -224,14 +228,14 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to do with the world, and why.
+    """Advice on a world, with its reasons.
 
     Args:
-        advice: the verdict.
-        reasons: why, the weightiest first.
-        limits: within which it may be used; empty for none.
-        help: data, or a training, that would help, the most useful first.
-        cause: what is known of cause: never PASS without twins.
+        advice: the advice.
+        reasons: the most important first.
+        limits: limits of use; empty for none.
+        help: data or training that would help, the most useful first.
+        cause: verdict on causal effects; never PASS without twins.
     """
 
     advice: Advice
@@ -243,14 +247,14 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """A world on its owner's logs.
+    """Result of an audit of a world on logs.
 
     Args:
-        world: its name.
-        logs: their name.
-        decision: what to do.
-        measured: what it rests on; None where the world cannot be asked about these logs.
-        facts: small print, in order.
+        world: name of the world.
+        logs: name of the logs.
+        decision: advice, with reasons and limits.
+        measured: the measurements; None if the world cannot be evaluated on these logs.
+        facts: further facts, in order.
     """
 
     world: str

@@ -1,4 +1,4 @@
-"""Trivial models that every score has to beat, as worlds, so that they are asked as any other."""
+"""Trivial baselines that every score must beat, as worlds."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 
 CONTEXT = 3
-"""Observations that the regressions of the bank look at."""
+"""Observations in the input of the regressions of `bank`."""
 
 
 def bank(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
-    """The trivial models, by name, fitted on `episodes`: none of them has learned what an action does."""
+    """Trivial baselines by name, fitted on `episodes`; none of them models the effect of actions."""
     return {name: as_world(engine) for name, engine in engines(episodes, schema).items()}
 
 
 def engines(episodes: Sequence[Episode], schema: Schema) -> dict[str, Engine]:
-    """What stands behind the worlds of `bank`, for tests that calibrate them."""
+    """Engines of the worlds of `bank`, for tests that calibrate them."""
     found: dict[str, Engine] = {
         "persistence": Persistence.fit(episodes, schema),
         "constant velocity": ConstantVelocity.fit(episodes, schema),
@@ -45,16 +45,16 @@ def engines(episodes: Sequence[Episode], schema: Schema) -> dict[str, Engine]:
 
 
 def as_world(engine: Engine, calibration: Calibration | None = None) -> World:
-    """A world over an engine, for reference."""
+    """A world over an engine, with the default planner."""
     return LocalWorld(engine, calibration, CrossEntropy())
 
 
 def best_of(candidates: Mapping[str, Arrays], loss: Callable[[Arrays], NDArray[np.floating]]) -> str:
-    """The name of the answers with the smallest mean loss, the first of several.
+    """Name of the answers with the smallest mean loss; the first in a tie.
 
     Args:
-        candidates: answers to the pilot's scenes, by name.
-        loss: of each scene [E], of answers.
+        candidates: answers to the pilot scenes, by name.
+        loss: maps answers to the loss of each scene [E].
     """
     return min(candidates, key=lambda name: float(np.mean(loss(candidates[name]))))
 
@@ -62,18 +62,18 @@ def best_of(candidates: Mapping[str, Arrays], loss: Callable[[Arrays], NDArray[n
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MarginalMean(Engine):
-    """Says of every vector signal its mean over the logs, whatever was seen.
+    """Predicts the mean of each vector signal over the logs, for every history.
 
     Args:
-        schema: of the logs.
-        mean: per vector observation signal [*shape].
+        schema: schema of the logs.
+        mean: per vector observation [*shape].
     """
 
     schema: Schema
     mean: Arrays
 
     def describe(self) -> Card:
-        """What this engine is."""
+        """The card of the baseline."""
         return Card(
             name="marginal mean",
             engine="marginal_mean",
@@ -86,12 +86,12 @@ class MarginalMean(Engine):
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> None:
-        """Nothing is remembered; see `Engine`."""
+        """Stores nothing."""
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """The means; see `Engine`."""
+        """The means at every step."""
         del belief, num_samples, noise, seed
         worlds, versions, steps = next(iter(future.actions.values())).shape[:3]
         lead = (worlds, versions, 1, steps)
@@ -101,7 +101,7 @@ class MarginalMean(Engine):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShuffledActions(Engine):
-    """An engine that is told the actions of another world of the batch; where there is none, of another step.
+    """Evaluates an engine under the actions of another batch element, or of another step in a batch of one.
 
     Args:
         inner: the engine.
@@ -110,17 +110,17 @@ class ShuffledActions(Engine):
     inner: Engine
 
     def describe(self) -> Card:
-        """The inner engine's card; it does not heed the actions it is given."""
+        """The card of the inner engine, not action-conditioned."""
         return replace(self.inner.describe(), name="shuffled action", action_conditioned=False)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        """See `Engine`."""
+        """The belief of the inner engine."""
         return self.inner.observe(belief, steps, seed=seed)
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """See `Engine`; what is done is what the world before it in the batch does."""
+        """The rollout of the inner engine under the actions of the previous batch element."""
         rolled = {name: np.roll(value, 1, 0 if len(value) > 1 else 2) for name, value in future.actions.items()}
         moved = replace(future, actions=rolled)
         return self.inner.imagine(belief, moved, num_samples=num_samples, noise=noise, seed=seed)

@@ -1,4 +1,4 @@
-"""Windows cut from held-out episodes, and what a world says of them."""
+"""Windows cut from held-out episodes, and forecasts of a world for them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from worldline.errors import InputError
 from worldline.world.base import Forecast, World
 
 BATCH: Final = 64
-"""Windows asked of a world at once; bounds memory, changes no figure."""
+"""Windows per call of a world; bounds memory and changes no figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """W windows of H observations and T steps to come.
+    """W windows of H observations and T future steps.
 
     Args:
         history: arrays [W, H, *shape].
         actions: per signal [W, T, *shape].
         exogenous: per signal [W, T, *shape].
         truth: per observation signal [W, T, *shape].
-        known: per observation signal [W, T] bool; False where it was not observed.
-        episode: [W], from 0.
+        known: per observation signal [W, T] bool; False for unobserved steps.
+        episode: [W] episode of each window, from 0, sorted.
     """
 
     history: History
@@ -42,7 +42,7 @@ def cut(episodes: Sequence[Episode], *, context: int, horizon: int, per_episode:
     """Windows spread evenly over each episode that is long enough.
 
     Args:
-        episodes: whole ones.
+        episodes: complete episodes.
         context: H, at least 1.
         horizon: T, at least 1.
         per_episode: at least 1.
@@ -51,11 +51,16 @@ def cut(episodes: Sequence[Episode], *, context: int, horizon: int, per_episode:
         InputError: fewer than two episodes are long enough, or a count is below 1.
     """
     if min(context, horizon, per_episode) < 1:
-        raise InputError(f"context {context}, horizon {horizon}, per_episode {per_episode}: each must be at least 1.")
+        raise InputError(
+            f"context, horizon and per_episode must be at least 1, got {context}, {horizon} and {per_episode}."
+        )
     long = [episode for episode in episodes if episode.num_steps >= context - 1 + horizon]
     if len(long) < 2:
         needed = context + horizon
-        raise InputError(f"{len(long)} of {len(episodes)} episodes have {needed} observations; intervals need two.")
+        raise InputError(
+            f"expected at least two episodes of {needed} observations, got {len(long)} of {len(episodes)}. "
+            "Give longer episodes, or shorten context or horizon."
+        )
     places = [(e, at) for e, one in enumerate(long) for at in spread(one.num_steps, context, horizon, per_episode)]
     histories = [long[e].history(at, context) for e, at in places]
     futures = [(long[e], slice(at, at + horizon), slice(at + 1, at + 1 + horizon)) for e, at in places]
@@ -77,36 +82,36 @@ def cut(episodes: Sequence[Episode], *, context: int, horizon: int, per_episode:
 
 
 def spread(num_steps: int, context: int, horizon: int, count: int) -> list[int]:
-    """Up to `count` indices of a present with `context` observations up to it and `horizon` steps to come.
+    """Up to `count` evenly spread indices of the present, each after `context` observations and before `horizon` steps.
 
     Args:
-        num_steps: of the episode, at least `context - 1 + horizon`.
+        num_steps: steps of the episode, at least `context - 1 + horizon`.
         context: H, at least 1.
         horizon: T, at least 1.
-        count: at least 1; evenly spread over the episode.
+        count: at least 1.
     """
     return sorted(set(np.linspace(context - 1, num_steps - horizon, count).round().astype(int).tolist()))
 
 
 def _stack(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
-    """Per signal, the parts along a new first axis."""
+    """Stacks the parts of each signal along a new first axis."""
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
 def _masks(parts: Sequence[Arrays], length: int) -> dict[str, NDArray[np.generic]]:
-    """Per signal that any part has a mask of, the masks along a new first axis; a part without one is all observed."""
+    """Stacks the masks of each signal; a part without a mask counts as fully observed."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: np.stack([part.get(name, np.ones(length, np.bool_)) for part in parts]) for name in names}
 
 
 def forecasts(world: World, cases: Cases, actions: Arrays, *, level: float) -> dict[str, Forecast]:
-    """What `world` says of every window, per predicted vector signal; arrays lead with W.
+    """Forecasts of each predicted vector signal for all windows; the first axis is W.
 
     Args:
-        world: asked in batches.
-        cases: the histories and exogenous inputs.
+        world: world to query, in batches.
+        cases: windows with histories and exogenous inputs.
         actions: per signal [W, T, *shape].
-        level: of the joint band.
+        level: level of the band.
     """
     found: dict[str, list[Forecast]] = {}
     for first in range(0, len(cases.episode), BATCH):
@@ -127,7 +132,7 @@ def forecasts(world: World, cases: Cases, actions: Arrays, *, level: float) -> d
 
 
 def joined(parts: Sequence[Forecast]) -> Forecast:
-    """The batches one after the other; no band where any of them has none."""
+    """Concatenates the batches; no band if any batch has none."""
     lows = [part.low for part in parts if part.low is not None]
     highs = [part.high for part in parts if part.high is not None]
     banded = len(lows) == len(highs) == len(parts)

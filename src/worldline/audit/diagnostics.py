@@ -1,7 +1,4 @@
-"""What can be measured on any world with held-out episodes alone: error, use of the actions, calibration.
-
-Everything is asked through `World.predict`; nothing of what stands behind the world is touched.
-"""
+"""Error, use of the actions and band coverage of any world on held-out episodes, through `World.predict` alone."""
 
 from __future__ import annotations
 
@@ -37,10 +34,10 @@ Change = Literal["zeroed", "shuffled"]
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorCurve:
-    """How wrong a world is, step by step, open loop.
+    """Open-loop error of a world at each step.
 
     Args:
-        world: its name; "" for the world under test.
+        world: name of the world; "" for the world under test.
         signal: a vector signal.
         rmse: root mean square over windows and components, in the signal's unit.
     """
@@ -52,12 +49,12 @@ class ErrorCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class SkillCurve:
-    """How much smaller the world's error is than a comparison's, on the same windows.
+    """Relative reduction of the error against a baseline, on the same windows.
 
     Args:
-        against: the comparison's name.
+        against: name of the baseline.
         signal: a vector signal.
-        skill: 1 - error / comparison's error; 0 is no better, 1 is perfect, below 0 is worse.
+        skill: 1 - error / error of the baseline; 0 is equal, 1 is perfect, negative is worse.
     """
 
     against: str
@@ -67,12 +64,12 @@ class SkillCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """How much the error grows once the true actions are taken away.
+    """Relative growth of the error when the true actions are replaced.
 
     Args:
-        change: "zeroed" (0, or the nearest allowed value), or "shuffled" (those of another episode).
-        signal: a vector signal; None for all of them together, each over its own spread.
-        increase: relative: 0 means that the actions make no difference, 1 that the error doubles.
+        change: "zeroed" (0, or the nearest allowed value), or "shuffled" (actions of another episode).
+        signal: a vector signal; None for all signals together, each divided by its standard deviation.
+        increase: relative growth; 0 means that the actions make no difference, 1 that the error doubles.
     """
 
     change: Change
@@ -82,14 +79,14 @@ class Gap:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """What a joint band promised, and what it held.
+    """Nominal and measured coverage of a simultaneous prediction band.
 
     Args:
         signal: a vector signal.
-        level: the promised share of whole trajectories inside, 0 to 1.
-        coverage: the measured share, its interval widened for windows of one episode.
+        level: nominal share of whole trajectories inside the band, 0 to 1.
+        coverage: measured share; its interval accounts for the dependence of windows of one episode.
         width: [T], mean over windows and components, in the signal's unit.
-        horizon: median over windows of the last step at which the band says more than nothing.
+        horizon: median over windows of the last step at which the band is informative.
     """
 
     signal: str
@@ -101,20 +98,20 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostics:
-    """Everything that `diagnose` measured.
+    """Results of `diagnose`.
 
     Args:
-        units: of each measured signal.
-        step_s: seconds a step; None where unknown.
+        units: unit of each measured signal.
+        step_s: seconds per step; None if unknown.
         horizon: T, steps.
-        horizons: the steps to report, each from 1 to T.
+        horizons: steps to report, each from 1 to T.
         num_episodes: held-out episodes that were long enough.
-        num_short: episodes that were not, and were left out.
-        num_windows: windows cut from them.
-        errors: the world's curves (`world` is ""), then the comparisons'.
-        skills: against every comparison.
-        gaps: empty where the world has no error to grow.
-        bands: empty where the world is not calibrated.
+        num_short: episodes that were too short and left out.
+        num_windows: windows cut from the long episodes.
+        errors: curves of the world (`world` is ""), then of the baselines.
+        skills: against every baseline.
+        gaps: empty if the error of the world is 0.
+        bands: empty if the world is not calibrated.
     """
 
     units: Mapping[str, str]
@@ -142,27 +139,29 @@ def diagnose(
     levels: Sequence[float] = LEVELS,
     seed: int,
 ) -> Diagnostics:
-    """The figures of `world` on `episodes`, which it must not have been fitted or calibrated on.
+    """Measures `world` on held-out `episodes`, which it must not have been fitted or calibrated on.
 
     Args:
-        world: under test.
-        episodes: at least two of `context + horizon` observations.
-        comparisons: worlds to measure on the same windows, by name; "" is taken.
+        world: world under test.
+        episodes: at least two with `context + horizon` observations.
+        comparisons: baselines to measure on the same windows, by name; "" is reserved.
         context: H, observations given.
         horizon: T, steps predicted.
-        horizons: the steps to report, each from 1 to T.
-        per_episode: windows cut from each episode, evenly spread, fewer where it is short.
-        levels: of the joint bands, each inside (0, 1).
-        seed: of the bootstrap and the shuffling.
+        horizons: steps to report, each from 1 to T.
+        per_episode: windows cut from each episode, evenly spread; fewer from short episodes.
+        levels: levels of the bands, each in (0, 1).
+        seed: seed of the bootstrap and the shuffling.
 
     Raises:
-        InputError: too few episodes are long enough, a horizon or level is out of range, a name is taken, or the
-            world predicts no vector signal.
+        InputError: too few episodes are long enough, a horizon or level is out of range, a baseline has a reserved
+            name, or the world predicts no vector signal.
     """
     if any(not 1 <= step <= horizon for step in horizons) or any(not 0 < level < 1 for level in levels):
-        raise InputError(f"horizons {list(horizons)} must lie in [1, {horizon}], levels {list(levels)} in (0, 1).")
+        raise InputError(
+            f"expected horizons in [1, {horizon}] and levels in (0, 1), got {list(horizons)} and {list(levels)}."
+        )
     if "" in comparisons:
-        raise InputError('a comparison is called "", the name of the world under test. Give it a name.')
+        raise InputError('the name "" is reserved for the world under test. Give each comparison another name.')
     card = world.describe()
     cases = cut(episodes, context=context, horizon=horizon, per_episode=per_episode)
     signals = [s for s in card.schema.observations if s.kind is Kind.VECTOR and s.name in card.predicts]
@@ -189,13 +188,13 @@ def diagnose(
 
 
 def _means(world: World, cases: Cases, actions: Arrays) -> dict[str, Floats]:
-    """Per predicted vector signal the mean [W, T, n] under `actions`."""
+    """Mean [W, T, n] of each predicted vector signal under `actions`."""
     predicted = forecasts(world, cases, actions, level=0.9)
     return {name: forecast.mean.astype(float) for name, forecast in predicted.items()}
 
 
 def _squared_errors(means: Mapping[str, Floats], cases: Cases, signals: Sequence[Signal]) -> dict[str, Floats]:
-    """Per signal that was predicted, [W, T]: mean over components; 0 where nothing was observed."""
+    """Squared error [W, T] of each predicted signal, mean over components; 0 at unobserved steps."""
     return {
         s.name: np.where(
             cases.known[s.name], (s.difference(means[s.name], cases.truth[s.name].astype(float)) ** 2).mean(-1), 0.0
@@ -206,7 +205,6 @@ def _squared_errors(means: Mapping[str, Floats], cases: Cases, signals: Sequence
 
 
 def _error_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weights: Floats) -> tuple[ErrorCurve, ...]:
-    """One for each world and signal."""
     return tuple(
         ErrorCurve(world=world, signal=name, rmse=rmse_curve(squared, cases.known[name], cases.episode, weights))
         for world, per_signal in errors.items()
@@ -215,7 +213,7 @@ def _error_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weig
 
 
 def _skill_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weights: Floats) -> tuple[SkillCurve, ...]:
-    """One for each comparison and signal on which the comparison errs at every step."""
+    """Skill is defined only if the baseline has an error above 0 at every step."""
     found = []
     for against in [name for name in errors if name]:
         for name, theirs in errors[against].items():
@@ -230,7 +228,6 @@ def _skill_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weig
 def _gaps(
     world: World, true: Mapping[str, Floats], cases: Cases, signals: Sequence[Signal], weights: Floats, seed: int
 ) -> tuple[Gap, ...]:
-    """Overall and per signal, for both changes."""
     schema = world.describe().schema
     changes: dict[Change, Arrays] = {
         "zeroed": _zeroed(cases.actions, schema),
@@ -260,7 +257,7 @@ def _increase(before: Floats, after: Floats, cases: Cases, weights: Floats) -> E
 
 
 def _zeroed(actions: Arrays, schema: Schema) -> Arrays:
-    """Zeros, or the nearest allowed values."""
+    """Zeros, clipped to the bounds of each signal."""
     zeros = {name: np.zeros_like(values) for name, values in actions.items()}
     for name in actions:
         signal = schema[name]
@@ -272,7 +269,7 @@ def _zeroed(actions: Arrays, schema: Schema) -> Arrays:
 
 
 def _shuffled(actions: Arrays, episode: NDArray[np.integer], seed: int) -> Arrays:
-    """For each window the actions of a window of another episode, drawn uniformly; `episode` is sorted."""
+    """Actions of a uniformly drawn window of another episode, for each window; `episode` is sorted."""
     first, after = np.searchsorted(episode, episode), np.searchsorted(episode, episode, side="right")
     drawn = np.random.default_rng(seed).integers(0, len(episode) - (after - first))
     other = np.where(drawn >= first, drawn + after - first, drawn)
@@ -280,7 +277,6 @@ def _shuffled(actions: Arrays, episode: NDArray[np.integer], seed: int) -> Array
 
 
 def _bands(world: World, cases: Cases, signals: Sequence[Signal], level: float) -> list[Band]:
-    """One for each signal that has a band."""
     predicted, found = forecasts(world, cases, cases.actions, level=level), []
     for signal in [signal for signal in signals if signal.name in predicted]:
         name = signal.name

@@ -1,8 +1,8 @@
-"""What one change of an action does, as the world predicts it and as the logs tell it.
+"""Effect of one change of an action: predicted by the world, and estimated from the logs.
 
-In the logs: a linear regression of the next observation on the history and the action, over every row, and what it
-says of a change of one action when it is applied to itself with all later actions held (the g-formula for a linear
-law). Whatever of the history moves both the action and the outcome is thereby adjusted for; what was not logged is not.
+The estimate is a linear regression of the next observation on the history and the action. It is iterated on its own
+output after a change of one action, with later actions held fixed (the g-formula for a linear model). This adjusts for
+every logged confounder, and for no unlogged one.
 Source: Robins (1986), "A new approach to causal inference in mortality studies", section 4.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.audit.audit_evidence import Effect, Told
+from worldline.audit.audit_evidence import Agreement, Effect
 from worldline.audit.cases import Cases, forecasts
 from worldline.audit.regression_rows import LAGS, RegressionRows, state_columns
 from worldline.data.quality.segments import names_of
@@ -28,27 +28,27 @@ from worldline.world.base import World
 NUM_FITS: Final = 300
 """Regressions on resampled episodes."""
 RIDGE: Final = 1e-6
-STILL: Final = 1e-9
-"""Deviation, beside the size of a signal, at which it never moves."""
+MAX_STILL_DEVIATION: Final = 1e-9
+"""Standard deviation, relative to the size of a signal, up to which the signal counts as constant."""
 MAX_COLUMNS: Final = 300
-"""Columns beyond which the logs are not regressed: fits of resampled episodes would take minutes."""
-MATERIAL: Final = 0.05
-"""Of a signal's deviation: what moves it less is no effect worth judging a world by."""
-NEAR: Final = 0.35
-"""Of the logs' effect: a world that is off by less is not called apart, since a line is not the law either."""
+"""Largest number of regression columns; with more, the fits on resampled episodes would take minutes."""
+MIN_EFFECT_SHARE: Final = 0.05
+"""Smallest effect that is compared, as a share of the signal's standard deviation."""
+MAX_RELATIVE_DIFFERENCE: Final = 0.35
+"""Largest relative difference of agreeing effects; the linear model of the logs is itself an approximation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionChange:
-    """One component of an action, changed for one step.
+    """A change of one action component for one step.
 
     Args:
         name: signal and component.
-        signal: its signal.
-        column: in the table of all actions.
-        part: component of a vector; value of a choice.
-        size: of the change, in its unit; 1 for a choice.
-        base: the value that a choice is changed from; 0 for a vector.
+        signal: signal of the action.
+        column: column in the table of all actions.
+        part: component of a vector; value of a discrete action.
+        size: size of the change, in the unit of the action; 1 for a discrete action.
+        base: reference value of a discrete action; 0 for a vector.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ActionChange:
 
 
 def changes(schema: Schema, rows: RegressionRows) -> tuple[ActionChange, ...]:
-    """One deviation of each component of a vector; each logged value of a choice in the place of `base`."""
+    """One standard deviation for each vector component; each logged value instead of `base` for a discrete action."""
     found, column = [], 0
     for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
         names = names_of(signal)
@@ -76,26 +76,26 @@ def changes(schema: Schema, rows: RegressionRows) -> tuple[ActionChange, ...]:
 
 
 def _base(columns: Floats) -> int:
-    """The value that others are compared with: the last, which has no column; where it was never logged, the usual."""
+    """Reference value: the last one, which has no column; the most frequent one if the last was never logged."""
     return columns.shape[1] if (columns.sum(1) == 0).any() else int(columns.mean(0).argmax())
 
 
 def log_effects(
     schema: Schema, rows: RegressionRows, changed: Sequence[ActionChange], horizon: int, *, seed: int
 ) -> Float[np.ndarray, "fits m T d"] | None:
-    """What the logs say of each change on each number that is observed; the first fit is of all episodes.
+    """Effects of each change on each observed component, estimated from the logs; fit 0 uses all episodes.
 
-    Angles are told from the present one, the shorter way round, so that no step is a jump of a whole turn.
+    Angles are taken relative to the present one, the shorter way round, so that no step jumps by a full turn.
 
     Args:
-        schema: of the world.
-        rows: of the logs; where enough are flagged as randomised, give those alone.
+        schema: schema of the world.
+        rows: rows of the logs; only the randomised ones if enough are flagged.
         changed: M changes.
         horizon: T.
-        seed: of the resampled episodes.
+        seed: seed of the resampled episodes.
 
     Returns:
-        None where there are too many columns or too few rows, or nothing is changed.
+        None if there are too many columns, too few rows, or no change.
     """
     if not changed:
         return None
@@ -116,11 +116,11 @@ def log_effects(
     matrix = matrix + RIDGE * len(table) * np.eye(table.shape[1])
     fitted = np.linalg.solve(matrix, right) / scale[:, None]
     found = _impulses(fitted, size, rows.action.shape[1], changed, horizon)
-    return _apart(schema, found, np.zeros(size))  # as `world_effects` tells those of a world
+    return _apart(schema, found, np.zeros(size))  # the same convention as `world_effects`
 
 
 def _apart(schema: Schema, values: Floats, others: Floats) -> Floats:
-    """`values` [..., d] less others; of angles the shorter way round."""
+    """`values` [..., d] minus `others`; angles the shorter way round."""
     found = np.array(values - others, dtype=float)
     for signal in schema.observations:
         if signal.period is not None:
@@ -130,7 +130,7 @@ def _apart(schema: Schema, values: Floats, others: Floats) -> Floats:
 
 
 def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
-    """Per episode the sums of products [E, columns, columns]."""
+    """Sums of products [E, columns, columns] of each episode."""
     found = np.zeros((rows.num_episodes, left.shape[1], right.shape[1]))
     for number in np.unique(rows.episode):
         own = rows.episode == number
@@ -139,7 +139,7 @@ def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
 
 
 def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[ActionChange], horizon: int) -> Floats:
-    """The regressions [fits, P, d] applied to their own output after a change of one action: [fits, M, T, d]."""
+    """Impulse responses [fits, M, T, d] of the regressions [fits, P, d], iterated on their own output."""
     fits, num_states = len(fitted), LAGS * size
     state = np.zeros((fits, len(changed), LAGS, size))
     acts = np.zeros((fits, len(changed), LAGS, width))
@@ -151,7 +151,7 @@ def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[ActionCha
     for _ in range(horizon):
         known = np.concatenate([state.reshape(fits, len(changed), -1), acts.reshape(fits, len(changed), -1)], -1)
         following = state[:, :, -1] + known @ fitted[:, : num_states + LAGS * width]
-        following = np.clip(np.nan_to_num(following), -1e12, 1e12)  # a fit of few episodes may run away
+        following = np.clip(np.nan_to_num(following), -1e12, 1e12)  # a fit on few episodes may be unstable
         state = np.concatenate([state[:, :, 1:], following[:, :, None]], 2)
         acts = np.concatenate([acts[:, :, 1:], np.zeros((fits, len(changed), 1, width))], 2)
         path.append(following)
@@ -161,18 +161,18 @@ def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[ActionCha
 def world_effects(
     world: World, cases: Cases, changed: Sequence[ActionChange], signals: Sequence[Signal]
 ) -> dict[str, Float[np.ndarray, "m W T n"]]:
-    """What the world predicts of each change at the first step, beside the actions that were logged.
+    """Predicted effects of each change at the first step, relative to the logged actions.
 
-    A vector is changed to where there is room, and what is found is scaled to the size of the change.
+    A vector is changed towards the side where its bounds allow it. The effect is scaled to the size of the change.
 
     Args:
-        world: under audit.
+        world: world under audit.
         cases: W windows.
         changed: M changes.
         signals: vector observations that the world predicts.
 
     Returns:
-        By signal; empty where nothing is changed.
+        Effects by signal; empty without changes.
     """
     if not changed:
         return {}
@@ -190,7 +190,7 @@ def world_effects(
 
 
 def _changed(actions: Arrays, one: ActionChange) -> tuple[dict[str, NDArray[np.generic]], Floats]:
-    """The actions with the first step changed, and by how much [W]."""
+    """The actions with the first step changed, and the size of the change [W]."""
     if one.signal.kind is Kind.DISCRETE:
         return _chosen(actions, one.signal, one.part), np.ones(len(actions[one.signal.name]))
     values = actions[one.signal.name].copy()
@@ -204,7 +204,7 @@ def _changed(actions: Arrays, one: ActionChange) -> tuple[dict[str, NDArray[np.g
 
 
 def _chosen(actions: Arrays, signal: Signal, value: int) -> dict[str, NDArray[np.generic]]:
-    """The actions with this value of a choice at the first step."""
+    """The actions with this value of a discrete action at the first step."""
     values = actions[signal.name].copy()
     values[:, 0] = value
     return {**actions, signal.name: values}
@@ -223,46 +223,47 @@ def effects_table(
     at_once: bool = False,
     seed: int,
 ) -> tuple[Effect, ...]:
-    """Action by signal by lag, with intervals over episodes.
+    """Effects by action, signal and lag, with intervals over episodes.
 
     Args:
-        schema: of the world.
+        schema: schema of the world.
         changed: M changes.
-        found: from `world_effects`.
-        logged: from `log_effects`.
-        rows: of the logs.
-        cases: that `found` is of.
-        lags: steps after the change began, from 1.
-        identifiable: per action component, whether the logs can tell.
-        at_once: whether they can tell only what follows in the next step: where `logged` is of steps drawn at random
-            among others, what is hidden still drives the later ones.
-        seed: of the bootstrap.
+        found: result of `world_effects`.
+        logged: result of `log_effects`.
+        rows: rows of the logs.
+        cases: windows of `found`.
+        lags: steps after the change, from 1.
+        identifiable: per action component, whether the logs identify its effects.
+        at_once: whether only lag 1 is identified. If only some steps are randomised, hidden causes still drive the
+            actions of later steps.
+        seed: seed of the bootstrap.
     """
     weights = draw_clusters(int(cases.episode.max()) + 1, seed)
-    told = []
+    effects = []
     for m, one in enumerate(changed):
         for name, effect in found.items():
             columns, signal = state_columns(schema, name), schema[name]
             for part, label in enumerate(names_of(signal)):
                 column = columns.start + part
                 spread = float(signal.deviations(rows.after[:, column, None]).std())
-                if spread <= STILL * (1 + float(np.abs(rows.after[:, column]).max())):
-                    continue  # it never moves
+                if spread <= MAX_STILL_DEVIATION * (1 + float(np.abs(rows.after[:, column]).max())):
+                    continue  # the signal is constant
                 for lag in lags:
                     own = _mean(effect[m, :, lag - 1, part], cases, weights)
                     theirs = None if logged is None else _quantiles(logged[:, m, lag - 1, column])
-                    know = identifiable[one.name] and (lag == 1 or not at_once)
-                    told.append(
+                    known = identifiable[one.name] and (lag == 1 or not at_once)
+                    effects.append(
                         Effect(
                             action=one.name, signal=label, lag=lag, change=one.size, unit=signal.unit, spread=spread,
-                            world=own, logs=theirs, told=_told(own, theirs, spread) if know else "not identifiable",
+                            world=own, logs=theirs,
+                            told=_agreement(own, theirs, spread) if known else "not identifiable",
                         )
                     )  # fmt: skip
-    return tuple(told)
+    return tuple(effects)
 
 
 def _mean(values: Floats, cases: Cases, weights: Floats) -> Estimate:
-    """The mean [W] over the windows that could be changed, with its interval over episodes; NaN where none could."""
+    """Mean over the changeable windows [W], with its interval over episodes; NaN if there is none."""
     known = np.isfinite(values)
     if not known.any():
         return Estimate(value=np.nan, low=np.nan, high=np.nan)
@@ -275,23 +276,22 @@ def _mean(values: Floats, cases: Cases, weights: Floats) -> Estimate:
 
 
 def _quantiles(fits: Floats) -> Estimate:
-    """The first fit, with the interval of the others."""
+    """The first fit, with the 95 % interval of the others."""
     low, high = np.quantile(fits[1:], (0.025, 0.975))
     value = float(fits[0])
     return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
-def _told(own: Estimate, logs: Estimate | None, spread: float) -> Told:
-    """How the world's effect compares with that of the logs."""
+def _agreement(own: Estimate, logs: Estimate | None, spread: float) -> Agreement:
     if logs is None:
         return "unclear"
-    least = MATERIAL * spread
-    if logs.low * logs.high <= 0 or abs(logs.value) < least:
-        if logs.high - logs.low > 4 * least:
+    smallest = MIN_EFFECT_SHARE * spread
+    if logs.low * logs.high <= 0 or abs(logs.value) < smallest:
+        if logs.high - logs.low > 4 * smallest:
             return "unclear"
-        made_up = abs(own.value) > 2 * least and own.low * own.high > 0 and not logs.low <= own.value <= logs.high
-        return "apart" if made_up else "none"
-    if own.low * own.high > 0 and own.value * logs.value < 0 and abs(own.value) >= least:
+        invented = abs(own.value) > 2 * smallest and own.low * own.high > 0 and not logs.low <= own.value <= logs.high
+        return "apart" if invented else "none"
+    if own.low * own.high > 0 and own.value * logs.value < 0 and abs(own.value) >= smallest:
         return "opposite"
     overlap = own.low <= logs.high and logs.low <= own.high
-    return "agrees" if overlap or abs(own.value - logs.value) <= NEAR * abs(logs.value) else "apart"
+    return "agrees" if overlap or abs(own.value - logs.value) <= MAX_RELATIVE_DIFFERENCE * abs(logs.value) else "apart"

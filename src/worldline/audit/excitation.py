@@ -1,9 +1,12 @@
-"""What of the actions does not follow from the history: only from that can effects be told.
+"""Excitation of the actions, and the placebo test for hidden causes.
 
-The placebo looks at the error of a world and the action that comes after it, which cannot have caused it. A controller
-answers to what it sees, and a lever is held for a while, so both go together for good reasons: what the last
-observation and the last action explain is taken out. What is left comes from something with a memory: a controller's,
-or a hidden cause of both. Logs cannot tell which; nor do they show a hidden cause that is drawn anew at every step.
+Excitation is the part of an action that the history does not predict. Effects are identified from this part alone.
+
+The placebo test correlates the error of a world with the next action, which cannot have caused it. A controller reacts
+to observations and an action is often held, so the two may be correlated for harmless reasons. Therefore the part of
+the action that the last observation and the last action explain is removed. The remaining correlation comes from a
+cause with a memory: a controller's, or a hidden cause of both. The logs do not distinguish these. They also do not
+reveal a hidden cause that is independent at every step.
 """
 
 from __future__ import annotations
@@ -20,34 +23,34 @@ from worldline.audit.regression_rows import RegressionRows
 from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio, student_quantile
 
-ENOUGH: Final = 0.05
-"""Share of an action's variance that has to be left, or its effects are not identifiable."""
+MIN_EXCITATION: Final = 0.05
+"""Share of unexplained variance of an action below which its effects are not identifiable."""
 MIN_RANDOMISED: Final = 200
-"""Flagged steps from which effects can be told whatever the others are."""
+"""Number of flagged random steps that identifies effects, whatever the other steps are."""
 MAX_ROWS: Final = 12_000
 RIDGE: Final = 1e-3
-MATERIAL: Final = 0.1
-"""Correlation below which a placebo finding is of no weight."""
-CLOSEST: Final = 1 - 1e-9
-"""Correlation beyond which Fisher's z is not taken, as it has no end."""
+MIN_CORRELATION: Final = 0.1
+"""Smallest absolute correlation of a placebo finding."""
+MAX_CORRELATION: Final = 1 - 1e-9
+"""Bound of correlations before Fisher's z, which diverges at 1."""
 ALPHA: Final = 0.01
-"""Chance of any false finding among all pairs."""
+"""Family-wise error rate of the placebo findings over all pairs."""
 MIN_EPISODES: Final = 20
-"""Below it no placebo finding is sure: the spread of so few episodes tells too little of what is rare."""
+"""Smallest number of episodes of a placebo finding; intervals from fewer have unreliable tails."""
 MIN_PAIRS: Final = 20
-"""Errors of a signal, each with the action after it, below which they are not looked at."""
+"""Smallest number of pairs of error and next action of a tested signal."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Innovations:
-    """What regressions leave of the actions, each row predicted from other episodes.
+    """Residuals of the actions after cross-validated regressions; each row is predicted from other episodes.
 
     Args:
-        rows: that were looked at, thinned where there are many.
-        linear: [n, m] left by a linear regression on the history.
-        bent: [n, m] left by one that can bend.
-        least: [n, m] of each component what the better of both leaves.
-        unexplained: [n, m] the same where the last observation, the last action and the inputs alone are known.
+        rows: used rows, subsampled if there are many.
+        linear: [n, m] residuals of a linear regression on the history.
+        bent: [n, m] residuals of a nonlinear regression on the history.
+        least: [n, m] residuals of the better regression for each component.
+        unexplained: [n, m] the same, given only the last observation, the last action and the inputs.
     """
 
     rows: RegressionRows
@@ -58,11 +61,11 @@ class Innovations:
 
 
 def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
-    """What of each action does not follow from the history.
+    """Residuals of each action given the history.
 
     Args:
-        rows: of the logs.
-        seed: of the folds and of the regression that can bend.
+        rows: rows of the logs.
+        seed: seed of the folds and of the nonlinear regression.
     """
     draw = np.random.default_rng([seed, 11])
     if len(rows.episode) > MAX_ROWS:
@@ -78,55 +81,55 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
 def _both(
     known: Floats, target: Floats, fold: Int[np.ndarray, "n"], draw: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """What a linear regression leaves, and one that can bend."""
+    """Residuals of a linear and of a nonlinear regression."""
     table = np.clip(scaled(clipped(known)), -6, 6)
     bending = np.concatenate([table, waves(table, min(150, len(table) // 10), draw)], 1)
     return _left(table, target, fold), _left(bending, target, fold)
 
 
 def _better(one: Floats, other: Floats) -> Floats:
-    """Of each component the smaller residuals."""
+    """The residuals with the smaller mean square, for each component."""
     return np.where((other**2).mean(0) < (one**2).mean(0), other, one)
 
 
 def _left(table: Floats, target: Floats, fold: Int[np.ndarray, "n"]) -> Floats:
-    """Residuals of guesses that stay within what was logged."""
+    """Residuals of held-out predictions, clipped to the logged range."""
     every = np.arange(table.shape[1]), np.arange(target.shape[1])
     guess = target - HeldOut(table, target, fold).residual(*every, RIDGE)
     return np.asarray(target - np.clip(guess, target.min(0), target.max(0)))
 
 
 def excitations(found: Innovations, names: Sequence[str], *, seed: int) -> tuple[Excitation, ...]:
-    """1 - R^2 of each component of the actions, with its interval over episodes.
+    """1 - R^2 of each action component, with its interval over episodes.
 
     Args:
-        found: from `innovations`.
-        names: of the components.
-        seed: of the bootstrap.
+        found: result of `innovations`.
+        names: names of the components.
+        seed: seed of the bootstrap.
     """
     rows, least = found.rows, found.least
     weights = draw_clusters(rows.num_episodes, seed)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
-    told = []
+    results = []
     for k, name in enumerate(names):
         centred = rows.action[:, k] - rows.action[:, k].mean()
         shares = [_share(left[:, k], centred, rows, weights) for left in (found.linear, found.bent, least)]
         random = rows.action[rows.randomised, k]
-        varies = flagged and float(random.var()) >= ENOUGH * float(centred.var()) > 0
-        told.append(
+        varies = flagged and float(random.var()) >= MIN_EXCITATION * float(centred.var()) > 0
+        results.append(
             Excitation(
                 action=name,
                 linear=shares[0].value,
                 bent=shares[1].value,
                 left=shares[2],
-                enough=bool(varies or shares[2].value >= ENOUGH),
+                enough=bool(varies or shares[2].value >= MIN_EXCITATION),
             )
         )
-    return tuple(told)
+    return tuple(results)
 
 
 def _share(left: Floats, centred: Floats, rows: RegressionRows, weights: Floats) -> Estimate:
-    """Mean square that is left over the variance, at most 1; 0 for an action that never changes."""
+    """Mean squared residual divided by the variance, at most 1; 0 for a constant action."""
     if not (centred**2).sum() > 0:
         return Estimate(value=0.0, low=0.0, high=0.0)
     sums = cluster_sums(np.stack([left**2, centred**2], 1), rows.episode, rows.num_episodes)
@@ -142,16 +145,16 @@ def placebos(
     step: Int[np.ndarray, "k"],
     names: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[Placebo, ...]:
-    """Correlations of the error of observation t with the action taken there, t, each over what is known of its signal.
+    """Correlations of the error of observation t with the next action t, over the known errors of each signal.
 
-    A signal is left out of whose errors too few are known, or those of few episodes where there are others.
+    A signal with too few known errors or too few episodes is left out.
 
     Args:
-        found: from `innovations`.
-        errors: of one step of the world; NaN where it is not known.
-        episode: of each error, as in the rows.
-        step: the index t of the observation that the error is of: the action t is the next one.
-        names: of the components of actions and errors.
+        found: result of `innovations`.
+        errors: one-step errors of the world; NaN if unknown.
+        episode: episode of each error, as in the rows.
+        step: index t of the observation of each error.
+        names: names of the components of actions and errors.
     """
     rows = found.rows
     place = {key: k for k, key in enumerate(zip(rows.episode.tolist(), rows.step.tolist(), strict=True))}
@@ -159,16 +162,16 @@ def placebos(
     mine, theirs = np.array([(k, place[key]) for k, key in keys if key in place], np.int64).reshape(-1, 2).T
     needed = min(MIN_EPISODES, len(np.unique(episode[mine])))
     known = [np.isfinite(one) for one in errors[mine].T]
-    asked = [
+    tested = [
         (signal, mine[there], theirs[there], errors[mine[there], s])
         for s, (signal, there) in enumerate(zip(names[1], known, strict=True))
         if there.sum() >= MIN_PAIRS and len(np.unique(episode[mine[there]])) >= needed
     ]
-    alpha = ALPHA / max(1, len(asked) * rows.action.shape[1])
+    alpha = ALPHA / max(1, len(tested) * rows.action.shape[1])
     return tuple(
         _placebo((action, signal), error, rows.action[k, a], found.unexplained[k, a], episode[j], alpha)
         for a, action in enumerate(names[0])
-        for signal, j, k, error in asked
+        for signal, j, k, error in tested
     )
 
 
@@ -180,27 +183,28 @@ def _placebo(
     episode: Int[np.ndarray, "k"],
     alpha: float,
 ) -> Placebo:
-    """Of one component of the actions and one of the errors."""
+    """Correlation of one action component with the errors of one signal component."""
     cluster = np.unique(episode, return_inverse=True)[1]
     num_episodes = int(cluster.max()) + 1
-    own, sure = (_correlation(error, unexplained, cluster, one) for one in (0.05, alpha))
-    there = num_episodes >= MIN_EPISODES and (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
+    own, strict = (_correlation(error, unexplained, cluster, one) for one in (0.05, alpha))
+    significant = (
+        num_episodes >= MIN_EPISODES and (strict.low > 0 or strict.high < 0) and abs(own.value) >= MIN_CORRELATION
+    )
     return Placebo(
         action=names[0],
         signal=names[1],
         raw=_correlation(error, action, cluster, 0.05),
         value=own,
         num_episodes=num_episodes,
-        found=bool(there),
+        found=bool(significant),
     )
 
 
 def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alpha: float) -> Estimate:
-    """With its interval over episodes: of Fisher's z, by leaving out one episode at a time.
+    """Correlation with its jackknife interval over episodes, computed on Fisher's z; 0 if an input is constant.
 
-    A bootstrap of the episodes has no tail for an `alpha` that many pairs share, and too short a one where they are
-    few. Student's degrees of freedom are of as many episodes of one length as tell as much. The value is 0 where one of
-    them does not vary.
+    A bootstrap over episodes cannot resolve the tail of an `alpha` shared by many pairs, and underestimates it for few
+    episodes. Student's degrees of freedom use the effective number of episodes of equal length.
 
     Source: MacKinnon, Nielsen and Webb (2023), "Fast and reliable jackknife and bootstrap methods for cluster-robust
     inference", section 2; Kish (1965), "Survey sampling", section 8.2.
@@ -210,19 +214,21 @@ def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alph
     count = int(cluster.max()) + 1
     sums = cluster_sums(products, cluster, count)
     value = float(_pearson(sums.sum(0, keepdims=True))[0])
-    worth = sums[:, -1].sum() ** 2 / (sums[:, -1] ** 2).sum()
-    if worth < 2:
+    effective = sums[:, -1].sum() ** 2 / (sums[:, -1] ** 2).sum()
+    if effective < 2:
         return Estimate(value=value, low=-1.0, high=1.0)
-    whole, parts = (np.arctanh(np.clip(r, -CLOSEST, CLOSEST)) for r in (value, _pearson(sums.sum(0) - sums)))
-    error = np.sqrt((count - 1) / count * ((parts - whole) ** 2).sum())
-    half = student_quantile(alpha / 2, float(worth - 1)) * error
+    overall, parts = (
+        np.arctanh(np.clip(r, -MAX_CORRELATION, MAX_CORRELATION)) for r in (value, _pearson(sums.sum(0) - sums))
+    )
+    error = np.sqrt((count - 1) / count * ((parts - overall) ** 2).sum())
+    half = student_quantile(alpha / 2, float(effective - 1)) * error
     return Estimate(
-        value=value, low=min(float(np.tanh(whole - half)), value), high=max(float(np.tanh(whole + half)), value)
+        value=value, low=min(float(np.tanh(overall - half)), value), high=max(float(np.tanh(overall + half)), value)
     )
 
 
 def _pearson(sums: Floats) -> Floats:
-    """[k] from sums [k, 6] of products, squares, values and count."""
+    """Correlations [k] from sums [k, 6] of products, squares, values and count."""
     both, one, other, x, y, n = np.moveaxis(sums, -1, 0)
     mean_x, mean_y = ratio(x, n), ratio(y, n)
     power = (one - mean_x * x) * (other - mean_y * y)

@@ -1,4 +1,4 @@
-"""Measured figures, each with its interval."""
+"""Scores with intervals, grades and verdicts of tests."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from enum import StrEnum
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A score of understanding with its interval over scenes: 0 is the floor, 1 the ceiling.
+    """A skill score with its bootstrap interval over scenes: 0 is the baseline, 1 the upper bound.
 
     Args:
-        value: of all scenes.
+        value: over all scenes.
         low: lower end at 95 %.
         high: upper end at 95 %.
-        surely: lower end at 99.9 %: what is above 0 here breaks a test, if the model must fail.
-        p_half: chance of such a score where the true one is at most a half, by the bootstrap.
-        draws: of the bootstrap, the same scenes in each draw for every model: what two scores are compared by. They are
-            not stored.
+        surely: lower end at 99.9 %; a must-fail model above 0 here voids the test.
+        p_half: bootstrap p-value of the hypothesis that the true score is at most 0.5.
+        draws: bootstrap draws, with the same scenes for every model, so that scores can be compared; not stored.
     """
 
     value: float
@@ -31,13 +30,13 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One part of a test that is scored by itself, such as a signal, a lag or a damping.
+    """One separately scored part of a test, such as a signal, a lag or a damping.
 
     Args:
-        name: of the part.
-        score: None where the part is not scored: gated, or undefined.
-        raw: the figures behind it, such as "loss", "floor", "ceiling", in their own units.
-        note: why it is not scored; empty where it is.
+        name: name of the part.
+        score: None if the part is gated or undefined.
+        raw: figures behind the score, such as "loss", "floor", "ceiling", in their units.
+        note: why it is not scored; empty if it is.
     """
 
     name: str
@@ -48,14 +47,13 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """Something that a test asks for beside its score.
+    """A requirement of a test in addition to its score.
 
     Args:
-        name: what is asked, with the bounds.
-        met: whether it is.
-        found: the figure, in words.
-        gate: whether scores say nothing without it, as models that understand nothing reach them: then PARTIAL takes it
-            as PASS does.
+        name: the requirement, with its bounds.
+        met: whether it is met.
+        found: the measured figure, in words.
+        gate: whether PARTIAL requires it too, because trivial models reach the score without it.
     """
 
     name: str
@@ -66,12 +64,12 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Grade:
-    """What a test says of one set of answers.
+    """Result of a test for one set of answers.
 
     Args:
         cells: at least one.
-        conditions: what a PASS needs beside the scores, and a PARTIAL of those that are gates.
-        bugs: what is wrong with the world whatever its scores, such as a leak from the future; none may pass.
+        conditions: required for PASS; gates are also required for PARTIAL.
+        bugs: defects that always give FAIL, such as a leak from the future.
     """
 
     cells: tuple[Cell, ...]
@@ -80,7 +78,7 @@ class Grade:
 
 
 class Verdict(StrEnum):
-    """What a test concludes."""
+    """Verdict of a test."""
 
     PASS = "PASS"
     PARTIAL = "PARTIAL"

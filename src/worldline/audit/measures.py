@@ -1,4 +1,4 @@
-"""What an audit asks a world beside its diagnosis: leaks, trusted horizons, exact coverage, rank."""
+"""Measures of an audit: leak of future actions, trusted horizons, exact band coverage, effective rank."""
 
 from __future__ import annotations
 
@@ -18,63 +18,66 @@ from worldline.schema import Kind, Signal
 from worldline.stats import tails, wilson
 from worldline.world.base import Forecast, Prediction, World
 
-EXACT: Final = 1e-5
-"""Share of a deviation that is rounding."""
+MAX_ROUNDING_SHARE: Final = 1e-5
+"""Share of a standard deviation up to which a difference counts as rounding."""
 ROUNDING: Final = 8 * float(np.finfo(np.float32).eps)
-"""What arithmetic in float32 may change, relative to the largest value."""
-NUM_LEAK: Final = 32
+"""Rounding of float32 arithmetic, relative to the largest value."""
+MAX_LEAK_WINDOWS: Final = 32
 GATE: Final = 0.05
-"""Of a signal's variance: an error below it is nothing to beat; it must only not be exceeded by as much."""
-RARE: Final = 0.005
-"""Chance of a count of trajectories at which a promise is broken, shared by the signals."""
-HALF: Final = 0.5
-"""Share of the windows of which a band without an end makes it one that says nothing."""
-COLLAPSED: Final = 0.05
-BLIND: Final = "action_blind"
-STAYS: Final = "persistence"
-MOVED: Final = 0.01
-"""Error, as a share of the size of a signal that never moves (of 1 where that is 0), from which a world moves it."""
+"""Share of a signal's variance below which the error of a baseline is negligible.
+
+The world need not beat a negligible error. Its skill may be worse than 0 by at most this share.
+"""
+MAX_FALSE_ALARM: Final = 0.005
+"""Significance level of the coverage test, divided by the number of signals (Bonferroni)."""
+MAX_UNBOUNDED_SHARE: Final = 0.5
+"""Share of windows with an unbounded band above which the band counts as too wide."""
+MIN_VARIANCE_SHARE: Final = 0.05
+ACTION_BLIND: Final = "action_blind"
+PERSISTENCE: Final = "persistence"
+MAX_STILL_ERROR: Final = 0.01
+"""Relative error from which a world wrongly moves a constant signal; absolute if the signal is 0."""
 
 
 def leak_check(world: World, cases: Cases) -> LeakCheck:
-    """Whether predictions up to a step change with the actions after it, for some steps of the horizon.
+    """Tests at some steps of the horizon whether predictions up to the step depend on later actions.
 
-    A change counts as the share of the deviation over windows that it makes, so that no offset hides it.
+    A difference is divided by the standard deviation over windows, so that a constant offset does not hide it.
 
     Args:
-        world: under audit.
-        cases: at least two windows; the first 32 are taken.
+        world: world under audit.
+        cases: at least two windows; the first 32 are used.
     """
-    few = _first(cases, NUM_LEAK)
+    few = _first(cases, MAX_LEAK_WINDOWS)
     horizon = next(iter(few.actions.values())).shape[1]
     base = _predict(world, few, few.actions)
     count, worst, where = 0, 0.0, ""
     for step in sorted({1, horizon // 2, horizon - 1} - {0, horizon}):
-        other = _predict(world, few, {k: _otherwise(v, step) for k, v in few.actions.items()})
+        other = _predict(world, few, {k: _with_other_actions(v, step) for k, v in few.actions.items()})
         for name, one in base.signals.items():
-            for before, after in _told(one, other.signals[name]):
+            for before, after in _pairs(one, other.signals[name]):
                 apart = _apart(before[:, :step].astype(float), after[:, :step].astype(float))
                 count += apart.size
                 if float(apart.max()) > worst:
                     worst, where = float(apart.max()), name
-    return LeakCheck(num_checked=count, worst=worst, signal=where, leaks=worst > EXACT)
+    return LeakCheck(num_checked=count, worst=worst, signal=where, leaks=worst > MAX_ROUNDING_SHARE)
 
 
-def _told(one: Forecast, other: Forecast) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
-    """Means and edges of two forecasts, in pairs."""
+def _pairs(one: Forecast, other: Forecast) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
+    """Means and band edges of two forecasts, in pairs."""
     pairs = [(one.mean, other.mean), (one.low, other.low), (one.high, other.high)]
     return [(before, after) for before, after in pairs if before is not None and after is not None]
 
 
 def _apart(early: NDArray[np.floating], late: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Differences of [W, T, *shape] over the deviation of `early` over windows; 0 where they are rounding.
+    """Differences [W, T, *shape] divided by the standard deviation of `early` over windows; 0 for rounding.
 
-    Each component of a vector has its own deviation. Where that is 0 the largest value stands for it.
+    Each component of a vector has its own deviation. If it is 0, the largest absolute value replaces it.
     """
-    told = np.ma.masked_invalid(early)
+    finite = np.ma.masked_invalid(early)
     axes = (0, 1) if early.ndim == 3 else None
-    size = np.abs(told).max(axes)
-    deviation = np.sqrt(told.var(0).mean(0 if early.ndim == 3 else None))
+    size = np.abs(finite).max(axes)
+    deviation = np.sqrt(finite.var(0).mean(0 if early.ndim == 3 else None))
     size, deviation = (np.ma.filled(one, 0.0) for one in (size, deviation))
     scale = np.where(deviation > ROUNDING * size, deviation, np.where(size > 0, size, 1.0))
     same = (early == late) | (np.isnan(early) & np.isnan(late))
@@ -83,15 +86,14 @@ def _apart(early: NDArray[np.floating], late: NDArray[np.floating]) -> NDArray[n
     return np.where(apart > ROUNDING * size, apart, 0.0) / scale
 
 
-def _otherwise(values: NDArray[np.generic], step: int) -> NDArray[np.generic]:
-    """From `step` on the actions of another window, backwards in time, so that held ones differ too."""
+def _with_other_actions(values: NDArray[np.generic], step: int) -> NDArray[np.generic]:
+    """Replaces the actions from `step` on by those of another window, reversed in time."""
     changed = values.copy()
     changed[:, step:] = np.roll(values, 1, axis=0)[:, step:][:, ::-1]
     return changed
 
 
 def _first(cases: Cases, count: int) -> Cases:
-    """The first windows."""
     past = cases.history
     return replace(
         cases,
@@ -120,80 +122,85 @@ def _predict(world: World, cases: Cases, actions: Arrays) -> Prediction:
 def trusted_horizons(
     found: Diagnostics, deviation: Mapping[str, float], size: Mapping[str, float]
 ) -> tuple[Trusted, ...]:
-    """Per signal the last step up to which the world beats what is trivial, at every step.
+    """The last step of each signal up to which the world beats the baselines at every step.
 
-    It has to beat persistence, and the action-blind copy where knowing the actions helps a line; it must not be shown
-    to be worse than the line itself, which nothing beats where the law is linear. Where a comparison errs by less than
-    a twentieth of the signal's variance there is nothing to beat, and it must only not do better. Of a signal that
-    never moves nothing is told, unless the world moves it.
+    * The world must beat persistence.
+    * It must beat the action-blind model if actions reduce the error of a linear model.
+    * It must not be significantly worse than the linear model, which is optimal for linear dynamics.
+    * If the error of a baseline is negligible (see `GATE`), the world must only not be worse.
+    * A constant signal is left out, unless the world wrongly moves it.
 
     Args:
-        found: of the graded episodes, with comparisons, persistence among them.
-        deviation: of each signal; 0 for one that never moves.
-        size: the largest absolute value of each signal.
+        found: diagnostics of the graded episodes; its baselines include persistence.
+        deviation: standard deviation of each signal; 0 for a constant signal.
+        size: largest absolute value of each signal.
     """
     rmse = {(one.world, one.signal): np.array(one.rmse.value) for one in found.errors}
-    told = []
+    trusted = []
     for signal in dict.fromkeys(one.signal for one in found.errors if not one.world):
         if not deviation.get(signal):
-            moved = ~(rmse["", signal] <= MOVED * (size[signal] or 1.0)) & ~np.isnan(rmse[STAYS, signal])
+            moved = ~(rmse["", signal] <= MAX_STILL_ERROR * (size[signal] or 1.0)) & ~np.isnan(
+                rmse[PERSISTENCE, signal]
+            )
             if moved.any():
-                told.append(Trusted(signal=signal, steps=0, of=found.horizon, stops=STAYS))
+                trusted.append(Trusted(signal=signal, steps=0, of=found.horizon, stops=PERSISTENCE))
             continue
         last, stops = found.horizon, ""
         small = np.sqrt(GATE) * deviation[signal]
         fine: dict[str, NDArray[np.bool_]] = {}
         for one in (one for one in found.skills if one.signal == signal):
             theirs, high = rmse[one.against, signal], np.array(one.skill.high)
-            nothing = (theirs < small) | (one.against == "linear")
-            if one.against == BLIND and ("linear", signal) in rmse:
-                nothing |= rmse["linear", signal] > (1 - GATE) * theirs
-            fine[one.against] = np.where(nothing, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
+            negligible = (theirs < small) | (one.against == "linear")
+            if one.against == ACTION_BLIND and ("linear", signal) in rmse:
+                negligible |= rmse["linear", signal] > (1 - GATE) * theirs
+            fine[one.against] = np.where(negligible, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
         for against in (name for name, other in rmse if name and other == signal and name not in fine):
-            theirs, own = rmse[against, signal], rmse["", signal]  # exact at some step, so that no share can be told
+            theirs, own = rmse[against, signal], rmse["", signal]  # the baseline is exact at some step: no skill
             fine[against] = np.where(theirs < small, own <= small, own < theirs) | np.isnan(theirs)
         for against, good in fine.items():
             steps = int(np.argmin(good)) if not good.all() else found.horizon
             if steps < last:
                 last, stops = steps, against
-        told.append(Trusted(signal=signal, steps=last, of=found.horizon, stops=stops))
-    return tuple(told)
+        trusted.append(Trusted(signal=signal, steps=last, of=found.horizon, stops=stops))
+    return tuple(trusted)
 
 
 def joint_coverage(
     world: World, cases: Cases, signals: Sequence[Signal], *, level: float, num_calibration: int | None, seed: int
 ) -> tuple[JointCoverage, ...]:
-    """How many whole trajectories lie inside the band, one window an episode, so that the law of the count is exact.
+    """Counts the whole trajectories inside the band, with exact tail probabilities.
+
+    Only one window per episode is counted: windows of one episode are dependent.
 
     Args:
-        world: under audit.
+        world: world under audit.
         cases: windows of episodes.
         signals: vector observations that the world predicts.
-        level: of the band.
-        num_calibration: episodes that set the widths; None where that is not known, and the level is taken as exact.
-        seed: which window of each episode.
+        level: level of the band.
+        num_calibration: episodes that calibrated the band; None if unknown, then the level is taken as exact.
+        seed: chooses the window of each episode.
     """
     draw = np.random.default_rng([seed, 13])
     kept = np.array([int(draw.choice(np.flatnonzero(cases.episode == one))) for one in np.unique(cases.episode)])
     predicted = forecasts(world, cases, cases.actions, level=level)
-    alpha, told = RARE / max(len(signals), 1), []
+    alpha, counts = MAX_FALSE_ALARM / max(len(signals), 1), []
     for signal in signals:
         low, high = predicted[signal.name].low, predicted[signal.name].high
         if low is None or high is None:
             continue
-        with np.errstate(invalid="ignore"):  # a band without ends has no middle
+        with np.errstate(invalid="ignore"):  # an unbounded band has no middle
             middle = (low + high) / 2
         truth = middle + signal.difference(cases.truth[signal.name].astype(float), middle)
-        truth = np.where(np.isfinite(middle), truth, 0.0)  # a band without an end holds everything
+        truth = np.where(np.isfinite(middle), truth, 0.0)  # an unbounded band covers everything
         known = cases.known[signal.name]
-        outside = (~((truth >= low) & (truth <= high))).any(-1) & known  # NaN holds nothing
+        outside = (~((truth >= low) & (truth <= high))).any(-1) & known  # a NaN band covers nothing
         inside = ~np.asarray(outside.any(-1))[kept[np.asarray(known.any(-1))[kept]]]
         if not len(inside):
             continue
         count, trials = int(inside.sum()), len(inside)
-        endless = float(np.isinf(np.asarray(high - low)).any((1, 2))[kept].mean()) > HALF
+        endless = float(np.isinf(np.asarray(high - low)).any((1, 2))[kept].mean()) > MAX_UNBOUNDED_SHARE
         chance = tails(count, trials, level, num_calibration)
-        told.append(
+        counts.append(
             JointCoverage(
                 signal=signal.name,
                 level=level,
@@ -203,14 +210,14 @@ def joint_coverage(
                 verdict="narrow" if chance.low < alpha else "wide" if chance.high < alpha or endless else "holds",
             )
         )
-    return tuple(told)
+    return tuple(counts)
 
 
 def rank_of(world: World, cases: Cases, signals: Sequence[Signal]) -> Rank:
-    """In how many directions what is predicted varies over windows, beside what happened.
+    """Effective rank over windows of one-step predictions and of the ground truth.
 
     Args:
-        world: under audit.
+        world: world under audit.
         cases: windows.
         signals: vector observations that the world predicts.
     """
@@ -231,12 +238,12 @@ def rank_of(world: World, cases: Cases, signals: Sequence[Signal]) -> Rank:
         real=participation(tables[1]),
         num_components=tables[0].shape[1],
         spread=share,
-        collapsed=share < COLLAPSED,
+        collapsed=share < MIN_VARIANCE_SHARE,
     )
 
 
 def participation(table: Float[np.ndarray, "n d"]) -> float:
-    """Participation ratio of the variances along the principal axes; 0 where nothing varies.
+    """Participation ratio of the variances along the principal axes; 0 for a constant table.
 
     Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", section 2.
     """
@@ -248,14 +255,17 @@ def participation(table: Float[np.ndarray, "n d"]) -> float:
 def one_step_errors(
     world: World, episodes: Sequence[Episode], signals: Sequence[Signal], *, context: int, per_episode: int
 ) -> tuple[Float[np.ndarray, "k d"], Int[np.ndarray, "k"], Int[np.ndarray, "k"]]:
-    """What was observed less what was expected one step before it, with its episode and observation index.
+    """One-step prediction errors, with the episode and the observation index of each.
 
     Args:
-        world: under audit.
-        episodes: graded; those that are too short are left out.
+        world: world under audit.
+        episodes: graded episodes; those that are too short are left out.
         signals: vector observations that the world predicts.
-        context: observations given.
-        per_episode: windows from each.
+        context: H, observations given.
+        per_episode: windows per episode.
+
+    Returns:
+        Observation minus prediction; NaN where it was not observed.
     """
     long = [number for number, one in enumerate(episodes) if one.num_steps >= context]
     cases = cut([episodes[number] for number in long], context=context, horizon=1, per_episode=per_episode)
@@ -273,12 +283,11 @@ def one_step_errors(
 
 
 def _presents(episode: Episode, context: int, per_episode: int) -> Int[np.ndarray, "k"]:
-    """The index of the present in each window, as `cut` spreads them."""
     return np.array(spread(episode.num_steps, context, 1, per_episode))
 
 
 def vectors(world: World, cases: Cases) -> list[Signal]:
-    """The vector observations that the world predicts and the windows hold."""
+    """Vector observations that the world predicts and the windows contain."""
     card = world.describe()
     return [
         s

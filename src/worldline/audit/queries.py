@@ -1,4 +1,4 @@
-"""Asking worlds: arrays by dotted names in, arrays out; the same questions to every world."""
+"""Queries of worlds for the exam and the audit: arrays with dotted names in, checked arrays out."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from worldline.errors import InputError, NoGoodAnswerError, UnreadableError, Uns
 from worldline.world.base import Forecast, World
 
 BATCH: Final = 256
-"""Worlds asked at once; bounds memory, changes no figure."""
+"""Scenes per call of a world; bounds memory and changes no figure."""
 
 Array = NDArray[np.generic]
 
 
 def packed(group: str, arrays: Arrays) -> dict[str, Array]:
-    """`arrays` by the names "group.signal", as scenes and answers hold them."""
+    """`arrays` under the names "group.signal", as in scenes and answers."""
     return {f"{group}.{name}": np.asarray(value) for name, value in arrays.items()}
 
 
 def unpacked(arrays: Arrays, group: str) -> dict[str, Array]:
-    """The arrays of one group, by their own names; empty where there are none."""
+    """The arrays of one group under their signal names; empty if the group is missing."""
     return {name.removeprefix(f"{group}."): v for name, v in arrays.items() if name.startswith(f"{group}.")}
 
 
 def history_of(scenes: Arrays, group: str = "history") -> History:
-    """The history [E, H, *shape] that `packed_history` put into scenes."""
+    """The history [E, H, *shape] that `packed_history` stored in scenes."""
     observed = {name: value.astype(bool) for name, value in unpacked(scenes, f"{group}.observed").items()}
     return History(
         observations=unpacked(scenes, f"{group}.observations"),
@@ -41,7 +41,7 @@ def history_of(scenes: Arrays, group: str = "history") -> History:
 
 
 def packed_history(history: History, group: str = "history") -> dict[str, Array]:
-    """A history [E, H, *shape] by dotted names; see `history_of`."""
+    """A history [E, H, *shape] under dotted names; the inverse of `history_of`."""
     return {
         **packed(f"{group}.observations", history.observations),
         **packed(f"{group}.actions", history.actions),
@@ -60,20 +60,20 @@ def forecasts(
     level: float = 0.9,
     checked: bool = True,
 ) -> dict[str, Forecast]:
-    """What a world predicts of E scenes, asked in batches.
+    """Forecasts of a world for E scenes, computed in batches.
 
     Args:
-        world: to ask.
+        world: world to query.
         history: [E, H, *shape].
         actions: per signal [E, T, *shape].
-        signals: that the test needs.
+        signals: signals that the test needs.
         exogenous: per signal [E, T, *shape]; None for none.
-        level: of the joint band.
-        checked: whether means have to be numbers.
+        level: level of the band.
+        checked: whether to check that all means are finite.
 
     Raises:
         UnreadableError: the world does not predict one of `signals`.
-        NoGoodAnswerError: see `check_numbers`.
+        NoGoodAnswerError: a mean has a wrong shape or is not finite.
     """
     check_readable(world, signals)
     num_scenes = len(next(iter(history.observations.values())))
@@ -97,7 +97,7 @@ def forecasts(
 def means(
     world: World, history: History, actions: Arrays, *, signals: Sequence[str], exogenous: Arrays | None = None
 ) -> dict[str, NDArray[np.floating]]:
-    """The mean [E, T, *shape] of each signal, as `forecasts` gives it, in float64."""
+    """Mean [E, T, *shape] of each signal from `forecasts`, in float64."""
     found = forecasts(world, history, actions, signals=signals, exogenous=exogenous)
     return {name: one.mean.astype(np.float64) for name, one in found.items()}
 
@@ -105,79 +105,85 @@ def means(
 def counterfactuals(
     world: World, episodes: Sequence[Episode], at: int, actions: Arrays, *, signals: Sequence[str]
 ) -> dict[str, NDArray[np.floating]]:
-    """What a world says would have followed observation `at` of each episode [E, T, *shape], in float64.
+    """Counterfactual observations [E, T, *shape] after observation `at` of each episode, in float64.
 
     Args:
-        world: to ask.
-        episodes: E of them.
-        at: of the branch.
-        actions: per signal [E, T, *shape], the other actions.
-        signals: that the test needs.
+        world: world to query.
+        episodes: E episodes.
+        at: observation of the branch.
+        actions: per signal [E, T, *shape], the alternative actions.
+        signals: signals that the test needs.
 
     Raises:
         UnreadableError: the world does not predict one of `signals`.
-        NoGoodAnswerError: see `check_numbers`.
-        UnsupportedError: it does not heed actions; whatever it answers is not its model's.
+        NoGoodAnswerError: an answer has a wrong shape or is not finite.
+        UnsupportedError: the world is not action-conditioned.
     """
     check_readable(world, signals)
     card = world.describe()
     if not card.action_conditioned:
-        raise UnsupportedError(f"{card.name} does not heed actions, so it cannot tell what others would have led to.")
-    asked = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
+        raise UnsupportedError(
+            f"{card.name} is not action-conditioned, so it has no counterfactuals. Use an action-conditioned world."
+        )
+    answers = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
     found: dict[str, NDArray[np.floating]] = {
-        name: np.stack([one.signals[name] for one in asked]).astype(np.float64) for name in signals
+        name: np.stack([one.signals[name] for one in answers]).astype(np.float64) for name in signals
     }
     check_numbers(world, found, actions)
     return found
 
 
 def check_readable(world: World, signals: Sequence[str]) -> None:
-    """Raises an error unless the world predicts every one of `signals`.
+    """Checks that the world predicts all `signals`.
 
     Raises:
-        UnreadableError: names those that it does not predict.
+        UnreadableError: the world does not predict one of them.
     """
     card = world.describe()
     lacking = [name for name in signals if name not in card.predicts]
     if lacking:
         raise UnreadableError(
-            f"{card.name} predicts {', '.join(card.predicts) or 'nothing'}, and the test needs {', '.join(lacking)}. "
-            "Have it predict them, or fit a readout."
+            f"the test needs {', '.join(lacking)}; {card.name} predicts {', '.join(card.predicts) or 'nothing'}. "
+            "Fit a readout head for the missing signals."
         )
 
 
 def check_numbers(world: World, answers: Arrays, actions: Arrays) -> None:
-    """Raises an error unless each answer is a number for each step and component: no score is made of anything else.
+    """Checks that each answer has the expected shape and is finite, so that it can be scored.
 
     Args:
-        world: that answered.
-        answers: per signal, [E, T, *shape] being due.
-        actions: per signal [E, T, *shape], that it was asked about.
+        world: world that answered.
+        answers: per signal, expected shape [E, T, *shape].
+        actions: per signal [E, T, *shape], the queried actions.
 
     Raises:
-        NoGoodAnswerError: an answer has another shape, or is NaN or infinite somewhere.
+        NoGoodAnswerError: an answer has another shape, or is NaN or infinite.
     """
     card, lead = world.describe(), next(iter(actions.values())).shape[:2]
     for name, values in answers.items():
-        due = (*lead, *card.schema[name].shape)
-        if values.shape != due:
-            raise NoGoodAnswerError(f"{card.name} answers {name} as {values.shape}, and {due} is due. Mend the world.")
+        expected = (*lead, *card.schema[name].shape)
+        if values.shape != expected:
+            raise NoGoodAnswerError(
+                f"expected shape {expected} for {name}, got {values.shape} from {card.name}. Correct the world."
+            )
         lost = ~np.isfinite(values.astype(float)).reshape(lead[0], -1).all(1)
         if lost.any():
             raise NoGoodAnswerError(
-                f"{card.name} answers {name} in {int(lost.sum())} of {len(lost)} scenes with what is no finite number. "
-                "Mend the world, or have it refuse what it cannot answer."
+                f"{card.name} predicts NaN or infinity for {name} in {int(lost.sum())} of {len(lost)} scenes. "
+                "Correct the world, or let it refuse inputs that it cannot answer."
             )
 
 
 def only(worlds: Mapping[str, World]) -> World:
-    """The one world of a test with one curriculum.
+    """The single world of a test with one dataset.
 
     Raises:
-        InputError: there is not exactly one.
+        InputError: there is not exactly one world.
     """
     if len(worlds) != 1:
-        raise InputError(f"{len(worlds)} worlds were given ({', '.join(worlds)}), and the test asks one.")
+        raise InputError(
+            f"expected one world for this test, got {len(worlds)} ({', '.join(worlds)}). Give exactly one."
+        )
     return next(iter(worlds.values()))
 
 

@@ -1,4 +1,4 @@
-"""Logs as rows for regressions: what was known, what was done, what came next."""
+"""Logs as rows for regressions: history, action, next observation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from worldline.schema import Kind, Role, Schema
 from worldline.stats import Floats
 
 LAGS: Final = 3
-"""Observations of a row's history, and one action fewer."""
+"""Observations in the history of a row; it has one action fewer."""
 FLAGS: Final = ("randomised", "randomized")
-"""Names of a signal that is 1 where the action of that step was drawn at random."""
+"""Names of a signal that is 1 at steps whose action was drawn at random."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegressionRows:
-    """Complete stretches of `LAGS` observations and the next one.
+    """Rows of `LAGS` consecutive observations and the next one, without missing values.
 
     Args:
-        states: [n, LAGS, d] observations that are no pictures, the oldest first.
-        before: [n, LAGS - 1, m] the actions between them.
-        action: [n, m] what was done next.
-        inputs: [n, e] exogenous signals and length of that step.
-        after: [n, d] what came of it.
+        states: [n, LAGS, d] observations without images, oldest first.
+        before: [n, LAGS - 1, m] actions between them.
+        action: [n, m] next action.
+        inputs: [n, e] exogenous signals and duration of that step.
+        after: [n, d] next observation.
         episode: [n], from 0.
-        step: [n], of `action` in its episode.
+        step: [n], step of `action` in its episode.
         randomised: [n], whether the logs flag the action as drawn at random.
         num_episodes: E.
     """
@@ -49,47 +49,47 @@ class RegressionRows:
 
     @property
     def history(self) -> Floats:
-        """[n, P] all that was known when the action was chosen, side by side."""
+        """[n, P] everything that was known when the action was chosen."""
         flat = (one.reshape(len(one), -1) for one in (self.states, self.before, self.inputs))
         return np.concatenate([part.astype(float) for part in flat], 1)
 
     @property
     def present(self) -> Floats:
-        """[n, P] the last observation, the last action and the inputs: what a controller without a memory acts on."""
+        """[n, P] last observation, last action and inputs: what a memoryless controller acts on."""
         parts = (self.states[:, -1], self.before[:, -1], self.inputs)
         return np.concatenate([part.astype(float) for part in parts], 1)
 
     def of(self, chosen: Bool[np.ndarray, "n"]) -> RegressionRows:
-        """The chosen rows."""
+        """The rows where `chosen` is True."""
         arrays = ("states", "before", "action", "inputs", "after", "episode", "step", "randomised")
         return RegressionRows(**{name: getattr(self, name)[chosen] for name in arrays}, num_episodes=self.num_episodes)
 
 
 def tracks_of(episodes: Sequence[Episode], schema: Schema) -> list[Segment]:
-    """The tables of each episode, at most some hundred steps of it.
+    """Tables of each episode, limited to a few hundred steps each.
 
     Args:
-        episodes: that fit the schema.
-        schema: of their signals.
+        episodes: episodes that match the schema.
+        schema: schema of their signals.
     """
     return [track(number, one, schema) for number, one in enumerate(episodes)]
 
 
 def rows_of(tracks: Sequence[Segment], flags: Sequence[Floats | None]) -> RegressionRows:
-    """Every complete stretch.
+    """All rows without missing values.
 
     Args:
-        tracks: one an episode.
-        flags: per episode [T], not 0 where the action was drawn at random; None where the logs do not say.
+        tracks: one per episode.
+        flags: per episode [T], not 0 at steps with a random action; None if the logs have no flag.
 
     Raises:
-        DataError: no stretch is complete.
+        DataError: no row is complete.
     """
     parts = [_rows(number, one, flag) for number, (one, flag) in enumerate(zip(tracks, flags, strict=True))]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     if not found or not len(found["episode"]):
         raise DataError(
-            f"no stretch of {LAGS + 1} observations is complete", fix="Give longer episodes, or fewer signals."
+            f"no {LAGS + 1} consecutive observations are complete", fix="Give longer episodes, or fewer signals."
         )
     return RegressionRows(
         states=found["states"],
@@ -105,7 +105,7 @@ def rows_of(tracks: Sequence[Segment], flags: Sequence[Floats | None]) -> Regres
 
 
 def _rows(number: int, one: Segment, flag: Floats | None) -> dict[str, Floats]:
-    """As in `RegressionRows`, of one episode."""
+    """The arrays of `RegressionRows` for one episode."""
     table, whole, length = one.table, one.whole, len(one.actions)
     at = np.arange(LAGS - 1, length)
     at = at[np.all([whole[at + 1 - lag] for lag in range(LAGS + 1)], axis=0)] if len(at) else at
@@ -123,12 +123,12 @@ def _rows(number: int, one: Segment, flag: Floats | None) -> dict[str, Floats]:
 
 
 def action_names(schema: Schema) -> tuple[str, ...]:
-    """A name for each column of `RegressionRows.action`."""
+    """Names of the columns of `RegressionRows.action`."""
     return component_names(schema, Role.ACTION)
 
 
 def state_columns(schema: Schema, signal: str) -> slice:
-    """The columns of `RegressionRows.after` that hold a vector signal."""
+    """Columns of `RegressionRows.after` that hold a vector signal."""
     first = 0
     for one in schema.observations:
         if one.kind is Kind.IMAGE:
@@ -137,4 +137,4 @@ def state_columns(schema: Schema, signal: str) -> slice:
         if one.name == signal:
             return slice(first, first + size)
         first += size
-    raise DataError("it is no observation of numbers", fix="Name a vector observation.", signal=signal)
+    raise DataError("it is not a numeric observation", fix="Name a vector observation.", signal=signal)

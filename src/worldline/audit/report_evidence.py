@@ -1,4 +1,4 @@
-"""What a report can show. Give what was measured; what is not given is not shown."""
+"""Evidence that a report can contain; a report has sections only for the evidence that is given."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from worldline.stats import Curve, Estimate, Floats, Rate, r_squared
 from worldline.world.base import World
 
 Image = NDArray[np.uint8]
-"""A picture [height, width, 3], or several."""
+"""One image [height, width, 3], or several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoalOutcome:
-    """How often one way of choosing actions reached its goals.
+    """Success rate of one method of choosing actions.
 
     Args:
-        name: as the reader should see it, such as "inverse head alone".
-        role: the planner under test, a peer of it, a floor (must be beaten) or a ceiling (the best there is).
+        name: name in the report, such as "inverse head alone".
+        role: the planner under test, a peer, "floor" for a baseline, or "ceiling" for an upper bound.
         all: over all pairs.
         split: the same by kind of pair, such as "same room"; empty for none.
     """
@@ -40,13 +40,13 @@ class GoalOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """Goals reached by acting in the true environment.
+    """Goals reached in the true environment.
 
     Args:
-        task: what counts as a success, completing "A pair counts as solved when ...".
+        task: criterion of success; completes "A pair counts as solved when ...".
         outcomes: exactly one of them has the role "planner".
-        plan_ms: milliseconds for one plan alone, median; None where not measured.
-        plan_batched_ms: milliseconds a plan when all are planned together; None where not measured.
+        plan_ms: median milliseconds for a single plan; None if not measured.
+        plan_batched_ms: milliseconds per plan in one batch; None if not measured.
     """
 
     task: str
@@ -57,22 +57,22 @@ class Planning:
     def __post_init__(self) -> None:
         roles = [outcome.role for outcome in self.outcomes]
         if roles.count("planner") != 1:
-            raise InputError(f"roles are {roles}. Give exactly one outcome the role 'planner'.")
+            raise InputError(f"expected one outcome with the role 'planner', got roles {roles}. Correct the roles.")
 
     @property
     def planner(self) -> GoalOutcome:
-        """The one under test."""
+        """The planner under test."""
         return next(outcome for outcome in self.outcomes if outcome.role == "planner")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A figure followed through training.
+    """A figure over training.
 
     Args:
-        name: such as "prediction".
+        name: name such as "prediction".
         steps: optimiser steps, increasing.
-        values: one for each.
+        values: one per step.
     """
 
     name: str
@@ -81,17 +81,19 @@ class Series:
 
     def __post_init__(self) -> None:
         if len(self.steps) != len(self.values) or not self.steps:
-            raise InputError(f"series {self.name!r} has {len(self.steps)} steps and {len(self.values)} values.")
+            raise InputError(
+                f"series {self.name!r} has {len(self.steps)} steps and {len(self.values)} values. Give one per step."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """How the losses went.
+    """Training and validation losses.
 
     Args:
-        terms: of the training loss, unweighted.
-        validation: the total on held-back episodes; None where it was not measured.
-        learn_s: seconds that learning took, heads included; None where unknown.
+        terms: unweighted terms of the training loss.
+        validation: total loss on validation episodes; None if not measured.
+        learn_s: seconds of training, heads included; None if unknown.
     """
 
     terms: tuple[Series, ...]
@@ -101,12 +103,12 @@ class Learning:
 
 @dataclass(frozen=True, kw_only=True)
 class Vital:
-    """A measure of the latent's health; more is better.
+    """A measure of latent collapse; larger is better.
 
     Args:
-        series: its course, such as "effective rank".
-        threshold: below this the collapse guard stops training; None where it does not watch this measure.
-        most: the largest possible value, such as the latent size; None where unbounded.
+        series: values over training, such as "effective rank".
+        threshold: value below which the collapse guard stops training; None without a guard.
+        most: largest possible value, such as the latent size; None if unbounded.
     """
 
     series: Series
@@ -116,10 +118,10 @@ class Vital:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentHealth:
-    """Whether the latent stayed alive.
+    """Measures of latent collapse over training.
 
     Args:
-        vitals: effective rank, deviation, straightness, or whatever was watched.
+        vitals: such as effective rank, standard deviation, straightness.
     """
 
     vitals: tuple[Vital, ...]
@@ -127,12 +129,12 @@ class LatentHealth:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadoutRow:
-    """How well one signal can be read from the latent, on held-out episodes.
+    """Quality of the readout of one signal from the latent, on held-out episodes.
 
     Args:
-        signal: its name.
+        signal: name of the signal.
         unit: its unit.
-        r2: share of its variance that is explained; None where the signal does not vary.
+        r2: explained share of the variance; None for a constant signal.
         rmse: root mean square error, in its unit.
     """
 
@@ -144,10 +146,10 @@ class ReadoutRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadoutQuality:
-    """What the latent knows.
+    """Quality of all readouts.
 
     Args:
-        rows: one a signal.
+        rows: one per signal.
     """
 
     rows: tuple[ReadoutRow, ...]
@@ -155,13 +157,13 @@ class ReadoutQuality:
 
 @dataclass(frozen=True, kw_only=True)
 class ImaginedPath:
-    """A real episode, and what the world imagined of it from its start.
+    """A true path and the path that the world predicts from its start.
 
     Args:
-        frames: [F, height, width, 3] uint8, F of the real pictures, the first and the last among them.
-        frame_steps: [F], the step of each, from 0.
-        real: [T+1, 2], true path (x right, y down) in pixels of the frames, from the start.
-        imagined: [T+1, 2], imagined path, from the same start.
+        frames: [F, height, width, 3] uint8, F true frames, including the first and the last.
+        frame_steps: [F], step of each frame, from 0.
+        real: [T+1, 2], true path (x right, y down) in pixels of the frames.
+        imagined: [T+1, 2], predicted path from the same start.
     """
 
     frames: Image
@@ -171,19 +173,19 @@ class ImaginedPath:
 
     def __post_init__(self) -> None:
         if self.real.shape != self.imagined.shape or self.real.shape[1:] != (2,):
-            raise InputError(f"paths of shape {self.real.shape} and {self.imagined.shape}; both must be [T+1, 2].")
+            raise InputError(f"expected two paths of shape [T+1, 2], got {self.real.shape} and {self.imagined.shape}.")
         if len(self.frames) != len(self.frame_steps):
-            raise InputError(f"{len(self.frames)} frames but {len(self.frame_steps)} frame_steps.")
+            raise InputError(f"expected {len(self.frames)} frame_steps, one per frame, got {len(self.frame_steps)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedPaths:
-    """Imagined beside real paths: the signal that is read from imagined latents, drawn on real pictures.
+    """Predicted and true paths of a signal, drawn on true frames.
 
     Args:
-        signal: what is drawn, such as "position".
-        unit: of the paths' axes.
-        paths: a few episodes, chosen before looking.
+        signal: drawn signal, such as "position"; the prediction is read out from predicted latents.
+        unit: unit of the axes.
+        paths: a few episodes, chosen independently of the results.
     """
 
     signal: str
@@ -193,11 +195,12 @@ class PredictedPaths:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedWindow:
-    """A held-out window as it was seen, and as the decoder draws it.
+    """True and decoded frames of a held-out window.
 
     Args:
-        real: [1+F, height, width, channels] uint8, the last seen frame and the frames of F steps after it.
-        drawn: the same, decoded: the first from the latent of what was seen, the others from imagined latents.
+        real: [1+F, height, width, channels] uint8, the last observed frame and the frames of F later steps.
+        drawn: decoded frames of the same shape: the first from the latent of the observation, the others from
+            predicted latents.
     """
 
     real: Image
@@ -205,26 +208,26 @@ class DecodedWindow:
 
     def __post_init__(self) -> None:
         if self.real.shape != self.drawn.shape or self.real.ndim != 4:
-            raise InputError(f"frames of shape {self.real.shape} and {self.drawn.shape}; both must be [1+F, h, w, c].")
+            raise InputError(f"expected frames of shape [1+F, h, w, c], got {self.real.shape} and {self.drawn.shape}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """Imagination as pictures, open loop under the logged actions. The decoder is for eyes only.
+    """Decoded open-loop predictions under the logged actions; the decoder serves visualisation only.
 
     Errors are root mean squares over windows, pixels and colours, in grey levels of 0 to 255.
 
     Args:
-        camera: the image signal.
-        step_s: seconds a step; None where unknown.
-        steps: [F], ahead of the last observation, increasing.
-        windows: a few, chosen before looking.
-        num_windows: that the errors were measured on.
-        num_episodes: that they are from.
-        imagined: [F], of the frames decoded from imagined latents.
-        persistence: [F], of the last seen frame.
-        decoder: [F], of the frames decoded from the latents of the real frames: what the decoder itself loses.
-        saved: [F], share of persistence's error that imagination saves; None where persistence errs nowhere.
+        camera: image signal.
+        step_s: seconds per step; None if unknown.
+        steps: [F], steps after the last observation, increasing.
+        windows: a few windows, chosen independently of the results.
+        num_windows: number of windows behind the errors.
+        num_episodes: number of episodes of these windows.
+        imagined: [F], error of frames decoded from predicted latents.
+        persistence: [F], error of the last observed frame.
+        decoder: [F], error of frames decoded from latents of the true frames, which is the loss of the decoder itself.
+        saved: [F], relative reduction of the error of persistence; None if that error is 0.
     """
 
     camera: str
@@ -242,17 +245,17 @@ class Decoded:
         counts = [len(window.real) - 1 for window in self.windows]
         counts += [len(one.value) for one in (self.imagined, self.persistence, self.decoder)]
         if any(count != len(self.steps) for count in counts):
-            raise InputError(f"{len(self.steps)} steps, but frames and errors of {counts}. Give one for each step.")
+            raise InputError(f"expected {len(self.steps)} frames and errors, one per step, got {counts}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """One executed plan, as it was seen.
+    """Frames of one executed plan.
 
     Args:
-        frames: [F, height, width, 3] uint8, from the start to the end.
-        goal: the picture that was to be reached; None where the goal was no picture.
-        reached: whether it was.
+        frames: [F, height, width, 3] uint8, from start to end.
+        goal: goal image; None if the goal is not an image.
+        reached: whether the goal was reached.
     """
 
     frames: Image
@@ -265,7 +268,7 @@ class Films:
     """Executed plans.
 
     Args:
-        films: a few, chosen before looking.
+        films: a few plans, chosen independently of the results.
     """
 
     films: tuple[Film, ...]
@@ -273,13 +276,13 @@ class Films:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastSample:
-    """One component of one forecast beside what happened.
+    """One component of a forecast with its ground truth.
 
     Args:
-        label: the signal, with its component where it has several.
+        label: the signal, with its component if it has several.
         unit: its unit.
         past: [H], ends with the present.
-        real: [T].
+        real: [T], ground truth.
         mean: [T].
         low: [T] or None.
         high: [T] or None.
@@ -299,9 +302,9 @@ class Forecasts:
     """Sample forecasts.
 
     Args:
-        samples: one a component.
-        level: that the bands were calibrated for.
-        step_s: seconds a step; None where unknown.
+        samples: one per component.
+        level: nominal level of the bands.
+        step_s: seconds per step; None if unknown.
     """
 
     samples: tuple[ForecastSample, ...]
@@ -317,15 +320,15 @@ Evidence = (
 def readout_row(
     signal: str, unit: str, truth: Floats, read: Floats, episode: NDArray[np.integer], *, seed: int
 ) -> ReadoutRow:
-    """How well `read` says what `truth` is.
+    """Quality of the readout `read` of the ground truth `truth`.
 
     Args:
-        signal: its name.
+        signal: name of the signal.
         unit: its unit.
         truth: [n, components], held out.
-        read: [n, components].
-        episode: [n], which episode each row is from, from 0.
-        seed: of the bootstrap over episodes.
+        read: [n, components], read out from latents.
+        episode: [n], episode of each row, from 0.
+        seed: seed of the bootstrap over episodes.
     """
     truth, read = truth.astype(float), read.astype(float)
     error = float(np.sqrt(((truth - read) ** 2).mean()))
@@ -335,15 +338,15 @@ def readout_row(
 def sample_forecasts(
     world: World, episodes: Sequence[Episode], *, index: int, context: int, horizon: int, level: float
 ) -> Forecasts:
-    """The forecast from the first possible moment of `episodes[index]`, every component of every vector signal.
+    """Forecast from the first possible step of `episodes[index]`, for every component of every vector signal.
 
     Args:
-        world: to ask.
-        episodes: held out, each of at least `context + horizon` observations.
-        index: which of them to show.
+        world: world to query.
+        episodes: held out, each with at least `context + horizon` observations.
+        index: episode to show.
         context: H, observations given and drawn.
         horizon: T, steps.
-        level: of the joint band.
+        level: level of the band.
 
     Raises:
         InputError: an episode is too short.
@@ -370,10 +373,9 @@ def sample_forecasts(
 
 
 def _edge(band: NDArray[np.floating] | None, component: int) -> tuple[float, ...] | None:
-    """An edge of the first case's band [W, T, size]; None where there is none to draw."""
+    """Edge of the band [W, T, size] in the first window; None without a finite band."""
     return None if band is None or not np.isfinite(band).all() else _floats(band[0, :, component])
 
 
 def _floats(values: NDArray[np.generic]) -> tuple[float, ...]:
-    """Plain numbers."""
     return tuple(map(float, values))

@@ -1,4 +1,4 @@
-"""Everything that an audit measures, in order."""
+"""The measurements of an audit, in order."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo
 from worldline.audit.baselines import as_world
 from worldline.audit.cases import Cases, cut
 from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.effects import STILL, ActionChange, changes, effects_table, log_effects, world_effects
+from worldline.audit.effects import (
+    MAX_STILL_DEVIATION,
+    ActionChange,
+    changes,
+    effects_table,
+    log_effects,
+    world_effects,
+)
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons, vectors
 from worldline.audit.regression_rows import LAGS, RegressionRows, action_names, rows_of, tracks_of
-from worldline.audit.twins import TwinSource, furthest, lost_tests, twin_tests
+from worldline.audit.twins import TwinSource, failed_runs, twin_horizon, twin_tests
 from worldline.data.quality.coverage import survey
 from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
 from worldline.engines.baselines import ActionBlind, Linear, Persistence
@@ -35,24 +42,23 @@ _logger = logging.getLogger(__name__)
 
 PER_EPISODE: Final = 4
 NUM_ERRORS: Final = 4000
-"""One-step errors for the placebo, of all episodes together."""
+"""Largest number of one-step errors for the placebo test, over all episodes."""
 EFFECT_LAGS: Final = (1, 2, 5, 10, 20, 50)
 LEVEL: Final = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Material:
-    """The logs of an audit, with the signals of the world alone.
+    """The logs of an audit, reduced to the signals of the world.
 
     Args:
-        graded: episodes that the world has not seen, at least two.
-        fitted: other episodes, that comparisons are fitted on.
-        flags: per episode of `graded` and then of `fitted`, [T] whether its actions were drawn at random; None where
-            the logs do not say.
-        context: H, observations that the world is given, at least 3.
-        horizon: T, steps that it is asked for.
+        graded: held-out episodes, at least two.
+        fitted: other episodes, on which baselines are fitted.
+        flags: per episode of `graded` and then of `fitted`, [T] whether its actions are random; None without a flag.
+        context: H, observations given to the world, at least 3.
+        horizon: T, predicted steps.
         horizons: steps to report, each from 1 to T.
-        num_calibration: episodes that set the widths of the bands; None where that is not known.
+        num_calibration: episodes that calibrated the bands; None if unknown.
     """
 
     graded: Sequence[Episode]
@@ -65,17 +71,17 @@ class Material:
 
 
 def measure(world: World, material: Material, *, banded: bool, source: TwinSource | None, seed: int) -> Measured:
-    """All figures of an audit.
+    """All measurements of an audit.
 
     Args:
-        world: under audit; acts on at least one action and predicts at least one vector.
+        world: world under audit, with at least one action and one predicted vector.
         material: the logs.
         banded: whether the world has bands.
-        source: of twins; None without an environment.
-        seed: of every draw.
+        source: source of twins; None without an environment.
+        seed: seed of every draw.
 
     Raises:
-        DataError: no stretch of the logs is complete.
+        DataError: the logs have no row without missing values.
     """
     schema = world.describe().schema
     found = diagnose(
@@ -92,12 +98,12 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     cases = cut(material.graded, context=material.context, horizon=material.horizon, per_episode=PER_EPISODE)
     signals = vectors(world, cases)
     numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
-    tracks = tracks_of(_enough(material), numbers)
-    rare = seldom_seen(tracks)  # what is sampled now and then leaves no complete stretch
+    tracks = tracks_of(_regressed_episodes(material), numbers)
+    rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
     often = _without(numbers, rare)
     rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
-    twins, lost = _twins(world, material, source, seed)
+    twins, twin_limits = _twins(world, material, source, seed)
     spreads, sizes = ({s.name: of(cases, s) for s in signals} for of in (_spread, _size))
     trusted = trusted_horizons(found, spreads, sizes)
     return Measured(
@@ -117,17 +123,17 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         units=_units(schema),
         unchecked=(
             *ungraded([schema[name] for name in world.describe().predicts], signals),
-            *lost,
-            *_unrivalled(found, trusted),
-            *_unasked(signals, history[1], twins),
+            *twin_limits,
+            *_without_regressions(found, trusted),
+            *_without_placebo(signals, history[1], twins),
         ),
     )
 
 
 def comparisons(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
-    """What a world has to beat, fitted on episodes of vectors.
+    """Baselines of an audit, fitted on the vectors of `episodes`.
 
-    Regressions say nothing of signals that are seldom seen; there are none where no stretch of the others is complete.
+    Regressions omit rarely observed signals. They are missing if the other signals have no complete row.
     """
     signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
     typical = typical_values(episodes, signals)
@@ -147,25 +153,25 @@ def _without(schema: Schema, names: Sequence[str]) -> Schema:
 def _twins(
     world: World, material: Material, source: TwinSource | None, seed: int
 ) -> tuple[tuple[TwinTest, ...], tuple[str, ...]]:
-    """The tests against twins, and why they could not be asked: what else was measured stands."""
+    """The tests against twins, and a limit if they could not be run; other measurements remain valid."""
     if source is None:
         return (), ()
     episodes = [*material.graded, *material.fitted]
-    horizon = furthest(episodes, material.context, material.horizon)
+    horizon = twin_horizon(episodes, material.context, material.horizon)
     try:
         return twin_tests(
             world, source, episodes, context=material.context, horizon=horizon, lags=_lags(horizon), seed=seed
         ), ()
     except (UnsupportedError, DataError) as error:
         verdict, reason = Verdict.UNSUPPORTED, str(error)
-    except Exception as error:  # a stranger's environment may raise anything
+    except Exception as error:  # a user's environment may raise anything
         _logger.info("twins could not be run", exc_info=True)
         verdict, reason = Verdict.ERROR, f"{type(error).__name__}: {error}"
-    return lost_tests(verdict), (f"Nothing was tested against twins: {reason.rstrip('.')}.",)
+    return failed_runs(verdict), (f"No test against twins was run: {reason.rstrip('.')}.",)
 
 
-def _enough(material: Material) -> list[Episode]:
-    """The graded episodes, and so many others that regressions take seconds."""
+def _regressed_episodes(material: Material) -> list[Episode]:
+    """The graded episodes, and others up to a limit of steps, so that regressions take seconds."""
     kept, steps = list(material.graded), sum(one.num_steps for one in material.graded)
     for one in material.fitted:
         if steps >= MAX_STEPS:
@@ -178,7 +184,7 @@ def _enough(material: Material) -> list[Episode]:
 def _history(
     world: World, material: Material, rows: RegressionRows, signals: Sequence[Signal], seed: int
 ) -> tuple[tuple[Excitation, ...], tuple[Placebo, ...]]:
-    """What the actions follow from, and whether errors foretell them."""
+    """Excitation of the actions, and the placebo test."""
     schema = world.describe().schema
     left, names = innovations(rows, seed=seed), action_names(schema)
     each = max(1, NUM_ERRORS // len(material.graded))
@@ -197,8 +203,8 @@ def _effects(
     horizon: int,
     seed: int,
 ) -> tuple[Effect, ...]:
-    """The effects table of what the rows hold; from steps that are flagged as randomised where there are enough."""
-    held = [signal for signal in signals if signal in schema.signals]
+    """The effects table of signals in the rows; estimated from randomised steps if enough are flagged."""
+    covered = [signal for signal in signals if signal in schema.signals]
     changed: Sequence[ActionChange] = changes(schema, rows)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     used = rows.of(rows.randomised) if flagged else rows
@@ -206,7 +212,7 @@ def _effects(
     return effects_table(
         schema,
         changed,
-        world_effects(world, cases, changed, held),
+        world_effects(world, cases, changed, covered),
         log_effects(schema, used, changed, horizon, seed=seed),
         rows,
         cases,
@@ -222,47 +228,46 @@ def _lags(horizon: int) -> tuple[int, ...]:
 
 
 def _spread(cases: Cases, signal: Signal) -> float:
-    """The deviation; 0 for what never moves."""
+    """Standard deviation; 0 for a constant signal."""
     known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
     found = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
-    return found if found > STILL * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
+    return found if found > MAX_STILL_DEVIATION * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
 
 
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:
-    """Of which predicted signals no figure is, as a limit."""
-    kinds = {Kind.DISCRETE: "a choice", Kind.IMAGE: "a picture", Kind.VECTOR: "not logged"}
+    """A limit that names the predicted signals without a grade."""
+    kinds = {Kind.DISCRETE: "discrete", Kind.IMAGE: "image", Kind.VECTOR: "not logged"}
     names = [f"{label(one.name)} ({kinds[one.kind]})" for one in predicted if one not in graded]
-    return [f"Not graded: {listing(names)}. Do not rely on what it says there."] if names else []
+    return [f"Not graded: {listing(names)}. Do not rely on these predictions."] if names else []
 
 
-def _unrivalled(found: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
-    """Which signals are trusted beside persistence alone."""
+def _without_regressions(found: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
+    """A limit that names the signals with persistence as their only baseline."""
     fitted = {one.signal for one in found.errors if one.world == "linear"}
     alone = [label(one.signal) for one in trusted if one.steps and one.signal not in fitted]
     if not alone:
         return []
     return [
-        f"What it says of {listing(alone)} was compared with persistence alone: too few complete stretches were logged "
-        "for a line to be fitted."
+        f"Predictions of {listing(alone)} were compared with persistence only: the logs have too few complete rows to "
+        "fit a linear model."
     ]
 
 
-def _unasked(signals: Sequence[Signal], found: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
-    """Of which signals no placebo could be taken; none where twins tell cause and effect."""
+def _without_placebo(signals: Sequence[Signal], found: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
+    """A limit that names the signals without a placebo test; none if twins confirm causal effects."""
     if any(one.name == "C1" and one.verdict is Verdict.PASS for one in twins):
         return []
-    asked = {one.signal for one in found}
-    lacking = [label(one.name) for one in signals if asked.isdisjoint(names_of(one))]
+    tested = {one.signal for one in found}
+    lacking = [label(one.name) for one in signals if tested.isdisjoint(names_of(one))]
     if not lacking:
         return []
     return [
-        f"Whether something hidden drives both the actions and {listing(lacking)} was not checked: the error is known "
-        "of too few steps or episodes."
+        f"Hidden common causes of the actions and {listing(lacking)} were not checked: too few steps or episodes have "
+        "a known error."
     ]
 
 
 def _size(cases: Cases, signal: Signal) -> float:
-    """The largest absolute value."""
     known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
     return float(np.abs(known).max(initial=0.0))
 

@@ -1,8 +1,8 @@
-"""Scores with intervals over scenes, which are the independent units: whatever a scene holds is drawn together.
+"""Scores with bootstrap intervals over scenes, the independent units of a test.
 
-A statistic is a function of how often each scene counts [draws, E]. It is called once with ones, for its value, and
-once with 2,000 bootstrap draws. Figures are rounded to six decimals, far coarser than the arithmetic of any machine, so
-that answers that were stored are graded alike everywhere.
+A statistic is a function of the weights of the scenes [draws, E]. It is called once with ones, for its value, and once
+with 2,000 bootstrap draws. Figures are rounded to six decimals, so that stored answers get the same grade on every
+machine.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from worldline.stats import draw_clusters, ratio
 
 Floats = NDArray[np.floating]
 Statistic = Callable[[Floats], Floats]
-"""Takes how often each scene counts [draws, E], gives the figure [draws]."""
+"""Maps scene weights [draws, E] to the figure [draws]."""
 
 GATE: Final = 0.05
-"""Share of the marginal loss by which floor and ceiling have to be apart, or a cell is not scored."""
+"""Smallest distance of baseline and upper bound in a scored cell, as a share of the marginal loss."""
 HALF: Final = 0.5
 DECIMALS: Final = 6
 MIN_SCENES: Final = 10
 
 
 def score(statistic: Statistic, num_scenes: int, *, seed: int = 0) -> Score | None:
-    """The statistic with its bootstrap intervals; None where it is not a finite number.
+    """The statistic with its bootstrap intervals; None if it is not finite.
 
     Args:
-        statistic: see the module.
+        statistic: maps scene weights to the figure.
         num_scenes: E, at least 10.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         InputError: there are too few scenes for an interval.
     """
     if num_scenes < MIN_SCENES:
-        raise InputError(f"{num_scenes} scenes give no interval. Grade at least {MIN_SCENES}.")
+        raise InputError(f"expected at least {MIN_SCENES} scenes for an interval, got {num_scenes}. Grade more scenes.")
     value = float(statistic(np.ones((1, num_scenes)))[0])
     draws = np.asarray(statistic(draw_clusters(num_scenes, seed)), dtype=float)
     if not np.isfinite(value):
         return None
-    # A draw in which nothing can be told widens the interval at both ends.
+    # An undefined draw widens the interval at both ends.
     high = np.quantile(np.where(np.isnan(draws), np.inf, draws), 0.975, method="inverted_cdf")
     draws = np.where(np.isnan(draws), -np.inf, draws)
     low, surely = np.quantile(draws, (0.025, 0.001), method="inverted_cdf")
@@ -64,9 +64,9 @@ def skill(loss: Float[np.ndarray, "E"], floor: Float[np.ndarray, "E"], ceiling: 
     """(floor - loss) / (floor - ceiling), each summed over the scenes.
 
     Args:
-        loss: of each scene.
-        floor: of the best trivial model; also the squared size of an effect, for an effect's error.
-        ceiling: of the best estimate; zeros where the truth can be known.
+        loss: loss of each scene.
+        floor: loss of the best trivial baseline; for the error of an effect, the squared true effect.
+        ceiling: loss of the best possible estimate; zeros if the ground truth can be known.
     """
     parts = np.stack([floor - loss, floor - ceiling], 1).astype(float)
 
@@ -86,17 +86,17 @@ def skill_cell(
     marginal: Floats | float | None = None,
     gate: float = GATE,
 ) -> Cell:
-    """A cell scored by `skill`, gated where floor and ceiling are too near each other to tell anything.
+    """A cell scored by `skill`; gated (not scored) if baseline and upper bound are too close.
 
     Args:
-        name: of the cell.
+        name: name of the cell.
         loss: [E].
         floor: [E].
         ceiling: [E]; None for zeros.
-        marginal: loss [E], or its mean, of predicting the mean over all scenes; the gate is a share of it. None where
-            only a floor that is no worse than the ceiling is gated.
-        gate: that share. Worse than a gated floor is what loses more than it by `GATE` of the marginal loss, whatever
-            this is.
+        marginal: loss [E], or its mean, of predicting the mean over all scenes. None gates only a floor that is no
+            worse than the ceiling.
+        gate: smallest distance of floor and ceiling, as a share of `marginal`. A gated world counts as worse if its
+            loss exceeds the floor by more than `GATE` of `marginal`, whatever `gate` is.
     """
     ceiling = np.zeros_like(floor) if ceiling is None else ceiling
     size = 0.0 if marginal is None else float(np.mean(marginal))
@@ -104,20 +104,20 @@ def skill_cell(
     raw |= {} if marginal is None else rounded(marginal=size)
     apart = float(floor.mean() - ceiling.mean())
     if apart <= gate * size:
-        worse = not float(loss.mean() - floor.mean()) <= GATE * size  # so is what is not a number
+        worse = not float(loss.mean() - floor.mean()) <= GATE * size  # NaN counts as worse
         note = "gated: the best trivial model is as good as can be"
         return Cell(name=name, score=None, raw=raw, note=f"{note}; this one is worse" if worse else note)
     return cell(name, skill(loss, floor, ceiling), len(loss), raw=raw)
 
 
 def cell(name: str, statistic: Statistic, num_scenes: int, *, raw: Mapping[str, float] | None = None) -> Cell:
-    """A cell scored by any statistic; not scored where the statistic is not a finite number."""
+    """A cell scored by any statistic; not scored if the statistic is not finite."""
     found = score(statistic, num_scenes)
     return Cell(name=name, score=found, raw=raw or {}, note="" if found else "undefined for these answers")
 
 
 def accuracy(hits: Float[np.ndarray, "E"], chance: float = HALF) -> Statistic:
-    """The share of hits, rescaled so that chance is 0.
+    """Share of hits, rescaled so that guessing gives 0.
 
     Args:
         hits: 1, 0, or 0.5 for a tie; or the mean of several in one scene.
@@ -131,11 +131,11 @@ def accuracy(hits: Float[np.ndarray, "E"], chance: float = HALF) -> Statistic:
 
 
 def auroc(values: Float[np.ndarray, "E"], positive: Bool[np.ndarray, "E"]) -> Statistic:
-    """2 * AUROC - 1: how much more often a positive scene has the larger value; ties count half.
+    """2 * AUROC - 1; ties count half.
 
     Args:
         values: of each scene.
-        positive: whether it should be large.
+        positive: whether the value should be large.
     """
     above, below = values[positive], values[~positive]
     wins = (above[:, None] > below[None]) + 0.5 * (above[:, None] == below[None])
@@ -149,7 +149,7 @@ def auroc(values: Float[np.ndarray, "E"], positive: Bool[np.ndarray, "E"]) -> St
 
 
 def rounded(**figures: float | np.floating) -> dict[str, float]:
-    """Raw figures as they are stored."""
+    """Raw figures, rounded as they are stored."""
     return {name: _rounded(value) for name, value in figures.items()}
 
 

@@ -1,9 +1,9 @@
-"""Three tests of the exam in an environment that can be replayed: twins that differ in their actions alone.
+"""Tests C1, T1 and T3 of the exam on ground-truth twins: replayed episodes that differ only in their actions.
 
-A twin is run from its seed, repeating the actions up to the branch. Actions are taken from the logs, so that nothing
-is asked that the owner never did. C1 asks for the differences between branches, T3 for the response to one pulse; T1
-compares with persistence at each step, and unlike the exam's looks no further than the world's own horizon, since the
-state of a stranger's environment cannot be nudged to see when twins part.
+A twin starts from the same seed and repeats the actions up to the branch. All actions come from the logs, so that no
+action is out of distribution. C1 scores differences between branches. T3 scores the response to one pulse. T1 compares
+with persistence at each step up to the horizon of the world. The exam stops T1 where a twin from a perturbed state
+diverges; here this is omitted, because it needs write access to the state of the environment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import TwinTest
-from worldline.audit.effects import MATERIAL
+from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.grades import Cell, Condition, Grade, Verdict
 from worldline.audit.queries import forecasts
 from worldline.audit.scoring import skill_cell
@@ -32,52 +32,52 @@ from worldline.world.base import World
 NUM_ANCHORS: Final = 40
 MIN_ANCHORS: Final = 20
 MAX_DRAWS: Final = 400
-"""Anchors that are tried, since of some a branch ends too early: what comes after an end is no law of the world."""
+"""Largest number of tried anchors; an anchor is discarded if one of its branches ends before the horizon."""
 NUM_BRANCHES: Final = 3
-"""Beside the first, which repeats what was logged."""
-GAIN: Final = (0.8, 1.2)
-PEAK: Final = 0.95
-"""Of the largest true response, that has to be there where the world has its largest."""
-LEAST: Final = MATERIAL**2
-"""Share of a signal's variance that twins have to be apart by, or it is not scored: as in the table of effects."""
+"""Branches of an anchor in addition to the first, which repeats the logged actions."""
+GAIN_BOUNDS: Final = (0.8, 1.2)
+MIN_PEAK_SHARE: Final = 0.95
+"""Smallest true response at the step of the predicted peak, as a share of the largest true response."""
+MIN_SQUARED_DIFFERENCE: Final = MIN_EFFECT_SHARE**2
+"""Smallest squared difference of twins in a scored signal, as a share of its variance."""
 ROUNDING: Final = 1e-5
-"""Of a signal's size: what varies less does not vary."""
+"""Relative variation up to which a signal counts as constant."""
 PREFIX: Final = 5
-"""Steps before the branch, beyond the context."""
-FURTHEST: Final = 20
-"""Steps that twins are followed for."""
+"""Steps before the branch, in addition to the context."""
+MAX_TWIN_STEPS: Final = 20
+"""Largest number of steps after the branch."""
 TITLES: Final = {
-    "C1": "what other actions change",
-    "T1": "how far ahead it beats persistence",
-    "T3": "the response to one pulse",
+    "C1": "effect of other actions",
+    "T1": "improvement over persistence",
+    "T3": "response to one pulse",
 }
 
 
 class TwinSource(ABC):
-    """An environment that does the same again from a seed."""
+    """An environment that can be replayed exactly from a seed."""
 
     @property
     @abstractmethod
     def schema(self) -> Schema:
-        """The signals that it shows and takes."""
+        """Observation and action signals of the environment."""
 
     @abstractmethod
     def run(self, seed: int, actions: Arrays) -> Episode:
-        """The episode from this seed under these actions, as its actions those that were executed; shorter if it ends.
+        """The episode from this seed under these actions; it contains the executed actions and may end early.
 
         Args:
-            seed: of everything that is drawn.
+            seed: seed of every random draw.
             actions: per action signal [T, *shape].
         """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TwinEpisodes:
-    """Episodes that shared everything up to the branch.
+    """Episodes that are identical up to the branch.
 
     Args:
         history: [E, H, *shape] up to the branch.
-        actions: per signal [E, K, T, *shape], those that were executed.
+        actions: per signal [E, K, T, *shape], the executed actions.
         exogenous: per signal [E, T, *shape].
         truth: per observation [E, K, T, *shape].
         present: per observation [E, *shape], at the branch.
@@ -100,30 +100,31 @@ def twin_tests(
     lags: Sequence[int],
     seed: int,
 ) -> tuple[TwinTest, ...]:
-    """C1, T1 and T3 on the vector signals that both the world predicts and the environment shows.
+    """C1, T1 and T3 on the vector signals that the world predicts and the environment observes.
 
     Args:
-        world: under audit.
-        source: of twins.
-        episodes: logged ones, from which actions are taken.
-        context: observations that the world is given.
+        world: world under audit.
+        source: source of twins.
+        episodes: logged episodes from which actions are taken.
+        context: H, observations given to the world.
         horizon: T, steps.
-        lags: at which the response to a pulse is asked, from 1 to T.
-        seed: of everything.
+        lags: steps at which the response to a pulse is scored, from 1 to T.
+        seed: seed of every draw.
 
     Raises:
         DataError: no logged episode is long enough, or nearly all twins end before the horizon.
+        UnsupportedError: the environment cannot be replayed.
     """
     card = world.describe()
-    shown = {one.name for one in source.schema.observations}
+    observed = {one.name for one in source.schema.observations}
     signals = [s for s in card.schema.observations if s.kind is Kind.VECTOR and s.name in card.predicts]
-    signals = [one for one in signals if one.name in shown]
+    signals = [one for one in signals if one.name in observed]
     twins = branches(source, card.schema, episodes, context=context, horizon=horizon, seed=seed)
     pulsed = pulses(source, card.schema, episodes, context=context, horizon=horizon, seed=seed + 1)
-    asked = answers(world, twins, signals)
+    predicted = answers(world, twins, signals)
     grades = {
-        "C1": twin_effect(twins, asked, signals),
-        "T1": beyond_persistence(twins, asked, signals),
+        "C1": twin_effect(twins, predicted, signals),
+        "T1": beyond_persistence(twins, predicted, signals),
         "T3": pulse_response(pulsed, answers(world, pulsed, signals), signals, lags),
     }
     return tuple(
@@ -132,32 +133,32 @@ def twin_tests(
     )
 
 
-def lost_tests(verdict: Verdict) -> tuple[TwinTest, ...]:
-    """The three where twins could not be run.
+def failed_runs(verdict: Verdict) -> tuple[TwinTest, ...]:
+    """The three tests without scores, if twins could not be run.
 
     Args:
         verdict: UNSUPPORTED or ERROR.
     """
-    grade = Grade(cells=(Cell(name="every signal", score=None, note="not asked"),))
+    grade = Grade(cells=(Cell(name="every signal", score=None, note="not run"),))
     return tuple(TwinTest(name=name, title=title, grade=grade, verdict=verdict) for name, title in TITLES.items())
 
 
-def furthest(episodes: Sequence[Episode], context: int, horizon: int) -> int:
-    """Steps that twins can be followed for, at least 1: as far as the longest logged episode reaches from the branch.
+def twin_horizon(episodes: Sequence[Episode], context: int, horizon: int) -> int:
+    """Steps after the branch that the longest logged episode allows, from 1 to 20.
 
     Args:
-        episodes: logged ones, from which actions are taken.
-        context: observations that the world is given.
-        horizon: steps that it is asked for.
+        episodes: logged episodes from which actions are taken.
+        context: H, observations given to the world.
+        horizon: T, steps that the world predicts.
     """
     longest = max((one.num_steps for one in episodes), default=0)
-    return max(1, min(horizon, FURTHEST, longest - (context - 1 + PREFIX)))
+    return max(1, min(horizon, MAX_TWIN_STEPS, longest - (context - 1 + PREFIX)))
 
 
 def branches(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
 ) -> TwinEpisodes:
-    """Twins under what was done in other episodes."""
+    """Twins under logged actions of other episodes."""
     draw = np.random.default_rng([seed, 17])
     before = context - 1 + PREFIX
 
@@ -166,13 +167,13 @@ def branches(
         others = [_slice(episodes, schema, horizon, draw) for _ in range(NUM_BRANCHES)]
         return [first, *({k: np.concatenate([v[:before], other[k]]) for k, v in first.items()} for other in others)]
 
-    return _twins(_whole(source, paths, before + horizon, seed), schema, before, context)
+    return _twins(_complete_anchors(source, paths, before + horizon, seed), schema, before, context)
 
 
 def pulses(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
 ) -> TwinEpisodes:
-    """Twins of which one has one component of one action changed by a deviation at the first step."""
+    """Pairs of twins; the second has one action component changed by one standard deviation at the first step."""
     draw, before = np.random.default_rng([seed, 19]), context - 1 + PREFIX
     parts = [(one, part) for one in schema.actions for part in range(1 if one.kind is Kind.DISCRETE else one.size)]
     spreads = {one.name: np.concatenate([e.actions[one.name] for e in episodes]).std(0) for one in schema.actions}
@@ -189,19 +190,19 @@ def pulses(
             other[signal.name][before, part] = now + size if now + size <= high else now - size
         return [first, other]
 
-    return _twins(_whole(source, paths, before + horizon, seed), schema, before, context)
+    return _twins(_complete_anchors(source, paths, before + horizon, seed), schema, before, context)
 
 
-def _whole(
+def _complete_anchors(
     source: TwinSource, paths: Callable[[int], Sequence[Arrays]], length: int, seed: int
 ) -> list[Sequence[Episode]]:
-    """The episodes of each anchor, of those anchors from which none ends before the last step.
+    """The episodes of each anchor without an early end.
 
     Args:
-        source: of twins.
-        paths: the actions of each branch, for the anchor of this number among those that are kept.
-        length: steps that each has to have.
-        seed: of the first anchor.
+        source: source of twins.
+        paths: maps the number of a kept anchor to the actions of its branches.
+        length: steps that each episode must have.
+        seed: determines the seeds of the anchors.
     """
     kept: list[Sequence[Episode]] = []
     for tried in range(MAX_DRAWS):
@@ -216,9 +217,9 @@ def _whole(
             break
     if len(kept) < MIN_ANCHORS:
         raise DataError(
-            f"from {len(kept)} of {MAX_DRAWS} starts the environment goes on for {plural(length, 'step')} "
-            f"whatever branch is taken, and {MIN_ANCHORS} are needed for twins",
-            fix="Give logs that hold longer episodes, whose actions keep it going, or audit without --env.",
+            f"in {len(kept)} of {MAX_DRAWS} starts the environment runs for {plural(length, 'step')} in every branch; "
+            f"twins need {MIN_ANCHORS}",
+            fix="Give logs whose actions keep the environment running for longer, or audit without --env.",
         )
     return kept
 
@@ -229,17 +230,17 @@ def _slice(
     """Consecutive actions of a logged episode."""
     long = [one for one in episodes if one.num_steps >= length]
     if not long:
-        raise DataError(f"no logged episode has the {length} steps that twins take", fix="Give longer episodes.")
+        raise DataError(f"no logged episode has the {length} steps that twins need", fix="Give longer episodes.")
     one = long[int(draw.integers(len(long)))]
     start = int(draw.integers(one.num_steps - length + 1))
     return {signal.name: one.actions[signal.name][start : start + length] for signal in schema.actions}
 
 
 def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context: int) -> TwinEpisodes:
-    """Episodes that share everything up to observation `at`, cut there.
+    """Cuts each group of episodes at observation `at`, up to which they must be identical.
 
     Raises:
-        UnsupportedError: they do not: the environment does not do the same again.
+        UnsupportedError: they differ before; the environment cannot be replayed.
     """
     for branches in worlds:
         for name, value in branches[0].observations.items():
@@ -247,8 +248,8 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
                 shared = value[: at + 1], other.observations[name][: at + 1]
                 if not np.array_equal(*shared, equal_nan=value.dtype.kind == "f"):
                     raise UnsupportedError(
-                        f"the environment does not do the same again: after the same actions {name!r} is another. Give "
-                        "one that its seed decides all of, or audit without --env."
+                        f"the environment cannot be replayed: {name!r} differs after the same seed and actions. "
+                        "Give an environment that is deterministic for a given seed, or audit without --env."
                     )
     histories = [one[0].history(at, context) for one in worlds]
 
@@ -274,7 +275,7 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
 
 
 def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dict[str, Floats]:
-    """What the world says of every branch, per signal [E, K, T, n]."""
+    """Predicted mean of every branch, per signal [E, K, T, n]."""
     names, count = [one.name for one in signals], next(iter(twins.actions.values())).shape[1]
     given = twins.exogenous or None
     branches = [{name: value[:, k] for name, value in twins.actions.items()} for k in range(count)]
@@ -284,27 +285,27 @@ def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dic
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
 
-def twin_effect(twins: TwinEpisodes, asked: Arrays, signals: Sequence[Signal]) -> Grade:
-    """C1: 1 - sum |difference between branches, less the true one|^2 / sum |true one|^2; the gain beside it.
+def twin_effect(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Signal]) -> Grade:
+    """C1: 1 - sum |predicted - true difference between branches|^2 / sum |true difference|^2, and the gain.
 
-    A signal that the branches hardly differ in is gated, and has no gain.
+    A signal whose branches hardly differ is gated and has no gain condition.
     """
     cells, conditions = [], []
     for signal in signals:
-        told, true = (_between(arrays[signal.name], signal) for arrays in (asked, twins.truth))
+        own, true = (_between(arrays[signal.name], signal) for arrays in (predicted, twins.truth))
         loss, floor, inner = (
             (part**2).sum((1, 2, 3)) if k < 2 else part.sum((1, 2, 3))
-            for k, part in enumerate((told - true, true, told * true))
+            for k, part in enumerate((own - true, true, own * true))
         )
         spread = _squares(twins.truth[signal.name], signal)[:, 1:].sum((1, 2, 3))
-        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=LEAST))
+        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=MIN_SQUARED_DIFFERENCE))
         if cells[-1].note.startswith(GATED):
             continue
         gain = float(ratio(inner.sum(keepdims=True), floor.sum(keepdims=True))[0])
         conditions.append(
             Condition(
-                name=f"gain of {signal.name} in [{GAIN[0]}, {GAIN[1]}]",
-                met=GAIN[0] <= gain <= GAIN[1],
+                name=f"gain of {signal.name} in [{GAIN_BOUNDS[0]}, {GAIN_BOUNDS[1]}]",
+                met=GAIN_BOUNDS[0] <= gain <= GAIN_BOUNDS[1],
                 found=f"{gain:.2f}",
             )
         )
@@ -312,16 +313,16 @@ def twin_effect(twins: TwinEpisodes, asked: Arrays, signals: Sequence[Signal]) -
 
 
 def _between(values: NDArray[np.generic], signal: Signal) -> Floats:
-    """Each branch less the first one [E, K-1, T, n]."""
+    """Each branch minus the first one [E, K-1, T, n]."""
     values = values.astype(float)
     return np.asarray(signal.difference(values[:, 1:], values[:, :1]))
 
 
 def _squares(values: NDArray[np.generic], signal: Signal) -> Floats:
-    """The squared distances [E, K, T, n] to the mean over anchors, branches and steps.
+    """Squared distances [E, K, T, n] to the mean over anchors, branches and steps.
 
-    Of a signal that never varies the squares themselves, or ones where it is 0: beside nothing at all, the rounding of
-    an answer would pass for an invention.
+    For a constant signal they are replaced by its squares, or by ones if it is 0. Otherwise the rounding of a
+    prediction would count as a wrong effect.
     """
     found, sizes = signal.deviations(values) ** 2, values.astype(float) ** 2
     if found.sum() > ROUNDING**2 * sizes.sum():
@@ -329,50 +330,50 @@ def _squares(values: NDArray[np.generic], signal: Signal) -> Floats:
     return sizes if sizes.any() else np.ones_like(sizes)
 
 
-def beyond_persistence(twins: TwinEpisodes, asked: Arrays, signals: Sequence[Signal]) -> Grade:
-    """T1: the mean over the steps of the error saved, against the present held.
+def beyond_persistence(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Signal]) -> Grade:
+    """T1: skill against persistence, averaged over the steps.
 
-    Steps by which a signal has hardly moved do not count; where that is all of them, it is gated.
+    Steps at which a signal has hardly moved are ignored. The signal is gated if it hardly moves at any step.
     """
     cells = []
     for signal in signals:
         true = twins.truth[signal.name].astype(float)
-        loss = signal.difference(asked[signal.name], true) ** 2
+        loss = signal.difference(predicted[signal.name], true) ** 2
         held = signal.difference(twins.present[signal.name].astype(float)[:, None, None], true) ** 2
         spread = _squares(twins.truth[signal.name], signal)
         size = held.sum((0, 1, 3))
-        moved = size > LEAST * spread.sum() / spread.shape[2]
+        moved = size > MIN_SQUARED_DIFFERENCE * spread.sum() / spread.shape[2]
         if not moved.any():
             sums = [part.sum((1, 2, 3)) for part in (loss, held, spread)]
-            cells.append(skill_cell(signal.name, sums[0], sums[1], marginal=sums[2], gate=LEAST))
+            cells.append(skill_cell(signal.name, sums[0], sums[1], marginal=sums[2], gate=MIN_SQUARED_DIFFERENCE))
             continue
-        weight = (moved / np.where(moved, size, 1.0))[None, None, :, None]  # every step weighs alike
+        weight = (moved / np.where(moved, size, 1.0))[None, None, :, None]  # every step has the same weight
         cells.append(skill_cell(signal.name, (loss * weight).sum((1, 2, 3)), (held * weight).sum((1, 2, 3))))
     return Grade(cells=tuple(cells))
 
 
-def pulse_response(twins: TwinEpisodes, asked: Arrays, signals: Sequence[Signal], lags: Sequence[int]) -> Grade:
-    """T3: 1 - |response, less the true one|^2 / |true one|^2 at some lags, and whether its peak is where it is.
+def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Signal], lags: Sequence[int]) -> Grade:
+    """T3: 1 - |predicted - true response|^2 / |true response|^2 at some lags, and the step of the peak.
 
-    A signal that the pulse hardly moves is gated, and has no peak.
+    A signal that the pulse hardly moves is gated and has no peak condition.
     """
     cells, conditions = [], []
     for signal in signals:
-        told, true = (_between(arrays[signal.name], signal)[:, 0] for arrays in (asked, twins.truth))
+        own, true = (_between(arrays[signal.name], signal)[:, 0] for arrays in (predicted, twins.truth))
         steps = [lag - 1 for lag in lags]
-        loss = ((told - true)[:, steps] ** 2).sum((1, 2))
+        loss = ((own - true)[:, steps] ** 2).sum((1, 2))
         floor = (true[:, steps] ** 2).sum((1, 2))
         spread = _squares(twins.truth[signal.name], signal)[:, 1, steps].sum((1, 2))
-        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=LEAST))
+        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=MIN_SQUARED_DIFFERENCE))
         if cells[-1].note.startswith(GATED):
             continue
-        sizes = [np.abs(one).sum(-1).mean(0) for one in (told, true)]
+        sizes = [np.abs(one).sum(-1).mean(0) for one in (own, true)]
         peaks = [int(one.argmax()) for one in sizes]
         conditions.append(
             Condition(
-                name=f"the response of {signal.name} is largest where the true one is, or within {PEAK} of it",
-                met=bool(sizes[1][peaks[0]] >= PEAK * sizes[1][peaks[1]]),
-                found=f"after {peaks[0] + 1} steps, in truth after {peaks[1] + 1}",
+                name=f"true response of {signal.name} at the predicted peak at least {MIN_PEAK_SHARE} of its largest",
+                met=bool(sizes[1][peaks[0]] >= MIN_PEAK_SHARE * sizes[1][peaks[1]]),
+                found=f"predicted peak after {peaks[0] + 1} steps, true peak after {peaks[1] + 1}",
             )
         )
     return Grade(cells=tuple(cells), conditions=tuple(conditions))

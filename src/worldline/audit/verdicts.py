@@ -1,4 +1,4 @@
-"""From grades to verdicts: one a test and training seed, and none where the test itself does not hold."""
+"""Verdicts from grades, the self-check of a test, and the correction for multiple tests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from worldline.errors import InputError
 
 PASS_ABOVE: Final = 0.5
 ORACLE_SHARE: Final = 0.9
-"""Of the declared ceiling, which the oracle's lower end has to reach."""
+"""Share of the declared upper bound that the lower end of the oracle's interval must reach."""
 BREAKS_AT: Final = 0.25
-"""Score of a model that must fail at which the test is void, however wide its interval."""
+"""Score of a must-fail model from which the test is void, whatever the interval."""
 ALPHA: Final = 0.05
 GATED: Final = "gated"
-"""Begins the note of a cell that is not scored because the best trivial model is as good as can be."""
+"""Prefix of the note of a cell that is not scored because a trivial baseline is already optimal."""
 UNKNOWABLE: Final = str(Verdict.NOT_IDENTIFIABLE)
-"""Begins the note of a cell that is shown and not scored, because the logs do not tell it whatever the model."""
+"""Prefix of the note of a cell that is not scored because the logs do not identify it for any model."""
 
 _WORST_FIRST: Final = (
     Verdict.VOID,
@@ -34,15 +34,15 @@ _WORST_FIRST: Final = (
 
 
 def weakest(grade: Grade) -> Cell | None:
-    """The scored cell with the smallest lower end: what a test says is never better than its worst part."""
+    """The scored cell with the smallest lower end; it bounds the verdict."""
     scored = [cell for cell in grade.cells if cell.score is not None]
     return min(scored, key=lambda cell: _score(cell).low) if scored else None
 
 
 def verdict_of(grade: Grade) -> Verdict:
-    """PASS, PARTIAL, FAIL or INCONCLUSIVE, from the scores and conditions; a bug fails whatever the scores.
+    """PASS, PARTIAL, FAIL or INCONCLUSIVE from scores and conditions; a bug always gives FAIL.
 
-    Cells that the logs do not tell count neither for nor against; where there are no others, it is NOT IDENTIFIABLE.
+    Cells that the logs do not identify are ignored. If there are no other cells, the verdict is NOT IDENTIFIABLE.
     """
     scores = [cell.score for cell in grade.cells if cell.score is not None]
     if grade.bugs or any(score.high <= 0 for score in scores):
@@ -59,34 +59,36 @@ def verdict_of(grade: Grade) -> Verdict:
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """The one that is reported of several training seeds.
+    """The worst verdict of several training seeds.
 
     Raises:
-        InputError: there are none.
+        InputError: `verdicts` is empty.
     """
     if not verdicts:
-        raise InputError("no verdicts were given; at least one training seed has to be graded.")
+        raise InputError("expected at least one verdict, got none. Grade at least one training seed.")
     return min(verdicts, key=_WORST_FIRST.index)
 
 
 def flaws(
     oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float, by_gate: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Why a test is void: its oracle does not reach the ceiling, or a model that must fail does not. Empty if it holds.
+    """Reasons why a test is void; empty for a valid test.
+
+    A test is void if its oracle does not reach the declared upper bound, or if a must-fail model does not fail.
 
     Args:
-        oracle: its grade.
+        oracle: grade of the oracle.
         must_fail: grades of the models that must fail.
-        declared_ceiling: what the oracle reaches by design.
-        by_gate: which of those models may have the score, as a gate stops them.
+        declared_ceiling: score that the oracle reaches by design.
+        by_gate: must-fail models that may reach the score because a gate condition stops them.
     """
     found = []
     best = weakest(oracle)
-    due = ORACLE_SHARE * declared_ceiling
+    required = ORACLE_SHARE * declared_ceiling
     if best is None:
-        found.append("no part of it is scored")
-    elif (low := _score(best).low) < due:
-        found.append(f"the oracle reaches {low:.2f} in {best.name}, {due:.2f} is due")
+        found.append("the oracle has no scored cell")
+    elif (low := _score(best).low) < required:
+        found.append(f"the oracle reaches {low:.2f} in {best.name}; at least {required:.2f} is required")
     lost = [cell for cell in oracle.cells if is_undefined(cell) or _is_worse(cell)]
     found += [f"the oracle in {cell.name}: {cell.note}" for cell in lost]
     found += [f"the oracle does not meet: {one.name} ({one.found})" for one in oracle.conditions if not one.met]
@@ -94,22 +96,22 @@ def flaws(
     for name, grade in must_fail.items():
         row = weakest(grade)
         if row is None or grade.bugs or (name in by_gate and not _passes_gates(grade)):
-            continue  # it fails by what is asked beside the score
+            continue  # it fails by a bug or a gate, or has no score
         score = _score(row)
         if score.surely > 0 or score.value >= BREAKS_AT:
-            found.append(f"{name} must fail and scores {score.value:.2f} (above {score.surely:.2f}) in {row.name}")
+            found.append(f"{name} must fail but scores {score.value:.2f} (above {score.surely:.2f}) in {row.name}")
     return tuple(found)
 
 
 def p_value(grade: Grade) -> float:
-    """The chance of such a grade where the true one is no PASS: that of the weakest part; 1 where it is none."""
+    """p-value of a PASS: the largest of its cells; 1 for other verdicts."""
     if verdict_of(grade) is not Verdict.PASS:
         return 1.0
     return max(cell.score.p_half for cell in grade.cells if cell.score is not None)
 
 
 def holm(p_values: Mapping[str, float], alpha: float = ALPHA) -> tuple[str, ...]:
-    """The names whose p-values hold when all are looked at together, sorted; wrong about any with chance `alpha`.
+    """Names that stay significant under the Holm correction, sorted; the family-wise error rate is `alpha`.
 
     Source: Holm (1979), the sequentially rejective procedure.
     """
@@ -126,12 +128,12 @@ def _passes_gates(grade: Grade) -> bool:
 
 
 def is_undefined(cell: Cell) -> bool:
-    """Whether it should have a score and has none."""
+    """Whether the cell should have a score but has none."""
     return cell.score is None and not cell.note.startswith((GATED, UNKNOWABLE))
 
 
 def _is_worse(cell: Cell) -> bool:
-    """Whether it is gated, and yet worse than the floor."""
+    """Whether the cell is gated and the model is worse than the baseline."""
     return cell.score is None and cell.note.endswith("worse")
 
 

@@ -1,4 +1,4 @@
-"""The command line: one thin file a command. Each imports what is heavy only once it runs."""
+"""The command line: one file per command. Heavy imports happen only when a command runs."""
 
 from __future__ import annotations
 

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def audit(
-    world: Annotated[str, typer.Argument(metavar="WORLD", help="A world as `worldline.open` takes it.")],
-    logs: Annotated[Path, typer.Argument(metavar="LOGS", help="Held-out logs, or the store it was learned from.")],
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="A world: folder, URL or name.")],
+    logs: Annotated[Path, typer.Argument(metavar="LOGS", help="Held-out logs, or the store of the training.")],
     env: Annotated[
         str | None,
-        typer.Option(help="Test against twins too: a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
+        typer.Option(help="Also test against twins in a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write a page to this file, as HTML.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write a report to this HTML file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Audit a trained world on its owner's logs: deploy, deploy with limits, or do not deploy, and why.
+    """Audit a trained world on logs: deploy, deploy with limits, or do not deploy, with reasons.
 
-    The exit status is 0 where it may be deployed, within limits or not, else 1.
+    The exit status is 0 for "deploy" and "deploy with limits", else 1.
     """
     from worldline.cli.output import check_json, write_json, write_text
     from worldline.cli.progress import progress_bars
@@ -44,7 +44,7 @@ def audit(
     try:
         if out is not None:
             write_text(out, render_audit(found), "--out")
-    finally:  # what cannot be written takes nothing else with it
+    finally:  # a failed write must not prevent the other outputs
         try:
             write_json(json, text.loads(to_strict_json(found)))
         finally:
@@ -56,7 +56,6 @@ def audit(
 
 
 def _print(found: Audit) -> None:
-    """The advice, then the figures."""
     _print_decision(found.decision, f"{found.world} on {found.logs}")
     if found.measured is not None:
         _print_effects(found)
@@ -71,28 +70,28 @@ def _print_decision(decision: Decision, title: str) -> None:
     advice = decision.advice.value
     console.print(Text(f"{title}: {advice}", style="bold"))
     for heading, lines in (
-        ("Why", decision.reasons),
-        ("Within these limits" if decision.advice == "deploy with limits" else "Also", decision.limits),
+        ("Reasons", decision.reasons),
+        ("Limits" if decision.advice == "deploy with limits" else "Further findings", decision.limits),
         ("Data that would help", decision.help),
     ):
         if lines:
-            _say(heading)
+            _print_wrapped(heading)
         for line in lines:
-            _say(line, "  - ")
+            _print_wrapped(line, "  - ")
     print()
 
 
-def _say(said: str, indent: str = "") -> None:
-    """Prints text wrapped between words, all but its first line indented with blanks."""
+def _print_wrapped(line: str, indent: str = "") -> None:
+    """Prints text wrapped at words, with the further lines indented."""
     import textwrap
 
     from rich.console import Console
 
-    print(textwrap.fill(said, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
+    print(textwrap.fill(line, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
 
 
 def _print_effects(found: Audit) -> None:
-    """One row for each action and signal: of the effects that can be told the largest; page and JSON have every lag."""
+    """One row per action and signal with the largest identified effect; report and JSON have all lags."""
     from worldline.cli.output import print_table
 
     measured = found.measured
@@ -103,8 +102,8 @@ def _print_effects(found: Audit) -> None:
     )
     largest = {(one.action, one.signal): one for one in ranked}
     print_table(
-        "What one deviation of an action, for one step, does",
-        ("action", "signal", "after", "says the world", "say the logs", ""),
+        "Effect of one standard deviation of an action, applied for one step",
+        ("action", "signal", "after", "world", "logs", "result"),
         [
             (
                 one.action,
@@ -121,7 +120,7 @@ def _print_effects(found: Audit) -> None:
 
 
 def _print_horizons(found: Audit) -> None:
-    """Per signal how far it is to be trusted, and whether its band holds."""
+    """Trusted horizon and band coverage of each signal, then the twin tests."""
     from worldline.cli.output import print_table
     from worldline.formatting import span
 
@@ -140,7 +139,7 @@ def _print_horizons(found: Audit) -> None:
         )
         for one in measured.trusted
     ]
-    print_table("How far to trust it", ("signal", "trusted", "asked", "ended by", "90 % band held"), rows)
+    print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", "inside the 90 % band"), rows)
     for test in measured.twins:
         scores = [f"{one.name} {one.score.value:.2f}" for one in test.grade.cells if one.score is not None]
         print(f"{test.name}, {test.title}: {test.verdict} ({', '.join(scores) or 'not scored'})")

@@ -14,28 +14,30 @@ if TYPE_CHECKING:
     from worldline.catalog.comparison import ShadowComparison
     from worldline.catalog.versions import Catalog, Version
 
-Named = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="The world and its alias, as greenhouse@prod.")]
+Named = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="World and alias, such as greenhouse@prod.")]
 
 
 def publish(
-    world: Annotated[Path, typer.Argument(help="Folder of the learned world; it is copied.")],
-    name: Annotated[str, typer.Argument(help="Name to publish it under, such as greenhouse.")],
-    alias: Annotated[str | None, typer.Option(help="Alias to point to it, such as prod.", show_default="none")] = None,
+    world: Annotated[Path, typer.Argument(help="Folder of the trained world; it is copied.")],
+    name: Annotated[str, typer.Argument(help="Name of the world, such as greenhouse.")],
+    alias: Annotated[
+        str | None, typer.Option(help="Alias for this version, such as prod.", show_default="none")
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Publish a learned world as the next version of a name."""
+    """Publish a trained world as the next version of a name."""
     from worldline.catalog.versions import Catalog
     from worldline.cli.output import check_json, write_json
 
     check_json(json)
     version = Catalog().publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
-    _say_aliases(version)
+    _print_aliases(version)
     write_json(json, _figures(version))
 
 
 def worlds(json: Json = None) -> None:
-    """List the published worlds, their versions and aliases."""
+    """List published worlds with versions and aliases."""
     from worldline.catalog.versions import Catalog
     from worldline.cli.output import check_json, print_table, write_json
 
@@ -61,11 +63,11 @@ def worlds(json: Json = None) -> None:
 
 def alias(
     name: Named,
-    version: Annotated[int, typer.Argument(min=1, help="The version to stand for.")],
-    reason: Annotated[str, typer.Option(help="Kept beside it.")] = "pointed",
+    version: Annotated[int, typer.Argument(min=1, help="The version.")],
+    reason: Annotated[str, typer.Option(help="Reason, stored with the change.")] = "pointed",
     json: Json = None,
 ) -> None:
-    """Point an alias to a version. Running applications follow."""
+    """Point an alias to a version. Running applications switch to it."""
     catalogue, world, which = _begin(name, json)
     _finish(catalogue.point(world, which, version, reason=reason), json)
 
@@ -74,11 +76,11 @@ def shadow(
     name: Named,
     version: Annotated[
         str | None,
-        typer.Argument(help="The version to run in shadow, or none to end it.", show_default="show the comparison"),
+        typer.Argument(help="Version to run in shadow, or none to end it.", show_default="show the comparison"),
     ] = None,
     json: Json = None,
 ) -> None:
-    """Run a version in shadow of an alias, on the same calls; or show how it does."""
+    """Run a version in shadow of an alias on the same calls, or show the comparison."""
     from worldline.cli.output import write_json
     from worldline.errors import InputError
 
@@ -89,24 +91,24 @@ def shadow(
         write_json(json, asdict(found))
         return
     if version != "none" and not version.isdecimal():
-        raise InputError(f"{version!r} is no version. Give its number, or none to end the shadow.")
+        raise InputError(f"{version!r} is not a version. Give the number of a version, or none to end the shadow.")
     catalogue.shadow(world, which, None if version == "none" else int(version))
-    print(f"{name}: {'nothing runs in its shadow' if version == 'none' else f'version {version} runs in its shadow'}")
+    print(f"{name}: {'no version' if version == 'none' else f'version {version}'} runs in its shadow")
     write_json(json, asdict(catalogue.alias(world, which)))
 
 
 def promote(
     name: Named,
-    despite: Annotated[bool, typer.Option("--despite", help="Even if it is worse, or was asked too little.")] = False,
+    despite: Annotated[bool, typer.Option("--despite", help="Even if it is worse, or has too few calls.")] = False,
     json: Json = None,
 ) -> None:
-    """Make the version in shadow the one that answers. Running applications follow."""
+    """Point an alias to the version in its shadow. Running applications switch to it."""
     catalogue, world, which = _begin(name, json)
     _finish(catalogue.promote(world, which, despite=despite), json)
 
 
 def roll_back(name: Named, json: Json = None) -> None:
-    """Make an alias stand for the version that it stood for before. Running applications follow."""
+    """Point an alias to its previous version. Running applications switch to it."""
     catalogue, world, which = _begin(name, json)
     _finish(catalogue.roll_back(world, which), json)
 
@@ -120,20 +122,20 @@ def _begin(name: str, json: Path | None) -> tuple[Catalog, str, str]:
     check_json(json)
     found = Reference.parse(name)
     if found.alias is None:
-        raise InputError(f"{name} names a version, which never changes. Name an alias, as {found.name}@prod.")
+        raise InputError(f"{name} is a version, which never changes. Give an alias, such as {found.name}@prod.")
     return Catalog(), found.name, found.alias
 
 
 def _finish(version: Version, json: Path | None) -> None:
     from worldline.cli.output import write_json
 
-    _say_aliases(version)
+    _print_aliases(version)
     write_json(json, _figures(version))
 
 
-def _say_aliases(version: Version) -> None:
+def _print_aliases(version: Version) -> None:
     for name in version.aliases:
-        print(f"{version.name}@{name} stands for version {version.number}")
+        print(f"{version.name}@{name} points to version {version.number}")
 
 
 def _figures(version: Version) -> dict[str, object]:
@@ -147,20 +149,24 @@ def _print(name: str, found: ShadowComparison) -> None:
         return "?" if value is None else f"{factor * value:.4g}{unit}"
 
     print_table(
-        f"In the shadow of {name}",
+        f"Shadow of {name}",
         ("", f"version {found.serving}", f"version {found.candidate} (shadow)"),
         [
-            ("error, in units of how far signals move", number(found.serving_error), number(found.candidate_error)),
             (
-                "outcomes inside the 90 % band",
+                "error relative to the variation of the signals",
+                number(found.serving_error),
+                number(found.candidate_error),
+            ),
+            (
+                "coverage of the 90 % band",
                 number(found.serving_coverage, 100.0, " %"),
                 number(found.candidate_coverage, 100.0, " %"),
             ),
-            ("median time of a call", number(found.serving_s, 1000.0, " ms"), number(found.candidate_s, 1000.0, " ms")),
+            ("median time per call", number(found.serving_s, 1000.0, " ms"), number(found.candidate_s, 1000.0, " ms")),
             ("calls", str(found.num_calls), str(found.num_calls)),
-            ("of these scored", str(found.num_scored), str(found.num_scored)),
-            ("of these failed", "0", str(found.num_failed)),
-            ("left out as it was busy", "0", str(found.num_dropped)),
+            ("  scored", str(found.num_scored), str(found.num_scored)),
+            ("  failed", "0", str(found.num_failed)),
+            ("skipped because it was busy", "0", str(found.num_dropped)),
         ],
     )
     print(f"{found.verdict}: {found.reason}")

@@ -20,11 +20,11 @@ MAX_LINES = 30
 
 def check(
     store: Annotated[Path, typer.Argument(help="Folder of the store.")],
-    delay: Annotated[int, typer.Option(min=0, help="Steps by which this world is known to answer late.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the samples that figures are measured on.")] = 0,
+    delay: Annotated[int, typer.Option(min=0, help="Known delay between action and effect, in steps.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
     json: Json = None,
 ) -> None:
-    """Check a store: damage, actions that lead or lag, odd signals, coverage. The exit status is 1 on errors."""
+    """Check a store for damage, misaligned actions, anomalies and low coverage. The exit status is 1 on errors."""
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.workflows.check import check as run
@@ -39,23 +39,23 @@ def check(
 
 
 def _print(report: CheckReport) -> None:
-    broken = report.num_episodes - report.num_whole
-    whole = "each can be read and is as it was added" if not broken else f"{broken} of them DAMAGED"
-    _say(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {whole}.")
+    damaged = report.num_episodes - report.num_whole
+    state = f"{damaged} of them DAMAGED" if damaged else "all intact"
+    _print_wrapped(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {state}.")
     print()
     _print_alignment(report)
     _print_findings(report.findings)
     _print_coverage(report)
     if report.advice:
-        _say("What to do")
+        _print_wrapped("Recommendations")
     for sentence in report.advice[:MAX_LINES]:
-        _say(sentence, "  - ")
+        _print_wrapped(sentence, "  - ")
     print()
-    _say(f"Result: {_result(report)}")
+    _print_wrapped(f"Result: {_result(report)}")
 
 
-def _say(text: str, indent: str = "") -> None:
-    """Prints text wrapped between words, all but its first line indented with blanks."""
+def _print_wrapped(text: str, indent: str = "") -> None:
+    """Prints text wrapped at words, with the further lines indented."""
     import textwrap
 
     from rich.console import Console
@@ -72,7 +72,7 @@ def _result(report: CheckReport) -> str:
 
 
 def _print_alignment(report: CheckReport) -> None:
-    """The verdict, and for each row of the actions how much it explains."""
+    """Prints the verdict, and the explained share for each shift of the actions."""
     from worldline.cli.output import print_table
 
     found = report.alignment
@@ -80,28 +80,30 @@ def _print_alignment(report: CheckReport) -> None:
         return
     known = " (the known delay)" if report.accepted and found.shift else ""
     steps = f" by {abs(found.shift)} step{'' if abs(found.shift) == 1 else 's'}" if found.shift else ""
-    _say(f"Actions and observations: {found.verdict}{steps}{known}")
-    _say(f"{found.reason[0].upper()}{found.reason[1:]}", "  ")
+    _print_wrapped(f"Actions and observations: {found.verdict}{steps}{known}")
+    _print_wrapped(f"{found.reason[0].upper()}{found.reason[1:]}", "  ")
     print()
     if not found.shifts:
         return
     print_table(
-        "Which action explains the change from observation t to t+1",
-        ("", "alone", "on top of all the others"),
+        "Share of the change from observation t to t+1 that an action explains",
+        ("", "alone", "in addition to the others"),
         [
             (f"action t{one.shift:+d}" if one.shift else "action t", _interval(one.alone), _interval(one.added))
             for one in found.shifts
         ],
     )
     measured = f"{found.num_rows} steps of {found.num_episodes} episodes"
-    _say(f"Share of what earlier observations leave open, with its 99 % interval, measured on {measured}.", "  ")
+    _print_wrapped(
+        f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  "
+    )
     if found.left_out:
-        _say(f"Left out, being observed too seldom: {', '.join(found.left_out)}.", "  ")
+        _print_wrapped(f"Left out, because they are rarely observed: {', '.join(found.left_out)}.", "  ")
     print()
 
 
 def _interval(share: Share) -> str:
-    """A share as a user reads it: less than nothing is nothing."""
+    """A share in per cent; negative values become 0."""
     value, low, high = (max(0, round(100 * end)) for end in (share.value, share.low, share.high))
     return f"{value} % ({low} to {high} %)"
 
@@ -116,19 +118,19 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     from rich.text import Text
 
     if not findings:
-        _say("Signals: nothing odd.")
+        _print_wrapped("Signals: no findings.")
         print()
         return
-    table = Table(title="What is odd", title_justify="left", title_style="bold")
+    table = Table(title="Findings", title_justify="left", title_style="bold")
     for column in ("", "signal", "episode", "step"):
         table.add_column(column, justify="right" if column in ("episode", "step") else "left", overflow="fold")
-    table.add_column("what", ratio=1)
+    table.add_column("problem", ratio=1)
     for one in findings[:MAX_LINES]:
         place = (one.signal or "", *("" if number is None else str(number) for number in (one.episode, one.step)))
         table.add_row(*(Text(cell) for cell in (one.severity.value, *place, one.problem)))
     Console().print(table)
     if len(findings) > MAX_LINES:
-        _say(f"and {len(findings) - MAX_LINES} more; --json writes them all.", "  ")
+        _print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
     print()
 
 
@@ -139,8 +141,8 @@ def _print_coverage(report: CheckReport) -> None:
     if covered is None:
         return
     print_table(
-        "How the actions were used",
-        ("action", "logged", "possible", "of it used", "follows from the past"),
+        "Coverage of the actions",
+        ("action", "logged", "possible", "share used", "predictable from the past"),
         [
             (
                 one.name,
@@ -152,15 +154,15 @@ def _print_coverage(report: CheckReport) -> None:
             for one in covered.actions
         ],
     )
-    directions = f"some {covered.effective_dimension:.1f} independent directions"
-    _say(f"Observations vary in {directions} (of {covered.num_components} numbers).", "  ")
+    dimension = f"{covered.effective_dimension:.1f} (of {covered.num_components} components)"
+    _print_wrapped(f"Effective dimension of the observations: {dimension}.", "  ")
     if covered.spread is not None:
-        _say(f"Of the combinations of any two numbers {_percent(covered.spread)} were seen.", "  ")
+        _print_wrapped(f"Combinations of two components that occur: {_percent(covered.spread)}.", "  ")
     print()
 
 
 def _figures(report: CheckReport) -> dict[str, object]:
-    """The report as plain values."""
+    """The report as values for JSON."""
     return {
         **asdict(report),
         "path": str(report.path),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PartKind(StrEnum):
-    """What can be checked."""
+    """Kinds of parts with a contract."""
 
     WORLD = "world"
     PLANNER = "planner"
@@ -30,37 +30,40 @@ class PartKind(StrEnum):
 
 def conform(
     subject: Annotated[
-        str, typer.Argument(metavar="WORLD|KIND", help="A world as `worldline.open` takes it, or a kind of part.")
+        str,
+        typer.Argument(
+            metavar="WORLD|KIND", help="A world (folder, URL or name), or a kind: world, planner, model or engine."
+        ),
     ],
     second: Annotated[
         str | None,
-        typer.Argument(metavar="LOGS|NAME", help="Held-out logs of the world, or the part's registered name."),
+        typer.Argument(metavar="LOGS|NAME", help="Held-out logs of the world, or the registered name of the part."),
     ] = None,
-    third: Annotated[Path | None, typer.Argument(metavar="LOGS", help="After `world WORLD` only.")] = None,
-    horizon: Annotated[int, typer.Option(min=2, help="Steps that a world predicts and plans.")] = 4,
-    episodes: Annotated[int, typer.Option(min=2, help="The most episodes that a world is tried on.")] = 100,
+    third: Annotated[Path | None, typer.Argument(metavar="LOGS", help="Held-out logs after `world WORLD`.")] = None,
+    horizon: Annotated[int, typer.Option(min=2, help="Predicted and planned steps.")] = 4,
+    episodes: Annotated[int, typer.Option(min=2, help="Maximum number of episodes.")] = 100,
     calibrated_on: Annotated[
         int | None,
-        typer.Option(min=1, help="Episodes that set the widths of its bands.", show_default="what it says itself"),
+        typer.Option(min=1, help="Number of episodes that calibrated the bands.", show_default="number in the bundle"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     json: Json = None,
 ) -> None:
-    """Check against its contract, clause by clause, a world with logs of it, or a registered part.
+    """Check a world or a registered part against each clause of its contract.
 
-    A world: `worldline conform WORLD LOGS`, or `conform world WORLD LOGS` where its name is that of a kind.
-    A part: `worldline conform planner|model|engine NAME`. The exit status is 1 where a clause does not hold.
+    World: `worldline conform WORLD LOGS`. Write `conform world WORLD LOGS` if the world has the name of a kind.
+    Part: `worldline conform planner|model|engine NAME`. The exit status is 1 if a clause does not hold.
     """
     from worldline.cli.output import check_json, print_table, write_json
     from worldline.testing.clauses import ClauseStatus
 
     check_json(json)
-    kind, name, logs = _asked(subject, second, third)
+    kind, name, logs = _parse_arguments(subject, second, third)
     if kind is PartKind.WORLD:
         found = list(_world(name, logs, horizon, episodes, calibrated_on, seed))
     else:
         found = list(_part(kind, name))
-    print_table(f"{kind} {name}", ("clause", ""), [(one.clause, one.verdict) for one in found])
+    print_table(f"{kind} {name}", ("clause", "result"), [(one.clause, one.verdict) for one in found])
     for one in found:
         if one.text:
             print(one.text)
@@ -70,33 +73,34 @@ def conform(
         raise typer.Exit(1)
 
 
-def _asked(subject: str, second: str | None, third: Path | None) -> tuple[PartKind, str, Path | None]:
-    """The kind, the name, and where the logs are.
+def _parse_arguments(subject: str, second: str | None, third: Path | None) -> tuple[PartKind, str, Path | None]:
+    """Kind, name and path of the logs.
 
     Raises:
-        InputError: something is missing, or there is too much.
+        InputError: an argument is missing or superfluous.
     """
     if subject not in list(PartKind):
         if third is not None:
-            raise InputError(f"{third} is one argument too many after {subject} and {second}. Give WORLD and LOGS.")
+            raise InputError(f"expected WORLD and LOGS, got a third argument: {third}. Remove it.")
         return PartKind.WORLD, subject, None if second is None else Path(second)
     kind = PartKind(subject)
     if second is None:
         raise InputError(
-            f"{subject} alone is a kind. Give the name of a part too, or ./{subject} for a world in that folder."
+            f"the kind {subject} needs a name: worldline conform {subject} NAME. For a world in the folder {subject}, "
+            f"write ./{subject}."
         )
     if kind is not PartKind.WORLD and third is not None:
-        raise InputError(f"a {kind} is checked on a toy world, and {third} was given too. Leave it out.")
+        raise InputError(f"a {kind} is checked without logs, got {third}. Remove it.")
     return kind, second, third
 
 
 def _world(
     name: str, logs: Path | None, horizon: int, episodes: int, calibrated_on: int | None, seed: int
 ) -> Iterator[ClauseOutcome]:
-    """What became of each clause of `World`.
+    """Results of the clauses of `World`.
 
     Raises:
-        InputError: there are no logs.
+        InputError: no logs are given.
     """
     import worldline
     from worldline.testing.clauses import outcomes
@@ -105,8 +109,8 @@ def _world(
 
     if logs is None:
         raise InputError(
-            f"{name} is checked on logs: whether bands, trust and surprise keep their word shows only on episodes that "
-            f"it has not seen. Give held-out logs: worldline conform {name} LOGS."
+            f"{name} needs held-out logs, because bands, trust and surprise are checked on them. "
+            f"Run worldline conform {name} LOGS."
         )
     opened_from = _bundle(name)
     case = case_from_logs(
@@ -123,7 +127,7 @@ def _world(
 
 
 def _bundle(name: str) -> str:
-    """The bundle that a name of the catalogue stands for now, which tells what was held out; other names stay."""
+    """The bundle of a name in the catalogue, which lists the held-out episodes; other names are unchanged."""
     from worldline.catalog.opening import is_reference
     from worldline.catalog.versions import Catalog
 
@@ -131,7 +135,7 @@ def _bundle(name: str) -> str:
 
 
 def _part(kind: PartKind, name: str) -> Iterator[ClauseOutcome]:
-    """What became of each clause of the part's contract."""
+    """Results of the clauses of the part's contract."""
     from worldline.testing import engines, models, planners
     from worldline.testing.clauses import outcomes
 
@@ -143,7 +147,7 @@ def _part(kind: PartKind, name: str) -> Iterator[ClauseOutcome]:
 
 
 def _model(name: str) -> ModelCase:
-    """An untrained model of the toy world, and logs of it."""
+    """An untrained model of the toy world, with logs."""
     import numpy as np
     import torch
 
@@ -171,10 +175,10 @@ def _model(name: str) -> ModelCase:
 
 
 def _engine(name: str) -> EngineCase:
-    """An engine fitted to the toy world, and logs of it.
+    """An engine fitted to the toy world, with logs.
 
     Raises:
-        UnsupportedError: the engine is not fitted to logs alone.
+        UnsupportedError: the engine cannot be fitted to logs alone.
     """
     from worldline.engines.fixed_lag import FixedLagBaseline
     from worldline.errors import UnsupportedError
@@ -184,7 +188,7 @@ def _engine(name: str) -> EngineCase:
     family = load("engine", name)
     if not issubclass(family, FixedLagBaseline):
         raise UnsupportedError(
-            f"the engine {name!r} needs more than logs to be built. Build it in a test, and call "
+            f"the engine {name!r} cannot be built from logs alone. Build it in a test and call "
             "worldline.testing.check_engine."
         )
     toy = Integrator(noise=0.2)

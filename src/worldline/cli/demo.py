@@ -15,24 +15,26 @@ if TYPE_CHECKING:
 
 
 class Walls(StrEnum):
-    """Where the wall and its door are."""
+    """Position of the wall and its door."""
 
     FIXED = "fixed"
     RANDOM = "random"
 
 
 def demo(
-    walls: Annotated[Walls, typer.Option(help="The same wall always, or another in every episode.")] = Walls.FIXED,
-    seed: Annotated[int, typer.Option(help="Of initial weights, batches and planning.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for everything; an earlier demo is replaced.")] = Path("demo"),
+    walls: Annotated[
+        Walls, typer.Option(help="The same wall in all episodes, or a random one per episode.")
+    ] = Walls.FIXED,
+    seed: Annotated[int, typer.Option(help="Random seed of initial weights, batches and planning.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for all results; an earlier demo is replaced.")] = Path("demo"),
     episodes: Annotated[
-        int | None, typer.Option(min=30, help="How many to record.", show_default="500 fixed, 1600 random")
+        int | None, typer.Option(min=30, help="Number of recorded episodes.", show_default="500 fixed, 1600 random")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=2, help="Goals to plan to, an even number.")] = 200,
+    pairs: Annotated[int, typer.Option(min=2, help="Number of planned goals; even.")] = 200,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Record, learn, plan and report: the whole path on the Two Rooms lab."""
+    """Record, learn, plan and report on the Two Rooms lab."""
     from dataclasses import asdict
 
     from worldline.cli.output import check_json, write_json
@@ -45,39 +47,39 @@ def demo(
         result = run(out, walls=walls.value, seed=seed, num_episodes=episodes, num_pairs=pairs, stage=stage)
     _print(result, walls)
     write_json(json, asdict(result))
-    print(f"Report: {out / 'report.html'}, plans as they went: {out / 'plans.png'}")
+    print(f"Report: {out / 'report.html'}, executed plans: {out / 'plans.png'}")
     print(f"World:  {out / 'world'}")
 
 
 def _print(result: DemoResult, walls: Walls) -> None:
-    """Two tables: who reaches the goals, and what it took."""
+    """Two tables: success rates, and time and memory."""
     from worldline.cli.output import print_table
 
     interval = f"{result.success_low:.1%} to {result.success_high:.1%}"
     detours = "" if result.detour_success is None else f"{result.detour_success:.1%}"
     print_table(
         f"Goals reached, Two Rooms, {walls} wall, {result.pairs} held-out pairs",
-        ("who acts", "reached", "95 % interval"),
+        ("method", "reached", "95 % interval"),
         [
             ("learned planner", f"{result.success:.1%}", interval),
-            (f"  where straight fails, {result.detours} pairs", detours, ""),
+            (f"  where a straight line fails ({result.detours} pairs)", detours, ""),
             ("inverse head alone", f"{result.inverse:.1%}", ""),
             ("random actions", f"{result.random:.1%}", ""),
             ("no move", f"{result.no_move:.1%}", ""),
-            ("straight at the goal", f"{result.straight:.1%}", ""),
+            ("straight line to the goal", f"{result.straight:.1%}", ""),
             ("true dynamics", f"{result.oracle:.1%}", ""),
         ],
     )
     print_table(
-        f"What it took ({result.device})",
+        f"Time and memory ({result.device})",
         ("", ""),
         [
-            ("learning", f"{result.learn_s:.0f} s"),
-            ("of which refining the dynamics", f"{result.refine_s:.0f} s"),
-            ("of which heads", f"{result.heads_s:.0f} s"),
-            ("everything", f"{result.total_s:.0f} s"),
-            ("one plan alone", f"{result.plan_ms:.1f} ms"),
-            ("one plan of a batch", f"{result.plan_batched_ms:.1f} ms"),
+            ("training", f"{result.learn_s:.0f} s"),
+            ("  refinement of the dynamics", f"{result.refine_s:.0f} s"),
+            ("  heads", f"{result.heads_s:.0f} s"),
+            ("total", f"{result.total_s:.0f} s"),
+            ("single plan", f"{result.plan_ms:.1f} ms"),
+            ("plan in a batch", f"{result.plan_batched_ms:.1f} ms"),
             ("peak memory", f"{result.peak_memory_gb:.2f} GB"),
         ],
     )

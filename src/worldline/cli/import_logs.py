@@ -18,7 +18,7 @@ MAX_LINES = 30
 
 
 class Rule(StrEnum):
-    """What a resampled signal is between two of its rows."""
+    """Interpolation of a resampled signal between two rows."""
 
     HOLD = "hold"
     LINEAR = "linear"
@@ -26,33 +26,36 @@ class Rule(StrEnum):
 
 
 def import_logs(
-    source: Annotated[Path, typer.Argument(help="Logs: a file or folder in any format that an importer knows.")],
-    destination: Annotated[Path, typer.Argument(help="The store: a new folder, or a store to add to.")],
-    importer: Annotated[str | None, typer.Option("--as", help="Format.", show_default="recognised")] = None,
+    source: Annotated[Path, typer.Argument(help="Logs: a file or folder in any known format.")],
+    destination: Annotated[Path, typer.Argument(help="New folder, or an existing store to extend.")],
+    importer: Annotated[str | None, typer.Option("--as", help="Format of the logs.", show_default="detected")] = None,
     schema: Annotated[
-        Path | None, typer.Option(help="What the signals are.", show_default="schema.json beside the logs, or inferred")
+        Path | None,
+        typer.Option(
+            help="JSON file with the schema.", show_default="schema.json in the folder of the logs, or inferred"
+        ),
     ] = None,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what is unusable, and say so.")] = False,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Skip unusable data and report it.")] = False,
     max_error: Annotated[
-        int, typer.Option(min=0, max=64, help="How far off a pixel may be, in grey levels; 0 is lossless.")
+        int, typer.Option(min=0, max=64, help="Largest error of a pixel in grey levels; 0 is lossless.")
     ] = 0,
     size: Annotated[
-        str | None, typer.Option(help="Scale pictures, as HEIGHTxWIDTH or one number.", show_default="as they are")
+        str | None, typer.Option(help="Scale images to HEIGHTxWIDTH, or to a square.", show_default="unchanged")
     ] = None,
     episode: Annotated[
-        str | None, typer.Option(help="Column that tells episodes apart.", show_default="by name")
+        str | None, typer.Option(help="Column with the episode of each row.", show_default="by name")
     ] = None,
-    time: Annotated[str | None, typer.Option(help="Column of times.", show_default="by name")] = None,
+    time: Annotated[str | None, typer.Option(help="Column with times.", show_default="by name")] = None,
     gap: Annotated[
-        float | None, typer.Option(help="Seconds after which an episode ends.", show_default="ten usual steps")
+        float | None, typer.Option(help="Gap in seconds that ends an episode.", show_default="ten typical steps")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Resample to so many steps a second.", show_default="rows as they are")
+        float | None, typer.Option(help="Resample to this number of steps per second.", show_default="no resampling")
     ] = None,
-    rule: Annotated[Rule, typer.Option(help="What a resampled signal is between two rows.")] = Rule.HOLD,
+    rule: Annotated[Rule, typer.Option(help="Interpolation of resampled signals.")] = Rule.HOLD,
     json: Json = None,
 ) -> None:
-    """Bring logs of any known format into a store. Run it again to go on, or to add what is new."""
+    """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.config import from_json
@@ -64,7 +67,7 @@ def import_logs(
     check_json(json)
     reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)
     if schema is not None and not schema.is_file():
-        raise InputError(f"--schema {schema}: there is no such file.")
+        raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
     with progress_bars() as stage:
         report = run(
@@ -80,16 +83,18 @@ def import_logs(
         )
     _print(report)
     write_json(json, _figures(report))
-    raise_errors(finding for finding in report.findings if finding.episode is None)  # nothing can be learned
+    raise_errors(
+        finding for finding in report.findings if finding.episode is None
+    )  # the store cannot be used for training
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
-    """Height and width."""
+    """Height and width in pixels."""
     if text is None:
         return None
     numbers = text.lower().split("x")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise InputError(f"--size {text}: give HEIGHTxWIDTH in pixels, such as 64x64.")
+        raise InputError(f"--size {text} is not a size. Give HEIGHTxWIDTH in pixels, such as 64x64.")
     return int(numbers[0]), int(numbers[-1])
 
 
@@ -98,12 +103,12 @@ def _print(report: ImportReport) -> None:
     for line in lines[:MAX_LINES]:
         print(line)
     if len(lines) > MAX_LINES:
-        print(f"... and {len(lines) - MAX_LINES} more; --json FILE has them all.")
+        print(f"{len(lines) - MAX_LINES} more findings; --json FILE writes all of them.")
     left_out = sum(file.left_out for file in report.files)
     present = sum(file.present for file in report.files)
     print(
         f"Read as {report.importer}: {report.num_episodes} episodes added"
-        + (f", {present} were there already" if present else "")
+        + (f", {present} already present" if present else "")
         + (f", {left_out} left out" if left_out else "")
         + "."
     )

@@ -25,35 +25,37 @@ def learn(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="pixels, vectors, pixels-and-vectors, another by name, or module:name of a function of the store.",
-            show_default="all images and vectors that there are",
+            help="pixels, vectors, pixels-and-vectors, another name, or module:name of a function of the store.",
+            show_default="all images and vectors of the logs",
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Family of models: jepa, rssm, ensemble, token, features, lewm.", show_default="the recipe's"
+            help="Model family: jepa, rssm, ensemble, token, features or lewm.", show_default="from the recipe"
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder of pretrained weights: features needs one.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder with pretrained weights; required by features.")] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Held-out episodes: episode, time, time:NAME or key:NAME.", show_default="the recipe's"),
+        typer.Option(
+            help="Split of held-out episodes: episode, time, time:NAME or key:NAME.", show_default="from the recipe"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of initial weights and batches.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings; the world is the one that is best for control.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed of initial weights and batches.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the best one for control is kept.")] = 1,
     budget: Annotated[
         str | None,
-        typer.Option(help="Time to learn in, such as 10min; sets size and updates.", show_default="the recipe's"),
+        typer.Option(
+            help="Time for training, such as 10min; it sets model size and updates.", show_default="from the recipe"
+        ),
     ] = None,
-    track: Annotated[list[str] | None, typer.Option(help="Also report to: tensorboard, mlflow.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where import or training was stopped or killed.")
-    ] = False,
+    track: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import or training.")] = False,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Learn a world from logs: a bundle, with a report in it."""
+    """Train a world from logs. The result is a bundle with a report."""
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.training.distributed import rank
@@ -73,7 +75,7 @@ def learn(
     )
     use_threads(threads)
     if recipe is not None and ":" in recipe:
-        sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
+        sys.path.append(str(Path.cwd()))  # recipes are imported from the working directory, after installed packages
     if rank():  # not the first process of torchrun
         run_worker(logs, out, options)
         return
@@ -84,7 +86,7 @@ def learn(
         print(f"worldline: stopped. {_saved(logs, out)}", file=sys.stderr)
         raise typer.Exit(130) from None
     except OSError as error:
-        with suppress(OSError):  # such as a place that cannot be read
+        with suppress(OSError):  # the path may be unreadable
             error.add_note(_saved(logs, out))
         raise
     for line in (*result.findings, *result.unclear):
@@ -99,37 +101,37 @@ def learn(
 
 
 def seconds(budget: str) -> float:
-    """The seconds in a text such as "90s", "10min" or "1.5h".
+    """The seconds of a duration such as "90s", "10min" or "1.5h".
 
     Raises:
-        typer.BadParameter: it is no such text.
+        typer.BadParameter: the text is not a positive duration.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", budget)
     if found is None or float(found[1]) <= 0:
-        raise typer.BadParameter(f"{budget!r} is no time. Give a number and s, min or h, such as 10min.")
+        raise typer.BadParameter(f"{budget!r} is not a duration. Give a number with s, min or h, such as 10min.")
     return float(found[1]) * UNITS[found[2]]
 
 
 def _saved(logs: Path, out: Path) -> str:
-    """What an interrupted run left, and how to go on."""
+    """What an interrupted run saved, and how to resume it."""
     from worldline.data.store import is_store
     from worldline.workflows.learn import partial_folder, store_folder
 
     if any(partial_folder(out).rglob("checkpoint.json")):
-        return "The training was saved. Go on with the same command and --resume."
+        return "The training was saved. Run the same command with --resume."
     if not is_store(logs) and is_store(store_folder(out)):
-        return f"{store_folder(out)} keeps the imported episodes. Go on with the same command."
-    return "The training had not begun, so nothing was saved."
+        return f"The imported episodes are in {store_folder(out)}. Run the same command again."
+    return "Nothing was saved, because the training had not started."
 
 
 def _print(result: LearnResult) -> None:
-    """One table: the error of each signal beside the comparisons, at each reported horizon."""
+    """Error of each signal and baseline at each reported horizon."""
     from worldline.cli.output import print_table
     from worldline.formatting import span
 
     found = result.diagnostics
     if found is None:
-        print("The logs hold no vector observation, so there is no error to show.")
+        print("The logs have no vector observation, so no error was measured.")
         return
     worlds = list(dict.fromkeys(error.world for error in found.errors))
     curves = {(error.world, error.signal): error.rmse for error in found.errors}
@@ -147,7 +149,7 @@ def _print(result: LearnResult) -> None:
 
 
 def _print_seeds(result: LearnResult) -> None:
-    """One row for each training seed, where there are several."""
+    """One row per training seed, if there are several."""
     from worldline.cli.output import print_table
 
     if len(result.seeds) == 1:
@@ -155,7 +157,7 @@ def _print_seeds(result: LearnResult) -> None:
     columns = [(signal, step) for signal, errors in result.seeds[0].rmse.items() for step in errors]
     kept = result.learned.recipe.training.seed
     print_table(
-        f"{len(result.seeds)} trainings; error (RMSE) by signal and steps ahead; seed {kept} is kept",
+        f"{len(result.seeds)} trainings; error (RMSE) by signal and steps ahead; seed {kept} was kept",
         ("seed", "control", *(f"{signal} {step}" for signal, step in columns)),
         [
             [str(one.seed), f"{one.control:.3f}", *(f"{one.rmse[signal][step]:.3g}" for signal, step in columns)]
@@ -165,9 +167,9 @@ def _print_seeds(result: LearnResult) -> None:
 
 
 def _figures(result: LearnResult) -> dict[str, object]:
-    """What `--json` writes: RMSE per signal, horizon in steps, and world ("world" is the learned one).
+    """The content of the JSON file: RMSE by signal, horizon in steps, and world ("world" is the trained one).
 
-    Those of images are in grey levels, of frames that the decoder draws; "decoder" is what it loses itself.
+    Errors of images are in grey levels of decoded frames; "decoder" is the loss of the decoder itself.
     """
     from worldline.workflows.decoded_windows import decoded_rmse
     from worldline.workflows.manifest import device, peak_memory_gb

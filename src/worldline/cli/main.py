@@ -25,30 +25,30 @@ from worldline.errors import WorldlineError
 from worldline.registry import load, names
 
 _REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there and run the command again."),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Ask for access, or choose another place."),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space and run the command again."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Get write access, or choose another path."),
 }
 
 
 class _Commands(TyperGroup):
-    """Prints one line instead of a traceback for errors of worldline and of the operating system."""
+    """Prints errors of worldline and of the operating system in one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; exit status 1 after such an error."""
+        """Runs the command; the exit status after an error is 1."""
         try:
             return super().invoke(ctx)
         except WorldlineError as error:
             print(f"worldline: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
         except OSError as error:
-            if error.errno in (None, errno.EPIPE):  # not of the system; a pipe that was closed, which click handles
+            if error.errno in (None, errno.EPIPE):  # not a system error, or a closed pipe, which click handles
                 raise
             print(f"worldline: {_system_error(error)}", file=sys.stderr)
             raise typer.Exit(1) from error
 
 
 def _system_error(error: OSError) -> str:
-    """Path, reason and what to do; the commands add notes on what was kept."""
+    """Path, reason and remedy; commands add notes on saved work."""
     where = "" if error.filename is None else f"{error.filename}: "
     remedy = _REMEDIES.get(error.errno or 0, "Check the path and the disk, and run the command again.")
     return " ".join((f"{where}{error.strerror}. {remedy}", *getattr(error, "__notes__", ())))
@@ -76,11 +76,11 @@ COMMANDS: Final = (
 )
 """Name, function and help group of each command of this package."""
 EVALUATING: Final = ("exam", "regrade", "compare")
-"""Commands of the exam's package, which belong to another help group than those of other packages."""
+"""Commands of the exam package; they have another help group than commands of other packages."""
 
 app = typer.Typer(
     cls=_Commands,
-    help="Learn how a world works from its logs; then predict, score, plan and ask what if.",
+    help="Learn world models from logs. Then predict, score and plan, and evaluate counterfactuals.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

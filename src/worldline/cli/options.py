@@ -8,21 +8,21 @@ from typing import Annotated
 
 import typer
 
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads to compute with.", show_default="the free cores")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file, as JSON.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads.", show_default="number of free cores")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
 
 
 def free_cores() -> int:
-    """Cores that nobody else is using just now, at least 1."""
+    """Number of cores without load, at least 1."""
     try:
         load = os.getloadavg()[0]
-    except OSError:  # not to be had here
+    except OSError:  # not available on this system
         load = 0.0
     return max(1, (os.cpu_count() or 1) - round(load))
 
 
 def use_threads(threads: int | None) -> None:
-    """Lets torch compute with so many threads; None for as many as there are free cores."""
+    """Sets the number of torch threads; None for the number of free cores."""
     import torch
 
     torch.set_num_threads(threads or free_cores())

@@ -1,4 +1,4 @@
-"""Figures as a table, and as JSON."""
+"""Output of results as tables and JSON files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldline.errors import InputError
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table: the first column to the left, all others to the right; brackets are text, not rich's markup."""
+    """Prints a table; the first column is left-aligned, and brackets are not rich markup."""
     table = Table(title=Text(title, style="bold"), title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if number == 0 else "right")
@@ -24,28 +24,30 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def check_json(path: Path | None, option: str = "--json") -> None:
-    """Refuses a place that cannot be written to, before anything was measured.
+    """Checks the path of an output file before the command does its work.
 
     Raises:
-        InputError: its folder does not exist, or it is a folder itself.
+        InputError: the path is a folder, or its folder does not exist.
     """
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(f"{option} {path}: no file can be written there. Give a file in a folder that exists.")
+        raise InputError(
+            f"{option} {path} is not a file in an existing folder. Give the path of a file in an existing folder."
+        )
 
 
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
-    """Writes the figures, where a path was given; see `write_text`."""
+    """Writes the results as JSON, if a path is given."""
     if path is not None:
         write_text(path, json.dumps(figures, indent=2) + "\n", "--json")
 
 
 def write_text(path: Path, text: str, option: str) -> None:
-    """Writes the text to where an option says.
+    """Writes the text to the path of an option.
 
     Raises:
-        InputError: it cannot be written there; names the option and says why.
+        InputError: the file cannot be written; the message names the option and the reason.
     """
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{option} {path} cannot be written: {error.strerror}. Choose another place.") from error
+        raise InputError(f"{option} {path} cannot be written: {error.strerror}. Choose another path.") from error

@@ -1,4 +1,4 @@
-"""A progress bar for each stage of a workflow."""
+"""Progress bars for the stages of a workflow."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rich.progress import (
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A function to tell of progress: name of the stage, what is done and what there is to do.
+    """Yields a function that reports progress: name of the stage, finished and total number of units.
 
-    The bars go to stderr. A stage with one thing to do is not counted: its bar moves until it is done.
+    The bars are printed to stderr. A stage with one unit has an indeterminate bar.
     """
     columns = (
         TextColumn("{task.description:<26}"),

@@ -15,33 +15,36 @@ from worldline.errors import InputError
 def record(
     environment: Annotated[str, typer.Argument(help="Name of a lab, such as two-rooms, or a Gymnasium id.")],
     out: Annotated[Path, typer.Option(help="New folder for the store.")],
-    episodes: Annotated[int, typer.Option(min=1, help="How many to record.")] = 500,
-    steps: Annotated[int, typer.Option(min=1, help="Most steps of an episode.")] = 60,
+    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 500,
+    steps: Annotated[int, typer.Option(min=1, help="Maximum number of steps per episode.")] = 60,
     policy: Annotated[
         str | None,
         typer.Option(
-            help="random, explorer (a lab's own), or module:name of a function of observation and generator, or of a "
-            "policy.",
-            show_default="explorer if there is one, else random",
+            help="random, explorer (the policy of a lab), or module:name of a policy or a function of observation and "
+            "generator.",
+            show_default="explorer if the lab has one, else random",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of resets and policy.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of resets and policy.")] = 0,
     envs: Annotated[
-        int, typer.Option(min=1, help="Environments to run side by side. What is recorded does not depend on it.")
+        int, typer.Option(min=1, help="Number of parallel environments; it does not change the recorded data.")
     ] = 1,
     processes: Annotated[
-        bool, typer.Option("--processes", help="Run each in a process of its own: for slow simulators, 1 ms a step up.")
+        bool,
+        typer.Option(
+            "--processes", help="Run each environment in a separate process. Faster if a step takes 1 ms or more."
+        ),
     ] = False,
     env_kwargs: Annotated[
-        str | None, typer.Option(help="""Settings of the environment in JSON, such as '{"g": 9.8}'.""")
+        str | None, typer.Option(help="""Arguments of the environment as JSON, such as '{"g": 9.8}'.""")
     ] = None,
 ) -> None:
-    """Record episodes of an environment into a store."""
+    """Record episodes of an environment in a store."""
     from worldline.cli.progress import progress_bars
     from worldline.workflows.record import record as run
 
     if policy is not None and ":" in policy:
-        sys.path.append(str(Path.cwd()))  # a user's policy lies where the user is; what is installed goes first
+        sys.path.append(str(Path.cwd()))  # policies are imported from the working directory, after installed packages
     with progress_bars() as stage:
         store = run(
             environment,
@@ -67,9 +70,7 @@ def _settings(text: str | None) -> dict[str, Any]:
     try:
         settings = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"--env-kwargs is {text!r}, which is no JSON ({error}). Write '{{\"name\": value}}'."
-        ) from error
+        raise InputError(f"--env-kwargs is not valid JSON: {text!r} ({error}). Write '{{\"name\": value}}'.") from error
     if not isinstance(settings, dict):
-        raise InputError(f"--env-kwargs is {text!r}. Write names and values: '{{\"name\": value}}'.")
+        raise InputError(f"--env-kwargs is not a JSON object: {text!r}. Write '{{\"name\": value}}'.")
     return settings

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def show(
     store: Annotated[Path, typer.Argument(help="Folder of the store.")],
-    episode: Annotated[int | None, typer.Argument(help="Number of the episode to plot.", show_default="0")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for pages and pictures.")] = Path("show"),
+    episode: Annotated[int | None, typer.Argument(help="Number of the plotted episode.", show_default="0")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for pages and images.")] = Path("show"),
     signal: Annotated[
-        list[str] | None, typer.Option(help="A signal to plot; may be given again.", show_default="the first 12")
+        list[str] | None, typer.Option(help="A plotted signal; repeat for more.", show_default="the first 12")
     ] = None,
     json: Json = None,
 ) -> None:
-    """Show a store: signals, sizes, origin, a contact sheet and plots of an episode."""
+    """Show signals, sizes and origin of a store, with a contact sheet and plots of an episode."""
     from worldline.cli.output import check_json, write_json
     from worldline.data.store import open_store
     from worldline.workflows.show import show as run
@@ -36,7 +36,7 @@ def show(
 
 
 def _print(figures: StoreFigures) -> None:
-    """Three tables: the signals, what they take on disk, and where the episodes came from."""
+    """Three tables: signals, sizes on disk, and origin of the episodes."""
     from worldline.cli.output import print_table
     from worldline.formatting import duration, number, pretty_unit
     from worldline.report import store_figures as say
@@ -67,14 +67,14 @@ def _print(figures: StoreFigures) -> None:
         )
         for one in figures.signals
     ]
-    whole = say.size(figures.num_bytes / figures.num_steps) if figures.num_steps else "–"
+    per_step = say.size(figures.num_bytes / figures.num_steps) if figures.num_steps else "–"
     print_table(
         "On disk",
-        ("signal", "stored as", "missing", "bytes", "one value", "kept"),
+        ("signal", "stored as", "missing", "bytes", "per value", "precision"),
         [
             *each,
             ("index, cards", "", "", say.size(figures.other_bytes), "", ""),
-            ("everything", "", "", say.size(figures.num_bytes), "", f"layout {figures.layout}"),
+            ("total", "", "", say.size(figures.num_bytes), "", f"layout {figures.layout}"),
         ],
     )
     print_table(
@@ -83,10 +83,10 @@ def _print(figures: StoreFigures) -> None:
         [
             ("episodes", number(figures.num_episodes)),
             ("steps", number(figures.num_steps)),
-            ("bytes a step", whole),
-            ("logged time", "not known" if figures.time_s is None else duration(figures.time_s)),
+            ("bytes per step", per_step),
+            ("logged time", "unknown" if figures.time_s is None else duration(figures.time_s)),
             ("length", say.lengths(figures)),
-            ("ended", say.endings(figures)),
+            ("endings", say.endings(figures)),
             ("with a seed", number(figures.seeded)),
             *((f"source: {key.name}", say.origin(key)) for key in figures.keys),
             *((f"note: {name}", text) for name, text in figures.notes.items()),
@@ -95,7 +95,7 @@ def _print(figures: StoreFigures) -> None:
 
 
 def _figures(figures: StoreFigures) -> dict[str, object]:
-    """What `--json` writes."""
+    """The content of the JSON file."""
     return {
         "episodes": figures.num_episodes,
         "steps": figures.num_steps,
@@ -136,7 +136,7 @@ def _figures(figures: StoreFigures) -> dict[str, object]:
 
 
 def _finite(edges: tuple[float, ...] | None) -> list[float | None] | None:
-    """JSON knows no infinity: None stands for no bound."""
+    """Replaces infinity, which JSON lacks, by None."""
     from math import isfinite
 
     return None if edges is None else [edge if isfinite(edge) else None for edge in edges]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def version() -> None:
-    """Print the version of worldline and of what it computes with."""
+    """Print the versions of worldline and its main dependencies."""
     from worldline.workflows.manifest import versions
 
     for name, value in versions().items():

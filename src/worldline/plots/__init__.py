@@ -1,1 +1,1 @@
-"""Pictures of stores and episodes."""
+"""Plots of stores and episodes."""

@@ -1,6 +1,6 @@
-"""A sheet to draw on, in pixels from the top left; what comes out is a PNG, the same bytes for the same drawing.
+"""A canvas with coordinates in pixels from the top left that is saved as PNG; deterministic.
 
-It uses matplotlib without its global state: there is no current figure, and no setting of the user's has a say.
+It uses matplotlib without global state: no current figure, and no user settings.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Floats = NDArray[np.float64]
 Frames = NDArray[np.uint8]
 
 SCALE: Final = 2
-"""Pixels of the picture to one of the drawing, so that text is sharp."""
+"""Pixels of the PNG per pixel of the drawing, so that text is sharp."""
 _DPI: Final = 72 * SCALE
 _UNKNOWN: Final = "\N{WHITE SQUARE}"
 
 
 @cache
 def palette() -> Mapping[str, str]:
-    """The report's colours on paper, by name."""
+    """The colours of the report in light mode, by name."""
     text = resources.files("worldline.plots").joinpath("report.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text.partition("@media")[0]))
 
 
 @contextmanager
 def drawing(width: Number, height: Number) -> Iterator[Canvas]:
-    """A blank sheet; matplotlib's own defaults hold as long as it is drawn on.
+    """A blank canvas in a context with matplotlib's default settings.
 
     Args:
         width: in pixels of the drawing.
@@ -56,7 +56,7 @@ def drawing(width: Number, height: Number) -> Iterator[Canvas]:
 
 
 class Canvas:
-    """A sheet to draw on; made by `drawing`.
+    """A canvas; created by `drawing`.
 
     Args:
         width: in pixels of the drawing.
@@ -66,7 +66,7 @@ class Canvas:
     def __init__(self, width: Number, height: Number) -> None:
         self.width, self.height = float(round(width)), float(round(height))
         self._figure = Figure((self.width / 72, self.height / 72), dpi=_DPI, facecolor=palette()["paper"])
-        FigureCanvasAgg(self._figure)  # the figure keeps it
+        FigureCanvasAgg(self._figure)  # the figure keeps a reference
 
     def text(
         self,
@@ -79,16 +79,16 @@ class Canvas:
         bold: bool = False,
         align: Literal["left", "center", "right"] = "left",
     ) -> None:
-        """Writes one line, its baseline at `y`; characters that the font lacks become squares.
+        """Writes one line of text; characters missing in the font become squares.
 
         Args:
-            x: left end, middle or right end of the text, as `align` says.
-            y: of the baseline.
+            x: left end, middle or right end of the text, depending on `align`.
+            y: baseline.
             text: one line.
-            size: of the letters.
-            color: a name in the palette.
-            bold: whether it stands out.
-            align: what `x` is.
+            size: font size.
+            color: name of a colour in the palette.
+            bold: whether the text is bold.
+            align: meaning of `x`.
         """
         font = _font(bold)
         self._figure.text(
@@ -102,19 +102,19 @@ class Canvas:
         )
 
     def picture(self, x: Number, y: Number, image: Frames) -> None:
-        """Puts an image [height, width, 3] with its top left corner there, each of its pixels one of the PNG."""
+        """Draws an image [height, width, 3] with its top left corner at `x`, `y`, unscaled in pixels of the PNG."""
         left, bottom = round(x * SCALE), round((self.height - y) * SCALE) - len(image)
         self._figure.figimage(image, left, bottom, origin="upper", zorder=2)
 
     def line(self, points: Sequence[tuple[Number, Number]], *, color: str, width: Number = 1.0) -> None:
-        """Draws straight lines from point to point."""
+        """Draws straight lines between consecutive points."""
         xs, ys = ([point[k] for point in points] for k in (0, 1))
         across, up = [x / self.width for x in xs], [1 - y / self.height for y in ys]
         stroke = Line2D(across, up, color=palette()[color], linewidth=width, transform=self._figure.transFigure)
         self._figure.add_artist(stroke)
 
     def box(self, x: Number, y: Number, width: Number, height: Number, *, fill: str, edge: str) -> None:
-        """Draws a rectangle; its top left corner is at `x`, `y`."""
+        """Draws a rectangle with its top left corner at `x`, `y`."""
         corner = (x / self.width, 1 - (y + height) / self.height)
         area = Rectangle(
             corner,
@@ -136,15 +136,15 @@ class Canvas:
         across: tuple[Number, Number],
         up: tuple[Number, Number],
     ) -> Axes:
-        """Bare axes: no frame, no ticks, no margins.
+        """Axes without frame, ticks and margins.
 
         Args:
-            x: of the left edge.
-            y: of the upper edge.
-            width: of the axes.
-            height: of the axes.
-            across: what the left and right edges stand for.
-            up: what the lower and upper edges stand for.
+            x: left edge.
+            y: upper edge.
+            width: width of the axes.
+            height: height of the axes.
+            across: x values at the left and right edges.
+            up: y values at the lower and upper edges.
         """
         place = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         axes = self._figure.add_axes(place)
@@ -154,14 +154,14 @@ class Canvas:
         return axes
 
     def png(self) -> bytes:
-        """The picture."""
+        """The canvas as PNG."""
         buffer = io.BytesIO()
         self._figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
         return buffer.getvalue()
 
 
 def plot(axes: Axes, x: Floats, y: Floats, *, color: str, width: Number) -> None:
-    """Draws a curve; NaN leaves a gap, and a point between two gaps is a dot."""
+    """Draws a curve; NaN leaves a gap, and an isolated point is a dot."""
     known = np.isfinite(y)
     padded = np.concatenate([[False], known, [False]])
     lone = known & ~padded[:-2] & ~padded[2:]
@@ -170,17 +170,17 @@ def plot(axes: Axes, x: Floats, y: Floats, *, color: str, width: Number) -> None
     axes.plot(x[lone], y[lone], ".", color=ink, markersize=2.4 * width, markeredgewidth=0, clip_on=False)
 
 
-def shorten(text: str, most: int) -> str:
-    """The text, or its first and last characters where it has more than `most`."""
-    if len(text) <= most:
+def shorten(text: str, max_length: int) -> str:
+    """The text, shortened in the middle if it is longer than `max_length`."""
+    if len(text) <= max_length:
         return text
-    tail = (most - 1) // 3
-    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+    tail = (max_length - 1) // 3
+    return f"{text[: max_length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 @cache
 def _font(bold: bool) -> Path:
-    """The font that comes with matplotlib, so that every machine draws the same."""
+    """The font of matplotlib, so that plots are the same on every machine."""
     return Path(mpl.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
 
 

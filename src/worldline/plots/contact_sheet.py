@@ -1,4 +1,4 @@
-"""A contact sheet: a row for each of a few episodes with pictures of a few moments, or with a curve of each signal."""
+"""A contact sheet: one row per episode, with a few frames or with small curves of each signal."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from worldline.plots.thumbnails import fitted, thumbnail
 
 MARGIN: Final = 28.0
 LABELS: Final = 138.0
-"""Width of what is said of each episode."""
+"""Width of the column of headings."""
 _GAP: Final = 8.0
 _BOX: Final = 112
-"""Most pixels of the drawing that a picture takes, to each side."""
+"""Largest width and height of an image, in pixels of the drawing."""
 _SPARK: Final = (150.0, 46.0)
-_NARROWEST: Final = 640.0
+_MIN_WIDTH: Final = 640.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetFrame:
-    """One picture of an episode.
+    """One frame of an episode.
 
     Args:
-        text: when it was.
-        frame: uint8 [height, width, channels]; None where it was not observed.
+        text: time of the frame.
+        frame: uint8 [height, width, channels]; None if it was not observed.
     """
 
     text: str
@@ -35,11 +35,11 @@ class SheetFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """What is said of an episode.
+    """Heading of an episode.
 
     Args:
-        title: which it is.
-        lines: how long it is, how it ended; one or two short lines.
+        title: title of the episode.
+        lines: length and ending, in one or two short lines.
     """
 
     title: str
@@ -48,12 +48,12 @@ class Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class Reel:
-    """The pictures of one camera.
+    """Frames of one camera.
 
     Args:
-        name: of its signal.
-        shape: of its frames: height, width, channels.
-        rows: for each episode its moments.
+        name: name of the signal.
+        shape: shape of a frame: height, width, channels.
+        rows: frames of each episode.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Reel:
 
 @dataclass(frozen=True, kw_only=True)
 class Sparks:
-    """Signals as small curves, where there is no camera.
+    """Signals as small curves, if there is no camera.
 
     Args:
-        columns: for each signal one panel an episode, all of them over the same range of values.
-        span: of the longest episode, in its unit of time.
+        columns: for each signal one panel per episode, with a common range of values.
+        span: time span of the longest episode, in its unit.
     """
 
     columns: Sequence[Sequence[SignalPanel]]
@@ -76,15 +76,15 @@ class Sparks:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """What a contact sheet shows.
+    """Content of a contact sheet.
 
     Args:
-        title: of the sheet.
+        title: title of the sheet.
         subtitle: one line; empty for none.
-        rows: what is said of each episode.
-        reels: one a camera; empty where there is none.
-        sparks: shown where there is no camera; None where there is nothing to show.
-        note: at the foot; empty for none.
+        rows: heading of each episode.
+        reels: one per camera; may be empty.
+        sparks: curves if there is no camera; None for none.
+        note: note at the bottom; empty for none.
     """
 
     title: str
@@ -96,7 +96,7 @@ class Sheet:
 
 
 def contact_sheet(sheet: Sheet) -> bytes:
-    """The sheet as PNG, the same bytes for the same sheet."""
+    """The sheet as PNG; deterministic."""
     sizes = [fitted(reel.shape, _BOX * SCALE, _BOX * SCALE) for reel in sheet.reels]
     cells = [(max(width / SCALE, 52.0) + _GAP, max(height / SCALE, 24.0) + 26) for width, height in sizes]
     wide = [
@@ -106,7 +106,7 @@ def contact_sheet(sheet: Sheet) -> bytes:
     if sheet.sparks is not None:
         wide.append(len(sheet.sparks.columns) * (_SPARK[0] + 3 * _GAP))
         high.append(46 + len(sheet.rows) * (_SPARK[1] + 2 * _GAP) + 16)
-    width = max(2 * MARGIN + LABELS + max(wide, default=0.0), _NARROWEST)
+    width = max(2 * MARGIN + LABELS + max(wide, default=0.0), _MIN_WIDTH)
     foot = 34.0 if sheet.note else 12.0
     with drawing(width, 84 + sum(high) + foot) as canvas:
         canvas.text(MARGIN, 46, shorten(sheet.title, int(width / 13)), size=17, bold=True)
@@ -123,7 +123,7 @@ def contact_sheet(sheet: Sheet) -> bytes:
 
 
 def _draw_reel(canvas: Canvas, top: float, rows: Sequence[Heading], reel: Reel, cell: tuple[float, float]) -> None:
-    """One camera: its name, then a row of pictures for each episode, each with its time."""
+    """The name of a camera, then a row of frames with times for each episode."""
     canvas.line([(MARGIN, top), (canvas.width - MARGIN, top)], color="ink", width=0.8)
     canvas.text(MARGIN, top + 18, shorten(reel.name, 60), size=10, bold=True)
     size = " × ".join(str(n) for n in reel.shape)
@@ -143,14 +143,13 @@ def _draw_reel(canvas: Canvas, top: float, rows: Sequence[Heading], reel: Reel, 
 
 
 def _draw_heading(canvas: Canvas, y: float, heading: Heading) -> None:
-    """What is said of an episode, beside its row."""
     canvas.text(MARGIN, y + 10, heading.title, size=9.5, bold=True)
     for k, line in enumerate(heading.lines):
         canvas.text(MARGIN, y + 24 + 13 * k, shorten(line, 24), size=8, color="soft")
 
 
 def _draw_sparks(canvas: Canvas, top: float, rows: Sequence[Heading], sparks: Sparks) -> None:
-    """Signals: their names and ranges, then a row of curves for each episode."""
+    """Names and ranges of the signals, then a row of curves for each episode."""
     canvas.line([(MARGIN, top), (canvas.width - MARGIN, top)], color="ink", width=0.8)
     pitch = _SPARK[0] + 3 * _GAP
     for column, panels in enumerate(sparks.columns):

@@ -1,4 +1,4 @@
-"""An episode as a picture: what each camera saw in a row on top, and every signal below, over one time axis."""
+"""Plot of an episode: a filmstrip per camera and a panel per signal, over a common time axis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worldline.plots.thumbnails import fitted, thumbnail
 from worldline.schema import Role
 
 MAX_FRAMES: Final = 14
-"""Of a filmstrip."""
+"""Largest number of frames of a filmstrip."""
 ROLES: Final = {
     Role.OBSERVATION: "observations",
     Role.ACTION: "actions",
@@ -23,23 +23,24 @@ ROLES: Final = {
 _WIDTH: Final = 1120.0
 _LEFT: Final = 84.0
 _LEGEND: Final = 136.0
+_AXIS_WIDTH: Final = _WIDTH - _LEFT - _LEGEND
 _MARGIN: Final = 28.0
 _BOX: Final = (132, 88)
 _GAP: Final = 4.0
 _PANEL: Final = 84.0
 _LEADERS: Final = 16.0
-_STRAIGHT: Final = 5.0
-"""Up to so many pixels beside its frame, a moment is marked by a straight line."""
+_MAX_STRAIGHT_OFFSET: Final = 5.0
+"""Largest distance of a frame from its time, in pixels, at which their leader is vertical."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """What one camera saw.
+    """Frames of one camera.
 
     Args:
-        name: of its signal.
-        shape: of its frames: height, width, channels.
-        frames: uint8 [height, width, channels], one a moment; None where it was not observed.
+        name: name of the signal.
+        shape: shape of a frame: height, width, channels.
+        frames: uint8 [height, width, channels], one per moment; None for missing frames.
     """
 
     name: str
@@ -49,16 +50,16 @@ class Strip:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeView:
-    """What there is to see of an episode.
+    """Content of the plot or page of an episode.
 
     Args:
-        title: which it is.
-        subtitle: how long it is, how it ended; one line.
-        axis: its times.
-        moments: the observations that the strips show, increasing; empty without a camera.
-        strips: one a camera.
-        panels: one a signal, those of a role together.
-        notes: at the foot: what was left out, how to read it.
+        title: title of the episode.
+        subtitle: length and ending, in one line.
+        axis: time axis.
+        moments: observations in the strips, increasing; empty without a camera.
+        strips: one per camera.
+        panels: one per signal, grouped by role.
+        notes: notes at the bottom.
     """
 
     title: str
@@ -71,14 +72,13 @@ class EpisodeView:
 
 
 def num_frames(shapes: Sequence[tuple[int, ...]]) -> int:
-    """How many frames fit side by side, of cameras with these shapes (height, width, channels)."""
+    """Number of frames that fit side by side, for cameras with these shapes (height, width, channels)."""
     widths = [fitted(shape, _BOX[0] * SCALE, _BOX[1] * SCALE)[0] / SCALE for shape in shapes]
-    room = _WIDTH - _LEFT - _LEGEND
-    return max(1, min([MAX_FRAMES, *(int((room + _GAP) / (width + _GAP)) for width in widths)]))
+    return max(1, min([MAX_FRAMES, *(int((_AXIS_WIDTH + _GAP) / (width + _GAP)) for width in widths)]))
 
 
 def episode_plot(view: EpisodeView) -> bytes:
-    """The episode as PNG, the same bytes for the same view."""
+    """The episode as PNG; deterministic."""
     roles = len({panel.signal.role for panel in view.panels})
     strips = [18 + fitted(strip.shape, _BOX[0] * SCALE, _BOX[1] * SCALE)[1] / SCALE + 10 for strip in view.strips]
     films = sum(strips) + _LEADERS + 4 if strips else 0.0
@@ -107,22 +107,17 @@ def episode_plot(view: EpisodeView) -> bytes:
         return canvas.png()
 
 
-def _room() -> float:
-    """The width of the time axis."""
-    return _WIDTH - _LEFT - _LEGEND
-
-
 def _across(axis: TimeAxis, time: float) -> float:
-    """Where a time is on the sheet."""
-    return _LEFT + _room() * time / axis.span[1]
+    """The x coordinate of a time."""
+    return _LEFT + _AXIS_WIDTH * time / axis.span[1]
 
 
 def _draw_strip(canvas: Canvas, top: float, strip: Strip) -> None:
-    """The camera's name, and its frames evenly spaced."""
+    """The name of the camera and its frames, evenly spaced."""
     width, height = fitted(strip.shape, _BOX[0] * SCALE, _BOX[1] * SCALE)
     canvas.text(_LEFT, top + 10, shorten(strip.name, 60), size=9.5, bold=True)
     for k, frame in enumerate(strip.frames):
-        x, y = _LEFT + _room() * (k + 0.5) / len(strip.frames) - width / SCALE / 2, top + 18
+        x, y = _LEFT + _AXIS_WIDTH * (k + 0.5) / len(strip.frames) - width / SCALE / 2, top + 18
         if frame is None:
             canvas.box(x, y, width / SCALE, height / SCALE, fill="panel", edge="rule")
             canvas.text(x + width / SCALE / 2, y + height / SCALE / 2 + 3, "missing", size=7.5, align="center")
@@ -131,30 +126,30 @@ def _draw_strip(canvas: Canvas, top: float, strip: Strip) -> None:
 
 
 def _draw_leaders(canvas: Canvas, top: float, view: EpisodeView) -> None:
-    """From the middle of each frame to its time on the axis below."""
+    """Lines from the middle of each frame to its time on the axis below."""
     for k, moment in enumerate(view.moments):
-        frame = _LEFT + _room() * (k + 0.5) / len(view.moments)
+        frame = _LEFT + _AXIS_WIDTH * (k + 0.5) / len(view.moments)
         time = _across(view.axis, float(view.axis.times[moment]))
-        frame = time if abs(frame - time) < _STRAIGHT else frame
+        frame = time if abs(frame - time) < _MAX_STRAIGHT_OFFSET else frame
         canvas.line(
             [(frame, top), (frame, top + 3), (time, top + _LEADERS + 3), (time, top + _LEADERS + 8)], color="soft"
         )
 
 
 def _draw_time(canvas: Canvas, top: float, axis: TimeAxis) -> float:
-    """The time axis with its title at the right; returns where it ends."""
+    """Draws the time axis with its title on the right; returns its lower end."""
     for time, text in zip(axis.ticks, tick_texts(axis.ticks), strict=True):
         canvas.text(_across(axis, time), top + 12, text, size=8, color="soft", align="center")
-    canvas.text(_LEFT + _room() + 22, top + 12, axis.label, size=8, color="soft")
+    canvas.text(_LEFT + _AXIS_WIDTH + 22, top + 12, axis.label, size=8, color="soft")
     return top + 18
 
 
 def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) -> None:
-    """One signal: title, curves over a grid, where it is missing, and the names of its components."""
+    """Draws one signal: title, curves over a grid, missing intervals, and names of the components."""
     canvas.text(_LEFT, top + 9, shorten(panel.title, 70), size=9.5, bold=True)
-    canvas.text(_LEFT + _room(), top + 9, panel.note, size=8, color="soft", align="right")
+    canvas.text(_LEFT + _AXIS_WIDTH, top + 9, panel.note, size=8, color="soft", align="right")
     y, colours = top + 18, palette()
-    axes = canvas.axes(_LEFT, y, _room(), _PANEL, axis.span, (panel.ticks[0], panel.ticks[-1]))
+    axes = canvas.axes(_LEFT, y, _AXIS_WIDTH, _PANEL, axis.span, (panel.ticks[0], panel.ticks[-1]))
     for time in axis.ticks:
         axes.axvline(time, color=colours["grid"], linewidth=0.6, zorder=0)
     for tick, text in zip(panel.ticks, panel.tick_texts, strict=True):
@@ -169,6 +164,6 @@ def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) 
         plot(axes, curve.x, curve.y, color=curve.colour, width=1.4)
     if len(panel.curves) > 1:
         for k, curve in enumerate(panel.curves):
-            x, middle = _LEFT + _room() + 14, y + 5 + k * 11.5
+            x, middle = _LEFT + _AXIS_WIDTH + 14, y + 5 + k * 11.5
             canvas.line([(x, middle), (x + 14, middle)], color=curve.colour, width=2.0)
             canvas.text(x + 20, middle + 3, shorten(curve.label, 15), size=8)

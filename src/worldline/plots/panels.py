@@ -1,4 +1,4 @@
-"""An episode's signals as curves over a common time axis, no more points than a screen shows."""
+"""Signals of an episode as curves over a common time axis, with a limited number of points."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from worldline.schema import Kind, Role, Signal
 Floats = NDArray[np.float64]
 
 MAX_POINTS: Final = 400
-"""Of a curve; rows beyond it are drawn as the mean of several with a band from the least to the most."""
+"""Largest number of points of a curve; more rows are binned into mean, minimum and maximum."""
 MAX_CURVES: Final = 8
-"""Components of a vector that are drawn."""
+"""Largest number of drawn components of a vector."""
 COLOURS: Final = ("world", "other0", "other3", "other4", "other2", "other1", "real", "other5")
-"""Of the components, by the names of the style sheet."""
-_LARGEST: Final = 1e300
+"""Colours of the components, by names in the style sheet."""
+_MAX_VALUE: Final = 1e300
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeAxis:
-    """When each observation of an episode was.
+    """Times of the observations of an episode.
 
     Args:
         times: [T+1], increasing, from 0.
-        unit: of `times`; empty where they count steps.
+        unit: unit of `times`; empty if they count steps.
     """
 
     times: Floats
@@ -40,23 +40,23 @@ class TimeAxis:
 
     @property
     def label(self) -> str:
-        """The title of the axis."""
+        """Title of the axis."""
         return with_unit("time", self.unit) if self.unit else "step"
 
     @property
     def span(self) -> tuple[float, float]:
-        """The ends of the axis, apart even where there is only one moment."""
+        """Ends of the axis; they differ even for a single observation."""
         return 0.0, float(self.times[-1]) or 1.0
 
     @property
     def ticks(self) -> list[float]:
-        """Round times within the axis; whole ones where they count steps."""
+        """Round times within the axis; integers if they count steps."""
         low, high = self.span
         ticks = [time for time in nice_ticks(low, high, 8) if low <= time <= high * (1 + 1e-9)]
         return [time for time in ticks if self.unit or time == round(time)]
 
     def text(self, at: int) -> str:
-        """The time of observation `at` in words."""
+        """The formatted time of observation `at`."""
         return f"{tick(float(f'{self.times[at]:.3g}'))}{NBSP}{self.unit}" if self.unit else f"step{NBSP}{number(at)}"
 
 
@@ -65,7 +65,7 @@ def time_axis(num_steps: int, step_s: float | NDArray[np.floating] | None) -> Ti
 
     Args:
         num_steps: T.
-        step_s: seconds a step, one number or [T]; None where it is not known.
+        step_s: seconds per step, one number or [T]; None if unknown.
     """
     if step_s is None:
         return TimeAxis(times=np.arange(num_steps + 1, dtype=np.float64), unit="")
@@ -80,7 +80,7 @@ def elapsed_s(num_steps: int, step_s: float | NDArray[np.floating]) -> Floats:
 
     Args:
         num_steps: T.
-        step_s: seconds a step, one number or [T].
+        step_s: seconds per step, one number or [T].
     """
     if isinstance(step_s, float):
         return np.arange(num_steps + 1, dtype=np.float64) * step_s
@@ -92,12 +92,12 @@ class SignalCurve:
     """One component over time.
 
     Args:
-        label: its name within the signal.
-        colour: a name of the style sheet.
-        x: not decreasing.
-        y: one for each; NaN leaves a gap.
-        low: the least around each point; empty where every row is drawn.
-        high: the most.
+        label: name of the component.
+        colour: name of a colour in the style sheet.
+        x: non-decreasing.
+        y: one value per x; NaN leaves a gap.
+        low: minimum in the bin of each point; empty without binning.
+        high: maximum in the bin of each point; empty without binning.
     """
 
     label: str
@@ -110,11 +110,11 @@ class SignalCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """A stretch of time.
+    """A time interval.
 
     Args:
         start: in the unit of the axis.
-        stop: not before `start`.
+        stop: at least `start`.
     """
 
     start: float
@@ -123,12 +123,12 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Where the values of a component lie; NaN where none was observed.
+    """Range of a component; NaN if no value was observed.
 
     Args:
-        least: of them.
-        mean: of them.
-        most: of them.
+        least: minimum.
+        mean: mean.
+        most: maximum.
     """
 
     least: float
@@ -141,14 +141,14 @@ class SignalPanel:
     """One signal over time.
 
     Args:
-        signal: what is drawn.
-        title: its name and unit.
-        note: what a reader must know of it; empty for nothing.
-        curves: one for each component that is drawn.
-        ticks: of the y axis; the first and last are its ends.
-        tick_texts: one for each.
-        missing: where the signal was not observed.
-        ranges: for each curve what its values are, of every row.
+        signal: the signal.
+        title: name and unit.
+        note: note for the reader; empty for none.
+        curves: one per drawn component.
+        ticks: ticks of the y axis; the first and last are its ends.
+        tick_texts: one label per tick.
+        missing: intervals without observations.
+        ranges: range of each curve over all rows.
     """
 
     signal: Signal
@@ -164,16 +164,16 @@ class SignalPanel:
 def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np.bool_], axis: TimeAxis) -> SignalPanel:
     """One signal of an episode as curves.
 
-    A vector that is observed is drawn from point to point. Whatever holds for a whole step, which is every input and
-    reward and every discrete signal, is drawn as steps.
+    Vector observations are drawn as lines. Inputs, rewards and discrete signals are constant during a step and are
+    drawn as steps.
 
     Args:
-        signal: a vector or discrete.
-        values: [rows, C] or [rows]; T+1 rows for observations and T for others. C may be less than the signal has.
-        observed: [rows]; False where the value is missing.
-        axis: of the episode.
+        signal: a vector or discrete signal.
+        values: [rows, C] or [rows]; T+1 rows for observations, else T. C may be smaller than the size of the signal.
+        observed: [rows]; False for missing values.
+        axis: time axis of the episode.
     """
-    table = np.clip(values.reshape(len(values), -1)[:, :MAX_CURVES].astype(np.float64), -_LARGEST, _LARGEST)
+    table = np.clip(values.reshape(len(values), -1)[:, :MAX_CURVES].astype(np.float64), -_MAX_VALUE, _MAX_VALUE)
     table[~observed] = np.nan
     starts = axis.times[: len(table)]
     held = signal.role is not Role.OBSERVATION or signal.kind is Kind.DISCRETE
@@ -200,7 +200,7 @@ def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np
 
 
 def share_axis(panels: Sequence[SignalPanel]) -> list[SignalPanel]:
-    """The panels of one signal from the least to the most of all their values, without further ticks."""
+    """The panels of one signal over their common range, with ticks at its ends only."""
     found = [one for panel in panels for one in panel.ranges if not math.isnan(one.mean)]
     ends = _apart(min((one.least for one in found), default=0.0), max((one.most for one in found), default=1.0))
     texts = [number(end) for end in ends]
@@ -208,7 +208,7 @@ def share_axis(panels: Sequence[SignalPanel]) -> list[SignalPanel]:
 
 
 def tick_texts(ticks: list[float]) -> list[str]:
-    """The numbers on an axis, as short as they can be without being rounded."""
+    """Tick labels, as short as possible without rounding."""
     largest = max(abs(value) for value in ticks)
     if largest == 0 or 1e-4 < largest < 1e6:
         return [tick(value) for value in ticks]
@@ -225,19 +225,19 @@ def tick_texts(ticks: list[float]) -> list[str]:
 
 
 def envelope_note(num_rows: int) -> str:
-    """What a reader must know of curves of so many rows; empty where every row is drawn."""
+    """Note on the binning of this many rows; empty without binning."""
     if num_rows <= MAX_POINTS:
         return ""
-    return f"Lines: the mean of every {plural(_rows_a_bin(num_rows), 'step')}; bands: from the least to the most."
+    return f"Lines: mean of every {plural(_rows_per_bin(num_rows), 'step')}; bands: minimum to maximum."
 
 
-def _rows_a_bin(num_rows: int) -> int:
+def _rows_per_bin(num_rows: int) -> int:
     return -(-num_rows // MAX_POINTS)
 
 
 def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values: Floats) -> SignalCurve:
-    """The curve of one component; `stops` is until when each value holds, None where it is a moment's."""
-    nothing = np.empty(0)
+    """The curve of one component; `stops` are the ends of constant values, None for a line."""
+    no_band = np.empty(0)
     if stops is not None:
         same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
         first = np.flatnonzero(np.concatenate([[True], ~same]))
@@ -245,11 +245,11 @@ def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values
             last = np.append(first[1:], len(values)) - 1
             x = np.stack([starts[first], stops[last]], 1).reshape(-1)
             return SignalCurve(
-                label=label, colour=colour, x=x, y=np.repeat(values[first], 2), low=nothing, high=nothing
+                label=label, colour=colour, x=x, y=np.repeat(values[first], 2), low=no_band, high=no_band
             )
     if len(values) <= MAX_POINTS:
-        return SignalCurve(label=label, colour=colour, x=starts, y=values, low=nothing, high=nothing)
-    size = _rows_a_bin(len(values))
+        return SignalCurve(label=label, colour=colour, x=starts, y=values, low=no_band, high=no_band)
+    size = _rows_per_bin(len(values))
     first = np.arange(0, len(values), size)
     low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
     known = np.add.reduceat(~np.isnan(values), first, dtype=np.float64)
@@ -266,7 +266,7 @@ def _range(known: Floats) -> Range:
 
 
 def _ticks(table: Floats, count: int, *, whole: bool) -> list[float]:
-    """Round numbers that enclose every value."""
+    """Round numbers that enclose all values."""
     known = table[np.isfinite(table)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if whole:
@@ -277,7 +277,7 @@ def _ticks(table: Floats, count: int, *, whole: bool) -> list[float]:
     slack = 1e-9 * max(abs(low), abs(high))
     if all(a < b for a, b in pairwise(ticks)) and ticks[0] <= low + slack and ticks[-1] >= high - slack:
         return ticks
-    return _apart(low, high)  # too small for round numbers
+    return _apart(low, high)  # the range is too small for round numbers
 
 
 def _apart(low: float, high: float) -> list[float]:
@@ -285,8 +285,8 @@ def _apart(low: float, high: float) -> list[float]:
 
 
 def _missing(times: Floats, observed: NDArray[np.bool_]) -> tuple[Stretch, ...]:
-    """Where nothing was observed; of long episodes only what is long enough to be seen."""
-    size = _rows_a_bin(len(observed))
+    """Intervals without observations; in long episodes only those of at least one bin."""
+    size = _rows_per_bin(len(observed))
     first = np.arange(0, len(observed), size)
     gone = ~np.logical_or.reduceat(observed, first)
     middles = (times[first[1:] - 1] + times[first[1:]]) / 2

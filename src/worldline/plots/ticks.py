@@ -9,9 +9,9 @@ from worldline.formatting import Number
 
 
 def nice_ticks(low: Number, high: Number, count: int) -> list[float]:
-    """About `count` round numbers whose ends enclose [low, high]."""
+    """About `count` round numbers that enclose [low, high]."""
     if not high - low > 1e-300:
-        half = (abs(low) if abs(low) > 1e-300 else 1.0) / 2  # halves of the least numbers there are would be 0
+        half = (abs(low) if abs(low) > 1e-300 else 1.0) / 2  # half of a denormal number would be 0
         low, high = low - half, high + half
     rough = (high - low) / max(count - 1, 1)
     size = 10.0 ** math.floor(math.log10(rough))
@@ -21,13 +21,13 @@ def nice_ticks(low: Number, high: Number, count: int) -> list[float]:
 
 
 def zero_ticks(lows: Iterable[Number], highs: Iterable[Number]) -> list[float]:
-    """Ticks for figures that are read from 0; what lies only a little below 0 gets no axis of its own."""
+    """Ticks that include 0; values slightly below 0 do not extend the axis."""
     low, high = min([0.0, *lows]), max([0.0, *highs])
     return nice_ticks(0.0 if -low < 0.05 * high else low, high, 5)
 
 
 def log_ticks(low: Number, high: Number) -> list[float]:
-    """Powers of ten, with 2 and 5 between where there are few, whose ends enclose [low, high], both positive."""
+    """Powers of ten that enclose the positive range [low, high], with 2 and 5 in between for short ranges."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 2 else (1,)
     ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]

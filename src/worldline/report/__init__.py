@@ -1,4 +1,4 @@
-"""HTML pages: the report of a learned world, of a store, of an audit."""
+"""HTML pages: reports of training, of stores and of audits."""
 
 from __future__ import annotations
 

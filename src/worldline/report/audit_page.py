@@ -1,11 +1,11 @@
-"""An audit as one HTML page: what to do in a minute, then everything that it rests on."""
+"""The HTML page of an audit: advice first, then all measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from worldline.audit.advice import NO_TWINS, judged, usable, weakest_gap
+from worldline.audit.advice import NO_TWINS, identified_effects, trusted_signals, weakest_gap
 from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
 from worldline.audit.grades import Verdict
 from worldline.formatting import percent, plural, span
@@ -37,7 +37,7 @@ MAX_LINES: Final = 5
 
 
 def render_audit(found: Audit) -> str:
-    """The page: UTF-8, self-contained, the same bytes for the same audit.
+    """A self-contained UTF-8 page; deterministic.
 
     Args:
         found: the audit.
@@ -46,31 +46,31 @@ def render_audit(found: Audit) -> str:
     graded = ""
     if measured is not None:
         count = plural(measured.diagnostics.num_episodes, "episode")
-        graded = f": {count} graded, up to {span(measured.diagnostics.horizon, measured.diagnostics.step_s)} ahead"
+        graded = f": {count} graded over {span(measured.diagnostics.horizon, measured.diagnostics.step_s)}"
     top = tag(
         "header",
         {},
         tag("h1", {}, f"Audit of {found.world}"),
-        tag("p", {"class": "subtitle"}, f"On the logs {found.logs}{graded}"),
+        tag("p", {"class": "subtitle"}, f"Logs {found.logs}{graded}"),
         _card(found.decision),
         Html("") if measured is None else _glance(measured),
     )
     chapters = [] if measured is None else _chapters(measured)
-    small = facts(list(found.facts.items()))
+    details = facts(list(found.facts.items()))
     return render_page(
         f"Audit of {found.world}",
         top,
         *chapters,
-        _small_print(small, measured),
+        _methods(details, measured),
         style=style_sheet("worldline.report", "audit.css"),
     )
 
 
 def _card(decision: Decision) -> Html:
-    """What to do, why, within which limits, and what data would help."""
-    limits = "Within these limits" if decision.advice is Advice.LIMITS else "Also"
+    """Advice, reasons, limits, and data that would help."""
+    limits = "Limits" if decision.advice is Advice.LIMITS else "Further findings"
     lists = (
-        ("Why", decision.reasons, MAX_REASONS),
+        ("Reasons", decision.reasons, MAX_REASONS),
         (limits, decision.limits, MAX_LINES),
         ("Data that would help", decision.help, MAX_LINES),
     )
@@ -78,7 +78,7 @@ def _card(decision: Decision) -> Html:
     word = decision.advice.value
     return tag(
         "section",
-        {"class": f"advice {_COLOURS[decision.advice]}", "aria-label": "Verdict"},
+        {"class": f"advice {_COLOURS[decision.advice]}", "aria-label": "Advice"},
         tag("p", {"class": "word"}, f"{word[0].upper()}{word[1:]}"),
         tag("p", {"class": "cause"}, _cause(decision)),
         tag("div", {"class": "columns"}, *columns),
@@ -86,7 +86,7 @@ def _card(decision: Decision) -> Html:
 
 
 def _column(title: str, lines: Sequence[str], most: int) -> Html:
-    """A list; what does not fit a minute's reading is folded away."""
+    """A list whose further items are collapsed."""
     items = [tag("li", {}, line) for line in lines]
     folded = tag("details", {}, tag("summary", {}, f"and {len(lines) - most} more"), tag("ul", {}, *items[most:]))
     return tag("div", {}, tag("h3", {}, title), tag("ul", {}, *items[:most]), *([folded] if items[most:] else []))
@@ -94,59 +94,60 @@ def _column(title: str, lines: Sequence[str], most: int) -> Html:
 
 def _cause(decision: Decision) -> str:
     if decision.advice in (Advice.UNREADABLE, Advice.UNSUPPORTED):
-        return "Nothing was measured."
+        return "The world was not measured."
     if decision.cause is Verdict.NOT_MEASURED:
         return NO_TWINS
-    return f"Cause and effect, against twins in a replayed environment: {decision.cause.value}."
+    return f"Causal effects, tested against twins in a replayed environment: {decision.cause.value}."
 
 
 def _glance(found: Measured) -> Html:
-    """A row of figures."""
+    """A row of key figures."""
     step_s = found.diagnostics.step_s
-    best = max((one.steps for one in usable(found)), default=0)
-    tiles = [("the furthest that a signal is to be trusted", span(best, step_s))]
+    best = max((one.steps for one in trusted_signals(found)), default=0)
+    tiles = [("longest trusted horizon of a signal", span(best, step_s))]
     gap = weakest_gap(found.diagnostics.gaps)
     if gap is not None:
-        tiles.append((f"error with actions {gap.change}", percent(gap.increase.value, signed=True)))
-    seen = judged(found)
-    if seen:
-        tiles.append(("effects as the logs have them", f"{sum(one.told == 'agrees' for one in seen)} of {len(seen)}"))
+        tiles.append((f"change of the error with actions {gap.change}", percent(gap.increase.value, signed=True)))
+    effects = identified_effects(found)
+    if effects:
+        agreeing = sum(one.told == "agrees" for one in effects)
+        tiles.append(("effects that agree with the logs", f"{agreeing} of {len(effects)}"))
     if found.coverage:
         worst = min(found.coverage, key=lambda one: one.inside.value)
-        tiles.append((f"inside the {percent(worst.level)} band, at worst", percent(worst.inside.value)))
+        tiles.append((f"lowest coverage of the {percent(worst.level)} bands", percent(worst.inside.value)))
     dull = min((one.left.value for one in found.excitation), default=0.0)
-    tiles.append(("of the least varied action left to chance", percent(dull)))
+    tiles.append(("lowest excitation of an action", percent(dull)))
     items = [tag("div", {}, tag("dt", {}, text), tag("dd", {}, value)) for text, value in tiles]
     return tag("dl", {"class": "glance"}, *items)
 
 
 def _chapters(found: Measured) -> list[Html]:
-    """In the order in which a reader asks."""
-    told = found.diagnostics
-    gaps = [gaps_block(told.gaps)] if told.gaps else []
-    bands = [joint_block(found), coverage_block(told)] if told.bands else []
+    errors = found.diagnostics
+    gaps = [gaps_block(errors.gaps)] if errors.gaps else []
+    bands = [joint_block(found), coverage_block(errors)] if errors.bands else []
     return [
-        chapter("What its actions do", effects_block(found)) if found.effects else Html(""),
-        chapter("Against twins", twins_block(found)) if found.twins else Html(""),
-        chapter("How far to trust it", horizon_block(found), skill_block(told), open_loop_block(told)),
-        chapter("Whether it listens, and to what", *gaps, leak_block(found), rank_block(found)),
-        chapter("How sure it is", *bands),
-        chapter("What the logs can tell", excitation_block(found), placebo_block(found), cover_block(found)),
+        chapter("Effects of actions", effects_block(found)) if found.effects else Html(""),
+        chapter("Tests against twins", twins_block(found)) if found.twins else Html(""),
+        chapter("Trusted horizon", horizon_block(found), skill_block(errors), open_loop_block(errors)),
+        chapter("Use of actions and history", *gaps, leak_block(found), rank_block(found)),
+        chapter("Prediction bands", *bands),
+        chapter("Evidence in the logs", excitation_block(found), placebo_block(found), cover_block(found)),
     ]
 
 
-def _small_print(small: Html, found: Measured | None) -> Html:
+def _methods(details: Html, found: Measured | None) -> Html:
     notes = [] if found is None else [note(text) for text in _METHODS]
-    return chapter("The small print", small, *notes)
+    return chapter("Methods and details", details, *notes)
 
 
 _METHODS: Final = (
-    "Intervals are 95\u00a0% bootstrap intervals over whole episodes; the placebo's "
-    "leave out one episode at a time. Coverage is counted on one window an episode; "
-    "its chance follows the beta-binomial law of split conformal bands, given how many episodes set their widths.",
-    "Effects in the logs: a linear regression of the next observation on three observations, the two actions between "
-    "them, the action and the exogenous inputs, applied to its own output with later actions held; 300 regressions on "
-    "resampled episodes. It adjusts for what was logged, and for nothing else.",
-    "Excitation: the share of an action's variance that neither a linear regression nor one that can bend predicts "
-    "from the same history, on episodes that were held out of it.",
+    "Intervals are 95\u00a0% bootstrap intervals over episodes; those of the placebo test are jackknife intervals. "
+    "Coverage is counted on one window per episode. Its probability follows the beta-binomial distribution of split "
+    "conformal bands, given the number of calibration episodes.",
+    "Effects in the logs come from a linear regression of the next observation. Its inputs are the last three "
+    "observations, the two actions between them, the next action and the exogenous inputs. The regression is iterated "
+    "on its own output with later actions held fixed, and refitted on 300 bootstrap samples of episodes. It adjusts "
+    "for logged confounders only.",
+    "Excitation is the share of an action's variance that the same history does not predict on held-out episodes. It "
+    "uses the better of a linear and a nonlinear regression.",
 )

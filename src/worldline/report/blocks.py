@@ -1,4 +1,4 @@
-"""Each kind of evidence as a block of the page: its finding first, then its figures with their numbers."""
+"""Report blocks for each kind of evidence: a finding, then figures with their numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SPOKEN: Final = {"good": "holds", "bad": "does not hold", "unclear": "unclear"}
 
 
 def block(finding: ReportFinding, *figures: str) -> Html:
-    """A finding and what it rests on."""
+    """A finding with its figures."""
     mark = Html("")
     if finding.verdict != "plain":
         spoken = {"class": f"mark {finding.verdict}", "role": "img", "aria-label": _SPOKEN[finding.verdict]}
@@ -54,18 +54,18 @@ def block(finding: ReportFinding, *figures: str) -> Html:
 
 
 def gallery(figures: Sequence[str]) -> Html:
-    """Figures side by side where there is room."""
+    """Figures, side by side on wide screens."""
     kinds = {1: "gallery alone", 3: "gallery three"}
     return tag("div", {"class": kinds.get(len(figures), "gallery")}, *figures)
 
 
 def note(text: str) -> Html:
-    """A line of small print."""
+    """A note in small text; empty for an empty text."""
     return tag("p", {"class": "note"}, text) if text else Html("")
 
 
 def outcomes_chart(planning: Planning, kind: str | None) -> Html:
-    """Every way of choosing actions with its interval, over all pairs or one kind of them."""
+    """Success rate of every method with its interval, over all pairs or one kind."""
     chosen: list[tuple[GoalOutcome, Rate]] = [
         (one, one.all if kind is None else one.split[kind])
         for one in planning.outcomes
@@ -83,44 +83,44 @@ def outcomes_chart(planning: Planning, kind: str | None) -> Html:
         )
         for one, rate in chosen
     ]
-    said = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
+    alt = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
     title = f"Goals reached, {kind or 'all pairs'} ({chosen[0][1].trials} each)"
     chart = IntervalChart(
         title=title,
-        alt=f"{title}: {said}",
+        alt=f"{title}: {alt}",
         rows=rows,
         ticks=SHARES,
         show=round_percent,
-        head=("who plans", "goals reached"),
+        head=("method", "goals reached"),
     )
     return interval_chart(chart)
 
 
 def planning_block(planning: Planning) -> Html:
-    """Success by kind of pair, and the time a plan takes."""
+    """Success rate by kind of pair, and time per plan."""
     kinds = list(planning.planner.split)
     figures = [outcomes_chart(planning, kind) for kind in kinds] or [outcomes_chart(planning, None)]
-    small = f"A pair counts as solved when {planning.task}. Bars are 95\u00a0% Wilson intervals."
-    return block(findings.splits(planning), gallery(figures), note(small))
+    details = f"A pair counts as solved when {planning.task}. Bars are 95\u00a0% Wilson intervals."
+    return block(findings.splits(planning), gallery(figures), note(details))
 
 
 def films_block(films: Films) -> Html:
-    """Executed plans, moving unless the reader prefers stillness."""
+    """Executed plans as animations; still frames if the reader prefers reduced motion."""
     return block(findings.films(films), gallery([_film(one, k) for k, one in enumerate(films.films)]))
 
 
 def _film(film: Film, index: int) -> Html:
-    """One film with a switch that holds it still; its strip stands in where motion is not wanted."""
-    ending = "the goal is reached" if film.reached else "the goal is not reached"
-    said = f"An executed plan of {plural(len(film.frames) - 1, 'step')}; {ending}"
+    """An animation with a pause switch, and a strip of frames for reduced motion."""
+    ending = "goal reached" if film.reached else "goal not reached"
+    alt = f"Executed plan of {plural(len(film.frames) - 1, 'step')}, {ending}"
     switch = f"still-{index}"
     shown = [
-        images.picture(images.animation(film.frames), f"{said}, playing in a loop.", kind="pixels moving"),
-        images.picture(images.strip(film.frames, 6), f"{said}, as a strip of frames.", kind="pixels still"),
+        images.picture(images.animation(film.frames), f"{alt}, playing in a loop.", kind="pixels moving"),
+        images.picture(images.strip(film.frames, 6), f"{alt}, as a strip of frames.", kind="pixels still"),
     ]
     goal = []
     if film.goal is not None:
-        image = images.picture(images.png(film.goal), "The picture that was to be reached.", kind="pixels")
+        image = images.picture(images.png(film.goal), "Goal image.", kind="pixels")
         goal = [tag("div", {"class": "goal"}, tag("span", {}, "goal"), image)]
     title = f"{plural(len(film.frames) - 1, 'step')}, {'reached' if film.reached else 'not reached'}"
     return tag(
@@ -128,13 +128,13 @@ def _film(film: Film, index: int) -> Html:
         {"class": "film"},
         tag("figcaption", {}, title),
         tag("input", {"type": "checkbox", "id": switch, "class": "switch"}),
-        tag("label", {"for": switch}, "Hold still"),
+        tag("label", {"for": switch}, "Pause"),
         tag("div", {"class": "screen"}, tag("div", {"class": "executed"}, tag("span", {}, "executed"), *shown), *goal),
     )
 
 
 def learning_block(learning: Learning) -> Html:
-    """The losses against steps."""
+    """Losses over training steps."""
     terms = [_series_line(one, f"other{k % 6}") for k, one in enumerate(learning.terms)]
     charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
     if learning.validation is not None:
@@ -143,103 +143,100 @@ def learning_block(learning: Learning) -> Html:
 
 
 def _series_line(series: Series, style: str) -> ChartLine:
-    """A series as a curve."""
     return ChartLine(label=label(series.name), style=style, x=series.steps, y=series.values)
 
 
 def _loss_chart(title: str, lines: Sequence[ChartLine]) -> Html:
-    """Losses on a logarithmic axis where all are positive."""
+    """Losses, on a logarithmic axis if all are positive."""
     positive = all(y > 0 for line in lines for y in line.y)
-    said = "; ".join(f"{line.label} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
+    alt = "; ".join(f"{line.label} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
     scale = "loss, logarithmic" if positive else "loss"
-    chart = LineChart(title=title, alt=f"{title}: {said}", x_label="step", y_label=scale, lines=lines, log=positive)
+    chart = LineChart(title=title, alt=f"{title}: {alt}", x_label="step", y_label=scale, lines=lines, log=positive)
     return line_chart(chart)
 
 
 def health_block(health: LatentHealth) -> Html:
-    """The vitals against steps, with what stops training."""
+    """Measures of latent collapse over training steps, with the thresholds of the guard."""
     return block(findings.latent_health(health), gallery([_vital_chart(vital) for vital in health.vitals]))
 
 
 def _vital_chart(vital: Vital) -> Html:
-    """One vital and its lines."""
     series, title = vital.series, label(vital.series.name)
-    levels = [] if vital.threshold is None else [("guard stops below", vital.threshold)]
-    levels += [] if vital.most is None else [("largest possible", vital.most)]
-    said = f"{title}: from {number(series.values[0])} to {number(series.values[-1])}"
-    said += "".join(f"; {name} {number(height)}" for name, height in levels)
+    levels = [] if vital.threshold is None else [("guard threshold", vital.threshold)]
+    levels += [] if vital.most is None else [("maximum", vital.most)]
+    alt = f"{title}: from {number(series.values[0])} to {number(series.values[-1])}"
+    alt += "".join(f"; {name} {number(height)}" for name, height in levels)
     lines = [_series_line(series, "world")]
-    return line_chart(LineChart(title=title, alt=said, x_label="step", y_label=title, lines=lines, levels=levels))
+    return line_chart(LineChart(title=title, alt=alt, x_label="step", y_label=title, lines=lines, levels=levels))
 
 
 def readout_block(readout: ReadoutQuality) -> Html:
-    """R² and error of each signal."""
+    """R² and error of each readout."""
     rows = [
         [
             label(row.signal),
-            "does not vary" if row.r2 is None else number(row.r2.value, 4),
+            "constant" if row.r2 is None else number(row.r2.value, 4),
             "–" if row.r2 is None else f"{number(row.r2.low, 4)} to {number(row.r2.high, 4)}",
             quantity(row.rmse, row.unit),
         ]
         for row in readout.rows
     ]
-    caption = "What can be read from the latent of one moment, on held-out episodes"
+    caption = "Readouts from the latent of a single step, on held-out episodes"
     return block(
         findings.readout(readout), table(["signal", "R²", "95\u00a0% interval", "error (RMSE)"], rows, caption=caption)
     )
 
 
 def forecasts_block(found: Forecasts) -> Html:
-    """Sample forecasts with their bands, beside what happened."""
+    """Sample forecasts with bands and ground truth."""
     return block(findings.sampled(found), gallery([_forecast_chart(one, found) for one in found.samples]))
 
 
 def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
-    """The past, the forecast and the truth of one component."""
+    """Past, forecast and ground truth of one component."""
     unit, unit_name = clock(len(sample.real), found.step_s)
     ahead = [unit * k for k in range(len(sample.real) + 1)]
     before = [unit * (k - len(sample.past) + 1) for k in range(len(sample.past))]
-    here = sample.past[-1:]
-    low, high = (() if edge is None else (*here, *edge) for edge in (sample.low, sample.high))
+    present = sample.past[-1:]
+    low, high = (() if edge is None else (*present, *edge) for edge in (sample.low, sample.high))
     lines = [
         ChartLine(
             label="forecast with band" if low else "forecast",
             style="world",
             x=ahead,
-            y=(*here, *sample.mean),
+            y=(*present, *sample.mean),
             low=low,
             high=high,
         ),
-        ChartLine(label="what happened", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
+        ChartLine(label="ground truth", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
     ]
     title = label(sample.label)
     ends = [quantity(values[-1], sample.unit) for values in (sample.mean, sample.real)]
-    said = f"{title} at the end: forecast {ends[0]}, real {ends[1]}"
+    alt = f"{title} at the last step: forecast {ends[0]}, ground truth {ends[1]}"
     y_label, x_label = with_unit(title, sample.unit), f"{unit_name} from now"
-    return line_chart(LineChart(title=title, alt=said, x_label=x_label, y_label=y_label, lines=lines, now=0.0))
+    return line_chart(LineChart(title=title, alt=alt, x_label=x_label, y_label=y_label, lines=lines, now=0.0))
 
 
 def imagined_block(found: PredictedPaths) -> Html:
-    """Real frames in a row, and both paths over the last of them."""
+    """Predicted and true paths over the last true frame, and a strip of frames."""
     figures = [_imagined_figure(path, found) for path in found.paths]
     key = tag(
         "div",
         {"class": "legend", "aria-hidden": "true"},
-        tag("span", {"class": "key"}, tag("i", {"class": "swatch real-swatch"}), "real path"),
-        tag("span", {"class": "key"}, tag("i", {"class": "swatch imagined-swatch"}), "imagined path"),
+        tag("span", {"class": "key"}, tag("i", {"class": "swatch real-swatch"}), "true path"),
+        tag("span", {"class": "key"}, tag("i", {"class": "swatch imagined-swatch"}), "predicted path"),
     )
-    small = f"Drawn over the last real frame: {label(found.signal)} as it is read from what the model imagines."
-    return block(findings.imagined(found), key, gallery(figures), note(small))
+    details = f"Drawn over the last true frame. The predicted {label(found.signal)} is read out from predicted latents."
+    return block(findings.imagined(found), key, gallery(figures), note(details))
 
 
 def _imagined_figure(path: ImaginedPath, found: PredictedPaths) -> Html:
-    """One episode."""
     miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
-    title = f"{quantity(miss, found.unit)} apart after {plural(len(path.real) - 1, 'step')}"
-    said = f"Real and imagined path of {label(found.signal)} over the last real frame: {title}."
+    title = f"error {quantity(miss, found.unit)} after {plural(len(path.real) - 1, 'step')}"
+    alt = f"True and predicted path of {label(found.signal)} over the last true frame: {title}."
     steps = listing([str(step) for step in path.frame_steps])
     row = images.picture(
-        images.strip(path.frames, len(path.frames)), f"Real frames at steps {steps}.", kind="pixels strip"
+        images.strip(path.frames, len(path.frames)), f"True frames at steps {steps}.", kind="pixels strip"
     )
-    over = images.overlay(path.frames[-1], path.real, path.imagined, said)
+    over = images.overlay(path.frames[-1], path.real, path.imagined, alt)
     return tag("figure", {"class": "paths"}, tag("figcaption", {}, title), over, row)

@@ -1,7 +1,7 @@
-"""Charts as HTML with inline SVG: they stretch with the page while their text and strokes keep their size.
+"""Charts as HTML with inline SVG that scale with the page; text and strokes keep their size.
 
-Coordinates run from 0 to 1000 on both axes and are stretched; labels are HTML, placed in per cent. Colours are classes
-that the style sheet fills in, so that one chart serves light, dark and print.
+SVG coordinates run from 0 to 1000 on both axes and are stretched. Labels are HTML, placed in per cent. Colours are
+classes of the style sheet, so that one chart works in light mode, dark mode and print.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class ChartLine:
     """One curve.
 
     Args:
-        label: for the legend.
-        style: a class of the style sheet: "world", "real", or "other0" to "other5".
+        label: label in the legend.
+        style: class of the style sheet: "world", "real", or "other0" to "other5".
         x: increasing, unless the chart is a map.
-        y: one for each; NaN leaves a gap.
-        low: lower edge of a band around it; empty for none.
-        high: upper edge.
-        points: whether they are dots, and not joined.
+        y: one value per x; NaN leaves a gap.
+        low: lower edge of a band; empty for none.
+        high: upper edge of the band.
+        points: whether to draw dots instead of a line.
     """
 
     label: str
@@ -50,16 +50,16 @@ class LineChart:
     """Curves over a common axis.
 
     Args:
-        title: above the chart.
-        alt: what it shows, in words.
-        x_label: with its unit.
-        y_label: with its unit.
+        title: title above the chart.
+        alt: alternative text.
+        x_label: label with unit.
+        y_label: label with unit.
         lines: drawn in order, the last on top.
         levels: horizontal lines: label and height.
-        now: where a vertical line marks the present; None for none.
-        log: whether the y axis is logarithmic; values must then be positive.
-        zero: whether the y axis must start at 0.
-        equal: whether it is a map: both axes have one scale, and there is no table of its numbers.
+        now: x of a vertical line at the present; None for none.
+        log: whether the y axis is logarithmic; values must be positive.
+        zero: whether the y axis must include 0.
+        equal: whether the chart is a map: equal scales and no table of numbers.
     """
 
     title: str
@@ -79,13 +79,13 @@ class Dot:
     """One row of an interval chart.
 
     Args:
-        label: at the left.
+        label: label on the left.
         value: the figure.
         low: lower end of its interval.
-        high: upper end.
-        text: the figure in words, at the right.
-        style: a class of the style sheet: "world", "peer", "floor", "ceiling" or "missed".
-        target: where a tick marks what it should be; None for none.
+        high: upper end of its interval.
+        text: the formatted figure, on the right.
+        style: class of the style sheet: "world", "peer", "floor", "ceiling" or "missed".
+        target: target value, marked by a tick; None for none.
     """
 
     label: str
@@ -99,16 +99,16 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalChart:
-    """Figures with their intervals, one below the other.
+    """Figures with intervals, one per row.
 
     Args:
-        title: above the chart.
-        alt: what it shows, in words.
+        title: title above the chart.
+        alt: alternative text.
         rows: from top to bottom.
-        ticks: values to mark on the axis, increasing; the first and last are its ends.
-        show: prints a value.
+        ticks: tick values, increasing; the first and last are the ends of the axis.
+        show: formats a value.
         zero: whether a line marks 0.
-        head: titles for the folded table: of the rows and of the figure.
+        head: titles in the collapsed table: of the rows and of the figure.
     """
 
     title: str
@@ -121,7 +121,7 @@ class IntervalChart:
 
 
 def line_chart(chart: LineChart) -> Html:
-    """The chart with its legend and its numbers."""
+    """The chart with legend and numbers."""
     xs = [x for line in chart.lines for x in line.x if math.isfinite(x)] or [0.0, 1.0]
     x_low, x_high = min(xs), max(xs)
     ticks = _y_ticks(chart)
@@ -153,7 +153,7 @@ def line_chart(chart: LineChart) -> Html:
 
 
 def interval_chart(chart: IntervalChart) -> Html:
-    """The chart with its numbers."""
+    """The chart with numbers."""
     low, high = chart.ticks[0], chart.ticks[-1]
 
     def across(x: Number) -> Number:
@@ -182,12 +182,11 @@ def interval_chart(chart: IntervalChart) -> Html:
 
 
 def _figure(title: str, parts: Iterable[str], kind: str) -> Html:
-    """A figure with its title."""
     return tag("figure", {"class": kind}, tag("figcaption", {}, title), *parts)
 
 
 def _one_scale(x: tuple[Number, Number], y: tuple[Number, Number]) -> tuple[tuple[Number, Number], list[float]]:
-    """The ends of the x axis and the ticks of the y axis, as long as each other, around the middles of both."""
+    """Ends of the x axis and ticks of the y axis with equal lengths, around the middle of each."""
     ticks = nice_ticks(*y, 5)
     size = max(x[1] - x[0], ticks[-1] - ticks[0])
     while ticks[-1] - ticks[0] < size * (1 - 1e-9):
@@ -198,7 +197,7 @@ def _one_scale(x: tuple[Number, Number], y: tuple[Number, Number]) -> tuple[tupl
 
 
 def _y_ticks(chart: LineChart) -> list[float]:
-    """Ticks that enclose every value, band edge and level."""
+    """Ticks that enclose all values, band edges and levels."""
     values = [float(v) for line in chart.lines for part in (line.y, line.low, line.high) for v in part]
     values = [v for v in values if math.isfinite(v) and (v > 0 or not chart.log)]
     values += [height for _, height in chart.levels]
@@ -210,7 +209,7 @@ def _y_ticks(chart: LineChart) -> list[float]:
 
 
 def _legend(chart: LineChart) -> Html:
-    """One entry a curve; nothing where the title says it already."""
+    """One entry per curve; empty if the only label equals the title."""
     if [line.label for line in chart.lines] == [chart.title]:
         return Html("")
     key = [_rule("", 0, 500, _GRID, 500)]
@@ -222,7 +221,7 @@ def _legend(chart: LineChart) -> Html:
 
 
 def _rule(style: str, x1: Number, y1: Number, x2: Number, y2: Number) -> Html:
-    """A straight line; of no length, a dot."""
+    """A straight line; a dot if its length is 0."""
     return tag("path", {"class": style, "d": f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"})
 
 
@@ -232,7 +231,7 @@ def _place(style: str, side: str, position: Number, text: str) -> Html:
 
 
 def _thinned(count: int) -> list[int]:
-    """At most 400 indices, evenly spread, the last always among them."""
+    """At most 401 evenly spread indices, including the last."""
     stride = max(1, math.ceil(count / _MAX_POINTS))
     return sorted({*range(0, count, stride), count - 1})
 
@@ -240,7 +239,7 @@ def _thinned(count: int) -> list[int]:
 def _pieces(
     xs: Sequence[Number], ys: Sequence[Number], across: Callable[[Number], Number], down: Callable[[Number], Number]
 ) -> list[list[str]]:
-    """The points, as runs between gaps."""
+    """The points as runs between gaps."""
     runs: list[list[str]] = [[]]
     for k in _thinned(len(xs)):
         try:
@@ -255,21 +254,21 @@ def _pieces(
 
 
 def _path(line: ChartLine, runs: Iterable[list[str]]) -> Html:
-    """A curve through the points; a lone point is a dot."""
+    """A curve through the points; an isolated point is a dot."""
     runs = [[point] for run in runs for point in run] if line.points else runs
     moves = "".join("M" + "L".join(run if len(run) > 1 else run * 2) for run in runs)
     return tag("path", {"class": f"{'points' if line.points else 'line'} {line.style}", "d": moves})
 
 
 def _band(line: ChartLine, across: Callable[[Number], Number], down: Callable[[Number], Number]) -> Html:
-    """The area between the edges."""
+    """The area between the band edges."""
     upper, lower = _pieces(line.x, line.high, across, down), _pieces(line.x, line.low, across, down)
     areas = ["M" + "L".join([*top, *reversed(bottom)]) + "Z" for top, bottom in zip(upper, lower, strict=False)]
     return tag("path", {"class": f"band {line.style}", "d": "".join(areas)})
 
 
 def _line_numbers(chart: LineChart) -> Html:
-    """A table with up to 13 of the steps of each curve."""
+    """A table with up to 13 points of each curve."""
     xs = sorted({x for line in chart.lines for x in line.x})
     chosen = [xs[round(k * (len(xs) - 1) / (_MAX_ROWS - 1))] for k in range(_MAX_ROWS)] if len(xs) > _MAX_ROWS else xs
     rows = [[number(x), *(_cell(line, x) for line in chart.lines)] for x in chosen]
@@ -277,7 +276,7 @@ def _line_numbers(chart: LineChart) -> Html:
 
 
 def _cell(line: ChartLine, x: Number) -> str:
-    """The curve's value at `x`, with its band, or a dash."""
+    """The value at `x` with its band, or a dash."""
     if x not in line.x:
         return "–"
     k = list(line.x).index(x)

@@ -1,4 +1,4 @@
-"""One effect over its lags as a small picture: what the logs say as a band, what the world says as a line."""
+"""Small chart of an effect over its lags: the logs as a band, the world as a line with intervals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from worldline.audit.audit_evidence import Effect
-from worldline.audit.effects import MATERIAL
+from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.formatting import number, pretty_unit
 from worldline.report.markup import Html, tag
 
@@ -15,19 +15,19 @@ _SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-
 
 
 def effect_picture(effects: Sequence[Effect]) -> Html:
-    """The picture; all lags have the same distance from each other.
+    """The chart; lags are equally spaced.
 
     Args:
-        effects: of one action on one signal, by lag.
+        effects: effects of one action on one signal, by lag.
     """
-    least = MATERIAL * effects[0].spread  # next to nothing must look like it
+    least = MIN_EFFECT_SHARE * effects[0].spread  # a negligible effect must look negligible
     ends = [-least, least]
     for one in effects:
         ends += [one.world.low, one.world.high]
         ends += [] if one.logs is None else [one.logs.low, one.logs.high]
     low, high = min(ends), max(ends)
-    room = 0.06 * ((high - low) or 1.0)
-    low, high = low - room, high + room
+    margin = 0.06 * ((high - low) or 1.0)
+    low, high = low - margin, high + margin
 
     def down(value: float) -> float:
         return _GRID * (1 - (value - low) / (high - low))
@@ -44,12 +44,11 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
         drawn.append(_path("whisker world", [(x, down(one.world.low)), (x, down(one.world.high))]))
         drawn.append(_path("dot world", [(x, down(one.world.value)), (x, down(one.world.value))]))
     unknown = " unknown" if effects[0].told == "not identifiable" else ""
-    attributes = {"class": f"mini{unknown}", "role": "img", "aria-label": said(effects)}
+    attributes = {"class": f"mini{unknown}", "role": "img", "aria-label": _alt_text(effects)}
     return tag("div", attributes, tag("svg", _SVG, *drawn))
 
 
-def said(effects: Sequence[Effect]) -> str:
-    """The picture in words."""
+def _alt_text(effects: Sequence[Effect]) -> str:
     unit = pretty_unit(effects[0].unit)
     parts = [
         f"after {one.lag}: {number(one.world.value)} {unit}".rstrip()

@@ -1,4 +1,4 @@
-"""Pictures that travel inside the page: stills, strips, animations, and paths drawn over a frame."""
+"""Images embedded in a page: stills, strips, animations, and paths over a frame."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _GOING, _REACHED, _MISSED = ((214, 214, 214), (46, 140, 87), (200, 60, 50))
 
 
 def png(image: Frames) -> bytes:
-    """The picture [height, width, 3] as PNG."""
+    """The image [height, width, 3] as PNG."""
     buffer = io.BytesIO()
     Pillow.fromarray(_checked(image, 3)).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def animation(frames: Frames) -> bytes:
-    """The frames [F, height, width, 3] as an endless animated PNG that rests on its last frame."""
+    """The frames [F, height, width, 3] as a looping animated PNG with a pause on the last frame."""
     stills = [Pillow.fromarray(frame) for frame in _checked(frames, 4)]
     if len(stills) == 1:
         return png(frames[0])
@@ -45,20 +45,23 @@ def animation(frames: Frames) -> bytes:
 
 
 def film_grid(films: Sequence[Film], columns: int) -> bytes:
-    """All films at once as an animated PNG: each with its goal, if it has one, shining through.
+    """All films in a grid as an animated PNG, each blended with its goal image if it has one.
 
-    Once a film has ended its border is green where the goal was reached, red where it was not.
+    At the end of a film its border turns green if the goal was reached, else red.
 
     Args:
-        films: at least one, all of one size.
-        columns: films in a row, at least 1.
+        films: at least one, all of the same size.
+        columns: films per row, at least 1.
 
     Raises:
-        InputError: there is no film, or they differ in size.
+        InputError: there is no film, their sizes differ, or `columns` is below 1.
     """
     sizes = {one.shape[-3:] for film in films for one in (film.frames, film.goal) if one is not None}
     if len(sizes) != 1 or columns < 1:
-        raise InputError(f"{len(films)} films of sizes {sorted(sizes)} in {columns} columns. Give some, of one size.")
+        raise InputError(
+            f"expected films of one size in at least one column, got {len(films)} films of sizes {sorted(sizes)} in "
+            f"{columns} columns."
+        )
     height, width, _ = next(iter(sizes))
     rows, longest = -(-len(films) // columns), max(len(film.frames) for film in films)
     tall, wide = height + 2 * _BORDER, width + 2 * _BORDER
@@ -78,7 +81,7 @@ def film_grid(films: Sequence[Film], columns: int) -> bytes:
 
 
 def strip(frames: Frames, count: int) -> bytes:
-    """Up to `count` of the frames side by side as PNG, the first and the last among them."""
+    """Up to `count` evenly spread frames side by side as PNG, including the first and the last."""
     frames = _checked(frames, 4)
     chosen = frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))]
     height, width = frames.shape[1:3]
@@ -92,17 +95,17 @@ def strip(frames: Frames, count: int) -> bytes:
 
 
 def data_uri(content: bytes) -> str:
-    """PNG bytes as an address that needs no network."""
+    """PNG bytes as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def picture(content: bytes, alt: str, *, kind: str) -> Html:
-    """An image of class `kind` with `alt` for those who do not see it."""
+    """An image element of class `kind` with the alternative text `alt`."""
     return tag("img", {"class": kind, "src": data_uri(content), "alt": alt})
 
 
 def overlay(frame: Frames, real: Floats, imagined: Floats, alt: str) -> Html:
-    """Two paths [T+1, 2] in pixels (x right, y down) over a picture: real solid, imagined dotted, ending in a ring."""
+    """Two paths [T+1, 2] in pixels (x right, y down) over a frame: the true one solid, the predicted one dotted."""
     height, width = frame.shape[:2]
     size = {"width": str(width), "height": str(height)}
     box = {"class": "overlay", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": alt}
@@ -117,7 +120,7 @@ def overlay(frame: Frames, real: Floats, imagined: Floats, alt: str) -> Html:
 
 
 def _checked(image: Frames, dimensions: int) -> Frames:
-    """The picture or pictures, where they are RGB bytes."""
+    """The contiguous image or images, checked to be uint8 RGB."""
     if image.ndim != dimensions or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(f"a picture of shape {image.shape} and {image.dtype}; give uint8 with 3 colours.")
+        raise InputError(f"expected a uint8 image with 3 channels, got shape {image.shape} and {image.dtype}.")
     return np.ascontiguousarray(image)

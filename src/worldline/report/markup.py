@@ -1,4 +1,4 @@
-"""HTML in which every string is escaped unless it was built here."""
+"""HTML elements and tables; every string is escaped unless it is `Html`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _VOID: Final = frozenset({"img", "meta", "input", "br", "col"})
 
 
 class Html(str):
-    """Markup that is safe to insert as it is."""
+    """Markup that is inserted without escaping."""
 
     __slots__ = ()
 
@@ -21,7 +21,7 @@ def tag(name: str, attributes: Mapping[str, str], *children: str) -> Html:
     Args:
         name: a literal, never a user's string.
         attributes: names are literals; values are escaped.
-        children: escaped, except where they are `Html`.
+        children: escaped, unless they are `Html`.
     """
     opening = "".join(f' {key}="{escape(value, quote=True)}"' for key, value in attributes.items())
     inside = join(children)
@@ -29,30 +29,30 @@ def tag(name: str, attributes: Mapping[str, str], *children: str) -> Html:
 
 
 def join(parts: Iterable[str]) -> Html:
-    """The parts one after the other, escaped except where they are `Html`."""
+    """The concatenated parts, escaped unless they are `Html`."""
     return Html("".join(part if isinstance(part, Html) else escape(part, quote=True) for part in parts))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str) -> Html:
-    """A table in a box that scrolls sideways where it is too wide.
+    """A table in a box that scrolls horizontally if necessary.
 
     Args:
         head: column titles; the first column holds row titles.
-        rows: cells, as many as `head` has.
-        caption: what the table says.
+        rows: cells, one per column.
+        caption: caption of the table.
     """
     top = tag("tr", {}, *(tag("th", {"scope": "col"}, title) for title in head))
     body = [_row(row) for row in rows]
-    whole = tag("table", {"aria-label": caption}, tag("thead", {}, top), tag("tbody", {}, *body))
-    box = tag("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": caption}, whole)
+    element = tag("table", {"aria-label": caption}, tag("thead", {}, top), tag("tbody", {}, *body))
+    box = tag("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": caption}, element)
     return tag("div", {"class": "table"}, tag("p", {"class": "caption"}, caption), box)
 
 
 def _row(cells: Sequence[str]) -> Html:
-    """A row whose first cell is its title."""
+    """A row; its first cell is the row title."""
     return tag("tr", {}, tag("th", {"scope": "row"}, cells[0]), *(tag("td", {}, cell) for cell in cells[1:]))
 
 
 def numbers(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str) -> Html:
-    """The figure's numbers, folded away."""
+    """The numbers of a figure in a collapsed table."""
     return tag("details", {}, tag("summary", {}, "Numbers"), table(head, rows, caption=caption))

@@ -1,4 +1,4 @@
-"""What was measured on the world, as blocks of the page."""
+"""Report blocks of diagnostics: skill, open-loop error, use of actions, coverage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worldline.report.markup import Html, table, tag
 
 
 def skill_block(found: Diagnostics) -> Html:
-    """Per signal and horizon the error beside every comparison's, and who wins; a sentence where none can be told."""
+    """Errors of the world and the baselines by signal and horizon, with verdicts; a sentence if there is no skill."""
     if not found.skills:
         return block(findings.margins(found))
     against = list(dict.fromkeys(one.against for one in found.skills))
@@ -40,61 +40,61 @@ def skill_block(found: Diagnostics) -> Html:
     ]
     head = ["signal", "ahead", "this world", *map(label, against), "verdict"]
     caption = (
-        "Error (RMSE) on the same held-out windows; a verdict is given where the 95\u00a0% interval excludes a tie"
+        "Error (RMSE) on the same held-out windows; a difference is significant if its 95\u00a0% interval excludes 0"
     )
     return block(findings.margins(found), table(head, rows, caption=caption))
 
 
 def _contest(found: Diagnostics, signal: str, step: int) -> Html:
-    """Who is better at this step, beyond chance."""
-    rivals = {one.against: one.skill.at(step) for one in found.skills if one.signal == signal}
-    lost = [label(name) for name, skill in rivals.items() if skill.high < 0]
-    open_ = [label(name) for name, skill in rivals.items() if skill.low <= 0 <= skill.high]
+    """Verdict at this step."""
+    skills = {one.against: one.skill.at(step) for one in found.skills if one.signal == signal}
+    lost = [label(name) for name, skill in skills.items() if skill.high < 0]
+    open_ = [label(name) for name, skill in skills.items() if skill.low <= 0 <= skill.high]
     if lost:
-        return tag("span", {"class": "verdict bad"}, f"✗ loses to {listing(lost)}")
+        return tag("span", {"class": "verdict bad"}, f"✗ worse than {listing(lost)}")
     if open_:
-        return tag("span", {"class": "verdict unclear"}, f"≈ open with {listing(open_)}")
-    return tag("span", {"class": "verdict good"}, "✓ wins")
+        return tag("span", {"class": "verdict unclear"}, f"≈ not significant: {listing(open_)}")
+    return tag("span", {"class": "verdict good"}, "✓ better")
 
 
 def skill_chart(found: Diagnostics) -> Html:
-    """At the last reported horizon, the skill on every signal against the comparison that is hardest to beat."""
+    """Skill on every signal against its strongest baseline at the last reported horizon."""
     step, rows = found.horizons[-1], []
     for signal in dict.fromkeys(one.signal for one in found.skills):
         curves = [one for one in found.skills if one.signal == signal]
-        hardest = min(curves, key=lambda one: one.skill.at(step).value)
-        skill = hardest.skill.at(step)
-        text = f"{percent(skill.value, signed=True)} vs {label(hardest.against)}"
+        strongest = min(curves, key=lambda one: one.skill.at(step).value)
+        skill = strongest.skill.at(step)
+        text = f"{percent(skill.value, signed=True)} vs {label(strongest.against)}"
         style = "world" if skill.low > 0 else "missed" if skill.high < 0 else "floor"
         rows.append(Dot(label=label(signal), value=skill.value, low=skill.low, high=skill.high, text=text, style=style))
-    title = f"Error saved after {span(step, found.step_s)}, against the hardest comparison"
+    title = f"Error reduction after {span(step, found.step_s)} against the strongest baseline"
     ticks = zero_ticks((row.low for row in rows), (row.high for row in rows))
-    said = "; ".join(f"{row.label} {row.text}" for row in rows)
+    alt = "; ".join(f"{row.label} {row.text}" for row in rows)
     chart = IntervalChart(
         title=title,
-        alt=f"{title}: {said}",
+        alt=f"{title}: {alt}",
         rows=rows,
         ticks=ticks,
         show=round_percent,
         zero=True,
-        head=("signal", "saved"),
+        head=("signal", "reduction"),
     )
     return interval_chart(chart)
 
 
 def open_loop_block(found: Diagnostics) -> Html:
-    """Error against horizon, per signal, beside the comparisons."""
+    """Error over the horizon by signal, with the baselines."""
     own = [error for error in found.errors if not error.world]
     charts = [_error_chart(found, error) for error in own]
-    whole = findings.open_loops(found)
+    summary = findings.open_loops(found)
     texts = [findings.open_loop(found, error).text for error in own]
-    each = [note(text) for text in texts if text != whole.text]
-    small = "Open loop: nothing is observed after the start. Shaded: 95\u00a0% interval over episodes."
-    return block(whole, gallery(charts), *each, note(small))
+    each = [note(text) for text in texts if text != summary.text]
+    details = "Open loop: no observation after the start. Shaded: 95\u00a0% interval over episodes."
+    return block(summary, gallery(charts), *each, note(details))
 
 
 def _error_chart(found: Diagnostics, own: ErrorCurve) -> Html:
-    """One signal's curves, the world's on top with its interval."""
+    """Curves of one signal; the world on top with its interval."""
     unit, unit_name = clock(found.horizon, found.step_s)
     x = [unit * (k + 1) for k in range(found.horizon)]
     others = [one for one in found.errors if one.world and one.signal == own.signal]
@@ -105,15 +105,15 @@ def _error_chart(found: Diagnostics, own: ErrorCurve) -> Html:
         ChartLine(label="this world", style="world", x=x, y=own.rmse.value, low=own.rmse.low, high=own.rmse.high)
     )
     title, y_label = label(own.signal), with_unit("error (RMSE)", found.units[own.signal])
-    said = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
-    said = f"Error of {title} against horizon; after {span(found.horizon, found.step_s)}: {said}"
+    last = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
+    alt = f"Error of {title} over the horizon; after {span(found.horizon, found.step_s)}: {last}"
     return line_chart(
-        LineChart(title=title, alt=said, x_label=f"{unit_name} ahead", y_label=y_label, lines=lines, zero=True)
+        LineChart(title=title, alt=alt, x_label=f"{unit_name} ahead", y_label=y_label, lines=lines, zero=True)
     )
 
 
 def gaps_block(gaps: Sequence[Gap]) -> Html:
-    """How much the error grows without the true actions."""
+    """Growth of the error without the true actions."""
     overall = [gap for gap in gaps if gap.signal is None]
     shown = overall if len({gap.signal for gap in gaps}) == 2 and overall else gaps
     rows = []
@@ -126,11 +126,11 @@ def gaps_block(gaps: Sequence[Gap]) -> Html:
         )  # fmt: skip
         rows.append(row)
     ticks = zero_ticks((row.low for row in rows), (0.1, *(row.high for row in rows)))
-    title = "Growth of the error once the true actions are taken away"
-    said = "; ".join(f"{changed(gap)}, {row.label}: {row.text}" for gap, row in zip(shown, rows, strict=True))
+    title = "Growth of the error without the true actions"
+    alt = "; ".join(f"{changed(gap)}, {row.label}: {row.text}" for gap, row in zip(shown, rows, strict=True))
     chart = IntervalChart(
         title=title,
-        alt=f"{title}: {said}",
+        alt=f"{title}: {alt}",
         rows=rows,
         ticks=ticks,
         show=round_percent,
@@ -141,7 +141,7 @@ def gaps_block(gaps: Sequence[Gap]) -> Html:
 
 
 def coverage_block(found: Diagnostics) -> Html:
-    """Promised against measured coverage, and how wide the bands are."""
+    """Nominal and measured coverage, and the width of the bands."""
     signals = list(dict.fromkeys(band.signal for band in found.bands))
     charts = [_coverage_chart([band for band in found.bands if band.signal == name]) for name in signals]
     level = min({band.level for band in found.bands}, key=lambda one: abs(one - findings.HEADLINE_LEVEL))
@@ -155,16 +155,13 @@ def coverage_block(found: Diagnostics) -> Html:
         for band in found.bands
         if band.level == level
     ]
-    head = ["signal", *(f"after {span(step, found.step_s)}" for step in steps), "says more than nothing up to"]
+    head = ["signal", *(f"after {span(step, found.step_s)}" for step in steps), "informative up to"]
     caption = f"Mean width of the {round_percent(level)} band"
-    small = (
-        "A band holds a trajectory only where every step and component lies inside. The upright tick is the promise."
-    )
-    return block(findings.coverage(found.bands), gallery(charts), note(small), table(head, rows, caption=caption))
+    details = "A band contains a trajectory if every step and component lies inside. Vertical tick: nominal coverage."
+    return block(findings.coverage(found.bands), gallery(charts), note(details), table(head, rows, caption=caption))
 
 
 def _coverage_chart(bands: Sequence[Band]) -> Html:
-    """One signal's levels."""
     rows = [
         Dot(
             label=f"{round_percent(band.level)} band",
@@ -175,8 +172,8 @@ def _coverage_chart(bands: Sequence[Band]) -> Html:
         for band in bands
     ]  # fmt: skip
     title = f"Trajectories inside, {label(bands[0].signal)}"
-    said = "; ".join(f"{row.label}: {row.text}" for row in rows)
+    alt = "; ".join(f"{row.label}: {row.text}" for row in rows)
     chart = IntervalChart(
-        title=title, alt=f"{title}: {said}", rows=rows, ticks=SHARES, show=round_percent, head=("band", "inside")
+        title=title, alt=f"{title}: {alt}", rows=rows, ticks=SHARES, show=round_percent, head=("band", "inside")
     )
     return interval_chart(chart)

@@ -1,4 +1,4 @@
-"""One HTML page with everything inside it and nothing from outside, in the look of the report."""
+"""Renders a self-contained HTML page: header, chapters and facts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 from worldline.report.markup import Html, tag
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The browser itself refuses scripts and every address."""
+"""Content security policy; the browser blocks scripts and network access."""
 
 
 def render_page(title: str, *children: str, style: str = "") -> str:
-    """The page: UTF-8, self-contained, light or dark as the reader has it, the same bytes for the same children.
+    """A self-contained UTF-8 page with light and dark mode; deterministic.
 
     Args:
-        title: of the page.
-        children: its content.
-        style: CSS to add to the style sheet of the report; empty for none.
+        title: title of the page.
+        children: content of the page.
+        style: CSS to append to the style sheet of the report; empty for none.
     """
     styles = [style_sheet("worldline.plots", "report.css"), style]
     head = tag(
@@ -36,17 +36,17 @@ def render_page(title: str, *children: str, style: str = "") -> str:
 
 
 def style_sheet(package: str, name: str) -> str:
-    """The text of a style sheet that lies in a package."""
+    """The text of a style sheet in a package."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def header(title: str, subtitle: str, tiles: Mapping[str, str]) -> Html:
-    """The top of a page: title, one line below it, and a row of figures.
+    """Page header: title, subtitle, and a row of key figures.
 
     Args:
-        title: of the page.
-        subtitle: empty for none.
-        tiles: per meaning its figure, in order; empty for none.
+        title: title of the page.
+        subtitle: one line; empty for none.
+        tiles: key figures by label, in order; empty for none.
     """
     items = [tag("div", {}, tag("dt", {}, text), tag("dd", {}, value)) for text, value in tiles.items()]
     glance = tag("dl", {"class": "glance"}, *items) if items else Html("")
@@ -55,11 +55,11 @@ def header(title: str, subtitle: str, tiles: Mapping[str, str]) -> Html:
 
 
 def chapter(title: str, *children: str) -> Html:
-    """A chapter; nothing where it has no children."""
+    """A chapter; empty without children."""
     return tag("section", {"class": "chapter"}, tag("h2", {}, title), *children) if any(children) else Html("")
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> Html:
-    """Names with what there is to say of them; nothing for none."""
+    """A list of names and values; empty without rows."""
     items = [tag("div", {}, tag("dt", {}, name), tag("dd", {}, text)) for name, text in rows]
     return tag("dl", {"class": "facts"}, *items) if items else Html("")

@@ -1,6 +1,6 @@
-"""The panels of an episode as HTML with inline SVG, which follows the page in width, light and dark.
+"""The panels of an episode as HTML with inline SVG that scales with the page.
 
-Coordinates run from 0 to 1000 on both axes and are stretched; labels are HTML, placed in per cent.
+SVG coordinates run from 0 to 1000 on both axes and are stretched. Labels are HTML, placed in per cent.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from worldline.report.markup import Html, tag
 _GRID: Final = 1000.0
 _SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-hidden": "true", "focusable": "false"}
 _FRAME: Final = (132, 88)
-_STRAIGHT: Final = 6.0
+_MAX_STRAIGHT_OFFSET: Final = 6.0
+"""Largest distance of a frame from its time, in SVG units, at which their leader is vertical."""
 _BOX: Final = 224
-"""Most pixels of a picture in a page, to each side."""
+"""Largest width and height of an image in pixels."""
 
 
 def timeline(view: EpisodeView) -> Html:
-    """Cameras on top and every signal below, over one time axis."""
+    """Cameras and signals over a common time axis."""
     parts = [_reel(strip, view) for strip in view.strips]
     if view.strips:
         parts.append(_leaders(view))
@@ -42,7 +43,7 @@ def timeline(view: EpisodeView) -> Html:
 
 
 def panel_figure(panel: SignalPanel, axis: TimeAxis) -> Html:
-    """One signal over the axis."""
+    """One signal over time."""
     low, high = panel.ticks[0], panel.ticks[-1]
     grid = [_path("grid", f"M0 {_down(tick, low, high)}H1000") for tick in panel.ticks]
     grid += [_path("grid", f"M{_across(time, axis.span)} 0V1000") for time in axis.ticks]
@@ -50,26 +51,26 @@ def panel_figure(panel: SignalPanel, axis: TimeAxis) -> Html:
         tag("span", {"class": "y-tick", "style": f"top:{100 * (high - tick) / (high - low):.2f}%"}, text)
         for tick, text in zip(panel.ticks, panel.tick_texts, strict=True)
     ]
-    said = f"{panel.title} over time: {_said(panel)}"
+    alt = f"{panel.title} over time: {_alt_text(panel)}"
     drawn = [*_gaps(panel, axis.span), *grid, *_curves(panel, axis.span)]
-    plot = tag("div", {"class": "plot", "role": "img", "aria-label": said}, tag("svg", _SVG, *drawn), *labels)
+    plot = tag("div", {"class": "plot", "role": "img", "aria-label": alt}, tag("svg", _SVG, *drawn), *labels)
     aside = tag("span", {"class": "aside"}, panel.note) if panel.note else Html("")
     return tag("figure", {"class": "panel"}, tag("figcaption", {}, panel.title, aside), _legend(panel), plot)
 
 
 def spark(panel: SignalPanel, span: tuple[float, float]) -> Html:
-    """The curves alone, small.
+    """A small chart with curves only.
 
     Args:
-        panel: of an episode.
-        span: the ends of the axis.
+        panel: panel of an episode.
+        span: ends of the time axis.
     """
     drawn = [*_gaps(panel, span), *_curves(panel, span)]
-    return tag("div", {"class": "spark", "role": "img", "aria-label": _said(panel)}, tag("svg", _SVG, *drawn))
+    return tag("div", {"class": "spark", "role": "img", "aria-label": _alt_text(panel)}, tag("svg", _SVG, *drawn))
 
 
 def still(frame: Frames | None, shape: tuple[int, ...], alt: str) -> Html:
-    """A frame at the size of a thumbnail; where there is none, an empty box of the same shape."""
+    """A frame as a thumbnail; an empty box of the same shape if it is missing."""
     if frame is None:
         return tag("div", {"class": "lost", "style": f"aspect-ratio:{shape[1]}/{shape[0]}"}, "missing")
     small = thumbnail(frame, _BOX, _BOX, enlarge=False)
@@ -77,10 +78,10 @@ def still(frame: Frames | None, shape: tuple[int, ...], alt: str) -> Html:
 
 
 def _reel(strip: Strip, view: EpisodeView) -> Html:
-    """What one camera saw, evenly spaced."""
-    room = f"max-width:{fitted(strip.shape, *_FRAME)[0] / 16:.1f}rem"
+    """Frames of one camera, evenly spaced."""
+    width = f"max-width:{fitted(strip.shape, *_FRAME)[0] / 16:.1f}rem"
     stills = [
-        tag("div", {"style": room}, still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}"))
+        tag("div", {"style": width}, still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}"))
         for frame, moment in zip(strip.frames, view.moments, strict=True)
     ]
     columns = f"grid-template-columns:repeat({len(stills)},minmax(0,1fr))"
@@ -89,18 +90,18 @@ def _reel(strip: Strip, view: EpisodeView) -> Html:
 
 
 def _leaders(view: EpisodeView) -> Html:
-    """From the middle of each frame to its time."""
+    """Lines from the middle of each frame to its time on the axis."""
     count = len(view.moments)
     paths = []
     for k, moment in enumerate(view.moments):
         frame, time = _GRID * (k + 0.5) / count, _GRID * float(view.axis.times[moment]) / view.axis.span[1]
-        frame = time if abs(frame - time) < _STRAIGHT else frame
+        frame = time if abs(frame - time) < _MAX_STRAIGHT_OFFSET else frame
         paths.append(_path("leader", f"M{frame:.1f} 0V200L{time:.1f} 750V1000"))
     return tag("div", {"class": "leaders"}, tag("svg", _SVG, *paths))
 
 
 def _times(axis: TimeAxis) -> Html:
-    """The numbers of the time axis."""
+    """Tick labels of the time axis."""
     labels = [
         tag("span", {"class": "x-tick", "style": f"left:{100 * time / axis.span[1]:.2f}%"}, text)
         for time, text in zip(axis.ticks, tick_texts(axis.ticks), strict=True)
@@ -109,7 +110,7 @@ def _times(axis: TimeAxis) -> Html:
 
 
 def _legend(panel: SignalPanel) -> Html:
-    """The names of the components, where there are several."""
+    """Names of the components, if there are several."""
     if len(panel.curves) < 2:
         return Html("")
     key = _path("", "M0 500H1000")
@@ -120,20 +121,17 @@ def _legend(panel: SignalPanel) -> Html:
     return tag("div", {"class": "legend", "aria-hidden": "true"}, *entries)
 
 
-def _said(panel: SignalPanel) -> str:
-    """The curves in words."""
+def _alt_text(panel: SignalPanel) -> str:
     unit = panel.signal.unit
     parts = []
     for curve, found in zip(panel.curves, panel.ranges, strict=True):
-        values = (
-            "nothing observed" if np.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
-        )
+        values = "not observed" if np.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
         parts.append(f"{curve.label} {values}" if len(panel.curves) > 1 else values)
     return "; ".join(parts)
 
 
 def _curves(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
-    """Bands below, curves above, the first on top."""
+    """Bands below curves; the first curve on top."""
     low, high = panel.ticks[0], panel.ticks[-1]
     bands = [_band(curve, span, low, high) for curve in panel.curves if curve.low.size]
     return bands + [
@@ -143,14 +141,14 @@ def _curves(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
 
 
 def _band(curve: SignalCurve, span: tuple[float, float], low: float, high: float) -> Html:
-    """The area from the least to the most."""
+    """The area from minimum to maximum."""
     upper, lower = _runs(curve.x, curve.high, span, low, high), _runs(curve.x, curve.low, span, low, high)
     areas = [f"M{'L'.join([*top, *reversed(bottom)])}Z" for top, bottom in zip(upper, lower, strict=True)]
     return _path(f"band {curve.colour}", "".join(areas))
 
 
 def _gaps(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
-    """Where nothing was observed."""
+    """Stretches without observations."""
     found = []
     for gap in panel.missing:
         width = f"{1000 * (gap.stop - gap.start) / span[1]:.1f}"
@@ -160,7 +158,7 @@ def _gaps(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
 
 
 def _runs(x: Floats, y: Floats, span: tuple[float, float], low: float, high: float) -> list[list[str]]:
-    """The points, as runs between gaps."""
+    """The points as runs between gaps."""
     known = np.isfinite(y)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
     across, down = _GRID * x / span[1], _GRID * (high - y) / (high - low)
@@ -171,7 +169,7 @@ def _runs(x: Floats, y: Floats, span: tuple[float, float], low: float, high: flo
 
 
 def _line(runs: Sequence[Sequence[str]]) -> str:
-    """A curve through the points; a lone point is a dot."""
+    """A curve through the points; an isolated point is a dot."""
     return "".join("M" + "L".join(run if len(run) > 1 else [*run, *run]) for run in runs)
 
 

@@ -1,6 +1,6 @@
-"""The report that a person reads: one HTML page with everything inside it, and nothing from outside.
+"""The report of a trained world as a self-contained HTML page.
 
-Build a `Report` from what was measured, in any order; `render` gives the page. Evidence that is not given is not shown.
+Build a `Report` from evidence in any order; `render` returns the page. It has sections only for the given evidence.
 """
 
 from __future__ import annotations
@@ -50,18 +50,22 @@ _ORDER: Final = (
     PredictedPaths,
     Films,
 )
-"""Of evidence that shares a chapter or the row at the top, whatever order it was given in."""
+"""Order of evidence within a chapter and in the row of key figures."""
+
+
+PREDICTIONS, TRAINING, OPEN_LOOP = "Predictions and readouts", "Training", "Open-loop error"
+CALIBRATION, PLANNING = "Use of actions and calibration", "Planning"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the page is made of.
+    """Content of a report.
 
     Args:
-        title: of the page.
-        subtitle: what was learned from what, in one line; empty for none.
-        facts: small print, in order: data, device, wall time, seeds, versions, hashes.
-        sections: evidence in any order; each kind has its place.
+        title: title of the page.
+        subtitle: model and data in one line; empty for none.
+        facts: details in order, such as data, device, wall time, seeds, versions, hashes.
+        sections: evidence in any order.
     """
 
     title: str
@@ -71,19 +75,19 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page: UTF-8, self-contained, the same bytes for the same report."""
+    """A self-contained UTF-8 page; deterministic."""
     report = replace(report, sections=tuple(sorted(report.sections, key=lambda one: _ORDER.index(type(one)))))
-    return render_page(report.title, _top(report), *_chapters(report.sections), _small_print(report))
+    return render_page(report.title, _top(report), *_chapters(report.sections), _methods_and_details(report))
 
 
 def _top(report: Report) -> Html:
-    """Title, headline result, and the figures at a glance."""
+    """Title, headline result and key figures."""
     subtitle = tag("p", {"class": "subtitle"}, report.subtitle) if report.subtitle else Html("")
     return tag("header", {}, tag("h1", {}, report.title), subtitle, _hero(report.sections), _glance(report.sections))
 
 
 def _hero(sections: Sequence[Evidence]) -> Html:
-    """The headline: success where anything was planned, else the signals that were won."""
+    """The headline: success rate of planning if measured, else the number of signals with skill."""
     for one in sections:
         if isinstance(one, Planning):
             rate = one.planner.all
@@ -93,62 +97,66 @@ def _hero(sections: Sequence[Evidence]) -> Html:
         if isinstance(one, Diagnostics) and one.skills and one.horizons:
             signals = list(dict.fromkeys(skill.signal for skill in one.skills))
             won = sum(findings.wins(one, name) for name in signals)
-            small = "signals predicted better than by every comparison, at every reported horizon"
+            small = "signals predicted better than by every baseline at every reported horizon"
             return _headline(f"{won} of {len(signals)}", small, skill_chart(one), findings.skills(one))
     return Html("")
 
 
 def _headline(big: str, small: str, chart: Html, finding: ReportFinding) -> Html:
-    """The big number with its dots beside it."""
+    """The headline number with its chart."""
     number_ = tag("p", {"class": f"big {finding.verdict}"}, big)
     figure = tag("div", {"class": "figure"}, number_, tag("p", {"class": "small"}, small))
     return tag("section", {"class": "hero"}, figure, chart, tag("p", {"class": "lede"}, finding.text))
 
 
 def _glance(sections: Sequence[Evidence]) -> Html:
-    """A row of figures, one for each thing that a reader asks first."""
+    """A row of key figures."""
     tiles = [tile for one in sections for tile in _tiles(one)]
     items = [tag("div", {}, tag("dt", {}, text), tag("dd", {}, value)) for value, text in tiles]
     return tag("dl", {"class": "glance"}, *items) if items else Html("")
 
 
 def _tiles(one: Evidence) -> list[tuple[str, str]]:
-    """Value and meaning."""
+    """Values with labels."""
     if isinstance(one, Learning) and one.learn_s is not None:
-        return [(duration(one.learn_s), "to learn")]
+        return [(duration(one.learn_s), "training time")]
     if isinstance(one, Planning) and one.plan_ms is not None:
-        return [(quantity(one.plan_ms, "ms"), "for one plan")]
+        return [(quantity(one.plan_ms, "ms"), "per plan")]
     if isinstance(one, ReadoutQuality) and any(row.r2 is not None for row in one.rows):
         worst, r2 = min(((row, row.r2.value) for row in one.rows if row.r2 is not None), key=lambda pair: pair[1])
-        return [(number(r2, 4), f"R² of {label(worst.signal)}, the hardest to read")]
+        return [(number(r2, 4), f"R² of {label(worst.signal)}, the worst readout")]
     if isinstance(one, Diagnostics):
         return _measured_tiles(one)
     return []
 
 
 def _measured_tiles(found: Diagnostics) -> list[tuple[str, str]]:
-    """The weakest use of actions and the worst coverage."""
+    """The smallest growth of the error under wrong actions, and the worst coverage."""
     tiles = []
     gaps = [gap for gap in found.gaps if gap.signal is None]
     if gaps:
         weakest = min(gaps, key=lambda gap: gap.increase.low)
-        tiles.append((percent(weakest.increase.value, signed=True), f"error with actions {weakest.change}"))
+        tiles.append(
+            (percent(weakest.increase.value, signed=True), f"change of the error with actions {weakest.change}")
+        )
     if found.bands:
         level = min({band.level for band in found.bands}, key=lambda one: abs(one - findings.HEADLINE_LEVEL))
         bands = [band for band in found.bands if band.level == level]
         worst = max(bands, key=lambda band: abs(band.coverage.value - level))
-        tiles.append((percent(worst.coverage.value), f"inside the {round_percent(level)} band ({label(worst.signal)})"))
+        tiles.append(
+            (percent(worst.coverage.value), f"coverage of the {round_percent(level)} band ({label(worst.signal)})")
+        )
     return tiles
 
 
 def _chapters(sections: Sequence[Evidence]) -> list[Html]:
-    """The chapters that have anything to say, in reading order."""
+    """The chapters with content, in reading order."""
     blocks: dict[str, list[Html]] = {
-        "What it learned": [],
-        "How it learned": [],
-        "Where it stops being right": [],
-        "Can it be trusted": [],
-        "How it plans": [],
+        PREDICTIONS: [],
+        TRAINING: [],
+        OPEN_LOOP: [],
+        CALIBRATION: [],
+        PLANNING: [],
     }
     for one in sections:
         for chapter, block in _blocks(one):
@@ -159,58 +167,59 @@ def _chapters(sections: Sequence[Evidence]) -> list[Html]:
 
 
 def _blocks(one: Evidence) -> list[tuple[str, Html]]:
-    """The chapter and block of each thing that this evidence shows."""
+    """The blocks of this evidence, each with its chapter."""
     match one:
         case ReadoutQuality():
-            return [("What it learned", readout_block(one))]
+            return [(PREDICTIONS, readout_block(one))]
         case Forecasts():
-            return [("What it learned", forecasts_block(one))]
+            return [(PREDICTIONS, forecasts_block(one))]
         case Learning():
-            return [("How it learned", learning_block(one))]
+            return [(TRAINING, learning_block(one))]
         case LatentHealth():
-            return [("How it learned", health_block(one))]
+            return [(TRAINING, health_block(one))]
         case Decoded():
-            return [("Where it stops being right", decoded_block(one))]
+            return [(OPEN_LOOP, decoded_block(one))]
         case PredictedPaths():
-            return [("Where it stops being right", imagined_block(one))]
+            return [(OPEN_LOOP, imagined_block(one))]
         case Planning():
-            return [("How it plans", planning_block(one))]
+            return [(PLANNING, planning_block(one))]
         case Films():
-            return [("How it plans", films_block(one))]
+            return [(PLANNING, films_block(one))]
         case Diagnostics():
             return _measured(one)
 
 
 def _measured(found: Diagnostics) -> list[tuple[str, Html]]:
-    """What there is of the diagnosis."""
-    blocks = [("What it learned", skill_block(found))] if found.skills and found.horizons else []
-    blocks += [("Where it stops being right", open_loop_block(found))] if found.errors else []
-    blocks += [("Can it be trusted", gaps_block(found.gaps))] if found.gaps else []
-    return blocks + ([("Can it be trusted", coverage_block(found))] if found.bands else [])
+    blocks = [(PREDICTIONS, skill_block(found))] if found.skills and found.horizons else []
+    blocks += [(OPEN_LOOP, open_loop_block(found))] if found.errors else []
+    blocks += [(CALIBRATION, gaps_block(found.gaps))] if found.gaps else []
+    return blocks + ([(CALIBRATION, coverage_block(found))] if found.bands else [])
 
 
-def _small_print(report: Report) -> Html:
-    """The facts, and how the figures were measured."""
+def _methods_and_details(report: Report) -> Html:
     rows = [tag("div", {}, tag("dt", {}, name), tag("dd", {}, text)) for name, text in report.facts.items()]
     facts = [tag("dl", {"class": "facts"}, *rows)] if rows else []
     texts = [text for one in report.sections for text in _methods(one)]
     notes = [tag("p", {"class": "note"}, text) for text in dict.fromkeys(texts)]
     if not facts and not notes:
         return Html("")
-    return tag("section", {"class": "chapter"}, tag("h2", {}, "The small print"), join([*facts, *notes]))
+    return tag("section", {"class": "chapter"}, tag("h2", {}, "Methods and details"), join([*facts, *notes]))
 
 
 def _methods(one: Evidence) -> list[str]:
     """How this evidence was measured."""
     if isinstance(one, Planning):
-        return ["Success rates carry 95\u00a0% Wilson score intervals; two are told apart where theirs do not overlap."]
+        return [
+            "Success rates have 95\u00a0% Wilson score intervals; a difference is significant if they do not overlap."
+        ]
     if not isinstance(one, Diagnostics):
         return []
-    short = f"; {plural(one.num_short, 'episode')} too short for that were left out" if one.num_short else ""
+    short = f" {plural(one.num_short, 'episode')} were too short and left out." if one.num_short else ""
     windows, episodes = plural(one.num_windows, "window"), plural(one.num_episodes, "episode")
     cut = f"{windows} of {plural(one.horizon, 'step')} from {episodes}"
     return [
-        f"Errors, gaps and coverage were measured on {cut} that the world was neither fitted nor calibrated on{short}.",
-        "Their intervals are 95\u00a0% bootstrap intervals over whole episodes (2,000 draws); coverage has Wilson "
-        "intervals widened by the measured dependence of windows within an episode.",
+        f"Errors, use of actions and coverage were measured on {cut}, which were not used for training or "
+        f"calibration.{short}",
+        "Intervals are 95\u00a0% bootstrap intervals over episodes (2,000 draws). Intervals of the coverage are Wilson "
+        "intervals, corrected for the dependence of windows of one episode.",
     ]

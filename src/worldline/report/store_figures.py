@@ -1,4 +1,4 @@
-"""What there is to say of a store in figures, and how it is said."""
+"""Figures of a store and their texts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 @dataclass(frozen=True, kw_only=True)
 class SignalFigures:
-    """One signal of a store.
+    """Figures of one signal of a store.
 
     Args:
-        signal: of the schema.
-        num_rows: values of it in the store.
-        num_bytes: on disk.
-        missing: share of its values that were not observed; None where it is no observation.
-        max_error: the largest error of a pixel in grey levels; None where it holds no pictures.
+        signal: the signal in the schema.
+        num_rows: number of its values in the store.
+        num_bytes: bytes on disk.
+        missing: share of missing values; None if it is not an observation.
+        max_error: largest error of a pixel in grey levels; None if it is not an image.
     """
 
     signal: Signal
@@ -33,13 +33,13 @@ class SignalFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFigures:
-    """One key of what episodes say of their origin.
+    """One key of the origin of episodes.
 
     Args:
         name: the key.
-        num_episodes: that have it.
-        num_values: different ones.
-        examples: the first few.
+        num_episodes: episodes with this key.
+        num_values: distinct values.
+        examples: the first few values.
     """
 
     name: str
@@ -50,26 +50,26 @@ class KeyFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreFigures:
-    """A store.
+    """Figures of a store.
 
     Args:
-        name: of its folder.
-        schema: of every episode.
-        num_episodes: in it.
-        num_steps: of all episodes together.
-        time_s: seconds of all episodes together; None where they are not known.
-        shortest: steps; 0 for an empty store, as are the next two.
-        median: steps.
-        longest: steps.
+        name: name of its folder.
+        schema: schema of all episodes.
+        num_episodes: number of episodes.
+        num_steps: steps of all episodes.
+        time_s: seconds of all episodes; None if unknown.
+        shortest: steps of the shortest episode; 0 for an empty store.
+        median: median of the steps; 0 for an empty store.
+        longest: steps of the longest episode; 0 for an empty store.
         signals: in the order of the schema.
-        other_bytes: on disk, beside the signals.
+        other_bytes: bytes on disk of index and cards.
         layout: version of the store's layout.
-        notes: of the data card.
-        keys: of where the episodes came from.
-        terminated: episodes that ended in a terminal state, and were not cut.
-        truncated: episodes that were cut, and did not end in a terminal state.
-        both: episodes that did both.
-        neither: episodes that did neither.
+        notes: notes of the data card.
+        keys: keys of the origin of episodes.
+        terminated: episodes that were terminated and not truncated.
+        truncated: episodes that were truncated and not terminated.
+        both: episodes that were both.
+        neither: episodes that were neither.
         seeded: episodes with a seed.
     """
 
@@ -94,7 +94,7 @@ class StoreFigures:
 
     @property
     def num_bytes(self) -> int:
-        """On disk, all together."""
+        """Bytes on disk of the whole store."""
         return self.other_bytes + sum(one.num_bytes for one in self.signals)
 
 
@@ -103,7 +103,7 @@ def endings(figures: StoreFigures) -> str:
     parts = {
         "terminated": figures.terminated,
         "truncated": figures.truncated,
-        "terminated and truncated at once": figures.both,
+        "terminated and truncated": figures.both,
         "neither terminated nor truncated": figures.neither,
     }
     return ", ".join(f"{number(count)} {text}" for text, count in parts.items() if count) or "none"
@@ -125,7 +125,7 @@ def origin(key: KeyFigures) -> str:
 
 
 def bounds(signal: Signal) -> str:
-    """The range that a signal may take; empty where it has none."""
+    """The bounds of a signal; empty without bounds."""
     if signal.num_values is not None:
         return f"0 to {number(signal.num_values - 1)}"
     if signal.low is None and signal.high is None:
@@ -149,12 +149,12 @@ def shape(signal: Signal) -> str:
 
 
 def exactness(one: SignalFigures) -> str:
-    """Whether the store holds the signal bit for bit."""
-    return "exact" if not one.max_error else f"off by up to {plural(one.max_error, 'grey level')}"
+    """Precision of the stored signal."""
+    return "exact" if not one.max_error else f"within {plural(one.max_error, 'grey level')}"
 
 
 def missing(one: SignalFigures) -> str:
-    """The share that was not observed; empty for what cannot be missing."""
+    """Share of missing values; empty for signals that are always observed."""
     if one.missing is None:
         return ""
     return percent(one.missing) if one.missing else "none"
@@ -168,11 +168,11 @@ def size(num_bytes: Number) -> str:
     return f"{number(num_bytes, 2)}{NBSP}B"
 
 
-def drawn_signals(signals: Sequence[Signal], most: int) -> list[Signal]:
-    """The first signals that can be drawn as curves, each role among them, those of a role together."""
+def drawn_signals(signals: Sequence[Signal], limit: int) -> list[Signal]:
+    """The first signals that can be drawn as curves: at least one of each role, grouped by role."""
     curves = [signal for signal in signals if signal.kind is not Kind.IMAGE]
     firsts = [next(one for one in curves if one.role is role) for role in Role if any(c.role is role for c in curves)]
     rest = [signal for signal in curves if signal not in firsts]
     roles = list(Role)
-    chosen = [*firsts, *rest][:most]
+    chosen = [*firsts, *rest][:limit]
     return sorted(chosen, key=lambda one: (roles.index(one.role), curves.index(one)))

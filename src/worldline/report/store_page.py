@@ -1,4 +1,4 @@
-"""The pages that show a store: its signals, sizes and origin, and one episode."""
+"""HTML pages of a store and of one episode."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from worldline.report.store_figures import StoreFigures
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """Another file beside the page.
+    """A link to another file in the folder of the page.
 
     Args:
-        file: its name.
-        text: what it is.
+        file: name of the file.
+        text: text of the link.
     """
 
     file: str
@@ -29,53 +29,53 @@ class Link:
 
 
 def index_page(figures: StoreFigures, sheet: Sheet | None, links: Sequence[Link]) -> str:
-    """The store on one page.
+    """The page of a store.
 
     Args:
-        figures: of the store.
+        figures: figures of the store.
         sheet: its contact sheet; None for none.
-        links: to what lies beside the page.
+        links: links to other files in the same folder.
     """
     time = "not known" if figures.time_s is None else duration(figures.time_s)
     tiles = {
         "episodes": number(figures.num_episodes),
         "steps": number(figures.num_steps),
-        "of logged time": time,
+        "logged time": time,
         "on disk": say.size(figures.num_bytes),
     }
     if figures.num_steps:
-        tiles["for one step"] = say.size(figures.num_bytes / figures.num_steps)
+        tiles["per step"] = say.size(figures.num_bytes / figures.num_steps)
     top = header(figures.name, f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}", tiles)
-    looks = [_sheet(sheet)] if sheet is not None else []
+    preview = [_sheet(sheet)] if sheet is not None else []
     return render_page(
         figures.name,
         top,
         _links(links),
-        chapter("What it looks like", *looks),
-        chapter("What is in it", _signals_table(figures)),
-        chapter("What it takes", _sizes_table(figures)),
-        chapter("Where it came from", facts(_origin(figures))),
+        chapter("Preview", *preview),
+        chapter("Signals", _signals_table(figures)),
+        chapter("Size on disk", _sizes_table(figures)),
+        chapter("Origin", facts(_origin(figures))),
         style=style_sheet("worldline.report", "show.css"),
     )
 
 
 def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]], links: Sequence[Link]) -> str:
-    """One episode on one page.
+    """The page of one episode.
 
     Args:
         store: name of the store.
-        view: of the episode.
-        source: where it came from.
-        links: to what lies beside the page.
+        view: view of the episode.
+        source: origin of the episode.
+        links: links to other files in the same folder.
     """
     notes = [tag("p", {"class": "note"}, note) for note in view.notes]
     return render_page(
         f"{view.title}, {store}",
         header(view.title, view.subtitle, {}),
         _links(links),
-        chapter("What happened", timeline(view), *notes),
-        chapter("In numbers", *([_ranges_table(view)] if view.panels else [])),
-        chapter("Where it came from", facts(source)),
+        chapter("Time series", timeline(view), *notes),
+        chapter("Value ranges", *([_ranges_table(view)] if view.panels else [])),
+        chapter("Origin", facts(source)),
         style=style_sheet("worldline.report", "show.css"),
     )
 
@@ -85,7 +85,6 @@ def _links(links: Sequence[Link]) -> Html:
 
 
 def _signals_table(figures: StoreFigures) -> Html:
-    """The schema."""
     head = ["signal", "role", "kind", "shape", "unit", "bounds", "stored as", "missing"]
     rows = [
         [
@@ -101,12 +100,11 @@ def _signals_table(figures: StoreFigures) -> Html:
         for one in figures.signals
     ]
     step_s = figures.schema.step_s
-    beat = "The time between two steps is not known" if step_s is None else f"One step takes {tick(step_s)} s"
-    return table(head, rows, caption=f"{beat}. Units: 1 is a plain number, ? is not known.")
+    period = "The time per step is unknown" if step_s is None else f"One step takes {tick(step_s)} s"
+    return table(head, rows, caption=f"{period}. Units: 1 is dimensionless, ? is unknown.")
 
 
 def _sizes_table(figures: StoreFigures) -> Html:
-    """Bytes by signal."""
     total = figures.num_bytes
     rows = [
         [
@@ -119,20 +117,20 @@ def _sizes_table(figures: StoreFigures) -> Html:
         for one in figures.signals
     ]
     rows.append(["index, cards", say.size(figures.other_bytes), "", percent(figures.other_bytes / total), ""])
-    head = ["signal", "on disk", "for one value", "share", "kept"]
+    head = ["signal", "on disk", "per value", "share", "precision"]
     caption = f"{say.size(total)} on disk, layout {figures.layout}"
     return tag("div", {"class": "number"}, table(head, rows, caption=caption))
 
 
 def _origin(figures: StoreFigures) -> list[tuple[str, str]]:
-    """Notes of the card, keys of the sources, and how the episodes ended."""
-    rows = [("Episodes ended", say.endings(figures)), ("With a seed", number(figures.seeded))]
+    """Endings of the episodes, keys of the sources, and notes of the data card."""
+    rows = [("Endings of episodes", say.endings(figures)), ("Episodes with a seed", number(figures.seeded))]
     rows += [(key.name, say.origin(key)) for key in figures.keys]
     return rows + list(figures.notes.items())
 
 
 def _ranges_table(view: EpisodeView) -> Html:
-    """Least, mean and most of every curve."""
+    """Minimum, mean and maximum of every curve."""
     rows = [
         [
             panel.signal.name if len(panel.curves) == 1 else f"{panel.signal.name} · {curve.label}",
@@ -144,12 +142,12 @@ def _ranges_table(view: EpisodeView) -> Html:
         for panel in view.panels
         for curve, found in zip(panel.curves, panel.ranges, strict=True)
     ]
-    whole = table(["signal", "unit", "least", "mean", "most"], rows, caption="Over the whole episode")
-    return tag("div", {"class": "number"}, whole)
+    head = ["signal", "unit", "minimum", "mean", "maximum"]
+    return tag("div", {"class": "number"}, table(head, rows, caption="Over the whole episode"))
 
 
 def _sheet(sheet: Sheet) -> Html:
-    """Pictures by camera, or small curves."""
+    """Images by camera, or small curves."""
     parts = [_reel(sheet, reel) for reel in sheet.reels]
     parts += [] if sheet.sparks is None else [_sparks(sheet, sheet.sparks)]
     parts += [tag("p", {"class": "note"}, sheet.note)] if sheet.note else []
@@ -157,7 +155,7 @@ def _sheet(sheet: Sheet) -> Html:
 
 
 def _reel(sheet: Sheet, reel: Reel) -> Html:
-    """The pictures of one camera, a row for each episode."""
+    """The images of one camera, one row per episode."""
     columns = max(len(row) for row in reel.rows)
     cells = []
     for heading, moments in zip(sheet.rows, reel.rows, strict=True):
@@ -171,7 +169,7 @@ def _reel(sheet: Sheet, reel: Reel) -> Html:
 
 
 def _sparks(sheet: Sheet, sparks: Sparks) -> Html:
-    """The curves of each signal, a row for each episode."""
+    """The curves of each signal, one row per episode."""
     cells = [tag("div", {})]
     for panels in sparks.columns:
         ends = f"{panels[0].tick_texts[0]} to {panels[0].tick_texts[-1]}"
@@ -187,8 +185,8 @@ def _head(title: str, lines: Sequence[str]) -> Html:
     return tag("div", {"class": "head"}, tag("b", {}, title), *(tag("div", {}, line) for line in lines))
 
 
-def _grid(caption: Sequence[str], cells: Sequence[str], columns: str, said: str) -> Html:
-    """A figure whose cells scroll sideways where there is no room."""
+def _grid(caption: Sequence[str], cells: Sequence[str], columns: str, alt: str) -> Html:
+    """A figure whose cells scroll horizontally if necessary."""
     grid = tag("div", {"class": "sheet", "style": f"grid-template-columns:{columns}"}, *cells)
-    box = tag("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": said}, grid)
+    box = tag("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": alt}, grid)
     return tag("figure", {"class": "wide"}, tag("figcaption", {}, *caption), box)
