@@ -81,7 +81,7 @@ def test_twins_tell_nothing_of_an_action_that_none_of_their_branches_changes(con
 
 def test_an_effect_that_the_logs_deny_is_a_limit_though_twins_pass_on_the_whole() -> None:
     def change(found: Measured) -> Measured:
-        return replace(found, effects=tuple(replace(one, told="apart") for one in found.effects))
+        return replace(found, effects=tuple(replace(one, agreement="apart") for one in found.effects))
 
     decision = advised(change, twins=True)
     assert any("Check the effect of" in limit for limit in decision.limits)
@@ -155,7 +155,7 @@ def test_the_error_grows_by_at_least_the_lower_end_of_the_weakest_change() -> No
 @pytest.mark.parametrize("twins", [True, False])
 def test_effects_that_nothing_was_held_against_are_a_limit(twins: bool) -> None:
     def change(found: Measured) -> Measured:
-        return replace(found, effects=tuple(replace(one, logs=None, told="unclear") for one in found.effects))
+        return replace(found, effects=tuple(replace(one, logs=None, agreement="unclear") for one in found.effects))
 
     limits = advised(change, twins=twins).limits
     assert any("Effects of actions were not checked" in limit for limit in limits) is not twins
@@ -212,7 +212,7 @@ def heard(found: Measured, told: Agreement, moved: float, *, grown: float = 0.03
     gap = Estimate(value=grown, low=grown - 0.005, high=grown + 0.005)
     gaps = tuple(replace(one, increase=gap) for one in found.diagnostics.gaps)
     own = Estimate(value=moved, low=moved, high=moved)
-    effects = tuple(replace(one, told=told, world=own) for one in found.effects)
+    effects = tuple(replace(one, agreement=told, world=own) for one in found.effects)
     return replace(found, effects=effects, diagnostics=replace(found.diagnostics, gaps=gaps))
 
 

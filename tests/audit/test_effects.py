@@ -59,7 +59,7 @@ def test_adjusting_for_what_was_seen_undoes_what_a_controller_does_to_a_naive_sl
 )
 def test_a_world_is_compared_with_the_logs(gain: float, told: str) -> None:
     found = table(Cart(gain=gain))
-    assert {one.told for one in found} == {told}
+    assert {one.agreement for one in found} == {told}
     assert [one.lag for one in found] == [1, 2, 5]
     np.testing.assert_allclose(
         [one.world.value for one in found], found[0].change * gain * DECAY ** np.array([0, 1, 4]), rtol=1e-4
@@ -84,7 +84,7 @@ def test_effects_of_a_world_without_a_finite_number_are_not_finite() -> None:
 
 
 def test_what_cannot_be_identified_is_not_compared() -> None:
-    assert {one.told for one in table(Cart(), identifiable=False)} == {"not identifiable"}
+    assert {one.agreement for one in table(Cart(), identifiable=False)} == {"not identifiable"}
 
 
 def test_pushes_at_their_bounds_are_changed_the_other_way() -> None:
@@ -191,7 +191,7 @@ def test_what_never_moves_has_no_effect_and_random_steps_tell_the_next_one_alone
             SCHEMA, changes(SCHEMA, ROWS), {"place": effect}, None, rows, CASES, lags=(1, 2),
             identifiable={"push": True}, at_once=at_once, seed=0,
         )  # fmt: skip
-        return [one.told for one in found]
+        return [one.agreement for one in found]
 
     assert table(replace(ROWS, after=np.full_like(ROWS.after, 0.1)), at_once=False) == []
     assert table(ROWS, at_once=False) == ["unclear", "unclear"]

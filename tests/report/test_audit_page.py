@@ -104,7 +104,7 @@ def test_a_sensor_that_is_seldom_read_leaves_the_others_their_effects() -> None:
     found = measure(
         world(Sampled()), material([sampled(one) for one in carts(0, 40)]), banded=True, source=None, seed=0
     )
-    assert {(one.signal, one.told) for one in found.effects} == {("place", "agrees")}
+    assert {(one.signal, one.agreement) for one in found.effects} == {("place", "agrees")}
 
 
 class Alarmed(Cart):
@@ -209,7 +209,7 @@ def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
     found = made(Cart(), twins=False).measured
     assert found is not None
     first, *later = found.effects
-    hidden = replace(found, effects=(first, *(replace(one, told="not identifiable") for one in later)))
+    hidden = replace(found, effects=(first, *(replace(one, agreement="not identifiable") for one in later)))
     row = effects_block(hidden).split("<tbody>")[1].split("</tr>")[0]
     assert "✓ agrees" in row
     assert "largest effect after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row

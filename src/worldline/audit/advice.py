@@ -61,7 +61,7 @@ def trusted_signals(found: Measured) -> list[Trusted]:
 
 def identified_effects(found: Measured) -> list[Effect]:
     """The effects that the logs identify and that are not negligible."""
-    return [one for one in found.effects if one.told in ("agrees", "apart", "opposite")]
+    return [one for one in found.effects if one.agreement in ("agrees", "apart", "opposite")]
 
 
 def not_finite(found: Measured) -> dict[str, int]:
@@ -135,7 +135,7 @@ def _no_skill(found: Measured) -> list[str]:
 def _wrong_effects(found: Measured) -> list[str]:
     """Reasons if the world ignores its actions, or if many identified effects have the opposite sign."""
     reasons, effects = _ignores_actions(found), identified_effects(found)
-    wrong = [one for one in effects if one.told == "opposite"]
+    wrong = [one for one in effects if one.agreement == "opposite"]
     if wrong and len(wrong) >= max(2, MIN_OPPOSITE_SHARE * len(effects)):
         one = wrong[0]
         reasons.append(
@@ -152,7 +152,7 @@ def _ignores_actions(found: Measured) -> list[str]:
         return []
     if any(one.increase.high >= NEGLIGIBLE for one in found.diagnostics.gaps if one.change == weakest.change):
         return []  # actions matter overall, or for one signal among many that they do not move
-    if sum(one.told == "agrees" for one in effects) > len(effects) / 2:
+    if sum(one.agreement == "agrees" for one in effects) > len(effects) / 2:
         return []
     how = "set to zero" if weakest.change == "zeroed" else "shuffled across episodes"
     grown = percent(weakest.increase.value, signed=True)
@@ -267,9 +267,9 @@ def _unidentified(found: Measured, known: bool) -> list[str]:
 
 def _unchecked(found: Measured, known: bool) -> list[str]:
     """A limit if neither logs nor twins could check the predicted effects."""
-    if known or any(one.told in ("agrees", "apart", "opposite", "none") for one in found.effects):
+    if known or any(one.agreement in ("agrees", "apart", "opposite", "none") for one in found.effects):
         return []
-    if all(one.told == "not identifiable" for one in found.effects) and (found.effects or not _any_excited(found)):
+    if all(one.agreement == "not identifiable" for one in found.effects) and (found.effects or not _any_excited(found)):
         return []  # `_unidentified` names each action
     return ["Effects of actions were not checked: the logs have too few rows or too many signals for a regression."]
 
@@ -278,8 +278,8 @@ def _different_effects(found: Measured) -> list[str]:
     """Effects that differ from the logs, by action and signal."""
     limits = []
     effects = identified_effects(found)
-    for pair in dict.fromkeys((one.action, one.signal) for one in effects if one.told != "agrees"):
-        wrong = [one for one in effects if (one.action, one.signal) == pair and one.told != "agrees"]
+    for pair in dict.fromkeys((one.action, one.signal) for one in effects if one.agreement != "agrees"):
+        wrong = [one for one in effects if (one.action, one.signal) == pair and one.agreement != "agrees"]
         worst = max(wrong, key=lambda one: abs(one.world.value - (one.logs.value if one.logs else 0.0)) / one.spread)
         assert worst.logs is not None  # for the type checker
         how = f"{number(worst.world.value / worst.logs.value, 2)} times the effect in the logs"
@@ -349,7 +349,7 @@ def _good(found: Measured) -> list[str]:
     if grown > 0:
         reasons.append(f"It uses its actions: with wrong actions its error grows by at least {percent(grown)}.")
     effects = identified_effects(found)
-    right = sum(one.told == "agrees" for one in effects)
+    right = sum(one.agreement == "agrees" for one in effects)
     if right:
         reasons.append(f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world.")
     valid = [one for one in found.coverage if not narrow(one)]
@@ -395,7 +395,7 @@ def _learning(found: Measured) -> Iterable[str]:
     if behind:
         yield f"More training episodes, or a longer training: a linear model predicts {listing(behind)} better."
     varied = listing([label(one.action) for one in found.excitation if one.enough])
-    if any(one.told == "opposite" for one in identified_effects(found)):
+    if any(one.agreement == "opposite" for one in identified_effects(found)):
         yield "Correct signs and clocks in the training logs (`worldline check`): effects have the opposite direction."
     elif varied and _ignores_actions(found):
         yield f"Training logs in which {varied} varies as in these logs: the world ignores its actions."

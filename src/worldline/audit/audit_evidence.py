@@ -160,7 +160,7 @@ class Effect:
         spread: standard deviation of the signal in the logs.
         world: predicted effect, with its interval over episodes.
         logs: effect estimated from the logs by a regression on the same history; None if it could not be fitted.
-        told: agreement of the two.
+        agreement: of the two.
     """
 
     action: str
@@ -171,7 +171,7 @@ class Effect:
     spread: float
     world: Estimate
     logs: Estimate | None
-    told: Agreement
+    agreement: Agreement
 
 
 @dataclass(frozen=True, kw_only=True)

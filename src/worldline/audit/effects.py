@@ -256,7 +256,7 @@ def effects_table(
                         Effect(
                             action=one.name, signal=label, lag=lag, change=one.size, unit=signal.unit, spread=spread,
                             world=own, logs=theirs,
-                            told=_agreement(own, theirs, spread) if known else "not identifiable",
+                            agreement=_agreement(own, theirs, spread) if known else "not identifiable",
                         )
                     )  # fmt: skip
     return tuple(effects)

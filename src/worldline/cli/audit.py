@@ -98,7 +98,7 @@ def _print_effects(found: Audit) -> None:
     if measured is None:
         return
     ranked = sorted(
-        measured.effects, key=lambda one: (one.told != "not identifiable", abs((one.logs or one.world).value))
+        measured.effects, key=lambda one: (one.agreement != "not identifiable", abs((one.logs or one.world).value))
     )
     largest = {(one.action, one.signal): one for one in ranked}
     print_table(
@@ -111,7 +111,7 @@ def _print_effects(found: Audit) -> None:
                 f"{one.lag}",
                 f"{one.world.value:.3g} ({one.world.low:.3g} to {one.world.high:.3g})",
                 "" if one.logs is None else f"{one.logs.value:.3g} ({one.logs.low:.3g} to {one.logs.high:.3g})",
-                "NOT IDENTIFIABLE" if one.told == "not identifiable" else one.told,
+                "NOT IDENTIFIABLE" if one.agreement == "not identifiable" else one.agreement,
             )
             for pair in dict.fromkeys((one.action, one.signal) for one in measured.effects)
             for one in (largest[pair],)

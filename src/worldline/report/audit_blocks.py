@@ -83,8 +83,8 @@ def _weight(group: Sequence[Effect]) -> float:
 
 def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
     """The worst agreement of a pair, and the steps at which the effect is not identifiable."""
-    agreement = min((one.told for one in group), key=_WORST.index)
-    shown = [one for one in group if one.told != "not identifiable"] or group
+    agreement = min((one.agreement for one in group), key=_WORST.index)
+    shown = [one for one in group if one.agreement != "not identifiable"] or group
     hidden = [str(one.lag) for one in group if one not in shown]
     largest = max(shown, key=lambda one: abs((one.logs or one.world).value))
     style, words = _AGREEMENT[agreement]
@@ -121,7 +121,7 @@ def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
             "–"
             if one.logs is None
             else f"{number(one.logs.value)} ({number(one.logs.low)} to {number(one.logs.high)})",
-            one.told,
+            one.agreement,
         ]
         for group in groups
         for one in group
@@ -135,8 +135,8 @@ def _effects_finding(found: Measured) -> ReportFinding:
     unknown = f" In these logs, effects of {listing(dull)} are NOT IDENTIFIABLE." if dull else ""
     if not effects:
         return ReportFinding(text=f"The logs show no effect to compare with the world.{unknown}", verdict="unclear")
-    right = sum(one.told == "agrees" for one in effects)
-    wrong = sum(one.told == "opposite" for one in effects)
+    right = sum(one.agreement == "agrees" for one in effects)
+    wrong = sum(one.agreement == "opposite" for one in effects)
     text = f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world"
     text += f"; {wrong} have the opposite sign." if wrong else "."
     verdict: Direction = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"

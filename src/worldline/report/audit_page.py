@@ -110,7 +110,7 @@ def _glance(found: Measured) -> Html:
         tiles.append((f"change of the error with actions {gap.change}", percent(gap.increase.value, signed=True)))
     effects = identified_effects(found)
     if effects:
-        agreeing = sum(one.told == "agrees" for one in effects)
+        agreeing = sum(one.agreement == "agrees" for one in effects)
         tiles.append(("effects that agree with the logs", f"{agreeing} of {len(effects)}"))
     if found.coverage:
         worst = min(found.coverage, key=lambda one: one.inside.value)

@@ -43,7 +43,7 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
     for x, one in zip(across, effects, strict=True):
         drawn.append(_path("whisker world", [(x, down(one.world.low)), (x, down(one.world.high))]))
         drawn.append(_path("dot world", [(x, down(one.world.value)), (x, down(one.world.value))]))
-    unknown = " unknown" if effects[0].told == "not identifiable" else ""
+    unknown = " unknown" if effects[0].agreement == "not identifiable" else ""
     attributes = {"class": f"mini{unknown}", "role": "img", "aria-label": _alt_text(effects)}
     return tag("div", attributes, tag("svg", _SVG, *drawn))
 
