@@ -337,7 +337,7 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         ("cnn", {"stride": 16, "grid": 3}, "grid is 3, but a frame has 2 patches per side"),
         ("cnn", {"pooling": "cls"}, "this encoder has no class token"),
         ("dinov3", {"components": 25}, "components is 25. It must be at most 24, the channels of a patch"),
-        ("dinov3", {"width": 18, "num_heads": 6}, "width 18 must be a multiple of"),
+        ("dinov3", {"width": 18, "num_heads": 6}, "width is 18. It must be a multiple of"),
     ],
 )
 def test_settings_that_do_not_fit_the_encoder_are_refused(

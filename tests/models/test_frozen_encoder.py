@@ -226,7 +226,9 @@ def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, folders: dict[
 @pytest.mark.parametrize("ending", ["bin", "pt", "pth"])
 def test_pickled_weights_are_refused(ending: str, tmp_path: Path, folders: dict[str, Path]) -> None:
     pickle_weights(folders["dinov2"], tmp_path, ending)
-    with pytest.raises(ConfigError, match=f"pytorch_model.{ending} is a pickle file and is not opened. Convert it: python"):
+    with pytest.raises(
+        ConfigError, match=f"pytorch_model.{ending} is a pickle file and is not opened. Convert it: python"
+    ):
         features_config(inputs=("camera",), folder=tmp_path)
 
 

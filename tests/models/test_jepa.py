@@ -384,7 +384,7 @@ def test_a_slow_signal_counts_like_a_fast_one() -> None:
 def test_the_vectors_leave_room_for_what_is_learned() -> None:
     with pytest.raises(ConfigError, match="latent_size is 3, but the vector inputs need 3"):
         model("position", "heat", latent_size=3, signal_weight=1.0)
-    with pytest.raises(ConfigError, match="constant_size is 5. Set latent_size to at least 9"):
+    with pytest.raises(ConfigError, match=r"constant_size is 5\. Set it to at least 9"):
         model("position", "heat", latent_size=8, signal_weight=1.0, constant_size=5)
     assert model("position", "heat", latent_size=3).num_exact == 0
 

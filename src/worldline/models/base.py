@@ -124,7 +124,7 @@ class WorldModel(nn.Module, ABC):
     """Number of observations that a belief needs for its full accuracy; fewer are accepted."""
 
     targets: tuple[str, ...] = ()
-    """Auxiliary targets: observation signals that only the loss and `fit_normaliser` read, in addition to the inputs."""
+    """Auxiliary targets: observation signals that only the loss and `fit_normaliser` read, besides the inputs."""
 
     present: slice = slice(None)
     """The features that describe the present state. The others hold past inputs or past observations."""
@@ -174,7 +174,7 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """Predicts the latents under `inputs`: without side effects, differentiable in the actions, same noise for all N."""
+        """Predicts the latents under `inputs`: pure, differentiable in the actions, with the same noise for all N."""
 
     @abstractmethod
     def belief(self, features: Float[Tensor, "B D"]) -> Belief:

@@ -96,7 +96,7 @@ class EnsembleBelief(Belief):
         return EnsembleBelief(codes=self.codes[index], stale=self.stale[index], inputs=self.inputs[index])
 
     def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
-        """The belief one step later. `codes` and `stale` [B, M, ...] are the new present; inputs `now` [B, I] led to it."""
+        """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
         inputs = now[:, None, None].expand(-1, codes.shape[1], -1, -1)
         return EnsembleBelief(
             codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),

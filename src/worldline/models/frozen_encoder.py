@@ -153,7 +153,8 @@ class FrozenEncoder(nn.Module):
             )
         if config.pooling == "patches" and config.grid > self.cells:
             raise ConfigError(
-                f"grid is {config.grid}, but a frame has {self.cells} patches per side. Set grid to at most {self.cells}."
+                f"grid is {config.grid}, but a frame has {self.cells} patches per side. "
+                f"Set grid to at most {self.cells}."
             )
         has_class = getattr(built.embeddings if config.library == "transformers" else built, "cls_token", None)
         if config.pooling == "cls" and has_class is None:
@@ -459,8 +460,8 @@ def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
     missing = sorted(names)
     if missing:
         raise ConfigError(
-            f"the weights in {folder} lack {len(missing)} tensors, for example {missing[0]}. Download the folder again, "
-            "or use a library version with the same weight names."
+            f"the weights in {folder} lack {len(missing)} tensors, for example {missing[0]}. Download the folder "
+            "again, or use a library version with the same weight names."
         )
 
 

@@ -131,8 +131,8 @@ class Jepa(WorldModel, Adapts):
         num_learned = config.latent_size - self.num_exact
         if num_learned < 1 + config.constant_size:
             raise ConfigError(
-                f"latent_size is {config.latent_size}, but the vector inputs need {self.num_exact} and constant_size is "
-                f"{config.constant_size}. Set latent_size to at least {self.num_exact + config.constant_size + 1}."
+                f"latent_size is {config.latent_size}, but the vector inputs need {self.num_exact} and constant_size "
+                f"is {config.constant_size}. Set it to at least {self.num_exact + config.constant_size + 1}."
             )
         images = [signal for signal in signals if signal.kind is Kind.IMAGE]
         self.cameras = tuple(signal.name for signal in images)  # not module names: these must not contain dots

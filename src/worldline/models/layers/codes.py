@@ -43,7 +43,8 @@ def from_code(signal: Signal, code: Float[Tensor, "... size"]) -> Tensor:
     low = torch.zeros(()) if signal.low is None else torch.tensor(signal.low)
     turn = torch.atan2(sine, cosine) * (signal.period / (2 * math.pi)) - low
     turned = turn.remainder(signal.period)
-    return torch.where(turned >= signal.period, 0.0, turned) + low  # `remainder` rounds tiny negative angles up to the period
+    # `remainder` rounds tiny negative angles up to the period.
+    return torch.where(turned >= signal.period, 0.0, turned) + low
 
 
 def join_codes(signals: Sequence[Signal], values: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
