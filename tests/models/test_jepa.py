@@ -989,8 +989,8 @@ def test_half_precision_does_not_round_a_correction() -> None:
     generator = seeded()
     made = Correction(
         hidden=torch.randn(2, 40, 17, generator=generator).abs(),
-        lacks=torch.randn(2, 40, 8, generator=generator),
-        whole=torch.ones(2, dtype=torch.bool),
+        residuals=torch.randn(2, 40, 8, generator=generator),
+        complete=torch.ones(2, dtype=torch.bool),
         trust=0.01,
         num_steps=40,
     )

@@ -367,7 +367,6 @@ class Ensemble(WorldModel):
     def _observe(
         self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
     ) -> EnsembleBelief:
-        """The belief after an observation; each member's prediction replaces missing codes."""
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
         held = codes[:, None].expand(-1, memory.codes.shape[1], -1)
         if not seen.all():
@@ -395,7 +394,6 @@ class Ensemble(WorldModel):
         )
 
     def _never(self, memory: EnsembleBelief) -> Bool[Tensor, "B M size"]:
-        """Whether each present value was never observed."""
         return memory.stale[:, :, 0, self.codes.owner] == 1
 
     def _seen(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead signals"]:

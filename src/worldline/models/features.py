@@ -386,7 +386,6 @@ class Features(WorldModel):
     def _filled(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> dict[str, Tensor]:
-        """Values of vectors and discrete signals, 0 where missing."""
         flags = {s.name: observed[s.name].reshape(observed[s.name].shape + (1,) * len(s.shape)) for s in self.others}
         return {name: observations[name].where(flag, 0) for name, flag in flags.items()}
 

@@ -354,7 +354,6 @@ def _build(config: EncoderConfig, folder: Path | None = None) -> Any:
 
 @contextmanager
 def _explained(config: EncoderConfig) -> Iterator[None]:
-    """Converts errors of the library to `ConfigError`."""
     try:
         yield
     except ConfigError:
@@ -466,7 +465,6 @@ def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The weight files, sorted."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Pass the folder that holds config.json and model.safetensors.")
     files = sorted(folder.glob("model*.safetensors"))

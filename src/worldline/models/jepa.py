@@ -172,10 +172,7 @@ class Jepa(WorldModel, Adapts):
         return inverse, delta
 
     def fit_normaliser(self, window: Window) -> None:
-        """Fits each channel of images and each component of other signals, on observed values.
-
-        A signal that was never observed keeps its scale. This also solves for the linear forecast.
-        """
+        """Fits scales on observed values, and the linear forecast; never observed signals keep their scale."""
         for name, encoder in zip(self.cameras, self.images, strict=True):
             assert isinstance(encoder, ImageEncoder)  # for the type checker
             encoder.fit(window.observations[name], window.observed[name])
@@ -270,7 +267,8 @@ class Jepa(WorldModel, Adapts):
         none = belief.latent.new_zeros(len(belief.latent), 0, 0)
         complete = self._flags(window.observed)[:, 0].all(-1)
         belief = replace(
-            belief, correction=Correction(hidden=none, lacks=none, whole=complete, trust=trust, num_steps=num_steps)
+            belief,
+            correction=Correction(hidden=none, residuals=none, complete=complete, trust=trust, num_steps=num_steps),
         )
         for step in range(known.shape[1]):
             belief = self._advance(belief, known[:, step], seen.at(step + 1))
@@ -353,13 +351,7 @@ class Jepa(WorldModel, Adapts):
     ) -> Float[Tensor, "B T D"]:
         """The predicted latents; each of the first `warm` - 1 is corrected by its observation before the next step.
 
-        Args:
-            seen: encoded observations [B, H].
-            start: the first latent.
-            known: inputs [B, T, I].
-            warm: see above.
-            learning: whether gradients are cut after `gradient_steps`.
-            lawful: whether predictions obey the conservation law, if one was found.
+        `learning` cuts gradients after `gradient_steps`; `lawful` applies the conservation law, if one was found.
         """
         belief, path = self._begin(start, seen.at(0)), []
         for step in range(known.shape[1]):
@@ -486,13 +478,12 @@ class Jepa(WorldModel, Adapts):
         return replace(corrected, correction=correction.add(hidden, residual, complete))
 
     def _correct(self, predicted: Latent, seen: ObservedFeatures) -> Latent:
-        """The predicted belief, corrected by the observation."""
         latent, memory = self._perceive(seen, predicted.latent), predicted.memory
         if isinstance(memory, PredictorContext):  # else predictions would go on from the block's old base latent
             memory = memory.end(self._flags(seen.observed).any(-1))
         if isinstance(memory, Past) and self.vectors is not None:
             residual = (latent - predicted.latent)[:, : self.num_exact]
-            memory = memory.meet(residual, self.vectors.flags(seen.observed))
+            memory = memory.correct(residual, self.vectors.flags(seen.observed))
         return replace(predicted, latent=latent, memory=memory)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
@@ -537,7 +528,6 @@ class Jepa(WorldModel, Adapts):
         return torch.cat([exact.to(latent.dtype), latent[:, self.num_exact :]], -1)
 
     def _physical(self, known: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead inputs"]:
-        """Actions and exogenous inputs in physical units."""
         actions, others = known[..., : self.num_actions], known[..., self.num_actions :]
         exogenous = others[..., : len(self.exogenous.mean)]
         return torch.cat([self.actions.inverse(actions), self.exogenous.inverse(exogenous)], -1)

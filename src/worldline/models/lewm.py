@@ -202,16 +202,18 @@ class EncoderLayer(nn.Module):
         return self._widen(tokens + _linear(self.out, found), kind)
 
     def first(self, tokens: Float[Tensor, "M P D"], kind: torch.dtype) -> Float[Tensor, "M D"]:
-        """The first token alone one layer up: what is left to do in the last layer, a tenth of the whole.
+        """The output of the first token only, which is all that the last layer needs, in a tenth of the time.
 
-        With one query, keys and values need not be made: q · (K x) = (qK) · x, and Σ a (V x) = V (Σ a x).
+        With one query, keys and values need not be computed: q · (K x) = (qK) · x, and Σ a (V x) = V (Σ a x).
         """
         seen = self.before_attention(tokens).to(kind)
         to_query, to_key, to_value = self.joined.weight.to(kind).unflatten(0, (3, self.num_heads, -1))
         bias, key_bias, value_bias = self.joined.bias.to(kind).unflatten(0, (3, self.num_heads, -1))
         query = torch.einsum("md,hsd->mhs", seen[:, 0], to_query) + bias
         scores = torch.einsum("mhs,hsd->mhd", query, to_key) @ seen.transpose(1, 2)
-        scores = scores + (query * key_bias).sum(-1, keepdim=True)  # equal for all: changes nothing, but has a gradient
+        scores = scores + (query * key_bias).sum(
+            -1, keepdim=True
+        )  # equal for all keys, so softmax cancels it; kept for the gradient of the bias
         weights = (scores.float() * query.shape[-1] ** -0.5).softmax(-1).to(kind)
         found = torch.einsum("mhd,hsd->mhs", weights @ seen, to_value) + value_bias
         return self._widen(tokens[:, 0] + _linear(self.out, found.flatten(1)), kind)
@@ -222,7 +224,6 @@ class EncoderLayer(nn.Module):
 
 
 def _linear(layer: nn.Linear, values: Tensor) -> Tensor:
-    """The output of the layer, in the precision of `values`."""
     if values.dtype is torch.float32 and values.device.type == "cpu" and _product() is not None:
         return torch.as_tensor(WholeLinear.apply(values, layer.weight, layer.bias))  # type: ignore[no-untyped-call] # as above
     return linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))

@@ -99,11 +99,6 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
 
 
 def _read(tree: Path, weights: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The contents of the two files.
-
-    Raises:
-        ConfigError: a file is damaged or has other contents.
-    """
     file = tree
     try:
         settings = json.loads(tree.read_text())

@@ -1,14 +1,8 @@
 """A fast rollout of LeWM for many candidates, with the same results as its predictor (docs/design/lewm-rollout.md).
 
-It saves the following work:
-
-* keys and values of earlier steps while the window grows. Once it slides, learned positions shift and all are
-  recomputed;
-* all tokens except the last in the last layer;
-* queries and attention of the first position, which attends only to itself;
-* steps that all candidates share;
-* the modulation of a step in later windows;
-* affine maps of normalisations, which are folded into the next product.
+It reuses keys and values while the window grows; once it slides, learned positions shift and all are recomputed. It
+shares steps and modulations between candidates and windows. It skips all tokens but the last in the last layer, and
+the attention of the first position, which attends only to itself. Affine maps are folded into the next product.
 """
 
 from __future__ import annotations

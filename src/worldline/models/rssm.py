@@ -228,10 +228,7 @@ class Rssm(WorldModel):
         self.continuation_head = mlp([size, width, 1], norm=True) if config.continuation else None
 
     def fit_normaliser(self, window: Window) -> None:
-        """Fits each channel of images and each component of other signals, on observed values.
-
-        A signal that was never observed keeps its scale.
-        """
+        """Fits each image channel and each component on observed values; never observed signals keep their scale."""
         for name, encoder, decoder in zip(self.cameras, self.images, self.image_decoders, strict=True):
             for network in (encoder, decoder):
                 assert isinstance(network, ImageEncoder | ImageDecoder)  # for the type checker
@@ -335,7 +332,7 @@ class Rssm(WorldModel):
         """
         if self.reward_head is None:
             raise UnsupportedError(
-                "this model has no reward head: its schema has no reward signal. Log a reward and train again."
+                "this model has no reward head: its schema has no reward signal. Log one and retrain."
             )
         bins = symexp_bins(NUM_REWARD_BINS, limit=MAX_SYMLOG_REWARD, device=features.device)
         scores = expected(self.reward_head(features).float(), bins)

@@ -342,10 +342,7 @@ class TokenModel(WorldModel):
         )
 
     def fit_normaliser(self, window: Window) -> None:
-        """Fits scale and bins of every component on its observed values.
-
-        A signal that was never observed keeps its bins.
-        """
+        """Fits scale and bins of every component on observed values; never observed signals keep their bins."""
         first = 0
         for signal in self.signals:
             last = first + _num_tokens(signal)

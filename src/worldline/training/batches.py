@@ -43,7 +43,6 @@ def to_window(batch: WindowBatch, schema: Schema) -> Window:
 
 
 def _reward(batch: WindowBatch) -> Float[Tensor, "B T"] | None:
-    """The sum of all reward signals; None without reward signals."""
     parts = [torch.from_numpy(values).float().flatten(2).sum(-1) for values in batch.rewards.values()]
     return torch.stack(parts).sum(0) if parts else None
 

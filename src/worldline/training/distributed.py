@@ -50,7 +50,6 @@ def processes() -> Iterator[None]:
 
 @cache
 def _rendezvous_store() -> Any:
-    """The key-value store of the rendezvous."""
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))

@@ -57,8 +57,6 @@ class Fit:
 
 
 class _Best:
-    """Keeps the weights with the smallest error."""
-
     def __init__(self, network: nn.Module, judge: Callable[[], float]) -> None:
         self._network, self._judge = network, judge
         self._error = float("inf")

@@ -147,8 +147,7 @@ def refine_dynamics(
     """Encodes the training episodes, and trains the model's rollout further on their latents.
 
     Args:
-        model: in evaluation mode. Only its rollout changes, and only if `dynamics_updates` is above 0; frozen at the
-            end.
+        model: in evaluation mode. Only its rollout changes, by `dynamics_updates`; frozen at the end.
         store: to read from.
         split: only `train` is read.
         inputs: observation signals that the model takes.

@@ -300,14 +300,12 @@ class Run:
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def _chosen(self) -> int:
-        """The update whose weights are kept."""
         if self.config.choose == "last" or not self.curves:
             return self.step
         return int(max(self.curves, key=lambda row: (row["control"], row["step"]))["step"])
 
 
 def _fingerprint(model: WorldModel, store: Store, split: Split, config: TrainingConfig) -> str:
-    """Differs between runs with different configuration, model or data."""
     parts = to_json(config), to_json(model.config), str(model), store.content_hash(), str(split)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

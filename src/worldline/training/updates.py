@@ -30,8 +30,7 @@ class TrainingConfig:
         num_updates: optimiser steps.
         window: observations per window, at least 3.
         batch_size: windows per update, over all processes.
-        accumulate: number of parts in which each batch is computed, to save memory; regularisers of batches use one
-            part.
+        accumulate: parts in which each batch is computed, to save memory; batch regularisers see one part.
         learning_rate: maximum of the schedule: linear warm-up, then a cosine to 0.
         warm_up: share of the updates in the warm-up, 0 to 1.
         weight_decay: of AdamW.
@@ -64,15 +63,8 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        minimum = {
-            "num_updates": 1,
-            "window": 3,
-            "batch_size": 2,
-            "num_checks": 1,
-            "accumulate": 1,
-            "num_validation": 4,
-        }
-        for name, bound in minimum.items():
+        minima = {"num_updates": 1, "window": 3, "batch_size": 2, "num_checks": 1, "accumulate": 1, "num_validation": 4}
+        for name, bound in minima.items():
             if getattr(self, name) < bound:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {bound}.")
         if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
@@ -166,7 +158,6 @@ def precision(config: TrainingConfig) -> torch.autocast:
 
 
 def _learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to 0."""
     warm = max(1, round(config.warm_up * config.num_updates))
     if step < warm:
         return config.learning_rate * (step + 1) / warm

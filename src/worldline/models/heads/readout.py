@@ -107,8 +107,6 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class _Map:
-    """A linear map from latents to codes."""
-
     weight: Float[Tensor, "D C"]
     bias: Float[Tensor, " C"]
 

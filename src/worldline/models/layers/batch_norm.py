@@ -18,9 +18,9 @@ class BatchNorm(nn.BatchNorm1d):
         """Normalised `values` [M, C]; M must be equal in all processes."""
         if not self.training or num_processes() == 1:
             return super().forward(values)
-        whole = gather(values)
-        variance, mean = torch.var_mean(whole.float(), dim=0, correction=0)
-        self._track(mean.detach(), variance.detach() * len(whole) / max(1, len(whole) - 1))
+        batch = gather(values)
+        variance, mean = torch.var_mean(batch.float(), dim=0, correction=0)
+        self._track(mean.detach(), variance.detach() * len(batch) / max(1, len(batch) - 1))
         scores = (values - mean) * torch.rsqrt(variance + self.eps)
         return torch.as_tensor(scores.to(values.dtype) * self.weight + self.bias)
 

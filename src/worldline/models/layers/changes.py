@@ -10,10 +10,7 @@ from torch import Tensor
 def changes(
     values: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H size"]
 ) -> tuple[Float[Tensor, "B T size"], Int[Tensor, "B T size"]]:
-    """The change since the last observation of a value, and the steps since then.
-
-    Both are 0 if the value is not observed now, or never was before.
-    """
+    """The change since a value was last observed, and the steps since then; 0 and 0 if it is missing now or before."""
     last, age = values[:, 0], torch.zeros_like(seen[:, 0], dtype=torch.long)
     begun, found, gaps = seen[:, 0], list[Tensor](), list[Tensor]()
     for step in range(1, values.shape[1]):

@@ -6,8 +6,7 @@ vectors, w their weights. With the right weights w x changes only by the work do
 
 The fit minimises the error of the regression relative to the error of the predictions, at the end of paths. This is a
 generalised eigenvalue problem in w. If the relative error is small, each predicted step is moved to the surface on
-which w x equals the regression. Each component moves in proportion to its own prediction error
-(docs/design/conserved.md).
+which w x equals the regression. Each component moves in proportion to its prediction error (docs/design/conserved.md).
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class ConservedQuantity(nn.Module):
         values: Float[Tensor, "B T1 size"],
         inputs: Float[Tensor, "B T inputs"],
         imagined: Float[Tensor, "B T size"],
-        room: Float[Tensor, " size"],
+        error_scale: Float[Tensor, " size"],
     ) -> None:
         """Fits a law, and keeps it if it predicts the end of the paths much better than the predictions do.
 
@@ -86,7 +85,7 @@ class ConservedQuantity(nn.Module):
             values: observed values, physical units.
             inputs: physical units.
             imagined: open-loop predictions from the first of the values.
-            room: scale of the prediction error of each value in one step.
+            error_scale: of the prediction error of each value in one step.
         """
         self.drop()
         if inputs.shape[:2].numel() < MIN_STEPS_PER_REGRESSOR * len(self.gain):
@@ -122,22 +121,22 @@ class ConservedQuantity(nn.Module):
         weight[inexact] = found / found.abs().max()
         self.weight.copy_(weight)
         self.gain.copy_(gain @ weight)
-        self.slope.copy_(((2 * self._spread(values) * values * room).square()).sum(-1).mean())
+        self.slope.copy_(((2 * self._spread(values) * values * error_scale).square()).sum(-1).mean())
 
     def forward(
         self,
         before: Float[Tensor, "M size"],
         inputs: Float[Tensor, "M inputs"],
         after: Float[Tensor, "M size"],
-        room: Float[Tensor, " size"],
+        error_scale: Float[Tensor, " size"],
     ) -> Float[Tensor, "M size"]:
         """The prediction `after`, moved until the law holds between `before` and it; arguments as for `fit`."""
         target = self._lengths(before) @ self.weight + self._regressors(before, inputs) @ self.gain
         spread = self._spread(after)
         for _ in range(ITERATIONS):
             error = self._lengths(after) @ self.weight - target
-            slope = (2 * spread * after * room).square().sum(-1) + SLOPE_DAMPING * self.slope
-            share = 2 * spread * room.square() * (error / slope)[..., None]
+            slope = (2 * spread * after * error_scale).square().sum(-1) + SLOPE_DAMPING * self.slope
+            share = 2 * spread * error_scale.square() * (error / slope)[..., None]
             after = after * (1 - share.clamp(-MAX_CHANGE_SHARE, MAX_CHANGE_SHARE))
         return after
 

@@ -17,15 +17,15 @@ class Correction:
 
     Args:
         hidden: inputs of the layer at recent steps, and a 1; 0 for steps that were not completely observed.
-        lacks: prediction errors at these steps (observed - predicted); 0 likewise.
-        whole: whether the present was completely observed.
+        residuals: observed minus predicted outputs at these steps; 0 likewise.
+        complete: whether the present was completely observed.
         trust: the ridge penalty, relative to the mean squared length of `hidden`.
         num_steps: maximum number of steps that are kept.
     """
 
     hidden: Float[Tensor, "W n width1"]
-    lacks: Float[Tensor, "W n out"]
-    whole: Bool[Tensor, " W"]
+    residuals: Float[Tensor, "W n out"]
+    complete: Bool[Tensor, " W"]
     trust: float
     num_steps: int
 
@@ -37,7 +37,7 @@ class Correction:
             alike = self.hidden @ self.hidden.mT
             length = alike.diagonal(dim1=1, dim2=2).sum(-1) / self.hidden[..., -1].sum(-1).clamp(min=1)
             penalty = self.trust * length.clamp(min=1)[:, None, None] * torch.eye(alike.shape[1], device=alike.device)
-            found: Tensor = torch.linalg.solve(alike + penalty, self.lacks)
+            found: Tensor = torch.linalg.solve(alike + penalty, self.residuals)
             return self.hidden.mT @ found
 
     def __call__(self, hidden: Float[Tensor, "B width"]) -> Float[Tensor, "B out"]:
@@ -46,17 +46,17 @@ class Correction:
         return torch.baddbmm(self.weights[:, -1:], by_world, self.weights[:, :-1]).flatten(0, 1)
 
     def add(
-        self, hidden: Float[Tensor, "W width"], lacks: Float[Tensor, "W out"], whole: Bool[Tensor, " W"]
+        self, hidden: Float[Tensor, "W width"], residuals: Float[Tensor, "W out"], complete: Bool[Tensor, " W"]
     ) -> Correction:
-        """The correction with one more step; `whole` says whether the observation after it was complete."""
-        counts = (self.whole & whole)[:, None]
-        now = pad(hidden.float(), (0, 1), value=1.0), lacks.float()
+        """The correction with one more step; `complete` says whether the observation after it was complete."""
+        counts = (self.complete & complete)[:, None]
+        now = pad(hidden.float(), (0, 1), value=1.0), residuals.float()
         rows, wanted = (torch.where(counts, each, 0.0)[:, None] for each in now)
         if self.hidden.shape[1]:
-            rows, wanted = torch.cat([self.hidden, rows], 1), torch.cat([self.lacks, wanted], 1)
+            rows, wanted = torch.cat([self.hidden, rows], 1), torch.cat([self.residuals, wanted], 1)
         last = slice(-self.num_steps, None)
-        return replace(self, hidden=rows[:, last], lacks=wanted[:, last], whole=whole)
+        return replace(self, hidden=rows[:, last], residuals=wanted[:, last], complete=complete)
 
     def select(self, index: Tensor) -> Correction:
         """The correction of the worlds in `index`."""
-        return replace(self, hidden=self.hidden[index], lacks=self.lacks[index], whole=self.whole[index])
+        return replace(self, hidden=self.hidden[index], residuals=self.residuals[index], complete=self.complete[index])

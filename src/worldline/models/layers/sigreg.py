@@ -11,9 +11,8 @@ from torch import Tensor
 
 from worldline.models.layers.gather import gather
 
-NUM_POINTS = 17
-"""Quadrature points of the statistic, from 0 to `LAST_POINT`."""
-LAST_POINT = 3.0
+NUM_POINTS, LAST_POINT = 17, 3.0
+"""Number of quadrature points of the statistic, from 0 to the last point."""
 
 
 def sigreg(

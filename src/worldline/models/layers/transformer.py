@@ -127,17 +127,11 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class _Places:
-    """Positions and attention mask of T tokens.
+    """Positions and attention mask of T tokens."""
 
-    Args:
-        turn: [T, size / 2], rotary angles.
-        seen: [T, P + C], keys to which each token attends.
-        ring: [T], places in the ring buffer; None without one.
-    """
-
-    turn: Tensor
-    seen: Tensor
-    ring: Tensor | None
+    turn: Tensor  # [T, size / 2], rotary angles
+    seen: Tensor  # [T, P + C], keys to which each token attends
+    ring: Tensor | None  # [T], places in the ring buffer
 
 
 class TransformerBlock(nn.Module):
@@ -244,7 +238,6 @@ def _angles(steps: Int[Tensor, "T"], size: int) -> Float[Tensor, "T half"]:
 
 
 def _rotate(vectors: Tensor, turn: Tensor) -> Tensor:
-    """Rotary embedding of [B, heads, T, size]."""
     left, right = vectors.chunk(2, -1)
     sine, cosine = turn.sin().to(vectors.dtype), turn.cos().to(vectors.dtype)
     return torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)
