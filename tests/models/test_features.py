@@ -329,15 +329,15 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("dinov2", {"image_side": 36}, "image_side is 36, and the patches are 8 wide. Set it to 32"),
-        ("timm", {"grid": 5}, "grid is 5, and a frame has 4 patches a side"),
+        ("dinov2", {"image_side": 36}, "image_side is 36, not a multiple of the patch size 8. Set it to 32"),
+        ("timm", {"grid": 5}, "grid is 5, but a frame has 4 patches per side. Set grid to at most 4"),
         ("vjepa2", {"pooling": "cls"}, "this encoder has no class token"),
-        ("cnn", {"image_side": 36}, "image_side is 36, and the patches are 8 wide. Set it to 32"),
-        ("cnn", {"stride": 5}, "stride is 5, and the encoder's maps have 2, 4, 8, 16, 32. Choose one"),
-        ("cnn", {"stride": 16, "grid": 3}, "grid is 3, and a frame has 2 patches a side"),
+        ("cnn", {"image_side": 36}, "image_side is 36, not a multiple of the patch size 8. Set it to 32"),
+        ("cnn", {"stride": 5}, "stride is 5, but the encoder's feature maps have strides 2, 4, 8, 16, 32. Choose one"),
+        ("cnn", {"stride": 16, "grid": 3}, "grid is 3, but a frame has 2 patches per side"),
         ("cnn", {"pooling": "cls"}, "this encoder has no class token"),
-        ("dinov3", {"components": 25}, "components is 25, and a patch has 24 channels"),
-        ("dinov3", {"width": 18, "num_heads": 6}, "width 18 must be a multiple of"),
+        ("dinov3", {"components": 25}, "components is 25. It must be at most 24, the channels of a patch"),
+        ("dinov3", {"width": 18, "num_heads": 6}, "width is 18. It must be a multiple of"),
     ],
 )
 def test_settings_that_do_not_fit_the_encoder_are_refused(

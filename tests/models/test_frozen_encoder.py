@@ -119,7 +119,7 @@ def test_a_map_that_is_not_of_its_stride_is_refused(folders: dict[str, Path], mo
     monkeypatch.setattr(
         network, "forward_intermediates", lambda *a, **k: [each[:, :, 1:, 1:] for each in found(*a, **k)]
     )
-    with pytest.raises(ConfigError, match="of 32 pixels the encoder makes 3 by 3 patches, and stride 8 says 4 by 4"):
+    with pytest.raises(ConfigError, match="an image of 32 pixels gives 3 by 3 patches, but stride 8 implies 4 by 4"):
         features(net, window())
 
 
@@ -211,22 +211,24 @@ def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, folders: dict[
         with pytest.raises(ConfigError, match=message):
             features_config(inputs=("camera",), folder=folder, library=library)
 
-    unread("is no folder", tmp_path / "missing")
-    unread(r"holds no model\.safetensors\. Fetch it into the folder")
+    unread("is not a folder", tmp_path / "missing")
+    unread(r"holds no model\.safetensors\. Download it into the folder")
     copy(folders["dinov2"], tmp_path)
     (tmp_path / "config.json").unlink()
     unread(r"config\.json cannot be read")
     (tmp_path / "config.json").write_text("[1]")
-    unread(r"config\.json holds no settings")
+    unread(r"config\.json is not a JSON object")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    refused("holds a model of type 'bert'. Known to this family: dinov2, dinov2_with_registers, dinov3_vit, vjepa2")
-    unread("holds an architecture None that timm does not know", folders["dinov2"], "timm")
+    refused("holds a model of type 'bert'. Supported types: dinov2, dinov2_with_registers, dinov3_vit, vjepa2")
+    unread("has architecture None, which timm does not know", folders["dinov2"], "timm")
 
 
 @pytest.mark.parametrize("ending", ["bin", "pt", "pth"])
 def test_pickled_weights_are_refused(ending: str, tmp_path: Path, folders: dict[str, Path]) -> None:
     pickle_weights(folders["dinov2"], tmp_path, ending)
-    with pytest.raises(ConfigError, match=f"pytorch_model.{ending} is pickled, and is not opened. Convert it: python"):
+    with pytest.raises(
+        ConfigError, match=f"pytorch_model.{ending} is a pickle file and is not opened. Convert it: python"
+    ):
         features_config(inputs=("camera",), folder=tmp_path)
 
 
@@ -251,7 +253,7 @@ def test_weights_are_those_that_the_config_was_made_for(tmp_path: Path, folders:
     made = config(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match="the config was made for others"):
+    with pytest.raises(ConfigError, match="the config belongs to weights with sha256"):
         Features.from_folder(schema=SCHEMA, config=made)
 
 
@@ -262,7 +264,7 @@ def test_weights_that_lack_a_tensor_are_refused(name: str, tmp_path: Path, folde
     gone = next(key for key in sorted(weights) if "norm1" in key)
     del weights[gone]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=f"lack 1 tensors, {re.escape(gone)}"):
+    with pytest.raises(ConfigError, match=f"lack 1 tensors, for example {re.escape(gone)}"):
         model(tmp_path)
 
 

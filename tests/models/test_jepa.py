@@ -336,8 +336,8 @@ def test_a_gradient_reaches_back_as_far_as_it_is_told(steps: int, reaches: bool)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gated": True, "memory": "gru"}, "Gates need memory 'none'"),
-        ({"conserves": True}, "conserves is True and linear_history 0"),
+        ({"gated": True, "memory": "gru"}, "gated is True and memory is 'gru'"),
+        ({"conserves": True}, "conserves is True and linear_history is 0"),
         ({"gradient_steps": -1}, "gradient_steps is -1"),
     ],
 )
@@ -382,9 +382,9 @@ def test_a_slow_signal_counts_like_a_fast_one() -> None:
 
 
 def test_the_vectors_leave_room_for_what_is_learned() -> None:
-    with pytest.raises(ConfigError, match="latent_size is 3, and the vector inputs alone fill 3"):
+    with pytest.raises(ConfigError, match="latent_size is 3, but the vector inputs need 3"):
         model("position", "heat", latent_size=3, signal_weight=1.0)
-    with pytest.raises(ConfigError, match="what stays constant 5"):
+    with pytest.raises(ConfigError, match=r"constant_size is 5\. Set it to at least 9"):
         model("position", "heat", latent_size=8, signal_weight=1.0, constant_size=5)
     assert model("position", "heat", latent_size=3).num_exact == 0
 
@@ -467,7 +467,7 @@ def test_equal_seeds_give_equal_losses_whatever_the_global_state() -> None:
         ({"signal_weight": -0.1}, "signal_weight is -0.1"),
         ({"straightening_weight": -1.0}, "straightening_weight is -1"),
         ({"delta_steps": 0}, "delta_steps is 0"),
-        ({"memory": "gru", "frameskip": 2}, "frameskip is 2 and memory 'gru'"),
+        ({"memory": "gru", "frameskip": 2}, "frameskip is 2 and memory is 'gru'"),
         ({"memory": "transformer", "num_heads": 3}, "multiple of twice num_heads, 6"),
     ],
 )
@@ -485,7 +485,7 @@ def test_signals_that_it_cannot_take_are_refused() -> None:
 
 
 def test_actions_that_are_not_there_cannot_be_decoded() -> None:
-    with pytest.raises(ConfigError, match="decode actions, and the schema has none"):
+    with pytest.raises(ConfigError, match="decode actions, but the schema has none"):
         Jepa(schema=Schema(signals=(POSITION, WIND)), config=JepaConfig(inputs=("position",), delta_weight=1.0))
 
 
@@ -876,7 +876,7 @@ def test_targets_are_learned_from_where_they_are_known() -> None:
     values = partial.observations["heat"].where(observed["heat"][..., None], math.nan)
     hidden = replace(partial, observations={**partial.observations, "heat": values})
     torch.testing.assert_close(loss(net, hidden).terms["targets"], term)
-    with pytest.raises(ConfigError, match="hold an image"):
+    with pytest.raises(ConfigError, match="contain an image"):
         model("position", targets=("camera",))
 
 
@@ -989,8 +989,8 @@ def test_half_precision_does_not_round_a_correction() -> None:
     generator = seeded()
     made = Correction(
         hidden=torch.randn(2, 40, 17, generator=generator).abs(),
-        lacks=torch.randn(2, 40, 8, generator=generator),
-        whole=torch.ones(2, dtype=torch.bool),
+        residuals=torch.randn(2, 40, 8, generator=generator),
+        complete=torch.ones(2, dtype=torch.bool),
         trust=0.01,
         num_steps=40,
     )

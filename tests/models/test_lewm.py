@@ -339,7 +339,7 @@ def moving_column(batch: int, generator: torch.Generator) -> Window:
         ({"patch": 0}, "patch is 0"),
         ({"history": 0}, "history is 0"),
         ({"num_slices": -1}, "num_slices is -1"),
-        ({"num_heads": 5}, "latent_size 192 is not a multiple of num_heads, 5"),
+        ({"num_heads": 5}, "latent_size is 192. It must be a multiple of num_heads, 5"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"sigreg_weight": -1.0}, "sigreg_weight is -1"),
     ],

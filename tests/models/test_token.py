@@ -103,7 +103,7 @@ def test_stepping_with_a_cache_gives_what_reading_everything_again_gives(actions
     with torch.no_grad():
         cached = net.rollout(net.encode(seen, generator=seeded()), past, generator=seeded(7)).features[:, 0, 0]
         scores, known = net._scores(seen.observations, seen.observed)
-        told, given = net._told(scores, known), net._given(seen.past)[:, 0]
+        told, given = net._embed(scores, known), net._given(seen.past)[:, 0]
         read = [net.begin.expand(BATCH, 1, -1), told[:, 0]]
         for step in range(2):
             read += [given[:, step], told[:, step + 1]]

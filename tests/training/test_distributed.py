@@ -55,7 +55,7 @@ def test_each_of_several_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel.distributed, "get_rank", lambda: 1)
     starts = np.arange(12).reshape(6, 2)
     assert parallel.share_of(starts).tolist() == [[4, 5], [6, 7]]
-    with pytest.raises(ConfigError, match="5 windows cannot be shared by 3 processes"):
+    with pytest.raises(ConfigError, match="5 windows cannot be divided equally among 3 processes"):
         parallel.share_of(starts[:5])
 
 

@@ -236,7 +236,7 @@ def test_a_run_that_breaks_goes_back_and_says_why(
         hook.remove()
     (note,) = trained.notes
     assert f"after 7 updates the {reason}" in note
-    assert "went back to update 6" in note
+    assert "returned to update 6" in note
     assert steps == [1, 2, 3, 4, 5, 6, 7, 6, 7, 8, 9, 10, 11, 12]
     assert rates[7] == pytest.approx(rates[6] / 2)  # update 7 again
     assert [row["step"] for row in trained.curves] == [3, 6, 9, 12]

@@ -18,7 +18,7 @@ from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace
 from worldline.training.head_fitting import Fit
-from worldline.training.readout_heads import SMALLEST_BATCH, fit_decoder, fit_readout, fit_reward, fit_termination
+from worldline.training.readout_heads import MIN_DECODER_BATCH, fit_decoder, fit_readout, fit_reward, fit_termination
 from worldline.training.stored_latents import Imagination, LatentTable
 
 EDGE = 1.5
@@ -263,7 +263,7 @@ def test_a_model_without_images_has_no_decoder(dots: Store) -> None:
     assert fit_decoder(dots, table(dots), (), torch.Generator(), FIT) is None
 
 
-@pytest.mark.parametrize(("most", "frames"), [(2**30, 64), (32 * 32 * 20, 20), (1, SMALLEST_BATCH)])
+@pytest.mark.parametrize(("most", "frames"), [(2**30, 64), (32 * 32 * 20, 20), (1, MIN_DECODER_BATCH)])
 def test_an_update_takes_fewer_frames_where_they_are_large(
     dots: Store, monkeypatch: pytest.MonkeyPatch, most: int, frames: int
 ) -> None:

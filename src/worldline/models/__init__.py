@@ -1,4 +1,4 @@
-"""World models: one family, one file."""
+"""Learned world models; each family has its own file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a researcher writes: a model that encodes windows, imagines, and says its loss.
+"""The contract of learned models, `WorldModel`, and the tensors that it takes and returns.
 
 Shape letters: B batch, N candidates, S samples (1 if deterministic), H context, T horizon, A action size,
-D latent size, E exogenous size. Tensors are in the user's own units; the model owns its normaliser.
+D latent size, E exogenous size. Tensors are in physical units; the model normalises them itself.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """T known steps.
+    """The known inputs of T steps.
 
     Args:
         actions: concatenated action signals, physical units; discrete ones as one-hot.
-        exogenous: concatenated exogenous signals, or None where there are none.
-        step_s: seconds that each step lasts.
+        exogenous: concatenated exogenous signals; None if the schema has none.
+        step_s: duration of each step, s.
     """
 
     actions: Float[Tensor, "B N T A"]
@@ -31,21 +31,21 @@ class Inputs:
     step_s: Float[Tensor, "B T"]
 
     def steps(self, which: slice) -> Inputs:
-        """The inputs of some of the steps."""
+        """The inputs of the steps in the slice `which`."""
         exogenous = None if self.exogenous is None else self.exogenous[:, which]
         return Inputs(actions=self.actions[:, :, which], exogenous=exogenous, step_s=self.step_s[:, which])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """H observations and the H-1 inputs between them; input i takes observation i to i+1.
+    """H observations and the H-1 inputs between them. Input i leads from observation i to i+1.
 
     Args:
         observations: per signal [B, H, *shape], in the dtype of the store.
-        observed: per signal [B, H]; where False the value must not matter.
+        observed: per signal [B, H]; the model must ignore values where it is False.
         past: inputs with N = 1 and T = H-1.
-        reward: of each step, the sum over all reward signals; None where the logs hold none.
-        terminated: whether observation i+1 ends the episode for good; None where it was not asked for.
+        reward: sum over all reward signals, per step; None if the schema has no reward.
+        terminated: whether observation i+1 is terminal; None if it was not read.
     """
 
     observations: Mapping[str, Tensor]
@@ -55,7 +55,7 @@ class Window:
     terminated: Bool[Tensor, "B T"] | None = None
 
     def first(self, length: int) -> Window:
-        """The first `length` observations, at least 1, and what lies between them."""
+        """The first `length` observations (at least 1) and the inputs between them."""
         return Window(
             observations={name: values[:, :length] for name, values in self.observations.items()},
             observed={name: values[:, :length] for name, values in self.observed.items()},
@@ -66,7 +66,7 @@ class Window:
 
 
 class Belief(ABC):
-    """What a model holds about the present. Immutable; its leaves are [B, S, ...]."""
+    """A model's estimate of the present state. Immutable; its leaves are [B, S, ...]."""
 
     @abstractmethod
     def features(self) -> Float[Tensor, "B S D"]:
@@ -74,7 +74,7 @@ class Belief(ABC):
 
     @abstractmethod
     def select(self, index: Tensor) -> Belief:
-        """The belief of the batch entries in `index` [B'], repeated or reordered as it says."""
+        """The belief of the batch entries in `index` [B'], in this order; entries may repeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class LatentRollout:
 
     Args:
         features: [..., k, :] is the latent after input k.
-        final: the belief after the last input, batch B*N, to continue from.
+        final: the belief after the last input, with batch size B*N, from which a rollout can continue.
     """
 
     features: Float[Tensor, "B N S T D"]
@@ -95,8 +95,8 @@ class Losses:
     """Named scalar terms and their weights.
 
     Args:
-        terms: the unweighted scalars.
-        weights: one for each term.
+        terms: unweighted scalars.
+        weights: one per term.
     """
 
     terms: Mapping[str, Float[Tensor, ""]]
@@ -109,42 +109,42 @@ class Losses:
 
 
 class WorldModel(nn.Module, ABC):
-    """A learned model of how observations follow from observations and inputs.
+    """A learned model that predicts observations from past observations and inputs.
 
-    Built as `Model(schema=..., config=Model.Config(...))`.
+    Constructed as `Model(schema=..., config=Model.Config(...))`.
     """
 
     Config: ClassVar[type[Any]]
     """The frozen dataclass that configures this family. Its field `inputs` names the observation signals it takes."""
 
     config: Any
-    """This model's own configuration."""
+    """The configuration of this model."""
 
     context: int = 1
-    """Observations that a belief needs to be as good as it can; fewer are accepted."""
+    """Number of observations that a belief needs for its full accuracy; fewer are accepted."""
 
     targets: tuple[str, ...] = ()
-    """Observation signals that the loss and `fit_normaliser` read beside the inputs."""
+    """Auxiliary targets: observation signals that only the loss and `fit_normaliser` read, besides the inputs."""
 
     present: slice = slice(None)
-    """Which of the features show the present state; the others remember inputs, or what was seen before."""
+    """The features that describe the present state. The others hold past inputs or past observations."""
 
     deterministic: bool = True
-    """Whether encode, update and rollout draw nothing."""
+    """Whether encode, update and rollout draw no random numbers."""
 
     action_conditioned: bool = True
-    """Whether what is imagined depends on the actions."""
+    """Whether predictions depend on the actions."""
 
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:
-        """Takes means and deviations of all signals from `window`, a large sample of the training data."""
+        """Sets the means and standard deviations of all signals from `window`, a large sample of the training data."""
 
     def on_validation(self, sample: Callable[[int], Window], share: float) -> None:
-        """Solves for what depends on the weights of the moment, at each check of a training; by default nothing.
+        """Fits parts that depend on the current weights. Called at each validation; does nothing by default.
 
         Args:
-            sample: gives so many windows of the training data, the same ones each time that it is called.
-            share: of the training that is done, above 0 to 1.
+            sample: returns the given number of windows of the training data; the same windows at every call.
+            share: completed share of the training, above 0 to 1.
         """
         del sample, share
 
@@ -162,36 +162,37 @@ class WorldModel(nn.Module, ABC):
         *,
         generator: torch.Generator,
     ) -> Belief:
-        """The belief one step later; folding it over a window must equal `encode`.
+        """The belief one step later. Repeated updates over a window must equal `encode` of the window.
 
         Args:
             belief: from `encode` or `update`.
-            inputs: the one step taken, N = 1 and T = 1.
+            inputs: the inputs of this step, N = 1 and T = 1.
             observation: per signal [B, *shape].
-            observed: per signal; where False the value must not matter.
-            generator: for any draw.
+            observed: per signal; the model must ignore values where it is False.
+            generator: for random draws.
         """
 
     @abstractmethod
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """What `inputs` would lead to: pure, differentiable in the actions, with the same noise for all N."""
+        """Predicts the latents under `inputs`: pure, differentiable in the actions, with the same noise for all N."""
 
     @abstractmethod
     def belief(self, features: Float[Tensor, "B D"]) -> Belief:
-        """The belief that stored features stand for, with nothing known of what came before; heads are fitted on it."""
+        """The belief of stored features, without knowledge of earlier steps. Heads are fitted on it."""
 
     def forecast_error(
         self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"], whole: Bool[Tensor, "B T1"]
     ) -> Float[Tensor, ""]:
-        """How far imagined features are from stored ones, the first of which they set out from; refining lessens it.
+        """Mean squared error between predicted and stored features; `refine_dynamics` minimises it.
 
         Args:
-            stored: what the model held after each observation.
-            imagined: from the first of them on.
-            whole: whether all inputs were observed; where False the stored ones are in part the model's own guess.
+            stored: features after each observation.
+            imagined: features predicted open loop from the first stored one.
+            whole: whether all inputs of the model were observed. Stored features where it is False are partly
+                predictions of the model, so they are not targets.
         """
-        due = whole[:, 1:].float()
-        return ((imagined - stored[:, 1:]).square().mean(-1) * due).sum() / due.sum().clamp(min=1)
+        counted = whole[:, 1:].float()
+        return ((imagined - stored[:, 1:]).square().mean(-1) * counted).sum() / counted.sum().clamp(min=1)
 
     @abstractmethod
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
@@ -199,20 +200,21 @@ class WorldModel(nn.Module, ABC):
 
 
 class Adapts(ABC):
-    """Optional: can correct what it predicts by what was just seen, in the belief alone; no weight changes."""
+    """Optional ability: corrects predictions by recent prediction errors, in the belief only; weights do not change."""
 
     can_adapt: bool = True
-    """Whether this configuration of the model can; where not, `adapt` is not called."""
+    """Whether this configuration of the model can adapt; `adapt` is called only if it can."""
 
     @abstractmethod
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Belief:
-        """The belief after the last observation of `window`, which corrects all that is imagined from it.
+        """The belief after the last observation of `window`. It corrects all predictions made from it.
 
-        Folding `update` goes on with that: it must equal adapting to the longer window.
+        `update` of this belief continues the adaptation: the result must equal `adapt` on the longer window.
 
         Args:
-            window: `num_steps` + 1 observations of it are enough.
-            num_steps: the last steps that count, at most; at least 1. What was not observed does not.
-            trust: in what was learned before, above 0: the larger, the smaller the correction.
-            generator: for any draw.
+            window: the last `num_steps` + 1 observations suffice.
+            num_steps: maximum number of recent steps that the correction uses, at least 1; unobserved values do not
+                count.
+            trust: in the trained weights, above 0; larger values give smaller corrections.
+            generator: for random draws.
         """

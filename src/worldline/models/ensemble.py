@@ -1,10 +1,11 @@
-"""A probabilistic ensemble on vectors and discrete values: what is noise and what was not learned, kept apart.
+"""The model family `ensemble`: a probabilistic ensemble on vectors and discrete values.
 
-Several small networks, each told the last few observations and inputs, predict how much each signal changes and how
-surely. Where they agree on a spread, the world is noisy; where they disagree, the logs hold too little.
+Several small networks receive the last few observations and inputs. Each predicts mean and variance of the change of
+every signal. A variance on which all members agree is aleatoric (noise). Disagreement between the members is epistemic:
+the training data are too few there.
 
-Source: PETS (arXiv 1805.12114) for the ensemble, its bounds and TS-infinity; beta-NLL (arXiv 2203.09168); the rest of
-the loss, and why changes are scaled, is in docs/design/vectors.md.
+Sources: PETS (arXiv 1805.12114) for the ensemble, its variance bounds and TS-infinity; beta-NLL (arXiv 2203.09168).
+docs/design/vectors.md explains the path loss and the scaling of changes.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Kind, Schema
 
-HIDDEN: Final = 3
-"""Hidden layers of each network."""
+NUM_HIDDEN_LAYERS: Final = 3
+"""Hidden layers per member."""
 BOUND_WEIGHT: Final = 0.01
-"""Pull of the bounds on the variance towards each other, as in PETS."""
+"""Loss weight that pulls the upper and lower variance bounds together, as in PETS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleConfig:
-    """Size of the networks and weight of each term.
+    """Sizes of the networks and weights of the loss terms.
 
     Args:
-        inputs: observation signals that the model sees and predicts; no images.
-        num_members: M, networks; at least 2.
-        history: observations that each prediction is made from; at least 1.
-        width: of the three hidden layers of each network.
-        beta: from 0 for the plain likelihood to 1 for errors that count the same whatever the noise.
-        path_weight: of the error of whole paths, open loop, against that of single steps.
-        blanked: share of the observed values that training hides from the networks, so that they know how unsure to be
-            where a sensor drops out.
-        timed: whether the networks are told how long each step takes; for logs whose steps differ.
+        inputs: observation signals that the model encodes and predicts; no images.
+        num_members: M, number of networks, at least 2.
+        history: number of observations that a prediction uses, at least 1.
+        width: units of each of the three hidden layers.
+        beta: exponent of beta-NLL, 0 to 1. 0 is the plain likelihood; at 1, errors count alike at any noise level.
+        path_weight: weight of the open-loop error over whole paths, relative to the single-step loss.
+        blanked: share of the observed values that training masks. The networks so learn their uncertainty when a
+            sensor drops out.
+        timed: whether the duration of each step is an input; for logs with steps of different durations.
     """
 
     inputs: tuple[str, ...]
@@ -60,9 +61,9 @@ class EnsembleConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one vector or discrete observation signal.")
-        for name, least in (("num_members", 2), ("history", 1), ("width", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {least}.")
+        for name, minimum in (("num_members", 2), ("history", 1), ("width", 1)):
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {minimum}.")
         if self.path_weight < 0:
             raise ConfigError(f"path_weight is {self.path_weight}. It must not be negative.")
         if not 0 <= self.beta <= 1:
@@ -73,11 +74,12 @@ class EnsembleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleBelief(Belief):
-    """The last observations as each member holds them, newest first; particle m belongs to member m for good.
+    """The last observations of each member, newest first. Particle m always belongs to member m.
 
     Args:
-        codes: z-scores; where a value is missing, what the member predicted.
-        stale: 0 where the value was observed or imagined, 1 where it never was, k / (k + 1) after k steps without it.
+        codes: z-scores; the member's prediction where a value is missing.
+        stale: age of each value. 0 if it was observed or predicted in a rollout, k / (k + 1) after k steps without an
+            observation, 1 if it was never observed.
         inputs: z-scores of the inputs between the observations, newest first.
     """
 
@@ -86,15 +88,15 @@ class EnsembleBelief(Belief):
     inputs: Float[Tensor, "B M gaps I"]
 
     def features(self) -> Float[Tensor, "B M D"]:
-        """Everything side by side; the present z-scores come first."""
+        """All parts concatenated; the present z-scores come first."""
         return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
 
     def select(self, index: Tensor) -> EnsembleBelief:
-        """The memories of the batch entries in `index`."""
+        """The beliefs of the batch entries in `index`."""
         return EnsembleBelief(codes=self.codes[index], stale=self.stale[index], inputs=self.inputs[index])
 
     def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
-        """One step on: codes and stale [B, M, ...] are the present, `now` [B, I] led to it."""
+        """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
         inputs = now[:, None, None].expand(-1, codes.shape[1], -1, -1)
         return EnsembleBelief(
             codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),
@@ -105,7 +107,7 @@ class EnsembleBelief(Belief):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberPrediction:
-    """What each member says of the next step, z-scores."""
+    """Each member's prediction of the next step, z-scores."""
 
     mean: Float[Tensor, "B M size"]
     variance: Float[Tensor, "B M size"]
@@ -113,13 +115,13 @@ class MemberPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Two variances of what is predicted, per number of the codes of the inputs in order, physical units squared.
+    """Aleatoric and epistemic variance of a prediction, per component of the codes, physical units squared.
 
-    An angle has two numbers, sine and cosine, a discrete value one for each of its values.
+    The code of an angle has two components (sine, cosine); that of a discrete signal has one per value.
 
     Args:
-        aleatoric: of the world, as the members see it: the mean of their variances.
-        epistemic: of what was not learned: the variance of the members' means.
+        aleatoric: mean of the members' variances.
+        epistemic: variance of the members' means.
     """
 
     aleatoric: Float[Tensor, "B N T size"]
@@ -127,35 +129,35 @@ class Spread:
 
 
 class MemberLinear(nn.Module):
-    """One linear layer of each member, all in one product.
+    """One linear layer per member, computed as one batched product.
 
     Args:
         num_members: M.
-        wide: numbers that come in.
-        narrow: numbers that go out.
+        wide: input features.
+        narrow: output features.
     """
 
     def __init__(self, num_members: int, wide: int, narrow: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_members, wide, narrow))
         self.bias = nn.Parameter(torch.empty(num_members, 1, narrow))
-        for parameter, most in ((self.weight, (3 / wide) ** 0.5), (self.bias, wide**-0.5)):
-            nn.init.uniform_(parameter, -most, most)
+        for parameter, limit in ((self.weight, (3 / wide) ** 0.5), (self.bias, wide**-0.5)):
+            nn.init.uniform_(parameter, -limit, limit)
 
     def forward(self, values: Float[Tensor, "M R wide"]) -> Float[Tensor, "M R narrow"]:
-        """What each member makes of its own rows."""
+        """The output of each member for its rows."""
         return torch.baddbmm(self.bias, values, self.weight)
 
 
 class Ensemble(WorldModel):
-    """The model. Its belief is the last `history` observations, once for each member.
+    """The model. Its belief holds the last `history` observations, once per member.
 
-    A value that is missing is replaced by what each member predicts, and marked with how long ago it was last seen;
-    carrying the last one forward would forget what the inputs did in between. A value that was never seen is the mean,
-    with the spread of the training data around it.
+    A missing value is replaced by each member's prediction and marked with its age. The last observed value is not
+    carried forward, because that would ignore the inputs since then. A value that was never observed is predicted as
+    the mean, with the variance of the training data.
 
     Args:
-        schema: the signals; actions and exogenous inputs are taken from it in order.
+        schema: the signals; actions and exogenous inputs are used in its order.
         config: see `EnsembleConfig`.
 
     Raises:
@@ -172,8 +174,8 @@ class Ensemble(WorldModel):
         images = [signal.name for signal in signals if signal.kind is Kind.IMAGE]
         if images:
             raise ConfigError(
-                f"input {images[0]!r} is an image, and the family 'ensemble' has no encoder for images. Leave it out, "
-                "or take a family that has one: jepa, rssm, features, lewm."
+                f"input {images[0]!r} is an image, and the family 'ensemble' has no image encoder. Remove the input, "
+                "or choose a family with one: jepa, rssm, features, lewm."
             )
         self.schema, self.config, self.context = schema, config, config.history
         self.codes = Standardizer(signals)
@@ -186,19 +188,19 @@ class Ensemble(WorldModel):
         wide = config.history * (size + len(signals) + self.num_inputs)
         self.layers = nn.ModuleList(
             [MemberLinear(members, wide, width)]
-            + [MemberLinear(members, width, width) for _ in range(HIDDEN - 1)]
+            + [MemberLinear(members, width, width) for _ in range(NUM_HIDDEN_LAYERS - 1)]
             + [MemberLinear(members, width, 2 * size)]
         )
-        self.upper = nn.Parameter(torch.full((members, size), 0.5))  # of the log variance of z-scores
-        self.lower = nn.Parameter(torch.full((members, size), -10.0))  # the same in units of one step's change
+        self.upper = nn.Parameter(torch.full((members, size), 0.5))  # bound of the log variance of z-scores
+        self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in units of one step's change
 
     def fit_normaliser(self, window: Window) -> None:
-        """Per component; missing values do not count, and what was never observed keeps the scale that it has."""
+        """Fits each component on its observed values. A signal that was never observed keeps its scale."""
         self.codes.fit(window.observations, window.observed)
         fit_inputs(window.past, self.actions, self.exogenous, self.step_s)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> EnsembleBelief:
-        """The last observations, gaps filled with what each member predicts; draws nothing."""
+        """The last observations, with gaps filled by each member's prediction; draws nothing."""
         del generator
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
         return self._follow(codes, seen, self._inputs(window.past)[:, 0])[-1]
@@ -212,27 +214,27 @@ class Ensemble(WorldModel):
         *,
         generator: torch.Generator,
     ) -> EnsembleBelief:
-        """The memory one step on; draws nothing."""
+        """The belief one step later; draws nothing."""
         del generator
         codes, seen = self.codes(observation, observed), self._seen(observed)
         return self._observe(_memory(belief), self._inputs(inputs)[:, 0, 0], codes, seen)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """One particle a member, each with noise of its own at every step (TS-infinity)."""
+        """One particle per member, each with independent noise at every step (TS-infinity)."""
         batch, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs).flatten(0, 1)
         memory = _repeat(_memory(belief), versions)
         path = []
         for step in range(steps):
-            outlook = self._predict(memory, known[:, step])
-            noise = _noise(outlook.mean[::versions], generator).repeat_interleave(versions, 0)
-            memory = _imagine(memory, outlook.mean + outlook.variance.sqrt() * noise, known[:, step])
+            predicted = self._predict(memory, known[:, step])
+            noise = _noise(predicted.mean[::versions], generator).repeat_interleave(versions, 0)
+            memory = _imagine(memory, predicted.mean + predicted.variance.sqrt() * noise, known[:, step])
             path.append(memory.features())
         features = torch.stack(path, 2).unflatten(0, (batch, versions))
         return LatentRollout(features=features, final=memory)
 
     def belief(self, features: Float[Tensor, "B D"]) -> EnsembleBelief:
-        """Features are the belief, which all members then share."""
+        """The belief that `features` hold; all members share it."""
         config, signals = self.config, len(self.codes.signals)
         sizes = [config.history * len(self.codes.owner), config.history * signals]
         shared = features[:, None].expand(-1, config.num_members, -1)
@@ -247,17 +249,17 @@ class Ensemble(WorldModel):
     def uncertainty(
         self, belief: Belief, inputs: Inputs, *, generator: torch.Generator, num_particles: int = 32
     ) -> Spread:
-        """How unsure each step is, and why: the law of total variance, with the member as what is conditioned on.
+        """Aleatoric and epistemic variance of each step, by the law of total variance conditioned on the member.
 
-        Exact for the first step. Later ones condition on the particles that each member's noise led to the step
-        before: a member's variance is the mean of what it says at its particles, plus the variance of its means there.
-        Particles come in pairs with opposite noise, so that the means of a linear world are exact at every step.
+        The first step is exact. Later steps use particles: the variance of a member is the mean variance over its
+        particles plus the variance of its means over them. Particles come in pairs with opposite noise, so the means
+        of a linear world are exact at every step.
 
         Args:
             belief: from `encode` or `update`.
-            inputs: T steps, N versions.
-            generator: for the particles; the same noise for all N.
-            num_particles: of each member, even.
+            inputs: T steps of N candidates.
+            generator: for the particles; all N candidates share the noise.
+            num_particles: per member; even.
 
         Raises:
             InputError: `num_particles` is odd or not positive.
@@ -265,40 +267,42 @@ class Ensemble(WorldModel):
         Source: Depeweg et al. (arXiv 1710.07283), section 3, for the decomposition.
         """
         if num_particles < 2 or num_particles % 2:
-            raise InputError(f"num_particles is {num_particles}. It must be even and positive: they come in pairs.")
+            raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
         batch, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
         memory = _repeat(_memory(belief), versions * num_particles)
         aleatoric, epistemic = [], []
         for step in range(steps):
-            outlook = self._predict(memory, known[:, step])
-            mean = outlook.mean.unflatten(0, (batch, versions, num_particles))
-            within = outlook.variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(2, correction=0)
+            predicted = self._predict(memory, known[:, step])
+            mean = predicted.mean.unflatten(0, (batch, versions, num_particles))
+            within = predicted.variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(
+                2, correction=0
+            )
             aleatoric.append(within.mean(2))
             epistemic.append(mean.mean(2).var(2, correction=0))
             half = _noise(mean[:, :1, : num_particles // 2], generator)
             noise = torch.cat([half, -half], 2).expand_as(mean).flatten(0, 2)
-            memory = _imagine(memory, outlook.mean + outlook.variance.sqrt() * noise, known[:, step])
+            memory = _imagine(memory, predicted.mean + predicted.variance.sqrt() * noise, known[:, step])
         unit = self.codes.deviation.square()
         return Spread(aleatoric=torch.stack(aleatoric, 2) * unit, epistemic=torch.stack(epistemic, 2) * unit)
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Likelihood of single steps, error of whole paths, and the bounds of the variance.
+        """Single-step likelihood, open-loop error over whole paths, and the distance of the variance bounds.
 
-        In training each member counts each window a random number of times (Poisson, mean 1), drawn anew at each call:
-        in the long run all members learn from the same logs. Some values are hidden as if they had not been observed;
-        they remain targets.
+        In training each member weights each window by a random count (Poisson, mean 1). The counts are drawn anew at
+        each call, so in the long run all members learn from the same data. This departs from the fixed bootstraps of
+        PETS. Some observed values are masked; they remain targets.
         """
         config = self.config
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
-        now, shown = self._inputs(window.past)[:, 0], seen
+        now, visible = self._inputs(window.past)[:, 0], seen
         share = torch.ones(len(codes), config.num_members, 1, device=codes.device)
         if self.training:
             share = share_draw(lambda shape: torch.poisson(share.new_ones(shape), generator), share.shape)
             chance = share_draw(lambda shape: torch.rand(shape, generator=generator, device=seen.device), seen.shape)
-            shown = seen & (chance >= config.blanked)
+            visible = seen & (chance >= config.blanked)
         with torch.no_grad():
-            memories = self._follow(codes, shown, now)
+            memories = self._follow(codes, visible, now)
         terms = {"step": self._step_loss(memories, codes, seen, now, share)}
         terms["bounds"] = (self.upper - self.lower).mean()
         weights = {"step": 1.0, "bounds": BOUND_WEIGHT}
@@ -310,42 +314,42 @@ class Ensemble(WorldModel):
     def _step_loss(
         self, memories: list[EnsembleBelief], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
     ) -> Float[Tensor, ""]:
-        """beta-NLL of each observed value given what came before it, in units of one step's change."""
+        """beta-NLL of each observed value given the observations before it, in units of one step's change."""
         length = len(memories) - 1
         memory = EnsembleBelief(
             codes=torch.cat([one.codes for one in memories[:-1]]),
             stale=torch.cat([one.stale for one in memories[:-1]]),
             inputs=torch.cat([one.inputs for one in memories[:-1]]),
         )
-        outlook = self._predict(memory, now.transpose(0, 1).flatten(0, 1))
+        predicted = self._predict(memory, now.transpose(0, 1).flatten(0, 1))
         target = codes[:, 1:].transpose(0, 1).flatten(0, 1)[:, None]
         known = seen[:, 1:, self.codes.owner].transpose(0, 1).flatten(0, 1)[:, None] & ~self._never(memory)
-        variance = outlook.variance / self.codes.change.square()
-        error = ((outlook.mean - target) / self.codes.change).square()
+        variance = predicted.variance / self.codes.change.square()
+        error = ((predicted.mean - target) / self.codes.change).square()
         likelihood = 0.5 * (error / variance + variance.log()) * variance.detach() ** self.config.beta
         return share_mean(likelihood, known * share.repeat(length, 1, 1), 0).mean()
 
     def _path_loss(
         self, memories: list[EnsembleBelief], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
     ) -> Float[Tensor, ""]:
-        """Squared error of each member's means, open loop, over that of standing still; see docs/design/vectors.md."""
+        """Open-loop squared error of each member's means, divided by that of persistence (docs/design/vectors.md)."""
         start = min(self.config.history, now.shape[1]) - 1
         memory, path = memories[start], []
-        began = ~self._never(memory)
+        observed_before = ~self._never(memory)
         for step in range(start, now.shape[1]):
             memory = _imagine(memory, self._predict(memory, now[:, step]).mean, now[:, step])
             path.append(memory.codes[:, :, 0])
         target, known = codes[:, start + 1 :].transpose(0, 1), seen[:, start:, self.codes.owner].transpose(0, 1)
         both = (known[1:] & known[0]).float()
-        still = whole_mean((target - codes[:, start]).square(), both, 1)
+        persistence = whole_mean((target - codes[:, start]).square(), both, 1)
         error = (torch.stack(path) - target[:, :, None]).square()
-        error = share_mean(error, (known[1:, :, None] & began) * share, 1)
-        return (error / (still + self.codes.change.square())[:, None]).mean()
+        error = share_mean(error, (known[1:, :, None] & observed_before) * share, 1)
+        return (error / (persistence + self.codes.change.square())[:, None]).mean()
 
     def _follow(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
     ) -> list[EnsembleBelief]:
-        """The memory after each observation; `now` [B, H-1, I] lies between them."""
+        """The belief after each observation; `now` [B, H-1, I] are the inputs between them."""
         members, history = self.config.num_members, self.config.history
         first = codes[:, 0].where(seen[:, 0, self.codes.owner], 0.0)
         stale = torch.ones(len(codes), members, history, len(self.codes.signals), device=codes.device)
@@ -363,7 +367,6 @@ class Ensemble(WorldModel):
     def _observe(
         self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
     ) -> EnsembleBelief:
-        """Codes where they were seen, else what the members predict."""
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
         held = codes[:, None].expand(-1, memory.codes.shape[1], -1)
         if not seen.all():
@@ -371,13 +374,13 @@ class Ensemble(WorldModel):
         return memory.push(held, stale, now)
 
     def _predict(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> MemberPrediction:
-        """What each member says of the step that `now` leads to."""
-        change, here = self.codes.change, memory.codes[:, :, 0]
-        heard = memory.stale[..., self.codes.owner] < 1
+        """Each member's prediction of the step with inputs `now`."""
+        change, present = self.codes.change, memory.codes[:, :, 0]
+        observed_once = memory.stale[..., self.codes.owner] < 1
         moved = memory.codes[:, :, :-1] - memory.codes[:, :, 1:]
-        moved = (moved / change).where(heard[:, :, :-1] & heard[:, :, 1:], 0.0)
-        inputs = torch.cat([now[:, None].expand(-1, here.shape[1], -1), memory.inputs.flatten(2)], -1)
-        hidden = torch.cat([here, moved.flatten(2), memory.stale.flatten(2), inputs], -1).transpose(0, 1)
+        moved = (moved / change).where(observed_once[:, :, :-1] & observed_once[:, :, 1:], 0.0)
+        inputs = torch.cat([now[:, None].expand(-1, present.shape[1], -1), memory.inputs.flatten(2)], -1)
+        hidden = torch.cat([present, moved.flatten(2), memory.stale.flatten(2), inputs], -1).transpose(0, 1)
         for layer in self.layers[:-1]:
             hidden = silu(layer(hidden))
         step, spread = self.layers[-1](hidden).float().transpose(0, 1).chunk(2, -1)
@@ -386,12 +389,11 @@ class Ensemble(WorldModel):
         spread = self.lower + softplus(spread - self.lower)
         never = self._never(memory)
         return MemberPrediction(
-            mean=here + (step * change).where(~never, 0.0),
+            mean=present + (step * change).where(~never, 0.0),
             variance=spread.exp() * change.square() + never.float(),  # 1 is the variance of z-scores
         )
 
     def _never(self, memory: EnsembleBelief) -> Bool[Tensor, "B M size"]:
-        """Which of the present values were never observed."""
         return memory.stale[:, :, 0, self.codes.owner] == 1
 
     def _seen(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead signals"]:
@@ -403,7 +405,7 @@ class Ensemble(WorldModel):
 
 def _memory(belief: Belief) -> EnsembleBelief:
     if not isinstance(belief, EnsembleBelief):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this model's encode returned.")
+        raise InputError(f"belief is a {type(belief).__name__}. Pass a belief that `encode` of this model returned.")
     return belief
 
 
@@ -413,7 +415,7 @@ def _repeat(memory: EnsembleBelief, times: int) -> EnsembleBelief:
 
 
 def _imagine(memory: EnsembleBelief, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:
-    """One step on to values that are taken for true."""
+    """The belief one step later, with predicted values that count as observed."""
     return memory.push(codes, torch.zeros_like(memory.stale[:, :, 0]), now)
 
 

@@ -1,19 +1,19 @@
-"""A world model over a frozen pretrained image encoder: only what predicts its features is learned.
+"""The model family `features`: a learned predictor on the features of a frozen pretrained image encoder.
 
-The encoder, DINOv2, DINOv3 or V-JEPA 2 from transformers or a plain ViT or a CNN from timm, comes from a folder on this
-machine; nothing is fetched, and nothing is unpickled. Its weights are part of the model's state from then on.
+The encoder is DINOv2, DINOv3 or V-JEPA 2 from transformers, or a plain ViT or a CNN from timm. It is read from a local
+folder: nothing is downloaded, and nothing is unpickled. Its weights then belong to the state of the model.
 
     config = features_config(inputs=("camera",), folder="dinov2-small")
     model = Features.from_folder(schema=schema, config=replace(config, depth=3))  # then fit_normaliser, then train
 
-A frame becomes a grid of patches, each reduced to its principal components. The predictor is a transformer in which
-patches look at the others of their frame and at their own past, steered by the inputs.
+A frame becomes a grid of patches, each reduced to its principal components. The predictor is a transformer, conditioned
+on the inputs. A patch attends to the other patches of its frame and to its own past.
 
-Each distinct frame is encoded once, which is most of the cost of training where there are many; planning needs no
-encoder. Names of the weights are those of the library, so a bundle needs a version of it that uses the same ones.
+Each distinct frame is encoded once, which is most of the cost of training on many frames. Planning needs no encoder.
+The weights keep the names of their library, so a bundle needs a version of the library with the same names.
 
 Sources: DINO-WM (2411.04983) for predicting frozen patch features; V-JEPA 2-AC (2506.09985) for the open-loop term;
-TimeSformer (2102.05095) for attention in space and time by turns; LeWM (2603.19312) for AdaLN-zero on the actions.
+TimeSformer (2102.05095) for divided space-time attention; LeWM (2603.19312) for AdaLN-zero on the actions.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from worldline.models.layers.precision import autocast
 from worldline.models.layers.transformer import Cache, CausalTransformer
 from worldline.schema import Kind, Schema
 
-FITTED: Final = 1024
-"""Frames that `fit_normaliser` encodes, at most."""
-FINEST: Final = 1e-4
-"""The smallest change of a feature in one step that is told from none, as a share of its deviation."""
+MAX_FITTED_FRAMES: Final = 1024
+"""Maximum number of frames that `fit_normaliser` encodes."""
+MIN_CHANGE: Final = 1e-4
+"""Lower bound of the scale of a feature's change in one step, as a share of its standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig(EncoderConfig):
-    """The frozen encoder and the size of what predicts its features; made by `features_config`.
+    """The frozen encoder and the sizes of the predictor; created by `features_config`.
 
     Args:
-        inputs: observation signals: at least one image; vectors and discrete values are told and predicted exactly.
-        components: principal components kept of each patch, or of the pooled vector; 0 for every channel as it is.
+        inputs: observation signals, at least one image. Vectors and discrete values bypass the encoder.
+        components: principal components kept per patch, or of the pooled vector; 0 keeps all channels unrotated.
         width: of the predictor, a multiple of twice `num_heads`.
-        depth: of the predictor: rounds of attention, each in space and then in time.
-        num_heads: of attention.
-        span: frames that attention in time reaches, the present one among them.
+        depth: rounds of attention in the predictor, each first in time, then in space.
+        num_heads: attention heads.
+        span: frames that attention in time covers, including the present one.
     """
 
     inputs: tuple[str, ...]
@@ -77,34 +77,35 @@ class FeaturesConfig(EncoderConfig):
 
 
 def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str | None = None) -> FeaturesConfig:
-    """The config for the encoder in a folder, with sizes that suit its kind; `replace` changes them.
+    """The config for the encoder in a folder, with default sizes for its type; `dataclasses.replace` changes them.
 
     Args:
         inputs: see `FeaturesConfig`.
-        folder: holds `config.json`, weights as `model.safetensors` (transformers also in pieces), and for transformers
-            `preprocessor_config.json` where colours are not scaled as in ImageNet. It is what `save_pretrained`
-            writes, or timm's `save_for_hf` with `safe_serialization=True`.
-        library: that wrote it, "transformers" or "timm"; by default as `config.json` looks.
+        folder: as written by `save_pretrained`, or by timm's `save_for_hf` with `safe_serialization=True`. It holds
+            `config.json` and weights as `model.safetensors` (sharded files only for transformers). Models from
+            transformers with another colour scaling than ImageNet also need `preprocessor_config.json`.
+        library: that wrote the folder, "transformers" or "timm"; inferred from `config.json` by default.
 
     Raises:
-        ConfigError: there is no such folder, a file of it is missing or damaged, its weights are pickled, or timm does
-            not know its architecture.
-        MissingExtraError: timm wrote it and is not installed.
+        ConfigError: the folder does not exist, a file is missing or damaged, the weights are pickled, or timm does not
+            know the architecture.
+        MissingExtraError: timm wrote the folder and is not installed.
     """
     return FeaturesConfig(inputs=inputs, **asdict(encoder_config(folder, library)))
 
 
 class FeaturePredictor(nn.Module):
-    """From a frame and the inputs to what changes: in each round patches look at their frame, then at their own past.
+    """Predicts the change of a frame from the frame, its past and the inputs.
 
-    The exact codes of vectors and discrete values are one more token of the frame.
+    In each round every patch attends to its own past, then to its frame. The codes of vectors and discrete values are
+    one additional token of the frame.
 
     Args:
         config: gives the sizes.
-        places: tokens that an image or several have, together.
-        size: numbers of such a token.
-        num_codes: numbers of all codes, 0 for none.
-        num_inputs: numbers of one step's inputs.
+        places: number of tokens of all images together.
+        size: features per image token.
+        num_codes: size of all codes together; 0 for none.
+        num_inputs: size of one step's inputs.
     """
 
     def __init__(self, config: FeaturesConfig, *, places: int, size: int, num_codes: int, num_inputs: int) -> None:
@@ -133,19 +134,19 @@ class FeaturePredictor(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B T D"], known: Float[Tensor, "B T I"], past: tuple[Cache, ...]
     ) -> tuple[Float[Tensor, "B T D"], tuple[Cache, ...]]:
-        """What each step changes, and the caches to go on from.
+        """The change in each step, and the caches after the last step.
 
         Args:
-            frames: features, T consecutive ones.
-            known: inputs that follow each of them.
-            past: of the frames before, one cache a round; empty at the start.
+            frames: features of T consecutive frames.
+            known: inputs after each frame.
+            past: caches of the frames before, one per round; empty at the start.
         """
         tokens = self._enter(frames)
         batch, steps, number, _ = tokens.shape
         condition = self.inputs(known).repeat_interleave(number, 0)
         caches = []
         for layer, time in enumerate(self.time):
-            alone = tokens.transpose(1, 2).flatten(0, 1)  # each token and its own past
+            alone = tokens.transpose(1, 2).flatten(0, 1)  # each token with its own past
             alone, cache = time(alone, condition, past[layer] if past else None)
             tokens = alone.unflatten(0, (batch, number)).transpose(1, 2)
             if number > 1:
@@ -167,12 +168,12 @@ class FeaturePredictor(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBelief(Belief):
-    """The present frame, and what attention keeps of the frames before it.
+    """The present frame, and the attention caches of the frames before it.
 
     Args:
-        present: features.
-        past: one cache a round, whose entries are the tokens of each batch entry in turn; empty at the start.
-        num_tokens: of a frame.
+        present: features of the present frame.
+        past: one cache per round; its batch axis holds the tokens of each batch entry in turn; empty at the start.
+        num_tokens: tokens per frame.
     """
 
     present: Float[Tensor, "B D"]
@@ -191,12 +192,12 @@ class FrameBelief(Belief):
 
 
 class Features(WorldModel):
-    """The model. Its features are the patches of each image input in turn, then the codes of all others.
+    """The model. Its features are the patches of each image input in turn, then the codes of all other inputs.
 
-    Built as such it has no encoder weights yet: a bundle brings them; before training, `from_folder` does.
+    The constructor does not load encoder weights. They come from a bundle or, before training, from `from_folder`.
 
     Args:
-        schema: the signals; actions and exogenous inputs are taken from it in order.
+        schema: the signals; actions and exogenous inputs are used in its order.
         config: see `features_config`.
 
     Raises:
@@ -214,10 +215,12 @@ class Features(WorldModel):
         signals = tuple(schema[name] for name in config.inputs)
         images = [signal for signal in signals if signal.kind is Kind.IMAGE]
         if not images:
-            raise ConfigError(f"none of the inputs {', '.join(config.inputs)} is an image. Add one, or choose 'jepa'.")
+            raise ConfigError(
+                f"none of the inputs {', '.join(config.inputs)} is an image. Add one, or choose the family 'jepa'."
+            )
         odd = next((signal for signal in images if signal.shape[2] not in (1, 3)), None)
         if odd is not None:
-            raise ConfigError(f"image {odd.name!r} has {odd.shape[2]} channels. The encoder takes 1 or 3.")
+            raise ConfigError(f"image {odd.name!r} has {odd.shape[2]} channels. The encoder needs 1 or 3.")
         self.cameras = tuple(signal.name for signal in images)
         self.others = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
         self.encoder = FrozenEncoder(config)
@@ -230,7 +233,7 @@ class Features(WorldModel):
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.codes = Normaliser(sum(code_size(signal) for signal in self.others))
         num_codes = len(self.codes.mean)
-        self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # of one step, root mean square
+        self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # root mean square change in one step
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         self.predictor = FeaturePredictor(
@@ -243,29 +246,29 @@ class Features(WorldModel):
 
     @classmethod
     def from_folder(cls, *, schema: Schema, config: FeaturesConfig) -> Features:
-        """An untrained model with the encoder's weights from the folder of its config; see `load_encoder`."""
+        """An untrained model with the encoder's weights from the folder in its config; see `load_encoder`."""
         model = cls(schema=schema, config=config)
         load_encoder(model, config.encoder)
         return model
 
     @torch.no_grad()
     def fit_normaliser(self, window: Window) -> None:
-        """Scales of all signals, components of the patches, and sizes of changes; missing values do not count.
+        """Fits the scales of all signals, the components of patches and the sizes of changes, on observed values.
 
-        Of the images only the first thousand or so are encoded. What was never observed keeps the scale that it has.
+        At most about 1,000 frames are encoded. A signal that was never observed keeps its scale.
 
         Raises:
             ConfigError: the encoder has no weights yet.
         """
         if not self.encoder.loaded:
-            raise ConfigError("the encoder has no weights yet. Build the model with Features.from_folder.")
+            raise ConfigError("the encoder has no weights. Build the model with Features.from_folder.")
         known = self._known(window.observed)[..., self.num_seen :].all(-1)
         if self.others and known.any():
             self.codes.fit(join_codes(self.others, self._filled(window.observations, window.observed))[known])
         fit_inputs(window.past, self.actions, self.exogenous)
-        few = slice(max(1, FITTED // known.shape[1]))
-        observations = {name: values[few] for name, values in window.observations.items()}
-        observed = {name: flags[few] for name, flags in window.observed.items()}
+        first = slice(max(1, MAX_FITTED_FRAMES // known.shape[1]))
+        observations = {name: values[first] for name, values in window.observations.items()}
+        observed = {name: flags[first] for name, flags in window.observed.items()}
         with autocast():
             patches = [self.encoder(observations[name][observed[name]]) for name in self.cameras]
         for view, seen in zip(self._views(), patches, strict=True):
@@ -276,10 +279,10 @@ class Features(WorldModel):
         frames, flags = self._assemble(reduced, observations, observed)
         both = flags[:, 1:] & flags[:, :-1]
         change = ((frames.diff(dim=1).square() * both).sum((0, 1)) / both.sum((0, 1))).sqrt()
-        self.change.copy_(torch.where(both.any(0).any(0), change.clamp(min=FINEST), self.change))
+        self.change.copy_(torch.where(both.any(0).any(0), change.clamp(min=MIN_CHANGE), self.change))
 
     def encode(self, window: Window, *, generator: torch.Generator) -> FrameBelief:
-        """The last frame after all others; what was missing of one is what the frames before it lead to."""
+        """The last frame with the caches of all frames before; missing parts of a frame are predicted."""
         del generator
         frames, flags = self._frames(window.observations, window.observed)
         known = self._inputs(window.past)[:, 0]
@@ -297,13 +300,13 @@ class Features(WorldModel):
         *,
         generator: torch.Generator,
     ) -> FrameBelief:
-        """The new frame; what was missing of it is predicted."""
+        """The new frame; its missing parts are predicted."""
         del generator
         assert isinstance(belief, FrameBelief)
         return self._advance(belief, self._inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """Deterministic: S is 1 and `generator` is not used. The encoder is not needed."""
+        """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""
         del generator
         assert isinstance(belief, FrameBelief)
         batch, versions, steps, _ = inputs.actions.shape
@@ -317,15 +320,15 @@ class Features(WorldModel):
         return LatentRollout(features=torch.stack(path, 1).reshape(batch, versions, 1, steps, -1), final=frames)
 
     def belief(self, features: Float[Tensor, "B D"]) -> FrameBelief:
-        """The frame, with no other before it."""
+        """The frame, without earlier frames."""
         return FrameBelief(present=features, past=(), num_tokens=self.predictor.num_tokens)
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Squared errors of the next features given the true ones before, and open loop from the first frame.
+        """Squared errors with teacher forcing, and open loop from the first frame.
 
-        Those of vectors and discrete values are a term of their own: relative to the errors of standing still, so
-        that slow signals count like fast ones. Only steps after a frame that was observed in full count; a missing
-        frame is the mean frame.
+        Vectors and discrete values have separate terms, divided by the error of persistence, so that slow and fast
+        signals get equal weight. Only predictions from completely observed frames count. A missing frame is replaced by
+        the mean frame.
         """
         frames, flags = self._frames(window.observations, window.observed)
         known, start, target = self._inputs(window.past)[:, 0], frames[:, :-1], frames[:, 1:]
@@ -338,10 +341,10 @@ class Features(WorldModel):
         }
         terms, seen, exact = {}, slice(self.num_seen), slice(self.num_seen, None)
         for name, (predicted, before, compared) in passes.items():
-            error, still, weight = (predicted - target).square(), (before - target).square(), compared.float()
+            error, persistence, weight = (predicted - target).square(), (before - target).square(), compared.float()
             terms[name] = share_mean(error[..., seen], weight[..., seen])
             if self.others:
-                relative = error / (whole_mean(still, weight, (0, 1)) + self.change.square())
+                relative = error / (whole_mean(persistence, weight, (0, 1)) + self.change.square())
                 terms[f"{name}_signals"] = share_mean(relative[..., exact], weight[..., exact])
         return Losses(terms=terms, weights=dict.fromkeys(terms, 1.0))
 
@@ -349,15 +352,15 @@ class Features(WorldModel):
     def _frames(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> tuple[Float[Tensor, "*lead D"], Bool[Tensor, "*lead D"]]:
-        """Features, 0 where missing, and which of them were observed."""
+        """Features (0 where missing), and which of them were observed."""
         reduced = [
-            self._reduced(number, observations[name][observed[name]])  # no frame that is missing is encoded
+            self._reduced(number, observations[name][observed[name]])  # missing frames are not encoded
             for number, name in enumerate(self.cameras)
         ]
         return self._assemble(reduced, observations, observed)
 
     def _reduced(self, camera: int, images: UInt8[Tensor, "M height width C"]) -> Float[Tensor, "M _"]:
-        """What the view of a camera makes of each image."""
+        """The reduced patches of each image of one camera."""
 
         def make(fresh: UInt8[Tensor, "m height width C"]) -> Float[Tensor, "m _"]:
             return torch.as_tensor(self._views()[camera](self.encoder(fresh)).flatten(1).float())
@@ -383,7 +386,6 @@ class Features(WorldModel):
     def _filled(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> dict[str, Tensor]:
-        """Vectors and discrete values, 0 where missing."""
         flags = {s.name: observed[s.name].reshape(observed[s.name].shape + (1,) * len(s.shape)) for s in self.others}
         return {name: observations[name].where(flag, 0) for name, flag in flags.items()}
 
@@ -404,7 +406,7 @@ class Features(WorldModel):
     def _predict(
         self, frames: Float[Tensor, "B T D"], known: Float[Tensor, "B T I"], past: tuple[Cache, ...]
     ) -> tuple[Float[Tensor, "B T D"], tuple[Cache, ...]]:
-        """The frames one step later, each in terms of how much its features usually change in a step."""
+        """The frames one step later. The network's output is scaled by the usual change of each feature."""
         step, past = self.predictor(frames, known, past)
         return frames + step * self.change, past
 
@@ -421,14 +423,14 @@ def _forget(model: Features, keys: Any) -> None:
 
 
 def load_encoder(model: Features, folder: Path | str) -> None:
-    """Gives `model` the encoder's weights from `folder`, in place; the first thing to do with a new model.
+    """Loads the encoder's weights from `folder` into `model`, in place. Call it first on a new model.
 
     Args:
         model: with the config of this folder; not on the meta device.
         folder: see `features_config`.
 
     Raises:
-        ConfigError: the folder's weights are pickled, damaged, or not those that the config was made for.
+        ConfigError: the weights in the folder are pickled or damaged, or the config belongs to other weights.
     """
     model.encoder.load(Path(folder))
     model.memo.forget()

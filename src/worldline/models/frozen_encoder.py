@@ -1,6 +1,6 @@
-"""A pretrained image encoder from a folder on this machine: DINOv2, DINOv3, V-JEPA 2, or a ViT or CNN from timm.
+"""A pretrained image encoder from a local folder: DINOv2, DINOv3, V-JEPA 2, or a ViT or CNN from timm.
 
-Nothing is fetched, nothing is unpickled, and nothing in the folder can name code to run.
+Nothing is downloaded or unpickled, and no setting in the folder can select code to run.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ ENCODERS: Final = {
     "dinov3_vit": ("DINOv3ViTConfig", "DINOv3ViTModel"),
     "vjepa2": ("VJEPA2Config", "VJEPA2Model"),
 }
-"""Of transformers, per `model_type`: the classes of its configuration and of the model."""
+"""Configuration class and model class in transformers, per `model_type`."""
 IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of red, green and blue in [0, 1], where a folder does not give its own."""
-CHUNK: Final = 128
-"""Frames that are encoded at once."""
+"""Default mean and standard deviation of red, green and blue, in [0, 1]."""
+MAX_FRAMES_AT_ONCE: Final = 128
+"""Maximum number of frames per forward pass."""
 MEMO_BYTES: Final = 200_000_000
-"""Memory that a `Memo` takes at most."""
-ROW_BYTES: Final = 1000
-"""Memory of one row of a `Memo` beside its numbers: the key, the place in the dictionary and the tensor's header."""
-PICKLED: Final = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
-CONVERT: Final = (
+"""Maximum memory of a `Memo`."""
+ROW_OVERHEAD_BYTES: Final = 1000
+"""Memory of one row of a `Memo` in addition to its values: the key, the dictionary entry and the tensor's header."""
+PICKLE_SUFFIXES: Final = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+CONVERT_COMMAND: Final = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
     "s.save_file({{k: v.clone() for k, v in w.items()}}, 'model.safetensors', metadata={{'format': 'pt'}})\""
 )
@@ -50,21 +50,21 @@ CONVERT: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A frozen encoder and what is kept of a frame; made by `encoder_config`.
+    """A frozen encoder and the features that are taken from it; created by `encoder_config`.
 
     Args:
-        encoder: the folder that the weights come from; not needed once they are loaded.
-        architecture: what builds the encoder, JSON from the folder.
+        encoder: folder of the weights; not needed once they are loaded.
+        architecture: settings that construct the encoder, JSON from the folder.
         weights_sha256: of the weights in the folder.
-        library: that builds the encoder, "transformers" or "timm".
-        pixel_mean: of red, green and blue in [0, 1], as the encoder was trained.
-        pixel_deviation: the same.
-        image_side: pixels of the square to which every image is scaled, a multiple of the encoder's patch. 112 is one
-            of 8, 14 and 16.
-        stride: pixels from one patch to the next, of a network whose maps shrink from stage to stage: the last map of
-            this stride is taken, and later stages are left out. 0 for a plain ViT, whose patches are its own.
-        pooling: what stands for a frame: its "patches", their "mean", or the class token "cls" where there is one.
-        grid: cells a side to which patches are averaged, at most as many as there are.
+        library: that constructs the encoder, "transformers" or "timm".
+        pixel_mean: of red, green and blue in [0, 1], as in the encoder's training.
+        pixel_deviation: standard deviation, likewise.
+        image_side: every image is scaled to a square of this side, pixels; a multiple of the encoder's patch size.
+            112 is a multiple of 8, 14 and 16.
+        stride: for networks with several stages: the last feature map of this stride is used, later stages are
+            removed; pixels. 0 for a plain ViT.
+        pooling: features of a frame: its "patches", their "mean", or the class token "cls" if the encoder has one.
+        grid: patches are averaged to this number of cells per side, at most the number of patches per side.
     """
 
     encoder: str
@@ -92,38 +92,38 @@ class EncoderConfig:
 
 
 def encoder_config(folder: Path | str, library: str | None) -> EncoderConfig:
-    """The config for the encoder in a folder; arguments and errors are those of `features_config`."""
+    """The config for the encoder in a folder; arguments and errors as for `features_config`."""
     path = Path(folder)
     files = _weight_files(path)
-    whole = _read_json(path / "config.json")
+    settings = _read_json(path / "config.json")
     if library is None:
-        library = "timm" if "architecture" in whole else "transformers"
+        library = "timm" if "architecture" in settings else "transformers"
     if library == "timm":
-        colours = whole.get("pretrained_cfg", whole)
+        colours = settings.get("pretrained_cfg", settings)
         mean, deviation = colours.get("mean", IMAGENET[0]), colours.get("std", IMAGENET[1])
-        whole = {"architecture": whole.get("architecture"), "model_args": whole.get("model_args", {})}
+        settings = {"architecture": settings.get("architecture"), "model_args": settings.get("model_args", {})}
     else:
         found = [path / name for name in ("preprocessor_config.json", "video_preprocessor_config.json")]
         colours = next((_read_json(file) for file in found if file.exists()), {})
         mean, deviation = colours.get("image_mean", IMAGENET[0]), colours.get("image_std", IMAGENET[1])
-    made = EncoderConfig(
+    config = EncoderConfig(
         encoder=str(path),
-        architecture=json.dumps(whole, sort_keys=True),
+        architecture=json.dumps(settings, sort_keys=True),
         weights_sha256=_sha256(files),
         library=library,
         pixel_mean=_three(mean),
         pixel_deviation=_three(deviation),
     )
-    if library == "timm" and _shrinks(made):
-        return replace(made, image_side=64, stride=16)  # a third of the time that 128 pixels take
-    return made
+    if library == "timm" and _has_stages(config):
+        return replace(config, image_side=64, stride=16)  # takes a third of the time of 128 pixels
+    return config
 
 
 class FrozenEncoder(nn.Module):
-    """The pretrained network: never trained, always in evaluation mode, without weights until they are loaded.
+    """The pretrained network. It is never trained, is always in evaluation mode, and starts without weights.
 
     Raises:
-        ConfigError: the library cannot build it, or image side, grid or pooling do not fit it.
+        ConfigError: the library cannot construct it, or `image_side`, `grid` or `pooling` do not fit it.
         MissingExtraError: the library is not installed.
     """
 
@@ -148,29 +148,34 @@ class FrozenEncoder(nn.Module):
         self.places = config.grid**2 if config.pooling == "patches" else 1
         if config.image_side % patch:
             fit = max(1, round(config.image_side / patch)) * patch
-            raise ConfigError(f"image_side is {config.image_side}, and the patches are {patch} wide. Set it to {fit}.")
+            raise ConfigError(
+                f"image_side is {config.image_side}, not a multiple of the patch size {patch}. Set it to {fit}."
+            )
         if config.pooling == "patches" and config.grid > self.cells:
-            raise ConfigError(f"grid is {config.grid}, and a frame has {self.cells} patches a side. Lower it.")
+            raise ConfigError(
+                f"grid is {config.grid}, but a frame has {self.cells} patches per side. "
+                f"Set grid to at most {self.cells}."
+            )
         has_class = getattr(built.embeddings if config.library == "transformers" else built, "cls_token", None)
         if config.pooling == "cls" and has_class is None:
-            raise ConfigError("pooling is 'cls', and this encoder has no class token. Choose 'mean' or 'patches'.")
+            raise ConfigError("pooling is 'cls', but this encoder has no class token. Choose 'mean' or 'patches'.")
         self.network = _with_all_buffers(built).requires_grad_(False)
         self.register_buffer("loaded", torch.zeros((), dtype=torch.bool))
         self.train()
 
     def train(self, mode: bool = True) -> FrozenEncoder:
-        """Itself, in evaluation mode whatever `mode` says."""
+        """Returns the module in evaluation mode; `mode` is ignored."""
         del mode
         super().train(False)
         return self
 
     def load(self, folder: Path) -> None:
-        """Takes the weights from `folder`; errors are those of `load_encoder`."""
+        """Loads the weights from `folder`; errors as for `load_encoder`."""
         found = _sha256(_weight_files(folder))
         if found != self.config.weights_sha256:
             raise ConfigError(
-                f"the weights in {folder} have sha256 {found[:12]}..., and the config was made for others, "
-                f"{self.config.weights_sha256[:12]}... Give their folder, or make the config anew with features_config."
+                f"the weights in {folder} have sha256 {found[:12]}..., but the config belongs to weights with sha256 "
+                f"{self.config.weights_sha256[:12]}... Pass their folder, or create a new config with features_config."
             )
         source = _with_all_buffers(_build(self.config, folder))
         self.network.load_state_dict(source.state_dict())
@@ -178,10 +183,10 @@ class FrozenEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "M height width C"]) -> Float[Tensor, "M P channels"]:
-        """The patches of the grid, row by row, or the one pooled vector, as the library gives them."""
+        """The patches of the grid, row by row, or the pooled vector (P = 1)."""
         if not len(images):
             return torch.zeros(0, self.places, self.channels, device=images.device)
-        return torch.cat([self._encode(some) for some in images.split(CHUNK)])
+        return torch.cat([self._encode(some) for some in images.split(MAX_FRAMES_AT_ONCE)])
 
     def _encode(self, images: UInt8[Tensor, "M height width C"]) -> Float[Tensor, "M P channels"]:
         config, side = self.config, self.config.image_side
@@ -192,7 +197,7 @@ class FrozenEncoder(nn.Module):
             torch.tensor(each, device=pixels.device)[:, None, None]
             for each in (config.pixel_mean, config.pixel_deviation)
         )
-        tokens = self._tokens((pixels - mean) / deviation).float()  # a single channel becomes three alike
+        tokens = self._tokens((pixels - mean) / deviation).float()  # one channel is broadcast to three
         if config.pooling == "cls":
             return tokens[:, :1]
         patches = tokens[:, -(self.cells**2) :]  # class token and registers come first
@@ -209,28 +214,28 @@ class FrozenEncoder(nn.Module):
             )
             if found.shape[2:] != (self.cells, self.cells):
                 raise ConfigError(
-                    f"of {self.config.image_side} pixels the encoder makes {found.shape[2]} by {found.shape[3]} "
-                    f"patches, and stride {self.config.stride} says {self.cells} by {self.cells}. Take another stride."
+                    f"an image of {self.config.image_side} pixels gives {found.shape[2]} by {found.shape[3]} patches, "
+                    f"but stride {self.config.stride} implies {self.cells} by {self.cells}. Choose another stride."
                 )
             return torch.as_tensor(found).flatten(2).transpose(1, 2)
         if self.config.library == "timm":
             return torch.as_tensor(network.forward_features(pixels))
-        if self.is_video:  # a frame is a clip in which nothing moves
+        if self.is_video:  # a frame is encoded as a still clip
             clip = pixels[:, None].expand(-1, network.config.tubelet_size, -1, -1, -1)
             return torch.as_tensor(network(pixel_values_videos=clip).last_hidden_state)
         return torch.as_tensor(network(pixel_values=pixels).last_hidden_state)
 
 
 class View(nn.Module):
-    """Patches of one camera as z-scores: centred at each place, scaled by channel, rotated to principal components.
+    """Patches of one camera as z-scores: centred per place, scaled per channel, projected on principal components.
 
-    What a place always shows is taken away, so that components are spent on what differs between frames. All
-    components are divided by one number, so that a squared error weighs them as it would weigh the channels.
+    The mean per place is removed, so that components describe differences between frames. All components are divided by
+    one common number, so that a squared error weights them as it would weight the channels.
 
     Args:
         places: P.
-        channels: of a patch.
-        components: that are kept; 0 keeps the channels.
+        channels: per patch.
+        components: number of components that are kept; 0 keeps the channels.
     """
 
     mean: Tensor
@@ -240,7 +245,7 @@ class View(nn.Module):
     def __init__(self, *, places: int, channels: int, components: int) -> None:
         super().__init__()
         if components > channels:
-            raise ConfigError(f"components is {components}, and a patch has {channels} channels. Lower it.")
+            raise ConfigError(f"components is {components}. It must be at most {channels}, the channels of a patch.")
         self.size = components or channels
         self.register_buffer("mean", torch.zeros(places, channels))
         self.register_buffer("deviation", torch.ones(channels))
@@ -248,7 +253,7 @@ class View(nn.Module):
 
     @torch.no_grad()
     def fit(self, patches: Float[Tensor, "M P channels"]) -> None:
-        """Takes means, deviations and components from patches of many frames."""
+        """Fits means, standard deviations and components on patches of many frames."""
         mean = patches.double().mean(0)
         rest = patches.double() - mean
         deviation = rest.square().mean((0, 1)).sqrt()
@@ -262,20 +267,19 @@ class View(nn.Module):
         self.basis.copy_(directions[:, -self.size :].flip(1) / usual)
 
     def forward(self, patches: Float[Tensor, "M P channels"]) -> Float[Tensor, "M P size"]:
-        """z-scores, or the components of them."""
+        """z-scores, or their principal components."""
         scores = (patches - self.mean) / self.deviation
         return scores if self.basis is None else torch.as_tensor(scores @ self.basis)
 
 
 class Memo:
-    """What was made of each distinct frame, so that none is encoded twice while the weights stay as they are.
+    """A cache of the features of each distinct frame, so that no frame is encoded twice with the same weights.
 
-    A frame is known by its pixels, so any change of one makes it another. Rows are kept in memory as float32. Beyond
-    `MEMO_BYTES` the least recently used ones are dropped. Copies, and what is pickled, begin empty: their weights may
-    go other ways.
+    The key is a hash of the pixels. Rows are kept in memory as float32. Beyond `MEMO_BYTES` the least recently used
+    rows are dropped. Copies and pickled copies start empty, because their weights may change.
 
     Args:
-        size: numbers made of a frame.
+        size: features per frame.
     """
 
     def __init__(self, size: int) -> None:
@@ -294,12 +298,12 @@ class Memo:
         *,
         maker: str,
     ) -> Float[Tensor, "M size"]:
-        """Of each image what `make` gives for it, which is asked only for those not seen before, each of them once.
+        """The features of each image; `make` computes those that are not cached, each distinct image once.
 
         Args:
             images: frames.
-            make: is called at most once, and must not depend on which images are together.
-            maker: tells what two makers give for the same image apart.
+            make: called at most once; its result for an image must not depend on the other images.
+            maker: name of `make`, part of the key.
         """
         if not len(images):
             return make(images)
@@ -315,22 +319,22 @@ class Memo:
         return torch.stack([rows[key] for key in keys]).to(images.device)
 
     def forget(self) -> None:
-        """Empties it; due whenever the weights change."""
+        """Empties the cache. Call it whenever the weights change."""
         with self._lock:
             self.rows.clear()
 
     def _keep(self, used: Mapping[bytes, Tensor]) -> None:
-        """Makes these rows the most recently used ones, and drops the least recently used beyond the limit."""
+        """Marks these rows as most recently used, and drops the least recently used ones beyond the limit."""
         with self._lock:
             for key, row in used.items():
                 self.rows[key] = row
                 self.rows.move_to_end(key)
-            while len(self.rows) * (4 * self.size + ROW_BYTES) > MEMO_BYTES:
+            while len(self.rows) * (4 * self.size + ROW_OVERHEAD_BYTES) > MEMO_BYTES:
                 self.rows.popitem(last=False)
 
 
 def _fingerprints(images: UInt8[Tensor, "M height width C"], maker: str) -> list[bytes]:
-    """Of each image 16 bytes, which differ for another size, maker or precision of products too."""
+    """A hash of 16 bytes per image; it also depends on the image size, the maker and the autocast precision."""
     device = images.device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     start = hashlib.blake2b(f"{maker} {precision} {tuple(images.shape[1:])}\n".encode(), digest_size=16)
@@ -343,37 +347,36 @@ def _fingerprints(images: UInt8[Tensor, "M height width C"], maker: str) -> list
 
 
 def _build(config: EncoderConfig, folder: Path | None = None) -> Any:
-    """The library's network, with weights as they begin, or with those in `folder`."""
+    """The library's network, with initial weights, or with those in `folder`."""
     with _explained(config):
         return (_build_timm if config.library == "timm" else _build_transformers)(config, folder)
 
 
 @contextmanager
 def _explained(config: EncoderConfig) -> Iterator[None]:
-    """Whatever the library raises becomes a `ConfigError`."""
     try:
         yield
     except ConfigError:
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{config.library} cannot build the encoder of {config.encoder}: {error}. Check its config.json, and that "
-            "its weights belong to it."
+            f"{config.library} cannot build the encoder of {config.encoder}: {error}. Check that its config.json and "
+            "its weights are valid and belong together."
         ) from error
 
 
 def _build_transformers(config: EncoderConfig, folder: Path | None) -> Any:
-    """Only the sizes in the architecture are read: nothing in it can name code or a place to fetch from."""
+    """The network from transformers. Only sizes are read: no setting can select code to run or a download."""
     architecture, library = json.loads(config.architecture), _library("transformers")
     kind = architecture.get("model_type")
     if kind not in ENCODERS:
         known = ", ".join(ENCODERS)
-        raise ConfigError(f"{config.encoder} holds a model of type {kind!r}. Known to this family: {known}.")
+        raise ConfigError(f"{config.encoder} holds a model of type {kind!r}. Supported types: {known}.")
     config_class, model_class = (getattr(library, name) for name in ENCODERS[kind])
     general = inspect.signature(library.PretrainedConfig).parameters
     own = {name for name in inspect.signature(config_class).parameters if name not in general and name[0] != "_"}
     sizes = {name: value for name, value in architecture.items() if name in own}
-    if kind == "vjepa2":  # its positions are those of a clip of this size
+    if kind == "vjepa2":  # its position embeddings depend on the clip size
         sizes |= {"crop_size": config.image_side, "frames_per_clip": sizes.get("tubelet_size", 2)}
     settings = config_class(**sizes, attn_implementation="sdpa")
     if folder is None:
@@ -392,7 +395,7 @@ def _build_transformers(config: EncoderConfig, folder: Path | None) -> Any:
 
 
 def _build_timm(config: EncoderConfig, folder: Path | None) -> Any:
-    """Only what describes the network is passed on, and nothing that tells timm to read or fetch a file."""
+    """The network from timm. Only arguments of the network are passed on: none can make timm read or download files."""
     if config.stride:
         network = _create_timm(config)
         network.prune_intermediate_layers([_stage(network, config.stride)], prune_norm=True)
@@ -401,27 +404,27 @@ def _build_timm(config: EncoderConfig, folder: Path | None) -> Any:
     if folder is not None:
         files = _weight_files(folder)
         if len(files) > 1:
-            raise ConfigError(f"{folder} holds {len(files)} weight files. Leave one, model.safetensors.")
-        tensors, due = load_file(files[0]), network.state_dict().keys()
-        _refuse_missing(folder, due - tensors.keys())
-        network.load_state_dict({name: tensors[name] for name in due})  # the classifier is left out
+            raise ConfigError(f"{folder} holds {len(files)} weight files. Keep only model.safetensors.")
+        tensors, expected = load_file(files[0]), network.state_dict().keys()
+        _refuse_missing(folder, expected - tensors.keys())
+        network.load_state_dict({name: tensors[name] for name in expected})  # drops the classifier
     return network
 
 
 def _create_timm(config: EncoderConfig, **settings: bool) -> Any:
-    """The whole network but for its classifier, with weights as they begin."""
+    """The network without its classifier, with initial weights."""
     architecture, library = json.loads(config.architecture), _library("timm")
     name, given = architecture.get("architecture"), architecture.get("model_args", {})
     if not isinstance(name, str) or not library.is_model(name):
-        raise ConfigError(f"{config.encoder} holds an architecture {name!r} that timm does not know. Update timm.")
+        raise ConfigError(f"{config.encoder} has architecture {name!r}, which timm does not know. Update timm.")
     refused = sorted(given.keys() & inspect.signature(library.create_model).parameters.keys())
     if refused:
-        raise ConfigError(f"{config.encoder}: model_args sets {', '.join(refused)}. Take it out of config.json.")
+        raise ConfigError(f"{config.encoder}: model_args sets {', '.join(refused)}. Remove it from config.json.")
     return library.create_model(name, pretrained=False, **{**given, "num_classes": 0, **settings})
 
 
-def _shrinks(config: EncoderConfig) -> bool:
-    """Whether the maps of this network of timm shrink from stage to stage, unlike those of a plain ViT."""
+def _has_stages(config: EncoderConfig) -> bool:
+    """Whether the feature maps of this timm network have several strides, unlike those of a plain ViT."""
     with _explained(config), torch.device("meta"):
         return len({stage["reduction"] for stage in _create_timm(config).feature_info}) > 1
 
@@ -431,7 +434,8 @@ def _stage(network: Any, stride: int) -> int:
     strides = [stage["reduction"] for stage in network.feature_info]
     if stride not in strides:
         raise ConfigError(
-            f"stride is {stride}, and the encoder's maps have {', '.join(map(str, strides))}. Choose one."
+            f"stride is {stride}, but the encoder's feature maps have strides {', '.join(map(str, strides))}. "
+            "Choose one of these."
         )
     return max(number for number, each in enumerate(strides) if each == stride)
 
@@ -444,7 +448,7 @@ def _library(name: str) -> Any:
 
 
 def _with_all_buffers(network: nn.Module) -> nn.Module:
-    """`network`, with those buffers in its state too that the library computes anew: a bundle has no other source."""
+    """`network` with all buffers persistent: a bundle must also hold those that the library would recompute."""
     for module in network.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             module.register_buffer(name, buffer)
@@ -455,21 +459,22 @@ def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
     missing = sorted(names)
     if missing:
         raise ConfigError(
-            f"the weights in {folder} lack {len(missing)} tensors, {missing[0]} among them. Fetch the folder again, or "
-            "take a version of the library that knows its names."
+            f"the weights in {folder} lack {len(missing)} tensors, for example {missing[0]}. Download the folder "
+            "again, or use a library version with the same weight names."
         )
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, in order."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder. Give the one that holds config.json and model.safetensors.")
+        raise ConfigError(f"{folder} is not a folder. Pass the folder that holds config.json and model.safetensors.")
     files = sorted(folder.glob("model*.safetensors"))
-    pickled = sorted(file for file in folder.iterdir() if file.suffix in PICKLED)
+    pickled = sorted(file for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
     if not files and pickled:
-        raise ConfigError(f"{pickled[0]} is pickled, and is not opened. Convert it: {CONVERT.format(pickled[0].name)}")
+        raise ConfigError(
+            f"{pickled[0]} is a pickle file and is not opened. Convert it: {CONVERT_COMMAND.format(pickled[0].name)}"
+        )
     if not files:
-        raise ConfigError(f"{folder} holds no model.safetensors. Fetch it into the folder; nothing is downloaded here.")
+        raise ConfigError(f"{folder} holds no model.safetensors. Download it into the folder first.")
     return files
 
 
@@ -486,14 +491,14 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}. Fetch the folder again.") from error
+        raise ConfigError(f"{file} cannot be read: {error}. Download the folder again.") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{file} holds no settings. Fetch the folder again.")
+        raise ConfigError(f"{file} is not a JSON object. Download the folder again.")
     return value
 
 
 def _three(values: Sequence[float | int]) -> tuple[float, float, float]:
     if len(values) != 3:
-        raise ConfigError(f"the encoder's colours are {list(values)}. It must take red, green and blue.")
+        raise ConfigError(f"the encoder's colour statistics are {list(values)}. Expected 3: red, green and blue.")
     red, green, blue = map(float, values)
     return red, green, blue

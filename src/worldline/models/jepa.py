@@ -1,12 +1,12 @@
-"""A joint-embedding world model, learned end to end from observations and actions.
+"""The model family `jepa`: a joint-embedding world model, trained end to end from observations and actions.
 
-It predicts the latents of future observations, open loop, and a regulariser keeps the latents from collapsing. No
-pixel is ever reconstructed.
+It predicts the latents of future observations, open loop, and a regulariser prevents collapse. It reconstructs no
+pixels.
 
-What is missing. Every step that shows anything trains the model: its latent is what the encoder makes of what was
-seen, flagged; the vectors that are part of the latent (`signal_weight`) are compared one by one. In use, what an
-observation lacks is filled in with the prediction where it is such a vector; the rest is encoded without it if the
-training data had such gaps too, else it is predicted.
+Missing values. In training, every step with at least one observed signal counts. The encoder receives the observed
+values and a flag per signal. Vectors that are part of the latent (`signal_weight`) are compared one by one. At
+inference, a missing value of such a vector is replaced by the prediction. The learned part is encoded without missing
+signals if the training data had such gaps; otherwise it is predicted.
 
 Sources: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (2511.08544) for SIGReg; PLDM (2502.14819) and eb_jepa
 for VICReg with temporal similarity and inverse dynamics; 2606.31232 for decoding actions from the change of a latent;
@@ -47,26 +47,28 @@ from worldline.models.layers.transformer import Cache
 from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Schema, Signal
 
-LAW_SOUGHT: Final = 0.5
-"""Share of the training after which predictions are good enough for what they miss to say something."""
-WORSE: Final = 2.0
-"""Times the squared error of a path that a law may cost: going one of two ways costs twice what going between does."""
-RUINED: Final = 10.0
-"""Times that error, of all that is observed, beyond which a law of what is seen whole gives way to the one before."""
-NUM_SAMPLED: Final = 2000
-"""Windows that it is sought in."""
-RARE: Final = 0.01
-"""Share of the training steps below which an observation with gaps is not shown to the encoder: it knows none."""
+LAW_START_SHARE: Final = 0.5
+"""Share of the training after which a conservation law is fitted. Earlier, prediction errors are too large."""
+MAX_LAW_ERROR_RATIO: Final = 2.0
+"""Maximum ratio of squared path errors with and without the law. Choosing one of two branches has twice the squared
+error of their mean, so a correct law may double it."""
+MAX_PARTIAL_ERROR_RATIO: Final = 10.0
+"""Maximum ratio of squared path errors on all observed values; beyond it the previous law is restored. It applies if
+some windows have gaps, because laws are fitted on complete windows only."""
+NUM_LAW_WINDOWS: Final = 2000
+"""Windows that a law is fitted on."""
+MIN_PARTIAL_SHARE: Final = 0.01
+"""Share of partly observed training steps above which the encoder may encode partial observations at inference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latent(Belief):
-    """A belief: one latent, and what the predictor remembers.
+    """One latent and the memory of the predictor.
 
     Args:
         latent: of the present.
-        memory: of the steps before.
-        correction: of the predictor in W worlds; B / W entries on end share that of each. None for none.
+        memory: of earlier steps.
+        correction: of the predictor, for W worlds; B / W consecutive entries share one correction. None for none.
     """
 
     latent: Float[Tensor, "B D"]
@@ -74,7 +76,7 @@ class Latent(Belief):
     correction: Correction | None = None
 
     def features(self) -> Float[Tensor, "B 1 D"]:
-        """The latent, beside the recurrent state or the vectors of the steps before where there are any; S is 1."""
+        """The latent, then the recurrent state or the past steps if the predictor has them; S is 1."""
         if isinstance(self.memory, Past):
             return torch.cat([self.latent, self.memory.flat().to(self.latent.dtype)], -1)[:, None]
         if isinstance(self.memory, Hidden):
@@ -82,7 +84,7 @@ class Latent(Belief):
         return self.latent[:, None]
 
     def detach(self) -> Latent:
-        """The same, without what it was computed from; for a memory of steps, or none."""
+        """The belief without gradient history; for a memory of type `Past`, or none."""
         past = self.memory
         memory = replace(past, steps=past.steps.detach()) if isinstance(past, Past) else past
         return replace(self, latent=self.latent.detach(), memory=memory)
@@ -96,22 +98,22 @@ class Latent(Belief):
         return Latent(latent=self.latent[index], memory=memory, correction=correction)
 
     def repeat(self, count: int) -> Latent:
-        """Each entry `count` times in a row; a correction, which is large, is shared by them."""
+        """Each entry `count` times in a row. The correction is shared, because it is large."""
         index = torch.arange(len(self.latent), device=self.latent.device).repeat_interleave(count)
         return replace(replace(self, correction=None).select(index), correction=self.correction)
 
 
 class Jepa(WorldModel, Adapts):
-    """The model. Without memory its belief is one latent: it knows nothing that the last observation does not show.
+    """The model. Without memory its belief is the latent of the last observation only.
 
     Args:
-        schema: the signals; actions and exogenous inputs are taken from it in order.
+        schema: the signals; actions and exogenous inputs are used in its order.
         config: see `JepaConfig`.
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
-        ConfigError: an image of a size that the encoder does not take, a latent that is too small, or actions to
-            decode where there are none.
+        ConfigError: the encoder does not support the size of an image, the latent is too small, or actions are to be
+            decoded but the schema has none.
     """
 
     Config = JepaConfig
@@ -129,24 +131,24 @@ class Jepa(WorldModel, Adapts):
         num_learned = config.latent_size - self.num_exact
         if num_learned < 1 + config.constant_size:
             raise ConfigError(
-                f"latent_size is {config.latent_size}, and the vector inputs alone fill {self.num_exact}, what stays "
-                f"constant {config.constant_size}. Raise it."
+                f"latent_size is {config.latent_size}, but the vector inputs need {self.num_exact} and constant_size "
+                f"is {config.constant_size}. Set it to at least {self.num_exact + config.constant_size + 1}."
             )
         images = [signal for signal in signals if signal.kind is Kind.IMAGE]
-        self.cameras = tuple(signal.name for signal in images)  # a module cannot be called `arm.front`
+        self.cameras = tuple(signal.name for signal in images)  # not module names: these must not contain dots
         self.images = nn.ModuleList(
             ImageEncoder(signal, channels=config.channels, width=config.encoder_width, out=num_learned)
             for signal in images
         )
         self.vectors = VectorEncoder(vectors, width=config.encoder_width, out=num_learned) if vectors else None
-        self.register_buffer("partial", torch.zeros(()))  # share of the training steps that were seen in part
+        self.register_buffer("partial", torch.zeros(()))  # share of partly observed training steps
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         self.step_s = Normaliser(1) if config.timed else None
         self.num_actions = len(self.actions.mean)
         self.num_inputs = self.num_actions + len(self.exogenous.mean) + int(config.timed)
         if config.linear_history and not self.num_exact:
-            raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
+            raise ConfigError(f"linear_history is {config.linear_history}, but the inputs hold no vector. Set it to 0.")
         self.linear: LinearForecast | None = None
         if config.linear_history:
             sizes = {"size": self.num_exact, "num_inputs": self.num_inputs, "history": config.linear_history}
@@ -157,29 +159,26 @@ class Jepa(WorldModel, Adapts):
         self.conserved = _conserved(schema, vectors) if config.conserves else None
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
-        told = tuple(schema[name] for name in self.targets)
-        self.told = AuxiliaryTargets(told, config.latent_size) if told else None
+        auxiliary = tuple(schema[name] for name in self.targets)
+        self.told = AuxiliaryTargets(auxiliary, config.latent_size) if auxiliary else None
 
     def _action_decoders(self) -> tuple[nn.Sequential | None, nn.Sequential | None]:
         config, width = self.config, self.config.predictor_width
         if (config.inverse_weight or config.delta_weight) and not self.num_actions:
-            raise ConfigError("inverse_weight and delta_weight decode actions, and the schema has none. Set both to 0.")
+            raise ConfigError("inverse_weight and delta_weight decode actions, but the schema has none. Set both to 0.")
         size = config.latent_size - config.constant_size - self.num_exact
         inverse = mlp([2 * size, width, self.num_actions]) if config.inverse_weight else None
         delta = mlp([size, width, config.delta_steps * self.num_actions]) if config.delta_weight else None
         return inverse, delta
 
     def fit_normaliser(self, window: Window) -> None:
-        """Per channel of an image, per component of everything else; missing values do not count.
-
-        What was never observed keeps the scale that it has.
-        """
+        """Fits scales on observed values, and the linear forecast; never observed signals keep their scale."""
         for name, encoder in zip(self.cameras, self.images, strict=True):
             assert isinstance(encoder, ImageEncoder)  # for the type checker
             encoder.fit(window.observations[name], window.observed[name])
         if self.vectors is not None:
             self.vectors.fit(window.observations, window.observed)
-        shown = self._shown(window.observed)
+        shown = self._flags(window.observed)
         self.partial.copy_((shown.any(-1) & ~shown.all(-1)).float().mean())
         fit_inputs(window.past, self.actions, self.exogenous, self.step_s)
         if self.told is not None:
@@ -190,44 +189,45 @@ class Jepa(WorldModel, Adapts):
 
     @torch.no_grad()
     def on_validation(self, sample: Callable[[int], Window], share: float) -> None:
-        """In the second half of training the law that predictions break is looked for anew."""
-        if self.conserved is None or self.vectors is None or share < LAW_SOUGHT:
+        """Fits the conservation law anew, in the second half of training."""
+        if self.conserved is None or self.vectors is None or share < LAW_START_SHARE:
             return
-        window = sample(NUM_SAMPLED)
+        window = sample(NUM_LAW_WINDOWS)
         seen, known = self._look(window), self._inputs(window.past)[:, 0]
         warm = min(self.context, (known.shape[1] + 2) // 2)
-        shown, scores = self.vectors.flags(window.observed), seen.scores
+        flags, scores = self.vectors.flags(window.observed), seen.scores
         assert scores is not None  # for the type checker
-        start, due = self._perceive(seen)[:, 0], scores[:, warm - 1 :]
-        whole, told = shown.flatten(1).all(1), shown[:, warm:]
+        start, truth = self._perceive(seen)[:, 0], scores[:, warm - 1 :]
+        complete, counted = flags.flatten(1).all(1), flags[:, warm:]
 
         def imagined(lawful: bool) -> Float[Tensor, "B T exact"]:
             return self._unroll(seen, start, known, warm, lawful=lawful)[:, warm - 1 :, : self.num_exact].float()
 
-        def off(path: Tensor, counted: Tensor) -> float:
-            return float((path - due[:, 1:])[counted].square().mean())
+        def error(path: Tensor, where: Tensor) -> float:
+            return float((path - truth[:, 1:])[where].square().mean())
 
         free, inverse = imagined(lawful=False), self.vectors.normaliser.inverse
-        law, most = deepcopy(self.conserved.state_dict()), math.inf
-        if not whole.all():
-            most = RUINED * min(off(free, told), off(imagined(lawful=True), told))
+        previous_law, limit = deepcopy(self.conserved.state_dict()), math.inf
+        if not complete.all():
+            limit = MAX_PARTIAL_ERROR_RATIO * min(error(free, counted), error(imagined(lawful=True), counted))
         self.conserved.fit(
-            inverse(due[whole]),
-            self._physical(known[whole, warm - 1 :]),
-            inverse(free[whole]),
-            self._room(self.vectors),
+            inverse(truth[complete]),
+            self._physical(known[complete, warm - 1 :]),
+            inverse(free[complete]),
+            self._scales(self.vectors),
         )
         lawful = imagined(lawful=True)
-        if not off(lawful, whole) <= WORSE * off(free, whole):
+        # `not <=` instead of `>`: an error that is not finite must also reject the law.
+        if not error(lawful, complete) <= MAX_LAW_ERROR_RATIO * error(free, complete):
             self.conserved.drop()
-        elif not off(lawful, told) <= most:
-            self.conserved.load_state_dict(law)
+        elif not error(lawful, counted) <= limit:
+            self.conserved.load_state_dict(previous_law)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
-        """The latent of the last observation; what is missing there is what the steps before lead to."""
+        """The latent of the last observation; missing parts are predicted from the steps before."""
         del generator
         remembers = self.config.memory != "none" or self.linear is not None
-        start = 0 if remembers else last_whole(self._shown(window.observed).all(-1))
+        start = 0 if remembers else last_whole(self._flags(window.observed).all(-1))
         seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
         belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
         for step in range(known.shape[1]):
@@ -243,52 +243,52 @@ class Jepa(WorldModel, Adapts):
         *,
         generator: torch.Generator,
     ) -> Latent:
-        """The new observation's latent where all of it was seen, the predicted one where nothing was.
+        """The latent of the new observation if it is complete; the predicted latent if nothing was observed.
 
-        Where it was seen in part, the vectors that are part of the latent are those observed and, where missing, those
-        predicted. The learned rest is the encoder's where only such vectors are missing, or where the training data
-        had gaps too; else it is predicted.
+        If it is partly observed, missing vectors in the latent are predicted. The learned part is encoded if only such
+        vectors are missing, or if the training data had gaps too; otherwise it is predicted.
         """
         del generator
-        held, known = _mine(belief), self._inputs(inputs)[:, 0, 0]
-        if held.correction is None and not self._shown(observed).any():
-            return self._step(held, known)
+        latent, known = _latent(belief), self._inputs(inputs)[:, 0, 0]
+        if latent.correction is None and not self._flags(observed).any():
+            return self._step(latent, known)
         window = Window(
             observations={name: observation[name][:, None] for name in self.config.inputs},
             observed={name: observed[name][:, None] for name in self.config.inputs},
             past=inputs.steps(slice(0)),
         )
-        return self._advance(held, known, self._look(window).at(0))
+        return self._advance(latent, known, self._look(window).at(0))
 
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
-        """As `encode`, with the predictor's last layer corrected by the window (docs/design/adaptation.md)."""
+        """Like `encode`, with the predictor's last layer corrected on the window (docs/design/adaptation.md)."""
         del generator
         seen, known = self._look(window), self._inputs(window.past)[:, 0]
         belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
         none = belief.latent.new_zeros(len(belief.latent), 0, 0)
-        whole = self._shown(window.observed)[:, 0].all(-1)
+        complete = self._flags(window.observed)[:, 0].all(-1)
         belief = replace(
-            belief, correction=Correction(hidden=none, lacks=none, whole=whole, trust=trust, num_steps=num_steps)
+            belief,
+            correction=Correction(hidden=none, residuals=none, complete=complete, trust=trust, num_steps=num_steps),
         )
         for step in range(known.shape[1]):
             belief = self._advance(belief, known[:, step], seen.at(step + 1))
         return belief
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """Deterministic: S is 1 and `generator` is not used."""
+        """Deterministic: S is 1 and `generator` is unused."""
         del generator
         batch, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs).flatten(0, 1)
-        here = _mine(belief).repeat(versions)
+        latent = _latent(belief).repeat(versions)
         path = []
         for step in range(steps):
-            here = self._step(here, known[:, step])
-            path.append(here.features()[:, 0])
+            latent = self._step(latent, known[:, step])
+            path.append(latent.features()[:, 0])
         features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
-        return LatentRollout(features=features, final=here)
+        return LatentRollout(features=features, final=latent)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
-        """Features are the belief; a transformer starts without a past, a block of steps with the first."""
+        """The belief of `features`; a transformer starts without a past, a frameskip block at its first step."""
         size = self.config.latent_size
         belief = self._begin(features[:, :size])
         if self.linear is not None:
@@ -296,19 +296,19 @@ class Jepa(WorldModel, Adapts):
         return replace(belief, memory=Hidden(state=features[:, size:])) if self.config.memory == "gru" else belief
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Prediction error, a regulariser, and the options of the config; all but `signals` of the learned part.
+        """Prediction error, regulariser, and optional terms. All but `signals` and `targets` use the learned part only.
 
-        Prediction is open loop from the first observation; with memory from `context` observations, at most half of
-        the window, while each of those before is predicted from the one before it.
+        Prediction is open loop from the first observation. With memory it is open loop after `context` observations,
+        at most half of the window; those before are predicted one step ahead.
         """
         config, exact = self.config, self.num_exact
-        seen, shown = self._look(window), self._shown(window.observed).any(-1)
+        seen, shown = self._look(window), self._flags(window.observed).any(-1)
         latents = self._perceive(seen).float()
         known = self._inputs(window.past)[:, 0]
         warm = min(self.context, (latents.shape[1] + 1) // 2)
         imagined = self._unroll(seen, latents[:, 0], known, warm, learning=True).float()
         begun = shown.clone()
-        begun[:, warm:] = False  # nothing seen from there on helps a prediction
+        begun[:, warm:] = False  # predictions do not use these observations
         compared = (shown[:, 1:] & begun.long().cumsum(1).bool()[:, :-1]).float()
         error = (imagined - latents[:, 1:])[..., exact:].square().mean(-1)
         found = {"prediction": (1.0, share_mean(error, compared))}
@@ -329,7 +329,7 @@ class Jepa(WorldModel, Adapts):
     def forecast_error(
         self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"], whole: Bool[Tensor, "B T1"]
     ) -> Float[Tensor, ""]:
-        """As the loss judges predictions: vectors relative to standing still, the rest as it is."""
+        """Prediction error as in the loss: relative to persistence for vectors, absolute for the learned part."""
         learned = slice(self.num_exact, self.config.latent_size)
         error = super().forecast_error(stored[..., learned], imagined[..., learned], whole)
         if self.vectors is None or not self.num_exact:
@@ -349,22 +349,16 @@ class Jepa(WorldModel, Adapts):
         learning: bool = False,
         lawful: bool = True,
     ) -> Float[Tensor, "B T D"]:
-        """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on.
+        """The predicted latents; each of the first `warm` - 1 is corrected by its observation before the next step.
 
-        Args:
-            seen: what the observations show, [B, H].
-            start: the first latent.
-            known: inputs [B, T, I].
-            warm: see above.
-            learning: whether gradients are cut off, as the config says.
-            lawful: whether predictions are held to the law that was found.
+        `learning` cuts gradients after `gradient_steps`; `lawful` applies the conservation law, if one was found.
         """
         belief, path = self._begin(start, seen.at(0)), []
         for step in range(known.shape[1]):
             belief = self._step(belief, known[:, step], lawful=lawful)
             path.append(belief.latent)
             if step + 1 < warm:
-                belief = self._meet(belief, seen.at(step + 1))
+                belief = self._correct(belief, seen.at(step + 1))
             elif learning and self.config.gradient_steps and not (step + 1) % self.config.gradient_steps:
                 belief = belief.detach()
         return torch.stack(path, 1)
@@ -372,7 +366,7 @@ class Jepa(WorldModel, Adapts):
     def _spread(
         self, by_time: Float[Tensor, "H B L"], shown: Bool[Tensor, "H B"], generator: torch.Generator
     ) -> dict[str, tuple[float, Tensor]]:
-        """What keeps the latents from collapsing."""
+        """The loss terms that prevent collapse."""
         config, found = self.config, dict[str, tuple[float, Tensor]]()
 
         def gaussian(latents: Tensor, counted: Tensor) -> tuple[float, Tensor]:
@@ -394,7 +388,7 @@ class Jepa(WorldModel, Adapts):
     def _decoded(
         self, learned: Float[Tensor, "B H L"], shown: Bool[Tensor, "B H"], actions: Float[Tensor, "B T A"]
     ) -> dict[str, tuple[float, Tensor]]:
-        """What gives the path of the latents its shape: similarity, the actions, straightness."""
+        """The optional loss terms on successive latents: similarity, decoded actions, straightening."""
         config, found = self.config, dict[str, tuple[float, Tensor]]()
         moving = learned[..., : learned.shape[-1] - config.constant_size]
         both = (shown[:, 1:] & shown[:, :-1]).float()
@@ -414,14 +408,14 @@ class Jepa(WorldModel, Adapts):
             found["straightening"] = config.straightening_weight, bend(moving, both)
         return found
 
-    def _shown(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead inputs"]:
+    def _flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead inputs"]:
         return torch.stack([observed[name] for name in self.config.inputs], -1)
 
     def _look(self, window: Window, start: int = 0) -> ObservedFeatures:
-        """What the observations from `start` on show, [B, H]."""
+        """The observations from `start` on, encoded separately [B, H]."""
         values = {name: window.observations[name][:, start:] for name in self.config.inputs}
         observed = {name: window.observed[name][:, start:] for name in self.config.inputs}
-        lead = self._shown(observed).shape[:2]
+        lead = self._flags(observed).shape[:2]
         pictures = [
             encoder(values[name].flatten(0, 1), observed[name].flatten()).unflatten(0, lead)
             for name, encoder in zip(self.cameras, self.images, strict=True)
@@ -435,11 +429,11 @@ class Jepa(WorldModel, Adapts):
     def _perceive(
         self, seen: ObservedFeatures, predicted: Float[Tensor, "*lead D"] | None = None
     ) -> Float[Tensor, "*lead D"]:
-        """The latent that observations stand for; what they lack is taken from the prediction where there is one."""
+        """The latent of observations; missing parts are taken from `predicted` if given."""
         learned, exact, gaps = seen.pictures, None, [seen.observed[name] for name in self.cameras]
         if self.vectors is not None:
             assert seen.scores is not None  # for the type checker
-            scores, known = seen.scores, self._shown(seen.observed)[..., self._places()]
+            scores, known = seen.scores, self._flags(seen.observed)[..., self._places()]
             if self.num_exact and predicted is not None:
                 scores = torch.where(self.vectors.flags(seen.observed), scores, predicted[..., : self.num_exact])
                 known = torch.ones_like(known)
@@ -448,16 +442,16 @@ class Jepa(WorldModel, Adapts):
             exact, gaps = scores if self.num_exact else None, [*gaps, known.all(-1)]
         assert learned is not None
         if predicted is not None:
-            fit = torch.stack(gaps).all(0) | (self.partial > RARE)
-            told = self._shown(seen.observed).any(-1) & fit
-            learned = torch.where(told[..., None], learned, predicted[..., self.num_exact :])
+            trained = torch.stack(gaps).all(0) | (self.partial > MIN_PARTIAL_SHARE)
+            encodable = self._flags(seen.observed).any(-1) & trained
+            learned = torch.where(encodable[..., None], learned, predicted[..., self.num_exact :])
         return learned if exact is None else torch.cat([exact, learned], -1)
 
     def _places(self) -> list[int]:
         return [place for place, name in enumerate(self.config.inputs) if name not in self.cameras]
 
     def _begin(self, latent: Float[Tensor, "B D"], seen: ObservedFeatures | None = None) -> Latent:
-        """The belief of a latent with nothing before it; where it was not `seen` it is a guess."""
+        """The belief of a latent without earlier steps; vectors that are not in `seen` count as predicted."""
         config = self.config
         if self.linear is not None:
             past = self.linear.begin(len(latent), latent.device)
@@ -473,31 +467,30 @@ class Jepa(WorldModel, Adapts):
         return Latent(latent=latent, memory=PredictorContext(base=latent, inputs=inputs, count=full))
 
     def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:
-        """The belief one step later, met by what was seen; a correction learns from it."""
+        """The belief one step later, corrected by the observation; an adaptation also uses the prediction error."""
         correction = belief.correction
         if correction is None:
-            return self._meet(self._step(belief, known), seen)
-        learned, whole = self._step(replace(belief, correction=None), known), self._shown(seen.observed).all(-1)
-        met = self._meet(learned if whole.all() else self._step(belief, known), seen)
-        hidden, _ = self._hidden(self._taken(belief, known.to(belief.latent.dtype))[0])
-        lacks = self._as_output(met.latent - learned.latent)
-        return replace(met, correction=correction.add(hidden, lacks, whole))
+            return self._correct(self._step(belief, known), seen)
+        learned, complete = self._step(replace(belief, correction=None), known), self._flags(seen.observed).all(-1)
+        corrected = self._correct(learned if complete.all() else self._step(belief, known), seen)
+        hidden, _ = self._hidden(self._predictor_input(belief, known.to(belief.latent.dtype))[0])
+        residual = self._as_output(corrected.latent - learned.latent)
+        return replace(corrected, correction=correction.add(hidden, residual, complete))
 
-    def _meet(self, predicted: Latent, seen: ObservedFeatures) -> Latent:
-        """The predicted belief, corrected by what was seen."""
+    def _correct(self, predicted: Latent, seen: ObservedFeatures) -> Latent:
         latent, memory = self._perceive(seen, predicted.latent), predicted.memory
-        if isinstance(memory, PredictorContext):  # what was seen is lost unless the next step sets out from it
-            memory = memory.end(self._shown(seen.observed).any(-1))
+        if isinstance(memory, PredictorContext):  # else predictions would go on from the block's old base latent
+            memory = memory.end(self._flags(seen.observed).any(-1))
         if isinstance(memory, Past) and self.vectors is not None:
-            lacks = (latent - predicted.latent)[:, : self.num_exact]
-            memory = memory.meet(lacks, self.vectors.flags(seen.observed))
+            residual = (latent - predicted.latent)[:, : self.num_exact]
+            memory = memory.correct(residual, self.vectors.flags(seen.observed))
         return replace(predicted, latent=latent, memory=memory)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
         return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
 
     def _step(self, belief: Latent, known: Float[Tensor, "M I"], *, lawful: bool = True) -> Latent:
-        """The belief one step later, with nothing observed; held to the law that was found, unless told otherwise."""
+        """The belief one step later without an observation. It obeys the conservation law unless `lawful` is False."""
         base, memory, known = belief.latent, belief.memory, known.to(belief.latent.dtype)
         forecast: Tensor | float = 0.0
         if self.config.memory != "none":
@@ -507,7 +500,7 @@ class Jepa(WorldModel, Adapts):
             base, share = memory.base, (memory.count / self.config.frameskip).to(known.dtype)
             change = self.predictor(torch.cat([base, memory.inputs.flatten(1), share[:, None]], -1))
         else:
-            taken, forecast, memory = self._taken(belief, known)
+            taken, forecast, memory = self._predictor_input(belief, known)
             correction = belief.correction
             if correction is None or not correction.hidden.shape[1]:
                 change = self.predictor(taken)
@@ -524,24 +517,23 @@ class Jepa(WorldModel, Adapts):
         return Latent(latent=latent, memory=memory, correction=belief.correction)
 
     def _lawful(self, base: Tensor, known: Tensor, latent: Tensor) -> Float[Tensor, "M D"]:
-        """The latent that follows, with its vectors as the law wants them."""
+        """The predicted latent, with its vectors moved until the law holds."""
         assert self.vectors is not None  # for the type checker
         assert self.conserved is not None
         normaliser = self.vectors.normaliser
         with torch.autocast(latent.device.type, enabled=False):
             before, after = (normaliser.inverse(part[:, : self.num_exact].float()) for part in (base, latent))
             inputs = self._physical(known.float())
-            exact = normaliser(self.conserved(before, inputs, after, self._room(self.vectors)))
+            exact = normaliser(self.conserved(before, inputs, after, self._scales(self.vectors)))
         return torch.cat([exact.to(latent.dtype), latent[:, self.num_exact :]], -1)
 
     def _physical(self, known: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead inputs"]:
-        """Actions and exogenous inputs in their units."""
         actions, others = known[..., : self.num_actions], known[..., self.num_actions :]
         exogenous = others[..., : len(self.exogenous.mean)]
         return torch.cat([self.actions.inverse(actions), self.exogenous.inverse(exogenous)], -1)
 
-    def _taken(self, belief: Latent, known: Tensor) -> tuple[Tensor, Tensor | float, Past | None]:
-        """What a predictor without memory is given [M, taken], the linear forecast, and the past of the next step."""
+    def _predictor_input(self, belief: Latent, known: Tensor) -> tuple[Tensor, Tensor | float, Past | None]:
+        """The input [M, taken] of a predictor without memory, the linear forecast, and the past of the next step."""
         parts, forecast, memory = [belief.latent, known], 0.0, None
         if isinstance(belief.memory, Past) and self.linear is not None and self.vectors is not None:
             forecast, memory = self.linear(belief.latent[:, : self.num_exact], known, belief.memory)
@@ -549,20 +541,20 @@ class Jepa(WorldModel, Adapts):
         return torch.cat(parts, -1), forecast, memory
 
     def _hidden(self, taken: Float[Tensor, "M taken"]) -> tuple[Float[Tensor, "M width"], nn.Module]:
-        """What its last layer makes the change from, and that layer."""
+        """The input of the predictor's last layer, and that layer."""
         assert isinstance(self.predictor, nn.Sequential)
         return self.predictor[:-1](taken), self.predictor[-1]
 
     def _unit(self, vectors: VectorEncoder) -> Float[Tensor, " exact"]:
-        """What the predictor's changes of vectors are measured in."""
+        """Scale of the predictor's output for vectors, z-scores."""
         return vectors.change if self.linear is None else self.linear.unit(vectors.change)
 
-    def _room(self, vectors: VectorEncoder) -> Float[Tensor, " exact"]:
-        """How far predictions of vectors may be moved, in their units."""
+    def _scales(self, vectors: VectorEncoder) -> Float[Tensor, " exact"]:
+        """Scale of the predictor's output for vectors, physical units."""
         return self._unit(vectors) * vectors.normaliser.deviation
 
     def _as_output(self, change: Float[Tensor, "M D"]) -> Float[Tensor, "M out"]:
-        """What the last layer would have to say for this change."""
+        """The output of the last layer that gives this change."""
         change = change[:, : change.shape[1] - self.config.constant_size]
         if self.vectors is None or not self.num_exact:
             return change
@@ -585,7 +577,7 @@ def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
 
 
 def _conserved(schema: Schema, vectors: tuple[Signal, ...]) -> ConservedQuantity | None:
-    """For a law of these signals, which stand side by side, and of the inputs; angles and discrete values have none."""
+    """The law over these concatenated signals and the inputs; angles and discrete values are left out."""
     states, place = [], 0
     for signal in vectors:
         if signal.kind is Kind.VECTOR and signal.period is None:
@@ -599,6 +591,6 @@ def _conserved(schema: Schema, vectors: tuple[Signal, ...]) -> ConservedQuantity
     return ConservedQuantity(states=states, inputs=inputs) if states else None
 
 
-def _mine(belief: Belief) -> Latent:
-    assert isinstance(belief, Latent), f"a {type(belief).__name__} is no belief of this model"
+def _latent(belief: Belief) -> Latent:
+    assert isinstance(belief, Latent), f"a {type(belief).__name__} is not a belief of this model"
     return belief

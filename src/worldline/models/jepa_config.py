@@ -1,4 +1,4 @@
-"""What a JEPA is made of: sizes, weights of its terms, and what it knows of earlier steps."""
+"""The configuration of the family `jepa`: sizes, weights of the loss terms, and memory."""
 
 from __future__ import annotations
 
@@ -10,58 +10,60 @@ from worldline.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class JepaConfig:
-    """Size of the network and weight of each term.
+    """Sizes of the networks and weights of the loss terms.
 
     Args:
-        inputs: observation signals that the encoder sees.
+        inputs: observation signals of the encoder.
         latent_size: D.
         channels: of the image encoder's convolutions.
-        encoder_width: of the encoder's hidden layer.
-        predictor_width: of the predictor's hidden layers.
-        sigreg_weight: pull of the latents towards a standard Gaussian.
-        constant_size: how many numbers of each latent, its last, no input can change: they hold what stays the same
-            within an episode and differs between episodes, such as a wall. 0 for none (docs/design/constants.md).
-        num_slices: directions that SIGReg looks along at each step.
-        signal_weight: of the error of the vector inputs. Above 0 they are themselves the first numbers of each
-            latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
-        timed: whether the predictor is told how long each step takes; for logs whose steps differ. A world that was
-            learned predicts steps of the schema's length.
-        variance_weight: of what the deviation of each number lacks to 1. VICReg instead of SIGReg is
-            `sigreg_weight=0` and 16, 8, 12, 1 for this and the next three (eb_jepa).
-        covariance_weight: of the squared covariance of two numbers.
+        encoder_width: units of the encoder's hidden layer.
+        predictor_width: units of the predictor's hidden layers.
+        sigreg_weight: of SIGReg, which pulls the latents towards a standard Gaussian.
+        constant_size: size of the last part of each latent, which no step changes. It holds what is constant within
+            an episode and differs between episodes, such as a wall. 0 for none (docs/design/constants.md).
+        num_slices: random directions of SIGReg per update.
+        signal_weight: of the error of the vector inputs. Above 0 their z-scores are the first part of each latent, at
+            full precision; the encoder adds the learned part (docs/design/vectors.md).
+        timed: whether the duration of each step is an input; for logs with steps of different durations. A learned
+            world always predicts steps of the schema's duration.
+        variance_weight: of the shortfall of each component's standard deviation from 1 (VICReg). For VICReg instead of
+            SIGReg set `sigreg_weight=0`, and 16, 8, 12, 1 for this and the next three weights (eb_jepa).
+        covariance_weight: of the squared covariance of two components (VICReg).
         similarity_weight: of the squared change of the latent in one step.
         inverse_weight: of the error of the action, decoded from the latents before and after it.
         delta_weight: of the error of `delta_steps` actions, decoded from the change of the latent over them. Keeps
-            what moves where walls or backgrounds differ between episodes; published with 10 alone, 1 beside SIGReg.
-        delta_steps: N of them, or as many as a window has.
-        straightening_weight: of 1 - cosine between successive changes of the latent; published with 0.1. Paths that
-            are straight are easier to plan along by gradient.
-        memory: what the predictor knows of earlier steps: "none" (a network of two hidden layers), "transformer"
-            (causal attention over the latents), "gru" (a recurrent state). For worlds whose present observation does
-            not show their state, such as a velocity.
-        context: observations that a belief with memory needs, and steps that attention reaches. Training shows up to
-            half of a window to the memory; give it windows of twice the context.
-        memory_size: numbers of the GRU's state, which stand beside the latent in the features.
+            moving objects in the latent if walls or backgrounds differ between episodes. Published values: 10 alone, 1
+            together with SIGReg.
+        delta_steps: number of decoded actions, at most the steps of a window.
+        straightening_weight: of 1 - cosine between successive changes of the latent; published value 0.1. Gradient
+            planning is easier along straight paths.
+        memory: of the predictor: "none" (a network of two hidden layers), "transformer" (causal attention over the
+            latents), "gru" (a recurrent state). Needed if one observation does not determine the state, for example
+            the velocity.
+        context: observations that a belief with memory needs, and steps that attention covers. In training the memory
+            receives at most half of a window, so use windows of twice the context.
+        memory_size: size of the GRU's state, which follows the latent in the features.
         depth: layers of the transformer.
-        num_heads: of its attention; `predictor_width` must be a multiple of twice this.
-        frameskip: k, steps that the predictor takes at once. From the latent k steps ago and the actions since then it
-            predicts the present one, so errors add up every k steps only. 1 for none; needs memory "none".
-        linear_history: h, steps that a linear forecast of the vectors that are part of the latent is made from, solved
-            for before training. The predictor sees them too and learns what the forecast misses, so that a world
-            which is linear in part is exact there. 0 for none; needs signal_weight, memory "none" and frameskip 1.
-        linear_values: observations that the linear forecast is made from, the last ones, beside the inputs of all
-            `linear_history` steps; 0 for as many as those. A few suffice where only what was done shows late.
-        linear_trim: share of the steps, those that the linear forecast misses most, such as contacts, that it is not
-            solved for. 0 to below 0.5.
-        gated: whether the predictor switches straight responses on and off (`models/layers/gated.py`), for what happens at
-            contacts, instead of a network of two hidden layers. Needs memory "none".
-        gradient_steps: of a path, that a gradient reaches back; 0 for all. Through many contacts it tells nothing.
-        conserves: whether to look for a quantity that changes by a law which predictions break, such as an energy, and
-            to hold predictions to it (`models/layers/conserved_quantity.py`). It is sought at each check of the second half of training,
-            which goes on with it. Needs linear_history.
-        targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
-            real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
-        target_weight: of their error, a linear map away from the latent.
+        num_heads: attention heads; `predictor_width` must be a multiple of twice this.
+        frameskip: k, steps that one prediction spans. The predictor uses the latent up to k steps ago and the actions
+            since then, so errors accumulate only every k steps. 1 for none; needs memory "none".
+        linear_history: h, steps of a linear forecast of the vectors in the latent. It is solved for before training;
+            the predictor also receives these steps and learns the residual. Linear parts of a world so become exact.
+            0 for none; needs signal_weight, memory "none" and frameskip 1.
+        linear_values: number of last observations in the linear forecast, which always uses the inputs of all
+            `linear_history` steps; 0 for all. A few suffice if only inputs act with a delay.
+        linear_trim: share of the steps with the largest residuals, such as contacts, that the fit of the linear
+            forecast ignores. 0 to below 0.5.
+        gated: whether the predictor uses gated linear responses (`models/layers/gated.py`), for contacts, instead of a
+            network of two hidden layers. Needs memory "none".
+        gradient_steps: steps over which gradients flow back through a rollout; 0 for all. Gradients through many
+            contacts are uninformative.
+        conserves: whether to fit a conservation law, such as of an energy, and to make predictions obey it
+            (`models/layers/conserved_quantity.py`). It is fitted at each validation in the second half of training.
+            Needs linear_history.
+        targets: auxiliary targets: vector or discrete observation signals that are not inputs. A linear map reads them
+            from encoded and predicted latents. They are needed in training only, such as the pose from motion capture.
+        target_weight: of the error of the auxiliary targets.
     """
 
     inputs: tuple[str, ...]
@@ -116,7 +118,7 @@ class JepaConfig:
             raise ConfigError(f"memory is {self.memory!r}. Choose none, transformer or gru.")
         if self.memory == "transformer" and self.predictor_width % (2 * self.num_heads):
             raise ConfigError(
-                f"predictor_width is {self.predictor_width}, and the transformer needs a multiple of twice num_heads, "
+                f"predictor_width is {self.predictor_width}. The transformer needs a multiple of twice num_heads, "
                 f"{2 * self.num_heads}. Change one of them."
             )
         if self.linear_history and (not self.signal_weight or self.memory != "none" or self.frameskip > 1):
@@ -125,11 +127,12 @@ class JepaConfig:
                 f"{self.memory!r} and frameskip {self.frameskip}. It needs signal_weight above 0, 'none' and 1."
             )
         if self.gated and self.memory != "none":
-            raise ConfigError(f"gated is True and memory {self.memory!r}. Gates need memory 'none'.")
+            raise ConfigError(f"gated is True and memory is {self.memory!r}. Set memory to 'none', or gated to False.")
         if self.conserves and not self.linear_history:
-            raise ConfigError("conserves is True and linear_history 0. Set it to at least 1, or conserves to False.")
+            raise ConfigError(
+                "conserves is True and linear_history is 0. Set linear_history to at least 1, or conserves to False."
+            )
         if self.memory != "none" and self.frameskip > 1:
             raise ConfigError(
-                f"frameskip is {self.frameskip} and memory {self.memory!r}. Blocks of steps need memory 'none'; or set "
-                "frameskip to 1."
+                f"frameskip is {self.frameskip} and memory is {self.memory!r}. Set memory to 'none', or frameskip to 1."
             )

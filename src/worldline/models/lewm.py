@@ -1,7 +1,7 @@
-"""LeWM as published: a vision transformer sees, a causal transformer predicts, SIGReg keeps the latents apart.
+"""The model family `lewm`: LeWM as published, with a ViT encoder, a causal transformer as predictor, and SIGReg.
 
-Weight for weight that of stable-worldmodel; `lewm_checkpoint.py` reads its files. A step of the schema is one block
-of the published model: its action is all raw actions of a frameskip block side by side.
+Its weights correspond one to one to stable-worldmodel; `lewm_checkpoint.py` reads those files. One step of the schema
+is one frameskip block of the published model: its action concatenates all raw actions of the block.
 
 Source: LeWM (arXiv 2603.19312); the encoder is ViT (arXiv 2010.11929).
 """
@@ -31,35 +31,35 @@ from worldline.schema import Kind, Schema, Signal
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION: Final = (0.229, 0.224, 0.225)
-"""Of red, green and blue, between 0 and 1."""
+"""Per colour (red, green, blue), in [0, 1]."""
 TOKENS_AT_ONCE: Final = 2048
-"""Patches that the encoder takes through all its layers together on a processor: with more, what lies between two
-products leaves the cache, and products in half precision lose a quarter of their speed."""
+"""Tokens that the encoder processes at once on CPU. With more, activations leave the cache between two products, and
+products in half precision lose a quarter of their speed."""
 SCORES_AT_ONCE: Final = 2**17
-"""Attention scores of a head that are worked on together, so that they stay in the processor's cache."""
+"""Attention scores per head that are computed at once, so that they stay in the CPU cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LewmConfig:
-    """Size of the network and weight of SIGReg; the defaults are the published 18.04 million parameters.
+    """Sizes of the networks and weight of SIGReg; the defaults are the published 18.04 million parameters.
 
     Args:
-        inputs: the one camera; 3 colours, its sides multiples of `patch`.
-        latent_size: D, of encoder and predictor alike.
-        patch: pixels a side.
+        inputs: one camera with 3 colours; its sides are multiples of `patch`.
+        latent_size: D, width of the encoder and the predictor.
+        patch: side of a patch, pixels.
         depth: layers of the encoder.
-        num_heads: of the encoder; must divide `latent_size`.
-        projector_width: hidden layer between a transformer and the latent.
-        history: observations, with the inputs between them, that the predictor sees; at least 1.
+        num_heads: attention heads of the encoder; must divide `latent_size`.
+        projector_width: units of the hidden layer between a transformer and the latent.
+        history: observations, with the inputs between them, that the predictor uses; at least 1.
         predictor_depth: layers of the predictor.
-        predictor_heads: of the predictor.
+        predictor_heads: attention heads of the predictor.
         head_size: of each of the predictor's heads.
-        predictor_width: hidden layer in each of the predictor's blocks.
-        code_size: numbers that the inputs of a step are first mixed to.
-        dropout: share that is dropped in the predictor while it is trained, at least 0 and below 1.
-        sigreg_weight: pull towards a standard Gaussian. The statistic here is not multiplied by the number of
-            windows in a batch, the published one is: its 0.09 at 128 windows is 11.52, and so is 0.36 at 32.
-        num_slices: directions that SIGReg looks along at each step.
+        predictor_width: units of the hidden layer in each block of the predictor.
+        code_size: size of the first linear embedding of a step's inputs.
+        dropout: rate in the predictor during training, at least 0 and below 1.
+        sigreg_weight: weight of SIGReg. Unlike the published statistic, ours is not multiplied by the number of windows
+            in a batch: the published 0.09 at 128 windows, or 0.36 at 32, is 11.52 here.
+        num_slices: random directions of SIGReg per update.
     """
 
     inputs: tuple[str, ...]
@@ -80,12 +80,14 @@ class LewmConfig:
 
     def __post_init__(self) -> None:
         if len(self.inputs) != 1:
-            raise ConfigError(f"inputs is {self.inputs}. This family sees exactly one camera; name it.")
+            raise ConfigError(f"inputs is {self.inputs}. The family 'lewm' needs exactly one camera; name it.")
         for name in self.__dataclass_fields__.keys() - {"inputs", "dropout", "sigreg_weight"}:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
         if self.latent_size % self.num_heads:
-            raise ConfigError(f"latent_size {self.latent_size} is not a multiple of num_heads, {self.num_heads}.")
+            raise ConfigError(
+                f"latent_size is {self.latent_size}. It must be a multiple of num_heads, {self.num_heads}."
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}. It must be at least 0 and below 1.")
         if self.sigreg_weight < 0:
@@ -94,7 +96,7 @@ class LewmConfig:
 
 @cache
 def _product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
-    """OneDNN's product of float32 matrices, x W' + b; None where torch was built without it."""
+    """The oneDNN product of float32 matrices, x W' + b; None if torch was built without it."""
     if not torch.backends.mkldnn.is_available():
         return None
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # what torch.compile would call
@@ -102,7 +104,7 @@ def _product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
 
 
 class WholeLinear(torch.autograd.Function):
-    """A linear layer in float32 through oneDNN; torch takes MKL, which on some processors is half as fast."""
+    """A linear layer in float32 with oneDNN. Torch uses MKL, which is half as fast on some CPUs."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -114,23 +116,23 @@ class WholeLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        """The gradients in values, weight and bias."""
+        """The gradients with respect to values, weight and bias."""
         product, (values, weight) = _product(), ctx.saved_tensors
         assert product is not None
-        due = gradients[0].flatten(0, -2)
+        gradient = gradients[0].flatten(0, -2)
         to_values = product(gradients[0], weight.t(), None) if ctx.needs_input_grad[0] else None
-        return to_values, product(due.t(), values.flatten(0, -2).t(), None), due.sum(0)
+        return to_values, product(gradient.t(), values.flatten(0, -2).t(), None), gradient.sum(0)
 
 
 class HalfAttention(torch.autograd.Function):
-    """Attention in half precision on a processor, where the built-in one takes 3 to 6 times as long.
+    """Attention in half precision on CPU, where torch's own takes 3 to 6 times as long.
 
-    A few frames at a time, so that their scores stay in the cache.
+    It processes a few frames at a time, so that their scores stay in the cache.
     """
 
     @staticmethod
     def forward(ctx: Any, joined: Float[Tensor, "M P joined"], num_heads: int) -> Float[Tensor, "M P D"]:
-        """What the tokens attend to, from queries, keys and values side by side."""
+        """The attention output for concatenated queries, keys and values."""
         query, key, value = _by_head(joined.unflatten(-1, (3, num_heads, -1)))
         query = query * query.shape[-1] ** -0.5
         ctx.num_heads = num_heads
@@ -145,23 +147,23 @@ class HalfAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Float[Tensor, "M P joined"], None]:
-        """The gradient in `joined`."""
+        """The gradient with respect to `joined`."""
         (query, key, value, *kept), num_heads = ctx.saved_tensors, ctx.num_heads
-        (due,) = _by_head(gradients[0].unflatten(-1, (1, num_heads, -1)))
+        (gradient,) = _by_head(gradients[0].unflatten(-1, (1, num_heads, -1)))
         out = gradients[0].new_empty(*gradients[0].shape[:2], 3, num_heads, query.shape[-1])
         to_query, to_key, to_value = out.unbind(2)
         for (rows, frames), weights in zip(_some(query, num_heads), kept, strict=True):
-            through = torch.bmm(due[rows], value[rows].transpose(1, 2))
+            through = torch.bmm(gradient[rows], value[rows].transpose(1, 2))
             scores = torch._softmax_backward_data(through, weights, -1, weights.dtype)
             _put(torch.bmm(scores, key[rows]), to_query[frames])
             _put(torch.bmm(scores.transpose(1, 2), query[rows]), to_key[frames])
-            _put(torch.bmm(weights.transpose(1, 2), due[rows]), to_value[frames])
+            _put(torch.bmm(weights.transpose(1, 2), gradient[rows]), to_value[frames])
         out[:, :, 0] *= query.shape[-1] ** -0.5
         return out.flatten(2), None
 
 
 def _some(query: Float[Tensor, "rows P size"], num_heads: int) -> Iterator[tuple[slice, slice]]:
-    """Rows that fit into the cache, and which frames they are of."""
+    """Slices of rows that fit into the cache, with the slices of their frames."""
     size = -(-SCORES_AT_ONCE // query.shape[1] ** 2)
     for first in range(0, len(query) // num_heads, size):
         yield slice(first * num_heads, (first + size) * num_heads), slice(first, first + size)
@@ -172,12 +174,12 @@ def _put(by_head: Float[Tensor, "rows P size"], into: Float[Tensor, "M P heads s
 
 
 def _by_head(joined: Float[Tensor, "M P parts heads size"]) -> Float[Tensor, "parts rows P size"]:
-    """A row for each head of each frame."""
+    """One row per head of each frame."""
     return torch.as_tensor(joined.permute(2, 0, 3, 1, 4).flatten(1, 2))
 
 
 class EncoderLayer(nn.Module):
-    """Attention among the tokens of a frame and a two-layer network, each added to what comes in."""
+    """Attention among the tokens of a frame and a two-layer network, with residual connections."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -190,7 +192,7 @@ class EncoderLayer(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Float[Tensor, "M P D"], kind: torch.dtype) -> Float[Tensor, "M P D"]:
-        """The tokens one layer up; products are taken in `kind`."""
+        """The output tokens; products are computed in `kind`."""
         joined = _linear(self.joined, self.before_attention(tokens).to(kind))
         if kind is torch.bfloat16 and joined.device.type == "cpu":
             found = HalfAttention.apply(joined, self.num_heads)  # type: ignore[no-untyped-call] # torch does not say
@@ -200,16 +202,18 @@ class EncoderLayer(nn.Module):
         return self._widen(tokens + _linear(self.out, found), kind)
 
     def first(self, tokens: Float[Tensor, "M P D"], kind: torch.dtype) -> Float[Tensor, "M D"]:
-        """The first token alone one layer up: what is left to do in the last layer, a tenth of the whole.
+        """The output of the first token only, which is all that the last layer needs, in a tenth of the time.
 
-        With one query, keys and values need not be made: q · (K x) = (qK) · x, and Σ a (V x) = V (Σ a x).
+        With one query, keys and values need not be computed: q · (K x) = (qK) · x, and Σ a (V x) = V (Σ a x).
         """
         seen = self.before_attention(tokens).to(kind)
         to_query, to_key, to_value = self.joined.weight.to(kind).unflatten(0, (3, self.num_heads, -1))
         bias, key_bias, value_bias = self.joined.bias.to(kind).unflatten(0, (3, self.num_heads, -1))
         query = torch.einsum("md,hsd->mhs", seen[:, 0], to_query) + bias
         scores = torch.einsum("mhs,hsd->mhd", query, to_key) @ seen.transpose(1, 2)
-        scores = scores + (query * key_bias).sum(-1, keepdim=True)  # equal for all: changes nothing, but has a gradient
+        scores = scores + (query * key_bias).sum(
+            -1, keepdim=True
+        )  # equal for all keys, so softmax cancels it; kept for the gradient of the bias
         weights = (scores.float() * query.shape[-1] ** -0.5).softmax(-1).to(kind)
         found = torch.einsum("mhd,hsd->mhs", weights @ seen, to_value) + value_bias
         return self._widen(tokens[:, 0] + _linear(self.out, found.flatten(1)), kind)
@@ -220,17 +224,16 @@ class EncoderLayer(nn.Module):
 
 
 def _linear(layer: nn.Linear, values: Tensor) -> Tensor:
-    """What the layer gives, in the precision of `values`."""
     if values.dtype is torch.float32 and values.device.type == "cpu" and _product() is not None:
         return torch.as_tensor(WholeLinear.apply(values, layer.weight, layer.bias))  # type: ignore[no-untyped-call] # as above
     return linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))
 
 
 class Encoder(nn.Module):
-    """Frames to the first token of a vision transformer.
+    """A vision transformer that returns the class token of each frame.
 
     Args:
-        signal: an image of 3 colours.
+        signal: an image with 3 colours.
         config: see `LewmConfig`.
     """
 
@@ -239,8 +242,8 @@ class Encoder(nn.Module):
         high, wide, colours = signal.shape
         if colours != 3 or high % config.patch or wide % config.patch:
             raise ConfigError(
-                f"image {signal.name!r} has shape {signal.shape}. This family takes 3 colours, and sides that are "
-                f"multiples of its patch, {config.patch}. Scale the image, or set patch."
+                f"image {signal.name!r} has shape {signal.shape}. The family 'lewm' takes 3 colours, and sides that "
+                f"are multiples of its patch, {config.patch}. Scale the image, or set patch."
             )
         self.patch = config.patch
         width = config.latent_size
@@ -257,12 +260,12 @@ class Encoder(nn.Module):
                 nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, images: UInt8[Tensor, "M height width 3"], observed: Bool[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        """The first token of each frame; a missing one is the mean of ImageNet."""
+        """The class token of each frame; a missing frame is replaced by the mean colour of ImageNet."""
         device = images.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.position.dtype
-        most = max(1, TOKENS_AT_ONCE // len(self.position)) if device == "cpu" else max(1, len(images))
-        size = -(-len(images) // max(1, -(-len(images) // most)))  # equal parts
-        with torch.autocast(device, enabled=False):  # `kind` says what is half; the sums between layers stay whole
+        limit = max(1, TOKENS_AT_ONCE // len(self.position)) if device == "cpu" else max(1, len(images))
+        size = -(-len(images) // max(1, -(-len(images) // limit)))  # equal parts
+        with torch.autocast(device, enabled=False):  # only products use `kind`; residual sums stay in full precision
             pairs = zip(images.split(size), observed.split(size), strict=True)
             return torch.cat([self._encode(some, seen, kind) for some, seen in pairs])
 
@@ -277,7 +280,7 @@ class Encoder(nn.Module):
         return torch.as_tensor(self.norm(last.first(tokens, kind)))
 
     def _patches(self, images: Tensor, observed: Tensor) -> Float[Tensor, "M P pixels"]:
-        """The pixels of each patch, by row, column and colour, normalised as those of ImageNet."""
+        """The pixels of each patch by row, column and colour, normalised with the statistics of ImageNet."""
         tiles = images.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch)).transpose(2, 3)
         pixels = tiles.flatten(3).flatten(1, 2).to(self.position.dtype)
         mean, deviation = (
@@ -288,7 +291,7 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentHistory(Belief):
-    """The latents of the last steps, at most `history` of them, and the inputs between.
+    """The latents of the last steps, at most `history`, and the inputs between them.
 
     Args:
         latents: the last one is the present.
@@ -299,7 +302,7 @@ class LatentHistory(Belief):
     inputs: Float[Tensor, "B K-1 I"]
 
     def features(self) -> Float[Tensor, "B 1 D"]:
-        """The latent of the present; S is 1."""
+        """The present latent; S is 1."""
         return self.latents[:, -1:]
 
     def select(self, index: Tensor) -> LatentHistory:
@@ -308,18 +311,18 @@ class LatentHistory(Belief):
 
 
 class Lewm(WorldModel):
-    """The model. It is blind to the past beyond `history` observations.
+    """The model. Its memory is limited to `history` observations.
 
-    A missing image is replaced by the latent that was predicted, or by that of ImageNet's mean where nothing came
-    before; it is left out of the loss.
+    The latent of a missing image is predicted; at the start it is that of ImageNet's mean colour. Missing images do not
+    count in the loss.
 
     Args:
-        schema: the signals; actions and exogenous inputs are taken from it in order.
+        schema: the signals; actions and exogenous inputs are used in its order.
         config: see `LewmConfig`.
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
-        ConfigError: the input is no image of 3 colours, or its sides are no multiples of the patch.
+        ConfigError: the input is not an image with 3 colours, or its sides are not multiples of the patch.
     """
 
     Config = LewmConfig
@@ -329,7 +332,7 @@ class Lewm(WorldModel):
         self.schema, self.config, self.context = schema, config, config.history
         camera = schema[config.inputs[0]]
         if camera.kind is not Kind.IMAGE:
-            raise ConfigError(f"input {camera.name!r} is a {camera.kind}. This family sees an image; name a camera.")
+            raise ConfigError(f"input {camera.name!r} is a {camera.kind}. The family 'lewm' needs an image signal.")
         self.camera = camera.name
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
@@ -354,11 +357,11 @@ class Lewm(WorldModel):
         self._ready: dict[torch.dtype, tuple[object, Folded]] = {}
 
     def fit_normaliser(self, window: Window) -> None:
-        """Of actions and exogenous inputs; images are normalised as those of ImageNet."""
+        """Fits actions and exogenous inputs; images are normalised with the statistics of ImageNet."""
         fit_inputs(window.past, self.actions, self.exogenous)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> LatentHistory:
-        """The history up to the last observation; where one was missing, what the steps before lead to."""
+        """The history up to the last observation; the latents of missing images are predicted."""
         images, seen = window.observations[self.camera], window.observed[self.camera]
         start = max(0, seen.shape[1] - self.config.history)
         if not seen[:, start:].all():
@@ -367,8 +370,8 @@ class Lewm(WorldModel):
         inputs = self._inputs(window.past)[:, 0, start:]
         belief = LatentHistory(latents=latents[:, :1], inputs=inputs[:, :0])
         for step in range(1, latents.shape[1]):
-            here = inputs[:, step - 1 : step]
-            belief = self._step(belief, here, latents[:, step], seen[:, start + step], generator)
+            now = inputs[:, step - 1 : step]
+            belief = self._step(belief, now, latents[:, step], seen[:, start + step], generator)
         return belief
 
     def update(
@@ -380,16 +383,16 @@ class Lewm(WorldModel):
         *,
         generator: torch.Generator,
     ) -> LatentHistory:
-        """The history with the new observation's latent where it was seen, else with the predicted one."""
+        """The history with the latent of the new image, or the predicted one if it is missing."""
         assert isinstance(belief, LatentHistory)
         images, seen = observation[self.camera], observed[self.camera]
         latents = self._see(images[:, None], seen[:, None])[:, 0]
         return self._step(belief, self._inputs(inputs)[:, 0], latents, seen, generator)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """Each step predicted from up to `history` before it, S is 1; draws nothing but dropout in training.
+        """Predicts each step from up to `history` steps before it; S is 1. Only dropout in training draws.
 
-        Without gradients, in evaluation mode, it takes a faster way to the same latents, see `lewm_rollout`.
+        In evaluation mode without gradients a faster implementation gives the same latents (`lewm_rollout.py`).
         """
         assert isinstance(belief, LatentHistory)
         versions = inputs.actions.shape[1]
@@ -406,22 +409,22 @@ class Lewm(WorldModel):
         return LatentRollout(features=features[:, :, None], final=final)
 
     def belief(self, features: Float[Tensor, "B D"]) -> LatentHistory:
-        """A history of one."""
+        """A history of one step."""
         num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
         return LatentHistory(latents=features[:, None], inputs=features.new_zeros(len(features), 0, num_inputs))
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Error one step ahead, at each step of every stretch of `history` observations, and SIGReg of all latents.
+        """One-step error at each step of every subsequence of `history` observations, and SIGReg of all latents.
 
-        The published model trains on windows of `history` + 1, which hold one such stretch.
+        The published model trains on windows of `history` + 1, which contain one such subsequence.
         """
         config, seen = self.config, window.observed[self.camera]
         latents = self._see(window.observations[self.camera], seen)
         inputs = self._inputs(window.past)[:, 0]
         span = min(config.history, inputs.shape[1])
-        codes = _stretches(self.to_codes(inputs), span)
-        predicted = self._predict(_stretches(latents[:, :-1], span), codes, generator, last_only=False)
-        error = (predicted - _stretches(latents[:, 1:], span)).square().mean(-1)
+        codes = _subsequences(self.to_codes(inputs), span)
+        predicted = self._predict(_subsequences(latents[:, :-1], span), codes, generator, last_only=False)
+        error = (predicted - _subsequences(latents[:, 1:], span)).square().mean(-1)
         counted = seen.unfold(1, span + 1, 1).flatten(0, 1).float().cumprod(-1)[:, 1:]
         terms = {"prediction": share_mean(error, counted)}
         weights = {"prediction": 1.0}
@@ -448,15 +451,15 @@ class Lewm(WorldModel):
         return torch.as_tensor(projected.float().unflatten(0, tokens.shape[:2]))
 
     def _folded(self) -> Folded:
-        """The predictor's weights, made ready to imagine; kept until torch counts a change in one of them."""
+        """The folded weights of the predictor, cached until torch's version counters show a change."""
         device = self.predictor.position.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.predictor.position.dtype
         parts = (*self.predictor.parameters(), *self.from_predictor.parameters(), *self.from_predictor.buffers())
         if any(part.is_inference() for part in parts):
-            return fold(self.predictor, self.from_predictor, kind)  # torch does not count their changes
+            return fold(self.predictor, self.from_predictor, kind)  # inference tensors have no version counters
         state = tuple((part.data_ptr(), part._version) for part in parts)
-        kept, found = self._ready.get(kind, (None, None))
-        if found is None or kept != state:
+        cached, found = self._ready.get(kind, (None, None))
+        if found is None or cached != state:
             found = fold(self.predictor, self.from_predictor, kind)
             self._ready[kind] = state, found
         return found
@@ -464,7 +467,7 @@ class Lewm(WorldModel):
     def _unroll(
         self, belief: LatentHistory, ahead: Float[Tensor, "B N T I"], generator: torch.Generator
     ) -> Float[Tensor, "B N T D"]:
-        """Each window predicted as if it were the first."""
+        """The rollout with gradients, one prediction per step."""
         batch, versions, steps, _ = ahead.shape
         known = torch.cat([belief.inputs.repeat_interleave(versions, 0), ahead.flatten(0, 1)], 1)
         codes, path = self.to_codes(known), list(belief.latents.repeat_interleave(versions, 0).unbind(1))
@@ -483,7 +486,7 @@ class Lewm(WorldModel):
         seen: Bool[Tensor, "B"],
         generator: torch.Generator,
     ) -> LatentHistory:
-        """The history one step on, with `latents` [B, D] where they were seen."""
+        """The history one step later, with `latents` [B, D] where they were observed."""
         known = torch.cat([belief.inputs, inputs.to(belief.inputs.dtype)], 1)
         if not seen.all():
             predicted = self._predict(belief.latents, self.to_codes(known), generator, last_only=True)[:, 0]
@@ -499,6 +502,6 @@ def _projector(config: LewmConfig) -> nn.Sequential:
     )
 
 
-def _stretches(values: Float[Tensor, "B T size"], span: int) -> Float[Tensor, "stretches span size"]:
-    """Every stretch of `span` steps, those of a batch entry one after another."""
+def _subsequences(values: Float[Tensor, "B T size"], span: int) -> Float[Tensor, "stretches span size"]:
+    """Every subsequence of `span` steps, ordered by batch entry."""
     return values.unfold(1, span, 1).flatten(0, 1).transpose(1, 2)

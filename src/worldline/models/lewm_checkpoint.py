@@ -1,7 +1,7 @@
-"""Checkpoints of stable-worldmodel's LeWM, read into our own `Lewm` without any of its code being run.
+"""Conversion of LeWM checkpoints of stable-worldmodel to `Lewm`, without running any of their code.
 
-A checkpoint is a folder with `config.json`, a tree of constructor names of which the numbers alone are read, and one
-file of weights. Its encoder has other names since transformers 5; both are known.
+A checkpoint is a folder with `config.json` and one file of weights. `config.json` is a tree of constructor names; only
+its numbers are read. The names of encoder weights changed in transformers 5; both variants are supported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from worldline.models.lewm import Lewm, LewmConfig
 from worldline.schema import Schema
 
 ENCODER_HEADS: Final = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
-"""Of the encoder sizes that a configuration may name."""
+"""Number of attention heads per named encoder size."""
 
 RENAMES: Final = (
     (r"^encoder\.encoder\.layer\.", "encoder.layers."),  # transformers 4
@@ -54,20 +54,20 @@ RENAMES: Final = (
     (r"^projector\.net\.", "projector."),
     (r"^pred_proj\.net\.", "from_predictor."),
 )
-"""Patterns of their names and what they become, applied in order."""
+"""Patterns of published weight names and their replacements, applied in order."""
 
 
 def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
     """The published model in `folder`, in evaluation mode.
 
-    Its actions are z-scores, of which the checkpoint knows no means and deviations: give `fit_normaliser` a sample of
-    what it was trained on, unless the schema's actions are z-scores already.
+    The model takes actions as z-scores, but the checkpoint holds no means and standard deviations. Call
+    `fit_normaliser` with a sample of its training data, unless the schema's actions are z-scores already.
 
     Args:
         folder: with `config.json` and one file `*.pt` or `*.safetensors`.
-        schema: whose actions are all raw actions of a frameskip block side by side.
-        camera: the image that the model sees. Where its size is not that of the training images the position
-            embeddings are scaled, as the published code does.
+        schema: its actions are the concatenated raw actions of a frameskip block.
+        camera: the image signal of the model. If its size differs from the training images, position embeddings are
+            interpolated as in the published code.
 
     Raises:
         ConfigError: the folder is incomplete, holds another model, or does not fit the schema.
@@ -77,7 +77,7 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
     if len(files) != 1 or not (folder / "config.json").is_file():
         raise ConfigError(
             f"{folder} must hold config.json and one file *.pt or *.safetensors; it has {len(files)} such files. "
-            "Put one checkpoint into a folder of its own."
+            "Put each checkpoint into a separate folder."
         )
     tree, loaded = _read(folder / "config.json", files[0])
     tensors = from_published(loaded)
@@ -86,24 +86,19 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
     grid = tuple(side // config.patch for side in schema[camera].shape[:2])
     tensors["encoder.position"] = _scaled(tensors["encoder.position"], grid)
     tensors |= {k: v for k, v in model.state_dict().items() if k.startswith(("actions.", "exogenous."))}
-    due = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in tensors.items()}
-    wrong = sorted(name for name in due.keys() | given.keys() if due.get(name) != given.get(name))
+    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
     if wrong:
         raise ConfigError(
-            f"{files[0]}: {wrong[0]} is {given.get(wrong[0])} where {due.get(wrong[0])} is due. Check that it is a "
-            "LeWM, and that the schema's actions are all raw actions of a frameskip block side by side."
+            f"{files[0]}: expected shape {expected.get(wrong[0])} for {wrong[0]}, got {given.get(wrong[0])}. Check "
+            "that it is a LeWM, and that the schema's actions are the concatenated raw actions of a frameskip block."
         )
     model.load_state_dict(tensors)
     return model.eval()
 
 
 def _read(tree: Path, weights: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the two files hold.
-
-    Raises:
-        ConfigError: one is damaged, or holds anything else; names it.
-    """
     file = tree
     try:
         settings = json.loads(tree.read_text())
@@ -111,24 +106,26 @@ def _read(tree: Path, weights: Path) -> tuple[dict[str, Any], dict[str, Tensor]]
         loaded = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
     except (OSError, ValueError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
         pickled = isinstance(error, UnpicklingError)
-        fix = "Save the model's state_dict() alone: code that is pickled is not run." if pickled else "Fetch it again."
+        fix = "Save only the model's state_dict(): pickled code is not run." if pickled else "Download it again."
         raise ConfigError(f"{file} cannot be read ({type(error).__name__}). {fix}") from error
-    for what, value in ((tree, settings), (weights, loaded)):
+    for path, value in ((tree, settings), (weights, loaded)):
         if not isinstance(value, dict):
-            raise ConfigError(f"{what} holds a {type(value).__name__}. Give the settings and the state dict of a LeWM.")
+            raise ConfigError(
+                f"{path} holds a {type(value).__name__}, not a dict. Pass the settings and the state dict of a LeWM."
+            )
     return settings, loaded
 
 
 def published_config(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], camera: str) -> LewmConfig:
-    """The sizes of a published model: from its tensors, and from the tree where those do not tell.
+    """The sizes of a published model, from its tensors and, where these do not determine them, from its config.
 
     Args:
         tree: its `config.json`.
         tensors: from `from_published`.
-        camera: the image that the model sees.
+        camera: the image signal of the model.
 
     Raises:
-        ConfigError: a number that is needed is missing.
+        ConfigError: a required number is missing.
     """
     try:
         encoder, predictor = tree["encoder"], tree["predictor"]
@@ -150,16 +147,14 @@ def published_config(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], cam
             dropout=float(predictor.get("dropout", 0.0)),
         )
     except KeyError as problem:
-        raise ConfigError(
-            f"this is no checkpoint of LeWM: it lacks {problem}. Give one that was published as LeWM."
-        ) from None
+        raise ConfigError(f"the checkpoint lacks {problem}, so it is not a LeWM. Pass a checkpoint of LeWM.") from None
 
 
 def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names and layout of the published tensors; those that are not known keep their names.
+    """The published tensors with our names and layout; unknown ones keep their names.
 
     Args:
-        tensors: its state dict, of transformers 4 or 5.
+        tensors: state dict of the published model, with the names of transformers 4 or 5.
     """
     renamed = {_renamed(name): value for name, value in tensors.items()}
     for name in [name for name in renamed if ".attention.q_proj." in name]:
@@ -175,7 +170,7 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _RESHAPES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "encoder.first": lambda value: value[0, 0],
     "encoder.position": lambda value: value[0],
-    "encoder.from_pixels.weight": lambda value: value.permute(0, 2, 3, 1).flatten(1),  # colours innermost
+    "encoder.from_pixels.weight": lambda value: value.permute(0, 2, 3, 1).flatten(1),  # colours last
     "predictor.position": lambda value: value[0],
     "to_codes.0.weight": lambda value: value[..., 0],  # a convolution over one step
 }
@@ -192,7 +187,7 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _scaled(position: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Position embeddings [1 + patches, D] of a square for another grid of patches."""
+    """Position embeddings [1 + patches, D] of a square grid, interpolated to another grid of patches."""
     side = round((len(position) - 1) ** 0.5)
     if grid == (side, side):
         return position

@@ -1,4 +1,4 @@
-"""LeWM's predictor: latents and inputs of a few steps to the latents one step later.
+"""The predictor of LeWM: the next latents from latents and inputs of a few steps.
 
 Source: LeWM (arXiv 2603.19312); its blocks are those of DiT (arXiv 2212.09748).
 """
@@ -17,13 +17,13 @@ from worldline.models.layers.gather import share_draw
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout:
-    """Sets a share of values to 0 and raises the others; torch's own would draw from its global generator."""
+    """Dropout with an explicit generator; torch's own draws from the global generator."""
 
     rate: float
     generator: torch.Generator
 
     def __call__(self, values: Tensor) -> Tensor:
-        """`values`, some of them dropped."""
+        """`values` after dropout."""
         if not self.rate:
             return values
 
@@ -50,7 +50,7 @@ class PredictorBlock(nn.Module):
         nn.init.zeros_(self.steer.bias)
 
     def forward(self, tokens: Tensor, codes: Tensor, *, kept: slice, drop: Dropout) -> Float[Tensor, "M K D"]:
-        """The tokens `kept` one layer up."""
+        """The output tokens at the positions `kept`."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.steer(silu(codes)).chunk(6, -1)
         seen = self.before_attention(_modulated(tokens, shift, scale))
         query, key, value = self.joined(seen).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -68,15 +68,15 @@ def _modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class LewmPredictor(nn.Module):
-    """Latents and inputs of up to `history` steps to the latents one step later, not yet projected.
+    """Predicts the next latents, before projection, from latents and inputs of up to `history` steps.
 
     Args:
-        history: steps that it sees.
+        history: maximum number of steps.
         width: D, of latents and codes.
-        depth: blocks.
-        num_heads: of each block's attention.
+        depth: number of blocks.
+        num_heads: attention heads of each block.
         head_size: of each head.
-        hidden: width of each block's network.
+        hidden: units of the hidden layer in each block.
     """
 
     def __init__(self, *, history: int, width: int, depth: int, num_heads: int, head_size: int, hidden: int) -> None:
@@ -90,7 +90,7 @@ class LewmPredictor(nn.Module):
     def forward(
         self, latents: Float[Tensor, "M T D"], codes: Float[Tensor, "M T D"], *, drop: Dropout, last_only: bool
     ) -> Float[Tensor, "M K D"]:
-        """Of each step, or of the last alone (K = 1), which spares the others the last block."""
+        """The output of each step, or only of the last (K = 1), which saves most of the last block."""
         tokens = latents + self.position[: latents.shape[1]]
         for number, block in enumerate(self.blocks, 1):
             is_last = last_only and number == len(self.blocks)

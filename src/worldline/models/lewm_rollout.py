@@ -1,9 +1,8 @@
-"""LeWM's rollout for many candidates: the same numbers as its predictor gives step by step, with less work.
+"""A fast rollout of LeWM for many candidates, with the same results as its predictor (docs/design/lewm-rollout.md).
 
-What is spared: keys and values of earlier steps while the window grows (once it slides, the learned positions shift
-and they are made anew); all but the newest token in the last layer; queries, and products with values, of the first
-position, which can attend to itself alone; steps that all candidates share; the modulations of a step in each later
-window; and affine maps of normalisations, which are folded into the products that follow.
+It reuses keys and values while the window grows; once it slides, learned positions shift and all are recomputed. It
+shares steps and modulations between candidates and windows. It skips all tokens but the last in the last layer, and
+the attention of the first position, which attends only to itself. Affine maps are folded into the next product.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.lewm_predictor import LewmPredictor, PredictorBlock
 
 ROWS_AT_ONCE: Final = {"cpu": 150}
-"""Candidates that are imagined together. On a processor: with more, what lies between two products leaves the cache;
-with fewer, the weights are read too often."""
+"""Candidates per pass. On CPU, more make activations leave the cache between products; fewer read the weights too
+often."""
 MAX_ROWS: Final = 8192
-"""On any other device, which bounds its memory."""
+"""Candidates per pass on other devices, which bounds memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedBlock:
-    """A block's weights [in, out]. Those that follow a normalisation hold a bias, see `_carrying`."""
+    """Weights [in, out] of a block. Weights after a normalisation include a bias, see `_with_bias`."""
 
     query: Float[Tensor, "D inner"]
     key: Float[Tensor, "D inner"]
     value: Float[Tensor, "D inner"]
     only: Float[Tensor, "D D"]
-    """From a token that attends to itself alone to what it finds."""
+    """Attention output of a token that attends only to itself."""
     out: Float[Tensor, "inner D"]
     out_bias: Float[Tensor, "D"]
     up: Float[Tensor, "D wide"]
@@ -44,13 +43,13 @@ class FoldedBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class Folded:
-    """A predictor and the projection after it, made ready to imagine. Made by `fold`."""
+    """The folded weights of a predictor and of the projection after it; created by `fold`."""
 
     blocks: tuple[FoldedBlock, ...]
     num_heads: int
     position: Float[Tensor, "H D"]
     steer: Float[Tensor, "parts D D"]
-    """Six for each block, in its order: shift, scale + 1 and gate of attention, then of the network."""
+    """Six parts per block, in order: shift, scale + 1 and gate of the attention, then of the network."""
     steer_bias: Float[Tensor, "parts 1 D"]
     wide: Float[Tensor, "D wide"]
     narrow: Float[Tensor, "wide D"]
@@ -59,7 +58,7 @@ class Folded:
 
 @torch.no_grad()
 def fold(predictor: LewmPredictor, projection: nn.Sequential, kind: torch.dtype) -> Folded:
-    """The weights as they are now, in evaluation mode, for products in `kind`."""
+    """Folds the current weights, for evaluation mode and products in `kind`."""
     blocks = [block for block in predictor.blocks if isinstance(block, PredictorBlock)]
     first, norm, _, last = projection
     assert isinstance(first, nn.Linear)
@@ -81,7 +80,7 @@ def fold(predictor: LewmPredictor, projection: nn.Sequential, kind: torch.dtype)
         position=predictor.position.detach().clone(),
         steer=steer.transpose(1, 2).contiguous().to(kind),
         steer_bias=steer_bias.to(kind),
-        wide=_carrying(wide * predictor.norm.weight, wide_bias + wide @ predictor.norm.bias).to(kind),
+        wide=_with_bias(wide * predictor.norm.weight, wide_bias + wide @ predictor.norm.bias).to(kind),
         narrow=last.weight.t().contiguous().to(kind),
         narrow_bias=last.bias.to(kind, copy=True),
     )
@@ -93,29 +92,31 @@ def _fold(block: PredictorBlock, kind: torch.dtype) -> FoldedBlock:
     query, key, value = block.joined.weight.chunk(3)
     found, after = block.out.weight @ value, block.before_mlp
     return FoldedBlock(
-        query=_carrying(scale * query * gain, scale * query @ shift).to(kind),
-        key=_carrying(key * gain, torch.zeros_like(key[:, 0])).to(kind),  # its bias would add the same to all scores
-        value=_carrying(value * gain, torch.zeros_like(value[:, 0])).to(kind),  # its own is in that of `out`
-        only=_carrying(found * gain, torch.zeros_like(block.out.bias)).to(kind),
+        query=_with_bias(scale * query * gain, scale * query @ shift).to(kind),
+        key=_with_bias(key * gain, torch.zeros_like(key[:, 0])).to(
+            kind
+        ),  # its bias adds the same to all scores, so softmax cancels it
+        value=_with_bias(value * gain, torch.zeros_like(value[:, 0])).to(kind),  # its bias is in `out_bias`
+        only=_with_bias(found * gain, torch.zeros_like(block.out.bias)).to(kind),
         out=block.out.weight.t().contiguous().to(kind),
         out_bias=(block.out.bias + found @ shift).to(kind),
-        up=_carrying(block.up.weight * after.weight, block.up.bias + block.up.weight @ after.bias).to(kind),
+        up=_with_bias(block.up.weight * after.weight, block.up.bias + block.up.weight @ after.bias).to(kind),
         down=block.down.weight.t().contiguous().to(kind),
         down_bias=block.down.bias.to(kind, copy=True),
     )
 
 
-def _carrying(weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"]) -> Float[Tensor, "in out"]:
-    """Weights W with (x + 1) W = weight x + bias for every x whose numbers sum to 0, as those of a normalised token do.
+def _with_bias(weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"]) -> Float[Tensor, "in out"]:
+    """Weights W with (x + 1) W = weight x + bias, for every x with sum 0, such as a normalised token.
 
-    So a bias costs nothing: the normalisation adds the 1, see `_normalised`.
+    The bias needs no extra operation, because the normalisation adds the 1 (see `_normalised`).
     """
     spare = (bias - weight.sum(1)) / weight.shape[1]
     return (weight + spare[:, None]).t().contiguous()
 
 
 def _normalised(tokens: Tensor) -> Tensor:
-    """Tokens of mean 1 and deviation 1."""
+    """Tokens with mean 1 and standard deviation 1."""
     width = tokens.shape[-1:]
     return layer_norm(tokens, width, bias=tokens.new_ones(width), eps=1e-5)
 
@@ -134,10 +135,10 @@ def imagine(
     """The latents after each of T steps of N candidates.
 
     Args:
-        folded: from `fold`; products are taken in its kind.
-        latents: of the last observations, at most as many as the predictor sees.
+        folded: from `fold`; its dtype is that of the products.
+        latents: of the last observations, at most `history`.
         shared: codes of the inputs between them.
-        codes: of the inputs to come.
+        codes: of the future inputs.
     """
     (batch, versions, steps), past = codes.shape[:3], latents.shape[1] - 1
     history = len(folded.position)
@@ -146,7 +147,7 @@ def imagine(
     prefixes = _prefixes(folded, latents[:, :past], shared)
     num_parts = max(1, -(-len(problems) // ROWS_AT_ONCE.get(codes.device.type, MAX_ROWS)))
     found, rows = list[Tensor](), None
-    with torch.autocast(codes.device.type, enabled=False):  # the folded weights say what is half
+    with torch.autocast(codes.device.type, enabled=False):  # the dtype of the folded weights decides
         for some in torch.arange(len(problems), device=codes.device).tensor_split(num_parts):
             if rows is None or rows.size != len(some):
                 rows = _CandidateRows(folded, len(some), steps)
@@ -154,7 +155,7 @@ def imagine(
             steering = rows.steer(by_step[:, some])
             for now in range(steps):
                 first = max(0, past + now + 1 - history)
-                if now == 0 or first > 0:  # what was known stood at other positions
+                if now == 0 or first > 0:  # positions shifted, so cached keys are invalid
                     known = rows.load(prefixes[first], problems[some]) if first < past else 0
                 new = slice(first + known - past, now + 1)
                 tokens = torch.stack(path[new]) + folded.position[known : known + len(path[new]), None]
@@ -166,14 +167,14 @@ def imagine(
 
 @dataclass(frozen=True, kw_only=True)
 class _Prefix:
-    """What all candidates of a problem share: keys and values of the first C positions, in each block."""
+    """Keys and values of the first C positions in each block, which all candidates of a problem share."""
 
     keys: Float[Tensor, "blocks C B inner"]
     values: Float[Tensor, "blocks C B inner"]
 
 
 def _prefixes(folded: Folded, latents: Float[Tensor, "B P D"], codes: Float[Tensor, "B P D"]) -> list[_Prefix]:
-    """Of the P steps before the present, from each of them on: the window leaves one after another behind."""
+    """The prefixes that start at each of the P steps before the present; a sliding window needs each of them."""
     found = []
     for first in range(latents.shape[1]):
         tokens = latents[:, first:].transpose(0, 1)
@@ -187,9 +188,9 @@ def _prefixes(folded: Folded, latents: Float[Tensor, "B P D"], codes: Float[Tens
 
 
 class _CandidateRows:
-    """M candidates, and room for what lies between the products, each of which writes to where the next one reads.
+    """M candidates with preallocated buffers for all intermediate results.
 
-    Memory that is asked for anew has to be cleared by the system first, which shows beside products this small.
+    The products are so small that allocating memory anew would take a noticeable share of the time.
     """
 
     def __init__(self, folded: Folded, size: int, steps: int) -> None:
@@ -206,14 +207,14 @@ class _CandidateRows:
         self.steering = block.key.new_empty(len(folded.steer), steps * size, width)
 
     def steer(self, codes: Float[Tensor, "T M D"]) -> Float[Tensor, "blocks 6 T M D"]:
-        """How the inputs steer each block, all in one product."""
+        """The modulation of every block by the inputs, in one product."""
         steps = len(codes)
         each = silu(codes).flatten(0, 1).to(self.steering.dtype).expand(len(self.steering), -1, -1)
         torch.baddbmm(self.folded.steer_bias, each, self.folded.steer, out=self.steering)
         return torch.as_tensor(self.steering.unflatten(1, (steps, -1)).unflatten(0, (-1, 6)))
 
     def load(self, prefix: _Prefix, problems: Tensor) -> int:
-        """Takes over what the candidates' problems know; how many positions that is."""
+        """Copies the shared keys and values of the candidates' problems; returns the number of positions."""
         count = prefix.keys.shape[1]
         self.keys[:, :count].flatten(3).copy_(prefix.keys[:, :, problems])
         self.values[:, :count].flatten(3).copy_(prefix.values[:, :, problems])
@@ -222,12 +223,12 @@ class _CandidateRows:
     def advance(
         self, tokens: Float[Tensor, "n M D"], steering: Float[Tensor, "blocks 6 n M D"], known: int
     ) -> Float[Tensor, "M D"]:
-        """The newest of the tokens after all blocks.
+        """The last token after all blocks.
 
         Args:
-            tokens: those whose keys and values are not known, in the order of their positions.
-            steering: from `steer`, theirs.
-            known: positions before them, whose keys and values are.
+            tokens: tokens without cached keys and values, by position.
+            steering: their modulation, from `steer`.
+            known: number of positions before them, with cached keys and values.
         """
         for number, block in enumerate(self.folded.blocks):
             newest_only = number == len(self.folded.blocks) - 1
@@ -236,7 +237,7 @@ class _CandidateRows:
         return tokens[-1]
 
     def project(self, newest: Float[Tensor, "M D"]) -> Float[Tensor, "M D"]:
-        """The latents that the last tokens stand for."""
+        """The latents of the last tokens."""
         seen = _normalised(newest).to(self.projected.dtype)
         wide = torch.ops.aten.gelu_(torch.mm(seen, self.folded.wide, out=self.projected))
         return torch.addmm(self.folded.narrow_bias, wide, self.folded.narrow).to(newest.dtype)
@@ -251,7 +252,7 @@ class _CandidateRows:
         *,
         newest_only: bool,
     ) -> Float[Tensor, "K M D"]:
-        """The tokens one block up, or the newest of them alone."""
+        """The output tokens of one block, or only the last."""
         end, kind = known + len(tokens), self.out.dtype
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = steering.unbind()
         seen = _steered(tokens, shift, scale).to(kind)
@@ -270,7 +271,7 @@ class _CandidateRows:
     def _attend(
         self, block: FoldedBlock, seen: Float[Tensor, "n M D"], kept: tuple[Tensor, Tensor], first: int
     ) -> Float[Tensor, "n M D"]:
-        """What the tokens find among themselves and those before them; the first of them stands at position `first`."""
+        """The attention output of tokens at positions from `first` on."""
         out = self.out[: len(seen)]
         alone = int(first == 0)
         if alone:
@@ -278,7 +279,7 @@ class _CandidateRows:
         if len(seen) == alone:
             return out
         keys, values = kept
-        queries, found = (room[: len(seen) - alone] for room in (self.queries, self.found))
+        queries, found = (buffer[: len(seen) - alone] for buffer in (self.queries, self.found))
         torch.mm(seen[alone:].flatten(0, 1), block.query, out=queries.flatten(2).flatten(0, 1))
         for position, (query, mix) in enumerate(zip(queries, found, strict=True), first + alone):
             weights = torch.linalg.vecdot(query, keys[: position + 1]).softmax(0)[..., None]

@@ -1,11 +1,11 @@
-"""A recurrent state-space model: it remembers, and it draws what cannot be known.
+"""The model family `rssm`: a recurrent state-space model with discrete stochastic latents.
 
-The state is what a recurrent network has gathered so far (`hidden`) and a set of drawn classes (`drawn`) for what the
-past does not tell. The prior says how the classes are distributed before an observation, the posterior after it; the
-model learns to reconstruct what it sees with classes that its prior could have foretold.
+The state has a deterministic recurrent part (`hidden`) and a set of categorical samples (`drawn`). The prior is the
+distribution of the samples before an observation, the posterior after it. The model learns to reconstruct observations,
+with a posterior that the prior can predict.
 
-Source: DreamerV3 (arXiv 2301.04104), its world model. Vectors are z-scored, not passed through symlog: the logs are
-there before training starts, so that their scale is known, and z-scores keep small changes of large numbers.
+Source: the world model of DreamerV3 (arXiv 2301.04104). Unlike there, vectors are z-scored instead of passed through
+symlog. Their scale is known, because logs exist before training, and z-scores keep small changes of large numbers.
 """
 
 from __future__ import annotations
@@ -31,34 +31,35 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
 from worldline.schema import Kind, Role, Schema
 
-UNIFORM: Final = 0.01
-"""Share of every distribution that is spread evenly, so that no class is ever impossible and no divergence infinite."""
-NUM_BINS, LIMIT = 63, 6.0
-"""Of rewards, in deviations: up to 402. The paper needs 255 bins up to 20, because its rewards come unscaled."""
+UNIFORM_SHARE: Final = 0.01
+"""Share of the uniform distribution in every categorical distribution, so that no divergence is infinite."""
+NUM_REWARD_BINS, MAX_SYMLOG_REWARD = 63, 6.0
+"""Two-hot bins of the reward, up to 402 standard deviations. The paper uses 255 bins up to a symlog of 20, because its
+rewards are not standardised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RssmConfig:
-    """Size of the network and weight of each term.
+    """Sizes of the networks and weights of the loss terms.
 
-    A reconstruction weight says how many nats all that varies in a signal is worth: the higher, the finer the state.
+    A reconstruction weight is the value in nats of the full variance of a signal: higher weights give finer states.
 
     Args:
-        inputs: observation signals that the encoder sees and that are reconstructed.
+        inputs: observation signals that are encoded and reconstructed.
         hidden_size: of the recurrent state.
-        num_groups: how many classes are drawn at each step.
-        num_classes: among how many each.
-        width: of the hidden layers beside those of the images.
+        num_groups: number of categorical variables.
+        num_classes: classes of each categorical variable.
+        width: units of all hidden layers except those of images.
         channels: of the image encoder's and decoder's convolutions.
-        image_width: of the image encoder's and decoder's hidden layer.
+        image_width: units of the hidden layer of the image encoder and decoder.
         image_weight: of an image's squared error, averaged over its z-scored pixels.
-        vector_weight: of the squared error of each z-scored number.
-        dynamics_weight: pull of the prior towards the posterior.
-        representation_weight: pull of the posterior towards the prior.
-        free_nats: divergence of a step that costs nothing.
-        continuation: whether to learn where episodes end for good; see `Window.terminated`.
-        num_samples: S, posterior samples that a belief holds.
-        context: observations that a belief needs to be as good as it can.
+        vector_weight: of the squared error of each z-scored component.
+        dynamics_weight: of the loss that moves the prior towards the posterior.
+        representation_weight: of the loss that moves the posterior towards the prior.
+        free_nats: divergence per step below which there is no loss.
+        continuation: whether to learn the probability that an episode does not terminate; see `Window.terminated`.
+        num_samples: S, posterior samples of a belief.
+        context: number of observations that a belief needs for its full accuracy.
     """
 
     inputs: tuple[str, ...]
@@ -81,9 +82,9 @@ class RssmConfig:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
         sizes = ("hidden_size", "num_groups", "width", "channels", "image_width", "num_samples", "context")
-        for name, least in (*((size, 1) for size in sizes), ("num_classes", 2)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {least}.")
+        for name, minimum in (*((size, 1) for size in sizes), ("num_classes", 2)):
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {minimum}.")
         weights = ("image_weight", "vector_weight", "dynamics_weight", "representation_weight", "free_nats")
         for name in weights:
             if getattr(self, name) < 0:
@@ -92,16 +93,16 @@ class RssmConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RssmBelief(Belief):
-    """The recurrent state and the drawn classes as one-hot, side by side.
+    """The state of the model.
 
     Args:
-        state: all that the model holds.
+        state: the recurrent state, then the one-hot samples.
     """
 
     state: Float[Tensor, "B S D"]
 
     def features(self) -> Float[Tensor, "B S D"]:
-        """The whole state."""
+        """The state."""
         return self.state
 
     def select(self, index: Tensor) -> RssmBelief:
@@ -111,12 +112,12 @@ class RssmBelief(Belief):
 
 @dataclass(frozen=True, kw_only=True)
 class Path:
-    """A window as the model lived through it.
+    """States and distributions over a window.
 
     Args:
         states: after each observation.
-        prior: log-probabilities before it.
-        posterior: log-probabilities after it.
+        prior: log-probabilities before each observation.
+        posterior: log-probabilities after each observation.
     """
 
     states: Float[Tensor, "B H S D"]
@@ -125,19 +126,19 @@ class Path:
 
 
 def log_probabilities(logits: Float[Tensor, "*lead classes"]) -> Float[Tensor, "*lead classes"]:
-    """Logs of the softmax, mixed with the uniform distribution."""
+    """Log-probabilities of the softmax, mixed with the uniform distribution."""
     shares = logits.float().softmax(-1)
-    return ((1 - UNIFORM) * shares + UNIFORM / logits.shape[-1]).log()
+    return ((1 - UNIFORM_SHARE) * shares + UNIFORM_SHARE / logits.shape[-1]).log()
 
 
 def draw(
     chances: Float[Tensor, "*lead classes"], noise: Float[Tensor, "*#lead classes"]
 ) -> Float[Tensor, "*lead classes"]:
-    """One class of each distribution as one-hot; its gradient is that of the probabilities.
+    """One-hot samples of categorical distributions, with straight-through gradients.
 
     Args:
         chances: log-probabilities.
-        noise: uniform in [0, 1); equal noise and equal chances give equal draws.
+        noise: uniform in [0, 1); equal noise and equal distributions give equal samples.
 
     Source: Gumbel-max; straight-through gradients (arXiv 1308.3432).
     """
@@ -150,7 +151,7 @@ def draw(
 def divergence(
     left: Float[Tensor, "*lead groups classes"], right: Float[Tensor, "*lead groups classes"], *, free_nats: float
 ) -> Float[Tensor, "*lead"]:
-    """KL(left ‖ right) of log-probabilities, summed over the groups, in nats; at least `free_nats`."""
+    """KL(left ‖ right) of log-probabilities, summed over the groups, in nats; clipped below at `free_nats`."""
     return (left.exp() * (left - right)).sum((-2, -1)).clamp(min=free_nats)
 
 
@@ -158,10 +159,10 @@ class Recurrence(nn.Module):
     """One step of the recurrent state: a gated recurrent unit with layer normalisation.
 
     Args:
-        drawn: size of the drawn classes.
+        drawn: size of the one-hot samples.
         known: size of the inputs.
         hidden: size of the recurrent state.
-        width: of the layer before it.
+        width: units of the layer before the recurrent cell.
     """
 
     def __init__(self, *, drawn: int, known: int, hidden: int, width: int) -> None:
@@ -173,11 +174,11 @@ class Recurrence(nn.Module):
     def forward(
         self, state: Float[Tensor, "*lead D"], known: Float[Tensor, "*lead known"]
     ) -> Float[Tensor, "*lead hidden"]:
-        """The recurrent state after `known` inputs."""
+        """The recurrent state after a step with inputs `known`."""
         hidden, drawn = state.tensor_split([self.hidden], -1)
         taken = self.before(torch.cat([drawn, known], -1))
         reset, new, share = self.gates(torch.cat([taken, hidden], -1)).float().chunk(3, -1)
-        share = torch.sigmoid(share - 1)  # at first, most is kept
+        share = torch.sigmoid(share - 1)  # the bias keeps most of the state at initialisation
         return torch.as_tensor(share * torch.tanh(torch.sigmoid(reset) * new) + (1 - share) * hidden)
 
 
@@ -185,13 +186,12 @@ class Rssm(WorldModel):
     """The model.
 
     Args:
-        schema: the signals; actions and exogenous inputs are taken from it in order. Where it has rewards, they are
-            learned.
+        schema: the signals; actions and exogenous inputs are used in its order. Rewards in it are learned.
         config: see `RssmConfig`.
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
-        ConfigError: an image of a size that the encoder does not take.
+        ConfigError: the encoder does not support the size of an image.
     """
 
     Config = RssmConfig
@@ -200,13 +200,13 @@ class Rssm(WorldModel):
     def __init__(self, *, schema: Schema, config: RssmConfig) -> None:
         super().__init__()
         self.schema, self.config, self.context = schema, config, config.context
-        self.present = slice(config.hidden_size, None)  # the recurrent state has seen the actions
+        self.present = slice(config.hidden_size, None)  # the recurrent state also holds past actions
         width, num_drawn = config.width, config.num_groups * config.num_classes
         size = config.hidden_size + num_drawn
         signals = tuple(schema[name] for name in config.inputs)
         vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
         images = tuple(signal for signal in signals if signal.kind is Kind.IMAGE)
-        self.cameras = tuple(signal.name for signal in images)  # a module cannot be called `arm.front`
+        self.cameras = tuple(signal.name for signal in images)  # not module names: these must not contain dots
         of_images = {"channels": config.channels, "width": config.image_width}
         self.images = nn.ModuleList(ImageEncoder(signal, out=width, **of_images) for signal in images)
         self.vectors = VectorEncoder(vectors, width=width, out=width) if vectors else None
@@ -219,17 +219,16 @@ class Rssm(WorldModel):
         self.image_decoders = nn.ModuleList(ImageDecoder(signal, latent_size=size, **of_images) for signal in images)
         self.vector_decoder = mlp([size, width, self.vectors.size], norm=True) if self.vectors else None
         self.rewards = Normaliser(1)
-        self.reward_head = mlp([size, width, NUM_BINS], norm=True) if schema.of(Role.REWARD) else None
-        if self.reward_head is not None:  # until trained it expects the mean; the outer bins would drown all else
+        self.reward_head = mlp([size, width, NUM_REWARD_BINS], norm=True) if schema.of(Role.REWARD) else None
+        if (
+            self.reward_head is not None
+        ):  # predicts the mean until trained; random weights on the large outer bins would not
             for parameter in self.reward_head[-1].parameters():
                 nn.init.zeros_(parameter)
         self.continuation_head = mlp([size, width, 1], norm=True) if config.continuation else None
 
     def fit_normaliser(self, window: Window) -> None:
-        """Per channel of an image, per component of everything else; missing values do not count.
-
-        What was never observed keeps the scale that it has.
-        """
+        """Fits each image channel and each component on observed values; never observed signals keep their scale."""
         for name, encoder, decoder in zip(self.cameras, self.images, self.image_decoders, strict=True):
             for network in (encoder, decoder):
                 assert isinstance(network, ImageEncoder | ImageDecoder)  # for the type checker
@@ -241,8 +240,8 @@ class Rssm(WorldModel):
             self.rewards.fit(window.reward.flatten()[:, None])
 
     def encode(self, window: Window, *, generator: torch.Generator) -> RssmBelief:
-        """The state after the last observation, from an empty one before the first."""
-        path = self._live(window, num_samples=self.config.num_samples, generator=generator)
+        """The state after the last observation; the state before the first is 0."""
+        path = self._filter(window, num_samples=self.config.num_samples, generator=generator)
         return RssmBelief(state=path.states[:, -1])
 
     def update(
@@ -254,7 +253,7 @@ class Rssm(WorldModel):
         *,
         generator: torch.Generator,
     ) -> RssmBelief:
-        """The state one step later; drawn from the prior where nothing was observed."""
+        """The state one step later; sampled from the prior if nothing was observed."""
         state = belief.features()
         known = self._inputs(inputs)[:, 0].expand(-1, state.shape[1], -1)
         seen = torch.stack([observed[name] for name in self.config.inputs], -1)
@@ -263,15 +262,15 @@ class Rssm(WorldModel):
         return RssmBelief(state=state)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """Drawn from the prior at each step, with noise [B, 1, S, ...] that all candidates share."""
+        """Samples the prior at each step, with noise [B, 1, S, ...] that all candidates share."""
         _, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs)
         start = belief.features()
         state = start[:, None].expand(-1, versions, -1, -1)
         path = []
         for step in range(steps):
-            here = known[:, :, None, step].expand(-1, -1, start.shape[1], -1)
-            hidden = self.recurrence(state, here)
+            now = known[:, :, None, step].expand(-1, -1, start.shape[1], -1)
+            hidden = self.recurrence(state, now)
             chances = self._chances(self.prior(hidden))
             drawn = draw(chances, self._noise(start[:, None], generator))
             state = torch.cat([hidden, drawn.flatten(-2)], -1)
@@ -279,13 +278,13 @@ class Rssm(WorldModel):
         return LatentRollout(features=torch.stack(path, 3), final=RssmBelief(state=state.flatten(0, 1)))
 
     def belief(self, features: Float[Tensor, "B D"]) -> RssmBelief:
-        """Features are the whole state."""
+        """The belief with `features` as state."""
         return RssmBelief(state=features[:, None])
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Reconstruction, divergence, and what the heads get wrong, each averaged over the steps that tell."""
+        """Reconstruction errors, divergences and errors of the heads, each averaged over its observed steps."""
         config = self.config
-        path = self._live(window, num_samples=1, generator=generator)
+        path = self._filter(window, num_samples=1, generator=generator)
         states, prior, posterior = path.states[:, :, 0], path.prior[:, :, 0], path.posterior[:, :, 0]
         seen = torch.stack([window.observed[name] for name in config.inputs]).any(0)
         dynamics = divergence(posterior.detach(), prior, free_nats=config.free_nats)
@@ -305,7 +304,7 @@ class Rssm(WorldModel):
         return Losses(terms=terms, weights=weights)
 
     def decode(self, features: Float[Tensor, "*lead D"]) -> dict[str, Tensor]:
-        """Per input the observation [*lead, *shape] that a state stands for, physical units; images as float 0 to 255.
+        """The reconstructed observation of each input [*lead, *shape], physical units; images as float from 0 to 255.
 
         Args:
             features: of a belief or a rollout.
@@ -323,7 +322,7 @@ class Rssm(WorldModel):
         return found
 
     def reward(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
-        """The expected reward of the step that led to a state, in the logs' own unit.
+        """The expected reward of the step before a state, in logged units.
 
         Args:
             features: of a belief or a rollout.
@@ -332,25 +331,27 @@ class Rssm(WorldModel):
             UnsupportedError: the schema has no reward.
         """
         if self.reward_head is None:
-            raise UnsupportedError("this model has no reward head: its schema has no reward signal. Log one.")
-        bins = symexp_bins(NUM_BINS, limit=LIMIT, device=features.device)
+            raise UnsupportedError(
+                "this model has no reward head: its schema has no reward signal. Log one and retrain."
+            )
+        bins = symexp_bins(NUM_REWARD_BINS, limit=MAX_SYMLOG_REWARD, device=features.device)
         scores = expected(self.reward_head(features).float(), bins)
         return self.rewards.inverse(scores[..., None])[..., 0]
 
     def continuation(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
-        """The probability that a state does not end the episode for good.
+        """The probability that a state is not terminal.
 
         Args:
             features: of a belief or a rollout.
 
         Raises:
-            UnsupportedError: the config asks for none.
+            UnsupportedError: `config.continuation` is False.
         """
         if self.continuation_head is None:
-            raise UnsupportedError("this model has no continuation head. Train it with `continuation=True`.")
+            raise UnsupportedError("this model has no continuation head. Train a model with `continuation=True`.")
         return torch.as_tensor(self.continuation_head(features).float()[..., 0].sigmoid())
 
-    def _live(self, window: Window, *, num_samples: int, generator: torch.Generator) -> Path:
+    def _filter(self, window: Window, *, num_samples: int, generator: torch.Generator) -> Path:
         seen = torch.stack([window.observed[name] for name in self.config.inputs], -1)
         flat = {name: window.observations[name].flatten(0, 1) for name in self.config.inputs}
         flags = {name: window.observed[name].flatten(0, 1) for name in self.config.inputs}
@@ -410,24 +411,24 @@ class Rssm(WorldModel):
         error = states.new_zeros(states.shape[:2])
         for name, decoder in zip(self.cameras, self.image_decoders, strict=True):
             assert isinstance(decoder, ImageDecoder)  # for the type checker
-            due = decoder.scores(window.observations[name].flatten(0, 1))
-            square = (decoder(states.flatten(0, 1)).float() - due).square().mean((1, 2, 3))
+            target = decoder.scores(window.observations[name].flatten(0, 1))
+            square = (decoder(states.flatten(0, 1)).float() - target).square().mean((1, 2, 3))
             error = error + square.unflatten(0, states.shape[:2]).where(window.observed[name], 0.0)
         return error
 
     def _vector_error(self, states: Float[Tensor, "B H D"], window: Window) -> Float[Tensor, "B H"]:
         assert self.vectors is not None  # for the type checker
         assert self.vector_decoder is not None
-        due = self.vectors.scores(window.observations, window.observed)
+        target = self.vectors.scores(window.observations, window.observed)
         known = self.vectors.flags(window.observed)
-        return torch.as_tensor(((self.vector_decoder(states).float() - due).square() * known).sum(-1))
+        return torch.as_tensor(((self.vector_decoder(states).float() - target).square() * known).sum(-1))
 
     def _reward_error(self, states: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
         assert self.reward_head is not None  # for the type checker
         reward = states.new_zeros(states.shape[:2]) if window.reward is None else window.reward
-        bins = symexp_bins(NUM_BINS, limit=LIMIT, device=states.device)
-        due = self.rewards(reward[..., None])[..., 0]
-        return _mean_if(window.reward is not None, two_hot_loss(self.reward_head(states).float(), due, bins))
+        bins = symexp_bins(NUM_REWARD_BINS, limit=MAX_SYMLOG_REWARD, device=states.device)
+        target = self.rewards(reward[..., None])[..., 0]
+        return _mean_if(window.reward is not None, two_hot_loss(self.reward_head(states).float(), target, bins))
 
     def _continuation_error(self, states: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
         assert self.continuation_head is not None  # for the type checker
@@ -441,6 +442,6 @@ def _mean(values: Float[Tensor, "*lead"], known: Bool[Tensor, "*lead"]) -> Float
     return share_mean(values, known.float())
 
 
-def _mean_if(told: bool, values: Float[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    """0 for a window that does not tell, as though each step had not been observed: the head is left as it is."""
-    return _mean(values, torch.full_like(values, told, dtype=torch.bool))
+def _mean_if(available: bool, values: Float[Tensor, "*lead"]) -> Float[Tensor, ""]:
+    """The mean, or 0 if the window has no targets: the head then gets a gradient of 0."""
+    return _mean(values, torch.full_like(values, available, dtype=torch.bool))

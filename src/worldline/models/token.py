@@ -1,20 +1,19 @@
-"""A next-token transformer: every number becomes a token, and each token is guessed from all that came before it.
+"""The model family `token`: a next-token transformer over the components of signals.
 
-A step is a sentence: its actions and exogenous inputs, then its observations, one component after another. Only
-observations are guessed. A rollout draws them one by one from a cache of keys and values, so that within a step each
-component knows those before it. Three things make it stronger than plain bins, at the price of none:
+The tokens of a step are its actions and exogenous inputs, then its observations, one token per component. Only
+observations are predicted, autoregressively: within a step each component depends on those before it. A rollout draws
+them one by one, with a cache of keys and values. It differs from plain binning in three ways:
 
-* What goes in is interpolated between the two nearest bins, so that no digit is lost.
-* What is drawn depends smoothly on the actions: one uniform number, the same for all candidates, goes through the
-  inverse of the predicted distribution, whose gradient is exact; the spread that the bins added is taken back.
-* Half of the bins lie where the data do, half evenly over their range.
+* Inputs are interpolated between the two nearest bins, so that no precision is lost.
+* Samples are smooth functions of the actions. One uniform number, which all candidates share, goes through the inverse
+  of the predicted distribution function, whose gradient is exact. The variance that bins add is removed again.
+* Half of the bins follow the quantiles of the data, half are evenly spaced over its range.
 
-What it does badly is slow signals: a change far below the width of a bin drowns in what the network errs by. On 30
-episodes of the greenhouse (600 updates, 43 s on one core, one seed) the mean of 8 futures errs, after 6 and 24 hours,
-by 0.27 and 0.10 of what standing still errs by for CO2, 0.12 and 0.13 for temperature, 0.23 and 0.25 for humidity; but
-by 4.8 and 2.5 times as much for the weight of the crop, which moves by a tenth of a bin in a step.
+Limitation: slow signals. A change far below the width of a bin is smaller than the error of the network. The crop
+weight of the greenhouse moves by a tenth of a bin per step, and its predictions are worse than persistence
+(docs/families.md).
 
-With `actions=False` it only watches: the sequence holds observations alone, and actions have no effect.
+With `actions=False` the sequence holds only observations, and the model is not action-conditioned.
 
 Sources: IRIS (arXiv 2209.00588) for worlds as sequences of tokens; HL-Gauss (arXiv 2403.03950) for smoothed targets.
 """
@@ -40,38 +39,38 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
 from worldline.schema import Kind, Schema, Signal
 
-CONSTANT: Final = 1e-3
-"""Range, in deviations, below which a component counts as constant."""
-FINENESS: Final = 16
-"""Quantiles a level from which the levels are picked."""
-EVEN: Final = 0.1
-"""How much of the way levels are moved to even ones: no gap is smaller than this share of an even one."""
-MARGIN: Final = 3.0
-"""How far levels reach beyond the data, in deviations of the smoothed target."""
-RAREST: Final = 1e-6
-"""The smallest chance that is divided by."""
-LEAST_SPREAD: Final = 1e-4
-"""Share of the variance of a draw that is always kept, so that its root has a gradient."""
-LONGEST_WAVE, SHORTEST_WAVE = 0.25, 8.0
-"""Waves a table, of the smooth vectors that bins begin with."""
+MIN_RANGE: Final = 1e-3
+"""Range below which a component counts as constant, in standard deviations."""
+QUANTILES_PER_LEVEL: Final = 16
+"""Number of quantiles per level among which the levels are picked."""
+EVEN_SHARE: Final = 0.1
+"""Weight of evenly spaced levels: no gap is smaller than this share of an even gap."""
+MARGIN_DEVIATIONS: Final = 3.0
+"""Range of the levels beyond the data, in standard deviations of the smoothed target."""
+MIN_PROBABILITY: Final = 1e-6
+"""Lower bound of a probability in a denominator."""
+MIN_VARIANCE_SHARE: Final = 1e-4
+"""Share of the variance of a sample that always remains, so that the gradient of its root is finite."""
+MIN_WAVES, MAX_WAVES = 0.25, 8.0
+"""Number of sine waves over a table, for the smooth initial vectors of bins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenConfig:
-    """Size of vocabulary and network.
+    """Sizes of the vocabulary and the network.
 
     Args:
-        inputs: observation signals, vector or discrete, in the order in which they are told.
-        actions: whether actions and exogenous inputs are told too; False for the model that only watches.
-        num_bins: tokens for each component of a vector, 6 times `smoothing` of which lie beyond the data.
-        smoothing: deviation of the target around the true value, in bins; 0 for the true bin alone.
-        context_steps: steps that attention reaches back. Train on windows that are longer than this: further back
-            than a window it has never looked.
+        inputs: observation signals, vector or discrete, in the order of their tokens.
+        actions: whether actions and exogenous inputs have tokens; if False, the model is not action-conditioned.
+        num_bins: tokens per component of a vector; 6 times `smoothing` of them lie beyond the data.
+        smoothing: standard deviation of the target distribution around the true value, in bins; 0 for one-hot targets.
+        context_steps: steps that attention covers. Train on longer windows: attention over more steps than a window is
+            untrained.
         width: of tokens and layers, a multiple of `2 * num_heads`.
-        depth: layers.
-        num_heads: of attention.
-        hidden: share of the observed values that are hidden in training, so that missing ones are known.
-        num_samples: S, futures that are drawn for each candidate.
+        depth: number of layers.
+        num_heads: attention heads.
+        hidden: share of the observed values that training masks, so that the model learns to handle missing values.
+        num_samples: S, samples per candidate.
     """
 
     inputs: tuple[str, ...]
@@ -90,7 +89,7 @@ class TokenConfig:
             raise ConfigError("inputs is empty. Name at least one observation signal.")
         if self.smoothing < 0:
             raise ConfigError(f"smoothing is {self.smoothing}. It must not be negative.")
-        least = {
+        minimums = {
             "num_bins": 2 + 2 * self.margin,
             "context_steps": 1,
             "width": 1,
@@ -98,7 +97,7 @@ class TokenConfig:
             "num_heads": 1,
             "num_samples": 1,
         }
-        for name, bound in least.items():
+        for name, bound in minimums.items():
             if getattr(self, name) < bound:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {bound}.")
         if not 0 <= self.hidden < 1:
@@ -106,25 +105,25 @@ class TokenConfig:
 
     @property
     def margin(self) -> int:
-        """Levels of observations beyond the data at either end."""
-        return math.ceil(MARGIN * self.smoothing)
+        """Number of levels beyond the data at each end."""
+        return math.ceil(MARGIN_DEVIATIONS * self.smoothing)
 
 
 class Token(nn.Module, ABC):
-    """What stands for one token: numbers to a vector, and a predicted distribution back to numbers."""
+    """The embedding of one token, and the conversion of a predicted distribution to values."""
 
     size: int
-    """How many numbers of a signal's code it covers."""
+    """Number of components of a signal's code that the token covers."""
     num_tokens: int
     """Size of its vocabulary."""
 
     @abstractmethod
     def fit(self, code: Float[Tensor, "M size"]) -> None:
-        """Takes scale and bins from observed values."""
+        """Fits scale and bins on observed values."""
 
     @abstractmethod
     def scores(self, code: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead size"]:
-        """Physical numbers as features."""
+        """Standardised features of codes in physical units."""
 
     @abstractmethod
     def embed(self, scores: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead width"]:
@@ -136,7 +135,7 @@ class Token(nn.Module, ABC):
 
     @abstractmethod
     def draw(self, logits: Float[Tensor, "*lead num"], uniform: Float[Tensor, "*lead"]) -> Float[Tensor, "*lead size"]:
-        """The scores at which the predicted distribution function is `uniform`, in [0, 1); differentiable."""
+        """The quantile `uniform`, in [0, 1), of the predicted distribution; differentiable."""
 
     @abstractmethod
     def mean(self, logits: Float[Tensor, "*lead num"]) -> Float[Tensor, "*lead size"]:
@@ -144,13 +143,13 @@ class Token(nn.Module, ABC):
 
 
 class Bins(Token):
-    """One component of a vector: K rising levels, around each a bin that reaches half way to those beside it.
+    """One component of a vector: K increasing levels, each in a bin with edges halfway to its neighbours.
 
     Args:
         num_bins: K.
         smoothing: see `TokenConfig`.
-        margin: levels beyond the data at either end, for the smoothed target of values that lie there.
-        width: of its vectors.
+        margin: levels beyond the data at each end, for the smoothed targets of the outer values.
+        width: of its embeddings.
     """
 
     levels: Tensor
@@ -164,22 +163,22 @@ class Bins(Token):
 
     @torch.no_grad()
     def fit(self, code: Float[Tensor, "M 1"]) -> None:
-        """Half of the levels evenly over the range, half at quantiles, and none much nearer than even ones.
+        """Sets half of the levels evenly over the range and half at quantiles, with a minimum distance.
 
-        A value that is frequent, such as a valve that is shut, needs one bin and not many: it counts once.
+        Quantiles are those of the distinct values: a frequent value, such as that of a closed valve, needs one bin.
         """
         if len(code) < 2:
             return
         self.normaliser.fit(code)
         values = self.normaliser(code)[:, 0].unique()
-        if values[-1] - values[0] < CONSTANT:
+        if values[-1] - values[0] < MIN_RANGE:
             return
         num = self.num_tokens - 2 * self.margin
-        shares = torch.linspace(0, 1, FINENESS * num, device=values.device)
+        shares = torch.linspace(0, 1, QUANTILES_PER_LEVEL * num, device=values.device)
         even = values[0] + shares * (values[-1] - values[0])
         mixed = torch.cat([even, torch.quantile(values, shares)]).sort().values
         picked = torch.linspace(0, 1, num, device=values.device)
-        levels = (1 - EVEN) * mixed[(picked * (len(mixed) - 1)).long()] + EVEN * (
+        levels = (1 - EVEN_SHARE) * mixed[(picked * (len(mixed) - 1)).long()] + EVEN_SHARE * (
             values[0] + picked * (values[-1] - values[0])
         )
         beyond = torch.arange(1, self.margin + 1, device=values.device)
@@ -191,7 +190,7 @@ class Bins(Token):
         return torch.as_tensor(self.normaliser(code))
 
     def embed(self, scores: Float[Tensor, "*lead 1"]) -> Float[Tensor, "*lead width"]:
-        """Interpolated between the two nearest levels; what lies beyond the outermost is as that one."""
+        """Embeddings interpolated between the two nearest levels; values are clipped to the outermost levels."""
         inside = scores[..., 0].clamp(self.levels[0], self.levels[-1])
         above = torch.searchsorted(self.levels, inside.detach().contiguous(), right=True)
         above = above.clamp(1, self.num_tokens - 1)
@@ -200,7 +199,7 @@ class Bins(Token):
         return embedding(above - 1, self.table) * (1 - share) + embedding(above, self.table) * share
 
     def error(self, logits: Float[Tensor, "*lead K"], scores: Float[Tensor, "*lead 1"]) -> Float[Tensor, "*lead"]:
-        """Against the true bin, or a Gaussian around the true value."""
+        """Cross-entropy with the true bin, or with a Gaussian around the true value (HL-Gauss)."""
         log_chances, edges = logits.float().log_softmax(-1), self._edges()
         number = self.bin(scores)
         if not self.smoothing:
@@ -211,26 +210,26 @@ class Bins(Token):
         return torch.as_tensor(-(target * log_chances).sum(-1))
 
     def draw(self, logits: Float[Tensor, "*lead K"], uniform: Float[Tensor, "*lead"]) -> Float[Tensor, "*lead 1"]:
-        """Even within each bin, then nearer to the mean: the spread that bins and smoothing added is taken back.
+        """A sample, uniform within its bin, then moved to the mean to remove the variance of bins and smoothing.
 
-        So a world without noise is imagined almost without noise, however wide the bins.
+        So predictions of a world without noise are almost free of noise for any width of bins.
         """
         chances, edges, mean = logits.float().softmax(-1), self._edges(), self.mean(logits)
         reached = chances.cumsum(-1)
         number = (reached <= uniform[..., None]).sum(-1, keepdim=True).clamp(max=self.num_tokens - 1)
-        left = (reached.gather(-1, number) - uniform[..., None]) / chances.gather(-1, number).clamp(min=RAREST)
+        left = (reached.gather(-1, number) - uniform[..., None]) / chances.gather(-1, number).clamp(min=MIN_PROBABILITY)
         drawn = edges[number + 1] - left.clamp(0, 1) * edges.diff()[number]
         variance = (chances * (self._middles() - mean).square()).sum(-1, keepdim=True)
         bins = (chances * edges.diff().square()).sum(-1, keepdim=True)
         own = (variance - bins * (self.smoothing**2 + 1 / 12)) / (variance + bins / 12)
-        return mean + (drawn - mean) * own.clamp(min=LEAST_SPREAD).sqrt()
+        return mean + (drawn - mean) * own.clamp(min=MIN_VARIANCE_SHARE).sqrt()
 
     def mean(self, logits: Float[Tensor, "*lead K"]) -> Float[Tensor, "*lead 1"]:
-        """Of the middles of the bins."""
+        """The mean over the centres of the bins."""
         return (logits.float().softmax(-1) * self._middles()).sum(-1, keepdim=True)
 
     def bin(self, scores: Float[Tensor, "*lead"]) -> Int[Tensor, "*lead"]:
-        """The number of the bin of each z-score, 0 to K - 1; beyond the range that of the outermost."""
+        """The index of the bin of each z-score, 0 to K - 1; values beyond the range are in the outermost bin."""
         return torch.searchsorted(self._edges()[1:-1].contiguous(), scores.detach().contiguous(), right=True)
 
     def _edges(self) -> Float[Tensor, " K1"]:
@@ -243,7 +242,7 @@ class Bins(Token):
 
 
 class Choices(Token):
-    """A discrete value, as one-hot; its features are the one-hot itself."""
+    """A discrete value; its features are its one-hot code."""
 
     def __init__(self, *, num_values: int, width: int) -> None:
         super().__init__()
@@ -251,38 +250,38 @@ class Choices(Token):
         self.table = nn.Parameter(torch.randn(num_values, width))
 
     def fit(self, code: Float[Tensor, "M size"]) -> None:
-        """Nothing to take."""
+        """Does nothing."""
 
     def scores(self, code: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead size"]:
         """The code."""
         return code
 
     def embed(self, scores: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead width"]:
-        """The vectors of all values, each weighed with its share."""
+        """The embeddings of all values, weighted by `scores`."""
         return torch.as_tensor(scores @ self.table)
 
     def error(self, logits: Float[Tensor, "*lead V"], scores: Float[Tensor, "*lead V"]) -> Float[Tensor, "*lead"]:
-        """Against the true value."""
+        """Cross-entropy with the true value."""
         return -(scores * logits.float().log_softmax(-1)).sum(-1)
 
     def draw(self, logits: Float[Tensor, "*lead V"], uniform: Float[Tensor, "*lead"]) -> Float[Tensor, "*lead V"]:
-        """One value, with the gradient of the chances (straight-through)."""
+        """One value, with straight-through gradients of the probabilities."""
         chances = logits.float().softmax(-1)
         number = (chances.cumsum(-1) <= uniform[..., None]).sum(-1).clamp(max=self.num_tokens - 1)
         return one_hot(number, self.num_tokens) + (chances - chances.detach())
 
     def mean(self, logits: Float[Tensor, "*lead V"]) -> Float[Tensor, "*lead V"]:
-        """The chances."""
+        """The probabilities."""
         return logits.float().softmax(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenState(Belief):
-    """What was told so far.
+    """The sequence of tokens so far.
 
     Args:
-        scores: of the present; expected ones where a value is missing.
-        last: the last token, which the transformer has not read yet.
+        scores: features of the present; predicted means where a value is missing.
+        last: embedding of the last token, which is not in the cache yet.
         cache: of all tokens before it.
     """
 
@@ -291,21 +290,21 @@ class TokenState(Belief):
     cache: Cache
 
     def features(self) -> Float[Tensor, "B S D"]:
-        """The present."""
+        """The features of the present."""
         return self.scores
 
     def select(self, index: Tensor) -> TokenState:
-        """The stories of the batch entries in `index`."""
+        """The states of the batch entries in `index`."""
         samples = self.scores.shape[1]
         rows = (index[:, None] * samples + torch.arange(samples, device=index.device)).flatten()
         return TokenState(scores=self.scores[index], last=self.last[rows], cache=self.cache.select(rows))
 
 
 class TokenModel(WorldModel):
-    """The model. It remembers the last `context_steps` steps.
+    """The model. Its memory covers the last `context_steps` steps per layer.
 
     Args:
-        schema: the signals; actions and exogenous inputs are taken from it in order.
+        schema: the signals; actions and exogenous inputs are used in its order.
         config: see `TokenConfig`.
 
     Raises:
@@ -324,8 +323,8 @@ class TokenModel(WorldModel):
         images = [signal.name for signal in self.signals if signal.kind is Kind.IMAGE]
         if images:
             raise ConfigError(
-                f"input {images[0]!r} is an image, and the family 'token' has no tokens for images. Leave it out, or "
-                "take a family that has an encoder for them: jepa, rssm, features, lewm."
+                f"input {images[0]!r} is an image, and the family 'token' has no image encoder. Remove the input, or "
+                "choose a family with one: jepa, rssm, features, lewm."
             )
         self.told = nn.ModuleList(
             token for signal in self.signals for token in _make(signal, code_size(signal), config, margin=config.margin)
@@ -343,10 +342,7 @@ class TokenModel(WorldModel):
         )
 
     def fit_normaliser(self, window: Window) -> None:
-        """Scales and bins of every component; missing values do not count.
-
-        What was never observed keeps the bins that it has.
-        """
+        """Fits scale and bins of every component on observed values; never observed signals keep their bins."""
         first = 0
         for signal in self.signals:
             last = first + _num_tokens(signal)
@@ -359,7 +355,7 @@ class TokenModel(WorldModel):
                 token.fit(code)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> TokenState:
-        """The story of all observations. Draws nothing: where a value is missing, features are what is expected."""
+        """The state after all observations. Draws nothing: features of missing values are predicted means."""
 
         def at(values: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
             return {name: values[name][:, step] for name in self.config.inputs}
@@ -379,15 +375,15 @@ class TokenModel(WorldModel):
         *,
         generator: torch.Generator,
     ) -> TokenState:
-        """The inputs and the observation are told as well. Draws nothing."""
+        """The state with the tokens of this step appended. Draws nothing."""
         del generator
         assert isinstance(belief, TokenState)
         scores, known = self._scores(observation, observed)
         given = self._given(inputs)[:, 0, 0].repeat_interleave(self.config.num_samples, 0)
-        return self._tell(belief.last, given, scores, known, belief.cache)
+        return self._append(belief.last, given, scores, known, belief.cache)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """Every token is drawn, in turn, from what is predicted given all before it."""
+        """Draws every token from its distribution given all tokens before it."""
         assert isinstance(belief, TokenState)
         batch, samples, _ = belief.scores.shape
         versions, steps = inputs.actions.shape[1:3]
@@ -414,24 +410,24 @@ class TokenModel(WorldModel):
         return LatentRollout(features=features, final=final)
 
     def belief(self, features: Float[Tensor, "B D"]) -> TokenState:
-        """A story that begins with the present."""
+        """A sequence that begins with the present."""
         known = torch.ones(len(features), len(self.told), dtype=torch.bool, device=features.device)
         return self._begin(features, known)
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Cross-entropy of each observed component given everything before it, their mean."""
+        """Mean cross-entropy of each observed component given all tokens before it."""
         scores, known = self._scores(window.observations, window.observed)
         shown = known
         if self.training and self.config.hidden:
             chance = share_draw(lambda shape: torch.rand(shape, generator=generator, device=known.device), known.shape)
             shown = known & (chance >= self.config.hidden)
-        told, given = self._told(scores, shown), self._given(window.past)[:, 0]
-        num_told, num_given = told.shape[2], given.shape[2]
-        start = torch.cat([self.begin.expand(len(told), 1, -1), told[:, 0]], 1)
-        rest = torch.cat([given, told[:, 1:]], 2).flatten(1, 2)
+        observed, given = self._embed(scores, shown), self._given(window.past)[:, 0]
+        num_observed, num_given = observed.shape[2], given.shape[2]
+        start = torch.cat([self.begin.expand(len(observed), 1, -1), observed[:, 0]], 1)
+        rest = torch.cat([given, observed[:, 1:]], 2).flatten(1, 2)
         read, _ = self.transformer(torch.cat([start, rest], 1)[:, :-1])
-        later = read[:, num_told:].unflatten(1, (-1, num_given + num_told))[:, :, num_given:]
-        before = torch.cat([read[:, None, :num_told], later], 1)  # what each token is guessed from
+        later = read[:, num_observed:].unflatten(1, (-1, num_given + num_observed))[:, :, num_given:]
+        before = torch.cat([read[:, None, :num_observed], later], 1)  # output before each token, which predicts it
         errors = [
             token.error(head(before[..., number, :]), score)
             for number, (head, (token, score)) in enumerate(zip(self.heads, _parts(self.told, scores), strict=True))
@@ -440,9 +436,9 @@ class TokenModel(WorldModel):
 
     def _begin(self, scores: Float[Tensor, "B D"], known: Bool[Tensor, "B C"]) -> TokenState:
         last = self.begin.expand(len(scores) * self.config.num_samples, 1, -1)
-        return self._tell(last, last[:, :0], scores, known, None)
+        return self._append(last, last[:, :0], scores, known, None)
 
-    def _tell(
+    def _append(
         self,
         last: Float[Tensor, "M 1 width"],
         given: Float[Tensor, "M G width"],
@@ -450,10 +446,10 @@ class TokenModel(WorldModel):
         known: Bool[Tensor, "B C"],
         cache: Cache | None,
     ) -> TokenState:
-        """The story one observation later, in one pass."""
+        """The state one observation later, in one pass."""
         samples = self.config.num_samples
-        told = self._told(scores, known).repeat_interleave(samples, 0)
-        read, cache = self.transformer(torch.cat([last, given, told[:, :-1]], 1), cache=cache)
+        observed = self._embed(scores, known).repeat_interleave(samples, 0)
+        read, cache = self.transformer(torch.cat([last, given, observed[:, :-1]], 1), cache=cache)
         present = scores.repeat_interleave(samples, 0)
         if not known.all():
             before = read[:, given.shape[1] :].unbind(1)
@@ -464,7 +460,7 @@ class TokenModel(WorldModel):
                 flag.expand(-1, token.size) for token, flag in zip(_tokens(self.told), known.split(1, -1), strict=True)
             ]
             present = present.where(torch.cat(seen, -1).repeat_interleave(samples, 0), torch.cat(expected, -1))
-        return TokenState(scores=present.unflatten(0, (-1, samples)), last=told[:, -1:], cache=cache)
+        return TokenState(scores=present.unflatten(0, (-1, samples)), last=observed[:, -1:], cache=cache)
 
     def _imagine(
         self,
@@ -473,7 +469,7 @@ class TokenModel(WorldModel):
         uniform: Float[Tensor, "M C"],
         cache: Cache,
     ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M 1 width"], Cache]:
-        """The next observation token by token, the last of them, and the cache of all before that one."""
+        """The next observation, drawn token by token, the last token, and the cache of all tokens before it."""
         unread, scores = torch.cat([last, given], 1), []
         for token, head, chance in zip(_tokens(self.told), self.heads, uniform.unbind(1), strict=True):
             read, cache = self.transformer(unread, cache=cache)
@@ -484,7 +480,7 @@ class TokenModel(WorldModel):
     def _scores(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> tuple[Float[Tensor, "*lead D"], Bool[Tensor, "*lead C"]]:
-        """The features, and which tokens were observed; what was not has the scores of 0."""
+        """The features, and which tokens were observed; missing values count as 0."""
         codes, known = [], []
         for signal in self.signals:
             seen, values = observed[signal.name], observations[signal.name]
@@ -493,7 +489,9 @@ class TokenModel(WorldModel):
         scores = [token.scores(code) for token, code in _parts(self.told, torch.cat(codes, -1))]
         return torch.cat(scores, -1), torch.stack(known, -1)
 
-    def _told(self, scores: Float[Tensor, "*lead D"], known: Bool[Tensor, "*lead C"]) -> Float[Tensor, "*lead C width"]:
+    def _embed(
+        self, scores: Float[Tensor, "*lead D"], known: Bool[Tensor, "*lead C"]
+    ) -> Float[Tensor, "*lead C width"]:
         tokens = torch.stack([token.embed(score) for token, score in _parts(self.told, scores)], -2)
         return tokens.where(known[..., None], self.missing)
 
@@ -505,10 +503,10 @@ class TokenModel(WorldModel):
 
 
 def smooth_table(num: int, width: int) -> Float[Tensor, "num width"]:
-    """Random vectors, one a row, of which near ones are alike: waves, the shorter the weaker."""
-    # No linspace: transformers leaves it blind to the device that a model is built on.
+    """Random vectors, one per row, with similar neighbours: sine waves, shorter ones with smaller amplitude."""
+    # No linspace: transformers makes it ignore the device context in which a model is built.
     place = torch.arange(num)[:, None] / max(1, num - 1)
-    waves = torch.logspace(math.log10(LONGEST_WAVE), math.log10(SHORTEST_WAVE), width)
+    waves = torch.logspace(math.log10(MIN_WAVES), math.log10(MAX_WAVES), width)
     heights = waves.rsqrt() / waves.reciprocal().mean().sqrt()
     return math.sqrt(2) * heights * torch.sin(2 * math.pi * (waves * place + torch.rand(width)))
 
@@ -521,7 +519,7 @@ def _make(signal: Signal, size: int, config: TokenConfig, *, margin: int) -> lis
 
 
 def _head(token: Token, width: int) -> nn.Linear:
-    """From what was read to logits; near bins begin with near ones."""
+    """The layer that returns logits, initialised with similar weights for neighbouring bins."""
     head = nn.Linear(width, token.num_tokens)
     if isinstance(token, Bins):
         with torch.no_grad():
@@ -539,7 +537,7 @@ def _tokens(modules: nn.ModuleList) -> list[Token]:
 
 
 def _parts(modules: nn.ModuleList, numbers: Float[Tensor, "*lead size"]) -> list[tuple[Token, Tensor]]:
-    """Each token beside the numbers that are its own."""
+    """Each token with its components of `numbers`."""
     tokens = _tokens(modules)
     return list(zip(tokens, numbers.split([token.size for token in tokens], -1), strict=True))
 

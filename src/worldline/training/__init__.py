@@ -1,4 +1,4 @@
-"""Training: one readable loop, fitting of heads."""
+"""Training of models and fitting of heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the store's NumPy windows to the tensors that models take."""
+"""Conversion of the store's NumPy windows to the tensors of models, and encoding of whole episodes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from worldline.models.base import Belief, Inputs, Window, WorldModel
 from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 
-NUM_FITTED: Final = 512
+NUM_FITTED_WINDOWS: Final = 512
 """Windows that a normaliser is fitted on."""
-PICTURES: Final = 512
-"""That are encoded at once as goals."""
-BATCH: Final = 32
+GOALS_AT_ONCE: Final = 512
+"""Image-only goals that are encoded at once."""
+EPISODES_AT_ONCE: Final = 32
 """Episodes of equal length that are encoded at once."""
-MAX_BATCH: Final = 4 * BATCH
-"""Episodes of different lengths that are encoded at once, at most."""
+MAX_EPISODES_AT_ONCE: Final = 4 * EPISODES_AT_ONCE
+"""Maximum number of episodes of different lengths that are encoded at once."""
 
 
 def to_window(batch: WindowBatch, schema: Schema) -> Window:
-    """The batch as tensors: vectors in float32, all else as it is stored, inputs concatenated in the schema's order."""
+    """The batch as tensors: vectors in float32, other signals in the stored dtype, inputs in the schema's order."""
     return Window(
         observations={name: to_tensor(values) for name, values in batch.observations.items()},
         observed={name: torch.from_numpy(values) for name, values in batch.observed.items()},
@@ -43,35 +43,34 @@ def to_window(batch: WindowBatch, schema: Schema) -> Window:
 
 
 def _reward(batch: WindowBatch) -> Float[Tensor, "B T"] | None:
-    """The sum of all reward signals; None where there are none."""
     parts = [torch.from_numpy(values).float().flatten(2).sum(-1) for values in batch.rewards.values()]
     return torch.stack(parts).sum(0) if parts else None
 
 
 def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inputs: Sequence[str], window: int) -> None:
-    """Tells a model the means and deviations of what it is given, and what else it takes from the data beforehand.
+    """Fits a model's normaliser, and whatever else it fits before training, on a sample of windows.
 
     Args:
         model: untrained.
         store: to read from.
         numbers: of the episodes.
-        inputs: the observation signals that the model takes.
-        window: observations, at least. Twice the model's context, where episodes are so long: a linear forecast is
-            solved for over stretches of its own length.
+        inputs: observation signals that the model takes.
+        window: minimum number of observations per window. Windows have twice the model's context if episodes are long
+            enough, because a linear forecast needs windows longer than its history.
     """
     length = max(window, min(2 * model.context, int(np.quantile(store.num_steps, 0.2)) + 1))
     windows = Windows(store, length, numbers, window_signals(store.schema, (*inputs, *model.targets)))
-    model.fit_normaliser(to_window(windows.sample(NUM_FITTED, np.random.default_rng(0)), store.schema))
+    model.fit_normaliser(to_window(windows.sample(NUM_FITTED_WINDOWS, np.random.default_rng(0)), store.schema))
 
 
 def window_signals(schema: Schema, inputs: Sequence[str]) -> list[str]:
-    """Names of what training reads: these observations, and all actions, exogenous inputs and rewards."""
+    """Names of the signals that training reads: these observations, and all actions, exogenous signals and rewards."""
     return [*inputs, *(s.name for s in schema.signals if s.role is not Role.OBSERVATION)]
 
 
 def to_tensor(values: NDArray[np.generic]) -> Tensor:
-    """The values of an observation signal as models take them: float64 as float32, all else as it is."""
-    # Torch takes neither views that run backwards nor, without a warning, arrays that may not be written to.
+    """The values of an observation signal as a tensor; float64 becomes float32, other dtypes are kept."""
+    # Torch rejects arrays with negative strides, and warns about read-only ones.
     tensor = torch.from_numpy(np.require(values, requirements=("C", "W")))
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
@@ -83,8 +82,8 @@ def to_inputs(
 
     Args:
         actions: per action signal [B, N, T, *shape].
-        exogenous: per exogenous signal [B, T, *shape]; empty where the schema has none.
-        schema: gives order and sizes.
+        exogenous: per exogenous signal [B, T, *shape]; empty if the schema has none.
+        schema: determines order and sizes.
     """
     joined = _join(schema.actions, actions)
     assert joined is not None
@@ -108,7 +107,7 @@ def _flat(signal: Signal, values: Tensor) -> Tensor:
 
 
 def split_actions(actions: Float[Tensor, "*lead A"], schema: Schema) -> dict[str, NDArray[np.generic]]:
-    """Concatenated vector actions as named arrays, sharing memory."""
+    """Concatenated vector actions as named arrays that share memory."""
     sizes = [signal.size for signal in schema.actions]
     parts = actions.split(sizes, -1)
     return {signal.name: part.numpy() for signal, part in zip(schema.actions, parts, strict=True)}
@@ -116,14 +115,14 @@ def split_actions(actions: Float[Tensor, "*lead A"], schema: Schema) -> dict[str
 
 @torch.no_grad()
 def fold(model: WorldModel, window: Window, *, generator: torch.Generator) -> Float[Tensor, "B H D"]:
-    """The features of the belief after each observation of `window` (mean over samples), in turn."""
+    """The features of the belief after each observation of `window`, averaged over samples."""
     return _fold(model, window, None, generator)[0]
 
 
 def _fold(
     model: WorldModel, window: Window, belief: Belief | None, generator: torch.Generator
 ) -> tuple[Float[Tensor, "B H D"], Belief]:
-    """The features after each observation, and the last belief. Given the belief after the first, that is left out."""
+    """The features after each observation, and the last belief; with `belief` after the first, from the second on."""
     features = []
     if belief is None:
         belief = model.encode(window.first(1), generator=generator)
@@ -139,14 +138,14 @@ def _fold(
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One episode as a model sees it.
+    """One encoded episode.
 
     Args:
         features: after each observation.
         actions: concatenated, physical units.
-        exogenous: concatenated; None where the schema has none.
-        step_s: seconds that each step took.
-        whole: whether everything that the model takes was observed.
+        exogenous: concatenated; None if the schema has none.
+        step_s: duration of each step, s.
+        whole: whether all inputs of the model were observed.
     """
 
     features: Float[Tensor, "T1 D"]
@@ -158,11 +157,11 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureGoals:
-    """Observations as goals of which only the pictures are known.
+    """Observations as goals that consist of images only.
 
     Args:
-        latents: of the pictures alone.
-        taken: whether there were pictures, all of them; else the latent is that of nothing.
+        latents: of the images alone.
+        taken: whether all images were observed; otherwise the latent is meaningless.
     """
 
     latents: Float[Tensor, "M P"]
@@ -171,7 +170,7 @@ class PictureGoals:
 
 @torch.no_grad()
 def goal_latents(model: WorldModel, window: Window) -> Float[Tensor, "B D"]:
-    """The latents of goals: single observations with nothing before them, H = 1. Always the same draws."""
+    """The latents of goals, which are single observations without a past (H = 1). Draws use a fixed seed."""
     belief = model.encode(window, generator=torch.Generator().manual_seed(0))
     return belief.features().mean(1)[:, model.present]
 
@@ -180,21 +179,21 @@ def goal_latents(model: WorldModel, window: Window) -> Float[Tensor, "B D"]:
 def picture_goals(
     model: WorldModel, store: Store, episodes: Sequence[int], signals: Sequence[str]
 ) -> PictureGoals | None:
-    """Each observation, episode after episode, if it were a goal of which only the pictures are known.
+    """Each observation of each episode as an image-only goal; None unless the model takes images and other signals.
 
     Args:
         model: frozen; in evaluation mode.
         store: to read from.
         episodes: their numbers.
-        signals: the observation signals that the model takes; None is returned where they are all of one sort.
+        signals: observation signals that the model takes.
     """
     pictures = [name for name in signals if store.schema[name].kind is Kind.IMAGE]
     if len(pictures) in (0, len(signals)):
         return None
     windows = Windows(store, 1, episodes, window_signals(store.schema, signals))
     starts, found, taken = windows.all_starts(), [], []
-    for first in range(0, len(starts), PICTURES):
-        window = to_window(windows.read(starts[first : first + PICTURES]), store.schema)
+    for first in range(0, len(starts), GOALS_AT_ONCE):
+        window = to_window(windows.read(starts[first : first + GOALS_AT_ONCE]), store.schema)
         shown = {n: flags if n in pictures else torch.zeros_like(flags) for n, flags in window.observed.items()}
         with autocast():
             found.append(goal_latents(model, replace(window, observed=shown)).float())
@@ -206,13 +205,13 @@ def picture_goals(
 def trace(
     model: WorldModel, store: Store, episodes: Sequence[int], signals: Sequence[str], *, generator: torch.Generator
 ) -> list[Trace]:
-    """Every episode encoded once, so that heads can be fitted without reading an image again.
+    """Encodes every episode once, so that heads can be fitted without reading images again.
 
     Args:
         model: frozen; in evaluation mode.
         store: to read from.
-        episodes: their numbers; one trace each, in this order.
-        signals: the observation signals that the model takes.
+        episodes: their numbers; one trace per episode, in this order.
+        signals: observation signals that the model takes.
         generator: for the model's draws.
     """
     lengths = {episode: int(store.num_steps[episode]) for episode in episodes}
@@ -223,14 +222,16 @@ def trace(
 
 
 def _batches(lengths: Mapping[int, int]) -> Iterator[dict[int, int]]:
-    """Episodes with their lengths, longest first, in batches that hold as many steps as `BATCH` of the longest.
+    """Episodes with their lengths, longest first, in batches with as many steps as `EPISODES_AT_ONCE` of the longest.
 
-    A batch takes as many updates as its longest episode has steps. So a fixed number of episodes would need more
+    A batch needs as many updates as its longest episode has steps. A fixed number of episodes per batch would need more
     updates for different lengths than for equal ones.
     """
     batch: dict[int, int] = {}
     for episode in sorted(lengths, key=lambda number: lengths[number], reverse=True):
-        if batch and (len(batch) == MAX_BATCH or sum(batch.values()) >= BATCH * max(batch.values())):
+        if batch and (
+            len(batch) == MAX_EPISODES_AT_ONCE or sum(batch.values()) >= EPISODES_AT_ONCE * max(batch.values())
+        ):
             yield batch
             batch = {}
         batch[episode] = lengths[episode]
@@ -241,21 +242,21 @@ def _batches(lengths: Mapping[int, int]) -> Iterator[dict[int, int]]:
 def _trace_batch(
     model: WorldModel, store: Store, lengths: Mapping[int, int], signals: Sequence[str], generator: torch.Generator
 ) -> dict[int, Trace]:
-    """The traces of one batch, longest first, so that the episodes that have not ended are always its first rows."""
+    """The traces of one batch, longest first, so that the episodes that have not ended are its first rows."""
     names = [*signals, *(signal.name for signal in (*store.schema.actions, *store.schema.exogenous))]
     parts: dict[int, list[Trace]] = {episode: [] for episode in lengths}
     belief, start = None, 0
     for stop in sorted(set(lengths.values())):
-        going = [episode for episode, length in lengths.items() if length >= stop]
-        windows = Windows(store, stop - start + 1, going, names)
-        window = to_window(windows.read(np.array([(episode, start) for episode in going])), store.schema)
+        active = [episode for episode, length in lengths.items() if length >= stop]
+        windows = Windows(store, stop - start + 1, active, names)
+        window = to_window(windows.read(np.array([(episode, start) for episode in active])), store.schema)
         if belief is not None:
-            belief = belief.select(torch.arange(len(going)))
+            belief = belief.select(torch.arange(len(active)))
         with autocast():
             features, belief = _fold(model, window, belief, generator)
         whole = torch.stack([window.observed[name] for name in signals]).all(0)[:, -features.shape[1] :]
         known = window.past.exogenous
-        for row, episode in enumerate(going):
+        for row, episode in enumerate(active):
             part = Trace(
                 features=features[row],
                 actions=window.past.actions[row, 0],

@@ -1,4 +1,4 @@
-"""A training run on disk, to go on from (safetensors and JSON only), and the moment at which it may be stopped."""
+"""Checkpoints of training runs (safetensors and JSON only), and deferred handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ STATE = "checkpoint.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Where a run stands beside its weights.
+    """The state of a run, except tensors.
 
     Args:
-        step: updates done.
-        fingerprint: of configuration and data; a run goes on only where it is the same.
+        step: completed updates.
+        fingerprint: of configuration and data; a run resumes only if it is equal.
         batches: state of the generator that draws windows.
-        curves: what was measured so far.
-        elapsed_s: seconds of training so far.
+        curves: measurements so far.
+        elapsed_s: training time so far, s.
         typical_loss: running average of the loss; None before the first update.
-        notes: one for each time that the guard went back, with the reason.
+        notes: one entry with the reason for each return to a checkpoint.
     """
 
     step: int
@@ -52,10 +52,10 @@ Weights = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What a checkpoint holds beside the model, the optimizer and the generator, which it put back.
+    """The contents of a checkpoint except model, optimizer and generator, which are restored in place.
 
     Args:
-        state: everything that is no tensor.
+        state: everything except tensors.
         others: further named tensors, per group.
     """
 
@@ -71,15 +71,15 @@ def save_checkpoint(
     state: Checkpoint,
     others: Mapping[str, Weights],
 ) -> None:
-    """Writes model, optimizer and generators; a checkpoint that was there stays whole until the new one is.
+    """Writes a checkpoint. An existing checkpoint stays valid until the new one is complete.
 
     Args:
         folder: for the checkpoint.
-        model: its parameters and buffers.
-        optimizer: its state.
-        generator: of the loss's draws.
-        state: everything that is no tensor.
-        others: further named tensors, in groups whose names have no dot.
+        model: its parameters and buffers are written.
+        optimizer: its state is written.
+        generator: for the draws of the loss.
+        state: everything except tensors.
+        others: further named tensors, in groups; names of groups must not contain a dot.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -88,7 +88,7 @@ def save_checkpoint(
     for group, values in others.items():
         tensors |= {f"{group}.{name}": value for name, value in values.items()}
     tensors["generator"] = generator.get_state()
-    name = f"checkpoint-{state.step}-{secrets.token_hex(4)}.safetensors"  # never one that is in use
+    name = f"checkpoint-{state.step}-{secrets.token_hex(4)}.safetensors"  # a new name: the old file must stay valid
     with name_in_errors(folder / name):
         save_file({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}, folder / name)
     draft = folder / f"{STATE}.draft"
@@ -106,21 +106,21 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, fingerprint: str
 ) -> Restored:
-    """Puts model, optimizer and generator back to where the run stopped; gives the rest as it was saved.
+    """Restores model, optimizer and generator in place; returns the other contents of the checkpoint.
 
     Raises:
         BundleError: there is no checkpoint, or it belongs to another configuration or other data.
     """
     path = folder / STATE
     if not path.exists():
-        raise BundleError(f"{folder} holds no checkpoint to go on from. Start the run without --resume.")
+        raise BundleError(f"{folder} holds no checkpoint. Start the run without --resume.")
     stored = json.loads(path.read_text())
     tensors = load_file(folder / Path(stored.pop("tensors")).name)
     state = Checkpoint(**stored)
     if state.fingerprint != fingerprint:
         raise BundleError(
             f"{path}: the checkpoint belongs to another configuration or other data. "
-            "Go on with what it was started with, or start anew without --resume."
+            "Resume with the original configuration and data, or start without --resume."
         )
     generator.set_state(tensors.pop("generator"))
     groups: dict[str, dict[str, torch.Tensor]] = {}
@@ -137,7 +137,7 @@ def load_checkpoint(
 
 
 def restore_batches(state: dict[str, Any]) -> np.random.Generator:
-    """The generator of windows, where it stopped."""
+    """The generator of windows in a saved state."""
     generator = np.random.default_rng()
     generator.bit_generator.state = state
     return generator
@@ -145,29 +145,29 @@ def restore_batches(state: dict[str, Any]) -> np.random.Generator:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C back until a place where stopping is safe.
+    """Defers Ctrl-C until the program reaches a safe point.
 
-    While active, SIGINT is only noted. The function that is yielded passes it on to the handler that was there before,
-    which usually raises KeyboardInterrupt; leaving the context does so too. Where there is no such handler, and outside
-    of the main thread, which no signal reaches, nothing is held back.
+    While active, SIGINT is only recorded. The yielded function passes it to the previous handler, which usually raises
+    KeyboardInterrupt; so does the end of the context. Nothing is deferred without a previous handler, or outside of the
+    main thread, which receives no signals.
     """
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield lambda: None
         return
-    noted = False
+    pending = False
 
-    def note(*_: object) -> None:
-        nonlocal noted
-        noted = True
+    def record(*_: object) -> None:
+        nonlocal pending
+        pending = True
 
     def pass_on() -> None:
-        nonlocal noted
-        if noted:
-            noted = False
+        nonlocal pending
+        if pending:
+            pending = False
             handler(signal.SIGINT, None)
 
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, record)
     try:
         yield pass_on
     finally:

@@ -1,8 +1,7 @@
-"""Can this model be controlled with? What a validation loss does not tell: whether its predictions use the actions.
+"""Measures of a model's usefulness for control: how much its predictions use the actions.
 
-Choosing a checkpoint by validation loss alone picks models that ignore the actions. Each measure is 1 for a perfect
-model and at most 0 for one that has learned nothing of the kind; none depends on the scale of the latents, so that
-checkpoints with other latents can be compared.
+A checkpoint chosen by validation loss alone may ignore the actions. Each measure is 1 for a perfect model and at most 0
+for one that has learned nothing. Measures do not depend on the scale of the latents, so checkpoints are comparable.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from worldline.models.base import Inputs, Window, WorldModel
 
 RIDGE = 1e-3
 """Penalty of the regression that decodes actions, relative to the size of its inputs."""
-SLACK = 0.25
-"""Added to what decodability lacks, so that its last digits decide nothing."""
+DECODABILITY_OFFSET = 0.25
+"""Added to 1 - decodability, so that small differences near perfect decodability have little weight."""
 MAX_ROWS = 1500
-"""Transitions that decodability is measured on; the regression takes the cube of them."""
+"""Maximum number of transitions in the regression of decodability; its time grows with their cube."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlMeasures:
-    """How useful a model is for control, on windows that it was not trained on.
+    """Usefulness of a model for control, on held-out windows.
 
     Args:
-        open_loop_skill: 1 - error of the open-loop rollout / error of a latent that stands still.
+        open_loop_skill: 1 - error of the open-loop rollout / error of persistence of the latent.
         zero_action_gap: 1 - error / error of the same rollout under the mean action.
         shuffled_action_gap: 1 - error / error of the same rollout under another window's actions.
         action_decodability: R² of a linear regression from two successive latents to the action between them, on
-            episodes that it was not fitted on.
+            held-out episodes.
     """
 
     open_loop_skill: float
@@ -43,12 +42,13 @@ class ControlMeasures:
 
     @property
     def control(self) -> float:
-        """1 - the geometric mean of what the weakest of the first three and decodability lack; chooses the checkpoint.
+        """The score that chooses the checkpoint: 1 - the geometric mean of two shortfalls from 1.
 
-        Halving an error counts alike wherever it stands, and a regression that swings does not outweigh it.
+        They are those of the smallest of the first three measures and of decodability. With the geometric mean, halving
+        an error counts the same at any level, and a noisy decodability does not dominate.
         """
         weakest = min(self.open_loop_skill, self.zero_action_gap, self.shuffled_action_gap)
-        return 1 - math.sqrt((1 - weakest) * (1 + SLACK - self.action_decodability))
+        return 1 - math.sqrt((1 - weakest) * (1 + DECODABILITY_OFFSET - self.action_decodability))
 
 
 @torch.no_grad()
@@ -57,16 +57,16 @@ def measure_control(
 ) -> ControlMeasures:
     """The measures of `model` in evaluation mode.
 
-    Errors are those of expected latents. Of a model that draws, R is 2: the product of two independent errors is, on
-    average, the square of the expected one, where the square of either would be mostly the noise of its draws.
+    Errors are those of expected latents. For a stochastic model R is 2: the expected product of two independent errors
+    is the square of the expected error. The square of one error would mostly be the noise of its draws.
 
     Args:
-        model: as it stands.
+        model: in evaluation mode.
         window: B windows of at least 3 observations.
-        features: what `fold` gives for `window`, R times. Only those that show the present count: a memory knows the
-            actions.
-        episode: that each window is from.
-        seed: of the model's draws and of the shuffle.
+        features: results of R calls of `fold` on `window`. Only features of the present count, because a memory
+            contains the actions.
+        episode: episode of each window.
+        seed: of the model's draws.
     """
     known = min(model.context, features.shape[2] - 2)
     features = features[..., model.present]
@@ -84,30 +84,30 @@ def measure_control(
         return _product(torch.stack(imagined)[..., model.present].float() - truth)
 
     own = error(future.actions)
-    still = _product(features[:, :, known - 1 : known] - truth)
+    persistence = _product(features[:, :, known - 1 : known] - truth)
     mean = error(future.actions.mean((0, 1, 2)).expand_as(future.actions).contiguous())
     shuffled = error(future.actions.roll(1, 0))
     return ControlMeasures(
-        open_loop_skill=_better(own, still),
-        zero_action_gap=_better(own, mean),
-        shuffled_action_gap=_better(own, shuffled),
+        open_loop_skill=_skill(own, persistence),
+        zero_action_gap=_skill(own, mean),
+        shuffled_action_gap=_skill(own, shuffled),
         action_decodability=_decodability(features.mean(0), window.past, episode),
     )
 
 
 def _product(errors: Float[Tensor, "R B T D"]) -> float:
-    """The mean square of the expected error, from R independent ones; at least 0."""
+    """The mean square of the expected error, from R independent errors; at least 0."""
     return max(0.0, float((errors[0] * errors[-1]).mean()))
 
 
-def _better(error: float, floor: float) -> float:
-    """1 - error / floor, at least -1; 0 where neither errs."""
-    least = 1e-12
-    return 0.0 if max(error, floor) <= least else max(-1.0, 1 - error / max(floor, least))
+def _skill(error: float, baseline: float) -> float:
+    """1 - error / baseline, at least -1; 0 if both errors are 0."""
+    tiny = 1e-12
+    return 0.0 if max(error, baseline) <= tiny else max(-1.0, 1 - error / max(baseline, tiny))
 
 
 def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[Tensor, " B"]) -> float:
-    """R² on half of the episodes, of a ridge regression fitted on the other half; 0 where there is one episode."""
+    """R² on half of the episodes of a ridge regression fitted on the other half; 0 with a single episode."""
     numbers = episode.unique()
     if len(numbers) < 2:
         return 0.0
@@ -119,12 +119,12 @@ def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[T
     spread = fit.std(0).clamp(min=1e-9)
     centre, mean = fit.mean(0), fit_actions.mean(0)
     fit, test = (fit - centre) / spread, (test - centre) / spread
-    products = fit @ fit.T  # in the space of rows: latents may be wider than there are rows
+    products = fit @ fit.T  # dual form, because latents may have more components than there are rows
     penalty = RIDGE * products.diagonal().mean().clamp(min=1e-9) * torch.eye(len(products), dtype=torch.double)
     weights = torch.linalg.solve(products + penalty.to(products.device), fit_actions - mean)
-    left = (test @ (fit.T @ weights) + mean - test_actions).square().sum()
+    residual = (test @ (fit.T @ weights) + mean - test_actions).square().sum()
     total = (test_actions - mean).square().sum()
-    return max(-1.0, 1 - float(left / total)) if float(total) > 1e-12 else 0.0
+    return max(-1.0, 1 - float(residual / total)) if float(total) > 1e-12 else 0.0
 
 
 def _thin(values: Float[Tensor, "B T size"]) -> Float[Tensor, "M size"]:

@@ -1,4 +1,4 @@
-"""Data parallelism under `torchrun`: each process takes its share of a batch, and gradients are averaged."""
+"""Data parallelism with `torchrun`: each process computes its share of a batch, and gradients are averaged."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from torch import distributed, nn
 from worldline.errors import ConfigError
 from worldline.models.layers.gather import num_processes
 
-PATIENCE: Final = timedelta(days=1)
-"""How long a process waits for the others; between two seeds the first one fits heads. `torchrun` ends those whose
-partner has died."""
+TIMEOUT: Final = timedelta(days=1)
+"""Maximum waiting time for the other processes. It is long, because only the first process fits heads between seeds.
+`torchrun` ends the others if one process dies."""
 _GROUPS: Final = count()
 
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Joins the processes that `torchrun` started for as long as it lasts; does nothing in any other process.
+    """Joins the process group of `torchrun` for the duration of the context; does nothing without `torchrun`.
 
-    Each must join equally often. The first to come waits for the others.
+    All processes must join equally often. The first waits for the others.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield
         return
-    # Neither is in every build of torch. The first is imported for its effect, before there is a group: it keeps for
-    # ever the one that it finds, with threads of which one can end in the interpreter's exit and abort the process.
+    # Not every build of torch has these modules. The first is imported for its side effect, before the group exists:
+    # it keeps a reference to any existing group for ever, whose threads can abort the process at exit.
     import torch.distributed.nn  # noqa: F401
     from torch.distributed.distributed_c10d import PrefixStore
 
-    # What an earlier group wrote there would be taken for this one's, and all would wait for ever.
-    own = PrefixStore(f"group {next(_GROUPS)}", _meeting())
-    distributed.init_process_group("gloo", store=own, rank=rank(), world_size=size, timeout=PATIENCE)
+    # Without a prefix, keys of an earlier group would count for this one, and all processes would wait for ever.
+    own = PrefixStore(f"group {next(_GROUPS)}", _rendezvous_store())
+    distributed.init_process_group("gloo", store=own, rank=rank(), world_size=size, timeout=TIMEOUT)
     try:
         yield
     finally:
@@ -49,41 +49,40 @@ def processes() -> Iterator[None]:
 
 
 @cache
-def _meeting() -> Any:
-    """The store in which the processes find each other."""
+def _rendezvous_store() -> Any:
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
     return store
 
 
 def rank() -> int:
-    """The number of this process among those that `torchrun` started; 0 in any other."""
+    """The rank of this process under `torchrun`; 0 otherwise."""
     return int(os.environ.get("RANK", "0"))
 
 
 def barrier() -> None:
-    """Returns once every process has come here; outside of `processes`."""
+    """Waits until every process has called it; for use outside of `processes`."""
     with processes():
         wait_for_all()
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this process writes files."""
     return num_processes() == 1 or distributed.get_rank() == 0
 
 
 def share_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows that are this process's, in order.
+    """This process's rows, in order.
 
     Raises:
-        ConfigError: they cannot be shared equally.
+        ConfigError: the number of rows is not a multiple of the number of processes.
     """
     count = num_processes()
     if len(starts) % count:
         raise ConfigError(
-            f"{len(starts)} windows cannot be shared by {count} processes. Make batch_size / accumulate a multiple of "
-            f"{count}, or start fewer processes."
+            f"{len(starts)} windows cannot be divided equally among {count} processes. Make batch_size / accumulate a "
+            f"multiple of {count}, or start fewer processes."
         )
     return starts if count == 1 else np.split(starts, count)[distributed.get_rank()]
 
@@ -94,10 +93,10 @@ def average_gradients(model: nn.Module) -> None:
     if num_processes() == 1:
         return
     found = [p.grad for p in model.parameters() if p.grad is not None]
-    whole = torch.cat([gradient.flatten() for gradient in found])
-    distributed.all_reduce(whole)
-    whole /= num_processes()
-    for gradient, part in zip(found, whole.split([g.numel() for g in found]), strict=True):
+    joined = torch.cat([gradient.flatten() for gradient in found])
+    distributed.all_reduce(joined)
+    joined /= num_processes()
+    for gradient, part in zip(found, joined.split([g.numel() for g in found]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
@@ -111,6 +110,6 @@ def mean_over_processes(value: float) -> float:
 
 
 def wait_for_all() -> None:
-    """Returns once every process has come here."""
+    """Waits until every process has called it; within `processes`."""
     if num_processes() > 1:
         distributed.barrier()

@@ -1,15 +1,16 @@
-"""Fits what a goal is reached by.
+"""Fitting of the heads for goals: distance, inverse dynamics and landmarks.
 
-Distance: among all quasimetrics that call every single step at most 1, the one that holds far pairs furthest apart is
-the least number of steps. Source: Wang et al., "Optimal goal-reaching reinforcement learning via quasimetric learning"
-(2304.01203), here with steps imagined by the model, so that it does not matter how well the logged policy did.
+Distance: consider all quasimetrics in which a single step has at most length 1. The one with the largest distances of
+far pairs is the minimum number of steps. Source: Wang et al., "Optimal goal-reaching reinforcement learning via
+quasimetric learning" (2304.01203). Unlike there, steps are also predicted by the model under random actions, so the
+quality of the logged policy does not matter.
 
-A goal of which only the pictures are known stands for all states that look like that. None of them may be further from
-it than 0; then, by the triangle inequality, it is no further from anywhere than the nearest of them.
+An image-only goal stands for all states with these images. The distance of each of them to it is trained to 0. So, by
+the triangle inequality, it is no further from any state than the nearest of them.
 
-Inverse: a policy that follows the distance downhill for as many steps as are left, differentiated through the model.
+Inverse: a policy that minimises the distance over the remaining steps, by gradients through the model.
 
-Landmarks: latents from all over the logs, joined where an episode led from beside one to beside another; see
+Landmarks: latents from the logs, connected if an episode leads from near one to near another; see
 `models/heads/landmarks.py`.
 """
 
@@ -31,34 +32,35 @@ from worldline.training.head_fitting import Fit, descend
 from worldline.training.stored_latents import Imagination, LatentTable
 
 FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
-"""Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/log/demo.md)."""
+"""Sharpness and weight of the term for far pairs, and weight of the term for single steps, in the loss of the distance;
+chosen on Two Rooms (benchmarks/log/demo.md)."""
 
-MAX_PLACES: Final = 4096
-"""Stored latents that landmarks are chosen among."""
-ROWS: Final = 64
-"""Stored latents that are compared with all landmarks at once: few enough for a processor's cache."""
+MAX_LANDMARK_CANDIDATES: Final = 4096
+"""Maximum number of stored latents among which landmarks are chosen."""
+LATENTS_AT_ONCE: Final = 64
+"""Stored latents that are compared with all landmarks at once; few enough for the CPU cache."""
 
-LAST_WEIGHT: Final = 1.0
-"""Of the distance after the last step that is left, which counts among all of them besides."""
+LAST_STEP_WEIGHT: Final = 1.0
+"""Additional weight of the distance after the last remaining step; all steps have weight 1."""
 
 
 def fit_distance(table: LatentTable, imagination: Imagination, fit: Fit, *, far: float) -> Distance:
-    """The distance head: far pairs apart, single steps at most 1, a state in the goal of its own pictures.
+    """Fits the distance head: large distances of far pairs, at most 1 per step, and 0 from a state to its images.
 
     Args:
         table: the latents.
         imagination: the model.
-        fit: how.
-        far: steps beyond which pairs are no longer pushed apart as strongly.
+        fit: settings.
+        far: distance beyond which pairs are pushed apart less strongly, steps.
     """
-    now = imagination.present  # a goal is one observation: it has no past to be compared
+    now = imagination.present  # a goal is one observation without a past
     size, pictures = table.features[:, now].shape[1], table.pictures
     head = Distance(DistanceConfig(latent_size=size, width=fit.width, pictures=pictures is not None))
     count = 2 * fit.batch_size
     for optimizer in fit.optimise(head):
-        here, goal = table.pairs(count, imagination.generator)
-        start = table.features[here]
-        following = table.features[torch.minimum(here + 1, table.first[here] + table.length[here] - 1)]
+        rows, goal = table.pairs(count, imagination.generator)
+        start = table.features[rows]
+        following = table.features[torch.minimum(rows + 1, table.first[rows] + table.length[rows] - 1)]
         with torch.no_grad(), autocast():
             after = imagination.step(start, imagination.random_actions(count)).float()
         with autocast():
@@ -72,8 +74,8 @@ def fit_distance(table: LatentTable, imagination: Imagination, fit: Fit, *, far:
                 shown = head.embed_pictures(pictures.latents[goal]).float()
             apart = _push(far, head.between(before, shown)) + _push(far, head.between(imagined, shown))
             taken = pictures.taken[goal].float()
-            due = apart / 2 + STEP_WEIGHT * head.between(there, shown).square()
-            loss = loss + (due * taken).sum() / taken.sum().clamp(min=1)
+            term = apart / 2 + STEP_WEIGHT * head.between(there, shown).square()
+            loss = loss + (term * taken).sum() / taken.sum().clamp(min=1)
         descend(optimizer, loss)
     return head
 
@@ -83,16 +85,16 @@ def _push(far: float, apart: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]
 
 
 def fit_inverse(table: LatentTable, distance: Distance, imagination: Imagination, fit: Fit) -> Inverse:
-    """The inverse head: the policy under which the imagined distances to the goal are least in the steps left.
+    """Fits the inverse head: the policy with the smallest predicted distances to the goal over the remaining steps.
 
-    It is fitted for 1 to twice as many steps left as are imagined. What comes after them does not count; the last of
-    them counts twice. Where more are left than are imagined, it is to come as near as it can.
+    The number of remaining steps is drawn from 1 to twice the length of a rollout. Steps after them do not count, and
+    the last of them counts twice. With more remaining steps than the rollout has, all steps of the rollout count.
 
     Args:
         table: the latents.
         distance: the fitted head.
         imagination: the model.
-        fit: how.
+        fit: settings.
     """
     now = imagination.present
     head = Inverse(
@@ -106,11 +108,11 @@ def fit_inverse(table: LatentTable, distance: Distance, imagination: Imagination
     )
     elapsed = torch.arange(1, fit.unroll + 1)[:, None]
     for optimizer in fit.optimise(head):
-        here, goal = table.pairs(fit.batch_size, imagination.generator)
+        rows, goal = table.pairs(fit.batch_size, imagination.generator)
         num_steps = torch.randint(1, head.config.longest + 1, (fit.batch_size,), generator=imagination.generator)
-        latent, wanted = table.features[here], table.features[goal][:, now]
+        latent, wanted = table.features[rows], table.features[goal][:, now]
         there = distance.embed(wanted)
-        if table.pictures is not None:  # every other goal is one of pictures, where there were any
+        if table.pictures is not None:  # every second goal is image-only, if its images were observed
             some = table.pictures.taken[goal] & (torch.arange(len(goal)) % 2 == 0)
             wanted[some] = table.pictures.latents[goal[some]]
             there[some] = distance.embed_pictures(wanted[some])
@@ -120,7 +122,7 @@ def fit_inverse(table: LatentTable, distance: Distance, imagination: Imagination
                 latent = imagination.step(latent, head(latent[:, now], wanted, num_steps - step))
                 path.append(latent[:, now])
             left = distance.between(distance.embed(torch.stack(path)).float(), there)
-        weight = (elapsed <= num_steps).float() + LAST_WEIGHT * (elapsed == num_steps)
+        weight = (elapsed <= num_steps).float() + LAST_STEP_WEIGHT * (elapsed == num_steps)
         descend(optimizer, (weight * left).sum() / weight.sum())
     return head
 
@@ -135,42 +137,42 @@ def fit_landmarks(
     num_landmarks: int,
     reach: float,
 ) -> Landmarks:
-    """The map: landmarks as far from each other as they can be, and the shortest ways between them in the logs.
+    """Fits the landmarks: latents that are far from each other, and the shortest logged paths between them.
 
     Args:
         table: the latents.
         distance: the fitted head.
-        present: of each latent, what a goal is compared with.
-        generator: of the places to choose among.
+        present: the features of a latent that describe the present state.
+        generator: draws the candidates.
         num_landmarks: see `LandmarksConfig`.
-        reach: likewise.
+        reach: see `LandmarksConfig`.
 
     Raises:
-        DataError: no observation is whole.
+        DataError: no observation is complete.
     """
     latents = table.features[:, present]
     config = LandmarksConfig(latent_size=latents.shape[1], num_landmarks=num_landmarks, reach=reach)
     known = table.whole.nonzero()[:, 0]
     if not len(known):
         raise DataError(
-            "no observation holds all that the model takes, so no landmark can be chosen",
-            fix="Learn from fewer signals, or without landmarks.",
+            "no observation holds all inputs of the model, so no landmark can be chosen",
+            fix="Learn from fewer signals, or set num_landmarks to 0.",
         )
-    places = known[torch.randperm(len(known), generator=generator)[:MAX_PLACES]]
+    places = known[torch.randperm(len(known), generator=generator)[:MAX_LANDMARK_CANDIDATES]]
     head = Landmarks(config)
     head.latents.copy_(latents[places[_spread(distance, distance.embed(latents[places]), num_landmarks)]])
     marks = distance.embed(head.latents)
     nearest, coming, leaving = [], [], []
-    for some in latents.split(ROWS):
+    for some in latents.split(LATENTS_AT_ONCE):
         rows = distance.embed(some)[:, None]
         to, back = distance.between(marks, rows), distance.between(rows, marks)
-        beside = (to + back).argmin(1, keepdim=True)
-        nearest.append(beside[:, 0])
-        coming.append(to.gather(1, beside)[:, 0])
-        leaving.append(back.gather(1, beside)[:, 0])
+        closest = (to + back).argmin(1, keepdim=True)
+        nearest.append(closest[:, 0])
+        coming.append(to.gather(1, closest)[:, 0])
+        leaving.append(back.gather(1, closest)[:, 0])
     legs = _legs(table, torch.cat(nearest), torch.cat(coming), torch.cat(leaving), config)
-    # As long as the head says at least: to head for what lies behind a landmark then never looks longer than to stop
-    # at it. And half the reach at most: once a landmark is half as near, the next one is in reach.
+    # At least the distance of the head: else aiming beyond a landmark could look longer than stopping at it. At most
+    # half the reach: so the next landmark is within reach before the present one is reached.
     legs = torch.maximum(legs, distance.between(marks[:, None], marks))
     legs = legs.masked_fill(legs > reach / 2, torch.inf).fill_diagonal_(0.0)
     for through in range(num_landmarks):
@@ -180,7 +182,7 @@ def fit_landmarks(
 
 
 def _spread(distance: Distance, places: Float[Tensor, "P size"], count: int) -> Tensor:
-    """Places [count], each the furthest from those before it; in the end any where there are too few."""
+    """Indices [count] of places, each the furthest from those before it; they repeat if there are too few places."""
     chosen, left = [0], torch.full((len(places),), torch.inf)
     while len(chosen) < count:
         last = places[chosen[-1]]
@@ -192,7 +194,7 @@ def _spread(distance: Distance, places: Float[Tensor, "P size"], count: int) -> 
 def _legs(
     table: LatentTable, nearest: Tensor, coming: Tensor, leaving: Tensor, config: LandmarksConfig
 ) -> Float[Tensor, "M M"]:
-    """The steps of the shortest walk from beside one landmark to beside another; infinite where there was none."""
+    """The steps of the shortest logged path from near one landmark to near another; infinite without one."""
     count, rows = config.num_landmarks, torch.arange(len(nearest))
     legs = torch.full((count * count,), torch.inf)
     for gap in range(1, int(config.reach / 2) + 1):

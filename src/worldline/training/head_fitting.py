@@ -1,4 +1,4 @@
-"""How a head is fitted: as many updates as it is given, and the best of the weights that came by."""
+"""Fitting of one head: a number of updates, after which the best weights are kept."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 NUM_LOOKS: Final = 10
-"""Times that a head is judged while it is fitted."""
+"""Number of validations while a head is fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How to fit one head.
+    """Settings of the fit of one head.
 
     Args:
         updates: optimiser steps.
-        batch_size: states an update.
-        unroll: imagined steps that it is fitted on.
+        batch_size: states per update.
+        unroll: length of the rollouts that it is fitted on, steps.
         width: of its network.
-        learning_rate: first of a linear decay to 0.
+        learning_rate: initial value of a linear decay to 0.
         tick: called after each update.
     """
 
@@ -34,12 +34,12 @@ class Fit:
     tick: Callable[[], None]
 
     def optimise(self, network: nn.Module, judge: Callable[[], float] | None = None) -> Iterator[torch.optim.Optimizer]:
-        """Yields the optimiser once an update, its learning rate falling to 0; freezes the network in the end.
+        """Yields the optimiser once per update, with linear decay of the learning rate; then freezes the network.
 
         Args:
             network: to be fitted.
-            judge: its error on rows that it is not fitted on. The weights with the least are kept, those of the
-                start among them; default is to keep the last.
+            judge: returns the error on held-out rows. The weights with the smallest error are kept, including the
+                initial ones. By default the last weights are kept.
         """
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
         best = None if judge is None else _Best(network, judge)
@@ -57,8 +57,6 @@ class Fit:
 
 
 class _Best:
-    """Remembers the weights under which an error was least."""
-
     def __init__(self, network: nn.Module, judge: Callable[[], float]) -> None:
         self._network, self._judge = network, judge
         self._error = float("inf")

@@ -1,8 +1,8 @@
-"""Fits heads on a frozen model: each file beside this one says how, this one says which and in what order.
+"""Fitting of all heads on a frozen model, in order.
 
-Before the heads, `refine_dynamics` trains the model's rollout further, on stored latents. There a transition costs a
-fortieth of what it costs with its images. Rare events, such as a wall that stops a move, need many transitions
-(docs/design/dynamics.md).
+Before the heads, `refine_dynamics` trains the model's rollout further on stored latents. This needs a fortieth of the
+time per transition, because images are not encoded again. Rare events, such as a wall that stops a move, need many
+transitions (docs/design/dynamics.md).
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsConfig:
-    """How to fit the heads.
+    """Settings of the fit of all heads.
 
     Args:
         goals: whether to fit distance and inverse; needs bounded vector actions and no exogenous signals.
         dynamics_updates: optimiser steps of the model's rollout on stored latents, before any head, see
             `refine_dynamics`; 0 leaves the model unchanged.
-        readout_updates: optimiser steps of the readout after its linear part was solved for; 0 leaves it at that.
+        readout_updates: optimiser steps of the readout after the closed-form fit of its linear part; 0 for none.
         distance_updates: of the distance.
         inverse_updates: of the inverse.
-        outcome_updates: of the reward, where the logs hold one, and of the termination, where an episode ends in a
-            terminal state; 0 fits neither.
+        outcome_updates: of the reward, if the logs hold one, and of the termination, if an episode ends in a terminal
+            state; 0 fits neither.
         decoder_updates: of the decoder of the model's images; 0 fits none.
-        width: of every network but the decoder.
-        batch_size: states an update.
-        unroll: imagined steps that dynamics and heads are fitted on.
-        far: steps beyond which pairs are no longer pushed apart as strongly; about a quarter of an episode.
-        num_landmarks: of the map for goals further than `reach`, from all over the logs; 0 makes none. So many that
-            neighbours are less than half the reach apart.
-        reach: steps within which the distance is believed, if there is a map; at least 2.
-        learning_rate: first of a linear decay to 0.
+        width: of every network except the decoder.
+        batch_size: states per update.
+        unroll: length of the rollouts that dynamics and heads are fitted on, steps.
+        far: distance beyond which pairs are pushed apart less strongly, steps; about a quarter of an episode.
+        num_landmarks: number of landmarks for goals beyond `reach`; 0 for none. Neighbours should be less than half the
+            reach apart.
+        reach: maximum distance at which the distance head is used if there are landmarks, steps; at least 2.
+        learning_rate: initial value of a linear decay to 0.
         seed: of initial weights and batches.
     """
 
@@ -80,10 +80,13 @@ class HeadsConfig:
     def __post_init__(self) -> None:
         if self.num_landmarks < 0 or not 2 <= self.reach < math.inf:
             raise ConfigError(
-                f"num_landmarks {self.num_landmarks} must be at least 0, reach {self.reach} at least 2 and finite."
+                f"num_landmarks is {self.num_landmarks} and reach is {self.reach}. num_landmarks must be at least 0, "
+                "reach at least 2 and finite."
             )
         if self.num_landmarks and not self.goals:
-            raise ConfigError(f"num_landmarks is {self.num_landmarks}, and without goals there is no map. Set it to 0.")
+            raise ConfigError(
+                f"num_landmarks is {self.num_landmarks}, but goals is False. Set it to 0, or goals to True."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +94,14 @@ class Heads:
     """The fitted heads.
 
     Args:
-        readout: to signals.
-        mahalanobis: for novelty.
-        distance: None where there are no goals.
-        inverse: None where there are no goals.
-        landmarks: None where there are no goals, or they were not asked for.
-        reward: None where the logs hold none, or it was not asked for.
-        termination: None where no episode ends in a terminal state, or it was not asked for.
-        decoder: None where the model takes no images, or it was not asked for.
+        readout: latents to signals.
+        mahalanobis: out-of-distribution score.
+        distance: None without goals.
+        inverse: None without goals.
+        landmarks: None without goals, or if not configured.
+        reward: None if the logs hold none, or if not configured.
+        termination: None if no episode ends in a terminal state, or if not configured.
+        decoder: None if the model takes no images, or if not configured.
     """
 
     readout: Readout
@@ -119,11 +122,11 @@ def can_reach(schema: Schema) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement:
-    """The stored latents, the model with refined dynamics, and how the refinement went.
+    """The stored latents, the model with refined dynamics, and the losses of the refinement.
 
     Args:
         table: latents of the training episodes.
-        imagination: the model, with the generator of every draw of the heads.
+        imagination: the model, with the generator for all draws of the heads.
         losses: mean training loss of each tenth of the updates, in order; empty without updates.
     """
 
@@ -144,15 +147,15 @@ def refine_dynamics(
     """Encodes the training episodes, and trains the model's rollout further on their latents.
 
     Args:
-        model: in evaluation mode. Only its rollout is changed, and only by `dynamics_updates`; frozen in the end.
+        model: in evaluation mode. Only its rollout changes, by `dynamics_updates`; frozen at the end.
         store: to read from.
         split: only `train` is read.
-        inputs: the observation signals that the model takes.
+        inputs: observation signals that the model takes.
         config: see `HeadsConfig`.
         progress: called after each update.
 
     Raises:
-        ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous.
+        ConfigError: `config.goals` is True, but actions are unbounded or discrete, or the schema has exogenous signals.
     """
     if config.goals and not can_reach(store.schema):
         raise ConfigError(
@@ -179,19 +182,19 @@ def fit_heads(
     refinement: Refinement | None = None,
     progress: Progress | None = None,
 ) -> Heads:
-    """The heads of a trained model.
+    """Fits the heads of a trained model.
 
     Args:
-        model: in evaluation mode; frozen in the end.
+        model: in evaluation mode; frozen at the end.
         store: to read from.
         split: only `train` is read.
-        inputs: the observation signals that the model takes.
+        inputs: observation signals that the model takes.
         config: see `HeadsConfig`.
-        refinement: of this model with this configuration; default is to refine the dynamics first.
-        progress: called after each update, of all heads together.
+        refinement: of this model with this configuration; by default the dynamics are refined first.
+        progress: called after each update, with counts over all heads.
 
     Raises:
-        ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous.
+        ConfigError: `config.goals` is True, but actions are unbounded or discrete, or the schema has exogenous signals.
     """
     refinement = refinement or refine_dynamics(model, store, split, inputs, config)
     table, imagination = refinement.table, refinement.imagination
@@ -234,7 +237,7 @@ def fit_heads(
 
 
 class _UpdatePlan:
-    """How many updates each head gets; counts those that were made over all of them."""
+    """The number of updates of each head, and a counter over all heads."""
 
     def __init__(self, updates: Mapping[str, int], config: HeadsConfig, progress: Progress | None) -> None:
         self.updates, self._config, self._progress, self._done = updates, config, progress, 0
@@ -243,7 +246,7 @@ class _UpdatePlan:
     def of(
         cls, store: Store, split: Split, inputs: tuple[str, ...], config: HeadsConfig, progress: Progress | None
     ) -> _UpdatePlan:
-        """The plan for these logs: what they do not hold gets no updates."""
+        """The plan for these logs; heads without data get no updates."""
         ends = bool(store.terminated[list(split.train)].any())
         updates = {
             "readout": config.readout_updates,
@@ -256,7 +259,7 @@ class _UpdatePlan:
         return cls(updates, config, progress)
 
     def fit(self, head: str) -> Fit:
-        """How to fit this head."""
+        """The settings of the fit of this head."""
         return Fit(
             updates=self.updates[head],
             batch_size=self._config.batch_size,
@@ -277,14 +280,14 @@ def _images(store: Store, inputs: tuple[str, ...]) -> tuple[Signal, ...]:
 
 
 def _fit_dynamics(model: WorldModel, table: LatentTable, imagination: Imagination, fit: Fit) -> tuple[float, ...]:
-    """Open-loop prediction of the stored latents. The encoder is not run, so it gets no gradient and stays."""
+    """Trains open-loop prediction of the stored latents. The encoder is not run, so it gets no gradient."""
     steps, losses = min(fit.unroll, int(table.length.max()) - 1), list[Tensor]()
     model.requires_grad_(True)
     for optimizer in fit.optimise(model):
-        here = table.starts(fit.batch_size, steps, imagination.generator)
+        start = table.starts(fit.batch_size, steps, imagination.generator)
         with autocast():
-            path = imagination.logged(table, here, steps).float()
-        rows = here[:, None] + torch.arange(steps + 1)
+            path = imagination.logged(table, start, steps).float()
+        rows = start[:, None] + torch.arange(steps + 1)
         loss = model.forecast_error(table.features[rows], path.transpose(0, 1), table.whole[rows])
         descend(optimizer, loss)
         losses.append(loss.detach())

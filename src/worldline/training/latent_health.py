@@ -1,4 +1,4 @@
-"""Are the latents alive? Effective rank, deviation, straightness; and the guard that stops a collapse."""
+"""Health of latents (effective rank, standard deviation, straightness), and the guard against collapse."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from worldline.errors import CollapseError
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """How much room the latents use.
+    """Measures of the diversity of latents.
 
     Args:
         effective_rank: exponential of the entropy of the normalised singular values, 1 to D.
             Source: Roy and Vetterli, "The effective rank" (2007).
-        deviation: mean over dimensions of the standard deviation.
+        deviation: standard deviation, averaged over dimensions.
         straightness: mean cosine between successive changes, -1 to 1.
     """
 
@@ -28,7 +28,7 @@ class Health:
 
 
 def measure_health(features: Float[Tensor, "B H D"]) -> Health:
-    """The health of B short sequences of H latents, H at least 3."""
+    """The health of B sequences of H latents, H at least 3."""
     flat = features.flatten(0, 1).double()
     values = torch.linalg.svdvals(flat - flat.mean(0))
     share = values / values.sum().clamp(min=1e-12)
@@ -43,26 +43,26 @@ def measure_health(features: Float[Tensor, "B H D"]) -> Health:
 
 
 def guard(health: Health, *, step: int, min_rank: float, min_deviation: float) -> None:
-    """Raises where the latents have collapsed.
+    """Raises if the latents have collapsed.
 
     Args:
         health: of validation latents.
-        step: the update that it was measured after.
-        min_rank: smallest effective rank that is accepted.
-        min_deviation: smallest deviation that is accepted.
+        step: number of updates before the measurement.
+        min_rank: smallest accepted effective rank.
+        min_deviation: smallest accepted standard deviation.
 
     Raises:
-        CollapseError: with what was seen and what to try.
+        CollapseError: the effective rank or the standard deviation is too small.
     """
     if not health.deviation >= min_deviation:
         raise CollapseError(
-            f"after {step} updates the latents deviate by {health.deviation:.2g} "
-            f"(at least {min_deviation:g} is needed): all observations look the same to the model. "
-            "Raise sigreg_weight, lower the learning rate, or check that the observations change at all."
+            f"after {step} updates the standard deviation of the latents is {health.deviation:.2g}, "
+            f"below {min_deviation:g}: all observations look the same to the model. "
+            "Raise sigreg_weight, lower the learning rate, or check that the observations change."
         )
     if not health.effective_rank >= min_rank:
         raise CollapseError(
-            f"after {step} updates the latents fill {health.effective_rank:.2g} dimensions "
-            f"(at least {min_rank:g} are needed): the model sees one thing only, often the slowest. "
-            "Raise sigreg_weight or constant_size, or log episodes that differ in more ways."
+            f"after {step} updates the latents fill {health.effective_rank:.2g} dimensions, "
+            f"fewer than {min_rank:g}: the model encodes a single quantity, often the slowest. "
+            "Raise sigreg_weight or constant_size, or log more diverse episodes."
         )

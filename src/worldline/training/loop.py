@@ -1,4 +1,4 @@
-"""The training loop: windows in, updates out; guarded, measured, and able to stop at any moment and go on."""
+"""The training loop, with validation, a guard against divergence, and checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ from worldline.training.tracking import Tracker
 from worldline.training.updates import GradientSummary, TrainingConfig, Updates, precision
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and what there is to do."""
+"""Called with the completed and the total number of updates."""
 
 MAX_RETURNS = 5
-"""How often the guard goes back before it gives up."""
-DIVERGED = 20.0
-"""A loss this many times its usual size above its usual value has diverged."""
-MEASURED = 64
-"""Windows a batch that the statistics of batch normalisation are taken from."""
+"""Maximum number of returns to the last checkpoint."""
+MAX_LOSS_JUMP = 20.0
+"""Maximum increase of the loss over its running average, relative to the average (at least 1)."""
+RECALIBRATION_BATCH_SIZE = 64
+"""Minimum number of windows per batch for the statistics of batch normalisation."""
 RECALIBRATION_BATCHES = 50
-"""Batches for these statistics in the end."""
-MEMORY = 0.98
-"""Share of the usual loss that each update keeps."""
+"""Number of batches for these statistics at the end of training."""
+LOSS_AVERAGE_DECAY = 0.98
+"""Decay of the running average of the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training left behind, beside the model's weights.
+    """The results of training, in addition to the model's weights.
 
     Args:
-        curves: one row a check: `step`, each loss term as `train_<term>` and `validation_<term>`,
+        curves: one row per validation: `step`, each loss term as `train_<term>` and `validation_<term>`,
             `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
-        chosen_step: updates after which the weights that were kept were reached.
-        notes: one for each time that the guard went back, with the reason.
-        elapsed_s: wall time of all sittings.
+        chosen_step: number of updates of the kept weights.
+        notes: one entry with the reason for each return to a checkpoint.
+        elapsed_s: wall time, including earlier parts of a resumed run, s.
     """
 
     curves: tuple[dict[str, float], ...]
@@ -70,7 +70,7 @@ class Trained:
 
     @property
     def control(self) -> float:
-        """What the weights that were kept are worth for control, see `ControlMeasures`."""
+        """The control score of the kept weights, see `ControlMeasures.control`."""
         return next(row["control"] for row in self.curves if row["step"] == self.chosen_step)
 
 
@@ -89,37 +89,37 @@ def train(
 ) -> Trained:
     """Trains `model` in place.
 
-    A checkpoint is written at each check, so a run that is killed at any moment goes on with `resume` to the same
-    weights, bit for bit. Ctrl-C is waited with until the update is complete, then saves one more and raises. Where
-    the loss or its gradient is not finite, or has run away, the run goes back to its last checkpoint and goes on with
-    other windows at half the learning rate. A run that is complete leaves its checkpoint too; the caller removes
-    `folder`. In several processes (`torchrun`) each takes its share of every batch, and the first one writes.
+    Each validation writes a checkpoint. A run that was killed continues from it with `resume`, to the same weights bit
+    for bit. Ctrl-C takes effect after the current update and writes another checkpoint. If the loss or its gradient is
+    not finite, or the loss diverges, the run returns to its last checkpoint. It continues with other windows at half
+    the learning rate. A completed run leaves its checkpoint; the caller removes `folder`. With several processes
+    (`torchrun`) each computes its share of every batch, and the first one writes files.
 
     Args:
-        model: built with its normaliser fitted.
+        model: with a fitted normaliser.
         store: to read from.
         split: only `train` and `validation` are read.
-        signals: the observation signals that the model takes.
+        signals: observation signals that the model takes.
         config: see `TrainingConfig`.
         folder: for the checkpoint.
-        resume: go on from the checkpoint in `folder`.
+        resume: continue from the checkpoint in `folder`.
         progress: called after each update.
-        trackers: told of each check.
+        trackers: receive the results of each validation.
         name: of the run, for the trackers.
 
     Raises:
-        CollapseError: the latents collapsed, or the loss ran away again and again; the model is left as it was then.
-        BundleError: there is nothing to resume.
-        KeyboardInterrupt: as it came, once the checkpoint is written.
+        CollapseError: the latents collapsed, or the loss diverged too often; the model keeps its weights of then.
+        BundleError: there is no checkpoint to resume from.
+        KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
     """
     run = Run(model, store, split, signals, config, folder)
     if resume:
         run.load()
     else:
         run.save()
-    told = trackers if is_main() else ()
+    active = trackers if is_main() else ()
     settings = {"training": json.loads(to_json(config)), "model": json.loads(to_json(model.config))}
-    for tracker in told:
+    for tracker in active:
         tracker.start(f"{name}-seed{config.seed}", settings, step=run.step)
     try:
         with deferred_interrupt() as pass_on_interrupt:
@@ -127,23 +127,23 @@ def train(
                 while run.step < config.num_updates:
                     row = run.advance()
                     if row is not None:
-                        for tracker in told:
+                        for tracker in active:
                             tracker.log(run.step, {name: value for name, value in row.items() if name != "step"})
                     if progress is not None:
                         progress(run.step, config.num_updates)
                     pass_on_interrupt()
             except KeyboardInterrupt:
-                if num_processes() == 1:  # several need not stop at the same update; their last check is on disk
+                if num_processes() == 1:  # several may stop at different updates; their last checkpoint remains
                     run.save()
                 raise
         return run.finish()
     finally:
-        for tracker in told:
+        for tracker in active:
             tracker.finish()
 
 
 class Run:
-    """A run in progress: what `Checkpoint` describes, with the objects that it describes."""
+    """A run in progress: the state that `Checkpoint` stores, with its model, optimizer and generators."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Run:
         self.updates = Updates(model, store, split, signals, config)
         names = window_signals(store.schema, (*signals, *model.targets))
         checked = Windows(store, config.window, split.validation, names)
-        # The same windows whatever the seed, so that trainings can be compared.
+        # A fixed seed: trainings with different seeds validate on the same windows and are comparable.
         drawn = checked.read(np.unique(checked.draw(config.num_validation, np.random.default_rng(0)), axis=0))
         self.validation, self.episodes = to_window(drawn, store.schema), torch.from_numpy(drawn.starts[:, 0])
         self.fingerprint = _fingerprint(model, store, split, config)
@@ -170,7 +170,7 @@ class Run:
         model.train()
 
     def advance(self) -> dict[str, float] | None:
-        """One update, or one return to the last checkpoint; the row of the curves where a check was due."""
+        """One update, or one return to the last checkpoint; returns the row of the curves after a validation."""
         found = self.updates.gradient()
         problem = self._problem(found)
         if problem:
@@ -179,7 +179,8 @@ class Run:
         self.updates.apply(self.step, caution=0.5 ** len(self.notes))
         self.step += 1
         total = float(found.losses.total)
-        self.typical = MEMORY * (total if self.typical is None else self.typical) + (1 - MEMORY) * total
+        usual = total if self.typical is None else self.typical
+        self.typical = LOSS_AVERAGE_DECAY * usual + (1 - LOSS_AVERAGE_DECAY) * total
         if self.step % self.every and self.step != self.config.num_updates:
             return None
         with self._kept_weights():
@@ -191,11 +192,11 @@ class Run:
         return row
 
     def _sample(self, num: int) -> Window:
-        """Windows of the training data, the same at each check."""
+        """Windows of the training data, the same at each validation."""
         return to_window(self.updates.windows.sample(num, np.random.default_rng(0)), self.store.schema)
 
     def finish(self) -> Trained:
-        """Leaves the model with the weights that are kept, exact statistics, and in evaluation mode."""
+        """Loads the kept weights, recomputes batch statistics and sets evaluation mode."""
         if self.config.choose == "control" and self.best:
             self.model.load_state_dict(self.best)
         elif self.updates.average is not None:
@@ -226,7 +227,7 @@ class Run:
         wait_for_all()
 
     def load(self) -> Checkpoint:
-        """Goes to where the checkpoint was written."""
+        """Restores the run from its checkpoint."""
         found = load_checkpoint(
             self.folder, self.model, self.updates.optimizer, self.updates.generator, self.fingerprint
         )
@@ -240,18 +241,18 @@ class Run:
         return state
 
     def _problem(self, found: GradientSummary) -> str:
-        """What is wrong with a loss or with the norm of its gradient; "" where nothing is."""
+        """The problem of a loss or of the norm of its gradient; "" without one."""
         terms = ", ".join(f"{name} {float(term):.3g}" for name, term in found.losses.terms.items())
         total, norm = float(found.losses.total), found.norm
         if not math.isfinite(total) or not math.isfinite(norm):
             return f"the {'gradient' if math.isfinite(total) else 'loss'} is not finite ({terms})"
         usual = self.typical
-        if usual is not None and total > usual + DIVERGED * max(1.0, abs(usual)):
+        if usual is not None and total > usual + MAX_LOSS_JUMP * max(1.0, abs(usual)):
             return f"the loss jumped from {usual:.3g} to {total:.3g} ({terms})"
         return ""
 
     def _go_back(self, problem: str) -> None:
-        """To the last checkpoint, on with other windows, more carefully."""
+        """Returns to the last checkpoint; later windows and a lower learning rate follow."""
         batches, notes = self.updates.batches, self.notes
         note = f"after {self.step} updates {problem}"
         if len(notes) == MAX_RETURNS:
@@ -261,11 +262,11 @@ class Run:
         started = self.started
         state = self.load()
         self.updates.batches, self.started = batches, started
-        self.notes = [*notes, f"{note}: went back to update {state.step} and halved the learning rate"]
+        self.notes = [*notes, f"{note}: returned to update {state.step} and halved the learning rate"]
 
     @contextmanager
     def _kept_weights(self) -> Iterator[None]:
-        """Has the model use what is kept of it in the end: the average, where there is one."""
+        """Lets the model use the averaged weights, if there are any."""
         if self.updates.average is None:
             yield
             return
@@ -274,7 +275,7 @@ class Run:
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
-        """Validation loss, health with the guard, and what the model is worth for control."""
+        """Validation loss, health of the latents with the guard, and control measures."""
         config, model = self.config, self.model
         self.recalibrate_batch_norm(4, seed=self.step)
         model.eval()
@@ -290,7 +291,7 @@ class Run:
         return _named("validation", losses) | asdict(health) | asdict(control) | {"control": control.control}
 
     def recalibrate_batch_norm(self, num_batches: int, *, seed: int) -> None:
-        """Exact statistics in the place of running ones, from so many batches."""
+        """Replaces running batch statistics by exact ones over `num_batches` batches."""
         with precision(self.config):
             recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)
 
@@ -299,14 +300,12 @@ class Run:
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def _chosen(self) -> int:
-        """The update whose weights are kept."""
         if self.config.choose == "last" or not self.curves:
             return self.step
         return int(max(self.curves, key=lambda row: (row["control"], row["step"]))["step"])
 
 
 def _fingerprint(model: WorldModel, store: Store, split: Split, config: TrainingConfig) -> str:
-    """Differs where a run would give another result."""
     parts = to_json(config), to_json(model.config), str(model), store.content_hash(), str(split)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -317,9 +316,9 @@ def _named(prefix: str, losses: Losses) -> dict[str, float]:
 
 @torch.no_grad()
 def recompute_batch_norm(model: WorldModel, windows: Windows, store: Store, *, num_batches: int, seed: int) -> None:
-    """Replaces running averages by exact ones: stale averages can inflate the loss a hundredfold.
+    """Replaces running averages by exact ones, because stale averages can increase the loss a hundredfold.
 
-    What stays in evaluation mode, such as a frozen encoder, keeps its own.
+    Modules that stay in evaluation mode, such as a frozen encoder, keep theirs.
     """
     was_training = model.training
     model.train()
@@ -333,7 +332,7 @@ def recompute_batch_norm(model: WorldModel, windows: Windows, store: Store, *, n
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average
     batches, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    size = num_processes() * -(-MEASURED // num_processes())  # each process takes equally many
+    size = num_processes() * -(-RECALIBRATION_BATCH_SIZE // num_processes())  # equally many per process
     for _ in range(num_batches):
         model.loss(to_window(windows.read(share_of(windows.draw(size, batches))), store.schema), generator=generator)
     for layer, momentum in zip(layers, momenta, strict=True):

@@ -1,4 +1,4 @@
-"""Fits what is read from a latent: signals, rewards, ends, pictures."""
+"""Fitting of the heads that read latents: signals, reward, termination and images."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from worldline.training.batches import to_tensor
 from worldline.training.head_fitting import Fit, descend
 from worldline.training.stored_latents import Imagination, LatentTable, Paths
 
-NUM_FRAMES, MAX_BYTES = 4096, 2**28
-"""Of the pictures that a decoder is fitted on, at most."""
-EXAM_FRAMES: Final = 256
+MAX_DECODER_FRAMES, MAX_DECODER_BYTES = 4096, 2**28
+"""Maximum number and size of the images that a decoder is fitted on."""
+MAX_VALIDATION_FRAMES: Final = 256
 UPDATE_PIXELS: Final = 2**17
-"""Of all pictures of an update, about; a frame has so many pixels to learn from that few frames do."""
-SMALLEST_BATCH: Final = 8
-DECODER_RATE: Final = 5.0
-"""Its learning rate, relative to that of the other heads."""
+"""Approximate number of pixels per update; a few frames suffice, because each has many pixels."""
+MIN_DECODER_BATCH: Final = 8
+DECODER_RATE_RATIO: Final = 5.0
+"""Learning rate of the decoder, relative to that of the other heads."""
 
 
 def fit_readout(store: Store, table: LatentTable, imagination: Imagination, fit: Fit) -> Readout:
-    """The readout of all vector and discrete observations.
+    """Fits the readout of all vector and discrete observations.
 
-    First a ridge regression on real latents. Then linear map and correction are trained on imagined ones too, and each
-    number goes on being read as before where that does not help on the episodes held out.
+    The first stage is a ridge regression on encoded latents. The second trains linear map and correction on predicted
+    latents too. Each component keeps the regression unless the second stage reduces its error on held-out episodes.
 
     Args:
-        store: of the true values.
+        store: holds the ground truth.
         table: the latents.
         imagination: the model.
-        fit: how; without updates the regression is all.
+        fit: settings; with 0 updates there is no second stage.
     """
     signals = tuple(signal for signal in store.schema.observations if signal.kind is not Kind.IMAGE)
     head = Readout(ReadoutConfig(latent_size=table.features.shape[1], signals=signals, width=fit.width))
@@ -55,68 +55,68 @@ def fit_readout(store: Store, table: LatentTable, imagination: Imagination, fit:
     target, linear = head.normaliser(codes).where(known, 0.0), copy.deepcopy(head)
 
     def errors(one: Readout, paths: Paths) -> tuple[Tensor, Tensor]:
-        """Summed squares of each number, and how many there are."""
-        there = (known[paths.rows] & paths.inside[..., None]).float()
-        gap = (one.scores(paths.features) - target[paths.rows]).square() * there
-        return gap.sum((0, 1)), there.sum((0, 1))
+        """Sum and count of the squared errors of each component."""
+        counted = (known[paths.rows] & paths.inside[..., None]).float()
+        error = (one.scores(paths.features) - target[paths.rows]).square() * counted
+        return error.sum((0, 1)), counted.sum((0, 1))
 
-    exam = imagination.exam(table, table.held_out, fit.unroll) if fit.updates else None
-    before = torch.zeros(()) if exam is None else errors(linear, exam)[0].detach()
+    validation = imagination.exam(table, table.held_out, fit.unroll) if fit.updates else None
+    before = torch.zeros(()) if validation is None else errors(linear, validation)[0].detach()
 
     def judge() -> float:
-        assert exam is not None
-        return float(torch.minimum(errors(head, exam)[0], before).sum())
+        assert validation is not None
+        return float(torch.minimum(errors(head, validation)[0], before).sum())
 
-    for optimizer in fit.optimise(head, None if exam is None else judge):
+    for optimizer in fit.optimise(head, None if validation is None else judge):
         paths = imagination.draw(table, ~table.held_out, fit.batch_size, fit.unroll)
         error, count = errors(head, paths)
         descend(optimizer, error.sum() / count.sum().clamp(min=1))
-    if exam is not None:
-        head.take(linear, errors(head, exam)[0] >= before)
+    if validation is not None:
+        head.take(linear, errors(head, validation)[0] >= before)
     return head
 
 
 def fit_reward(store: Store, table: LatentTable, imagination: Imagination, fit: Fit) -> Reward | None:
-    """The head that tells the reward of a step, the sum over all reward signals; None where the logs hold none.
+    """Fits the head for the reward of a step, the sum over all reward signals; None if the logs hold none.
 
     Args:
-        store: of the rewards.
+        store: holds the rewards.
         table: the latents.
         imagination: the model.
-        fit: how.
+        fit: settings.
     """
     signals, steps = store.schema.of(Role.REWARD), table.steps_after > 0
     if not signals or not steps.any():
         return None
     earned = [_rewards(store, signals, episode) for episode in table.numbers]
-    reward, size = torch.cat(earned), table.actions.shape[1]  # of the step after each row, 0 after the last
+    reward, size = torch.cat(earned), table.actions.shape[1]  # of the step after each row; 0 after the last row
     head = Reward(RewardConfig(latent_size=table.features.shape[1], action_size=size, width=fit.width))
     before = steps.nonzero()[:, 0]
     head.fit_normaliser(table.features[before + 1], table.actions[before], reward[before])
     target = head.normaliser(reward[:, None])[:, 0]
 
     def error(paths: Paths) -> Tensor:
-        inside, here = paths.inside[1:].float(), paths.rows[:-1]
+        inside, rows = paths.inside[1:].float(), paths.rows[:-1]
         both = torch.stack([paths.features[1:], table.features[paths.rows[1:]]])
-        actions = table.actions[here].expand(2, -1, -1, -1)
-        gap = (head.scores(both, actions) - target[here]).square().mean(0)
-        return torch.as_tensor((gap * inside).sum() / inside.sum().clamp(min=1))
+        actions = table.actions[rows].expand(2, -1, -1, -1)
+        squared = (head.scores(both, actions) - target[rows]).square().mean(0)
+        return torch.as_tensor((squared * inside).sum() / inside.sum().clamp(min=1))
 
-    exam = imagination.exam(table, table.held_out & steps, fit.unroll)
-    for optimizer in fit.optimise(head, None if exam is None else lambda: float(error(exam))):
+    validation = imagination.exam(table, table.held_out & steps, fit.unroll)
+    for optimizer in fit.optimise(head, None if validation is None else lambda: float(error(validation))):
         paths = imagination.draw(table, ~table.held_out & steps, fit.batch_size, fit.unroll)
         descend(optimizer, error(paths))
     return head
 
 
 def fit_termination(store: Store, table: LatentTable, imagination: Imagination, fit: Fit) -> Termination | None:
-    """The head that tells terminal states; None where no episode ends in one.
+    """Fits the head for terminal states; None if no episode ends in one.
 
     Args:
-        store: of the episodes' ends.
+        store: holds the ends of episodes.
         table: the latents.
         imagination: the model.
-        fit: how.
+        fit: settings.
     """
     ends = torch.from_numpy(store.terminated[table.episode.numpy()])
     terminal = ends & (table.steps_after == 0)
@@ -124,19 +124,19 @@ def fit_termination(store: Store, table: LatentTable, imagination: Imagination, 
         return None
     held_out = table.held_out
     if not (terminal & held_out).any() or not (terminal & ~held_out).any():
-        held_out = torch.zeros_like(held_out)  # to judge without an end, or to learn without one, would be blind
+        held_out = torch.zeros_like(held_out)  # both parts need a terminal state
     head = Termination(TerminationConfig(latent_size=table.features.shape[1], width=fit.width))
     head.fit_rate(table.features, terminal)
 
     def error(paths: Paths) -> Tensor:
         inside = paths.inside.float()
         both = torch.stack([paths.features, table.features[paths.rows]])
-        due = terminal[paths.rows].float().expand(2, -1, -1)
-        surprise = binary_cross_entropy_with_logits(head.logits(both), due, reduction="none").mean(0)
-        return (surprise * inside).sum() / inside.sum()
+        target = terminal[paths.rows].float().expand(2, -1, -1)
+        entropy = binary_cross_entropy_with_logits(head.logits(both), target, reduction="none").mean(0)
+        return (entropy * inside).sum() / inside.sum()
 
-    exam = imagination.exam(table, held_out, fit.unroll)
-    for optimizer in fit.optimise(head, None if exam is None else lambda: float(error(exam))):
+    validation = imagination.exam(table, held_out, fit.unroll)
+    for optimizer in fit.optimise(head, None if validation is None else lambda: float(error(validation))):
         descend(optimizer, error(imagination.draw(table, ~held_out, fit.batch_size, fit.unroll)))
     return head
 
@@ -144,20 +144,20 @@ def fit_termination(store: Store, table: LatentTable, imagination: Imagination, 
 def fit_decoder(
     store: Store, table: LatentTable, images: tuple[Signal, ...], generator: torch.Generator, fit: Fit
 ) -> Decoder | None:
-    """The head that shows the pictures in `images`, fitted on some thousand of them; None where there are none.
+    """Fits the decoder of `images` on up to `MAX_DECODER_FRAMES` frames; None without images.
 
     Args:
-        store: of the pictures.
+        store: holds the images.
         table: the latents.
-        images: to be shown.
-        generator: of every draw.
-        fit: how; an update takes fewer frames than states where they are large, and larger steps.
+        images: image signals to decode.
+        generator: for all draws.
+        fit: settings; updates use fewer frames than states if images are large, and a higher learning rate.
     """
     if not images:
         return None
     head = Decoder(DecoderConfig(latent_size=table.features.shape[1], images=images))
     frame_bytes = sum(signal.size for signal in images)
-    count = min(len(table.features), NUM_FRAMES, max(1, MAX_BYTES // frame_bytes))
+    count = min(len(table.features), MAX_DECODER_FRAMES, max(1, MAX_DECODER_BYTES // frame_bytes))
     rows = torch.randperm(len(table.features), generator=generator)[:count]
     frames = [_frames(store, table, signal, rows) for signal in images]
     for number, (pictures, known) in enumerate(frames):
@@ -169,16 +169,16 @@ def fit_decoder(
             camera, seen = head.of(number), known[some].float()
             with autocast():
                 shown = camera(latents).float()
-            gap = (shown - camera.scores(pictures[some])).square().mean((1, 2, 3))
-            parts.append((gap * seen).sum() / seen.sum().clamp(min=1))
+            squared = (shown - camera.scores(pictures[some])).square().mean((1, 2, 3))
+            parts.append((squared * seen).sum() / seen.sum().clamp(min=1))
         return torch.stack(parts).sum()
 
     held_out = table.held_out[rows]
-    exam, fitted = held_out.nonzero()[:EXAM_FRAMES, 0], (~held_out).nonzero()[:, 0]
+    validation, fitted = held_out.nonzero()[:MAX_VALIDATION_FRAMES, 0], (~held_out).nonzero()[:, 0]
     pixels = sum(signal.shape[0] * signal.shape[1] for signal in images)
-    batch_size = min(fit.batch_size, max(SMALLEST_BATCH, UPDATE_PIXELS // pixels))
-    fit = replace(fit, learning_rate=DECODER_RATE * fit.learning_rate)
-    for optimizer in fit.optimise(head, (lambda: float(error(exam))) if len(exam) else None):
+    batch_size = min(fit.batch_size, max(MIN_DECODER_BATCH, UPDATE_PIXELS // pixels))
+    fit = replace(fit, learning_rate=DECODER_RATE_RATIO * fit.learning_rate)
+    for optimizer in fit.optimise(head, (lambda: float(error(validation))) if len(validation) else None):
         drawn = torch.randint(len(fitted), (batch_size,), generator=generator)
         descend(optimizer, error(fitted[drawn]))
     return head
@@ -187,7 +187,7 @@ def fit_decoder(
 def _codes(
     store: Store, table: LatentTable, signals: Sequence[Signal]
 ) -> tuple[Float[Tensor, "M size"], Bool[Tensor, "M size"]]:
-    """The codes of these signals in every row, side by side, and which of them were observed; 0 where not."""
+    """The concatenated codes of these signals in every row (0 where missing), and whether each was observed."""
     codes, known = [], []
     for signal in signals:
         lengths = [(episode, int(store.num_steps[episode]) + 1) for episode in table.numbers]
@@ -200,7 +200,7 @@ def _codes(
 
 
 def _rewards(store: Store, signals: Sequence[Signal], episode: int) -> Float[Tensor, " T1"]:
-    """The summed reward of each step, and a 0 after the last."""
+    """The summed reward of each step, then a 0."""
     steps = int(store.num_steps[episode])
     total = np.zeros(steps + 1, np.float32)
     for signal in signals:
@@ -209,7 +209,7 @@ def _rewards(store: Store, signals: Sequence[Signal], episode: int) -> Float[Ten
 
 
 def _frames(store: Store, table: LatentTable, signal: Signal, rows: Tensor) -> tuple[Tensor, Bool[Tensor, " K"]]:
-    """The pictures [K, height, width, channels] in these rows, and which of them were observed."""
+    """The images [K, height, width, channels] of these rows, and whether each was observed."""
     places = torch.stack([table.episode[rows], rows - table.first[rows]], 1).numpy()
     pictures = np.empty((len(rows), 1, *signal.shape), signal.dtype)
     store.read_into(signal.name, places, pictures)

@@ -1,4 +1,4 @@
-"""Stored latents, and where a frozen model leads from them. Every episode is encoded once; no image is read again."""
+"""Stored latents, on which heads are fitted without reading images again, and rollouts of a frozen model from them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from worldline.models.base import Inputs, WorldModel
 from worldline.schema import Schema
 from worldline.training.batches import PictureGoals, Trace
 
-HELD_OUT: Final = 5
-"""One training episode in so many judges heads that might learn the others by heart."""
-EXAM_SIZE: Final = 1024
-"""States that a head is judged on, each with what is imagined from it."""
+HELD_OUT_EVERY: Final = 5
+"""One of this many training episodes is held out, to detect overfitting of heads."""
+MAX_VALIDATION_STATES: Final = 1024
+"""Maximum number of states, each with a rollout, on which a head is validated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentTable:
-    """All latents of all episodes, one below the other, with the inputs that follow each (0 after the last).
+    """The latents of all episodes, one row each, with the inputs after each latent (0 after the last).
 
     Args:
         features: the latents.
         actions: concatenated, physical units.
-        exogenous: concatenated; None where the schema has none.
-        step_s: seconds that the step takes.
-        episode: its number in the store.
+        exogenous: concatenated; None if the schema has none.
+        step_s: duration of the step, s.
+        episode: number of the episode in the store.
         first: row of the episode's first latent.
-        length: latents in the episode.
-        held_out: whether the episode is one of those that judge.
-        whole: whether everything that the model takes was observed.
-        pictures: the observations as goals of which only the pictures are known; None where the model does not take
-            both pictures and other signals.
+        length: number of latents in the episode.
+        held_out: whether the episode is held out.
+        whole: whether all inputs of the model were observed.
+        pictures: the observations as image-only goals; None unless the model takes images and other signals.
     """
 
     features: Float[Tensor, "M D"]
@@ -52,12 +51,12 @@ class LatentTable:
 
     @staticmethod
     def of(traces: Sequence[Trace], episodes: Sequence[int]) -> LatentTable:
-        """The table of these episodes, which need not be in order; without `pictures`."""
+        """The table of these episodes, in any order, without `pictures`."""
         lengths = torch.tensor([len(one.features) for one in traces])
         firsts = lengths.cumsum(0) - lengths
         known = [one.exogenous for one in traces if one.exogenous is not None]
         order = torch.arange(len(traces))
-        held_out = (order % HELD_OUT == min(len(traces), HELD_OUT) - 1) & (len(traces) > 1)
+        held_out = (order % HELD_OUT_EVERY == min(len(traces), HELD_OUT_EVERY) - 1) & (len(traces) > 1)
         return LatentTable(
             features=torch.cat([one.features for one in traces]),
             actions=torch.cat([pad(one.actions, (0, 0, 0, 1)) for one in traces]),
@@ -72,7 +71,7 @@ class LatentTable:
 
     @property
     def steps_after(self) -> Int[Tensor, " M"]:
-        """Logged steps that follow each row."""
+        """Number of logged steps after each row."""
         return self.first + self.length - torch.arange(len(self.features)) - 1
 
     @property
@@ -81,25 +80,25 @@ class LatentTable:
         return self.episode[self.first.unique()].tolist()
 
     def pairs(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows of `count` states, and of another state of the same episode for each."""
-        here = torch.randint(len(self.features), (count,), generator=generator)
+        """Rows of `count` random states, and for each the row of a random state of the same episode."""
+        rows = torch.randint(len(self.features), (count,), generator=generator)
         share = torch.rand(count, generator=generator)
-        return here, self.first[here] + (share * self.length[here]).long()
+        return rows, self.first[rows] + (share * self.length[rows]).long()
 
     def starts(self, count: int, num_steps: int, generator: torch.Generator) -> Tensor:
-        """Rows of `count` states that `num_steps` logged steps follow."""
+        """Rows of `count` random states with at least `num_steps` logged steps after them."""
         able = (self.steps_after >= num_steps).nonzero()[:, 0]
         return able[torch.randint(len(able), (count,), generator=generator)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paths:
-    """Latents as imagined from stored ones, under the logged inputs; the first of each path is the stored one.
+    """Rollouts from stored latents under the logged inputs; the first latent of each path is the stored one.
 
     Args:
-        features: T imagined ones after the stored one.
-        rows: of the table that they stand for.
-        inside: whether there is such a row in the same episode; else both are meaningless.
+        features: the stored latent, then T predicted ones.
+        rows: rows of the table with the corresponding encoded latents.
+        inside: whether this row exists in the same episode; otherwise features and row are meaningless.
     """
 
     features: Float[Tensor, "T1 B D"]
@@ -108,12 +107,12 @@ class Paths:
 
 
 class Imagination:
-    """A frozen model, from bare latents on.
+    """Rollouts of a frozen model from stored latents.
 
     Args:
         model: in evaluation mode.
         schema: of the logs.
-        generator: of every draw.
+        generator: for all draws.
     """
 
     def __init__(self, model: WorldModel, schema: Schema, generator: torch.Generator) -> None:
@@ -127,7 +126,7 @@ class Imagination:
         return self._rollout(latent, action[:, None], None, torch.full((len(action), 1), self._step_s))[:, 0]
 
     def logged(self, table: LatentTable, rows: Int[Tensor, " B"], num_steps: int) -> Float[Tensor, "T B D"]:
-        """The latents that the logged inputs lead to from the latents in `rows`, after each of the next steps."""
+        """The predicted latents after each of the next steps, from the latents in `rows` under the logged inputs."""
         ahead = (rows[:, None] + torch.arange(num_steps)).clamp(max=len(table.features) - 1)
         exogenous = None if table.exogenous is None else table.exogenous[ahead]
         path = self._rollout(table.features[rows], table.actions[ahead], exogenous, table.step_s[ahead])
@@ -135,7 +134,7 @@ class Imagination:
 
     @torch.no_grad()
     def paths(self, table: LatentTable, rows: Int[Tensor, " B"], num_steps: int) -> Paths:
-        """What is imagined from `rows`, without gradient; near the end of its episode a path leads outside."""
+        """Rollouts from `rows`, without gradient. Near the end of an episode a path leaves it (`inside` is False)."""
         elapsed = torch.arange(num_steps + 1)[:, None]
         imagined = self.logged(table, rows, num_steps)
         return Paths(
@@ -145,20 +144,20 @@ class Imagination:
         )
 
     def draw(self, table: LatentTable, among: Bool[Tensor, " M"], count: int, num_steps: int) -> Paths:
-        """Paths from `count` rows out of `among`."""
+        """Paths from `count` random rows where `among` is True."""
         able = among.nonzero()[:, 0]
         return self.paths(table, able[torch.randint(len(able), (count,), generator=self.generator)], num_steps)
 
     def exam(self, table: LatentTable, held_out: Bool[Tensor, " M"], num_steps: int) -> Paths | None:
-        """The paths that a head is judged on, always the same; None where nothing is held out."""
+        """The paths on which a head is validated, always the same; None if nothing is held out."""
         able = held_out.nonzero()[:, 0]
         if not len(able):
             return None
         order = torch.randperm(len(able), generator=torch.Generator().manual_seed(0))
-        return self.paths(table, able[order[:EXAM_SIZE]], num_steps)
+        return self.paths(table, able[order[:MAX_VALIDATION_STATES]], num_steps)
 
     def random_actions(self, count: int) -> Float[Tensor, "B A"]:
-        """Uniform over the action space."""
+        """Random actions, uniform over the action space."""
         share = torch.rand(count, len(self.low), generator=self.generator)
         return self.low + share * (self.high - self.low)
 

@@ -1,4 +1,4 @@
-"""Where a training run reports to: a file always, TensorBoard or MLflow on request."""
+"""Trackers, which receive the measurements of a training run: JSON lines, TensorBoard and MLflow."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from worldline.errors import MissingExtraError
 
 
 class Tracker(ABC):
-    """Three methods: a run begins, numbers come in, it ends."""
+    """Receives settings and measurements of a run: `start`, then `log` after each validation, then `finish`."""
 
     @abstractmethod
     def start(self, run: str, settings: Mapping[str, Any], *, step: int) -> None:
-        """Begins, or goes on.
+        """Begins or resumes a run.
 
         Args:
             run: its name.
             settings: plain JSON values.
-            step: updates done so far; what an earlier sitting reported of later ones no longer holds.
+            step: completed updates; earlier reports of later steps are invalid.
         """
 
     @abstractmethod
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Takes what was measured after update `step`."""
+        """Records the measurements after update `step`."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Ends; also called when training is stopped by an error."""
+        """Ends the run; also called if training stops with an error."""
 
 
 @final
 class JsonLines(Tracker):
-    """A file with one JSON object a line: the settings first, then each measurement with its `step`.
+    """A file with one JSON object per line: first the settings, then each measurement with its `step`.
 
     Args:
-        folder: gets a file `<run>.jsonl` for each run.
+        folder: receives a file `<run>.jsonl` for each run.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = self._path = folder
 
     def start(self, run: str, settings: Mapping[str, Any], *, step: int) -> None:
-        """Keeps the lines up to `step`."""
+        """Opens the file and keeps its lines up to `step`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._folder / f"{run}.jsonl"
         kept = []
@@ -62,7 +62,7 @@ class JsonLines(Tracker):
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def finish(self) -> None:
-        """Nothing is left open."""
+        """Does nothing: no file is left open."""
 
 
 @final
@@ -70,7 +70,7 @@ class TensorBoard(Tracker):
     """Event files: `tensorboard --logdir FOLDER`.
 
     Args:
-        folder: gets a folder `<run>` with the event files of each run.
+        folder: receives a folder `<run>` with the event files of each run.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -86,12 +86,12 @@ class TensorBoard(Tracker):
 
     def start(self, run: str, settings: Mapping[str, Any], *, step: int) -> None:
         """Opens the event file."""
-        # Of an earlier run of this name TensorBoard hides what comes after this step, all of it where the run is new.
+        # TensorBoard hides later steps of an earlier run with this name; all of them if this run starts anew.
         self._writer = self._make(self._folder / run, purge_step=step + 1 if step else 0)
         self._writer.add_text("settings", f"```json\n{json.dumps(settings, indent=2)}\n```", step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one scalar a value."""
+        """Adds one scalar per value."""
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
@@ -104,10 +104,10 @@ class TensorBoard(Tracker):
 
 @final
 class Mlflow(Tracker):
-    """An MLflow run, at the server that `MLFLOW_TRACKING_URI` names, else in a database file.
+    """An MLflow run, on the server in `MLFLOW_TRACKING_URI`, or in a database file without it.
 
     Args:
-        folder: gets `mlflow.db` where no server is named.
+        folder: receives `mlflow.db` if no server is set.
 
     Raises:
         MissingExtraError: mlflow is not installed.
@@ -123,7 +123,7 @@ class Mlflow(Tracker):
         self._run_id = ""
 
     def start(self, run: str, settings: Mapping[str, Any], *, step: int) -> None:
-        """Creates a run in the experiment `worldline`; a run that goes on is a new one, tagged with its first step."""
+        """Creates a run in the experiment `worldline`; a resumed run is a new one, tagged with its first step."""
         import os
 
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class Mlflow(Tracker):
             self._client.log_param(self._run_id, name, value)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one metric a value."""
+        """Adds one metric per value."""
         for name, value in values.items():
             self._client.log_metric(self._run_id, name, value, step=step)
 
@@ -148,7 +148,7 @@ class Mlflow(Tracker):
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings with dotted names, cut to the length that MLflow takes."""
+    """Nested settings with dotted names, truncated to the length that MLflow accepts."""
     found: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""One update after another: windows, their loss in pieces, the clipped gradient, the optimiser's step."""
+"""Updates of a training: draw windows, compute loss and clipped gradient, apply the optimiser step."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from worldline.training.weight_average import Average
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How to train.
+    """Settings of training.
 
     Args:
         num_updates: optimiser steps.
-        window: observations a window, at least 3.
-        batch_size: windows an update, of all processes together.
-        accumulate: pieces that each batch is computed in, to save memory; a regulariser of batches sees one piece.
-        learning_rate: peak of the schedule: linear warm-up, then a cosine to 0.
-        warm_up: share of the updates that warm up, 0 to 1.
+        window: observations per window, at least 3.
+        batch_size: windows per update, over all processes.
+        accumulate: parts in which each batch is computed, to save memory; batch regularisers see one part.
+        learning_rate: maximum of the schedule: linear warm-up, then a cosine to 0.
+        warm_up: share of the updates in the warm-up, 0 to 1.
         weight_decay: of AdamW.
-        clip_norm: largest norm of the gradient.
-        average: decay of a moving average of the parameters that is measured and kept in their place; 0 for none.
-        num_checks: how often the model is measured and a checkpoint written.
-        num_validation: windows that it is measured on, at most.
-        choose: what is kept in the end: the checkpoint that is best for control, see `ControlMeasures`, or the last.
-        min_rank: smallest effective rank of the latents that the guard accepts.
-        min_deviation: smallest deviation of the latents that the guard accepts.
-        precision: "auto" for half precision where the processor multiplies it faster, or "float32".
-        seed: of initial weights, batches and the loss's own draws.
+        clip_norm: maximum norm of the gradient.
+        average: decay of a moving average of the parameters, which is validated and kept instead of them; 0 for none.
+        num_checks: number of validations; each writes a checkpoint.
+        num_validation: maximum number of validation windows.
+        choose: which weights are kept: those with the best control score (see `ControlMeasures`), or the last.
+        min_rank: smallest accepted effective rank of the latents.
+        min_deviation: smallest accepted standard deviation of the latents.
+        precision: "auto" for half precision if the CPU supports it, or "float32".
+        seed: of initial weights, batches and the draws of the loss.
     """
 
     num_updates: int
@@ -63,22 +63,22 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        leasts = {"num_updates": 1, "window": 3, "batch_size": 2, "num_checks": 1, "accumulate": 1, "num_validation": 4}
-        for name, least in leasts.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {least}.")
+        minima = {"num_updates": 1, "window": 3, "batch_size": 2, "num_checks": 1, "accumulate": 1, "num_validation": 4}
+        for name, bound in minima.items():
+            if getattr(self, name) < bound:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {bound}.")
         if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
             raise ConfigError(
-                f"accumulate is {self.accumulate} and batch_size {self.batch_size}. Each piece must hold equally many "
-                "windows, at least 2."
+                f"accumulate is {self.accumulate} and batch_size is {self.batch_size}. batch_size must be a multiple "
+                "of accumulate, at least twice."
             )
         for name, choices in (("choose", ("control", "last")), ("precision", ("auto", "float32"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}. Choose {' or '.join(choices)}.")
         if not (0 <= self.warm_up <= 1 and self.learning_rate > 0 and self.clip_norm > 0):
             raise ConfigError(
-                f"warm_up is {self.warm_up}, learning_rate {self.learning_rate}, clip_norm {self.clip_norm}. warm_up "
-                "must be in [0, 1], the others above 0."
+                f"warm_up is {self.warm_up}, learning_rate is {self.learning_rate}, clip_norm is {self.clip_norm}. "
+                "warm_up must be in [0, 1], the others above 0."
             )
         if not 0 <= self.average < 1:
             raise ConfigError(f"average is {self.average}. It must be in [0, 1).")
@@ -86,11 +86,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientSummary:
-    """What came of a batch; the gradient itself, clipped, lies in the model.
+    """Losses and gradient norm of a batch; the clipped gradient itself is in the model.
 
     Args:
-        losses: without gradient; means over the pieces of the batch, and over all processes.
-        norm: of the gradient before it was clipped.
+        losses: without gradient; means over the parts of the batch, and over all processes.
+        norm: of the gradient before clipping.
     """
 
     losses: Losses
@@ -98,13 +98,13 @@ class GradientSummary:
 
 
 class Updates:
-    """What a training repeats. Each update is `gradient`, then `apply`, unless the gradient is no good.
+    """The updates of a training. Each is `gradient`, then `apply` unless the gradient is invalid.
 
     Args:
-        model: in training mode, its normaliser fitted.
+        model: in training mode, with a fitted normaliser.
         store: to read from.
         split: only `train` is read.
-        signals: the observation signals that the model takes.
+        signals: observation signals that the model takes.
         config: see `TrainingConfig`.
     """
 
@@ -120,10 +120,10 @@ class Updates:
         self.average = Average(model, config.average) if config.average else None
         self.generator = torch.Generator().manual_seed(config.seed)
         self.batches = np.random.default_rng(config.seed)
-        self._batch: WindowBatch | None = None  # filled anew each time, which spares the system finding memory
+        self._batch: WindowBatch | None = None  # reused buffer, which saves allocations
 
     def gradient(self) -> GradientSummary:
-        """The gradient of the next batch; no weight is changed yet."""
+        """Computes the gradient of the next batch; weights do not change."""
         config = self.config
         self.optimizer.zero_grad()
         pieces = list[Losses]()
@@ -139,11 +139,11 @@ class Updates:
         return GradientSummary(losses=_mean(pieces), norm=float(norm))
 
     def apply(self, step: int, *, caution: float = 1.0) -> None:
-        """Changes the weights, and their average, by the gradient that was computed last.
+        """Applies the last gradient to the weights, and updates their average.
 
         Args:
-            step: updates before this one.
-            caution: what the learning rate is multiplied with.
+            step: number of updates before this one.
+            caution: factor of the learning rate.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = caution * _learning_rate(self.config, step)
@@ -153,12 +153,11 @@ class Updates:
 
 
 def precision(config: TrainingConfig) -> torch.autocast:
-    """The context in which losses are computed."""
+    """The autocast context for losses."""
     return autocast() if config.precision == "auto" else torch.autocast("cpu", enabled=False)
 
 
 def _learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to 0."""
     warm = max(1, round(config.warm_up * config.num_updates))
     if step < warm:
         return config.learning_rate * (step + 1) / warm
@@ -167,7 +166,7 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def _mean(pieces: Sequence[Losses]) -> Losses:
-    """Each term's mean over the pieces of a batch, and over all processes; without gradient."""
+    """Each term's mean over the parts of a batch, and over all processes; without gradient."""
     terms = {
         name: torch.tensor(
             mean_over_processes(float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces))

@@ -1,4 +1,4 @@
-"""A slowly moving average of a model's parameters, which often predicts better than the last ones."""
+"""An exponential moving average of a model's parameters, which often predicts better than the last parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 class Average:
     """An exponential moving average of parameters; buffers are not averaged.
 
-    Source: Polyak and Juditsky (1992); the exponential form as in Tarvainen and Valpola (1703.01780), section 3, with
-    a decay that starts low, so that the first weights are soon forgotten.
+    Source: Polyak and Juditsky (1992); the exponential form as in Tarvainen and Valpola (1703.01780), section 3. The
+    decay starts low, so that the initial weights have little influence.
 
     Args:
-        model: whose parameters are averaged; the average starts at them.
+        model: the average starts at its parameters.
         decay: share of the average that each update keeps, in (0, 1).
     """
 
@@ -31,13 +31,13 @@ class Average:
         torch._foreach_lerp_(list(self.values.values()), [p.detach() for p in self._model.parameters()], share)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Takes an average that was saved."""
+        """Loads a saved average."""
         for name, value in values.items():
             self.values[name].copy_(value)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Has the model use the average for a while."""
+        """Lets the model use the average for the duration of the context."""
         own = {name: value.detach().clone() for name, value in self._model.named_parameters()}
         self._put(self.values)
         try:

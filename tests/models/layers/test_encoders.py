@@ -167,6 +167,6 @@ def test_what_was_seen_once_at_most_keeps_its_scale() -> None:
 def test_many_pictures_are_looked_at_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, observed = camera(), pictures(11), torch.arange(11) % 4 > 0
     whole = encoder(images, observed)
-    monkeypatch.setattr("worldline.models.layers.encoders.PIECE", 4)
+    monkeypatch.setattr("worldline.models.layers.encoders.MAX_ENCODED_AT_ONCE", 4)
     torch.testing.assert_close(encoder(images, observed), whole)
     assert encoder.train()(images, observed).shape == (11, 5)  # a batch has one mean

@@ -1,4 +1,4 @@
-"""From a latent to a picture, for eyes only: nothing is computed from it."""
+"""The decoder head: images from latents, for display only. No other result depends on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DecoderConfig:
 
     Args:
         latent_size: D of the model.
-        images: image signals to show.
+        images: image signals to decode.
         channels: of the convolutions.
         width: of the hidden layer.
     """
@@ -30,7 +30,7 @@ class DecoderConfig:
 
 
 class Decoder(nn.Module):
-    """Shows what a latent holds of each image. What the model does not keep is blurred."""
+    """Decodes each image from a latent. Details that the latent does not contain are blurred."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class Decoder(nn.Module):
         )
 
     def of(self, number: int) -> ImageDecoder:
-        """The network of one image, in the order of the config."""
+        """The network of the image with index `number` in the config."""
         camera = self.cameras[number]
         assert isinstance(camera, ImageDecoder)  # for the type checker
         return camera
 
     def forward(self, latents: Float[Tensor, "*lead D"]) -> dict[str, Tensor]:
-        """Per image signal a picture [*lead, height, width, channels], uint8."""
+        """Images per signal, [*lead, height, width, channels], uint8."""
         flat = latents.reshape(-1, latents.shape[-1])
         return {
             signal.name: self.of(number)

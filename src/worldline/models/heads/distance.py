@@ -1,6 +1,6 @@
-"""How many steps lie between two latents.
+"""The distance head: the number of steps between two latents.
 
-Source: the quasimetric form of IQE and MRN (arXiv 2208.08133); training on imagined latents: arXiv 2608.12959.
+Sources: the quasimetric form of IQE and MRN (arXiv 2208.08133); training on predicted latents: arXiv 2608.12959.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class DistanceConfig:
 
     Args:
         latent_size: D of the model.
-        width: of the two hidden layers.
-        size: of the space that distances are measured in; half of it symmetric, half not.
-        pictures: whether there are goals of which the pictures are known and nothing else.
+        width: units of the two hidden layers.
+        size: dimension of the embedding; one half gives the symmetric, the other the asymmetric part of distances.
+        pictures: whether the head also embeds goals that consist of images only.
     """
 
     latent_size: int
@@ -42,17 +42,18 @@ class Distance(nn.Module):
         self.pictures = mlp(sizes) if config.pictures else None
 
     def embed(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
-        """Where latents lie in the space of distances."""
+        """Embeddings of latents."""
         return torch.as_tensor(self.embedding(latents))
 
     def embed_pictures(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
-        """Where goals lie of which the model saw the pictures only: a place for all states that look like that."""
-        assert self.pictures is not None, "the head was fitted without such goals"
+        """Embeddings of latents of image-only goals; each stands for all states with these images."""
+        assert self.pictures is not None, "the head was fitted without image-only goals"
         return torch.as_tensor(self.pictures(latents))
 
     def between(self, start: Float[Tensor, "... size"], goal: Float[Tensor, "... size"]) -> Float[Tensor, "..."]:
         """Steps from `start` to `goal`, both embedded."""
         half = self.config.size // 2
+        # 1e-6 keeps the gradient of the root finite at 0.
         symmetric = (start[..., :half] - goal[..., :half]).square().sum(-1).add(1e-6).sqrt()
         return symmetric + (goal[..., half:] - start[..., half:]).relu().amax(-1)
 

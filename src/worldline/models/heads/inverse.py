@@ -1,6 +1,6 @@
-"""Which action to take now to reach a goal in the steps that are left.
+"""The inverse-dynamics head: the next action towards a goal, given the number of remaining steps.
 
-Source: goal-conditioned inverse model, told the number of steps left (arXiv 2605.08732).
+Source: goal-conditioned inverse model with the number of remaining steps as input (arXiv 2605.08732).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class InverseConfig:
     Args:
         latent_size: D of the model.
         low: smallest value of each action component, physical units.
-        high: largest value.
-        width: of the three hidden layers.
-        longest: steps left that it is fitted on; with more it acts as with so many.
+        high: largest value of each action component, physical units.
+        width: units of the three hidden layers.
+        longest: maximum number of remaining steps; larger numbers are clipped to it.
     """
 
     latent_size: int
@@ -39,7 +39,7 @@ class InverseConfig:
 
 
 class Inverse(nn.Module):
-    """The next action towards a goal; always inside the action's bounds."""
+    """Predicts the next action towards a goal, always within the action bounds."""
 
     low: Tensor
     high: Tensor
@@ -52,7 +52,7 @@ class Inverse(nn.Module):
         width = config.width
         self.layers = mlp([2 * config.latent_size, width, width, width, len(config.low)], norm=True)
         self.haste = nn.Linear(2, width, bias=False)
-        nn.init.zeros_(self.haste.weight)  # so that the steps left do not matter until training says so
+        nn.init.zeros_(self.haste.weight)  # the remaining steps have no effect at initialisation
 
     def forward(
         self, latent: Float[Tensor, "... D"], goal: Float[Tensor, "... D"], steps_left: Int[Tensor, "..."]
@@ -60,9 +60,9 @@ class Inverse(nn.Module):
         """The action, physical units.
 
         Args:
-            latent: the present.
-            goal: to be reached.
-            steps_left: steps until then, this one among them, at least 1.
+            latent: of the present.
+            goal: latent of the goal.
+            steps_left: number of remaining steps, including this one, at least 1.
         """
         steps = steps_left.clamp(1, self.config.longest).to(latent.dtype)
         first = self.layers[0](torch.cat([latent, goal], -1))

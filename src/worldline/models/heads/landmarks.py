@@ -1,7 +1,7 @@
-"""Places from the logs, and how many steps lie between them: a map for goals that are too far for the distance head.
+"""Landmarks: latents from the logs and the steps between them, for goals beyond the range of the distance head.
 
-Source: planning over stored states, "Search on the replay buffer" (1906.05253); here a leg has to have been walked in
-the logs, from beside one landmark to beside another, so that the distance head is asked for short ways only.
+Source: planning over stored states, "Search on the replay buffer" (1906.05253). Unlike there, an edge needs a logged
+path from near one landmark to near another, so the distance head is evaluated at short range only.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class LandmarksConfig:
 
     Args:
         latent_size: D of the model.
-        num_landmarks: M, at least 1; so many that neighbours are less than half the reach apart.
-        reach: steps within which the distance head is believed, above 0.
+        num_landmarks: M, at least 1. Neighbours should be less than half the reach apart.
+        reach: maximum distance at which the distance head is used, steps, above 0.
     """
 
     latent_size: int
@@ -34,12 +34,13 @@ class LandmarksConfig:
     def __post_init__(self) -> None:
         if self.num_landmarks < 1 or not 0 < self.reach < math.inf:
             raise ConfigError(
-                f"num_landmarks {self.num_landmarks} must be at least 1, reach {self.reach} above 0, and finite."
+                f"num_landmarks is {self.num_landmarks} and reach is {self.reach}. num_landmarks must be at least 1, "
+                "reach above 0 and finite."
             )
 
 
 class Landmarks(nn.Module):
-    """M latents, and the steps of the shortest logged way from each to each; infinite where there is none."""
+    """M latents and the steps of the shortest logged path between each pair; infinite if there is none."""
 
     latents: Tensor
     steps: Tensor
@@ -51,25 +52,25 @@ class Landmarks(nn.Module):
         self.register_buffer("steps", torch.full((config.num_landmarks, config.num_landmarks), torch.inf))
 
     def aim(self, distance: Distance, now: Float[Tensor, "W D"], goal: Float[Tensor, "W D"]) -> Aim:
-        """What to head for in order to reach `goal`: the goal itself where it is near or no logged way is known.
+        """The subgoal on the way to `goal`: the goal itself if it is near or no logged path leads to it.
 
-        Else it is the landmark within reach from which the way is shortest; of those on equally short ways the one
-        that is furthest along.
+        Otherwise it is the landmark within reach on the shortest path to the goal. Among equally short paths (within
+        one step) it is the landmark nearest to the goal.
 
         Args:
             distance: the head that the landmarks were fitted with.
             now: present latents.
-            goal: latents.
+            goal: latents of the goals.
         """
         reach, marks = self.config.reach, distance.embed(self.latents)
-        here, there = distance.embed(now), distance.embed(goal)
-        first = _within(distance.between(here[:, None], marks), reach)
-        last = _within(distance.between(marks, there[:, None]), reach)
+        start, end = distance.embed(now), distance.embed(goal)
+        first = _within(distance.between(start[:, None], marks), reach)
+        last = _within(distance.between(marks, end[:, None]), reach)
         beyond = torch.stack([(self.steps + one).amin(1) for one in last])
         length = first + beyond
         shortest = length.amin(1, keepdim=True)
         best = beyond.masked_fill(length > shortest + 1, torch.inf).argmin(1)
-        far = (distance.between(here, there) > reach) & shortest[:, 0].isfinite()
+        far = (distance.between(start, end) > reach) & shortest[:, 0].isfinite()
         after = beyond.gather(1, best[:, None])[:, 0]
         return Aim(
             latent=torch.where(far[:, None], self.latents[best], goal),
@@ -79,11 +80,11 @@ class Landmarks(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """What to head for.
+    """A subgoal.
 
     Args:
         latent: of the landmark or the goal.
-        after: steps from there to the goal; 0 where it is the goal.
+        after: steps from there to the goal; 0 if it is the goal.
     """
 
     latent: Float[Tensor, "W D"]

@@ -1,4 +1,4 @@
-"""How unlike the training data a latent is."""
+"""The out-of-distribution score of a latent: its Mahalanobis distance from the training latents."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MahalanobisScore(nn.Module):
 
     @torch.no_grad()
     def fit(self, latents: Float[Tensor, "M D"]) -> None:
-        """Takes mean and covariance from `latents`; directions in which they hardly vary count as noise."""
+        """Fits mean and covariance on `latents`. Small variances are raised to 1e-4 of the largest, as noise."""
         centred = (latents - latents.mean(0)).double()
         covariance = centred.T @ centred / len(centred)
         values, vectors = torch.linalg.eigh(covariance)
@@ -46,5 +46,5 @@ class MahalanobisScore(nn.Module):
         self.whitening.copy_(vectors / values.clamp(min=floor).sqrt())
 
     def forward(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
-        """The distance; about the square root of D for a latent like the others."""
+        """The distance; about the square root of D for training latents."""
         return torch.as_tensor(torch.linalg.vector_norm((latents - self.mean) @ self.whitening, dim=-1))

@@ -1,4 +1,4 @@
-"""What a step earns, and whether it ends the episode."""
+"""The reward head and the termination head."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RewardConfig:
 
 
 class Reward(nn.Module):
-    """The expected reward of a step, from the action and the latent that it led to; the mean until it is trained."""
+    """The expected reward of a step, from its action and the latent after it. Predicts the mean until it is trained."""
 
     def __init__(self, config: RewardConfig) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Reward(nn.Module):
     def fit_normaliser(
         self, latents: Float[Tensor, "M D"], actions: Float[Tensor, "M A"], rewards: Float[Tensor, " M"]
     ) -> None:
-        """Takes means and deviations from M steps."""
+        """Fits means and standard deviations on M steps."""
         self.inputs.fit(torch.cat([latents, actions], -1))
         self.normaliser.fit(rewards[:, None])
 
@@ -51,7 +51,7 @@ class Reward(nn.Module):
         return torch.as_tensor(self.layers(self.inputs(torch.cat([latents, actions], -1)))[..., 0])
 
     def forward(self, latents: Float[Tensor, "... D"], actions: Float[Tensor, "... A"]) -> Float[Tensor, "..."]:
-        """The reward, as it is logged.
+        """The reward, in logged units.
 
         Args:
             latents: after the step.
@@ -74,7 +74,7 @@ class TerminationConfig:
 
 
 class Termination(nn.Module):
-    """Whether a latent is that of a terminal state; until it is trained, how many are."""
+    """The probability that a latent belongs to a terminal state. Predicts the base rate until it is trained."""
 
     def __init__(self, config: TerminationConfig) -> None:
         super().__init__()
@@ -86,13 +86,13 @@ class Termination(nn.Module):
 
     @torch.no_grad()
     def fit_rate(self, latents: Float[Tensor, "M D"], terminal: Bool[Tensor, " M"]) -> None:
-        """Takes means and deviations from M latents, and how many of them are terminal."""
+        """Fits means, standard deviations and the rate of terminal states on M latents."""
         self.inputs.fit(latents)
         _, bias = self.layers[-1].parameters()
         bias.fill_((terminal.double().mean().clamp(1e-6, 1 - 1e-6)).logit())
 
     def logits(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
-        """The logarithm of the odds."""
+        """The log-odds."""
         return torch.as_tensor(self.layers(self.inputs(latents))[..., 0])
 
     def forward(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:

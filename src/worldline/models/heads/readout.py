@@ -1,4 +1,4 @@
-"""From a latent to signals in physical units."""
+"""The readout head: signals in physical units from latents."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Kind, Signal
 
 PENALTIES: Final = (1e-9, 1e-4, 1e-2, 1.0, 100.0)
-"""On the squared weights of the linear fit, over the mean variance of the latents' numbers. The least leaves what is
-linear exact, and is for idle directions; the others are for latents with more numbers than the logs can tell apart."""
-BLOCK: Final = 8192
-"""Rows that are copied to double precision at a time."""
+"""Ridge penalties of the linear fit, relative to the mean variance of the latents. The smallest keeps linear relations
+exact and only handles constant directions. The others are for latents with more components than the logs determine."""
+DOUBLE_PRECISION_ROWS: Final = 8192
+"""Rows that are converted to double precision at once, which bounds memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class ReadoutConfig:
 
     Args:
         latent_size: D of the model.
-        signals: to read, vector or discrete; read as codes (`nn.codes`), side by side.
-        width: of the two hidden layers.
+        signals: vector or discrete signals to predict; predicted as concatenated codes (`models/layers/codes.py`).
+        width: units of the two hidden layers.
     """
 
     latent_size: int
@@ -39,16 +39,16 @@ class ReadoutConfig:
     def __post_init__(self) -> None:
         for signal in self.signals:
             if signal.kind is Kind.IMAGE:
-                raise ConfigError(f"signal {signal.name!r} is an image. The decoder shows images; leave it out here.")
+                raise ConfigError(f"signal {signal.name!r} is an image. Remove it; images need the decoder head.")
 
 
 class Readout(nn.Module):
-    """Reads signals from a latent: a linear map and a small correction to it, which is 0 until it is trained."""
+    """Predicts signals from a latent: a linear map plus a small correction network, which is 0 until it is trained."""
 
     def __init__(self, config: ReadoutConfig) -> None:
         super().__init__()
         self.config = config
-        size = max(1, sum(code_size(signal) for signal in config.signals))  # torch warns of layers without outputs
+        size = max(1, sum(code_size(signal) for signal in config.signals))  # torch warns about layers without outputs
         self.normaliser = Normaliser(size)
         self.linear = nn.Linear(config.latent_size, size)
         self.layers = mlp([config.latent_size, config.width, config.width, size])
@@ -65,14 +65,14 @@ class Readout(nn.Module):
         *,
         whole: bool,
     ) -> None:
-        """Takes normaliser and linear map from `codes`, by ridge regression over the known ones.
+        """Fits the normaliser and the linear map, by ridge regression on the known codes.
 
         Args:
-            latents: a row for each observation.
-            codes: of the signals, side by side.
-            known: where False the value does not matter.
-            held_out: rows on which the penalty of each number is chosen; without any it is the least.
-            whole: whether these rows count in the fit too once the penalty is chosen.
+            latents: one row per observation.
+            codes: concatenated codes of the signals.
+            known: codes are ignored where it is False.
+            held_out: rows on which the penalty of each component is chosen; without any it is the smallest.
+            whole: whether the final fit includes the held-out rows.
         """
         mean = codes.where(known, 0.0).double().sum(0) / known.sum(0).clamp(min=1)
         self.normaliser.fit(codes.where(known, mean.to(codes.dtype)))
@@ -86,17 +86,17 @@ class Readout(nn.Module):
 
     @torch.no_grad()
     def take(self, other: Readout, columns: Bool[Tensor, " size"]) -> None:
-        """From now on reads `columns` of the codes as `other` does, whose correction must be 0 there."""
+        """Copies the last layers of `other` for `columns` of the codes. The correction of `other` must be 0 there."""
         for mine, theirs in (self.linear, other.linear), (self.layers[-1], other.layers[-1]):
             for old, new in zip(mine.parameters(), theirs.parameters(), strict=True):
                 old[columns] = new[columns]
 
     def scores(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
-        """z-scores of the codes of all signals, side by side."""
+        """z-scores of the concatenated codes of all signals."""
         return torch.as_tensor(self.linear(latents) + self.layers(latents))
 
     def forward(self, latents: Float[Tensor, "... D"]) -> dict[str, Tensor]:
-        """Per signal its value [..., *shape], physical units; of a discrete one the likeliest."""
+        """Values per signal [..., *shape], physical units; the most likely value of a discrete signal."""
         codes = self.normaliser.inverse(self.scores(latents))
         read, first = {}, 0
         for signal in self.config.signals:
@@ -107,25 +107,23 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class _Map:
-    """A linear map from latents to codes."""
-
     weight: Float[Tensor, "D C"]
     bias: Float[Tensor, " C"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Moments:
-    """What a ridge regression takes from its rows, in the directions in which the latents vary independently."""
+    """Sufficient statistics of a ridge regression, in the eigenbasis of the latents' covariance."""
 
     latent: Float[Tensor, " D"]  # means
     target: Float[Tensor, " C"]
     variation: Float[Tensor, " D"]  # summed squares along each direction
     directions: Float[Tensor, "D D"]
-    products: Float[Tensor, "D C"]  # with the target, along each direction
+    products: Float[Tensor, "D C"]  # products with the target along each direction
 
     @staticmethod
     def of(latents: Float[Tensor, "M D"], target: Float[Tensor, "M C"], rows: Bool[Tensor, " M"]) -> _Moments:
-        blocks, count = rows.nonzero()[:, 0].split(BLOCK), rows.sum().clamp(min=1)
+        blocks, count = rows.nonzero()[:, 0].split(DOUBLE_PRECISION_ROWS), rows.sum().clamp(min=1)
         latent = sum((latents[b].double().sum(0) for b in blocks), torch.zeros(latents.shape[1]).double()) / count
         mean = sum((target[b].double().sum(0) for b in blocks), torch.zeros(target.shape[1]).double()) / count
         squares = torch.zeros(len(latent), len(latent), dtype=torch.float64)
@@ -144,7 +142,7 @@ class _Moments:
         )
 
     def solve(self, penalty: float) -> _Map:
-        """The map of least squares, with a penalty on its weights."""
+        """The ridge regression with this penalty."""
         added = penalty * self.variation.mean().clamp(min=1e-30)
         weight = self.directions @ (self.products / (self.variation + added)[:, None])
         return _Map(weight=weight, bias=self.target - self.latent @ weight)
@@ -158,16 +156,16 @@ def _ridge(
     *,
     whole: bool,
 ) -> _Map:
-    """The map; the penalty of each column is the one with the least error on the rows that are held out."""
-    judged = (rows & held_out).nonzero()[:, 0]
+    """The linear map; each column has the penalty with the smallest error on the held-out rows."""
+    validation = (rows & held_out).nonzero()[:, 0]
     moments = _Moments.of(latents, target, rows & ~held_out)
     errors = torch.zeros(len(PENALTIES), target.shape[1], dtype=torch.float64)
     for number, penalty in enumerate(PENALTIES):
         found = moments.solve(penalty)
-        for block in judged.split(BLOCK):
-            gap = latents[block].double() @ found.weight + found.bias - target[block].double()
-            errors[number] += gap.square().sum(0)
-    if whole and len(judged):
+        for block in validation.split(DOUBLE_PRECISION_ROWS):
+            residual = latents[block].double() @ found.weight + found.bias - target[block].double()
+            errors[number] += residual.square().sum(0)
+    if whole and len(validation):
         moments = _Moments.of(latents, target, rows)
     solved = [moments.solve(penalty) for penalty in PENALTIES]
     best, columns = errors.argmin(0), torch.arange(target.shape[1])

@@ -1,4 +1,4 @@
-"""What a model is told in training and does not see: signals that its latents must show."""
+"""Auxiliary targets: signals that a model does not receive as inputs, and that the loss predicts from its latents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldline.schema import Kind, Signal
 
 
 class AuxiliaryTargets(nn.Module):
-    """Signals that must show in a latent, read from it by a linear map.
+    """Predicts auxiliary signals from latents by a linear map; its error is a term of the loss.
 
     Args:
         signals: vector or discrete, at least one.
@@ -28,12 +28,12 @@ class AuxiliaryTargets(nn.Module):
         super().__init__()
         if any(signal.kind is Kind.IMAGE for signal in signals):
             names = ", ".join(signal.name for signal in signals)
-            raise ConfigError(f"targets {names} hold an image. Name vector or discrete signals.")
+            raise ConfigError(f"targets {names} contain an image. Name vector or discrete signals only.")
         self.scores = Standardizer(signals)
         self.read = nn.Linear(latent_size, len(self.scores.owner))
 
     def fit(self, window: Window) -> None:
-        """Takes the scale of each signal from where it was observed."""
+        """Fits the scale of each signal on its observed values."""
         self.scores.fit(window.observations, window.observed)
 
     def error(self, latents: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics span all processes, on a processor as on an accelerator."""
+"""Batch normalisation with statistics over all processes, on CPU and GPU."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from worldline.models.layers.gather import gather, num_processes
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """As `nn.BatchNorm1d` in one process. In several, mean and variance are those of the whole batch.
+    """Like `nn.BatchNorm1d`; with several processes, mean and variance are those of the whole batch.
 
-    (`nn.SyncBatchNorm` refuses to run on a processor.)
+    `nn.SyncBatchNorm` does the same, but does not run on CPU.
     """
 
     def forward(self, values: Tensor) -> Tensor:
-        """Normalised `values` [M, C]; every process must give equally many."""
+        """Normalised `values` [M, C]; M must be equal in all processes."""
         if not self.training or num_processes() == 1:
             return super().forward(values)
-        whole = gather(values)
-        variance, mean = torch.var_mean(whole.float(), dim=0, correction=0)
-        self._track(mean.detach(), variance.detach() * len(whole) / max(1, len(whole) - 1))
+        batch = gather(values)
+        variance, mean = torch.var_mean(batch.float(), dim=0, correction=0)
+        self._track(mean.detach(), variance.detach() * len(batch) / max(1, len(batch) - 1))
         scores = (values - mean) * torch.rsqrt(variance + self.eps)
         return torch.as_tensor(scores.to(values.dtype) * self.weight + self.bias)
 

@@ -1,6 +1,6 @@
-"""Signals as real numbers in which near values are near: what encoders take and readouts give.
+"""Codes: continuous representations of signals, the inputs of encoders and the outputs of readouts.
 
-A vector stands for itself, an angle is its sine and cosine, a discrete value is one-hot.
+The code of a vector is the vector, that of an angle its sine and cosine, that of a discrete value one-hot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worldline.schema import Kind, Signal
 
 
 def code_size(signal: Signal) -> int:
-    """How many numbers stand for one value of a vector or discrete signal."""
+    """Size of the code of a vector or discrete signal."""
     return 2 * signal.size if signal.period is not None else signal.size
 
 
@@ -31,9 +31,9 @@ def to_code(signal: Signal, values: Tensor) -> Float[Tensor, "... size"]:
 
 
 def from_code(signal: Signal, code: Float[Tensor, "... size"]) -> Tensor:
-    """The values [..., *shape] that a code, exact or predicted, stands for.
+    """The values [..., *shape] of exact or predicted codes.
 
-    A discrete value is the likeliest; an angle is in [low, low + period), or [0, period) without a bound.
+    A discrete value is the most likely one. An angle is in [low, low + period), or [0, period) without a bound.
     """
     if signal.kind is Kind.DISCRETE:
         return code.argmax(-1)
@@ -43,9 +43,10 @@ def from_code(signal: Signal, code: Float[Tensor, "... size"]) -> Tensor:
     low = torch.zeros(()) if signal.low is None else torch.tensor(signal.low)
     turn = torch.atan2(sine, cosine) * (signal.period / (2 * math.pi)) - low
     turned = turn.remainder(signal.period)
-    return torch.where(turned >= signal.period, 0.0, turned) + low  # a tiny negative angle is rounded up to the period
+    # `remainder` rounds tiny negative angles up to the period.
+    return torch.where(turned >= signal.period, 0.0, turned) + low
 
 
 def join_codes(signals: Sequence[Signal], values: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
-    """The codes of all `signals` side by side along the last axis, in order."""
+    """The codes of all `signals`, concatenated along the last axis in order."""
     return torch.cat([to_code(signal, values[signal.name]) for signal in signals], -1)

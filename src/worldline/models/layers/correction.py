@@ -1,4 +1,4 @@
-"""What a predictor lacked in the steps that were just seen, added to its last layer."""
+"""A correction of the predictor's last layer, fitted on the prediction errors of the most recent steps."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Correction:
-    """Of a predictor's last layer, in each of W worlds: a ridge regression on the steps that were seen there.
+    """A ridge regression of the errors of a predictor's last layer on its inputs, one for each of W worlds.
 
     Args:
-        hidden: what the layer made them from, and a 1; 0 for a step of which a part was not seen.
-        lacks: what its prediction of them lacked; likewise.
-        whole: whether all of the present was seen.
-        trust: the penalty, as a share of the mean squared length of `hidden`.
-        num_steps: the most steps that are kept.
+        hidden: inputs of the layer at recent steps, and a 1; 0 for steps that were not completely observed.
+        residuals: observed minus predicted outputs at these steps; 0 likewise.
+        complete: whether the present was completely observed.
+        trust: the ridge penalty, relative to the mean squared length of `hidden`.
+        num_steps: maximum number of steps that are kept.
     """
 
     hidden: Float[Tensor, "W n width1"]
-    lacks: Float[Tensor, "W n out"]
-    whole: Bool[Tensor, " W"]
+    residuals: Float[Tensor, "W n out"]
+    complete: Bool[Tensor, " W"]
     trust: float
     num_steps: int
 
     @cached_property
     def weights(self) -> Float[Tensor, "W width1 out"]:
-        """To be added to the layer's; the bias is the last row."""
-        # Whoever asks first, maybe in half precision: rounding would be as large as the penalty.
+        """Added to the weights of the layer; the last row is added to its bias."""
+        # The first caller may run under autocast; in half precision rounding would be as large as the penalty.
         with torch.autocast(self.hidden.device.type, enabled=False):
             alike = self.hidden @ self.hidden.mT
             length = alike.diagonal(dim1=1, dim2=2).sum(-1) / self.hidden[..., -1].sum(-1).clamp(min=1)
             penalty = self.trust * length.clamp(min=1)[:, None, None] * torch.eye(alike.shape[1], device=alike.device)
-            found: Tensor = torch.linalg.solve(alike + penalty, self.lacks)
+            found: Tensor = torch.linalg.solve(alike + penalty, self.residuals)
             return self.hidden.mT @ found
 
     def __call__(self, hidden: Float[Tensor, "B width"]) -> Float[Tensor, "B out"]:
-        """What is added to the layer's output; B / W rows on end belong to each world."""
+        """Added to the layer's output; B / W consecutive rows belong to each world."""
         by_world = hidden.unflatten(0, (len(self.hidden), -1)).float()
         return torch.baddbmm(self.weights[:, -1:], by_world, self.weights[:, :-1]).flatten(0, 1)
 
     def add(
-        self, hidden: Float[Tensor, "W width"], lacks: Float[Tensor, "W out"], whole: Bool[Tensor, " W"]
+        self, hidden: Float[Tensor, "W width"], residuals: Float[Tensor, "W out"], complete: Bool[Tensor, " W"]
     ) -> Correction:
-        """With one step more, after which all was seen or not."""
-        counts = (self.whole & whole)[:, None]
-        now = pad(hidden.float(), (0, 1), value=1.0), lacks.float()
+        """The correction with one more step; `complete` says whether the observation after it was complete."""
+        counts = (self.complete & complete)[:, None]
+        now = pad(hidden.float(), (0, 1), value=1.0), residuals.float()
         rows, wanted = (torch.where(counts, each, 0.0)[:, None] for each in now)
         if self.hidden.shape[1]:
-            rows, wanted = torch.cat([self.hidden, rows], 1), torch.cat([self.lacks, wanted], 1)
+            rows, wanted = torch.cat([self.hidden, rows], 1), torch.cat([self.residuals, wanted], 1)
         last = slice(-self.num_steps, None)
-        return replace(self, hidden=rows[:, last], lacks=wanted[:, last], whole=whole)
+        return replace(self, hidden=rows[:, last], residuals=wanted[:, last], complete=complete)
 
     def select(self, index: Tensor) -> Correction:
-        """That of the worlds in `index`."""
-        return replace(self, hidden=self.hidden[index], lacks=self.lacks[index], whole=self.whole[index])
+        """The correction of the worlds in `index`."""
+        return replace(self, hidden=self.hidden[index], residuals=self.residuals[index], complete=self.complete[index])

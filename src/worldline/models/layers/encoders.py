@@ -1,4 +1,4 @@
-"""From observations to learned numbers: one encoder for a camera, one for all vectors and discrete values at once."""
+"""Encoders of observations: one per camera, and one for all vectors and discrete values together."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Kind, Signal
 
 PATCH: Final = 8
-BLOCK: Final = 256
-"""Pictures that are looked at together to find their scale."""
-PIECE: Final = 1024
-"""Pictures that are looked at together in use; in training a batch is one."""
-SMALLEST, LARGEST = 32, 256
-"""Pixels a side."""
-FINEST: Final = 1e-4
-"""The smallest change of a vector in one step that is told from none, as a share of its deviation."""
+"""Side of a patch, pixels."""
+MAX_FITTED_AT_ONCE: Final = 256
+"""Maximum number of images that `ImageEncoder.fit` converts to floating point at once."""
+MAX_ENCODED_AT_ONCE: Final = 1024
+"""Maximum number of images per forward pass at inference; in training a batch is never split."""
+MIN_SIDE, MAX_SIDE = 32, 256
+"""Height and width of an image, pixels."""
+MIN_CHANGE: Final = 1e-4
+"""Lower bound of the scale of a vector's change in one step, as a share of its standard deviation."""
 
 
 class ImageEncoder(nn.Module):
-    """Patches, two convolutions, one hidden layer: most of the work happens on a grid of 8-pixel patches.
+    """Patch embedding, two convolutions and one hidden layer. Most work happens on the grid of 8-pixel patches.
 
     Args:
         signal: an image; height and width are multiples of 16 from 32 to 256.
         channels: of the convolutions.
-        width: of the hidden layer.
-        out: numbers that come out.
+        width: units of the hidden layer.
+        out: output features.
     """
 
     mean: Tensor
@@ -45,10 +46,10 @@ class ImageEncoder(nn.Module):
     def __init__(self, signal: Signal, *, channels: int, width: int, out: int) -> None:
         super().__init__()
         high, wide, colours = signal.shape
-        if any(side % (2 * PATCH) or not SMALLEST <= side <= LARGEST for side in (high, wide)):
+        if any(side % (2 * PATCH) or not MIN_SIDE <= side <= MAX_SIDE for side in (high, wide)):
             raise ConfigError(
                 f"image {signal.name!r} is {high} by {wide} pixels. Both must be multiples of {2 * PATCH} from "
-                f"{SMALLEST} to {LARGEST}. Scale it: worldline import --size 64."
+                f"{MIN_SIDE} to {MAX_SIDE}. Scale it: worldline import --size 64."
             )
         self.register_buffer("mean", torch.full((colours, 1, 1), 127.5))
         self.register_buffer("deviation", torch.full((colours, 1, 1), 64.0))
@@ -61,7 +62,7 @@ class ImageEncoder(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=2, padding=1),
             nn.GELU(),
             nn.Flatten(),
-            nn.Linear(channels * cells, width, bias=False),  # a bias would be taken away by what follows
+            nn.Linear(channels * cells, width, bias=False),  # batch normalisation removes any bias
             BatchNorm(width),
             nn.GELU(),
             nn.Linear(width, out),
@@ -69,11 +70,11 @@ class ImageEncoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor, observed: Bool[Tensor, "B H"]) -> None:
-        """Takes mean and deviation of each colour from images [B, H, height, width, C]; missing ones do not count."""
+        """Fits mean and standard deviation of each colour on the observed images of [B, H, height, width, C]."""
         if not observed.any():
             return
         count, total, squares = 0, torch.zeros(images.shape[-1]).double(), torch.zeros(images.shape[-1]).double()
-        for some in images[observed].split(BLOCK):  # all at once may not fit into memory as numbers
+        for some in images[observed].split(MAX_FITTED_AT_ONCE):  # in double precision all at once may not fit in memory
             values = some.flatten(0, 2).double()
             count += len(values)
             total += values.sum(0)
@@ -84,11 +85,11 @@ class ImageEncoder(nn.Module):
         self.deviation.copy_(deviation.clamp(min=1.0)[:, None, None])
 
     def forward(self, images: Tensor, observed: Bool[Tensor, "M"]) -> Float[Tensor, "M out"]:
-        """What is learned of `images` [M, height, width, C]; a missing image is the mean image."""
-        if not self.training and len(images) > PIECE:  # as numbers, all of them would fill the memory
-            pieces = zip(images.split(PIECE), observed.split(PIECE), strict=True)
-            return torch.cat([self(some, seen) for some, seen in pieces])
-        # Whole rows at once, in place: normalising colour by colour took a fifth of the time of a training step.
+        """Features of `images` [M, height, width, C]; a missing image is replaced by the mean image."""
+        if not self.training and len(images) > MAX_ENCODED_AT_ONCE:  # bounds memory
+            parts = zip(images.split(MAX_ENCODED_AT_ONCE), observed.split(MAX_ENCODED_AT_ONCE), strict=True)
+            return torch.cat([self(some, seen) for some, seen in parts])
+        # Normalises whole rows in place: normalising per colour took a fifth of the time of a training step.
         wide = images.shape[2]
         mean, deviation = self.mean.flatten().repeat(wide), self.deviation.flatten().repeat(wide)
         rows = images.flatten(2).to(mean.dtype, copy=True)
@@ -97,12 +98,12 @@ class ImageEncoder(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """All vector and discrete signals at once, each with a flag that says whether it was observed.
+    """Encodes all vector and discrete signals together, with a flag per signal for whether it was observed.
 
     Args:
         signals: at least one.
-        width: of the two hidden layers.
-        out: numbers that come out.
+        width: units of the two hidden layers.
+        out: output features.
     """
 
     change: Tensor
@@ -112,63 +113,63 @@ class VectorEncoder(nn.Module):
         self.signals = signals
         self.size = sum(code_size(signal) for signal in signals)
         self.normaliser = Normaliser(self.size)
-        self.register_buffer("change", torch.ones(self.size))  # deviation of one step's change, z-scores
+        self.register_buffer("change", torch.ones(self.size))  # standard deviation of one step's change, z-scores
         self.layers = mlp([self.size + len(signals), width, width, out])
 
     @torch.no_grad()
     def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
-        """Takes means, deviations and sizes of changes from values [B, H, *shape]; each signal where it was observed.
+        """Fits means, standard deviations and sizes of changes on the observed values of [B, H, *shape].
 
-        What was observed less than twice keeps the scale that it has. A change over a gap is divided by the gap's root,
-        as if the signal wandered at random; what changes only while it is unseen has its scale from there.
+        A signal with fewer than two observations keeps its scale. A change over a gap is divided by the square root of
+        the gap, as for a random walk.
         """
         codes = self._codes(observations, observed)
         place = 0
         for signal in self.signals:
-            here, seen = slice(place, place + code_size(signal)), observed[signal.name]
-            place = here.stop
+            columns, seen = slice(place, place + code_size(signal)), observed[signal.name]
+            place = columns.stop
             if seen.sum() < 2:
                 continue
             own = Normaliser(code_size(signal)).to(codes.device)
-            own.fit(codes[..., here][seen])
-            self.normaliser.mean[here], self.normaliser.deviation[here] = own.mean, own.deviation
-            scores = own(codes[..., here])
+            own.fit(codes[..., columns][seen])
+            self.normaliser.mean[columns], self.normaliser.deviation[columns] = own.mean, own.deviation
+            scores = own(codes[..., columns])
             change, gap = changes(scores, seen[..., None].expand_as(scores))
             if count := (gap[..., 0] > 0).sum():
                 size = ((change.square() / gap.clamp(min=1)).sum((0, 1)) / count).sqrt()
-                self.change[here] = size.clamp(min=FINEST)
+                self.change[columns] = size.clamp(min=MIN_CHANGE)
 
     def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead size"]:
-        """Which numbers of the codes were observed."""
+        """Whether each component of the codes was observed."""
         flags = [observed[s.name][..., None].repeat_interleave(code_size(s), -1) for s in self.signals]
         return torch.cat(flags, -1)
 
     def scores(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> Float[Tensor, "*lead size"]:
-        """z-scores of the codes side by side; 0 where missing."""
+        """z-scores of the concatenated codes; 0 where missing."""
         scores = self.normaliser(self._codes(observations, observed))
         return torch.as_tensor(scores.where(self.flags(observed), 0.0))
 
     def forward(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> Float[Tensor, "*lead out"]:
-        """What is learned of values [*lead, *shape]."""
+        """Features of values [*lead, *shape]."""
         flags = torch.stack([observed[signal.name] for signal in self.signals], -1)
         return self.of_scores(self.scores(observations, observed), flags)
 
     def of_scores(
         self, scores: Float[Tensor, "*lead size"], known: Bool[Tensor, "*lead signals"]
     ) -> Float[Tensor, "*lead out"]:
-        """What is learned of z-scores, each signal flagged as known or not."""
-        lead = scores.shape[:-1]  # a batch normalisation in there takes one batch axis
+        """Features of z-scores, with a flag per signal for whether it is known."""
+        lead = scores.shape[:-1]
         flat = torch.cat([scores, known.to(scores.dtype)], -1).reshape(lead.numel(), -1)
         return torch.as_tensor(self.layers(flat)).reshape(*lead, -1)
 
     def _codes(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> Float[Tensor, "*lead size"]:
-        """The codes side by side; a missing discrete value may be any number, so it is taken as 0."""
+        """The concatenated codes. Missing discrete values may be invalid numbers, so they are set to 0."""
         values = {
             s.name: observations[s.name].where(observed[s.name], 0) for s in self.signals if s.kind is Kind.DISCRETE
         }
@@ -177,11 +178,11 @@ class VectorEncoder(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedFeatures:
-    """What observations show, before anything is filled in.
+    """Encoded observations, before missing parts are filled in.
 
     Args:
-        pictures: the cameras' part of what is learned; None without a camera.
-        scores: of the vectors, 0 where missing; None without any.
+        pictures: sum of the features of all cameras; None without a camera.
+        scores: z-scores of the vectors, 0 where missing; None without vectors.
         observed: per signal.
     """
 
@@ -199,6 +200,6 @@ class ObservedFeatures:
 
 
 def last_whole(complete: Bool[Tensor, "B H"]) -> int:
-    """The last step from which on every entry of the batch has a complete observation, or the first of all."""
+    """The latest start at which no batch entry loses its last complete observation; 0 if one has none."""
     steps = torch.arange(complete.shape[1], device=complete.device)
     return int(torch.where(complete, steps, 0).amax(1).min())

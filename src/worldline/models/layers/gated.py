@@ -1,4 +1,4 @@
-"""Straight responses that a network switches on and off: what happens at a contact, and not beside it."""
+"""Gated linear responses: a layer for contacts, where dynamics switch between linear laws."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 BOUND: Final = 4.0
-"""Deviations beyond which an input counts no more, so that no path runs away along a response."""
+"""Inputs of the responses are clipped at this many standard deviations, so that no rollout diverges linearly."""
 
 
 class Gated(nn.Module):
-    """Linear responses to the inputs, each times a gate between 0 and 1, beside the residual network that sets these.
+    """Linear responses to the inputs, each times a gate in (0, 1), and the residual network that sets the gates.
 
-    A jump, such as that of a velocity at a wall, is the product of a straight line and a step. A network without
-    products has to make it up of many smooth pieces, and blurs it. What is smooth, gates alone would blur.
+    A jump, such as that of a velocity at a wall, is the product of a linear function and a step. A network without
+    products approximates it by many smooth functions and blurs it. Smooth functions are left to the residual network.
 
     Args:
-        size: of the inputs, in deviations.
-        width: of the network, and the number of responses.
+        size: of the inputs, which are z-scores.
+        width: units of the network, and number of responses.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -32,7 +32,7 @@ class Gated(nn.Module):
         nn.init.zeros_(self.add.bias)
 
     def forward(self, inputs: Float[Tensor, "M size"]) -> Float[Tensor, "M twice"]:
-        """The responses, as far as their gates let them through, and what the network makes of the inputs."""
+        """The gated responses, then the output of the residual network."""
         known = gelu(self.begin(inputs))
         known = known + self.add(gelu(self.hidden(known)))
         return torch.cat([self.responses(inputs.clamp(-BOUND, BOUND)) * torch.sigmoid(self.gates(known)), known], -1)

@@ -1,4 +1,4 @@
-"""From a latent back to a picture: the image encoder, run the other way."""
+"""The image decoder: images from latents, the mirror of the image encoder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from worldline.models.layers.encoders import PATCH
 from worldline.schema import Signal
 
 LEAST_DEVIATION = 8.0
-"""Of a pixel, grey levels: what varies less is noise."""
+"""Minimum standard deviation of a pixel, grey levels; smaller variation counts as noise."""
 
 
 class ImageDecoder(nn.Module):
-    """One hidden layer, two convolutions, patches: most of the work happens on a grid of 8-pixel patches.
+    """One hidden layer, two convolutions and patches. Most work happens on the grid of 8-pixel patches.
 
     Args:
-        signal: an image of any size; what patches draw beyond its right and lower edge is cut off.
+        signal: an image of any size; patches are cropped at its right and lower edge.
         latent_size: D.
         channels: of the convolutions.
-        width: of the hidden layer.
+        width: units of the hidden layer.
     """
 
     mean: Tensor
@@ -48,23 +48,23 @@ class ImageDecoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor, observed: Bool[Tensor, "B H"]) -> None:
-        """Takes mean and deviation of each pixel from images [B, H, height, width, C]; missing ones do not count."""
+        """Fits mean and standard deviation of each pixel on the observed images of [B, H, height, width, C]."""
         seen = images[observed]
-        for row in range(self.high if len(seen) else 0):  # one at a time: as floats all take four times the memory
+        for row in range(self.high if len(seen) else 0):  # row by row: floats need four times the memory of uint8
             deviation, mean = torch.std_mean(seen[:, row].float(), dim=0, correction=0)
             self.mean[row] = mean
             self.deviation[row] = deviation.clamp(min=LEAST_DEVIATION)
 
     def scores(self, images: Tensor) -> Float[Tensor, "M height width C"]:
-        """z-scores of each pixel of `images`, what the network aims at: what never changes is 0 from the start."""
+        """z-scores of each pixel of `images`, the targets of the network; a constant pixel is 0."""
         return (images.float() - self.mean) / self.deviation
 
     def forward(self, latents: Float[Tensor, "M D"]) -> Float[Tensor, "M height width C"]:
-        """z-scores of each pixel."""
+        """Predicted z-scores of each pixel."""
         patches = self.layers(latents).unflatten(1, (PATCH, PATCH, self.colours))
         image = patches.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)
         return torch.as_tensor(image[:, : self.high, : self.wide])
 
     def images(self, latents: Float[Tensor, "M D"]) -> Float[Tensor, "M height width C"]:
-        """Pictures as they would be stored, but for rounding: 0 to 255."""
+        """Images with values from 0 to 255, not rounded."""
         return torch.as_tensor((self(latents).float() * self.deviation + self.mean).clamp(0.0, 255.0))

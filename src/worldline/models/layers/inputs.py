@@ -1,4 +1,4 @@
-"""The inputs of a step as z-scores side by side: actions, what acts from outside, and how long it takes."""
+"""The inputs of a step as concatenated z-scores: actions, exogenous signals and, optionally, the step's duration."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from worldline.models.layers.normaliser import Normaliser
 
 
 def fit_inputs(past: Inputs, actions: Normaliser, exogenous: Normaliser, step_s: Normaliser | None = None) -> None:
-    """Takes means and deviations from the inputs of a window.
+    """Fits normalisers on the inputs of a window.
 
     Args:
         past: with N = 1.
         actions: of the concatenated actions.
-        exogenous: of the concatenated exogenous signals; of size 0 where there are none.
-        step_s: of the length of a step; None for a model that is not told it.
+        exogenous: of the concatenated exogenous signals; of size 0 if the schema has none.
+        step_s: of the step's duration; None for a model without this input.
     """
     actions.fit(past.actions.flatten(0, 2))
     if past.exogenous is not None:
@@ -29,7 +29,7 @@ def fit_inputs(past: Inputs, actions: Normaliser, exogenous: Normaliser, step_s:
 def join_inputs(
     inputs: Inputs, actions: Normaliser, exogenous: Normaliser, step_s: Normaliser | None = None
 ) -> Float[Tensor, "B N T I"]:
-    """z-scores of all inputs side by side; the arguments are those of `fit_inputs`."""
+    """Concatenated z-scores of all inputs; arguments as for `fit_inputs`."""
     parts = [actions(inputs.actions)]
     versions = parts[0].shape[1]
     if inputs.exogenous is not None:

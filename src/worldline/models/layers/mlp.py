@@ -1,4 +1,4 @@
-"""The plain network that heads and predictors share."""
+"""The multilayer perceptron of heads and predictors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def mlp(sizes: Sequence[int], *, norm: bool = False) -> nn.Sequential:
-    """A stack of linear layers with GELU between them, and none after the last.
+    """Linear layers with GELU between them, and no activation after the last.
 
     Args:
         sizes: widths from input to output, at least two.

@@ -1,4 +1,4 @@
-"""Physical units to z-scores and back; part of the model, saved with its weights."""
+"""Conversion between physical units and z-scores; part of the model, saved with its weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Normaliser(nn.Module):
-    """Mean and deviation per component; the identity until `fit`.
+    """Mean and standard deviation per component; the identity until `fit`.
 
     Args:
         size: number of components.
@@ -24,7 +24,7 @@ class Normaliser(nn.Module):
 
     @torch.no_grad()
     def fit(self, values: Float[Tensor, "M size"]) -> None:
-        """Takes mean and deviation from `values`; a component that never changes keeps deviation 1."""
+        """Fits mean and standard deviation on `values`. A constant component gets standard deviation 1."""
         deviation, mean = torch.std_mean(values.double(), dim=0)
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 1e-6 * (1 + mean.abs()), deviation, 1.0))

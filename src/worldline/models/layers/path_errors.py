@@ -1,4 +1,4 @@
-"""How far an imagined path is from the seen one, and how bent a path is.
+"""Loss terms of paths: the relative error of predicted signals, and the curvature of latent paths.
 
 Source: 2603.12231 for straightening.
 """
@@ -14,8 +14,8 @@ from torch.nn.functional import cosine_similarity
 
 from worldline.models.layers.gather import gather, share_mean
 
-PAUSE: Final = 1e-3
-"""Length of a change of the latent below which it has no direction."""
+MIN_CHANGE_NORM: Final = 1e-3
+"""Norm of a change of the latent below which its direction is undefined."""
 
 
 def signal_error(
@@ -26,29 +26,30 @@ def signal_error(
     change: Float[Tensor, " size"],
     warm: int,
 ) -> Float[Tensor, ""]:
-    """Squared error of each component and step over that of standing still: slow signals count like fast ones.
+    """Squared error of each component and step, relative to persistence, so that slow and fast signals count alike.
 
-    Where a component was not known when the prediction set out, standing still is its mean, which is off by 1 on
-    average, and what it scores is how well the others tell it, pictures too. Not by how much in this batch: at most
-    steps only few come into sight, and those may happen to be near their mean.
+    If a component was not observed at the start of the prediction, the baseline is its mean, whose expected squared
+    error is 1 in z-scores. The error in this batch is not used: at most steps few components appear for the first time,
+    and these may happen to be near their mean.
     """
     scores, imagined = gather(scores), gather(imagined)
     known, shown = gather(known.float()).bool(), gather(shown.float()).bool()
     base = torch.arange(imagined.shape[1], device=scores.device).clamp(max=warm - 1)
 
-    def mean(squared: Float[Tensor, "B T size"], told: Bool[Tensor, "B T size"]) -> Float[Tensor, "T size"]:
-        counted = known[:, 1:] & told
+    def mean(squared: Float[Tensor, "B T size"], where: Bool[Tensor, "B T size"]) -> Float[Tensor, "T size"]:
+        counted = known[:, 1:] & where
         return (squared * counted).sum(0) / counted.sum(0).clamp(min=1)
 
-    error, standing_still = (imagined - scores[:, 1:]).square(), (scores[:, base] - scores[:, 1:]).square()
-    told, untold = known[:, base], ~known[:, base] & shown[:, base, None]
-    relative = mean(error, told) / (mean(standing_still, told) + change.square())
-    return (relative + mean(error, untold)).mean()
+    error, persistence = (imagined - scores[:, 1:]).square(), (scores[:, base] - scores[:, 1:]).square()
+    observed, unobserved = known[:, base], ~known[:, base] & shown[:, base, None]
+    # One usual step squared in the denominator bounds the weight of signals that hardly change in this batch.
+    relative = mean(error, observed) / (mean(persistence, observed) + change.square())
+    return (relative + mean(error, unobserved)).mean()
 
 
 def bend(latents: Float[Tensor, "B H L"], both: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """1 - cosine between successive changes, on average; a change of next to nothing has no direction."""
+    """Mean of 1 - cosine between successive changes; changes shorter than `MIN_CHANGE_NORM` do not count."""
     change = latents.diff(dim=1)
-    goes = both * (change.detach().norm(dim=-1) > PAUSE)
-    bend = 1 - cosine_similarity(change[:, :-1], change[:, 1:], dim=-1, eps=PAUSE)
+    goes = both * (change.detach().norm(dim=-1) > MIN_CHANGE_NORM)
+    bend = 1 - cosine_similarity(change[:, :-1], change[:, 1:], dim=-1, eps=MIN_CHANGE_NORM)
     return share_mean(bend, goes[:, :-1] * goes[:, 1:])

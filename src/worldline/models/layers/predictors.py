@@ -1,7 +1,7 @@
-"""How a latent changes in one step, and what is kept of the steps before it.
+"""Predictors of the change of a latent in one step, and their memories.
 
-Sources: LeWM (arXiv 2603.19312) for a causal transformer over latents that the inputs steer; eb_jepa for a recurrent
-cell; LeWM and DINO-WM (2411.04983) for all the actions of a block of steps at once.
+Sources: LeWM (arXiv 2603.19312) for a causal transformer over latents, conditioned on the inputs; eb_jepa for a
+recurrent cell; LeWM and DINO-WM (2411.04983) for one prediction over all actions of a block of steps.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Hidden:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorContext:
-    """The steps since the predictor last set out.
+    """The current block of steps of a predictor with frameskip k.
 
     Args:
-        base: the latent that it set out from.
-        inputs: of the steps since then, 0 for those to come.
-        count: how many there were. After k of them the next one sets out anew, from the latent of that moment.
+        base: the latent at the start of the block.
+        inputs: of the steps in the block; 0 for future ones.
+        count: steps so far. After k steps the next one starts a new block from the present latent.
     """
 
     base: Float[Tensor, "B D"]
@@ -47,33 +47,33 @@ class PredictorContext:
         return PredictorContext(base=self.base[index], inputs=self.inputs[index], count=self.count[index])
 
     def take(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"]) -> PredictorContext:
-        """The block with one step more, from `latent` on where it was full."""
+        """The block with one more step; a full block is replaced by a new one that starts at `latent`."""
         size = self.inputs.shape[1]
         full = self.count == size
         count = self.count.masked_fill(full, 0)
-        here = one_hot(count, size).bool()[..., None]
+        position = one_hot(count, size).bool()[..., None]
         return PredictorContext(
             base=torch.where(full[:, None], latent, self.base),
-            inputs=torch.where(here, known[:, None], self.inputs.masked_fill(full[:, None, None], 0.0)),
+            inputs=torch.where(position, known[:, None], self.inputs.masked_fill(full[:, None, None], 0.0)),
             count=count + 1,
         )
 
     def end(self, where: Bool[Tensor, " B"]) -> PredictorContext:
-        """The block, to be left where it is true."""
+        """The block, marked as full in the entries `where`, so that the next step starts a new one."""
         return replace(self, count=self.count.masked_fill(where, self.inputs.shape[1]))
 
 
 class AttentivePredictor(nn.Module):
-    """How a latent changes in a step, from this one and those before it; the inputs steer every layer.
+    """Predicts the change of a latent from it and the latents before; every layer is conditioned on the inputs.
 
     Args:
         latent_size: D.
-        num_inputs: of a step.
+        num_inputs: inputs per step.
         width: of the layers, a multiple of `2 * num_heads`.
-        depth: layers.
-        num_heads: of attention.
-        span: steps that attention reaches, this one among them.
-        out: numbers of the change.
+        depth: number of layers.
+        num_heads: attention heads.
+        span: steps that attention covers, including the present one.
+        out: size of the predicted change.
     """
 
     def __init__(
@@ -88,22 +88,22 @@ class AttentivePredictor(nn.Module):
     def forward(
         self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], cache: Cache | None
     ) -> tuple[Float[Tensor, "B out"], Cache]:
-        """The change, and the cache with this step in it; None stands for no past."""
-        # One step of many is strided, and a product with it would be taken row by row, with copies of the weights.
+        """The change, and the cache including this step; a cache of None is an empty past."""
+        # A slice of one step is strided; torch would compute its product row by row, with copies of the weights.
         steer = known.contiguous()[:, None] if self.num_inputs else None
         tokens, kept = self.layers(self.enter(latent)[:, None], steer, cache)
         return self.leave(tokens[:, 0]), kept
 
 
 class RecurrentPredictor(nn.Module):
-    """How a latent changes in a step, from this one and a state that has seen those before it.
+    """Predicts the change of a latent from it and a recurrent state.
 
     Args:
         latent_size: D.
-        num_inputs: of a step.
-        width: of the hidden layer that reads the state.
-        memory_size: of the state.
-        out: numbers of the change.
+        num_inputs: inputs per step.
+        width: units of the hidden layer after the recurrent cell.
+        memory_size: of the recurrent state.
+        out: size of the predicted change.
     """
 
     def __init__(self, *, latent_size: int, num_inputs: int, width: int, memory_size: int, out: int) -> None:
@@ -115,6 +115,6 @@ class RecurrentPredictor(nn.Module):
         self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], hidden: Hidden
     ) -> tuple[Float[Tensor, "B out"], Hidden]:
         """The change, and the state after the step."""
-        with torch.autocast(latent.device.type, enabled=False):  # what adds up over many steps needs its digits
+        with torch.autocast(latent.device.type, enabled=False):  # rounding errors would add up over many steps
             state = self.cell(torch.cat([latent, known], -1).float(), hidden.state.float())
         return self.layers(torch.cat([latent, state.to(latent.dtype)], -1)), Hidden(state=state)

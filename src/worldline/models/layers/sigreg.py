@@ -1,4 +1,4 @@
-"""SIGReg: pulls the latents of a batch towards a standard Gaussian, so that they cannot collapse.
+"""SIGReg: a loss that pulls the latents of a batch towards a standard Gaussian, which prevents collapse.
 
 Source: LeJEPA (arXiv 2511.08544): the Epps-Pulley statistic on random one-dimensional slices.
 """
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from worldline.models.layers.gather import gather
 
-NUM_POINTS = 17
-LAST_POINT = 3.0
+NUM_POINTS, LAST_POINT = 17, 3.0
+"""Number of quadrature points of the statistic, from 0 to the last point."""
 
 
 def sigreg(
@@ -22,25 +22,25 @@ def sigreg(
     generator: torch.Generator,
     counted: Bool[Tensor, "T B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """How far the B latents at each of T times are from a standard Gaussian; 0 is the Gaussian itself.
+    """The distance of the B latents at each of T times from a standard Gaussian; 0 for the Gaussian itself.
 
-    Unlike the published statistic this is not multiplied by B, so that its weight does not depend on the batch. Where
-    several processes train together, B are the latents of all.
+    Unlike the published statistic it is not multiplied by B, so that its weight does not depend on the batch size. With
+    several processes, B counts the latents of all.
 
     Args:
-        latents: T groups, each compared by itself.
+        latents: T groups, each compared separately.
         num_slices: M random directions, drawn anew at every call.
         generator: draws the directions.
-        counted: latents that belong to their group; None for all. A group without any does not count.
+        counted: whether each latent belongs to its group; None for all. Empty groups do not count.
     """
     if counted is None:
         counted = torch.ones_like(latents[..., 0], dtype=torch.bool)
     slices = torch.randn(latents.shape[-1], num_slices, generator=generator, device=latents.device)
-    with torch.autocast(latents.device.type, enabled=False):  # a misfit of 0.01 drowns in half precision
+    with torch.autocast(latents.device.type, enabled=False):  # half precision cannot resolve a misfit of 0.01
         projected = gather(latents.float(), dim=1) @ (slices / slices.norm(dim=0))
-    here = gather(counted.float(), dim=1)
-    share = (here / here.sum(1, keepdim=True).clamp(min=1))[..., None]
-    points = torch.linspace(0, LAST_POINT, NUM_POINTS, device=latents.device)[1:]  # at 0 there is no misfit
+    member = gather(counted.float(), dim=1)
+    share = (member / member.sum(1, keepdim=True).clamp(min=1))[..., None]
+    points = torch.linspace(0, LAST_POINT, NUM_POINTS, device=latents.device)[1:]  # the misfit at 0 is always 0
     angle = projected * points[0]
     cosine, double = angle.cos() * share, 2 * angle.cos()
     mean_cosine = _multiples(cosine, share.expand_as(cosine), double)
@@ -49,19 +49,19 @@ def sigreg(
     weights = 2 * target * points[0]
     weights[-1] /= 2
     misfit = ((mean_cosine - target).square() + mean_sine.square()) * weights
-    groups = here.amax(1)
+    groups = member.amax(1)
     return torch.as_tensor((misfit.mean(-1).sum(0) * groups).sum() / groups.sum().clamp(min=1))
 
 
 def _multiples(now: Tensor, before: Tensor, double: Float[Tensor, "T B M"]) -> Float[Tensor, "K T M"]:
-    """The sums over B of cos(kx) or sin(kx), for k from 1 to 16, each times the share that is in `now` and `before`.
+    """The weighted sums over B of cos(kx) or sin(kx), for k from 1 to 16.
 
-    The points are equally spaced, so each value follows from the two before it, and two trigonometric functions do the
-    work of 32: cos(kx) = 2 cos(x) cos((k - 1) x) - cos((k - 2) x), and the same for the sine (Chebyshev).
+    The points are equally spaced, so the Chebyshev recurrence needs two trigonometric functions instead of 32:
+    cos(kx) = 2 cos(x) cos((k - 1) x) - cos((k - 2) x), and likewise for the sine.
 
     Args:
-        now: for k = 1, [T, B, M].
-        before: for k = 0, [T, B, M].
+        now: weighted values for k = 1, [T, B, M].
+        before: weighted values for k = 0, [T, B, M].
         double: 2 cos(x).
     """
     sums = [now.sum(1)]

@@ -1,4 +1,4 @@
-"""Signals as z-scores of their codes, whatever is missing of them."""
+"""Standardisation of the codes of signals with missing values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldline.models.layers.codes import code_size, to_code
-from worldline.models.layers.encoders import FINEST
+from worldline.models.layers.encoders import MIN_CHANGE
 from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Signal
 
 
 class Standardizer(nn.Module):
-    """z-scores of the codes of all signals, and how much they change in a step.
+    """z-scores of the codes of all signals, and the usual size of their changes in one step.
 
     Args:
         signals: at least one.
@@ -28,7 +28,7 @@ class Standardizer(nn.Module):
         self.signals = signals
         self.owner = [number for number, signal in enumerate(signals) for _ in range(code_size(signal))]
         self.normalisers = nn.ModuleList(Normaliser(code_size(signal)) for signal in signals)
-        self.register_buffer("change", torch.ones(len(self.owner)))  # deviation of one step's change, z-scores
+        self.register_buffer("change", torch.ones(len(self.owner)))  # standard deviation of one step's change, z-scores
 
     @property
     def deviation(self) -> Float[Tensor, " size"]:
@@ -37,28 +37,28 @@ class Standardizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
-        """Takes means, deviations and sizes of changes from values [B, H, *shape], each signal by itself."""
+        """Fits means, standard deviations and sizes of changes on values [B, H, *shape], per signal."""
         first = 0
         for signal, normaliser in zip(self.signals, self.normalisers, strict=True):
             assert isinstance(normaliser, Normaliser)  # for the type checker
-            seen, here = observed[signal.name], slice(first, first + code_size(signal))
-            first = here.stop
+            seen, columns = observed[signal.name], slice(first, first + code_size(signal))
+            first = columns.stop
             if not seen.any():
                 continue
             codes = _masked_code(signal, observations[signal.name], seen)
             normaliser.fit(codes[seen])
             scores = normaliser(codes)
-            for gap in range(1, seen.shape[1]):  # of a slow sensor no two values in a row may be known
+            for gap in range(1, seen.shape[1]):  # a slow sensor may have no two successive values
                 both = seen[:, gap:] & seen[:, :-gap]
                 if both.any():
                     changes = (scores[:, gap:] - scores[:, :-gap])[both]
-                    self.change[here] = (changes.square().mean(0) / gap).sqrt().clamp(min=FINEST)
+                    self.change[columns] = (changes.square().mean(0) / gap).sqrt().clamp(min=MIN_CHANGE)
                     break
 
     def forward(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> Float[Tensor, "*lead size"]:
-        """z-scores of all codes side by side, finite even where nothing was observed."""
+        """Concatenated z-scores of all codes; finite also where values are missing."""
         parts = [
             normaliser(_masked_code(signal, observations[signal.name], observed[signal.name]))
             for signal, normaliser in zip(self.signals, self.normalisers, strict=True)
@@ -67,6 +67,6 @@ class Standardizer(nn.Module):
 
 
 def _masked_code(signal: Signal, values: Tensor, observed: Tensor) -> Float[Tensor, "... size"]:
-    """The code, with 0 for what was not observed: it may be NaN, or no valid choice."""
+    """The code, with missing values set to 0, because they may be NaN or an invalid choice."""
     place = observed.reshape(observed.shape + (1,) * (values.ndim - observed.ndim))
     return to_code(signal, values.where(place, torch.zeros_like(values)))

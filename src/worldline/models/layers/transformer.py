@@ -1,8 +1,8 @@
-"""A causal transformer that can go on from where it stopped, and forgets what lies further back than its span.
+"""A causal transformer with sliding-window attention and a cache of keys and values.
 
-Positions are relative (rotary) and attention reaches `span` steps back, so that stepping with a cache gives what
-one pass over the whole sequence gives, however long it grows. Sources: RoFormer (2104.09864); AdaLN-zero from DiT
-(2212.09748); sliding-window attention from Longformer (2004.05150).
+Positions are relative (rotary) and attention covers the last `span` steps. So stepping with a cache gives the same
+result as one pass over a sequence of any length. Sources: RoFormer (2104.09864); AdaLN-zero from DiT (2212.09748);
+sliding-window attention from Longformer (2004.05150).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """What the transformer keeps of the steps so far: of each layer the last keys and values.
+    """The last keys and values of each layer.
 
-    Entries that go on from the same past, such as the futures of one world, hold it once where they lie side by side:
-    R entries, one after the other, have a past in common, and each keeps what came since.
+    Entries with the same past, such as the futures of one world, share it: R consecutive entries have a common past,
+    and each has its own keys and values since then.
 
     Args:
-        past: per layer [B / R, heads, P, size] of what is in common; empty where nothing is.
-        kept: per layer [B, heads, C, size] of what came since; P + C is below the span. Of a ring, step t is at t % C,
-            and C may be larger.
-        position: steps so far.
-        since: of a ring, the first step that was put there; None where `kept` is in order.
+        past: per layer [B / R, heads, P, size], the common past; empty if there is none.
+        kept: per layer [B, heads, C, size], the steps since then; P + C is below the span. In a ring buffer step t is
+            at t % C, and C may be larger.
+        position: number of steps so far.
+        since: first step in the ring buffer; None if `kept` is in order.
     """
 
     past: tuple[Pair, ...] = ()
@@ -42,26 +42,26 @@ class Cache:
     since: int | None = None
 
     def ring(self, more: int, reach: int) -> Cache:
-        """One that is written in place, where it would be copied at each step: for one path, and without gradients.
+        """A ring buffer, which is written in place instead of copied at each step; for one path without gradients.
 
         Args:
-            more: steps to come.
-            reach: as far as attention looks back, and as many as are told at once.
+            more: number of future steps.
+            reach: span of attention plus the number of tokens per call.
         """
         if not self.kept:
             return self
         places = min(self._num_kept + more, reach)
         at = torch.arange(self._first, self.position) % places
 
-        def laid(values: Tensor) -> Tensor:
+        def to_ring(values: Tensor) -> Tensor:
             ring = values.new_zeros(*values.shape[:2], places, values.shape[3])
             ring[:, :, at] = values
             return ring
 
-        return replace(self, kept=_each(self.kept, laid), since=self._first)
+        return replace(self, kept=_each(self.kept, to_ring), since=self._first)
 
     def in_order(self) -> Cache:
-        """No ring, and to go on from more than once."""
+        """The cache without a ring buffer, from which several paths can continue."""
         if self.since is None:
             return self
         places = self._num_kept
@@ -69,7 +69,7 @@ class Cache:
         return replace(self, kept=_each(self.kept, lambda values: values[:, :, at]), since=None)
 
     def steps(self, more: int) -> Int[Tensor, "keys"]:
-        """Of which step each key is, once so many more are told; of a later one where a ring is empty."""
+        """The step of each key after `more` further steps; unused places of a ring get a future step."""
         last = self.position + more
         if self.since is None:
             return torch.arange(self._first - self._num_past, last)
@@ -78,7 +78,7 @@ class Cache:
         return torch.cat([common, own.where(own >= self.since, last)])
 
     def within(self, reach: int) -> Cache:
-        """Without what is further back than so many steps; a ring writes over that itself."""
+        """The cache of the last `reach` steps. A ring buffer overwrites older steps itself."""
         old = max(0, self.position - reach - (self._first - self._num_past))
         past = _each(self.past, lambda values: values[:, :, old:]) if old < self._num_past else ()
         own = 0 if self.since is not None else max(0, old - self._num_past)
@@ -91,8 +91,8 @@ class Cache:
         if self.since is not None:
             return self.in_order().select(index)
         groups, counts = torch.unique_consecutive(index // self._repeats, return_counts=True)
-        if not len(index) or (counts * len(groups) != len(index)).any():  # none, or runs of several lengths
-            return Cache(kept=_pick(self._whole(), index), position=self.position)
+        if not len(index) or (counts * len(groups) != len(index)).any():  # no entries, or groups of different sizes
+            return Cache(kept=_pick(self._expanded(), index), position=self.position)
         if self.past or len(groups) == len(index):
             return replace(self, past=_pick(self.past, groups), kept=_pick(self.kept, index))
         none = _each(self.kept, lambda values: values[:, :, :0])
@@ -108,15 +108,15 @@ class Cache:
 
     @property
     def _first(self) -> int:
-        """Of what is not in common."""
+        """The first step after the common past."""
         return self.position - self._num_kept if self.since is None else self.since
 
     @property
     def _repeats(self) -> int:
         return len(self.kept[0][0]) // len(self.past[0][0]) if self.past else 1
 
-    def _whole(self) -> tuple[Pair, ...]:
-        """Per layer what each entry looks back on."""
+    def _expanded(self) -> tuple[Pair, ...]:
+        """Keys and values per layer, with the common past repeated for each entry."""
         if not self.past:
             return self.kept
         pairs = zip(self.past, self.kept, strict=True)
@@ -127,21 +127,15 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class _Places:
-    """Where tokens stand.
+    """Positions and attention mask of T tokens."""
 
-    Args:
-        turn: [T, size / 2], the angles of their positions.
-        seen: [T, P + C], which keys each looks at.
-        ring: [T], their places in a ring; None without one.
-    """
-
-    turn: Tensor
-    seen: Tensor
-    ring: Tensor | None
+    turn: Tensor  # [T, size / 2], rotary angles
+    seen: Tensor  # [T, P + C], keys to which each token attends
+    ring: Tensor | None  # [T], places in the ring buffer
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a two-layer network, each added to what comes in; steered by a condition where there is one."""
+    """Attention and a two-layer network with residual connections; with a condition, modulated by AdaLN-zero."""
 
     def __init__(self, *, width: int, num_heads: int, condition: int) -> None:
         super().__init__()
@@ -159,7 +153,7 @@ class TransformerBlock(nn.Module):
     def forward(
         self, tokens: Tensor, condition: Tensor | None, past: Pair | None, kept: Pair | None, places: _Places
     ) -> tuple[Tensor, Pair]:
-        """The tokens one layer up, and the keys and values of each with theirs."""
+        """The output tokens, and the keys and values including theirs."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
         if self.steer is not None:
             assert condition is not None
@@ -188,20 +182,20 @@ class TransformerBlock(nn.Module):
 
 
 class CausalTransformer(nn.Module):
-    """Tokens to tokens; output i depends on inputs i - depth * (span - 1) to i.
+    """Maps tokens to tokens; output i depends on inputs i - depth * (span - 1) to i.
 
     Args:
         width: of tokens and layers, a multiple of `2 * num_heads`.
-        depth: layers.
-        num_heads: of attention.
-        span: steps that attention reaches, this one among them, at least 1.
-        condition: size of the condition that steers each step, 0 for none.
+        depth: number of layers.
+        num_heads: attention heads.
+        span: steps that attention covers, including the present one, at least 1.
+        condition: size of the condition of each step; 0 for none.
     """
 
     def __init__(self, *, width: int, depth: int, num_heads: int, span: int, condition: int = 0) -> None:
         super().__init__()
         if width % (2 * num_heads):
-            raise ConfigError(f"width {width} must be a multiple of twice the number of heads, {2 * num_heads}.")
+            raise ConfigError(f"width is {width}. It must be a multiple of twice the number of heads, {2 * num_heads}.")
         self.span, self.size = span, width // num_heads
         self.blocks = nn.ModuleList(
             TransformerBlock(width=width, num_heads=num_heads, condition=condition) for _ in range(depth)
@@ -214,18 +208,18 @@ class CausalTransformer(nn.Module):
         condition: Float[Tensor, "B T condition"] | None = None,
         cache: Cache | None = None,
     ) -> tuple[Float[Tensor, "B T width"], Cache]:
-        """The tokens after all layers, and the cache to go on from.
+        """The tokens after all layers, and the cache after the last one.
 
         Args:
-            tokens: the next T of a sequence.
-            condition: of each; None exactly where there is none.
-            cache: of the steps before; None at the start. A ring is written to: do not use it again.
+            tokens: the next T tokens of a sequence.
+            condition: of each token; None if and only if the layer has no condition.
+            cache: of the steps before; None at the start. A ring buffer is overwritten: do not reuse it.
         """
         before = cache if cache is not None else Cache()
-        now, held = torch.arange(before.position, before.position + tokens.shape[1]), before.steps(tokens.shape[1])
+        now, keys = torch.arange(before.position, before.position + tokens.shape[1]), before.steps(tokens.shape[1])
         places = _Places(
             turn=_angles(now, self.size).to(tokens.device),
-            seen=((held <= now[:, None]) & (held > now[:, None] - self.span)).to(tokens.device),
+            seen=((keys <= now[:, None]) & (keys > now[:, None] - self.span)).to(tokens.device),
             ring=None if before.since is None else (now % before.kept[0][0].shape[2]).to(tokens.device),
         )
         kepts = []
@@ -244,19 +238,18 @@ def _angles(steps: Int[Tensor, "T"], size: int) -> Float[Tensor, "T half"]:
 
 
 def _rotate(vectors: Tensor, turn: Tensor) -> Tensor:
-    """Pairs of numbers of [B, heads, T, size], each pair turned by an angle that grows with its position."""
     left, right = vectors.chunk(2, -1)
     sine, cosine = turn.sin().to(vectors.dtype), turn.cos().to(vectors.dtype)
     return torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)
 
 
 def _precise(values: Tensor) -> Tensor:
-    """In float32 at least: torch's attention in bfloat16 takes up to six times as long on a processor to learn from."""
+    """At least float32: on CPU, training with torch's attention in bfloat16 takes up to six times as long."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _attend_in_common(query: Tensor, past: Pair, own: Pair, seen: Tensor) -> Tensor:
-    """Attention of [B, heads, T, size] to what several entries have in common, by one product, and to their own."""
+    """Attention of [B, heads, T, size] to the common past, with one product for all entries, and to own keys."""
     groups, (keys, values) = len(past[0]), own
     query = query * query.shape[-1] ** -0.5
 
@@ -265,7 +258,7 @@ def _attend_in_common(query: Tensor, past: Pair, own: Pair, seen: Tensor) -> Ten
         return torch.as_tensor(each.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2, 3))
 
     def spread(together: Tensor) -> Tensor:
-        """The way back."""
+        """The inverse of `gather`."""
         return torch.as_tensor(together.unflatten(2, (-1, query.shape[2])).transpose(1, 2).flatten(0, 1))
 
     common = spread(gather(query) @ past[0].transpose(-1, -2))

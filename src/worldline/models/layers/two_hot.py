@@ -1,6 +1,6 @@
-"""A number as a distribution over bins: for what is mostly 0, now and then large, and has two likely values at once.
+"""Two-hot encoding: a number as a distribution over bins, for sparse, heavy-tailed or bimodal quantities like rewards.
 
-The bins lie close together near 0 and ever wider beyond, so that errors on large numbers make no larger gradients.
+Bins are narrow near 0 and wider for larger numbers, so that errors on large numbers do not give larger gradients.
 Source: DreamerV3 (arXiv 2301.04104), "Robust predictions".
 """
 
@@ -19,24 +19,26 @@ def symexp(values: Float[Tensor, "*lead"]) -> Float[Tensor, "*lead"]:
 
 
 def symexp_bins(num_bins: int, *, limit: float, device: torch.device | None = None) -> Float[Tensor, " K"]:
-    """Rising numbers, symmetric about an exact 0, that symlog makes evenly spaced.
+    """Bins in increasing order, symmetric about an exact 0, evenly spaced after symlog.
 
     Args:
         num_bins: K, odd and at least 3.
-        limit: symlog of the largest, above 0.
+        limit: symlog of the largest bin, above 0.
         device: of the result.
 
     Raises:
-        ConfigError: there would be no bin at 0, or no others.
+        ConfigError: `num_bins` is even or below 3, or `limit` is not positive.
     """
     if num_bins < 3 or num_bins % 2 == 0 or limit <= 0:
-        raise ConfigError(f"num_bins {num_bins} must be odd and at least 3, and limit {limit} above 0.")
+        raise ConfigError(
+            f"num_bins is {num_bins} and limit is {limit}. num_bins must be odd and at least 3, limit above 0."
+        )
     positive = symexp(torch.linspace(0.0, limit, num_bins // 2 + 1, device=device))
     return torch.cat([-positive[1:].flip(0), positive])
 
 
 def two_hot(values: Float[Tensor, "*lead"], bins: Float[Tensor, " K"]) -> Float[Tensor, "*lead K"]:
-    """Weights on the two bins around each value, whose mean is the value; what lies beyond the last bin is on it."""
+    """Weights on the two bins around each value, with the value as mean; values are clipped to the outer bins."""
     inside = values.clamp(bins[0], bins[-1])
     above = torch.searchsorted(bins, inside.contiguous()).clamp(min=1)
     low, high = bins[above - 1], bins[above]
@@ -48,14 +50,12 @@ def two_hot(values: Float[Tensor, "*lead"], bins: Float[Tensor, " K"]) -> Float[
 def two_hot_loss(
     logits: Float[Tensor, "*lead K"], values: Float[Tensor, "*lead"], bins: Float[Tensor, " K"]
 ) -> Float[Tensor, "*lead"]:
-    """Cross-entropy of the predicted bins against those of `values`."""
+    """Cross-entropy between the predicted distribution and the two-hot encoding of `values`."""
     return -(two_hot(values, bins) * logits.log_softmax(-1)).sum(-1)
 
 
 def expected(logits: Float[Tensor, "*lead K"], bins: Float[Tensor, " K"]) -> Float[Tensor, "*lead"]:
-    """The mean of the predicted distribution.
-
-    Each bin is added to its mirror image first: the outer ones are so large that their rounding would drown the mean.
-    """
+    """The mean of the predicted distribution."""
+    # Adds each bin to its mirror image first: rounding errors of the large outer bins would exceed the mean.
     weighted = logits.softmax(-1) * bins
     return (weighted + weighted.flip(-1)).sum(-1) / 2
