@@ -128,7 +128,7 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
         adaptive = replace(engine, adaptation=task.adaptation)
         rows[ADAPTIVE] = (by(adaptive, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
     if task.by_hand is not None:
-        rows[BY_HAND] = (task.by_hand(), task.told, task.by_hand_every)
+        rows[BY_HAND] = (task.by_hand(), task.goal_signals, task.by_hand_every)
     rows |= {
         GUIDED: (by(engine, Guided(), 1, task.horizon, whole), whole, often),
         INVERSE: (by(engine, FirstProposal(), 1, 1, whole), whole, 1),
@@ -136,7 +136,7 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
         NO_MOVE: (task.rest or NoMoveActor(schema=schema), shown, 1),
     }
     if task.straight is not None:
-        rows[STRAIGHT] = (task.straight, task.told, 1)
+        rows[STRAIGHT] = (task.straight, task.goal_signals, 1)
     rows[FULL] = (by(engine, PUBLISHED, 0, task.horizon, shown), shown, often)
     return rows
 

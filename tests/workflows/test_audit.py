@@ -37,7 +37,7 @@ def test_the_law_itself_on_varied_logs_is_deployed(tmp_path: Path) -> None:
     assert found.decision.advice is Advice.DEPLOY, found.decision
     assert found.decision.limits == ()
     assert found.decision.cause is Verdict.NOT_MEASURED
-    assert [one.told for one in measured(found).effects] == ["agrees"] * 3
+    assert [one.agreement for one in measured(found).effects] == ["agrees"] * 3
     assert [one.steps for one in measured(found).trusted] == [6]
     assert any("--env" in line for line in found.decision.help)
 
@@ -53,7 +53,7 @@ def test_persistence_is_not_deployed(tmp_path: Path) -> None:
 def test_effects_of_a_thermostat_are_not_identifiable_and_limit_the_world(tmp_path: Path) -> None:
     found = audit(world(Cart(), thermostat), write(tmp_path / "logs", thermostat))
     assert found.decision.advice is Advice.LIMITS, found.decision
-    assert {one.told for one in measured(found).effects} == {"not identifiable"}
+    assert {one.agreement for one in measured(found).effects} == {"not identifiable"}
     assert measured(found).excitation[0].left.value < 0.02
     assert "NOT IDENTIFIABLE" in said(found)
     assert "Randomise push in 10\u00a0% of steps" in found.decision.help[0]
@@ -80,7 +80,7 @@ def test_bands_that_are_too_narrow_are_found_out(tmp_path: Path, narrow: float, 
 @pytest.mark.parametrize(("gain", "told"), [(-1.0, "opposite"), (0.4, "apart")])
 def test_effects_of_the_wrong_sign_or_size_are_found_out(tmp_path: Path, gain: float, told: str) -> None:
     found = audit(world(Cart(gain=gain)), write(tmp_path / "logs"))
-    assert {one.told for one in measured(found).effects} == {told}
+    assert {one.agreement for one in measured(found).effects} == {told}
     assert found.decision.advice is not Advice.DEPLOY
 
 
@@ -93,7 +93,7 @@ def test_half_of_the_range_is_a_limit(tmp_path: Path) -> None:
 def test_a_hidden_cause_of_actions_and_outcome_takes_the_effects_back(tmp_path: Path) -> None:
     found = audit(world(Cart(), hidden=0.8), write(tmp_path / "logs", hidden=0.8))
     assert measured(found).placebo[0].found
-    assert {one.told for one in measured(found).effects} == {"not identifiable"}
+    assert {one.agreement for one in measured(found).effects} == {"not identifiable"}
     assert found.decision.advice is not Advice.DEPLOY
     assert "predict the next action" in said(found)
 
@@ -126,7 +126,7 @@ def test_flagged_randomised_steps_make_the_effects_of_a_thermostat_identifiable(
         )
     found = audit(world(Cart(), thermostat), tmp_path / "logs")
     assert measured(found).randomised == pytest.approx(0.15, abs=0.03)
-    told = {one.lag == 1: one.told for one in measured(found).effects}
+    told = {one.lag == 1: one.agreement for one in measured(found).effects}
     assert told == {True: "agrees", False: "not identifiable"}
 
 
