@@ -23,7 +23,12 @@ BANNED = re.compile(
     r"what (?:is|was|were|are) (?:said|asked|seen|meant|told|learned|there|not))\b",
     re.IGNORECASE,
 )
-"""Idiom that engineers do not search for. docs and messages use the standard terms of the field."""
+"""Idiom that engineers do not search for. Docs and messages use the standard terms of the field."""
+KEPT = {
+    "src/worldline/engines/language/prompt.py": 10,  # the text that models are sent, which recorded transcripts hash
+    "exam/src/worldline_exam/exam_tests/ood_detection.py": 1,  # the key of a stored result
+}
+"""Places per file that must stay word for word."""
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
@@ -64,7 +69,8 @@ def test_a_long_sentence_is_found() -> None:
 
 @pytest.mark.parametrize("path", [*CODE, *SCRIPTS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_idiom_and_no_long_sentence(path: Path) -> None:
-    assert banned(prose(path)) == []
+    found = banned(prose(path))
+    assert len(found) <= KEPT.get(path.relative_to(ROOT).as_posix(), 0), found
     assert long_sentences(prose(path)) == []
 
 
