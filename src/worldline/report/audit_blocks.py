@@ -25,9 +25,9 @@ from worldline.formatting import (
     with_unit,
 )
 from worldline.plots.ticks import nice_ticks, zero_ticks
-from worldline.report.blocks import SHARES, block, note
 from worldline.report.charts import Dot, IntervalChart, interval_chart
 from worldline.report.effect_chart import effect_picture
+from worldline.report.evidence_blocks import SHARES, block, note
 from worldline.report.markup import Html, numbers, table, tag
 from worldline.stats import Estimate
 

@@ -20,7 +20,7 @@ from worldline.report.audit_blocks import (
     rank_block,
     twins_block,
 )
-from worldline.report.blocks import note
+from worldline.report.evidence_blocks import note
 from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
 from worldline.report.page import chapter, facts, render_page, style_sheet

@@ -9,7 +9,7 @@ from worldline.audit import findings
 from worldline.audit.report_evidence import Decoded, Image
 from worldline.formatting import clock, label, number, plural
 from worldline.plots.thumbnails import thumbnail
-from worldline.report.blocks import block, note
+from worldline.report.evidence_blocks import block, note
 from worldline.report.images import picture, png
 from worldline.report.markup import Html, numbers, tag
 from worldline.stats import Curve

@@ -9,8 +9,8 @@ from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
 from worldline.audit.findings import changed
 from worldline.formatting import clock, label, listing, number, percent, round_percent, span, with_unit
 from worldline.plots.ticks import zero_ticks
-from worldline.report.blocks import SHARES, block, gallery, note
 from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
+from worldline.report.evidence_blocks import SHARES, block, gallery, note
 from worldline.report.markup import Html, table, tag
 
 

@@ -24,7 +24,8 @@ from worldline.audit.report_evidence import (
     ReadoutQuality,
 )
 from worldline.formatting import between, duration, label, number, percent, plural, quantity, round_percent
-from worldline.report.blocks import (
+from worldline.report.decoded_block import decoded_block
+from worldline.report.evidence_blocks import (
     films_block,
     forecasts_block,
     health_block,
@@ -34,7 +35,6 @@ from worldline.report.blocks import (
     planning_block,
     readout_block,
 )
-from worldline.report.decoded_block import decoded_block
 from worldline.report.markup import Html, join, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block, skill_chart
 from worldline.report.page import render_page
