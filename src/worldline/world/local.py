@@ -81,7 +81,7 @@ class LocalWorld(World):
             signals={n: self._forecast(card.schema[n], samples[n], present, level) for n in card.predicts},
             level=level,
             trust=self._trust(belief, present),
-            calibrated=self.calibration is not None and self.calibration.tells_errors,
+            calibrated=self.calibration is not None and self.calibration.has_error_scores,
         )
 
     def score(
@@ -190,7 +190,7 @@ class LocalWorld(World):
 
     def surprise(self, episode: Episode) -> Surprise:
         """See `World`."""
-        if self.calibration is None or not self.calibration.tells_errors:
+        if self.calibration is None or not self.calibration.has_error_scores:
             raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
         card = self.describe()
         checked = check_episode(card.schema, episode)

@@ -172,7 +172,7 @@ class Objective:
         """The outlook with the bands that a constraint needs in order to hold with a probability."""
         if not isinstance(constraint, Chance):
             return rollout
-        if self.calibration is None or not self.calibration.tells_errors:
+        if self.calibration is None or not self.calibration.has_error_scores:
             raise InputError(
                 f"a constraint has to hold with probability {constraint.level}, and the world is not calibrated. "
                 "Calibrate it, or leave out Chance."
