@@ -21,7 +21,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus
 from worldline.world.local import LocalWorld
-from worldline.world.plan_search import CLOSING, PROPOSING
+from worldline.world.plan_search import RESERVED_SHARE, MAX_PROPOSAL_SHARE
 
 NEAR = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 FAR = Goal(targets={"position": np.array([50.0, -50.0], np.float32)})
@@ -154,7 +154,7 @@ def test_a_budget_covers_all_that_a_plan_takes(
     monkeypatch.setattr("worldline.world.plan_search.time.monotonic", lambda: now_s[0])
     slow = LocalWorld(Slow(), None, Told())
     plan = slow.plan(history, replace(NEAR, in_steps=True), horizon=3, budget_s=100.0)
-    assert told == [PROPOSING * ((1 - CLOSING) * 100 - 1), (1 - CLOSING) * 100 - 5]
+    assert told == [MAX_PROPOSAL_SHARE * ((1 - RESERVED_SHARE) * 100 - 1), (1 - RESERVED_SHARE) * 100 - 5]
     assert plan.elapsed_s == 5.0
     assert slow.plan(history, replace(NEAR, in_steps=True), horizon=3, budget_s=3.0).actions["push"].shape == (3, 2)
     assert told[-1] == 0.0  # time is over, and there is a plan all the same

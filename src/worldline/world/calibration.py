@@ -37,7 +37,7 @@ SCALE_WINDOWS = 256
 """Total number of windows that set the shape. They need not be independent."""
 
 MIN_STANDARD_ERRORS = 2.5
-"""Standard errors by which the loss must be below the baseline to count as skill. High, because every step is tested."""
+"""Standard errors by which the loss must be below the baseline to count as skill. High, as every step is tested."""
 
 _PARTS = ("scale", "scores", "one_step", "unit", "entities", "skill", "spread")
 
@@ -152,8 +152,8 @@ class Calibration:
     def trust_in(self, engine: Engine, belief: EngineBelief, history: History, *, seed: int) -> Floats:
         """The p-value [W] of each history [W, H, *shape]: of its present and of its steps beyond the context.
 
-        If the calibration data have no gaps, only the part of a history after its last gap is judged. If they have gaps,
-        the whole history is judged. The p-value then holds for histories with similar gaps.
+        If the calibration data have no gaps, only the part of a history after its last gap is judged. If they have
+        gaps, the whole history is judged. The p-value then holds for histories with similar gaps.
 
         Args:
             engine: the calibrated engine.

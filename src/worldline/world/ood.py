@@ -9,16 +9,16 @@ The score uses these statistics of the last L steps. z are the whitened errors o
 standardised present and inputs (the drive).
 
     novelty   of the present
-    energy    mean over the steps of log(1 + |z|^2 / D); both tails count
+    energy    mean over the steps of log(1 + |z|^2 / D); both tails count.
     bias      sum z / sqrt(L), per component: errors with one sign
-    drive     sum z x / sqrt(1 + sum x^2), per pair of components: errors that correlate with the drive
-    pattern   Mahalanobis size of the coefficients of a ridge regression of z on x and 1, as mean square and as
-              maximum over its independent directions. Hidden causes make some coefficients large in normal
-              episodes too, but in fixed proportions.
+    drive     sum z x / sqrt(1 + sum x^2), per pair of components: errors that correlate with the drive.
+    pattern   whitened coefficients of a ridge regression of z on x and 1: mean square and maximum. Hidden causes
+              make some coefficients large in normal episodes too, but in fixed proportions.
     rest      energy that this regression leaves; both tails count
 
 Each statistic is scaled by its median and 95 % quantile on one part of the calibration episodes. The largest one is the
-score. Its p-value is its rank among the other part, as in split conformal prediction, so it is valid for any statistics.
+score. Its p-value is its rank among the other part, as in split conformal prediction, so it is valid for any
+statistics.
 """
 
 from __future__ import annotations
