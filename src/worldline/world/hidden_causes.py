@@ -33,7 +33,7 @@ MIN_STANDARD_ERRORS: Final = 1.0
 
 MAX_SIZE: Final = 4.0
 """Largest size of a cause, in standard deviations over the fitted episodes. Beyond it, an episode is out of
-distribution. It is above 3, because a nonlinear cause takes two directions, and its extremes lie a little beyond 3 in one of them."""
+distribution. It is above 3: a nonlinear cause takes two directions, and reaches a little beyond 3 in one of them."""
 
 MIN_EPISODES: Final = 16
 """One half is fitted, the other half chooses the number of causes."""

@@ -136,8 +136,8 @@ class Objective:
             )
         if isinstance(constraint, Chance) and np.isinf(found).any():
             raise InputError(
-                f"constraint {number} must hold with probability {constraint.level}, but one of its signals was observed in "
-                "too few calibration windows. Log more of it, or lower the level."
+                f"constraint {number} must hold with probability {constraint.level}, but one of its signals was observed "
+                "in too few calibration windows. Log more of it, or lower the level."
             )
         if (found < 0).any():
             raise InputError(
@@ -171,8 +171,8 @@ class Objective:
         floor = 1 / (calibration.num_episodes + 1)
         if floor >= p_value:
             raise InputError(
-                f"a cost or constraint needs p-values of {p_value}, but {calibration.num_episodes} calibration episodes "
-                f"give none below {floor:.3g}. Calibrate on more episodes, or use a larger p-value."
+                f"a cost or constraint needs p-values of {p_value}, but {calibration.num_episodes} calibration "
+                f"episodes give none below {floor:.3g}. Calibrate on more episodes, or use a larger p-value."
             )
         found = self.engine.novelty_ahead(self.belief, future, seed=self.seed)
         return calibration.trust(found.reshape(-1)).reshape(found.shape)[:, :, None]
@@ -249,7 +249,8 @@ def objective(
 ) -> Objective:
     """The objective of a goal.
 
-    The cost is the error to the targets. It is the distance in steps if the goal demands it or a target is not predicted.
+    The cost is the error to the targets. It is the distance in steps if the goal demands it or a target is not
+    predicted.
 
     Args:
         engine: predicts.
@@ -272,8 +273,8 @@ def objective(
     reaches = engine if by_distance and isinstance(engine, GoalDistance) else None
     if reaches is not None and goal.risk < 1:
         raise InputError(
-            f"the goal's risk is {goal.risk}, but the distance to {', '.join(by_distance)} is a mean over samples. Set "
-            "risk to 1, or use targets that are predicted."
+            f"the goal's risk is {goal.risk}, but the distance to {', '.join(by_distance)} is a mean over samples. "
+            "Set risk to 1, or use targets that are predicted."
         )
     if by_distance and reaches is None and goal.in_steps:
         raise UnsupportedError(f"{card.name} has no distance head, which in_steps needs. Fit one, or remove in_steps.")
@@ -292,9 +293,7 @@ def objective(
             scale[name] = calibration.tolerance(name)
         else:
             unit = card.schema[name].unit
-            raise InputError(
-                f"target {name!r} has no tolerance, and the world is not calibrated. Set a tolerance in {unit}."
-            )
+            raise InputError(f"target {name!r} has no tolerance, and the world is not calibrated. Set one in {unit}.")
     return Objective(
         engine=engine,
         belief=belief,
