@@ -136,8 +136,8 @@ class Objective:
             )
         if isinstance(constraint, Chance) and np.isinf(found).any():
             raise InputError(
-                f"constraint {number} must hold with probability {constraint.level}, but one of its signals was observed "
-                "in too few calibration windows. Log more of it, or lower the level."
+                f"constraint {number} must hold with probability {constraint.level}, but too few calibration windows "
+                "observed one of its signals. Log more of it, or lower the level."
             )
         if (found < 0).any():
             raise InputError(
@@ -280,8 +280,8 @@ def objective(
         raise UnsupportedError(f"{card.name} has no distance head, which in_steps needs. Fit one, or remove in_steps.")
     if by_distance and reaches is None:
         raise UnsupportedError(
-            f"{card.name} has no distance head, which a goal on {', '.join(by_distance)} needs. Fit one, or use targets "
-            f"that it predicts: {', '.join(n for n in card.predicts if card.schema[n].kind is not Kind.IMAGE)}."
+            f"{card.name} has no distance head, which a goal on {', '.join(by_distance)} needs. Fit one, or use "
+            f"predicted targets: {', '.join(n for n in card.predicts if card.schema[n].kind is not Kind.IMAGE)}."
         )
     scale: dict[str, float | np.ndarray] = {}
     for name in () if by_distance else targets:
@@ -293,7 +293,7 @@ def objective(
             scale[name] = calibration.tolerance(name)
         else:
             unit = card.schema[name].unit
-            raise InputError(f"target {name!r} has no tolerance, and the world is not calibrated. Set one in {unit}.")
+            raise InputError(f"target {name!r} has no tolerance and the world is not calibrated. Set one in {unit}.")
     return Objective(
         engine=engine,
         belief=belief,

@@ -53,7 +53,7 @@ class RemoteWorld(World):
 
     Args:
         url: such as "http://127.0.0.1:8000". Proxy settings of the environment are ignored for this machine.
-        timeout_s: seconds to wait for the connection and for each part of the answer, above 0. `plan` adds its `budget_s`.
+        timeout_s: seconds to wait for the connection and for each part of the answer, above 0. `plan` adds `budget_s`.
         limit_bytes: largest accepted answer, in bytes.
 
     Raises:

@@ -157,7 +157,7 @@ class Session:
             raise InputError(f"{new.name} cannot replace {old.name}: {'; '.join(found)}.")
         if self.num_kept <= new.context + self.horizon:
             raise InputError(
-                f"{new.name} needs num_kept above {new.context} + {self.horizon}, got {self.num_kept}. Start a new session."
+                f"{new.name} needs num_kept above {new.context + self.horizon}, got {self.num_kept}. Use a new session."
             )
         self.world, self._widening, self._evidence, self._since = world, {}, 1.0, self._num_seen
 
@@ -177,8 +177,8 @@ class Session:
             )
         if observations.keys() != before.observations.keys():
             raise InputError(
-                f"expected observations {sorted(before.observations)}, got {sorted(observations)}. Pass the same signals "
-                "and mark missing values in `observed`."
+                f"expected observations {sorted(before.observations)}, got {sorted(observations)}. Pass the same "
+                "signals and mark missing values in `observed`."
             )
         return Episode(
             observations=_appended(before.observations, observations),
@@ -248,8 +248,8 @@ def _appended(before: Arrays, one: Arrays) -> dict[str, NDArray[np.generic]]:
     """Arrays [T, *shape] with one more step [*shape]."""
     for name, value in before.items():
         if name not in one or np.shape(one[name]) != value.shape[1:]:
-            problem = f"got {np.shape(one[name])}" if name in one else "the signal is missing"
-            raise InputError(f"{name!r}: expected shape {value.shape[1:]} for one step, {problem}.")
+            problem = f", got {np.shape(one[name])}" if name in one else "; the signal is missing"
+            raise InputError(f"{name!r}: expected shape {value.shape[1:]} for one step{problem}.")
     return {name: np.concatenate([value, np.asarray(one[name])[None]]) for name, value in before.items()}
 
 

@@ -1,4 +1,4 @@
-"""Counterfactuals in three steps: infer the hidden causes of an episode, change the actions, predict with the same causes.
+"""Counterfactuals: infer the hidden causes of an episode, change the actions, predict with the same causes.
 
 An engine with the ability `Abducts` does this itself. Of any other engine only one-step predictions
 `f(history, action)` are used:
@@ -119,11 +119,12 @@ def twins(
 
 
 def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> HiddenCauses | None:
-    """Learns how episodes differ from the predictions of the engine. None if there are too few episodes, or nothing is found.
+    """Learns how episodes differ from the predictions of the engine; None if nothing is found.
 
     The engine predicts each step of each episode. A linear model in state and inputs is fitted as well, with
     coefficients that differ between episodes by the causes. If it leaves about as little noise as the engine, it
     replaces the engine in `what_if`: it transfers a cause exactly, while errors of a network add up over the steps.
+    With fewer than `MIN_EPISODES` episodes nothing is learned.
 
     Args:
         engine: frozen. A later change of it invalidates the result.
@@ -192,7 +193,7 @@ def obstacle(card: Card) -> str:
 
 
 def _relevant(card: Card, episode: Episode) -> Episode:
-    """The episode with only the signals that are taken or predicted. Gaps in a vector are filled with the nearest value.
+    """The episode with only the signals taken or predicted; gaps in a vector hold the nearest value.
 
     Filled values serve as features of the correction. The masks still mark them as missing for the engine.
 
@@ -363,7 +364,11 @@ class _Case:
 
     @cached_property
     def weights(self) -> Mapping[str, Floats]:
-        """Per logged vector the correction [P, size]: by the learned causes if they apply, else from this episode alone."""
+        """Per logged vector the correction [P, size].
+
+        It uses the learned causes if they apply, else this episode alone.
+
+        """
         if self.inferred is not None:
             ends = np.cumsum([signal.size for signal in self.logged_signals])[:-1]
             return {s.name: part for s, part in zip(self.logged_signals, np.split(self.inferred, ends, 1), strict=True)}
@@ -393,7 +398,7 @@ class _Case:
         }
 
     def follow(self, actions: Arrays) -> Arrays:
-        """The outcome of `actions` with the same hidden cause and noise, per predicted signal [S, num_steps, *shape]."""
+        """The outcome of `actions` with the same causes and noise, per predicted signal [S, num_steps, *shape]."""
         stop = self.at + self.num_steps
         path = {name: np.array(value[: stop + 1]) for name, value in self.episode.observations.items()}
         masks = {name: np.array(_observed(self.episode, name)[: stop + 1]) for name in path}
