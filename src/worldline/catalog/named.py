@@ -45,7 +45,8 @@ class NamedWorld(World):
 
     Before each call it checks whether the alias has changed, and opens the new version if so. A running call ends on
     the version that it began with. Other threads continue with the old version until the new one is open. A version
-    that ran in shadow is already open. If the new version cannot be opened, the old one stays, and the log has a warning.
+    that ran in shadow is already open. If the new version cannot be opened, the old one stays, and a warning is
+    logged.
 
     Verbs take the whole history. After a change, the new version therefore infers the present from the same
     history; no belief is carried over.

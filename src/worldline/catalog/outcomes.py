@@ -124,7 +124,7 @@ def backtest_of(history: History, serving: Card, candidate: Card) -> Backtest:
 
 
 def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction) -> dict[str, ForecastOutcome]:
-    """The outcome per signal. Signals without observed values, or without a finite prediction of `serving`, are left out.
+    """The outcome per signal, without signals that were not observed or that `serving` does not predict as finite.
 
     Raises:
         InputError: the candidate's prediction is not finite.

@@ -86,8 +86,8 @@ class ShadowCall:
 class Shadow:
     """One background thread that calls candidates, with a queue of calls.
 
-    The thread starts with the first call. It ends with `close`, or when this object is garbage-collected. At the end of the
-    process, waiting calls are dropped.
+    The thread starts with the first call. It ends with `close`, or when this object is garbage-collected. At the end
+    of the process, waiting calls are dropped.
 
     Args:
         open_bundle: opens the world in a bundle folder.
@@ -103,7 +103,7 @@ class Shadow:
         self._finalizer.atexit = False
 
     def reserve(self, pair: VersionPair) -> bool:
-        """Whether the candidate is wanted and the queue has space for one more call, which is then reserved for `put`."""
+        """Whether the candidate is wanted and the queue has space; one place is then reserved for `put`."""
         return not self._closed and self._state.reserve(pair)
 
     def put(self, call: ShadowCall) -> None:

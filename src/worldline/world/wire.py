@@ -1,9 +1,9 @@
 """The messages between processes: every verb of `World` and its answer, in msgpack.
 
-A message is a map of a version number and one named body. Dataclasses are maps of their fields, arrays are maps of
-dtype, shape and raw little-endian bytes. Costs and constraints are named by class, from a closed table. Nothing is pickled and
-nothing received is executed. Received data is untrusted: its structure is measured before it is built, and each
-value is checked against the type of the contract.
+A message is a map of a version number and one named body. Dataclasses are maps of their fields. Arrays are maps of
+dtype, shape and raw little-endian bytes. Costs and constraints are named by class, from a closed table. Nothing is
+pickled and nothing received is executed. Received data is untrusted: its structure is measured before it is built,
+and each value is checked against the type of the contract.
 """
 
 from __future__ import annotations
@@ -357,8 +357,9 @@ def _pack(value: object, where: str) -> Any:
     rule = RULES.get(type(value).__name__)
     if callable(value) and type(value) is not rule:
         raise UnsupportedError(
-            f"{where}: {value!r:.200} is code, which cannot be sent to another process. Use the costs and constraints "
-            f"of worldline.planning.costs, or Chance around one ({', '.join(RULES)}), or open the world in this process."
+            f"{where}: {value!r:.200} is code and cannot be sent to another process. Use the costs and "
+            f"constraints of worldline.planning.costs, or Chance around one ({', '.join(RULES)}). Or open the world in "
+            "this process."
         )
     if not is_dataclass(value) or isinstance(value, type):
         raise InputError(f"{where} is {value!r:.200}, which cannot be sent. Use arrays, numbers or text.")
