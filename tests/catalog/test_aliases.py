@@ -30,7 +30,7 @@ def test_no_name_leads_out_of_its_folder(name: str) -> None:
 
 def test_an_alias_is_no_number() -> None:
     assert check_name("world", "42") == "42"
-    with pytest.raises(InputError, match="let an alias be no number"):
+    with pytest.raises(InputError, match="An alias must not be a number"):
         check_name("alias", "42")
 
 

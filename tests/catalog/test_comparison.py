@@ -56,12 +56,12 @@ def test_the_verdict_on_a_known_difference(difference: float, verdict: ShadowVer
 def test_too_few_calls_tell_nothing() -> None:
     found = compare(records(5.0, MIN_SCORED - 1), serving=1, candidate=2)
     assert (found.verdict, found.low) == (ShadowVerdict.TOO_FEW, None)
-    assert found.reason == "99 scored calls of 99, where 100 are needed"
+    assert found.reason == "99 scored calls of 99; 100 are needed"
     assert compare(records(5.0, MIN_SCORED), serving=1, candidate=2).verdict is ShadowVerdict.WORSE
     short = [replace(one, outcomes={}, unscored="too short") for one in records(5.0, 200)]
     found = compare(short, serving=1, candidate=2)
-    assert found.reason.startswith("0 scored calls of 200, where 100 are needed; ")
-    assert found.reason.endswith("not scored: too short")
+    assert found.reason.startswith("0 scored calls of 200; 100 are needed; ")
+    assert found.reason.endswith("last unscored call: too short")
     nothing = compare([], serving=1, candidate=2)
     assert (nothing.verdict, nothing.difference, nothing.serving_s) == (ShadowVerdict.TOO_FEW, None, None)
 

@@ -60,7 +60,7 @@ def test_a_name_is_in_the_catalogue(name: str, kind: type, tmp_path: Path, world
     opened = open_target(name)
     assert type(opened) is kind
     assert opened.describe() == world.describe()
-    with pytest.raises(UnsupportedError, match="only a learned world adapts"):
+    with pytest.raises(UnsupportedError, match="only learned worlds adapt"):
         open_target(name, adaptation=Adaptation())
     with pytest.raises(UnknownNameError, match="'cme'"):
         open_target(name, planner="cme")

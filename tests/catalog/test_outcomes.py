@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.catalog.outcomes import LEVEL, Asked, backtest_of, compare_forecasts
+from worldline.catalog.outcomes import LEVEL, Backtest, backtest_of, compare_forecasts
 from worldline.episode import Episode, History
 from worldline.errors import InputError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -28,7 +28,7 @@ def biased(toy_bundle: Callable[..., Path], open_toy: Callable[[Path], LocalWorl
     return open_toy(toy_bundle(0.5))
 
 
-def foretold(world: LocalWorld, asked: Asked) -> Prediction:
+def foretold(world: LocalWorld, asked: Backtest) -> Prediction:
     return world.predict(asked.before, asked.actions, exogenous=asked.exogenous, level=LEVEL)
 
 
@@ -54,7 +54,7 @@ def test_the_larger_context_is_kept_in_front(exact: LocalWorld) -> None:
     asked = backtest_of(whole(episode()), card, replace(card, context=8))
     assert len(asked.before.observations["position"]) == 8
     assert len(asked.actions["push"]) == 2
-    with pytest.raises(InputError, match=r"10 observations where 11 are needed\. Give histories of 14"):
+    with pytest.raises(InputError, match=r"at least 11 observations, got 10\. Use histories of 14"):
         backtest_of(whole(episode()), card, replace(card, context=10))
 
 
@@ -117,7 +117,7 @@ def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -
 
 def test_the_shorter_way_round_counts() -> None:
     angle = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
-    asked = Asked(
+    asked = Backtest(
         before=History(observations={}, actions={}),
         actions={},
         exogenous=None,
@@ -149,5 +149,5 @@ def test_a_candidate_that_predicts_no_number_has_failed(
 
 def test_a_signal_that_both_predict_has_to_be_there(exact: LocalWorld) -> None:
     card = exact.describe()
-    with pytest.raises(InputError, match="no vector that both predict"):
+    with pytest.raises(InputError, match="no vector that both versions predict"):
         backtest_of(whole(episode()), card, replace(card, predicts=()))

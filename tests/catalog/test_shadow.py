@@ -133,7 +133,7 @@ def test_a_call_that_shows_no_outcome_is_not_scored(pair: VersionPair, toy_bundl
     )
     shadowing.close()
     (record,) = read_records(pair.records)
-    assert "1 observations where 2 are needed" in record.unscored
+    assert "expected at least 2 observations, got 1" in record.unscored
     assert record.candidate_s is not None
 
 

@@ -62,7 +62,7 @@ def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path)
         world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
     world.flush()
     shown = run("shadow", "toy@prod", "--json", figures)
-    assert "too few: 4 scored calls of 4, where 100 are needed" in shown.output
+    assert "too few: 4 scored calls of 4; 100 are needed" in shown.output
     found = json.loads(figures.read_text())
     assert (found["verdict"], found["num_calls"], found["difference"]) == ("too few", 4, 0.0)
     assert 0 <= found["serving_coverage"] <= 1
@@ -95,7 +95,7 @@ def test_the_page_runs_from_top_to_bottom(
                 for one in Integrator(noise=0.1, camera=False, wind=False).episodes(100, 6, seed=0):
                     world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
         if line == "shadow greenhouse@prod":
-            assert "no difference told" in shown.output
+            assert "no difference found" in shown.output
     assert "greenhouse@prod stands for version 2" in run("alias", "greenhouse@prod", "2").output
 
 

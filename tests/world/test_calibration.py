@@ -209,7 +209,7 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
         {name: value for name, value in arrays.items() if name != "spread/position"},
         arrays | {"ood_scores": np.concatenate([calibration.novelty[None], calibration.ood_scores])},  # as it once was
     ):
-        with pytest.raises(DataError, match="no calibration"):
+        with pytest.raises(DataError, match="not those of a calibration"):
             Calibration.from_arrays(wrong)
 
 

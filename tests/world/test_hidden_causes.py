@@ -151,5 +151,5 @@ def test_arrays_and_back() -> None:
         {**kept, "directions": found.mean},
         {**kept, "still": np.zeros(2, bool)},
     ):
-        with pytest.raises(DataError, match="are no hidden causes"):
+        with pytest.raises(DataError, match="are not those of hidden causes"):
             HiddenCauses.from_arrays(wrong)
