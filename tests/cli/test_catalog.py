@@ -115,7 +115,7 @@ def test_open_named_takes_a_planner_and_an_adaptation(learned_bundle: Path) -> N
         (["alias", "tyo@prod", "1"], "Did you mean 'toy'"),
         (["shadow", "toy@prod", "two"], "'two' is no version"),
         (["shadow", "toy@prod"], "nothing runs in the shadow"),
-        (["rollback", "toy@prod"], "stood for no version before"),
+        (["rollback", "toy@prod"], "has no version before"),
         (["worlds", "--json", "/nowhere/at/all.json"], "--json"),
     ],
 )

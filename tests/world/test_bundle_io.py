@@ -181,7 +181,7 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
         ("heads/reward.json", lambda config: {**config, "action_size": 3}),
         ("heads/termination.json", lambda config: {**config, "width": 17}),
         ("heads/decoder.json", lambda config: {**config, "channels": 5}),
-        ("heads/familiarity.json", lambda config: {**config, "latent_size": SIZE - 1}),
+        ("heads/mahalanobis.json", lambda config: {**config, "latent_size": SIZE - 1}),
         ("model.json", lambda config: {**config, "predictor_width": 17}),
     ],
 )

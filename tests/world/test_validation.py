@@ -77,8 +77,8 @@ NAN = np.where(np.arange(6).reshape(3, 2) == 3, np.nan, 0)
             r"observed mask 'gear': expected bool\[3\], got bool\[4\]",
         ),
         (replace(good(), observations={}), "no observations"),
-        (observation("position", np.zeros(2)), r"Give \[H, \*shape\] for one world"),
-        (observation("position", np.zeros((0, 2))), "at least one world and observation"),
+        (observation("position", np.zeros(2)), r"expected shape \[H, \*shape\] for one world"),
+        (observation("position", np.zeros((0, 2))), "at least one world and one observation"),
     ],
 )
 def test_errors_name_the_signal_and_the_fix(history: History, message: str) -> None:

@@ -433,7 +433,7 @@ WRONG = [
     (message(surprise={"episode": {}, "epsode": {}}), "Did you mean 'episode'"),
     (message(surprise={1: {}}), "expected text as name, got 1"),
     (message(surprise={"episode": {"observations": {1: array()}, "actions": {}}}), "expected text as name, got 1"),
-    (message(surprise={"episode": {"observations": {}, "actions": {}, "seed": "x"}}), "a whole number or nothing is"),
+    (message(surprise={"episode": {"observations": {}, "actions": {}, "seed": "x"}}), "a whole number or nothing, got"),
     (message(surprise={"episode": {"observations": {}, "actions": {}, "seed": True}}), "got True"),
     (surprise(2**63), "uint64, which cannot be sent"),
     (surprise("text"), "expected an array, got 'text'"),
@@ -473,7 +473,7 @@ def test_a_damaged_or_hostile_message_is_refused(body: bytes, told: str) -> None
         ({"rule": "AtMost", "signal": "x"}, "'bound' of AtMost is missing"),
         ({"rule": "AtMost", "signal": "x", "bound": [1.0, None]}, r"bound\[1\]: expected a number"),
         ({"rule": "Track", "signal": "x", "tolerance": 1.0, "reference": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
-        ({"rule": "Chance", "level": 2.0, "constraint": {"rule": "Familiar"}}, r"level is 2\.0"),
+        ({"rule": "Chance", "level": 2.0, "constraint": {"rule": "RequireInDistribution"}}, r"level is 2\.0"),
         ({"rule": "Chance", "level": 0.5, "constraint": None}, "a cost or constraint"),
     ],
 )
