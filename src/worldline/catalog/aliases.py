@@ -38,7 +38,6 @@ def check_name(kind: str, name: str) -> str:
 
     Raises:
         InputError: the name is not valid.
-
     """
     if not _NAME.fullmatch(name) or (kind == "alias" and name.isdigit()):
         raise InputError(
@@ -57,7 +56,6 @@ class Reference:
         name: name of the world.
         alias: None if a version is named.
         version: None if an alias is named.
-
     """
 
     name: str
@@ -70,7 +68,6 @@ class Reference:
 
         Raises:
             InputError: `text` is not a reference.
-
         """
         name, sign, which = text.partition("@")
         if not sign or not which:
@@ -92,7 +89,6 @@ class Turn:
         version: from 1.
         since: start, ISO 8601 with time zone.
         reason: reason in words.
-
     """
 
     version: int
@@ -112,7 +108,6 @@ class Alias:
         now: the serving version.
         earlier: previous versions, the oldest first, without those that were rolled back.
         shadow: the candidate that gets the same calls in shadow; None for none.
-
     """
 
     now: Turn
@@ -133,7 +128,6 @@ class Aliases:
         format: format version.
         aliases: by name.
         published: largest version number ever published, as far as known; 0 for none.
-
     """
 
     format: int = FORMAT
@@ -156,7 +150,6 @@ class WorldDirectory:
 
     Args:
         folder: `<catalogue>/<name>`.
-
     """
 
     folder: Path
@@ -180,7 +173,6 @@ class WorldDirectory:
 
         Raises:
             UnknownNameError: it does not exist.
-
         """
         if version not in self.numbers():
             raise UnknownNameError(f"version of {self.name!r}", str(version), map(str, self.numbers()))
@@ -203,7 +195,6 @@ class WorldDirectory:
 
         Raises:
             ConfigError: the file is damaged or of another format version.
-
         """
         return self._read().aliases
 
@@ -212,7 +203,6 @@ class WorldDirectory:
 
         Raises:
             ConfigError: as in `aliases`.
-
         """
         known = self._read()
         turns = [turn.version for alias in known.aliases.values() for turn in (*alias.earlier, alias.now)]
@@ -235,7 +225,6 @@ class WorldDirectory:
 
         Raises:
             UnknownNameError: it does not exist.
-
         """
         known = self.aliases()
         if name not in known:
@@ -247,7 +236,6 @@ class WorldDirectory:
 
         Raises:
             UnknownNameError: there is no such version or alias.
-
         """
         number = reference.version if reference.alias is None else self.alias(reference.alias).now.version
         assert number is not None  # a reference without an alias has a version

@@ -46,7 +46,6 @@ class ShadowRecord:
         dropped: calls since the previous record that the candidate did not get, because it was busy.
         outcomes: per signal the backtest of both on the call's history; empty if there is none.
         unscored: why `outcomes` is empty; else empty.
-
     """
 
     at: str
@@ -90,7 +89,6 @@ class ShadowComparison:
         candidate_s: likewise, in the background.
         verdict: also worse if the candidate failed on a call that was answered.
         reason: one sentence with the figures behind the verdict.
-
     """
 
     serving: int
@@ -120,7 +118,6 @@ class Interval:
     Args:
         low: lower end.
         high: upper end.
-
     """
 
     low: float
@@ -132,7 +129,6 @@ def read_records(path: Path) -> tuple[ShadowRecord, ...]:
 
     Raises:
         ConfigError: the file is damaged.
-
     """
     lines = path.read_text().splitlines() if path.exists() else []
     try:
@@ -149,7 +145,6 @@ def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, se
         serving: number of the serving version.
         candidate: number of the candidate.
         seed: seed of the bootstrap.
-
     """
     own, other = _scores(records)
     apart = other - own
@@ -191,7 +186,6 @@ def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Interval:
 
     Source: Künsch 1989, "The jackknife and the bootstrap for general stationary observations", section 2; the
     expansion of Student's quantile: Fisher and Cornish 1960.
-
     """
     size = len(values)
     length = ceil(sqrt(size))

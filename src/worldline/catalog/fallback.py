@@ -32,7 +32,6 @@ class Failure:
     Args:
         name: name of the world.
         error: its error, or an error that names what it lacks.
-
     """
 
     name: str
@@ -56,7 +55,6 @@ class FallbackWorld(World):
 
     Raises:
         ConfigError: there is no world, `min_trust` is out of range, or the signals of the worlds differ.
-
     """
 
     def __init__(self, worlds: Sequence[World], *, min_trust: float = 0.0) -> None:
@@ -75,7 +73,6 @@ class FallbackWorld(World):
 
         The notes list the order, the worlds with each ability and the cost of a call of each world. `call` is that of
         the first.
-
         """
         return self._card
 
@@ -92,7 +89,6 @@ class FallbackWorld(World):
         Raises:
             UnsupportedError: no world can answer, or none trusts the history. The message has the reason of each.
             UnavailableError: no world can be reached.
-
         """
 
         def ask(number: int, rows: Mask | None) -> Prediction:
@@ -148,7 +144,6 @@ class FallbackWorld(World):
         Raises:
             UnsupportedError: no world can plan. The message has the reason of each.
             UnavailableError: no world can be reached.
-
         """
         started_s = time.monotonic()
         refusals: list[Plan] = []
@@ -235,7 +230,6 @@ class FallbackWorld(World):
         Args:
             ask: takes the number of a world and a mask over W; None for all.
             merge: replaces these rows of the first answer by the second.
-
         """
         failures: list[Failure] = []
         answer: TrustedAnswer | None = None
@@ -340,7 +334,6 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
 
     Raises:
         ConfigError: their signals differ.
-
     """
     first = cards[0]
     for card, name in zip(cards[1:], names[1:], strict=True):

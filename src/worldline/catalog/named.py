@@ -59,7 +59,6 @@ class NamedWorld(World):
         alias: the alias to follow.
         open_bundle: opens the world in a bundle folder.
         queue_size: number of calls that can wait for the candidate. Further calls are not shadowed.
-
     """
 
     def __init__(

@@ -31,7 +31,6 @@ def open_target(
         UnknownNameError: the catalogue has no such name or alias, or the world needs a part that is not installed.
         UnavailableError: the server at the URL does not answer.
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.
-
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
         given = [name for name, value in (("planner", planner), ("adaptation", adaptation)) if value is not None]

@@ -35,7 +35,6 @@ class ForecastOutcome:
         change: absolute error of persistence: the distance of the signal from its value before the first step.
         inside_serving: share of the worlds whose whole path lies in the simultaneous band; None without a band.
         inside_candidate: likewise.
-
     """
 
     serving: float
@@ -58,7 +57,6 @@ class Backtest:
         observed: per common signal [T + 1] bool.
         signals: vector signals that both worlds predict.
         batch: whether all arrays have a leading W axis.
-
     """
 
     before: History
@@ -82,7 +80,6 @@ def backtest_of(history: History, serving: Card, candidate: Card) -> Backtest:
 
     Raises:
         InputError: the history is too short, or holds no vector that both predict.
-
     """
     schema = serving.schema
     name, values = next(iter(history.observations.items()))
@@ -128,7 +125,6 @@ def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction
 
     Raises:
         InputError: the candidate's prediction is not finite.
-
     """
     found = {}
     for signal in task.signals:

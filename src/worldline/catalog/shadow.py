@@ -51,7 +51,6 @@ class VersionPair:
         candidate: number of the version in shadow.
         bundle: bundle folder of the candidate.
         records: file of the records.
-
     """
 
     serving: int
@@ -71,7 +70,6 @@ class ShadowCall:
         seconds: duration of the answer.
         again: repeats the call on another world, with copies of the arguments, because the caller may change them.
         history: history of the call.
-
     """
 
     pair: VersionPair
@@ -92,7 +90,6 @@ class Shadow:
     Args:
         open_bundle: opens the world in a bundle folder.
         size: number of calls that can wait. Further calls are dropped and counted.
-
     """
 
     def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:

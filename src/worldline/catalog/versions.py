@@ -41,7 +41,6 @@ class Version:
         model: registered name of its model or engine.
         aliases: aliases that point to it.
         shadows: aliases in whose shadow it runs.
-
     """
 
     name: str
@@ -81,7 +80,6 @@ def open_named(
         InputError: `reference` is not a reference.
         UnknownNameError: there is no such world, alias or version.
         BundleError: the version cannot be opened.
-
     """
     found = Reference.parse(reference)
     open_bundle = partial(open_world, planner=planner, adaptation=adaptation)
@@ -103,7 +101,6 @@ class Catalog:
     Args:
         folder: its folder, created when the first world is published; default `default_folder()`.
         open_bundle: opens the world in a bundle folder.
-
     """
 
     folder: Path = field(default_factory=default_folder)
@@ -120,7 +117,6 @@ class Catalog:
         Raises:
             BundleError: the bundle is damaged.
             InputError: a name is not allowed, or the version behind `alias` is incompatible. Nothing is published.
-
         """
         directory = self._directory(name)
         if alias is not None:
@@ -155,7 +151,6 @@ class Catalog:
         Raises:
             UnknownNameError: there is no such world.
             BundleError: a version has no readable manifest.
-
         """
         directory = self.shelf(name)
         known = directory.aliases()
@@ -167,7 +162,6 @@ class Catalog:
         Raises:
             InputError: `reference` is not a reference.
             UnknownNameError: there is no such world, alias or version.
-
         """
         found = Reference.parse(reference)
         return self.shelf(found.name).resolve(found)
@@ -177,7 +171,6 @@ class Catalog:
 
         Raises:
             UnknownNameError: there is no such world or alias.
-
         """
         return self.shelf(name).alias(alias)
 
@@ -193,7 +186,6 @@ class Catalog:
         Raises:
             InputError: the version is incompatible with the current one. The message names the differences.
             UnknownNameError: there is no such world or version.
-
         """
         check_name("alias", alias)
         directory = self.shelf(name)
@@ -217,7 +209,6 @@ class Catalog:
         Raises:
             InputError: the candidate is already serving, or it is incompatible. The message names the differences.
             UnknownNameError: there is no such world, alias or version.
-
         """
         directory = self.shelf(name)
         with directory.locked():
@@ -238,7 +229,6 @@ class Catalog:
             InputError: no candidate runs in the shadow of this alias.
             UnknownNameError: there is no such world or alias.
             ConfigError: the records are damaged.
-
         """
         directory = self.shelf(name)
         return _comparison(directory, alias, directory.alias(alias))
@@ -254,7 +244,6 @@ class Catalog:
         Raises:
             InputError: there is no candidate, it is worse or has too few calls, or it is incompatible.
             UnknownNameError: there is no such world or alias.
-
         """
         directory = self.shelf(name)
         with directory.locked():
@@ -281,7 +270,6 @@ class Catalog:
             InputError: there is no previous version.
             UnknownNameError: there is no such world or alias, or the previous version was deleted.
             BundleError: the previous version cannot be opened.
-
         """
         directory = self.shelf(name)
         with directory.locked():
@@ -303,7 +291,6 @@ class Catalog:
 
         Raises:
             UnknownNameError: there is no such world.
-
         """
         directory = self._directory(name)
         if not directory.numbers():

@@ -35,7 +35,6 @@ class Forecast:
         horizon: last step with skill on held-out episodes, 0 to T; also [W] in a batch. 0 means no skill, or unknown.
             A step has skill if its squared error is below that of both persistence and the signal's mean. An
             error below a twentieth of the signal's variance also counts.
-
     """
 
     mean: NDArray[np.generic]
@@ -52,10 +51,9 @@ class Prediction:
         signals: one forecast per predicted signal.
         level: probability of the bands, in (0, 1).
         trust: p-value of the history under the calibration data, 0 to 1; NaN if the world is not calibrated. Small
-            values mean out of distribution. It judges the present, and how well the latest steps follow from those
-            before them. Histories longer than `Card.context` are judged better. Also [W] in a batch.
+            values mean out of distribution. It tests the present, and whether the latest steps follow from those
+            before them. Histories longer than `Card.context` give a stronger test. Also [W] in a batch.
         calibrated: whether calibrated bands exist. If False, all bands are None.
-
     """
 
     signals: Mapping[str, Forecast]
@@ -72,7 +70,6 @@ class Scores:
         cost: [N], in the terms of the goal; lower is better.
         violation: [N, C], at least 0. A constraint holds where it is 0.
         trust: as in `Prediction`.
-
     """
 
     cost: NDArray[np.floating]
@@ -101,7 +98,6 @@ class Plan:
         trust: as in `Prediction`.
         reason: why the plan was refused or is infeasible; else empty.
         elapsed_s: planning time in seconds.
-
     """
 
     actions: Arrays
@@ -137,7 +133,6 @@ class WhatIf:
         factual: per predicted signal [T, *shape], under the logged actions, by the same method.
         abduction: what "all else" covers.
         reason: why `abduction` is not full; empty if it is.
-
     """
 
     signals: Arrays
@@ -154,7 +149,6 @@ class Moment:
         step: index from 0. Step t leads to observation t + 1.
         signals: the predicted signals, the most unexpected first.
         p_value: p-value of the step, 0 to 1.
-
     """
 
     step: int
@@ -174,7 +168,6 @@ class Surprise:
         entities: per entity with a predicted signal [T], over all its signals.
         steps: [T], over all predicted signals.
         moments: at most ten steps, the most surprising first, each with a p-value of at most 0.1.
-
     """
 
     p_values: Mapping[str, NDArray[np.floating]]
@@ -188,7 +181,6 @@ class World(ABC):
 
     Raises:
         UnavailableError: by any verb, if the world runs in another process and that process cannot be reached.
-
     """
 
     @abstractmethod
@@ -210,7 +202,6 @@ class World(ABC):
         Raises:
             InputError: a signal is missing, has the wrong shape or dtype, is outside its bounds, or is not finite.
             InputError: the calibration has too few episodes for `level`, or a horizon below T.
-
         """
 
     @abstractmethod
@@ -235,7 +226,6 @@ class World(ABC):
         Raises:
             InputError: as in `predict`; or a target, cost or constraint has the wrong shape or range.
             UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head.
-
         """
 
     @abstractmethod
@@ -277,7 +267,6 @@ class World(ABC):
         Raises:
             InputError: as in `score`; or an action signal has no finite bounds.
             UnsupportedError: as in `score`; or the world is not action-conditioned.
-
         """
 
     @abstractmethod
@@ -291,7 +280,6 @@ class World(ABC):
 
         Raises:
             InputError: `at` or T does not fit the episode.
-
         """
 
     @abstractmethod
@@ -301,5 +289,4 @@ class World(ABC):
         Raises:
             InputError: the episode has no step.
             UnsupportedError: the world is not calibrated.
-
         """

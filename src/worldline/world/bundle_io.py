@@ -50,7 +50,6 @@ class BundleCard:
         notes: notes of the engine's card when the bundle was written.
         num_proposals: see `LocalWorld`.
         call: see `LocalWorld`.
-
     """
 
     name: str
@@ -67,7 +66,6 @@ class StoredEngine:
     Args:
         kind: registered name of the engine.
         config: configuration for `from_parts`, which checks it.
-
     """
 
     kind: str
@@ -88,7 +86,6 @@ def save_world(
     Raises:
         UnsupportedError: a part of the world cannot be stored. The message names the part and the reason.
         BundleError: `path` holds something that is not a bundle.
-
     """
     engine, card = world.engine, world.engine.describe()
     if isinstance(engine, LearnedEngine):
@@ -178,7 +175,6 @@ def open_world(
         BundleError: the bundle is damaged, incomplete, of another version, or its parts do not fit each other.
         UnknownNameError: the bundle needs a model, engine, lab or planner that is not installed.
         UnsupportedError: the model cannot adapt, or the engine is not a learned one.
-
     """
     bundle = read_bundle(Path(path))
     engine, calibration = open_engine(bundle), None

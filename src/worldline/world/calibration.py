@@ -66,7 +66,6 @@ class Calibration:
             first, length 0, is covered by `novelty`.
         complete: whether the windows behind `ood_scores` have no missing values.
         causes: how episodes differ from the predictions of the engine, for `World.what_if`; None if nothing was found.
-
     """
 
     num_windows: int
@@ -116,7 +115,6 @@ class Calibration:
 
         Raises:
             InputError: `num_steps` exceeds `horizon`, or there are too few calibration episodes for `level`.
-
         """
         if not 0 < level < 1:
             raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
@@ -145,22 +143,20 @@ class Calibration:
         """The p-value [W] of each novelty [W].
 
         It is at most a with probability a, for a present like those of the calibration data.
-
         """
         return _p_value(self.novelty, novelty, self.num_windows)
 
     def trust_in(self, engine: Engine, belief: EngineBelief, history: History, *, seed: int) -> Floats:
         """The p-value [W] of each history [W, H, *shape]: of its present and of its steps beyond the context.
 
-        If the calibration data have no gaps, only the part of a history after its last gap is judged. If they have
-        gaps, the whole history is judged. The p-value then holds for histories with similar gaps.
+        If the calibration data have no gaps, only the part of a history after its last gap is tested. If they have
+        gaps, the whole history is tested. The p-value then holds for histories with similar gaps.
 
         Args:
             engine: the calibrated engine.
             belief: belief after the whole history.
-            history: W worlds. If it lacks a vector of the calibration data, only the present is judged.
+            history: W worlds. If it lacks a vector of the calibration data, only the present is tested.
             seed: seed of the engine's draws for the present. Draws for the steps before it always use seed 0.
-
         """
         card = engine.describe()
         novelty = novelty_of(engine, self.input_novelty, history, belief=belief, seed=seed)
@@ -192,7 +188,6 @@ class Calibration:
         """The default tolerance of a goal [*shape], in the unit of the signal: its standard deviation.
 
         A constant component gets the largest deviation among the components. All-constant signals get 1.
-
         """
         spread = self.spread[signal]
         largest = spread.max()
@@ -218,7 +213,6 @@ class Calibration:
 
         Raises:
             DataError: an array is missing or unknown.
-
         """
         groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "ood", "causes")}
         single = {}
@@ -262,7 +256,6 @@ class StepPValues:
         signals: per predicted signal [W].
         entities: per entity [W].
         steps: [W].
-
     """
 
     signals: Mapping[str, Floats]
@@ -297,15 +290,14 @@ def calibrate(
         num_windows: k, windows at random places of each episode, at least 1. More windows reduce the variance of the
             result. They do not raise the possible level: K episodes support levels up to K / (K + 1).
         seed: seed of the windows and of the engine's draws. Draws for trust always use seed 0, as `World` verbs do.
-        trust_steps: number of history steps beyond the context that trust judges, at most. Each costs one prediction
-            per window. Use 0 for slow engines: only the present is judged.
+        trust_steps: number of history steps beyond the context that trust tests, at most. Each costs one prediction
+            per window. Use 0 for slow engines: only the present is tested.
         with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
             episode, which may be too expensive for a slow engine.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
         DataError: fewer than two episodes are long enough.
-
     """
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
@@ -391,7 +383,7 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places]
 
 
 def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
-    """The number of judged steps beyond the context: the largest of `LENGTHS` that all episodes and `limit` allow."""
+    """The number of tested steps beyond the context: the largest of `LENGTHS` that all episodes and `limit` allow."""
     has_vectors = all(s.name in episodes[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
     spare = min(episode.num_steps for episode in episodes) - card.context
     usable = bool(vectors_of(card)) and has_vectors
@@ -421,7 +413,6 @@ def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_wi
         signal: the signal.
         values: [n, *shape], every value in the log.
         num_windows: k.
-
     """
     truth, known = pieces.truth[signal.name], pieces.known[signal.name].astype(bool)
     variance = max(float(values.var(0).sum()), 1e-12 * (1 + float(np.abs(values).max())) ** 2)
@@ -486,7 +477,6 @@ def _running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> F
     """The scores [T, W] of errors [W, T, *shape]: the largest error over scale up to each step, sorted over W.
 
     NaN if nothing was `known` [W, T] up to that step. Unknown errors are 0.
-
     """
     largest = np.maximum.accumulate((error / scale).max(-1), axis=1)
     return np.sort(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T, axis=1)

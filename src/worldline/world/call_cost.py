@@ -38,7 +38,6 @@ def measure_call(
     Raises:
         InputError: `horizon` or `num_calls` is below 1.
         DataError: no episode is long enough.
-
     """
     if horizon < 1 or num_calls < 1:
         raise InputError(f"horizon {horizon} and num_calls {num_calls} must both be at least 1.")

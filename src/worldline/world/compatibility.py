@@ -24,7 +24,6 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
     Args:
         before: card of the current world.
         after: card of the replacement.
-
     """
     shared = {*before.inputs, *before.predicts} & {*after.inputs, *after.predicts}
     found = list(clashes(before.schema, after.schema, shared))
@@ -47,7 +46,6 @@ def clashes(before: Schema, after: Schema, observations: Collection[str]) -> tup
         before: schema of the current world.
         after: schema of the other world.
         observations: names to compare. Names that only one schema has are skipped.
-
     """
     found = []
     if None not in (before.step_s, after.step_s) and before.step_s != after.step_s:

@@ -52,7 +52,6 @@ class HiddenCauses:
         directions: [R, P, D], addition of a cause of size 1.
         noise: [D, D], covariance of the rest, invertible.
         still: whether the residuals are those of persistence instead of an engine's predictions.
-
     """
 
     mean: Floats
@@ -64,7 +63,6 @@ class HiddenCauses:
         """The posterior mean of the weights [P, D] of one episode; None if the episode is out of distribution.
 
         An empty episode gives the mean. Directions are valid only within the range of the fitted episodes.
-
         """
         sizes = _infer(self, _sums([(features, residuals)])).sizes[0]
         if np.abs(sizes).max() > MAX_SIZE:
@@ -81,7 +79,6 @@ class HiddenCauses:
 
         Raises:
             DataError: a field is missing or unknown, or shapes do not match.
-
         """
         if arrays.keys() == {"mean", "directions", "noise", "still"} and arrays["still"].shape == ():
             mean, directions, noise = (np.asarray(arrays[n], dtype=np.float64) for n in ("mean", "directions", "noise"))
@@ -100,7 +97,6 @@ def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
 
     Returns:
         None if there are fewer than `MIN_EPISODES` episodes, or no cause helps.
-
     """
     if len(tables) < MIN_EPISODES:
         return None
@@ -132,7 +128,6 @@ class _Sums:
         xx: [K, P, P], features by features.
         xe: [K, P, D], features by residuals.
         ee: [K, D, D], residuals by residuals.
-
     """
 
     rows: Floats
@@ -149,7 +144,6 @@ class _Posterior:
         sizes: [K, R], mean.
         spread: [K, R, R], covariance.
         log_likelihood: [K], up to a constant.
-
     """
 
     sizes: Floats

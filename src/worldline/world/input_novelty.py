@@ -26,7 +26,6 @@ class InputNovelty:
         centre: [F], mean of the features.
         scale: [F], their standard deviations, above 0.
         whitening: [F, F], multiplies standardised features.
-
     """
 
     centre: Floats
@@ -38,7 +37,6 @@ class InputNovelty:
 
         Raises:
             UnsupportedError: the schema has another number of features than the calibration.
-
         """
         values = features(schema, history)
         if values.shape[1] != len(self.centre):

@@ -46,7 +46,6 @@ class LocalWorld(World):
         planner: searches for plans.
         num_proposals: number of sequences that the engine proposes, if it can; 0 for none.
         call: cost of a prediction, from `measure_call`, if the engine's card does not state it; None if not measured.
-
     """
 
     engine: Engine
@@ -137,7 +136,6 @@ class LocalWorld(World):
 
         Raises:
             UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
-
         """
         card = self.describe()
         schema = card.schema

@@ -31,7 +31,6 @@ class PlanCosts:
         cost: [W, N], lower is better.
         violation: [W, N, C], at least 0.
         slope: gradient of the cost by each vector action [W, N, T, *shape]; None if not requested.
-
     """
 
     cost: Float[np.ndarray, "W N"]
@@ -56,7 +55,6 @@ class Objective:
         reaches: the engine, if the cost is its distance in steps; else None.
         num_samples: S, draws per plan.
         seed: seed of the engine's draws, the same for all plans.
-
     """
 
     engine: Engine
@@ -84,7 +82,6 @@ class Objective:
                 not support a `Chance`.
             UnsupportedError: a gradient is requested, but the engine is not differentiable, or the goal has more than
                 vector targets.
-
         """
         future = Future(actions=actions, exogenous=self.exogenous)
         size = next(iter(actions.values())).shape[:3]
@@ -266,7 +263,6 @@ def objective(
     Raises:
         UnsupportedError: the distance in steps is needed and the engine has none.
         InputError: a target has no tolerance and there is no calibration.
-
     """
     card = engine.describe()
     by_distance = [n for n in targets if goal.in_steps or card.schema[n].kind is Kind.IMAGE or n not in card.predicts]

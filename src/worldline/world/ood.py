@@ -69,7 +69,6 @@ class OODScore:
             more than `MAX_PAIRS` coefficients.
         usual: [L, M], median of each statistic.
         tail: [L, M], distance from the median to the 95 % quantile, above 0.
-
     """
 
     law: Floats
@@ -100,7 +99,6 @@ class OODScore:
             history: W worlds.
             novelty: [W], novelty of the present.
             row: index into `lengths`.
-
         """
         steps = self.lengths[row]
         return self.of(None if steps == 0 else step_errors(engine, history, steps), novelty, row)
@@ -177,7 +175,6 @@ class StepErrors:
         change: [W, L, D], observed minus the value before the step.
         drive: [W, L, F], the vectors before the step and its inputs.
         known: [W, L], whether everything was observed before and after the step.
-
     """
 
     errors: Floats
@@ -190,7 +187,6 @@ def step_errors(engine: Engine, history: History, num_steps: int) -> StepErrors:
     """The errors over the last `num_steps` steps of histories that are that much longer than the context.
 
     The engine's draws always use seed 0, so that calibration and use agree.
-
     """
     card = engine.describe()
     num_worlds = len(next(iter(history.observations.values())))
@@ -207,7 +203,6 @@ def step_errors_at(engine: Engine, places: Places, num_steps: int) -> StepErrors
         engine: predicts one step at a time.
         places: W places with the present at `Card.context - 1 + num_steps` or later.
         num_steps: L, at least 1.
-
     """
     card = engine.describe()
     truth = [signal.name for signal in vectors_of(card)]
@@ -290,7 +285,6 @@ def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[in
         seen: errors over the last `lengths[-1]` steps of W histories; None if that is 0.
         novelty: [W], novelty of the present.
         lengths: the first few of `LENGTHS`. Steps are scored only if two consecutive observations were ever complete.
-
     """
     if seen is None or not seen.known.any():  # only the novelty of the present can be scored
         nothing, one = np.zeros(0), np.ones((1, 1))
@@ -395,7 +389,6 @@ def novelty_of(
         history: W worlds.
         belief: belief after the whole history, if available. Used if the history is not longer than the context.
         seed: seed of the engine's draws.
-
     """
     card = engine.describe()
     if measure is not None:

@@ -28,7 +28,6 @@ class Pieces:
         future: W worlds, N = 1, T steps.
         truth: per requested signal [W, T, *shape], ground truth.
         known: per requested signal [W, T], whether `truth` was observed.
-
     """
 
     history: History
@@ -46,7 +45,6 @@ def cut(schema: Schema, places: Places, *, length: int, horizon: int, truth: Seq
         length: H.
         horizon: T.
         truth: observation signals whose future is returned.
-
     """
     names = [signal.name for signal in schema.observations if signal.name in places[0][0].observations]
 
@@ -120,7 +118,6 @@ def unfold(card: Card, history: History, num_steps: int) -> Pieces:
         card: gives the length of a window's history and its truth, the predicted vectors.
         history: W worlds, at least `card.context + num_steps` observations.
         num_steps: at least 1.
-
     """
     length = card.context
     first = next(iter(history.observations.values())).shape[1] - num_steps - length
@@ -161,7 +158,6 @@ def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating
     """The mean over the S axis of vectors or images [W or N, S, T, *shape].
 
     For a periodic signal it is the circular mean, in [low, low + period).
-
     """
     if signal.period is None:
         return np.asarray(samples.mean(1, dtype=np.float64))
@@ -181,7 +177,6 @@ def errors(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np
 
     Vector: absolute error of the mean [W, T, *shape], the shorter way round if periodic. Image: the average over the
     pixels [W, T, 1]. Discrete: the share of wrong samples [W, T, 1].
-
     """
     return {name: np.abs(value) for name, value in _compared(engine, pieces, seed).items()}
 

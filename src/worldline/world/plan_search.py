@@ -42,7 +42,6 @@ class Search:
         min_trust: smallest p-value that is accepted.
         seed: seed of every draw.
         started_s: start on the monotonic clock.
-
     """
 
     signals: tuple[Signal, ...]
@@ -59,7 +58,6 @@ class Search:
 
         Raises:
             InputError: an argument is out of range, or an action signal lacks finite bounds.
-
         """
         started_s = time.monotonic()
         if horizon < 1 or not 0 <= min_trust <= 1 or (budget_s is not None and not budget_s > 0):
@@ -96,7 +94,6 @@ class Search:
 
         Raises:
             InputError: a signal is missing, has the wrong shape or is outside its bounds.
-
         """
         checked = check_actions(self.signals, proposals, (*present.leading, None, self.horizon))
         return {name: value[None] for name, value in checked.items()} if present.single else checked
@@ -150,7 +147,6 @@ class Search:
             proposals: proposals of the caller, from `check_proposals`.
             num_proposals: proposals of the engine, if the cost is its distance in steps; 0 for none.
             pending: per action signal [W, D, *shape], actions before the plan; empty for none.
-
         """
         first = (
             self._join(pending)[:, None]

@@ -58,7 +58,6 @@ class RemoteWorld(World):
 
     Raises:
         InputError: `url` is not a URL of a server, or `timeout_s` is out of range.
-
     """
 
     def __init__(self, url: str, *, timeout_s: float = 60.0, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -117,7 +116,6 @@ class RemoteWorld(World):
 
         Raises:
             UnsupportedError: also if a cost or constraint cannot be sent.
-
         """
         return self._ask(
             ScoreCall(history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous)
@@ -141,7 +139,6 @@ class RemoteWorld(World):
 
         Raises:
             UnsupportedError: also if a cost or constraint cannot be sent.
-
         """
         started_s = time.monotonic()
         call = PlanCall(
@@ -182,30 +179,30 @@ class RemoteWorld(World):
 
     def _post(self, url: httpx.URL, message: bytes, wait_s: float) -> bytes:
         """The body of an answer with the expected content type."""
-        shown, body = _without_password(url), bytearray()
+        address, body = _without_password(url), bytearray()
         try:
             with self._client.stream("POST", url, content=message, timeout=wait_s) as response:
                 kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if kind != CONTENT_TYPE:
                     raise UnavailableError(
-                        f"{shown} answered with status {response.status_code}: expected {CONTENT_TYPE}, got "
+                        f"{address} answered with status {response.status_code}: expected {CONTENT_TYPE}, got "
                         f"{kind or 'no content type'}. Check that `worldline serve` is behind this URL."
                     )
                 for piece in response.iter_raw():
                     body += piece
                     if len(body) > self._limit_bytes:
                         raise UnavailableError(
-                            f"{shown} answered more than {self._limit_bytes} bytes. Use fewer worlds, plans or "
+                            f"{address} answered more than {self._limit_bytes} bytes. Use fewer worlds, plans or "
                             "steps per call, or raise limit_bytes."
                         )
         except httpx.TimeoutException as error:
             raise UnavailableError(
-                f"{shown} did not answer within {wait_s:g} s ({type(error).__name__}). Raise timeout_s, or pass "
+                f"{address} did not answer within {wait_s:g} s ({type(error).__name__}). Raise timeout_s, or pass "
                 "budget_s to plan."
             ) from error
         except httpx.HTTPError as error:
             raise UnavailableError(
-                f"{shown} cannot be reached: {type(error).__name__} ({error}). Check that `worldline serve` runs there."
+                f"{address} cannot be reached: {type(error).__name__} ({error}). Check that `worldline serve` runs."
             ) from error
         return bytes(body)
 

@@ -28,7 +28,6 @@ class Alarm:
     Args:
         step: observation, from 0, at which the alarm was raised.
         since: observation from which on evidence was gathered.
-
     """
 
     step: int
@@ -60,7 +59,6 @@ class Session:
     Source: Gibbs, Candès 2021 (2106.00170), section 2, with the width tracked instead of the level, as in
         Angelopoulos, Candès, Tibshirani 2023 (2307.16895), section 2. The alarm is Page's test on the bets of Vovk,
         Nouretdinov, Gammerman 2003, section 4.
-
     """
 
     def __init__(
@@ -95,7 +93,6 @@ class Session:
 
         Raises:
             InputError: there is no observation yet.
-
         """
         if self._episode is None:
             raise InputError("nothing was observed yet. Call observe with the first observation.")
@@ -129,7 +126,6 @@ class Session:
 
         Raises:
             InputError: a signal is missing, new or does not fit the schema. The step is then not added.
-
         """
         episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
         check_history(self.world.describe().schema, episode.history(episode.num_steps, episode.num_steps + 1))
@@ -149,7 +145,6 @@ class Session:
 
         Raises:
             InputError: the new world takes or predicts other signals than the application uses.
-
         """
         old, new = self.world.describe(), world.describe()
         found = differences(old, new)
@@ -220,7 +215,6 @@ class Session:
 
         It needs an observation before and after the step. A prediction without any observation is a guess, and its
         p-values are not calibrated.
-
         """
         before = [seen[-2] for seen in episode.observed.values()]
         after = [episode.observed[name][-1] for name in card.predicts if name in episode.observed]

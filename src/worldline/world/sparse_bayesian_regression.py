@@ -37,7 +37,6 @@ def sparse_bayesian_regression(
 
     Source: Zellner 1986 (g-prior); Liang et al. 2008, sections 2.1 (evidence) and 2.4 (g, here at least n); Scott and
     Berger 2010 (prior over sizes).
-
     """
     num_rows, num_features = features.shape
     weights = np.zeros((num_features, residuals.shape[1]))

@@ -26,7 +26,6 @@ def surprise_of(schema: Schema, found: StepPValues, known: Mapping[str, NDArray[
         schema: schema of the world.
         found: p-values [T].
         known: per predicted signal [T], whether the outcome was observed.
-
     """
     signals = {name: np.where(known[name], value, 1.0) for name, value in found.signals.items()}
     any_known = np.logical_or.reduce([known[name] for name in signals])

@@ -28,7 +28,6 @@ class ValidatedHistory:
         history: always with the W axis; missing values are 0.
         single: whether the input had no W axis, so results have none either.
         num_worlds: W.
-
     """
 
     history: History
@@ -46,7 +45,6 @@ def check_history(schema: Schema, history: History) -> ValidatedHistory:
 
     Raises:
         InputError: an array has an unknown name, the wrong shape or dtype, or is not finite.
-
     """
     if not history.observations:
         names = ", ".join(signal.name for signal in schema.observations)
@@ -95,7 +93,6 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
 
     Raises:
         InputError: an array is missing, unknown, or has the wrong shape, dtype or values.
-
     """
     for name in arrays:
         _signal(signals, name, role)
@@ -116,7 +113,6 @@ def check_actions(signals: Sequence[Signal], actions: Arrays, leading: tuple[int
 
     Raises:
         InputError: as in `check_group`; or a value is outside its bounds.
-
     """
     shape: tuple[int, ...] = ()
     for signal in signals:
@@ -149,7 +145,6 @@ def check_values(
 
     Raises:
         InputError: the array has the wrong shape or dtype, is not finite, or has a value outside its range.
-
     """
     value, where = np.asarray(value), f"{role} {signal.name!r}"
     expected = (*leading, *signal.shape)
@@ -177,7 +172,6 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     Raises:
         InputError: the goal has no target and no cost, or a target has the wrong name or shape. Also if a tolerance,
             discount or risk is out of range, or a tolerance has no target.
-
     """
     if not goal.targets and not goal.costs:
         raise InputError(
@@ -203,7 +197,6 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
 
     Raises:
         InputError: as in `check_history`.
-
     """
     for name, value in episode.observations.items():
         signal = _signal(schema.observations, name, "observation")

@@ -59,7 +59,6 @@ class CounterfactualPair:
         others: likewise.
         abduction: what both have in common.
         reason: why `abduction` is not full; empty if it is.
-
     """
 
     taken: Arrays
@@ -83,7 +82,6 @@ def twins(
 
     Raises:
         ConfigError: `causes` belong to another engine.
-
     """
     card = engine.describe()
     num_steps = len(next(iter(actions.values())))
@@ -130,7 +128,6 @@ def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> Hidd
         engine: frozen. A later change of it invalidates the result.
         episodes: in the schema's dtypes.
         seed: seed of every draw.
-
     """
     card = engine.describe()
     if isinstance(engine, Abducts) or obstacle(card) or len(episodes) < MIN_EPISODES:
@@ -196,7 +193,6 @@ def _relevant(card: Card, episode: Episode) -> Episode:
     """The episode with only the signals taken or predicted; gaps in a vector hold the nearest value.
 
     Filled values serve as features of the correction. The masks still mark them as missing for the engine.
-
     """
     kept: dict[str, NDArray[np.generic]] = {}
     for name, value in episode.observations.items():
@@ -236,7 +232,6 @@ class _Case:
         still: whether residuals are those of persistence, so that the causes hold the whole linear model.
         causes: causes of the engine; None if not learned.
         seed: seed of every draw.
-
     """
 
     engine: Engine
@@ -342,7 +337,6 @@ class _Case:
         """The steps [T] with a full context, if there are enough of them; else all steps.
 
         With less context, an engine has different errors.
-
         """
         late = np.arange(self.episode.num_steps) >= (0 if self.still else self.card.context - 1)
         usable = np.logical_or.reduce(list(self.known.values())) & late
@@ -354,7 +348,6 @@ class _Case:
 
         Raises:
             ConfigError: the causes belong to another engine.
-
         """
         if self.causes is None or self.logged_signals != self.signals:
             return None
@@ -367,7 +360,6 @@ class _Case:
         """Per logged vector the correction [P, size].
 
         It uses the learned causes if they apply, else this episode alone.
-
         """
         if self.inferred is not None:
             ends = np.cumsum([signal.size for signal in self.logged_signals])[:-1]
@@ -383,7 +375,6 @@ class _Case:
         """Per logged vector the rest of the residuals [num_steps, size]; 0 where unknown.
 
         After a missing input the two paths differ, so noise inferred later does not belong to the other path.
-
         """
         table = self.table[self.stretch]
         taken = [self.known[name][self.stretch] for name in self.card.inputs]
@@ -441,7 +432,6 @@ class _Case:
 
         Stochastic engines may draw differently for each world of a batch. The predicted steps are therefore
         separate batches, as in `follow`, so that both use the same draws.
-
         """
         steps = range(self.episode.num_steps)
         branch, first = steps[self.stretch], self.card.context - 1

@@ -241,7 +241,6 @@ def encode_call(call: Call[Any]) -> bytes:
     Raises:
         UnsupportedError: a cost or constraint is not one of `RULES`.
         InputError: a value cannot be sent, such as an array of another dtype.
-
     """
     return _encode(call.verb, call)
 
@@ -256,7 +255,6 @@ def decode_call(verb: str, body: bytes) -> Call[Any]:
     Raises:
         UnknownNameError: there is no such verb.
         InputError: the message has another version or verb, is damaged or too large, or a value has the wrong type.
-
     """
     if verb not in CALLS:
         raise UnknownNameError("verb", verb, CALLS)
@@ -272,7 +270,6 @@ def encode_answer(answer: object) -> bytes:
 
     Raises:
         InputError: a value cannot be sent.
-
     """
     return _encode("answer", answer)
 
@@ -300,7 +297,6 @@ def decode_answer(call: Call[Answer], body: bytes) -> Answer | WorldlineError:
 
     Raises:
         InputError: as in `decode_call`.
-
     """
     found, tree = _decode(body)
     if found == "error":
@@ -542,7 +538,6 @@ def _measure(body: bytes) -> None:
 
     Raises:
         InputError: it ends too early or too late, nests too deeply, has too many values, or has extension types.
-
     """
     left, at, num_values = [1], 0, 0  # left: remaining values at each level
     while left:
