@@ -123,6 +123,7 @@ class Calibration:
                 f"bands are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "
                 f"calibrate with horizon={num_steps}."
             )
+        # 1e-9, here and below: rounding of a float product must not raise the rank by one.
         rank = math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9)
         if rank > len(self.novelty):
             needed = math.ceil(level / (1 - level) - 1e-9)
@@ -304,6 +305,7 @@ def calibrate(
     card, rng = engine.describe(), np.random.default_rng(seed)
     vectors = [signal.name for signal in vectors_of(card)]
     usable = _long_enough(episodes, card.context, horizon)
+    # In random order: conformal coverage needs exchangeable episodes, and logs are ordered in time.
     order = [usable[i] for i in rng.permutation(len(usable))]
     num_scale = max(1, len(order) // SCALE_SHARE)
     both = (order[:num_scale], max(num_windows, -(-SCALE_WINDOWS // num_scale))), (order[num_scale:], num_windows)

@@ -219,4 +219,5 @@ def _maximise(sums: _Sums, posterior: _Posterior) -> HiddenCauses:
     found = np.linalg.solve(among + 1e-9 * total * np.eye(len(among)), towards)  # features may be duplicates
     noise = (sums.ee.sum(0) - found.T @ towards) / total
     weights = found.reshape(-1, size, targets)
+    # Symmetric and positive definite also after rounding, because it is inverted.
     return HiddenCauses(mean=weights[0], directions=weights[1:], noise=(noise + noise.T) / 2 + 1e-12 * np.eye(targets))

@@ -228,6 +228,7 @@ class Objective:
     def _shares(self, cost: Float[np.ndarray, "W N S"]) -> Float[np.ndarray, "W N S"]:
         """The weight of each sample: equal for the worst ones, 0 for the others."""
         count = self._num_worst(cost.shape[-1])
+        # Ranks instead of a threshold, so that ties never add up to more than the worst share.
         rank = cost.argsort(-1, kind="stable").argsort(-1, kind="stable")
         return np.where(rank >= cost.shape[-1] - count, 1 / count, 0.0)
 

@@ -259,7 +259,7 @@ def _episode(history: History) -> Episode:
 
 def _bet(p_value: float) -> float:
     """The payoff of a bet on small p-values, 1 on average if they are uniform: the mean over e of e * p^(e - 1)."""
-    p = min(max(p_value, 1e-12), 1 - 1e-6)
+    p = min(max(p_value, 1e-12), 1 - 1e-6)  # the formula is infinite at 0, and 0 / 0 at 1
     return (1 - p + p * math.log(p)) / (p * math.log(p) ** 2)
 
 

@@ -15,7 +15,7 @@ from worldline.schema import Kind, Schema, Signal
 
 Array = NDArray[np.generic]
 
-_ROUNDING = 1e-5
+_ROUNDING = 1e-5  # float32 actions may exceed a float64 bound by rounding
 _NUMBERS = {Kind.VECTOR: "fiu", Kind.IMAGE: "u", Kind.DISCRETE: "iu"}
 _WANTED = {Kind.VECTOR: "numbers", Kind.IMAGE: "uint8", Kind.DISCRETE: "integers"}
 
