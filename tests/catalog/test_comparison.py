@@ -71,7 +71,7 @@ def test_one_failure_is_worse_than_any_error() -> None:
     better[7] = replace(better[7], candidate_s=None, error="RuntimeError: out of luck", outcomes={})
     found = compare(better, serving=1, candidate=2)
     assert (found.verdict, found.num_failed) == (ShadowVerdict.WORSE, 1)
-    assert found.reason == "it failed on 1 of 400 calls, last with: RuntimeError: out of luck"
+    assert found.reason == "it failed on 1 of 400 calls; last error: RuntimeError: out of luck"
     assert found.high is not None
     assert found.high < 0
 
