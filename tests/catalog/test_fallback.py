@@ -322,7 +322,7 @@ def test_worlds_that_do_not_speak_the_same_are_refused(world: LocalWorld, still:
     wrong: list[tuple[Card, str]] = [
         (replace(card, predicts=()), "no signal is predicted by all"),
         (replace(card, schema=replace(card.schema, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
-        (replace(card, schema=Integrator(camera=False).schema), "the exogenous signal 'wind' is new"),
+        (replace(card, schema=Integrator(camera=False).schema), "the exogenous signal 'wind' is required"),
         (
             other_signal(card, "push", lambda push: replace(push, high=(2.0, 2.0))),
             r"'persistence' cannot .*: high of 'push' is \(2.0, 2.0\)",
@@ -330,7 +330,7 @@ def test_worlds_that_do_not_speak_the_same_are_refused(world: LocalWorld, still:
         (other_signal(card, "push", lambda push: replace(push, name="shove")), "the action signal 'push' is missing"),
         (
             other_signal(card, "position", lambda place: replace(place, unit="ft")),
-            "'persistence' cannot stand behind 'linear': unit of 'position' is ft, not m",
+            "'persistence' cannot replace 'linear': unit of 'position' is ft, not m",
         ),
     ]
     for odd, message in wrong:

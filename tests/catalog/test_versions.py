@@ -246,7 +246,7 @@ def test_shadow_and_promotion(catalogue: Catalog, toy_bundle: Write, asked: Call
     assert catalogue.promote("toy", "prod").number == 2
     now = catalogue.alias("toy", "prod")
     assert now.shadow is None
-    assert now.now.reason.startswith("promoted over 1 (better): its error less that of")
+    assert now.now.reason.startswith("promoted over 1 (better): its error minus that of")
     assert catalogue.roll_back("toy", "prod").number == 1
 
 
@@ -304,8 +304,8 @@ def test_threads_that_publish_lose_nothing(catalogue: Catalog, toy_bundle: Write
 def test_processes_that_publish_lose_nothing(catalogue: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     code = (
-        "import sys; from pathlib import Path; from worldline.catalog.versions import Catalogue\n"
-        "for _ in range(6): Catalogue(Path(sys.argv[1])).publish(sys.argv[2], 'toy')"
+        "import sys; from pathlib import Path; from worldline.catalog.versions import Catalog\n"
+        "for _ in range(6): Catalog(Path(sys.argv[1])).publish(sys.argv[2], 'toy')"
     )
     command = [sys.executable, "-c", code, str(catalogue.folder), str(source)]
     running = [subprocess.Popen(command) for _ in range(2)]
