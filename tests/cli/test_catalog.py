@@ -111,10 +111,10 @@ def test_open_named_takes_a_planner_and_an_adaptation(learned_bundle: Path) -> N
     ("arguments", "said"),
     [
         (["alias", "toy@1", "1"], "Name an alias, as toy@prod"),
-        (["alias", "toy", "1"], "Write NAME@ALIAS"),
+        (["alias", "toy", "1"], "Use NAME@ALIAS"),
         (["alias", "tyo@prod", "1"], "Did you mean 'toy'"),
         (["shadow", "toy@prod", "two"], "'two' is no version"),
-        (["shadow", "toy@prod"], "nothing runs in the shadow"),
+        (["shadow", "toy@prod"], "no candidate runs in the shadow"),
         (["rollback", "toy@prod"], "has no version before"),
         (["worlds", "--json", "/nowhere/at/all.json"], "--json"),
     ],

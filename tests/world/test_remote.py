@@ -327,7 +327,7 @@ def answering(status: int, kind: str | None, body: bytes) -> Iterator[str]:
     ("status", "kind", "body", "told"),
     [
         (502, "text/html", b"<html>", "answered with status 502: expected application/msgpack, got text/html"),
-        (200, None, b"", "answered with status 200 and no content type"),
+        (200, None, b"", "got no content type"),
         (302, "text/plain", b"", "answered with status 302"),
         (200, CONTENT_TYPE, b"", "returned an invalid answer: the message ends after 0 bytes"),
         (200, CONTENT_TYPE, b"\xdd\xff\xff\xff\xff", "returned an invalid answer"),
