@@ -30,7 +30,7 @@ def test_no_name_leads_out_of_its_folder(name: str) -> None:
 
 def test_an_alias_is_no_number() -> None:
     assert check_name("world", "42") == "42"
-    with pytest.raises(InputError, match="let an alias be no number"):
+    with pytest.raises(InputError, match="An alias must not be a number"):
         check_name("alias", "42")
 
 
@@ -97,7 +97,7 @@ def test_without_a_file_there_is_no_stamp(shelf: WorldDirectory) -> None:
     [
         ("{", "aliases.json"),
         ("[]", "aliases.json"),
-        (json.dumps({"format": 2, "aliases": {}}), "format 2"),
+        (json.dumps({"format": 2, "aliases": {}}), "expected format 1, got 2"),
         (json.dumps({"format": 1, "aliases": {"../x": {"now": vars(NOW), "earlier": [], "shadow": None}}}), "'../x'"),
         (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": 0}}}}), "count from 1"),
         (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": "2"}}}}), "version"),

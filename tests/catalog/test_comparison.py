@@ -56,12 +56,12 @@ def test_the_verdict_on_a_known_difference(difference: float, verdict: ShadowVer
 def test_too_few_calls_tell_nothing() -> None:
     found = compare(records(5.0, MIN_SCORED - 1), serving=1, candidate=2)
     assert (found.verdict, found.low) == (ShadowVerdict.TOO_FEW, None)
-    assert found.reason == "99 scored calls of 99, where 100 are needed"
+    assert found.reason == "99 scored calls of 99; 100 are needed"
     assert compare(records(5.0, MIN_SCORED), serving=1, candidate=2).verdict is ShadowVerdict.WORSE
     short = [replace(one, outcomes={}, unscored="too short") for one in records(5.0, 200)]
     found = compare(short, serving=1, candidate=2)
-    assert found.reason.startswith("0 scored calls of 200, where 100 are needed; ")
-    assert found.reason.endswith("not scored: too short")
+    assert found.reason.startswith("0 scored calls of 200; 100 are needed; ")
+    assert found.reason.endswith("last unscored call: too short")
     nothing = compare([], serving=1, candidate=2)
     assert (nothing.verdict, nothing.difference, nothing.serving_s) == (ShadowVerdict.TOO_FEW, None, None)
 
@@ -71,7 +71,7 @@ def test_one_failure_is_worse_than_any_error() -> None:
     better[7] = replace(better[7], candidate_s=None, error="RuntimeError: out of luck", outcomes={})
     found = compare(better, serving=1, candidate=2)
     assert (found.verdict, found.num_failed) == (ShadowVerdict.WORSE, 1)
-    assert found.reason == "it failed on 1 of 400 calls, last with: RuntimeError: out of luck"
+    assert found.reason == "it failed on 1 of 400 calls; last error: RuntimeError: out of luck"
     assert found.high is not None
     assert found.high < 0
 

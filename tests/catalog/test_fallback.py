@@ -144,7 +144,7 @@ def test_the_next_answers_where_the_first_cannot(
         both.predict(history, PUSH).signals["position"].mean, still.predict(history, PUSH).signals["position"].mean
     )
     assert both.score(history, plans, GOAL).cost == still.score(history, plans, GOAL).cost
-    with pytest.raises(UnsupportedError, match="persistence does not heed actions"):
+    with pytest.raises(UnsupportedError, match="persistence is not action-conditioned"):
         both.plan(history, GOAL, horizon=2)
     np.testing.assert_array_equal(
         both.what_if(fresh[0], 3, PUSH).signals["position"], still.what_if(fresh[0], 3, PUSH).signals["position"]
@@ -184,7 +184,7 @@ def test_a_strange_history_goes_to_the_next(world: LocalWorld, still: LocalWorld
     trusting.world = LocalWorld(still.engine, None, SEARCH)  # it never tells its trust
     both = FallbackWorld([world, still], min_trust=0.05)
     with pytest.raises(
-        UnsupportedError, match=r"linear: its trust in the history is 0.01, and min_trust is 0.05; pers"
+        UnsupportedError, match=r"linear: its trust in the history is 0.01, but min_trust is 0.05; pers"
     ):
         both.predict(far, PUSH)
     with pytest.raises(UnsupportedError, match="persistence: it is not calibrated"):
@@ -306,7 +306,7 @@ def test_an_answer_holds_the_same_signals_whoever_gives_it() -> None:
         found = both.what_if(episode, 3, PUSH)
         assert set(found.signals) == set(found.factual) == {"position"}
     picture = Goal(targets={"camera": episode.observations["camera"][0]})
-    with pytest.raises(UnsupportedError, match="'camera' takes a distance head"):
+    with pytest.raises(UnsupportedError, match="'camera' needs a distance head"):
         FallbackWorld([first, second]).plan(history, picture, horizon=2)
     with pytest.raises(InputError, match="no signal is called 'cam'"):
         FallbackWorld([first, second]).plan(history, Goal(targets={"cam": np.zeros(1, np.float32)}), horizon=2)
@@ -322,15 +322,15 @@ def test_worlds_that_do_not_speak_the_same_are_refused(world: LocalWorld, still:
     wrong: list[tuple[Card, str]] = [
         (replace(card, predicts=()), "no signal is predicted by all"),
         (replace(card, schema=replace(card.schema, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
-        (replace(card, schema=Integrator(camera=False).schema), "the exogenous signal 'wind' is new"),
+        (replace(card, schema=Integrator(camera=False).schema), "the exogenous signal 'wind' is required"),
         (
             other_signal(card, "push", lambda push: replace(push, high=(2.0, 2.0))),
             r"'persistence' cannot .*: high of 'push' is \(2.0, 2.0\)",
         ),
-        (other_signal(card, "push", lambda push: replace(push, name="shove")), "the action signal 'push' is gone"),
+        (other_signal(card, "push", lambda push: replace(push, name="shove")), "the action signal 'push' is missing"),
         (
             other_signal(card, "position", lambda place: replace(place, unit="ft")),
-            "'persistence' cannot stand behind 'linear': unit of 'position' is ft, not m",
+            "'persistence' cannot replace 'linear': unit of 'position' is ft, not m",
         ),
     ]
     for odd, message in wrong:

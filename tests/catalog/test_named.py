@@ -65,11 +65,11 @@ def test_a_running_application_is_swapped(catalogue: Catalog, world: NamedWorld)
 def test_another_process_may_swap_it(catalogue: Catalog, world: NamedWorld) -> None:
     assert told(world) == 1.0
     code = (
-        "import runpy, sys; from pathlib import Path; from worldline.catalog.versions import Catalogue\n"
+        "import runpy, sys; from pathlib import Path; from worldline.catalog.versions import Catalog\n"
         "opener = runpy.run_path(sys.argv[2])['open_toy']\n"
-        "Catalogue(Path(sys.argv[1]), open_bundle=opener).point('toy', 'prod', 2)"
+        "Catalog(Path(sys.argv[1]), open_bundle=opener).point('toy', 'prod', 2)"
     )
-    here = Path(__file__).with_name("conftest.py")
+    here = Path(__file__).parents[1] / "world" / "toy_worlds.py"
     subprocess.run([sys.executable, "-c", code, str(catalogue.folder), str(here)], check=True)
     assert told(world) == 2.0
 
@@ -108,7 +108,7 @@ def test_a_version_that_cannot_be_opened_is_not_taken(
     with caplog.at_level(logging.WARNING):
         assert [told(world) for _ in range(5)] == [1.0] * 5
     assert len(caplog.records) == 1
-    assert "toy@prod: version 1 goes on" in caplog.text
+    assert "toy@prod: version 1 stays" in caplog.text
     assert "no key fits" in caplog.text
     catalogue.point("toy", "prod", 2)
     assert told(world) == 2.0
@@ -350,6 +350,6 @@ def test_after_closing_it_still_answers_and_follows(catalogue: Catalog, world: N
     assert not (catalogue.folder / "toy" / "shadow").exists()
 
 
-def test_the_conftest_stands_alone() -> None:
+def test_the_toy_worlds_stand_alone() -> None:
     """Another process opens toys by it."""
-    assert "open_toy" in runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+    assert "open_toy" in runpy.run_path(str(Path(__file__).parents[1] / "world" / "toy_worlds.py"))

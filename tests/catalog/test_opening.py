@@ -60,7 +60,7 @@ def test_a_name_is_in_the_catalogue(name: str, kind: type, tmp_path: Path, world
     opened = open_target(name)
     assert type(opened) is kind
     assert opened.describe() == world.describe()
-    with pytest.raises(UnsupportedError, match="only a learned world adapts"):
+    with pytest.raises(UnsupportedError, match="only learned worlds adapt"):
         open_target(name, adaptation=Adaptation())
     with pytest.raises(UnknownNameError, match="'cme'"):
         open_target(name, planner="cme")
@@ -96,8 +96,8 @@ def test_a_folder_goes_before_a_name(name: str, tmp_path: Path, world: LocalWorl
         (Path("greenhouse@prod"), "'greenhouse@prod' does not exist"),
         ("worlds/greenhouse@prod", "'worlds/greenhouse@prod' does not exist"),
         ("ftp://somewhere", "'ftp://somewhere' does not exist"),
-        ("notes@2", "'notes@2' exists, but is no bundle"),
-        (".", "'.' exists, but is no bundle"),
+        ("notes@2", "'notes@2' exists, but is not a bundle"),
+        (".", "'.' exists, but is not a bundle"),
     ],
 )
 def test_anything_else_is_told_the_three_forms(target: str | Path, problem: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.catalog.outcomes import LEVEL, Asked, ask_again, compare_forecasts
+from worldline.catalog.outcomes import LEVEL, Backtest, backtest_of, compare_forecasts
 from worldline.episode import Episode, History
 from worldline.errors import InputError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -28,7 +28,7 @@ def biased(toy_bundle: Callable[..., Path], open_toy: Callable[[Path], LocalWorl
     return open_toy(toy_bundle(0.5))
 
 
-def foretold(world: LocalWorld, asked: Asked) -> Prediction:
+def foretold(world: LocalWorld, asked: Backtest) -> Prediction:
     return world.predict(asked.before, asked.actions, exogenous=asked.exogenous, level=LEVEL)
 
 
@@ -42,7 +42,7 @@ def whole(one: Episode) -> History:
 
 def test_the_last_four_steps_are_asked_again(exact: LocalWorld) -> None:
     card, one = exact.describe(), episode()
-    asked = ask_again(whole(one), card, card)
+    asked = backtest_of(whole(one), card, card)
     np.testing.assert_array_equal(asked.before.observations["position"], one.observations["position"][:6])
     np.testing.assert_array_equal(asked.before.actions["push"], one.actions["push"][:5])
     np.testing.assert_array_equal(asked.actions["push"], one.actions["push"][5:])
@@ -51,15 +51,15 @@ def test_the_last_four_steps_are_asked_again(exact: LocalWorld) -> None:
 
 def test_the_larger_context_is_kept_in_front(exact: LocalWorld) -> None:
     card = exact.describe()
-    asked = ask_again(whole(episode()), card, replace(card, context=8))
+    asked = backtest_of(whole(episode()), card, replace(card, context=8))
     assert len(asked.before.observations["position"]) == 8
     assert len(asked.actions["push"]) == 2
-    with pytest.raises(InputError, match=r"10 observations where 11 are needed\. Give histories of 14"):
-        ask_again(whole(episode()), card, replace(card, context=10))
+    with pytest.raises(InputError, match=r"at least 11 observations, got 10\. Use histories of 14"):
+        backtest_of(whole(episode()), card, replace(card, context=10))
 
 
 def test_errors_are_those_that_are_known(exact: LocalWorld, biased: LocalWorld) -> None:
-    asked = ask_again(whole(episode()), exact.describe(), biased.describe())
+    asked = backtest_of(whole(episode()), exact.describe(), biased.describe())
     found = compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))["position"]
     off, total = 0.0, 0.0
     for _ in range(4):
@@ -80,9 +80,9 @@ def test_a_batch_is_the_mean_of_its_worlds(exact: LocalWorld, biased: LocalWorld
     )
     changes = []
     for one in episodes:
-        asked = ask_again(whole(one), exact.describe(), biased.describe())
+        asked = backtest_of(whole(one), exact.describe(), biased.describe())
         changes.append(compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))["position"].change)
-    asked = ask_again(together, exact.describe(), biased.describe())
+    asked = backtest_of(together, exact.describe(), biased.describe())
     assert compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))[
         "position"
     ].change == pytest.approx(np.mean(changes))
@@ -95,19 +95,19 @@ def test_what_was_not_observed_does_not_count(exact: LocalWorld, biased: LocalWo
     seen = np.ones(10, bool)
     seen[-2] = False
     gap = History(observations={"position": position}, actions=one.actions, observed={"position": seen})
-    asked = ask_again(gap, exact.describe(), biased.describe())
+    asked = backtest_of(gap, exact.describe(), biased.describe())
     found = compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))["position"]
     assert found.serving == pytest.approx(0.0, abs=1e-6)
     assert found.candidate == pytest.approx(np.mean([0.5, 0.95, 0.5 * (1 + 0.9 + 0.81 + 0.729)]), abs=1e-6)
     none = replace(gap, observed={"position": np.arange(10) < 6}, observations={"position": np.nan_to_num(position)})
-    asked = ask_again(none, exact.describe(), biased.describe())
+    asked = backtest_of(none, exact.describe(), biased.describe())
     assert compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked)) == {}
 
 
 def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -> None:
     card, inside = world.describe(), []
     for one in fresh[:200]:
-        asked = ask_again(whole(one), card, card)
+        asked = backtest_of(whole(one), card, card)
         answer = foretold(world, asked)
         found = compare_forecasts(asked, answer, answer)["position"]
         assert found.inside_serving == found.inside_candidate
@@ -117,7 +117,7 @@ def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -
 
 def test_the_shorter_way_round_counts() -> None:
     angle = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
-    asked = Asked(
+    asked = Backtest(
         before=History(observations={}, actions={}),
         actions={},
         exogenous=None,
@@ -141,7 +141,7 @@ def test_a_candidate_that_predicts_no_number_has_failed(
     exact: LocalWorld, toy_bundle: Callable[..., Path], open_toy: Callable[[Path], LocalWorld]
 ) -> None:
     broken = open_toy(toy_bundle(fails="nan"))
-    asked = ask_again(whole(episode()), exact.describe(), broken.describe())
+    asked = backtest_of(whole(episode()), exact.describe(), broken.describe())
     with pytest.raises(InputError, match="'position' is not finite"):
         compare_forecasts(asked, foretold(exact, asked), foretold(broken, asked))
     assert compare_forecasts(asked, foretold(broken, asked), foretold(exact, asked)) == {}
@@ -149,5 +149,5 @@ def test_a_candidate_that_predicts_no_number_has_failed(
 
 def test_a_signal_that_both_predict_has_to_be_there(exact: LocalWorld) -> None:
     card = exact.describe()
-    with pytest.raises(InputError, match="no vector that both predict"):
-        ask_again(whole(episode()), card, replace(card, predicts=()))
+    with pytest.raises(InputError, match="no vector that both versions predict"):
+        backtest_of(whole(episode()), card, replace(card, predicts=()))

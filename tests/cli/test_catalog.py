@@ -62,7 +62,7 @@ def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path)
         world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
     world.flush()
     shown = run("shadow", "toy@prod", "--json", figures)
-    assert "too few: 4 scored calls of 4, where 100 are needed" in shown.output
+    assert "too few: 4 scored calls of 4; 100 are needed" in shown.output
     found = json.loads(figures.read_text())
     assert (found["verdict"], found["num_calls"], found["difference"]) == ("too few", 4, 0.0)
     assert 0 <= found["serving_coverage"] <= 1
@@ -95,7 +95,7 @@ def test_the_page_runs_from_top_to_bottom(
                 for one in Integrator(noise=0.1, camera=False, wind=False).episodes(100, 6, seed=0):
                     world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
         if line == "shadow greenhouse@prod":
-            assert "no difference told" in shown.output
+            assert "no difference found" in shown.output
     assert "greenhouse@prod points to version 2" in run("alias", "greenhouse@prod", "2").output
 
 
@@ -111,11 +111,11 @@ def test_open_named_takes_a_planner_and_an_adaptation(learned_bundle: Path) -> N
     ("arguments", "said"),
     [
         (["alias", "toy@1", "1"], "Give an alias, such as toy@prod"),
-        (["alias", "toy", "1"], "Write NAME@ALIAS"),
+        (["alias", "toy", "1"], "Use NAME@ALIAS"),
         (["alias", "tyo@prod", "1"], "Did you mean 'toy'"),
         (["shadow", "toy@prod", "two"], "'two' is not a version"),
-        (["shadow", "toy@prod"], "nothing runs in the shadow"),
-        (["rollback", "toy@prod"], "stood for no version before"),
+        (["shadow", "toy@prod"], "no candidate runs in the shadow"),
+        (["rollback", "toy@prod"], "has no version before"),
         (["worlds", "--json", "/nowhere/at/all.json"], "--json"),
     ],
 )

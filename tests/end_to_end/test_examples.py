@@ -70,7 +70,7 @@ def test_navigate_arrives_with_every_world_that_heeds_actions(
 ) -> None:
     navigate, name = example("navigate"), two_rooms.name(backing)
     if backing in BLIND:
-        with pytest.raises(UnsupportedError, match=f"{backing} does not heed actions"):
+        with pytest.raises(UnsupportedError, match=f"{backing} is not action-conditioned"):
             navigate.main([name])
         return
     result = navigate.main([name])
@@ -101,7 +101,7 @@ def test_the_thermostat_is_bettered_by_every_world_that_heeds_actions(
 ) -> None:
     thermostat, name = example("thermostat"), plants.name(backing)
     if backing in BLIND:
-        with pytest.raises(UnsupportedError, match=f"{backing} does not heed actions"):
+        with pytest.raises(UnsupportedError, match=f"{backing} is not action-conditioned"):
             thermostat.main([name])
         return
     num_steps = 8 if backing == "language" else 16

@@ -58,7 +58,7 @@ class NamesNoShape(Exact):
         try:
             super().check(history, actions, exogenous, plans=plans)
         except InputError as error:
-            raise InputError(str(error).split(" has shape")[0]) from None
+            raise InputError(str(error).split("expected shape")[0]) from None
 
 
 class DiesOfWhatItDoesNotKnow(Exact):

@@ -181,7 +181,7 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
         ("heads/reward.json", lambda config: {**config, "action_size": 3}),
         ("heads/termination.json", lambda config: {**config, "width": 17}),
         ("heads/decoder.json", lambda config: {**config, "channels": 5}),
-        ("heads/familiarity.json", lambda config: {**config, "latent_size": SIZE - 1}),
+        ("heads/mahalanobis.json", lambda config: {**config, "latent_size": SIZE - 1}),
         ("model.json", lambda config: {**config, "predictor_width": 17}),
     ],
 )
@@ -312,7 +312,7 @@ def test_what_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path: Path)
     for world, message in (
         (LocalWorld(Dreams(), None, SEARCH), "Dreams is not Storable"),
         (LocalWorld(by_code, None, SEARCH), "with custom code, which cannot be stored"),
-        (LocalWorld(adapted, None, SEARCH), "an adaptation is not stored"),
+        (LocalWorld(adapted, None, SEARCH), "an adaptation cannot be stored"),
         (LocalWorld(linear, None, Own()), "Own is not registered as a planner"),
     ):
         with pytest.raises(UnsupportedError, match=message):
@@ -342,8 +342,8 @@ def stored(tmp_path: Path) -> Path:
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": True}}, "valid integer"),
         ("engine.json", lambda found: {**found, "config": {}}, "context"),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
-        ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest says 'linear'"),
-        ("card.json", lambda found: {**found, "inputs": ["camera"]}, "not the card of the engine"),
+        ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest has 'linear'"),
+        ("card.json", lambda found: {**found, "inputs": ["camera"]}, "differ from the engine"),
         ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),
     ],
 )
@@ -389,13 +389,13 @@ def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
     assert calibration is not None
     renamed = {name.replace("/position", "/place"): value for name, value in calibration.to_arrays().items()}
     replace_arrays(stored, "calibration.safetensors", renamed)
-    with pytest.raises(BundleError, match=r"calibration.safetensors: not that of this engine"):
+    with pytest.raises(BundleError, match=r"calibration.safetensors: its signals differ"):
         open_world(stored)
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("linaer", "Did you mean 'linear'"), ("os:system", "no engine is called"), ("learned", "cannot be stored")],
+    [("linaer", "Did you mean 'linear'"), ("os:system", "no engine is called"), ("learned", "is not Storable")],
 )
 def test_only_registered_engines_are_built(stored: Path, kind: str, message: str) -> None:
     tamper(stored, "engine.json", lambda found: {**found, "kind": kind})
@@ -431,5 +431,5 @@ def test_a_simulator_of_signals_that_its_lab_does_not_show_is_refused(tmp_path: 
 
 
 def test_only_a_learned_world_adapts(stored: Path) -> None:
-    with pytest.raises(UnsupportedError, match="only a learned world adapts, and this one is 'linear'"):
+    with pytest.raises(UnsupportedError, match="only learned worlds adapt; this one is 'linear'"):
         open_world(stored, adaptation=Adaptation())

@@ -209,7 +209,7 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
         {name: value for name, value in arrays.items() if name != "spread/position"},
         arrays | {"ood_scores": np.concatenate([calibration.novelty[None], calibration.ood_scores])},  # as it once was
     ):
-        with pytest.raises(DataError, match="no calibration"):
+        with pytest.raises(DataError, match="not those of a calibration"):
             Calibration.from_arrays(wrong)
 
 
@@ -240,6 +240,6 @@ def test_a_world_that_predicts_nothing_is_calibrated_for_its_trust() -> None:
     engine = Silent.fit(TOY.episodes(5, 9, seed=0), TOY.schema)
     silent = Silent(schema=engine.schema, typical=engine.typical, context=1)
     calibration = calibrate(silent, TOY.episodes(30, 9, seed=1), horizon=2, num_windows=1, seed=0)
-    assert not calibration.tells_errors
+    assert not calibration.has_error_scores
     again = Calibration.from_arrays(calibration.to_arrays())
     assert again.trust(np.array([1e9]))[0] == pytest.approx(1 / (calibration.num_episodes + 1))

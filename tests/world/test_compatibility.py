@@ -37,9 +37,7 @@ def test_more_may_be_predicted() -> None:
     more = replace(CARD, schema=replace(SCHEMA, signals=(*SCHEMA.signals, HEAT)), predicts=("heat", "position"))
     assert differences(CARD, more) == ()
     assert differences(more, CARD) == ("'heat' is no longer predicted",)
-    assert differences(CARD, replace(more, inputs=("position", "heat"))) == (
-        "'heat' has to be observed, and was not asked for",
-    )
+    assert differences(CARD, replace(more, inputs=("position", "heat"))) == ("'heat' is a new required observation",)
 
 
 def test_actions_may_come_to_be_heeded() -> None:
@@ -64,9 +62,12 @@ def test_what_is_neither_taken_nor_predicted_may_be_anything() -> None:
         (with_signal("push", high=(2.0, 1.0)), "high of 'push' is (2.0, 1.0), not (1.0, 1.0)"),
         (with_signal("wind", shape=(3,)), "shape of 'wind' is (3,), not (2,)"),
         (replace(CARD, schema=replace(SCHEMA, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
-        (replace(CARD, action_conditioned=False), "it no longer heeds actions, so it cannot plan"),
-        (replace(CARD, abilities=()), "the ability 'reaches' is gone"),
-        (replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)), "the exogenous signal 'wind' is gone"),
+        (replace(CARD, action_conditioned=False), "it is no longer action-conditioned, so it cannot plan"),
+        (replace(CARD, abilities=()), "the ability 'reaches' is missing"),
+        (
+            replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)),
+            "the exogenous signal 'wind' is missing",
+        ),
     ],
 )
 def test_what_an_application_would_notice(after: Card, said: str) -> None:
@@ -76,4 +77,6 @@ def test_what_an_application_would_notice(after: Card, said: str) -> None:
 def test_new_inputs_that_nobody_gives() -> None:
     pull = Signal(name="pull", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
     after = replace(CARD, schema=replace(SCHEMA, signals=(*SCHEMA.signals, pull)))
-    assert differences(CARD, after) == ("the action signal 'pull' is new, and nobody gives it",)
+    assert differences(CARD, after) == (
+        "the action signal 'pull' is required by the new version but not provided by the application",
+    )

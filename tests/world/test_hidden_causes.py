@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import DataError
-from worldline.world.hidden_causes import LARGEST_SIZE, MIN_EPISODES, HiddenCauses, fit_causes
+from worldline.world.hidden_causes import MAX_SIZE, MIN_EPISODES, HiddenCauses, fit_causes
 
 SEEDS = st.integers(0, 2**31)
 Table = tuple[np.ndarray, np.ndarray]
@@ -112,7 +112,7 @@ def test_an_episode_unlike_all_is_told() -> None:
     found = fit_causes(tables)
     assert found is not None
     features = tables[0][0]
-    for size, like in ((0.5 * LARGEST_SIZE, True), (2 * LARGEST_SIZE, False)):
+    for size, like in ((0.5 * MAX_SIZE, True), (2 * MAX_SIZE, False)):
         assert (found.infer(features, features @ (size * FRICTION)) is not None) == like
 
 
@@ -151,5 +151,5 @@ def test_arrays_and_back() -> None:
         {**kept, "directions": found.mean},
         {**kept, "still": np.zeros(2, bool)},
     ):
-        with pytest.raises(DataError, match="are no hidden causes"):
+        with pytest.raises(DataError, match="are not those of hidden causes"):
             HiddenCauses.from_arrays(wrong)

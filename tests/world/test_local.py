@@ -254,7 +254,7 @@ def test_what_if_uses_the_past_alone_where_nothing_is_inferred() -> None:
     later = {name: np.concatenate([value[:5], value[5:] * 0]) for name, value in episode.observations.items()}
     first, second = (world.what_if(one, 4, PUSH) for one in (episode, replace(episode, observations=later)))
     assert first.abduction is Abduction.NONE
-    assert "does not heed actions" in first.reason
+    assert "is not action-conditioned" in first.reason
     np.testing.assert_array_equal(first.signals["position"], second.signals["position"])
     same = world.what_if(episode, 4, {"push": episode.actions["push"][4:7]})
     np.testing.assert_array_equal(same.signals["position"], same.factual["position"])
@@ -262,7 +262,7 @@ def test_what_if_uses_the_past_alone_where_nothing_is_inferred() -> None:
 
 @pytest.mark.parametrize("at", [-1, 10, 12])
 def test_a_branch_that_does_not_fit_is_refused(world: LocalWorld, fresh: list[Episode], at: int) -> None:
-    with pytest.raises(InputError, match=f"3 steps from observation {at} of an episode of 12 steps"):
+    with pytest.raises(InputError, match=f"3 steps from observation {at} exceed the episode of 12 steps"):
         world.what_if(fresh[0], at, PUSH)
 
 

@@ -14,7 +14,7 @@ from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.ood import LENGTHS, watch, watch_places
+from worldline.world.ood import LENGTHS, step_errors, step_errors_at
 from worldline.world.pieces import Pieces, cut, residuals
 
 TOY = Integrator(noise=0.2, camera=False, wind=False)
@@ -147,9 +147,9 @@ def test_histories_with_pictures_are_watched_a_few_at_a_time_with_the_same_resul
     episodes = toy.episodes(9, 50, seed=2)
     engine = Linear.fit(episodes, toy.schema, context=1)
     seen = cut(toy.schema, [(one, NOW) for one in episodes], length=9, horizon=1, truth=()).history
-    whole = watch(engine, seen, 8)
+    whole = step_errors(engine, seen, 8)
     monkeypatch.setattr("worldline.world.ood.MOST_PICTURES", 4 * 8)
-    for name, value in vars(watch(engine, seen, 8)).items():
+    for name, value in vars(step_errors(engine, seen, 8)).items():
         np.testing.assert_allclose(value, vars(whole)[name], atol=1e-12)
 
 
@@ -164,11 +164,11 @@ def test_many_histories_are_watched_a_few_at_a_time_with_the_same_result(monkeyp
         return observe(self, belief, steps, seed=seed)
 
     monkeypatch.setattr(Linear, "observe", counted)
-    found = watch(engine, history(episodes, 33), 32)
+    found = step_errors(engine, history(episodes, 33), 32)
     assert sum(asked) == 150 * 32
     assert max(asked) <= 4096
     monkeypatch.setattr("worldline.world.ood.MOST_STEPS", 2**40)
-    for name, value in vars(watch(engine, history(episodes, 33), 32)).items():
+    for name, value in vars(step_errors(engine, history(episodes, 33), 32)).items():
         np.testing.assert_allclose(vars(found)[name], value, atol=1e-12)
 
 
@@ -179,8 +179,8 @@ def test_places_in_episodes_are_watched_as_the_histories_that_end_there(monkeypa
     places = [(episodes[which], at) for which, at in [(3, 20), (0, 19), (3, 22), (3, 20), (4, 59), (0, 11)]]
     seen = cut(TOY.schema, places, length=3 + 8, horizon=1, truth=()).history
     monkeypatch.setattr("worldline.world.ood.MOST_STEPS", 7)
-    for name, value in vars(watch_places(engine, places, 8)).items():
-        np.testing.assert_allclose(value, vars(watch(engine, seen, 8))[name], atol=1e-12)
+    for name, value in vars(step_errors_at(engine, places, 8)).items():
+        np.testing.assert_allclose(value, vars(step_errors(engine, seen, 8))[name], atol=1e-12)
 
 
 def test_each_step_is_watched_once_however_many_windows_and_lengths_look_at_it(

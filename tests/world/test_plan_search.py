@@ -21,7 +21,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus
 from worldline.world.local import LocalWorld
-from worldline.world.plan_search import CLOSING, PROPOSING
+from worldline.world.plan_search import MAX_PROPOSAL_SHARE, RESERVED_SHARE
 
 NEAR = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 FAR = Goal(targets={"position": np.array([50.0, -50.0], np.float32)})
@@ -79,7 +79,7 @@ def test_what_cannot_be_kept_is_said(world: LocalWorld, history: History, histor
     rules = [AtMost(signal="position", bound=99.0), AtMost(signal="position", bound=(-2.0, np.inf))]
     plan = world.plan(history, NEAR, constraints=rules, horizon=2)
     assert plan.status is PlanStatus.INFEASIBLE
-    assert "keeps constraint 1; the best breaks it by" in plan.reason
+    assert "satisfies constraint 1; the best one violates it by" in plan.reason
     assert plan.actions["push"].shape == (2, 2)  # the least bad one
     assert plan.actions["push"][0, 0] == pytest.approx(-1, abs=0.05)
     goals = Goal(targets={"position": np.zeros((3, 2), np.float32)})
@@ -154,7 +154,7 @@ def test_a_budget_covers_all_that_a_plan_takes(
     monkeypatch.setattr("worldline.world.plan_search.time.monotonic", lambda: now_s[0])
     slow = LocalWorld(Slow(), None, Told())
     plan = slow.plan(history, replace(NEAR, in_steps=True), horizon=3, budget_s=100.0)
-    assert told == [PROPOSING * ((1 - CLOSING) * 100 - 1), (1 - CLOSING) * 100 - 5]
+    assert told == [MAX_PROPOSAL_SHARE * ((1 - RESERVED_SHARE) * 100 - 1), (1 - RESERVED_SHARE) * 100 - 5]
     assert plan.elapsed_s == 5.0
     assert slow.plan(history, replace(NEAR, in_steps=True), horizon=3, budget_s=3.0).actions["push"].shape == (3, 2)
     assert told[-1] == 0.0  # time is over, and there is a plan all the same
@@ -166,7 +166,7 @@ def test_proposals_are_where_the_search_starts(world: LocalWorld, history: Histo
     proposals = {"push": np.array([[[0.1, 0.2], [0.3, 0.4]]], np.float32)}
     plan = replace(world, planner=FirstProposal()).plan(history, NEAR, horizon=2, proposals=proposals)
     np.testing.assert_array_equal(plan.actions["push"], proposals["push"][0])
-    with pytest.raises(InputError, match=r"'push' has shape \(1, 2, 2\). Give it shape \(1, 3, 2\)"):
+    with pytest.raises(InputError, match=r"'push': expected shape \(1, 3, 2\), got \(1, 2, 2\)"):
         world.plan(history, NEAR, horizon=3, proposals=proposals)
     with pytest.raises(InputError, match="above its bound 1 m"):
         world.plan(history, NEAR, horizon=2, proposals={"push": np.full((1, 2, 2), 1.5, np.float32)})
@@ -257,7 +257,9 @@ def test_a_world_that_heeds_no_actions_is_not_planned_with(world: LocalWorld, hi
     toy = Integrator(noise=0.1, camera=False, wind=False)
     still = LocalWorld(Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema), None, CrossEntropy())
     goal = replace(NEAR, tolerance={"position": 1.0})
-    with pytest.raises(UnsupportedError, match=r"persistence does not heed actions.*Plan with a world that does"):
+    with pytest.raises(
+        UnsupportedError, match=r"persistence is not action-conditioned.*Plan with an action-conditioned world"
+    ):
         still.plan(history, goal, horizon=3)
     with pytest.raises(InputError, match="horizon 0"):
         still.plan(history, goal, horizon=0)

@@ -326,13 +326,18 @@ def answering(status: int, kind: str | None, body: bytes) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "kind", "body", "told"),
     [
-        (502, "text/html", b"<html>", "answered with status 502 and text/html, where application/msgpack is due"),
-        (200, None, b"", "answered with status 200 and no content type"),
+        (502, "text/html", b"<html>", "answered with status 502: expected application/msgpack, got text/html"),
+        (200, None, b"", "got no content type"),
         (302, "text/plain", b"", "answered with status 302"),
-        (200, CONTENT_TYPE, b"", "answered badly: the message ends after 0 bytes"),
-        (200, CONTENT_TYPE, b"\xdd\xff\xff\xff\xff", "answered badly"),
-        (200, CONTENT_TYPE, msgspec.msgpack.encode({"worldline": 2, "answer": {}}), "is of version 2, and this side"),
-        (200, CONTENT_TYPE, encode_answer({"name": 1}), "answered badly: describe"),
+        (200, CONTENT_TYPE, b"", "returned an invalid answer: the message ends after 0 bytes"),
+        (200, CONTENT_TYPE, b"\xdd\xff\xff\xff\xff", "returned an invalid answer"),
+        (
+            200,
+            CONTENT_TYPE,
+            msgspec.msgpack.encode({"worldline": 2, "answer": {}}),
+            "expected message version 1, got 2",
+        ),
+        (200, CONTENT_TYPE, encode_answer({"name": 1}), "returned an invalid answer: describe"),
         (200, CONTENT_TYPE, bytes(2000), "answered more than 1000 bytes"),
         (503, CONTENT_TYPE, encode_error(UnavailableError("resting.")), "^resting.$"),
     ],
@@ -357,7 +362,7 @@ def test_a_url_may_have_a_path_and_a_password_that_no_error_shows() -> None:
 
 @pytest.mark.parametrize("url", ["", "greenhouse@prod", "ftp://host", "http://", "http://a:b:c", "http://host:port"])
 def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="no URL"):
+    with pytest.raises(InputError, match="is not a URL"):
         RemoteWorld(url)
 
 

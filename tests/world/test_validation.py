@@ -59,23 +59,26 @@ NAN = np.where(np.arange(6).reshape(3, 2) == 3, np.nan, 0)
 @pytest.mark.parametrize(
     ("history", "message"),
     [
-        (observation("position", np.zeros((3, 3))), r"'position' has shape \(3, 3\)"),
-        (observation("position", np.zeros((2, 2, 2))), "'camera' has shape"),
+        (observation("position", np.zeros((3, 3))), r"'position': .*got \(3, 3\)"),
+        (observation("position", np.zeros((2, 2, 2))), "'camera': expected shape"),
         (observation("position", NAN), r"'position' is nan at \[1, 1\]. Mark it as missing"),
         (observation("position", np.full((3, 2), np.inf)), "'position' is inf"),
         (observation("position", np.zeros((3, 2), bool)), "'position' has dtype bool. Convert it to numbers"),
         (observation("position", np.zeros((3, 2), object)), "'position' has dtype object"),
         (observation("camera", np.zeros((3, 4, 4, 3))), "'camera' has dtype float64. Convert it to uint8"),
         (observation("gear", np.zeros(3)), "'gear' has dtype float64. Convert it to integers"),
-        (observation("gear", np.array([0, 3, 0])), r"'gear' holds 0 to 3. Its values lie in \[0, 2\]"),
+        (observation("gear", np.array([0, 3, 0])), r"'gear': expected values in \[0, 2\], got 0 to 3"),
         (observation("positon", np.zeros((3, 2))), "Did you mean 'position'"),
         (replace(good(), actions={}), r"past action 'push' is missing. Add an array of shape \(2, 2\) \[N\]"),
-        (replace(good(), actions={"push": np.zeros((3, 2))}), r"'push' has shape \(3, 2\). Give it shape \(2, 2\)"),
+        (replace(good(), actions={"push": np.zeros((3, 2))}), r"'push': expected shape \(2, 2\), got \(3, 2\)"),
         (replace(good(), exogenous={}), "past exogenous 'wind' is missing"),
-        (replace(good(), observed={"gear": np.ones(4, bool)}), r"observed mask 'gear' is bool\[4\]. Give bool\[3\]"),
+        (
+            replace(good(), observed={"gear": np.ones(4, bool)}),
+            r"observed mask 'gear': expected bool\[3\], got bool\[4\]",
+        ),
         (replace(good(), observations={}), "no observations"),
-        (observation("position", np.zeros(2)), r"Give \[H, \*shape\] for one world"),
-        (observation("position", np.zeros((0, 2))), "at least one world and observation"),
+        (observation("position", np.zeros(2)), r"expected shape \[H, \*shape\] for one world"),
+        (observation("position", np.zeros((0, 2))), "at least one world and one observation"),
     ],
 )
 def test_errors_name_the_signal_and_the_fix(history: History, message: str) -> None:
@@ -103,7 +106,7 @@ def test_actions_stay_inside_their_bounds() -> None:
 
 @pytest.mark.parametrize("shape", [(2,), (5, 2), (5, 4, 3, 2), (0, 4, 2)])
 def test_actions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="'push' has shape"):
+    with pytest.raises(InputError, match="'push': expected shape"):
         check_actions(SCHEMA.actions, {"push": np.zeros(shape)}, (None, None))
 
 
@@ -112,13 +115,13 @@ def test_goals() -> None:
     assert check_goal(SCHEMA, Goal(targets=targets), ())["position"].shape == (1, 2)
     with pytest.raises(InputError, match="no target"):
         check_goal(SCHEMA, Goal(targets={}), ())
-    with pytest.raises(InputError, match=r"target 'position' has shape \(2,\). Give it shape \(3, 2\)"):
+    with pytest.raises(InputError, match=r"target 'position': expected shape \(3, 2\), got \(2,\)"):
         check_goal(SCHEMA, Goal(targets=targets), (3,))
     with pytest.raises(InputError, match="target: no signal is called 'push'"):
         check_goal(SCHEMA, Goal(targets={"push": np.ones(2)}), ())
     with pytest.raises(InputError, match="tolerance of 'position' is -1"):
         check_goal(SCHEMA, Goal(targets=targets, tolerance={"position": -1.0}), ())
-    with pytest.raises(InputError, match="tolerance for 'gear', which is no target"):
+    with pytest.raises(InputError, match="tolerance for 'gear', which is not a target"):
         check_goal(SCHEMA, Goal(targets=targets, tolerance={"gear": 1.0}), ())
 
 
@@ -134,5 +137,5 @@ def test_an_episode_keeps_its_seed_and_ends() -> None:
     checked = check_episode(SCHEMA, episode)
     assert (checked.seed, checked.terminated, checked.num_steps) == (3, True, 4)
     assert list(checked.actions) == ["push"]
-    with pytest.raises(InputError, match="Give one episode"):
+    with pytest.raises(InputError, match="of one episode"):
         check_episode(SCHEMA, Episode(**vars(good(3, 2))))

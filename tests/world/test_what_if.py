@@ -292,7 +292,7 @@ def test_no_later_value_matters_where_nothing_can_be_inferred() -> None:
     )
     assert found.abduction is Abduction.NONE
     assert "takes 'camera', which is an image" in found.reason
-    assert "A simulator that replays the episode can do more" in found.reason
+    assert "Use a simulator that replays the episode" in found.reason
     for name in ("position", "camera"):
         np.testing.assert_array_equal(found.signals[name], changed.signals[name])
         np.testing.assert_array_equal(found.factual[name], changed.factual[name])
@@ -537,7 +537,7 @@ def test_who_heeds_no_actions_says_that_others_change_nothing() -> None:
     assert "abducts" not in world.describe().abilities
     found = world.what_if(toy, 4, pushes(0, 3))
     assert found.abduction is Abduction.NONE
-    assert "persistence does not heed actions, so to it others change nothing" in found.reason
+    assert "persistence is not action-conditioned, so other actions change nothing" in found.reason
     np.testing.assert_array_equal(found.signals["position"], found.factual["position"])
 
 

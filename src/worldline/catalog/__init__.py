@@ -1,4 +1,4 @@
-"""Named worlds: versions, aliases, shadow, promotion, fallback."""
+"""Named worlds: versions, aliases, shadow versions, promotion, fallback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where named worlds lie on disk: names, versions, and the file that says which version an alias stands for."""
+"""The catalogue on disk: worlds, versions, and the file of aliases of each world."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from worldline.data.locking import locked
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 FORMAT = 1
-"""Of `aliases.json`: the version that this code writes and reads."""
+"""Format version of `aliases.json`."""
 
 ALIASES = "aliases.json"
 MAX_BYTES = 2**22
 SHADOW = "shadow"
 
 Stamp = tuple[int, int, int]
-"""Time of the last change, inode and size of a file: differs after every change."""
+"""Modification time in ns, inode and size of a file. It differs after every change."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def check_name(kind: str, name: str) -> str:
-    """The name, which cannot lead out of the folder that it is a name in.
+    """The name, if it is valid. A valid name cannot lead out of its folder.
 
     Args:
         kind: "world" or "alias".
         name: letters, digits, `_`, `-` and `.`, the first neither `-` nor `.`; an alias is not a number.
 
     Raises:
-        InputError: it is not such a name.
+        InputError: the name is not valid.
     """
     if not _NAME.fullmatch(name) or (kind == "alias" and name.isdigit()):
         raise InputError(
-            f"{name[:120]!r} is not allowed as {kind} name. Use letters, digits, '_', '-' and '.', begin with a "
-            "letter, digit or '_', and let an alias be no number."
+            f"{name[:120]!r} is not allowed as {kind} name. Use letters, digits, '_', '-' and '.', and begin "
+            "with a letter, digit or '_'. An alias must not be a number."
         )
     return name
 
@@ -50,12 +50,12 @@ def check_name(kind: str, name: str) -> str:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What `name@alias` or `name@3` says.
+    """A parsed reference, `name@alias` or `name@3`.
 
     Args:
-        name: of the world.
-        alias: None where a version is named.
-        version: None where an alias is.
+        name: name of the world.
+        alias: None if a version is named.
+        version: None if an alias is named.
     """
 
     name: str
@@ -64,14 +64,16 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """The reference that `text` is.
+        """Parses a reference.
 
         Raises:
-            InputError: it is none.
+            InputError: `text` is not a reference.
         """
         name, sign, which = text.partition("@")
         if not sign or not which:
-            raise InputError(f"{text[:120]!r} names no version. Write NAME@ALIAS or NAME@NUMBER, as greenhouse@prod.")
+            raise InputError(
+                f"{text[:120]!r} names no version. Use NAME@ALIAS or NAME@NUMBER, such as greenhouse@prod."
+            )
         check_name("world", name)
         if _NUMBER.fullmatch(which):
             return cls(name=name, alias=None, version=int(which))
@@ -81,12 +83,12 @@ class Reference:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A version that an alias stands or stood for.
+    """A version that an alias points or pointed to.
 
     Args:
         version: from 1.
-        since: when it began, ISO 8601 with time zone.
-        reason: why, in words.
+        since: start, ISO 8601 with time zone.
+        reason: reason in words.
     """
 
     version: int
@@ -100,12 +102,12 @@ class Turn:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Alias:
-    """What a name such as `prod` stands for.
+    """The versions behind a name such as `prod`.
 
     Args:
-        now: the version that answers.
-        earlier: those before, the oldest first; what was rolled back is not among them.
-        shadow: the version that is asked the same beside it; None for none.
+        now: the serving version.
+        earlier: previous versions, the oldest first, without those that were rolled back.
+        shadow: the candidate that gets the same calls in shadow; None for none.
     """
 
     now: Turn
@@ -123,9 +125,9 @@ class Aliases:
     """The content of `aliases.json`.
 
     Args:
-        format: version of the layout.
+        format: format version.
         aliases: by name.
-        published: the largest number that a version was ever given, as far as known; 0 for none.
+        published: largest version number ever published, as far as known; 0 for none.
     """
 
     format: int = FORMAT
@@ -134,17 +136,17 @@ class Aliases:
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise ConfigError(f"format {self.format}, but this version of worldline reads {FORMAT}. Upgrade worldline.")
+            raise ConfigError(f"expected format {FORMAT}, got {self.format}. Upgrade worldline.")
         for name in self.aliases:
             check_name("alias", name)
         if self.published < 0:
-            raise ConfigError(f"published is {self.published}; versions count from 1.")
+            raise ConfigError(f"published is {self.published}. Use 0 or a version number from 1.")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class WorldDirectory:
-    """The folder of one name. Reading takes no lock; whoever writes holds `locked`.
+    """The folder of one named world. Reading takes no lock; writing requires `locked`.
 
     Args:
         folder: `<catalogue>/<name>`.
@@ -154,34 +156,34 @@ class WorldDirectory:
 
     @property
     def name(self) -> str:
-        """Of the world."""
+        """Name of the world."""
         return self.folder.name
 
     def path(self, version: int) -> Path:
-        """The bundle of a version, whether it is there or not."""
+        """The bundle folder of a version, which need not exist."""
         return self.folder / str(version)
 
     def numbers(self) -> tuple[int, ...]:
-        """The versions that are there, in order."""
+        """The existing versions, sorted."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         return tuple(sorted(int(path.name) for path in found if _NUMBER.fullmatch(path.name)))
 
     def check_version(self, version: int) -> int:
-        """The version, which is there.
+        """The version, if it exists.
 
         Raises:
-            UnknownNameError: it is not.
+            UnknownNameError: it does not exist.
         """
         if version not in self.numbers():
             raise UnknownNameError(f"version of {self.name!r}", str(version), map(str, self.numbers()))
         return version
 
     def records(self, alias: str, serving: int, candidate: int) -> Path:
-        """Where calls are written down that `candidate` was asked beside `serving`."""
+        """The file of shadow records of `candidate` against `serving`."""
         return self.folder / SHADOW / f"{alias}-{serving}-{candidate}.jsonl"
 
     def stamp(self) -> Stamp | None:
-        """Tells whether `aliases.json` changed since; None where it is not there or cannot be reached."""
+        """The stamp of `aliases.json`; None if the file does not exist or cannot be read."""
         try:
             found = (self.folder / ALIASES).stat()
         except OSError:
@@ -189,15 +191,15 @@ class WorldDirectory:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def aliases(self) -> Mapping[str, Alias]:
-        """By name; empty where none was made yet.
+        """The aliases by name; empty if there are none.
 
         Raises:
-            ConfigError: the file is damaged or of another version.
+            ConfigError: the file is damaged or of another format version.
         """
         return self._read().aliases
 
     def published(self) -> int:
-        """The largest number that a version was ever given, also where its folder is gone; 0 for none.
+        """The largest version number ever published, even if its folder was deleted; 0 for none.
 
         Raises:
             ConfigError: as in `aliases`.
@@ -222,7 +224,7 @@ class WorldDirectory:
         """The alias of this name.
 
         Raises:
-            UnknownNameError: there is none.
+            UnknownNameError: it does not exist.
         """
         known = self.aliases()
         if name not in known:
@@ -230,31 +232,31 @@ class WorldDirectory:
         return known[name]
 
     def resolve(self, reference: Reference) -> Path:
-        """The bundle that a reference to this name stands for now.
+        """The bundle folder that a reference to this world points to now.
 
         Raises:
             UnknownNameError: there is no such version or alias.
         """
         number = reference.version if reference.alias is None else self.alias(reference.alias).now.version
-        assert number is not None  # where no alias is named, a version is
+        assert number is not None  # a reference without an alias has a version
         return self.path(self.check_version(number))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else writes meanwhile, in this process or another."""
+        """Excludes all other writers, in this process and in others."""
         lock = self.folder / ".lock"
         lock.touch()
         with locked(lock):
             yield
 
     def write(self, aliases: Mapping[str, Alias]) -> None:
-        """Replaces `aliases.json` whole; it is on disk when this returns. To be called while `locked`."""
+        """Replaces `aliases.json` atomically, and flushes it to disk. Call it while `locked`."""
         path, fresh, before = self.folder / ALIASES, self.folder / f".{ALIASES}.partial", self.stamp()
         text = to_json(Aliases(aliases=aliases, published=self.published()))
         with fresh.open("w") as file:
             file.write(text)
             file.flush()
-            # Clocks of file systems are coarse and inodes are used again, so two changes could look like none.
+            # File system clocks are coarse and inodes are reused, so without this two stamps could be equal.
             if before is not None and os.fstat(file.fileno()).st_mtime_ns <= before[0]:
                 os.utime(file.fileno(), ns=(before[0] + 1, before[0] + 1))
             os.fsync(file.fileno())
@@ -264,4 +266,4 @@ class WorldDirectory:
 
 def _check_version(version: int) -> None:
     if version < 1:
-        raise ConfigError(f"version {version}; versions count from 1.")
+        raise ConfigError(f"version is {version}. Versions count from 1.")

@@ -1,4 +1,4 @@
-"""Whether the version in shadow foretells what happens better than the one that answers."""
+"""Comparison of a candidate in shadow with the serving version, from the records of their calls."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from worldline.config import from_json
 from worldline.errors import ConfigError
 
 MIN_SCORED = 100
-"""Scored calls from which on an interval is given: fewer make too few blocks."""
+"""Smallest number of scored calls for an interval. Fewer give too few blocks for the bootstrap."""
 
 _LEVEL_Z = 1.959964
 _RESAMPLES = 2000
 
 
 class ShadowVerdict(StrEnum):
-    """What the figures say of the candidate."""
+    """The result of a comparison, from the view of the candidate."""
 
     BETTER = "better"
     WORSE = "worse"
-    NO_DIFFERENCE = "no difference told"
+    NO_DIFFERENCE = "no difference found"
     TOO_FEW = "too few"
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class ShadowRecord:
-    """One call that both versions were asked.
+    """One call that both versions got.
 
     Args:
-        at: when, ISO 8601 with time zone.
-        verb: of `World`, such as "predict".
-        serving_s: seconds that the answer took.
-        candidate_s: seconds that the candidate took; None where it failed.
-        error: how the candidate failed; empty where it did not.
-        dropped: calls since the record before that the candidate was not asked, as it was still busy.
-        outcomes: per signal how both foretold the end of the call's history; empty where it could not be scored.
-        unscored: why not; empty where it was.
+        at: time, ISO 8601 with time zone.
+        verb: verb of `World`, such as "predict".
+        serving_s: seconds of the serving version.
+        candidate_s: seconds of the candidate; None if it failed.
+        error: error of the candidate; empty if it did not fail.
+        dropped: calls since the previous record that the candidate did not get, because it was busy.
+        outcomes: per signal the backtest of both on the call's history; empty if there is none.
+        unscored: why `outcomes` is empty; else empty.
     """
 
     at: str
@@ -66,29 +66,29 @@ class _Records:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ShadowComparison:
-    """A version in shadow beside the one that answers, over the calls that both were asked.
+    """Comparison of a candidate with the serving version over the calls that both got.
 
-    Errors are in units of how far a signal moves over the same steps, averaged over all calls: 1 is what saying that
-    nothing changes would cost, 0 is perfect. Signals count alike; those that never moved are left out.
+    Errors are relative to persistence, averaged over all calls: 1 is the error of predicting no change, 0 is
+    perfect. Signals have equal weight. Signals that never changed are left out.
 
     Args:
-        serving: the version that answers.
-        candidate: the one in shadow.
-        num_calls: that both were asked.
-        num_scored: of these, whose history showed what had happened.
-        num_failed: of these, on which the candidate failed.
-        num_dropped: calls beside these that it was not asked, as it was still busy.
-        serving_error: mean over the scored calls; None without any.
+        serving: number of the serving version.
+        candidate: number of the candidate.
+        num_calls: calls that both got.
+        num_scored: calls with a backtest.
+        num_failed: calls on which the candidate failed.
+        num_dropped: further calls that the candidate did not get, because it was busy.
+        serving_error: mean over the scored calls; None if there are none.
         candidate_error: likewise.
-        difference: candidate minus serving, paired by call: below 0 the candidate is better.
-        low: lower end of its 95 % interval; None where there are too few calls.
+        difference: candidate minus serving, paired by call; negative if the candidate is better.
+        low: lower end of its 95 % interval; None if there are too few calls.
         high: upper end.
-        serving_coverage: how often the joint 90 % band of a signal held what happened; None without bands.
+        serving_coverage: coverage of the simultaneous 90 % bands; None without bands.
         candidate_coverage: likewise.
         serving_s: median seconds of a call.
         candidate_s: likewise, in the background.
-        verdict: worse also where the candidate failed on a call that was answered.
-        reason: one sentence with the figures that the verdict rests on.
+        verdict: also worse if the candidate failed on a call that was answered.
+        reason: one sentence with the figures behind the verdict.
     """
 
     serving: int
@@ -113,7 +113,7 @@ class ShadowComparison:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Where a mean lies.
+    """An interval of a mean.
 
     Args:
         low: lower end.
@@ -125,7 +125,7 @@ class Interval:
 
 
 def read_records(path: Path) -> tuple[ShadowRecord, ...]:
-    """The calls that were written down; none where there is no such file.
+    """The recorded calls; empty if the file does not exist.
 
     Raises:
         ConfigError: the file is damaged.
@@ -134,17 +134,17 @@ def read_records(path: Path) -> tuple[ShadowRecord, ...]:
     try:
         return from_json(_Records, f'{{"records": [{",".join(filter(None, lines))}]}}', where=path).records
     except ConfigError as error:
-        raise ConfigError(f"{error} Remove the file; the comparison then begins anew.") from error
+        raise ConfigError(f"{error} Remove the file to start a new comparison.") from error
 
 
 def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, seed: int = 0) -> ShadowComparison:
-    """What the records say.
+    """Compares the two versions.
 
     Args:
         records: in the order of the calls.
-        serving: the version that answers.
-        candidate: the one in shadow.
-        seed: of the resamples behind the interval.
+        serving: number of the serving version.
+        candidate: number of the candidate.
+        seed: seed of the bootstrap.
     """
     own, other = _scores(records)
     apart = other - own
@@ -175,14 +175,14 @@ def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, se
 
 
 def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Interval:
-    """The 95 % interval of the mean of a series whose neighbours resemble each other, by the moving-block bootstrap.
+    """The 95 % interval of the mean of an autocorrelated series, by the moving-block bootstrap.
 
-    Blocks are as long as the root of the series. Resamples of so few blocks vary too little, so their quantiles are
-    widened as Student's t is wider than the normal distribution.
+    The block length is the square root of the series length. With few blocks, resamples vary too little. Their
+    quantiles are therefore widened by the ratio of Student's t to the normal distribution.
 
     Args:
-        values: in order, at least 4.
-        seed: of the resamples.
+        values: [N], in order, N at least 4.
+        seed: seed of the resamples.
 
     Source: Künsch 1989, "The jackknife and the bootstrap for general stationary observations", section 2; the
     expansion of Student's quantile: Fisher and Cornish 1960.
@@ -201,7 +201,7 @@ def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Interval:
 
 
 def _scores(records: Sequence[ShadowRecord]) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-    """Per scored call the error of both, a mean over the signals that ever moved."""
+    """The error of both versions per scored call, as a mean over the signals that ever changed."""
     changes: dict[str, list[float]] = {}
     for record in records:
         for name, outcome in record.outcomes.items():
@@ -225,17 +225,17 @@ def _verdict(
     if failed:
         return (
             ShadowVerdict.WORSE,
-            f"it failed on {len(failed)} of {len(records)} calls, last with: {failed[-1].error.rstrip('.')}",
+            f"it failed on {len(failed)} of {len(records)} calls; last error: {failed[-1].error.rstrip('.')}",
         )
     if interval is None:
-        told = f"{len(apart)} scored calls of {len(records)}, where {MIN_SCORED} are needed"
+        count = f"{len(apart)} scored calls of {len(records)}; {MIN_SCORED} are needed"
         why = next((record.unscored for record in reversed(records) if record.unscored), "")
-        return ShadowVerdict.TOO_FEW, f"{told}; the last one that was not scored: {why.rstrip('.')}" if why else told
+        return ShadowVerdict.TOO_FEW, f"{count}; last unscored call: {why.rstrip('.')}" if why else count
     figures = f"{apart.mean():+.4g} (95 % interval {interval.low:+.4g} to {interval.high:+.4g}, {len(apart)} calls)"
-    said = f"its error less that of the version that answers is {figures}, in units of how far signals move"
+    reason = f"its error minus that of the serving version, relative to persistence, is {figures}"
     if interval.high < 0:
-        return ShadowVerdict.BETTER, said
-    return (ShadowVerdict.WORSE if interval.low > 0 else ShadowVerdict.NO_DIFFERENCE), said
+        return ShadowVerdict.BETTER, reason
+    return (ShadowVerdict.WORSE if interval.low > 0 else ShadowVerdict.NO_DIFFERENCE), reason
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Several worlds as one: who is asked first, and who answers where that one cannot."""
+"""Several worlds as one: the first one that can answer does."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise,
 from worldline.world.compatibility import clashes
 
 Answer = TypeVar("Answer")
-Judged = TypeVar("Judged", Prediction, Scores)
+TrustedAnswer = TypeVar("TrustedAnswer", Prediction, Scores)
 Value = TypeVar("Value")
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a world did not answer.
+    """The reason why a world did not answer.
 
     Args:
-        name: of the world.
-        error: that it raised, or that says what it lacks.
+        name: name of the world.
+        error: its error, or an error that names what it lacks.
     """
 
     name: str
@@ -40,27 +40,28 @@ class Failure:
 
 @final
 class FallbackWorld(World):
-    """Asks the first world; where it lacks the ability, cannot be reached, or does not trust the history, the next.
+    """Calls worlds in order, until one has the ability, can be reached and trusts the history.
 
-    The application sees the same signals whoever answers: those that all predict. Whatever is the caller's own mistake
-    (`InputError`) is raised at once. In a batch each of the W worlds gets the first answer that is trusted; only a
-    plan is made by one for all W, and bands are left out where one of those who answered has none.
+    The application sees the same signals from every world: those that all predict. An `InputError` is raised at once,
+    because it is the mistake of the caller. In a batch, each of the W worlds gets the first trusted answer, but
+    one world makes the plan for all W. Bands are left out if one of the answers has none.
 
-    Costs and constraints see what the world that answers predicts, which may be more than is common to all.
+    Costs and constraints see all signals that the answering world predicts, which may be more than the common ones.
 
     Args:
-        worlds: in the order in which they are asked, at least one. Each is asked for its card now, so each has to be
-            there now.
-        min_trust: smallest p-value of the history for which an answer is taken, 0 to 1; 0 for any. Above 0 an
-            uncalibrated world never answers, except to `what_if` and `surprise`, which tell no trust.
+        worlds: in order, at least one. Each must be reachable now, because its card is read.
+        min_trust: smallest trust in the history for an answer, 0 to 1; 0 accepts any. Above 0 an uncalibrated
+            world never answers, except to `what_if` and `surprise`, which have no trust.
 
     Raises:
-        ConfigError: there is no world, `min_trust` is out of range, or the worlds do not speak the same signals.
+        ConfigError: there is no world, `min_trust` is out of range, or the signals of the worlds differ.
     """
 
     def __init__(self, worlds: Sequence[World], *, min_trust: float = 0.0) -> None:
         if not worlds or not 0 <= min_trust <= 1:
-            raise ConfigError(f"{len(worlds)} worlds must be at least 1, min_trust {min_trust} in [0, 1].")
+            raise ConfigError(
+                f"expected at least 1 world and min_trust in [0, 1], got {len(worlds)} worlds, min_trust {min_trust}."
+            )
         self._worlds, self._min_trust = tuple(worlds), min_trust
         self._cards = tuple(world.describe() for world in worlds)
         self._names = _distinct([card.name for card in self._cards])
@@ -68,15 +69,15 @@ class FallbackWorld(World):
         self._lock, self._counts = threading.Lock(), Counter(dict.fromkeys(self._names, 0))
 
     def describe(self) -> Card:
-        """The schema of the first world, the signals that all predict, and what any of them is able to.
+        """The card: schema of the first world, signals that all predict, abilities of any.
 
-        Whoever has an ability answers where it is needed; the notes say who that is, in which order they are asked,
-        and what a call of each costs. `call` is that of the first.
+        The notes list the order, the worlds with each ability and the cost of a call of each world. `call` is that of
+        the first.
         """
         return self._card
 
     def tally(self) -> Mapping[str, int]:
-        """How many calls each world has answered so far, by name; a batch may be answered by several."""
+        """The number of calls that each world answered, by name; several may answer one batch."""
         with self._lock:
             return dict(self._counts)
 
@@ -86,13 +87,13 @@ class FallbackWorld(World):
         """See `World`.
 
         Raises:
-            UnsupportedError: no world can, or none trusts the history; tells the reason of each.
-            UnavailableError: likewise, and none could be reached.
+            UnsupportedError: no world can answer, or none trusts the history. The message has the reason of each.
+            UnavailableError: no world can be reached.
         """
 
         def ask(number: int, rows: Mask | None) -> Prediction:
             found = self._worlds[number].predict(
-                self._known(number, _rows_of(history, rows)),
+                self._known_history(number, _rows_of(history, rows)),
                 _rows(actions, rows),
                 exogenous=None if exogenous is None else _rows(exogenous, rows),
                 level=level,
@@ -110,17 +111,12 @@ class FallbackWorld(World):
         *,
         exogenous: Arrays | None = None,
     ) -> Scores:
-        """See `World`.
-
-        Raises:
-            UnsupportedError: as in `predict`.
-            UnavailableError: likewise.
-        """
+        """See `World`; raises as `predict` does."""
 
         def ask(number: int, rows: Mask | None) -> Scores:
             self._check_goal(number, goal)
             return self._worlds[number].score(
-                self._known(number, _rows_of(history, rows)),
+                self._known_history(number, _rows_of(history, rows)),
                 _rows(actions, rows),
                 replace(goal, targets=_rows(goal.targets, rows)),
                 constraints,
@@ -143,11 +139,11 @@ class FallbackWorld(World):
         min_trust: float = 0.0,
         seed: int = 0,
     ) -> Plan:
-        """See `World`. The budget is for all together. Refused where no world trusts the history enough.
+        """See `World`. The budget is shared by all worlds. Refused if no world trusts the history enough.
 
         Raises:
-            UnsupportedError: no world can; tells the reason of each.
-            UnavailableError: likewise, and none could be reached.
+            UnsupportedError: no world can plan. The message has the reason of each.
+            UnavailableError: no world can be reached.
         """
         started_s = time.monotonic()
         refusals: list[Plan] = []
@@ -155,10 +151,10 @@ class FallbackWorld(World):
         def ask(number: int) -> Plan:
             self._check_goal(number, goal)
             left_s = budget_s
-            if budget_s is not None and budget_s > 0:  # one that is no budget is for a world to refuse
+            if budget_s is not None and budget_s > 0:  # the world refuses an invalid budget
                 left_s = max(1e-3, budget_s - (time.monotonic() - started_s))
             found = self._worlds[number].plan(
-                self._known(number, history),
+                self._known_history(number, history),
                 goal,
                 constraints=constraints,
                 horizon=horizon,
@@ -183,32 +179,22 @@ class FallbackWorld(World):
         return replace(found, elapsed_s=time.monotonic() - started_s)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """See `World`. Asked first are those that infer what was hidden in the episode.
-
-        Raises:
-            UnsupportedError: as in `predict`.
-            UnavailableError: likewise.
-        """
+        """See `World`; raises as `predict` does. Worlds with the ability "abducts" are called first."""
         infer = sorted(range(len(self._cards)), key=lambda number: "abducts" not in self._cards[number].abilities)
 
         def ask(number: int) -> WhatIf:
-            found = self._worlds[number].what_if(self._shown(number, episode), at, actions)
+            found = self._worlds[number].what_if(self._known_episode(number, episode), at, actions)
             return replace(found, signals=self._common(found.signals), factual=self._common(found.factual))
 
         return self._first(ask, infer)
 
     def surprise(self, episode: Episode) -> Surprise:
-        """See `World`. Entities and steps are judged by all signals that the world which answers predicts.
-
-        Raises:
-            UnsupportedError: as in `predict`.
-            UnavailableError: likewise.
-        """
+        """See `World`; raises as `predict` does. Entities and steps cover all signals of the answering world."""
         names = set(self._card.predicts)
         entities = {self._card.schema[name].entity for name in names}
 
         def ask(number: int) -> Surprise:
-            found = self._worlds[number].surprise(self._shown(number, episode))
+            found = self._worlds[number].surprise(self._known_episode(number, episode))
             return replace(
                 found,
                 p_values=self._common(found.p_values),
@@ -222,7 +208,7 @@ class FallbackWorld(World):
         return self._first(ask)
 
     def _first(self, ask: Callable[[int], Answer], order: Sequence[int] | None = None) -> Answer:
-        """The answer of the first world that can, in their own order or this one."""
+        """The first answer, in the order of the worlds or in `order`."""
         failures: list[Failure] = []
         for number in range(len(self._names)) if order is None else order:
             try:
@@ -232,19 +218,21 @@ class FallbackWorld(World):
                 continue
             self._count(number)
             return found
-        raise _together(failures) from failures[0].error
+        raise _combined_error(failures) from failures[0].error
 
     def _trusted(
-        self, ask: Callable[[int, Mask | None], Judged], merge: Callable[[Judged, Judged, Mask], Judged]
-    ) -> Judged:
-        """The answer of the first world that can and trusts the history; in a batch, of the first for each of W.
+        self,
+        ask: Callable[[int, Mask | None], TrustedAnswer],
+        merge: Callable[[TrustedAnswer, TrustedAnswer, Mask], TrustedAnswer],
+    ) -> TrustedAnswer:
+        """The first trusted answer; in a batch, for each of W.
 
         Args:
-            ask: takes a world's number, and which of W are asked about; None for all.
-            merge: puts the second answer in the place of these rows of the first.
+            ask: takes the number of a world and a mask over W; None for all.
+            merge: replaces these rows of the first answer by the second.
         """
         failures: list[Failure] = []
-        answer: Judged | None = None
+        answer: TrustedAnswer | None = None
         left: Mask | None = None
         for number, name in enumerate(self._names):
             try:
@@ -254,7 +242,7 @@ class FallbackWorld(World):
                 continue
             trusted = self._trusts(found.trust)
             if not trusted.all():
-                failures.append(Failure(name=name, error=self._doubt(found.trust)))
+                failures.append(Failure(name=name, error=self._distrust(found.trust)))
             if not trusted.any():
                 continue
             self._count(number)
@@ -265,68 +253,68 @@ class FallbackWorld(World):
                 left = ~trusted
             else:
                 left[left] = ~trusted
-        raise _together(failures) from failures[0].error
+        raise _combined_error(failures) from failures[0].error
 
     def _trusts(self, trust: float | NDArray[np.floating]) -> Mask:
-        """Whether each history [W], or the one [], is trusted."""
+        """Whether each history [W], or the single one [], is trusted."""
         values = np.asarray(trust)
         return np.asarray(values >= self._min_trust) if self._min_trust else np.ones(values.shape, bool)
 
-    def _doubt(self, trust: float | NDArray[np.floating]) -> UnsupportedError:
-        least = float(np.min(trust))  # NaN where one is
-        why = "it is not calibrated" if np.isnan(least) else f"its trust in the history is {least:.3g}"
-        return UnsupportedError(f"{why}, and min_trust is {self._min_trust}.")
+    def _distrust(self, trust: float | NDArray[np.floating]) -> UnsupportedError:
+        smallest = float(np.min(trust))  # NaN if one is NaN
+        why = "it is not calibrated" if np.isnan(smallest) else f"its trust in the history is {smallest:.3g}"
+        return UnsupportedError(f"{why}, but min_trust is {self._min_trust}.")
 
     def _count(self, number: int) -> None:
         with self._lock:
             self._counts[self._names[number]] += 1
 
     def _common(self, found: Mapping[str, Value]) -> dict[str, Value]:
-        """What all predict, of one answer."""
-        lacking = [name for name in self._card.predicts if name not in found]
-        if lacking:
-            raise UnsupportedError(f"it no longer predicts {', '.join(lacking)}. Build the fallback again.")
+        """The common signals of one answer."""
+        missing = [name for name in self._card.predicts if name not in found]
+        if missing:
+            raise UnsupportedError(f"it no longer predicts {', '.join(missing)}. Create the FallbackWorld again.")
         return {name: found[name] for name in self._card.predicts}
 
-    def _speaks(self, number: int, name: str) -> bool:
-        """Whether a world knows an observation signal, if the first does: what nobody knows is the caller's mistake."""
+    def _knows(self, number: int, name: str) -> bool:
+        """Whether a world knows an observation signal. True if the first does not: then the caller is wrong."""
         world, first = (
             {signal.name for signal in card.schema.observations} for card in (self._cards[number], self._card)
         )
         return name in world or name not in first
 
-    def _known(self, number: int, history: History) -> History:
-        """`history` without the signals that a world does not know."""
+    def _known_history(self, number: int, history: History) -> History:
+        """`history` without signals unknown to the world."""
         return replace(
             history,
-            observations={n: v for n, v in history.observations.items() if self._speaks(number, n)},
-            observed={n: v for n, v in history.observed.items() if self._speaks(number, n)},
+            observations={n: v for n, v in history.observations.items() if self._knows(number, n)},
+            observed={n: v for n, v in history.observed.items() if self._knows(number, n)},
         )
 
-    def _shown(self, number: int, episode: Episode) -> Episode:
-        """As `_known`."""
+    def _known_episode(self, number: int, episode: Episode) -> Episode:
+        """`episode` without signals unknown to the world."""
         return replace(
             episode,
-            observations={n: v for n, v in episode.observations.items() if self._speaks(number, n)},
-            observed={n: v for n, v in episode.observed.items() if self._speaks(number, n)},
+            observations={n: v for n, v in episode.observations.items() if self._knows(number, n)},
+            observed={n: v for n, v in episode.observed.items() if self._knows(number, n)},
         )
 
     def _check_goal(self, number: int, goal: Goal) -> None:
-        """Refuses a target that not all predict, unless this world knows how far it is."""
+        """Raises if a target is not common and this world has no distance to it."""
         known = [signal.name for signal in self._card.schema.observations]
         for name in goal.targets:
             if name not in known:
                 raise InputError(f"target: {UnknownNameError('signal', name, known)}")
             reaches = "reaches" in self._cards[number].abilities
-            if not self._speaks(number, name) or not (reaches or name in self._card.predicts):
+            if not self._knows(number, name) or not (reaches or name in self._card.predicts):
                 raise UnsupportedError(
-                    f"a goal on {name!r} takes a distance head, which it lacks: all worlds predict "
-                    f"{', '.join(self._card.predicts)} only."
+                    f"a goal on {name!r} needs a distance head, which this world lacks. Use targets that all worlds "
+                    f"predict: {', '.join(self._card.predicts)}."
                 )
 
 
-def _together(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError:
-    """The reasons of all: unavailable where nobody could be asked, else unsupported."""
+def _combined_error(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError:
+    """All reasons in one error: unavailable if no world could be reached, else unsupported."""
     first, *others = failures
     if not others:
         return first.error
@@ -337,15 +325,15 @@ def _together(failures: Sequence[Failure]) -> UnsupportedError | UnavailableErro
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, with their place in the order where two are equal."""
+    """The names, with their position if two are equal."""
     return tuple(name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1))
 
 
 def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
-    """The card of all together; see `FallbackWorld.describe`.
+    """The card of all worlds; see `FallbackWorld.describe`.
 
     Raises:
-        ConfigError: they do not speak the same signals.
+        ConfigError: their signals differ.
     """
     first = cards[0]
     for card, name in zip(cards[1:], names[1:], strict=True):
@@ -353,7 +341,7 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
     predicts = tuple(name for name in first.predicts if all(name in card.predicts for card in cards))
     if not predicts:
         each = "; ".join(f"{name}: {', '.join(card.predicts)}" for card, name in zip(cards, names, strict=True))
-        raise ConfigError(f"no signal is predicted by all worlds ({each}). Leave out the one that differs.")
+        raise ConfigError(f"no signal is predicted by all worlds ({each}). Remove the world that differs.")
     abilities = sorted({ability for card in cards for ability in card.abilities})
     able = {a: ", ".join(n for n, card in zip(names, cards, strict=True) if a in card.abilities) for a in abilities}
     return Card(
@@ -382,17 +370,17 @@ def _price(call: CallCost | None) -> str:
 
 
 def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
-    """Refuses a world that does not speak the signals of the first."""
+    """Raises if the signals of a world differ from those of the first."""
     names = {signal.name for signal in first.schema.observations}
     found = clashes(first.schema, card.schema, names)
     found += tuple(f"it takes {n!r}, which {first_name!r} does not know" for n in card.inputs if n not in names)
     if found:
-        fix = f"Build it on the schema of {first_name!r}."
-        raise ConfigError(f"{name!r} cannot stand behind {first_name!r}: {'; '.join(found)}. {fix}")
+        fix = f"Create it with the schema of {first_name!r}."
+        raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(found)}. {fix}")
 
 
 def _rows(arrays: Arrays, rows: Mask | None) -> Arrays:
-    """Of arrays [W, ...] these worlds; all where there is no mask."""
+    """The rows of these worlds in arrays [W, ...]; all without a mask."""
     return arrays if rows is None else {name: np.asarray(value)[rows] for name, value in arrays.items()}
 
 
@@ -406,7 +394,7 @@ def _rows_of(history: History, rows: Mask | None) -> History:
 
 
 def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Prediction:
-    """`first`, with `other` in the place of these worlds."""
+    """`first`, with these worlds replaced by `other`."""
     signals = {}
     for name, forecast in first.signals.items():
         instead = other.signals[name]
@@ -426,7 +414,7 @@ def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Pred
 
 
 def _merged_scores(first: Scores, other: Scores, rows: Mask) -> Scores:
-    """As `_merged_prediction`."""
+    """`first`, with these worlds replaced by `other`."""
     return replace(
         first,
         cost=_put(first.cost, other.cost, rows),
@@ -436,7 +424,7 @@ def _merged_scores(first: Scores, other: Scores, rows: Mask) -> Scores:
 
 
 def _put(values: ArrayLike, instead: ArrayLike, rows: Mask) -> NDArray[Any]:
-    """`values` [W, ...] with `instead` in these rows."""
+    """`values` [W, ...] with these rows replaced by `instead`."""
     old, new = np.asarray(values), np.asarray(instead)
     found = old.astype(np.result_type(old, new))
     found[rows] = new

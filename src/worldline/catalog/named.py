@@ -1,4 +1,4 @@
-"""A world that follows its alias: what answers may be replaced while the application runs."""
+"""A world that follows its alias, so that its version can be replaced while the application runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Serving:
-    """What answers just now, and of which state of the alias file that was true."""
+    """The serving version, and the stamp of the alias file that it belongs to."""
 
     version: int
     world: World
@@ -41,37 +41,37 @@ class _Serving:
 
 @final
 class NamedWorld(World):
-    """The world that an alias stands for, at each call.
+    """The world that an alias points to at each call.
 
-    Before a call it looks whether the alias points elsewhere by now, and if so opens that version. A call that has
-    begun ends on the version that it began with, and other threads go on with the old one until the new one is open; a
-    version that ran in shadow is open already. One that cannot be opened is not taken: the old one goes on, with a
-    warning in the log.
+    Before each call it checks whether the alias has changed, and opens the new version if so. A running call ends on
+    the version that it began with. Other threads continue with the old version until the new one is open. A version
+    that ran in shadow is already open. If the new version cannot be opened, the old one stays, and a warning is
+    logged.
 
-    The verbs of a world take the whole history. So whatever the version before believed of the present is inferred
-    anew, from the same history, by the one that takes its place.
+    Verbs take the whole history. After a change, the new version therefore infers the present from the same
+    history; no belief is carried over.
 
-    Where a candidate runs in shadow, it is asked the same in a thread of its own. The answer neither waits for it nor
-    depends on it. Costs and rules of the caller are then also called from that thread, for the candidate.
+    A candidate in shadow gets the same calls in another thread. The answer neither waits for it nor depends on it.
+    Costs and constraints of the caller are then also called from that thread.
 
     Args:
-        shelf: the folder of its name.
-        alias: to follow.
-        open_bundle: gives the world in a bundle.
-        queue_size: calls that may wait for the candidate; further ones are not shadowed.
+        directory: the folder of the world.
+        alias: the alias to follow.
+        open_bundle: opens the world in a bundle folder.
+        queue_size: number of calls that can wait for the candidate. Further calls are not shadowed.
     """
 
     def __init__(
-        self, shelf: WorldDirectory, alias: str, *, open_bundle: Callable[[Path], World], queue_size: int = 16
+        self, directory: WorldDirectory, alias: str, *, open_bundle: Callable[[Path], World], queue_size: int = 16
     ) -> None:
-        self._shelf, self._alias, self._open_bundle = shelf, alias, open_bundle
+        self._directory, self._alias, self._open_bundle = directory, alias, open_bundle
         self._lock = Lock()
         self._serving: _Serving | None = None
         self._shadow = Shadow(open_bundle, queue_size)
 
     @property
     def version(self) -> int:
-        """The number of the version that answers now."""
+        """The number of the serving version."""
         return self._current().version
 
     def __enter__(self) -> NamedWorld:
@@ -81,15 +81,15 @@ class NamedWorld(World):
         self.close()
 
     def flush(self) -> None:
-        """Waits until the candidate was asked all that it is to be asked so far, and it is written down."""
+        """Waits until all shadow calls so far are recorded."""
         self._shadow.flush()
 
     def close(self) -> None:
-        """Waits likewise, and shadows nothing from then on. The world still answers."""
+        """Waits as `flush` does, and stops shadowing. The world still answers."""
         self._shadow.close()
 
     def describe(self) -> Card:
-        """The card of the version that answers now."""
+        """The card of the serving version."""
         return self._current().world.describe()
 
     def predict(
@@ -179,47 +179,47 @@ class NamedWorld(World):
             call.again(past.history(past.num_steps, past.num_steps + 1), lambda world: world.surprise(past))
         return answer
 
-    def _begin(self, verb: str) -> _Begun:
-        return _Begun(self._current(), self._shadow, verb)
+    def _begin(self, verb: str) -> _RunningCall:
+        return _RunningCall(self._current(), self._shadow, verb)
 
     def _current(self) -> _Serving:
-        """What is to answer a call that begins now."""
+        """The version that serves a call which begins now."""
         serving = self._serving
-        if serving is not None and serving.stamp == self._shelf.stamp():
+        if serving is not None and serving.stamp == self._directory.stamp():
             return serving
         if serving is None:
             self._lock.acquire()
         elif not self._lock.acquire(blocking=False):
-            return serving  # another thread is opening the new one
+            return serving  # another thread is opening the new version
         try:
-            latest = self._serving  # another thread may have followed since
+            latest = self._serving  # another thread may have followed the alias already
             return self._follow(serving) if latest is None or latest is serving else latest
         finally:
             self._lock.release()
 
     def _follow(self, serving: _Serving | None) -> _Serving:
-        """What the alias stands for now; `serving` where that cannot be had."""
-        stamp = self._shelf.stamp()  # before the file is read, so that a change in between shows at the next call
+        """The version that the alias points to now; `serving` if it cannot be opened."""
+        stamp = self._directory.stamp()  # before the file is read, so that the next call sees a change in between
         try:
             found = self._open(serving, stamp)
         except Exception as error:
             if serving is None:
                 raise
             _logger.warning(
-                "%s@%s: version %d goes on, because what the alias points to now cannot be opened: %s",
-                self._shelf.name,
+                "%s@%s: version %d stays, because the version that the alias points to now cannot be opened: %s",
+                self._directory.name,
                 self._alias,
                 serving.version,
                 error,
                 exc_info=True,
             )
-            found = replace(serving, stamp=stamp)  # tried again when the file changes, not at every call
+            found = replace(serving, stamp=stamp)  # retry when the file changes, not at every call
         self._serving = found
         return found
 
     def _open(self, serving: _Serving | None, stamp: Stamp | None) -> _Serving:
-        alias = self._shelf.alias(self._alias)
-        version, bundle = alias.now.version, self._shelf.path(alias.now.version)
+        alias = self._directory.alias(self._alias)
+        version, bundle = alias.now.version, self._directory.path(alias.now.version)
         if serving is not None and serving.version == version:
             world = serving.world
         else:
@@ -229,28 +229,28 @@ class NamedWorld(World):
             pair = VersionPair(
                 serving=version,
                 candidate=alias.shadow,
-                bundle=self._shelf.path(alias.shadow),
-                records=self._shelf.records(self._alias, version, alias.shadow),
+                bundle=self._directory.path(alias.shadow),
+                records=self._directory.records(self._alias, version, alias.shadow),
             )
         self._shadow.want(None if pair is None else pair.bundle)
         return _Serving(version=version, world=world, pair=pair, stamp=stamp)
 
 
-class _Begun:
-    """A call from its beginning on."""
+class _RunningCall:
+    """One call on the version that serves it."""
 
     def __init__(self, serving: _Serving, shadow: Shadow, verb: str) -> None:
         self.world, self._pair, self._shadow, self._verb = serving.world, serving.pair, shadow, verb
         self._started, self._seconds = perf_counter(), 0.0
 
     def shadowed(self) -> bool:
-        """Whether the candidate is to be asked the same. Stops the clock: to be called when the answer is there."""
+        """Whether the candidate gets the same call. Stops the clock, so call it directly after the answer."""
         self._seconds = perf_counter() - self._started
         return self._pair is not None and self._shadow.reserve(self._pair)
 
     def again(self, history: History, ask: Callable[[World], object]) -> None:
-        """Has the candidate asked; both arguments hold copies."""
-        assert self._pair is not None  # `shadowed` said so
+        """Queues the call for the candidate; both arguments hold copies."""
+        assert self._pair is not None  # checked by `shadowed`
         self._shadow.put(
             ShadowCall(
                 pair=self._pair,

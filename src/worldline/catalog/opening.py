@@ -1,4 +1,4 @@
-"""A world by what an application calls it: the one place that knows which kind of world a name stands for."""
+"""Opens a world from a folder, a URL or a name in the catalogue."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from worldline.world.bundle_io import open_world
 def open_target(
     target: Path | str, *, planner: Planner | str | None = None, adaptation: Adaptation | None = None
 ) -> World:
-    """The world that `target` names, whatever stands behind it.
+    """Opens the world that `target` names.
 
     Args:
-        target: the folder of a bundle, such as "worlds/greenhouse"; or the URL of a served world, such as
-            "http://127.0.0.1:8000"; or a world of the catalogue by alias or version, "greenhouse@prod" or
-            "greenhouse@3". Where there is a folder of that name, it is the folder.
-        planner: to plan with: one of your own, or the registered name of one; None for the world's own.
-        adaptation: how a learned world corrects itself by the histories that it is shown; None for not at all. See
+        target: one of three. A bundle folder, such as "worlds/greenhouse". The URL of a served world, such as
+            "http://127.0.0.1:8000". A world in the catalogue by alias or version, such as "greenhouse@prod" or
+            "greenhouse@3". An existing folder of that name takes precedence.
+        planner: a planner, or the registered name of one; None for the world's own.
+        adaptation: how a learned world adapts to the histories that it gets; None for no adaptation. See
             `worldline.world.bundle_io.open_world`.
 
     Raises:
-        BundleError: there is no such bundle, or it is damaged, or its parts do not fit each other.
-        InputError: `planner` or `adaptation` is given for a URL: a served world has its own.
-        UnknownNameError: no such name or alias is in the catalogue, or the world needs a part that is not installed.
-        UnavailableError: nobody answers at the URL.
-        MissingExtraError: it is a URL, and the extra `client` is not installed.
+        BundleError: there is no such bundle, it is damaged, or its parts do not fit each other.
+        InputError: `planner` or `adaptation` is set for a URL. A served world has its own.
+        UnknownNameError: the catalogue has no such name or alias, or the world needs a part that is not installed.
+        UnavailableError: the server at the URL does not answer.
+        MissingExtraError: `target` is a URL, and the extra `client` is not installed.
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
         given = [name for name, value in (("planner", planner), ("adaptation", adaptation)) if value is not None]
         if given:
             raise InputError(
-                f"{' and '.join(given)} cannot be given to {target!r}: a served world is opened by its server. Leave "
-                "it out, or set it where the world is served."
+                f"{' and '.join(given)} cannot be given to {target!r}, because its server opens the world. Remove "
+                "it, or set it on the server."
             )
         from worldline.world.remote import RemoteWorld
 
@@ -49,7 +49,7 @@ def open_target(
         from worldline.catalog.versions import open_named
 
         return open_named(target, planner=planner, adaptation=adaptation)
-    problem = "exists, but is no bundle" if folder.exists() else "does not exist"
+    problem = "exists, but is not a bundle" if folder.exists() else "does not exist"
     raise BundleError(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "
         "world (http://host:port), or a name in the catalogue (greenhouse@prod, greenhouse@3)."
@@ -57,5 +57,5 @@ def open_target(
 
 
 def is_reference(target: str) -> bool:
-    """Whether a world of this name is looked for in the catalogue, as `greenhouse@prod` is where no folder has it."""
+    """Whether `target` is a name in the catalogue: it has the form `greenhouse@prod` and is not an existing path."""
     return "@" in target and "/" not in target and not Path(target).exists()

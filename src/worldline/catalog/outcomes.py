@@ -1,4 +1,4 @@
-"""How well two worlds would have foretold what a call's own history shows to have happened."""
+"""Backtest of two worlds: their predictions of the last steps of a history, against the observed values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from worldline.schema import Kind, Signal
 from worldline.world.base import Forecast, Prediction
 
 MAX_STEPS = 4
-"""The most that is foretold: the last outcomes of the history, at least one."""
+"""Largest number of predicted steps at the end of a history."""
 
 LEVEL = 0.9
-"""Of the bands that outcomes are looked for in."""
+"""Level of the bands whose coverage is measured."""
 
 Floats = NDArray[np.floating]
 
@@ -27,13 +27,13 @@ Floats = NDArray[np.floating]
 @final
 @dataclass(frozen=True, kw_only=True)
 class ForecastOutcome:
-    """How two worlds foretold one signal, means over worlds, steps and components where it was observed.
+    """Errors and coverage of two worlds on one signal, as means over worlds, steps and components that were observed.
 
     Args:
-        serving: absolute error of the version that answers, in the signal's unit.
-        candidate: of the one in its shadow.
-        change: how far the signal moved from where the prediction began: the error of saying that nothing changes.
-        inside_serving: share of the worlds whose whole path lies in the joint band; None without a band.
+        serving: absolute error of the serving version, in the signal's unit.
+        candidate: absolute error of the candidate.
+        change: absolute error of persistence: the distance of the signal from its value before the first step.
+        inside_serving: share of the worlds whose whole path lies in the simultaneous band; None without a band.
         inside_candidate: likewise.
     """
 
@@ -46,17 +46,17 @@ class ForecastOutcome:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A question whose answer is known.
+class Backtest:
+    """The last steps of a history as a prediction task with known outcome.
 
     Args:
-        before: what both are told.
-        actions: per signal [T, *shape], what was done then.
-        exogenous: per signal [T, *shape]; None where the schema has none.
-        truth: per signal that both predict [T + 1, *shape], from the last value before on.
-        observed: per such signal [T + 1] bool.
-        signals: those signals.
-        batch: whether a W axis is in front of all of these.
+        before: history before these steps, the input of both worlds.
+        actions: per signal [T, *shape], the actions taken.
+        exogenous: per signal [T, *shape]; None if the schema has none.
+        truth: per common signal [T + 1, *shape], ground truth that starts with the last value before the steps.
+        observed: per common signal [T + 1] bool.
+        signals: vector signals that both worlds predict.
+        batch: whether all arrays have a leading W axis.
     """
 
     before: History
@@ -68,15 +68,15 @@ class Asked:
     batch: bool
 
 
-def ask_again(history: History, serving: Card, candidate: Card) -> Asked:
-    """The last steps of the history, as a question of what they would lead to.
+def backtest_of(history: History, serving: Card, candidate: Card) -> Backtest:
+    """The backtest on the last steps of a history.
 
-    Both worlds are told the same, of which neither asks for more: the larger of their contexts is kept in front.
+    Both worlds get the same input, which keeps the larger of their contexts.
 
     Args:
-        history: of one world or a batch, which `serving` accepted.
-        serving: the world that answers.
-        candidate: the one in its shadow; it predicts all that `serving` does.
+        history: history of one world or a batch, accepted by `serving`.
+        serving: card of the serving version.
+        candidate: card of the candidate, which predicts all signals of `serving`.
 
     Raises:
         InputError: the history is too short, or holds no vector that both predict.
@@ -85,14 +85,16 @@ def ask_again(history: History, serving: Card, candidate: Card) -> Asked:
     name, values = next(iter(history.observations.items()))
     axis = np.ndim(values) - 1 - len(schema[name].shape)
     length = np.shape(values)[axis]
-    due = max(serving.context, candidate.context, 1)
-    steps = min(MAX_STEPS, length - due)
+    context = max(serving.context, candidate.context, 1)
+    steps = min(MAX_STEPS, length - context)
     if steps < 1:
-        raise InputError(f"{length} observations where {due + 1} are needed. Give histories of {due + MAX_STEPS}.")
+        raise InputError(
+            f"expected at least {context + 1} observations, got {length}. Use histories of {context + MAX_STEPS}."
+        )
     names = [name for name in serving.predicts if name in candidate.predicts and name in history.observations]
     signals = tuple(schema[name] for name in names if schema[name].kind is Kind.VECTOR)
     if not signals:
-        raise InputError("the history holds no vector that both predict. Add one to the observations.")
+        raise InputError("the history holds no vector that both versions predict. Add one to the observations.")
     begin = length - steps
 
     def part(arrays: Arrays, start: int, stop: int) -> Arrays:
@@ -102,7 +104,7 @@ def ask_again(history: History, serving: Card, candidate: Card) -> Asked:
 
     masks = part(history.observed, begin - 1, length)
     leading = (*np.shape(values)[:axis], steps + 1)
-    return Asked(
+    return Backtest(
         before=History(
             observations=part(history.observations, 0, begin),
             actions=part(history.actions, 0, begin - 1),
@@ -118,25 +120,25 @@ def ask_again(history: History, serving: Card, candidate: Card) -> Asked:
     )
 
 
-def compare_forecasts(asked: Asked, serving: Prediction, candidate: Prediction) -> dict[str, ForecastOutcome]:
-    """Per signal how both foretold it. Left out is what was not observed, or of which `serving` predicts no number.
+def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction) -> dict[str, ForecastOutcome]:
+    """The outcome per signal, without signals that were not observed or that `serving` does not predict as finite.
 
     Raises:
-        InputError: what the candidate predicts is no number.
+        InputError: the candidate's prediction is not finite.
     """
     found = {}
-    for signal in asked.signals:
-        truth, seen = asked.truth[signal.name].astype(np.float64), asked.observed[signal.name]
-        if not asked.batch:
+    for signal in task.signals:
+        truth, seen = task.truth[signal.name].astype(np.float64), task.observed[signal.name]
+        if not task.batch:
             truth, seen = truth[None], seen[None]
-        # A change is known only where it began at a value that was observed.
+        # Persistence is defined only if the value before the first step was observed.
         kept = seen[:, 1:] & seen[:, :1]
         if not kept.any():
             continue
-        truth = np.where(seen[..., None], truth, 0.0)  # what was not observed may be anything
-        views = [_View.of(signal, one.signals[signal.name], truth[:, 1:]) for one in (serving, candidate)]
+        truth = np.where(seen[..., None], truth, 0.0)  # unobserved values are arbitrary
+        views = [_Errors.of(signal, one.signals[signal.name], truth[:, 1:]) for one in (serving, candidate)]
         if not np.isfinite(views[1].error[kept]).all():
-            raise InputError(f"what is predicted of {signal.name!r} is not finite.")
+            raise InputError(f"the prediction of {signal.name!r} is not finite.")
         if not np.isfinite(views[0].error[kept]).all():
             continue
         change = np.abs(signal.difference(truth[:, 1:], truth[:, :1]))
@@ -151,14 +153,14 @@ def compare_forecasts(asked: Asked, serving: Prediction, candidate: Prediction) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _View:
-    """One world's prediction beside the truth: [W, T, n], and whether the band holds it, None without one."""
+class _Errors:
+    """Errors of one world [W, T, n], and whether its band covers the truth; None without a band."""
 
     error: Floats
     within: NDArray[np.bool_] | None = field(default=None)
 
     @classmethod
-    def of(cls, signal: Signal, forecast: Forecast, truth: Floats) -> _View:
+    def of(cls, signal: Signal, forecast: Forecast, truth: Floats) -> _Errors:
         mean = np.asarray(forecast.mean, np.float64).reshape(truth.shape)
         error = np.abs(signal.difference(truth, mean))
         if forecast.low is None or forecast.high is None:
@@ -167,8 +169,8 @@ class _View:
         return cls(error=error, within=np.abs(signal.difference(truth, (low + high) / 2)) <= (high - low) / 2)
 
     def inside(self, kept: NDArray[np.bool_]) -> float | None:
-        """The share of the worlds, among those that were observed at all, whose path lies in its band."""
+        """The share of the observed worlds whose path lies in its band."""
         if self.within is None:
             return None
-        held: NDArray[np.bool_] = np.all(self.within | ~kept[..., None], axis=(1, 2), keepdims=True)
-        return float(held[kept.any(1)].mean())
+        covered: NDArray[np.bool_] = np.all(self.within | ~kept[..., None], axis=(1, 2), keepdims=True)
+        return float(covered[kept.any(1)].mean())

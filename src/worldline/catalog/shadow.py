@@ -1,4 +1,4 @@
-"""Asks a candidate what the world that answers was asked, off the caller's path, and writes down how both did."""
+"""Shadow calls: a candidate gets the calls of the serving version in a background thread, and both are recorded."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from weakref import WeakSet
 import numpy as np
 
 from worldline.catalog.comparison import ShadowRecord
-from worldline.catalog.outcomes import LEVEL, ask_again, compare_forecasts
+from worldline.catalog.outcomes import LEVEL, backtest_of, compare_forecasts
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Goal
 from worldline.world.base import Prediction, World
 
 MAX_FILE_BYTES = 2**22
-"""Of the records of one pair of versions, some ten thousand calls; after that the candidate is not asked any more."""
+"""Largest file of records of one pair of versions, about ten thousand calls. When it is full, shadowing stops."""
 
 _logger = logging.getLogger(__name__)
 _EXIT_S = 10.0
-"""The most that the end of a process waits for a candidate."""
+"""Longest wait for a candidate at the end of the process."""
 
-_MAX_WORDS = 300
-_REMEMBERED = 64
-"""Histories of which it is known that they were scored; more than there are threads that ask."""
+_MAX_ERROR_CHARS = 300
+_MAX_SCORED_KEYS = 64
+"""Number of remembered histories that were already scored; more than the number of calling threads."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionPair:
-    """Who is compared.
+    """The two versions that are compared.
 
     Args:
-        serving: the version that answers.
-        candidate: the one in its shadow.
-        bundle: of the candidate.
-        records: the file to write to.
+        serving: number of the serving version.
+        candidate: number of the version in shadow.
+        bundle: bundle folder of the candidate.
+        records: file of the records.
     """
 
     serving: int
@@ -61,15 +61,15 @@ class VersionPair:
 
 @dataclass(frozen=True, kw_only=True)
 class ShadowCall:
-    """What was asked and answered.
+    """An answered call, for the candidate.
 
     Args:
-        pair: who is compared.
-        verb: of `World`.
-        world: that answered.
-        seconds: that it took.
-        again: asks the same of another world; holds copies of the arguments, since the caller may change its own.
-        history: what had happened before.
+        pair: the two versions.
+        verb: verb of `World`.
+        world: the world that answered.
+        seconds: duration of the answer.
+        again: repeats the call on another world, with copies of the arguments, because the caller may change them.
+        history: history of the call.
     """
 
     pair: VersionPair
@@ -82,51 +82,51 @@ class ShadowCall:
 
 @final
 class Shadow:
-    """One thread that asks candidates, and a queue of calls in front of it.
+    """One background thread that calls candidates, with a queue of calls.
 
-    The thread begins with the first call. It ends with `close`, or when nobody holds this object any more. At the end
-    of the process, what waits is left out.
+    The thread starts with the first call. It ends with `close`, or when this object is garbage-collected. At the end
+    of the process, waiting calls are dropped.
 
     Args:
-        open_bundle: gives the world in a bundle.
-        size: calls that may wait; further ones are left out, and counted.
+        open_bundle: opens the world in a bundle folder.
+        size: number of calls that can wait. Further calls are dropped and counted.
     """
 
     def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:
         self._state = _State(open_bundle=open_bundle, size=size)
         self._closed = False
-        # The queue takes from anywhere, also from a finalizer; the thread must not hold what the finalizer waits for.
+        # SimpleQueue.put is safe in a finalizer. The thread must not hold `self`, or the finalizer never runs.
         self._finalizer = weakref.finalize(self, self._state.queue.put, None)
         self._finalizer.atexit = False
 
     def reserve(self, pair: VersionPair) -> bool:
-        """Whether the candidate is wanted and has room for one more call, which is then kept for `put`."""
+        """Whether the candidate is wanted and the queue has space; one place is then reserved for `put`."""
         return not self._closed and self._state.reserve(pair)
 
     def put(self, call: ShadowCall) -> None:
-        """Has the candidate asked the same. To be called once after each `reserve` that said yes."""
+        """Queues a call for the candidate. Call it once after each successful `reserve`."""
         with self._state.lock:
             if self._closed:
                 return
             self._state.queue.put(call)
-            # A process that was forked has the object but not its thread.
+            # A forked process has the object but not its thread.
             if self._state.thread is None or not self._state.thread.is_alive():
                 self._state.start()
 
     def opened(self, bundle: Path) -> World | None:
-        """The candidate in this bundle, where it is open already."""
+        """The candidate in this bundle, if it is open."""
         known = self._state.candidate
         return known.world if known is not None and known.bundle == bundle else None
 
     def want(self, bundle: Path | None) -> None:
-        """Says which candidate is asked from now on, None for none; lets go of any other, and of what waits for it."""
+        """Sets the candidate, None for none. Any other candidate and its waiting calls are dropped."""
         with self._state.lock:
             self._state.wanted = bundle
             if self._state.candidate is not None and self._state.candidate.bundle != bundle:
                 self._state.candidate = None
 
     def flush(self) -> None:
-        """Waits until every call that was put so far is written down."""
+        """Waits until all calls put so far are recorded."""
         reached = Event()
         with self._state.lock:
             if self._closed or self._state.thread is None or not self._state.thread.is_alive():
@@ -135,7 +135,7 @@ class Shadow:
         reached.wait()
 
     def close(self) -> None:
-        """Waits likewise, and takes no more calls."""
+        """Waits as `flush` does, and accepts no more calls."""
         with self._state.lock:
             self._closed = True
         self._finalizer()
@@ -145,7 +145,7 @@ class Shadow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Candidate:
-    """A candidate, or why there is none."""
+    """A candidate, or the error that prevents it."""
 
     bundle: Path
     world: World | None
@@ -153,7 +153,7 @@ class _Candidate:
 
 
 class _State:
-    """What the thread and the others share; the thread holds nothing else, so that it does not keep them alive."""
+    """The state that the thread shares with the callers. The thread holds nothing else, so it keeps nothing alive."""
 
     def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:
         self.open_bundle, self.size = open_bundle, size
@@ -164,7 +164,7 @@ class _State:
         self.wanted: Path | None = None
         self.candidate: _Candidate | None = None
         self.full: Path | None = None
-        self.scored: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self.scored: deque[bytes] = deque(maxlen=_MAX_SCORED_KEYS)
         self._waiting, self._dropped = 0, 0
 
     def start(self) -> None:
@@ -176,7 +176,7 @@ class _State:
         if self.full == pair.records and _is_full(pair.records):
             return False
         with self.lock:
-            if self.wanted != pair.bundle:  # the call began before the shadow ended
+            if self.wanted != pair.bundle:  # the call began before the candidate changed
                 return False
             if self._waiting >= self.size:
                 self._dropped += 1
@@ -195,13 +195,13 @@ class _State:
 
 
 def _work(state: _State) -> None:
-    """The thread."""
+    """The loop of the thread."""
     while _next(state):
         pass
 
 
 def _next(state: _State) -> bool:
-    """Whether there is more to come after what came next. Nothing of a call is held while waiting for the one after."""
+    """Handles the next item; False to stop. No call is referenced while waiting for the next one."""
     found = state.queue.get()
     if found is None:
         return False
@@ -209,9 +209,9 @@ def _next(state: _State) -> bool:
         found.set()
         return True
     if found.pair.bundle == state.wanted and not state.exiting:
-        failure = _attempt(partial(_ask, state, found))  # nothing may end the thread while calls wait
+        failure = _attempt(partial(_record, state, found))  # no error may end the thread
         if isinstance(failure, BaseException):
-            _logger.warning("a shadowed call could not be written down: %s", _words(failure))
+            _logger.warning("a shadow call could not be recorded: %s", _error_text(failure))
     state.done()
     return True
 
@@ -221,7 +221,7 @@ _running: WeakSet[_State] = WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """Lets the call in progress end: cut off in the middle of compiled code, a thread may take the process along."""
+    """Lets the running call end. A thread that is killed inside compiled code may crash the process."""
     for state in list(_running):
         state.exiting = True
         state.queue.put(None)
@@ -231,16 +231,16 @@ def _end_all() -> None:
 
 
 def _attempt(call: Callable[[], T]) -> T | BaseException:
-    """What the call returns, or what it raised: any error, since whoever asks must never notice."""
+    """The result of the call, or any error that it raised, because the caller must never notice it."""
     try:
         return call()
     except (Exception, SystemExit) as error:
-        _logger.debug("in shadow", exc_info=True)
+        _logger.debug("shadow call failed", exc_info=True)
         return error
 
 
-def _ask(state: _State, call: ShadowCall) -> None:
-    """Asks the candidate, and writes down how it did."""
+def _record(state: _State, call: ShadowCall) -> None:
+    """Calls the candidate and records the result."""
     path = call.pair.records
     if _is_full(path):
         state.full = path
@@ -262,7 +262,7 @@ def _ask(state: _State, call: ShadowCall) -> None:
 
 
 def _is_full(path: Path) -> bool:
-    """Whether no more is written there; a file that is removed begins anew."""
+    """Whether the file is full. A deleted file starts anew."""
     try:
         return path.stat().st_size >= MAX_FILE_BYTES
     except OSError:
@@ -270,58 +270,58 @@ def _is_full(path: Path) -> bool:
 
 
 def _open(state: _State, pair: VersionPair) -> _Candidate:
-    """The candidate; opened once, whether it can be or not."""
+    """The candidate; opened once, whether that succeeds or not."""
     known = state.candidate
     if known is not None and known.bundle == pair.bundle:
         return known
     opened = _attempt(lambda: state.open_bundle(pair.bundle))
     if isinstance(opened, BaseException):
-        _logger.warning("version %d cannot be opened to run in shadow: %s", pair.candidate, _words(opened))
-        found = _Candidate(bundle=pair.bundle, world=None, error=_words(opened))
+        _logger.warning("version %d cannot be opened to run in shadow: %s", pair.candidate, _error_text(opened))
+        found = _Candidate(bundle=pair.bundle, world=None, error=_error_text(opened))
     else:
         found = _Candidate(bundle=pair.bundle, world=opened, error="")
     with state.lock:
-        state.candidate = found if state.wanted == pair.bundle else None  # it may have been let go meanwhile
+        state.candidate = found if state.wanted == pair.bundle else None  # it may have been replaced meanwhile
     return found
 
 
 def _with_answer(record: ShadowRecord, call: ShadowCall, candidate: World) -> ShadowRecord:
-    """The record with the time that the candidate takes for the same call, or how it fails."""
+    """The record with the duration or the error of the candidate on the same call."""
     started = perf_counter()
     answer = _attempt(partial(call.again, candidate))
     seconds = perf_counter() - started
     return (
-        replace(record, error=_words(answer))
+        replace(record, error=_error_text(answer))
         if isinstance(answer, BaseException)
         else replace(record, candidate_s=seconds)
     )
 
 
 def _with_outcomes(state: _State, record: ShadowRecord, call: ShadowCall, candidate: World) -> ShadowRecord:
-    """The record with how both foretell the end of the history, or why that cannot be told."""
-    asked = _attempt(lambda: ask_again(call.history, call.world.describe(), candidate.describe()))
-    if isinstance(asked, BaseException):
-        return replace(record, unscored=_words(asked))
-    # Many calls may be about one moment, such as a plan and what it would lead to: it counts once.
+    """The record with the backtest of both versions, or the reason why there is none."""
+    task = _attempt(lambda: backtest_of(call.history, call.world.describe(), candidate.describe()))
+    if isinstance(task, BaseException):
+        return replace(record, unscored=_error_text(task))
+    # Several calls may share one history, such as a plan and a prediction. It counts once.
     key = _key(call)
     if key in state.scored:
         return replace(record, unscored="this history was scored already")
     state.scored.append(key)
 
-    def foretold(world: World) -> Prediction:
-        return world.predict(asked.before, asked.actions, exogenous=asked.exogenous, level=LEVEL)
+    def forecast(world: World) -> Prediction:
+        return world.predict(task.before, task.actions, exogenous=task.exogenous, level=LEVEL)
 
-    own = _attempt(partial(foretold, call.world))
+    own = _attempt(partial(forecast, call.world))
     if isinstance(own, BaseException):
-        return replace(record, unscored=_words(own))
-    outcomes = _attempt(lambda: compare_forecasts(asked, own, foretold(candidate)))
+        return replace(record, unscored=_error_text(own))
+    outcomes = _attempt(lambda: compare_forecasts(task, own, forecast(candidate)))
     if isinstance(outcomes, BaseException):
-        return replace(record, candidate_s=None, error=_words(outcomes))
-    return replace(record, outcomes=outcomes, unscored="" if outcomes else "nothing was observed at its end")
+        return replace(record, candidate_s=None, error=_error_text(outcomes))
+    return replace(record, outcomes=outcomes, unscored="" if outcomes else "its last steps were not observed")
 
 
 def _key(call: ShadowCall) -> bytes:
-    """The same for the same history and pair of versions."""
+    """Equal for equal histories and pairs of versions."""
     digest = hashlib.blake2b(str(call.pair.records).encode())
     for group in (call.history.observations, call.history.actions, call.history.exogenous, call.history.observed):
         for name, value in sorted(group.items()):
@@ -331,7 +331,7 @@ def _key(call: ShadowCall) -> bytes:
 
 
 def _append(path: Path, record: ShadowRecord) -> None:
-    """Adds a line, in one piece, so that processes that write to the same file do not mix theirs."""
+    """Appends a line in one write, so that lines of several processes do not mix."""
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -340,25 +340,25 @@ def _append(path: Path, record: ShadowRecord) -> None:
         os.close(descriptor)
 
 
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:_MAX_WORDS]
+def _error_text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS]
 
 
 # Copies
 
 
 def copy_arrays(arrays: Arrays) -> Arrays:
-    """The same values, in arrays of their own."""
+    """Copies of the arrays."""
     return {name: np.array(value) for name, value in arrays.items()}
 
 
 def copy_some(arrays: Arrays | None) -> Arrays | None:
-    """Likewise, or None."""
+    """Copies of the arrays, or None."""
     return None if arrays is None else copy_arrays(arrays)
 
 
 def copy_history(history: History) -> History:
-    """The same history, in arrays of its own."""
+    """A copy of the history with copied arrays."""
     return History(
         observations=copy_arrays(history.observations),
         actions=copy_arrays(history.actions),
@@ -368,7 +368,7 @@ def copy_history(history: History) -> History:
 
 
 def copy_episode(episode: Episode) -> Episode:
-    """The same episode, in arrays of its own."""
+    """A copy of the episode with copied arrays."""
     return replace(
         episode,
         observations=copy_arrays(episode.observations),
@@ -381,5 +381,5 @@ def copy_episode(episode: Episode) -> Episode:
 
 
 def copy_goal(goal: Goal) -> Goal:
-    """The same goal, its targets in arrays of their own. Its costs are the caller's: they are called, not copied."""
+    """A copy of the goal with copied targets. Its costs are functions of the caller and are not copied."""
     return replace(goal, targets=copy_arrays(goal.targets), tolerance=dict(goal.tolerance), costs=tuple(goal.costs))

@@ -1,4 +1,4 @@
-"""Named, versioned worlds, and aliases such as `greenhouse@prod` that are moved from one version to the next."""
+"""The catalogue: named, versioned worlds, and aliases such as `greenhouse@prod` that point to versions."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ HOME = "WORLDLINE_HOME"
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A version of a named world; it never changes.
+    """A version of a named world. It never changes.
 
     Args:
-        name: of the world.
+        name: name of the world.
         number: from 1.
-        path: of its bundle.
+        path: its bundle folder.
         created: when the bundle was written, ISO 8601 with time zone.
-        model: registered name of what it holds.
-        aliases: that stand for it.
+        model: registered name of its model or engine.
+        aliases: aliases that point to it.
         shadows: aliases in whose shadow it runs.
     """
 
@@ -53,11 +53,11 @@ class Version:
 
 
 def default_folder() -> Path:
-    """Where the catalogue lies: `WORLDLINE_HOME`, else `worldline` in the user's data folder."""
+    """The folder of the catalogue: `WORLDLINE_HOME`, else `worldline` in the user's data folder."""
     chosen = os.environ.get(HOME)
     if chosen:
         return Path(chosen)
-    data = Path(os.environ.get("XDG_DATA_HOME", ""))  # to be ignored where it is not absolute, says its specification
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))  # the XDG specification ignores relative paths
     return (data if data.is_absolute() else Path.home() / ".local" / "share") / "worldline"
 
 
@@ -67,27 +67,27 @@ def open_named(
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
 ) -> World:
-    """The world that `name@alias` stands for, also when that changes (see `NamedWorld`); or that of `name@3`, for good.
+    """Opens a world of the catalogue in `default_folder()`.
 
-    It is looked for in the catalogue in `default_folder()`.
+    `name@alias` follows the alias when it changes (see `NamedWorld`). `name@3` stays at that version.
 
     Args:
         reference: `name@alias` or `name@number`.
         planner: as in `open_world`.
-        adaptation: likewise.
+        adaptation: as in `open_world`.
 
     Raises:
-        InputError: it is no such reference.
-        UnknownNameError: no such world, alias or version.
+        InputError: `reference` is not a reference.
+        UnknownNameError: there is no such world, alias or version.
         BundleError: the version cannot be opened.
     """
     found = Reference.parse(reference)
     open_bundle = partial(open_world, planner=planner, adaptation=adaptation)
-    shelf = Catalog().shelf(found.name)
+    directory = Catalog().shelf(found.name)
     if found.alias is None:
-        return open_bundle(shelf.resolve(found))
-    world = NamedWorld(shelf, found.alias, open_bundle=open_bundle)
-    world.describe()  # so that what cannot be opened says so here
+        return open_bundle(directory.resolve(found))
+    world = NamedWorld(directory, found.alias, open_bundle=open_bundle)
+    world.describe()  # raises here if it cannot be opened
     return world
 
 
@@ -96,50 +96,49 @@ def open_named(
 class Catalog:
     """Worlds by name and version, in a folder.
 
-    Several processes may use it at once. Writing takes a lock, reading none.
+    Several processes can use it at once. Writing takes a lock, reading takes none.
 
     Args:
-        folder: where it lies; made when the first world is published; left out, `default_folder()`.
-        open_bundle: gives the world in a bundle.
+        folder: its folder, created when the first world is published; default `default_folder()`.
+        open_bundle: opens the world in a bundle folder.
     """
 
     folder: Path = field(default_factory=default_folder)
     open_bundle: Callable[[Path], World] = open_world
 
     def publish(self, bundle: Path | str, name: str, *, alias: str | None = None) -> Version:
-        """The next version of `name`, a copy of the bundle.
+        """Publishes a copy of the bundle as the next version of `name`.
 
         Args:
-            bundle: its folder, which may go or change afterwards.
-            name: of the world.
-            alias: to point to it at once; None leaves all aliases as they are.
+            bundle: bundle folder, which may be changed or deleted afterwards.
+            name: name of the world.
+            alias: alias to point to the new version; None changes no alias.
 
         Raises:
             BundleError: the bundle is damaged.
-            InputError: a name is not allowed, or `alias` stands for a version that speaks otherwise; nothing was
-                published.
+            InputError: a name is not allowed, or the version behind `alias` is incompatible. Nothing is published.
         """
-        shelf = self._shelf(name)
+        directory = self._directory(name)
         if alias is not None:
             check_name("alias", alias)
         source = read_bundle(Path(bundle))
-        shelf.folder.mkdir(parents=True, exist_ok=True)
-        fresh = shelf.folder / f".{secrets.token_hex(4)}.partial"
+        directory.folder.mkdir(parents=True, exist_ok=True)
+        fresh = directory.folder / f".{secrets.token_hex(4)}.partial"
         try:
             _copy(source.folder, fresh, (MANIFEST, *source.files))
             read_bundle(fresh)
-            with shelf.locked():
-                known = shelf.aliases()
-                number = shelf.published() + 1
+            with directory.locked():
+                known = directory.aliases()
+                number = directory.published() + 1
                 if alias is not None:
-                    self._check_agreement(shelf, alias, known.get(alias), fresh)
+                    self._check_compatible(directory, alias, known.get(alias), fresh)
                     known = _pointed(known, alias, number, "published")
-                fresh.rename(shelf.path(number))
-                sync_folder(shelf.folder)
-                shelf.write(known)
+                fresh.rename(directory.path(number))
+                sync_folder(directory.folder)
+                directory.write(known)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        return self._version(shelf, number, known)
+        return self._version(directory, number, known)
 
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
@@ -147,28 +146,28 @@ class Catalog:
         return tuple(sorted(path.name for path in found if WorldDirectory(folder=path).numbers()))
 
     def versions(self, name: str) -> tuple[Version, ...]:
-        """Those of a world, in order.
+        """The versions of a world, in order.
 
         Raises:
             UnknownNameError: there is no such world.
-            BundleError: one has no manifest that can be read.
+            BundleError: a version has no readable manifest.
         """
-        shelf = self.shelf(name)
-        known = shelf.aliases()
-        return tuple(self._version(shelf, number, known) for number in shelf.numbers())
+        directory = self.shelf(name)
+        known = directory.aliases()
+        return tuple(self._version(directory, number, known) for number in directory.numbers())
 
     def resolve(self, reference: str) -> Path:
-        """The bundle that `name@alias` or `name@3` stands for now.
+        """The bundle folder that `name@alias` or `name@3` points to now.
 
         Raises:
-            InputError: it is no such reference.
+            InputError: `reference` is not a reference.
             UnknownNameError: there is no such world, alias or version.
         """
         found = Reference.parse(reference)
         return self.shelf(found.name).resolve(found)
 
     def alias(self, name: str, alias: str) -> Alias:
-        """What the alias stands for, stood for before, and what runs in its shadow.
+        """The current, earlier and shadow versions of an alias.
 
         Raises:
             UnknownNameError: there is no such world or alias.
@@ -176,164 +175,166 @@ class Catalog:
         return self.shelf(name).alias(alias)
 
     def point(self, name: str, alias: str, version: int, *, reason: str = "pointed") -> Version:
-        """Makes the alias stand for this version; running applications follow.
+        """Points the alias to this version; running applications follow.
 
         Args:
-            name: of the world.
-            alias: is made where it is new.
-            version: to stand for.
-            reason: kept beside it, in words.
+            name: name of the world.
+            alias: created if it does not exist.
+            version: the version to serve.
+            reason: reason in words, stored with the change.
 
         Raises:
-            InputError: the version speaks otherwise than the one that the alias stands for; says how.
+            InputError: the version is incompatible with the current one. The message names the differences.
             UnknownNameError: there is no such world or version.
         """
         check_name("alias", alias)
-        shelf = self.shelf(name)
-        with shelf.locked():
-            known = shelf.aliases()
-            shelf.check_version(version)
+        directory = self.shelf(name)
+        with directory.locked():
+            known = directory.aliases()
+            directory.check_version(version)
             if alias not in known or known[alias].now.version != version:
-                self._check_agreement(shelf, alias, known.get(alias), shelf.path(version))
+                self._check_compatible(directory, alias, known.get(alias), directory.path(version))
                 known = _pointed(known, alias, version, reason)
-                shelf.write(known)
-        return self._version(shelf, version, known)
+                directory.write(known)
+        return self._version(directory, version, known)
 
     def shadow(self, name: str, alias: str, version: int | None) -> None:
-        """Has a version asked all that the alias is asked, beside the one that answers.
+        """Runs a candidate in the shadow of an alias: it gets all calls, but never answers.
 
         Args:
-            name: of the world.
-            alias: whose calls.
-            version: None ends it.
+            name: name of the world.
+            alias: alias whose calls are shadowed.
+            version: the candidate; None ends the shadow.
 
         Raises:
-            InputError: it answers already, or it speaks otherwise than the one that does; says how.
+            InputError: the candidate is already serving, or it is incompatible. The message names the differences.
             UnknownNameError: there is no such world, alias or version.
         """
-        shelf = self.shelf(name)
-        with shelf.locked():
-            now = shelf.alias(alias)
+        directory = self.shelf(name)
+        with directory.locked():
+            now = directory.alias(alias)
             if version is not None:
-                shelf.check_version(version)
+                directory.check_version(version)
                 if version == now.now.version:
                     raise InputError(
-                        f"{name}@{alias} stands for version {version} already. Shadow it with another one."
+                        f"{name}@{alias} already points to version {version}. Shadow it with another version."
                     )
-                self._check_agreement(shelf, alias, now, shelf.path(version))
-            shelf.write({**shelf.aliases(), alias: replace(now, shadow=version)})
+                self._check_compatible(directory, alias, now, directory.path(version))
+            directory.write({**directory.aliases(), alias: replace(now, shadow=version)})
 
     def comparison(self, name: str, alias: str) -> ShadowComparison:
-        """How the version in shadow does beside the one that answers, over all calls so far.
+        """Compares the candidate in shadow with the serving version, over all calls so far.
 
         Raises:
-            InputError: nothing runs in the shadow of this alias.
+            InputError: no candidate runs in the shadow of this alias.
             UnknownNameError: there is no such world or alias.
-            ConfigError: what was written down is damaged.
+            ConfigError: the records are damaged.
         """
-        shelf = self.shelf(name)
-        return _comparison(shelf, alias, shelf.alias(alias))
+        directory = self.shelf(name)
+        return _comparison(directory, alias, directory.alias(alias))
 
     def promote(self, name: str, alias: str, *, despite: bool = False) -> Version:
-        """Makes the version in shadow the one that the alias stands for.
+        """Points the alias to the candidate in its shadow.
 
         Args:
-            name: of the world.
-            alias: to move.
-            despite: whether also where it is worse, or was asked too little to tell.
+            name: name of the world.
+            alias: the alias to move.
+            despite: whether to promote even if the candidate is worse, or has too few calls.
 
         Raises:
-            InputError: nothing is in shadow; it is worse or too few calls can tell; or it speaks otherwise.
+            InputError: there is no candidate, it is worse or has too few calls, or it is incompatible.
             UnknownNameError: there is no such world or alias.
         """
-        shelf = self.shelf(name)
-        with shelf.locked():
-            now = shelf.alias(alias)
-            found = _comparison(shelf, alias, now)
+        directory = self.shelf(name)
+        with directory.locked():
+            now = directory.alias(alias)
+            found = _comparison(directory, alias, now)
             if not despite and found.verdict in (ShadowVerdict.WORSE, ShadowVerdict.TOO_FEW):
                 raise InputError(
                     f"version {found.candidate} in the shadow of {name}@{alias} is not promoted over version "
-                    f"{found.serving} ({found.verdict}): {found.reason}. Let it run longer or publish a better one; or "
-                    "promote it despite this."
+                    f"{found.serving} ({found.verdict}): {found.reason}. Let it run longer, publish a better one, or "
+                    "promote it anyway with despite=True."
                 )
-            self._check_agreement(shelf, alias, now, shelf.path(shelf.check_version(found.candidate)))
+            self._check_compatible(directory, alias, now, directory.path(directory.check_version(found.candidate)))
             reason = f"promoted over {found.serving} ({found.verdict}): {found.reason}"
-            known = _pointed(shelf.aliases(), alias, found.candidate, reason)
-            shelf.write(known)
-        return self._version(shelf, found.candidate, known)
+            known = _pointed(directory.aliases(), alias, found.candidate, reason)
+            directory.write(known)
+        return self._version(directory, found.candidate, known)
 
     def roll_back(self, name: str, alias: str) -> Version:
-        """Makes the alias stand for what it stood for before. Again and again, it goes further back.
+        """Points the alias to its previous version. Repeated calls go further back.
 
-        What speaks otherwise is no obstacle here: an application that began on the earlier version is to have it back.
+        Compatibility is not checked, so that applications get back the version that they started with.
 
         Raises:
-            InputError: it stood for nothing before.
-            UnknownNameError: there is no such world or alias, or the earlier version is gone.
-            BundleError: the earlier version cannot be opened.
+            InputError: there is no previous version.
+            UnknownNameError: there is no such world or alias, or the previous version was deleted.
+            BundleError: the previous version cannot be opened.
         """
-        shelf = self.shelf(name)
-        with shelf.locked():
-            now = shelf.alias(alias)
+        directory = self.shelf(name)
+        with directory.locked():
+            now = directory.alias(alias)
             if not now.earlier:
-                raise InputError(f"{name}@{alias} stood for no version before {now.now.version}. Point it to one.")
-            version = shelf.check_version(now.earlier[-1].version)
-            self.open_bundle(shelf.path(version))
+                raise InputError(
+                    f"{name}@{alias} has no version before {now.now.version}. Point it to another version."
+                )
+            version = directory.check_version(now.earlier[-1].version)
+            self.open_bundle(directory.path(version))
             turn = Turn(version=version, since=_time(), reason=f"rolled back from {now.now.version}")
             shadow = None if now.shadow == version else now.shadow
-            known = {**shelf.aliases(), alias: Alias(now=turn, earlier=now.earlier[:-1], shadow=shadow)}
-            shelf.write(known)
-        return self._version(shelf, version, known)
+            known = {**directory.aliases(), alias: Alias(now=turn, earlier=now.earlier[:-1], shadow=shadow)}
+            directory.write(known)
+        return self._version(directory, version, known)
 
     def shelf(self, name: str) -> WorldDirectory:
-        """The folder of a world that has a version.
+        """The folder of an existing world.
 
         Raises:
             UnknownNameError: there is no such world.
         """
-        shelf = self._shelf(name)
-        if not shelf.numbers():
+        directory = self._directory(name)
+        if not directory.numbers():
             raise UnknownNameError("world", name, self.names())
-        return shelf
+        return directory
 
-    def _shelf(self, name: str) -> WorldDirectory:
+    def _directory(self, name: str) -> WorldDirectory:
         return WorldDirectory(folder=Path(self.folder).absolute() / check_name("world", name))
 
-    def _version(self, shelf: WorldDirectory, number: int, known: Mapping[str, Alias]) -> Version:
-        manifest = read_manifest(shelf.path(number))
+    def _version(self, directory: WorldDirectory, number: int, known: Mapping[str, Alias]) -> Version:
+        manifest = read_manifest(directory.path(number))
         return Version(
-            name=shelf.name,
+            name=directory.name,
             number=number,
-            path=shelf.path(number),
+            path=directory.path(number),
             created=manifest.created,
             model=manifest.model,
             aliases=tuple(sorted(name for name, alias in known.items() if alias.now.version == number)),
             shadows=tuple(sorted(name for name, alias in known.items() if alias.shadow == number)),
         )
 
-    def _check_agreement(self, shelf: WorldDirectory, alias: str, now: Alias | None, bundle: Path) -> None:
-        """Refuses a bundle that cannot be opened, or whose world an application of this alias would not know."""
+    def _check_compatible(self, directory: WorldDirectory, alias: str, now: Alias | None, bundle: Path) -> None:
+        """Raises if the bundle cannot be opened, or is incompatible with applications of this alias."""
         card = self.open_bundle(bundle).describe()
-        known = None if now is None else self._card_in_use(shelf, now)
+        known = None if now is None else self._card_in_use(directory, now)
         found = () if known is None else differences(known, card)
         if found:
             raise InputError(
-                f"{shelf.name}@{alias} stays as it is, because applications would notice the other version: "
+                f"{directory.name}@{alias} is not changed, because the other version is incompatible: "
                 f"{'; '.join(found)}. Learn it from logs with the same schema.json, or use another alias."
             )
 
-    def _card_in_use(self, shelf: WorldDirectory, now: Alias) -> Card | None:
-        """What applications of this alias speak: they go on with the last version that could be opened."""
+    def _card_in_use(self, directory: WorldDirectory, now: Alias) -> Card | None:
+        """The card that applications of this alias use: of the last version that can be opened."""
         for turn in (now.now, *reversed(now.earlier)):
             try:
-                return self.open_bundle(shelf.path(turn.version)).describe()
+                return self.open_bundle(directory.path(turn.version)).describe()
             except WorldlineError:
                 continue
         return None
 
 
 def _pointed(known: Mapping[str, Alias], alias: str, version: int, reason: str) -> dict[str, Alias]:
-    """The aliases, with this one standing for `version`."""
+    """The aliases, with this one pointing to `version`."""
     turn = Turn(version=version, since=_time(), reason=reason)
     if alias not in known:
         return {**known, alias: Alias(now=turn)}
@@ -342,15 +343,15 @@ def _pointed(known: Mapping[str, Alias], alias: str, version: int, reason: str) 
     return {**known, alias: Alias(now=turn, earlier=(*now.earlier, now.now), shadow=shadow)}
 
 
-def _comparison(shelf: WorldDirectory, alias: str, now: Alias) -> ShadowComparison:
+def _comparison(directory: WorldDirectory, alias: str, now: Alias) -> ShadowComparison:
     if now.shadow is None:
-        raise InputError(f"nothing runs in the shadow of {shelf.name}@{alias}. Name a version to run there.")
-    records = read_records(shelf.records(alias, now.now.version, now.shadow))
+        raise InputError(f"no candidate runs in the shadow of {directory.name}@{alias}. Start one with Catalog.shadow.")
+    records = read_records(directory.records(alias, now.now.version, now.shadow))
     return compare(records, serving=now.now.version, candidate=now.shadow)
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    """Copies these files; they are on disk when this returns."""
+    """Copies these files and flushes them to disk."""
     for name in names:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Worlds: the product contract, over any engine."""
+"""Worlds: the public contract, implemented once over any engine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""The product contract: what applications hold. NumPy, named signals, physical units; no latents.
+"""The public contract of a world: `World` and the results of its verbs.
 
-Verbs take one world or a batch: where the arrays of `history` carry a leading W axis, so do all arguments and
-results. The shapes below leave W out.
+Arrays are NumPy arrays of named signals in physical units. No latents appear. Every verb except `describe`,
+`what_if` and `surprise` takes one world or a batch of W worlds. If the arrays of `history` have a leading W axis, all
+arguments and results have it too. The shapes below leave W out.
+
+Notation: H observations in the history, T predicted steps, N candidate plans, C constraints.
 """
 
 from __future__ import annotations
@@ -21,16 +24,17 @@ from worldline.planning.base import Constraint, Goal
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """The future of one signal.
+    """The predicted path of one signal.
 
     Args:
-        mean: [T, *shape].
-        low: [T, *shape], lower edge of the joint band; None for images. Infinite where the signal was observed too
-            seldom in the calibration data for the level.
-        high: [T, *shape], upper edge. The whole trajectory lies inside with probability `level`; None for images.
-        horizon: the last step at which held-out episodes were predicted with skill: with a smaller squared error than
-            both persistence and the mean of the signal, or one below a twentieth of its variance. 0 to T; 0 where
-            that was not told. Also [W] in a batch.
+        mean: [T, *shape], mean over the samples, in the signal's unit; the most frequent value if discrete.
+        low: [T, *shape], lower edge of the prediction band, in the signal's unit. None if uncalibrated or not a vector.
+            -inf if the calibration data observe the signal too rarely for `Prediction.level`.
+        high: [T, *shape], upper edge, with +inf and None likewise. The band is simultaneous: the whole path lies inside
+            with probability `Prediction.level`.
+        horizon: last step with skill on held-out episodes, 0 to T; also [W] in a batch. 0 means no skill, or unknown.
+            A step has skill if its squared error is below that of both persistence and the signal's mean. An
+            error below a twentieth of the signal's variance also counts.
     """
 
     mean: NDArray[np.generic]
@@ -41,15 +45,15 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What will happen.
+    """The answer of `World.predict`.
 
     Args:
-        signals: a forecast per predicted signal.
-        level: the probability that the bands were calibrated for.
-        trust: p-value of the history under the calibration data, 0 to 1: small means unlike anything seen. It judges
-            the present, and how well each step of the history follows from those before it: the more steps a history
-            has beyond `Card.context`, the more it tells. Also [W].
-        calibrated: False where no calibration exists; bands are then None.
+        signals: one forecast per predicted signal.
+        level: probability of the bands, in (0, 1).
+        trust: p-value of the history under the calibration data, 0 to 1; NaN if the world is not calibrated. Small
+            values mean out of distribution. It tests the present, and whether the latest steps follow from those
+            before them. Histories longer than `Card.context` give a stronger test. Also [W] in a batch.
+        calibrated: whether calibrated bands exist. If False, all bands are None.
     """
 
     signals: Mapping[str, Forecast]
@@ -60,11 +64,11 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How good each of N proposed plans is.
+    """The answer of `World.score` for N candidate plans.
 
     Args:
-        cost: [N], lower is better.
-        violation: [N, C], 0 where a constraint holds.
+        cost: [N], in the terms of the goal; lower is better.
+        violation: [N, C], at least 0. A constraint holds where it is 0.
         trust: as in `Prediction`.
     """
 
@@ -74,7 +78,7 @@ class Scores:
 
 
 class PlanStatus(StrEnum):
-    """How a search ended."""
+    """How a plan search ended."""
 
     CONVERGED = "converged"
     BUDGET_EXHAUSTED = "budget_exhausted"
@@ -84,16 +88,16 @@ class PlanStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to do.
+    """The answer of `World.plan`.
 
     Args:
-        actions: per action signal [T, *shape], inside the signal's bounds. Zero-length where refused.
-        status: how the search ended. In a batch, the worst of the W.
-        cost: of the plan.
-        violation: [C].
+        actions: per action signal [T, *shape], inside the signal's bounds. T is 0 if the plan was refused.
+        status: how the search ended. In a batch, the worst status of the W worlds.
+        cost: cost of the plan, in the terms of the goal; NaN if refused. Also [W] in a batch.
+        violation: [C], at least 0; NaN if refused.
         trust: as in `Prediction`.
-        reason: why it was refused or is infeasible; empty otherwise.
-        elapsed_s: time that planning took.
+        reason: why the plan was refused or is infeasible; else empty.
+        elapsed_s: planning time in seconds.
     """
 
     actions: Arrays
@@ -106,29 +110,29 @@ class Plan:
 
 
 class Abduction(StrEnum):
-    """What was inferred from the whole episode before other actions were imagined."""
+    """What `World.what_if` inferred from the whole episode before it predicted other actions."""
 
     FULL = "full"
-    """Hidden causes and the noise of each step: the actions that were taken lead to what was logged.
+    """Hidden causes and the noise of each step. The logged actions reproduce the logged observations.
 
-    Known where the engine replays the episode; else inferred, with causes that are linear in one step and noise that
-    adds to what is predicted (docs/design/abduction.md).
+    Exact if the engine replays the episode. Otherwise inferred, for causes that are linear in one step and for additive
+    noise (docs/design/abduction.md).
     """
     HIDDEN_CAUSE = "hidden_cause"
-    """What stays the same during the episode; the noise is drawn anew or left out."""
+    """Hidden causes that are constant during the episode. Noise is drawn anew or left out."""
     NONE = "none"
-    """Nothing: a prediction from the history up to the branch."""
+    """Nothing. The prediction uses the history up to the branch only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WhatIf:
-    """How the episode would have gone under other actions, all else equal.
+    """The answer of `World.what_if`: the episode under other actions, all else equal.
 
     Args:
-        signals: per predicted signal [T, *shape].
-        factual: per predicted signal [T, *shape], what the same reasoning says of the actions that were taken.
+        signals: per predicted signal [T, *shape], under the other actions.
+        factual: per predicted signal [T, *shape], under the logged actions, by the same method.
         abduction: what "all else" covers.
-        reason: why it is not more than that; empty where it is full.
+        reason: why `abduction` is not full; empty if it is.
     """
 
     signals: Arrays
@@ -139,12 +143,12 @@ class WhatIf:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A step at which something unexpected happened.
+    """A step with an unexpected outcome.
 
     Args:
-        step: from 0: the one that leads to observation `step` + 1.
+        step: index from 0. Step t leads to observation t + 1.
         signals: the predicted signals, the most unexpected first.
-        p_value: of the step.
+        p_value: p-value of the step, 0 to 1.
     """
 
     step: int
@@ -154,15 +158,16 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Surprise:
-    """How unexpected an episode was, as p-values: the share of calibration steps that were at least as surprising.
+    """The answer of `World.surprise`: calibrated p-values of the steps of an episode.
 
-    Each is 1 where the value is missing, as nothing contradicts it there.
+    A p-value is the share of calibration steps that were at least as surprising, 0 to 1. It is 1 where the value is
+    missing.
 
     Args:
         p_values: per predicted signal [T].
-        entities: per entity of the schema that has a predicted signal [T], of all its signals together.
-        steps: [T], of all predicted signals together.
-        moments: the most surprising steps first; at most ten, none with a p-value above 0.1.
+        entities: per entity with a predicted signal [T], over all its signals.
+        steps: [T], over all predicted signals.
+        moments: at most ten steps, the most surprising first, each with a p-value of at most 0.1.
     """
 
     p_values: Mapping[str, NDArray[np.floating]]
@@ -172,20 +177,31 @@ class Surprise:
 
 
 class World(ABC):
-    """A world that can be asked. Nothing of what stands behind it shows."""
+    """A world model as applications use it, independent of the engine behind it.
+
+    Raises:
+        UnavailableError: by any verb, if the world runs in another process and that process cannot be reached.
+    """
 
     @abstractmethod
     def describe(self) -> Card:
-        """What stands behind this world."""
+        """The card of this world: schema, predicted signals, context, abilities and cost of a call."""
 
     @abstractmethod
     def predict(
         self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
     ) -> Prediction:
-        """What `actions` [T, *shape] would lead to, with a joint band for each signal.
+        """Predicts the signals under `actions`, with a simultaneous prediction band per vector signal.
+
+        Args:
+            history: H observations and the H - 1 inputs between them; best with `Card.context` observations or more.
+            actions: per action signal [T, *shape], physical units, inside the signal's bounds.
+            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none.
+            level: probability of the bands, in (0, 1).
 
         Raises:
-            InputError: a signal is missing, has the wrong shape, or holds NaN.
+            InputError: a signal is missing, has the wrong shape or dtype, is outside its bounds, or is not finite.
+            InputError: the calibration has too few episodes for `level`, or a horizon below T.
         """
 
     @abstractmethod
@@ -198,10 +214,18 @@ class World(ABC):
         *,
         exogenous: Arrays | None = None,
     ) -> Scores:
-        """The cost of each of N plans [N, T, *shape], whoever proposed them.
+        """Evaluates N candidate plans.
+
+        Args:
+            history: as in `predict`.
+            actions: per action signal [N, T, *shape], physical units, inside the signal's bounds.
+            goal: defines the cost.
+            constraints: C functions of a rollout. A constraint holds where its violation is 0.
+            exogenous: as in `predict`; the same for all plans.
 
         Raises:
-            UnsupportedError: the goal is an observation that the engine has no distance for; names the head.
+            InputError: as in `predict`; or a target, cost or constraint has the wrong shape or range.
+            UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head.
         """
 
     @abstractmethod
@@ -219,41 +243,50 @@ class World(ABC):
         min_trust: float = 0.0,
         seed: int = 0,
     ) -> Plan:
-        """A plan of `horizon` steps towards `goal`; refused where trust is below `min_trust`.
+        """Searches a plan of `horizon` steps towards `goal`.
+
+        The plan is refused if the trust in the history is below `min_trust`.
 
         Args:
-            history: the present.
-            goal: where to get to.
-            constraints: hold where their violation is 0.
-            horizon: T, steps.
-            exogenous: per signal [T, *shape], or [D + T, *shape] where D steps are pending; None where the schema has
-                none.
-            proposals: per action signal [P, T, *shape], sequences to start the search from, such as the last plan
-                shifted; the plan is never worse than the best of them.
-            pending: per action signal [D, *shape], what was sent already and takes effect before the plan, where an
-                actuator lags behind by D steps. The cost is that of both together; None for nothing.
-            budget_s: seconds in which the best plan so far is returned, counted from the call: what would take longer
-                is not begun, but for a first few sequences and `proposals`; None for no limit.
-            min_trust: smallest p-value of the present that is acted on, 0 to 1. Scored on n episodes, no p-value is
-                below 1 / (n + 1): a smaller one refuses nothing.
-            seed: of every draw.
+            history: as in `predict`.
+            goal: defines the cost.
+            constraints: as in `score`.
+            horizon: T, number of steps, at least 1.
+            exogenous: per signal [T, *shape], or [D + T, *shape] with D pending steps; None if the schema has none.
+            proposals: per action signal [P, T, *shape], start sequences of the search, such as the last plan
+                shifted. The plan is never worse than the best of them.
+            pending: per action signal [D, *shape], actions that are already sent and take effect before the plan, for
+                an actuator with a delay of D steps. The cost includes them. None means D = 0.
+            budget_s: seconds from the call, above 0, after which the best plan so far is returned. A step of the search
+                that would exceed it is not started, except the evaluation of a few first sequences and `proposals`.
+                None for no limit.
+            min_trust: smallest trust that is accepted, 0 to 1. With n calibration episodes no p-value is
+                below 1 / (n + 1), so a smaller `min_trust` never refuses.
+            seed: seed of every random draw.
 
         Raises:
-            UnsupportedError: as in `score`; or the world heeds no actions.
+            InputError: as in `score`; or an action signal has no finite bounds.
+            UnsupportedError: as in `score`; or the world is not action-conditioned.
         """
 
     @abstractmethod
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """What would have followed observation `at` under `actions` [T, *shape], T at most what is left.
+        """Predicts how one episode would have continued after observation `at` under other actions.
+
+        Args:
+            episode: one logged episode, without a W axis.
+            at: index of the last common observation, at least 0.
+            actions: per action signal [T, *shape]; `at` + T is at most the number of steps of the episode.
 
         Raises:
-            InputError: `at` or the number of steps does not fit the episode.
+            InputError: `at` or T does not fit the episode.
         """
 
     @abstractmethod
     def surprise(self, episode: Episode) -> Surprise:
-        """How unexpected each step of `episode` was, as calibrated p-values.
+        """Measures how unexpected each step of one episode is, as calibrated p-values.
 
         Raises:
+            InputError: the episode has no step.
             UnsupportedError: the world is not calibrated.
         """

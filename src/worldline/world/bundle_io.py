@@ -1,4 +1,4 @@
-"""A world to a bundle, and back."""
+"""Saves a world as a bundle and opens it again."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ Content = str | bytes | Mapping[str, Tensor]
 Config = TypeVar("Config")
 Module = TypeVar("Module", bound=nn.Module)
 
-_AGAIN = "Fetch the bundle again, or save the world anew with this version"
+_AGAIN = "Fetch the bundle again, or save the world again with this version"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleCard:
-    """What a bundle says of its world.
+    """The part of a world's card that the bundle stores.
 
     Args:
-        name: on the engine's card.
+        name: name on the engine's card.
         inputs: observation signals that the engine takes.
-        notes: short facts in words, on the engine's card when the bundle was written.
+        notes: notes of the engine's card when the bundle was written.
         num_proposals: see `LocalWorld`.
         call: see `LocalWorld`.
     """
@@ -61,11 +61,11 @@ class BundleCard:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredEngine:
-    """An engine that is not a learned one, beside its arrays.
+    """The configuration of an engine that is not a learned one; its arrays are stored separately.
 
     Args:
         kind: registered name of the engine.
-        config: for its `from_parts`, which checks it.
+        config: configuration for `from_parts`, which checks it.
     """
 
     kind: str
@@ -75,16 +75,16 @@ class StoredEngine:
 def save_world(
     path: Path | str, world: LocalWorld, *, run: Mapping[str, Any] | None = None, report: str | None = None
 ) -> Bundle:
-    """The bundle that holds this world; replaces one that is there.
+    """Writes a world to a bundle; an existing bundle at `path` is replaced.
 
     Args:
         path: a folder.
-        world: over a learned engine or a `Storable` one, which is registered, as its planner is.
-        run: how it came about: configuration, seeds, data, versions, times; plain JSON values. None for nothing.
+        world: a world over a learned or `Storable` engine. The engine and the planner must be registered.
+        run: provenance as plain JSON values: configuration, seeds, data, versions, times. None for none.
         report: HTML; None for none.
 
     Raises:
-        UnsupportedError: a part of the world cannot be stored; says which and why.
+        UnsupportedError: a part of the world cannot be stored. The message names the part and the reason.
         BundleError: `path` holds something that is not a bundle.
     """
     engine, card = world.engine, world.engine.describe()
@@ -95,7 +95,7 @@ def save_world(
     else:
         raise UnsupportedError(
             f"the engine {card.name!r} cannot be stored: {type(engine).__name__} is not Storable. Implement to_parts "
-            "and from_parts of contracts.engine.Storable, or keep the code that makes it."
+            "and from_parts of worldline.engines.base.Storable, or create the engine in code each time."
         )
     contents: dict[str, Content] = {
         "schema.json": to_json(card.schema),
@@ -123,7 +123,7 @@ def save_world(
 def _learned_files(engine: LearnedEngine) -> dict[str, Content]:
     if engine.adaptation is not None:
         raise UnsupportedError(
-            "an adaptation is not stored. Save the world without it, and give it to worldline.open(adaptation=...)."
+            "an adaptation cannot be stored. Save the world without it, and pass it to worldline.open(adaptation=...)."
         )
     contents: dict[str, Content] = {
         "model.json": to_json(engine.model.config),
@@ -153,8 +153,8 @@ def _engine_files(engine: Storable) -> dict[str, Content]:
         text = json.dumps({"kind": stored.kind, "config": dict(stored.config)}, indent=2)
     except TypeError as error:
         raise UnsupportedError(
-            f"the configuration of {stored.kind!r} is not plain JSON: {error}. Let to_parts give numbers, text, lists "
-            "and mappings only."
+            f"the configuration of {stored.kind!r} is not plain JSON: {error}. Let to_parts return only numbers, text, "
+            "lists and mappings."
         ) from error
     return {"engine.json": text, "engine.safetensors": _tensors(parts.arrays)}
 
@@ -162,20 +162,19 @@ def _engine_files(engine: Storable) -> dict[str, Content]:
 def open_world(
     path: Path | str, *, planner: Planner | str | None = None, adaptation: Adaptation | None = None
 ) -> LocalWorld:
-    """The world in a bundle.
+    """Opens the world in a bundle.
 
     Args:
         path: a folder that `save_world` wrote.
-        planner: to plan with: one of your own, or the registered name of one, with its default settings; None for
-            the one that the bundle holds.
-        adaptation: how the world corrects itself by the histories that it is shown; None for not at all. The bundle
-            stays as it is. Bands, surprise and `Chance` are left out, since the calibration is that of the world as it
-            was learned: for them `calibrate` the engine with its adaptation.
+        planner: a planner, or the registered name of one with its default settings. None for the planner of the bundle.
+        adaptation: how the world adapts to the histories that it gets; None for no adaptation. The bundle is not
+            changed. The adapted world has no bands, surprise or `Chance`, because the calibration belongs to the
+            unadapted world. To get them, call `calibrate` on the adapted engine.
 
     Raises:
-        BundleError: it is damaged, incomplete, of another version, or its parts do not fit each other.
-        UnknownNameError: it needs a model, engine, lab or planner that is not installed.
-        UnsupportedError: its model cannot adapt, or no model stands behind it.
+        BundleError: the bundle is damaged, incomplete, of another version, or its parts do not fit each other.
+        UnknownNameError: the bundle needs a model, engine, lab or planner that is not installed.
+        UnsupportedError: the model cannot adapt, or the engine is not a learned one.
     """
     bundle = read_bundle(Path(path))
     engine, calibration = open_engine(bundle), None
@@ -185,8 +184,8 @@ def open_world(
     if adaptation is not None:
         if not isinstance(engine, LearnedEngine):
             raise UnsupportedError(
-                f"{bundle.folder}: only a learned world adapts, and this one is {bundle.manifest.model!r}. Leave "
-                "adaptation out."
+                f"{bundle.folder}: only learned worlds adapt; this one is {bundle.manifest.model!r}. Leave out "
+                "adaptation."
             )
         engine = replace(engine, adaptation=adaptation)
         calibration = None if calibration is None else calibration.without_errors()
@@ -195,7 +194,7 @@ def open_world(
 
 
 def open_engine(bundle: Bundle) -> Engine:
-    """The engine in a bundle; see `open_world`."""
+    """Opens the engine in a bundle; see `open_world`."""
     schema = from_json(Schema, bundle.text("schema.json"), where=bundle.folder / "schema.json")
     if "engine.json" in bundle.files:
         return _open_stored(bundle, schema)
@@ -219,41 +218,47 @@ def open_engine(bundle: Bundle) -> Engine:
 
 
 def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
-    """An engine that is not a learned one. Only what is registered as an engine is imported."""
+    """Opens an engine that is not a learned one. Only registered engines are imported."""
     where = bundle.folder / "engine.json"
     stored = from_json(StoredEngine, bundle.text("engine.json"), where=where)
     if stored.kind != bundle.manifest.model:
-        raise BundleError(f"{where}: kind {stored.kind!r}, but the manifest says {bundle.manifest.model!r}. {_AGAIN}.")
+        raise BundleError(
+            f"{where}: kind is {stored.kind!r}, but the manifest has {bundle.manifest.model!r}. {_AGAIN}."
+        )
     kind: object = load("engine", stored.kind)
     if not (isinstance(kind, type) and issubclass(kind, Storable)):
-        raise BundleError(f"{where}: an engine {stored.kind!r} cannot be stored in this form. {_AGAIN}.")
+        raise BundleError(f"{where}: the engine {stored.kind!r} is not Storable. {_AGAIN}.")
     try:
         engine = kind.from_parts(schema, Parts(config=stored.config, arrays=_arrays(bundle, "engine")))
     except DataError as error:
         raise BundleError(f"{where.with_suffix('')}: {error}") from error
     if not isinstance(engine, Engine):
         raise BundleError(f"{where}: {stored.kind!r} is not an engine. {_AGAIN}.")
-    told, due = _card(bundle), engine.describe()
-    if (told.name, told.inputs) != (due.name, due.inputs):
-        raise BundleError(f"{bundle.folder / 'card.json'}: not the card of the engine in engine.json. {_AGAIN}.")
+    stored_card, card = _card(bundle), engine.describe()
+    if (stored_card.name, stored_card.inputs) != (card.name, card.inputs):
+        raise BundleError(
+            f"{bundle.folder / 'card.json'}: name or inputs differ from the engine in engine.json. {_AGAIN}."
+        )
     return engine
 
 
 def _check_calibration(bundle: Bundle, card: Card, calibration: Calibration) -> None:
-    """Refuses a calibration of other signals than the engine's."""
+    """Raises if the calibration is for other signals than the engine's."""
     vectors = {name: card.schema[name].shape for name in card.predicts if card.schema[name].kind is Kind.VECTOR}
-    if calibration.tells_errors and (
+    if calibration.has_error_scores and (
         calibration.one_step.keys() != set(card.predicts)
         or {name: scale.shape[1:] for name, scale in calibration.scale.items()} != vectors
     ):
-        raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: not that of this engine. {_AGAIN}.")
+        raise BundleError(
+            f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."
+        )
 
 
-def _planner(bundle: Bundle, asked: Planner | str | None) -> Planner:
-    if isinstance(asked, Planner):
-        return asked
-    if asked is not None:
-        named: Planner = load("planner", asked)()
+def _planner(bundle: Bundle, requested: Planner | str | None) -> Planner:
+    if isinstance(requested, Planner):
+        return requested
+    if requested is not None:
+        named: Planner = load("planner", requested)()
         return named
     kind: type[Planner] = load("planner", bundle.manifest.notes.get("planner", ""))
     return from_json(kind, bundle.text("planner.json"), where=bundle.folder / "planner.json")
@@ -264,18 +269,18 @@ def _card(bundle: Bundle) -> BundleCard:
 
 
 def _load(bundle: Bundle, name: str, config_class: type[Config], build: Callable[[Config], Module]) -> Module:
-    """The network of this name: built without memory, then given the tensors of the bundle, if they fit exactly."""
+    """Builds the network on the meta device and assigns the tensors of the bundle, which must match it exactly."""
     config = from_json(config_class, bundle.text(f"{name}.json"), where=bundle.folder / f"{name}.json")
     tensors = bundle.tensors(f"{name}.safetensors")
     with torch.device("meta"):
         network = build(config)
-    due = {key: (value.shape, value.dtype) for key, value in network.state_dict().items()}
+    expected = {key: (value.shape, value.dtype) for key, value in network.state_dict().items()}
     given = {key: (value.shape, value.dtype) for key, value in tensors.items()}
-    if due != given:
-        wrong = sorted(key for key in due.keys() | given.keys() if due.get(key) != given.get(key))
+    if expected != given:
+        wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
         raise BundleError(
-            f"{bundle.folder}: {name}.safetensors does not fit {name}.json: {wrong[0]} is {given.get(wrong[0])} where "
-            f"{due.get(wrong[0])} is due. Fetch the bundle again, or learn it anew with this version."
+            f"{bundle.folder}: {name}.safetensors does not fit {name}.json: expected {expected.get(wrong[0])} for "
+            f"{wrong[0]}, got {given.get(wrong[0])}. {_AGAIN}."
         )
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
@@ -294,7 +299,7 @@ def _arrays(bundle: Bundle, name: str) -> dict[str, NDArray[np.generic]]:
 def _tensors(arrays: Arrays) -> dict[str, Tensor]:
     for name, value in arrays.items():
         if value.dtype.kind not in "fiub":
-            raise UnsupportedError(f"array {name!r} holds {value.dtype}, and only numbers can be stored.")
+            raise UnsupportedError(f"array {name!r} has dtype {value.dtype}; only numbers can be stored. Convert it.")
     return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
 
 

@@ -1,9 +1,9 @@
-"""What turns an engine's predictions into intervals and p-values that keep their word, by split conformal prediction.
+"""Split conformal calibration: prediction bands and p-values for the predictions of any engine.
 
-The unit is the episode: windows of one episode resemble each other, so K episodes with k windows each are K pieces of
-evidence, not K * k. A band of some level reaches the smallest score r for which
-`#{scores <= r} / k >= level * (K + 1)`. A window of a fresh episode, drawn in the same way, then lies inside with at
-least that probability, whatever the engine and the data.
+The unit is the episode. Windows of one episode resemble each other, so K episodes with k windows each are K pieces of
+evidence, not K * k. The band at some level reaches the smallest score r with `#{scores <= r} / k >= level * (K + 1)`.
+A window of a new episode, drawn in the same way, then lies inside with at least that probability. This holds for every
+engine and data distribution.
 
 Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for k > 1.
 """
@@ -23,47 +23,49 @@ from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
-from worldline.world.ood import LENGTHS, OODScore, fit_strangeness, novelty_of, watch_places
+from worldline.world.ood import LENGTHS, OODScore, fit_ood_score, novelty_of, step_errors_at
 from worldline.world.pieces import Pieces, Places, cut, errors, mean_of, tail_of, vectors_of, worlds_of
 from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
 
 SCALE_SHARE = 4
-"""One episode in so many sets the shape of the bands; only the others, which had no say in it, set their width."""
+"""One in this many episodes sets the shape of the bands. Scores of the others set the width, as conformal scores need
+episodes that did not shape them."""
 
 SCALE_WINDOWS = 256
-"""Windows that the shape is drawn from, in all. They need not be independent."""
+"""Total number of windows that set the shape. They need not be independent."""
 
-SURE = 2.5
-"""Standard errors by which an error has to be smaller to count as skill: it is looked for at every step."""
+MIN_STANDARD_ERRORS = 2.5
+"""Standard errors by which the loss must be below the baseline to count as skill. High, as every step is tested."""
 
 _PARTS = ("scale", "scores", "one_step", "unit", "entities", "skill", "spread")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """Fitted by `calibrate`.
+    """The calibration of one engine, fitted by `calibrate`.
 
     Args:
-        num_windows: k, windows taken from each episode.
+        num_windows: k, windows per episode.
         scale: per predicted vector signal [T, *shape], mean absolute error of each step, above 0.
-        scores: per vector signal [T, K * k], sorted along the last axis: of each window the largest error over
-            scale among its components and first t + 1 steps; NaN, at the end, for a window in which none was observed.
-        one_step: per predicted signal [n], sorted: of each window in which its first step was observed the largest
-            error of that, over scale where there is one; n is at most K * k.
-        unit: per predicted signal [], what such an error is measured in where signals are taken together, above 0.
-        entities: per entity [n], sorted: of each window the largest `one_step` error over unit of its signals.
-        steps: [n], sorted: likewise of all predicted signals.
-        skill: per vector signal [], the last step at which its prediction has skill, see `Forecast.horizon`.
-        spread: per vector signal [*shape], standard deviation of its values.
-        novelty: [K * k], sorted, of the windows' presents.
-        input_novelty: measures novelty where the engine does not; None where it does.
-        strangeness: measures how unlike the windows a history is, its steps too.
-        strange: [L - 1, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths` but 0, of
-            which `novelty` tells.
-        complete: whether nothing was missing in the windows that `ood_scores` was measured on.
-        causes: how episodes differ from what the engine expects, for `World.what_if`; None where nothing was found.
+        scores: per predicted vector signal [T, K * k], sorted along the last axis. The score of a window at row t is
+            the largest error over scale among its components and first t + 1 steps. Windows without an observed value
+            are NaN, at the end.
+        one_step: per predicted signal [n], sorted, n at most K * k: the largest error of the first step of each window
+            that observed it, over scale if there is one.
+        unit: per predicted signal [], above 0: divides one-step scores before signals are combined.
+        entities: per entity [n], sorted: per window the largest `one_step` score over `unit` among its signals.
+        steps: [n], sorted: the same among all predicted signals.
+        skill: per predicted vector signal [], the last step with skill; see `Forecast.horizon`.
+        spread: per predicted vector signal [*shape], standard deviation of its values.
+        novelty: [K * k], sorted: novelty of the last observation of each window.
+        input_novelty: measures novelty if the engine does not; None if it does.
+        ood: the out-of-distribution score of histories.
+        ood_scores: [L - 1, K * k], sorted along the last axis: one row per entry of `ood.lengths` after the first. The
+            first, length 0, is covered by `novelty`.
+        complete: whether the windows behind `ood_scores` have no missing values.
+        causes: how episodes differ from the predictions of the engine, for `World.what_if`; None if nothing was found.
     """
 
     num_windows: int
@@ -83,50 +85,51 @@ class Calibration:
     causes: HiddenCauses | None = None
 
     @property
-    def tells_errors(self) -> bool:
-        """Whether there are bands and p-values of what is predicted."""
+    def has_error_scores(self) -> bool:
+        """Whether bands and p-values of predictions exist."""
         return bool(self.one_step)
 
     def without_errors(self) -> Calibration:
-        """What holds however it is predicted: trust in the present, and the spread of the signals."""
+        """The parts that do not depend on predictions: trust in the present, and the spread of the signals."""
         return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0), causes=None)
 
     @property
     def num_episodes(self) -> int:
-        """K, the episodes that set the widths."""
+        """K, number of episodes that set the widths."""
         return len(self.novelty) // self.num_windows
 
     @property
     def horizon(self) -> int:
-        """T, the longest prediction that has a band; 0 where no vector signal is predicted."""
+        """T, the longest prediction with a band; 0 if no vector signal is predicted."""
         return max((len(scale) for scale in self.scale.values()), default=0)
 
     def half_width(self, signal: str, num_steps: int, level: float) -> Floats:
-        """Half of the joint band's width [num_steps, *shape]: the whole stretch lies inside with probability `level`.
+        """Half the width of the simultaneous band [num_steps, *shape], in the unit of the signal.
 
-        Infinite where the signal was observed in too few of the windows to tell.
+        Infinite if too few windows observed the signal.
 
         Args:
-            signal: its name.
-            num_steps: in [1, horizon].
-            level: in (0, 1).
+            signal: name of a predicted vector signal.
+            num_steps: number of steps, 1 to `horizon`.
+            level: probability that the whole path lies inside, in (0, 1).
 
         Raises:
-            InputError: longer than calibrated, or a level that these few episodes cannot support.
+            InputError: `num_steps` exceeds `horizon`, or there are too few calibration episodes for `level`.
         """
         if not 0 < level < 1:
             raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
         if num_steps > self.horizon:
             raise InputError(
-                f"{num_steps} steps were asked for, but bands were calibrated up to {self.horizon}. Ask for fewer, or "
+                f"bands are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "
                 f"calibrate with horizon={num_steps}."
             )
+        # 1e-9, here and below: rounding of a float product must not raise the rank by one.
         rank = math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9)
         if rank > len(self.novelty):
             needed = math.ceil(level / (1 - level) - 1e-9)
             raise InputError(
                 f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
-                f"{_with_scale(self.num_episodes)} of the length that is needed. Log more, or lower the level."
+                f"{_with_scale(self.num_episodes)} that are long enough. Log more episodes, or lower the level."
             )
         scores, scale = self.scores[signal][num_steps - 1], self.scale[signal][:num_steps]
         seen = np.count_nonzero(np.isfinite(scores))
@@ -134,30 +137,33 @@ class Calibration:
         return np.asarray(scores[rank - 1] * scale if rank <= seen else np.full_like(scale, np.inf))
 
     def horizon_of(self, signal: str, num_steps: int) -> int:
-        """The last of `num_steps` steps at which the prediction has skill; 0 for none."""
+        """The last of `num_steps` steps with skill; 0 for none."""
         return min(int(self.skill[signal]), num_steps)
 
     def trust(self, novelty: Floats) -> Floats:
-        """The p-value [W] of each novelty [W]: at most a with probability a, for a present like those calibrated on."""
+        """The p-value [W] of each novelty [W].
+
+        It is at most a with probability a, for a present like those of the calibration data.
+        """
         return _p_value(self.novelty, novelty, self.num_windows)
 
     def trust_in(self, engine: Engine, belief: EngineBelief, history: History, *, seed: int) -> Floats:
-        """The p-value [W] of each history [W, H, *shape]: of its present, and of its steps beyond the context.
+        """The p-value [W] of each history [W, H, *shape]: of its present and of its steps beyond the context.
 
-        Where nothing was missing in the calibration data, a history is judged from its last gap on. Where they had gaps
-        themselves it is judged as a whole: its p-value then holds for histories with gaps like theirs.
+        If the calibration data have no gaps, only the part of a history after its last gap is tested. If they have
+        gaps, the whole history is tested. The p-value then holds for histories with similar gaps.
 
         Args:
-            engine: the one that was calibrated.
-            belief: after the whole history.
-            history: W worlds. Where it lacks a vector that the calibration data hold, only the present is judged.
-            seed: of what the engine draws for the present; for the steps before it that is always drawn with seed 0.
+            engine: the calibrated engine.
+            belief: belief after the whole history.
+            history: W worlds. If it lacks a vector of the calibration data, only the present is tested.
+            seed: seed of the engine's draws for the present. Draws for the steps before it always use seed 0.
         """
         card = engine.describe()
         novelty = novelty_of(engine, self.input_novelty, history, belief=belief, seed=seed)
         length = next(iter(history.observations.values())).shape[1]
-        whole = all(s.name in history.observations for s in card.schema.observations if s.kind is Kind.VECTOR)
-        if not whole or not self.tells_errors:
+        has_vectors = all(s.name in history.observations for s in card.schema.observations if s.kind is Kind.VECTOR)
+        if not has_vectors or not self.has_error_scores:
             return self.trust(novelty)
         lengths = _since_gap(history) if self.complete else np.full(len(novelty), length)
         rows = self.ood.row(np.maximum(lengths - card.context, 0))
@@ -170,9 +176,9 @@ class Calibration:
         return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
-        """The p-values [W] of one-step errors [W, ...] of every predicted signal, as `pieces.errors` gives them."""
+        """The p-values [W] of the one-step errors [W, ...] that `pieces.errors` returns for every predicted signal."""
         scores = {name: _one_step(error, self.scale.get(name)) for name, error in errors.items()}
-        together = _together(schema, scores, self.unit)
+        together = _combined(schema, scores, self.unit)
         return StepPValues(
             signals={n: _p_value(self.one_step[n], score, self.num_windows) for n, score in scores.items()},
             entities={n: _p_value(self.entities[n], score, self.num_windows) for n, score in together.entities.items()},
@@ -180,16 +186,16 @@ class Calibration:
         )
 
     def tolerance(self, signal: str) -> Floats:
-        """The error [*shape] that counts as 1 in a goal: a standard deviation.
+        """The default tolerance of a goal [*shape], in the unit of the signal: its standard deviation.
 
-        For a component that never changes, that of the one that changes most, or 1.
+        A constant component gets the largest deviation among the components. All-constant signals get 1.
         """
         spread = self.spread[signal]
         largest = spread.max()
         return np.where(spread > 1e-6 * largest, spread, largest) if largest > 0 else np.ones_like(spread)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Everything, as named arrays."""
+        """The calibration as named arrays; the inverse of `from_arrays`."""
         arrays: dict[str, NDArray[np.generic]] = {
             f"{part}/{name}": value for part in _PARTS for name, value in vars(self)[part].items()
         }
@@ -207,45 +213,45 @@ class Calibration:
         """The calibration that `to_arrays` wrote.
 
         Raises:
-            DataError: an array is missing or is not one of its own.
+            DataError: an array is missing or unknown.
         """
         groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "ood", "causes")}
-        whole = {}
+        single = {}
         for name, value in arrays.items():
             part, _, signal = name.partition("/")
             if part in groups and signal:
                 groups[part][signal] = np.asarray(value, dtype=np.float64)
             else:
-                whole[name] = value
+                single[name] = value
         measure, causes = groups["input_novelty"], groups["causes"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
         ood = groups["ood"]
-        complete = whole.keys() == _WHOLE and ood.keys() == _OOD
-        complete = complete and len(whole["ood_scores"]) == len(ood["usual"]) - 1
-        if not complete or measure.keys() not in (set(), _MEASURE) or not same:
-            raise DataError(f"arrays {sorted(arrays)} are no calibration", fix="Calibrate the world again.")
+        complete = single.keys() == _SINGLE_ARRAYS and ood.keys() == _OOD_ARRAYS
+        complete = complete and len(single["ood_scores"]) == len(ood["usual"]) - 1
+        if not complete or measure.keys() not in (set(), _NOVELTY_ARRAYS) or not same:
+            raise DataError(f"arrays {sorted(arrays)} are not those of a calibration", fix="Calibrate the world again.")
         return cls(
-            num_windows=int(np.asarray(whole["num_windows"])),
+            num_windows=int(np.asarray(single["num_windows"])),
             scale=groups["scale"],
             scores=groups["scores"],
             one_step=groups["one_step"],
             unit=groups["unit"],
             entities=groups["entities"],
-            steps=np.asarray(whole["steps"], dtype=np.float64),
+            steps=np.asarray(single["steps"], dtype=np.float64),
             skill=groups["skill"],
             spread=groups["spread"],
-            novelty=np.asarray(whole["novelty"], dtype=np.float64),
+            novelty=np.asarray(single["novelty"], dtype=np.float64),
             input_novelty=InputNovelty(**measure) if measure else None,
             ood=OODScore(**ood),
-            ood_scores=np.asarray(whole["ood_scores"], dtype=np.float64),
-            complete=bool(whole["complete"]),
+            ood_scores=np.asarray(single["ood_scores"], dtype=np.float64),
+            complete=bool(single["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepPValues:
-    """Of W steps; also the scores that lead to them.
+    """P-values of W steps. Before ranking, the same structure holds their scores.
 
     Args:
         signals: per predicted signal [W].
@@ -258,9 +264,9 @@ class StepPValues:
     steps: Floats
 
 
-_MEASURE = {"centre", "scale", "whitening"}
-_OOD = {field.name for field in fields(OODScore)}
-_WHOLE = {"complete", "novelty", "num_windows", "steps", "ood_scores"}
+_NOVELTY_ARRAYS = {"centre", "scale", "whitening"}
+_OOD_ARRAYS = {field.name for field in fields(OODScore)}
+_SINGLE_ARRAYS = {"complete", "novelty", "num_windows", "steps", "ood_scores"}
 
 
 def calibrate(
@@ -273,23 +279,22 @@ def calibrate(
     trust_steps: int = LENGTHS[-1],
     with_causes: bool = True,
 ) -> Calibration:
-    """The calibration of `engine` on episodes that it has not seen.
+    """Calibrates `engine` on held-out episodes.
 
-    Bands and p-values hold for presents that are observed as the windows are: with `Card.context` observations, and at
-    places that have `horizon` steps ahead of them. Where that is most of an episode, these are the beginnings alone.
+    Bands and p-values hold for histories like the windows: `Card.context` observations, followed by at least `horizon`
+    steps. If `horizon` is most of an episode, all windows lie near its beginning.
 
     Args:
-        engine: frozen; whatever is changed in it afterwards makes the calibration void.
-        episodes: held out from all fitting, in the schema's dtypes; those shorter than a window are left out.
-        horizon: T, the longest prediction that will have a band, at least 1.
-        num_windows: k, windows from each episode at random places, at least 1. More make the result less a matter
-            of chance, not the level more certain: K episodes support levels up to K / (K + 1).
-        seed: of the windows and of the engine's draws, but for those of the steps that trust judges: as when a world is
-            asked for its trust, their seed is 0.
-        trust_steps: the most steps of a history beyond the context that trust judges, each of which is predicted in
-            every window; 0 for the present alone, where predictions are dear.
-        with_causes: whether to learn how episodes differ, for `World.what_if`. Asks for a prediction of every step of
-            every episode, which may be too much of an engine that is slow or has a price.
+        engine: frozen. A later change of it invalidates the calibration.
+        episodes: held out from all fitting, in the schema's dtypes. Episodes shorter than a window are left out.
+        horizon: T, longest prediction with a band, at least 1.
+        num_windows: k, windows at random places of each episode, at least 1. More windows reduce the variance of the
+            result. They do not raise the possible level: K episodes support levels up to K / (K + 1).
+        seed: seed of the windows and of the engine's draws. Draws for trust always use seed 0, as `World` verbs do.
+        trust_steps: number of history steps beyond the context that trust tests, at most. Each costs one prediction
+            per window. Use 0 for slow engines: only the present is tested.
+        with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
+            episode, which may be too expensive for a slow engine.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -300,6 +305,7 @@ def calibrate(
     card, rng = engine.describe(), np.random.default_rng(seed)
     vectors = [signal.name for signal in vectors_of(card)]
     usable = _long_enough(episodes, card.context, horizon)
+    # In random order: conformal coverage needs exchangeable episodes, and logs are ordered in time.
     order = [usable[i] for i in rng.permutation(len(usable))]
     num_scale = max(1, len(order) // SCALE_SHARE)
     both = (order[:num_scale], max(num_windows, -(-SCALE_WINDOWS // num_scale))), (order[num_scale:], num_windows)
@@ -309,13 +315,13 @@ def calibrate(
     values = {name: _values(usable, name) for name in vectors}
     spread = {name: value.std(0) for name, value in values.items()}
     scale = {
-        name: np.maximum(_usual(error, shape.known[name].astype(bool)), 1e-3 * spread[name] + 1e-12)
+        name: np.maximum(_mean_error(error, shape.known[name].astype(bool)), 1e-3 * spread[name] + 1e-12)
         for name, error in errors(engine, shape, seed=seed).items()
     }
     found = errors(engine, pieces, seed=seed)
     usual, one_step = (_first_scores(engine, card, places, scale, seed) for places in (shaping, scoring))
     unit = {name: _unit(score) for name, score in usual.items()}
-    together = _together(card.schema, one_step, unit)
+    together = _combined(card.schema, one_step, unit)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
     num_steps = _trust_steps(card, order, trust_steps)
     pasts = [_places(part, card.context + num_steps, 1, count, rng) for part, count in both]
@@ -323,7 +329,9 @@ def calibrate(
     return Calibration(
         num_windows=num_windows,
         scale=scale,
-        scores={name: _so_far(error, scale[name], pieces.known[name].astype(bool)) for name, error in found.items()},
+        scores={
+            name: _running_scores(error, scale[name], pieces.known[name].astype(bool)) for name, error in found.items()
+        },
         one_step={name: _sorted(score) for name, score in one_step.items()},
         unit=unit,
         entities={name: _sorted(score) for name, score in together.entities.items()},
@@ -341,7 +349,7 @@ def calibrate(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Trust:
-    """The parts of a calibration that tell how far a history can be trusted."""
+    """The parts of a calibration that measure trust in a history."""
 
     ood: OODScore
     ood_scores: Floats
@@ -350,14 +358,14 @@ class _Trust:
 
 
 def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int) -> _Trust:
-    """From the places that set the shape, and those that set the p-values, with so many steps before each."""
+    """Fits trust on two sets of places, for the shape and for the p-values, with `num_steps` steps before each."""
     card = engine.describe()
     names = {signal.name for signal in card.schema.observations}
     lengths = [length for length in LENGTHS if length <= num_steps]
     presents = [cut(card.schema, past, length=card.context, horizon=1, truth=()).history for past in pasts]
     usual, novelty = (novelty_of(engine, measure, present, seed=seed) for present in presents)
-    shaping, scoring = (watch_places(engine, past, num_steps) if num_steps else None for past in pasts)
-    ood = fit_strangeness(shaping, usual, lengths)
+    shaping, scoring = (step_errors_at(engine, past, num_steps) if num_steps else None for past in pasts)
+    ood = fit_ood_score(shaping, usual, lengths)
     ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
     for row in range(len(ood_scores)):
         ood_scores[row] = np.sort(ood.of(scoring, novelty, row + 1))
@@ -376,18 +384,18 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places]
     )
 
 
-def _trust_steps(card: Card, episodes: Sequence[Episode], most: int) -> int:
-    """Steps beyond the context that are judged: as many as all episodes allow, `most` at most."""
-    whole = all(s.name in episodes[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
+def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
+    """The number of tested steps beyond the context: the largest of `LENGTHS` that all episodes and `limit` allow."""
+    has_vectors = all(s.name in episodes[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
     spare = min(episode.num_steps for episode in episodes) - card.context
-    told = bool(vectors_of(card)) and whole
-    return max(length for length in LENGTHS if length <= (min(spare, most) if told else 0) or length == 0)
+    usable = bool(vectors_of(card)) and has_vectors
+    return max(length for length in LENGTHS if length <= (min(spare, limit) if usable else 0) or length == 0)
 
 
 def _first_scores(
     engine: Engine, card: Card, places: Places, scale: Mapping[str, Floats], seed: int
 ) -> dict[str, Floats]:
-    """Per predicted signal the score [W] of the first step after each place; NaN where it was not observed."""
+    """Per predicted signal the score [W] of the first step after each place; NaN if it was not observed."""
     pieces = cut(card.schema, places, length=card.context, horizon=1, truth=card.predicts)
     found = errors(engine, pieces, seed=seed)
     return {
@@ -397,14 +405,14 @@ def _first_scores(
 
 
 def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_windows: int) -> Floats:
-    """The last step [] at which a signal is predicted with skill, see `Forecast.horizon`.
+    """The last step [] at which a signal is predicted with skill; see `Forecast.horizon`.
 
-    Episodes that did not observe it at a step say nothing of that step.
+    Episodes that did not observe a step are left out of its average.
 
     Args:
-        error: [W, T, *shape] of the world.
-        pieces: that it was made on; `num_windows` from each episode, one episode after the other.
-        signal: which.
+        error: [W, T, *shape], errors of the world.
+        pieces: the windows, `num_windows` from each episode, one episode after the other.
+        signal: the signal.
         values: [n, *shape], every value in the log.
         num_windows: k.
     """
@@ -416,34 +424,34 @@ def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_wi
     last = np.where(np.ones(len(truth), bool)[:, None] if seen is None else seen[:, -1:].astype(bool), last, mean)
 
     count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
-    told = (count > 0).sum(0)
-    enough = told >= min(2, len(count))
+    num_known = (count > 0).sum(0)
+    enough = num_known >= min(2, len(count))
 
     def loss(apart: Floats) -> Floats:
-        """Per episode and step the mean squared error over the variance; NaN where nothing was observed."""
+        """Per episode and step the mean squared error over the variance; NaN if nothing was observed."""
         each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
         return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
 
-    own, held, typical = (
+    own, persistence, constant = (
         loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
     )
-    floor = np.where(np.nanmean(held, 0) < np.nanmean(typical, 0), held, typical)
-    better = floor - own
-    # One episode tells nothing of others.
-    spread = np.nanstd(better, axis=0, ddof=1) if len(better) > 1 else math.inf
-    sure = np.nanmean(better, 0) > SURE * spread / np.sqrt(np.maximum(told, 1))
-    good = np.flatnonzero(enough & (sure | (np.nanmean(own, 0) <= 0.05)))
+    baseline = np.where(np.nanmean(persistence, 0) < np.nanmean(constant, 0), persistence, constant)
+    gain = baseline - own
+    # One episode gives no estimate of the variance between episodes.
+    spread = np.nanstd(gain, axis=0, ddof=1) if len(gain) > 1 else math.inf
+    significant = np.nanmean(gain, 0) > MIN_STANDARD_ERRORS * spread / np.sqrt(np.maximum(num_known, 1))
+    good = np.flatnonzero(enough & (significant | (np.nanmean(own, 0) <= 0.05)))
     return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
 
 
 def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list[Episode]:
-    """The episodes that hold a window, at least two."""
+    """The episodes that are long enough for a window, at least two."""
     needed = length - 1 + horizon
     usable = [episode for episode in episodes if episode.num_steps >= needed]
     if len(usable) < 2:
         raise DataError(
             f"{len(usable)} of {len(episodes)} calibration episodes have the {needed} steps of a window ({length} "
-            f"observations, {horizon} steps ahead), and two are needed",
+            f"observations, {horizon} steps ahead); at least two are needed",
             fix="Hold out more episodes, or calibrate for a shorter horizon.",
         )
     return usable
@@ -452,7 +460,7 @@ def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list
 def _places(
     episodes: Sequence[Episode], length: int, horizon: int, num_windows: int, rng: np.random.Generator
 ) -> list[tuple[Episode, int]]:
-    """`num_windows` places in each episode, drawn independently."""
+    """`num_windows` random places in each episode, drawn independently."""
     return [
         (episode, int(at))
         for episode in episodes
@@ -460,24 +468,24 @@ def _places(
     ]
 
 
-def _usual(error: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The mean error [T, n] of errors [W, T, n] that are `known` [W, T], 0 where not; of all steps where none is."""
+def _mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The mean [T, n] of errors [W, T, n] that are `known` [W, T]; the mean over all steps where none is."""
     count = known.sum(0)[:, None]
-    whole = error.sum((0, 1)) / max(1, known.sum())
-    return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), whole))
+    overall = error.sum((0, 1)) / max(1, known.sum())
+    return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
 
 
-def _so_far(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The scores [T, W] of errors [W, T, *shape], the largest over scale up to each step, sorted over W.
+def _running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The scores [T, W] of errors [W, T, *shape]: the largest error over scale up to each step, sorted over W.
 
-    NaN where nothing was `known` [W, T] up to that step; errors of what was not are 0.
+    NaN if nothing was `known` [W, T] up to that step. Unknown errors are 0.
     """
     largest = np.maximum.accumulate((error / scale).max(-1), axis=1)
     return np.sort(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T, axis=1)
 
 
 def _sorted(score: Floats) -> Floats:
-    """The scores that there are."""
+    """The finite scores, sorted."""
     return np.sort(score[np.isfinite(score)])
 
 
@@ -488,27 +496,27 @@ def _one_step(error: Floats, scale: Floats | None) -> Floats:
 
 
 def _unit(score: Floats) -> Floats:
-    """What scores [W] are measured in: that which one in ten exceeds, or 1 where that is 0 or there is none."""
-    seen = _sorted(score)
-    usual = np.quantile(seen, 0.9) if len(seen) else 0.0
-    return np.asarray(usual if usual > 0 else 1.0)
+    """The 90 % quantile of scores [W]; 1 if it is 0 or there is none."""
+    finite = _sorted(score)
+    quantile = np.quantile(finite, 0.9) if len(finite) else 0.0
+    return np.asarray(quantile if quantile > 0 else 1.0)
 
 
-def _together(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, Floats]) -> StepPValues:
-    """The scores [W] of each entity and of all signals: the largest over unit of those that are no NaN."""
+def _combined(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, Floats]) -> StepPValues:
+    """The scores [W] per entity and of all signals: the largest score over unit, without NaN."""
     relative = {name: score / unit[name] for name, score in scores.items()}
     entities: dict[str, Floats] = {}
     for name, score in relative.items():
         entity = schema[name].entity
         if entity is not None:
             entities[entity] = np.fmax(entities.get(entity, score), score)
-    # A world of pictures alone may predict nothing, and is calibrated for its trust.
+    # A world of images only may predict nothing; it is calibrated for trust.
     steps = np.fmax.reduce(list(relative.values())) if relative else np.zeros(0)
     return StepPValues(signals=relative, entities=entities, steps=steps)
 
 
 def _since_gap(history: History) -> NDArray[np.integer]:
-    """How many observations [W] lie behind the last at which something was missing; all where nothing was."""
+    """The number of observations [W] after the last one with a missing value; all if none is missing."""
     shape = next(iter(history.observations.values())).shape[:2]
     seen = np.logical_and.reduce([np.ones(shape, bool), *(mask.astype(bool) for mask in history.observed.values())])
     return np.asarray(np.logical_and.accumulate(seen[:, ::-1], axis=1).sum(1))
@@ -522,18 +530,18 @@ def _values(episodes: Sequence[Episode], name: str) -> Floats:
     ]
     values = np.concatenate(seen).astype(np.float64)
     if not len(values):
-        raise DataError("it is never observed", fix="Leave it out of the schema, or add logs.", signal=name)
+        raise DataError("the signal is never observed", fix="Remove it from the schema, or add logs.", signal=name)
     return values
 
 
 def _p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:
-    """Share of episodes, this one among them, whose windows scored as high; `reference` is sorted."""
+    """The conformal p-value: the share of episodes, this one included, that scored as high; sorted `reference`."""
     higher = len(reference) - np.searchsorted(reference, score, side="left")
     return np.asarray((1 + higher / num_windows) / (1 + len(reference) / num_windows))
 
 
 def _with_scale(num_scoring: int) -> int:
-    """Episodes that must be held out so that `num_scoring` are left to set the widths."""
+    """The number of held-out episodes that leaves `num_scoring` episodes to set the widths."""
     total = num_scoring
     while total - max(1, total // SCALE_SHARE) < num_scoring:
         total += 1

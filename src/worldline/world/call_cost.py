@@ -1,4 +1,4 @@
-"""What a call of a world costs, as its card says."""
+"""Measures the cost of one prediction, for the card of a world."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def measure_call(
     num_calls: int = NUM_CALLS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> CallCost:
-    """What one prediction costs: what the engine's card says, else how long it takes, as the median of a few.
+    """The cost of one prediction: from the engine's card if it is stated there, else the median measured latency.
 
-    Each is of one world and one plan, from `Card.context` observations, on this machine as busy as it is. One more
-    comes first and does not count, since much is loaded only when it is first used.
+    Each call predicts one plan in one world from `Card.context` observations. One warm-up call is not counted, because
+    many libraries load at first use.
 
     Args:
-        engine: as it will be used.
-        episodes: at least one with a stretch of the steps that are needed.
-        horizon: T, the steps that are predicted, at least 1: the calibrated horizon.
-        num_calls: predictions that count, at least 1.
-        clock: seconds, from anywhere.
+        engine: the engine to measure.
+        episodes: at least one must be long enough.
+        horizon: T, number of predicted steps, at least 1: the calibrated horizon.
+        num_calls: number of counted predictions, at least 1.
+        clock: returns seconds; any origin.
 
     Raises:
         InputError: `horizon` or `num_calls` is below 1.
@@ -48,7 +48,7 @@ def measure_call(
     usable = [episode for episode in episodes if episode.num_steps >= needed]
     if not usable:
         raise DataError(
-            f"none of {len(episodes)} episodes has {needed} steps", fix="Give longer ones, or a shorter horizon."
+            f"none of {len(episodes)} episodes has {needed} steps", fix="Add longer episodes, or reduce the horizon."
         )
     took = []
     for number in range(num_calls + 1):

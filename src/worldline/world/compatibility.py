@@ -1,4 +1,4 @@
-"""Whether one world can take the place of another without the application noticing."""
+"""Checks whether one world can replace another without a change in the application."""
 
 from __future__ import annotations
 
@@ -9,51 +9,54 @@ from worldline.schema import Role, Schema
 
 _SAME = ("kind", "shape", "unit", "num_values", "components", "entity", "period")
 _SAME_OF_ACTIONS = (*_SAME, "low", "high")
-"""Bounds too: narrower ones would refuse what the application sends, wider ones plan what its actuator cannot do."""
+"""Bounds count too. Narrower ones refuse what the application sends; wider ones give plans beyond its actuator."""
 
 _NEEDED = ("reaches",)
-"""Abilities without which a verb that worked is refused."""
+"""Abilities that a verb needs. Without them a call that worked is refused."""
 
 
 def differences(before: Card, after: Card) -> tuple[str, ...]:
-    """What an application written against `before` would notice of `after`, in words; empty where nothing.
+    """The differences that an application written for `before` would notice with `after`; empty if compatible.
 
-    It may predict more signals. It takes no observation that was not taken, acts through the same signals with the same
-    bounds, and speaks in the same units and at the same rate.
+    `after` may predict more signals. It must not need more observations. Its actions need the same bounds.
+    All shared signals need the same units and step time.
 
     Args:
-        before: the world that answers now.
-        after: the one to take its place.
+        before: card of the current world.
+        after: card of the replacement.
     """
-    spoken = {*before.inputs, *before.predicts} & {*after.inputs, *after.predicts}
-    found = list(clashes(before.schema, after.schema, spoken))
+    shared = {*before.inputs, *before.predicts} & {*after.inputs, *after.predicts}
+    found = list(clashes(before.schema, after.schema, shared))
     found += [f"{name!r} is no longer predicted" for name in before.predicts if name not in after.predicts]
-    found += [
-        f"{name!r} has to be observed, and was not asked for" for name in after.inputs if name not in before.inputs
-    ]
+    found += [f"{name!r} is a new required observation" for name in after.inputs if name not in before.inputs]
     if before.action_conditioned and not after.action_conditioned:
-        found.append("it no longer heeds actions, so it cannot plan")
+        found.append("it is no longer action-conditioned, so it cannot plan")
     found += [
-        f"the ability {name!r} is gone" for name in _NEEDED if name in before.abilities and name not in after.abilities
+        f"the ability {name!r} is missing"
+        for name in _NEEDED
+        if name in before.abilities and name not in after.abilities
     ]
     return tuple(found)
 
 
 def clashes(before: Schema, after: Schema, observations: Collection[str]) -> tuple[str, ...]:
-    """Where two schemas differ in the time of a step, in actions and exogenous signals, or in what is observed.
+    """The differences between two schemas in step time, actions, exogenous signals or shared observations.
 
     Args:
-        before: of the world that answers now.
-        after: of the other.
-        observations: the names that matter; those that only one of them has do not.
+        before: schema of the current world.
+        after: schema of the other world.
+        observations: names to compare. Names that only one schema has are skipped.
     """
     found = []
     if None not in (before.step_s, after.step_s) and before.step_s != after.step_s:
         found.append(f"a step takes {after.step_s} s, not {before.step_s} s")
     for role in (Role.ACTION, Role.EXOGENOUS):
         old, new = ({signal.name for signal in schema.of(role)} for schema in (before, after))
-        found += [f"the {role} signal {name!r} is gone" for name in sorted(old - new)]
-        found += [f"the {role} signal {name!r} is new, and nobody gives it" for name in sorted(new - old)]
+        found += [f"the {role} signal {name!r} is missing" for name in sorted(old - new)]
+        found += [
+            f"the {role} signal {name!r} is required by the new version but not provided by the application"
+            for name in sorted(new - old)
+        ]
     for signal in after.signals:
         known = [one for one in before.of(signal.role) if one.name == signal.name]
         if not known or signal.role is Role.REWARD:

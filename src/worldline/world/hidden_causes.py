@@ -1,14 +1,14 @@
-"""How episodes differ from each other: hidden causes, learned from many episodes and inferred in one.
+"""Hidden causes by which episodes differ: learned from many episodes, inferred in one.
 
 In episode i, with features x (state and input) and residuals e of some engine,
 
     e = x @ (mean + sum over causes r of size[i, r] * directions[r]) + noise,    size[i, r] ~ N(0, 1)
 
-so that a cause, such as a friction, is one number an episode, whatever it does to how many signals. With the directions
-known one episode tells its sizes precisely, and better than it would tell what it does to each signal by itself.
+A cause, such as a friction, is one number per episode, however many signals it affects. With known directions, one
+episode determines the sizes precisely. Estimating its effect on each signal separately would be less precise.
 
-Fitted by expectation and maximisation, in closed form each, as both are linear Gaussian. Source: Dempster, Laird, Rubin
-1977; the model is that of Laird and Ware 1982 (random effects), with few effects for many coefficients.
+The model is linear Gaussian, so both steps of expectation maximisation are in closed form. Source: Dempster, Laird,
+Rubin 1977. The model is that of Laird and Ware 1982 (random effects), with few effects for many coefficients.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ Floats = NDArray[np.floating]
 
 MAX_CAUSES: Final = 4
 
-SURE: Final = 1.0
-"""Standard errors by which one more cause has to make held-out episodes more probable."""
+MIN_STANDARD_ERRORS: Final = 1.0
+"""Standard errors by which one more cause must raise the log-likelihood of held-out episodes."""
 
-LARGEST_SIZE: Final = 4.0
-"""Of a cause, in deviations over the episodes that were fitted; beyond it an episode is like none of them. What acts
-along a bend takes two directions, in one of which its ends lie a little beyond 3."""
+MAX_SIZE: Final = 4.0
+"""Largest size of a cause, in standard deviations over the fitted episodes. Beyond it, an episode is out of
+distribution. It is above 3: a nonlinear cause takes two directions, and reaches a little beyond 3 in one of them."""
 
 MIN_EPISODES: Final = 16
-"""Half of them are fitted and half choose the number of causes; fewer tell nothing of how episodes differ."""
+"""One half is fitted, the other half chooses the number of causes."""
 
 _ITERATIONS = 100
-_ENOUGH = 1e-3
-"""Nats an episode by which an iteration has to improve the fit, or it was the last."""
+_MIN_GAIN_NATS = 1e-3
+"""Gain per episode below which the iteration stops."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HiddenCauses:
-    """Fitted by `fit_causes`.
+    """The fitted model; see `fit_causes`.
 
     Args:
-        mean: [P, D], the part of the residuals that all episodes have in common, per unit of each feature.
-        directions: [R, P, D], what a cause of size 1 adds to it.
-        noise: [D, D], covariance of what is left, invertible.
-        still: whether the residuals are those of standing still, and not of an engine's predictions.
+        mean: [P, D], part of the residuals common to all episodes, per unit of each feature.
+        directions: [R, P, D], addition of a cause of size 1.
+        noise: [D, D], covariance of the rest, invertible.
+        still: whether the residuals are those of persistence instead of an engine's predictions.
     """
 
     mean: Floats
@@ -60,25 +60,25 @@ class HiddenCauses:
     still: bool = False
 
     def infer(self, features: Float[np.ndarray, "n P"], residuals: Float[np.ndarray, "n D"]) -> Floats | None:
-        """The weights [P, D] that are expected of one episode, the mean where it is empty; None where it is unlike all.
+        """The posterior mean of the weights [P, D] of one episode; None if the episode is out of distribution.
 
-        Directions are what episodes differ by within the range of those that were fitted, and mislead far from it.
+        An empty episode gives the mean. Directions are valid only within the range of the fitted episodes.
         """
         sizes = _infer(self, _sums([(features, residuals)])).sizes[0]
-        if np.abs(sizes).max() > LARGEST_SIZE:
+        if np.abs(sizes).max() > MAX_SIZE:
             return None
         return np.asarray(self.mean + np.tensordot(sizes, self.directions, 1))
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """What `from_arrays` takes."""
+        """The fields as arrays, for `from_arrays`."""
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> HiddenCauses:
-        """The causes whose fields are `arrays`.
+        """The causes with these fields.
 
         Raises:
-            DataError: they are not those of any.
+            DataError: a field is missing or unknown, or shapes do not match.
         """
         if arrays.keys() == {"mean", "directions", "noise", "still"} and arrays["still"].shape == ():
             mean, directions, noise = (np.asarray(arrays[n], dtype=np.float64) for n in ("mean", "directions", "noise"))
@@ -86,14 +86,17 @@ class HiddenCauses:
             if square and directions.ndim == 3 and len(directions) and directions.shape[1:] == mean.shape:
                 return cls(mean=mean, directions=directions, noise=noise, still=bool(arrays["still"]))
         shapes = {name: value.shape for name, value in arrays.items()}
-        raise DataError(f"arrays {shapes} are no hidden causes", fix="Calibrate the world again.")
+        raise DataError(f"arrays {shapes} are not those of hidden causes", fix="Calibrate the world again.")
 
 
 def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
-    """The causes, as many as surely make held-out episodes more probable; None for none, or for few episodes.
+    """Fits the causes. Their number is chosen by the likelihood of held-out episodes.
 
     Args:
         tables: per episode features [n, P] and residuals [n, D]; n may differ.
+
+    Returns:
+        None if there are fewer than `MIN_EPISODES` episodes, or no cause helps.
     """
     if len(tables) < MIN_EPISODES:
         return None
@@ -103,10 +106,10 @@ def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
     first, second = _sums(scaled[::2]), _sums(scaled[1::2])
     number, best = 0, _infer(_fit(first, 0), second).log_likelihood
     for more in range(1, MAX_CAUSES + 1):
-        worth = _infer(_fit(first, more), second).log_likelihood
-        gain = worth - best
-        if gain.mean() > SURE * gain.std() / np.sqrt(len(gain)):
-            number, best = more, worth
+        score = _infer(_fit(first, more), second).log_likelihood
+        gain = score - best
+        if gain.mean() > MIN_STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)):
+            number, best = more, score
     if number == 0:
         return None
     found = _fit(_sums(scaled), number)
@@ -118,13 +121,13 @@ def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Sums:
-    """All that matters of K episodes.
+    """Sufficient statistics of K episodes.
 
     Args:
         rows: [K], n of each.
-        xx: [K, P, P], features with features.
-        xe: [K, P, D], features with residuals.
-        ee: [K, D, D].
+        xx: [K, P, P], features by features.
+        xe: [K, P, D], features by residuals.
+        ee: [K, D, D], residuals by residuals.
     """
 
     rows: Floats
@@ -135,12 +138,12 @@ class _Sums:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Posterior:
-    """What K episodes tell of their causes.
+    """The posterior of the sizes in K episodes.
 
     Args:
-        sizes: [K, R], expected.
+        sizes: [K, R], mean.
         spread: [K, R, R], covariance.
-        log_likelihood: [K], but for a constant.
+        log_likelihood: [K], up to a constant.
     """
 
     sizes: Floats
@@ -176,19 +179,19 @@ def _infer(causes: HiddenCauses, sums: _Sums) -> _Posterior:
 
 
 def _fit(sums: _Sums, number: int) -> HiddenCauses:
-    """This many causes; features and residuals have mean square 1."""
+    """Fits `number` causes; features and residuals have mean square 1."""
     causes, before = _start(sums, number), -np.inf
     for _ in range(_ITERATIONS):
-        told = _infer(causes, sums)
-        now = float(told.log_likelihood.sum())
-        if now - before < _ENOUGH * len(sums.rows):
+        posterior = _infer(causes, sums)
+        now = float(posterior.log_likelihood.sum())
+        if now - before < _MIN_GAIN_NATS * len(sums.rows):
             break
-        before, causes = now, _maximise(sums, told)
+        before, causes = now, _maximise(sums, posterior)
     return causes
 
 
 def _start(sums: _Sums, number: int) -> HiddenCauses:
-    """The mean over all episodes, and the principal directions in which episodes by themselves differ from it."""
+    """The mean over all episodes, and the principal directions of the single-episode regressions around it."""
     num_episodes, size, targets = sums.xe.shape
     none = _maximise(
         sums,
@@ -204,16 +207,17 @@ def _start(sums: _Sums, number: int) -> HiddenCauses:
     return HiddenCauses(mean=none.mean, directions=directions.reshape(-1, size, targets), noise=none.noise)
 
 
-def _maximise(sums: _Sums, told: _Posterior) -> HiddenCauses:
-    """Mean, directions and noise by one regression on every feature times 1 and times the size of every cause."""
+def _maximise(sums: _Sums, posterior: _Posterior) -> HiddenCauses:
+    """One regression on every feature times 1 and times the size of every cause."""
     num_episodes, size, targets = sums.xe.shape
-    sizes = np.concatenate([np.ones((num_episodes, 1)), told.sizes], 1)
+    sizes = np.concatenate([np.ones((num_episodes, 1)), posterior.sizes], 1)
     second = sizes[:, :, None] * sizes[:, None, :]
-    second[:, 1:, 1:] += told.spread
+    second[:, 1:, 1:] += posterior.spread
     among = np.einsum("krs,kpq->rpsq", second, sums.xx).reshape(sizes.shape[1] * size, -1)
     towards = np.einsum("kr,kpd->rpd", sizes, sums.xe).reshape(-1, targets)
     total = float(sums.rows.sum())
-    found = np.linalg.solve(among + 1e-9 * total * np.eye(len(among)), towards)  # some features may be copies
+    found = np.linalg.solve(among + 1e-9 * total * np.eye(len(among)), towards)  # features may be duplicates
     noise = (sums.ee.sum(0) - found.T @ towards) / total
     weights = found.reshape(-1, size, targets)
+    # Symmetric and positive definite also after rounding, because it is inverted.
     return HiddenCauses(mean=weights[0], directions=weights[1:], noise=(noise + noise.T) / 2 + 1e-12 * np.eye(targets))

@@ -1,4 +1,4 @@
-"""How unlike the calibration data an observation is, for engines that do not measure it themselves."""
+"""Novelty of an observation, for engines that do not measure it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SHRINKAGE = 0.1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InputNovelty:
-    """Mahalanobis distance of the last observation, with the covariance shrunk towards the identity.
+    """The Mahalanobis distance of the last observation, with a covariance shrunk towards the identity.
 
     Args:
         centre: [F], mean of the features.
-        scale: [F], their standard deviations.
-        whitening: [F, F]; what standardised features are multiplied by.
+        scale: [F], their standard deviations, above 0.
+        whitening: [F, F], multiplies standardised features.
     """
 
     centre: Floats
@@ -33,28 +33,28 @@ class InputNovelty:
     whitening: Floats
 
     def measure(self, schema: Schema, history: History) -> Floats:
-        """The distance [W]; what is missing counts as typical.
+        """The distance [W]; missing values count as the mean.
 
         Raises:
-            UnsupportedError: the signals are not those that it was fitted to.
+            UnsupportedError: the schema has another number of features than the calibration.
         """
         values = features(schema, history)
         if values.shape[1] != len(self.centre):
             raise UnsupportedError(
-                f"the schema has {values.shape[1]} features, the calibration {len(self.centre)}. Calibrate again."
+                f"expected {len(self.centre)} features, got {values.shape[1]} from the schema. Calibrate again."
             )
         values = np.nan_to_num((values - self.centre) / self.scale, nan=0.0)
         return np.asarray(np.linalg.norm(values @ self.whitening, axis=1))
 
 
 def fit_input_novelty(schema: Schema, history: History) -> InputNovelty:
-    """The measure under which the last observations of `history` (W worlds) are typical."""
+    """Fits the distance to the last observations of `history` (W worlds)."""
     values = features(schema, history)
     known = ~np.isnan(values)
     count = np.maximum(known.sum(0), 1)
     centre = np.where(known, values, 0).sum(0) / count
     spread = np.sqrt((np.where(known, values - centre, 0) ** 2).sum(0) / count)
-    # A constant feature says nothing of the scale on which a change matters, so any change is a large one.
+    # A constant feature gives no scale, so any change counts as large.
     scale = np.where(spread > 0, spread, 1e-6 * (1 + np.abs(centre)))
     standard = np.where(known, (values - centre) / scale, 0)
     covariance = standard.T @ standard / len(standard)
@@ -64,7 +64,7 @@ def fit_input_novelty(schema: Schema, history: History) -> InputNovelty:
 
 
 def features(schema: Schema, history: History) -> Float[np.ndarray, "W F"]:
-    """Vector signals, and images averaged over an 8 by 8 grid, of the last observation; NaN where missing."""
+    """Vectors, and images averaged over an 8 by 8 grid, of the last observation; NaN where missing."""
     num_worlds = len(next(iter(history.observations.values())))
     columns: list[Floats] = [np.zeros((num_worlds, 0))]
     for signal in schema.observations:
@@ -85,7 +85,7 @@ def features(schema: Schema, history: History) -> Float[np.ndarray, "W F"]:
 
 
 def _pool(images: Floats) -> Floats:
-    """Images [W, height, width, channels] averaged over a grid, flat."""
+    """Images [W, height, width, channels] averaged over a grid and flattened."""
     for axis in (1, 2):
         size = images.shape[axis]
         edges = np.linspace(0, size, min(_GRID, size) + 1).astype(int)

@@ -1,4 +1,4 @@
-"""The world: every verb of the product contract, written once over any engine."""
+"""A world in this process: the verbs of `World`, implemented once over any engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from worldline.world.validation import (
 from worldline.world.what_if import obstacle, twins
 
 SEED = 0
-"""Of the draws of every verb that takes no seed: asked twice, a world answers the same."""
+"""Seed of the draws of verbs without a seed argument, so that equal calls give equal answers."""
 
 
 @final
@@ -41,11 +41,11 @@ class LocalWorld(World):
     """A world in this process.
 
     Args:
-        engine: what stands behind it.
-        calibration: of this engine; None leaves predictions without bands and trust NaN.
+        engine: makes the predictions.
+        calibration: calibration of this engine. None: predictions have no bands, and trust is NaN.
         planner: searches for plans.
-        num_proposals: sequences asked of an engine that can propose; 0 asks for none.
-        call: what a prediction costs, from `measure_call`, where the engine's card does not say; None for not measured.
+        num_proposals: number of sequences that the engine proposes, if it can; 0 for none.
+        call: cost of a prediction, from `measure_call`, if the engine's card does not state it; None if not measured.
     """
 
     engine: Engine
@@ -57,10 +57,10 @@ class LocalWorld(World):
     def __post_init__(self) -> None:
         by_engine = self.calibration is not None and self.calibration.input_novelty is None
         if by_engine and not isinstance(self.engine, Novelty):
-            raise ConfigError("the calibration is that of an engine that measures novelty. Calibrate this engine.")
+            raise ConfigError("the calibration belongs to an engine that measures novelty. Calibrate this engine.")
 
     def describe(self) -> Card:
-        """The engine's card, with what a call costs, and 'abducts' where this world can do it over the engine."""
+        """The engine's card with the cost of a call. Adds 'abducts' if `what_if` can infer over this engine."""
         card = self.engine.describe()
         abducts = () if "abducts" in card.abilities or obstacle(card) else ("abducts",)
         return replace(card, call=card.call or self.call, abilities=(*card.abilities, *abducts))
@@ -81,7 +81,7 @@ class LocalWorld(World):
             signals={n: self._forecast(card.schema[n], samples[n], present, level) for n in card.predicts},
             level=level,
             trust=self._trust(belief, present),
-            calibrated=self.calibration is not None and self.calibration.tells_errors,
+            calibrated=self.calibration is not None and self.calibration.has_error_scores,
         )
 
     def score(
@@ -132,12 +132,10 @@ class LocalWorld(World):
         min_trust: float = 0.0,
         seed: int = 0,
     ) -> Plan:
-        """See `World`. A batch is refused as a whole where the trust of one of its worlds is too small.
+        """See `World`. A batch is refused as a whole if the trust of one of its worlds is too small.
 
         Raises:
-            InputError: an action signal has no finite bounds, or an argument does not fit.
-            UnsupportedError: as in `score`; or the world heeds no actions; or an action signal is discrete and the
-                planner searches numbers only.
+            UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
         """
         card = self.describe()
         schema = card.schema
@@ -154,22 +152,18 @@ class LocalWorld(World):
         now = _now(present)
         aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=seed)
         trust = self._trust(belief, present)
-        doubt = search.doubt(trust)
-        if doubt:
-            return search.refused(doubt, present, trust, len(constraints))
+        reason = search.refusal_reason(trust)
+        if reason:
+            return search.refused(reason, present, trust, len(constraints))
         if not card.action_conditioned:
             raise UnsupportedError(
-                f"{card.name} does not heed actions, so to it every plan is as good as another. Plan with a world that "
-                "does: a learned one, a simulator or a language model."
+                f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
+                "world: a learned one, a simulator or a language model."
             )
         return search.run(self.planner, aim, present, trust, started, self.num_proposals, sent)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """See `World`.
-
-        Raises:
-            InputError: `at` or the number of steps does not fit the episode.
-        """
+        """See `World`."""
         card = self.describe()
         checked = check_episode(card.schema, episode)
         others = check_actions(card.schema.actions, actions, (None,))
@@ -177,8 +171,8 @@ class LocalWorld(World):
         left = checked.num_steps - at
         if at < 0 or num_steps > left:
             raise InputError(
-                f"{num_steps} steps from observation {at} of an episode of {checked.num_steps} steps. "
-                "Branch earlier, or give fewer actions."
+                f"{num_steps} steps from observation {at} exceed the episode of {checked.num_steps} steps. "
+                "Branch earlier, or pass fewer actions."
             )
         causes = None if self.calibration is None else self.calibration.causes
         found = twins(self.engine, checked, at, others, causes=causes, seed=SEED)
@@ -190,34 +184,34 @@ class LocalWorld(World):
 
     def surprise(self, episode: Episode) -> Surprise:
         """See `World`."""
-        if self.calibration is None or not self.calibration.tells_errors:
+        if self.calibration is None or not self.calibration.has_error_scores:
             raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
         card = self.describe()
         checked = check_episode(card.schema, episode)
         if checked.num_steps < 1:
-            raise InputError("the episode has one observation and no step. Surprise needs two observations.")
-        shown = [name for name in card.predicts if name in checked.observations]
+            raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
+        logged = [name for name in card.predicts if name in checked.observations]
         parts: list[dict[str, NDArray[np.floating]]] = []
         known: list[dict[str, NDArray[np.bool_]]] = []
-        # Early steps have less behind them than `context`; each of these lengths is a batch of its own.
+        # Steps before `context` have shorter histories; each of these lengths is a separate batch.
         short = [[at] for at in range(min(card.context - 1, checked.num_steps))]
         for batch in [*short, list(range(len(short), checked.num_steps))]:
             if not batch:
                 continue
             places = [(checked, at) for at in batch]
             length = min(card.context, batch[0] + 1)
-            pieces = cut(card.schema, places, length=length, horizon=1, truth=shown)
+            pieces = cut(card.schema, places, length=length, horizon=1, truth=logged)
             found = errors(self.engine, pieces, seed=SEED)
             parts.append({name: error[:, 0] for name, error in found.items()})
             known.append({name: pieces.known[name][:, 0].astype(bool) for name in found})
         nothing = dict.fromkeys(card.predicts, np.zeros((checked.num_steps, 1)))
-        every = nothing | {name: np.concatenate([part[name] for part in parts]) for name in shown}
+        every = nothing | {name: np.concatenate([part[name] for part in parts]) for name in logged}
         unknown = dict.fromkeys(card.predicts, np.zeros(checked.num_steps, bool))
-        seen = unknown | {name: np.concatenate([part[name] for part in known]) for name in shown}
+        seen = unknown | {name: np.concatenate([part[name] for part in known]) for name in logged}
         return surprise_of(card.schema, self.calibration.surprise(card.schema, every), seen)
 
     def _exogenous(self, present: ValidatedHistory, exogenous: Arrays | None, horizon: int) -> Arrays:
-        """Checked, per signal [W, T, *shape]."""
+        """The validated exogenous inputs, per signal [W, T, *shape]."""
         signals = self.describe().schema.exogenous
         checked = check_group(signals, exogenous or {}, (*present.leading, horizon), "exogenous")
         return {name: value[None] for name, value in checked.items()} if present.single else checked
@@ -225,7 +219,7 @@ class LocalWorld(World):
     def _future(
         self, present: ValidatedHistory, actions: Arrays, exogenous: Arrays | None, *, axes_between: int
     ) -> Future:
-        """Checked inputs with the W and the N axis."""
+        """The validated inputs with the W and the N axis."""
         front = len(present.leading)
         horizon = next(iter(actions.values())).shape[front + axes_between] if actions else 1
         if axes_between == 0:
@@ -262,7 +256,7 @@ class LocalWorld(World):
 
 
 def _now(present: ValidatedHistory) -> Arrays:
-    """As in `Outlook.present`."""
+    """See `Rollout.present`."""
     history, found = present.history, dict[str, NDArray[np.generic]]()
     for name, value in {**history.observations, **history.actions, **history.exogenous}.items():
         if not value.shape[1]:
@@ -276,7 +270,7 @@ def _now(present: ValidatedHistory) -> Arrays:
 
 
 def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:
-    """As `mean_of`, in the signal's dtype; the most frequent label if discrete."""
+    """The mean over samples in the signal's dtype; the most frequent label if discrete."""
     if samples.shape[1] == 1:
         return samples[:, 0]
     if signal.kind is Kind.DISCRETE:

@@ -1,4 +1,4 @@
-"""Pieces of episodes as a batch: what was known, what was done next, and what came of it."""
+"""Windows of episodes as a batch: history, future inputs and ground truth."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from worldline.episode import Arrays, Episode, Future, History
 from worldline.schema import Kind, Schema, Signal
 
 NUM_SAMPLES = 16
-"""S for engines that draw. Calibration and use must agree on it: the band belongs to the mean of S samples."""
+"""S for stochastic engines. Calibration and use must agree, because the band is around the mean of S samples."""
 
 Places = Sequence[tuple[Episode, int]]
-"""Each an episode and the index of its present."""
+"""Pairs of an episode and the index of its last known observation, the present."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """W pieces.
+    """W windows.
 
     Args:
         history: W worlds, H observations.
         future: W worlds, N = 1, T steps.
-        truth: per signal that was asked for [W, T, *shape].
-        known: per such signal [W, T], where `truth` was observed.
+        truth: per requested signal [W, T, *shape], ground truth.
+        known: per requested signal [W, T], whether `truth` was observed.
     """
 
     history: History
@@ -37,14 +37,14 @@ class Pieces:
 
 
 def cut(schema: Schema, places: Places, *, length: int, horizon: int, truth: Sequence[str]) -> Pieces:
-    """The pieces around each place.
+    """Cuts the window around each place.
 
     Args:
-        schema: of the episodes.
-        places: W, the present in [length - 1, T - horizon].
+        schema: schema of the episodes.
+        places: W places, each present in [length - 1, number of steps - horizon].
         length: H.
         horizon: T.
-        truth: observation signals whose future is wanted.
+        truth: observation signals whose future is returned.
     """
     names = [signal.name for signal in schema.observations if signal.name in places[0][0].observations]
 
@@ -79,7 +79,7 @@ def cut(schema: Schema, places: Places, *, length: int, horizon: int, truth: Seq
 
 
 def tail_of(history: History, length: int) -> History:
-    """The last `length` observations [W, H, *shape] and the inputs between them, or all where there are fewer."""
+    """The last `length` observations [W, H, *shape] and the inputs between them; all if there are fewer."""
 
     def last(arrays: Arrays, count: int) -> Arrays:
         return {name: value[:, max(value.shape[1] - count, 0) :] for name, value in arrays.items()}
@@ -93,15 +93,15 @@ def tail_of(history: History, length: int) -> History:
 
 
 def vectors_of(card: Card) -> tuple[Signal, ...]:
-    """The predicted vectors."""
+    """The predicted vector signals."""
     return tuple(card.schema[name] for name in card.predicts if card.schema[name].kind is Kind.VECTOR)
 
 
-def worlds_of(history: History, those: NDArray[np.bool_]) -> History:
-    """The histories of some of W worlds."""
+def worlds_of(history: History, mask: NDArray[np.bool_]) -> History:
+    """The histories of the worlds selected by a mask [W]."""
 
     def kept(arrays: Arrays) -> Arrays:
-        return {name: value[those] for name, value in arrays.items()}
+        return {name: value[mask] for name, value in arrays.items()}
 
     return History(
         observations=kept(history.observations),
@@ -112,10 +112,10 @@ def worlds_of(history: History, those: NDArray[np.bool_]) -> History:
 
 
 def unfold(card: Card, history: History, num_steps: int) -> Pieces:
-    """The last steps of W histories as W * num_steps pieces of one step each, those of a world in order of time.
+    """The last steps of W histories as W * num_steps windows of one step, ordered by world, then by time.
 
     Args:
-        card: says how long the past of a piece is, and that its truth are the predicted vectors.
+        card: gives the length of a window's history and its truth, the predicted vectors.
         history: W worlds, at least `card.context + num_steps` observations.
         num_steps: at least 1.
     """
@@ -123,7 +123,7 @@ def unfold(card: Card, history: History, num_steps: int) -> Pieces:
     first = next(iter(history.observations.values())).shape[1] - num_steps - length
 
     def sliced(arrays: Arrays, count: int, offset: int) -> dict[str, NDArray[np.generic]]:
-        """[W * num_steps, count, *shape]: of each piece what begins `offset` after its own beginning."""
+        """[W * num_steps, count, *shape]: values from `offset` after the beginning of each window."""
         index = first + offset + np.arange(num_steps)[:, None] + np.arange(count)
         return {
             name: value[:, index].reshape(len(value) * num_steps, count, *value.shape[2:])
@@ -150,14 +150,14 @@ def unfold(card: Card, history: History, num_steps: int) -> Pieces:
 
 
 def num_samples(card: Card) -> int:
-    """S: 1 for an engine that draws nothing."""
+    """S: 1 for a deterministic engine."""
     return 1 if card.deterministic else NUM_SAMPLES
 
 
 def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating]:
     """The mean over the S axis of vectors or images [W or N, S, T, *shape].
 
-    Where the signal repeats it is the direction of the mean of the directions, in [low, low + period).
+    For a periodic signal it is the circular mean, in [low, low + period).
     """
     if signal.period is None:
         return np.asarray(samples.mean(1, dtype=np.float64))
@@ -168,15 +168,15 @@ def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating
 
 
 def residuals(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
-    """What came less what was expected [W, T, *shape] of each of `pieces.truth`, all vectors; 0 where missing."""
+    """Observed minus predicted [W, T, *shape] per vector signal of `pieces.truth`; 0 where missing."""
     return _compared(engine, pieces, seed)
 
 
 def errors(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
-    """How far the prediction was from each signal in `pieces.truth`; 0 where that is missing.
+    """The prediction error per signal of `pieces.truth`; 0 where missing.
 
-    Of a vector the absolute error of the mean [W, T, *shape], the shorter way round where it repeats; of an image its
-    average over the pixels [W, T, 1]; of a discrete signal the share of samples that got it wrong [W, T, 1].
+    Vector: absolute error of the mean [W, T, *shape], the shorter way round if periodic. Image: the average over the
+    pixels [W, T, 1]. Discrete: the share of wrong samples [W, T, 1].
     """
     return {name: np.abs(value) for name, value in _compared(engine, pieces, seed).items()}
 

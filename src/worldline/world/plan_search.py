@@ -1,4 +1,4 @@
-"""From an objective to a plan: bounds, proposals, the planner's budget, and how the search ended."""
+"""Plan search: bounds, proposals, time budget and status around a planner."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from worldline.world.validation import ValidatedHistory, check_actions
 
 Trust = float | NDArray[np.floating]
 
-PROPOSING: Final = 0.5
-"""The most of what is left of a budget that the engine's proposals may take: without a search they are worth less."""
-CLOSING: Final = 0.02
-"""The part of a budget that is kept for what follows the search."""
+MAX_PROPOSAL_SHARE: Final = 0.5
+"""Largest share of the remaining budget for the engine's proposals. The rest is for the search that improves them."""
+RESERVED_SHARE: Final = 0.02
+"""Share of the budget that is reserved for the time after the search."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Search:
-    """One search for a plan. Made by `begin`.
+    """One search for a plan; made by `begin`.
 
     Args:
-        signals: the action signals, side by side in the planner's A axis.
+        signals: the action signals, concatenated in the planner's A axis.
         space: their bounds.
         horizon: T, steps.
-        budget_s: seconds in all; None for no limit.
-        min_trust: smallest p-value that is acted on.
-        seed: of every draw.
-        started_s: when it began, on the monotonic clock.
+        budget_s: total seconds; None for no limit.
+        min_trust: smallest p-value that is accepted.
+        seed: seed of every draw.
+        started_s: start on the monotonic clock.
     """
 
     signals: tuple[Signal, ...]
@@ -54,7 +54,7 @@ class Search:
 
     @classmethod
     def begin(cls, schema: Schema, *, horizon: int, budget_s: float | None, min_trust: float, seed: int) -> Search:
-        """The search, whose clock runs from now.
+        """Starts a search; its clock runs from now.
 
         Raises:
             InputError: an argument is out of range, or an action signal lacks finite bounds.
@@ -75,8 +75,8 @@ class Search:
             high += signal.high or (np.inf,)
             if not np.isfinite([*low, *high]).all():
                 raise InputError(
-                    f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}), so there is "
-                    "nothing to search in. Set both in the schema."
+                    f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}). Set "
+                    "both in the schema."
                 )
         space = ActionSpace(low=torch.tensor(low), high=torch.tensor(high), choices=tuple(choices))
         return cls(
@@ -90,34 +90,32 @@ class Search:
         )
 
     def check_proposals(self, proposals: Arrays, present: ValidatedHistory) -> Arrays:
-        """The user's proposals, per signal [W, P, T, *shape].
+        """The proposals of the caller, validated, per signal [W, P, T, *shape].
 
         Raises:
-            InputError: names the signal, what is wrong, and what to do.
+            InputError: a signal is missing, has the wrong shape or is outside its bounds.
         """
         checked = check_actions(self.signals, proposals, (*present.leading, None, self.horizon))
         return {name: value[None] for name, value in checked.items()} if present.single else checked
 
-    def doubt(self, trust: Trust) -> str:
-        """Why nothing should be planned; empty where all is well."""
+    def refusal_reason(self, trust: Trust) -> str:
+        """The reason to refuse planning; empty if the trust suffices."""
         if self.min_trust == 0:
             return ""
         values = np.atleast_1d(np.asarray(trust))
         if np.isnan(values).any():
-            return (
-                f"the world is not calibrated, so its trust in the present is not known; {self.min_trust} was asked for"
-            )
+            return f"the world is not calibrated, so its trust is unknown, but min_trust is {self.min_trust}"
         world = int(values.argmin())
         if values[world] >= self.min_trust:
             return ""
         where = f"of world {world} " if np.ndim(trust) else ""
         return (
-            f"the history {where}is unlike the calibration data: its p-value {values[world]:.3g} is below "
+            f"the history {where}is out of distribution: its p-value {values[world]:.3g} is below "
             f"min_trust {self.min_trust}"
         )
 
     def refused(self, reason: str, present: ValidatedHistory, trust: Trust, num_constraints: int) -> Plan:
-        """The plan that is none."""
+        """The empty plan of a refusal."""
         unknown = np.full(present.leading, np.nan)
         return Plan(
             actions={s.name: np.zeros((*present.leading, 0, *s.shape), s.dtype) for s in self.signals},
@@ -143,12 +141,12 @@ class Search:
 
         Args:
             planner: searches.
-            aim: what it searches for.
-            present: for W, and whether the result goes back without it.
-            trust: for the plan.
-            proposals: the user's, from `check_proposals`.
-            num_proposals: asked of the engine where the goal is reached by its distance; 0 for none.
-            pending: per action signal [W, D, *shape], taken before the plan; empty for nothing.
+            aim: evaluates candidates.
+            present: gives W, and whether the result has a W axis.
+            trust: is returned with the plan.
+            proposals: proposals of the caller, from `check_proposals`.
+            num_proposals: proposals of the engine, if the cost is its distance in steps; 0 for none.
+            pending: per action signal [W, D, *shape], actions before the plan; empty for none.
         """
         first = (
             self._join(pending)[:, None]
@@ -165,7 +163,7 @@ class Search:
                 self.horizon,
                 num_proposals=num_proposals,
                 pending=pending or None,
-                budget_s=None if left_s is None else PROPOSING * left_s,
+                budget_s=None if left_s is None else MAX_PROPOSAL_SHARE * left_s,
                 seed=self.seed,
             )
             starts.append(self._join(suggested))
@@ -182,20 +180,20 @@ class Search:
         return self._plan(planned, present, trust)
 
     def _cost(self, aim: Objective, first: Float[Tensor, "B 1 D A"], actions: Float[Tensor, "B N T A"]) -> CostValue:
-        """What `actions` cost after what is pending."""
-        whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
-        costs = aim.evaluate(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
+        """The cost of `actions` after the pending ones."""
+        path = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
+        costs = aim.evaluate(self._split(path.detach().numpy()), sloped=path.requires_grad)
         total = torch.from_numpy(costs.cost.astype(np.float32))
         if costs.slope is not None:
             slope = self._join(costs.slope).nan_to_num(0.0, 0.0, 0.0)
-            total = total + (slope * (whole - whole.detach())).sum((-2, -1))  # adds 0, of known slope
+            total = total + (slope * (path - path.detach())).sum((-2, -1))  # adds 0, and carries the gradient
         return CostValue(cost=total, violation=torch.from_numpy(costs.violation.astype(np.float32)))
 
     def _left_s(self) -> float | None:
-        """What is left of the budget for proposals and search; None for no limit."""
+        """The remaining seconds for proposals and search; None for no limit."""
         if self.budget_s is None:
             return None
-        return max(0.0, (1 - CLOSING) * self.budget_s - (time.monotonic() - self.started_s))
+        return max(0.0, (1 - RESERVED_SHARE) * self.budget_s - (time.monotonic() - self.started_s))
 
     def _plan(self, planned: PlannedActions, present: ValidatedHistory, trust: Trust) -> Plan:
         violation = planned.violation.numpy()
@@ -205,7 +203,7 @@ class Search:
             status = PlanStatus.INFEASIBLE
             where = "" if present.single else f" in world {world}"
             reason = (
-                f"no sequence that was tried keeps constraint {number}{where}; the best breaks it by "
+                f"no candidate satisfies constraint {number}{where}; the best one violates it by "
                 f"{violation[world, number]:.3g}"
             )
         elif not planned.converged:
@@ -222,7 +220,7 @@ class Search:
         )
 
     def _split(self, actions: NDArray[np.floating]) -> dict[str, NDArray[np.generic]]:
-        """Per signal [..., *shape]: a view of the A axis, or which value is chosen."""
+        """Per signal [..., *shape]: a view of the A axis, or the chosen value if discrete."""
         ends = np.cumsum([signal.size for signal in self.signals])[:-1]
         parts = zip(self.signals, np.split(actions, ends, -1), strict=True)
         return {s.name: part.argmax(-1) if s.kind is Kind.DISCRETE else part for s, part in parts}

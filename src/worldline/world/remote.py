@@ -37,40 +37,42 @@ except ModuleNotFoundError as error:
 Answer = TypeVar("Answer")
 
 LIMIT_BYTES: Final = 256 * 2**20
-"""The largest answer that is taken."""
+"""Default limit for the size of an answer."""
 
-_IDLE_S: Final = 2.0  # shorter than servers keep an idle connection open: none is used just as it is being closed
-_LONGEST_S: Final = 1e6  # that a socket can wait
+_MAX_IDLE_S: Final = 2.0  # below the keep-alive time of servers, so no connection is used while the server closes it
+_MAX_WAIT_S: Final = 1e6  # sockets cannot wait longer
 
 
 @final
 class RemoteWorld(World):
     """The world that `worldline serve` serves at a URL. Every verb is forwarded; threads may share it.
 
-    Its errors are raised here again, as the same class with the same text. Costs and constraints have to be those of
-    `worldline.planning.costs`. `UnavailableError` is raised by every verb where the server cannot be reached, does not answer
-    in time, or answers something else.
+    Errors of the server are raised again, with the same class and text. Costs and constraints must be those of
+    `worldline.planning.costs`. Every verb raises `UnavailableError` if the server cannot be reached, does not answer in
+    time, or returns an invalid answer.
 
     Args:
-        url: such as "http://127.0.0.1:8000". Proxies of the environment are passed by where it is on this machine.
-        timeout_s: how long to wait for the connection, and for the server to send anything, above 0; in `plan` its
-            `budget_s` comes on top.
-        limit_bytes: the largest answer that is taken.
+        url: such as "http://127.0.0.1:8000". Proxy settings of the environment are ignored for this machine.
+        timeout_s: seconds to wait for the connection and for each part of the answer, above 0. `plan` adds `budget_s`.
+        limit_bytes: largest accepted answer, in bytes.
+
+    Raises:
+        InputError: `url` is not a URL of a server, or `timeout_s` is out of range.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 60.0, limit_bytes: int = LIMIT_BYTES) -> None:
-        if not 0 < timeout_s <= _LONGEST_S:
-            raise InputError(f"timeout_s is {timeout_s}. Give seconds, above 0 and at most {_LONGEST_S:g}.")
+        if not 0 < timeout_s <= _MAX_WAIT_S:
+            raise InputError(f"timeout_s is {timeout_s}. Use seconds, above 0 and at most {_MAX_WAIT_S:g}.")
         try:
             self._url = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise InputError(f"{url!r} is no URL: {error}. Give one such as 'http://127.0.0.1:8000'.") from error
+            raise InputError(f"{url!r} is not a URL: {error}. Use one such as 'http://127.0.0.1:8000'.") from error
         if self._url.scheme not in ("http", "https") or not self._url.host:
-            raise InputError(f"{url!r} is no URL of a server. Give one such as 'http://127.0.0.1:8000'.")
+            raise InputError(f"{url!r} is not a URL of a server. Use one such as 'http://127.0.0.1:8000'.")
         self._timeout_s, self._limit_bytes = timeout_s, limit_bytes
-        # Answers are taken as they are sent, so that none unfolds into more than the limit.
+        # No compression: a small compressed answer could expand beyond the limit.
         headers = {"accept": CONTENT_TYPE, "accept-encoding": "identity", "content-type": CONTENT_TYPE}
-        limits, direct = httpx.Limits(keepalive_expiry=_IDLE_S), self._url.host in LOOPBACK
+        limits, direct = httpx.Limits(keepalive_expiry=_MAX_IDLE_S), self._url.host in LOOPBACK
         self._client = httpx.Client(headers=headers, limits=limits, trust_env=not direct)
         self._close = weakref.finalize(self, self._client.close)
         self._lock = threading.Lock()
@@ -85,11 +87,11 @@ class RemoteWorld(World):
         self.close()
 
     def close(self) -> None:
-        """Closes the connections; also done when the world is no longer used."""
+        """Closes the connections; also done when the object is garbage-collected."""
         self._close()
 
     def describe(self) -> Card:
-        """The card of the world behind the URL, as it was when it was first asked for."""
+        """The card of the remote world; read once, at the first call."""
         with self._lock:
             if self._card is None:
                 self._card = self._ask(DescribeCall())
@@ -113,7 +115,7 @@ class RemoteWorld(World):
         """See `World`.
 
         Raises:
-            UnsupportedError: as in `World`; or a cost or constraint cannot be sent.
+            UnsupportedError: also if a cost or constraint cannot be sent.
         """
         return self._ask(
             ScoreCall(history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous)
@@ -133,10 +135,10 @@ class RemoteWorld(World):
         min_trust: float = 0.0,
         seed: int = 0,
     ) -> Plan:
-        """See `World`. `budget_s` is that of the search; `Plan.elapsed_s` also counts the way there and back.
+        """See `World`. `budget_s` limits the search; `Plan.elapsed_s` includes the transfer.
 
         Raises:
-            UnsupportedError: as in `World`; or a cost or constraint cannot be sent.
+            UnsupportedError: also if a cost or constraint cannot be sent.
         """
         started_s = time.monotonic()
         call = PlanCall(
@@ -163,48 +165,48 @@ class RemoteWorld(World):
         return self._ask(SurpriseCall(episode=episode))
 
     def _ask(self, call: Call[Answer], *, extra_s: float = 0.0) -> Answer:
-        """What the server says; `extra_s` seconds more than usual are given to it."""
+        """Sends a call and returns its answer; `extra_s` is added to the timeout."""
         url = self._url.copy_with(path=f"{self._url.path.rstrip('/')}/v1/{call.verb}")
-        wait_s = min(self._timeout_s + extra_s, _LONGEST_S) if extra_s > 0 else self._timeout_s
+        wait_s = min(self._timeout_s + extra_s, _MAX_WAIT_S) if extra_s > 0 else self._timeout_s
         body = self._post(url, encode_call(call), wait_s)
         try:
             found = decode_answer(call, body)
         except InputError as error:
-            raise UnavailableError(f"{_shown(url)} answered badly: {error}") from error
+            raise UnavailableError(f"{_without_password(url)} returned an invalid answer: {error}") from error
         if isinstance(found, WorldlineError):
             raise found
         return found
 
     def _post(self, url: httpx.URL, message: bytes, wait_s: float) -> bytes:
-        """The bytes of an answer that says that it is one."""
-        shown, body = _shown(url), bytearray()
+        """The body of an answer with the expected content type."""
+        address, body = _without_password(url), bytearray()
         try:
             with self._client.stream("POST", url, content=message, timeout=wait_s) as response:
                 kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if kind != CONTENT_TYPE:
                     raise UnavailableError(
-                        f"{shown} answered with status {response.status_code} and {kind or 'no content type'}, where "
-                        f"{CONTENT_TYPE} is due. Check that `worldline serve` is behind this URL."
+                        f"{address} answered with status {response.status_code}: expected {CONTENT_TYPE}, got "
+                        f"{kind or 'no content type'}. Check that `worldline serve` is behind this URL."
                     )
                 for piece in response.iter_raw():
                     body += piece
                     if len(body) > self._limit_bytes:
                         raise UnavailableError(
-                            f"{shown} answered more than {self._limit_bytes} bytes. Ask for fewer worlds, plans or "
-                            "steps at once, or raise limit_bytes."
+                            f"{address} answered more than {self._limit_bytes} bytes. Use fewer worlds, plans or "
+                            "steps per call, or raise limit_bytes."
                         )
         except httpx.TimeoutException as error:
             raise UnavailableError(
-                f"{shown} did not answer within {wait_s:g} s ({type(error).__name__}). Raise timeout_s, or give plan a "
-                "budget_s."
+                f"{address} did not answer within {wait_s:g} s ({type(error).__name__}). Raise timeout_s, or pass "
+                "budget_s to plan."
             ) from error
         except httpx.HTTPError as error:
             raise UnavailableError(
-                f"{shown} cannot be reached: {type(error).__name__} ({error}). Check that `worldline serve` runs there."
+                f"{address} cannot be reached: {type(error).__name__} ({error}). Check that `worldline serve` runs."
             ) from error
         return bytes(body)
 
 
-def _shown(url: httpx.URL) -> str:
-    """The URL for people, without a password."""
+def _without_password(url: httpx.URL) -> str:
+    """The URL for messages, without a password."""
     return str(url.copy_with(userinfo=b""))

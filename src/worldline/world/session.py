@@ -1,4 +1,4 @@
-"""One thread of time in a world: what was seen so far, bands that learn from outcomes, and an alarm."""
+"""A session with one running world: its history, adaptive bands and a change alarm."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """The world is no longer what it was.
+    """An alarm that the world has changed.
 
     Args:
-        step: the observation, counted from 0, at which it was raised.
-        since: the observation from which on the evidence was gathered.
+        step: observation, from 0, at which the alarm was raised.
+        since: observation from which on evidence was gathered.
     """
 
     step: int
@@ -36,29 +36,28 @@ class Alarm:
 
 @final
 class Session:
-    """Keeps the history of one running world, and holds its predictions against what came.
+    """Keeps the history of one running world, and compares its predictions with the outcomes.
 
-    Each new observation is an outcome: what the world would have said of it from the observations before, under the
-    actions that were taken, is compared with it. Where trajectories leave their bands more often than they should the
-    bands of `predict` widen, and where less often they narrow, so that in the long run they hold their level whatever
-    the world does. Steps that are too surprising too often raise an alarm: in ordinary times at most once in
-    `patience` steps on average, if surprises come independently.
+    Each new observation is compared with its prediction from the observations before, under the actions taken. The
+    bands of `predict` widen if trajectories leave them too often, and narrow if too rarely. In the long run they keep
+    their level, however the world changes. Steps that are too surprising too often raise an alarm. Without a
+    change, there is at most one alarm in `patience` steps on average, if surprises are independent.
 
-    The history is all that a session holds, so the world may be exchanged at any time (`use`).
+    A session holds only the history, so the world can be replaced at any time (`use`).
 
     Args:
-        world: anything calibrated; of one that is not, predictions are passed on as they are and nothing is watched.
-        num_kept: observations that are kept, more than `Card.context` + `horizon`.
-        level: of the bands, between 0 and 1.
-        horizon: T, steps of the trajectories that are held against their bands; at most as many as were calibrated.
-        rate: how fast bands change: a miss multiplies their width by exp(rate * level). 0 never changes them.
-        patience: steps between two false alarms on average, at least 2.
+        world: any world. Without a calibration, predictions are returned unchanged and nothing is monitored.
+        num_kept: number of kept observations, more than `Card.context` + `horizon`.
+        level: probability of the bands, in (0, 1).
+        horizon: T, steps of the trajectories that are compared with their bands; at most the calibrated horizon.
+        rate: speed of adaptation, at least 0. A miss multiplies the width by exp(rate * level). 0 never adapts.
+        patience: mean number of steps between false alarms, at least 2.
 
     Raises:
         ConfigError: an argument is out of range.
 
-    Source: Gibbs, Candès 2021 (2106.00170), section 2, with the width itself tracked instead of the level, as in
-        Angelopoulos, Candès, Tibshirani 2023 (2307.16895), section 2; the alarm is Page's test on the bets of Vovk,
+    Source: Gibbs, Candès 2021 (2106.00170), section 2, with the width tracked instead of the level, as in
+        Angelopoulos, Candès, Tibshirani 2023 (2307.16895), section 2. The alarm is Page's test on the bets of Vovk,
         Nouretdinov, Gammerman 2003, section 4.
     """
 
@@ -75,10 +74,12 @@ class Session:
         context = world.describe().context
         if num_kept <= context + horizon or horizon < 1:
             raise ConfigError(
-                f"num_kept {num_kept} must be above context {context} + horizon {horizon}, and that at least 1."
+                f"num_kept {num_kept} must be above context {context} + horizon {horizon}, and horizon at least 1."
             )
         if not 0 < level < 1 or not 0 <= rate < math.inf or not 2 <= patience < math.inf:
-            raise ConfigError(f"level {level} must be in (0, 1), rate {rate} at least 0, patience {patience} above 2.")
+            raise ConfigError(
+                f"level {level} must be in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
+            )
         self.world, self.num_kept, self.level, self.horizon = world, num_kept, level, horizon
         self.rate, self.patience = rate, patience
         self._episode: Episode | None = None
@@ -88,10 +89,10 @@ class Session:
 
     @property
     def history(self) -> History:
-        """What was observed last, at most `num_kept` observations, for any verb of the world.
+        """The last observations, at most `num_kept`, as an argument for any verb of the world.
 
         Raises:
-            InputError: nothing was observed yet.
+            InputError: there is no observation yet.
         """
         if self._episode is None:
             raise InputError("nothing was observed yet. Call observe with the first observation.")
@@ -99,12 +100,12 @@ class Session:
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
-        """All so far, in order of time."""
+        """All alarms so far, in order of time."""
         return tuple(self._alarms)
 
     @property
     def widening(self) -> Mapping[str, float]:
-        """Per predicted vector signal what its calibrated band is multiplied by now."""
+        """Per predicted vector signal the current factor on its calibrated band."""
         return dict(self._widening)
 
     def observe(
@@ -115,16 +116,16 @@ class Session:
         exogenous: Arrays | None = None,
         observed: Mapping[str, bool] | None = None,
     ) -> None:
-        """Takes in one step.
+        """Adds one step.
 
         Args:
-            observations: what is seen now, per signal [*shape]; the same signals each time.
-            actions: what was done since the observation before, per action signal [*shape]; None at the first.
-            exogenous: what acted from outside since then; None at the first, and where the schema has none.
-            observed: per signal, whether its value is one; a name that is left out was observed.
+            observations: per signal [*shape]; the same signals each time.
+            actions: actions since the last observation, per action signal [*shape]; None at the first step.
+            exogenous: exogenous inputs since then; None at the first step, or if the schema has none.
+            observed: per signal, whether its value was observed; True if left out.
 
         Raises:
-            InputError: a signal is missing, is new, or does not fit the schema. The step is then not taken in.
+            InputError: a signal is missing, new or does not fit the schema. The step is then not added.
         """
         episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
         check_history(self.world.describe().schema, episode.history(episode.num_steps, episode.num_steps + 1))
@@ -134,33 +135,35 @@ class Session:
         self._num_seen += 1
 
     def predict(self, actions: Arrays, *, exogenous: Arrays | None = None) -> Prediction:
-        """As `World.predict` from the history so far at the session's level, with bands as wide as outcomes ask for."""
+        """`World.predict` from the session's history at its level, with adapted bands."""
         found = self.world.predict(self.history, actions, exogenous=exogenous, level=self.level)
         signals = {name: _widened(one, self._widening.get(name, 1.0)) for name, one in found.signals.items()}
         return replace(found, signals=signals)
 
     def use(self, world: World) -> None:
-        """Goes on with another world: it sees the same history, and its bands begin as it was calibrated.
+        """Continues with another world: same history, with bands as calibrated.
 
         Raises:
-            InputError: it takes or predicts other signals than the application has been using.
+            InputError: the new world takes or predicts other signals than the application uses.
         """
         old, new = self.world.describe(), world.describe()
         found = differences(old, new)
         if found:
-            raise InputError(f"{new.name} cannot take the place of {old.name}: {'; '.join(found)}.")
+            raise InputError(f"{new.name} cannot replace {old.name}: {'; '.join(found)}.")
         if self.num_kept <= new.context + self.horizon:
-            raise InputError(f"{new.name} wants {new.context} observations, and {self.num_kept} are kept. Keep more.")
+            raise InputError(
+                f"{new.name} needs num_kept above {new.context + self.horizon}, got {self.num_kept}. Use a new session."
+            )
         self.world, self._widening, self._evidence, self._since = world, {}, 1.0, self._num_seen
 
     def _longer(
         self, observations: Arrays, actions: Arrays, exogenous: Arrays, observed: Mapping[str, bool]
     ) -> Episode:
-        """What is kept with one step more."""
+        """The kept episode with one more step."""
         schema, before = self.world.describe().schema, self._episode
         if before is None:
             if actions or exogenous:
-                raise InputError("the first observation has nothing before it. Leave actions and exogenous out.")
+                raise InputError("the first observation has nothing before it. Leave out actions and exogenous.")
             return Episode(
                 observations={name: np.asarray(value)[None] for name, value in observations.items()},
                 actions={s.name: np.zeros((0, *s.shape), s.dtype) for s in schema.actions},
@@ -169,8 +172,8 @@ class Session:
             )
         if observations.keys() != before.observations.keys():
             raise InputError(
-                f"observations are {sorted(observations)}, and were {sorted(before.observations)}. Give the same ones; "
-                "what was not seen is said in `observed`."
+                f"expected observations {sorted(before.observations)}, got {sorted(observations)}. Pass the same "
+                "signals and mark missing values in `observed`."
             )
         return Episode(
             observations=_appended(before.observations, observations),
@@ -180,23 +183,23 @@ class Session:
         )
 
     def _compare(self, episode: Episode) -> None:
-        """Holds the last trajectory against its band, and the last step against what is usual."""
+        """Compares the last trajectory with its band, and tests the last step for surprise."""
         card, now = self.world.describe(), episode.num_steps
         if now < card.context:
             return
         steps = min(self.horizon, now)
-        said = self.world.predict(
+        predicted = self.world.predict(
             episode.history(now - steps, now - steps + 1),
             {name: value[now - steps :] for name, value in episode.actions.items()},
             exogenous={name: value[now - steps :] for name, value in episode.exogenous.items()} or None,
             level=self.level,
         )
-        if not said.calibrated:
+        if not predicted.calibrated:
             return
-        # Everything is asked before anything changes: a step on which the world fails is not taken in.
+        # All calls of the world precede all changes of state, so a step on which the world fails is not added.
         p_value = self._surprise(card, episode)
         if steps == self.horizon:
-            for name, forecast in said.signals.items():
+            for name, forecast in predicted.signals.items():
                 self._adjust(card.schema[name], forecast, episode)
         if p_value is None:
             return
@@ -208,10 +211,10 @@ class Session:
             self._evidence = 1.0
 
     def _surprise(self, card: Card, episode: Episode) -> float | None:
-        """The p-value of the last step; None where it is evidence of nothing.
+        """The p-value of the last step; None if it is no evidence.
 
-        That is where nothing that is predicted was seen after it, and where nothing at all was seen before it: what is
-        foretold then is no better than a guess, and p-values are not those of guesses.
+        It needs an observation before and after the step. A prediction without any observation is a guess, and its
+        p-values are not calibrated.
         """
         before = [seen[-2] for seen in episode.observed.values()]
         after = [episode.observed[name][-1] for name in card.predicts if name in episode.observed]
@@ -221,7 +224,7 @@ class Session:
         return float(self.world.surprise(recent).steps[-1])
 
     def _adjust(self, signal: Signal, forecast: Forecast, episode: Episode) -> None:
-        """The width of one signal's band, now that the outcome of its forecast is known."""
+        """Adapts the width of one signal's band to the outcome of its forecast."""
         if forecast.high is None or signal.name not in episode.observations:
             return
         known = episode.observed[signal.name][-self.horizon :].astype(bool)
@@ -236,11 +239,11 @@ class Session:
 
 
 def _appended(before: Arrays, one: Arrays) -> dict[str, NDArray[np.generic]]:
-    """Arrays [T, *shape] with one step [*shape] more."""
+    """Arrays [T, *shape] with one more step [*shape]."""
     for name, value in before.items():
         if name not in one or np.shape(one[name]) != value.shape[1:]:
-            came = np.shape(one[name]) if name in one else "nothing"
-            raise InputError(f"{name!r}: shape {value.shape[1:]} is due for one step, {came} came.")
+            problem = f", got {np.shape(one[name])}" if name in one else "; the signal is missing"
+            raise InputError(f"{name!r}: expected shape {value.shape[1:]} for one step{problem}.")
     return {name: np.concatenate([value, np.asarray(one[name])[None]]) for name, value in before.items()}
 
 
@@ -255,8 +258,8 @@ def _episode(history: History) -> Episode:
 
 
 def _bet(p_value: float) -> float:
-    """What a bet on small p-values pays, 1 on average where they are uniform: the mean over e of e * p^(e - 1)."""
-    p = min(max(p_value, 1e-12), 1 - 1e-6)
+    """The payoff of a bet on small p-values, 1 on average if they are uniform: the mean over e of e * p^(e - 1)."""
+    p = min(max(p_value, 1e-12), 1 - 1e-6)  # the formula is infinite at 0, and 0 / 0 at 1
     return (1 - p + p * math.log(p)) / (p * math.log(p) ** 2)
 
 

@@ -1,4 +1,4 @@
-"""What part of some residuals is linear in some features, where few features matter and perhaps none."""
+"""Bayesian linear regression averaged over small sets of features."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 MAX_TOGETHER: Final = 3
-"""Features that explain one residual together, at most."""
+"""Largest set of features."""
 
 MAX_FEATURES: Final = 24
-"""Features that are tried together: those that explain most by themselves."""
+"""Number of features that sets are built from: those with the largest single correlation."""
 
 
 def sparse_bayesian_regression(
     features: Float[np.ndarray, "n P"], residuals: Float[np.ndarray, "n D"]
 ) -> Float[np.ndarray, "P D"]:
-    """The weights that are expected, given the residuals: an average over every small set of features, and none.
+    """The posterior mean of the weights, averaged over every small set of features and the empty set.
 
-    Each set is a regression, weighed by how probable it makes the residuals. The prior of its weights holds as much
-    information as one step; less, where they are so large that this would pull them down for no reason. Sets of 0, 1,
-    2 and 3 features are taken to be equally probable beforehand, and so are all sets of one size: where nothing is to
-    be explained the weights are close to 0. Whatever scale a feature has does not matter, but its zero does: a friction
-    that acts on velocity is one feature, on "velocity - 3" two.
+    Each set is a regression with a g-prior, weighted by its evidence. The prior holds as much information as one
+    step. It is wider for large weights, which it would otherwise shrink too much. Set sizes 0, 1, 2 and 3 have
+    equal prior probability, and so have all sets of one size. If the features explain nothing, the weights are close
+    to 0. The scale of a feature does not matter, but its zero does: friction is linear in velocity with one
+    feature, in "velocity - 3" with two.
 
     Args:
-        features: of n steps.
-        residuals: of each target, in any unit.
+        features: [n, P], features of n steps.
+        residuals: [n, D], residuals of each target, in any unit.
+
+    Returns:
+        [P, D], weights in units of residual per feature; 0 if n is too small.
 
     Source: Zellner 1986 (g-prior); Liang et al. 2008, sections 2.1 (evidence) and 2.4 (g, here at least n); Scott and
     Berger 2010 (prior over sizes).
@@ -50,7 +53,7 @@ def sparse_bayesian_regression(
 
 
 def _average(table: Float[np.ndarray, "n P"], values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "P"]:
-    """The expected weights [P]; the columns of `table` and `values` have mean square 1."""
+    """The posterior mean of the weights [P]; the columns of `table` and `values` have mean square 1."""
     num_rows, num_features = table.shape
     cross = table.T @ values / num_rows
     tried = np.sort(np.argsort(-(cross**2), kind="stable")[:MAX_FEATURES])
@@ -58,7 +61,7 @@ def _average(table: Float[np.ndarray, "n P"], values: Float[np.ndarray, "n"]) ->
     evidence, found = [np.zeros(1)], [np.zeros((1, num_features))]
     for size in range(1, min(MAX_TOGETHER, len(tried)) + 1):
         sets = np.array(list(combinations(range(len(tried)), size)))
-        among = gram[sets[:, :, None], sets[:, None, :]] + 1e-9 * np.eye(size)  # copies of a feature share the weight
+        among = gram[sets[:, :, None], sets[:, None, :]] + 1e-9 * np.eye(size)  # duplicate features share the weight
         weights = np.linalg.solve(among, cross[tried][sets][..., None])[..., 0]
         explained = np.clip((weights * cross[tried][sets]).sum(1), 0.0, 1.0 - 1e-12)
         ratio = explained / size / ((1 - explained) / (num_rows - size))
@@ -75,5 +78,5 @@ def _average(table: Float[np.ndarray, "n P"], values: Float[np.ndarray, "n"]) ->
 def _evidence(
     explained: Float[np.ndarray, "M"], width: Float[np.ndarray, "M"], num_rows: int, size: int
 ) -> Float[np.ndarray, "M"]:
-    """The log of how much more probable than by noise alone the residuals are, by the share that is explained."""
+    """The log evidence relative to the empty set, from the explained share of the variance."""
     return np.asarray((num_rows - size) / 2 * np.log1p(width) - num_rows / 2 * np.log1p(width * (1 - explained)))

@@ -1,4 +1,4 @@
-"""From p-values of steps to what was surprising about an episode."""
+"""Summarises p-values of steps as a `Surprise`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from worldline.world.base import Moment, Surprise
 from worldline.world.calibration import StepPValues
 
 MAX_MOMENTS: Final = 10
-"""How many moments are named."""
+"""Largest number of reported moments."""
 
 LARGEST_P_VALUE: Final = 0.1
-"""Of a step that is a moment."""
+"""Largest p-value of a reported moment."""
 
 
 def surprise_of(schema: Schema, found: StepPValues, known: Mapping[str, NDArray[np.bool_]]) -> Surprise:
     """The surprise of an episode of T steps.
 
     Args:
-        schema: of the world.
+        schema: schema of the world.
         found: p-values [T].
-        known: per predicted signal [T], where there was something to compare with.
+        known: per predicted signal [T], whether the outcome was observed.
     """
     signals = {name: np.where(known[name], value, 1.0) for name, value in found.signals.items()}
     any_known = np.logical_or.reduce([known[name] for name in signals])

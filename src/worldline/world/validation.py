@@ -1,4 +1,4 @@
-"""What a world refuses at its door, and the one form that it works with behind it: arrays with W worlds in front."""
+"""Validation of the arguments of a world, and their common form: arrays with a leading W axis."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from worldline.schema import Kind, Schema, Signal
 
 Array = NDArray[np.generic]
 
-_ROUNDING = 1e-5
+_ROUNDING = 1e-5  # float32 actions may exceed a float64 bound by rounding
 _NUMBERS = {Kind.VECTOR: "fiu", Kind.IMAGE: "u", Kind.DISCRETE: "iu"}
 _WANTED = {Kind.VECTOR: "numbers", Kind.IMAGE: "uint8", Kind.DISCRETE: "integers"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidatedHistory:
-    """A checked history.
+    """A validated history.
 
     Args:
         history: always with the W axis; missing values are 0.
-        single: whether it came without one, so that results go back without one.
+        single: whether the input had no W axis, so results have none either.
         num_worlds: W.
     """
 
@@ -36,15 +36,15 @@ class ValidatedHistory:
 
     @property
     def leading(self) -> tuple[int, ...]:
-        """What stands in front of every other argument's axes: (), or (W,)."""
+        """The leading axes of every other argument: () or (W,)."""
         return () if self.single else (self.num_worlds,)
 
 
 def check_history(schema: Schema, history: History) -> ValidatedHistory:
-    """The history with a W axis, in the schema's dtypes. Observation signals may be left out where the engine allows.
+    """The history with a W axis, in the schema's dtypes. Observation signals may be missing.
 
     Raises:
-        InputError: names the signal, what is wrong, and what to do.
+        InputError: an array has an unknown name, the wrong shape or dtype, or is not finite.
     """
     if not history.observations:
         names = ", ".join(signal.name for signal in schema.observations)
@@ -54,12 +54,14 @@ def check_history(schema: Schema, history: History) -> ValidatedHistory:
     extra = axes - len(signal.shape)
     if extra not in (1, 2):
         raise InputError(
-            f"observation {name!r} has shape {np.shape(value)}. Give [H, *shape] for one world or [W, H, *shape] for "
-            f"a batch, with *shape {signal.shape}."
+            f"observation {name!r}: expected shape [H, *shape] for one world or [W, H, *shape] for a batch, with "
+            f"*shape {signal.shape}, got {np.shape(value)}."
         )
     leading = np.shape(value)[:extra]
     if 0 in leading:
-        raise InputError(f"observation {name!r} has shape {np.shape(value)}. Give at least one world and observation.")
+        raise InputError(
+            f"observation {name!r}: expected at least one world and one observation, got shape {np.shape(value)}."
+        )
     before = (*leading[:-1], leading[-1] - 1)
     observed = _masks(schema, history, leading)
     observations = {
@@ -86,18 +88,18 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
     Args:
         signals: all are needed, and no other is allowed.
         arrays: per signal [*leading, *shape].
-        leading: the sizes that are due.
+        leading: the expected sizes.
         role: for messages, such as "action".
 
     Raises:
-        InputError: names the signal, what is wrong, and what to do.
+        InputError: an array is missing, unknown, or has the wrong shape, dtype or values.
     """
     for name in arrays:
         _signal(signals, name, role)
     for signal in signals:
         if signal.name not in arrays:
-            due = (*leading, *signal.shape)
-            raise InputError(f"{role} {signal.name!r} is missing. Add an array of shape {due} [{signal.unit}].")
+            expected = (*leading, *signal.shape)
+            raise InputError(f"{role} {signal.name!r} is missing. Add an array of shape {expected} [{signal.unit}].")
     return {s.name: check_values(s, arrays[s.name], leading, role, None) for s in signals}
 
 
@@ -107,20 +109,20 @@ def check_actions(signals: Sequence[Signal], actions: Arrays, leading: tuple[int
     Args:
         signals: the action signals.
         actions: per signal [*leading, *shape].
-        leading: the sizes that are due; None where any will do (the same for all signals, at least 1).
+        leading: the expected sizes. None accepts any size of at least 1, the same for all signals.
 
     Raises:
-        InputError: names the signal, what is wrong, and what to do.
+        InputError: as in `check_group`; or a value is outside its bounds.
     """
     shape: tuple[int, ...] = ()
     for signal in signals:
         if signal.name in actions:
             shape = np.shape(actions[signal.name])[: len(leading)]
             break
-    due = tuple(
+    expected = tuple(
         max(1, shape[i]) if size is None and i < len(shape) else size or 1 for i, size in enumerate(leading)
-    )  # a wrong number of axes is reported by check_values, against this
-    checked = check_group(signals, actions, due, "action")
+    )  # check_values reports a wrong number of axes
+    checked = check_group(signals, actions, expected, "action")
     for signal in signals:
         for bound, sign, word in ((signal.low, -1.0, "below"), (signal.high, 1.0, "above")):
             if bound is None:
@@ -142,12 +144,12 @@ def check_values(
     """One signal's array in the schema's dtype, 0 where it was not observed.
 
     Raises:
-        InputError: names the signal, what is wrong, and what to do.
+        InputError: the array has the wrong shape or dtype, is not finite, or has a value outside its range.
     """
     value, where = np.asarray(value), f"{role} {signal.name!r}"
-    due = (*leading, *signal.shape)
-    if value.shape != due:
-        raise InputError(f"{where} has shape {value.shape}. Give it shape {due}.")
+    expected = (*leading, *signal.shape)
+    if value.shape != expected:
+        raise InputError(f"{where}: expected shape {expected}, got {value.shape}.")
     if value.dtype.kind not in _NUMBERS[signal.kind] or (signal.kind is Kind.IMAGE and value.dtype != np.uint8):
         raise InputError(f"{where} has dtype {value.dtype}. Convert it to {_WANTED[signal.kind]} ({signal.dtype}).")
     if observed is not None and not observed.all():
@@ -159,7 +161,7 @@ def check_values(
         raise InputError(f"{where} is {value[tuple(place)]} at {place}. {fix}")
     if signal.num_values is not None and bool(np.any(np.clip(value, 0, signal.num_values - 1) != value)):
         raise InputError(
-            f"{where} holds {value.min()} to {value.max()}. Its values lie in [0, {signal.num_values - 1}]."
+            f"{where}: expected values in [0, {signal.num_values - 1}], got {value.min()} to {value.max()}."
         )
     return value.astype(signal.dtype, copy=False)
 
@@ -168,13 +170,12 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     """The targets, per signal [W, *shape].
 
     Raises:
-        InputError: no target and no cost, a target that is no observation signal or has another shape, or a
-            tolerance, discount or risk out of range or a tolerance that belongs to nothing.
+        InputError: the goal has no target and no cost, or a target has the wrong name or shape. Also if a tolerance,
+            discount or risk is out of range, or a tolerance has no target.
     """
     if not goal.targets and not goal.costs:
         raise InputError(
-            "the goal has no target and no cost. Name at least one observation signal and the value that it should "
-            "have, or add a cost."
+            "the goal has no target and no cost. Add a target value for at least one observation signal, or a cost."
         )
     for name, share in (("discount", goal.discount), ("risk", goal.risk)):
         if not 0 < share <= 1:
@@ -185,7 +186,7 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     }
     for name, tolerance in goal.tolerance.items():
         if name not in targets:
-            raise InputError(f"tolerance for {name!r}, which is no target. Targets: {', '.join(targets)}.")
+            raise InputError(f"tolerance for {name!r}, which is not a target. Targets: {', '.join(targets)}.")
         if not (np.isfinite(tolerance) and tolerance > 0):
             raise InputError(f"the tolerance of {name!r} is {tolerance}. Give a number above 0.")
     return targets if leading else {name: value[None] for name, value in targets.items()}
@@ -195,22 +196,22 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
     """The episode in the schema's dtypes; 0 where a value was not observed. Rewards are left out.
 
     Raises:
-        InputError: names the signal, what is wrong, and what to do.
+        InputError: as in `check_history`.
     """
     for name, value in episode.observations.items():
         signal = _signal(schema.observations, name, "observation")
         if np.ndim(value) != 1 + len(signal.shape):
             raise InputError(
-                f"observation {name!r} has shape {np.shape(value)}. Give one episode: [T+1, *shape] with *shape "
-                f"{signal.shape}."
+                f"observation {name!r}: expected shape [T+1, *shape] of one episode, with *shape {signal.shape}, got "
+                f"{np.shape(value)}."
             )
-    whole = History(
+    steps = History(
         observations=episode.observations,
         actions={s.name: episode.actions[s.name] for s in schema.actions if s.name in episode.actions},
         exogenous={s.name: episode.exogenous[s.name] for s in schema.exogenous if s.name in episode.exogenous},
         observed=episode.observed,
     )
-    present = check_history(schema, whole)
+    present = check_history(schema, steps)
     checked = {
         group: {name: value[0] for name, value in arrays.items()} for group, arrays in vars(present.history).items()
     }
@@ -226,7 +227,7 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
 
 
 def add_world_axis(history: History) -> History:
-    """`history` of one world as a batch of one."""
+    """The history of one world as a batch of one."""
     return History(
         observations={name: value[None] for name, value in history.observations.items()},
         actions={name: value[None] for name, value in history.actions.items()},
@@ -241,7 +242,9 @@ def _masks(schema: Schema, history: History, leading: tuple[int, ...]) -> Mappin
         _signal(schema.observations, name, "observed mask")
         mask = np.asarray(mask)
         if mask.shape != leading or mask.dtype.kind not in "biu":
-            raise InputError(f"observed mask {name!r} is {mask.dtype}{list(mask.shape)}. Give bool{list(leading)}.")
+            raise InputError(
+                f"observed mask {name!r}: expected bool{list(leading)}, got {mask.dtype}{list(mask.shape)}."
+            )
         masks[name] = mask.astype(bool)
     return masks
 

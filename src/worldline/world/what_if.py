@@ -1,24 +1,22 @@
-"""What if, in three steps: infer what was hidden in an episode, act otherwise, predict with the same hidden things.
+"""Counterfactuals: infer the hidden causes of an episode, change the actions, predict with the same causes.
 
-An engine that can abduct is asked to. Of any other only its predictions of one step are used, `f(history, action)`:
+An engine with the ability `Abducts` does this itself. Of any other engine only one-step predictions
+`f(history, action)` are used:
 
-* the residual of step t is what was logged next minus what was predicted;
-* hidden causes, such as a friction or a wind nobody measured, are taken to stay the same during the episode and to show
-  as a part of the residual that is linear in state and input. That part, the correction, is inferred from the whole
-  episode: by how many episodes were found to differ when the world was calibrated (`world/hidden_causes.py`), so that one
-  cause is one number; for an episode unlike those, or without them, from the episode alone (`world/sparse_bayesian_regression.py`).
-  It vanishes where the residuals show nothing of the kind;
-* noise is the rest of each residual, and is taken to add to whatever is predicted;
-* the other actions are then followed step by step: predicted from what was imagined so far, plus the correction for
-  where the other path is, plus the same noise as in the log; the sum is fed back as if it had been observed.
+* The residual of step t is the observation after the step minus its prediction.
+* Hidden causes, such as a friction or an unmeasured wind, are assumed constant during the episode. They add a
+  correction to the prediction that is linear in state and input, inferred from the whole episode. The calibration knows
+  by which directions episodes differ (`world/hidden_causes.py`), so one cause is one number. Without these directions,
+  or for an episode out of their range, the correction is inferred from this episode alone
+  (`world/sparse_bayesian_regression.py`). It is 0 if the residuals show no such cause.
+* Noise is the rest of each residual, and is assumed additive.
+* The other actions are followed step by step. Each prediction adds the correction at the state of the other path
+  and the noise of the log. The sum is fed back as if it had been observed.
 
-So the actions that were taken lead to exactly what was logged, and a cause that is linear in the one-step law, in state
-or input, is carried over once there is evidence enough. What this cannot see: a cause that acts otherwise, such as one
-that sets in beyond a threshold that the factual path never crossed; noise that multiplies instead of adding; a contact
-that happens on one path and not on the other. "Full" says what was inferred under these assumptions and the engine's
-law, not that either is right: how right, `benchmarks/what_if.py` measures where twins can be run.
-
-See docs/design/abduction.md for what else there was.
+The logged actions thus reproduce the log exactly. A cause that is linear in state or input transfers if there is enough
+evidence. Other causes do not: thresholds that the logged path never crossed, multiplicative noise, contacts on one
+path only. `Abduction.FULL` means that everything was inferred under these assumptions, not that they are true.
+`benchmarks/what_if.py` measures the accuracy on ground-truth twins. Alternatives: docs/design/abduction.md.
 """
 
 from __future__ import annotations
@@ -43,25 +41,24 @@ from worldline.world.validation import add_world_axis
 
 Floats = NDArray[np.floating]
 
-AS_GOOD: Final = 1.1
-"""Variance of the noise that a line may leave, as a share of what the engine's predictions leave."""
+MAX_NOISE_RATIO: Final = 1.1
+"""Largest noise variance of the linear model, relative to that of the engine's predictions."""
 
 MIN_STEPS: Final = 8
-"""Steps with a known residual, below which nothing can be told apart from noise."""
-
+"""Smallest number of known residuals. With fewer, causes cannot be separated from noise."""
 
 _KINDS = {Kind.IMAGE: "an image", Kind.DISCRETE: "discrete"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CounterfactualPair:
-    """What is imagined of the actions that were taken, and of others.
+    """Samples under the logged actions and under others.
 
     Args:
         taken: per predicted signal [S, T, *shape]; S may differ between signals.
         others: likewise.
         abduction: what both have in common.
-        reason: why it is not more; empty where it is full.
+        reason: why `abduction` is not full; empty if it is.
     """
 
     taken: Arrays
@@ -73,19 +70,18 @@ class CounterfactualPair:
 def twins(
     engine: Engine, episode: Episode, at: int, actions: Arrays, *, causes: HiddenCauses | None = None, seed: int
 ) -> CounterfactualPair:
-    """What follows observation `at` under the actions that were taken and under others, all else as equal as can be.
+    """Predicts what follows observation `at` under the logged actions and under others, all else equal.
 
     Args:
-        engine: of any kind. One that cannot abduct is asked to predict each step of the episode, and then each step of
-            `actions` in turn.
-        episode: checked, see `check_episode`.
-        at: of the last observation that both have in common.
-        actions: per action signal [T, *shape], T at least 1 and at most what is left.
-        causes: from `causes_of` this engine; None to know of hidden causes only what this episode tells.
-        seed: of every draw.
+        engine: any engine. Without `Abducts`, it predicts each step of the episode, and then each step of `actions`.
+        episode: validated by `check_episode`.
+        at: index of the last common observation.
+        actions: per action signal [T, *shape], T at least 1 and at most the number of remaining steps.
+        causes: from `causes_of` this engine. None infers hidden causes from this episode alone.
+        seed: seed of every draw.
 
     Raises:
-        ConfigError: `causes` are those of another engine.
+        ConfigError: `causes` belong to another engine.
     """
     card = engine.describe()
     num_steps = len(next(iter(actions.values())))
@@ -93,44 +89,45 @@ def twins(
         belief, noise = engine.abduct(episode, at)
         future = _future(episode, at, actions)
         found = engine.imagine(belief, future, num_samples=num_samples(card), noise=noise, seed=seed)
-        return _both(found, Abduction.FULL)
-    hindrance = obstacle(card)
-    if not hindrance:
+        return _pair(found, Abduction.FULL)
+    problem = obstacle(card)
+    if not problem:
         case = _Case(
             engine=engine,
             card=card,
-            episode=_needed(card, episode),
+            episode=_relevant(card, episode),
             at=at,
             num_steps=num_steps,
             still=causes is not None and causes.still,
             causes=causes,
             seed=seed,
         )
-        if case.still and case.inferred is None:  # a line of its own would have to be found in this episode alone
+        if case.still and case.inferred is None:  # one episode is not enough to fit the whole linear model
             case = replace(case, still=False, causes=None)
         if not case.unknown:
             return CounterfactualPair(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
         if case.num_known >= MIN_STEPS:
             taken, others = (case.follow(one) for one in (case.taken, actions))
             return CounterfactualPair(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
-        few = f"of {case.num_known} complete steps; a hidden cause takes {MIN_STEPS}"
-        hindrance = f"{case.unknown}, and there is no telling hidden causes {few}"
+        few = f"what_if needs at least {MIN_STEPS} complete steps; the episode has {case.num_known}"
+        problem = f"{case.unknown}, and {few}"
     belief = engine.observe(None, add_world_axis(episode.history(at, min(card.context, at + 1))), seed=seed)
     found = engine.imagine(belief, _future(episode, at, actions), num_samples=num_samples(card), seed=seed)
-    return _both(found, Abduction.NONE, f"only the history up to the branch was used: {hindrance}")
+    return _pair(found, Abduction.NONE, f"only the history up to the branch was used: {problem}")
 
 
 def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> HiddenCauses | None:
-    """How episodes differ from what the engine expects; None where they are too few, or nothing can be inferred.
+    """Learns how episodes differ from the predictions of the engine; None if nothing is found.
 
-    Asks the engine to predict each step of each episode. Where a line in state and inputs, that differs between
-    episodes by the causes, leaves about as little noise as the engine does, it is the law that other actions are
-    followed by: it carries a cause over exactly, and what a network errs by adds up from step to step.
+    The engine predicts each step of each episode. A linear model in state and inputs is fitted as well, with
+    coefficients that differ between episodes by the causes. If it leaves about as little noise as the engine, it
+    replaces the engine in `what_if`: it transfers a cause exactly, while errors of a network add up over the steps.
+    With fewer than `MIN_EPISODES` episodes nothing is learned.
 
     Args:
-        engine: frozen; whatever is changed in it afterwards makes the result void.
+        engine: frozen. A later change of it invalidates the result.
         episodes: in the schema's dtypes.
-        seed: of every draw.
+        seed: seed of every draw.
     """
     card = engine.describe()
     if isinstance(engine, Abducts) or obstacle(card) or len(episodes) < MIN_EPISODES:
@@ -140,32 +137,32 @@ def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> Hidd
     if line is None or any(card.schema[name].kind is not Kind.VECTOR for name in card.predicts):
         return found
     left = np.diag(found.noise) if found else np.mean(np.concatenate([rest for _, rest in tables]) ** 2, 0)
-    return replace(line, still=True) if (np.diag(line.noise) <= AS_GOOD * left).all() else found
+    return replace(line, still=True) if (np.diag(line.noise) <= MAX_NOISE_RATIO * left).all() else found
 
 
 def _tables(
     engine: Engine, card: Card, episodes: Sequence[Episode], still: bool, seed: int
 ) -> list[tuple[Floats, Floats]]:
-    """Features [n, P] and residuals [n, D] of each episode that is complete enough."""
+    """Features [n, P] and residuals [n, D] of each episode with enough complete steps."""
     found = []
     for episode in episodes:
-        whole = _Case(
+        case = _Case(
             engine=engine,
             card=card,
-            episode=_needed(card, episode),
+            episode=_relevant(card, episode),
             at=0,
             num_steps=0,
             still=still,
             causes=None,
             seed=seed,
         )
-        if whole.held and whole.held == whole.signals and whole.complete.sum() >= MIN_STEPS:
-            found.append((whole.table[whole.complete], whole.joined[whole.complete]))
+        if case.logged_signals and case.logged_signals == case.signals and case.complete.sum() >= MIN_STEPS:
+            found.append((case.table[case.complete], case.joined[case.complete]))
     return found
 
 
 def _future(episode: Episode, at: int, actions: Arrays) -> Future:
-    """The actions that were taken, and the others, as two versions."""
+    """The logged actions and the others, as two versions."""
     stop = at + len(next(iter(actions.values())))
     return Future(
         actions={name: np.stack([episode.actions[name][at:stop], value])[None] for name, value in actions.items()},
@@ -173,39 +170,39 @@ def _future(episode: Episode, at: int, actions: Arrays) -> Future:
     )
 
 
-def _both(found: Samples, abduction: Abduction, reason: str = "") -> CounterfactualPair:
+def _pair(found: Samples, abduction: Abduction, reason: str = "") -> CounterfactualPair:
     taken, others = ({name: value[0, version] for name, value in found.signals.items()} for version in (0, 1))
     return CounterfactualPair(taken=taken, others=others, abduction=abduction, reason=reason)
 
 
 def obstacle(card: Card) -> str:
-    """Why nothing can be inferred with an engine like this, and what would help; empty where it can."""
+    """The reason why nothing can be inferred with such an engine, and a fix; empty if it can."""
     if not card.action_conditioned:
-        return f"{card.name} does not heed actions, so to it others change nothing. Ask a world that does"
-    fix = "A simulator that replays the episode can do more, or a world that takes only vectors that it predicts"
+        return f"{card.name} is not action-conditioned, so other actions change nothing. Use a world that is"
+    fix = "Use a simulator that replays the episode, or a world that takes only vectors that it predicts"
     for name in card.inputs:
         kind = card.schema[name].kind
         if kind is not Kind.VECTOR:
-            return f"{card.name} takes {name!r}, which is {_KINDS[kind]}, so that no noise can be inferred. {fix}"
+            return f"{card.name} takes {name!r}, which is {_KINDS[kind]}, so noise cannot be inferred. {fix}"
         if name not in card.predicts:
             return f"{card.name} takes {name!r} and does not predict it, so other actions cannot be followed. {fix}"
     return ""
 
 
-def _needed(card: Card, episode: Episode) -> Episode:
-    """The episode without what is neither taken nor predicted, each gap in a vector filled with the nearest value.
+def _relevant(card: Card, episode: Episode) -> Episode:
+    """The episode with only the signals taken or predicted; gaps in a vector hold the nearest value.
 
-    What fills a gap serves where the correction depends on it; engines are told that it was not observed.
+    Filled values serve as features of the correction. The masks still mark them as missing for the engine.
     """
     kept: dict[str, NDArray[np.generic]] = {}
     for name, value in episode.observations.items():
         if name in card.inputs or (name in card.predicts and card.schema[name].kind is Kind.VECTOR):
-            kept[name] = _filled(value, _seen(episode, name))
+            kept[name] = _filled(value, _observed(episode, name))
     masks = {name: mask for name, mask in episode.observed.items() if name in kept}
     return replace(episode, observations=kept, observed=masks)
 
 
-def _seen(episode: Episode, name: str) -> NDArray[np.bool_]:
+def _observed(episode: Episode, name: str) -> NDArray[np.bool_]:
     """Where [T + 1] a signal was observed; nowhere if it was not logged."""
     if name not in episode.observations:
         return np.zeros(episode.num_steps + 1, bool)
@@ -213,7 +210,7 @@ def _seen(episode: Episode, name: str) -> NDArray[np.bool_]:
 
 
 def _filled(values: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.generic]:
-    """`values` with each gap filled by the nearest value that was seen, of two the earlier."""
+    """`values` with each gap filled by the nearest observed value; ties take the earlier one."""
     if seen.all() or not seen.any():
         return values
     places, at = np.flatnonzero(seen), np.arange(len(values))
@@ -224,17 +221,17 @@ def _filled(values: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Case:
-    """One question to an engine that takes vectors only, and predicts them.
+    """One counterfactual for an engine that takes only vectors and predicts them.
 
     Args:
-        engine: cannot abduct.
-        card: of it.
-        episode: from `_needed`.
-        at: of the branch.
-        num_steps: that are asked about.
-        still: whether residuals are those of standing still, all of the law being in the causes.
-        causes: of the engine; None where they were not learned.
-        seed: of every draw.
+        engine: without `Abducts`.
+        card: card of the engine.
+        episode: from `_relevant`.
+        at: index of the branch.
+        num_steps: number of predicted steps.
+        still: whether residuals are those of persistence, so that the causes hold the whole linear model.
+        causes: causes of the engine; None if not learned.
+        seed: seed of every draw.
     """
 
     engine: Engine
@@ -248,46 +245,46 @@ class _Case:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The vectors that are predicted."""
+        """The predicted vectors."""
         return vectors_of(self.card)
 
     @property
-    def held(self) -> tuple[Signal, ...]:
-        """Those that the episode holds."""
+    def logged_signals(self) -> tuple[Signal, ...]:
+        """The predicted vectors in the episode."""
         return tuple(signal for signal in self.signals if signal.name in self.episode.observations)
 
     @property
     def logged(self) -> Arrays:
-        """What came of the actions that were taken, per vector [1, num_steps, *shape]."""
+        """The logged outcome per vector [1, num_steps, *shape]."""
         after = slice(self.at + 1, self.at + 1 + self.num_steps)
-        return {signal.name: self.episode.observations[signal.name][None, after] for signal in self.held}
+        return {signal.name: self.episode.observations[signal.name][None, after] for signal in self.logged_signals}
 
     @property
     def taken(self) -> Arrays:
-        """These actions, per signal [num_steps, *shape]."""
+        """The logged actions per signal [num_steps, *shape]."""
         return {name: value[self.stretch] for name, value in self.episode.actions.items()}
 
     @cached_property
     def known(self) -> Mapping[str, NDArray[np.bool_]]:
-        """Per vector the steps [T] whose residual is known: all that is taken was seen before it, the vector after."""
+        """Per vector the steps [T] with a known residual: all inputs observed before, the vector after."""
         start = np.ones(self.episode.num_steps, bool)
         for name in self.card.inputs:
-            start &= _seen(self.episode, name)[:-1]
-        return {signal.name: start & _seen(self.episode, signal.name)[1:] for signal in self.signals}
+            start &= _observed(self.episode, name)[:-1]
+        return {signal.name: start & _observed(self.episode, signal.name)[1:] for signal in self.signals}
 
     @property
     def stretch(self) -> slice:
-        """The steps that are asked about."""
+        """The predicted steps."""
         return slice(self.at, self.at + self.num_steps)
 
     @property
     def num_known(self) -> int:
-        """The steps whose residual is known for at least one vector."""
+        """The number of steps with a known residual for at least one vector."""
         return int(np.logical_or.reduce(list(self.known.values())).sum()) if self.signals else 0
 
     @property
     def unknown(self) -> str:
-        """The first noise that cannot be told, in words; empty where all can."""
+        """The first unknown noise, in words; empty if all noise is known."""
         for name in self.card.predicts:
             if self.card.schema[name].kind is not Kind.VECTOR:
                 return f"{name!r} is {_KINDS[self.card.schema[name].kind]}, so its own noise is not known"
@@ -295,25 +292,25 @@ class _Case:
             after = [signal.name for signal in self.signals]
             for place, names in ((step, self.card.inputs), (step + 1, after)):
                 for name in names:
-                    if not _seen(self.episode, name)[place]:
+                    if not _observed(self.episode, name)[place]:
                         what = f"{name!r} is missing at observation {place}"
                         return f"{what}, so the noise of step {step} is not known"
         return ""
 
     @cached_property
     def residuals(self) -> Mapping[str, Floats]:
-        """Per vector that the episode holds [T, size]: by how much each step came out above its prediction."""
+        """Per logged vector [T, size]: observed minus predicted."""
         if self.still:
-            changes = {s.name: self._change(s) for s in self.held}
+            changes = {s.name: self._change(s) for s in self.logged_signals}
             return {name: np.where(self.known[name][:, None], value, 0.0) for name, value in changes.items()}
-        found = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.held}
+        found = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.logged_signals}
         for steps in self._batches():
             pieces = cut(
                 self.card.schema,
                 [(self.episode, step) for step in steps],
                 length=min(self.card.context, steps[0] + 1),
                 horizon=1,
-                truth=[signal.name for signal in self.held],
+                truth=[signal.name for signal in self.logged_signals],
             )
             for name, value in residuals(self.engine, pieces, seed=self.seed).items():
                 found[name][steps] = value[:, 0]
@@ -326,79 +323,76 @@ class _Case:
 
     @property
     def joined(self) -> Floats:
-        """The residuals [T, D], side by side."""
-        return np.concatenate([self.residuals[signal.name] for signal in self.held], 1)
+        """The residuals [T, D], concatenated."""
+        return np.concatenate([self.residuals[signal.name] for signal in self.logged_signals], 1)
 
     @property
     def complete(self) -> NDArray[np.bool_]:
-        """The steps [T] at which all residuals are known, of an engine that has seen as much as it wants."""
-        known = np.logical_and.reduce([self.known[signal.name] for signal in self.held])
+        """The steps [T] with all residuals known and with a full context."""
+        known = np.logical_and.reduce([self.known[signal.name] for signal in self.logged_signals])
         return np.asarray(known & self.settled)
 
     @cached_property
     def settled(self) -> NDArray[np.bool_]:
-        """The steps [T] that tell of hidden causes: with as much behind them as the engine wants, if these are enough.
+        """The steps [T] with a full context, if there are enough of them; else all steps.
 
-        With less behind it an engine errs in a way of its own.
+        With less context, an engine has different errors.
         """
         late = np.arange(self.episode.num_steps) >= (0 if self.still else self.card.context - 1)
-        told = np.logical_or.reduce(list(self.known.values())) & late
-        return late if told.sum() >= MIN_STEPS else np.ones_like(late)
+        usable = np.logical_or.reduce(list(self.known.values())) & late
+        return late if usable.sum() >= MIN_STEPS else np.ones_like(late)
 
     @cached_property
     def inferred(self) -> Floats | None:
-        """The correction [P, D] by the size of each cause; None where that cannot be told.
+        """The correction [P, D] by the learned causes; None if they do not apply.
 
         Raises:
-            ConfigError: the causes are those of another engine.
+            ConfigError: the causes belong to another engine.
         """
-        if self.causes is None or self.held != self.signals:
+        if self.causes is None or self.logged_signals != self.signals:
             return None
         if self.causes.mean.shape != (self.table.shape[1], self.joined.shape[1]):
-            raise ConfigError(
-                "the hidden causes of the calibration are those of another engine. Calibrate this engine."
-            )
+            raise ConfigError("the hidden causes of the calibration belong to another engine. Calibrate this engine.")
         return self.causes.infer(self.table[self.complete], self.joined[self.complete])
 
     @cached_property
     def weights(self) -> Mapping[str, Floats]:
-        """Per vector that the episode holds the correction [P, size], from every step whose residual is known.
+        """Per logged vector the correction [P, size].
 
-        By the size of each cause, where it is known how episodes differ and this one is like them; else by what this
-        episode shows of each signal.
+        It uses the learned causes if they apply, else this episode alone.
         """
         if self.inferred is not None:
-            ends = np.cumsum([signal.size for signal in self.held])[:-1]
-            return {s.name: part for s, part in zip(self.held, np.split(self.inferred, ends, 1), strict=True)}
+            ends = np.cumsum([signal.size for signal in self.logged_signals])[:-1]
+            return {s.name: part for s, part in zip(self.logged_signals, np.split(self.inferred, ends, 1), strict=True)}
         weights = {}
-        for signal in self.held:
+        for signal in self.logged_signals:
             rows = self.known[signal.name] & self.settled
             weights[signal.name] = sparse_bayesian_regression(self.table[rows], self.residuals[signal.name][rows])
         return weights
 
     @cached_property
     def noise(self) -> Mapping[str, Floats]:
-        """Per vector that the episode holds what is left of the residuals [num_steps, size]; 0 where not known.
+        """Per logged vector the rest of the residuals [num_steps, size]; 0 where unknown.
 
-        Where an input is missing the paths part, and noise inferred after it is not that of the other path.
+        After a missing input the two paths differ, so noise inferred later does not belong to the other path.
         """
         table = self.table[self.stretch]
         taken = [self.known[name][self.stretch] for name in self.card.inputs]
-        whole = np.logical_and.accumulate(np.logical_and.reduce(taken)) if taken else np.ones(self.num_steps, bool)
+        unbroken = np.logical_and.accumulate(np.logical_and.reduce(taken)) if taken else np.ones(self.num_steps, bool)
         return {
             s.name: np.where(
-                (whole & self.known[s.name][self.stretch])[:, None],
+                (unbroken & self.known[s.name][self.stretch])[:, None],
                 self.residuals[s.name][self.stretch] - table @ self.weights[s.name],
                 0.0,
             )
-            for s in self.held
+            for s in self.logged_signals
         }
 
     def follow(self, actions: Arrays) -> Arrays:
-        """What `actions` lead to with this hidden cause and noise, per predicted signal [S, num_steps, *shape]."""
+        """The outcome of `actions` with the same causes and noise, per predicted signal [S, num_steps, *shape]."""
         stop = self.at + self.num_steps
         path = {name: np.array(value[: stop + 1]) for name, value in self.episode.observations.items()}
-        masks = {name: np.array(_seen(self.episode, name)[: stop + 1]) for name in path}
+        masks = {name: np.array(_observed(self.episode, name)[: stop + 1]) for name in path}
         inputs = {
             name: np.concatenate([self.episode.actions[name][: self.at], value]) for name, value in actions.items()
         }
@@ -406,7 +400,7 @@ class _Case:
         drawn: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.card.predicts}
         for number in range(self.num_steps):
             step = self.at + number
-            samples = {s.name: path[s.name][None, None, None, step] for s in self.held}
+            samples = {s.name: path[s.name][None, None, None, step] for s in self.logged_signals}
             if not self.still:
                 samples = dict(self._expected(twin, step))
             row = self._features(twin, slice(step, step + 1))[0]
@@ -414,35 +408,35 @@ class _Case:
                 drawn[name].append(samples[name][0, 0])
             for signal in self.signals:
                 value = mean_of(signal, samples[signal.name][:, 0, :, None])[0, 0]
-                if signal in self.held:
+                if signal in self.logged_signals:
                     value = value + row @ self.weights[signal.name] + self.noise[signal.name][number]
-                    path[signal.name][step + 1] = self._possible(signal, value, step + 1)
+                    path[signal.name][step + 1] = self._in_bounds(signal, value, step + 1)
                     masks[signal.name][step + 1] = True
                     value = path[signal.name][step + 1]
                 drawn[signal.name][-1] = value[None].astype(signal.dtype)
         return {name: np.stack(values, 1) for name, values in drawn.items()}
 
     def _expected(self, twin: Episode, step: int) -> Arrays:
-        """What the engine says of one step of a path, per predicted signal [1, 1, S, *shape]."""
+        """The prediction of one step of a path, per predicted signal [1, 1, S, *shape]."""
         length = min(self.card.context, step + 1)
         pieces = cut(self.card.schema, [(twin, step)], length=length, horizon=1, truth=())
         return self._imagine(self.engine.observe(None, pieces.history, seed=self.seed), pieces.future)
 
     def _change(self, signal: Signal) -> Floats:
-        """By how much a vector changes in each step [T, size]."""
+        """The change of a vector in each step [T, size]."""
         value = self.episode.observations[signal.name].astype(np.float64)
         return np.asarray(signal.difference(value[1:], value[:-1]))
 
     def _batches(self) -> Sequence[list[int]]:
-        """The steps whose residuals are needed, those with as much behind them together.
+        """The steps whose residuals are needed, in batches of equal context.
 
-        Engines that draw may draw differently for each world of a batch: the steps that noise is inferred of go by
-        themselves, as they do when other actions are followed, so that both see the same draws.
+        Stochastic engines may draw differently for each world of a batch. The predicted steps are therefore
+        separate batches, as in `follow`, so that both use the same draws.
         """
         steps = range(self.episode.num_steps)
-        asked, first = steps[self.stretch], self.card.context - 1
-        alone = asked if not self.card.deterministic else range(0)
-        needed = [step for step in steps if self.settled[step] or step in asked]
+        branch, first = steps[self.stretch], self.card.context - 1
+        alone = branch if not self.card.deterministic else range(0)
+        needed = [step for step in steps if self.settled[step] or step in branch]
         together = [step for step in needed if step >= first and step not in alone]
         single = [[step] for step in needed if step < first or step in alone]
         return [*single, together] if together else single
@@ -453,7 +447,7 @@ class _Case:
         return {name: value[:, :, :, 0] for name, value in found.signals.items()}
 
     def _features(self, episode: Episode, steps: slice) -> Floats:
-        """What a correction may depend on [n, P]: a constant, what is taken, and the inputs of each step."""
+        """The features of the correction [n, P]: a constant, the observations taken, and the inputs of each step."""
         schema = self.card.schema
         columns: list[Floats] = [np.ones((len(range(episode.num_steps)[steps]), 1))]
         for name in self.card.inputs:
@@ -463,8 +457,8 @@ class _Case:
                 columns += _columns(signal, arrays[signal.name][steps])
         return np.concatenate(columns, 1)
 
-    def _possible(self, signal: Signal, value: Floats, place: int) -> Floats:
-        """`value` inside the bounds that the schema declares and the log keeps; of an angle the turn of the log's."""
+    def _in_bounds(self, signal: Signal, value: Floats, place: int) -> Floats:
+        """`value` inside the bounds of the schema, widened to those of the log; angles in the turn of the log."""
         log = self.episode.observations[signal.name].astype(np.float64)
         if signal.period is not None:
             near = log[place] + signal.difference(value, log[place])
@@ -477,7 +471,7 @@ class _Case:
 
 
 def _columns(signal: Signal, values: NDArray[np.generic]) -> list[Floats]:
-    """A signal [n, *shape] as columns: an angle by sine and cosine, a choice by one column for each but its first."""
+    """A signal [n, *shape] as columns: sine and cosine of an angle, one-hot without the first value if discrete."""
     if signal.kind is Kind.IMAGE:
         return []
     if signal.kind is Kind.DISCRETE:

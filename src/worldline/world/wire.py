@@ -1,9 +1,9 @@
-"""What crosses between processes: every verb of `World` as a message, and its answer, in msgpack.
+"""The messages between processes: every verb of `World` and its answer, in msgpack.
 
-A message is a map of a version number and one named body. Records are maps of their dataclass' fields, arrays are maps
-of dtype, shape and raw little-endian bytes, and costs and constraints go by their class' name from a closed table.
-Nothing is pickled and nothing that comes is executed. What comes is taken to be from a stranger: its structure is
-measured before it is built, and each value is held against the type that the contract gives it.
+A message is a map of a version number and one named body. Dataclasses are maps of their fields. Arrays are maps of
+dtype, shape and raw little-endian bytes. Costs and constraints are named by class, from a closed table. Nothing is
+pickled and nothing received is executed. Received data is untrusted: its structure is measured before it is built,
+and each value is checked against the type of the contract.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("msgspec", "client") from error
 
 VERSION: Final = 1
-"""Of the messages. Raised whenever an older side would misread one."""
+"""Version of the messages. Increase it when an older side would misread one."""
 
 CONTENT_TYPE: Final = "application/msgpack"
 
 MAX_VALUES: Final = 200_000
-"""Values in one message, where an array of any size is about ten: what is built stays in proportion to the bytes."""
+"""Largest number of values in a message, to bound memory. An array of any size counts about ten."""
 
 MAX_NESTED: Final = 32
-"""Levels of lists and maps inside each other."""
+"""Largest nesting depth of lists and maps."""
 
 DTYPES: Final = ("float32", "float64", "uint8", "int64", "bool")
-"""What arrays may hold."""
+"""Allowed dtypes of arrays."""
 
 RULES: Final[Mapping[str, type[Any]]] = {
     kind.__name__: kind
@@ -98,24 +98,24 @@ _ERRORS: Final[Mapping[type[WorldlineError], Any]] = {
     MissingExtraError: tuple[str, str],
     UnknownNameError: tuple[str, str, tuple[str, ...]],
 }
-"""Per error that crosses, what it is built from."""
+"""Per error that can be sent, the types of its arguments."""
 
 _MAX_AXES: Final = 16
-_LARGEST_AXES: Final = 2**40  # of an array without a value, whose bytes do not bound its shape
+_MAX_PRODUCT: Final = 2**40  # bounds the shape of an empty array, which its bytes do not
 
 Answer = TypeVar("Answer")
 
 
 class Call(ABC, Generic[Answer]):
-    """A verb with its arguments, which are those of `World`."""
+    """A verb of `World` with its arguments."""
 
     verb: ClassVar[str]
     answer: ClassVar[Any]
-    """The type of what comes back."""
+    """The type of the answer."""
 
     @abstractmethod
     def ask(self, world: World) -> Answer:
-        """What `world` says."""
+        """Calls the verb on `world`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class DescribeCall(Call[Card]):
     answer: ClassVar[Any] = Card
 
     def ask(self, world: World) -> Card:
-        """What `world` says."""
+        """Calls the verb on `world`."""
         return world.describe()
 
 
@@ -143,7 +143,7 @@ class PredictCall(Call[Prediction]):
     answer: ClassVar[Any] = Prediction
 
     def ask(self, world: World) -> Prediction:
-        """What `world` says."""
+        """Calls the verb on `world`."""
         return world.predict(self.history, self.actions, exogenous=self.exogenous, level=self.level)
 
 
@@ -161,7 +161,7 @@ class ScoreCall(Call[Scores]):
     answer: ClassVar[Any] = Scores
 
     def ask(self, world: World) -> Scores:
-        """What `world` says."""
+        """Calls the verb on `world`."""
         return world.score(self.history, self.actions, self.goal, self.constraints, exogenous=self.exogenous)
 
 
@@ -184,7 +184,7 @@ class PlanCall(Call[Plan]):
     answer: ClassVar[Any] = Plan
 
     def ask(self, world: World) -> Plan:
-        """What `world` says."""
+        """Calls the verb on `world`."""
         return world.plan(
             self.history,
             self.goal,
@@ -211,7 +211,7 @@ class WhatIfCall(Call[WhatIf]):
     answer: ClassVar[Any] = WhatIf
 
     def ask(self, world: World) -> WhatIf:
-        """What `world` says."""
+        """Calls the verb on `world`."""
         return world.what_if(self.episode, self.at, self.actions)
 
 
@@ -225,18 +225,18 @@ class SurpriseCall(Call[Surprise]):
     answer: ClassVar[Any] = Surprise
 
     def ask(self, world: World) -> Surprise:
-        """What `world` says."""
+        """Calls the verb on `world`."""
         return world.surprise(self.episode)
 
 
 CALLS: Final[Mapping[str, type[Call[Any]]]] = {
     call.verb: call for call in (DescribeCall, PredictCall, ScoreCall, PlanCall, WhatIfCall, SurpriseCall)
 }
-"""Per verb its message."""
+"""The class of the message per verb."""
 
 
 def encode_call(call: Call[Any]) -> bytes:
-    """The message that asks for this.
+    """The message for a call.
 
     Raises:
         UnsupportedError: a cost or constraint is not one of `RULES`.
@@ -249,33 +249,33 @@ def decode_call(verb: str, body: bytes) -> Call[Any]:
     """The call in a message.
 
     Args:
-        verb: that the message has to be about.
+        verb: expected verb.
         body: the message.
 
     Raises:
         UnknownNameError: there is no such verb.
-        InputError: the message is of another version or verb, damaged, too large, or a value is not of its type.
+        InputError: the message has another version or verb, is damaged or too large, or a value has the wrong type.
     """
     if verb not in CALLS:
         raise UnknownNameError("verb", verb, CALLS)
     found, tree = _decode(body)
     if found != verb:
-        raise InputError(f"the message is about {found!r:.60}, where {verb!r} was asked for. Post it to its own verb.")
+        raise InputError(f"expected a message for {verb!r}, got {found!r:.60}. Post it to its own verb.")
     call: Call[Any] = _unpack(CALLS[verb], tree, verb)
     return call
 
 
 def encode_answer(answer: object) -> bytes:
-    """The message that gives what a verb returned.
+    """The message for the result of a verb.
 
     Raises:
-        InputError: it holds what cannot be sent.
+        InputError: a value cannot be sent.
     """
     return _encode("answer", answer)
 
 
 def encode_error(error: WorldlineError) -> bytes:
-    """The message that a verb raised this; an error that is not in the tree of worldline goes as its nearest base."""
+    """The message for an error of a verb. An unknown subclass is sent as its nearest base in the tree of worldline."""
     kind = next(base for base in type(error).__mro__ if base in _ERRORS)
     arguments: tuple[object, ...] = (str(error),)
     if isinstance(error, DataError):
@@ -289,10 +289,10 @@ def encode_error(error: WorldlineError) -> bytes:
 
 
 def decode_answer(call: Call[Answer], body: bytes) -> Answer | WorldlineError:
-    """What a verb returned, or the error that it raised.
+    """The result of a verb, or the error that it raised.
 
     Args:
-        call: that was answered.
+        call: the call.
         body: the message.
 
     Raises:
@@ -302,7 +302,7 @@ def decode_answer(call: Call[Answer], body: bytes) -> Answer | WorldlineError:
     if found == "error":
         return _unpack_error(tree)
     if found != "answer":
-        raise InputError(f"the message is {found!r:.60}, where an answer was due.")
+        raise InputError(f"expected an answer, got a message for {found!r:.60}.")
     answer: Answer = _unpack(call.answer, tree, call.verb)
     return answer
 
@@ -312,11 +312,11 @@ def _encode(name: str, value: object) -> bytes:
     try:
         return msgspec.msgpack.encode(tree)
     except (OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"{name} cannot be sent: {error}. Give integers of 64 bits and plain text.") from error
+        raise InputError(f"{name} cannot be sent: {error}. Use 64-bit integers and plain text.") from error
 
 
 def _decode(body: bytes) -> tuple[str, Any]:
-    """The name and the tree of the one body in a message."""
+    """The name and the tree of the body in a message."""
     _measure(body)
     try:
         tree = msgspec.msgpack.decode(body)
@@ -324,15 +324,15 @@ def _decode(body: bytes) -> tuple[str, Any]:
         raise InputError(f"the message is not msgpack: {error}. Fetch or send it again.") from error
     version = tree.get("worldline") if isinstance(tree, dict) else None
     if version is None:
-        raise InputError("the message has no version number: it is none of worldline's. See worldline.world.wire.")
+        raise InputError("the message has no version number, so it is not from worldline. See worldline.world.wire.")
     if type(version) is not int or version != VERSION:
         raise InputError(
-            f"the message is of version {version!r:.40}, and this side speaks {VERSION}. Install releases of worldline "
-            "that speak the same on both sides."
+            f"expected message version {VERSION}, got {version!r:.40}. Install compatible releases of worldline "
+            "on both sides."
         )
     names = [name for name in tree if name != "worldline"]
     if len(names) != 1 or not isinstance(names[0], str):
-        raise InputError(f"the message has {len(names)} bodies. Give one, named by its verb.")
+        raise InputError(f"expected one body, named by its verb, got {len(names)}.")
     return names[0], tree[names[0]]
 
 
@@ -353,12 +353,12 @@ def _pack(value: object, where: str) -> Any:
     rule = RULES.get(type(value).__name__)
     if callable(value) and type(value) is not rule:
         raise UnsupportedError(
-            f"{where}: {value!r:.200} cannot be sent to another process, since it is code. Of costs and constraints "
-            f"those of worldline.planning.costs can, and Chance around one: {', '.join(RULES)}. Write it as these, or open the "
-            "world in this process."
+            f"{where}: {value!r:.200} is code and cannot be sent to another process. Use the costs and "
+            f"constraints of worldline.planning.costs, or Chance around one ({', '.join(RULES)}). Or open the world in "
+            "this process."
         )
     if not is_dataclass(value) or isinstance(value, type):
-        raise InputError(f"{where} is {value!r:.200}, which cannot be sent. Give arrays, numbers or text.")
+        raise InputError(f"{where} is {value!r:.200}, which cannot be sent. Use arrays, numbers or text.")
     packed = {item.name: _pack(vars(value)[item.name], f"{where}.{item.name}") for item in fields(value)}
     return {"rule": type(value).__name__, **packed} if type(value) is rule else packed
 
@@ -366,7 +366,7 @@ def _pack(value: object, where: str) -> Any:
 def _pack_array(value: NDArray[Any], where: str) -> dict[str, Any]:
     kind = value.dtype
     if kind.name not in DTYPES:
-        # Only where no value changes: a world takes the wider dtype for the narrower one.
+        # Widening changes no value, and a world accepts the wider dtype.
         wider = np.dtype("float64" if kind.kind == "f" else "int64")
         if kind.kind not in "fiu" or not np.can_cast(kind, wider):
             raise InputError(f"{where} has dtype {kind}, which cannot be sent. Convert it to {', '.join(DTYPES)}.")
@@ -376,14 +376,14 @@ def _pack_array(value: NDArray[Any], where: str) -> dict[str, Any]:
 
 
 def _unpack(hint: Any, tree: Any, where: str) -> Any:
-    """The value of the type `hint` that `tree` holds."""
+    """The value of type `hint` in `tree`."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, types.UnionType):
         hint = next((option for option in inner if _fits(option, tree)), hint)
         kind, inner = get_origin(hint) or hint, get_args(hint)
     if not _fits(hint, tree):
-        came = f"{tree!r:.60}" if isinstance(tree, bool | int | float | str) else type(tree).__name__
-        raise InputError(f"{where}: {_words(hint)} is due, and {came} came.")
+        got = f"{tree!r:.60}" if isinstance(tree, bool | int | float | str) else type(tree).__name__
+        raise InputError(f"{where}: expected {_words(hint)}, got {got}.")
     if kind is np.ndarray:
         return _unpack_array(get_args(inner[1])[0], tree, where)
     if kind is Mapping:
@@ -401,7 +401,7 @@ def _unpack(hint: Any, tree: Any, where: str) -> Any:
 
 
 def _fits(hint: Any, tree: Any) -> bool:
-    """Whether the outermost level of `tree` can be of this type."""
+    """Whether the outermost level of `tree` can have this type."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Callable:
         name = tree.get("rule") if isinstance(tree, dict) else None
@@ -432,13 +432,13 @@ def _build(kind: Any, named: Mapping[str, Any], where: str) -> Any:
     values = {name: _unpack(hints[name][0], one, f"{where}.{name}") for name, one in named.items()}
     try:
         return kind(**values)
-    except (ValueError, TypeError) as error:  # its own checks, ConfigError among them
+    except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
         raise InputError(f"{where}: {error}") from error
 
 
 @cache
 def _fields(kind: Any) -> Mapping[str, tuple[Any, bool]]:
-    """Per field of a dataclass its type, and whether it is needed."""
+    """Per field of a dataclass its type, and whether it is required."""
     hints = get_type_hints(kind)
     return {
         item.name: (hints[item.name], item.default is MISSING and item.default_factory is MISSING)
@@ -447,25 +447,23 @@ def _fields(kind: Any) -> Mapping[str, tuple[Any, bool]]:
 
 
 def _unpack_array(scalar: type[np.generic], tree: Any, where: str) -> NDArray[Any]:
-    """The array, once its size is known to be that of its bytes."""
-    if not isinstance(tree, dict):  # a NumPy scalar, as is what is taken from an array of discrete values
+    """The array, after its size was checked against its bytes."""
+    if not isinstance(tree, dict):  # a NumPy scalar, such as an element of a discrete array
         tree = _pack_array(np.asarray(tree), where)
     name, shape, data = (tree.get(key) for key in ("dtype", "shape", "data"))
     if len(tree) != 3 or name not in DTYPES or not isinstance(shape, list) or not isinstance(data, bytes):
-        raise InputError(
-            f"{where}: no array came, which is a map of dtype (one of {', '.join(DTYPES)}), shape and data."
-        )
+        raise InputError(f"{where}: expected an array, a map of dtype (one of {', '.join(DTYPES)}), shape and data.")
     if len(shape) > _MAX_AXES or any(type(axis) is not int or axis < 0 for axis in shape):
-        raise InputError(f"{where}: the shape {shape!r:.80} is none. Give at most {_MAX_AXES} sizes of at least 0.")
+        raise InputError(f"{where}: expected a shape of at most {_MAX_AXES} sizes of at least 0, got {shape!r:.80}.")
     kind = np.dtype(name)
-    due = math.prod(shape) * kind.itemsize
-    if due != len(data) or math.prod(max(axis, 1) for axis in shape) > _LARGEST_AXES:
-        raise InputError(f"{where}: {name}{shape!r:.80} takes {due:.6g} bytes, and {len(data)} came.")
+    num_bytes = math.prod(shape) * kind.itemsize
+    if num_bytes != len(data) or math.prod(max(axis, 1) for axis in shape) > _MAX_PRODUCT:
+        raise InputError(f"{where}: expected {num_bytes:.6g} bytes for {name}{shape!r:.80}, got {len(data)}.")
     if not np.issubdtype(kind, scalar):
-        raise InputError(f"{where}: {scalar.__name__} values are due, and {name} came.")
+        raise InputError(f"{where}: expected {scalar.__name__} values, got {name}.")
     if kind == np.bool_ and np.any(np.frombuffer(data, np.uint8) > 1):
-        raise InputError(f"{where}: bool values are the bytes 0 and 1, and others came.")
-    # A copy: the bytes are not aligned and cannot be written to, and both matter to torch.
+        raise InputError(f"{where}: expected bool values as bytes 0 and 1, got others.")
+    # A copy, because torch needs aligned and writable memory.
     return np.frombuffer(data, kind.newbyteorder("<")).reshape(shape).astype(kind)
 
 
@@ -473,7 +471,7 @@ def _unpack_error(tree: Any) -> WorldlineError:
     kinds = {kind.__name__: kind for kind in _ERRORS}
     name = tree.get("class") if isinstance(tree, dict) else None
     if not isinstance(name, str) or name not in kinds or len(tree) != 2:
-        raise InputError(f"the message tells of an error that is none of worldline's: {name!r:.60}.")
+        raise InputError(f"the message holds an error that worldline does not define: {name!r:.60}.")
     kind = kinds[name]
     arguments = _unpack(_ERRORS[kind], tree.get("arguments"), name)
     if kind is DataError:
@@ -485,7 +483,7 @@ def _unpack_error(tree: Any) -> WorldlineError:
 def _named(tree: Mapping[Any, Any], where: str) -> Mapping[str, Any]:
     for name in tree:
         if not isinstance(name, str):
-            raise InputError(f"{where}: {name!r:.60} is no name. Give text.")
+            raise InputError(f"{where}: expected text as name, got {name!r:.60}.")
     return tree
 
 
@@ -494,7 +492,7 @@ def _is_enum(kind: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """What this type is called in a message to people."""
+    """The name of this type in messages."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_words(option) for option in inner))
@@ -524,7 +522,7 @@ _SIZED: Final[Mapping[int, tuple[str, str]]] = {
     **{0xDC + n: ("list", code) for n, code in enumerate("HI")},
     **{0xDE + n: ("map", code) for n, code in enumerate("HI")},
 }
-"""Per first byte of a value whose size follows: what it is, and how the size is written."""
+"""First bytes of values with an explicit size: the kind of value, and the struct code of the size."""
 
 _FIXED: Final[Mapping[int, int]] = {
     **dict.fromkeys((0xC0, 0xC2, 0xC3), 0),
@@ -532,16 +530,16 @@ _FIXED: Final[Mapping[int, int]] = {
     **{0xCC + n: 1 << n for n in range(4)},
     **{0xD0 + n: 1 << n for n in range(4)},
 }
-"""Per first byte of nothing, a truth value or a number: how many bytes follow."""
+"""First bytes of nil, booleans and numbers: the number of bytes that follow."""
 
 
 def _measure(body: bytes) -> None:
     """Walks over the message without building anything.
 
     Raises:
-        InputError: it ends too early or too late, nests too deeply, holds too many values, or types of its own.
+        InputError: it ends too early or too late, nests too deeply, has too many values, or has extension types.
     """
-    left, at, num_values = [1], 0, 0  # left: values to come at each level
+    left, at, num_values = [1], 0, 0  # left: remaining values at each level
     while left:
         if at + sum(left) > len(body):
             raise InputError(f"the message ends after {len(body)} bytes, before it is complete. Send it again.")
@@ -557,13 +555,13 @@ def _measure(body: bytes) -> None:
         if inside is not None:
             left.append(inside)
         if len(left) > MAX_NESTED:
-            raise InputError(f"the message nests more than {MAX_NESTED} levels. No message of worldline's does.")
+            raise InputError(f"the message nests more than {MAX_NESTED} levels. No message of worldline does.")
     if at != len(body):
-        raise InputError(f"the message goes on for {len(body) - at} bytes after its end. Send one message.")
+        raise InputError(f"the message has {len(body) - at} bytes after its end. Send one message.")
 
 
 def _head(body: bytes, at: int) -> tuple[int, int | None]:
-    """How many bytes the value at `at` takes without what is inside of it, and how many values that is."""
+    """The number of bytes of the value at `at` without its items, and its number of items."""
     first = body[at]
     if first < 0x80 or first >= 0xE0:
         return 1, None
