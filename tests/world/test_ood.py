@@ -148,7 +148,7 @@ def test_histories_with_pictures_are_watched_a_few_at_a_time_with_the_same_resul
     engine = Linear.fit(episodes, toy.schema, context=1)
     seen = cut(toy.schema, [(one, NOW) for one in episodes], length=9, horizon=1, truth=()).history
     whole = step_errors(engine, seen, 8)
-    monkeypatch.setattr("worldline.world.ood.MOST_PICTURES", 4 * 8)
+    monkeypatch.setattr("worldline.world.ood.MAX_PICTURES", 4 * 8)
     for name, value in vars(step_errors(engine, seen, 8)).items():
         np.testing.assert_allclose(value, vars(whole)[name], atol=1e-12)
 
@@ -167,7 +167,7 @@ def test_many_histories_are_watched_a_few_at_a_time_with_the_same_result(monkeyp
     found = step_errors(engine, history(episodes, 33), 32)
     assert sum(asked) == 150 * 32
     assert max(asked) <= 4096
-    monkeypatch.setattr("worldline.world.ood.MOST_STEPS", 2**40)
+    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 2**40)
     for name, value in vars(step_errors(engine, history(episodes, 33), 32)).items():
         np.testing.assert_allclose(vars(found)[name], value, atol=1e-12)
 
@@ -178,7 +178,7 @@ def test_places_in_episodes_are_watched_as_the_histories_that_end_there(monkeypa
     episodes = gappy(TOY.episodes(5, 60, seed=2), 0.2)
     places = [(episodes[which], at) for which, at in [(3, 20), (0, 19), (3, 22), (3, 20), (4, 59), (0, 11)]]
     seen = cut(TOY.schema, places, length=3 + 8, horizon=1, truth=()).history
-    monkeypatch.setattr("worldline.world.ood.MOST_STEPS", 7)
+    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 7)
     for name, value in vars(step_errors_at(engine, places, 8)).items():
         np.testing.assert_allclose(value, vars(step_errors(engine, seen, 8))[name], atol=1e-12)
 
