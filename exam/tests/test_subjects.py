@@ -77,5 +77,5 @@ def test_of_the_other_episodes_each_has_its_part(store: Store) -> None:
     assert split.calibration == (9, 10, 11)
     assert (len(split.train), len(split.validation), len(split.held_out)) == (6, 1, 2)
     assert sorted((*split.train, *split.validation, *split.held_out)) == list(range(9))
-    with pytest.raises(InputError, match="12 episodes, 9 of them for calibration: four must be left"):
+    with pytest.raises(InputError, match="12 episodes with 9 for calibration leave 3"):
         kept_last(store, 9)
