@@ -30,7 +30,7 @@ from worldline_exam.folder import LearnRecord, read_exam
 from worldline_exam.labs.wind import Wind
 from worldline_exam.options import ExamOptions
 from worldline_exam.results import SeedGrade, same_figures, without_draws
-from worldline_exam.run import _lacking, compare, exam, regrade
+from worldline_exam.run import _missing, compare, exam, regrade
 from worldline_exam.subjects import RecipeSubject, TrivialSubject
 
 STEPS = 4
@@ -716,7 +716,7 @@ def test_of_several_worlds_that_a_training_lacks_the_worst_is_told_and_all_of_th
         ("raft", 0): lost(Verdict.UNREADABLE, "it does not read drift 0.3."),
     }
     learned = {key: both[key] for key in sorted(both, key=lambda key: key[0] != first)}
-    found = _lacking(Fleet(), learned)[0]
+    found = _missing(Fleet(), learned)[0]
     assert found.verdict is Verdict.ERROR
     assert found.reason == "boat: its process was killed; raft: it does not read drift 0.3."
 

@@ -56,7 +56,7 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 1.0
 MAX_MOTOR: Final = 4.0
-"""m/s, either way; what is beyond is cut."""
+"""m/s, either way; larger values are clipped."""
 DRILL_SHARE: Final = 0.1
 """Of all steps, in which the motors of drilled boats are drawn at random."""
 FAR: Final = 8.0
@@ -111,7 +111,7 @@ _COLOURS: Final = {Weather.STEADY: BLUE, Weather.DRILLED: GREEN, Weather.GUSTY: 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetSettings:
-    """The arguments of `Fleet`."""
+    """Constructor arguments of `Fleet`."""
 
     motor_effect: float
     wind_effect: float
@@ -120,7 +120,7 @@ class FleetSettings:
 
 
 class Fleet(NoisyLab, Configured, DrawsImages):
-    """The lab. Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
+    """Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
 
     Args:
         motor_effect: drift by the motor, m for each m/s.
@@ -130,7 +130,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
             the drilled ones where `drill` is up.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {
             "motor_effect": self.motor_effect,
             "wind_effect": self.wind_effect,
@@ -173,7 +173,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Fleet:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(FleetSettings, json.dumps(settings), where="fleet")
         return cls(
             motor_effect=found.motor_effect, wind_effect=found.wind_effect, noise=found.noise, pictures=found.pictures
@@ -197,11 +197,11 @@ class Fleet(NoisyLab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of the winds, the start and all noise.
-            options: a wind by its name in `hidden` takes the place of what was drawn, and so does a drift by its
+            options: a wind by its name in `hidden` replace drawn values, and so does a drift by its
                 signal's name, m; everything else stays that of the seed.
         """
         super().reset(seed=seed)
@@ -221,7 +221,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step of the motors; no reward, no end."""
+        """One step; reward 0, no termination."""
         taken = self._checked(action)
         motors = np.concatenate([taken[boat.motor] for boat in BOATS])
         noise = self.noise * self.np_random.standard_normal(len(BOATS))  # drawn whatever is done: the same in a twin
@@ -277,7 +277,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         return drawing.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {"drill", *(boat.drift for boat in BOATS)}:
             return None
         drifts = np.concatenate([shown[boat.drift] for boat in BOATS]).astype(float)

@@ -49,7 +49,7 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
 MAX_PUSH: Final = 1.0
-"""Along each axis, N; what is beyond is cut."""
+"""Along each axis, N; larger values are clipped."""
 START_SPREAD: Final = (0.65, 0.55)
 """Deviation of the first position, m, and velocity, m/s: about what the explorer's pushes keep up."""
 TABLE: Final = 2.4
@@ -65,7 +65,7 @@ TREMOR: Final = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class GustyPuckSettings:
-    """The arguments of `GustyPuck`."""
+    """Constructor arguments of `GustyPuck`."""
 
     friction: tuple[float, float]
     gust: float
@@ -77,7 +77,7 @@ class GustyPuckSettings:
 
 
 class GustyPuck(NoisyLab, Configured, DrawsImages):
-    """The lab. Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
+    """Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
 
     Args:
         friction: smallest and largest, 1/s, above 0.
@@ -86,10 +86,10 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         spring: N/m, above 0.
         tilt: force of the tilted table along x and y, N.
         speed: of time, above 0.
-        pictures: whether to draw `camera`.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All of them; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {
             "friction": list(self.friction),
             "gust": self.gust,
@@ -138,13 +138,13 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> GustyPuck:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(GustyPuckSettings, json.dumps(settings), where="gusty-puck")
         return cls(**vars(found))
 
     @property
     def schema(self) -> Schema:
-        """The three signals; `camera` only where it is drawn."""
+        """The three signals; `camera` only if rendered."""
         seen, names = Role.OBSERVATION, ("x", "y")
         edge = (MAX_PUSH, MAX_PUSH)
         signals = (
@@ -160,11 +160,11 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of the friction, the start and every gust.
-            options: `friction` 1/s, `position` [2] m and `velocity` [2] m/s take the place of what was drawn; the
+            options: `friction` 1/s, `position` [2] m and `velocity` [2] m/s replace drawn values; the
                 gusts stay those of the seed.
 
         Raises:
@@ -182,7 +182,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One push; no reward, no end."""
+        """One step; reward 0, no termination."""
         push = np.clip(self._checked(action)["push"], -MAX_PUSH, MAX_PUSH)
         gust = self.gust * self.np_random.standard_normal(2)  # drawn whatever is done, and so the same in a twin
         force = push + gust + self.tilt
@@ -260,7 +260,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {"puck_position"}:
             return None
         return self.picture(shown["puck_position"].astype(float))

@@ -52,7 +52,7 @@ STEP_S: Final = 0.1
 SLIGHT: Final = 1e-3
 """Share of its velocity that a puck loses in a step, below which the first terms of a series tell what that does."""
 MAX_PUSH: Final = 1.0
-"""Along each axis, N; what is beyond is cut."""
+"""Along each axis, N; larger values are clipped."""
 GAPS: Final = (5, 10, 20, 40)
 """Frames that the lid is down."""
 OPEN: Final = (10, 40)
@@ -68,7 +68,7 @@ LONGEST: Final = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenMoverSettings:
-    """The arguments of `HiddenMover`."""
+    """Constructor arguments of `HiddenMover`."""
 
     drag: float
     bounce: float
@@ -78,17 +78,17 @@ class HiddenMoverSettings:
 
 
 class HiddenMover(Lab, Configured, Hides, DrawsImages):
-    """The lab. Observations: `puck_position` [m], and with pictures `camera`. Action: `push` [N].
+    """Observations: `puck_position` [m], and with pictures `camera`. Action: `push` [N].
 
     Args:
         drag: 1/s, at least 0.
         bounce: share of the velocity across a wall that it gives back, 0 to 1.
         mass: kg, above 0.
         half_side: m from the middle of the tray to where the puck turns, above 0.
-        pictures: whether to draw the camera.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -122,18 +122,18 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All of them; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {name: getattr(self, name) for name in ("drag", "bounce", "mass", "half_side", "pictures")}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> HiddenMover:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(HiddenMoverSettings, json.dumps(settings), where="hidden-mover")
         return cls(**vars(found))
 
     @property
     def schema(self) -> Schema:
-        """Position and push; `camera` where it is drawn."""
+        """Position and push; `camera` only if rendered."""
         side, edge = (self.half_side,) * 2, (MAX_PUSH,) * 2
         names = ("x", "y")
         signals = (
@@ -151,12 +151,12 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of the start and of the lid.
             options: `position` [2] m, `velocity` [2] m/s and `lid`, pairs (first frame, frames) of when it is down,
-                take the place of what was drawn.
+                replace drawn values.
 
         Raises:
             InputError: the position is outside, or the lid is no such pairs.
@@ -181,7 +181,7 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One push; no reward, no end."""
+        """One step; reward 0, no termination."""
         push = self._checked(action)["push"]
         self._position, self._velocity = self.move(self._position, self._velocity, push)
         self._frame += 1
@@ -216,7 +216,7 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         return fade, reach, (STEP_S - reach) / self.drag
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
             start: `puck_position` [M, 2] m and `puck_velocity` [M, 2] m/s.

@@ -95,7 +95,7 @@ _FOLLOWS: Final = np.array([station.follows for station in STATIONS])
 
 @dataclass(frozen=True, kw_only=True)
 class LampSettings:
-    """The arguments of `Lamp`."""
+    """Constructor arguments of `Lamp`."""
 
     effect: float
     noise: float
@@ -103,7 +103,7 @@ class LampSettings:
 
 
 class Lamp(Lab, Configured, DrawsImages):
-    """The lab. Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
+    """Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
 
     Args:
         effect: of the levers on the heat, degC, not 0; where it is below 0 they cool where both point the same way, and
@@ -112,7 +112,7 @@ class Lamp(Lab, Configured, DrawsImages):
         pictures: whether `camera` is shown too: a thermometer for each station, and its lamp.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, *, effect: float = 1.0, noise: float = 0.1, pictures: bool = False) -> None:
@@ -133,12 +133,12 @@ class Lamp(Lab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"effect": self.effect, "noise": self.noise, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Lamp:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(LampSettings, json.dumps(settings), where="lamp")
         return cls(effect=found.effect, noise=found.noise, pictures=found.pictures)
 
@@ -163,11 +163,11 @@ class Lamp(Lab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of the start, the decisions, the lamps and all noise.
-            options: a heat, degC, or a lamp, by its signal's name, takes the place of what was drawn; everything else
+            options: a heat, degC, or a lamp, by its signal's name, replace drawn values; everything else
                 stays that of the seed.
 
         Raises:
@@ -187,7 +187,7 @@ class Lamp(Lab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One setting of the levers; no reward, no end."""
+        """One step; reward 0, no termination."""
         taken = self._checked(action)
         levers = np.stack([taken[station.levers] for station in STATIONS])
         noise = self.noise * self.np_random.standard_normal(len(STATIONS))  # drawn whatever is done
@@ -248,7 +248,7 @@ class Lamp(Lab, Configured, DrawsImages):
         return drawing.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {name for one in STATIONS for name in (one.heat, one.lamp)}:
             return None
         heats = np.concatenate([shown[station.heat] for station in STATIONS]).astype(float)

@@ -66,7 +66,7 @@ LEVEL: Final = 1.25
 UPPER: Final = 1.0
 LOWER: Final = -1.0
 MAX_PUSH: Final = 0.5
-"""m/s², either way; what is beyond is cut."""
+"""m/s², either way; larger values are clipped."""
 SPEEDS: Final = (0.5, 2.0)
 """Of a rolling ball, m/s."""
 STARTS: Final = (0.8, 1.6)
@@ -100,7 +100,7 @@ _LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OccluderSettings:
-    """The arguments of `Occluder`."""
+    """Constructor arguments of `Occluder`."""
 
     half_screen: float
     shade: float
@@ -120,10 +120,10 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         half_screen: half the width of the screen, m, from 0.2 to 0.4.
         shade: share of the light in the shade, from 0.2 to 1.
         depth: of the pit, m, above 0 and at most `MAX_DEPTH`.
-        pictures: whether to draw the camera's picture.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -148,19 +148,19 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         names = ("half_screen", "shade", "depth", "pictures")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Occluder:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(OccluderSettings, json.dumps(settings), where="occluder")
         return cls(half_screen=found.half_screen, shade=found.shade, depth=found.depth, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """The nine signals; `camera` only where it is drawn."""
+        """The nine signals; `camera` only if rendered."""
 
         def one(name: str, size: int, unit: str, entity: str) -> Signal:
             return Signal(
@@ -190,7 +190,7 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of all that is drawn.
@@ -228,7 +228,7 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; no reward, no end."""
+        """One step; reward 0, no termination."""
         self._state = self.advance(self._state, self._checked(action)["push"][None])
         return self._observe(), 0.0, False, False, {}
 

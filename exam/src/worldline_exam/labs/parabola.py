@@ -46,7 +46,7 @@ Throws = tuple[tuple[Band, Band], ...]
 
 STEP_S: Final = 0.05
 MAX_LIFT: Final = 3.0
-"""m/s2, either way; what is beyond is cut."""
+"""m/s2, either way; larger values are clipped."""
 SLOW: Final[Band] = (1.0, 2.0)
 FAST: Final[Band] = (3.0, 4.0)
 WEAK: Final[Band] = (1.0, 2.0)
@@ -63,7 +63,7 @@ BALL_RADIUS: Final = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class ParabolaSettings:
-    """The arguments of `Parabola`."""
+    """Constructor arguments of `Parabola`."""
 
     throws: Throws
     buoyancy: float
@@ -71,15 +71,15 @@ class ParabolaSettings:
 
 
 class Parabola(Lab, Configured, Locates, DrawsImages):
-    """The lab. Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
+    """Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
 
     Args:
         throws: bands of speed and gravity that go together, each as likely as the others.
         buoyancy: share of gravity that the air takes away, at least 0, below 1.
-        pictures: whether to draw `camera`.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, throws: Throws = USUAL, *, buoyancy: float = 0.0, pictures: bool = False) -> None:
@@ -95,19 +95,19 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         throws = [[list(band) for band in throw] for throw in self.throws]
         return {"throws": throws, "buoyancy": self.buoyancy, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Parabola:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(ParabolaSettings, json.dumps(settings), where="parabola")
         return cls(found.throws, buoyancy=found.buoyancy, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """Four signals; `camera` only where it is drawn."""
+        """Four signals; `camera` only if rendered."""
         seen, names = Role.OBSERVATION, ("x", "y")
         return Schema(
             signals=(
@@ -126,12 +126,11 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of the throw, the only draw.
-            options: `ball_position` [2] m, `ball_velocity` [2] m/s and `gravity` [1] m/s2 take the place of what was
-                drawn.
+            options: `ball_position` [2] m, `ball_velocity` [2] m/s and `gravity` [1] m/s2 replace drawn values.
         """
         super().reset(seed=seed)
         speed, gravity = (
@@ -147,7 +146,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step of the fan; no reward, no end."""
+        """One step; reward 0, no termination."""
         lift = self._checked(action)["lift"].reshape(1, 1, 1)
         start = {name: value[None] for name, value in self._state.items()}
         self._state = {name: value[0, 0] for name, value in self.simulate(start, {"lift": lift}).items()}
@@ -162,7 +161,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return SteadyExplorer("lift", MAX_LIFT)
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
             start: observation signals [M, *shape].
@@ -194,7 +193,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return drawn.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {"ball_position", "gravity"}:
             return None
         return self.picture(shown["ball_position"].astype(float), float(shown["gravity"][0]))

@@ -32,7 +32,7 @@ Floats = NDArray[np.floating]
 GRAVITY: Final = 9.81
 """m/s^2."""
 MAX_TORQUE: Final = 3.0
-"""N m, either way; what is beyond is cut."""
+"""N m, either way; larger values are clipped."""
 START: Final = (1.5, 2.0)
 """Largest first angle, rad, and angular velocity, rad/s, either way."""
 LEAPS: Final = 8
@@ -40,7 +40,7 @@ LEAPS: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class PendulumSettings:
-    """The arguments of `Pendulum`."""
+    """Constructor arguments of `Pendulum`."""
 
     mass: float
     length: float
@@ -48,15 +48,15 @@ class PendulumSettings:
 
 
 class Pendulum(Driven):
-    """The lab. Observations: `angle` (cos, sin), `angular_velocity` [rad/s], `damping` [1/s]. Action: `torque` [N m].
+    """Observations: `angle` (cos, sin), `angular_velocity` [rad/s], `damping` [1/s]. Action: `torque` [N m].
 
     Args:
         mass: kg, above 0.
         length: m, above 0; at most 1.6, so that a picture holds it.
-        pictures: whether to show `camera` too.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, *, mass: float = 1.0, length: float = 1.0, pictures: bool = False) -> None:
@@ -74,12 +74,12 @@ class Pendulum(Driven):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"mass": self.mass, "length": self.length, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Pendulum:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(PendulumSettings, json.dumps(settings), where="pendulum")
         return cls(mass=found.mass, length=found.length, pictures=found.pictures)
 

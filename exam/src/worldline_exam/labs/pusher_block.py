@@ -52,7 +52,7 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
 MAX_SPEED: Final = 0.5
-"""Of the pusher along each axis, m/s; what is beyond is cut."""
+"""Of the pusher along each axis, m/s; larger values are clipped."""
 ROOM: Final = 0.5
 """Half the side of the table between the walls, m."""
 LEVER: Final = 0.765
@@ -71,7 +71,7 @@ _SIDES: Final = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
 
 @dataclass(frozen=True, kw_only=True)
 class PusherBlockSettings:
-    """The arguments of `PusherBlock`."""
+    """Constructor arguments of `PusherBlock`."""
 
     block_half: float = 0.1
     pusher_radius: float = 0.05
@@ -97,15 +97,15 @@ def _bodies(state: Arrays) -> _Bodies:
 
 
 class PusherBlock(Lab, Configured, Locates, DrawsImages):
-    """The lab. Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
+    """Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
 
     Args:
         block_half: half the block's side, m, from 0.04 to 0.15.
         pusher_radius: m, from 0.03 to 0.08.
-        pictures: whether `camera` is drawn too.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
@@ -128,12 +128,12 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What it was built with; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"block_half": self.block_half, "pusher_radius": self.pusher_radius, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> PusherBlock:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(PusherBlockSettings, json.dumps(settings), where="pusher-block")
         return cls(block_half=found.block_half, pusher_radius=found.pusher_radius, pictures=found.pictures)
 
@@ -143,7 +143,7 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
 
     @property
     def schema(self) -> Schema:
-        """The signals; `camera` only where it is drawn."""
+        """The signals; `camera` only if rendered."""
         seen, names, wide = Role.OBSERVATION, ("x", "y"), (ROOM, ROOM)
         signals = (
             Signal(name="pusher_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
@@ -160,12 +160,11 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of where pusher and block are.
-            options: `pusher_position` [2] m, `block_position` [2] m and `block_angle` [2] take the place of what was
-                drawn.
+            options: `pusher_position` [2] m, `block_position` [2] m and `block_angle` [2] replace drawn values.
 
         Raises:
             InputError: one is off the table, or the angle is no direction.
@@ -188,7 +187,7 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One move; no reward, no end."""
+        """One step; reward 0, no termination."""
         self._state = self._moved(self._state, self._checked(action)["velocity"][None])
         return self._observe(), 0.0, False, False, {}
 

@@ -33,7 +33,7 @@ Floats = NDArray[np.floating]
 
 BODIES: Final = ("driven", "free")
 MAX_PUSH: Final = 1.5
-"""N along each axis; what is beyond is cut."""
+"""N along each axis; larger values are clipped."""
 START_SPREAD: Final = (0.6, 0.6)
 """Deviation of each first position, m, and velocity, m/s, in each component."""
 LEAPS: Final = 8
@@ -45,7 +45,7 @@ TOWARDS: Final = np.array([[1.0], [-1.0]])
 
 @dataclass(frozen=True, kw_only=True)
 class TwoBodiesSettings:
-    """The arguments of `TwoBodies`."""
+    """Constructor arguments of `TwoBodies`."""
 
     masses: tuple[float, float]
     strength: float
@@ -55,7 +55,7 @@ class TwoBodiesSettings:
 
 
 class TwoBodies(Driven):
-    """The lab. Observations: `driven_position`, `free_position` [m], `driven_velocity`, `free_velocity` [m/s].
+    """Observations: `driven_position`, `free_position` [m], `driven_velocity`, `free_velocity` [m/s].
 
     Also `damping` [1/s]. Action: `driven_push` [N].
 
@@ -64,10 +64,10 @@ class TwoBodies(Driven):
         strength: of the attraction, J m, at least 0.
         softening: m, above 0.
         trap: 1/s^2, at least 0.
-        pictures: whether to show `camera` too.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TwoBodies(Driven):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Configured`."""
+        """The keyword arguments of the constructor."""
         return {
             "masses": list(self.masses),
             "strength": self.strength,
@@ -102,7 +102,7 @@ class TwoBodies(Driven):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TwoBodies:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(TwoBodiesSettings, json.dumps(settings), where="two-bodies")
         return cls(
             masses=found.masses,
@@ -120,7 +120,7 @@ class TwoBodies(Driven):
     def advance(
         self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
     ) -> Float[np.ndarray, "M D"]:
-        """See `Driven`."""
+        """Leapfrog integration of one step."""
         bodies = state.reshape(-1, 2, 2, 2)
         masses = np.array(self.masses)[:, None]
         driven = np.stack([force, np.zeros_like(force)], 1) / masses

@@ -39,14 +39,14 @@ DECAY: Final = 0.8
 MOTOR_EFFECT: Final = 1.0
 WIND_EFFECT: Final = -1.5
 MAX_MOTOR: Final = 4.0
-"""m a step, either way; what is beyond is cut."""
+"""m a step, either way; larger values are clipped."""
 FAR: Final = 20.0
 """Half the width of the picture, m; a wind of 1 takes the boat to 7.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindSettings:
-    """The arguments of `Wind`."""
+    """Constructor arguments of `Wind`."""
 
     confounding: float
     noise: float
@@ -54,7 +54,7 @@ class WindSettings:
 
 
 class Wind(NoisyLab, Configured, DrawsImages):
-    """The lab. Observation: `boat_position` [m]. Action: `motor` [m/s].
+    """Observation: `boat_position` [m]. Action: `motor` [m/s].
 
     Args:
         confounding: how much the explorer leans on the wind, from 0 to 1.
@@ -62,7 +62,7 @@ class Wind(NoisyLab, Configured, DrawsImages):
         pictures: whether to show `camera` too: the boat and its mooring, from the side.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, confounding: float = 0.0, *, noise: float = 0.5, pictures: bool = False) -> None:
@@ -82,12 +82,12 @@ class Wind(NoisyLab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"confounding": self.confounding, "noise": self.noise, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Wind:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(WindSettings, json.dumps(settings), where="wind")
         return cls(found.confounding, noise=found.noise, pictures=found.pictures)
 
@@ -109,11 +109,11 @@ class Wind(NoisyLab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
             seed: of the wind, the start and all noise.
-            options: `wind` and `position` [m] take the place of what was drawn; the noise stays that of the seed.
+            options: `wind` and `position` [m] replace drawn values; the noise stays that of the seed.
         """
         super().reset(seed=seed)
         given = read_options(options, {"wind": (), "position": ()})
@@ -124,7 +124,7 @@ class Wind(NoisyLab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step of the motor; no reward, no end."""
+        """One step; reward 0, no termination."""
         motor = np.clip(self._checked(action)["motor"], -MAX_MOTOR, MAX_MOTOR)
         noise = self.noise * self.np_random.standard_normal()  # drawn whatever is done, and so the same in a twin
         self._position = float(_drift(np.array([self._position]), motor, np.array([self._wind]))[0] + noise)
@@ -148,7 +148,7 @@ class Wind(NoisyLab, Configured, DrawsImages):
         return {"boat_position": np.stack(path, 1).astype(np.float32)}
 
     def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         return self.picture(shown["boat_position"]) if "boat_position" in shown else None
 
     def picture(self, position: NDArray[np.generic]) -> UInt8[np.ndarray, "64 64 3"]:
