@@ -123,8 +123,8 @@ def _lede(result: ExamResult) -> str:
     parts += [f"{text}: {_codes(having[verdict])}." for verdict, text in _LISTED.items() if verdict in having]
     if void := having.get(Verdict.VOID):
         parts.append(f"Void in this run, without a grade: {plural(len(void), 'test')}.")
-    if broke := having.get(Verdict.ERROR):
-        parts.append(f"{plural(len(broke), 'test')} raised an error.")
+    if failed := having.get(Verdict.ERROR):
+        parts.append(f"{plural(len(failed), 'test')} raised an error.")
     return " ".join(parts)
 
 
@@ -195,12 +195,12 @@ def _test(one: TestResult, command: str) -> Html:
 def _reasons(one: TestResult) -> list[Html]:
     """Reasons for missing grades or scores and bugs of the world, with the trainings that they affect."""
     meaning = _MEANINGS.get(one.verdict)
-    said = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
+    reasons = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
     graded = [(seed.grade, seed.seed) for seed in one.seeds if seed.grade is not None]
-    said += [(f"{cell.name}: {cell.note}", at) for grade, at in graded for cell in grade.cells if cell.score is None]
-    said += [(f"A bug: {bug}", at) for grade, at in graded for bug in grade.bugs]
+    reasons += [(f"{cell.name}: {cell.note}", at) for grade, at in graded for cell in grade.cells if cell.score is None]
+    reasons += [(f"A bug: {bug}", at) for grade, at in graded for bug in grade.bugs]
     of: dict[str, list[str]] = {}
-    for text, training in dict.fromkeys(said):
+    for text, training in dict.fromkeys(reasons):
         of.setdefault(text, []).append(str(training))
     lines = [f"{_of(trainings, one)}{text}" for text, trainings in of.items()]
     return [tag("p", {"class": "note reason"}, text) for text in ([meaning] if meaning else []) + lines]

@@ -1,11 +1,10 @@
-"""Parabola: a ball is thrown flat, falls, and is lifted or pressed down by a fan.
+"""Lab `parabola`: a ball is thrown horizontally and falls, with a vertical force by a fan.
 
     acceleration = (0, lift - (1 - buoyancy) * gravity)
 
-in m/s2, the same during a step of 0.05 s, over which the equation is solved exactly; position in m, velocity in m/s.
-Gravity is drawn for each throw and shown. Nothing is hidden, and nothing is drawn but the throw. The horizontal
-velocity never changes, so that the speeds of launch are all that logs hold along this axis. The state is kept in
-float32, as it is shown.
+in m/s2, constant during a step of 0.05 s, and the equation is solved exactly; position in m, velocity in m/s. Gravity
+is drawn per throw and observed. Nothing is hidden, and only the throw is random. The horizontal velocity is constant,
+so logs contain only initial speeds along this axis. The state is rounded to float32 at each step, like an observation.
 """
 
 from __future__ import annotations
@@ -42,23 +41,23 @@ from worldline.schema import Kind, Role, Schema, Signal
 Floats = NDArray[np.floating]
 Band = tuple[float, float]
 Throws = tuple[tuple[Band, Band], ...]
-"""Each a band of speeds, m/s, and one of gravity, m/s2, that go together."""
+"""Pairs of ranges of speed, m/s, and gravity, m/s2."""
 
 STEP_S: Final = 0.05
 MAX_LIFT: Final = 3.0
-"""m/s2, either way; larger values are clipped."""
+"""Bound of the lift, m/s2; larger values are clipped."""
 SLOW: Final[Band] = (1.0, 2.0)
 FAST: Final[Band] = (3.0, 4.0)
 WEAK: Final[Band] = (1.0, 2.0)
 STRONG: Final[Band] = (3.0, 4.0)
 USUAL: Final[Throws] = ((SLOW, WEAK), (SLOW, STRONG), (FAST, WEAK))
-"""What is thrown unless told otherwise: no speed between 2 and 4 m/s but the fast ones, and these never fall fast."""
+"""Default throws: speeds of 1 to 2 or 3 to 4 m/s, and fast throws only with weak gravity."""
 START_X: Final[Band] = (-9.0, 5.0)
 START_Y: Final[Band] = (-2.0, 8.0)
 FIELD: Final = 12.0
-"""Half the edge of the picture, m."""
+"""Half the side of the image, m."""
 BALL_RADIUS: Final = 0.6
-"""In the picture, m; it touches nothing."""
+"""Radius in the image, m; the ball has no contacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +73,8 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
     """Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
 
     Args:
-        throws: bands of speed and gravity that go together, each as likely as the others.
-        buoyancy: share of gravity that the air takes away, at least 0, below 1.
+        throws: pairs of ranges of speed and gravity, drawn with equal probability.
+        buoyancy: fraction of gravity that the air compensates, in [0, 1).
         pictures: whether to render the image `camera`.
 
     Raises:
@@ -86,7 +85,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         bands = [band for throw in throws for band in throw]
         if not (bands and all(0 <= low <= high < np.inf for low, high in bands) and 0 <= buoyancy < 1):
             raise InputError(
-                f"throws {throws} must be bands of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
+                f"throws {throws} must be ranges of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
             )
         self.throws, self.buoyancy, self.pictures = throws, buoyancy, pictures
         self.observation_space = boxes(self.schema, Role.OBSERVATION)
@@ -129,7 +128,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         """Starts an episode.
 
         Args:
-            seed: of the throw, the only draw.
+            seed: seed of the throw.
             options: `ball_position` [2] m, `ball_velocity` [2] m/s and `gravity` [1] m/s2 replace drawn values.
         """
         super().reset(seed=seed)
@@ -153,11 +152,11 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return self._observe(), 0.0, False, False, {}
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The ball where it is seen; see `Locates`."""
+        """The observed state as options for `reset`."""
         return {name: observation[name] for name in ("ball_position", "ball_velocity", "gravity")}
 
     def explorer(self) -> Policy:
-        """A steady lift, changed now and then."""
+        """A piecewise constant lift."""
         return SteadyExplorer("lift", MAX_LIFT)
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
@@ -184,7 +183,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return {"ball_position": np.stack(places, 1), "ball_velocity": np.stack(speeds, 1), "gravity": steady}
 
     def picture(self, position: Float[np.ndarray, "2"], gravity: float) -> NDArray[np.uint8]:
-        """The ball, and gravity as the length of a bar that hangs at the left edge, m and m/s2."""
+        """The image: the ball, and a bar at the left edge with the length of gravity; m and m/s2."""
         drawn = Picture(-FIELD, FIELD)
         drawn.line(-FIELD, -FIELD + 0.3, FIELD, -FIELD + 0.3, 0.6, GREY)
         drawn.box(-FIELD + 1.0, FIELD - 2.0 * gravity, 0.5, 2.0 * gravity, YELLOW)
@@ -207,24 +206,24 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
 
 
 class SteadyExplorer(Policy):
-    """One number of any size, kept for twelve steps on average.
+    """A uniform scalar action, held for twelve steps on average.
 
     Args:
-        action: the signal, with one component.
-        most: its largest size.
+        action: name of the signal, with one component.
+        bound: largest magnitude.
     """
 
-    def __init__(self, action: str, most: float) -> None:
-        self._action, self._most = action, most
+    def __init__(self, action: str, bound: float) -> None:
+        self._action, self._bound = action, bound
         self._value = 0.0
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws the first."""
-        self._value = generator.uniform(-self._most, self._most)
+        """Draws the first action."""
+        self._value = generator.uniform(-self._bound, self._bound)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """The same as before, or a new one."""
+        """The previous action or a new one."""
         del observation
         if generator.random() < 1 / 12:
-            self._value = generator.uniform(-self._most, self._most)
+            self._value = generator.uniform(-self._bound, self._bound)
         return {self._action: np.array([self._value], np.float32)}
