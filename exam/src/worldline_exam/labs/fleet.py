@@ -224,9 +224,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         """One step; reward 0, no termination."""
         taken = self._checked(action)
         motors = np.concatenate([taken[boat.motor] for boat in BOATS])
-        noise = self.noise * self.np_random.standard_normal(
-            len(BOATS)
-        )  # independent of the action: the same for all actions
+        noise = self.noise * self.np_random.standard_normal(len(BOATS))  # independent of the action
         self._drifts = self.move(motors, self._winds) + noise
         self._turn()
         return self._observe(), 0.0, False, False, {}

@@ -183,7 +183,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One step; reward 0, no termination."""
         push = np.clip(self._checked(action)["push"], -MAX_PUSH, MAX_PUSH)
-        gust = self.gust * self.np_random.standard_normal(2)  # independent of the action: the same for all actions
+        gust = self.gust * self.np_random.standard_normal(2)  # independent of the action
         force = push + gust + self.tilt
         self._position, self._velocity = self.move(self._position, self._velocity, force, self._friction)
         return self._observe(), 0.0, False, False, {}

@@ -125,7 +125,7 @@ class Wind(NoisyLab, Configured, DrawsImages):
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One step; reward 0, no termination."""
         motor = np.clip(self._checked(action)["motor"], -MAX_MOTOR, MAX_MOTOR)
-        noise = self.noise * self.np_random.standard_normal()  # independent of the action: the same for all actions
+        noise = self.noise * self.np_random.standard_normal()  # independent of the action
         self._position = float(_drift(np.array([self._position]), motor, np.array([self._wind]))[0] + noise)
         return self._observe(), 0.0, False, False, {}
 
