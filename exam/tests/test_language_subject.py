@@ -117,11 +117,11 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
     assert found.subject == "language, toy"
     assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 60"
     assert facts["Model"].startswith("toy at http://127.0.0.1:")
-    assert facts["Trainings"].startswith("none: it was told no logs")
+    assert facts["Trainings"].startswith("none: it received no logs")
     assert facts["Prompt"].startswith(PROMPT_HASH)
     assert "entity_1" in facts["Names"]
     assert facts["Requests"] == f"{QUESTIONS} sent, of at most 500"
-    assert facts["Tokens"] == f"{100 * QUESTIONS:,} in, {20 * QUESTIONS:,} out"
+    assert facts["Tokens"] == f"{100 * QUESTIONS:,} input, {20 * QUESTIONS:,} output"
     assert facts["Cost"] == f"{QUESTIONS * (100 * 10 + 20 * 50) / 1e6:.4g} USD, of at most 2 USD"
     report = (tmp_path / "law" / REPORT).read_text()
     assert facts["Tokens"] in report
@@ -147,7 +147,7 @@ def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit
 def test_a_cost_that_is_known_in_part_is_at_least_that(sit: Sit) -> None:
     with ChatServer(lawful, tells_usage=False) as server:
         facts = sit("untold", subject(server), "C9").facts
-    assert facts["Tokens"] == f"0 in, 0 out; not known for {QUESTIONS} replies"
+    assert facts["Tokens"] == f"0 input, 0 output; not reported for {QUESTIONS} replies"
     assert facts["Cost"] == "at least 0 USD"
 
 
@@ -155,7 +155,7 @@ def test_tests_of_bands_are_unsupported_and_nothing_is_asked_for_them(sit: Sit, 
     with ChatServer(lawful) as server:
         found = sit("bands", subject(server), "U9")
         assert verdicts(found) == {"U9": Verdict.UNSUPPORTED}
-        assert "calibration" in reason(found, "U9")
+        assert "Calibration" in reason(found, "U9")
         assert not server.seen
     assert not (tmp_path / "bands" / "logs").exists()
 

@@ -58,7 +58,7 @@ def test_the_reason_names_each_signal_and_how_well_it_is_read() -> None:
     said = unread({"place": 0.95, "turn": 0.41}, ("place", "turn", "speed"))
     assert said.split(": ")[1].startswith("turn 0.41, speed.")
     assert "place" not in said
-    assert "R^2 of 0.9" in said
+    assert "R^2 below 0.9" in said
     assert "turn" in unread({"turn": float("nan")}, ("turn",))
 
 
@@ -175,7 +175,7 @@ def test_an_exam_of_pictures_asks_who_reads_and_nobody_else(tmp_path: Path) -> N
 def test_trivial_models_do_not_look_at_pictures(tmp_path: Path) -> None:
     (found,) = exam(TrivialSubject(name="persistence"), tmp_path / "still", OPTIONS).tests
     assert found.verdict is Verdict.UNREADABLE
-    assert "vectors, not at pictures" in found.seeds[0].reason
+    assert "needs vector observations" in found.seeds[0].reason
 
 
 def test_in_an_exam_of_vectors_nothing_has_to_be_read(tmp_path: Path, few_logs: None) -> None:
