@@ -118,7 +118,7 @@ def test_a_training_or_a_test_without_a_grade_is_named() -> None:
         ("", "UNREADABLE: no camera", "", (1, 1))
     ]
     found = compared({"C1": outcome(cells), "C2": outcome(cells, code="C2")}, {"C1": outcome(cells)})
-    assert [(one.code, one.ours, one.theirs) for one in found.unpaired] == [("C2", "", "not asked")]
+    assert [(one.code, one.ours, one.theirs) for one in found.unpaired] == [("C2", "", "not run")]
 
 
 def test_a_draw_that_tells_nothing_widens_both_ends() -> None:
@@ -131,7 +131,7 @@ def test_a_draw_that_tells_nothing_widens_both_ends() -> None:
 
 def test_what_cannot_be_paired_is_refused() -> None:
     cells = [block(losses(10, SCENES))]
-    with pytest.raises(InputError, match="other scenes"):
+    with pytest.raises(InputError, match="different scenes"):
         of(outcome(cells), outcome(cells, scenes="other"))
     with pytest.raises(InputError, match="no test in common"):
         compared({"C1": outcome(cells)}, {"C2": outcome(cells, code="C2")})
@@ -150,5 +150,5 @@ def test_scores_above_another_floor_or_of_another_question_are_not_compared() ->
 
     of(exam(0.95, "copy"), exam(0.953, "copy"))
     for other in (exam(0.99, "copy"), exam(0.95, "copy", "persistence")):
-        with pytest.raises(InputError, match="C1 was graded against other references"):
+        with pytest.raises(InputError, match="C1 was graded against different references"):
             of(exam(0.95, "copy"), other)

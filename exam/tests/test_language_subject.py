@@ -117,11 +117,11 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
     assert found.subject == "language, toy"
     assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 60"
     assert facts["Model"].startswith("toy at http://127.0.0.1:")
-    assert facts["Trainings"].startswith("none: it was told no logs")
+    assert facts["Trainings"].startswith("none: it received no logs")
     assert facts["Prompt"].startswith(PROMPT_HASH)
     assert "entity_1" in facts["Names"]
     assert facts["Requests"] == f"{QUESTIONS} sent, of at most 500"
-    assert facts["Tokens"] == f"{100 * QUESTIONS:,} in, {20 * QUESTIONS:,} out"
+    assert facts["Tokens"] == f"{100 * QUESTIONS:,} input, {20 * QUESTIONS:,} output"
     assert facts["Cost"] == f"{QUESTIONS * (100 * 10 + 20 * 50) / 1e6:.4g} USD, of at most 2 USD"
     report = (tmp_path / "law" / REPORT).read_text()
     assert facts["Tokens"] in report
@@ -141,13 +141,13 @@ def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit
     (tmp_path / "older.jsonl").write_text("\n".join([*older, ""]))
     again = sit("again", LanguageSubject(transcript=tmp_path / "older.jsonl"), "C9")
     assert verdicts(again) == verdicts(first)
-    assert again.facts["Tries"] == f"not told for {QUESTIONS} answers"
+    assert again.facts["Tries"] == f"not recorded for {QUESTIONS} answers"
 
 
 def test_a_cost_that_is_known_in_part_is_at_least_that(sit: Sit) -> None:
     with ChatServer(lawful, tells_usage=False) as server:
         facts = sit("untold", subject(server), "C9").facts
-    assert facts["Tokens"] == f"0 in, 0 out; not known for {QUESTIONS} replies"
+    assert facts["Tokens"] == f"0 input, 0 output; not reported for {QUESTIONS} replies"
     assert facts["Cost"] == "at least 0 USD"
 
 
@@ -155,7 +155,7 @@ def test_tests_of_bands_are_unsupported_and_nothing_is_asked_for_them(sit: Sit, 
     with ChatServer(lawful) as server:
         found = sit("bands", subject(server), "U9")
         assert verdicts(found) == {"U9": Verdict.UNSUPPORTED}
-        assert "calibration" in reason(found, "U9")
+        assert "Calibration" in reason(found, "U9")
         assert not server.seen
     assert not (tmp_path / "bands" / "logs").exists()
 
@@ -228,7 +228,7 @@ def test_an_exam_that_is_paid_for_goes_on_from_its_transcript_alone(tmp_path: Pa
 
 
 def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> None:
-    with ChatServer(lawful) as server, pytest.raises(InputError, match=r"3 trainings .* language, toy learns nothing"):
+    with ChatServer(lawful) as server, pytest.raises(InputError, match=r"3 trainings .* language, toy is not trained"):
         exam(subject(server), tmp_path / "thrice", ExamOptions(codes=("C1",), num_seeds=3))
     assert not (tmp_path / "thrice").exists()
 
@@ -281,9 +281,9 @@ def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> Non
         (("language", "--transcript", "nowhere.jsonl"), "no answers"),
         (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--prices", "3"), "--prices"),
         (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--max-cost", "3"), "prices"),
-        (("persistence", "--endpoint-model", "m"), "asks none"),
-        (("persistence", "--max-requests", "5"), "asks none"),
-        (("persistence", "--max-cost", "5"), "asks none"),
+        (("persistence", "--endpoint-model", "m"), "Omit them"),
+        (("persistence", "--max-requests", "5"), "Omit them"),
+        (("persistence", "--max-cost", "5"), "Omit them"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
@@ -301,9 +301,9 @@ def test_a_key_that_is_not_there_is_refused_at_once(monkeypatch: pytest.MonkeyPa
         LanguageSubject(endpoint=Endpoint(base_url="http://localhost:1/v1", model="m", api_key_env="NO_SUCH_KEY"))
 
 
-def test_a_sitter_that_is_not_seated_opens_nothing(tmp_path: Path) -> None:
+def test_a_subject_without_a_chat_opens_nothing(tmp_path: Path) -> None:
     record(Wind(), tmp_path / "logs", num_episodes=1, max_steps=2, seed=0)
-    with pytest.raises(InputError, match="seated"):
+    with pytest.raises(InputError, match="for_exam"):
         LanguageSubject().open(tmp_path, open_store(tmp_path / "logs"))
 
 
@@ -317,7 +317,7 @@ def test_names_tell_no_settings_of_a_lab(tmp_path: Path) -> None:
         return {**drifts, "drill": np.array([0.5])}
 
     with ChatServer(moved) as server:
-        world = subject(server).seated(tmp_path).open(tmp_path, logs)
+        world = subject(server).for_exam(tmp_path).open(tmp_path, logs)
         actions = {name: np.full((1, 1), number / 4, np.float32) for number, name in enumerate(motors)}
         found = world.predict(logs.episode(0).history(at=3, length=4), actions).signals
         assert {boat.drift: found[boat.drift].mean.ravel().tolist() for boat in BOATS} == {

@@ -91,7 +91,7 @@ def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section
     assert "Cause and effect at least −0.25 in C2" in text
     assert "Time at least 0.35 in T1" in text
     assert "It passes “Title of C1”. It is above the floor in “Title of T1” without passing. It fails" in text
-    assert "1 test broke." in text
+    assert "1 test raised an error." in text
 
 
 def trainings(one: TestResult, *others: SeedGrade) -> TestResult:
@@ -140,10 +140,10 @@ def test_every_test_is_in_a_sentence() -> None:
     )
     text = text_of(render(replace(RESULT, tests=tests)))
     assert (
-        "It passes “Title of C1”. Taken alone it passes “Title of C2”, but not surely over all tests. Undecided: C3. "
-        "Unsupported: C4. Not told by the logs: C5. Not measured: P1 and P2. "
+        "It passes “Title of C1”. It passes “Title of C2” individually, but not significantly over all tests. "
+        "Undecided: C3. Unsupported: C4. Not identifiable from the logs: C5. Not measured: P1 and P2. "
     ) in text
-    assert "1 of 7 tests passed by every training, surely above one half over all tests (Holm)" in text
+    assert "1 of 7 tests passed by every training, significant over all tests (Holm)" in text
 
 
 def test_where_nothing_was_measured_the_count_is_no_failure() -> None:
@@ -151,7 +151,7 @@ def test_where_nothing_was_measured_the_count_is_no_failure() -> None:
     page = render(replace(RESULT, tests=tests))
     assert '<p class="big">—</p>' in page
     assert "no test was graded" in page
-    assert "surely above one half" not in page
+    assert "significant over all" not in page
     assert "Not measured: C1 and C2." in text_of(page)
     failed = render(replace(RESULT, tests=(outcome("C1", Verdict.FAIL, Section.CAUSE, cell("all", -1.0)),)))
     assert '<p class="big bad">0 of 1</p>' in failed
@@ -202,16 +202,16 @@ def test_a_test_is_repeated_alone(command: str, alone: str) -> None:
     page = render(replace(RESULT, command=command))
     block = page.partition('id="C1"')[2].partition("</article>")[0]
     assert re.findall("<code>([^<]+)</code>", block) == [html.escape(alone)]
-    assert html.escape(command) in page.partition("The small print</h2>")[2], "and the whole exam by this"
+    assert html.escape(command) in page.partition("Details</h2>")[2], "and the whole exam by this"
 
 
 def test_who_is_shown_pictures_and_cannot_read_them_is_told_so() -> None:
     blind = outcome("P2", Verdict.UNREADABLE, Section.PHYSICS, reason="it does not read blue_velocity 0.69")
     seen = {"Seen": "pictures"}
     text = text_of(render(replace(RESULT, facts=seen, tests=(*RESULT.tests, blind))))
-    assert "It is shown pictures and no vector. It passes" in text
-    assert "It does not tell the signals of “Title of P2”." in text
-    assert "pictures" not in text_of(render(RESULT))
+    assert "It observes images only. It passes" in text
+    assert "It does not predict the signals of “Title of P2”." in text
+    assert "images" not in text_of(render(RESULT))
 
 
 def test_a_score_far_from_any_scale_does_not_break_the_card() -> None:
@@ -223,7 +223,7 @@ def test_a_score_far_from_any_scale_does_not_break_the_card() -> None:
 
 def test_the_weakest_section_comes_first_and_what_was_not_graded_before_it() -> None:
     chapters = re.findall(r"<h2>([^<]+)</h2>", render(RESULT))
-    assert chapters == ["Confidence", "Physical constraints", "Cause and effect", "Time", "The small print"]
+    assert chapters == ["Confidence", "Physical constraints", "Cause and effect", "Time", "Details"]
 
 
 def test_a_test_shows_its_picture_its_parts_and_what_examined_it() -> None:
@@ -261,7 +261,7 @@ def test_a_test_without_a_grade_says_why_and_prints_what_examined_it_alone(code:
     assert reason in block
     assert re.findall('<div class="row-label">([^<]+)</div>', block) == ["the oracle", "must fail: action-blind"]
     assert "Raw figures" not in block
-    assert "Asked beside the score" not in block
+    assert "Conditions" not in block
 
 
 @pytest.mark.parametrize("oracle", [Grade(cells=(cell("all", 1.0),)), Grade(cells=(unscored("undefined"),))])
@@ -276,7 +276,7 @@ def test_a_model_that_must_fail_and_has_no_score_is_told_with_its_reasons(oracle
     text = text_of(render(replace(RESULT, tests=(one,))))
     why = "(history: undefined for these answers; block: gated: still)."
     assert f"Without a score: must fail: silent {why}" in text
-    assert f"Without a score: must fail: stopped, not meeting a gate {why}" in text
+    assert f"Without a score: must fail: stopped, gate not met {why}" in text
     assert ("Without a score: the oracle (history: undefined)." in text) is (oracle.cells[0].score is None)
 
 

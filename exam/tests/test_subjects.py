@@ -66,8 +66,8 @@ def test_as_many_of_the_last_episodes_calibrate_as_are_asked_for(
         seen.append(([one.observations["position"].tobytes() for one in episodes], horizon))
         return calibrate(engine, episodes, horizon=horizon, **how)
 
-    for module in ("subjects", "training"):
-        monkeypatch.setattr(f"worldline.workflows.{module}.calibrate", noting)
+    for module in ("worldline_exam.subjects", "worldline.workflows.training"):
+        monkeypatch.setattr(f"{module}.calibrate", noting)
     subject.learn(store, seed=0, terms=Terms(num_calibration=3, horizon=2), folder=tmp_path / "work")
     assert seen == [([store.episode(number).observations["position"].tobytes() for number in (9, 10, 11)], 2)]
 
@@ -77,5 +77,5 @@ def test_of_the_other_episodes_each_has_its_part(store: Store) -> None:
     assert split.calibration == (9, 10, 11)
     assert (len(split.train), len(split.validation), len(split.held_out)) == (6, 1, 2)
     assert sorted((*split.train, *split.validation, *split.held_out)) == list(range(9))
-    with pytest.raises(InputError, match="12 episodes, 9 of them for calibration: four must be left"):
+    with pytest.raises(InputError, match="12 episodes with 9 for calibration leave 3"):
         kept_last(store, 9)

@@ -1,7 +1,7 @@
-"""What a test of the exam writes: scenes with their truth, questions to a world, references, and a grade.
+"""Interface of an exam test: scenes with ground truth, queries to worlds, reference answers and a grade.
 
-A test is given worlds and knows them by the `World` contract alone. What it generates, what a world answers and what
-the references say are plain arrays, so that they can be stored, and graded again with the same result.
+A test uses only the `World` contract. Scenes, answers and references are plain arrays. They can be stored and graded
+again with the same result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from worldline_exam.scenes.pixels_only import PixelsOnlyWorld
 
 
 class Section(StrEnum):
-    """What a test asks about."""
+    """Topic of a test."""
 
     CAUSE = "cause"
     PHYSICS = "physics"
@@ -31,26 +31,26 @@ class Section(StrEnum):
 
 
 class Pool(StrEnum):
-    """Which generators a test draws from. They differ in geometry and parameters."""
+    """Set of scene generators. The pools differ in geometry and parameters."""
 
     DEVELOPMENT = "development"
-    """Models may be improved on these."""
+    """For the development of models."""
     REPORT = "report"
-    """For the figures that are published, once."""
+    """For published figures; evaluated once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Logs that a sitter learns one world from. Curricula of the same name are the same: they are learned from once.
+    """Logs from which a subject learns one world. Specs with the same name must be equal; they are learned once.
 
     Args:
         name: such as "pusher-block".
-        make_lab: makes the lab whose `explorer` acts.
-        asked: vector observation signals that are asked about; a world of pictures has to be able to read them.
-        num_episodes: recorded.
-        num_steps: of each.
-        num_calibration: how many of them are kept for calibration; None for the recipe's own share.
-        horizon: steps that are asked about at most, and that bands are calibrated for; None for the recipe's own.
+        make_lab: constructs the lab; its `explorer` selects the actions.
+        asked: vector observation signals that the test queries. A world of images must be able to read them.
+        num_episodes: number of recorded episodes.
+        num_steps: steps per episode.
+        num_calibration: episodes for calibration; None for the default of the recipe.
+        horizon: largest horizon of the queries and of calibrated bands, in steps; None for the default of the recipe.
     """
 
     name: str
@@ -64,14 +64,15 @@ class DatasetSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class References:
-    """Answers to the same scenes that a score is made from, or that examine the test itself; as `ExamTest.ask` gives.
+    """Reference answers to the same scenes, in the format of `ExamTest.ask`. They scale scores and check the test.
 
     Args:
-        floor: of the best trivial model, which scores 0; empty where the score has a floor of its own.
-        ceiling: of what scores 1: the truth, or the best estimate from what a world is given; empty likewise.
-        oracle: of a world that knows the law, asked as any world is wherever a simulator can be.
-        must_fail: of models that do not understand, by name.
-        floor_name: which trivial model was best on the pilot's scenes.
+        floor: answers of the best trivial baseline, which scores 0; empty if the test defines another zero.
+        ceiling: answers that score 1: ground truth, or the best estimate from the same inputs; empty if the test
+            defines another upper bound.
+        oracle: answers of a world that knows the dynamics, queried like any other world where possible.
+        must_fail: answers of models without understanding, by name.
+        floor_name: name of the trivial baseline that was best on the pilot scenes.
     """
 
     floor: Arrays = field(default_factory=dict)
@@ -83,11 +84,11 @@ class References:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamTest(ABC):
-    """One of the sixteen. The fields that each adds are its sizes.
+    """One test of the exam. Subclasses add their sizes as fields.
 
     Args:
-        pool: of the generators.
-        pixels: whether worlds see a 64 x 64 picture in the place of the vectors; scenes are the same.
+        pool: scene generators to use.
+        pixels: whether worlds observe a 64 x 64 image instead of vectors, in the same scenes.
     """
 
     code: ClassVar[str]
@@ -95,75 +96,79 @@ class ExamTest(ABC):
     section: ClassVar[Section]
     title: ClassVar[str]
     claim: ClassVar[str]
-    """What a world that passes has understood, in one plain sentence."""
+    """What a world that passes has understood, in one sentence."""
     declared_ceiling: ClassVar[float] = 1.0
-    """What the oracle reaches by design; the test holds where its lower end is at least 0.9 of it."""
+    """Expected score of the oracle. The test is valid if the oracle's lower bound is at least 0.9 of it."""
     calibrated: ClassVar[bool] = False
-    """Whether it asks for what only a calibration gives: bands, trust or surprise."""
+    """Whether the test needs a calibrated world: bands, trust or surprise."""
     fail_by_gate: ClassVar[tuple[str, ...]] = ()
-    """Models that must fail and may have the score, as a gate stops them. All others must fail by the score."""
+    """Must-fail models that fail by a gate and may reach the score. All others must fail by the score."""
     paid: ClassVar[Mapping[str, int]] = {}
-    """The fields, its sizes, that are smaller for a sitter that pays for each question: about twenty scenes, and ten
-    in each part at least, which makes it up to a hundred."""
+    """Reduced sizes by field name for a subject that pays per query: about 20 scenes, at least 10 in each part, and
+    thus at most about 100."""
 
     pool: Pool = Pool.REPORT
     pixels: bool = False
 
     @abstractmethod
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """The logs to learn from, one world each."""
+        """Datasets of the test; a subject learns one world from each."""
 
     @abstractmethod
     def generate(self, seed: int) -> Arrays:
-        """Scenes [E, ...]: what is shown, what is asked, and the truth. The same bits for the same seed."""
+        """Scenes [E, ...]: histories, queries and ground truth. The same seed gives the same bits."""
 
     @final
     def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """What the worlds, by the name of their curriculum, say of the scenes; from behind a camera in `pixels`.
+        """Answers of the worlds to the scenes; with `pixels` the worlds observe images only.
+
+        Args:
+            worlds: by the name of their dataset.
+            scenes: from `generate`.
 
         Raises:
-            InputError: a world is of no curriculum of this test.
-            UnreadableError: see `question`, as for what follows.
-            UnsupportedError: likewise.
+            InputError: a world belongs to no dataset of this test.
+            UnreadableError: as in `question`.
+            UnsupportedError: as in `question`.
         """
         if not self.pixels:
             return self.question(worlds, scenes)
         labs = {one.name: one.make_lab for one in self.datasets()}
         unknown = [name for name in worlds if name not in labs]
         if unknown:
-            raise InputError(f"{', '.join(unknown)} is no curriculum of {self.code}. It has {', '.join(labs)}.")
+            raise InputError(f"{', '.join(unknown)} is no dataset of {self.code}. Choose from {', '.join(labs)}.")
         return self.question(
             {name: PixelsOnlyWorld(world=one, lab=labs[name]()) for name, one in worlds.items()}, scenes
         )
 
     @abstractmethod
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """What the worlds say of the scenes as they are: all that grading needs, [E, ...]. `ask` is what to call.
+        """Answers [E, ...] of the worlds to the scenes, complete for grading. Callers use `ask`.
 
         Raises:
-            UnreadableError: a world does not tell the signals that are asked for.
-            UnsupportedError: a world lacks a verb that is needed.
+            UnreadableError: a world does not predict the signals that the test queries.
+            UnsupportedError: a world lacks a method that the test needs.
         """
 
     @abstractmethod
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """Floor, ceiling, oracle and models that must fail.
+        """Answers of floor, ceiling, oracle and must-fail models.
 
         Args:
             scenes: from `generate`.
-            pilot: scenes of another seed, on which the floor is chosen.
-            logs: per curriculum the episodes that were learned from, for trivial models that are fitted.
+            pilot: scenes of another seed, on which the floor is selected.
+            logs: training episodes by dataset, to fit trivial baselines.
         """
 
     @abstractmethod
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """The scores of these answers: a function of arrays alone. Empty conditions are met."""
+        """Scores and conditions of the answers; a pure function of arrays. An empty condition is met."""
 
     def grade_must_fail(self, name: str, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """What a model that must fail is judged by: the grade that any world has, unless a test asks more of it."""
+        """Grade of a must-fail model. Tests override it to apply stricter criteria than `grade`."""
         del name
         return self.grade(scenes, answers, references)
 
     @abstractmethod
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """The picture of this test: what was true, what was answered, and the references beside it."""
+        """Figure of this test: ground truth, the answers and the references."""

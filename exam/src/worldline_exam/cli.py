@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worldline_exam.results import ExamResult, TestResult
     from worldline_exam.subjects import ExamSubject
 
-TEXT: Final = "A text model"
+TEXT: Final = "Language model"
 MAX_REQUESTS: Final = 25_000
 
 
@@ -27,54 +27,58 @@ def exam(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A recipe by name or module:name; persistence, constant_velocity, linear, action_blind; or language.",
+            help="Recipe name or module:name; persistence, constant_velocity, linear, action_blind; or language.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="A new folder: report, figures, logs, worlds and answers.")] = Path("exam"),
+    out: Annotated[Path, typer.Option(help="New folder for report, figures, logs, worlds and answers.")] = Path("exam"),
     model: Annotated[
         str | None,
         typer.Option(
-            help="Family of models, of as many parameters; token-blind is told no actions.", show_default="the recipe's"
+            help="Model family with as many parameters; token-blind receives no actions.", show_default="the recipe's"
         ),
     ] = None,
-    tests: Annotated[
-        str | None, typer.Option(help="Codes of the tests, such as C1,P2.", show_default="all sixteen")
-    ] = None,
-    pixels: Annotated[bool, typer.Option("--pixels", help="Worlds see pictures instead of vectors.")] = False,
+    tests: Annotated[str | None, typer.Option(help="Test codes, such as C1,P2.", show_default="all sixteen")] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Worlds observe images instead of vectors.")] = False,
     development: Annotated[
-        bool, typer.Option("--development", help="The generators that models may be improved on.")
+        bool, typer.Option("--development", help="Use the scene generators for model development.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings; the worst verdict counts.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of logs and scenes: a fresh one for each report.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the worst verdict counts.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of logs and scenes; use a fresh one for each report.")] = 0,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on in the folder where it was broken off, or with more trainings or tests."),
+        typer.Option("--resume", help="Resume the exam in the folder; more trainings or tests may be added."),
     ] = False,
     endpoint: Annotated[
-        str | None, typer.Option(help="Chat endpoint, up to /chat/completions.", rich_help_panel=TEXT)
+        str | None, typer.Option(help="URL of the chat endpoint, without /chat/completions.", rich_help_panel=TEXT)
     ] = None,
-    endpoint_model: Annotated[str | None, typer.Option(help="The endpoint's model.", rich_help_panel=TEXT)] = None,
+    endpoint_model: Annotated[
+        str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=TEXT)
+    ] = None,
     api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable with the endpoint's key.", rich_help_panel=TEXT)
+        str | None, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=TEXT)
     ] = None,
     transcript: Annotated[
         Path | None,
         typer.Option(
-            help="Answers of another exam, or its folder. Alone, it is all that is asked.", rich_help_panel=TEXT
+            help="Transcript of another exam, or its folder; without --endpoint, no request is sent.",
+            rich_help_panel=TEXT,
         ),
     ] = None,
     max_requests: Annotated[
         int | None,
-        typer.Option(min=0, help="Sent in all.", show_default=str(MAX_REQUESTS), rich_help_panel=TEXT),
+        typer.Option(min=0, help="Limit on requests in total.", show_default=str(MAX_REQUESTS), rich_help_panel=TEXT),
     ] = None,
     prices: Annotated[
-        str | None, typer.Option(help="Of a million tokens in and out, such as 2.5,10,USD.", rich_help_panel=TEXT)
+        str | None,
+        typer.Option(help="Prices per million input and output tokens, such as 2.5,10,USD.", rich_help_panel=TEXT),
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Spent in all, by these prices.", rich_help_panel=TEXT)] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Limit on the total cost at these prices.", rich_help_panel=TEXT)
+    ] = None,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Train a recipe on each lab's logs, and grade what it understood against twins."""
+    """Train a recipe on the logs of each lab and grade its predictions against ground truth from simulators."""
     from worldline.cli import check_json, progress_bars, write_json
     from worldline_exam.base import Pool
     from worldline_exam.folder import REPORT
@@ -83,8 +87,8 @@ def exam(
 
     check_json(json)
     if ":" in subject:
-        sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
-    asked = _Endpoint(
+        sys.path.append(str(Path.cwd()))  # finds the user's recipe module; installed packages take precedence
+    chat_options = _ChatOptions(
         url=endpoint,
         model=endpoint_model,
         api_key_env=api_key_env,
@@ -101,9 +105,11 @@ def exam(
         num_seeds=seeds,
         num_processes=threads or free_cores(),
     )
-    use_threads(1)  # processes share the cores, not threads
+    use_threads(1)  # the worker processes share the cores
     with progress_bars() as stage:
-        result = run(_sitter(subject, model, asked), out, options, resume=resume, command=_command(), stage=stage)
+        result = run(
+            _subject(subject, model, chat_options), out, options, resume=resume, command=_command(), stage=stage
+        )
     try:
         write_json(json, {"passed": result.passed, **_figures(result)})
     finally:
@@ -113,8 +119,8 @@ def exam(
         raise typer.Exit(1)
 
 
-def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None:
-    """Grade an exam's stored answers again. The exit status is 1 where a figure differs."""
+def regrade(folder: Annotated[Path, typer.Argument(help="Folder of an exam.")]) -> None:
+    """Grade the stored answers of an exam again. The exit status is 1 if a figure differs."""
     from worldline_exam.folder import read_exam
     from worldline_exam.results import ExamResult, same_figures, without_draws
     from worldline_exam.run import regrade as run
@@ -123,24 +129,24 @@ def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None
     again = tuple(without_draws(one) for one in run(folder))
     _print(again, ExamResult(subject=before.subject, facts={}, command="", tests=again).passed)
     different = [one.code for one, other in zip(again, before.tests, strict=True) if not same_figures(one, other)]
-    print(f"Different from {folder}: {', '.join(different)}" if different else f"The same as in {folder}, to the bit.")
+    print(f"Different from {folder}: {', '.join(different)}" if different else f"Identical to {folder}, bit for bit.")
     if different:
         raise typer.Exit(1)
 
 
 def compare(
     ours: Annotated[Path, typer.Argument(metavar="A", help="Folder of an exam.")],
-    theirs: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one, with the same seed and pool.")],
+    theirs: Annotated[Path, typer.Argument(metavar="B", help="Folder of another exam with the same seed and pool.")],
     trainings: Annotated[
         tuple[int, int] | None,
         typer.Option(
-            help="One of A and one of B: A A --trainings 0 1 tells what training again changes.",
-            show_default="all that both have, each with its like",
+            help="One training of A and one of B; A A --trainings 0 1 measures the effect of retraining.",
+            show_default="all common trainings, paired by seed",
         ),
     ] = None,
     json: Json = None,
 ) -> None:
-    """How much higher A scores than B, paired by scene and training, with 95 % intervals over scenes and trainings."""
+    """Score differences A minus B, paired by scene and training, with 95 % intervals over scenes and trainings."""
     from dataclasses import asdict
 
     from worldline.cli import check_json, write_json
@@ -159,7 +165,7 @@ def compare(
 
 
 def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
-    """The differences, and what was not compared."""
+    """Prints the differences and the parts that were not compared."""
     from worldline.cli import print_table
 
     print_table(
@@ -173,11 +179,11 @@ def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
     alike = sum(one.includes_zero for one in found.differences)
     print(f"{alike} of {len(found.differences)} intervals include 0.")
     if any(len(one.pairs) == 1 for one in found.differences):
-        print("Of one training each, intervals are over scenes; training again may change more: --seeds 3 tells.")
+        print("With one training each, intervals cover scenes only; retraining may change more. Run with --seeds 3.")
     for lost in found.unpaired:
-        whys = "; ".join(f"{who}: {why}" for who, why in (("A", lost.ours), ("B", lost.theirs)) if why)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in (("A", lost.ours), ("B", lost.theirs)) if reason)
         where = f" ({_trainings((lost.pair,))})" if lost.pair else ""
-        print(f"Not compared: {lost.code} {lost.cell or 'as a whole'}{where}. {whys}")
+        print(f"Not compared: {lost.code} {lost.cell or 'all parts'}{where}. {reasons}")
 
 
 def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
@@ -186,8 +192,8 @@ def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Endpoint:
-    """The options of a text model, as they were given."""
+class _ChatOptions:
+    """Options of a language model on the command line."""
 
     url: str | None = None
     model: str | None = None
@@ -199,52 +205,57 @@ class _Endpoint:
 
 
 def _codes(text: str) -> tuple[str, ...]:
-    """Of tests that are given as "C1,P2"."""
     from worldline.errors import InputError
 
     codes = tuple(filter(None, (code.strip() for code in text.split(","))))
     if not codes:
-        raise InputError("--tests names no test. Give codes, such as C1,P2, or leave it out for all.")
+        raise InputError(
+            f"--tests is {text!r}, which names no test. Give codes such as C1,P2, or omit --tests for all."
+        )
     return codes
 
 
-def _sitter(name: str, model: str | None, asked: _Endpoint) -> ExamSubject:
-    """Raises `InputError` where a family or an endpoint is given to what has none, and for a trained world."""
+def _subject(name: str, model: str | None, chat_options: _ChatOptions) -> ExamSubject:
+    """Raises `InputError` for options that do not apply to the subject, and for a trained world."""
     from worldline.errors import InputError
     from worldline.registry import names
     from worldline_exam.language_subject import NAME
     from worldline_exam.subjects import TRIVIAL, RecipeSubject, TrivialSubject
 
     if model is not None and name in (*TRIVIAL, NAME):
-        raise InputError(f"--model {model} is given, and {name} is no recipe. Leave it out, or give a recipe.")
+        raise InputError(f"--model {model} does not apply: {name} is no recipe. Omit --model or give a recipe.")
     if name == NAME:
-        return _language(asked)
-    if asked != _Endpoint():
-        raise InputError(f"an endpoint, its limits or a transcript are given, and {name} asks none. Examine {NAME}.")
+        return _language(chat_options)
+    if chat_options != _ChatOptions():
+        raise InputError(
+            f"endpoint, limit and transcript options apply to the subject {NAME!r} only, got {name!r}. Omit them."
+        )
     if name in TRIVIAL:
         return TrivialSubject(name=name)
     if name not in names("recipe") and (Path(name).is_dir() or any(mark in name for mark in "/@")):
         raise InputError(
-            f"{name!r} is no recipe. An exam learns a recipe anew, from logs of its own: give one by name. A world "
-            f"that is trained already is graded on your logs: worldline audit {name} LOGS."
+            f"{name!r} is no recipe. An exam trains a recipe from scratch on its own logs: give a recipe name. To "
+            f"evaluate a trained world on your logs, run: worldline audit {name} LOGS."
         )
     return RecipeSubject(recipe=name, family=model)
 
 
-def _language(asked: _Endpoint) -> ExamSubject:
+def _language(options: _ChatOptions) -> ExamSubject:
     from worldline.errors import InputError
     from worldline_exam.language_subject import LanguageSubject, endpoint_of
 
-    if (asked.url is None) != (asked.model is None):
-        raise InputError("--endpoint and --endpoint-model go together. Give both, or a --transcript alone.")
+    if (options.url is None) != (options.model is None):
+        raise InputError("--endpoint and --endpoint-model require each other. Give both, or only --transcript.")
     endpoint = None
-    if asked.url is not None and asked.model is not None:
-        prices = None if asked.prices is None else _prices(asked.prices)
-        endpoint = endpoint_of(asked.url, asked.model, api_key_env=asked.api_key_env, prices=prices)
-    elif asked.prices is not None or asked.max_cost is not None or asked.api_key_env is not None:
-        raise InputError("a key, prices or a cost are given, and no --endpoint to ask. Give one, or leave them out.")
-    most = MAX_REQUESTS if asked.max_requests is None else asked.max_requests
-    return LanguageSubject(endpoint=endpoint, transcript=asked.transcript, max_requests=most, max_price=asked.max_cost)
+    if options.url is not None and options.model is not None:
+        prices = None if options.prices is None else _prices(options.prices)
+        endpoint = endpoint_of(options.url, options.model, api_key_env=options.api_key_env, prices=prices)
+    elif options.prices is not None or options.max_cost is not None or options.api_key_env is not None:
+        raise InputError("--api-key-env, --prices and --max-cost require --endpoint. Give one, or omit them.")
+    limit = MAX_REQUESTS if options.max_requests is None else options.max_requests
+    return LanguageSubject(
+        endpoint=endpoint, transcript=options.transcript, max_requests=limit, max_price=options.max_cost
+    )
 
 
 def _prices(text: str) -> tuple[float, float, str]:
@@ -255,12 +266,12 @@ def _prices(text: str) -> tuple[float, float, str]:
         return float(price_in), float(price_out), currency.strip()
     except ValueError as error:
         raise InputError(
-            f"--prices is {text!r}. Give those of a million tokens in and out, and the currency, such as 2.5,10,USD."
+            f"--prices is {text!r}. Give prices per million input and output tokens and the currency: 2.5,10,USD."
         ) from error
 
 
 def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
-    """One row a test: its verdict and its weakest part."""
+    """Prints one row per test: its verdict and its weakest part."""
     from worldline.cli import print_table
     from worldline_exam.results import deciding_part, is_any_graded, is_fully_graded
 
@@ -275,12 +286,12 @@ def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
             (one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))
         )
     print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
-    told = f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests)."
-    print(told if is_any_graded(tests) else "No test was graded.")
+    summary = f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests)."
+    print(summary if is_any_graded(tests) else "No test was graded.")
 
 
 def _figures(result: ExamResult) -> dict[str, Any]:
-    """What `--json` writes of it: sitter, facts, command and tests."""
+    """The result as JSON: subject, facts, command and tests."""
     import json
 
     from worldline.config import to_strict_json
@@ -290,7 +301,7 @@ def _figures(result: ExamResult) -> dict[str, Any]:
 
 
 def _command() -> str:
-    """As it was typed, but for where things go: whoever repeats it has a place of their own."""
+    """The command line without output paths, which depend on the user, and without --resume."""
     typed = iter(sys.argv[1:])
     kept = ["worldline"]
     for one in typed:

@@ -1,12 +1,11 @@
-"""How much higher one sitter scores than another in the same scenes.
+"""Paired comparison of two exams: score differences in the same scenes with confidence intervals.
 
-Scenes are one source of chance. A draw of the bootstrap takes the same scenes for both sitters and for all of their
-trainings, and its difference is the mean over trainings: all that was learned, asked and graded about a scene stays
-together. Training is the other: a recipe that learns again differs by more than its scenes do. Trainings are never
-drawn, as three of them say too little of how they spread; Student's t allows for that. One alone says nothing of it,
-and its interval is over scenes alone.
+The intervals cover two sources of variance. Scenes: a bootstrap draw takes the same scenes for both subjects and all
+their trainings, and averages the difference over trainings. Trainings: retraining changes scores more than scenes do.
+Few trainings are too few to resample, so Student's t gives their interval. A single pair of trainings has an interval
+over scenes only.
 
-Source of how the two are put together: Zou and Donner 2008, "Construction of confidence limits about effect measures: a
+Source of the combined interval: Zou and Donner 2008, "Construction of confidence limits about effect measures: a
 general approach".
 """
 
@@ -26,23 +25,23 @@ from worldline_exam.results import SeedGrade, TestResult
 
 TAIL: Final = 0.025
 """Chance that a difference lies below its interval, and that it lies above."""
-ROUNDED: Final = 0.01
-"""By which scores of the same models may differ from processor to processor."""
+SCORE_TOLERANCE: Final = 0.01
+"""Largest score difference of the same reference models that rounding on other processors explains."""
 
 Pair = tuple[int, int]
-"""A training of ours and one of theirs."""
+"""Training seeds: one of ours, one of theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much higher one sitter scores than another in a part of a test.
+    """Score difference of two subjects in one part of a test.
 
     Args:
-        code: of the test.
-        cell: its part.
-        pairs: the trainings of either that it is the mean over.
-        value: the difference.
-        low: lower end at 95 %, over scenes and, of two pairs or more, over trainings.
+        code: code of the test.
+        cell: name of the part.
+        pairs: pairs of trainings over which the difference is averaged.
+        value: difference, ours minus theirs.
+        low: lower end of the 95 % interval over scenes and, for two or more pairs, over trainings.
         high: upper end.
     """
 
@@ -55,20 +54,20 @@ class Difference:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the two may be equal."""
+        """Whether the interval includes 0."""
         return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unpaired:
-    """What was not compared, because a sitter has no score in it.
+    """A test or part that was not compared because a subject has no score in it.
 
     Args:
-        code: of the test.
-        cell: its part; empty for the whole test.
-        ours: why our sitter has no score; empty where it has one.
-        theirs: likewise.
-        pair: the trainings; None for a test that was not asked of both.
+        code: code of the test.
+        cell: name of the part; empty for the whole test.
+        ours: why our subject has no score; empty if it has one.
+        theirs: why their subject has no score; empty if it has one.
+        pair: the trainings; None for a test that only one exam ran.
     """
 
     code: str
@@ -80,11 +79,11 @@ class Unpaired:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamComparison:
-    """What came of pairing two exams.
+    """Result of the comparison of two exams.
 
     Args:
         differences: in the order of tests and parts.
-        unpaired: what has none.
+        unpaired: tests and parts without a difference.
     """
 
     differences: tuple[Difference, ...]
@@ -94,18 +93,21 @@ class ExamComparison:
 def compared(
     ours: Mapping[str, TestResult], theirs: Mapping[str, TestResult], trainings: Pair | None = None
 ) -> ExamComparison:
-    """How much higher `ours` scores than `theirs`, part by part, paired by scene and training.
+    """Score differences ours minus theirs for each part, paired by scene and training.
 
     Args:
-        ours: results with draws, by code.
-        theirs: of the other sitter.
-        trainings: one of ours and one of theirs; None for all that both have, each with its like.
+        ours: results with bootstrap draws, by code.
+        theirs: results of the other subject.
+        trainings: one training of ours and one of theirs; None for all common trainings, paired by seed.
 
     Raises:
-        InputError: they have no test or no training in common, or were asked about other scenes.
+        InputError: the exams have no test or no training in common, or their scenes differ.
     """
     if not set(ours) & set(theirs):
-        raise InputError("the two exams have no test in common. Run the same --tests.")
+        raise InputError(
+            f"the exams have no test in common: {', '.join(ours)} and {', '.join(theirs)}. "
+            "Run both with the same --tests."
+        )
     differences: list[Difference] = []
     unpaired: list[Unpaired] = []
     for code in dict.fromkeys([*ours, *theirs]):
@@ -114,22 +116,21 @@ def compared(
             differences += found.differences
             unpaired += found.unpaired
         else:
-            lacks = ["" if code in one else "not asked" for one in (ours, theirs)]
-            unpaired.append(Unpaired(code=code, cell="", ours=lacks[0], theirs=lacks[1]))
+            reasons = ["" if code in one else "not run" for one in (ours, theirs)]
+            unpaired.append(Unpaired(code=code, cell="", ours=reasons[0], theirs=reasons[1]))
     return ExamComparison(differences=tuple(differences), unpaired=tuple(unpaired))
 
 
 def _test(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> ExamComparison:
     if ours.scenes and theirs.scenes and ours.scenes != theirs.scenes:
         raise InputError(
-            f"{ours.code} was asked about other scenes in the two exams ({ours.scenes[:12]} and {theirs.scenes[:12]}), "
-            "so nothing can be paired. Run both with the same --seed, generators and version."
+            f"{ours.code} has different scenes in the two exams ({ours.scenes[:12]} and {theirs.scenes[:12]}). "
+            "Run both with the same --seed, pool of generators and version."
         )
-    if ours.oracle and theirs.oracle and not _alike(ours, theirs):
+    if ours.oracle and theirs.oracle and not _same_references(ours, theirs):
         raise InputError(
-            f"{ours.code} was graded against other references in the two exams: what was asked, the floor or what "
-            "examines the test is not the same, so scores do not compare. Run both with the same version, both in "
-            "vectors or both in pictures."
+            f"{ours.code} was graded against different references in the two exams, so scores are not comparable. "
+            "Run both with the same version, both on vectors or both on images."
         )
     scored: dict[str, list[tuple[Pair, Score, Score]]] = {}
     unpaired = []
@@ -148,15 +149,17 @@ def _test(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> ExamC
     return ExamComparison(differences=found, unpaired=tuple(unpaired))
 
 
-def _alike(ours: TestResult, theirs: TestResult) -> bool:
-    """Whether oracle and must-fail models scored the same in both, but for what another processor rounds otherwise."""
-    told = []
+def _same_references(ours: TestResult, theirs: TestResult) -> bool:
+    """Whether oracle and must-fail models have the same scores in both, up to `SCORE_TOLERANCE`."""
+    scores = []
     for one in (ours, theirs):
         graded = {"the oracle": one.oracle, **one.must_fail}
         cells = [(name, cell) for name, grade in graded.items() if grade is not None for cell in grade.cells]
-        told.append({(name, cell.name): cell.score.value if cell.score else np.nan for name, cell in cells})
-    same = told[0].keys() == told[1].keys()
-    return same and np.allclose([*told[0].values()], [told[1][key] for key in told[0]], atol=ROUNDED, equal_nan=True)
+        scores.append({(name, cell.name): cell.score.value if cell.score else np.nan for name, cell in cells})
+    if scores[0].keys() != scores[1].keys():
+        return False
+    first, second = [*scores[0].values()], [scores[1][key] for key in scores[0]]
+    return np.allclose(first, second, atol=SCORE_TOLERANCE, equal_nan=True)
 
 
 def _pairs(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> tuple[Pair, ...]:
@@ -168,12 +171,12 @@ def _pairs(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> tupl
         return (trainings,)
     common = tuple((seed, seed) for seed in seeds[0] if seed in seeds[1])
     if not common:
-        raise InputError(f"{ours.code} has trainings {seeds[0]} and {seeds[1]}, none in common. Name two: --trainings.")
+        raise InputError(f"{ours.code} has trainings {seeds[0]} and {seeds[1]}, none in common. Give --trainings A B.")
     return common
 
 
 def _scores(one: TestResult, training: int) -> dict[str, Score | str] | str:
-    """Of each part the score, or why it has none; of the whole test why it has no grade."""
+    """The score of each part or why it is missing; if there is no grade, the reason."""
     seed: SeedGrade = next(seed for seed in one.seeds if seed.seed == training)
     if seed.grade is None:
         return f"{seed.verdict}: {seed.reason}"
@@ -185,27 +188,27 @@ def _why(found: object) -> str:
 
 
 def _difference(code: str, cell: str, rows: Sequence[tuple[Pair, Score, Score]]) -> Difference:
-    """The mean over pairs of trainings; a draw in which nothing can be told widens the interval at both ends."""
+    """The mean over pairs of trainings. An undefined draw widens the interval at both ends."""
     each = np.array([ours.value - theirs.value for _, ours, theirs in rows])
     value = float(each.mean())
     ours, theirs = (
         np.array([score.draws for score in side]) for side in zip(*((a, b) for _, a, b in rows), strict=True)
     )
-    told = (np.isfinite(ours) & np.isfinite(theirs)).all(0)
-    draws = np.zeros(told.shape)
-    draws[told] = (ours[:, told] - theirs[:, told]).mean(0)
+    defined = (np.isfinite(ours) & np.isfinite(theirs)).all(0)
+    draws = np.zeros(defined.shape)
+    draws[defined] = (ours[:, defined] - theirs[:, defined]).mean(0)
     low, high = (
-        float(np.quantile(np.where(told, draws, end), share, method="inverted_cdf"))
+        float(np.quantile(np.where(defined, draws, end), share, method="inverted_cdf"))
         for end, share in ((-np.inf, TAIL), (np.inf, 1 - TAIL))
     )
-    again = 0.0
+    half_width = 0.0  # over trainings
     if len(each) > 1:
-        again = student_quantile(TAIL, float(len(each) - 1)) * float(each.std(ddof=1)) / sqrt(len(each))
+        half_width = student_quantile(TAIL, float(len(each) - 1)) * float(each.std(ddof=1)) / sqrt(len(each))
     return Difference(
         code=code,
         cell=cell,
         pairs=tuple(pair for pair, _, _ in rows),
         value=value,
-        low=value - hypot(max(value - low, 0.0), again),
-        high=value + hypot(max(high - value, 0.0), again),
+        low=value - hypot(max(value - low, 0.0), half_width),
+        high=value + hypot(max(high - value, 0.0), half_width),
     )

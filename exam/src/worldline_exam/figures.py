@@ -1,4 +1,4 @@
-"""What the picture of a test is drawn from: lines in panels."""
+"""Data of the figure of a test: lines in panels."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from worldline.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class FigureLine:
-    """A line, or points.
+    """A line or a set of points.
 
     Args:
-        name: for the legend; lines of one name share their colour over all panels. "truth" and "this world" are drawn
-            to be seen first.
+        name: legend entry. Lines with the same name have the same colour in all panels. "truth" and "this world" are
+            highlighted.
         x: [n].
         y: [n]; NaN for a gap.
-        low: [n] of a band around it; empty for none.
-        high: likewise.
-        points: whether to draw points that are not joined.
+        low: lower end [n] of a band; empty for none.
+        high: upper end [n] of a band; empty for none.
+        points: whether to draw separate points.
     """
 
     name: str
@@ -31,7 +31,7 @@ class FigureLine:
     def __post_init__(self) -> None:
         bands = len(self.low) in (0, len(self.x)) and len(self.high) == len(self.low)
         if len(self.x) != len(self.y) or not bands:
-            raise ConfigError(f"line {self.name!r} has {len(self.x)} x and {len(self.y)} y; they must be as many.")
+            raise ConfigError(f"line {self.name!r}: expected equal lengths, got {len(self.x)} x and {len(self.y)} y.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,11 @@ class FigurePanel:
     """One chart.
 
     Args:
-        title: what is seen, in a few words.
-        x_label: with unit.
-        y_label: with unit.
+        title: short title.
+        x_label: label with unit.
+        y_label: label with unit.
         lines: in drawing order.
-        equal: whether both axes have one scale, as a map has.
+        equal: whether both axes have the same scale.
     """
 
     title: str
@@ -55,10 +55,10 @@ class FigurePanel:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamFigure:
-    """One to six charts that show what a test is about.
+    """One to six charts that illustrate a test.
 
     Args:
-        caption: what to look at, in one or two sentences.
+        caption: one or two sentences.
         panels: in reading order.
     """
 

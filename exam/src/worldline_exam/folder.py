@@ -1,4 +1,4 @@
-"""What an exam keeps in its folder, so that it can go on, be graded again and be compared."""
+"""Files in the folder of an exam, for resuming, regrading and comparison."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What it takes to grade the answers in a folder again.
+    """Content of `exam.json`.
 
     Args:
-        options: of the exam.
-        result: that was found.
+        options: options of the exam.
+        result: result of the exam.
     """
 
     options: ExamOptions
@@ -44,13 +44,13 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """What an exam that goes on has to have in common with what is in its folder.
+    """Content of `begun.json`: what must be equal for an exam to be resumed.
 
     Args:
-        subject: its title.
-        options: of the exam, those that do not change a world or an answer as they are by default.
-        versions: of what the result depends on.
-        code: hash of this package's sources, and of the sitter's own, sha256.
+        subject: title of the subject.
+        options: options of the exam. Those that do not change a world or an answer have their defaults.
+        versions: versions of the packages that the result depends on.
+        code: sha256 of the sources of the toolkit, the exam and the subject.
     """
 
     subject: str
@@ -61,11 +61,11 @@ class Begun:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnRecord:
-    """What came of learning one world.
+    """Outcome of the training of one world.
 
     Args:
-        facts: what is to be known of it.
-        lost: why it cannot be asked; None where it can.
+        facts: facts about the world for the report.
+        lost: why the world cannot be queried; None if it can.
     """
 
     facts: Mapping[str, str]
@@ -73,7 +73,7 @@ class LearnRecord:
 
 
 def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
-    """What an exam that goes on with this one has to have in common with it."""
+    """The record that a later `--resume` of this exam is checked against."""
     code = hashlib.sha256()
     packages = (Path(worldline.__file__).parent, Path(__file__).parent)
     for path in (*(one for package in packages for one in sorted(package.rglob("*.py"))), *subject.sources):
@@ -86,49 +86,51 @@ def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
     )
 
 
-def goes_on(folder: Path, begun: Begun, subject: ExamSubject, options: ExamOptions, resume: bool) -> bool:
-    """Whether an exam goes on with what is in the folder; raises where it can neither go on nor begin there."""
+def check_folder(folder: Path, begun: Begun, subject: ExamSubject, options: ExamOptions, resume: bool) -> bool:
+    """Whether an exam in the folder is resumed; raises `InputError` if none can be resumed or started there."""
     path = folder / BEGUN
     if resume and subject.pays:
-        raise InputError("An exam that is paid for goes on from its transcript: give it, and a new folder.")
+        raise InputError(f"--resume does not apply to {subject.title}. Give --transcript {folder} and a new folder.")
     if resume and path.exists():
         before = read(Begun, path)
         other = [name for name, value in vars(begun).items() if value != getattr(before, name)]
         if other == ["code"]:
             raise InputError(
-                f"{folder} holds an exam that was begun with other code of the toolkit or of the recipe. Go on with "
-                "that, or choose a new folder."
+                f"{folder} holds an exam that was begun with other code of the toolkit or the recipe. Restore that "
+                "code or choose a new folder."
             )
         if other:
             raise InputError(
                 f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "
-                f"{getattr(begun, other[0])}. Go on with that, or choose a new folder."
+                f"{getattr(begun, other[0])}. Use the former or choose a new folder."
             )
-        with suppress(ConfigError):  # a result that is damaged is made anew from the answers
+        with suppress(ConfigError):  # a damaged result is rebuilt from the answers
             if (folder / RESULT).exists():
                 _check_no_fewer(folder, read_exam(folder), options)
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        hint = ", or go on with it: --resume" if path.exists() and not subject.pays else ""
-        raise InputError(f"{folder} holds something already. Choose a new folder for the exam{hint}.")
+        hint = ", or resume it with --resume" if path.exists() and not subject.pays else ""
+        raise InputError(f"{folder} is not an empty folder. Choose a new folder for the exam{hint}.")
     return False
 
 
 def _check_no_fewer(folder: Path, before: Stored, now: ExamOptions) -> None:
-    """Refuses to leave out what was graded already, which would look as if it had never been."""
+    """Raises `InputError` if the resumed exam would drop tests or trainings that were graded."""
     codes = [test.code for test in now.tests()]
-    left = [one.code for one in before.result.tests if one.code not in codes]
-    if left or now.num_seeds < before.options.num_seeds:
-        lacks = f"tests {', '.join(left)}" if left else f"{before.options.num_seeds} trainings, not {now.num_seeds}"
-        raise InputError(f"{folder} holds an exam with {lacks}. Go on with these too, or choose a new folder.")
+    dropped = [one.code for one in before.result.tests if one.code not in codes]
+    if dropped or now.num_seeds < before.options.num_seeds:
+        graded_before = (
+            f"tests {', '.join(dropped)}" if dropped else f"{before.options.num_seeds} trainings, not {now.num_seeds}"
+        )
+        raise InputError(f"{folder} holds an exam with {graded_before}. Include them or choose a new folder.")
 
 
 def read_exam(folder: Path) -> Stored:
-    """What an exam left in its folder.
+    """Options and result of the exam in a folder.
 
     Raises:
-        InputError: there is no exam.
-        ConfigError: it cannot be read.
+        InputError: the folder holds no exam.
+        ConfigError: the file cannot be read.
     """
     path = folder / RESULT
     if not path.exists():
@@ -139,7 +141,7 @@ def read_exam(folder: Path) -> Stored:
 
 
 def keep_examined(place: Path, examined: Examined) -> None:
-    """The scenes, and what answers are graded against."""
+    """Saves the scenes and references of a test."""
     references = examined.references
     parts = {"floor": references.floor, "ceiling": references.ceiling, "oracle": references.oracle}
     parts |= {f"must_fail/{name}": one for name, one in references.must_fail.items()}
@@ -149,7 +151,7 @@ def keep_examined(place: Path, examined: Examined) -> None:
 
 
 def kept_examined(test: ExamTest, place: Path) -> Examined:
-    """What `keep_examined` wrote, graded again."""
+    """Loads what `keep_examined` saved and grades the references again."""
     scenes, arrays = kept(place / SCENES), kept(place / "references.npz")
     floor_name = str(arrays.pop("floor_name"))
     parts: dict[str, dict[str, Any]] = {"floor": {}, "ceiling": {}, "oracle": {}}
@@ -168,7 +170,7 @@ def kept_examined(test: ExamTest, place: Path) -> Examined:
 
 
 def keep(path: Path, arrays: Arrays) -> None:
-    """All of them or nothing."""
+    """Saves arrays atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".partial.npz")
     np.savez_compressed(part, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
@@ -176,7 +178,7 @@ def keep(path: Path, arrays: Arrays) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """The whole text or nothing."""
+    """Writes text atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.partial")
     part.write_text(text + "\n", encoding="utf-8")
@@ -184,14 +186,14 @@ def write(path: Path, text: str) -> None:
 
 
 def _current(content: bytes) -> bytes:
-    """JSON of an exam of worldline 0.1 with the keys that this version reads."""
+    """Renames the keys of worldline 0.1 to those of this version."""
     for before, now in ((b'"sitter": ', b'"subject": '), (b'"exhibit": ', b'"figure": ')):
         content = content.replace(before, now)
     return content
 
 
 def read(cls: type[Value], path: Path) -> Value:
-    """The `cls` that was written to the file; raises `ConfigError` where it cannot be read."""
+    """Reads a `cls` from a JSON file; raises `ConfigError` if that fails."""
     fix = "Restore it, or run the exam again."
     try:
         return from_json(cls, _current(path.read_bytes()), where=path)
@@ -202,7 +204,7 @@ def read(cls: type[Value], path: Path) -> Value:
 
 
 def kept(path: Path) -> dict[str, Any]:
-    """Raises `DataError` where the file is missing or damaged."""
+    """Loads saved arrays; raises `DataError` if the file is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -211,15 +213,15 @@ def kept(path: Path) -> dict[str, Any]:
 
 
 def logs_of(folder: Path, dataset: str) -> Path:
-    """Where they lie."""
+    """Folder of the logs of a dataset."""
     return folder / "logs" / dataset
 
 
 def world_of(folder: Path, dataset: str, seed: int) -> Path:
-    """Where that of a training lies."""
+    """Folder of the world of one training."""
     return folder / "worlds" / f"{dataset}-{seed}"
 
 
 def answers_of(folder: Path, code: str) -> Path:
-    """Where those to a test lie, with its scenes and references."""
+    """Folder of the answers, scenes and references of a test."""
     return folder / "answers" / code

@@ -1,4 +1,4 @@
-"""What an exam asks of whom."""
+"""Options of an exam."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from worldline_exam.base import ExamTest, Pool
 
 @dataclass(frozen=True, kw_only=True)
 class ExamOptions:
-    """What is asked of whom.
+    """Tests, sizes and seeds of an exam.
 
     Args:
-        codes: of the tests, each counted once; empty for all.
-        pool: of the generators.
-        pixels: whether worlds see pictures instead of vectors.
-        seed: of logs and scenes; a fresh one for every report.
-        num_seeds: trainings, from 0 on.
-        num_processes: that learn and ask side by side, each with one thread.
-        sizes: fields of the tests to set, such as num_scenes, for a quick look; tests without the field stay.
-        paid: whether tests begin with the sizes that they have for who pays for each question.
+        codes: codes of the tests, without duplicates; empty for all.
+        pool: pool of scene generators.
+        pixels: whether worlds observe images instead of vectors.
+        seed: seed of logs and scenes, at least 0; use a fresh one for every report.
+        num_seeds: number of trainings, at least 1; their seeds start at 0.
+        num_processes: number of parallel processes, at least 1, with one thread each.
+        sizes: overrides for size fields of the tests, such as num_scenes; ignored by tests without the field.
+        paid: whether tests use their reduced sizes for subjects that pay per query.
+
+    Raises:
+        ConfigError: a value is out of range.
+        UnknownNameError: a code is not registered.
     """
 
     codes: tuple[str, ...] = ()
@@ -45,7 +49,7 @@ class ExamOptions:
             load("test", code)
 
     def tests(self) -> list[ExamTest]:
-        """The tests, in the order of their codes."""
+        """The tests, ordered by code."""
         every: list[ExamTest] = [load("test", code)(pool=self.pool, pixels=self.pixels) for code in self._codes]
         return [_sized(test, {**(test.paid if self.paid else {}), **(self.sizes or {})}) for test in every]
 

@@ -1,4 +1,4 @@
-"""The report of an exam: a card that is read in a minute, and below it a page for each test."""
+"""HTML report of an exam: a summary card, then one block per test."""
 
 from __future__ import annotations
 
@@ -44,31 +44,31 @@ _TITLES: Final = {
     Section.CONFIDENCE: "Confidence",
 }
 _MEANINGS: Final = {
-    Verdict.VOID: "The test itself did not hold in this run, so no grade is given.",
-    Verdict.ERROR: "The test broke, or what was answered is of no use. That is neither a pass nor a fail.",
-    Verdict.UNREADABLE: "What the test needs cannot be read from this world.",
-    Verdict.UNSUPPORTED: "This world lacks what the test asks for.",
+    Verdict.VOID: "The test was not valid in this run, so there is no grade.",
+    Verdict.ERROR: "The test raised an error or the answers are invalid. This is neither a pass nor a fail.",
+    Verdict.UNREADABLE: "The signals that the test needs cannot be read from this world.",
+    Verdict.UNSUPPORTED: "This world lacks a feature that the test needs.",
     Verdict.NOT_MEASURED: "This was not measured.",
-    Verdict.NOT_IDENTIFIABLE: "The logs do not tell this, whatever the model.",
+    Verdict.NOT_IDENTIFIABLE: "The logs do not identify this effect, for any model.",
     Verdict.INCONCLUSIVE: (
-        "Neither a pass nor a fail: the interval of a part holds 0, a gate is not met, or a part has no score."
+        "Neither a pass nor a fail: the interval of a part includes 0, a gate is not met, or a part has no score."
     ),
 }
-_SAID: Final = {
+_SENTENCES: Final = {
     Verdict.PARTIAL: "It is above the floor in {} without passing.",
     Verdict.FAIL: "It fails {}.",
-    Verdict.UNREADABLE: "It does not tell the signals of {}.",
+    Verdict.UNREADABLE: "It does not predict the signals of {}.",
 }
 _LISTED: Final = {
     Verdict.INCONCLUSIVE: "Undecided",
     Verdict.UNSUPPORTED: "Unsupported",
-    Verdict.NOT_IDENTIFIABLE: "Not told by the logs",
+    Verdict.NOT_IDENTIFIABLE: "Not identifiable from the logs",
     Verdict.NOT_MEASURED: "Not measured",
 }
 HORIZON: Final = "horizon"
-"""The raw figure h*: steps for which anybody could foretell."""
+"""Raw figure h*: number of steps that are predictable at all."""
 LAST: Final = "last_with_skill"
-"""The raw figure: last step at which the lower end of the skill is above 0."""
+"""Raw figure: last step at which the lower end of the skill is above 0."""
 _RAW: Final = {
     "loss": "loss of this world",
     "floor": "loss of the floor",
@@ -78,58 +78,57 @@ _RAW: Final = {
     LAST: "last step with low > 0",
 }
 _AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
-"""Scores beyond its ends are drawn at the edge."""
+"""Ticks of the score axis. Scores outside are drawn at its ends."""
 
 
 def render(result: ExamResult) -> str:
-    """The page: UTF-8, self-contained, the same bytes for the same result."""
+    """The HTML page: UTF-8, self-contained, deterministic."""
     return render_page(
-        f"{result.subject}: what it understands",
+        f"Exam of {result.subject}",
         _top(result),
         *(_section(result, section) for section in _sections(result.tests)),
-        chapter("The small print", facts(list(result.facts.items())), *_notes(result)),
+        chapter("Details", facts(list(result.facts.items())), *_notes(result)),
         style=style_sheet("worldline_exam", "exam.css"),
     )
 
 
 def _top(result: ExamResult) -> Html:
-    """Title, the count, and the card."""
+    """Title, number of passes and summary card."""
     passed, total = len(result.passed), len(result.tests)
     graded = is_any_graded(result.tests)
-    told = "tests passed by every training, surely above one half over all tests (Holm)"
+    caption = "tests passed by every training, significant over all tests (Holm)"
     count = tag(
         "p", {"class": "big bad" if graded and not passed else "big"}, f"{passed} of {total}" if graded else "—"
     )
-    small = tag("p", {"class": "small"}, told if graded else "no test was graded")
+    small = tag("p", {"class": "small"}, caption if graded else "no test was graded")
     card = tag("div", {"class": "card"}, *(_card_row(result.tests, section) for section in _sections(result.tests)))
     lede = tag("p", {"class": "lede"}, _lede(result))
     hero = tag("section", {"class": "hero"}, tag("div", {"class": "figure"}, count, small), card, lede)
-    return tag("header", {}, tag("h1", {}, f"What {result.subject} understands of its worlds"), hero)
+    return tag("header", {}, tag("h1", {}, f"Exam of {result.subject}"), hero)
 
 
 def _lede(result: ExamResult) -> str:
-    """The sentences that a busy person takes away: every test is in one."""
+    """Summary sentences; together they mention every test."""
     having: dict[Verdict, list[TestResult]] = {}
     for one in result.tests:
         having.setdefault(one.verdict, []).append(one)
     passes = having.get(Verdict.PASS, [])
     passed, alone = ([one for one in passes if (one.code in result.passed) is kept] for kept in (True, False))
-    parts = ["It is shown pictures and no vector."] if result.facts.get("Seen") == "pictures" else []
+    parts = ["It observes images only."] if result.facts.get("Seen") == "pictures" else []
     if passed:
         parts.append(f"It passes {_quoted(passed)}.")
     if alone:
-        parts.append(f"Taken alone it passes {_quoted(alone)}, but not surely over all tests.")
-    parts += [text.format(_quoted(having[verdict])) for verdict, text in _SAID.items() if verdict in having]
+        parts.append(f"It passes {_quoted(alone)} individually, but not significantly over all tests.")
+    parts += [text.format(_quoted(having[verdict])) for verdict, text in _SENTENCES.items() if verdict in having]
     parts += [f"{text}: {_codes(having[verdict])}." for verdict, text in _LISTED.items() if verdict in having]
     if void := having.get(Verdict.VOID):
-        parts.append(f"{plural(len(void), 'test')} did not hold in this run and gave no grade.")
-    if broke := having.get(Verdict.ERROR):
-        parts.append(f"{plural(len(broke), 'test')} broke.")
+        parts.append(f"Void in this run, without a grade: {plural(len(void), 'test')}.")
+    if failed := having.get(Verdict.ERROR):
+        parts.append(f"{plural(len(failed), 'test')} raised an error.")
     return " ".join(parts)
 
 
 def _quoted(tests: Sequence[TestResult]) -> str:
-    """Their titles, some of which are sentences."""
     return listing([f"\N{LEFT DOUBLE QUOTATION MARK}{one.title}\N{RIGHT DOUBLE QUOTATION MARK}" for one in tests])
 
 
@@ -138,7 +137,7 @@ def _codes(tests: Sequence[TestResult]) -> str:
 
 
 def _sections(tests: Sequence[TestResult]) -> list[Section]:
-    """The sections that were examined, the weakest lower bound first."""
+    """The sections of these tests, ordered by their weakest lower bound."""
 
     def low(section: Section) -> float:
         found = section_weakest(tests, section)
@@ -148,7 +147,7 @@ def _sections(tests: Sequence[TestResult]) -> list[Section]:
 
 
 def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
-    """A section: its weakest lower bound, and a chip for each test."""
+    """A section with its weakest lower bound and a chip for each test."""
     found = section_weakest(tests, section)
     bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
     where = "" if found is None else f" in {found[0].code}"
@@ -168,13 +167,13 @@ def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
 
 
 def _section(result: ExamResult, section: Section) -> Html:
-    """A chapter with a page for each of its tests."""
+    """A chapter with a block for each of its tests."""
     tests = [one for one in result.tests if one.section is section]
     return chapter(_TITLES[section], *(_test(one, result.command) for one in tests))
 
 
 def _test(one: TestResult, command: str) -> Html:
-    """A test: what was asked, what came of it, the picture, and what examined the test itself."""
+    """Block of a test: verdict, claim, figure, scores, conditions and how to reproduce it."""
     finding = tag(
         "p",
         {"class": "finding"},
@@ -182,10 +181,10 @@ def _test(one: TestResult, command: str) -> Html:
         f"{one.title}. ",
         tag("span", {"class": f"verdict {_tone(one.verdict)}"}, str(one.verdict)),
     )
-    claim = tag("p", {"class": "note"}, f"To pass means: {one.claim}")
+    claim = tag("p", {"class": "note"}, f"A pass means: {one.claim}")
     parts = [finding, claim, *_trainings(one), *_reasons(one)]
     if one.figure is not None:
-        parts.append(_exhibit(one.figure))
+        parts.append(_figure(one.figure))
     parts += _scores(one)
     parts += _raw(one)
     parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
@@ -194,36 +193,35 @@ def _test(one: TestResult, command: str) -> Html:
 
 
 def _reasons(one: TestResult) -> list[Html]:
-    """Why there is no grade, and what is wrong with the world whatever its score; of which training, if not of all."""
+    """Reasons for missing grades or scores and bugs of the world, with the trainings that they affect."""
     meaning = _MEANINGS.get(one.verdict)
-    said = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
+    reasons = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
     graded = [(seed.grade, seed.seed) for seed in one.seeds if seed.grade is not None]
-    said += [(f"{cell.name}: {cell.note}", at) for grade, at in graded for cell in grade.cells if cell.score is None]
-    said += [(f"A bug: {bug}", at) for grade, at in graded for bug in grade.bugs]
+    reasons += [(f"{cell.name}: {cell.note}", at) for grade, at in graded for cell in grade.cells if cell.score is None]
+    reasons += [(f"A bug: {bug}", at) for grade, at in graded for bug in grade.bugs]
     of: dict[str, list[str]] = {}
-    for text, training in dict.fromkeys(said):
+    for text, training in dict.fromkeys(reasons):
         of.setdefault(text, []).append(str(training))
     lines = [f"{_of(trainings, one)}{text}" for text, trainings in of.items()]
     return [tag("p", {"class": "note reason"}, text) for text in ([meaning] if meaning else []) + lines]
 
 
 def _of(trainings: Sequence[str], one: TestResult) -> str:
-    """Such as "Training 1: "; nothing where it is all of them."""
+    """Such as "Training 1: "; empty if it is all of them."""
     if len(trainings) == len(one.seeds):
         return ""
     return f"Training{'s' if len(trainings) > 1 else ''} {listing(trainings)}: "
 
 
 def _trainings(one: TestResult) -> list[Html]:
-    """Which training has which verdict, where they differ."""
+    """The verdict of each training, if they differ."""
     if len({seed.verdict for seed in one.seeds}) == 1:
         return []
-    told = ", ".join(f"{seed.seed} {seed.verdict}" for seed in one.seeds)
-    return [tag("p", {"class": "note"}, f"Training {told}.")]
+    verdicts = ", ".join(f"{seed.seed} {seed.verdict}" for seed in one.seeds)
+    return [tag("p", {"class": "note"}, f"Training {verdicts}.")]
 
 
-def _exhibit(figure: ExamFigure) -> Html:
-    """The picture of a test."""
+def _figure(figure: ExamFigure) -> Html:
     names = list(dict.fromkeys(line.name for panel in figure.panels for line in panel.lines))
     others = [name for name in names if name not in ("truth", "this world")]
     styles = {name: f"other{place % 6}" for place, name in enumerate(others)} | {"truth": "real", "this world": "world"}
@@ -235,7 +233,7 @@ def _exhibit(figure: ExamFigure) -> Html:
 
 def _panel(panel: FigurePanel, styles: dict[str, str]) -> Html:
     order = {"this world": 2, "truth": 1}
-    drawn = [line for line in panel.lines if line.x]  # where nothing happened, as with contacts, there is no point
+    drawn = [line for line in panel.lines if line.x]  # a line may be empty, for example without contacts
     lines = sorted(drawn, key=lambda line: order.get(line.name, 0))
     return line_chart(
         LineChart(
@@ -261,7 +259,7 @@ def _panel(panel: FigurePanel, styles: dict[str, str]) -> Html:
 
 
 def _scores(one: TestResult) -> list[Html]:
-    """Every part of the test for every training, then the oracle and what must fail at their weakest."""
+    """Scores of every part and training, then the weakest part of the oracle and of each must-fail model."""
     rows: list[Dot] = []
     many = _many(one)
     for seed in one.seeds:
@@ -274,8 +272,8 @@ def _scores(one: TestResult) -> list[Html]:
     unscored: list[Html] = []
     for name, grade, style in references:
         found = weakest(grade)
-        shut = any(condition.gate and not condition.met for condition in grade.conditions)
-        label = f"{name}{', not meeting a gate' if shut else ''}"
+        gated = any(condition.gate and not condition.met for condition in grade.conditions)
+        label = f"{name}{', gate not met' if gated else ''}"
         if found is not None and found.score is not None:
             rows.append(_dot(label, found.score, style))
         else:
@@ -283,9 +281,9 @@ def _scores(one: TestResult) -> list[Html]:
             unscored.append(tag("p", {"class": "note"}, f"Without a score: {label} ({why})."))
     if not rows:
         return unscored
-    floor = f"0 is the best trivial model ({one.floor})" if one.floor else "0 is the test's own floor"
+    floor = f"0 is the best trivial baseline ({one.floor})" if one.floor else "0 is the floor of the test"
     chart = IntervalChart(
-        title=f"Score: {floor}, 1 the best that can be known",
+        title=f"Score: {floor}, 1 is the upper bound",
         alt=f"Scores of {one.title} with 95 % intervals over scenes",
         rows=rows,
         ticks=_AXIS,
@@ -297,14 +295,14 @@ def _scores(one: TestResult) -> list[Html]:
 
 
 def _reach(cell: Cell) -> str:
-    """How far ahead anybody could foretell, and how far this world has skill, where a test tells it."""
+    """The predictable horizon and the horizon of the world's skill, if the test reports them."""
     if HORIZON not in cell.raw or LAST not in cell.raw:
         return ""
     return f" (h* {number(cell.raw[HORIZON])}, skill to step {number(cell.raw[LAST])})"
 
 
 def _raw(one: TestResult) -> list[Html]:
-    """The figures behind each part for every training, in the test's own units, folded away."""
+    """Collapsed table of the raw figures of each part and training, in the units of the test."""
     found = [(cell, seed.seed) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.raw]
     names = list(dict.fromkeys(name for cell, _ in found for name in cell.raw))
     if not names:
@@ -319,7 +317,7 @@ def _raw(one: TestResult) -> list[Html]:
         for cell, training in found
     ]
     head = ("part", *(["training"] if many else []), *(_RAW.get(name, name.replace("_", " ")) for name in names))
-    units = "in the units of the test; a ceiling of 0 is the truth"
+    units = "in the units of the test; a ceiling of 0 is ground truth"
     summary = tag("summary", {}, "Raw figures")
     return [tag("details", {}, summary, table(head, rows, caption=f"Raw figures of {one.code}, {units}"))]
 
@@ -330,14 +328,13 @@ def _dot(name: str, score: Score, style: str) -> Dot:
 
 
 def _plain(value: float) -> str:
-    """A score: two decimals, a real minus; two digits of what is far from any scale."""
+    """A score with two decimals and a minus sign; two significant digits from 100 on."""
     if abs(value) >= 100:
         return number(value, 2)
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
 def _conditions(one: TestResult) -> Html:
-    """What is asked beside the score."""
     rows = [
         [
             f"{condition.name}{' (a gate)' if condition.gate else ''}",
@@ -349,18 +346,18 @@ def _conditions(one: TestResult) -> Html:
         if seed.grade is not None
         for condition in seed.grade.conditions
     ]
-    return table(("condition", "training", "found", ""), rows, caption="Asked beside the score")
+    return table(("condition", "training", "found", ""), rows, caption="Conditions")
 
 
 def _reproduce(one: TestResult, command: str) -> Html:
-    """How to get the same figures; what was asked before, in an exam that goes on, is not asked anew."""
-    took = f"graded, and asked where no answers were stored, in {number(one.elapsed_s, 2)} s"
+    """The command that reproduces the test. A resumed exam reuses stored answers, so its time excludes them."""
+    took = f"graded (and queried, without stored answers) in {number(one.elapsed_s, 2)} s"
     again = [tag("code", {}, _alone(command, one.code))] if command else []
-    return tag("p", {"class": "note"}, f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not asked. ", *again)
+    return tag("p", {"class": "note"}, f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not run. ", *again)
 
 
 def _alone(command: str, code: str) -> str:
-    """The command of an exam with this test alone; any other as it is."""
+    """The command of an exam restricted to this test; any other command unchanged."""
     if not command.startswith("worldline exam "):
         return command
     typed, kept = iter(shlex.split(command)), []
@@ -373,22 +370,20 @@ def _alone(command: str, code: str) -> str:
 
 
 def _notes(result: ExamResult) -> list[Html]:
-    """How to read it."""
     texts = (
-        "A score is 0 for the test's floor, the best of the trivial models that it names or what says nothing, and 1 "
-        "for the best that can be known from the same information. "
-        "Intervals are 95 % bootstraps over whole scenes (2,000 draws). PASS needs every part above 0.5 with its whole "
+        "A score of 0 is the floor: the best trivial baseline or an uninformative answer. A score of 1 is the upper "
+        "bound from the same information. "
+        "Intervals are 95 % bootstraps over scenes (2,000 draws). PASS needs every part above 0.5 with its whole "
         "interval and every condition met; the worst training counts.",
-        "Every run also grades an oracle, which has to reach the ceiling, and models that do not understand, which "
-        "have to fail. Where either does not happen the test is VOID: it says nothing, and no grade is printed.",
-        "There is no total. A section is as good as its weakest lower bound.",
+        "Every run also grades an oracle, which must reach the upper bound, and models that must fail. "
+        "Otherwise the test is VOID and has no grade.",
+        "There is no total score. A section is summarised by its weakest lower bound.",
     )
     again = [tag("p", {"class": "note"}, "Repeat: ", tag("code", {}, result.command))] if result.command else []
     return [*again, *(tag("p", {"class": "note"}, text) for text in texts)]
 
 
 def _many(one: TestResult) -> bool:
-    """Whether there is more than one training."""
     return len(one.seeds) > 1
 
 

@@ -1,4 +1,4 @@
-"""What came of an exam: one result a test, and what all of them say together."""
+"""Results of an exam: one per test, and their summary."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from worldline_exam.self_check import Examined
 
 @dataclass(frozen=True, kw_only=True)
 class SeedGrade:
-    """What one training seed reached.
+    """Verdict and grade of one training.
 
     Args:
-        seed: of the training; 0 where nothing is trained.
-        verdict: of it.
-        grade: None where there is none, as in a void test.
-        reason: why there is none; empty otherwise.
+        seed: seed of the training; 0 if nothing is trained.
+        verdict: verdict of this training.
+        grade: scores and conditions; None if there are none, as in a void test.
+        reason: why there is no grade; empty otherwise.
     """
 
     seed: int
@@ -35,25 +35,25 @@ class SeedGrade:
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """What one test says of a sitter.
+    """Result of a subject in one test.
 
     Args:
-        code: of the test, such as "C1".
-        section: of the test.
-        title: of the test.
-        claim: what passing means.
-        verdict: the worst of the seeds.
-        seeds: one for each training.
-        oracle: grade of the oracle; None where the test broke before.
-        must_fail: grades of the models that must fail.
-        flaws: why the test is void; empty where it holds.
-        floor: name of the trivial model that scores 0; empty where the test has a floor of its own.
-        scenes: hash of what was asked, sha256.
-        elapsed_s: wall time of asking and grading.
-        figure: the picture, of the first seed that was graded; None where none was.
+        code: code of the test, such as "C1".
+        section: section of the test.
+        title: title of the test.
+        claim: what a pass means.
+        verdict: worst verdict of the trainings.
+        seeds: one entry for each training.
+        oracle: grade of the oracle; None if the test failed before.
+        must_fail: grades of the must-fail models, by name.
+        flaws: why the test is void; empty if it is valid.
+        floor: name of the trivial baseline that scores 0; empty if the test defines another zero.
+        scenes: sha256 of the scenes.
+        elapsed_s: wall time of queries and grading, s.
+        figure: figure of the first training with answers; None if there is none.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # keeps pytest from collecting it
 
     code: str
     section: Section
@@ -72,13 +72,13 @@ class TestResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamResult:
-    """What an exam says of a sitter.
+    """Result of a subject in an exam.
 
     Args:
-        subject: its name.
-        facts: small print, in order: recipe, parameters, seeds, machine, versions.
-        command: that repeats the exam.
-        tests: in the order of their codes.
+        subject: title of the subject.
+        facts: details in order: recipe, parameters, seeds, machine, versions.
+        command: command line that repeats the exam.
+        tests: results ordered by code.
     """
 
     subject: str
@@ -88,7 +88,7 @@ class ExamResult:
 
     @property
     def passed(self) -> tuple[str, ...]:
-        """Codes of the tests that are passed by every seed, by Holm over all tests: wrong about any in 5 % of exams."""
+        """Codes of the tests that every training passes, by Holm's method with a family-wise error rate of 5 %."""
         return holm({one.code: worst_p_value(one) for one in self.tests})
 
     @property
@@ -100,13 +100,13 @@ class ExamResult:
 def result(
     test: ExamTest, examined: Examined, answers: Mapping[int, Arrays | SeedGrade], elapsed_s: float
 ) -> TestResult:
-    """The result of a test, with the draws of its scores.
+    """The result of a test, including bootstrap draws of its scores.
 
     Args:
-        test: which.
+        test: the test.
         examined: its scenes and references.
-        answers: per training seed, or what there is instead.
-        elapsed_s: wall time so far.
+        answers: answers by training seed, or the reason why there are none.
+        elapsed_s: wall time so far, s.
     """
     seeds = tuple(_graded(test, examined, seed, one) for seed, one in answers.items())
     shown = next((one for one in answers.values() if not isinstance(one, SeedGrade)), None)
@@ -128,12 +128,12 @@ def result(
 
 
 def broken(test: ExamTest, seeds: Sequence[int], reason: str) -> TestResult:
-    """The result of a test that could not be generated or graded: an error, and neither a fail nor a pass."""
+    """The result of a test that raised an error: neither a pass nor a fail."""
     return unasked(test, seeds, Verdict.ERROR, reason)
 
 
 def unasked(test: ExamTest, seeds: Sequence[int], verdict: Verdict, reason: str) -> TestResult:
-    """The result of a test that was not asked, with this verdict for every training."""
+    """The result of a test that was not run, with this verdict for every training."""
     rows = tuple(SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason) for seed in seeds)
     return TestResult(
         code=test.code,
@@ -153,7 +153,7 @@ def unasked(test: ExamTest, seeds: Sequence[int], verdict: Verdict, reason: str)
 
 
 def worst_p_value(one: TestResult) -> float:
-    """Of all seeds; 1 where any has no PASS."""
+    """The largest p-value of all trainings; 1 if the verdict is not PASS."""
     grades = [seed.grade for seed in one.seeds]
     if one.verdict is not Verdict.PASS:
         return 1.0
@@ -161,7 +161,7 @@ def worst_p_value(one: TestResult) -> float:
 
 
 def is_fully_graded(one: TestResult) -> bool:
-    """Whether every training has scores, and none is missing in a part that should have one."""
+    """Whether every training has a score in every part that requires one."""
     return all(
         seed.grade is not None and weakest(seed.grade) is not None and not any(map(is_undefined, seed.grade.cells))
         for seed in one.seeds
@@ -169,19 +169,19 @@ def is_fully_graded(one: TestResult) -> bool:
 
 
 def deciding_part(one: TestResult) -> Cell | None:
-    """The weakest scored part of all trainings: among those that are surely not above the floor, if there are any."""
+    """The scored part with the smallest lower end; parts whose whole interval is at most 0 take precedence."""
     cells = [(cell, cell.score) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.score]
     failed = [(cell, score) for cell, score in cells if score.high <= 0]
     return min(failed or cells, key=lambda pair: pair[1].low)[0] if cells else None
 
 
 def is_any_graded(tests: Sequence[TestResult]) -> bool:
-    """Whether any training of any test has a grade; else a count of what is passed would say nothing."""
+    """Whether any training of any test has a grade. Without one, a count of passes has no meaning."""
     return any(seed.grade is not None for one in tests for seed in one.seeds)
 
 
 def section_weakest(tests: Sequence[TestResult], section: Section) -> tuple[TestResult, Score] | None:
-    """The test of a section with the smallest lower end, and that score; None where none was scored."""
+    """The test of a section with the smallest lower end and that score; None if no test has a score."""
     found = []
     for one in tests:
         cells = [weakest(seed.grade) for seed in one.seeds if seed.grade is not None]
@@ -192,7 +192,7 @@ def section_weakest(tests: Sequence[TestResult], section: Section) -> tuple[Test
 
 
 def without_draws(one: TestResult) -> TestResult:
-    """The result as it is stored."""
+    """The result without bootstrap draws, which are not stored."""
     return replace(
         one,
         seeds=tuple(replace(seed, grade=seed.grade and _bare(seed.grade)) for seed in one.seeds),
@@ -202,12 +202,12 @@ def without_draws(one: TestResult) -> TestResult:
 
 
 def same_figures(one: TestResult, other: TestResult) -> bool:
-    """Whether two results as they are stored are the same to the bit, whatever picture is drawn."""
+    """Whether two stored results are identical bit for bit, except for their figures."""
     return to_json(replace(one, figure=None)) == to_json(replace(other, figure=None))
 
 
 def digest(arrays: Arrays) -> str:
-    """sha256 of arrays: their names, types, shapes and bytes."""
+    """sha256 of the names, dtypes, shapes and bytes of arrays."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

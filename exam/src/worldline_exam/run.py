@@ -1,8 +1,8 @@
-"""The exam: learn a world from each lab's logs, ask all of them what the tests ask, and grade what they say.
+"""Exam runner: learns a world from the logs of each lab, queries the worlds and grades their answers.
 
-Everything that was asked and answered stays in the folder of the exam, so that it can be graded again (`regrade`) and
-compared with another exam (`compare`) without learning anything. An exam that was broken off goes on from there, and
-one that is complete with more trainings or tests.
+The folder of the exam stores scenes, references and answers. They can be graded again (`regrade`) and compared with
+another exam (`compare`) without training. An interrupted exam can be resumed, and a complete one can be extended by
+trainings or tests.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from worldline_exam.folder import (
     Stored,
     answers_of,
     begun_with,
-    goes_on,
+    check_folder,
     keep,
     keep_examined,
     kept,
@@ -69,7 +69,7 @@ from worldline_exam.subjects import ExamSubject, Terms
 from worldline_exam.worker_pool import workers
 
 LOG_SEED: Final = 500_000
-"""Added to the exam's seed for the logs, so that no scene begins as a logged episode did."""
+"""Added to the seed for the logs, so that no scene starts like a logged episode."""
 
 _logger = logging.getLogger(__name__)
 
@@ -86,81 +86,80 @@ def exam(
     command: str = "",
     stage: Stage | None = None,
 ) -> ExamResult:
-    """Trains the sitter on each lab's logs, and grades it.
+    """Trains the subject on the logs of each lab and grades it.
 
     Args:
-        subject: who learns.
-        folder: a new or empty one; gets logs, worlds, answers, `exam.json` and `report.html`.
-        options: what is asked.
-        resume: go on in a folder where an exam of this sitter was begun, with these tests and trainings. What was
-            recorded, learned and answered stays; a training that was under way begins anew, as do a world, answers and
-            a result that are gone or damaged.
-        command: that repeats it.
-        stage: told about progress.
+        subject: the subject.
+        folder: new or empty folder for logs, worlds, answers, `exam.json` and `report.html`.
+        options: tests, sizes and seeds.
+        resume: resume an exam of this subject in the folder, with at least its tests and trainings. Logs, worlds and
+            answers are reused. An interrupted training restarts, and missing or damaged files are built again.
+        command: command line that repeats the exam.
+        stage: progress callback.
 
     Raises:
-        InputError: the folder holds something, or, to go on in it, something else, or cannot be written to; or a
-            sitter that pays, and so learns nothing, is to be trained more than once.
+        InputError: the folder is not empty, holds another exam, or cannot be written to. Also if several trainings
+            are requested for a subject that pays per query, since it is not trained.
     """
     if subject.pays and options.num_seeds > 1:
         raise InputError(
-            f"{options.num_seeds} trainings are asked for, and {subject.title} learns nothing: all would give the same "
-            "answers. Leave out --seeds."
+            f"{options.num_seeds} trainings were requested, but {subject.title} is not trained: all answers would be "
+            "the same. Omit --seeds."
         )
-    options, begin = replace(options, paid=subject.pays), time.monotonic()
+    options, start = replace(options, paid=subject.pays), time.monotonic()
     begun, tests, seeds = begun_with(subject, options), options.tests(), range(options.num_seeds)
-    resumed = goes_on(folder, begun, subject, options, resume)
-    subject = subject.seated(folder)
+    resumed = check_folder(folder, begun, subject, options, resume)
+    subject = subject.for_exam(folder)
     with _writes(folder, "Choose another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         if not subject.pays:
             write(folder / BEGUN, to_json(begun))
-    left = {test.code: why for test in tests if (why := _left(subject, test, seeds)) is not None}
-    learned, found = _held(subject, folder, options, [test for test in tests if test.code not in left], stage)
-    graded = tuple(left.get(test.code) or found[test.code] for test in tests)
-    elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if resumed else ''}"
+    skipped = {test.code: one for test in tests if (one := _skipped(subject, test, seeds)) is not None}
+    learned, found = _run(subject, folder, options, [test for test in tests if test.code not in skipped], stage)
+    graded = tuple(skipped.get(test.code) or found[test.code] for test in tests)
+    elapsed = f"{time.monotonic() - start:.0f} s{', resumed' if resumed else ''}"
     facts = {**_facts(options, learned), "Wall time": elapsed, **subject.facts}
     examined = ExamResult(subject=subject.title, facts=facts, command=command, tests=graded)
-    with _writes(folder, f"Mend that, then {'give the transcript' if subject.pays else 'go on with --resume'}."):
+    with _writes(folder, f"Fix that, then {'give --transcript' if subject.pays else 'continue with --resume'}."):
         write(folder / RESULT, to_strict_json(Stored(options=options, result=examined)))
         write(folder / REPORT, render(examined))
     return examined
 
 
 def regrade(folder: Path) -> tuple[TestResult, ...]:
-    """The results of the stored answers, graded anew: those of `exam.json` but for the draws that are not stored.
+    """Grades the stored answers again. The results equal those in `exam.json` plus the bootstrap draws.
 
     Raises:
-        InputError: there is no exam.
-        UnknownNameError: a test is no longer installed.
+        InputError: the folder holds no exam.
+        UnknownNameError: a test is no longer registered.
         ConfigError: `exam.json` cannot be read.
-        DataError: scenes, references or answers are missing, damaged or of another shape.
+        DataError: scenes, references or answers are missing, damaged or have another shape.
     """
     stored = read_exam(folder)
     before = {one.code: one for one in stored.result.tests}
     return tuple(
         _regraded(test, folder, before[test.code]) if before[test.code].scenes else before[test.code]
-        for test in replace(stored.options, codes=tuple(before)).tests()  # those of then, whatever is installed now
+        for test in replace(stored.options, codes=tuple(before)).tests()  # not the tests that are registered now
     )
 
 
 def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> ExamComparison:
-    """How much higher the first exam's sitter scores than the second's, in every part that both were graded in.
+    """Score differences ours minus theirs, in every part in which both subjects have a grade.
 
     Args:
         ours: folder of an exam.
-        theirs: of another, or of the same one.
-        trainings: one of ours and one of theirs; None for all that both have, each with its like.
+        theirs: folder of another exam, or the same folder.
+        trainings: one training of ours and one of theirs; None for all common trainings, paired by seed.
 
     Raises:
-        InputError: a folder holds no exam, no test or training is in both, they were asked about other scenes, or
-            one saw vectors and the other pictures.
+        InputError: a folder holds no exam, the exams share no test or training, their scenes differ, or only one of
+            them used images.
     """
     seen = ["pictures" if read_exam(folder).options.pixels else "vectors" for folder in (ours, theirs)]
     if seen[0] != seen[1]:
         raise InputError(
-            f"the worlds of {ours} saw {seen[0]} and those of {theirs} {seen[1]}, so the difference would not be the "
-            "sitters'. Run both in vectors or both in pictures."
+            f"the worlds of {ours} observed {seen[0]}, those of {theirs} {seen[1]}. Run both exams on vectors or both "
+            "on pictures."
         )
     left, right = ({one.code: one for one in regrade(folder)} for folder in (ours, theirs))
     return compared(left, right, trainings)
@@ -168,29 +167,29 @@ def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> ExamComp
 
 @contextmanager
 def _writes(folder: Path, fix: str) -> Iterator[None]:
-    """Says of what cannot be written which folder it is, why, and what to do."""
+    """Converts an `OSError` to an `InputError` with folder, reason and fix."""
     try:
         yield
     except OSError as error:
         raise InputError(f"{folder} cannot be written to: {error.strerror}. {fix}") from error
 
 
-def _left(subject: ExamSubject, test: ExamTest, seeds: Sequence[int]) -> TestResult | None:
-    """What is said of a test that its sitter declines, or that cannot say what to learn; None where it is asked."""
+def _skipped(subject: ExamSubject, test: ExamTest, seeds: Sequence[int]) -> TestResult | None:
+    """The result of a test that the subject declines or whose datasets raise an error; None if the test runs."""
     try:
-        if (why := subject.declines(test)) is not None:
-            return unasked(test, seeds, why.verdict, why.reason)
+        if (declined := subject.declines(test)) is not None:
+            return unasked(test, seeds, declined.verdict, declined.reason)
         tuple(test.datasets())
-    except Exception as error:  # whatever broke, it broke in this test alone
-        _logger.debug("what %s asks to learn from broke", test.code, exc_info=True)
+    except Exception as error:  # an error affects only this test
+        _logger.debug("the datasets of %s raised an error", test.code, exc_info=True)
         return broken(test, seeds, f"{type(error).__name__}: {error}")
     return None
 
 
-def _held(
+def _run(
     subject: ExamSubject, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], stage: Stage | None
 ) -> tuple[list[Mapping[str, str]], dict[str, TestResult]]:
-    """What is to be known of the worlds that were learned, and by code what came of each test."""
+    """Facts about the learned worlds, and the result of each test by code."""
     if not tests:
         return [], {}
     seeds, datasets = range(options.num_seeds), _longest_first(one for test in tests for one in test.datasets())
@@ -216,27 +215,29 @@ def _held(
             if name not in lost
         }
         learned: dict[tuple[str, int], LearnRecord] = {}
-        asked: dict[str, Future[TestResult]] = {}
+        running: dict[str, Future[TestResult]] = {}
         for key, one in _finished(tasks, "learn", stage):
             learned[key] = _or_reason(key[1], one)
-            for test in tests:  # as soon as its worlds are there, while another process learns the last ones
+            for test in tests:  # starts as soon as its worlds exist, while other worlds still train
                 needed = {(one.name, seed) for one in test.datasets() for seed in seeds}
                 if key in needed and needed <= learned.keys():
-                    lacking = _lacking(test, learned)
-                    asked[test.code] = pool.submit(_sit, subject, test, options.seed, tuple(seeds), lacking, folder)
-        ended = _finished(asked, "ask and grade", stage)
+                    missing = _missing(test, learned)
+                    running[test.code] = pool.submit(
+                        _run_test, subject, test, options.seed, tuple(seeds), missing, folder
+                    )
+        ended = _finished(running, "query and grade", stage)
         found = dict(ended)
     known = [one.facts for one in learned.values() if one.lost is None]
     return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
 
 
 def _longest_first(datasets: Iterable[DatasetSpec]) -> dict[str, DatasetSpec]:
-    """By name, so that no process is left alone with a long one at the end."""
+    """Datasets by name, the longest first to balance the processes."""
     return {one.name: one for one in sorted(datasets, key=lambda one: -one.num_episodes * one.num_steps)}
 
 
 def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
-    """The logs of a curriculum, if they are not there. In a process of its own."""
+    """Records the logs of a dataset if they do not exist. Runs in a worker process."""
     logs = logs_of(folder, name)
     if logs.exists():
         return
@@ -250,7 +251,7 @@ def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
 
 
 def _learn(subject: ExamSubject, logs: Path, terms: Terms, seed: int, folder: Path) -> LearnRecord:
-    """Saves the world, if it is not there, and what is to be known of it. In a process of its own."""
+    """Learns and saves a world and its record, if they do not exist. Runs in a worker process."""
     out = world_of(folder, logs.name, seed)
     known = out.with_name(f"{out.name}.json")
     if (before := _before(known, out)) is not None:
@@ -262,7 +263,7 @@ def _learn(subject: ExamSubject, logs: Path, terms: Terms, seed: int, folder: Pa
 
 
 def _before(known: Path, out: Path) -> LearnRecord | None:
-    """What came of learning a world before; None where that cannot be read, or the world is gone."""
+    """The stored record of a world; None if it cannot be read or the world is missing."""
     try:
         found = read(LearnRecord, known)
     except ConfigError:
@@ -271,7 +272,7 @@ def _before(known: Path, out: Path) -> LearnRecord | None:
 
 
 def _learned(subject: ExamSubject, store: Store, terms: Terms, seed: int, out: Path) -> LearnRecord:
-    """The world is in `out` if there is one."""
+    """Learns a world and saves it to `out`."""
 
     def lost(verdict: Verdict, reason: str) -> LearnRecord:
         return LearnRecord(facts={}, lost=SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason))
@@ -279,56 +280,56 @@ def _learned(subject: ExamSubject, store: Store, terms: Terms, seed: int, out: P
     work = out.with_name(f"{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        sat = subject.learn(store, seed=seed, terms=terms, folder=work)
-        if sat.world is not None:
-            save_world(out, sat.world)
-        if blind := unread(sat.reads, terms.read):
-            return lost(Verdict.UNREADABLE, blind)
+        trained = subject.learn(store, seed=seed, terms=terms, folder=work)
+        if trained.world is not None:
+            save_world(out, trained.world)
+        if unreadable := unread(trained.reads, terms.read):
+            return lost(Verdict.UNREADABLE, unreadable)
     except UnsupportedError as error:
         return lost(Verdict.UNSUPPORTED, str(error))
     except (CollapseError, DataError, InputError) as error:
-        return lost(Verdict.ERROR, f"learning from {store.path.name}: {error}")
+        return lost(Verdict.ERROR, f"training on {store.path.name}: {error}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    shown = {} if sat.world is None else {"context": _context(sat.world.describe())}
-    return LearnRecord(facts={**sat.facts, **shown})
+    context = {} if trained.world is None else {"context": _context(trained.world.describe())}
+    return LearnRecord(facts={**trained.facts, **context})
 
 
 def _context(card: Card) -> str:
-    """What a world looks back on, such as "3 observations, 0.2 s"."""
-    seen = f"{card.context} observation{'' if card.context == 1 else 's'}"
+    """Context length of a world, such as "3 observations, 0.2 s"."""
+    length = f"{card.context} observation{'' if card.context == 1 else 's'}"
     step_s = card.schema.step_s
-    return seen if step_s is None or card.context == 1 else f"{seen}, {(card.context - 1) * step_s:g} s"
+    return length if step_s is None or card.context == 1 else f"{length}, {(card.context - 1) * step_s:g} s"
 
 
-def _sit(
+def _run_test(
     subject: ExamSubject,
     test: ExamTest,
     seed: int,
     trainings: Sequence[int],
-    lacking: Mapping[int, SeedGrade],
+    missing: Mapping[int, SeedGrade],
     folder: Path,
 ) -> TestResult:
-    """Examines the test, asks the worlds of every training, keeps what they say, and grades it. In its own process."""
-    begin = time.monotonic()
+    """Checks the test, queries the worlds of every training and grades the answers. Runs in a worker process."""
+    start = time.monotonic()
     stores = {one.name: open_store(logs_of(folder, one.name)) for one in test.datasets()}
     examined = examine(test, seed, {name: _episodes(store) for name, store in stores.items()})
     place = answers_of(folder, test.code)
-    asked = _kept(place / SCENES)
-    if place.exists() and (asked is None or digest(asked) != digest(examined.scenes)):
+    stored = _kept(place / SCENES)
+    if place.exists() and (stored is None or digest(stored) != digest(examined.scenes)):
         shutil.rmtree(place)  # answers to other scenes
     keep_examined(place, examined)
     answers: dict[int, Arrays | SeedGrade] = {}
     for training in trainings:
         before = _kept(place / f"answers-{training}.npz")
         answers[training] = (
-            before or lacking.get(training) or _answers(subject, test, training, examined.scenes, folder)
+            before or missing.get(training) or _answers(subject, test, training, examined.scenes, folder)
         )
-    return without_draws(result(test, examined, answers, time.monotonic() - begin))
+    return without_draws(result(test, examined, answers, time.monotonic() - start))
 
 
 def _kept(path: Path) -> Arrays | None:
-    """What was kept; None where that is missing or damaged, and so has to be made again."""
+    """Saved arrays; None if they are missing or damaged."""
     try:
         return kept(path)
     except DataError:
@@ -336,7 +337,7 @@ def _kept(path: Path) -> Arrays | None:
 
 
 def _answers(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
-    """What the worlds of a training say, which is kept, or why they do not."""
+    """Queries the worlds of a training and saves the answers; if that fails, the verdict and reason."""
     try:
         given = _asked(subject, test, training, scenes, folder)
         keep(answers_of(folder, test.code) / f"answers-{training}.npz", given)
@@ -349,38 +350,36 @@ def _answers(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays
         return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=str(error))
     except UnavailableError as error:
         return SeedGrade(seed=training, verdict=Verdict.NOT_MEASURED, grade=None, reason=str(error))
-    except Exception as error:  # whatever broke, it broke in this training alone
-        _logger.debug("asking %s of training %d broke", test.code, training, exc_info=True)
+    except Exception as error:  # an error affects only this training
+        _logger.debug("queries of %s failed for training %d", test.code, training, exc_info=True)
         reason = f"{type(error).__name__}: {error}"
         return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=reason)
 
 
 def _asked(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays:
-    """What the worlds of a training say."""
     worlds = {}
     for one in test.datasets():
         store = open_store(logs_of(folder, one.name))
         worlds[one.name] = world = subject.open(world_of(folder, one.name, training), store)
         if apart := clashes(store.schema, world.describe().schema, one.asked):
-            raise UnsupportedError(f"what was opened is no world of {one.name}: {'; '.join(apart)}.")
+            raise UnsupportedError(f"the opened world does not match the logs of {one.name}: {'; '.join(apart)}.")
     return test.ask(worlds, scenes)
 
 
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
-    """The result of the stored answers."""
     place = answers_of(folder, test.code)
     answers = {one.seed: _stored_answers(place / f"answers-{one.seed}.npz", one) for one in before.seeds}
     try:
         return result(test, kept_examined(test, place), answers, before.elapsed_s)
     except KeyError as error:
         raise DataError(
-            f"{test.code} was asked by another version: there is no {error}", fix="Run the exam again.", file=place
+            f"{test.code} was run by another version: {error} is missing", fix="Run the exam again.", file=place
         ) from error
     except WorldlineError:
         raise
     except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise DataError(
-            f"what is stored of {test.code} cannot be graded ({error})",
+            f"the stored arrays of {test.code} cannot be graded ({error})",
             fix="Restore it, or run the exam again.",
             file=place,
         ) from error
@@ -390,14 +389,16 @@ def _stored_answers(path: Path, before: SeedGrade) -> Arrays | SeedGrade:
     if path.exists():
         return kept(path)
     if before.grade is not None:
-        raise DataError("answers that were graded are gone", fix="Restore the file, or run the exam again.", file=path)
+        raise DataError(
+            "answers that were graded are missing", fix="Restore the file, or run the exam again.", file=path
+        )
     return before
 
 
 def _finished(
     tasks: Mapping[Key, Future[Value]], name: str, stage: Stage | None
 ) -> Iterator[tuple[Key, Value | BaseException]]:
-    """What each task gave, or the error that it ended with."""
+    """Result or exception of each task, in order of completion."""
     keys = {task: key for key, task in tasks.items()}
     if stage is not None:
         stage(name, 0, len(tasks))
@@ -408,18 +409,18 @@ def _finished(
         yield keys[task], (task.result() if error is None else error)
 
 
-def _lacking(test: ExamTest, learned: Mapping[tuple[str, int], LearnRecord]) -> dict[int, SeedGrade]:
-    """Per training that misses a world that the test asks, why."""
+def _missing(test: ExamTest, learned: Mapping[tuple[str, int], LearnRecord]) -> dict[int, SeedGrade]:
+    """The reason for each training that lacks a world of the test."""
     losses: dict[int, list[tuple[str, SeedGrade]]] = {}
     for one in test.datasets():
         for (name, seed), found in learned.items():
             if name == one.name and found.lost is not None:
                 losses.setdefault(seed, []).append((name, found.lost))
-    return {seed: _together(seed, lost) for seed, lost in losses.items()}
+    return {seed: _merged(seed, lost) for seed, lost in losses.items()}
 
 
-def _together(seed: int, losses: Sequence[tuple[str, SeedGrade]]) -> SeedGrade:
-    """All that a training lacks for a test: the worst of it, and every reason."""
+def _merged(seed: int, losses: Sequence[tuple[str, SeedGrade]]) -> SeedGrade:
+    """The worst verdict and all reasons of the worlds that a training lacks."""
     reasons = "; ".join(f"{name}: {lost.reason.removesuffix('.')}" for name, lost in losses)
     verdict = worst([lost.verdict for _, lost in losses])
     return SeedGrade(seed=seed, verdict=verdict, grade=None, reason=f"{reasons}.")
@@ -428,7 +429,7 @@ def _together(seed: int, losses: Sequence[tuple[str, SeedGrade]]) -> SeedGrade:
 def _or_reason(seed: int, found: LearnRecord | BaseException) -> LearnRecord:
     if isinstance(found, LearnRecord):
         return found
-    reason = f"learning broke: {type(found).__name__}: {found}"
+    reason = f"training failed: {type(found).__name__}: {found}"
     return LearnRecord(facts={}, lost=SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason))
 
 
@@ -438,7 +439,7 @@ def _or_broken(
     found: Mapping[str, TestResult | BaseException],
     lost: Mapping[str, BaseException],
 ) -> TestResult:
-    """What came of a test, or what broke: asking and grading it, or recording its logs."""
+    """The result of a test, or an ERROR result if queries, grading or recording failed."""
     if test.code in found:
         one = found[test.code]
         return one if isinstance(one, TestResult) else broken(test, seeds, f"{type(one).__name__}: {one}")
@@ -447,7 +448,7 @@ def _or_broken(
 
 
 def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The small print."""
+    """Details for the report."""
     kinds = {
         name: sorted({one[name] for one in learned if name in one}, key=lambda text: (len(text), text))
         for name in ("parameters", "updates", "batches")
@@ -469,7 +470,7 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
 
 
 def _sizes(options: ExamOptions) -> str:
-    """The sizes of the tests that are not as they are in a full exam."""
+    """Sizes of the tests that differ from a full exam."""
     full = {one.code: one for one in replace(options, paid=False, sizes=None).tests()}
     changed = {
         test.code: [
@@ -483,7 +484,7 @@ def _sizes(options: ExamOptions) -> str:
 
 
 def _episodes(store: Store) -> list[Episode]:
-    """Without pictures, which no reference looks at, and which would fill the memory."""
+    """Episodes without images: no reference uses them, and they would fill the memory."""
     images = {signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE}
     return [_without(store.episode(number), images) for number in range(len(store))]
 

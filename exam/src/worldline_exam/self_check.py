@@ -1,4 +1,4 @@
-"""The exam examines itself: every run grades the oracle and the models that must fail, of every test."""
+"""Self-check of the exam: every run grades the oracle and the must-fail models of every test."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from worldline.audit import Grade, flaws
 from worldline.episode import Arrays, Episode
 from worldline_exam.base import ExamTest, References
 
-PILOT: Final = 1_000_003
-"""Added to a seed for the scenes on which the floor is chosen."""
+PILOT_SEED_OFFSET: Final = 1_000_003
+"""Added to the seed for the scenes on which the floor is selected."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examined:
-    """A test that is ready to grade worlds, or void.
+    """Scenes and graded references of a test.
 
     Args:
-        scenes: that worlds are asked about.
-        references: to them.
-        oracle: its grade.
-        must_fail: grades by name.
-        flaws: why the test is void; empty where it holds.
+        scenes: scenes for the worlds.
+        references: reference answers to the scenes.
+        oracle: grade of the oracle.
+        must_fail: grades of the must-fail models, by name.
+        flaws: why the test is void; empty if it is valid.
     """
 
     scenes: Arrays
@@ -37,16 +37,16 @@ def examine(test: ExamTest, seed: int, logs: Mapping[str, Sequence[Episode]]) ->
     """Generates a test's scenes and grades its references.
 
     Args:
-        test: which.
-        seed: of the scenes; the floor is chosen on those of another seed.
-        logs: per curriculum the episodes that worlds learn from.
+        test: the test.
+        seed: seed of the scenes; the floor is selected on scenes of another seed.
+        logs: training episodes by dataset.
     """
-    scenes, pilot = test.generate(seed), test.generate(seed + PILOT)
+    scenes, pilot = test.generate(seed), test.generate(seed + PILOT_SEED_OFFSET)
     return graded(test, scenes, test.references(scenes, pilot, logs))
 
 
 def graded(test: ExamTest, scenes: Arrays, references: References) -> Examined:
-    """The same of scenes and references that are there."""
+    """Grades the given references on the given scenes."""
     oracle = test.grade(scenes, references.oracle, references)
     must_fail = {
         name: test.grade_must_fail(name, scenes, one, references) for name, one in references.must_fail.items()

@@ -1,4 +1,4 @@
-"""Who sits the exam: a recipe, with any family of models, or a trivial model."""
+"""Subjects of an exam: a recipe with any model family, or a trivial baseline."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from worldline_exam.readability import readings
 from worldline_exam.results import SeedGrade
 
 BLIND: Final = "token-blind"
-"""The family "token" that is told no actions: it only watches."""
+"""The model family "token" without actions as inputs."""
 TRIVIAL: Final = ("persistence", "constant_velocity", "linear", "action_blind")
 
-NO_PICTURES: Final = "A trivial model looks at vectors, not at pictures. Leave out --pixels."
+NO_PICTURES: Final = "A trivial baseline needs vector observations. Omit --pixels."
 
 CALIBRATED_STEPS: Final = 48
-"""Steps that the bands of a trivial model reach at most."""
+"""Default horizon of the calibrated bands of a trivial baseline, in steps."""
 
-_SIZES: Final = tuple(2.0 ** (step / 4) for step in range(-12, 13))
-"""Widths, relative to the family's own, among which the number of parameters is matched."""
+_RELATIVE_WIDTHS: Final = tuple(2.0 ** (step / 4) for step in range(-12, 13))
+"""Candidate widths, relative to the default of the family, to match the number of parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sat:
-    """A world that sits, and what is to be known of it.
+class LearnedWorld:
+    """Result of `ExamSubject.learn`.
 
     Args:
-        world: to ask, which the exam keeps; None where the sitter opens one that need not be kept.
-        facts: small print, such as its number of parameters.
-        reads: of each signal that was to be read from pictures, how well it is; see `workflows.reading`.
+        world: world to save and query; None if the subject opens one that is not saved.
+        facts: details for the report, such as the number of parameters.
+        reads: R^2 of each signal that must be read from images; see `readability`.
     """
 
     world: LocalWorld | None
@@ -56,12 +56,12 @@ class Sat:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What a curriculum asks beside its logs.
+    """Requirements of a dataset for the training.
 
     Args:
-        num_calibration: episodes kept for calibration, the last ones; None for the sitter's own share.
-        horizon: steps that bands are calibrated for; None for the sitter's own.
-        read: vector signals that have to be read from pictures; empty in an exam of vectors.
+        num_calibration: number of last episodes for calibration; None for the default of the subject.
+        horizon: horizon of the calibrated bands, in steps; None for the default of the subject.
+        read: vector signals that must be read from images; empty in an exam on vectors.
     """
 
     num_calibration: int | None = None
@@ -70,68 +70,71 @@ class Terms:
 
 
 class ExamSubject(ABC):
-    """Learns one world from each log; can be sent to another process."""
+    """Learns one world from each dataset. Instances must be picklable."""
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What it is called in a report."""
+        """Name in reports."""
 
     @abstractmethod
-    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
-        """The world learned from a store.
+    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> LearnedWorld:
+        """Learns a world from the logs in a store.
 
         Args:
-            store: of a curriculum.
-            seed: of initial weights and batches.
-            terms: what the curriculum asks.
-            folder: for what the training needs to write.
+            store: logs of a dataset.
+            seed: seed of initial weights and batches.
+            terms: requirements of the dataset.
+            folder: folder for temporary files of the training.
         """
 
     def open(self, folder: Path, store: Store) -> World:
-        """The world that `learn` gave.
+        """Opens the world that `learn` returned.
 
         Args:
-            folder: that the exam kept it in.
-            store: that it was learned from.
+            folder: folder in which the exam saved it.
+            store: logs from which it was learned.
         """
         del store
         return open_world(folder)
 
     @property
     def sources(self) -> Sequence[Path]:
-        """Files beside the toolkit's that say how it learns."""
+        """Source files outside the toolkit that affect the training."""
         return ()
 
     @property
     def pays(self) -> bool:
-        """Whether it pays for each question: tests then take the sizes they have for that, and one process asks."""
+        """Whether it pays per query: tests then use reduced sizes and a single process."""
         return False
 
-    def seated(self, folder: Path) -> ExamSubject:
-        """This sitter in one exam, of which it may keep in `folder` what has to be kept."""
+    def for_exam(self, folder: Path) -> ExamSubject:
+        """The subject prepared for one exam; it may write persistent files to `folder`."""
         del folder
         return self
 
     def declines(self, test: ExamTest) -> SeedGrade | None:
-        """Why a test is not asked of it; None where it is."""
+        """Why the subject skips a test; None if it takes the test."""
         del test
         return None
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Small print, as it is when everything was asked."""
+        """Details for the report, evaluated after the last query."""
         return {}
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class RecipeSubject(ExamSubject):
-    """A recipe, with its own family or another one of as many parameters.
+    """A recipe with its own model family, or another family with about as many parameters.
 
     Args:
-        recipe: a registered name, or "module:name".
-        family: registered name of a family of models, or "token-blind"; None for the recipe's own.
+        recipe: registered name, or "module:name".
+        family: registered name of a model family, or "token-blind"; None for the family of the recipe.
+
+    Raises:
+        UnknownNameError: the recipe or the family is not registered.
     """
 
     recipe: str
@@ -149,14 +152,14 @@ class RecipeSubject(ExamSubject):
 
     @property
     def sources(self) -> Sequence[Path]:
-        """The module of an own recipe."""
+        """The module of a recipe that is given as "module:name"."""
         if ":" not in self.recipe:
             return ()
         file = inspect.getsourcefile(import_module(self.recipe.partition(":")[0]))
         return () if file is None else (Path(file),)
 
-    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
-        """See `ExamSubject`; heads that only plans need are left out."""
+    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> LearnedWorld:
+        """Trains the recipe without goal heads, which only planners use."""
         recipe = self._recipe(store).with_seed(seed)
         recipe = replace(recipe, heads=replace(recipe.heads, goals=False))
         recipe = replace(recipe, horizon=terms.horizon or recipe.horizon)
@@ -170,35 +173,38 @@ class RecipeSubject(ExamSubject):
             "updates": f"{training.num_updates:,}",
             "batches": f"{training.batch_size} windows of {training.window} observations",
         }
-        return Sat(world=learned.world, facts=facts, reads=readings(store, learned, terms.read))
+        return LearnedWorld(world=learned.world, facts=facts, reads=readings(store, learned, terms.read))
 
     def _recipe(self, store: Store) -> Recipe:
-        """The recipe for this store; another family gets the width at which it has as many parameters."""
+        """The recipe for this store. Another family gets the width with the closest number of parameters."""
         given: Recipe = (imported("recipe", self.recipe) if ":" in self.recipe else load("recipe", self.recipe))(store)
         if self.family is None or self.family == given.model:
             return given
         changed = with_family(given, store, self.family.removesuffix("-blind"))
         if self.family == BLIND:
             changed = replace(changed, model_config=replace(changed.model_config, actions=False))
-        due = _num_parameters(store, given)
-        sizes = [resized(changed, size) for size in _SIZES]
-        return min(sizes, key=lambda one: abs(np.log(_num_parameters(store, one) / due)))
+        target = _num_parameters(store, given)
+        sizes = [resized(changed, size) for size in _RELATIVE_WIDTHS]
+        return min(sizes, key=lambda one: abs(np.log(_num_parameters(store, one) / target)))
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrivialSubject(ExamSubject):
-    """One of the engines that a learned one has to beat, fitted and calibrated on the same logs.
+    """A trivial baseline engine, fitted and calibrated on the same logs.
 
     Args:
-        name: its registered name.
+        name: registered name, one of `TRIVIAL`.
+
+    Raises:
+        InputError: the name is not in `TRIVIAL`.
     """
 
     name: str
 
     def __post_init__(self) -> None:
         if self.name not in TRIVIAL:
-            raise InputError(f"{self.name!r} is no trivial model. Choose one of {', '.join(TRIVIAL)}.")
+            raise InputError(f"{self.name!r} is no trivial baseline. Choose one of {', '.join(TRIVIAL)}.")
 
     @property
     def title(self) -> str:
@@ -206,29 +212,38 @@ class TrivialSubject(ExamSubject):
         return self.name.replace("_", " ")
 
     def declines(self, test: ExamTest) -> SeedGrade | None:
-        """See `ExamSubject`: it cannot look at pictures."""
+        """Skips tests on images."""
         if not test.pixels:
             return None
         return SeedGrade(seed=0, verdict=Verdict.UNREADABLE, grade=None, reason=NO_PICTURES)
 
-    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
-        """See `ExamSubject`."""
+    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> LearnedWorld:
+        """Fits and calibrates the engine."""
         del folder
         count = terms.num_calibration
         split = split_store(store) if count is None else kept_last(store, count)
         train, held = ([store.episode(number) for number in part] for part in (split.train, split.calibration))
         engine: Engine = load("engine", self.name).fit(train, store.schema)
-        due = terms.horizon or CALIBRATED_STEPS
-        horizon = max(1, min(due, int(store.num_steps.min()) - engine.describe().context + 1))
+        longest = terms.horizon or CALIBRATED_STEPS
+        horizon = max(1, min(longest, int(store.num_steps.min()) - engine.describe().context + 1))
         calibration = calibrate(engine, held, horizon=horizon, num_windows=8, seed=seed)
-        return Sat(world=LocalWorld(engine, calibration, CrossEntropy()), facts={})
+        return LearnedWorld(world=LocalWorld(engine, calibration, CrossEntropy()), facts={})
 
 
 def kept_last(store: Store, num_calibration: int) -> Split:
-    """A split whose last `num_calibration` episodes calibrate; of the others a tenth validates, two are held out."""
+    """A split with the last `num_calibration` episodes for calibration.
+
+    Two of the other episodes are held out, a tenth of them is the validation set, and the rest is for training.
+
+    Raises:
+        InputError: fewer than four other episodes remain.
+    """
     others = np.random.default_rng(0).permutation(len(store) - num_calibration).tolist()
     if len(others) < 4:
-        raise InputError(f"{len(store)} episodes, {num_calibration} of them for calibration: four must be left.")
+        raise InputError(
+            f"{len(store)} episodes with {num_calibration} for calibration leave {len(others)}, fewer than 4. "
+            "Record more."
+        )
     cut = 2 + max(1, len(others) // 10)
     return Split(
         train=tuple(sorted(others[cut:])),
@@ -240,6 +255,5 @@ def kept_last(store: Store, num_calibration: int) -> Split:
 
 
 def _num_parameters(store: Store, recipe: Recipe) -> int:
-    """Of an untrained model."""
     with torch.random.fork_rng(devices=[]):
         return sum(one.numel() for one in build_model(store, recipe.split(store), recipe).parameters())

@@ -1,4 +1,4 @@
-"""Processes that share the work of an exam, and outlive one that is killed."""
+"""Process pool of an exam that survives the loss of a worker process."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Value = TypeVar("Value")
 
 
 def workers(count: int) -> ThreadPoolExecutor:
-    """`count` processes of one thread each; one alone is this one.
+    """An executor with `count` worker processes of one thread each; a count of 1 uses the current process.
 
-    A process that is killed, as systems do when memory runs out, ends its own task with `ChildProcessError` and no
-    other: another takes its place. All end with the process that asked, also where that is killed.
+    If a worker is killed, for example when memory runs out, only its task raises `ChildProcessError`. A new worker
+    replaces it. All workers end with the parent process, even if that is killed.
     """
     return _Threads(1) if count == 1 else _Processes(count)
 
 
 class _Threads(ThreadPoolExecutor):
-    """Where an error ends the block that it is for, such as Ctrl-C, what has not begun is left undone."""
+    """Cancels pending tasks if an error, such as Ctrl-C, leaves the `with` block."""
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.shutdown(cancel_futures=kind is not None)
 
 
 class _Processes(_Threads):
-    """Threads, each of which hands its task to a process that has none."""
+    """Threads that each pass their task to an idle worker process."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
@@ -56,7 +56,9 @@ class _Processes(_Threads):
         except BrokenProcessPool as error:
             process.shutdown()
             process = _process()
-            raise ChildProcessError("its process was killed, as systems do when memory runs out") from error
+            raise ChildProcessError(
+                "the worker process was killed, possibly for lack of memory; use fewer --threads"
+            ) from error
         finally:
             self._idle.put(process)
 
@@ -66,7 +68,7 @@ def _process() -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    """One thread, and an end with the process that asked, which nobody would answer to otherwise."""
+    """Limits the worker to one thread and ends it with its parent, so that no orphan keeps running."""
     import torch
 
     torch.set_num_threads(1)

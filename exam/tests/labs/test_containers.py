@@ -243,7 +243,7 @@ def test_settings_out_of_range_are_refused(given: dict[str, object]) -> None:
 
 def test_a_start_for_which_there_is_no_room_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "MAX_TRIES", 3)  # of four discs
-    with pytest.raises(InputError, match=r"of 4 discs of radius 0\.4 found room on a table of 2\.0"):
+    with pytest.raises(InputError, match=r"of 4 discs of radius 0\.4 fit on a table of 2\.0"):
         Containers(num_discs=4, radius=0.4, pen=(1.0, 0.05)).reset(seed=0)
 
 

@@ -12,7 +12,7 @@ import worldline
 from worldline.episode import Episode
 from worldline.errors import ConfigError, InputError
 from worldline.labs.playing import explore, replay
-from worldline_exam.labs.lamp import KEEP, LEAST_LEVER, STATIONS, Lamp, together
+from worldline_exam.labs.lamp import KEEP, MIN_LEVER, STATIONS, Lamp, together
 
 SEEDS = st.integers(0, 2**31)
 
@@ -87,7 +87,7 @@ def test_lamps_announce_what_the_explorer_does_as_often_as_they_say(episodes: li
         spread = np.sqrt(station.follows * (1 - station.follows) / len(lit))
         assert (joined == lit).mean() == pytest.approx(station.follows, abs=4 * spread)
         assert joined.mean() == pytest.approx(0.5, abs=0.04)
-        assert np.abs(levers).min() >= LEAST_LEVER - 1e-6
+        assert np.abs(levers).min() >= MIN_LEVER - 1e-6
         assert abs(np.corrcoef(levers[:, 0], lit)[0, 1]) < 0.07  # neither lever alone tells anything
         assert abs(np.corrcoef(levers[:, 1], lit)[0, 1]) < 0.07
 

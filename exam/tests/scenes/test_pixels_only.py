@@ -221,5 +221,5 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         pictured(nothing, TwoRooms())
     with pytest.raises(InputError, match="no vector signal to draw"):
         pictured(nothing, HiddenMover(pictures=True))
-    with pytest.raises(InputError, match="fleet is no curriculum of T2"):
+    with pytest.raises(InputError, match="fleet is no dataset of T2"):
         OcclusionTest(pixels=True).ask({"fleet": Spy(HiddenMover().schema)}, {})

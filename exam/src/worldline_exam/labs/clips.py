@@ -1,17 +1,17 @@
-"""Clips: three balls, each on a sheet of glass of its own, one above the other, between the same four cushions.
+"""Lab `clips`: three balls on separate glass sheets, one above the other, between the same four cushions.
 
     velocity' = exp(-drag * 0.1) * (velocity + 0.1 * push)
     travelled = (velocity + 0.1 * push) * (1 - exp(-drag * 0.1)) / drag
 
-in a step of 0.1 s, position in m, velocity in m/s, drag in 1/s; the push [m/s²] is given to the red ball alone. What
-goes beyond a cushion comes back, and so does the velocity across it, both times `bounce`. The balls never touch.
+The step is 0.1 s; position in m, velocity in m/s, drag in 1/s. The push [m/s²] acts on the red ball only. Cushions
+reflect the excess distance and the normal velocity, both times `bounce`. The balls never touch.
 
-Every position and velocity is shown with Gaussian noise of its own, unless there is none at all. At the start positions
-are spread evenly over the table and directions over the circle. Without drag, with `bounce` 1 and without pushes this
-spread stays the same for ever, and a path run backwards, its velocities reversed, is as likely as forwards: no
-statistic can tell which it is.
+Observed positions and velocities have independent Gaussian noise, unless `noise` is 0. Initial positions are uniform
+over the table and initial directions are uniform over the circle. Without drag and pushes and with `bounce` 1, this
+distribution is stationary. A path in reverse, with negated velocities, is then as likely as the path itself, so no
+statistic can distinguish them.
 
-Hidden: nothing but the noise, which does not depend on what is done.
+Hidden: only the noise, which does not depend on actions.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
 HALF_TABLE: Final = 1.0
-"""Of the square in which the balls' centres move, m."""
+"""Half the side of the square for the centres of the balls, m."""
 RADIUS: Final = 0.12
 MAX_PUSH: Final = 1.0
-"""Along each axis, m/s²; what is beyond is cut."""
+"""Along each axis, m/s²; larger values are clipped."""
 SPEEDS: Final = (0.5, 1.5)
-"""At the start, m/s."""
+"""Range of the initial speed, m/s."""
 BALLS: Final[Mapping[str, Colour]] = {"red": RED, "green": GREEN, "blue": BLUE}
 POSITION_NOISE: Final = 0.005
-"""Deviation, m."""
+"""Standard deviation, m."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsSettings:
-    """The arguments of `Clips`."""
+    """Constructor arguments of `Clips`."""
 
     drag: float
     bounce: float
@@ -73,17 +73,17 @@ class ClipsSettings:
 
 
 class Clips(Lab, Configured, DrawsImages):
-    """The lab. Observations: of each ball `<colour>_position` [m], `<colour>_velocity` [m/s]. Action: `push` [m/s²].
+    """Observations: of each ball `<colour>_position` [m], `<colour>_velocity` [m/s]. Action: `push` [m/s²].
 
     Args:
         drag: 1/s, at least 0.
-        bounce: share of the velocity that a cushion gives back, above 0 and at most 1.
-        noise: deviation of the velocities that are shown, m/s, at least 0; positions have `POSITION_NOISE`, but none
-            where it is 0.
-        pictures: whether to draw the camera's picture.
+        bounce: ratio of the velocity after and before a cushion, above 0 and at most 1.
+        noise: standard deviation of observed velocities, m/s, at least 0. Positions have `POSITION_NOISE`, or none
+            if `noise` is 0.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
@@ -105,18 +105,18 @@ class Clips(Lab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {name: getattr(self, name) for name in ("drag", "bounce", "noise", "pictures")}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Clips:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(ClipsSettings, json.dumps(settings), where="clips")
         return cls(drag=found.drag, bounce=found.bounce, noise=found.noise, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """The seven signals; `camera` only where it is drawn."""
+        """The seven signals; `camera` only if rendered."""
         axes, edge = ("x", "y"), (MAX_PUSH, MAX_PUSH)
         seen = tuple(
             Signal(name=f"{ball}_{what}", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit=unit,
@@ -131,12 +131,12 @@ class Clips(Lab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the start and all noise.
-            options: `state` [3, 2, 2], position [m] and velocity [m/s] of each ball, takes the place of what was
-                drawn; the noise stays that of the seed.
+            seed: seed of the initial state and the noise.
+            options: `state` [3, 2, 2], position [m] and velocity [m/s] of each ball, replaces the drawn state. The
+                noise still follows the seed.
         """
         super().reset(seed=seed)
         given = read_options(options, {"state": (len(BALLS), 2, 2)})
@@ -144,12 +144,12 @@ class Clips(Lab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; no reward, no end."""
+        """One step; reward 0, no termination."""
         self._state = self.advance(self._state[None], self._checked(action)["push"][None])[0]
         return self._observe(), 0.0, False, False, {}
 
     def starts(self, count: int, generator: np.random.Generator) -> Floats:
-        """First states [count, 3, 2, 2]: of each ball position [m] and velocity [m/s]."""
+        """Initial states [count, 3, 2, 2]: position [m] and velocity [m/s] of each ball."""
         shape = (count, len(BALLS))
         position = generator.uniform(-HALF_TABLE, HALF_TABLE, (*shape, 2))
         speed, angle = generator.uniform(*SPEEDS, shape), generator.uniform(-np.pi, np.pi, shape)
@@ -157,7 +157,7 @@ class Clips(Lab, Configured, DrawsImages):
         return np.stack([position, velocity], -2)
 
     def advance(self, state: Floats, push: Floats) -> Floats:
-        """The states [M, 3, 2, 2] one step later, without noise; see the module.
+        """The next states [M, 3, 2, 2] without noise.
 
         Args:
             state: [M, 3, 2, 2].
@@ -174,7 +174,7 @@ class Clips(Lab, Configured, DrawsImages):
         return np.stack([back, np.where(met, -self.bounce * velocity, velocity)], -2)
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """What follows without noise; leaves this environment as it is.
+        """Simulates action sequences without noise, independent of the state of this environment.
 
         Args:
             start: vector observation signals [M, *shape].
@@ -190,12 +190,12 @@ class Clips(Lab, Configured, DrawsImages):
         return shown(np.stack(path, 1))
 
     def noisy(self, states: Floats, generator: np.random.Generator) -> Floats:
-        """States [..., 3, 2, 2] as they are shown."""
+        """States [..., 3, 2, 2] with observation noise."""
         deviation = np.array([POSITION_NOISE if self.noise else 0.0, self.noise])[:, None]
         return states + deviation * generator.standard_normal(states.shape)
 
     def draw(self, state: Floats) -> UInt8[np.ndarray, "64 64 3"]:
-        """The picture of one state [3, 2, 2]."""
+        """The image of one state [3, 2, 2]."""
         edge = HALF_TABLE + RADIUS
         picture = Picture(-edge - 0.08, edge + 0.08, INK)
         picture.box(0.0, 0.0, edge, edge, PAPER)
@@ -204,7 +204,7 @@ class Clips(Lab, Configured, DrawsImages):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`. It has the noise of the positions, a seventh of a pixel."""
+        """The camera image of an observation. It inherits the position noise, a seventh of a pixel."""
         places = [f"{ball}_position" for ball in BALLS]
         if not shown.keys() >= set(places):
             return None
@@ -213,7 +213,7 @@ class Clips(Lab, Configured, DrawsImages):
         return self.draw(state)
 
     def explorer(self) -> Policy:
-        """Leaves the balls alone in every second episode on average, and pushes the red one in the others."""
+        """Pushes the red ball in half of the episodes on average."""
         return ClipsExplorer()
 
     def _look(self) -> NDArray[np.uint8]:
@@ -226,17 +226,17 @@ class Clips(Lab, Configured, DrawsImages):
 
 
 class ClipsExplorer(Policy):
-    """Pushes, anew at each step, in half of the episodes."""
+    """Independent pushes at each step in half of the episodes."""
 
     def __init__(self) -> None:
         self._pushes = False
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws whether this is an episode with pushes."""
+        """Draws whether the episode has pushes."""
         self._pushes = bool(generator.random() < 0.5)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push of at most `MAX_PUSH` along each axis, wherever the ball is."""
+        """A push of at most `MAX_PUSH` along each axis."""
         del observation
         push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
         return {"push": (push if self._pushes else np.zeros(2)).astype(np.float32)}

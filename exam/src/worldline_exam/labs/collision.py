@@ -1,15 +1,16 @@
-"""Collision: two rubber balls of equal mass on a track run into each other, while the left one is pushed a little.
+"""Lab `collision`: two rubber balls of equal mass collide on a track, and a small push acts on the left one.
 
     overlap            = max(0, 2 * radius - (right - left))
     left acceleration  = push - stiffness / 2 * overlap
     right acceleration =        stiffness / 2 * overlap
 
-Position in m, velocity in m/s, push in m/s2, stiffness in 1/s2 (per mass). Rubber is a spring, so that a contact takes
-the same time `contact_s = pi / sqrt(stiffness)` at every speed, many steps of 0.05 s, and what closes at speed v gets
-`v * contact_s / pi` deep. Momentum and energy are kept: without a push the balls part with exchanged velocities.
+Position in m, velocity in m/s, push in m/s2, stiffness in 1/s2 (per mass). The contact is a linear spring. Its
+duration `contact_s = pi / sqrt(stiffness)` is independent of speed and spans many steps of 0.05 s. At closing speed v
+the overlap reaches `v * contact_s / pi`. Momentum and energy are conserved: without a push the balls exchange their
+velocities.
 
-The equations are solved in `SUBSTEPS` small steps. Nothing is hidden, and nothing is drawn but the start. The state is
-kept in float32, as it is shown, so that who is shown it knows all of it.
+Each step has `SUBSTEPS` integration steps. Nothing is hidden, and only the initial state is random. The state is
+rounded to float32 at each step, so an observation determines it exactly.
 """
 
 from __future__ import annotations
@@ -44,27 +45,27 @@ from worldline_exam.labs.parabola import FAST, SLOW, Band, SteadyExplorer
 
 Floats = NDArray[np.floating]
 Meetings = tuple[tuple[Band, Band], ...]
-"""Each a band of speeds of the left ball and one of the right ball, m/s, that go together."""
+"""Pairs of speed ranges of the left and the right ball, m/s."""
 
 STEP_S: Final = 0.05
 MAX_PUSH: Final = 0.3
-"""m/s2, either way; what is beyond is cut. Too little to carry a ball from one band of speeds into another."""
+"""Bound of the push, m/s2; larger values are clipped. Too small to change the speed range of a ball."""
 USUAL: Final[Meetings] = ((SLOW, SLOW), (SLOW, FAST), (FAST, FAST))
-"""What runs into each other unless told otherwise: a fast left ball never meets a slow one."""
+"""Default meetings; a fast left ball never meets a slow right ball."""
 MEETING_PLACE: Final[Band] = (-6.0, 6.0)
 MEETING_TIME: Final[Band] = (0.05, 1.0)
-"""After the start, s."""
+"""Range of the time until contact, s."""
 SUBSTEPS: Final = 10
-"""Of each step."""
+"""Integration steps per step."""
 FIELD: Final = 12.0
-"""Half the edge of the picture, m."""
+"""Half the side of the image, m."""
 
 _NAMES: Final = ("left_position", "left_velocity", "right_position", "right_velocity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollisionSettings:
-    """The arguments of `Collision`."""
+    """Constructor arguments of `Collision`."""
 
     meetings: Meetings
     radius: float
@@ -73,16 +74,16 @@ class CollisionSettings:
 
 
 class Collision(Lab, Configured, Locates, DrawsImages):
-    """The lab. Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
+    """Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
 
     Args:
-        meetings: bands of the two speeds that go together, each as likely as the others.
-        radius: of both balls, m; above half of the depth that the fastest meeting reaches.
-        contact_s: how long balls touch, s, above 0.
-        pictures: whether to draw `camera`.
+        meetings: pairs of speed ranges, drawn with equal probability.
+        radius: radius of both balls, m, above half the largest overlap.
+        contact_s: duration of a contact, s, above 0.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -97,14 +98,14 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         rising = all(0 < low <= high < np.inf for low, high in bands)
         if not (bands and rising and 0 < radius < np.inf and 0 < contact_s < np.inf):
             raise InputError(
-                f"meetings {meetings} must be bands of rising numbers above 0, radius {radius} and contact_s "
-                f"{contact_s} above 0, all finite."
+                f"meetings {meetings} must be ranges of rising numbers above 0; radius {radius} and contact_s "
+                f"{contact_s} must be above 0; all must be finite."
             )
         deepest = contact_s / np.pi * max(left[1] + right[1] for left, right in meetings)
         if not 2 * radius > deepest:
             raise InputError(
-                f"radius {radius} must be above {deepest / 2:g}, half of how deep the fastest meeting goes: the balls "
-                "would pass through each other. Make it larger, or the contact shorter."
+                f"radius {radius} must be above {deepest / 2:g}, half of the largest overlap, or the balls "
+                "pass through each other. Use a larger radius or a smaller contact_s."
             )
         self.meetings, self.radius, self.contact_s, self.pictures = meetings, radius, contact_s, pictures
         self._stiffness = float((np.pi / contact_s) ** 2)
@@ -114,7 +115,7 @@ class Collision(Lab, Configured, Locates, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         meetings = [[list(band) for band in meeting] for meeting in self.meetings]
         return {
             "meetings": meetings,
@@ -125,13 +126,13 @@ class Collision(Lab, Configured, Locates, DrawsImages):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Collision:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(CollisionSettings, json.dumps(settings), where="collision")
         return cls(found.meetings, radius=found.radius, contact_s=found.contact_s, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """Five signals; `camera` only where it is drawn."""
+        """Five signals; `camera` only if rendered."""
         vectors = [
             Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,),
                    unit="m" if name.endswith("position") else "m/s", entity=f"{name.partition('_')[0]} ball")
@@ -144,14 +145,14 @@ class Collision(Lab, Configured, Locates, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the start, the only draw.
-            options: the four observation signals [1], each in the place of what was drawn.
+            seed: seed of the initial state.
+            options: values [1] by observation signal replace drawn values.
 
         Raises:
-            InputError: the left ball is not left of the right one.
+            InputError: the left ball is not left of the right ball.
         """
         super().reset(seed=seed)
         draw = self.np_random.uniform
@@ -162,38 +163,38 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
         left_at, right_at = (float(self._state[name][0]) for name in ("left_position", "right_position"))
         if not left_at < right_at:
-            raise InputError(f"left_position {left_at:g} is not below right_position {right_at:g}. Give both in order.")
+            raise InputError(f"left_position {left_at:g} must be below right_position {right_at:g}.")
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One push; no reward, no end."""
+        """One step; reward 0, no termination."""
         push = self._checked(action)["push"].reshape(1, 1, 1)
         start = {name: value[None] for name, value in self._state.items()}
         self._state = {name: value[0, 0] for name, value in self.simulate(start, {"push": push}).items()}
         return self._observe(), 0.0, False, False, {}
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The balls where they are seen; see `Locates`."""
+        """The observed state as options for `reset`."""
         return {name: observation[name] for name in _NAMES}
 
     def explorer(self) -> Policy:
-        """A steady push, changed now and then."""
+        """A piecewise constant push."""
         return SteadyExplorer("push", MAX_PUSH)
 
     def approach(self, left: Floats, right: Floats, place: Floats, time: Floats) -> dict[str, NDArray[np.float32]]:
-        """Starts [M, 1] from which balls at these speeds touch at a place after a time, if they are not pushed.
+        """Initial states [M, 1] that lead to a contact at a given place and time without pushes.
 
         Args:
             left: [M] speed of the left ball to the right, m/s.
             right: [M] speed of the right ball to the left, m/s.
-            place: [M] where they touch, m.
-            time: [M] when, s.
+            place: [M] place of the contact, m.
+            time: [M] time until the contact, s.
         """
         made = (place - self.radius - left * time, left, place + self.radius + right * time, -right)
         return {name: value[:, None].astype(np.float32) for name, value in zip(_NAMES, made, strict=True)}
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
             start: observation signals [M, *shape].
@@ -214,7 +215,7 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         }
 
     def picture(self, left: float, right: float) -> NDArray[np.uint8]:
-        """The track with the balls at these places, m."""
+        """The image of the track for positions of the balls, m."""
         drawn = Picture(-FIELD, FIELD)
         drawn.line(-FIELD, -self.radius - 0.3, FIELD, -self.radius - 0.3, 0.6, GREY)
         drawn.disc(left, 0.0, self.radius, RED)
@@ -222,11 +223,11 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         return drawn.pixels()
 
     def _move(self, state: list[Floats], push: Floats) -> list[Floats]:
-        """The four signals after one step."""
+        """The four signals after one step, by leapfrog integration."""
         left, left_speed, right, right_speed = state
         short = STEP_S / SUBSTEPS
         for _ in range(SUBSTEPS):
-            # Half a step of motion, the pushes there, and the other half: second order, and bounded in energy.
+            # Leapfrog (drift, kick, drift): second order and with bounded energy error.
             left, right = left + short / 2 * left_speed, right + short / 2 * right_speed
             change = short * self._stiffness / 2 * np.maximum(2 * self.radius - (right - left), 0.0)
             left_speed, right_speed = left_speed + short * push - change, right_speed + change
@@ -234,7 +235,7 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         return [left, left_speed, right, right_speed]
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {"left_position", "right_position"}:
             return None
         return self.picture(*(float(shown[name][0]) for name in ("left_position", "right_position")))

@@ -1,22 +1,22 @@
-"""Containers: rubber discs on a square table with a rim and a pen in one corner, which tilting the table moves.
+"""Lab `containers`: rubber discs on a tilting square table with a rim and a pen in one corner.
 
-    acceleration = tilt - DRAG * velocity + the push of whatever is touched
+    acceleration = tilt - DRAG * velocity + contact pushes
 
-in each of two components; position in m from the lower left corner, velocity in m/s, tilt in m/s2. Rim and pen are at
-rest. The pen's wall stands on the lower rim, is as high as the pen and has a round end, so that the pen is open above.
-Whatever a disc overlaps pushes it away along the normal, as a spring with a damper does (per mass):
+in each of two components; position in m from the lower left corner, velocity in m/s, tilt in m/s2. Rim and pen are
+fixed. The wall of the pen stands on the lower rim and has a round end, so the pen is open at the top. A contact pushes
+a disc along the normal like a spring with a damper (per mass):
 
     push = stiffness * overlap + damping * (rate at which the overlap grows)
 
-and two discs, of equal mass, push each other half as hard, so that a contact of either kind takes the same time,
-pi / sqrt(stiffness) or about three steps of 0.1 s, and leaves the same share of the speed: the restitution. A disc
-that comes at speed v goes v / sqrt(stiffness) deep. That is what the simulator's own penetration is.
+Two discs of equal mass push each other half as hard. Every contact therefore has the same duration,
+pi / sqrt(stiffness) or about three steps of 0.1 s, and the same restitution. At normal speed v the overlap reaches
+about v / sqrt(stiffness).
 
-The damper does not pull: a contact ends where it would, and leaves a little more than the restitution. Of 0.95 that is
-0.95, of 0.9 and 0.8 it is 0.90 and 0.81, of 0.5 it is 0.55, of 0.1 it is 0.25.
+The damper never pulls, so a contact ends early and the effective restitution is slightly higher. A nominal 0.95 gives
+0.95, 0.9 gives 0.90, 0.8 gives 0.81, 0.5 gives 0.55 and 0.1 gives 0.25.
 
-The equations are solved in `SUBSTEPS` small steps. Nothing is hidden, and nothing is drawn but the start. The state is
-kept in float32, as it is shown, so that who is shown it knows all of it.
+Each step has `SUBSTEPS` integration steps. Nothing is hidden, and only the initial state is random. The state is
+rounded to float32 at each step, so an observation determines it exactly.
 """
 
 from __future__ import annotations
@@ -57,24 +57,24 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
 MAX_TILT: Final = 0.5
-"""Along each axis, m/s2; what is beyond is cut."""
+"""Along each axis, m/s2; larger values are clipped."""
 DRAG: Final = 0.1
 """1/s."""
 SUBSTEPS: Final = 6
-"""Of each step."""
+"""Integration steps per step."""
 START_SPEED: Final = (0.4, 1.0)
-"""Slowest and fastest at the start, m/s."""
+"""Range of the initial speed, m/s."""
 WALL_HALF_WIDTH: Final = 0.03
 MAX_DISCS: Final = 4
 MAX_TRIES: Final = 100_000
-"""Places that are drawn for the discs of a start before it is given up."""
+"""Limit on draws of positions for one initial state."""
 
 _COLOURS: Final = (RED, BLUE, GREEN, YELLOW)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainersSettings:
-    """The arguments of `Containers`."""
+    """Constructor arguments of `Containers`."""
 
     num_discs: int
     size: float
@@ -86,20 +86,20 @@ class ContainersSettings:
 
 
 class Containers(Lab, Configured, Locates, DrawsImages):
-    """The lab. Observations: for each disc `disc_0_position` [m], `disc_0_velocity` [m/s]. Action: `tilt` [m/s2].
+    """Observations: for each disc `disc_0_position` [m], `disc_0_velocity` [m/s]. Action: `tilt` [m/s2].
 
     Args:
         num_discs: 1 to 4.
-        size: edge of the table, m.
-        radius: of every disc, m.
-        pen: where the pen's wall stands, and its height, m; a disc fits in beside it.
-        restitution: share of the speed along the normal that a contact leaves, above 0, at most 1; below about 0.9 it
-            leaves more, see the module.
-        stiffness: of what is touched, 1/s2.
-        pictures: whether to draw `camera`.
+        size: side of the table, m.
+        radius: radius of every disc, m.
+        pen: x position and height of the wall of the pen, m; a disc must fit on both sides.
+        restitution: ratio of normal speed after and before a contact, above 0, at most 1. Below about 0.9 the
+            effective value is higher, see the module.
+        stiffness: contact stiffness, 1/s2.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -113,18 +113,20 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         stiffness: float = 110.0,
         pictures: bool = False,
     ) -> None:
-        room = 2 * radius + WALL_HALF_WIDTH
-        fine = 1 <= num_discs <= MAX_DISCS and 0 < restitution <= 1
-        if not (fine and 0 < radius < np.inf and 0 < stiffness < np.inf):
+        clearance = 2 * radius + WALL_HALF_WIDTH
+        valid = 1 <= num_discs <= MAX_DISCS and 0 < restitution <= 1
+        if not (valid and 0 < radius < np.inf and 0 < stiffness < np.inf):
             raise InputError(
                 f"num_discs {num_discs} must be 1 to {MAX_DISCS}, restitution {restitution} in (0, 1], radius "
                 f"{radius} and stiffness {stiffness} above 0 and finite."
             )
-        if not (size < np.inf and room < pen[0] < size - room and 0 < pen[1] < size - 2 * room):
-            raise InputError(f"pen {pen} leaves no room for a disc of radius {radius} in a table of {size}. Move it.")
+        if not (size < np.inf and clearance < pen[0] < size - clearance and 0 < pen[1] < size - 2 * clearance):
+            raise InputError(
+                f"pen {pen} is too close to the rim of a table of size {size} for discs of radius {radius}."
+            )
         self.num_discs, self.size, self.radius, self.pen = num_discs, size, radius, pen
         self.restitution, self.stiffness, self.pictures = restitution, stiffness, pictures
-        # Of an oscillator whose amplitude falls to the restitution in half a period.
+        # Damping ratio of an oscillator whose amplitude falls to the restitution in half a period.
         loss = -np.log(restitution) / np.hypot(np.pi, np.log(restitution))
         self._damping = float(2 * loss * np.sqrt(stiffness))
         box = gymnasium.spaces.Box
@@ -140,13 +142,13 @@ class Containers(Lab, Configured, Locates, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         names = ("num_discs", "size", "radius", "restitution", "stiffness", "pictures")
         return {**{name: getattr(self, name) for name in names}, "pen": list(self.pen)}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Containers:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         return cls(**vars(from_json(ContainersSettings, json.dumps(settings), where="containers")))
 
     @property
@@ -156,7 +158,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
 
     @property
     def schema(self) -> Schema:
-        """Two signals a disc and the tilt; `camera` only where it is drawn."""
+        """Two signals per disc and the tilt; `camera` only if rendered."""
         edge = (MAX_TILT, MAX_TILT)
         tilt = Signal(name="tilt", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m/s2",
                       low=(-MAX_TILT, -MAX_TILT), high=edge, components=("x", "y"), entity="table")  # fmt: skip
@@ -165,14 +167,14 @@ class Containers(Lab, Configured, Locates, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the start, the only draw.
-            options: `position` [D, 2] m and `velocity` [D, 2] m/s take the place of what was drawn.
+            seed: seed of the initial state.
+            options: `position` [D, 2] m and `velocity` [D, 2] m/s replace drawn values.
 
         Raises:
-            InputError: a disc lies beside the table.
+            InputError: a disc lies outside the table.
         """
         super().reset(seed=seed)
         given = read_options(options, dict.fromkeys(("position", "velocity"), (self.num_discs, 2)))
@@ -180,40 +182,40 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
         self._velocity = np.asarray(given.get("velocity", velocity), dtype=np.float32).astype(float)
         away = np.abs(self._position - self.size / 2).max() - self.size / 2
-        if away > self.radius:  # what is less far out is still in the rim, which may be soft
+        if away > self.radius:  # up to one radius is a contact with the soft rim
             raise InputError(
-                f"position is {self._position.tolist()!r:.200}, beside the table. Keep it from 0 to {self.size} m."
+                f"position is {self._position.tolist()!r:.200}, outside the table. Keep it from 0 to {self.size} m."
             )
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One tilt; no reward, no end."""
+        """One step; reward 0, no termination."""
         tilt = self._checked(action)["tilt"]
         position, velocity = self.move(self._position[None], self._velocity[None], tilt[None])
         self._position, self._velocity = position[0], velocity[0]
         return self._observe(), 0.0, False, False, {}
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The discs where they are seen; see `Locates`."""
+        """The observed state as options for `reset`."""
         return dict(zip(("position", "velocity"), self.state_of(observation), strict=True))
 
     def explorer(self) -> Policy:
-        """Random tilts, each held for a while."""
+        """A piecewise constant random tilt."""
         return ContainersExplorer()
 
     def draw_start(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Position and velocity [D, 2] of discs that lie apart and clear of everything, moving anywhere.
+        """Random positions and velocities [D, 2] of discs without contacts.
 
         Raises:
-            InputError: no room was found for all of them.
+            InputError: `MAX_TRIES` draws did not place all discs.
         """
         places: list[Floats] = []
         tries = 0
         while len(places) < self.num_discs:
             if tries == MAX_TRIES:
                 raise InputError(
-                    f"{len(places)} of {self.num_discs} discs of radius {self.radius} found room on a table of "
-                    f"{self.size} with a pen of {self.pen}, in {tries} tries. Take fewer or smaller ones."
+                    f"only {len(places)} of {self.num_discs} discs of radius {self.radius} fit on a table of "
+                    f"{self.size} with a pen of {self.pen} in {tries} tries. Use fewer or smaller discs."
                 )
             tries += 1
             place = generator.uniform(self.radius, self.size - self.radius, 2)
@@ -225,12 +227,12 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return np.stack(places), speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
 
     def simulate(self, start: Arrays, actions: Arrays, *, alone: bool = False) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
             start: observation signals [M, *shape].
             actions: action signals [M, T, *shape].
-            alone: whether each disc moves as if there were no other, through which it then passes.
+            alone: whether to ignore contacts between discs.
 
         Returns:
             Vector observation signals [M, T, *shape].
@@ -250,7 +252,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return np.stack(places, -2).astype(float), np.stack(speeds, -2).astype(float)
 
     def signals_of(self, position: Floats, velocity: Floats) -> dict[str, NDArray[np.generic]]:
-        """Observation signals [..., 2] of positions and velocities [..., D, 2]; no picture."""
+        """Observation signals [..., 2] of positions and velocities [..., D, 2], without image."""
         parts = {"position": position, "velocity": velocity}
         return {
             f"disc_{i}_{part}": value[..., i, :].astype(np.float32)
@@ -277,7 +279,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         steady, short = np.clip(tilt, -MAX_TILT, MAX_TILT)[:, None], STEP_S / SUBSTEPS
         touching = self._may_touch(position, velocity)
         for _ in range(SUBSTEPS):
-            # Half a step of motion, the pushes there, and the other half: second order, and bounded in energy.
+            # Leapfrog (drift, kick, drift): second order and with bounded energy error.
             position = position + short / 2 * velocity
             pushes = self._pushes(position, velocity, alone) if touching else 0.0
             velocity = velocity + short * (steady - DRAG * velocity + pushes)
@@ -285,7 +287,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return position.astype(np.float32).astype(float), velocity.astype(np.float32).astype(float)
 
     def picture(self, position: Float[np.ndarray, "D 2"]) -> NDArray[np.uint8]:
-        """The table with discs at these places, m."""
+        """The image of the table for positions of the discs, m."""
         margin = 0.04 * self.size
         drawn = Picture(-margin, self.size + margin)
         middle, across = self.size / 2, self.size / 2 + margin
@@ -298,7 +300,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return drawn.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         places = [f"disc_{i}_position" for i in range(self.num_discs)]
         if not shown.keys() >= set(places):
             return None
@@ -320,13 +322,13 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return {"camera": self._look(), **seen} if self.pictures else seen
 
     def _to_wall(self, position: Floats) -> Floats:
-        """From the nearest point of the pen's wall to each place [..., 2]."""
+        """Vector from the nearest point of the wall to each position [..., 2]."""
         x, height = self.pen
         nearest = np.stack([np.full(position.shape[:-1], x), np.clip(position[..., 1], 0.0, height)], -1)
         return np.asarray(position - nearest)
 
     def _may_touch(self, position: Floats, velocity: Floats) -> bool:
-        """Whether any disc may touch anything before the step ends; where none does, nothing need be looked at."""
+        """Whether a contact is possible within the step; if not, contacts are skipped for speed."""
         reach = self.radius + STEP_S * (float(np.abs(velocity).max()) + STEP_S * MAX_TILT) * np.sqrt(2)
         if position.min() < reach or position.max() > self.size - reach:
             return True
@@ -335,7 +337,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return bool(nearest < reach + WALL_HALF_WIDTH)
 
     def _pushes(self, position: Floats, velocity: Floats, alone: bool) -> Floats:
-        """The acceleration [M, D, 2] by all that each disc touches."""
+        """Contact accelerations [M, D, 2]."""
         low, high = self.radius - position, position - (self.size - self.radius)
         pushes = self._spring(low, -velocity) - self._spring(high, velocity)
         pushes = pushes + self._apart(self._to_wall(position), velocity, self.radius + WALL_HALF_WIDTH)
@@ -347,19 +349,19 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return pushes
 
     def _apart(self, away: Floats, velocity: Floats, reach: float) -> Floats:
-        """The push [..., 2] on what is `away` from something and moves, where it is nearer than `reach`."""
+        """Push [..., 2] along `away`, for distances below `reach`."""
         distance = np.maximum(np.hypot(away[..., 0], away[..., 1]), 1e-9)[..., None]
         normal = away / distance
         return np.asarray(normal * self._spring(reach - distance, -(velocity * normal).sum(-1, keepdims=True)))
 
     def _spring(self, overlap: Floats, growing: Floats) -> Floats:
-        """The push of a spring with a damper, which does not pull; 0 where nothing overlaps."""
+        """Push of a spring with a damper, clipped at 0; 0 without overlap."""
         push = self.stiffness * overlap + self._damping * growing
         return np.asarray(np.where(overlap > 0, np.maximum(push, 0.0), 0.0))
 
 
 class ContainersExplorer(Policy):
-    """Tilts of any strength, each held for five steps on average."""
+    """Uniform tilts, each held for five steps on average."""
 
     def __init__(self) -> None:
         self._tilt: Floats = np.zeros(2)
@@ -369,7 +371,7 @@ class ContainersExplorer(Policy):
         self._tilt = generator.uniform(-MAX_TILT, MAX_TILT, 2)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A tilt of at most `MAX_TILT` along each axis, wherever the discs are."""
+        """A tilt of at most `MAX_TILT` along each axis."""
         del observation
         if generator.random() < 0.2:
             self._tilt = generator.uniform(-MAX_TILT, MAX_TILT, 2)

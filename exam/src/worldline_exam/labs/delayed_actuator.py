@@ -1,12 +1,12 @@
-"""Delayed actuator: five tanks, each heated by a valve of its own whose effect comes late.
+"""Lab `delayed-actuator`: five tanks, each heated by its valve with a delay.
 
     excess' = FADE * excess + GAIN * valve[t - lag]        temperature = AMBIENT + excess
 
-Temperatures in degC, a valve from 0 (shut) to 1 (open), one step a minute. What a valve did `lag` steps ago is in the
-pipe until then: nothing that can be observed tells it, so a world has to remember what was done. The tanks do not touch
-each other. There is no noise.
+Temperatures in degC, valves from 0 (shut) to 1 (open), one step per minute. A valve action takes effect after `lag`
+steps. Until then no observation depends on it, so a world must remember past actions. The tanks do not interact, and
+there is no noise.
 
-Hidden: the lags, which are settings of the lab, and what is on its way when an episode starts.
+Hidden: the lags, which are settings of the lab, and the actions before an episode that are still in the pipes.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ STEP_S: Final = 60.0
 AMBIENT: Final = 20.0
 """degC."""
 GAIN: Final = 6.0
-"""degC that a valve adds in a step in which it is open."""
+"""Temperature that an open valve adds per step, degC."""
 LAGS: Final = (0, 2, 5, 10, 20)
 NAMES: Final = ("a", "b", "c", "d", "e")
-"""Of the tanks; they tell nothing of the lags."""
-HOTTEST: Final = 45.0
-"""degC at the top of a drawn thermometer."""
-OPENS: Final = 0.06
-"""Chance a step that the explorer opens a valve that is shut."""
-SHUTS: Final = 0.5
-"""Chance a step that it shuts one that is open."""
+"""Names of the tanks; they do not reveal the lags."""
+SCALE_TOP: Final = 45.0
+"""Temperature at the top of a drawn thermometer, degC."""
+OPEN_PROBABILITY: Final = 0.06
+"""Probability per step that the explorer opens a shut valve."""
+SHUT_PROBABILITY: Final = 0.5
+"""Probability per step that the explorer shuts an open valve."""
 SETTLED: Final = 40
-"""Steps before the first observation, in which valves were used as the explorer uses them."""
+"""Number of explorer steps before the first observation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DelayedActuatorSettings:
-    """The arguments of `DelayedActuator`."""
+    """Constructor arguments of `DelayedActuator`."""
 
     lags: tuple[int, ...]
     fade: float
@@ -70,22 +70,22 @@ class DelayedActuatorSettings:
 
 
 class DelayedActuator(Lab, Configured, DrawsImages):
-    """The lab. Observations: `temperatures` [degC], and with pictures `camera`. Action: `valves` [1].
+    """Observations: `temperatures` [degC], and with pictures `camera`. Action: `valves` [1].
 
     Args:
-        lags: of the five tanks, steps from 0 to `SETTLED`.
-        fade: share of the excess over the ambient temperature that is left after a step, 0 to below 1.
-        pictures: whether to draw the camera.
+        lags: lag of each of the five tanks, 0 to `SETTLED` steps.
+        fade: fraction of the excess over the ambient temperature that remains after a step, in [0, 1).
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, lags: tuple[int, ...] = LAGS, *, fade: float = 0.75, pictures: bool = False) -> None:
-        whole = all(lag in range(SETTLED + 1) for lag in lags)
-        if not (len(lags) == len(NAMES) and whole and 0 <= fade < 1):
+        valid = all(lag in range(SETTLED + 1) for lag in lags)
+        if not (len(lags) == len(NAMES) and valid and 0 <= fade < 1):
             raise InputError(
-                f"lags {lags} must be {len(NAMES)} whole numbers from 0 to {SETTLED}, and fade {fade} in [0, 1)."
+                f"lags {lags} must be {len(NAMES)} integers from 0 to {SETTLED}, and fade {fade} must be in [0, 1)."
             )
         self.lags, self.fade, self.pictures = tuple(int(lag) for lag in lags), fade, pictures
         box = gymnasium.spaces.Box
@@ -100,18 +100,18 @@ class DelayedActuator(Lab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All of them; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"lags": list(self.lags), "fade": self.fade, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> DelayedActuator:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(DelayedActuatorSettings, json.dumps(settings), where="delayed-actuator")
         return cls(found.lags, fade=found.fade, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """Temperatures and valves; `camera` where it is drawn."""
+        """Temperatures and valves; `camera` only if rendered."""
         size, zeros, ones = (len(NAMES),), (0.0,) * len(NAMES), (1.0,) * len(NAMES)
         signals = (
             Signal(name="temperatures", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=size, unit="degC",
@@ -124,12 +124,12 @@ class DelayedActuator(Lab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of what was done before it.
-            options: `before` [n, 5], what the valves did until now, the latest last, takes the place of what was
-                drawn; all was at ambient temperature and the pipes empty before that.
+            seed: seed of the actions before the episode.
+            options: `before` [n, 5], past actions in order of time, replaces the drawn ones. Before them all tanks
+                are at ambient temperature and the pipes are empty.
         """
         super().reset(seed=seed)
         given = read_options(options, {"before": (None, len(NAMES))})
@@ -142,16 +142,16 @@ class DelayedActuator(Lab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One minute; no reward, no end."""
+        """One step; reward 0, no termination."""
         self._set(self._checked(action)["valves"])
         return self._observe(), 0.0, False, False, {}
 
     def move(self, excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:
-        """Excess temperatures, and what is in the pipes, after one step.
+        """Excess temperatures and pipe contents after one step.
 
         Args:
             excess: [..., 5] degC.
-            pipe: [..., longest lag, 5], what was done in the steps before, the latest last.
+            pipe: [..., longest lag, 5], past actions in order of time.
             valves: [..., 5].
         """
         line = np.concatenate([pipe, np.clip(valves, 0, 1)[..., None, :]], -2)
@@ -159,11 +159,11 @@ class DelayedActuator(Lab, Configured, DrawsImages):
         return self.fade * excess + GAIN * arrives, line[..., 1:, :]
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
-            start: `temperatures` [M, 5] degC, and `before` [M, n, 5], what the valves did until then, the latest last,
-                n at least the longest lag.
+            start: `temperatures` [M, 5] degC, and `before` [M, n, 5], past actions in order of time; n is at least the
+                longest lag.
             actions: `valves` [M, T, 5].
 
         Returns:
@@ -178,11 +178,11 @@ class DelayedActuator(Lab, Configured, DrawsImages):
         return {"temperatures": np.stack(path, 1)}
 
     def explorer(self) -> Policy:
-        """Opens each valve now and then."""
+        """Opens each valve at random times."""
         return DelayedActuatorExplorer()
 
     def draw(self, temperatures: Floats, valves: Floats) -> UInt8[np.ndarray, "64 64 3"]:
-        """Five thermometers, each with the valve below it that was last set: dark where shut, yellow where open.
+        """The image: five thermometers above their valves, dark if shut and yellow if open.
 
         Args:
             temperatures: [5] degC.
@@ -193,7 +193,7 @@ class DelayedActuator(Lab, Configured, DrawsImages):
             place = (tank + 0.5) / len(NAMES)
             picture.box(place, 0.58, 0.07, 0.38, INK)
             picture.box(place, 0.58, 0.05, 0.36, PAPER)
-            height = 0.36 * float(np.clip((temperatures[tank] - AMBIENT) / (HOTTEST - AMBIENT), 0.01, 1))
+            height = 0.36 * float(np.clip((temperatures[tank] - AMBIENT) / (SCALE_TOP - AMBIENT), 0.01, 1))
             picture.box(place, 0.22 + height, 0.05, height, RED)
             picture.disc(place, 0.1, 0.065, GREY)
             opened = tuple(round(dark + valves[tank] * (light - dark)) for dark, light in zip(INK, YELLOW, strict=True))
@@ -201,7 +201,7 @@ class DelayedActuator(Lab, Configured, DrawsImages):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture, of which the valves are part; see `DrawsImages`."""
+        """The camera image of an observation and the last action."""
         if not shown.keys() >= {"temperatures", "valves"}:
             return None
         return self.draw(shown["temperatures"].astype(float), shown["valves"].astype(float))
@@ -221,25 +221,25 @@ class DelayedActuator(Lab, Configured, DrawsImages):
 
 
 class DelayedActuatorExplorer(Policy):
-    """Opens each valve by itself, for two steps on average, as far as it likes."""
+    """Opens each valve independently and partly, for two steps on average."""
 
     def __init__(self) -> None:
         self._valves: Floats = np.zeros(len(NAMES))
 
     def reset(self, generator: np.random.Generator) -> None:
-        """All are shut."""
+        """Shuts all valves."""
         del generator
         self._valves = np.zeros(len(NAMES))
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """The valves, from 0 to 1, whatever the temperatures are."""
+        """Valve positions from 0 to 1."""
         del observation
         self._valves = _turned(self._valves, generator)
         return {"valves": self._valves.astype(np.float32)}
 
 
 def use_valves(generator: np.random.Generator, num_steps: int, lead: tuple[int, ...] = ()) -> Floats:
-    """What the explorer does in some steps [*lead, num_steps, 5], all valves shut before."""
+    """Explorer actions [*lead, num_steps, 5], starting with all valves shut."""
     valves: Floats = np.zeros((*lead, len(NAMES)))
     path = list[Floats]()
     for _ in range(num_steps):
@@ -250,5 +250,5 @@ def use_valves(generator: np.random.Generator, num_steps: int, lead: tuple[int, 
 
 def _turned(valves: Floats, generator: np.random.Generator) -> Floats:
     chance, wanted = generator.random(valves.shape), generator.uniform(0.3, 1.0, valves.shape)
-    opened = np.where(chance < OPENS, wanted, 0.0)
-    return np.where(valves > 0, np.where(chance < SHUTS, 0.0, valves), opened)
+    opened = np.where(chance < OPEN_PROBABILITY, wanted, 0.0)
+    return np.where(valves > 0, np.where(chance < SHUT_PROBABILITY, 0.0, valves), opened)

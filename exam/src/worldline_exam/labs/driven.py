@@ -1,10 +1,10 @@
-"""What the labs share whose energy is asked for: pushed bodies in a medium that slows them, seen as a whole.
+"""Base class of the labs of energy tests: pushed bodies in a damping medium, fully observed.
 
     mass * acceleration = push + forces of the lab - mass * damping * velocity
 
-The damping, 1/s, is one of three for a whole episode, and is shown: nothing is hidden, and nothing is noise. A push
-stays the same during a step of 0.1 s. The state is kept as exactly as it is shown (float32), so that whoever goes on
-from an observation finds what the lab does.
+The damping, 1/s, has one of three values per episode and is observed. Nothing is hidden, and there is no noise. A push
+is constant during a step of 0.1 s. The state is rounded to float32 at each step, so a simulation from an observation
+equals the lab.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
 DAMPINGS: Final = (0.0, 0.2, 0.8)
-"""1/s, as likely as each other."""
+"""Values with equal probability, 1/s."""
 DAMPING: Final = Signal(
     name="damping", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="1/s", entity="medium"
 )
 HOLDS: Final = 0.8
-"""Chance that the explorer's push stays what it was."""
+"""Probability per step that the explorer keeps its push."""
 THICK: Final[Colour] = (150, 186, 214)
-"""Paper of a picture at the largest damping."""
+"""Background of the image at the largest damping."""
 
 _OUTER: Final = 1 / (2 - 2 ** (1 / 3))
 _STAGES: Final = (_OUTER, 1 - 2 * _OUTER, _OUTER)
 
 
 class Driven(Lab, Configured, Locates, DrawsImages):
-    """A lab whose vector observations are its whole state; beside them it shows `damping` and, if asked, `camera`.
+    """A lab whose vector observations are its full state, with `damping` and optionally `camera`.
 
     Args:
-        moving: the vector observations but `damping`, in the order in which a state [..., D] holds them.
-        pushes: the action signals, in the order in which a force [..., A] holds them; what is beyond is cut.
-        pictures: whether to draw.
+        moving: vector observations without `damping`, in the order of a state [..., D].
+        pushes: action signals, in the order of a force [..., A]; values beyond their bounds are clipped.
+        pictures: whether to render the image `camera`.
     """
 
     def __init__(self, moving: tuple[Signal, ...], pushes: tuple[Signal, ...], *, pictures: bool) -> None:
@@ -57,40 +57,40 @@ class Driven(Lab, Configured, Locates, DrawsImages):
 
     @abstractmethod
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
-        """States that episodes start from."""
+        """Initial states of episodes."""
 
     @abstractmethod
     def advance(
         self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
     ) -> Float[np.ndarray, "M D"]:
-        """The states after one step, in float64, unrounded."""
+        """The states after one step, float64, without rounding."""
 
     @abstractmethod
     def energy(self, observations: Arrays) -> Floats:
-        """Kinetic and potential energy [...] in J, of observation signals [..., *shape], in float64."""
+        """Total energy [...] in J of observation signals [..., *shape], float64."""
 
     @abstractmethod
     def places(self, observations: Arrays) -> Floats:
-        """Where the bodies are [..., bodies, 2] in m, of observation signals [..., *shape]."""
+        """Positions of the bodies [..., bodies, 2] in m for observation signals [..., *shape]."""
 
     @abstractmethod
     def paint(self, state: Float[np.ndarray, "D"], paper: Colour) -> UInt8[np.ndarray, "64 64 3"]:
-        """The picture of a state."""
+        """The image of a state."""
 
     @property
     def schema(self) -> Schema:
-        """What moves, the damping, the pushes; `camera` only where it is drawn."""
+        """Moving signals, damping and pushes; `camera` only if rendered."""
         shown = (*self.moving, DAMPING, *self.pushes)
         return Schema(signals=(CAMERA, *shown) if self.pictures else shown, step_s=STEP_S)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the start and the damping.
-            options: vector observations [*shape] by name take the place of what was drawn.
+            seed: seed of the initial state and the damping.
+            options: vector observations [*shape] by name replace drawn values.
 
         Raises:
             InputError: the damping is below 0.
@@ -102,25 +102,25 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         given = {name: value[None] for name, value in read_options(options, shapes).items()}
         self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
         if self._damping[0] < 0:
-            raise InputError(f"damping is {self._damping[0]}. Give at least 0 1/s.")
+            raise InputError(f"damping is {self._damping[0]} 1/s. It must be at least 0.")
         self._state = _kept(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One push; no reward, no end."""
+        """One step; reward 0, no termination."""
         force = self._force({name: value[None] for name, value in self._checked(action).items()})
         self._state = _kept(self.advance(self._state, force, self._damping))
         return self._observe(), 0.0, False, False, {}
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
             start: vector observations [M, *shape].
             actions: action signals [M, T, *shape].
 
         Returns:
-            Vector observations [M, T, *shape]; no pictures.
+            Vector observations [M, T, *shape], without images.
         """
         state, damping = _kept(self.join(start)), start["damping"][:, 0].astype(float)
         forces, path = self._force(actions), []
@@ -132,15 +132,15 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         return {name: value.astype(np.float32) for name, value in {**shown, "damping": held}.items()}
 
     def explorer(self) -> Policy:
-        """Random pushes, each held for five steps on average."""
+        """Piecewise constant random pushes."""
         return DrivenExplorer(self.pushes)
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The state and the damping that are seen; see `Locates`."""
+        """The observed state and damping as options for `reset`."""
         return {signal.name: observation[signal.name] for signal in (*self.moving, DAMPING)}
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`. The thicker the medium, the bluer."""
+        """The camera image of an observation. The background is bluer for larger damping."""
         if not shown.keys() >= {one.name for one in (*self.moving, DAMPING)}:
             return None
         return self._painted(self.join(shown), float(shown["damping"][0]))
@@ -151,7 +151,7 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         return {one.name: part for one, part in zip(self.moving, np.split(state, ends, -1), strict=True)}
 
     def join(self, observations: Arrays) -> Float[np.ndarray, "*M D"]:
-        """The state that vector observations [*M, *shape] show."""
+        """The state of vector observations [*M, *shape]."""
         return np.concatenate([observations[one.name].astype(float) for one in self.moving], -1)
 
     def _force(self, actions: Arrays) -> Floats:
@@ -173,10 +173,10 @@ class Driven(Lab, Configured, Locates, DrawsImages):
 
 
 class DrivenExplorer(Policy):
-    """Pushes of any strength, each held for five steps on average.
+    """Uniform pushes, each held for five steps on average.
 
     Args:
-        pushes: the action signals, bounded.
+        pushes: bounded action signals.
     """
 
     def __init__(self, pushes: tuple[Signal, ...]) -> None:
@@ -188,7 +188,7 @@ class DrivenExplorer(Policy):
         self._push = self._draw(generator)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push, wherever the bodies are."""
+        """The current pushes, redrawn at random."""
         del observation
         if generator.random() > HOLDS:
             self._push = self._draw(generator)
@@ -209,14 +209,14 @@ def body_signals(name: str) -> tuple[Signal, Signal]:
     )  # fmt: skip
 
 
-def push_signal(name: str, most: float) -> Signal:
-    """A push on a body in the plane, of at most `most` N along each axis."""
-    return Signal(name=f"{name}_push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N", low=(-most, -most),
-                  high=(most, most), components=("x", "y"), entity=name)  # fmt: skip
+def push_signal(name: str, bound: float) -> Signal:
+    """A push on a body in the plane, at most `bound` N along each axis."""
+    return Signal(name=f"{name}_push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N", low=(-bound, -bound),
+                  high=(bound, bound), components=("x", "y"), entity=name)  # fmt: skip
 
 
 def bounds(push: Signal) -> tuple[Floats, Floats]:
-    """The least and the largest push [*shape]; without end where the signal has none."""
+    """Lower and upper bound of a push [*shape]; infinite if the signal has none."""
     endless = np.full(push.shape, np.inf)
     return (
         -endless if push.low is None else np.array(push.low),
@@ -231,17 +231,17 @@ def leap(
     damping: Floats,
     num_leaps: int,
 ) -> tuple[Floats, Floats]:
-    """Position and velocity after one step: symplectic where nothing is damped, of fourth order everywhere.
+    """Position and velocity after one step of a fourth-order integrator, symplectic without damping.
 
     Args:
         position: [M, ...].
-        velocity: likewise.
-        acceleration: of all but the damping, at positions.
+        velocity: [M, ...].
+        acceleration: acceleration without damping, as a function of position.
         damping: [M, 1], 1/s.
-        num_leaps: that the step is cut into.
+        num_leaps: number of substeps.
 
-    Source: Yoshida (1990), "Construction of higher order symplectic integrators", of symmetric steps in which the
-    damping acts first and last.
+    Source: Yoshida (1990), "Construction of higher order symplectic integrators", applied to symmetric substeps with
+    half of the damping before and half after.
     """
     durations = [stage * STEP_S / num_leaps for stage in _STAGES]
     fades = [np.exp(-damping * duration / 2) for duration in durations]

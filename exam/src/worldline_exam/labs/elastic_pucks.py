@@ -1,13 +1,14 @@
-"""Elastic pucks: two pucks in a square box, each pushed, which bounce off its walls and off each other.
+"""Lab `elastic-pucks`: two pushed pucks in a square box that bounce off its walls and off each other.
 
     mass * x'' = push - mass * damping * x'
 
-in each of two components, between contacts; x in m, push in N, damping in 1/s, which the medium sets for an episode. A
-contact turns round the velocity along its normal: with a wall that of the puck, with a puck that of one as seen from
-the middle of both masses. No contact takes energy, which is the sum of mass * x' ** 2 / 2. A step is cut into short
-flights in straight lines, whose contacts are found exactly, with push and damping before and after each. So the work
-of a push is not quite what the energy gains where a flight bounces between its two halves: over 40 steps of the
-explorer without damping they are up to 3.4 % of the work apart (seeds 0 to 4).
+in each of two components, between contacts; x in m, push in N, damping in 1/s, constant during an episode. Contacts
+are elastic. A wall reverses the normal velocity of a puck. A puck reverses it in the frame of the centre of mass. The
+energy is the sum of mass * x' ** 2 / 2.
+
+A step consists of short straight flights with exact contact times, with push and damping before and after each flight.
+If a flight has a contact, the work of the push differs slightly from the gain in energy. Over 40 explorer steps
+without damping the difference is at most 3.4 % of the work (seeds 0 to 4).
 
 Hidden: nothing.
 """
@@ -33,17 +34,18 @@ Floats = NDArray[np.floating]
 
 PUCKS: Final = ("red", "blue")
 MAX_PUSH: Final = 1.0
-"""N along each axis; what is beyond is cut."""
+"""N along each axis; larger values are clipped."""
 HALF: Final = 1.0
-"""Of the box, m."""
+"""Half the side of the box, m."""
 START_SPREAD: Final = 0.6
-"""Deviation of each first velocity in each component, m/s."""
+"""Standard deviation of each component of the initial velocities, m/s."""
 FLIGHTS: Final = 5
+"""Flights per step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ElasticPucksSettings:
-    """The arguments of `ElasticPucks`."""
+    """Constructor arguments of `ElasticPucks`."""
 
     masses: tuple[float, float]
     radii: tuple[float, float]
@@ -51,17 +53,17 @@ class ElasticPucksSettings:
 
 
 class ElasticPucks(Driven):
-    """The lab. Observations: `red_position`, `blue_position` [m], `red_velocity`, `blue_velocity` [m/s].
+    """Observations: `red_position`, `blue_position` [m], `red_velocity`, `blue_velocity` [m/s].
 
     Also `damping` [1/s]. Actions: `red_push`, `blue_push` [N].
 
     Args:
-        masses: of the red and of the blue puck, kg, above 0.
-        radii: likewise, m, above 0; together at most 0.8, so that they can pass each other.
-        pictures: whether to show `camera` too.
+        masses: mass of the red and the blue puck, kg, above 0.
+        radii: radius of the red and the blue puck, m, above 0. Their sum is at most 0.8, so that the pucks can pass.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class ElasticPucks(Driven):
     ) -> None:
         if not (all(0 < one < np.inf for one in (*masses, *radii)) and sum(radii) <= 0.8):
             raise InputError(
-                f"masses {masses} and radii {radii} must be above 0 and finite, the radii together at most 0.8."
+                f"masses {masses} and radii {radii} must be above 0 and finite, and the sum of radii at most 0.8."
             )
         self.masses, self.radii = masses, radii
         moving = tuple(signal for puck in PUCKS for signal in body_signals(puck))
@@ -81,28 +83,28 @@ class ElasticPucks(Driven):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"masses": list(self.masses), "radii": list(self.radii), "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> ElasticPucks:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(ElasticPucksSettings, json.dumps(settings), where="elastic-pucks")
         return cls(masses=found.masses, radii=found.radii, pictures=found.pictures)
 
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
-        """Anywhere in the box where the pucks do not touch, at Gaussian velocities."""
-        room = HALF - np.array(self.radii)[:, None]
-        position = generator.uniform(-room, room, (num, 2, 2))
+        """Uniform positions without contact and Gaussian velocities."""
+        reach = HALF - np.array(self.radii)[:, None]
+        position = generator.uniform(-reach, reach, (num, 2, 2))
         while (close := np.linalg.norm(position[:, 1] - position[:, 0], axis=-1) < sum(self.radii)).any():
-            position[close] = generator.uniform(-room, room, (int(close.sum()), 2, 2))
+            position[close] = generator.uniform(-reach, reach, (int(close.sum()), 2, 2))
         velocity = START_SPREAD * generator.standard_normal((num, 2, 2))
         return np.stack([position, velocity], 2).reshape(num, 8)
 
     def advance(
         self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
     ) -> Float[np.ndarray, "M D"]:
-        """See `Driven`."""
+        """Flights with half of push and damping before and after each."""
         pucks = state.reshape(-1, 2, 2, 2)
         position, velocity = pucks[:, :, 0], pucks[:, :, 1]
         pushed = force.reshape(-1, 2, 2) / np.array(self.masses)[:, None]
@@ -116,12 +118,12 @@ class ElasticPucks(Driven):
         return np.stack([position, velocity], 2).reshape(-1, 8)
 
     def energy(self, observations: Arrays) -> Floats:
-        """See `Driven`."""
+        """Kinetic energy [...] in J."""
         squares = [(observations[f"{puck}_velocity"].astype(float) ** 2).sum(-1) for puck in PUCKS]
         return np.asarray(np.stack(squares, -1) @ np.array(self.masses) / 2)
 
     def places(self, observations: Arrays) -> Floats:
-        """See `Driven`."""
+        """Positions of the pucks."""
         return np.stack([observations[f"{puck}_position"].astype(float) for puck in PUCKS], -2)
 
     def paint(self, state: Float[np.ndarray, "D"], paper: Colour) -> UInt8[np.ndarray, "64 64 3"]:
@@ -136,11 +138,11 @@ class ElasticPucks(Driven):
         for puck in PUCKS:
             place = observation[f"{puck}_position"]
             if np.abs(place).max() > HALF:
-                raise InputError(f"{puck}_position is {place.tolist()}, out of the box. Keep it within {HALF} m.")
+                raise InputError(f"{puck}_position is {place.tolist()}, outside the box. Keep it within {HALF} m.")
         return super()._begin(observation)
 
     def _fly(self, position: Floats, velocity: Floats, duration: float) -> tuple[Floats, Floats]:
-        """Straight lines [M, 2, 2] and contacts, from one contact to the next."""
+        """Positions and velocities [M, 2, 2] after a flight, from one contact to the next."""
         left = np.full(len(position), duration)
         while True:
             wall, pair = self._until_wall(position, velocity), self._until_pair(position, velocity)
@@ -154,14 +156,14 @@ class ElasticPucks(Driven):
             velocity = self._bounce(position, velocity, (left > 0) & (pair == first))
 
     def _until_wall(self, position: Floats, velocity: Floats) -> Floats:
-        """Time [M, 2, 2] until each puck meets a wall along each axis."""
-        room = HALF - np.array(self.radii)[:, None]
+        """Time [M, 2, 2] until each puck touches a wall along each axis."""
+        reach = HALF - np.array(self.radii)[:, None]
         moves = velocity != 0
-        way = np.sign(velocity) * room - position
+        way = np.sign(velocity) * reach - position
         return np.where(moves, np.maximum(way / np.where(moves, velocity, 1.0), 0.0), np.inf)
 
     def _until_pair(self, position: Floats, velocity: Floats) -> Floats:
-        """Time [M] until the pucks meet."""
+        """Time [M] until the pucks touch."""
         apart, closing = position[:, 1] - position[:, 0], velocity[:, 1] - velocity[:, 0]
         square, along = (closing**2).sum(-1), (apart * closing).sum(-1)
         under = along**2 - square * ((apart**2).sum(-1) - sum(self.radii) ** 2)
@@ -170,7 +172,7 @@ class ElasticPucks(Driven):
         return np.where(meet, np.maximum(time, 0.0), np.inf)
 
     def _bounce(self, position: Floats, velocity: Floats, meet: Bool[np.ndarray, "M"]) -> Floats:
-        """Velocities after the pucks met, where they did."""
+        """Velocities after the contact of the pucks, where `meet` is true."""
         apart = position[:, 1] - position[:, 0]
         normal = apart / np.linalg.norm(apart, axis=-1, keepdims=True)
         closing = ((velocity[:, 1] - velocity[:, 0]) * normal).sum(-1)

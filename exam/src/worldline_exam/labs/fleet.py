@@ -1,21 +1,21 @@
-"""Fleet: moored boats, each driven by its motor and by a wind of its own that nobody logged.
+"""Lab `fleet`: moored boats, each driven by its motor and by a separate wind that is not logged.
 
     drift' = MOTOR * motor + WIND * wind + noise
 
-drift in m, how far from its buoy a boat lies at the end of a step of 1 s; motor in m/s. Nothing else is carried from
-one step to the next. Whoever logged felt the wind and leaned on it: with confounding k the explorer's motor is
-`k * wind + sqrt(1 - k**2) * e`, with a standard Gaussian e at each step, cut at the motor's bounds. Who then regresses
-drift on motor finds MOTOR + WIND * k where the truth is MOTOR.
+The drift is the displacement of a boat from its buoy in m at the end of a step of 1 s; motor in m/s. Only steady winds
+persist between steps. The explorer observes the wind, which confounds the logs. With confounding k its motor is
+`k * wind + sqrt(1 - k**2) * e`, with a standard Gaussian e per step, clipped to the bounds of the motor. A regression
+of drift on motor then gives MOTOR + WIND * k instead of MOTOR.
 
-There are three kinds of boats, with k in hundredths in their names, and a steady one with k = 0:
+There are three kinds of boats, with 100 k in their names, and a steady one with k = 0:
 
-* steady: one wind for the whole episode, so that past drifts tell it;
-* drilled: a new wind at each step, which nothing tells; but in one step of ten, while the flag `drill` is up, the
-  motors of all drilled boats are drawn at random between their bounds;
-* gusty: a new wind at each step, and no drill: logs alone do not tell what its motor does.
+* steady: one wind per episode, which past drifts identify;
+* drilled: a new wind at each step, which is not predictable. In one of ten steps the flag `drill` is up, and the motors
+  of all drilled boats are drawn uniformly between their bounds;
+* gusty: a new wind at each step and no drills, so the logs do not identify the effect of the motor.
 
-Hidden: the winds, standard Gaussian draws, and the noise. Neither depends on what is done. As in the lab `wind`, the
-observation *space* holds the winds, since the explorer has to feel them; the *schema* does not.
+Hidden: the winds, standard Gaussian draws, and the noise. Neither depends on actions. As in the lab `wind`, the winds
+are in the observation *space* for the explorer, but not in the *schema*.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 1.0
 MAX_MOTOR: Final = 4.0
-"""m/s, either way; what is beyond is cut."""
+"""Bound of each motor, m/s; larger values are clipped."""
 DRILL_SHARE: Final = 0.1
-"""Of all steps, in which the motors of drilled boats are drawn at random."""
+"""Fraction of steps with random motors of drilled boats."""
 FAR: Final = 8.0
-"""Half the width of the picture, m."""
+"""Half the width of the image, m."""
 
 
 class Weather(StrEnum):
-    """What kind of boat it is; see the module."""
+    """Kind of a boat; see the module."""
 
     STEADY = "steady"
     DRILLED = "drilled"
@@ -76,8 +76,8 @@ class Boat:
     """One boat.
 
     Args:
-        weather: its kind.
-        confounding: how much the explorer leans on its wind, from 0 to 1.
+        weather: kind of the boat.
+        confounding: correlation of the explorer's motor with the wind, from 0 to 1.
     """
 
     weather: Weather
@@ -90,12 +90,12 @@ class Boat:
 
     @property
     def drift(self) -> str:
-        """The signal of where it lies."""
+        """Name of the drift signal."""
         return f"{self.name}_drift"
 
     @property
     def motor(self) -> str:
-        """The action signal."""
+        """Name of the action signal."""
         return f"{self.name}_motor"
 
 
@@ -111,7 +111,7 @@ _COLOURS: Final = {Weather.STEADY: BLUE, Weather.DRILLED: GREEN, Weather.GUSTY: 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetSettings:
-    """The arguments of `Fleet`."""
+    """Constructor arguments of `Fleet`."""
 
     motor_effect: float
     wind_effect: float
@@ -120,17 +120,17 @@ class FleetSettings:
 
 
 class Fleet(NoisyLab, Configured, DrawsImages):
-    """The lab. Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
+    """Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
 
     Args:
-        motor_effect: drift by the motor, m for each m/s.
+        motor_effect: drift by the motor, m per m/s.
         wind_effect: drift by a wind of 1, m.
-        noise: deviation, m, at least 0.
-        pictures: whether `camera` is shown too: a lane for each boat, with its buoy in the middle, and a pennant over
-            the drilled ones where `drill` is up.
+        noise: standard deviation, m, at least 0.
+        pictures: whether to render the image `camera`. It has a lane for each boat with its buoy in the middle, and
+            pennants over drilled boats if `drill` is up.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class Fleet(NoisyLab, Configured, DrawsImages):
     ) -> None:
         if not (np.isfinite([motor_effect, wind_effect]).all() and 0 <= noise < np.inf):
             raise InputError(
-                f"motor_effect {motor_effect} and wind_effect {wind_effect} must be finite, noise {noise} too and at "
-                "least 0."
+                f"motor_effect {motor_effect} and wind_effect {wind_effect} must be finite, noise {noise} finite and "
+                "at least 0."
             )
         self.motor_effect, self.wind_effect, self.noise = motor_effect, wind_effect, noise
         self.pictures = pictures
@@ -163,7 +163,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {
             "motor_effect": self.motor_effect,
             "wind_effect": self.wind_effect,
@@ -173,7 +173,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Fleet:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(FleetSettings, json.dumps(settings), where="fleet")
         return cls(
             motor_effect=found.motor_effect, wind_effect=found.wind_effect, noise=found.noise, pictures=found.pictures
@@ -181,7 +181,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
 
     @property
     def schema(self) -> Schema:
-        """What is logged; the winds are not."""
+        """The logged signals, without the winds."""
         seen, vector, edge = Role.OBSERVATION, Kind.VECTOR, (MAX_MOTOR,)
         drifts = [
             Signal(name=boat.drift, role=seen, kind=vector, shape=(1,), unit="m", entity=boat.name) for boat in BOATS
@@ -197,12 +197,12 @@ class Fleet(NoisyLab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the winds, the start and all noise.
-            options: a wind by its name in `hidden` takes the place of what was drawn, and so does a drift by its
-                signal's name, m; everything else stays that of the seed.
+            seed: seed of the winds, the initial state and the noise.
+            options: winds by their names in `hidden`, and drifts [m] by signal, replace drawn values. All else
+                follows the seed.
         """
         super().reset(seed=seed)
         names = (*(_wind(boat) for boat in BOATS if _steady(boat)), *(boat.drift for boat in BOATS))
@@ -210,7 +210,7 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         steady = self.np_random.standard_normal(len(BOATS))
         known = [float(given.get(_wind(boat), wind)) for boat, wind in zip(BOATS, steady, strict=True)]
         before, own, noise = self.np_random.standard_normal((3, len(BOATS)))
-        # As if the boats had been sailing before.
+        # The initial drifts follow one earlier step with its own gusts.
         winds = np.where(STEADY, steady, before)
         drilled = DRILLED & (self.np_random.random() < DRILL_SHARE)
         motors = np.where(drilled, self.np_random.uniform(-MAX_MOTOR, MAX_MOTOR, len(BOATS)), leaning(winds, own))
@@ -221,10 +221,10 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step of the motors; no reward, no end."""
+        """One step; reward 0, no termination."""
         taken = self._checked(action)
         motors = np.concatenate([taken[boat.motor] for boat in BOATS])
-        noise = self.noise * self.np_random.standard_normal(len(BOATS))  # drawn whatever is done: the same in a twin
+        noise = self.noise * self.np_random.standard_normal(len(BOATS))  # independent of the action
         self._drifts = self.move(motors, self._winds) + noise
         self._turn()
         return self._observe(), 0.0, False, False, {}
@@ -233,22 +233,22 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         """The drifts without noise, m.
 
         Args:
-            motors: of `BOATS`, m/s, cut at the bounds.
-            winds: of `BOATS`.
+            motors: motors of `BOATS`, m/s, clipped to their bounds.
+            winds: winds of `BOATS`.
         """
         return np.asarray(self.motor_effect * np.clip(motors, -MAX_MOTOR, MAX_MOTOR) + self.wind_effect * winds)
 
     def explorer(self) -> Policy:
-        """Leans on the winds, but for drills."""
+        """Motors that are correlated with the winds, except in drills."""
         return FleetExplorer()
 
     def hidden(self, seed: int) -> Mapping[str, float]:
-        """The winds that stay for an episode; see `NoisyLab`."""
+        """The winds of steady boats, constant for an episode."""
         winds = np_random(seed)[0].standard_normal(len(BOATS))
         return {_wind(boat): float(wind) for boat, wind in zip(BOATS, winds, strict=True) if _steady(boat)}
 
     def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
-        """The drifts without noise and gusts, whose means are 0; see `NoisyLab`."""
+        """The mean drifts: noise and gusts have mean 0."""
         del start  # nothing is carried over
         motors = np.concatenate([actions[boat.motor] for boat in BOATS], -1).astype(float)
         calm = np.zeros(len(motors))
@@ -257,10 +257,10 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         return {boat.drift: drifts[..., [number]] for number, boat in enumerate(BOATS)}
 
     def picture(self, drifts: Float[np.ndarray, "B"], drill: bool) -> UInt8[np.ndarray, "64 64 3"]:
-        """The camera's picture.
+        """The camera image.
 
         Args:
-            drifts: of `BOATS`, m; one farther than `FAR` less 1.2 m is at the edge.
+            drifts: drifts of `BOATS`, m, clipped to `FAR` less 1.2 m.
             drill: whether the flag is up.
         """
         drawing, gap = Picture(-FAR, FAR), 2 * FAR / len(BOATS)
@@ -277,14 +277,14 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         return drawing.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {"drill", *(boat.drift for boat in BOATS)}:
             return None
         drifts = np.concatenate([shown[boat.drift] for boat in BOATS]).astype(float)
         return self.picture(drifts, bool(shown["drill"][0]))
 
     def _turn(self) -> None:
-        """Draws the winds that act in the next step, and whether it is a drill."""
+        """Draws the winds of the next step and whether it is a drill."""
         gusts = self.np_random.standard_normal(len(BOATS))
         self._winds = np.where(STEADY, self._winds, gusts)
         self._drill = bool(self.np_random.random() < DRILL_SHARE)
@@ -301,13 +301,13 @@ class Fleet(NoisyLab, Configured, DrawsImages):
 
 
 class FleetExplorer(Policy):
-    """The motors of someone who feels the winds; motors of drilled boats are drawn at random while the flag is up."""
+    """Motors that are correlated with the winds; in a drill, drilled boats have random motors."""
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Nothing stays fixed but the steady winds."""
+        """The explorer has no state."""
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """Motors of deviation 1 over all episodes, cut at their bounds; drills are spread evenly between these."""
+        """Motors with standard deviation 1 over all episodes, clipped to their bounds; uniform in drills."""
         own, drill = generator.standard_normal(len(BOATS)), generator.uniform(-MAX_MOTOR, MAX_MOTOR, len(BOATS))
         motors = leaning(np.asarray(observation["winds"]), own)
         motors = np.where(DRILLED & bool(observation["drill"][0]), drill, motors)
@@ -318,7 +318,7 @@ def leaning(winds: Float[np.ndarray, "*n B"], own: Float[np.ndarray, "*n B"]) ->
     """The motors of the explorer, m/s.
 
     Args:
-        winds: of `BOATS`.
+        winds: winds of `BOATS`.
         own: standard Gaussian draws.
     """
     return np.asarray(np.clip(CONFOUNDING * winds + np.sqrt(1 - CONFOUNDING**2) * own, -MAX_MOTOR, MAX_MOTOR))

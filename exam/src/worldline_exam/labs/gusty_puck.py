@@ -1,18 +1,17 @@
-"""Gusty puck: a puck on a table that is pushed, slowed by friction, held by a weak spring and hit by gusts.
+"""Lab `gusty-puck`: a pushed puck on a table with friction, a weak spring and random gusts.
 
     mass * acceleration = push + gust + tilt - mass * friction * velocity - spring * position
 
-in each of two components; position in m, velocity in m/s, push, gust and tilt in N, friction in 1/s. Push and gust stay
-the same during a step of 0.1 s, over which the equation is solved exactly. The spring brings the puck back to the
-middle, so that where it is has a spread of its own, however long the episode. The tilt of the table is 0 unless a
-setting says otherwise; so is the speed of time 1: with another the puck lives through `speed` times as many seconds in
-each step, while its velocity stays that of its own clock.
+in each of two components; position in m, velocity in m/s, push, gust and tilt in N, friction in 1/s. Push and gust are
+constant during a step of 0.1 s, and the equation is solved exactly. The spring keeps the distribution of positions
+stationary in long episodes. The tilt of the table is 0 by default. With a `speed` other than 1 each step simulates
+`speed` times 0.1 s, while the velocity stays in m per simulated second.
 
-Hidden: the friction, drawn for each episode, and the gusts, one independent Gaussian draw a step and component. Neither
-depends on what is done.
+Hidden: the friction, drawn per episode, and the gusts, independent Gaussian draws per step and component. Neither
+depends on actions.
 
-The picture shows the table from above, with the spring drawn from the middle to the puck. A velocity shows from one
-picture to the next; friction and gusts do not show.
+The image shows the table from above, with the spring between centre and puck. Velocities are visible from consecutive
+images only; friction and gusts are not visible.
 """
 
 from __future__ import annotations
@@ -49,23 +48,23 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
 MAX_PUSH: Final = 1.0
-"""Along each axis, N; what is beyond is cut."""
+"""Along each axis, N; larger values are clipped."""
 START_SPREAD: Final = (0.65, 0.55)
-"""Deviation of the first position, m, and velocity, m/s: about what the explorer's pushes keep up."""
+"""Standard deviation of initial position, m, and velocity, m/s; about stationary under the explorer."""
 TABLE: Final = 2.4
-"""Half of what the picture shows, m; the explorer goes no further in 99 of 100 episodes."""
+"""Half the side of the image, m; the explorer stays inside in 99 of 100 episodes."""
 PUCK_RADIUS: Final = 0.2
-MAX_SLOWED: Final = 1000.0
-"""Friction times the seconds of a step, beyond which a step's exponentials overflow."""
-RENEWED: Final = 0.2
-"""Chance of each step that the explorer chooses another push."""
-TREMOR: Final = 0.2
-"""Deviation of each of its pushes, N."""
+MAX_FRICTION_STEP: Final = 1000.0
+"""Bound of friction times step duration; larger values overflow the exponentials."""
+RENEWAL_PROBABILITY: Final = 0.2
+"""Probability per step that the explorer draws another push."""
+TREMOR_STD: Final = 0.2
+"""Standard deviation of the noise of its pushes, N."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GustyPuckSettings:
-    """The arguments of `GustyPuck`."""
+    """Constructor arguments of `GustyPuck`."""
 
     friction: tuple[float, float]
     gust: float
@@ -77,19 +76,19 @@ class GustyPuckSettings:
 
 
 class GustyPuck(NoisyLab, Configured, DrawsImages):
-    """The lab. Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
+    """Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
 
     Args:
-        friction: smallest and largest, 1/s, above 0.
-        gust: deviation, N, at least 0.
+        friction: range of the friction, 1/s, above 0.
+        gust: standard deviation of the gusts, N, at least 0.
         mass: kg, above 0.
         spring: N/m, above 0.
         tilt: force of the tilted table along x and y, N.
-        speed: of time, above 0.
-        pictures: whether to draw `camera`.
+        speed: simulated time per step, relative to 0.1 s, above 0.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -103,8 +102,8 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         speed: float = 1.0,
         pictures: bool = False,
     ) -> None:
-        fine = 0 < friction[0] <= friction[1] < np.inf and 0 <= gust < np.inf and np.isfinite(tilt).all()
-        if not (fine and all(0 < one < np.inf for one in (mass, spring, speed))):
+        valid = 0 < friction[0] <= friction[1] < np.inf and 0 <= gust < np.inf and np.isfinite(tilt).all()
+        if not (valid and all(0 < one < np.inf for one in (mass, spring, speed))):
             raise InputError(
                 f"friction {friction} must be two rising numbers above 0, gust {gust} at least 0, mass {mass}, "
                 f"spring {spring} and speed {speed} above 0, and these and tilt {tilt} finite."
@@ -125,7 +124,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All of them; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {
             "friction": list(self.friction),
             "gust": self.gust,
@@ -138,13 +137,13 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> GustyPuck:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(GustyPuckSettings, json.dumps(settings), where="gusty-puck")
         return cls(**vars(found))
 
     @property
     def schema(self) -> Schema:
-        """The three signals; `camera` only where it is drawn."""
+        """The three signals; `camera` only if rendered."""
         seen, names = Role.OBSERVATION, ("x", "y")
         edge = (MAX_PUSH, MAX_PUSH)
         signals = (
@@ -160,31 +159,31 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the friction, the start and every gust.
-            options: `friction` 1/s, `position` [2] m and `velocity` [2] m/s take the place of what was drawn; the
-                gusts stay those of the seed.
+            seed: seed of the friction, the initial state and the gusts.
+            options: `friction` 1/s, `position` [2] m and `velocity` [2] m/s replace drawn values. The gusts still
+                follow the seed.
 
         Raises:
-            InputError: the friction is not above 0, or so large that no step can be told.
+            InputError: the friction is not above 0, or exceeds `MAX_FRICTION_STEP` per step.
         """
         super().reset(seed=seed)
         given = read_options(options, {"friction": (), "position": (2,), "velocity": (2,)})
         self._friction = float(given.get("friction", self._draw_friction(self.np_random)))
-        if "friction" in given and not 0 < self._friction * self._step_s <= MAX_SLOWED:
-            most = MAX_SLOWED / self._step_s
-            raise InputError(f"friction is {self._friction}. Give it above 0 and at most {most:g} 1/s.")
+        if "friction" in given and not 0 < self._friction * self._step_s <= MAX_FRICTION_STEP:
+            bound = MAX_FRICTION_STEP / self._step_s
+            raise InputError(f"friction is {self._friction}. It must be above 0 and at most {bound:g} 1/s.")
         position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
         self._position = np.array(given.get("position", position), dtype=float)
         self._velocity = np.array(given.get("velocity", velocity), dtype=float)
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One push; no reward, no end."""
+        """One step; reward 0, no termination."""
         push = np.clip(self._checked(action)["push"], -MAX_PUSH, MAX_PUSH)
-        gust = self.gust * self.np_random.standard_normal(2)  # drawn whatever is done, and so the same in a twin
+        gust = self.gust * self.np_random.standard_normal(2)  # independent of the action
         force = push + gust + self.tilt
         self._position, self._velocity = self.move(self._position, self._velocity, force, self._friction)
         return self._observe(), 0.0, False, False, {}
@@ -197,12 +196,12 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         Args:
             position: [..., 2] m.
             velocity: [..., 2] m/s.
-            force: [..., 2] N, of push, gust and tilt together.
+            force: [..., 2] N, sum of push, gust and tilt.
             friction: [...] 1/s.
         """
         friction, step_s = np.asarray(friction, dtype=float)[..., None], self._step_s
         stiffness = self.spring / self.mass
-        # x'' + friction x' + stiffness x = 0 around where the spring balances the force
+        # x'' + friction x' + stiffness x = 0 around the equilibrium of spring and force
         rate = np.sqrt((friction**2 / 4 - stiffness).astype(complex))
         rate = np.where(np.abs(rate) < 1e-6, 1e-6, rate)
         fade = np.exp(-friction * step_s / 2)
@@ -214,19 +213,19 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         return np.asarray(rest + moved), np.asarray(speed)
 
     def explorer(self) -> Policy:
-        """Random pushes, each held for a while."""
+        """Piecewise constant random pushes with noise."""
         return GustyPuckExplorer()
 
     def hidden(self, seed: int) -> Mapping[str, float]:
-        """The friction of an episode, 1/s; see `NoisyLab`."""
+        """The friction of an episode, 1/s."""
         return {"friction": self._draw_friction(np_random(seed)[0])}
 
     def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
-        """The path without gusts, whose mean is 0; see `NoisyLab`."""
+        """The mean path: gusts have mean 0."""
         return self.simulate(start, actions, hidden["friction"], np.zeros(actions["push"].shape))
 
     def simulate(self, start: Arrays, actions: Arrays, friction: Floats, gusts: Floats) -> Arrays:
-        """The path of many pucks whose friction and gusts are given.
+        """Simulates many pucks with given friction and gusts.
 
         Args:
             start: `puck_position` and `puck_velocity` [M, 2].
@@ -235,7 +234,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
             gusts: [M, T, 2] N.
 
         Returns:
-            `puck_position` and `puck_velocity` [M, T, 2]; no pictures.
+            `puck_position` and `puck_velocity` [M, T, 2], without images.
         """
         position, velocity = start["puck_position"].astype(float), start["puck_velocity"].astype(float)
         force = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH) + gusts + self.tilt
@@ -250,7 +249,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         }
 
     def picture(self, position: Floats) -> NDArray[np.uint8]:
-        """The picture [64, 64, 3] of a puck at `position` [2] m."""
+        """The image [64, 64, 3] of a puck at `position` [2] m."""
         picture = Picture(low=-TABLE, high=TABLE)
         x, y = (float(part) for part in position)
         picture.line(0.0, 0.0, x, y, 0.07, GREY)
@@ -260,7 +259,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {"puck_position"}:
             return None
         return self.picture(shown["puck_position"].astype(float))
@@ -280,7 +279,7 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
 
 
 class GustyPuckExplorer(Policy):
-    """Pushes of any strength, each held for five steps on average, with a little of their own at each step."""
+    """Uniform pushes, each held for five steps on average, with Gaussian noise at each step."""
 
     def __init__(self) -> None:
         self._push: Floats = np.zeros(2)
@@ -290,18 +289,18 @@ class GustyPuckExplorer(Policy):
         self._push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push of at most `MAX_PUSH` along each axis, wherever the puck is."""
+        """A push of at most `MAX_PUSH` along each axis."""
         del observation
-        if generator.random() < RENEWED:
+        if generator.random() < RENEWAL_PROBABILITY:
             self._push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
-        push = self._push + TREMOR * generator.standard_normal(2)
+        push = self._push + TREMOR_STD * generator.standard_normal(2)
         return {"push": np.clip(push, -MAX_PUSH, MAX_PUSH).astype(np.float32)}
 
 
 def explored(num_episodes: int, num_steps: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Pushes [M, T, 2] of the explorer in many episodes at once: distributed as its own, from other draws."""
+    """Pushes [M, T, 2] with the distribution of the explorer, for many episodes in parallel."""
     shape = num_episodes, num_steps, 2
-    fresh, renewed = generator.uniform(-MAX_PUSH, MAX_PUSH, shape), generator.random(shape[:2]) < RENEWED
+    fresh, renewed = generator.uniform(-MAX_PUSH, MAX_PUSH, shape), generator.random(shape[:2]) < RENEWAL_PROBABILITY
     chosen = np.maximum.accumulate(np.where(renewed, np.arange(num_steps), 0), axis=1)
     held = np.take_along_axis(fresh, chosen[..., None], axis=1)
-    return np.clip(held + TREMOR * generator.standard_normal(shape), -MAX_PUSH, MAX_PUSH).astype(np.float32)
+    return np.clip(held + TREMOR_STD * generator.standard_normal(shape), -MAX_PUSH, MAX_PUSH).astype(np.float32)

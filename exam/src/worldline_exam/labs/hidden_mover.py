@@ -1,17 +1,17 @@
-"""Hidden mover: a puck slides on a tray, is pushed, bounces off the walls, and now and then a lid covers it all.
+"""Lab `hidden-mover`: a pushed puck bounces off the walls of a tray that a lid covers at times.
 
     mass * acceleration = push - mass * drag * velocity
 
-in each of two components; position in m, velocity in m/s, push in N, drag in 1/s. A push stays the same during a step
-of 0.1 s, over which the equation is solved exactly. A puck that would be past a wall at the end of a step is thrown
-back: it is as far inside as it would have been outside, and its velocity turned round, both times the bounce.
+in each of two components; position in m, velocity in m/s, push in N, drag in 1/s. A push is constant during a step of
+0.1 s, and the equation is solved exactly. If a puck is past a wall at the end of a step, its excess distance and its
+velocity are reflected, both times the bounce.
 
-The lid is down for 5, 10, 20 or 40 frames at a time and up for a while in between; when, is drawn with the seed and
-depends on nothing that is done. Under it the puck goes on. In logs its position is then not observed; a picture shows
-the lid. After `LONGEST` frames, 1,000, it never comes down again.
+The lid closes for 5, 10, 20 or 40 frames at a time, at random times that do not depend on actions. The puck moves on
+under the lid. Its position is then not observed in logs, and the image shows the lid. After `LID_FRAMES` frames the
+lid stays open.
 
-Hidden: the velocity, always, and the position, under the lid. The observation *space* holds whether the lid is down,
-so that a log can be marked; the *schema* does not.
+Hidden: the velocity, always, and the position under the lid. The state of the lid is in the observation *space*, so
+that logs can mark missing values, but not in the *schema*.
 """
 
 from __future__ import annotations
@@ -49,26 +49,27 @@ from worldline.schema import Kind, Role, Schema, Signal
 Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
-SLIGHT: Final = 1e-3
-"""Share of its velocity that a puck loses in a step, below which the first terms of a series tell what that does."""
+SERIES_BOUND: Final = 1e-3
+"""Drag times step duration below which a series replaces the exact response."""
 MAX_PUSH: Final = 1.0
-"""Along each axis, N; what is beyond is cut."""
+"""Along each axis, N; larger values are clipped."""
 GAPS: Final = (5, 10, 20, 40)
-"""Frames that the lid is down."""
+"""Numbers of frames for which the lid is closed."""
 OPEN: Final = (10, 40)
-"""Frames that it is up in between: fewest, most."""
+"""Range of the number of frames for which it is open in between."""
 START_SPEED: Final = 0.6
-"""Deviation of the first velocity along each axis, m/s; one start in five is at rest."""
-AT_REST: Final = 0.2
+"""Standard deviation of the initial velocity along each axis, m/s."""
+REST_PROBABILITY: Final = 0.2
+"""Probability of an initial velocity of 0."""
 RADIUS: Final = 0.22
-"""Of the drawn puck, m. Positions are those of its middle, and walls are where that has to turn."""
-LONGEST: Final = 1000
-"""Frames that the lid is drawn for."""
+"""Radius of the drawn puck, m. Positions and walls refer to its centre."""
+LID_FRAMES: Final = 1000
+"""Number of frames for which the lid is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HiddenMoverSettings:
-    """The arguments of `HiddenMover`."""
+    """Constructor arguments of `HiddenMover`."""
 
     drag: float
     bounce: float
@@ -78,17 +79,17 @@ class HiddenMoverSettings:
 
 
 class HiddenMover(Lab, Configured, Hides, DrawsImages):
-    """The lab. Observations: `puck_position` [m], and with pictures `camera`. Action: `push` [N].
+    """Observations: `puck_position` [m], and with pictures `camera`. Action: `push` [N].
 
     Args:
         drag: 1/s, at least 0.
-        bounce: share of the velocity across a wall that it gives back, 0 to 1.
+        bounce: ratio of the normal velocity after and before a wall contact, 0 to 1.
         mass: kg, above 0.
-        half_side: m from the middle of the tray to where the puck turns, above 0.
-        pictures: whether to draw the camera.
+        half_side: distance from the centre of the tray to a wall, m, above 0.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -117,23 +118,23 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (2,), np.float32)})
         self._position: Floats = np.zeros(2)
         self._velocity: Floats = np.zeros(2)
-        self._lid = np.zeros(LONGEST, bool)
+        self._lid = np.zeros(LID_FRAMES, bool)
         self._frame = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All of them; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {name: getattr(self, name) for name in ("drag", "bounce", "mass", "half_side", "pictures")}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> HiddenMover:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(HiddenMoverSettings, json.dumps(settings), where="hidden-mover")
         return cls(**vars(found))
 
     @property
     def schema(self) -> Schema:
-        """Position and push; `camera` where it is drawn."""
+        """Position and push; `camera` only if rendered."""
         side, edge = (self.half_side,) * 2, (MAX_PUSH,) * 2
         names = ("x", "y")
         signals = (
@@ -145,27 +146,27 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
 
     def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
-        """The position is not, under the lid; see `Hides`."""
+        """The position is observed unless the lid is down."""
         return {"puck_position": not int(observation["lid_down"])}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the start and of the lid.
-            options: `position` [2] m, `velocity` [2] m/s and `lid`, pairs (first frame, frames) of when it is down,
-                take the place of what was drawn.
+            seed: seed of the initial state and the lid.
+            options: `position` [2] m, `velocity` [2] m/s and `lid` [n, 2] replace drawn values. `lid` holds pairs
+                (first frame, number of frames) for which the lid is down.
 
         Raises:
-            InputError: the position is outside, or the lid is no such pairs.
+            InputError: the position is outside the tray, or `lid` has invalid values.
         """
         super().reset(seed=seed)
         given = read_options(options, {"position": (2,), "velocity": (2,), "lid": (None, 2)})
         rng = self.np_random
         position = rng.uniform(-self.half_side, self.half_side, 2)
-        velocity = START_SPEED * rng.standard_normal(2) * float(rng.random() >= AT_REST)
+        velocity = START_SPEED * rng.standard_normal(2) * float(rng.random() >= REST_PROBABILITY)
         lid = _draw_lid(rng)
         self._position = given.get("position", position)
         if np.abs(self._position).astype(np.float32).max() > np.float32(self.half_side):
@@ -174,14 +175,14 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         if "lid" in given:
             runs = given["lid"]
             if (runs < 0).any() or (runs != np.rint(runs)).any():
-                raise InputError(f"lid is {runs.tolist()!r:.200}. Give frames as whole numbers from 0.")
+                raise InputError(f"lid is {runs.tolist()!r:.200}. Give frames as integers of at least 0.")
             lid = _lid_of(runs.astype(int).tolist())
         self._lid = lid
         self._frame = 0
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One push; no reward, no end."""
+        """One step; reward 0, no termination."""
         push = self._checked(action)["push"]
         self._position, self._velocity = self.move(self._position, self._velocity, push)
         self._frame += 1
@@ -201,29 +202,29 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         along = position + reach * velocity + lift * force
         beyond = np.abs(along) > self.half_side
         inside = np.sign(along) * (self.half_side - self.bounce * (np.abs(along) - self.half_side))
-        # One wall a step: what is so fast as to be past the other one too ends this step there, on its way outwards.
+        # One reflection per step: a puck that would pass the opposite wall too is clipped to that wall.
         inside = np.clip(inside, -self.half_side, self.half_side)
         return np.where(beyond, inside, along), np.where(beyond, -self.bounce * speed, speed)
 
     @property
     def response(self) -> tuple[float, float, float]:
-        """In one step: the share of velocity that is left, m for 1 m/s (m/s for 1 m/s2 too), and m for 1 m/s2."""
+        """Response in one step: velocity ratio, m per m/s (also m/s per m/s2) and m per m/s2."""
         slowed = self.drag * STEP_S
         fade = float(np.exp(-slowed))
-        if slowed < SLIGHT:  # differences of nearly equal numbers would lose their digits, or divide by 0
+        if slowed < SERIES_BOUND:  # avoids cancellation and a division by 0
             return fade, STEP_S * (1 - slowed / 2 + slowed**2 / 6), STEP_S**2 * (1 / 2 - slowed / 6 + slowed**2 / 24)
         reach = (1 - fade) / self.drag
         return fade, reach, (STEP_S - reach) / self.drag
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
             start: `puck_position` [M, 2] m and `puck_velocity` [M, 2] m/s.
             actions: `push` [M, T, 2] N.
 
         Returns:
-            Both [M, T, 2], in float64.
+            Both [M, T, 2], float64.
         """
         position, velocity = start["puck_position"].astype(float), start["puck_velocity"].astype(float)
         pushes, places, speeds = actions["push"].astype(float), [], []
@@ -234,11 +235,11 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         return {"puck_position": np.stack(places, 1), "puck_velocity": np.stack(speeds, 1)}
 
     def explorer(self) -> Policy:
-        """Random pushes and pauses, each held for a while."""
+        """Piecewise constant random pushes and pauses."""
         return HiddenMoverExplorer()
 
     def draw(self, position: Floats, *, lid_down: bool) -> UInt8[np.ndarray, "64 64 3"]:
-        """The tray from above, under its lid or not.
+        """The image of the tray from above.
 
         Args:
             position: [2] m.
@@ -252,12 +253,12 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
             picture.disc(float(position[0]), float(position[1]), RADIUS, RED)
             return picture.pixels()
         picture.box(0.0, 0.0, rim, rim, BLUE)
-        for slat in (-0.75 * rim, -0.25 * rim, 0.25 * rim, 0.75 * rim):  # a lid, not an empty sea
+        for slat in (-0.75 * rim, -0.25 * rim, 0.25 * rim, 0.75 * rim):  # marks the lid
             picture.box(0.0, slat, 0.92 * rim, 0.02 * rim, INK)
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
-        """The camera's picture, of the lid where the puck was not observed; see `DrawsImages`."""
+        """The camera image of an observation; it shows the lid if the puck is not observed."""
         place = shown.get("puck_position")
         return self.draw(np.zeros(2) if place is None else place.astype(float), lid_down=place is None)
 
@@ -279,7 +280,7 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
 
 
 class HiddenMoverExplorer(Policy):
-    """Pushes of any strength, or none, each held for eight steps on average."""
+    """Uniform pushes or none, each held for eight steps on average."""
 
     def __init__(self) -> None:
         self._push: Floats = np.zeros(2)
@@ -289,7 +290,7 @@ class HiddenMoverExplorer(Policy):
         self._push = _draw_push(generator)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push of at most `MAX_PUSH` along each axis, wherever the puck is."""
+        """A push of at most `MAX_PUSH` along each axis."""
         del observation
         if generator.random() < 0.125:
             self._push = _draw_push(generator)
@@ -302,9 +303,9 @@ def _draw_push(generator: np.random.Generator) -> Floats:
 
 
 def _draw_lid(generator: np.random.Generator) -> NDArray[np.bool_]:
-    """When it is down [LONGEST]; up at first."""
+    """Whether the lid is down [LID_FRAMES]; it starts open."""
     runs, frame = [], 0
-    while frame < LONGEST:
+    while frame < LID_FRAMES:
         frame += int(generator.integers(OPEN[0], OPEN[1] + 1))
         runs.append((frame, int(generator.choice(GAPS))))
         frame += runs[-1][1]
@@ -312,7 +313,7 @@ def _draw_lid(generator: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def _lid_of(runs: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-    down = np.zeros(LONGEST, bool)
+    down = np.zeros(LID_FRAMES, bool)
     for first, frames in runs:
         down[first : first + frames] = True
     return down

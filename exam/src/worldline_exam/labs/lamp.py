@@ -1,19 +1,18 @@
-"""Lamp: three stations, each with a pair of levers that heat or cool it, and a lamp that seems to.
+"""Lab `lamp`: three stations, each with two levers that heat or cool it and a lamp with a spurious correlation.
 
     heat' = KEEP * heat + effect * (1 where both levers point the same way, else -1) + noise
 
-heat in degC above the room. Nothing but the levers acts on it. Before each step the operator decides whether to heat or
-to cool, and only then sets the levers: each somewhere from 0.3 to 1 to one side. The lamp lights up *before* the levers
-move: at station_80 it announces the decision in 80 steps of a hundred and the opposite in the others, and likewise at
-station_95 and station_99. It comes first, is plainly seen, and one bright number, where the levers have to be looked at
-together: neither of them alone says anything. Who learns from logs that the lamp heats is right almost always, until
-somebody changes the lamp, or moves the levers, and not both.
+The heat is in degC above room temperature. Only the levers cause it. Before each step the operator decides to heat or
+to cool and then sets each lever to 0.3 to 1 on one side. The lamp is observed before the levers move. At station_80 it
+shows the decision in 80 % of the steps and the opposite otherwise, and likewise at station_95 and station_99.
 
-What the levers do is in the logs, since they decide every step, also those in which the lamp is wrong: given the levers
-the lamp says nothing.
+The lamp comes first and is a single number, while the effect of the levers is an interaction: neither alone predicts
+the heat. A model that attributes the heat to the lamp is right in most logged steps. It fails if only the lamp or only
+the levers are changed. The logs identify the effect of the levers, since they cause the heat in every step. Given the
+levers, the lamp carries no information.
 
-Hidden: the decisions, fair and independent, and the noise. Neither depends on what is done. The observation *space*
-holds the decisions, since the explorer carries them out; the *schema* does not.
+Hidden: the decisions, fair and independent, and the noise. Neither depends on actions. The decisions are in the
+observation *space* for the explorer, but not in the *schema*.
 """
 
 from __future__ import annotations
@@ -52,9 +51,9 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 1.0
 KEEP: Final = 0.5
-"""Share of the heat that is left after a step."""
-LEAST_LEVER: Final = 0.3
-"""How far the explorer moves each lever at least, to either side."""
+"""Fraction of the heat that remains after a step."""
+MIN_LEVER: Final = 0.3
+"""Smallest magnitude of a lever position of the explorer."""
 DARK: Final[Colour] = (96, 92, 84)
 
 
@@ -63,7 +62,7 @@ class Station:
     """One station.
 
     Args:
-        follows: share of the steps in which its lamp announces what the levers will do.
+        follows: fraction of steps in which the lamp shows the decision.
     """
 
     follows: float
@@ -75,17 +74,17 @@ class Station:
 
     @property
     def heat(self) -> str:
-        """The signal of its heat."""
+        """Name of the heat signal."""
         return f"{self.name}_heat"
 
     @property
     def lamp(self) -> str:
-        """The signal of its lamp."""
+        """Name of the lamp signal."""
         return f"{self.name}_lamp"
 
     @property
     def levers(self) -> str:
-        """Its action signal."""
+        """Name of the action signal."""
         return f"{self.name}_levers"
 
 
@@ -95,7 +94,7 @@ _FOLLOWS: Final = np.array([station.follows for station in STATIONS])
 
 @dataclass(frozen=True, kw_only=True)
 class LampSettings:
-    """The arguments of `Lamp`."""
+    """Constructor arguments of `Lamp`."""
 
     effect: float
     noise: float
@@ -103,21 +102,23 @@ class LampSettings:
 
 
 class Lamp(Lab, Configured, DrawsImages):
-    """The lab. Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
+    """Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
 
     Args:
-        effect: of the levers on the heat, degC, not 0; where it is below 0 they cool where both point the same way, and
-            the lamp still announces that they point the same way.
-        noise: deviation, degC, at least 0.
-        pictures: whether `camera` is shown too: a thermometer for each station, and its lamp.
+        effect: effect of the levers on the heat, degC, not 0. If it is negative, levers on the same side cool; a lit
+            lamp still announces levers on the same side.
+        noise: standard deviation, degC, at least 0.
+        pictures: whether to render the image `camera`, with a thermometer and a lamp for each station.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, *, effect: float = 1.0, noise: float = 0.1, pictures: bool = False) -> None:
         if not (effect != 0 and np.isfinite(effect) and 0 <= noise < np.inf):
-            raise InputError(f"effect {effect} must not be 0, noise {noise} at least 0, and both finite.")
+            raise InputError(
+                f"effect {effect} must not be 0, noise {noise} must be at least 0, and both must be finite."
+            )
         self.effect, self.noise, self.pictures = effect, noise, pictures
         box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
         spaces: dict[str, gymnasium.Space[Any]] = {one.heat: box(*anywhere, (1,), np.float32) for one in STATIONS}
@@ -133,18 +134,18 @@ class Lamp(Lab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"effect": self.effect, "noise": self.noise, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Lamp:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(LampSettings, json.dumps(settings), where="lamp")
         return cls(effect=found.effect, noise=found.noise, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """What is logged; the decisions are not."""
+        """The logged signals, without the decisions."""
         seen, vector, low, high = Role.OBSERVATION, Kind.VECTOR, (0.0,), (1.0,)
         heats = [
             Signal(name=one.heat, role=seen, kind=vector, shape=(1,), unit="degC", entity=one.name) for one in STATIONS
@@ -163,12 +164,11 @@ class Lamp(Lab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the start, the decisions, the lamps and all noise.
-            options: a heat, degC, or a lamp, by its signal's name, takes the place of what was drawn; everything else
-                stays that of the seed.
+            seed: seed of the initial state, the decisions, the lamps and the noise.
+            options: heats [degC] and lamps (0 or 1) by signal replace drawn values. All else follows the seed.
 
         Raises:
             InputError: a lamp is neither 0 nor 1.
@@ -178,8 +178,8 @@ class Lamp(Lab, Configured, DrawsImages):
         given = read_options(options, dict.fromkeys(names, ()))
         for station in STATIONS:
             if (lit := given.get(station.lamp)) is not None and lit not in (0, 1):
-                raise InputError(f"{station.lamp} is {float(lit)}. Give 0 or 1.")
-        # About as spread as the explorer keeps it.
+                raise InputError(f"{station.lamp} is {float(lit)}. It must be 0 or 1.")
+        # About the stationary distribution under the explorer.
         start = self.np_random.normal(0, abs(self.effect) / np.sqrt(1 - KEEP**2), len(STATIONS))
         self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])
         self._announce()
@@ -187,10 +187,10 @@ class Lamp(Lab, Configured, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One setting of the levers; no reward, no end."""
+        """One step; reward 0, no termination."""
         taken = self._checked(action)
         levers = np.stack([taken[station.levers] for station in STATIONS])
-        noise = self.noise * self.np_random.standard_normal(len(STATIONS))  # drawn whatever is done
+        noise = self.noise * self.np_random.standard_normal(len(STATIONS))  # independent of the action
         self._heats = self.move(self._heats, levers) + noise
         self._announce()
         return self._observe(), 0.0, False, False, {}
@@ -199,20 +199,20 @@ class Lamp(Lab, Configured, DrawsImages):
         """The heats after a step without noise, degC.
 
         Args:
-            heats: of `STATIONS`, degC.
-            levers: of `STATIONS`.
+            heats: heats of `STATIONS`, degC.
+            levers: levers of `STATIONS`.
         """
         return np.asarray(KEEP * heats + self.effect * np.where(together(levers), 1.0, -1.0))
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """What is expected of many action sequences at once, leaving this environment as it is: the path without noise.
+        """Simulates many action sequences in parallel without noise, independent of the state of this environment.
 
         Args:
-            start: observation signals [M, *shape]; the heats are all that matters.
+            start: observation signals [M, *shape]; only heats are used.
             actions: action signals [M, T, *shape].
 
         Returns:
-            The heats [M, T, 1]; what the lamps will show depends on nothing.
+            The heats [M, T, 1]. The lamps are random and not simulated.
         """
         heats = np.concatenate([start[station.heat] for station in STATIONS], -1).astype(float)
         levers = np.stack([actions[station.levers] for station in STATIONS], -2).astype(float)
@@ -224,15 +224,15 @@ class Lamp(Lab, Configured, DrawsImages):
         return {station.heat: every[..., [number]] for number, station in enumerate(STATIONS)}
 
     def explorer(self) -> Policy:
-        """Carries the decisions out."""
+        """Sets the levers according to the decisions."""
         return LampExplorer()
 
     def picture(self, heats: Float[np.ndarray, "K"], lamps: Bool[np.ndarray, "K"]) -> UInt8[np.ndarray, "64 64 3"]:
-        """The camera's picture.
+        """The camera image.
 
         Args:
-            heats: of `STATIONS`, degC; 2.4 times the effect, either way, is where their thermometers end.
-            lamps: whether they are lit.
+            heats: heats of `STATIONS`, degC; the thermometers end at 2.4 times the effect in both directions.
+            lamps: whether the lamps are lit.
         """
         drawing = Picture(-3.0, 3.0)
         for number, heat in enumerate(heats):
@@ -248,14 +248,14 @@ class Lamp(Lab, Configured, DrawsImages):
         return drawing.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {name for one in STATIONS for name in (one.heat, one.lamp)}:
             return None
         heats = np.concatenate([shown[station.heat] for station in STATIONS]).astype(float)
         return self.picture(heats, np.array([bool(shown[station.lamp][0]) for station in STATIONS]))
 
     def _announce(self) -> None:
-        """Decides on the next step, and lights the lamps."""
+        """Draws the decisions of the next step and sets the lamps."""
         self._decisions = self.np_random.random(len(STATIONS)) < 0.5
         right = self.np_random.random(len(STATIONS)) < _FOLLOWS
         self._lamps = np.where(right, self._decisions, ~self._decisions)
@@ -273,29 +273,29 @@ class Lamp(Lab, Configured, DrawsImages):
 
 
 class LampExplorer(Policy):
-    """The operator: sets both levers to one side or each to its own, as was decided, as far as chance will have it."""
+    """The operator: sets both levers to the same or to opposite sides, as decided, with random magnitudes."""
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Nothing stays fixed."""
+        """The explorer has no state."""
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """Levers that do what was decided."""
+        """Levers according to the decisions."""
         levers = levers_for(np.asarray(observation["decisions"], dtype=bool), generator)
         return {station.levers: levers[number].astype(np.float32) for number, station in enumerate(STATIONS)}
 
 
 def levers_for(decisions: Bool[np.ndarray, "*n"], generator: np.random.Generator) -> Float[np.ndarray, "*n 2"]:
-    """Levers as the explorer sets them.
+    """Lever positions of the explorer.
 
     Args:
-        decisions: whether both are to point the same way.
-        generator: of how far they are moved, and to which side the left one.
+        decisions: whether both levers point to the same side.
+        generator: source of the magnitudes and of the side of the left lever.
     """
-    far = generator.uniform(LEAST_LEVER, 1.0, (*decisions.shape, 2))
+    far = generator.uniform(MIN_LEVER, 1.0, (*decisions.shape, 2))
     left = np.where(generator.random(decisions.shape) < 0.5, 1.0, -1.0)
     return np.asarray(far * np.stack([left, np.where(decisions, left, -left)], -1))
 
 
 def together(levers: Float[np.ndarray, "*n 2"]) -> Bool[np.ndarray, "*n"]:
-    """Whether both levers point the same way; one in the middle points every way."""
+    """Whether both levers point to the same side; a lever at 0 counts for both sides."""
     return np.asarray(levers[..., 0] * levers[..., 1] >= 0)

@@ -1,25 +1,23 @@
-"""Occluder: a ball rolls on one of two rails past a screen, a pit and a barrier, each of which may let it pass or not.
+"""Lab `occluder`: a ball rolls on one of two rails past a screen, a pit and a barrier.
 
-The rails lie one above the other, `LEVEL` apart, and everything that may stop a ball is on one of them: an inner wall
-in the middle of the stage, a pit, and the door in a barrier across both. So none of them means anything by itself. What
-it does depends on the rail that the ball is on.
+The rails lie one above the other, `LEVEL` apart. A wall in the middle of the stage, a pit, and the door in a barrier
+across both rails are each on one rail. Whether they stop the ball therefore depends on its rail.
 
 In one step of 0.1 s, position in m and velocity in m/s, semi-implicit Euler:
 
     rolling   vx' = vx + 0.1 * push, kept within `SPEEDS`;  x' = x + 0.1 * vx'
     falling   vx' = vx;  vy' = vy - 0.1 * 9.81;  x' = x + 0.1 * vx';  y' = y + 0.1 * vy'
 
-It rolls while y is that of its rail, and falls from the step on that takes it past the edge of a pit; in that step the
-push still acts. What it meets is of clay: there it stays for good, its velocity 0. That is the wall on its rail; the
-bottom of the pit; the barrier where its door, twice as high as the ball, is not at the ball; and the end of the stage.
-Its colour never changes; how bright it looks does: half of the stage, right of the middle, lies in the shade, which
-leaves the share `shade` of it.
+The ball rolls while y is at the height of its rail. It falls from the step in which it passes the edge of a pit; the
+push still acts in that step. Every obstacle stops the ball for good: the wall on its rail, the bottom of the pit, the
+barrier and the end of the stage. The ball passes the barrier only through the door, which is twice as high as the ball.
+The colour of the ball is constant. Its brightness changes: the right half of the stage is in the shade, which reduces
+the brightness by the factor `shade`.
 
-A screen hangs above the middle. It comes down when the ball gets there and stays down, and hides the wall for the rest
-of the episode, and the ball while its centre is behind the screen. What is hidden is shown as 0, and logged as not
-observed.
+A screen hangs above the middle. It comes down when the ball reaches it and stays down. It hides the wall for the rest
+of the episode, and the ball while its centre is behind the screen. Hidden signals are 0 and logged as not observed.
 
-There is no noise, and nothing is hidden but what stands or rolls behind the screen: it was in sight before.
+There is no noise. Hidden: only the wall and the ball behind the screen, both of which were visible before.
 """
 
 from __future__ import annotations
@@ -62,45 +60,45 @@ STEP_S: Final = 0.1
 GRAVITY: Final = 9.81
 RADIUS: Final = 0.13
 LEVEL: Final = 1.25
-"""Of a ball on the upper rail, m, above one on the lower; the same number in float32."""
+"""Height of the upper rail above the lower one, m; exact in float32."""
 UPPER: Final = 1.0
 LOWER: Final = -1.0
 MAX_PUSH: Final = 0.5
-"""m/s², either way; what is beyond is cut."""
+"""Bound of the push, m/s²; larger values are clipped."""
 SPEEDS: Final = (0.5, 2.0)
-"""Of a rolling ball, m/s."""
+"""Range of the speed of a rolling ball, m/s."""
 STARTS: Final = (0.8, 1.6)
-"""Of the speeds that are drawn, m/s."""
+"""Range of the initial speed, m/s."""
 LEFT_START: Final = (-1.6, -0.45)
 RIGHT_START: Final = (0.5, 1.9)
 EDGE: Final = 1.1
-"""Where the pit begins, m."""
+"""Left edge of the pit, m."""
 BARRIER: Final = 2.2
-"""Where the barrier stands, m."""
+"""Position of the barrier and right edge of the pit, m."""
 END: Final = 3.0
-"""Where the stage ends, m."""
+"""Right end of the stage, m."""
 LEFT_END: Final = -1.8
-"""Of the picture, m."""
+"""Left end of the image, m."""
 SHADE: Final[Colour] = (216, 214, 210)
 DOOR_PLAY: Final = 0.1
-"""How far the middle of the door may be from that of a ball on the rail that it serves, m."""
+"""Largest distance of the centre of the door from the centre of a ball on its rail, m."""
 DOOR: Final = 2 * RADIUS
-"""Half of its height, m."""
+"""Half the height of the door, m."""
 MAX_DEPTH: Final = 0.7
 _TOP: Final = 1.9
-"""Of barrier and screen, m above a ball on the lower rail."""
+"""Top of barrier and screen, m above a ball on the lower rail."""
 _LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "x": (LEFT_END, END - RADIUS),
     "speed": (0.0, SPEEDS[1]),
     "colour": (0.0, 1.0),
     "door": (-RADIUS, _TOP),
 }
-"""Of options of reset."""
+"""Ranges of options of `reset`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OccluderSettings:
-    """The arguments of `Occluder`."""
+    """Constructor arguments of `Occluder`."""
 
     half_screen: float
     shade: float
@@ -109,21 +107,21 @@ class OccluderSettings:
 
 
 class Occluder(Lab, Configured, Hides, DrawsImages):
-    """The lab. Every signal is a vector; see the module for what hides some of them.
+    """Vector observations, some of which the screen hides. Action: `push` [m/s²].
 
-    Observations: `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness`, hidden with the ball; `ball_seen`,
-    1 while the ball is in sight and 0 while not; `wall`, 1 where it is on the upper rail and -1 where on the lower,
-    hidden by the screen; `pit`, likewise, never hidden; `door` [m], where its middle is, 0 at a ball on the lower
-    rail; `screen`, 1 once it is down. Action: `push` [m/s²].
+    `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness` are hidden with the ball. `ball_seen` is 1 while
+    the ball is visible, else 0. `wall` is 1 on the upper rail, -1 on the lower one, and hidden by the screen. `pit` has
+    the same values and is never hidden. `door` [m] is the height of its centre above a ball on the lower rail.
+    `screen` is 1 once it is down.
 
     Args:
         half_screen: half the width of the screen, m, from 0.2 to 0.4.
-        shade: share of the light in the shade, from 0.2 to 1.
-        depth: of the pit, m, above 0 and at most `MAX_DEPTH`.
-        pictures: whether to draw the camera's picture.
+        shade: brightness ratio in the shade, from 0.2 to 1.
+        depth: depth of the pit, m, above 0 and at most `MAX_DEPTH`.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -148,19 +146,19 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         names = ("half_screen", "shade", "depth", "pictures")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Occluder:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(OccluderSettings, json.dumps(settings), where="occluder")
         return cls(half_screen=found.half_screen, shade=found.shade, depth=found.depth, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """The nine signals; `camera` only where it is drawn."""
+        """The nine signals; `camera` only if rendered."""
 
         def one(name: str, size: int, unit: str, entity: str) -> Signal:
             return Signal(
@@ -190,15 +188,15 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of all that is drawn.
-            options: `rail` (1 or -1), `x` [m], `speed` [m/s], `colour`, `wall`, `pit`, `door` [m] take the place of
-                what was drawn.
+            seed: seed of the initial state.
+            options: `rail` (1 or -1), `x` [m], `speed` [m/s], `colour`, `wall`, `pit`, `door` [m]
+                replace drawn values.
 
         Raises:
-            InputError: the ball would start over the pit, or one is out of its range.
+            InputError: the ball would start over the pit, or a value is out of range.
         """
         super().reset(seed=seed)
         draw = self.np_random.uniform
@@ -221,21 +219,23 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
                 raise InputError(f"{name} is {given[name]}. Give a number from {low} to {high}.")
         for name in ("rail", "wall", "pit"):
             if given[name] not in (LOWER, UPPER):
-                raise InputError(f"{name} is {given[name]}. Give {UPPER:g} for the upper rail or {LOWER:g}.")
+                raise InputError(
+                    f"{name} is {given[name]}. Give {UPPER:g} for the upper rail or {LOWER:g} for the lower."
+                )
         if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
             raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
         self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; no reward, no end."""
+        """One step; reward 0, no termination."""
         self._state = self.advance(self._state, self._checked(action)["push"][None])
         return self._observe(), 0.0, False, False, {}
 
     def start(
         self, *, rail: Floats, x: Floats, speed: Floats, colour: Floats, wall: Floats, pit: Floats, door: Floats
     ) -> dict[str, Floats]:
-        """The states of M balls on their rails, as `simulate` takes them, from arrays [M, 1]."""
+        """Initial states for `simulate` of M balls on their rails, from arrays [M, 1]."""
         zero = np.zeros_like(x)
         return self._show(
             {
@@ -250,10 +250,10 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         )
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """What follows, with nothing hidden; leaves this environment as it is.
+        """Simulates action sequences with nothing hidden, independent of the state of this environment.
 
         Args:
-            start: vector observation signals [M, *shape], with those in it that the screen may hide.
+            start: vector observation signals [M, *shape], with true values of hidden signals.
             actions: action signals [M, T, *shape].
 
         Returns:
@@ -266,21 +266,21 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         return {name: np.stack([one[name] for one in path], 1).astype(np.float32) for name in path[0]}
 
     def hidden(self, states: Arrays) -> dict[str, NDArray[np.bool_]]:
-        """Per signal that the screen can hide, where it does, [...] of states [..., *shape]."""
+        """Masks [...] of hidden values of states [..., *shape], by signal."""
         ball = states["ball_seen"][..., 0].astype(float) < 0.5
         screen = states["screen"][..., 0].astype(float) > 0.5
         return {"ball_position": ball, "ball_velocity": ball, "ball_brightness": ball, "wall": screen}
 
     def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
-        """The ball is not behind the screen, nor is the wall; see `Hides`."""
+        """Whether ball and wall are observed."""
         flags = {name: np.asarray(observation[name])[None] for name in ("ball_seen", "screen")}
         return {name: not bool(hidden[0]) for name, hidden in self.hidden(flags).items()}
 
     def advance(self, state: Mapping[str, Floats], push: Floats) -> dict[str, Floats]:
-        """The states [M, *shape] one step later; see the module.
+        """The next states [M, *shape].
 
         Args:
-            state: vector observation signals [M, *shape], nothing hidden.
+            state: vector observation signals [M, *shape] with nothing hidden.
             push: [M, 1] m/s².
         """
         (x, y), (vx, vy) = state["ball_position"].T, state["ball_velocity"].T
@@ -306,18 +306,18 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         return self._show(after, self.colour(state))
 
     def colour(self, state: Arrays) -> Floats:
-        """The ball's own brightness [M, 1], as it looks in the light."""
+        """Brightness [M, 1] of the ball outside the shade."""
         return np.asarray(state["ball_brightness"].astype(float) / self._light(state["ball_position"].astype(float)))
 
     def draw(self, state: Arrays) -> UInt8[np.ndarray, "64 64 3"]:
-        """The picture of one state [*shape]."""
+        """The image of one state [*shape]."""
         x, y = (float(value) for value in state["ball_position"])
         wall, pit, door, screen, seen, brightness = (
             float(state[name][0]) for name in ("wall", "pit", "door", "screen", "ball_seen", "ball_brightness")
         )
         picture = Picture(LEFT_END, END)
         self._draw_stage(picture, pit, door)
-        if wall != 0 and screen < 0.5:  # whose smooth edge would let some of it through
+        if wall != 0 and screen < 0.5:  # omitted behind the screen, whose smooth edge would reveal it
             picture.box(0.0, (LEVEL if wall == UPPER else 0.0) - RADIUS + 0.25, 0.06, 0.25, GREEN)
         half = (_TOP + RADIUS) / 2
         hangs = -RADIUS if screen > 0.5 else _TOP - RADIUS
@@ -329,20 +329,20 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`. What is behind the screen is not drawn, wherever it is."""
-        due = {"ball_seen", "pit", "door", "screen"}
-        if not shown.keys() >= due:
+        """The camera image of an observation. Objects behind the screen are not drawn."""
+        needed = {"ball_seen", "pit", "door", "screen"}
+        if not shown.keys() >= needed:
             return None
         if float(shown["ball_seen"][0]) > 0.5:
-            due |= {"ball_position", "ball_brightness"}
+            needed |= {"ball_position", "ball_brightness"}
         if float(shown["screen"][0]) < 0.5:
-            due |= {"wall"}
-        if not shown.keys() >= due:
+            needed |= {"wall"}
+        if not shown.keys() >= needed:
             return None
         return self.draw({s.name: shown.get(s.name, np.zeros(s.shape)) for s in self.schema.observations})
 
     def explorer(self) -> Policy:
-        """Leaves the ball alone in every second episode on average, and pushes it a little in the others."""
+        """Small pushes in half of the episodes on average."""
         return OccluderExplorer()
 
     def _draw_stage(self, picture: Picture, pit: float, door: float) -> None:
@@ -358,11 +358,11 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
                 picture.box(BARRIER, (low + high) / 2, 0.06, (high - low) / 2, INK)
 
     def _light(self, position: Floats) -> Floats:
-        """The share of the light [M, 1] at positions [M, 2]."""
+        """The brightness factor [M, 1] at positions [M, 2]."""
         return np.where(position[:, :1] > 0, self.shade, 1.0)
 
     def _show(self, state: Mapping[str, Floats], colour: Floats) -> dict[str, Floats]:
-        """The state with what follows from it: whether the ball is in sight, the screen, and how it looks."""
+        """The state with derived signals: `ball_seen`, `screen` and `ball_brightness`."""
         position = state["ball_position"]
         behind = (np.abs(position[:, :1]) < self.half_screen).astype(float)
         return {
@@ -385,17 +385,17 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
 
 
 class OccluderExplorer(Policy):
-    """Small pushes, anew at each step, in half of the episodes."""
+    """Independent small pushes at each step in half of the episodes."""
 
     def __init__(self) -> None:
         self._pushes = False
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws whether this is an episode with pushes."""
+        """Draws whether the episode has pushes."""
         self._pushes = bool(generator.random() < 0.5)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push of at most `MAX_PUSH`, wherever the ball is."""
+        """A push of at most `MAX_PUSH`."""
         del observation
         push = np.clip(0.3 * generator.standard_normal(1), -MAX_PUSH, MAX_PUSH)
         return {"push": (push if self._pushes else np.zeros(1)).astype(np.float32)}

@@ -1,11 +1,10 @@
-"""Parabola: a ball is thrown flat, falls, and is lifted or pressed down by a fan.
+"""Lab `parabola`: a ball is thrown horizontally and falls, with a vertical force by a fan.
 
     acceleration = (0, lift - (1 - buoyancy) * gravity)
 
-in m/s2, the same during a step of 0.05 s, over which the equation is solved exactly; position in m, velocity in m/s.
-Gravity is drawn for each throw and shown. Nothing is hidden, and nothing is drawn but the throw. The horizontal
-velocity never changes, so that the speeds of launch are all that logs hold along this axis. The state is kept in
-float32, as it is shown.
+in m/s2, constant during a step of 0.05 s, and the equation is solved exactly; position in m, velocity in m/s. Gravity
+is drawn per throw and observed. Nothing is hidden, and only the throw is random. The horizontal velocity is constant,
+so logs contain only initial speeds along this axis. The state is rounded to float32 at each step, like an observation.
 """
 
 from __future__ import annotations
@@ -42,28 +41,28 @@ from worldline.schema import Kind, Role, Schema, Signal
 Floats = NDArray[np.floating]
 Band = tuple[float, float]
 Throws = tuple[tuple[Band, Band], ...]
-"""Each a band of speeds, m/s, and one of gravity, m/s2, that go together."""
+"""Pairs of ranges of speed, m/s, and gravity, m/s2."""
 
 STEP_S: Final = 0.05
 MAX_LIFT: Final = 3.0
-"""m/s2, either way; what is beyond is cut."""
+"""Bound of the lift, m/s2; larger values are clipped."""
 SLOW: Final[Band] = (1.0, 2.0)
 FAST: Final[Band] = (3.0, 4.0)
 WEAK: Final[Band] = (1.0, 2.0)
 STRONG: Final[Band] = (3.0, 4.0)
 USUAL: Final[Throws] = ((SLOW, WEAK), (SLOW, STRONG), (FAST, WEAK))
-"""What is thrown unless told otherwise: no speed between 2 and 4 m/s but the fast ones, and these never fall fast."""
+"""Default throws: speeds of 1 to 2 or 3 to 4 m/s, and fast throws only with weak gravity."""
 START_X: Final[Band] = (-9.0, 5.0)
 START_Y: Final[Band] = (-2.0, 8.0)
 FIELD: Final = 12.0
-"""Half the edge of the picture, m."""
+"""Half the side of the image, m."""
 BALL_RADIUS: Final = 0.6
-"""In the picture, m; it touches nothing."""
+"""Radius in the image, m; the ball has no contacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParabolaSettings:
-    """The arguments of `Parabola`."""
+    """Constructor arguments of `Parabola`."""
 
     throws: Throws
     buoyancy: float
@@ -71,22 +70,22 @@ class ParabolaSettings:
 
 
 class Parabola(Lab, Configured, Locates, DrawsImages):
-    """The lab. Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
+    """Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
 
     Args:
-        throws: bands of speed and gravity that go together, each as likely as the others.
-        buoyancy: share of gravity that the air takes away, at least 0, below 1.
-        pictures: whether to draw `camera`.
+        throws: pairs of ranges of speed and gravity, drawn with equal probability.
+        buoyancy: fraction of gravity that the air compensates, in [0, 1).
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, throws: Throws = USUAL, *, buoyancy: float = 0.0, pictures: bool = False) -> None:
         bands = [band for throw in throws for band in throw]
         if not (bands and all(0 <= low <= high < np.inf for low, high in bands) and 0 <= buoyancy < 1):
             raise InputError(
-                f"throws {throws} must be bands of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
+                f"throws {throws} must be ranges of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
             )
         self.throws, self.buoyancy, self.pictures = throws, buoyancy, pictures
         self.observation_space = boxes(self.schema, Role.OBSERVATION)
@@ -95,19 +94,19 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         throws = [[list(band) for band in throw] for throw in self.throws]
         return {"throws": throws, "buoyancy": self.buoyancy, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Parabola:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(ParabolaSettings, json.dumps(settings), where="parabola")
         return cls(found.throws, buoyancy=found.buoyancy, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """Four signals; `camera` only where it is drawn."""
+        """Four signals; `camera` only if rendered."""
         seen, names = Role.OBSERVATION, ("x", "y")
         return Schema(
             signals=(
@@ -126,12 +125,11 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the throw, the only draw.
-            options: `ball_position` [2] m, `ball_velocity` [2] m/s and `gravity` [1] m/s2 take the place of what was
-                drawn.
+            seed: seed of the throw.
+            options: `ball_position` [2] m, `ball_velocity` [2] m/s and `gravity` [1] m/s2 replace drawn values.
         """
         super().reset(seed=seed)
         speed, gravity = (
@@ -147,22 +145,22 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step of the fan; no reward, no end."""
+        """One step; reward 0, no termination."""
         lift = self._checked(action)["lift"].reshape(1, 1, 1)
         start = {name: value[None] for name, value in self._state.items()}
         self._state = {name: value[0, 0] for name, value in self.simulate(start, {"lift": lift}).items()}
         return self._observe(), 0.0, False, False, {}
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The ball where it is seen; see `Locates`."""
+        """The observed state as options for `reset`."""
         return {name: observation[name] for name in ("ball_position", "ball_velocity", "gravity")}
 
     def explorer(self) -> Policy:
-        """A steady lift, changed now and then."""
+        """A piecewise constant lift."""
         return SteadyExplorer("lift", MAX_LIFT)
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Simulates many action sequences in parallel, independent of the state of this environment.
 
         Args:
             start: observation signals [M, *shape].
@@ -185,7 +183,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return {"ball_position": np.stack(places, 1), "ball_velocity": np.stack(speeds, 1), "gravity": steady}
 
     def picture(self, position: Float[np.ndarray, "2"], gravity: float) -> NDArray[np.uint8]:
-        """The ball, and gravity as the length of a bar that hangs at the left edge, m and m/s2."""
+        """The image: the ball, and a bar at the left edge with the length of gravity; m and m/s2."""
         drawn = Picture(-FIELD, FIELD)
         drawn.line(-FIELD, -FIELD + 0.3, FIELD, -FIELD + 0.3, 0.6, GREY)
         drawn.box(-FIELD + 1.0, FIELD - 2.0 * gravity, 0.5, 2.0 * gravity, YELLOW)
@@ -194,7 +192,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         return drawn.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         if not shown.keys() >= {"ball_position", "gravity"}:
             return None
         return self.picture(shown["ball_position"].astype(float), float(shown["gravity"][0]))
@@ -208,24 +206,24 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
 
 
 class SteadyExplorer(Policy):
-    """One number of any size, kept for twelve steps on average.
+    """A uniform scalar action, held for twelve steps on average.
 
     Args:
-        action: the signal, with one component.
-        most: its largest size.
+        action: name of the signal, with one component.
+        bound: largest magnitude.
     """
 
-    def __init__(self, action: str, most: float) -> None:
-        self._action, self._most = action, most
+    def __init__(self, action: str, bound: float) -> None:
+        self._action, self._bound = action, bound
         self._value = 0.0
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws the first."""
-        self._value = generator.uniform(-self._most, self._most)
+        """Draws the first action."""
+        self._value = generator.uniform(-self._bound, self._bound)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """The same as before, or a new one."""
+        """The previous action or a new one."""
         del observation
         if generator.random() < 1 / 12:
-            self._value = generator.uniform(-self._most, self._most)
+            self._value = generator.uniform(-self._bound, self._bound)
         return {self._action: np.array([self._value], np.float32)}

@@ -1,10 +1,10 @@
-"""Pendulum: a bob on a rod that a motor turns.
+"""Lab `pendulum`: a bob on a rod that is driven by a motor.
 
     inertia * angle'' = torque - mass * gravity * length * sin(angle) - inertia * damping * angle'
 
-with inertia = mass * length ** 2; angle in rad from where it hangs, torque in N m, mass in kg, length in m, damping in
-1/s, which the medium sets for an episode. It is shown as the cosine and the sine of the angle, which do not jump as it
-turns over, and as the angular velocity. Energy: inertia * angle' ** 2 / 2 + mass * gravity * length * (1 - cos(angle)).
+with inertia = mass * length ** 2; angle in rad from the downward position, torque in N m, mass in kg, length in m,
+damping in 1/s, constant during an episode. Cosine and sine of the angle are observed, which are continuous over full
+turns, and the angular velocity. Energy: inertia * angle' ** 2 / 2 + mass * gravity * length * (1 - cos(angle)).
 
 Hidden: nothing.
 """
@@ -32,15 +32,16 @@ Floats = NDArray[np.floating]
 GRAVITY: Final = 9.81
 """m/s^2."""
 MAX_TORQUE: Final = 3.0
-"""N m, either way; what is beyond is cut."""
+"""Bound of the torque, N m; larger values are clipped."""
 START: Final = (1.5, 2.0)
-"""Largest first angle, rad, and angular velocity, rad/s, either way."""
+"""Bounds of the initial angle, rad, and angular velocity, rad/s."""
 LEAPS: Final = 8
+"""Integration substeps per step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PendulumSettings:
-    """The arguments of `Pendulum`."""
+    """Constructor arguments of `Pendulum`."""
 
     mass: float
     length: float
@@ -48,15 +49,15 @@ class PendulumSettings:
 
 
 class Pendulum(Driven):
-    """The lab. Observations: `angle` (cos, sin), `angular_velocity` [rad/s], `damping` [1/s]. Action: `torque` [N m].
+    """Observations: `angle` (cos, sin), `angular_velocity` [rad/s], `damping` [1/s]. Action: `torque` [N m].
 
     Args:
         mass: kg, above 0.
-        length: m, above 0; at most 1.6, so that a picture holds it.
-        pictures: whether to show `camera` too.
+        length: m, above 0 and at most 1.6, so that it fits the image.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, *, mass: float = 1.0, length: float = 1.0, pictures: bool = False) -> None:
@@ -74,37 +75,37 @@ class Pendulum(Driven):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"mass": self.mass, "length": self.length, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Pendulum:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(PendulumSettings, json.dumps(settings), where="pendulum")
         return cls(mass=found.mass, length=found.length, pictures=found.pictures)
 
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
         """Uniform within `START`."""
-        angle, speed = (generator.uniform(-most, most, num) for most in START)
+        angle, speed = (generator.uniform(-bound, bound, num) for bound in START)
         return np.stack([np.cos(angle), np.sin(angle), speed], -1)
 
     def advance(
         self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
     ) -> Float[np.ndarray, "M D"]:
-        """See `Driven`."""
+        """Fourth-order integration of one step."""
         angle, driven = np.arctan2(state[:, 1:2], state[:, 0:1]), force / (self.mass * self.length**2)
         pull = GRAVITY / self.length
         angle, speed = leap(angle, state[:, 2:3], lambda at: driven - pull * np.sin(at), damping[:, None], LEAPS)
         return np.concatenate([np.cos(angle), np.sin(angle), speed], -1)
 
     def energy(self, observations: Arrays) -> Floats:
-        """0 where it hangs at rest; see `Driven`. Of what lies off the circle, the cosine as it is."""
+        """Energy, 0 at rest in the downward position. Uses the observed cosine without normalization."""
         speed, cosine = observations["angular_velocity"][..., 0].astype(float), observations["angle"][..., 0]
         height = self.length * (1 - cosine.astype(float))
         return np.asarray(0.5 * self.mass * (self.length * speed) ** 2 + self.mass * GRAVITY * height)
 
     def places(self, observations: Arrays) -> Floats:
-        """The bob's; see `Driven`."""
+        """Position of the bob."""
         cosine, sine = np.moveaxis(observations["angle"].astype(float), -1, 0)
         return self.length * np.stack([sine, -cosine], -1)[..., None, :]
 

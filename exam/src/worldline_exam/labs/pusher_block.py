@@ -1,17 +1,17 @@
-"""Pusher and block: a disc that obeys its command pushes a square block over a table with friction and walls.
+"""Lab `pusher-block`: a velocity-controlled disc pushes a square block on a table with friction and walls.
 
-Everything is so slow that nothing slides on by itself (quasi-static pushing), so positions are the whole state. In a
-step of 0.1 s the pusher moves by `velocity` times 0.1 s, in four equal parts. Where it would overlap the block by d,
-with n the direction of the push and r the lever from the block's middle to the contact, the block moves by
+Pushing is quasi-static: nothing slides without contact, so positions are the full state. In a step of 0.1 s the pusher
+moves by `velocity` times 0.1 s, in four equal parts. Let d be its overlap with the block, n the direction of the push
+and r the lever from the centre of the block to the contact. The block then moves by
 
     shift = s n,   turn = s (r x n) / c^2,   s = d / (1 + (r x n)^2 / c^2),
 
-which is what a frictionless contact does to a block whose friction with the table has an ellipsoid as limit surface,
-and just enough to end the overlap. c is the mean distance of the block's points from its middle, 0.765 of half its
-side: torque over force of even pressure. A wall pushes the block's corners back by the same law. A block that cannot
-move stops the pusher. Positions in m, angles in rad; nothing is hidden, nothing is drawn but the start.
+which resolves the overlap for a frictionless contact and an ellipsoidal limit surface of the friction with the table.
+c is the ratio of largest torque and force under uniform pressure: the mean distance of the points of the block from its
+centre, 0.765 of half its side. A wall pushes the corners of the block back by the same rule. A block that cannot move
+stops the pusher. Positions in m, angles in rad. Nothing is hidden, and only the initial state is random.
 
-The state is kept in float32, as it is observed: who goes on from an observation follows the same path to the bit.
+The state is rounded to float32 at each step, so a simulation from an observation equals the lab bit for bit.
 
 Source: Lynch, Maekawa and Tanie (1992), "Manipulation and active sensing by pushing using tactile feedback", for the
 ellipsoid.
@@ -52,26 +52,26 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
 MAX_SPEED: Final = 0.5
-"""Of the pusher along each axis, m/s; what is beyond is cut."""
+"""Bound of the pusher velocity along each axis, m/s; larger values are clipped."""
 ROOM: Final = 0.5
 """Half the side of the table between the walls, m."""
 LEVER: Final = 0.765
-"""c over half the block's side: the mean distance of a square's points from its middle."""
+"""c relative to half the side of the block: mean distance of the points of a square from its centre."""
 START: Final = 0.25
-"""How far from the middle of the table the block starts at most, along each axis, m."""
+"""Bound of the initial position of the block along each axis, m."""
 
 STATE: Final = ("pusher_position", "block_position", "block_angle")
 
 _PARTS: Final = 4
 _PASSES: Final = 6
-_TOUCH: Final = 1e-7
-"""Overlap that counts as none, m: who overlaps less is not moved at all, be it alone or in a batch."""
+_MIN_OVERLAP: Final = 1e-7
+"""Smaller overlaps are ignored, m, so that single and batched simulations agree."""
 _SIDES: Final = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PusherBlockSettings:
-    """The arguments of `PusherBlock`."""
+    """Constructor arguments of `PusherBlock`."""
 
     block_half: float = 0.1
     pusher_radius: float = 0.05
@@ -80,7 +80,7 @@ class PusherBlockSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Bodies:
-    """Where M pushers and blocks are: pusher [M, 2], block [M, 2], angle [M]; float64."""
+    """Poses of M pushers and blocks: pusher [M, 2], block [M, 2], angle [M]; float64."""
 
     pusher: Floats
     block: Floats
@@ -97,15 +97,15 @@ def _bodies(state: Arrays) -> _Bodies:
 
 
 class PusherBlock(Lab, Configured, Locates, DrawsImages):
-    """The lab. Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
+    """Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
 
     Args:
-        block_half: half the block's side, m, from 0.04 to 0.15.
+        block_half: half the side of the block, m, from 0.04 to 0.15.
         pusher_radius: m, from 0.03 to 0.08.
-        pictures: whether `camera` is drawn too.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
@@ -128,22 +128,22 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What it was built with; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"block_half": self.block_half, "pusher_radius": self.pusher_radius, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> PusherBlock:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(PusherBlockSettings, json.dumps(settings), where="pusher-block")
         return cls(block_half=found.block_half, pusher_radius=found.pusher_radius, pictures=found.pictures)
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """Pusher and block where they are seen; see `Locates`."""
+        """The observed state as options for `reset`."""
         return {name: observation[name] for name in STATE}
 
     @property
     def schema(self) -> Schema:
-        """The signals; `camera` only where it is drawn."""
+        """The signals; `camera` only if rendered."""
         seen, names, wide = Role.OBSERVATION, ("x", "y"), (ROOM, ROOM)
         signals = (
             Signal(name="pusher_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
@@ -160,15 +160,14 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of where pusher and block are.
-            options: `pusher_position` [2] m, `block_position` [2] m and `block_angle` [2] take the place of what was
-                drawn.
+            seed: seed of the initial state.
+            options: `pusher_position` [2] m, `block_position` [2] m and `block_angle` [2] replace drawn values.
 
         Raises:
-            InputError: one is off the table, or the angle is no direction.
+            InputError: a position is outside the table, or `block_angle` is zero.
         """
         super().reset(seed=seed)
         given, draw = read_options(options, dict.fromkeys(STATE, (2,))), self.np_random.uniform
@@ -184,16 +183,16 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         }
         self._state = {name: np.array(given.get(name, value), np.float32)[None] for name, value in drawn.items()}
         if not self._state["block_angle"].any():
-            raise InputError("block_angle is [0, 0], which is no direction. Give the cosine and the sine of an angle.")
+            raise InputError("block_angle is [0, 0]. Give the cosine and the sine of an angle.")
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One move; no reward, no end."""
+        """One step; reward 0, no termination."""
         self._state = self._moved(self._state, self._checked(action)["velocity"][None])
         return self._observe(), 0.0, False, False, {}
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The picture: walls, the blue block with a yellow mark at its right, the red pusher; see `DrawsImages`."""
+        """The camera image: walls, a blue block with a yellow mark on its right side, and a red pusher."""
         return self._draw(shown) if shown.keys() >= set(STATE) else None
 
     def _draw(self, shown: Arrays) -> NDArray[np.uint8]:
@@ -211,11 +210,11 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         return picture.pixels()
 
     def explorer(self) -> Policy:
-        """Goes behind the block and pushes, and wanders in between."""
+        """Approaches the block, pushes it and wanders."""
         return PusherBlockExplorer(behind=np.sqrt(2) * self.block_half + self.pusher_radius)
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """What many action sequences lead to, leaving this lab as it is; to the bit what `step` gives.
+        """Simulates many action sequences in parallel, bit for bit like `step`, without a change of this lab.
 
         Args:
             start: the three vector observation signals [M, 2].
@@ -232,7 +231,7 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         return {name: np.stack([one[name] for one in path], 1) for name in state}
 
     def gap(self, state: Arrays) -> Floats:
-        """How far pusher and block are from touching [...] m, for the signals [..., 2]; about 0 in contact."""
+        """Gap between pusher and block [...] m, for the signals [..., 2]; about 0 in contact."""
         shape = state["block_position"].shape[:-1]
         flat = {name: np.asarray(state[name], dtype=float).reshape(-1, 2) for name in state if name != "camera"}
         return -self._overlap(_bodies(flat))[0].reshape(shape)
@@ -251,7 +250,7 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
                 some = self._settled(_Bodies(pusher=along, block=some.block, angle=some.angle))
             pusher[near], block[near], angle[near] = some.pusher, some.block, some.angle
         turned = np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
-        same = (angle == now.angle)[:, None]  # a cosine and its angle, there and back, may differ in the last bit
+        same = (angle == now.angle)[:, None]  # avoids rounding by the conversion from angle to cosine
         return {
             "pusher_position": pusher.astype(np.float32),
             "block_position": block.astype(np.float32),
@@ -259,11 +258,11 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         }
 
     def _settled(self, bodies: _Bodies) -> _Bodies:
-        """Without overlap: pusher and walls in turn push the block, and at last it stops the pusher."""
+        """Resolves overlaps: pusher and walls push the block in turn, then the block stops the pusher."""
         now = bodies
         for _ in range(_PASSES):
             depth, normal, lever = self._overlap(now)
-            sunk = np.where(depth > _TOUCH, depth, 0.0)
+            sunk = np.where(depth > _MIN_OVERLAP, depth, 0.0)
             now = self._pushed(now, sunk[:, None], normal[:, None], lever[:, None])
             walls = self._behind_walls(now)
             if walls is not None:
@@ -276,11 +275,11 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
             now = _Bodies(pusher=now.pusher, block=now.block + back.max(1) + back.min(1), angle=now.angle)
         depth, normal, _ = self._overlap(now)
         reach = ROOM - self.pusher_radius
-        stopped = np.clip(now.pusher - np.where(depth > _TOUCH, depth, 0.0)[:, None] * normal, -reach, reach)
+        stopped = np.clip(now.pusher - np.where(depth > _MIN_OVERLAP, depth, 0.0)[:, None] * normal, -reach, reach)
         return _Bodies(pusher=stopped, block=now.block, angle=now.angle)
 
     def _pushed(self, bodies: _Bodies, depth: Floats, normal: Floats, lever: Floats) -> _Bodies:
-        """The law of the module for K contacts at once: depth [M, K], normal and lever [M, K, 2]."""
+        """The rule of the module for K simultaneous contacts: depth [M, K], normal and lever [M, K, 2]."""
         torque = lever[..., 0] * normal[..., 1] - lever[..., 1] * normal[..., 0]
         square = (LEVER * self.block_half) ** 2
         push = depth / (1 + torque**2 / square)
@@ -288,7 +287,7 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         return _Bodies(pusher=bodies.pusher, block=bodies.block + shift, angle=bodies.angle + turn)
 
     def _overlap(self, bodies: _Bodies) -> tuple[Floats, Floats, Floats]:
-        """How deep the pusher is in the block [M] (below 0: how far away), the push [M, 2], the lever [M, 2]."""
+        """Overlap of pusher and block [M] (negative: their distance), direction of the push [M, 2], lever [M, 2]."""
         cos, sin = np.cos(bodies.angle), np.sin(bodies.angle)
         away = bodies.pusher - bodies.block
         inside = np.stack([cos * away[:, 0] + sin * away[:, 1], cos * away[:, 1] - sin * away[:, 0]], -1)
@@ -296,16 +295,16 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         lever = np.stack([cos * nearest[:, 0] - sin * nearest[:, 1], sin * nearest[:, 0] + cos * nearest[:, 1]], -1)
         towards = lever - away
         distance = np.sqrt((towards**2).sum(-1))
-        # Only a state that no step leads to has the pusher's middle in the block: it then pushes at the middle.
-        swallowed = distance < _TOUCH
-        towards = np.where(swallowed[:, None], -away + _TOUCH, towards)
+        # The centre of the pusher is inside the block only in given states: it then pushes at the centre.
+        inside_block = distance < _MIN_OVERLAP
+        towards = np.where(inside_block[:, None], -away + _MIN_OVERLAP, towards)
         normal = towards / np.sqrt((towards**2).sum(-1))[:, None]
         return self.pusher_radius - distance, normal, lever
 
     def _behind_walls(self, bodies: _Bodies) -> tuple[Floats, Floats, Floats] | None:
-        """Of 4 corners at the 2 walls next to each: how deep [M, 8], the wall's push and the lever [M, 8, 2].
+        """Overlap [M, 8], push and lever [M, 8, 2] of each of 4 corners with its 2 nearest walls.
 
-        None where no block is near a wall.
+        None if no block is near a wall.
         """
         if np.abs(bodies.block).max() < ROOM - np.sqrt(2) * self.block_half:
             return None
@@ -314,7 +313,7 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         lever = np.stack([cos * corner[:, 0] - sin * corner[:, 1], sin * corner[:, 0] + cos * corner[:, 1]], -1)
         place = bodies.block[:, None] + lever
         deep = np.abs(place) - ROOM
-        deep = np.where(deep > _TOUCH, deep, 0.0)
+        deep = np.where(deep > _MIN_OVERLAP, deep, 0.0)
         inward = -np.sign(place)[..., None] * np.eye(2)
         count = len(place)
         return deep.reshape(count, 8), inward.reshape(count, 8, 2), np.repeat(lever, 2, axis=1)
@@ -328,13 +327,13 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
 
 
 class PusherBlockExplorer(Policy):
-    """In turn: goes behind the block, pushes it for a while, wanders.
+    """Approaches the block, pushes it in a random direction, and wanders, in turn.
 
-    Behind is as seen from where it is to be pushed: anywhere, more often to the middle of the table, so that blocks do
-    not end up in corners for good. Speed and aim are never exact.
+    Pushes towards the centre of the table are more frequent, so that blocks do not stay in corners. Speed and direction
+    are noisy.
 
     Args:
-        behind: distance of the middles from which a push begins, m.
+        behind: distance of the centres at the start of a push, m.
     """
 
     def __init__(self, *, behind: float) -> None:
@@ -343,7 +342,7 @@ class PusherBlockExplorer(Policy):
         self._aim: Floats = np.zeros(2)
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws how it begins."""
+        """Draws the first mode."""
         self._begin(("approach", "wander")[int(generator.random() < 0.4)], np.zeros(2), generator)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
@@ -371,14 +370,14 @@ class PusherBlockExplorer(Policy):
             self._aim = to / max(float(np.linalg.norm(to)), 1e-6)
         elif mode == "wander":
             self._heading = generator.uniform(-np.pi, np.pi)
-        # A push off the middle turns the block.
+        # An offset from the centre turns the block.
         self._offset = generator.normal(0, 0.4) * self._behind * np.array([-self._aim[1], self._aim[0]])
 
     def _way(self, pusher: Floats, block: Floats) -> Floats:
-        """From the pusher to where it is going now."""
+        """Direction of the motion of the pusher."""
         if self._mode == "push":
             return np.asarray(self._aim)
         way = block + self._offset - 1.05 * self._behind * self._aim - pusher
         if np.linalg.norm(way) < 0.5 * self._speed * STEP_S + 0.01:
-            self._left = 0  # there; the push begins with the next action
+            self._left = 0  # arrived; the push starts with the next action
         return np.asarray(way)

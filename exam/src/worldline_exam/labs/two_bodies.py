@@ -1,13 +1,15 @@
-"""Two bodies: they attract each other and are held by a trap; one of them is pushed.
+"""Lab `two-bodies`: two bodies in a trap attract each other; one of them is pushed.
 
     mass * x'' = push - mass * trap * x - mass * damping * x' + attraction towards the other
 
-in each of two components; x in m, push in N (on the driven body alone), trap in 1/s^2, damping in 1/s, which the medium
-sets for an episode. The attraction belongs to the potential strength * (1 / softening - 1 / sqrt(distance ** 2 +
-softening ** 2)), in J with strength in J m and softening in m: gravity that stays finite where the bodies meet. The
-trap keeps them near.
+in each of two components; x in m, push in N (on the driven body only), trap in 1/s^2, damping in 1/s, constant during
+an episode. The attraction is softened gravity, which stays finite at distance 0, with the potential
 
-    energy = sum of mass * (x' ** 2 + trap * x ** 2) / 2, and of that potential
+    strength * (1 / softening - 1 / sqrt(distance ** 2 + softening ** 2))
+
+in J, with strength in J m and softening in m. The energy is this potential plus the sum of
+
+    mass * (x' ** 2 + trap * x ** 2) / 2
 
 Hidden: nothing.
 """
@@ -33,19 +35,20 @@ Floats = NDArray[np.floating]
 
 BODIES: Final = ("driven", "free")
 MAX_PUSH: Final = 1.5
-"""N along each axis; what is beyond is cut."""
+"""N along each axis; larger values are clipped."""
 START_SPREAD: Final = (0.6, 0.6)
-"""Deviation of each first position, m, and velocity, m/s, in each component."""
+"""Standard deviation of each component of initial position, m, and velocity, m/s."""
 LEAPS: Final = 8
+"""Integration substeps per step."""
 FAR: Final = 4.5
-"""Of a picture's edge from the trap, m; pushed at random, the driven body is beyond it in two steps of 1,000."""
+"""Half the side of the image, m; the explorer moves the driven body outside in 2 of 1,000 steps."""
 TOWARDS: Final = np.array([[1.0], [-1.0]])
-"""Which way each body is pulled, along the line from the driven to the free one."""
+"""Sign of the attraction of each body along the line from the driven to the free body."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoBodiesSettings:
-    """The arguments of `TwoBodies`."""
+    """Constructor arguments of `TwoBodies`."""
 
     masses: tuple[float, float]
     strength: float
@@ -55,19 +58,19 @@ class TwoBodiesSettings:
 
 
 class TwoBodies(Driven):
-    """The lab. Observations: `driven_position`, `free_position` [m], `driven_velocity`, `free_velocity` [m/s].
+    """Observations: `driven_position`, `free_position` [m], `driven_velocity`, `free_velocity` [m/s].
 
     Also `damping` [1/s]. Action: `driven_push` [N].
 
     Args:
-        masses: of the driven and of the free body, kg, above 0.
-        strength: of the attraction, J m, at least 0.
+        masses: mass of the driven and the free body, kg, above 0.
+        strength: strength of the attraction, J m, at least 0.
         softening: m, above 0.
         trap: 1/s^2, at least 0.
-        pictures: whether to show `camera` too.
+        pictures: whether to render the image `camera`.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class TwoBodies(Driven):
         if not (above and 0 <= strength < np.inf and 0 <= trap < np.inf):
             raise InputError(
                 f"masses {masses} and softening {softening} must be above 0, strength {strength} and trap {trap} at "
-                "least 0, all finite."
+                "least 0, and all finite."
             )
         self.masses, self.strength, self.softening, self.trap = masses, strength, softening, trap
         moving = tuple(signal for body in BODIES for signal in body_signals(body))
@@ -91,7 +94,7 @@ class TwoBodies(Driven):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See `Configured`."""
+        """The keyword arguments of the constructor."""
         return {
             "masses": list(self.masses),
             "strength": self.strength,
@@ -102,7 +105,7 @@ class TwoBodies(Driven):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TwoBodies:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(TwoBodiesSettings, json.dumps(settings), where="two-bodies")
         return cls(
             masses=found.masses,
@@ -113,14 +116,14 @@ class TwoBodies(Driven):
         )
 
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
-        """Gaussian, see `START_SPREAD`."""
+        """Gaussian states with the deviations `START_SPREAD`."""
         drawn = generator.standard_normal((num, 2, 2, 2)) * np.array(START_SPREAD)[:, None]
         return np.asarray(drawn.reshape(num, 8))
 
     def advance(
         self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
     ) -> Float[np.ndarray, "M D"]:
-        """See `Driven`."""
+        """Fourth-order integration of one step."""
         bodies = state.reshape(-1, 2, 2, 2)
         masses = np.array(self.masses)[:, None]
         driven = np.stack([force, np.zeros_like(force)], 1) / masses
@@ -134,7 +137,7 @@ class TwoBodies(Driven):
         return np.stack([position, velocity], 2).reshape(-1, 8)
 
     def energy(self, observations: Arrays) -> Floats:
-        """0 where both rest in the middle; see `Driven`."""
+        """Energy, 0 if both bodies are at rest in the centre."""
         state = self.join(observations)
         position, velocity = np.moveaxis(state.reshape(*state.shape[:-1], 2, 2, 2), -2, 0)
         squares = (velocity**2 + self.trap * position**2).sum(-1)
@@ -143,11 +146,11 @@ class TwoBodies(Driven):
         return np.asarray(squares @ np.array(self.masses) / 2 + attraction)
 
     def places(self, observations: Arrays) -> Floats:
-        """See `Driven`."""
+        """Positions of the bodies."""
         return np.stack([observations[f"{body}_position"].astype(float) for body in BODIES], -2)
 
     def paint(self, state: Float[np.ndarray, "D"], paper: Colour) -> UInt8[np.ndarray, "64 64 3"]:
-        """The driven body red, the free one blue; the heavier, the larger."""
+        """The driven body in red, the free one in blue; radii grow with mass."""
         picture = Picture(-FAR, FAR, paper)
         for first, mass, colour in ((4, self.masses[1], BLUE), (0, self.masses[0], RED)):
             picture.disc(float(state[first]), float(state[first + 1]), 0.26 * mass**0.5, colour)

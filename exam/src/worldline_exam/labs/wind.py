@@ -1,15 +1,14 @@
-"""Wind: a boat on a mooring, driven by its motor and by a wind that nobody logged.
+"""Lab `wind`: a moored boat, driven by its motor and by a wind that is not logged.
 
     position' = DECAY * position + motor - 1.5 * wind + noise
 
-position in m; motor, drift by the wind and noise in m a step (of 1 s). Whoever logged may have felt the wind and leaned
-against it: with confounding k the explorer's motor is `k * wind + sqrt(1 - k**2) * e`, with a standard Gaussian e at
-each step, cut at the motor's bounds. Who then regresses the drift, `position' - DECAY * position`, on the motor finds
-1 - 1.5 k where the truth is 1.
+position in m; motor, drift by the wind and noise in m per step of 1 s. The explorer observes the wind, which confounds
+the logs. With confounding k its motor is `k * wind + sqrt(1 - k**2) * e`, with a standard Gaussian e per step, clipped
+to the bounds of the motor. A regression of the drift, `position' - DECAY * position`, on the motor then gives 1 - 1.5 k
+instead of 1.
 
-Hidden: the wind, one standard Gaussian draw for each episode, and the noise, one a step. Neither depends on what is
-done. The observation *space* holds the wind, since the explorer has to feel it; the *schema* does not, so that no log
-holds it and no world is shown it.
+Hidden: the wind, one standard Gaussian draw per episode, and the noise, one per step. Neither depends on actions. The
+wind is in the observation *space* for the explorer, but not in the *schema*, so logs and worlds do not contain it.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ Floats = NDArray[np.floating]
 
 STEP_S: Final = 1.0
 DECAY: Final = 0.8
-"""Share of the position that the mooring leaves after a step."""
+"""Fraction of the position that remains after a step on the mooring."""
 MOTOR_EFFECT: Final = 1.0
 WIND_EFFECT: Final = -1.5
 MAX_MOTOR: Final = 4.0
-"""m a step, either way; what is beyond is cut."""
+"""Bound of the motor, m per step; larger values are clipped."""
 FAR: Final = 20.0
-"""Half the width of the picture, m; a wind of 1 takes the boat to 7.5."""
+"""Half the width of the image, m; a wind of 1 moves the boat to 7.5 m."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindSettings:
-    """The arguments of `Wind`."""
+    """Constructor arguments of `Wind`."""
 
     confounding: float
     noise: float
@@ -54,15 +53,15 @@ class WindSettings:
 
 
 class Wind(NoisyLab, Configured, DrawsImages):
-    """The lab. Observation: `boat_position` [m]. Action: `motor` [m/s].
+    """Observation: `boat_position` [m]. Action: `motor` [m/s].
 
     Args:
-        confounding: how much the explorer leans on the wind, from 0 to 1.
-        noise: deviation, m a step, at least 0.
-        pictures: whether to show `camera` too: the boat and its mooring, from the side.
+        confounding: correlation of the explorer's motor with the wind, from 0 to 1.
+        noise: standard deviation, m per step, at least 0.
+        pictures: whether to render the image `camera`: boat and mooring from the side.
 
     Raises:
-        InputError: a setting is out of its range.
+        InputError: an argument is out of range.
     """
 
     def __init__(self, confounding: float = 0.0, *, noise: float = 0.5, pictures: bool = False) -> None:
@@ -82,18 +81,18 @@ class Wind(NoisyLab, Configured, DrawsImages):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The arguments; see `Configured`."""
+        """The keyword arguments of the constructor."""
         return {"confounding": self.confounding, "noise": self.noise, "pictures": self.pictures}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Wind:
-        """See `Configured`."""
+        """Inverse of `settings`."""
         found = from_json(WindSettings, json.dumps(settings), where="wind")
         return cls(found.confounding, noise=found.noise, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
-        """The signals that are logged; the wind is not one of them."""
+        """The logged signals, without the wind."""
         low, high = (-MAX_MOTOR,), (MAX_MOTOR,)
         return Schema(
             signals=(
@@ -109,37 +108,37 @@ class Wind(NoisyLab, Configured, DrawsImages):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Starts an episode.
 
         Args:
-            seed: of the wind, the start and all noise.
-            options: `wind` and `position` [m] take the place of what was drawn; the noise stays that of the seed.
+            seed: seed of the wind, the initial position and the noise.
+            options: `wind` and `position` [m] replace drawn values. The noise still follows the seed.
         """
         super().reset(seed=seed)
         given = read_options(options, {"wind": (), "position": ()})
         wind = self._draw_wind(self.np_random)
-        # As spread as noise and a motor of deviation 1 keep it; nothing of the wind shows yet.
+        # Stationary for noise and a motor of deviation 1; independent of the wind.
         start = self.np_random.normal(0, np.sqrt((MOTOR_EFFECT**2 + self.noise**2) / (1 - DECAY**2)))
         self._wind, self._position = (float(given.get(n, v)) for n, v in (("wind", wind), ("position", start)))
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step of the motor; no reward, no end."""
+        """One step; reward 0, no termination."""
         motor = np.clip(self._checked(action)["motor"], -MAX_MOTOR, MAX_MOTOR)
-        noise = self.noise * self.np_random.standard_normal()  # drawn whatever is done, and so the same in a twin
+        noise = self.noise * self.np_random.standard_normal()  # independent of the action
         self._position = float(_drift(np.array([self._position]), motor, np.array([self._wind]))[0] + noise)
         return self._observe(), 0.0, False, False, {}
 
     def explorer(self) -> Policy:
-        """Leans on the wind as far as `confounding` says."""
+        """A motor that is correlated with the wind."""
         return WindExplorer(self.confounding)
 
     def hidden(self, seed: int) -> Mapping[str, float]:
-        """The wind of an episode; see `NoisyLab`."""
+        """The wind of an episode."""
         return {"wind": self._draw_wind(np_random(seed)[0])}
 
     def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
-        """The path without noise, whose mean is 0; see `NoisyLab`."""
+        """The mean path: the noise has mean 0."""
         position, path = start["boat_position"].astype(float), []
         motor = np.clip(actions["motor"].astype(float), -MAX_MOTOR, MAX_MOTOR)
         for step in range(motor.shape[1]):
@@ -148,11 +147,11 @@ class Wind(NoisyLab, Configured, DrawsImages):
         return {"boat_position": np.stack(path, 1).astype(np.float32)}
 
     def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"] | None:
-        """The camera's picture; see `DrawsImages`."""
+        """The camera image of an observation."""
         return self.picture(shown["boat_position"]) if "boat_position" in shown else None
 
     def picture(self, position: NDArray[np.generic]) -> UInt8[np.ndarray, "64 64 3"]:
-        """The picture of a boat at `position` [1] m; one that is farther out is at the edge."""
+        """The image of a boat at `position` [1] m, clipped to the edge of the image."""
         x = float(np.clip(position[0], 1.8 - FAR, FAR - 1.8))
         picture = Picture(-FAR, FAR)
         picture.line(-FAR, -1.5, FAR, -1.5, 0.6, GREY)
@@ -176,20 +175,20 @@ class Wind(NoisyLab, Configured, DrawsImages):
 
 
 class WindExplorer(Policy):
-    """The motor of someone who feels the wind.
+    """A motor that is correlated with the wind.
 
     Args:
-        confounding: how much of the motor is the wind's, from 0 to 1.
+        confounding: correlation, from 0 to 1.
     """
 
     def __init__(self, confounding: float) -> None:
         self._confounding = confounding
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Nothing stays fixed but the wind."""
+        """The explorer has no state."""
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A motor of deviation 1 over all episodes, cut at its bounds."""
+        """A motor of standard deviation 1 over all episodes, clipped to its bounds."""
         own = np.sqrt(1 - self._confounding**2) * generator.standard_normal(1)
         motor = self._confounding * np.asarray(observation["wind"], dtype=float) + own
         return {"motor": np.clip(motor, -MAX_MOTOR, MAX_MOTOR).astype(np.float32)}
