@@ -94,9 +94,7 @@ def _print_alignment(report: CheckReport) -> None:
         ],
     )
     measured = f"{found.num_rows} steps of {found.num_episodes} episodes"
-    _print_wrapped(
-        f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  "
-    )
+    _print_wrapped(f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  ")
     if found.left_out:
         _print_wrapped(f"Left out, because they are rarely observed: {', '.join(found.left_out)}.", "  ")
     print()
