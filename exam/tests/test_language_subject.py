@@ -1,4 +1,4 @@
-"""A text model sits the exam: a chat server on this machine that knows the law, or holds on to what it last saw."""
+"""A language model sits the exam: a chat server on this machine that knows the law, or holds on to what it last saw."""
 
 from __future__ import annotations
 

@@ -32,17 +32,17 @@ HOME = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position"
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, open_toy: Open, toy_bundle: Write) -> Catalog:
+def catalog(tmp_path: Path, open_toy: Open, toy_bundle: Write) -> Catalog:
     """Version n of toy is off by n; prod stands for 1."""
-    found = Catalog(tmp_path / "catalogue", open_bundle=open_toy)
+    found = Catalog(tmp_path / "catalog", open_bundle=open_toy)
     for number in (1, 2, 3):
         found.publish(toy_bundle(float(number)), "toy", alias="prod" if number == 1 else None)
     return found
 
 
 @pytest.fixture
-def world(catalogue: Catalog, open_toy: Open) -> Iterator[NamedWorld]:
-    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy) as found:
+def world(catalog: Catalog, open_toy: Open) -> Iterator[NamedWorld]:
+    with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_toy) as found:
         yield found
 
 
@@ -51,18 +51,18 @@ def told(world: World) -> float:
     return float(world.predict(STILL, PUSHES).signals["position"].mean[0, 0])
 
 
-def test_a_running_application_is_swapped(catalogue: Catalog, world: NamedWorld) -> None:
+def test_a_running_application_is_swapped(catalog: Catalog, world: NamedWorld) -> None:
     seen = []
     for step in range(12):
         if step == 4:
-            catalogue.point("toy", "prod", 3)
+            catalog.point("toy", "prod", 3)
         if step == 8:
-            catalogue.roll_back("toy", "prod")
+            catalog.roll_back("toy", "prod")
         seen.append((told(world), world.version, world.describe().name))
     assert seen == [(1.0, 1, "biased by 1.0")] * 4 + [(3.0, 3, "biased by 3.0")] * 4 + [(1.0, 1, "biased by 1.0")] * 4
 
 
-def test_another_process_may_swap_it(catalogue: Catalog, world: NamedWorld) -> None:
+def test_another_process_may_swap_it(catalog: Catalog, world: NamedWorld) -> None:
     assert told(world) == 1.0
     code = (
         "import runpy, sys; from pathlib import Path; from worldline.catalog.versions import Catalog\n"
@@ -70,12 +70,12 @@ def test_another_process_may_swap_it(catalogue: Catalog, world: NamedWorld) -> N
         "Catalog(Path(sys.argv[1]), open_bundle=opener).point('toy', 'prod', 2)"
     )
     here = Path(__file__).parents[1] / "world" / "toy_worlds.py"
-    subprocess.run([sys.executable, "-c", code, str(catalogue.folder), str(here)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(catalog.folder), str(here)], check=True)
     assert told(world) == 2.0
 
 
-def test_every_verb_is_that_of_the_version(catalogue: Catalog, world: NamedWorld, open_toy: Open) -> None:
-    plain = open_toy(catalogue.resolve("toy@1"))
+def test_every_verb_is_that_of_the_version(catalog: Catalog, world: NamedWorld, open_toy: Open) -> None:
+    plain = open_toy(catalog.resolve("toy@1"))
     plans = {"push": np.stack([PUSHES["push"], PUSHES["push"] + 0.5])}
     for one, other in zip(answers(world, plans), answers(plain, plans), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -100,26 +100,26 @@ def far(rollout: Rollout) -> np.ndarray:
 
 
 def test_a_version_that_cannot_be_opened_is_not_taken(
-    catalogue: Catalog, world: NamedWorld, toy_bundle: Write, caplog: pytest.LogCaptureFixture
+    catalog: Catalog, world: NamedWorld, toy_bundle: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert told(world) == 1.0
-    blind = Catalog(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
+    blind = Catalog(catalog.folder, open_bundle=lambda path: catalog.open_bundle(catalog.resolve("toy@1")))
     blind.publish(toy_bundle(fails="open"), "toy", alias="prod")
     with caplog.at_level(logging.WARNING):
         assert [told(world) for _ in range(5)] == [1.0] * 5
     assert len(caplog.records) == 1
     assert "toy@prod: version 1 stays" in caplog.text
     assert "no key fits" in caplog.text
-    catalogue.point("toy", "prod", 2)
+    catalog.point("toy", "prod", 2)
     assert told(world) == 2.0
 
 
 @pytest.mark.parametrize("content", ["{", None])
 def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
-    catalogue: Catalog, world: NamedWorld, caplog: pytest.LogCaptureFixture, content: str | None
+    catalog: Catalog, world: NamedWorld, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
     assert told(world) == 1.0
-    path = catalogue.folder / "toy" / "aliases.json"
+    path = catalog.folder / "toy" / "aliases.json"
     kept = path.read_text()
     path.unlink()
     if content is not None:
@@ -131,7 +131,7 @@ def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
     assert told(world) == 2.0
 
 
-def test_a_call_ends_on_the_version_that_it_began_with(catalogue: Catalog, open_toy: Open) -> None:
+def test_a_call_ends_on_the_version_that_it_began_with(catalog: Catalog, open_toy: Open) -> None:
     begun, may_go_on = Event(), Event()
 
     def slow(rollout: Rollout) -> np.ndarray:
@@ -139,19 +139,19 @@ def test_a_call_ends_on_the_version_that_it_began_with(catalogue: Catalog, open_
         assert may_go_on.wait(60)
         return rollout.signals["position"][..., 0]
 
-    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy), []
+    world, found = NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_toy), []
     plans = {"push": np.zeros((1, 1, 2), np.float32)}
     thread = Thread(target=lambda: found.append(world.score(STILL, plans, Goal(costs=[slow])).cost[0]))
     thread.start()
     assert begun.wait(60)
-    catalogue.point("toy", "prod", 3)
+    catalog.point("toy", "prod", 3)
     assert told(world) == 3.0
     may_go_on.set()
     thread.join()
     assert found == [1.0]
 
 
-def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalog, open_toy: Open) -> None:
+def test_others_go_on_while_one_opens_the_new_version(catalog: Catalog, open_toy: Open) -> None:
     opening, may_open = Event(), Event()
 
     def slow(path: Path) -> World:
@@ -160,9 +160,9 @@ def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalog, open_t
             assert may_open.wait(60)
         return open_toy(path)
 
-    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=slow), []
+    world, found = NamedWorld(catalog.shelf("toy"), "prod", open_bundle=slow), []
     assert told(world) == 1.0
-    catalogue.point("toy", "prod", 2)
+    catalog.point("toy", "prod", 2)
     thread = Thread(target=lambda: found.append(told(world)))
     thread.start()
     assert opening.wait(60)
@@ -174,7 +174,7 @@ def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalog, open_t
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
-    catalogue: Catalog, open_toy: Open, monkeypatch: pytest.MonkeyPatch, fails: bool
+    catalog: Catalog, open_toy: Open, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     looked, swapped, opened, stamp = Event(), Event(), list[str](), WorldDirectory.stamp
 
@@ -191,11 +191,11 @@ def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
             assert swapped.wait(60)
         return found
 
-    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=once), []
+    world, found = NamedWorld(catalog.shelf("toy"), "prod", open_bundle=once), []
     late = Thread(target=lambda: found.append(told(world)))
     monkeypatch.setattr(WorldDirectory, "stamp", wait)
     assert told(world) == 1.0
-    catalogue.point("toy", "prod", 2)
+    catalog.point("toy", "prod", 2)
     late.start()
     assert looked.wait(60)
     assert told(world) == 2.0
@@ -204,7 +204,7 @@ def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
     assert (found, told(world), opened) == ([2.0], 2.0, ["1", "2"])
 
 
-def test_eight_threads_never_see_a_mixture(catalogue: Catalog, world: NamedWorld) -> None:
+def test_eight_threads_never_see_a_mixture(catalog: Catalog, world: NamedWorld) -> None:
     def ask(_: int) -> set[tuple[float, ...]]:
         mine = set()
         for _ in range(60):
@@ -212,11 +212,11 @@ def test_eight_threads_never_see_a_mixture(catalogue: Catalog, world: NamedWorld
             mine.add(tuple(np.round(mean[:, 0], 3).tolist()))
         return mine
 
-    catalogue.shadow("toy", "prod", 3)
+    catalog.shadow("toy", "prod", 3)
     with ThreadPoolExecutor(9) as pool:
         asked = [pool.submit(ask, number) for number in range(8)]
         for version in (2, 3, 2, 1) * 3:
-            catalogue.point("toy", "prod", version)
+            catalog.point("toy", "prod", version)
         seen = set().union(*(one.result() for one in asked))
     whole = {
         tuple(np.round(np.cumsum(0.9 ** np.arange(6)) * bias, 3).astype(np.float32).tolist()) for bias in (1, 2, 3)
@@ -225,23 +225,23 @@ def test_eight_threads_never_see_a_mixture(catalogue: Catalog, world: NamedWorld
     assert told(world) == 1.0
 
 
-def test_what_ran_in_shadow_is_open_already(catalogue: Catalog, open_toy: Open) -> None:
+def test_what_ran_in_shadow_is_open_already(catalog: Catalog, open_toy: Open) -> None:
     opened = []
 
     def count(path: Path) -> World:
         opened.append(path.name)
         return open_toy(path)
 
-    catalogue.shadow("toy", "prod", 2)
-    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=count) as world:
+    catalog.shadow("toy", "prod", 2)
+    with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=count) as world:
         assert told(world) == 1.0
         world.flush()
-        catalogue.promote("toy", "prod", despite=True)
+        catalog.promote("toy", "prod", despite=True)
         assert told(world) == 2.0
     assert opened == ["1", "2"]
 
 
-def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(catalogue: Catalog, open_toy: Open) -> None:
+def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(catalog: Catalog, open_toy: Open) -> None:
     opened, begun, may_go_on = list[str](), Event(), Event()
 
     def count(path: Path) -> World:
@@ -253,40 +253,40 @@ def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(catal
         assert may_go_on.wait(60)
         return rollout.signals["position"][..., 0]
 
-    catalogue.shadow("toy", "prod", 2)
+    catalog.shadow("toy", "prod", 2)
     plans = {"push": np.zeros((1, 1, 2), np.float32)}
-    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=count) as world:
+    with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=count) as world:
         late = Thread(target=lambda: world.score(STILL, plans, Goal(costs=[slow])))
         late.start()
         assert begun.wait(60)
-        catalogue.shadow("toy", "prod", None)
+        catalog.shadow("toy", "prod", None)
         assert told(world) == 1.0
         may_go_on.set()
         late.join()
         world.flush()
         assert opened == ["1"]
-        assert world._shadow.opened(catalogue.resolve("toy@2")) is None
+        assert world._shadow.opened(catalog.resolve("toy@2")) is None
 
 
 def test_shadow_writes_down_every_verb_and_changes_no_answer(
-    catalogue: Catalog, world: NamedWorld, open_toy: Open
+    catalog: Catalog, world: NamedWorld, open_toy: Open
 ) -> None:
     plans = {"push": np.stack([PUSHES["push"], PUSHES["push"] + 0.5])}
-    catalogue.shadow("toy", "prod", 2)
-    plain = open_toy(catalogue.resolve("toy@1"))
+    catalog.shadow("toy", "prod", 2)
+    plain = open_toy(catalog.resolve("toy@1"))
     for one, other in zip(answers(world, plans), answers(plain, plans), strict=True):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(InputError):  # what is refused is not shadowed
         world.predict(STILL, {"push": np.full((2, 2), 9.0)})
     world.flush()
-    found = read_records(catalogue.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    found = read_records(catalog.folder / "toy" / "shadow" / "prod-1-2.jsonl")
     assert [one.verb for one in found] == ["predict", "score", "plan", "what_if"]
     assert [bool(one.unscored) for one in found] == [True, True, True, False]
     assert not any(one.error for one in found)
 
 
 def test_surprise_is_shadowed_too(
-    catalogue: Catalog, tmp_path: Path, world: NamedWorld, open_toy: Open, request: pytest.FixtureRequest
+    catalog: Catalog, tmp_path: Path, world: NamedWorld, open_toy: Open, request: pytest.FixtureRequest
 ) -> None:
     calibrated = request.getfixturevalue("calibration"), request.getfixturevalue("engine")
 
@@ -294,15 +294,15 @@ def test_surprise_is_shadowed_too(
         plain = open_toy(path)
         return LocalWorld(calibrated[1], calibrated[0], plain.planner)
 
-    catalogue.shadow("toy", "prod", 2)
-    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_calibrated) as asked:
+    catalog.shadow("toy", "prod", 2)
+    with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_calibrated) as asked:
         asked.surprise(EPISODE)
-    (record,) = read_records(catalogue.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    (record,) = read_records(catalog.folder / "toy" / "shadow" / "prod-1-2.jsonl")
     assert (record.verb, record.error) == ("surprise", "")
     assert record.outcomes["position"].inside_serving in (0.0, 1.0)
 
 
-def test_the_candidate_is_asked_what_was_asked_then(catalogue: Catalog, open_toy: Open) -> None:
+def test_the_candidate_is_asked_what_was_asked_then(catalog: Catalog, open_toy: Open) -> None:
     """An application may fill its arrays anew as soon as it has its answer."""
     opening, may_open = Event(), Event()
 
@@ -312,42 +312,42 @@ def test_the_candidate_is_asked_what_was_asked_then(catalogue: Catalog, open_toy
             assert may_open.wait(60)
         return open_toy(path)
 
-    catalogue.shadow("toy", "prod", 2)
+    catalog.shadow("toy", "prod", 2)
     position = EPISODE.observations["position"].copy()
     history = History(observations={"position": position}, actions=EPISODE.actions)
-    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=slow) as world:
+    with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=slow) as world:
         world.predict(history, PUSHES)
         assert opening.wait(60)
         position[:] = np.nan
         may_open.set()
-    (record,) = read_records(catalogue.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    (record,) = read_records(catalog.folder / "toy" / "shadow" / "prod-1-2.jsonl")
     assert record.outcomes
 
 
 @pytest.mark.parametrize("fails", ["open", "imagine", "exit", "nan"])
 def test_a_candidate_that_fails_is_never_noticed(
-    catalogue: Catalog, world: NamedWorld, toy_bundle: Write, fails: str
+    catalog: Catalog, world: NamedWorld, toy_bundle: Write, fails: str
 ) -> None:
-    blind = Catalog(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
+    blind = Catalog(catalog.folder, open_bundle=lambda path: catalog.open_bundle(catalog.resolve("toy@1")))
     blind.publish(toy_bundle(fails=fails), "toy")
     blind.shadow("toy", "prod", 4)
     for length in (6, 12):
         history = EPISODE.history(12, length)
-        alone = catalogue.open_bundle(catalogue.resolve("toy@1")).predict(history, PUSHES)
+        alone = catalog.open_bundle(catalog.resolve("toy@1")).predict(history, PUSHES)
         found = world.predict(history, PUSHES)
         np.testing.assert_array_equal(found.signals["position"].mean, alone.signals["position"].mean)
         world.flush()
-    seen = catalogue.comparison("toy", "prod")
+    seen = catalog.comparison("toy", "prod")
     assert (seen.num_calls, seen.num_failed, seen.verdict) == (2, 2, ShadowVerdict.WORSE)
 
 
-def test_after_closing_it_still_answers_and_follows(catalogue: Catalog, world: NamedWorld) -> None:
-    catalogue.shadow("toy", "prod", 2)
+def test_after_closing_it_still_answers_and_follows(catalog: Catalog, world: NamedWorld) -> None:
+    catalog.shadow("toy", "prod", 2)
     world.close()
     assert told(world) == 1.0
-    catalogue.point("toy", "prod", 3)
+    catalog.point("toy", "prod", 3)
     assert told(world) == 3.0
-    assert not (catalogue.folder / "toy" / "shadow").exists()
+    assert not (catalog.folder / "toy" / "shadow").exists()
 
 
 def test_the_toy_worlds_stand_alone() -> None:

@@ -21,7 +21,7 @@ from worldline.world.remote import RemoteWorld
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an empty catalogue; relative paths begin in `tmp_path`."""
+    """The folder of an empty catalog; relative paths begin in `tmp_path`."""
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
@@ -54,7 +54,7 @@ def test_a_url_is_a_served_world(url: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("greenhouse@prod", NamedWorld), ("greenhouse@1", LocalWorld)])
-def test_a_name_is_in_the_catalogue(name: str, kind: type, tmp_path: Path, world: LocalWorld) -> None:
+def test_a_name_is_in_the_catalog(name: str, kind: type, tmp_path: Path, world: LocalWorld) -> None:
     save_world(tmp_path / "w", world)
     Catalog().publish("w", "greenhouse", alias="prod")
     opened = open_target(name)

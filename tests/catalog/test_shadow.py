@@ -251,11 +251,11 @@ def slow(path):
         for _ in range(20):
             np.linalg.svd(np.random.default_rng(0).standard_normal((300, 300)))
     return toys["open_toy"](path)
-catalogue = Catalog(folder / "c", open_bundle=toys["open_toy"])
-catalogue.publish(toys["write_toy"](folder / "a"), "toy", alias="prod")
-catalogue.publish(toys["write_toy"](folder / "b"), "toy")
-catalogue.shadow("toy", "prod", 2)
-world = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=slow)
+catalog = Catalog(folder / "c", open_bundle=toys["open_toy"])
+catalog.publish(toys["write_toy"](folder / "a"), "toy", alias="prod")
+catalog.publish(toys["write_toy"](folder / "b"), "toy")
+catalog.shadow("toy", "prod", 2)
+world = NamedWorld(catalog.shelf("toy"), "prod", open_bundle=slow)
 for _ in range(9):
     history = History(observations={"position": np.zeros((6, 2))}, actions={"push": np.zeros((5, 2))})
     world.predict(history, {"push": np.zeros((2, 2))})

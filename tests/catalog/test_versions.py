@@ -29,18 +29,18 @@ HISTORIES = [one.history(6, 7) for one in Integrator(noise=0.1, camera=False, wi
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, open_toy: Open) -> Catalog:
-    return Catalog(tmp_path / "catalogue", open_bundle=open_toy)
+def catalog(tmp_path: Path, open_toy: Open) -> Catalog:
+    return Catalog(tmp_path / "catalog", open_bundle=open_toy)
 
 
 @pytest.fixture
-def asked(catalogue: Catalog, open_toy: Open) -> Iterator[Callable[[list[History]], None]]:
+def asked(catalog: Catalog, open_toy: Open) -> Iterator[Callable[[list[History]], None]]:
     """Asks toy@prod about each of the histories, and waits for its shadow."""
     worlds: list[NamedWorld] = []
 
     def ask(histories: list[History]) -> None:
         if not worlds:
-            worlds.append(NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy, queue_size=1000))
+            worlds.append(NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_toy, queue_size=1000))
         for history in histories:
             worlds[0].predict(history, PUSHES)
         worlds[0].flush()
@@ -50,10 +50,10 @@ def asked(catalogue: Catalog, open_toy: Open) -> Iterator[Callable[[list[History
         world.close()
 
 
-def published(catalogue: Catalog, toy_bundle: Write, *biases: float) -> None:
+def published(catalog: Catalog, toy_bundle: Write, *biases: float) -> None:
     """Version 1 is that with the first bias, and so on; prod stands for 1."""
     for number, bias in enumerate(biases):
-        catalogue.publish(toy_bundle(bias), "toy", alias=None if number else "prod")
+        catalog.publish(toy_bundle(bias), "toy", alias=None if number else "prod")
 
 
 def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -71,122 +71,122 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Catalog().folder == tmp_path / "own"
 
 
-def test_a_version_is_a_copy_that_counts_on(catalogue: Catalog, toy_bundle: Write, tmp_path: Path) -> None:
-    assert catalogue.names() == ()
+def test_a_version_is_a_copy_that_counts_on(catalog: Catalog, toy_bundle: Write, tmp_path: Path) -> None:
+    assert catalog.names() == ()
     source = toy_bundle(0.5)
-    first = catalogue.publish(source, "toy")
+    first = catalog.publish(source, "toy")
     for path in sorted(source.rglob("*"), reverse=True):
         path.unlink()
     assert (first.number, first.aliases, first.model) == (1, (), "toy")
-    assert first.path == tmp_path / "catalogue" / "toy" / "1"
+    assert first.path == tmp_path / "catalog" / "toy" / "1"
     assert json.loads(read_bundle(first.path).text("toy.json"))["bias"] == 0.5
-    second = catalogue.publish(toy_bundle(0.25), "toy", alias="prod")
+    second = catalog.publish(toy_bundle(0.25), "toy", alias="prod")
     assert (second.number, second.aliases) == (2, ("prod",))
-    assert [one.number for one in catalogue.versions("toy")] == [1, 2]
-    assert catalogue.names() == ("toy",)
-    assert catalogue.resolve("toy@prod") == catalogue.resolve("toy@2") == second.path
+    assert [one.number for one in catalog.versions("toy")] == [1, 2]
+    assert catalog.names() == ("toy",)
+    assert catalog.resolve("toy@prod") == catalog.resolve("toy@2") == second.path
     assert {path.name for path in first.path.parent.iterdir()} == {"1", "2", "aliases.json", ".lock"}
 
 
-def test_names_that_are_not_there(catalogue: Catalog, toy_bundle: Write) -> None:
-    published(catalogue, toy_bundle, 0.0)
+def test_names_that_are_not_there(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.0)
     with pytest.raises(UnknownNameError, match=r"no world is called 'tyo'\. Did you mean 'toy'"):
-        catalogue.resolve("tyo@prod")
+        catalog.resolve("tyo@prod")
     with pytest.raises(UnknownNameError, match="Did you mean 'prod'"):
-        catalogue.resolve("toy@prd")
+        catalog.resolve("toy@prd")
     with pytest.raises(UnknownNameError, match="version of 'toy' is called '7'"):
-        catalogue.resolve("toy@7")
+        catalog.resolve("toy@7")
     with pytest.raises(UnknownNameError):
-        catalogue.versions("other")
+        catalog.versions("other")
     with pytest.raises(UnknownNameError):
-        catalogue.point("toy", "prod", 2)
+        catalog.point("toy", "prod", 2)
     for name in ("../toy", "a/b", ".", ""):
         with pytest.raises(InputError, match="not allowed"):
-            catalogue.publish(toy_bundle(0.0), name)
+            catalog.publish(toy_bundle(0.0), name)
         with pytest.raises(InputError, match="not allowed"):
-            catalogue.versions(name)
-    assert catalogue.names() == ("toy",)
+            catalog.versions(name)
+    assert catalog.names() == ("toy",)
 
 
-def test_a_damaged_bundle_is_not_published(catalogue: Catalog, toy_bundle: Write) -> None:
+def test_a_damaged_bundle_is_not_published(catalog: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     (source / "toy.json").write_text("{}")
     with pytest.raises(BundleError):
-        catalogue.publish(source, "toy")
-    assert catalogue.names() == ()
+        catalog.publish(source, "toy")
+    assert catalog.names() == ()
     with pytest.raises(BundleError):
-        catalogue.publish(source / "nowhere", "toy")
+        catalog.publish(source / "nowhere", "toy")
 
 
-def test_a_number_is_given_once(catalogue: Catalog, toy_bundle: Write) -> None:
-    published(catalogue, toy_bundle, 0.0)
-    catalogue.publish(toy_bundle(1.0), "toy", alias="prod")
-    gone = catalogue.resolve("toy@2")
+def test_a_number_is_given_once(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.0)
+    catalog.publish(toy_bundle(1.0), "toy", alias="prod")
+    gone = catalog.resolve("toy@2")
     for path in gone.iterdir():
         path.unlink()
     gone.rmdir()
-    assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
+    assert catalog.publish(toy_bundle(2.0), "toy").number == 3
     with pytest.raises(UnknownNameError, match="'2'"):
-        catalogue.resolve("toy@prod")
+        catalog.resolve("toy@prod")
 
 
 @pytest.mark.parametrize("named", ["alias", "shadow", "nothing"])
-def test_a_number_is_given_once_whatever_named_it(catalogue: Catalog, toy_bundle: Write, named: str) -> None:
-    published(catalogue, toy_bundle, 0.0, 1.0)
+def test_a_number_is_given_once_whatever_named_it(catalog: Catalog, toy_bundle: Write, named: str) -> None:
+    published(catalog, toy_bundle, 0.0, 1.0)
     if named == "alias":
-        catalogue.point("toy", "prod", 2)
-        catalogue.roll_back("toy", "prod")
+        catalog.point("toy", "prod", 2)
+        catalog.roll_back("toy", "prod")
     elif named == "shadow":
-        catalogue.shadow("toy", "prod", 2)
-    shutil.rmtree(catalogue.resolve("toy@2"))
-    catalogue.shadow("toy", "prod", None)
-    assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
-    assert catalogue.publish(toy_bundle(3.0), "toy", alias="prod").number == 4
+        catalog.shadow("toy", "prod", 2)
+    shutil.rmtree(catalog.resolve("toy@2"))
+    catalog.shadow("toy", "prod", None)
+    assert catalog.publish(toy_bundle(2.0), "toy").number == 3
+    assert catalog.publish(toy_bundle(3.0), "toy", alias="prod").number == 4
 
 
 def test_a_running_world_never_takes_a_new_version_for_one_that_is_gone(
-    catalogue: Catalog, toy_bundle: Write, open_toy: Open
+    catalog: Catalog, toy_bundle: Write, open_toy: Open
 ) -> None:
-    published(catalogue, toy_bundle, 0.0, 1.0)
-    catalogue.point("toy", "prod", 2)
-    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy) as world:
+    published(catalog, toy_bundle, 0.0, 1.0)
+    catalog.point("toy", "prod", 2)
+    with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_toy) as world:
         assert world.describe().name == "biased by 1.0"
-        catalogue.roll_back("toy", "prod")
-        shutil.rmtree(catalogue.resolve("toy@2"))
-        catalogue.publish(toy_bundle(2.0), "toy", alias="prod")
+        catalog.roll_back("toy", "prod")
+        shutil.rmtree(catalog.resolve("toy@2"))
+        catalog.publish(toy_bundle(2.0), "toy", alias="prod")
         assert (world.version, world.describe().name) == (3, "biased by 2.0")
 
 
-def test_an_alias_is_moved_and_rolled_back(catalogue: Catalog, toy_bundle: Write) -> None:
-    published(catalogue, toy_bundle, 0.0, 1.0, 2.0)
-    assert catalogue.point("toy", "prod", 2).aliases == ("prod",)
-    catalogue.point("toy", "prod", 2)  # changes nothing
-    catalogue.point("toy", "prod", 3, reason="the harvest began")
-    now = catalogue.alias("toy", "prod")
+def test_an_alias_is_moved_and_rolled_back(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.0, 1.0, 2.0)
+    assert catalog.point("toy", "prod", 2).aliases == ("prod",)
+    catalog.point("toy", "prod", 2)  # changes nothing
+    catalog.point("toy", "prod", 3, reason="the harvest began")
+    now = catalog.alias("toy", "prod")
     assert (now.now.version, now.now.reason) == (3, "the harvest began")
     assert [turn.version for turn in now.earlier] == [1, 2]
-    assert catalogue.roll_back("toy", "prod").number == 2
-    assert catalogue.alias("toy", "prod").now.reason == "rolled back from 3"
-    assert catalogue.roll_back("toy", "prod").number == 1
+    assert catalog.roll_back("toy", "prod").number == 2
+    assert catalog.alias("toy", "prod").now.reason == "rolled back from 3"
+    assert catalog.roll_back("toy", "prod").number == 1
     with pytest.raises(InputError, match="has no version before 1"):
-        catalogue.roll_back("toy", "prod")
-    catalogue.point("toy", "canary", 3)
-    assert [one.aliases for one in catalogue.versions("toy")] == [("prod",), (), ("canary",)]
+        catalog.roll_back("toy", "prod")
+    catalog.point("toy", "canary", 3)
+    assert [one.aliases for one in catalog.versions("toy")] == [("prod",), (), ("canary",)]
 
 
-def test_what_cannot_be_opened_is_not_pointed_to(catalogue: Catalog, toy_bundle: Write) -> None:
-    published(catalogue, toy_bundle, 0.0)
-    catalogue.publish(toy_bundle(fails="open"), "toy")
+def test_what_cannot_be_opened_is_not_pointed_to(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.0)
+    catalog.publish(toy_bundle(fails="open"), "toy")
     with pytest.raises(BundleError, match="no key fits"):
-        catalogue.point("toy", "prod", 2)
+        catalog.point("toy", "prod", 2)
     with pytest.raises(BundleError, match="no key fits"):
-        catalogue.publish(toy_bundle(fails="open"), "toy", alias="prod")
-    assert catalogue.alias("toy", "prod").now.version == 1
-    assert len(catalogue.versions("toy")) == 2
+        catalog.publish(toy_bundle(fails="open"), "toy", alias="prod")
+    assert catalog.alias("toy", "prod").now.version == 1
+    assert len(catalog.versions("toy")) == 2
 
 
 def test_what_speaks_otherwise_is_refused_with_the_differences(
-    catalogue: Catalog, toy_bundle: Write, open_toy: Open, tmp_path: Path
+    catalog: Catalog, toy_bundle: Write, open_toy: Open, tmp_path: Path
 ) -> None:
     def windy(path: Path) -> LocalWorld:
         world = open_toy(path)
@@ -194,8 +194,8 @@ def test_what_speaks_otherwise_is_refused_with_the_differences(
             return world
         return replace(world, engine=replace(world.engine, schema=Integrator(camera=False).schema))
 
-    published(catalogue, toy_bundle, 0.0, 9.0)
-    strict = Catalog(catalogue.folder, open_bundle=windy)
+    published(catalog, toy_bundle, 0.0, 9.0)
+    strict = Catalog(catalog.folder, open_bundle=windy)
     for refused in (
         lambda: strict.point("toy", "prod", 2),
         lambda: strict.shadow("toy", "prod", 2),
@@ -205,122 +205,122 @@ def test_what_speaks_otherwise_is_refused_with_the_differences(
             refused()
     assert len(strict.versions("toy")) == 2
     strict.point("toy", "windy", 2)  # an alias of its own has nobody to surprise
-    catalogue.shadow("toy", "prod", 2)
+    catalog.shadow("toy", "prod", 2)
     with pytest.raises(InputError, match="'wind' is required"):
         strict.promote("toy", "prod", despite=True)
-    catalogue.point("toy", "prod", 2)
+    catalog.point("toy", "prod", 2)
     assert strict.roll_back("toy", "prod").number == 1
 
 
-def test_a_damaged_file_of_aliases_is_named(catalogue: Catalog, toy_bundle: Write) -> None:
-    published(catalogue, toy_bundle, 0.0, 1.0)
-    (catalogue.folder / "toy" / "aliases.json").write_text("{")
+def test_a_damaged_file_of_aliases_is_named(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.0, 1.0)
+    (catalog.folder / "toy" / "aliases.json").write_text("{")
     for refused in (
-        lambda: catalogue.resolve("toy@prod"),
-        lambda: catalogue.point("toy", "prod", 2),
-        lambda: catalogue.publish(toy_bundle(2.0), "toy"),
-        lambda: catalogue.versions("toy"),
+        lambda: catalog.resolve("toy@prod"),
+        lambda: catalog.point("toy", "prod", 2),
+        lambda: catalog.publish(toy_bundle(2.0), "toy"),
+        lambda: catalog.versions("toy"),
     ):
         with pytest.raises(ConfigError, match=r"aliases\.json"):
             refused()
-    assert catalogue.resolve("toy@2").name == "2"
+    assert catalog.resolve("toy@2").name == "2"
 
 
-def test_shadow_and_promotion(catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]) -> None:
-    published(catalogue, toy_bundle, 0.5, 0.0)
+def test_shadow_and_promotion(catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]) -> None:
+    published(catalog, toy_bundle, 0.5, 0.0)
     with pytest.raises(InputError, match="no candidate runs in the shadow of toy@prod"):
-        catalogue.comparison("toy", "prod")
+        catalog.comparison("toy", "prod")
     with pytest.raises(InputError, match="no candidate runs in the shadow"):
-        catalogue.promote("toy", "prod")
+        catalog.promote("toy", "prod")
     with pytest.raises(InputError, match="already points to version 1"):
-        catalogue.shadow("toy", "prod", 1)
-    catalogue.shadow("toy", "prod", 2)
-    assert [one.shadows for one in catalogue.versions("toy")] == [(), ("prod",)]
+        catalog.shadow("toy", "prod", 1)
+    catalog.shadow("toy", "prod", 2)
+    assert [one.shadows for one in catalog.versions("toy")] == [(), ("prod",)]
     asked(HISTORIES[:20])
     with pytest.raises(InputError, match=r"too few\): 20 scored calls of 20; 100 are needed"):
-        catalogue.promote("toy", "prod")
+        catalog.promote("toy", "prod")
     asked(HISTORIES[20:])
-    found = catalogue.comparison("toy", "prod")
+    found = catalog.comparison("toy", "prod")
     assert (found.verdict, found.num_calls, found.num_scored) == (ShadowVerdict.BETTER, 120, 120)
     assert (found.serving_coverage, found.candidate_coverage) == (None, None)
-    assert catalogue.promote("toy", "prod").number == 2
-    now = catalogue.alias("toy", "prod")
+    assert catalog.promote("toy", "prod").number == 2
+    now = catalog.alias("toy", "prod")
     assert now.shadow is None
     assert now.now.reason.startswith("promoted over 1 (better): its error minus that of")
-    assert catalogue.roll_back("toy", "prod").number == 1
+    assert catalog.roll_back("toy", "prod").number == 1
 
 
 def test_a_worse_one_is_promoted_only_despite(
-    catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
+    catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:
-    published(catalogue, toy_bundle, 0.0, 0.5)
-    catalogue.shadow("toy", "prod", 2)
+    published(catalog, toy_bundle, 0.0, 0.5)
+    catalog.shadow("toy", "prod", 2)
     asked(HISTORIES)
     with pytest.raises(InputError, match=r"\(worse\): its error minus that .* is \+.*promote it anyway"):
-        catalogue.promote("toy", "prod")
-    assert catalogue.promote("toy", "prod", despite=True).number == 2
+        catalog.promote("toy", "prod")
+    assert catalog.promote("toy", "prod", despite=True).number == 2
 
 
 def test_equal_ones_are_told_to_be_so(
-    catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
+    catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:
-    published(catalogue, toy_bundle, 0.3, -0.3)  # off by as much, to the other side
-    catalogue.shadow("toy", "prod", 2)
+    published(catalog, toy_bundle, 0.3, -0.3)  # off by as much, to the other side
+    catalog.shadow("toy", "prod", 2)
     asked(HISTORIES)
-    assert catalogue.comparison("toy", "prod").verdict is ShadowVerdict.NO_DIFFERENCE
-    assert catalogue.promote("toy", "prod").number == 2
+    assert catalog.comparison("toy", "prod").verdict is ShadowVerdict.NO_DIFFERENCE
+    assert catalog.promote("toy", "prod").number == 2
 
 
 def test_a_candidate_that_crashes_is_not_promoted(
-    catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
+    catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:
-    published(catalogue, toy_bundle, 0.5)
-    catalogue.publish(toy_bundle(fails="imagine"), "toy")
-    catalogue.shadow("toy", "prod", 2)
+    published(catalog, toy_bundle, 0.5)
+    catalog.publish(toy_bundle(fails="imagine"), "toy")
+    catalog.shadow("toy", "prod", 2)
     asked(HISTORIES[:3])
     with pytest.raises(InputError, match=r"failed on 3 of 3 calls; last error: RuntimeError: out of luck"):
-        catalogue.promote("toy", "prod")
-    catalogue.shadow("toy", "prod", None)
-    assert catalogue.alias("toy", "prod").shadow is None
+        catalog.promote("toy", "prod")
+    catalog.shadow("toy", "prod", None)
+    assert catalog.alias("toy", "prod").shadow is None
 
 
-def test_moving_to_the_candidate_ends_its_shadow(catalogue: Catalog, toy_bundle: Write) -> None:
-    published(catalogue, toy_bundle, 0.0, 1.0, 2.0)
-    catalogue.shadow("toy", "prod", 2)
-    catalogue.point("toy", "prod", 3)
-    assert catalogue.alias("toy", "prod").shadow == 2
-    catalogue.point("toy", "prod", 2)
-    assert catalogue.alias("toy", "prod").shadow is None
+def test_moving_to_the_candidate_ends_its_shadow(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.0, 1.0, 2.0)
+    catalog.shadow("toy", "prod", 2)
+    catalog.point("toy", "prod", 3)
+    assert catalog.alias("toy", "prod").shadow == 2
+    catalog.point("toy", "prod", 2)
+    assert catalog.alias("toy", "prod").shadow is None
 
 
-def test_threads_that_publish_lose_nothing(catalogue: Catalog, toy_bundle: Write) -> None:
+def test_threads_that_publish_lose_nothing(catalog: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: catalogue.publish(source, "toy", alias=f"alias{n}"), range(8)))
+        found = list(pool.map(lambda n: catalog.publish(source, "toy", alias=f"alias{n}"), range(8)))
     assert sorted(one.number for one in found) == list(range(1, 9))
-    assert len(WorldDirectory(folder=catalogue.folder / "toy").aliases()) == 8
+    assert len(WorldDirectory(folder=catalog.folder / "toy").aliases()) == 8
 
 
-def test_processes_that_publish_lose_nothing(catalogue: Catalog, toy_bundle: Write) -> None:
+def test_processes_that_publish_lose_nothing(catalog: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     code = (
         "import sys; from pathlib import Path; from worldline.catalog.versions import Catalog\n"
         "for _ in range(6): Catalog(Path(sys.argv[1])).publish(sys.argv[2], 'toy')"
     )
-    command = [sys.executable, "-c", code, str(catalogue.folder), str(source)]
+    command = [sys.executable, "-c", code, str(catalog.folder), str(source)]
     running = [subprocess.Popen(command) for _ in range(2)]
     assert [one.wait(100) for one in running] == [0, 0]
-    versions = catalogue.versions("toy")
+    versions = catalog.versions("toy")
     assert [one.number for one in versions] == list(range(1, 13))
     for one in versions:
         read_bundle(one.path)
 
 
 def test_open_named_refuses_what_it_cannot_open(
-    catalogue: Catalog, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLDLINE_HOME", str(catalogue.folder))
-    published(catalogue, toy_bundle, 0.0)
+    monkeypatch.setenv("WORLDLINE_HOME", str(catalog.folder))
+    published(catalog, toy_bundle, 0.0)
     with pytest.raises(InputError, match="NAME@ALIAS"):
         open_named("toy")
     with pytest.raises(UnknownNameError):

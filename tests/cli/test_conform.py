@@ -92,7 +92,7 @@ def test_a_world_that_conforms(first: list[str], logs: Path, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("name", ["toy@prod", "toy@1"])
-def test_a_world_of_the_catalogue_is_checked_as_its_bundle_is(
+def test_a_world_of_the_catalog_is_checked_as_its_bundle_is(
     name: str, learned_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = Integrator(noise=0.1, camera=False, wind=False)

@@ -101,5 +101,5 @@ STORE_WITHOUT_FCNTL = """
 """
 
 
-def test_stores_and_catalogues_are_imported_without_fcntl() -> None:
+def test_stores_and_catalogs_are_imported_without_fcntl() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(STORE_WITHOUT_FCNTL)], check=True)

@@ -59,7 +59,7 @@ class Workshop:
         store: the logs; the last quarter is for calibration.
         recipe: learns from the logs in seconds.
         horizon: that bands are calibrated for.
-        dynamics: from the logs, what an ideal text model would know of the world.
+        dynamics: from the logs, what an ideal language model would know of the world.
         running: servers, until the tests are over.
         patch: the environment, likewise.
         made: the names of the backings that were made.
@@ -165,7 +165,7 @@ def named(workshop: Workshop) -> str:
 
 
 def fallback(workshop: Workshop) -> str:
-    """A URL behind which one of another URL is asked, then a text model, then what is trivial."""
+    """A URL behind which one of another URL is asked, then a language model, then what is trivial."""
     order = [worldline.open(workshop.name(one)) for one in ("remote", "language", "persistence")]
     return workshop.serve(FallbackWorld(order))
 

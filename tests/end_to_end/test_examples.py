@@ -47,7 +47,7 @@ def example() -> Iterator[Callable[[str], Any]]:
 
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
-    """Servers and environment variables, among them the place of the catalogue, until the tests are over."""
+    """Servers and environment variables, among them the place of the catalog, until the tests are over."""
     with ExitStack() as running, pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME, str(tmp_path_factory.mktemp("home")))
         yield running, patch

@@ -208,7 +208,7 @@ def named(running: ExitStack) -> Shown:
     world, episode = LINEAR(running)
     assert isinstance(world, LocalWorld)
     home = Path(running.enter_context(tempfile.TemporaryDirectory()))
-    running.enter_context(patch.dict(os.environ, {HOME: str(home / "catalogue")}))
+    running.enter_context(patch.dict(os.environ, {HOME: str(home / "catalog")}))
     save_world(home / "bundle", world)
     Catalog().publish(home / "bundle", "toy", alias="prod")
     return open_named("toy@prod"), episode

@@ -15,8 +15,8 @@ from worldline_exam.scenes.driven import (
     NUM_STEPS,
     SYSTEMS,
     Simulated,
-    curricula_of,
     damped_by,
+    datasets_of,
     lab_of,
     predictions,
     rollouts,
@@ -67,7 +67,7 @@ def test_scenes_are_like_the_logs(system: str) -> None:
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_pools_differ_in_their_labs_and_curricula_in_their_names(pool: Pool) -> None:
-    datasets = curricula_of(pool, pixels=False)
+    datasets = datasets_of(pool, pixels=False)
     assert [one.name for one in datasets] == list(SYSTEMS)
     for one in datasets:
         assert one.num_steps == NUM_STEPS

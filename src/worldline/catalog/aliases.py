@@ -1,4 +1,4 @@
-"""The catalogue on disk: worlds, versions, and the file of aliases of each world."""
+"""The catalog on disk: worlds, versions, and the file of aliases of each world."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class WorldDirectory:
     """The folder of one named world. Reading takes no lock; writing requires `locked`.
 
     Args:
-        folder: `<catalogue>/<name>`.
+        folder: `<catalog>/<name>`.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""Opens a world from a folder, a URL or a name in the catalogue."""
+"""Opens a world from a folder, a URL or a name in the catalog."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_target(
 
     Args:
         target: one of three. A bundle folder, such as "worlds/greenhouse". The URL of a served world, such as
-            "http://127.0.0.1:8000". A world in the catalogue by alias or version, such as "greenhouse@prod" or
+            "http://127.0.0.1:8000". A world in the catalog by alias or version, such as "greenhouse@prod" or
             "greenhouse@3". An existing folder of that name takes precedence.
         planner: a planner, or the registered name of one; None for the world's own.
         adaptation: how a learned world adapts to the histories that it gets; None for no adaptation. See
@@ -28,7 +28,7 @@ def open_target(
     Raises:
         BundleError: there is no such bundle, it is damaged, or its parts do not fit each other.
         InputError: `planner` or `adaptation` is set for a URL. A served world has its own.
-        UnknownNameError: the catalogue has no such name or alias, or the world needs a part that is not installed.
+        UnknownNameError: the catalog has no such name or alias, or the world needs a part that is not installed.
         UnavailableError: the server at the URL does not answer.
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.
     """
@@ -52,10 +52,10 @@ def open_target(
     problem = "exists, but is not a bundle" if folder.exists() else "does not exist"
     raise BundleError(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "
-        "world (http://host:port), or a name in the catalogue (greenhouse@prod, greenhouse@3)."
+        "world (http://host:port), or a name in the catalog (greenhouse@prod, greenhouse@3)."
     )
 
 
 def is_reference(target: str) -> bool:
-    """Whether `target` is a name in the catalogue: it has the form `greenhouse@prod` and is not an existing path."""
+    """Whether `target` is a name in the catalog: it has the form `greenhouse@prod` and is not an existing path."""
     return "@" in target and "/" not in target and not Path(target).exists()

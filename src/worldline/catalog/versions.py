@@ -1,4 +1,4 @@
-"""The catalogue: named, versioned worlds, and aliases such as `greenhouse@prod` that point to versions."""
+"""The catalog: named, versioned worlds, and aliases such as `greenhouse@prod` that point to versions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from worldline.world.bundle_io import open_world
 from worldline.world.compatibility import differences
 
 HOME = "WORLDLINE_HOME"
-"""The environment variable that names the folder of the catalogue."""
+"""The environment variable that names the folder of the catalog."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Version:
 
 
 def default_folder() -> Path:
-    """The folder of the catalogue: `WORLDLINE_HOME`, else `worldline` in the user's data folder."""
+    """The folder of the catalog: `WORLDLINE_HOME`, else `worldline` in the user's data folder."""
     chosen = os.environ.get(HOME)
     if chosen:
         return Path(chosen)
@@ -67,7 +67,7 @@ def open_named(
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
 ) -> World:
-    """Opens a world of the catalogue in `default_folder()`.
+    """Opens a world of the catalog in `default_folder()`.
 
     `name@alias` follows the alias when it changes (see `NamedWorld`). `name@3` stays at that version.
 

@@ -42,10 +42,10 @@ def worlds(json: Json = None) -> None:
     from worldline.cli.output import check_json, print_table, write_json
 
     check_json(json)
-    catalogue = Catalog()
-    found = [version for name in catalogue.names() for version in catalogue.versions(name)]
+    catalog = Catalog()
+    found = [version for name in catalog.names() for version in catalog.versions(name)]
     print_table(
-        f"Worlds in {catalogue.folder}",
+        f"Worlds in {catalog.folder}",
         ("name", "version", "aliases", "created", "engine"),
         [
             (
@@ -58,7 +58,7 @@ def worlds(json: Json = None) -> None:
             for version in found
         ],
     )
-    write_json(json, {"folder": str(catalogue.folder), "versions": [_figures(version) for version in found]})
+    write_json(json, {"folder": str(catalog.folder), "versions": [_figures(version) for version in found]})
 
 
 def alias(
@@ -68,8 +68,8 @@ def alias(
     json: Json = None,
 ) -> None:
     """Point an alias to a version. Running applications switch to it."""
-    catalogue, world, which = _begin(name, json)
-    _finish(catalogue.point(world, which, version, reason=reason), json)
+    catalog, world, which = _begin(name, json)
+    _finish(catalog.point(world, which, version, reason=reason), json)
 
 
 def shadow(
@@ -84,17 +84,17 @@ def shadow(
     from worldline.cli.output import write_json
     from worldline.errors import InputError
 
-    catalogue, world, which = _begin(name, json)
+    catalog, world, which = _begin(name, json)
     if version is None:
-        found = catalogue.comparison(world, which)
+        found = catalog.comparison(world, which)
         _print(name, found)
         write_json(json, asdict(found))
         return
     if version != "none" and not version.isdecimal():
         raise InputError(f"{version!r} is not a version. Give the number of a version, or none to end the shadow.")
-    catalogue.shadow(world, which, None if version == "none" else int(version))
+    catalog.shadow(world, which, None if version == "none" else int(version))
     print(f"{name}: {'no version' if version == 'none' else f'version {version}'} runs in its shadow")
-    write_json(json, asdict(catalogue.alias(world, which)))
+    write_json(json, asdict(catalog.alias(world, which)))
 
 
 def promote(
@@ -103,14 +103,14 @@ def promote(
     json: Json = None,
 ) -> None:
     """Point an alias to the version in its shadow. Running applications switch to it."""
-    catalogue, world, which = _begin(name, json)
-    _finish(catalogue.promote(world, which, despite=despite), json)
+    catalog, world, which = _begin(name, json)
+    _finish(catalog.promote(world, which, despite=despite), json)
 
 
 def roll_back(name: Named, json: Json = None) -> None:
     """Point an alias to its previous version. Running applications switch to it."""
-    catalogue, world, which = _begin(name, json)
-    _finish(catalogue.roll_back(world, which), json)
+    catalog, world, which = _begin(name, json)
+    _finish(catalog.roll_back(world, which), json)
 
 
 def _begin(name: str, json: Path | None) -> tuple[Catalog, str, str]:

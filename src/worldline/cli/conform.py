@@ -127,7 +127,7 @@ def _world(
 
 
 def _bundle(name: str) -> str:
-    """The bundle of a name in the catalogue, which lists the held-out episodes; other names are unchanged."""
+    """The bundle of a name in the catalog, which lists the held-out episodes; other names are unchanged."""
     from worldline.catalog.opening import is_reference
     from worldline.catalog.versions import Catalog
 

@@ -1,4 +1,4 @@
-"""A chat endpoint on this machine that knows a world's dynamics: what an ideal text model would answer."""
+"""A chat endpoint on this machine that knows a world's dynamics: what an ideal language model would answer."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ from worldline_exam.scenes.pusher import (
     history_before,
     make_lab,
     motions,
-    pushing_curriculum,
+    pusher_dataset,
     true_branches,
 )
 
@@ -105,7 +105,7 @@ class InfluenceTest(ExamTest):
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
         """The dataset of C1."""
-        return (pushing_curriculum(self.pool, pixels=self.pixels),)
+        return (pusher_dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
         """Histories, three action sequences [E, T, 2] and truth, couple after couple."""

@@ -65,7 +65,7 @@ from worldline_exam.scenes.pusher import (
     history_before,
     make_lab,
     motions,
-    pushing_curriculum,
+    pusher_dataset,
     towards,
     true_branches,
 )
@@ -103,7 +103,7 @@ class TwinEffectTest(ExamTest):
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
         """One dataset: the explorer's pushing."""
-        return (pushing_curriculum(self.pool, pixels=self.pixels),)
+        return (pusher_dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
         """Histories, actions and truth [E, B, T, 2], and whether pusher and block touch at the anchor."""

@@ -49,7 +49,7 @@ def lab_of(system: str, pool: Pool, *, pixels: bool = False) -> Driven:
     return LABS[pool][system](pictures=pixels)
 
 
-def curricula_of(pool: Pool, *, pixels: bool) -> tuple[DatasetSpec, ...]:
+def datasets_of(pool: Pool, *, pixels: bool) -> tuple[DatasetSpec, ...]:
     """One dataset for each system, with all dampings in one log."""
     return tuple(
         DatasetSpec(
@@ -127,7 +127,7 @@ class DrivenTest(ExamTest):
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
         """One dataset for each system, the same for all driven tests."""
-        return curricula_of(self.pool, pixels=self.pixels)
+        return datasets_of(self.pool, pixels=self.pixels)
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Predictions per system and moving signal [E, T, *shape]."""

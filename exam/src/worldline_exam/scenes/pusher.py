@@ -44,7 +44,7 @@ def make_lab(pool: Pool, *, pictures: bool = False) -> PusherBlock:
     return PusherBlock(block_half=0.1, pusher_radius=0.05, pictures=pictures)
 
 
-def pushing_curriculum(pool: Pool, *, pixels: bool) -> DatasetSpec:
+def pusher_dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
     """The dataset of the explorer."""
     name = f"pusher-block-{pool.value}{'-pixels' if pixels else ''}"
     return DatasetSpec(
