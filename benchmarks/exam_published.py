@@ -38,7 +38,7 @@ from worldline.stats import tails
 from worldline.world.calibration import SCALE_SHARE, calibrate
 from worldline_exam.base import References
 from worldline_exam.exam_tests.counterfactual import AT, WINDOWS, CounterfactualTest
-from worldline_exam.exam_tests.coverage import GATED, LEVELS
+from worldline_exam.exam_tests.coverage import GATED_LEVEL, LEVELS
 from worldline_exam.exam_tests.coverage import WINDOWS as WINDOWS_EACH
 from worldline_exam.exam_tests.violation import DECIMALS, PARTS, ViolationOfExpectationTest
 from worldline_exam.scenes.puck import NUM_CALIBRATION, SIGNALS, puck
@@ -47,7 +47,7 @@ Floats = NDArray[np.floating]
 
 NUM_TESTED: Final = 300
 BAND: Final = (0.853, 0.940)
-LEVEL: Final = LEVELS[GATED]
+LEVEL: Final = LEVELS[GATED_LEVEL]
 NUM_REFERENCE: Final = 20_000
 """Draws of the law itself, as the reference distribution of the distance."""
 FRICTIONS: Final = 141

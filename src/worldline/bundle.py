@@ -187,7 +187,7 @@ def holds_bundle(folder: Path) -> bool:
 
 
 def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
-    """The bundle at `folder`, after all checks. Only manifest and headers are parsed.
+    """Validates and opens the bundle at `folder`: sizes, hashes, names, headers. Only manifest and headers are parsed.
 
     Args:
         folder: that holds the bundle. If a writer was killed between its two renames, the previous bundle is read.

@@ -143,4 +143,4 @@ class UnavailableError(WorldlineError, ConnectionError):
 
 
 class NoGoodAnswerError(UnavailableError):
-    """A remote world or a language model returned an invalid answer; a language model also failed when it was asked again."""
+    """A remote world or a language model returned an invalid answer, a language model also on the second request."""

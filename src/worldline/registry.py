@@ -53,8 +53,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "robomimic": "worldline.data.formats.hdf5.robomimic:RobomimicLogs",
         "hdf5": "worldline.data.formats.hdf5.columns:Hdf5Logs",
         "npz": "worldline.data.formats.npz:NpzLogs",
-        "video": "worldline.data.formats.timed.video:VideoLogs",
-        "table": "worldline.data.formats.timed.tables:TableLogs",
+        "video": "worldline.data.formats.tables.video:VideoLogs",
+        "table": "worldline.data.formats.tables.tables:TableLogs",
     },
     "exporter": {
         "hdf5": "worldline.data.formats.hdf5.columns:export_hdf5",

@@ -45,6 +45,8 @@ Contracts for your parts: `World` in `worldline.world`, `Engine` in `worldline.e
 
 def _summary(value: object) -> str:
     """The first line of the docstring of a class, function or module; empty for constants and type aliases."""
+    if value is object:
+        return "An opaque value that only the engine which made it reads."
     documented = isinstance(value, type | ModuleType) or (
         callable(value) and getattr(value, "__module__", "").startswith("worldline")
     )

@@ -98,7 +98,7 @@ TRAINED = {"learned"}
 """Engines that need training; checked where they are trained."""
 
 SERVED = {"language"}
-"""Engines that need a server; checked where one runs, in tests/engines/test_language.py."""
+"""Engines that need a server; checked where one runs, in tests/engines/language/test_engine.py."""
 
 
 def jepa_of_vectors() -> tuple[WorldModel, Schema]:

@@ -123,7 +123,7 @@ def twin_tests(
     pulsed = pulses(source, card.schema, episodes, context=context, horizon=horizon, seed=seed + 1)
     predicted = answers(world, twins, signals)
     grades = {
-        "C1": twin_effect(twins, predicted, signals),
+        "C1": branch_effect(twins, predicted, signals),
         "T1": beyond_persistence(twins, predicted, signals),
         "T3": pulse_response(pulsed, answers(world, pulsed, signals), signals, lags),
     }
@@ -285,7 +285,7 @@ def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dic
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
 
-def twin_effect(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Signal]) -> Grade:
+def branch_effect(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Signal]) -> Grade:
     """C1: 1 - sum |predicted - true difference between branches|^2 / sum |true difference|^2, and the gain.
 
     A signal whose branches hardly differ is gated and has no gain condition.

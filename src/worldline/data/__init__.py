@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.data.base import LoggedEpisode, Logs, ReadOptions
+    from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
+    from worldline.data.checks import Finding
+    from worldline.data.conversion import steps_s, to_episode
     from worldline.data.exporting import export_store
     from worldline.data.importing import import_logs
     from worldline.data.open_logs import open_logs as open
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from worldline.data.store import Store, open_store
 
 __all__ = [
+    "Finding",
     "LoggedEpisode",
     "Logs",
     "ReadOptions",
@@ -24,13 +27,19 @@ __all__ = [
     "import_logs",
     "open",
     "open_store",
+    "refuse",
+    "schema_beside",
     "split_store",
+    "steps_s",
+    "to_episode",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.data.base": ("LoggedEpisode", "Logs", "ReadOptions"),
+        "worldline.data.base": ("LoggedEpisode", "Logs", "ReadOptions", "refuse", "schema_beside"),
+        "worldline.data.checks": ("Finding",),
+        "worldline.data.conversion": ("steps_s", "to_episode"),
         "worldline.data.exporting": ("export_store",),
         "worldline.data.importing": ("import_logs",),
         "worldline.data.open_logs": ("open_logs as open",),

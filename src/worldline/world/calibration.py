@@ -103,7 +103,7 @@ class Calibration:
         """T, the longest prediction with a band; 0 if no vector signal is predicted."""
         return max((len(scale) for scale in self.scale.values()), default=0)
 
-    def half_width(self, signal: str, num_steps: int, level: float) -> Floats:
+    def band_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """Half the width of the simultaneous band [num_steps, *shape], in the unit of the signal.
 
         Infinite if too few windows observed the signal.

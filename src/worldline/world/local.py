@@ -242,7 +242,7 @@ class LocalWorld(World):
         """The forecast from samples [W, 1, S, T, *shape]."""
         mean, low, high, horizon = _mean(signal, samples[:, 0]), None, None, 0
         if self.calibration is not None and signal.name in self.calibration.scale:
-            half = self.calibration.half_width(signal.name, mean.shape[1], level)
+            half = self.calibration.band_half_width(signal.name, mean.shape[1], level)
             low, high = mean.astype(np.float64) - half, mean.astype(np.float64) + half
             horizon = self.calibration.horizon_of(signal.name, mean.shape[1])
         if not present.single:

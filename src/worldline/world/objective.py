@@ -183,7 +183,9 @@ class Objective:
                 f"a constraint must hold with probability {constraint.level}, but the world is not calibrated. "
                 "Calibrate it, or remove Chance."
             )
-        margin = {name: self.calibration.half_width(name, horizon, constraint.level) for name in self.calibration.scale}
+        margin = {
+            name: self.calibration.band_half_width(name, horizon, constraint.level) for name in self.calibration.scale
+        }
         return replace(rollout, margin=margin)
 
     def _steps(self, future: Future, rollout: Rollout | None) -> Floats:

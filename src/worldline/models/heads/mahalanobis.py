@@ -1,4 +1,4 @@
-"""The out-of-distribution score of a latent: its Mahalanobis distance from the training latents."""
+"""The Mahalanobis distance of a latent from the training latents, one input of the out-of-distribution score."""
 
 from __future__ import annotations
 

@@ -20,9 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
-from worldline.data.checks import Finding
-from worldline.data.conversion import steps_s, to_episode
+from worldline.data import Finding, LoggedEpisode, Logs, ReadOptions, refuse, schema_beside, steps_s, to_episode
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal

@@ -10,7 +10,7 @@ from pyarrow import parquet
 from worldline.config import to_json
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
-from worldline.data.formats.timed.tables import TableLogs
+from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.errors import DataError

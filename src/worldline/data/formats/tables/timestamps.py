@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.formats.timed.columns import Column, ColumnTable, as_numbers
+from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
 from worldline.errors import DataError
 
 TIME_NAMES = ("time", "timestamp", "timestamps", "t", "datetime", "date_time", "date", "clock", "elapsed", "seconds")

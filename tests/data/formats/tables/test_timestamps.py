@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldline.data.formats.timed.columns import read_table
-from worldline.data.formats.timed.timestamps import read_times, time_names
+from worldline.data.formats.tables.columns import read_table
+from worldline.data.formats.tables.timestamps import read_times, time_names
 from worldline.errors import DataError
 
 

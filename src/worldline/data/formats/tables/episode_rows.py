@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
-from worldline.data.formats.timed.columns import Column, ColumnTable
-from worldline.data.formats.timed.layout import episode_name
-from worldline.data.formats.timed.timestamps import Times
+from worldline.data.formats.tables.columns import Column, ColumnTable
+from worldline.data.formats.tables.layout import episode_name
+from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
 
 USUAL_GAPS = 10

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, Severity
-from worldline.data.formats.timed.columns import Column
-from worldline.data.formats.timed.episode_arrays import Built, build, held
-from worldline.data.formats.timed.episode_rows import EpisodeRows
-from worldline.data.formats.timed.frame_sources import Clip, fits_memory, open_clip
-from worldline.data.formats.timed.layout import TableLayout
-from worldline.data.formats.timed.resampling import SLACK, resample
+from worldline.data.formats.tables.columns import Column
+from worldline.data.formats.tables.episode_arrays import Built, build, held
+from worldline.data.formats.tables.episode_rows import EpisodeRows
+from worldline.data.formats.tables.frame_sources import Clip, fits_memory, open_clip
+from worldline.data.formats.tables.layout import TableLayout
+from worldline.data.formats.tables.resampling import SLACK, resample
 from worldline.errors import DataError
 
 FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from worldline.data.checks import Severity
-from worldline.data.formats.timed.columns import read_table, tables_in
+from worldline.data.formats.tables.columns import read_table, tables_in
 from worldline.errors import DataError
 
 FLOATS = st.floats(allow_nan=False, width=64)
@@ -140,7 +140,7 @@ def test_a_type_that_changes_late_is_seen(tmp_path):
 
 
 def test_a_header_that_claims_too_many_rows_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldline.data.formats.timed.columns._MAX_ROWS_A_BYTE", 1)
+    monkeypatch.setattr("worldline.data.formats.tables.columns._MAX_ROWS_A_BYTE", 1)
     parquet.write_table(pa.table({"a": np.zeros(100_000, np.int8)}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="100000 rows"):
         read_table(tmp_path / "a.parquet")

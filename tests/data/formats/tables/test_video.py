@@ -12,8 +12,8 @@ from PIL import Image
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
-from worldline.data.formats.timed.tables import TableLogs
-from worldline.data.formats.timed.video import VideoLogs
+from worldline.data.formats.tables.tables import TableLogs
+from worldline.data.formats.tables.video import VideoLogs
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.errors import DataError

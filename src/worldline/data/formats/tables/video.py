@@ -24,13 +24,13 @@ import numpy as np
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding
-from worldline.data.formats.timed.columns import tables_in
-from worldline.data.formats.timed.episode_arrays import Built
-from worldline.data.formats.timed.episode_rows import EpisodeRows
-from worldline.data.formats.timed.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
-from worldline.data.formats.timed.layout import TableLayout
-from worldline.data.formats.timed.matching import FRAME_NAMES, FrameRows, build_with_pictures
-from worldline.data.formats.timed.tables import (
+from worldline.data.formats.tables.columns import tables_in
+from worldline.data.formats.tables.episode_arrays import Built
+from worldline.data.formats.tables.episode_rows import EpisodeRows
+from worldline.data.formats.tables.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
+from worldline.data.formats.tables.layout import TableLayout
+from worldline.data.formats.tables.matching import FRAME_NAMES, FrameRows, build_with_pictures
+from worldline.data.formats.tables.tables import (
     LEROBOT_FILE,
     Scan,
     left_out,
@@ -41,7 +41,7 @@ from worldline.data.formats.timed.tables import (
     source_of,
     unreadable,
 )
-from worldline.data.formats.timed.timestamps import Times
+from worldline.data.formats.tables.timestamps import Times
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal

@@ -16,12 +16,12 @@ import numpy as np
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
-from worldline.data.formats.timed.columns import ColumnTable, read_table, tables_in
-from worldline.data.formats.timed.episode_arrays import Built, build
-from worldline.data.formats.timed.episode_rows import EpisodeRows, split
-from worldline.data.formats.timed.frame_sources import has_pictures
-from worldline.data.formats.timed.layout import Survey, TableLayout, episode_name
-from worldline.data.formats.timed.timestamps import Times, read_times
+from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
+from worldline.data.formats.tables.episode_arrays import Built, build
+from worldline.data.formats.tables.episode_rows import EpisodeRows, split
+from worldline.data.formats.tables.frame_sources import has_pictures
+from worldline.data.formats.tables.layout import Survey, TableLayout, episode_name
+from worldline.data.formats.tables.timestamps import Times, read_times
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema

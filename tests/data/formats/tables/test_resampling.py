@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.data.formats.timed.resampling import (
+from worldline.data.formats.tables.resampling import (
     SLACK,
     changes,
     grid_times,

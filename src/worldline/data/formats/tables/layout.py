@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.formats.npz import FLAGS, FOREIGN_ENDS
-from worldline.data.formats.timed.columns import Column, as_numbers
-from worldline.data.formats.timed.resampling import Changes, changes, refresh_period
-from worldline.data.formats.timed.timestamps import time_names
+from worldline.data.formats.tables.columns import Column, as_numbers
+from worldline.data.formats.tables.resampling import Changes, changes, refresh_period
+from worldline.data.formats.tables.timestamps import time_names
 from worldline.data.infer import Summary, infer_signal, role_of_column, role_of_input
 from worldline.schema import Kind, Role, Schema, Signal
 

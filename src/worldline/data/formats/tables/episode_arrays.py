@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, Severity
 from worldline.data.formats.npz import FLAGS
-from worldline.data.formats.timed.columns import Column, as_numbers
-from worldline.data.formats.timed.episode_rows import EpisodeRows
-from worldline.data.formats.timed.layout import TableLayout, parts_of
-from worldline.data.formats.timed.resampling import grid_times, repeats, resample, summed
+from worldline.data.formats.tables.columns import Column, as_numbers
+from worldline.data.formats.tables.episode_rows import EpisodeRows
+from worldline.data.formats.tables.layout import TableLayout, parts_of
+from worldline.data.formats.tables.resampling import grid_times, repeats, resample, summed
 from worldline.schema import Kind, Role, Signal
 
 Array = NDArray[np.generic]
