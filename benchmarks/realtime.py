@@ -54,7 +54,7 @@ from worldline.episode import Arrays
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.population import costed, inside
+from worldline.planning.planners.population import evaluated, inside
 from worldline.stats import wilson
 from worldline.workflows.goals import reached
 from worldline.world.base import World
@@ -75,14 +75,14 @@ class Watched(Planner):
     Args:
         planner: the wrapped planner.
         with_deadline: whether it receives the deadline.
-        costed: evaluated sequences of each plan.
+        evaluated: evaluated sequences of each plan.
         cut: whether each plan was cut short by its deadline.
         proposed: number of proposals of each plan.
     """
 
     planner: Planner
     with_deadline: bool = True
-    costed: list[int] = field(default_factory=list)
+    evaluated: list[int] = field(default_factory=list)
     cut: list[bool] = field(default_factory=list)
     proposed: list[int] = field(default_factory=list)
 
@@ -107,7 +107,7 @@ class Watched(Planner):
             generator=generator,
             deadline_s=deadline_s if self.with_deadline else None,
         )
-        self.costed.append(found.num_evaluated)
+        self.evaluated.append(found.num_evaluated)
         self.cut.append(not found.converged)
         self.proposed.append(0 if proposals is None else proposals.shape[1])
         return found
@@ -137,7 +137,7 @@ class StopsAfter(Planner):
         candidates = self.search.candidates(space, given, generator)
         actions, best, count = next(candidates), None, 0
         while True:
-            found = costed(cost, space, actions)
+            found = evaluated(cost, space, actions)
             count += actions.shape[1]
             best = found.first(1) if best is None else best.merge(found).first(1)
             try:
@@ -251,15 +251,15 @@ def in_time(
         "wake_up_late_ms": quantiles([1e3 * one.delay_s for one in periods]),
         "environment_ms": quantiles([1e3 * one.read_s for one in periods]),
         "left_ms": {"least": round(1e3 * min(one.idle_s for one in periods), 2)},
-        "sequences": quantiles(watched.costed[first]),
-        "least_sequences": min(watched.costed[first]),
+        "sequences": quantiles(watched.evaluated[first]),
+        "least_sequences": min(watched.evaluated[first]),
         "cut_by_the_budget": sum(watched.cut[first]) / steps,
         "with_the_inverse_heads_proposal": _proposing(watched.proposed[first], steps),
         "goals": reached_share(rooms.successes),
         "longest_collection_ms": round(1e3 * max(pauses.took_s, default=0.0), 3),
         "switched_out": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches,
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
-        "misses": causes(periods, rooms.cpu_s[first], watched.costed[first]),
+        "misses": causes(periods, rooms.cpu_s[first], watched.evaluated[first]),
     }
 
 
