@@ -74,7 +74,7 @@ RESULT = ExamResult(
     tests=(
         outcome("C1", Verdict.PASS, Section.CAUSE, cell("pusher", 0.97), cell("block", 0.81)),
         outcome("C2", Verdict.FAIL, Section.CAUSE, cell("history", -0.2)),
-        outcome("P1", Verdict.VOID, Section.PHYSICS, reason="copy must fail and scores 0.40"),
+        outcome("P1", Verdict.VOID, Section.PHYSICS, reason="copy must fail but scores 0.40"),
         outcome("T1", Verdict.PARTIAL, Section.TIME, cell("pendulum", 0.4)),
         outcome("U1", Verdict.ERROR, Section.CONFIDENCE, reason="ZeroDivisionError: planted"),
     ),

@@ -71,7 +71,7 @@ def test_who_tells_influence_without_an_effect_makes_the_test_void(small: Examin
     references = replace(small.references, must_fail={name: told})
     assert not all(one.met for one in SMALL.grade(small.scenes, told, references).conditions)
     (why,) = graded(SMALL, small.scenes, references).flaws
-    assert f"{name} must fail and scores 1.00" in why
+    assert f"{name} must fail but scores 1.00" in why
 
 
 @pytest.mark.slow
