@@ -110,7 +110,7 @@ def test_an_honest_card_passes(call: CallCost | None, episodes: Sequence[Episode
 @pytest.mark.parametrize(
     ("changes", "seen"),
     [
-        ({"name": ""}, "name '' and engine 'exact'"),
+        ({"name": ""}, "name '' or engine 'exact' is empty"),
         ({"predicts": ()}, "Card.predicts is empty"),
         ({"predicts": ("position", "speed")}, "predicts .*'speed'.*, expected a subset of the observations .*'camera'"),
         ({"predicts": ("position", "position")}, "a name occurs twice"),
