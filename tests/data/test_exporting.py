@@ -54,7 +54,7 @@ def test_what_was_damaged_is_not_passed_on(tmp_path, store, name, file):
 
 def test_the_command(tmp_path, store):
     shown = CliRunner().invoke(app, ["export", str(store.path), str(tmp_path / "out.h5")])
-    assert (shown.exit_code, "Wrote 4 episodes as hdf5" in shown.output) == (0, True)
+    assert (shown.exit_code, "Exported 4 episodes as hdf5" in shown.output) == (0, True)
     shown = CliRunner().invoke(app, ["export", str(store.path), str(tmp_path / "out")])
     assert (shown.exit_code, "--as" in shown.output) == (1, True)
 
