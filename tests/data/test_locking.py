@@ -102,4 +102,6 @@ STORE_WITHOUT_FCNTL = """
 
 
 def test_stores_and_catalogs_are_imported_without_fcntl() -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(STORE_WITHOUT_FCNTL)], check=True)
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(STORE_WITHOUT_FCNTL)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
