@@ -119,7 +119,7 @@ def plan_needs_actions(case: WorldCase) -> None:
     """A world that is not action-conditioned raises UnsupportedError from `plan`: all plans would be equal."""
     if case.card.action_conditioned:
         return
-    refused = PLAN_COUNTS.lacks("a plan", partial(case.plan_one, query_of(case.cut(), 0)), "action")
+    refused = PLAN_COUNTS.lacks("a plan", partial(case.plan_one, query_of(case.cut(), 0)), "action-conditioned")
     PLAN_COUNTS.holds(refused, "a plan was returned, but the card states that the world is not action-conditioned")
 
 
