@@ -1,4 +1,4 @@
-"""One sitting of a training, in a process of its own: `python sitting.py STORE FOLDER UPDATES LOSS [--resume]`.
+"""One sitting of a training, in a process of its own: `python interrupted.py STORE FOLDER UPDATES LOSS [--resume]`.
 
 LOSS is one of `MODELS`; after it, how often the run is checked. Writes the weights to FOLDER/weights.safetensors. Under
 torchrun, the first process does. The frozen encoder's folder lies beside the store.

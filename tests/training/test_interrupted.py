@@ -21,7 +21,7 @@ from worldline.data.store import Store
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 
-SITTING = Path(__file__).parent / "sitting.py"
+SCRIPT = Path(__file__).parent / "interrupted.py"
 FLAGS = [sys.executable, "-W", "error"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -52,7 +52,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sit(logs: Path, folder: Path, updates: int, *options: str, launcher: tuple[str, ...] = ()) -> list[str]:
-    return [*FLAGS, *launcher, str(SITTING), str(logs), str(folder), str(updates), *options]
+    return [*FLAGS, *launcher, str(SCRIPT), str(logs), str(folder), str(updates), *options]
 
 
 def step_of(state: Path) -> int:

@@ -35,7 +35,7 @@ def test_joint_bands_cover_fresh_trajectories_at_their_level(
     engine: Linear, calibration: Calibration, fresh: list[Episode], level: float, horizon: int
 ) -> None:
     error = windows(engine, fresh, horizon, seed=3)
-    inside = (error <= calibration.half_width("position", horizon, level)).all((1, 2)).sum()
+    inside = (error <= calibration.band_half_width("position", horizon, level)).all((1, 2)).sum()
     chance = tails(int(inside), len(fresh), level, calibration.num_episodes)
     assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
 
@@ -55,7 +55,9 @@ def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
     episodes = [toy.episodes(1, 12, seed=number)[0] for number, toy in enumerate(loud)]
     calibration = calibrate(engine, episodes[:40], horizon=8, num_windows=10, seed=0)
     assert calibration.num_episodes == 30
-    inside = (windows(engine, episodes[40:], 8, seed=3) <= calibration.half_width("position", 8, 0.8)).all((1, 2)).sum()
+    inside = (
+        (windows(engine, episodes[40:], 8, seed=3) <= calibration.band_half_width("position", 8, 0.8)).all((1, 2)).sum()
+    )
     assert tails(int(inside), 300, 0.8, 30).low > RARE
     assert tails(int(inside), 300, 0.8, 30).high > RARE
 
@@ -67,19 +69,19 @@ def test_the_rank_is_the_finite_sample_one(engine: Linear, num_windows: int) -> 
     scores = calibration.scores["position"][1]
     rank = math.ceil(0.9 * 21 * num_windows)
     expected = scores[rank - 1] * calibration.scale["position"][:2]
-    np.testing.assert_array_equal(calibration.half_width("position", 2, 0.9), expected)
+    np.testing.assert_array_equal(calibration.band_half_width("position", 2, 0.9), expected)
 
 
 def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear, calibration: Calibration) -> None:
     with pytest.raises(InputError, match="calibrated up to 8"):
-        calibration.half_width("position", 9, 0.9)
+        calibration.band_half_width("position", 9, 0.9)
     with pytest.raises(InputError, match="between 0 and 1"):
-        calibration.half_width("position", 2, 1.0)
+        calibration.band_half_width("position", 2, 1.0)
     few = calibrate(engine, TOY.episodes(11, 12, seed=1), horizon=2, num_windows=5, seed=0)
     with pytest.raises(InputError, match=r"level 0.95 needs at least 25 calibration episodes; there are 11"):
-        few.half_width("position", 2, 0.95)
+        few.band_half_width("position", 2, 0.95)
     enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
-    enough.half_width("position", 2, 0.95)
+    enough.band_half_width("position", 2, 0.95)
 
 
 def test_trust_is_uniform_at_home_and_small_abroad(calibration: Calibration, fresh: list[Episode]) -> None:
@@ -104,7 +106,7 @@ def test_an_exact_engine_has_bands_without_width() -> None:
         for episode in toy.episodes(40, 12, seed=0)
     ]
     calibration = calibrate(Persistence.fit(still, toy.schema), still, horizon=4, num_windows=1, seed=0)
-    assert (calibration.half_width("position", 4, 0.9) == 0).all()
+    assert (calibration.band_half_width("position", 4, 0.9) == 0).all()
     assert calibration.horizon_of("position", 4) == 4
     assert (calibration.tolerance("position") > 0).all()
 
@@ -148,7 +150,7 @@ def seldom(episode: Episode, seed: int) -> Episode:
 
 def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse: Calibration) -> None:
     rng, inside, of = np.random.default_rng(0), 0, 0
-    half = sparse.half_width("position", 1, 0.8)
+    half = sparse.band_half_width("position", 1, 0.8)
     for number, episode in enumerate(TOY.episodes(900, 8, seed=2)):
         shown = seldom(episode, 10_000 + number)
         place = (shown, int(rng.integers(0, 8)))
@@ -174,7 +176,7 @@ def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine:
     blind = [replace(e, observed={"position": np.arange(9) < 1}) for e in TOY.episodes(40, 8, seed=1)]
     blind = [replace(e, observed={"position": np.arange(9) < (5 if n < 3 else 1)}) for n, e in enumerate(blind)]
     calibration = calibrate(engine, blind, horizon=4, num_windows=1, seed=0, trust_steps=0)
-    assert np.isinf(calibration.half_width("position", 4, 0.8)).all()
+    assert np.isinf(calibration.band_half_width("position", 4, 0.8)).all()
     again = Calibration.from_arrays(calibration.to_arrays())
     assert again.surprise(TOY.schema, {"position": np.full((1, 2), 9.0)}).signals["position"][0] > 0.2
 
@@ -198,7 +200,9 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
     again = Calibration.from_arrays(calibration.to_arrays())
     assert again.num_episodes == calibration.num_episodes
     assert again.num_windows == calibration.num_windows
-    np.testing.assert_array_equal(again.half_width("position", 8, 0.9), calibration.half_width("position", 8, 0.9))
+    np.testing.assert_array_equal(
+        again.band_half_width("position", 8, 0.9), calibration.band_half_width("position", 8, 0.9)
+    )
     error = np.array([[0.1, 0.0], [1.0, 2.0]])
     found, due = (one.surprise(TOY.schema, {"position": error}) for one in (again, calibration))
     np.testing.assert_array_equal(found.signals["position"], due.signals["position"])
