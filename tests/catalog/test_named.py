@@ -11,6 +11,7 @@ from threading import Event, Thread, current_thread
 
 import numpy as np
 import pytest
+import torch
 
 from worldline.catalog.aliases import Stamp, WorldDirectory
 from worldline.catalog.comparison import ShadowVerdict, read_records
@@ -95,8 +96,8 @@ def answers(world: World, plans: dict[str, np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-def far(rollout: Rollout) -> np.ndarray:
-    return np.maximum(rollout.signals["position"][..., 0].max((2, 3)) - 1.2, 0.0)
+def far(rollout: Rollout) -> torch.Tensor:
+    return (rollout.signals["position"][..., 0].amax((2, 3)) - 1.2).clamp(min=0.0)
 
 
 def test_a_version_that_cannot_be_opened_is_not_taken(
@@ -134,7 +135,7 @@ def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
 def test_a_call_ends_on_the_version_that_it_began_with(catalog: Catalog, open_toy: Open) -> None:
     begun, may_go_on = Event(), Event()
 
-    def slow(rollout: Rollout) -> np.ndarray:
+    def slow(rollout: Rollout) -> torch.Tensor:
         begun.set()
         assert may_go_on.wait(60)
         return rollout.signals["position"][..., 0]
@@ -248,7 +249,7 @@ def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(catal
         opened.append(path.name)
         return open_toy(path)
 
-    def slow(rollout: Rollout) -> np.ndarray:
+    def slow(rollout: Rollout) -> torch.Tensor:
         begun.set()
         assert may_go_on.wait(60)
         return rollout.signals["position"][..., 0]

@@ -527,39 +527,27 @@ class Bent(Drift):
 
 
 @pytest.mark.parametrize("most_numbers", [2**20, 40])
-def test_slopes_are_those_of_the_samples_that_are_drawn(most_numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_those_of_the_samples_that_are_drawn(most_numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """World by world and version by version, also where worlds are drawn a few at a time."""
     monkeypatch.setattr(learned, "MAX_LATENT_VALUES", most_numbers)
     engine, draw = replace(drifting(2), model=Bent(2).eval()), np.random.default_rng(0)
-    push = draw.uniform(-1, 1, (5, 2, 3, 2)).astype(np.float32)
+    push = torch.from_numpy(draw.uniform(-1, 1, (5, 2, 3, 2)).astype(np.float32))
     shown = {"position": np.zeros((5, 1, 2), np.float32)}
-    belief = engine.observe(None, History(observations=shown, actions={"push": push[:, 0, :0]}), seed=0)
+    belief = engine.observe(None, History(observations=shown, actions={"push": push[:, 0, :0].numpy()}), seed=0)
 
-    def signals(pushes: np.ndarray) -> np.ndarray:
-        future = Future(actions={"push": pushes.astype(np.float32)})
-        return engine.imagine(belief, future, num_samples=4, seed=3).signals["position"].astype(float)
+    def signals(pushes: torch.Tensor, seed: int = 3) -> torch.Tensor:
+        return engine.rollout(belief, pushes, None, num_samples=4, seed=seed).signals["position"].double()
 
-    slopes = draw.normal(size=signals(push).shape)
-    way = draw.normal(size=push.shape)
-    found, other = (
-        engine.pull_back(belief, Future(actions={"push": push}), {"position": slopes}, num_samples=4, seed=seed)["push"]
-        for seed in (3, 99)
-    )
-    ends = [(slopes * signals(push + change * way)).sum((2, 3, 4)) for change in (0.02, -0.02)]
-    np.testing.assert_allclose((found * way).sum((2, 3)), (ends[0] - ends[1]) / 0.04, rtol=2e-2, atol=2e-2)
+    future = Future(actions={"push": push.numpy()})
+    samples = engine.imagine(belief, future, num_samples=4, seed=3).signals["position"]
+    np.testing.assert_allclose(signals(push).detach().numpy(), samples, rtol=1e-5, atol=1e-6)
+    weights, way = (torch.from_numpy(draw.normal(size=shape)) for shape in (samples.shape, push.shape))
+    leaf = push.clone().requires_grad_()
+    found, other = (torch.autograd.grad((weights * signals(leaf, seed)).sum(), leaf)[0] for seed in (3, 99))
+    ends = [(weights * signals((push + change * way).float())).sum((2, 3, 4)) for change in (0.02, -0.02)]
+    expected = ((ends[0] - ends[1]) / 0.04).detach()
+    np.testing.assert_allclose((found * way).sum((2, 3)), expected, rtol=2e-2, atol=2e-2)
     assert not np.allclose(found, other)
-
-
-def test_slopes_of_nothing_are_none_and_wrong_ones_are_refused() -> None:
-    engine = drifting(2)
-    push = {"push": np.zeros((3, 2, 4, 2), np.float32)}
-    shown = {"position": np.zeros((3, 1, 2), np.float32)}
-    belief = engine.observe(None, History(observations=shown, actions={"push": push["push"][:, 0, :0]}), seed=0)
-    nothing = engine.pull_back(belief, Future(actions=push), {}, num_samples=4, seed=0)
-    np.testing.assert_array_equal(nothing["push"], np.zeros_like(push["push"]))
-    for slopes in ({"position": np.ones((3, 2, 1, 4, 2))}, {"speed": np.ones((3, 2, 4, 4, 2))}):
-        with pytest.raises(InputError, match=f"slopes of {next(iter(slopes))!r}"):
-            engine.pull_back(belief, Future(actions=push), slopes, num_samples=4, seed=0)
 
 
 def test_the_gradient_planner_plans_through_a_learned_engine() -> None:
@@ -644,8 +632,12 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
         assert engine.termination_head is not None
         ends = engine.termination_head(features).mean(2)
     np.testing.assert_allclose(engine.distance(belief, future, goal, seed=0), steps.numpy(), rtol=0.05)
-    np.testing.assert_allclose(engine.rewards(belief, future, seed=0), rewards.numpy(), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(engine.termination(belief, future, seed=0), ends.numpy(), rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        rollout = engine.rollout(belief, inputs.actions, None, num_samples=4, seed=0)
+        assert rollout.reward is not None
+        assert rollout.termination is not None
+        np.testing.assert_allclose(rollout.reward(), rewards, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(rollout.termination(), ends, rtol=1e-4, atol=1e-6)
     assert ((ends > 0) & (ends < 1)).all()
 
 
@@ -653,10 +645,17 @@ def ahead(engine: LearnedEngine, belief: object, push: np.ndarray, seed: int) ->
     """All measures of imagined states."""
     future = Future(actions={"push": push})
     goal = {"position": np.ones((len(push), 2), np.float32)}
+    assert isinstance(belief, Belief)
+    with torch.no_grad():
+        samples = belief.features().shape[1]
+        rollout = engine.rollout(belief, torch.from_numpy(push), None, num_samples=samples, seed=seed)
+        assert rollout.reward is not None
+        assert rollout.termination is not None
+        rewards, ends = rollout.reward().numpy(), rollout.termination().numpy()
     return {
         "distance": engine.distance(belief, future, goal, seed=seed),
-        "rewards": engine.rewards(belief, future, seed=seed),
-        "termination": engine.termination(belief, future, seed=seed),
+        "rewards": rewards,
+        "termination": ends,
         "novelty": engine.novelty_ahead(belief, future, seed=seed),
     }
 
@@ -674,7 +673,7 @@ def test_measures_of_imagined_states_draw_with_the_seed_of_the_call() -> None:
 
 def test_the_cost_in_steps_draws_with_the_seed_of_the_plan() -> None:
     engine, targets = drifting(3), {"position": np.ones((3, 2), np.float32)}
-    push = {"push": np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32)}
+    push = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32))
     goal = Goal(targets=targets, in_steps=True)
     for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
         belief = one.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
@@ -714,14 +713,13 @@ def test_measures_of_imagined_states_hold_few_latents_at_once(
     assert {name: values.shape for name, values in parts.items()} == dict.fromkeys(parts, (worlds, versions, 3))
 
 
-def test_a_head_that_was_not_fitted_is_refused_by_name() -> None:
+def test_a_rollout_has_no_measure_of_a_head_that_was_not_fitted() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
-    with pytest.raises(UnsupportedError, match="no reward head"):
-        engine.rewards(belief, future, seed=0)
-    with pytest.raises(UnsupportedError, match="no termination head"):
-        engine.termination(belief, future, seed=0)
+    rollout = engine.rollout(belief, torch.zeros(3, 1, 2, 2), None, num_samples=1, seed=0)
+    assert (rollout.goal_distance, rollout.reward, rollout.termination) == (None, None, None)
+    with pytest.raises(UnsupportedError, match="no distance head"):
+        engine.encode_goal(belief, {"position": np.ones((3, 2), np.float32)})
 
 
 def test_angles_and_labels_come_out_as_the_log_holds_them() -> None:

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
+from worldline.models.base import Belief
 from worldline.models.layers.precision import has_bfloat16
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost, OODPenalty, Price
+from worldline.training.batches import join
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.local import LocalWorld
 from worldline_exam.results import TestResult
@@ -196,16 +198,17 @@ def _outcomes(world: LocalWorld, inputs: _Inputs) -> Answer:
     if not isinstance(world.engine, LearnedEngine):
         raise UnsupportedError("only learned engines have these heads")
     history = History(**{g: _stack(getattr(inputs.history, g)) for g in vars(inputs.history)})
-    future = Future(
-        actions=_stack(inputs.group("candidates")),
-        exogenous=_stack(inputs.exogenous),
-    )
     belief = world.engine.observe(None, history, seed=0)
-    rewards, termination = (
-        world.engine.rewards(belief, future, seed=0),
-        world.engine.termination(belief, future, seed=0),
-    )
-    return {"rewards": rewards, "termination": termination}
+    schema = world.engine.schema
+    actions = join(schema.actions, _stack(inputs.group("candidates")))
+    exogenous = join(schema.exogenous, _stack(inputs.exogenous)) if schema.exogenous else None
+    assert isinstance(belief, Belief)
+    with torch.no_grad():
+        samples = belief.features().shape[1]
+        rollout = world.engine.rollout(belief, actions, exogenous, num_samples=samples, seed=0)
+        if rollout.reward is None or rollout.termination is None:
+            raise UnsupportedError("this world has no such head")
+        return {"rewards": rollout.reward().numpy(), "termination": rollout.termination().numpy()}
 
 
 QUESTIONS: Mapping[str, Callable[[LocalWorld, _Inputs], Answer]] = {

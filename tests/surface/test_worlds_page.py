@@ -10,7 +10,7 @@ from tests.planning.planners.toys import free, solve
 from tests.surface.worlds_shown import PAGE, SHOWN, page
 from torch import Tensor
 
-from worldline.planning.planners.base import CostValue, Planner
+from worldline.planning.planners.base import PlanCosts, Planner
 from worldline.registry import load, names
 
 
@@ -28,7 +28,7 @@ def test_every_family_and_engine_is_on_the_page() -> None:
 def differentiates(planner: Planner) -> bool:
     asked = []
 
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         asked.append(actions.requires_grad)
         return free(actions.square().sum((2, 3)))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
@@ -80,6 +81,11 @@ def toy_goal() -> Goal:
 def toy_episodes(seed: int = 0) -> Sequence[Episode]:
     """Held-out episodes of the world that `Exact` knows."""
     return Integrator(noise=NOISE).episodes(40, 14, seed=seed)
+
+
+def tensors(arrays):
+    """The arrays as tensors of their own."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
 
 
 class Exact(World):
@@ -161,14 +167,17 @@ class Exact(World):
         path = self.path(history, actions, exogenous).transpose(0, 2, 1, 3)
         signals = {**self.inputs(actions), "wind": exogenous[:, None, None], "position": self.samples(path)}
         rollout = Rollout(
-            signals=signals, present=self.present(history), periods=self.periods(), trust=self.trust_ahead
+            signals=tensors(signals),
+            present=tensors(self.present(history)),
+            periods=self.periods(),
+            trust=self.trust_ahead,
         )
         steps = np.zeros((1, 1, 1, path.shape[2]))
         if goal.targets:
             target = np.asarray(goal.targets["position"])[None] if single else goal.targets["position"]
             error = self.error(signals["position"], target[:, None, None, None]) / self.tolerance(goal)
             steps = np.square(error).mean(-1)
-        steps = self.with_costs(steps, [cost(rollout) for cost in goal.costs])
+        steps = self.with_costs(steps, [cost(rollout).numpy() for cost in goal.costs])
         steps = np.broadcast_to(steps, (*actions.shape[:2], *steps.shape[2:])) * self.weights(goal, path.shape[2])
         cost = self.total(self.worst(steps, goal.risk))
         violation = self.violations(rollout, constraints, cost)
@@ -225,7 +234,7 @@ class Exact(World):
         return steps.sum(-1)
 
     def violations(self, rollout, constraints, cost):
-        values = [constraint(self.banded(rollout, constraint)) for constraint in constraints]
+        values = [constraint(self.banded(rollout, constraint)).numpy() for constraint in constraints]
         return np.stack(values, -1) if values else np.zeros((*cost.shape, 0))
 
     def banded(self, rollout, constraint):
@@ -234,7 +243,8 @@ class Exact(World):
         if not self.calibrated:
             raise InputError(f"a rule has to hold with probability {constraint.level}, without bands. Calibrate.")
         steps = rollout.signals["position"].shape[3]
-        return replace(rollout, margin={"position": np.tile(self.half_width(constraint.level)[:steps, None], (1, 2))})
+        half = np.tile(self.half_width(constraint.level)[:steps, None], (1, 2))
+        return replace(rollout, margin=tensors({"position": half}))
 
     # --- plan
 

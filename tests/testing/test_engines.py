@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.testing.exact_engine import Able, Drawing, Exact
 
-from worldline.engines.base import Differentiable, Samples
+from worldline.engines.base import Samples
+from worldline.engines.tensors import TensorEngine
 from worldline.episode import Episode
 from worldline.errors import InputError
+from worldline.planning.base import Rollout
 from worldline.testing import check_engine
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
@@ -197,27 +200,38 @@ class UnseededNovelty(Able):
         return super().novelty_ahead(belief, future, seed=None)
 
 
-class Sloping(Exact, Differentiable):
+class InTensors(Exact, TensorEngine):
     """Of a push there is left, after each further step, what decays."""
 
     abilities = ("differentiable",)
 
-    def pull_back(self, belief, future, slopes, *, num_samples, seed):
-        found, left = np.zeros(future.actions["push"].shape), 0.0
-        for step in reversed(range(found.shape[2])):
-            left = slopes["position"][:, :, :, step].sum(2) + self.toy.decay * left
-            found[:, :, step] = left
-        return {"push": found}
+    def rollout(self, belief, actions, exogenous, *, num_samples, seed):
+        now, path = torch.from_numpy(self.opened(belief))[:, None], []
+        for push, wind in zip(actions.unbind(2), exogenous.unbind(1), strict=True):
+            now = self.kept(self.toy.decay * now) + push + wind[:, None]
+            path.append(now)
+        return Rollout(signals={"position": self.finished(torch.stack(path, 2)[:, :, None].float())})
+
+    def kept(self, now):
+        return now
+
+    def finished(self, path):
+        return path
 
 
-class SlopesOfTheNextStepOnly(Sloping):
-    def pull_back(self, belief, future, slopes, *, num_samples, seed):
-        return {"push": slopes["position"].sum(2).astype(float)}
+class GradientOfTheNextStepOnly(InTensors):
+    def kept(self, now):
+        return now.detach()
 
 
-class NoSlope(Sloping):
-    def pull_back(self, belief, future, slopes, *, num_samples, seed):
-        return {"push": np.zeros(future.actions["push"].shape)}
+class NoGradient(InTensors):
+    def finished(self, path):
+        return path.detach()
+
+
+class OtherTensors(InTensors):
+    def finished(self, path):
+        return 1.1 * path
 
 
 class ProposesOutside(Able):
@@ -321,8 +335,9 @@ FAULTS = [
     (CutsSequencesShort, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),
     (ForgetsWhatIsPending, "engine.reaches"),
-    (SlopesOfTheNextStepOnly, "engine.slopes"),
-    (NoSlope, "engine.slopes"),
+    (GradientOfTheNextStepOnly, "engine.tensors"),
+    (NoGradient, "engine.tensors"),
+    (OtherTensors, "engine.tensors"),
     (ConstantNovelty, "engine.novelty"),
     (UnseededNovelty, "engine.novelty"),
     (NoveltyOfThePresent, "engine.novelty"),
@@ -334,7 +349,7 @@ def episodes() -> Sequence[Episode]:
     return Integrator(noise=0.1).episodes(20, 12, seed=0)
 
 
-@pytest.mark.parametrize("engine", [Exact, Drawing, Able, Sloping])
+@pytest.mark.parametrize("engine", [Exact, Drawing, Able, InTensors])
 def test_a_correct_engine_passes(engine: type[Exact], episodes: Sequence[Episode]) -> None:
     check_engine(engine(), episodes)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
 from worldline.testing import check_planner
 from worldline.testing.clauses import breaches
 from worldline.testing.planners import CLAUSES, PlannerCase
@@ -62,14 +62,14 @@ class Descent(Planner):
     def late(self, start, deadline_s):
         return deadline_s is not None and time.monotonic() - start >= deadline_s
 
-    def best(self, actions, value: CostValue):
+    def best(self, actions, value: PlanCosts):
         number = self.rank(value).argmin(1)
         rows = torch.arange(len(actions))
-        return actions[rows, number][:, None], CostValue(
+        return actions[rows, number][:, None], PlanCosts(
             cost=value.cost[rows, number][:, None], violation=value.violation[rows, number][:, None]
         )
 
-    def rank(self, value: CostValue):
+    def rank(self, value: PlanCosts):
         return value.cost + 1e6 * value.violation.sum(-1)
 
     def told(self, result: PlannedActions, space: ActionSpace) -> PlannedActions:
@@ -167,7 +167,7 @@ class MutatesSpace(Descent):
 class SharesTheBest(Descent):
     def best(self, actions, value):
         number = self.rank(value).mean(0).argmin()
-        return actions[:, number, None], CostValue(
+        return actions[:, number, None], PlanCosts(
             cost=value.cost[:, number, None], violation=value.violation[:, number, None]
         )
 

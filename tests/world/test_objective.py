@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
+from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
 from worldline.engines.baselines import Linear, Persistence
+from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Rollout
-from worldline.planning.costs import AtMost, Change, OODPenalty, Price, RequireInDistribution
+from worldline.planning.costs import AtLeast, AtMost, Change, OODPenalty, Price, RequireInDistribution, from_numpy
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
@@ -137,7 +138,7 @@ def test_constraints_are_judged_beside_the_cost(linear: Linear) -> None:
     with pytest.raises(
         InputError, match=r"constraint 0: expected a violation \[W, N\] of shape \(1, 3\), got shape \(\)"
     ):
-        world.score(at_origin(), PLANS, goal, [lambda samples: np.zeros(())], exogenous=WIND)
+        world.score(at_origin(), PLANS, goal, [lambda rollout: torch.zeros(())], exogenous=WIND)
 
 
 def test_a_picture_needs_a_distance_head(linear: Linear) -> None:
@@ -236,7 +237,7 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
     flat = Goal(costs=(lambda rollout: rollout.signals["push"].sum((2, 3, 4)),))
     with pytest.raises(InputError, match=r"cost 0: expected the cost of each step .* got shape \(1, 3\)"):
         world.score(at_origin(), PLANS, flat, exogenous=WIND)
-    short = Goal(costs=(lambda rollout: np.zeros((1, 3, 1, 3)),))
+    short = Goal(costs=(lambda rollout: torch.zeros((1, 3, 1, 3)),))
     with pytest.raises(InputError, match=r"of shape \(1, 3, 1, 2\), got shape \(1, 3, 1, 3\)"):
         world.score(at_origin(), PLANS, short, exogenous=WIND)
     with pytest.raises(InputError, match=r"risk is 0\.5, but the distance to camera is a mean"):
@@ -248,10 +249,10 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
 def test_a_violation_below_zero_is_an_error(linear: Linear) -> None:
     world = LocalWorld(linear, None, CrossEntropy())
 
-    def slack(rollout: Rollout) -> np.ndarray:
-        return rollout.signals["position"].max((2, 3, 4)) - 9.0
+    def slack(rollout: Rollout) -> torch.Tensor:
+        return rollout.signals["position"].amax((2, 3, 4)) - 9.0
 
-    with pytest.raises(InputError, match=r"constraint 0 returned the negative violation -.*np\.maximum"):
+    with pytest.raises(InputError, match=r"constraint 0 returned the negative violation -.*clamp"):
         world.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
 
 
@@ -275,11 +276,12 @@ def test_what_one_world_has_not_seen_does_not_change_another(world: LocalWorld) 
     assert np.isfinite(both).all()
 
 
-class Steep(Engine, Differentiable):
-    """The linear engine, without noise: what is left of a push decays."""
+class Steep(TensorEngine):
+    """The linear engine in torch, without noise: what is left of a push decays."""
 
-    def __init__(self, samples: int = 1) -> None:
-        self.toy, self.samples = Integrator(camera=False, wind=False), samples
+    def __init__(self, samples: int = 1, limit: int = 1000) -> None:
+        self.toy, self.samples, self.limit = Integrator(camera=False, wind=False), samples, limit
+        self.num_rollouts = 0
 
     def describe(self) -> Card:
         return Card(
@@ -289,28 +291,39 @@ class Steep(Engine, Differentiable):
         )  # fmt: skip
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return steps.observations["position"][:, -1].astype(float)
+        return torch.from_numpy(steps.observations["position"][:, -1].astype(float))
+
+    def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
+        return self.limit
+
+    def rollout(
+        self,
+        belief: EngineBelief,
+        actions: torch.Tensor,
+        exogenous: torch.Tensor | None,
+        *,
+        num_samples: int,
+        seed: int,
+    ) -> Rollout:
+        assert isinstance(belief, torch.Tensor)
+        assert actions.shape[1] <= self.limit
+        self.num_rollouts += 1
+        strength = 1 + torch.arange(self.samples)[:, None]  # of the pushes, in each sample
+        now, path = belief[:, None, None], []
+        for push in actions.unbind(2):
+            now = self.toy.decay * now + strength * push[:, :, None]
+            path.append(now)
+        return Rollout(
+            signals={"position": torch.stack(path, 3).float()},
+            goal_distance=lambda goal: torch.stack(path, 3).sub(goal).norm(dim=-1).mean(2),
+        )
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        assert isinstance(belief, np.ndarray)
-        strength = 1 + np.arange(self.samples)[:, None]  # of the pushes, in each sample
-        now, path = belief[:, None, None], []
-        for push in np.moveaxis(future.actions["push"].astype(float), 2, 0):
-            now = self.toy.step(now, strength * push[:, :, None], np.zeros(2))
-            path.append(now)
-        return Samples(signals={"position": np.stack(path, 3).astype(np.float32)})
-
-    def pull_back(
-        self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
-    ) -> dict[str, np.ndarray]:
-        found, left = np.zeros(future.actions["push"].shape), np.zeros(())
-        strength = 1 + np.arange(self.samples)[:, None]
-        for step in reversed(range(found.shape[2])):
-            left = slopes["position"][:, :, :, step] + self.toy.decay * left
-            found[:, :, step] = (strength * left).sum(2)
-        return {"push": found}
+        push = torch.from_numpy(future.actions["push"])
+        found = self.rollout(belief, push, None, num_samples=num_samples, seed=seed)
+        return Samples(signals={name: value.numpy() for name, value in found.signals.items()})
 
 
 CALM_ORIGIN = History(
@@ -353,14 +366,55 @@ def test_the_gradient_planner_finds_the_optimum_through_a_world() -> None:
 
 def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, history: History, linear: Linear) -> None:
     goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
-    rule = AtMost(signal="position", bound=1.0)
-    with pytest.raises(UnsupportedError, match="linear is not Differentiable"):
+    with pytest.raises(UnsupportedError, match="linear does not compute with torch"):
         replace(world, planner=GradientPlanner()).plan(history, goal, horizon=2)
     steep = LocalWorld(Steep(), None, GradientPlanner())
-    with pytest.raises(UnsupportedError, match="have no gradient"):
-        steep.plan(CALM_ORIGIN, goal, horizon=2, constraints=[rule])
-    with pytest.raises(UnsupportedError, match="have no gradient"):
-        steep.plan(CALM_ORIGIN, replace(goal, costs=(Price(signal="push", price=1.0),)), horizon=2)
+    flat = from_numpy(lambda rollout: np.abs(rollout.signals["push"][..., 0]))
+    with pytest.raises(UnsupportedError, match="from_numpy has no gradient"):
+        steep.plan(CALM_ORIGIN, replace(goal, costs=(flat,)), horizon=2)
+
+
+def test_the_gradient_planner_descends_costs_and_keeps_constraints() -> None:
+    """The best push without the constraint leads to 1.5; with it, to the bound. Pushing costs, so less is pushed."""
+    goal = Goal(targets={"position": np.array([1.5, 0.0])}, tolerance={"position": 1.0})
+    world = LocalWorld(Steep(), None, GradientPlanner(num_iterations=200))
+    rule = AtMost(signal="position", bound=(0.4, np.inf))
+    bounded = world.plan(CALM_ORIGIN, goal, horizon=1, constraints=[rule])
+    np.testing.assert_allclose(bounded.actions["push"], [[0.4, 0.0]], atol=0.03)
+    assert (bounded.violation == 0).all()
+    dear = world.plan(CALM_ORIGIN, replace(goal, costs=(Price(signal="push", price=1.0),)), horizon=1)
+    np.testing.assert_allclose(dear.actions["push"], [[0.5, -1.0]], atol=0.03)  # x - 1.5 = -1 at the optimum
+
+
+def test_a_numpy_cost_counts_as_the_same_cost_in_torch(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    costs = (
+        from_numpy(lambda rollout: np.abs(rollout.signals["position"]).sum(-1)),
+        lambda rollout: rollout.signals["position"].abs().sum(-1),
+    )
+    found = [world.score(at_origin(), PLANS, Goal(costs=(cost,)), exogenous=WIND).cost for cost in costs]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    assert found[0][0] > 1
+    for broken in (lambda rollout: np.zeros((1, 3, 1, 2)), lambda rollout: 0.0):
+        with pytest.raises(InputError, match="wrap a NumPy function in from_numpy"):
+            world.score(at_origin(), PLANS, Goal(costs=(broken,)), exogenous=WIND)
+        with pytest.raises(InputError, match="wrap a NumPy function in from_numpy"):
+            world.score(at_origin(), PLANS, AT_REST, [broken], exogenous=WIND)
+
+
+def test_a_population_is_rolled_out_once_or_in_parts_that_fit() -> None:
+    goal = Goal(
+        targets={"position": np.array([1.5, 0.0])},
+        tolerance={"position": 1.0},
+        costs=(Price(signal="push", price=1.0),),
+    )
+    rules = [AtMost(signal="position", bound=0.4), AtLeast(signal="position", bound=-5.0)]
+    plans = {"push": np.random.default_rng(0).uniform(-1, 1, (10, 3, 2)).astype(np.float32)}
+    whole, parts = Steep(), Steep(limit=4)
+    found = [LocalWorld(one, None, CrossEntropy()).score(CALM_ORIGIN, plans, goal, rules) for one in (whole, parts)]
+    assert (whole.num_rollouts, parts.num_rollouts) == (1, 3)
+    np.testing.assert_array_equal(found[0].cost, found[1].cost)
+    np.testing.assert_array_equal(found[0].violation, found[1].violation)
 
 
 def test_each_world_of_a_batch_follows_its_own_slope() -> None:
@@ -471,7 +525,7 @@ def test_what_the_better_samples_cost_does_not_matter_however_much(linear: Linea
     plan = {"push": np.full((1, 1, 2), 0.1, np.float32)}
 
     def told(costs: list[float], risk: float) -> float:
-        goal = Goal(costs=(lambda rollout: np.array(costs).reshape(1, 1, 4, 1),), risk=risk)
+        goal = Goal(costs=(lambda rollout: torch.tensor(costs).reshape(1, 1, 4, 1),), risk=risk)
         return float(world.score(CALM_ORIGIN, plan, goal).cost[0])
 
     assert told([0, np.inf, np.inf, np.inf], 0.5) == np.inf

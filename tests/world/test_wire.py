@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -331,8 +332,8 @@ class Stricter(AtMost):
     pass
 
 
-def above(limit: float, rollout: Rollout) -> np.ndarray:
-    return np.zeros((1, 1))
+def above(limit: float, rollout: Rollout) -> torch.Tensor:
+    return torch.zeros((1, 1))
 
 
 @pytest.mark.parametrize(

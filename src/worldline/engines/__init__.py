@@ -11,7 +11,6 @@ if TYPE_CHECKING:
         Abducts,
         CallCost,
         Card,
-        Differentiable,
         Engine,
         EngineBelief,
         GoalDistance,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from worldline.engines.language.transcript import exchanges
     from worldline.engines.learned import LearnedEngine
     from worldline.engines.simulator import SimulatorEngine
+    from worldline.engines.tensors import TensorEngine
     from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "Card",
     "Chat",
     "ConstantVelocity",
-    "Differentiable",
     "Endpoint",
     "Engine",
     "EngineBelief",
@@ -55,6 +54,7 @@ __all__ = [
     "Samples",
     "SimulatorEngine",
     "Storable",
+    "TensorEngine",
     "check_future",
     "check_inputs",
     "check_observations",
@@ -71,7 +71,6 @@ __getattr__ = lazy_names(
             "Abducts",
             "CallCost",
             "Card",
-            "Differentiable",
             "Engine",
             "EngineBelief",
             "Noise",
@@ -90,6 +89,7 @@ __getattr__ = lazy_names(
         "worldline.engines.language.transcript": ("exchanges",),
         "worldline.engines.learned": ("LearnedEngine",),
         "worldline.engines.simulator": ("SimulatorEngine",),
+        "worldline.engines.tensors": ("TensorEngine",),
         "worldline.engines.validation": ("check_future", "check_inputs", "check_observations", "own_belief"),
     },
 )

@@ -141,25 +141,6 @@ class Abducts(ABC):
         """The belief at observation `at`, given the whole episode, and the random draws after it."""
 
 
-class Differentiable(ABC):
-    """Optional: computes gradients of predictions with respect to actions."""
-
-    @abstractmethod
-    def pull_back(
-        self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
-    ) -> dict[str, NDArray[np.generic]]:
-        """The vector-Jacobian product: per vector action the gradient [W, N, T, *shape] of a scalar.
-
-        Args:
-            belief: as in `imagine`.
-            future: as in `imagine`.
-            slopes: per predicted vector signal the gradient [W, N, S, T, *shape] of the scalar, for the samples that
-                `imagine` returns with the same arguments. A signal that is left out has gradient 0.
-            num_samples: as in `imagine`.
-            seed: as in `imagine`.
-        """
-
-
 class GoalDistance(ABC):
     """Optional: measures the distance to a goal observation in steps, and proposes actions that lead to it."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Final, TypeVar, final
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
-from worldline.engines.validation import check_future, check_inputs, check_observations
+from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, Samples
+from worldline.engines.tensors import LazySignals, TensorEngine
+from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel
@@ -27,10 +29,10 @@ from worldline.models.heads.mahalanobis import MahalanobisScore
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
 from worldline.models.layers.precision import autocast
+from worldline.planning.base import Rollout
 from worldline.schema import Kind, Schema
-from worldline.training.batches import goal_latents, split_actions, to_inputs, to_tensor
+from worldline.training.batches import goal_latents, join, split, to_inputs, to_tensor
 
-Head = TypeVar("Head")
 Part = tuple[slice, slice]
 """A slice of the worlds and a slice of the versions of their future."""
 
@@ -40,6 +42,19 @@ MAX_BELIEF_VALUES: Final = 2**24
 """Largest number of values in the beliefs of one rollout part. A model with a large belief, such as a key-value cache,
 copies it several times during a rollout. Small parts also stay in the processor's cache: a step of one future took 0.15
 ms with 1,024 futures per part, and 0.27 ms with 16,384."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedGoal:
+    """A goal observation for the heads.
+
+    Args:
+        aim: the latent to aim at.
+        embedding: of the aim, for the distance head, [W, 1, 1, 1, size]; None for proposals only.
+    """
+
+    aim: Aim
+    embedding: Tensor | None
 
 
 @final
@@ -65,7 +80,7 @@ class Adaptation:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
+class LearnedEngine(TensorEngine, Novelty, GoalDistance):
     """Wraps a model and its heads: signals at the interface, latents inside.
 
     Args:
@@ -164,85 +179,60 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         drawn = held.features().shape[1] if self.model.deterministic else num_samples
         shape = (worlds, versions, drawn, horizon)
         found = {s.name: np.empty(shape + s.shape, s.dtype) for s in self.readout.config.signals}
+        # Parts are read out one by one, so that latents of many worlds need not fit into memory together.
         for part, features in self._rollouts(held, inputs, num_samples, seed):
             for name, values in self.readout(features).items():
                 found[name][part] = values.numpy()
         return Samples(signals=found)
 
-    def pull_back(
-        self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
-    ) -> dict[str, NDArray[np.generic]]:
-        """Gradients through readout and rollout.
+    def rollout(
+        self,
+        belief: EngineBelief,
+        actions: Float[Tensor, "W N T A"],
+        exogenous: Float[Tensor, "W T E"] | None,
+        *,
+        num_samples: int,
+        seed: int,
+    ) -> Rollout:
+        """The model's rollout. Heads read its latents when their result is requested, and at most once.
 
-        Raises:
-            InputError: slopes are not of a predicted vector signal, or not [W, N, S, T, *shape].
+        A deterministic model returns S = 1. Goal distance, reward and termination are means over the samples.
         """
-        check_future(future, self.schema)
-        inputs = to_inputs(future.actions, future.exogenous, self.schema)
-        with torch.enable_grad():
-            leaf = inputs.actions.clone().requires_grad_()
-            found = torch.zeros_like(leaf)
-            for part, features in self._rollouts(_belief(belief), replace(inputs, actions=leaf), num_samples, seed):
-                signals, total = self.readout(features), 0 * leaf.sum()
-                for name, slope in slopes.items():
-                    shape = None if name not in signals else (*leaf.shape[:2], *signals[name].shape[2:])
-                    if slope.shape != shape or self.schema[name].kind is not Kind.VECTOR:
-                        raise InputError(
-                            f"slopes of {name!r} have shape {slope.shape}. Give those of a predicted vector signal, "
-                            f"[W, N, S, T, *shape]{'' if shape is None else f' = {shape}'}."
-                        )
-                    total = total + (signals[name] * to_tensor(slope)[part]).sum()
-                found += torch.autograd.grad(total, leaf)[0]
-        kinds = {signal.name: signal.kind for signal in self.schema.actions}
-        return {n: value for n, value in split_actions(found, self.schema).items() if kinds[n] is Kind.VECTOR}
+        horizon = actions.shape[2]
+        step_s = torch.full((len(actions), horizon), self.schema.step_s or 1.0, device=actions.device)
+        inputs = Inputs(actions=actions, exogenous=exogenous, step_s=step_s)
+        features = _assembled(self._rollouts(_belief(belief), inputs, num_samples, seed))
+        reward, termination = self.reward_head, self.termination_head
+        shared = actions[:, :, None].expand(-1, -1, features.shape[2], -1, -1)
+        return Rollout(
+            signals=LazySignals(self.describe().predicts, lambda: self.readout(features)),
+            goal_distance=None if self.distance_head is None else lambda goal: self._distance(features, goal),
+            ood_score=cache(lambda: self.mahalanobis(features.mean(2))),
+            reward=None if reward is None else cache(lambda: reward(features, shared).mean(2)),
+            termination=None if termination is None else cache(lambda: termination(features).mean(2)),
+        )
 
     @torch.no_grad()
-    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """Steps to the goal by the distance head, averaged over the model's samples.
+    def encode_goal(self, belief: EngineBelief, goal: Arrays) -> EncodedGoal:
+        """The goal for the distance head.
 
         With landmarks, the distance to a far goal is that to the next landmark plus the logged distance from there. For
         a goal of images alone, no landmarks are used if the model has other inputs.
         """
-        fix = "Learn it with goals, or set signal goals only."
-        head = _fitted(self.distance_head, "distance", fix)
+        head = self.distance_head
+        if head is None:
+            raise UnsupportedError("this world has no distance head. Learn it with goals, or set signal goals only.")
         embed = head.embed_pictures if self._missing(goal) else head.embed
         aim = self._aim(_belief(belief), goal)
         with autocast():
-            target = embed(aim.latent)[:, None, None, None].float()
-
-            def steps(features: Tensor, part: Part) -> Tensor:
-                return head.between(head.embed(features[..., self.model.present]).float(), target[part[0]])
-
-            found = self._mean_ahead(belief, future, steps, seed)
-        return np.asarray((found + aim.after[:, None, None]).numpy())
+            return EncodedGoal(aim=aim, embedding=embed(aim.latent)[:, None, None, None].float())
 
     @torch.no_grad()
-    def rewards(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The expected reward of each step of `future`, summed over all reward signals.
-
-        Raises:
-            UnsupportedError: the reward head was not fitted.
-        """
-        head = _fitted(self.reward_head, "reward", "Learn it from logs that hold a reward, with outcome_updates.")
-        actions = to_inputs(future.actions, future.exogenous, self.schema).actions[:, :, None]
-        found = self._mean_ahead(
-            belief,
-            future,
-            lambda features, part: head(features, actions[part].expand(-1, -1, features.shape[2], -1, -1)),
-            seed,
-        )
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
+        """Steps to the goal by the distance head, averaged over the samples of the belief."""
+        encoded = self.encode_goal(belief, goal)
+        found = self._distance(self._features(belief, future, seed), encoded)
         return np.asarray(found.numpy())
-
-    @torch.no_grad()
-    def termination(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The probability that each step of `future` ends the episode, given that no step before it did.
-
-        Raises:
-            UnsupportedError: the termination head was not fitted.
-        """
-        fix = "Learn it from logs with terminated episodes, with outcome_updates."
-        head = _fitted(self.termination_head, "termination", fix)
-        return np.asarray(self._mean_ahead(belief, future, lambda features, _: head(features), seed).numpy())
 
     @torch.no_grad()
     def propose(
@@ -256,35 +246,56 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """The actions of the inverse head, rolled out step by step: P is 1, or 0 without that head.
+        """As `proposals`, as arrays; P may be 0."""
+        encoded = EncodedGoal(aim=self._aim(_belief(belief), goal), embedding=None)
+        sent = None if pending is None else join(self.schema.actions, pending)
+        found = self.proposals(
+            belief, encoded, horizon, num_proposals=num_proposals, pending=sent, budget_s=budget_s, seed=seed
+        )
+        if found is None:
+            size = sum(signal.size for signal in self.schema.actions)
+            found = torch.zeros(len(encoded.aim.latent), 0, horizon, size)
+        return {name: value.numpy() for name, value in split(self.schema.actions, found).items()}
 
-        The head takes the number of remaining steps. P is 0 for worlds with exogenous signals, because a goal does not
-        hold them. P is also 0 if the steps so far indicate that the last one would exceed `budget_s`.
+    @torch.no_grad()
+    def proposals(
+        self,
+        belief: EngineBelief,
+        goal: object,
+        horizon: int,
+        *,
+        num_proposals: int,
+        pending: Float[Tensor, "W D A"] | None = None,
+        budget_s: float | None = None,
+        seed: int,
+    ) -> Float[Tensor, "W 1 T A"] | None:
+        """The actions of the inverse head, rolled out step by step: P is 1. None without that head.
+
+        The head takes the number of remaining steps. There is no proposal for worlds with exogenous signals, because a
+        goal does not hold them, and none if the steps so far indicate that the last one would exceed `budget_s`.
         """
         del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
         held, generator = _belief(belief), torch.Generator().manual_seed(seed)
-        wanted = self._aim(held, goal).latent
-        size = sum(signal.size for signal in self.schema.actions)
-        none = split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
+        wanted = own_belief(goal, EncodedGoal).aim.latent
         if self.inverse_head is None or self.schema.exogenous:
-            return none
-        if pending is not None:
-            sent = to_inputs({name: value[:, None] for name, value in pending.items()}, {}, self.schema)
+            return None
+        step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0, device=wanted.device)
+        if pending is not None and pending.shape[1]:
+            sent = Inputs(actions=pending[:, None], exogenous=None, step_s=step_s.expand(-1, pending.shape[1]))
             held = self.model.rollout(held, sent, generator=generator).final
         actions, started_s = list[Tensor](), time.monotonic()
         for step in range(horizon):
             now_s = time.monotonic()
             if now_s + (horizon - step) * (now_s - started_s) / max(step, 1) > ends_s:
-                return none
-            left = torch.full((len(wanted),), horizon - step)
+                return None
+            left = torch.full((len(wanted),), horizon - step, device=wanted.device)
             now = held.features().mean(1)[:, self.model.present]
             action = self.inverse_head(now, wanted, left)[:, None, None]
-            step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0)
             inputs = Inputs(actions=action, exogenous=None, step_s=step_s)
             held = self.model.rollout(held, inputs, generator=generator).final
             actions.append(action)
-        return split_actions(torch.cat(actions, 2), self.schema)
+        return torch.cat(actions, 2)
 
     @torch.no_grad()
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
@@ -293,11 +304,29 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
 
     @torch.no_grad()
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The same score for predicted latents, averaged over the model's samples."""
-        found = self._mean_ahead(
-            belief, future, lambda features, _: self.mahalanobis(features.mean(2, keepdim=True)), seed
-        )
-        return np.asarray(found.numpy())
+        """The same score for predicted latents, averaged over the samples of the belief."""
+        return np.asarray(self.mahalanobis(self._features(belief, future, seed).mean(2)).numpy())
+
+    def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
+        """The largest N whose latents fit into memory together."""
+        num_worlds, held_samples, size = _belief(belief).features().shape
+        drawn = held_samples if self.model.deterministic else max(num_samples, held_samples)
+        return max(1, MAX_LATENT_VALUES // max(1, num_worlds * drawn * horizon * size))
+
+    def _features(self, belief: EngineBelief, future: Future, seed: int) -> Float[Tensor, "W N S T D"]:
+        """The latents of a rollout with the samples of the belief."""
+        check_future(future, self.schema)
+        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema)
+        return _assembled(self._rollouts(held, inputs, held.features().shape[1], seed))
+
+    def _distance(self, features: Float[Tensor, "W N S T D"], goal: object) -> Float[Tensor, "W N T"]:
+        """Steps from predicted latents to an encoded goal, the mean over the samples."""
+        encoded, head = own_belief(goal, EncodedGoal), self.distance_head
+        assert head is not None  # required by `encode_goal`
+        assert encoded.embedding is not None
+        with autocast():
+            start = head.embed(features[..., self.model.present]).float()
+        return head.between(start, encoded.embedding).mean(2) + encoded.aim.after[:, None, None]
 
     def _aim(self, belief: Belief, goal: Arrays) -> Aim:
         """The latent to aim at: the goal, or a landmark on the way to a distant complete observation."""
@@ -306,17 +335,6 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
             return Aim(latent=wanted, after=torch.zeros(len(wanted)))
         now = belief.features().mean(1)[:, self.model.present]
         return self.landmarks.aim(self.distance_head, now, wanted)
-
-    def _mean_ahead(
-        self, belief: EngineBelief, future: Future, measure: Callable[[Tensor, Part], Tensor], seed: int
-    ) -> Float[Tensor, "W N T"]:
-        """The mean of `measure`, a function of the parts of `_rollouts`, over the model's samples."""
-        check_future(future, self.schema)
-        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema)
-        found = torch.empty(inputs.actions.shape[:3])
-        for part, features in self._rollouts(held, inputs, held.features().shape[1], seed):
-            found[part] = measure(features, part).mean(2)
-        return found
 
     def _rollouts(
         self, belief: Belief, inputs: Inputs, num_samples: int, seed: int
@@ -419,7 +437,11 @@ def _count(held: object) -> int:
     return sum(_count(one) for one in held) if isinstance(held, tuple | list) else 0
 
 
-def _fitted(head: Head | None, name: str, fix: str) -> Head:
-    if head is None:
-        raise UnsupportedError(f"this world has no {name} head. {fix}")
-    return head
+def _assembled(
+    parts: Iterable[tuple[Part, Float[Tensor, "W N S T D"]]],
+) -> Float[Tensor, "W N S T D"]:
+    """The parts of `_rollouts`, which come in order, as one tensor."""
+    rows: dict[int, list[Tensor]] = {}
+    for (worlds, _), features in parts:
+        rows.setdefault(worlds.start, []).append(features)
+    return torch.cat([torch.cat(row, 1) if len(row) > 1 else row[0] for row in rows.values()])

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
     from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
     from worldline.planning.costs.contact import KeepApart, KeepClear, Point, away_from_wall
+    from worldline.planning.costs.from_numpy import NumpyRollout, from_numpy
     from worldline.planning.costs.out_of_distribution import OODPenalty, RequireInDistribution
     from worldline.planning.costs.step_costs import Change, Price, Track, Within
-    from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+    from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
     from worldline.planning.planners.cem import CrossEntropy
     from worldline.planning.planners.shooting import Shooting
 
@@ -25,13 +26,14 @@ __all__ = [
     "Constraint",
     "Cost",
     "CostFunction",
-    "CostValue",
     "CrossEntropy",
     "Goal",
     "KeepApart",
     "KeepClear",
     "KeepOut",
+    "NumpyRollout",
     "OODPenalty",
+    "PlanCosts",
     "PlannedActions",
     "Planner",
     "Point",
@@ -42,6 +44,7 @@ __all__ = [
     "Track",
     "Within",
     "away_from_wall",
+    "from_numpy",
 ]
 
 __getattr__ = lazy_names(
@@ -50,9 +53,10 @@ __getattr__ = lazy_names(
         "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "Rollout"),
         "worldline.planning.costs.constraints": ("AtLeast", "AtMost", "KeepOut"),
         "worldline.planning.costs.contact": ("KeepApart", "KeepClear", "Point", "away_from_wall"),
+        "worldline.planning.costs.from_numpy": ("NumpyRollout", "from_numpy"),
         "worldline.planning.costs.out_of_distribution": ("RequireInDistribution", "OODPenalty"),
         "worldline.planning.costs.step_costs": ("Change", "Price", "Track", "Within"),
-        "worldline.planning.planners.base": ("ActionSpace", "CostFunction", "CostValue", "PlannedActions", "Planner"),
+        "worldline.planning.planners.base": ("ActionSpace", "CostFunction", "PlanCosts", "PlannedActions", "Planner"),
         "worldline.planning.planners.cem": ("CrossEntropy",),
         "worldline.planning.planners.shooting": ("Shooting",),
     },

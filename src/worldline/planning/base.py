@@ -5,45 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float
+from torch import Tensor
 
 from worldline.episode import Arrays
 from worldline.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Rollout:
     """The predicted trajectories of N candidate plans, as costs and constraints see them.
 
-    An axis has size 1 if the values do not differ along it.
+    A model is rolled out once per population. All costs and constraints read the same rollout, and each of its
+    functions computes its result at most once. An axis has size 1 if the values do not differ along it.
 
     Args:
         signals: per predicted, action and exogenous signal [W, N, S, T, *shape], physical units. Entry t along T is the
-            input of step t, or the observation after step t.
+            input of step t, or the observation after step t. Vectors are differentiable in the actions if the engine
+            computes with torch.
         present: per signal its last known value [W, *shape]; a vector that a world did not observe is NaN. Missing are
             inputs before the first step, and other kinds of signals that a world did not observe.
         margin: per predicted vector signal half the width of its prediction band [T, *shape], for constraints with a
             probability (`Chance`); else empty. The centre of the band is the mean of the samples.
         periods: per periodic signal its period, in its unit. Constraints do not use them: a bound applies to the
             predicted value without wrapping.
+        goal_distance: maps a goal from `TensorEngine.encode_goal` to the steps [W, N, T] from each predicted state to
+            it, at least 0. None if the engine has no distance head.
+        ood_score: returns the out-of-distribution score [W, N, T] of the predicted states; larger is less familiar.
+            None if the engine has no such score.
+        reward: returns the expected reward [W, N, T] of each step. None if the engine does not predict it.
+        termination: returns the probability [W, N, T] that a step ends the episode, given that no step before it did.
+            None if the engine does not predict it.
         trust: maps a p-value to the p-values [W, N, 1, T] of the predicted states. Its argument is the smallest p-value
             that must be resolved. The result means the same as `Prediction.trust`, as if each state were observed.
             Raises `UnsupportedError` if the world has no such score, and `InputError` if its calibration cannot resolve
             the argument. None if no world made the rollout.
     """
 
-    signals: Arrays
-    present: Arrays = field(default_factory=dict)
-    margin: Arrays = field(default_factory=dict)
+    signals: Mapping[str, Tensor]
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+    margin: Mapping[str, Tensor] = field(default_factory=dict)
     periods: Mapping[str, float] = field(default_factory=dict)
-    trust: Callable[[float], NDArray[np.floating]] | None = None
+    goal_distance: Callable[[object], Tensor] | None = None
+    ood_score: Callable[[], Tensor] | None = None
+    reward: Callable[[], Tensor] | None = None
+    termination: Callable[[], Tensor] | None = None
+    trust: Callable[[float], Tensor] | None = None
 
 
-Cost = Callable[[Rollout], NDArray[np.floating]]
-"""Maps a rollout to the cost of each step and sample, [W, N, S, T] or broadcastable to it; lower is better."""
-Constraint = Callable[[Rollout], NDArray[np.floating]]
-"""Maps a rollout to the violation [W, N], at least 0; the constraint holds if it is 0."""
+Cost = Callable[[Rollout], Tensor]
+"""Maps a rollout to the cost of each step and sample, [W, N, S, T] or broadcastable to it; lower is better.
+
+It is written with torch, and differentiable for the planner 'gradient'. `costs.from_numpy` adapts a NumPy function."""
+Constraint = Callable[[Rollout], Tensor]
+"""Maps a rollout to the violation [W, N], at least 0; the constraint holds if it is 0. Written as a `Cost` is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +82,7 @@ class Chance:
         if not 0 < self.level < 1:
             raise ConfigError(f"level is {self.level}. Give a probability between 0 and 1, such as 0.9.")
 
-    def __call__(self, rollout: Rollout) -> NDArray[np.floating]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The constraint's own violation."""
         return self.constraint(rollout)
 

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from worldline.engines.base import Abducts, CallCost, Card, Differentiable, GoalDistance, Novelty
+from worldline.engines.base import Abducts, CallCost, Card, GoalDistance, Novelty
+from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, History
 from worldline.testing.clauses import Clause
 from worldline.testing.world_case import Query, WorldCase, query_of
@@ -17,7 +18,7 @@ from worldline.world.pieces import tail_of
 
 ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,
-    "differentiable": Differentiable,
+    "differentiable": TensorEngine,
     "reaches": GoalDistance,
     "novelty": Novelty,
 }

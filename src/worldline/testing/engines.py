@@ -11,9 +11,12 @@ from functools import partial
 from itertools import product
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from worldline.engines.base import Abducts, Differentiable, Engine, EngineBelief, GoalDistance, Novelty
+from worldline.engines.base import Abducts, Engine, EngineBelief, GoalDistance, Novelty
+from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.schema import Kind
@@ -36,6 +39,7 @@ from worldline.testing.engine_case import EngineCase
 from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_name_the_error
 from worldline.testing.engine_parts import parts_restore
 from worldline.testing.world_case import corrupt
+from worldline.training.batches import join
 
 CARD = Clause(name="engine.card", look="Engine.describe; predicts and context must match imagine and observe")
 ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional base classes of the engine")
@@ -63,7 +67,7 @@ REACHES = Clause(
     name="engine.reaches",
     look="GoalDistance; steps [W, N, T] that vary, proposals inside the bounds, or UnsupportedError",
 )
-SLOPES = Clause(name="engine.slopes", look="Differentiable.pull_back; equals a finite difference of imagine")
+TENSORS = Clause(name="engine.tensors", look="TensorEngine.rollout; equals imagine, with its gradient")
 NOVELTY = Clause(name="engine.novelty", look="Novelty; finite scores [W] and [W, N, T], larger out of distribution")
 
 
@@ -355,49 +359,55 @@ def reaches(case: EngineCase) -> None:
         _check_proposals(case, case.engine, case.observe(cut.history), _goals(cut)[name])
 
 
-def slopes(case: EngineCase) -> None:
-    """`pull_back` agrees with a finite difference of `imagine` (if the engine is differentiable).
+def tensors_agree(case: EngineCase) -> None:
+    """`rollout` equals `imagine`, and its gradient a finite difference (if the engine computes with torch).
 
-    Values are compared for deterministic engines only, because samples may be of values that jump.
+    Gradients are compared for deterministic engines only, because samples may be of values that jump.
     """
-    if not isinstance(case.engine, Differentiable):
+    if not isinstance(case.engine, TensorEngine):
         return
-    cut, generator, schema = case.cut(), np.random.default_rng(case.seed), case.card.schema
+    cut, schema = case.cut(), case.card.schema
     belief, (future, _) = case.observe(cut.history), case.futures(cut)
-    vectors = [signal.name for signal in schema.actions if signal.kind is Kind.VECTOR]
-    given = {
-        name: generator.standard_normal(value.shape) / (float(value.astype(float).std()) + 1e-6)
-        for name, value in case.imagine(belief, future).items()
+    actions = join(schema.actions, future.actions)
+    exogenous = join(schema.exogenous, future.exogenous) if schema.exogenous else None
+
+    def signals(actions: Tensor) -> dict[str, Tensor]:
+        assert isinstance(case.engine, TensorEngine)
+        return dict(
+            case.engine.rollout(belief, actions, exogenous, num_samples=case.num_samples, seed=case.seed).signals
+        )
+
+    with torch.no_grad():
+        found = {name: value.numpy() for name, value in signals(actions).items()}
+    TENSORS.all_equal(found, case.imagine(belief, future), within=case.tolerance, problem="rollout is not imagine")
+    generator = torch.Generator().manual_seed(case.seed)
+    weights = {
+        name: torch.randn(value.shape, generator=generator) / (float(value.astype(float).std()) + 1e-6)
+        for name, value in found.items()
         if schema[name].kind is Kind.VECTOR and schema[name].period is None
     }
-    if not vectors or not given:
+    vectors = np.concatenate([np.full(signal.size, signal.kind is Kind.VECTOR) for signal in schema.actions])
+    if not vectors.any() or not weights or not case.card.deterministic:
         return
-    both = [
-        case.engine.pull_back(belief, future, given, num_samples=case.num_samples, seed=case.seed) for _ in range(2)
-    ]
-    SLOPES.holds(set(both[0]) == set(vectors), f"slopes in {sorted(both[0])}, expected the vector actions {vectors}")
-    SLOPES.all_equal(both[0], both[1], within=case.tolerance, problem="equal seeds gave different slopes")
-    predicted, size = 0.0, 0.0
-    way, small = dict[str, NDArray[np.floating]](), 1e-2
-    for name in vectors:
-        slope, taken = both[0][name].astype(float), future.actions[name].astype(float)
-        SLOPES.holds(slope.shape == taken.shape, f"slope {name!r} has shape {slope.shape}, expected {taken.shape}")
-        SLOPES.holds(bool(np.isfinite(slope).all()), f"the slope in {name!r} is not finite")
-        way[name] = generator.standard_normal(taken.shape) * (taken.std() or 1.0)
-        predicted, size = predicted + float((slope * way[name]).sum()), size + float(np.abs(slope * way[name]).sum())
-    if not case.card.deterministic:
-        return
-    ends = []
-    for change in (small, -small):
-        moved = {
-            name: (value.astype(float) + change * way[name]).astype(value.dtype) if name in way else value
-            for name, value in future.actions.items()
-        }
-        path = case.imagine(belief, replace(future, actions=moved))
-        ends.append(sum(float((value * path[name].astype(float)).sum()) for name, value in given.items()))
-    measured = (ends[0] - ends[1]) / (2 * small)
-    good = abs(predicted - measured) <= 0.1 * abs(measured) + 1e-3 * size
-    SLOPES.holds(good, f"the finite difference is {measured:.4g}, the slopes predict {predicted:.4g}")
+
+    def weighted(actions: Tensor) -> Tensor:
+        """A random linear function of the signals of each candidate, [W, N]."""
+        path = signals(actions)
+        return torch.stack([(value * path[name].double()).flatten(2).sum(2) for name, value in weights.items()]).sum(0)
+
+    leaf = actions.clone().requires_grad_()
+    with torch.enable_grad():
+        total = weighted(leaf)
+    TENSORS.holds(total.requires_grad, "the signals of rollout have no gradient in the actions")
+    (slope,) = torch.autograd.grad(total.sum(), leaf)
+    TENSORS.holds(bool(slope.isfinite().all()), "the gradient is not finite")
+    way = torch.randn(actions.shape, generator=generator) * torch.from_numpy(vectors) * (float(actions.std()) or 1.0)
+    small = 1e-2
+    with torch.no_grad():
+        measured = (weighted(actions + small * way) - weighted(actions - small * way)) / (2 * small)
+    apart = (slope * way).sum((2, 3)) - measured
+    share = float(apart.norm() / measured.norm().clamp(min=1e-6))
+    TENSORS.holds(share <= 0.1, f"the gradient differs from finite differences by {share:.0%} of their size")
 
 
 def novelty(case: EngineCase) -> None:
@@ -452,7 +462,7 @@ CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
     timing,
     abducts,
     reaches,
-    slopes,
+    tensors_agree,
     novelty,
     novelty_grows,
     parts_restore,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 from worldline.testing.clauses import Clause, run
 
 
@@ -97,24 +97,24 @@ class Bowl:
     def __init__(self, center: Float[Tensor, "B T A"], *, limit: float | None = None, sleep_s: float = 0.0) -> None:
         self.center, self.limit, self.sleep_s = center, limit, sleep_s
         self.actions: list[Tensor] = []
-        self.values: list[CostValue] = []
+        self.values: list[PlanCosts] = []
         self.started_s: list[float] = []
 
-    def __call__(self, actions: Tensor) -> CostValue:
+    def __call__(self, actions: Tensor) -> PlanCosts:
         """The cost of actions [B, N, T, A]."""
         self.started_s.append(time.monotonic())
         time.sleep(self.sleep_s)
         value = self.value(actions)
         self.actions.append(actions.detach().clone())
-        self.values.append(CostValue(cost=value.cost.detach(), violation=value.violation.detach()))
+        self.values.append(PlanCosts(cost=value.cost.detach(), violation=value.violation.detach()))
         return value
 
-    def value(self, actions: Tensor) -> CostValue:
+    def value(self, actions: Tensor) -> PlanCosts:
         """The cost, without recording the call."""
         cost = (actions - self.center[:, None]).square().sum((-2, -1))
         if self.limit is None:
-            return CostValue(cost=cost, violation=cost.new_zeros(*cost.shape, 0))
-        return CostValue(cost=cost, violation=(actions[..., 0].mean(-1, keepdim=True) - self.limit).clamp(min=0.0))
+            return PlanCosts(cost=cost, violation=cost.new_zeros(*cost.shape, 0))
+        return PlanCosts(cost=cost, violation=(actions[..., 0].mean(-1, keepdim=True) - self.limit).clamp(min=0.0))
 
     def of(self, actions: Float[Tensor, "B T A"]) -> tuple[Tensor, Tensor]:
         """The cost [B] and violation [B, C] of one sequence per problem, without recording the call."""
@@ -197,10 +197,10 @@ def proposals_kept(case: PlannerCase) -> None:
     proposals = case.uniform(3)
     needle = proposals[:, 1]
 
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         away = (actions - needle[:, None]).abs().amax((-2, -1))
         value = torch.where(away < 1e-4, torch.zeros_like(away), 10.0 - away)  # the gradient points away from it
-        return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+        return PlanCosts(cost=value, violation=value.new_zeros(*value.shape, 0))
 
     with SEEDED.unchanged(proposals):
         found = case.plan(cost, proposals=proposals)

@@ -85,18 +85,23 @@ def to_inputs(
         exogenous: per exogenous signal [B, T, *shape]; empty if the schema has none.
         schema: determines order and sizes.
     """
-    joined = _join(schema.actions, actions)
-    assert joined is not None
+    joined = join(schema.actions, actions)
     return Inputs(
         actions=joined,
-        exogenous=_join(schema.exogenous, exogenous),
+        exogenous=join(schema.exogenous, exogenous) if schema.exogenous else None,
         step_s=torch.full((joined.shape[0], joined.shape[2]), schema.step_s or 1.0),
     )
 
 
-def _join(signals: Sequence[Signal], values: Mapping[str, NDArray[np.generic]]) -> Tensor | None:
-    parts = [_flat(signal, to_tensor(values[signal.name])) for signal in signals]
-    return torch.cat(parts, -1) if parts else None
+def join(signals: Sequence[Signal], values: Mapping[str, NDArray[np.generic]]) -> Float[Tensor, "*lead size"]:
+    """Named arrays [*lead, *shape] as one float32 tensor, concatenated in the order of `signals`."""
+    return torch.cat([_flat(signal, to_tensor(values[signal.name])) for signal in signals], -1)
+
+
+def split(signals: Sequence[Signal], values: Float[Tensor, "*lead size"]) -> dict[str, Tensor]:
+    """The inverse of `join`: per signal [*lead, *shape], a view, or the chosen label if discrete."""
+    parts = zip(signals, values.split([signal.size for signal in signals], -1), strict=True)
+    return {s.name: part.argmax(-1) if s.kind is Kind.DISCRETE else part for s, part in parts}
 
 
 def _flat(signal: Signal, values: Tensor) -> Tensor:
@@ -104,13 +109,6 @@ def _flat(signal: Signal, values: Tensor) -> Tensor:
     if signal.kind is Kind.DISCRETE:
         return torch.nn.functional.one_hot(values.long(), signal.size).float()
     return values.float()
-
-
-def split_actions(actions: Float[Tensor, "*lead A"], schema: Schema) -> dict[str, NDArray[np.generic]]:
-    """Concatenated vector actions as named arrays that share memory."""
-    sizes = [signal.size for signal in schema.actions]
-    parts = actions.split(sizes, -1)
-    return {signal.name: part.numpy() for signal, part in zip(schema.actions, parts, strict=True)}
 
 
 @torch.no_grad()

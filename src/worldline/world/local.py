@@ -15,6 +15,7 @@ from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.planning.base import Constraint, Goal
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Signal
+from worldline.training.batches import join
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import Calibration
 from worldline.world.objective import objective
@@ -100,21 +101,13 @@ class LocalWorld(World):
         checked = check_actions(schema.actions, actions, (*present.leading, None, None))
         future = self._future(present, checked, exogenous, axes_between=1)
         belief = self.engine.observe(None, present.history, seed=SEED)
-        costs = objective(
-            self.engine,
-            belief,
-            self.calibration,
-            goal,
-            targets,
-            constraints,
-            future.exogenous,
-            _now(present),
-            seed=SEED,
-        ).evaluate(future.actions)
-        single = present.single
+        given, now = future.exogenous, _now(present)
+        aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=SEED)
+        costs = aim.evaluate(join(schema.actions, future.actions))
+        cost, violation = costs.cost.numpy(), costs.violation.numpy()
         return Scores(
-            cost=costs.cost[0] if single else costs.cost,
-            violation=costs.violation[0] if single else costs.violation,
+            cost=cost[0] if present.single else cost,
+            violation=violation[0] if present.single else violation,
             trust=self._trust(belief, present),
         )
 

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
+import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from torch import Tensor
 
-from worldline.engines.base import Differentiable, Engine, EngineBelief, GoalDistance, Novelty
-from worldline.episode import Arrays, Future
+from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance
+from worldline.engines.tensors import TensorEngine, tensor_engine
+from worldline.episode import Arrays
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Constraint, Goal, Rollout
-from worldline.planning.costs.target_error import target_cost, target_slopes
+from worldline.planning.costs.rollout_signals import Numbers, precise
+from worldline.planning.costs.target_error import target_cost
+from worldline.planning.planners.base import PlanCosts
 from worldline.schema import Kind
+from worldline.training.batches import join, split, to_tensor
 from worldline.world.calibration import Calibration
 from worldline.world.pieces import num_samples
-
-Floats = NDArray[np.floating]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PlanCosts:
-    """The costs of N plans for each of W worlds.
-
-    Args:
-        cost: [W, N], lower is better.
-        violation: [W, N, C], at least 0.
-        slope: gradient of the cost by each vector action [W, N, T, *shape]; None if not requested.
-    """
-
-    cost: Float[np.ndarray, "W N"]
-    violation: Float[np.ndarray, "W N C"]
-    slope: Arrays | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,126 +32,116 @@ class Objective:
 
     Args:
         engine: predicts.
+        card: of the engine.
         belief: belief of W worlds.
         goal: gives costs, discount and risk.
-        targets: per signal [W, *shape].
-        scale: per target the error that counts as 1; empty if the cost is the distance in steps.
+        targets: per signal [W, *shape]; empty if the cost is the distance in steps.
+        scale: per target the error that counts as 1.
+        encoded_goal: the goal observation, if the cost is the distance in steps; else None.
         constraints: C constraints.
-        exogenous: per signal [W, T, *shape].
+        exogenous: concatenated exogenous signals [W, T, E]; None if the schema has none.
         present: as in `Rollout`.
         calibration: for `Chance` constraints and trust.
-        reaches: the engine, if the cost is its distance in steps; else None.
-        num_samples: S, draws per plan.
+        familiar_scores: sorted out-of-distribution scores of the calibration data, for trust; None without calibration.
         seed: seed of the engine's draws, the same for all plans.
+        margins: the bands of the levels that were needed so far. All plans of a search have one horizon.
     """
 
-    engine: Engine
+    engine: TensorEngine
+    card: Card
     belief: EngineBelief
     goal: Goal
-    targets: Arrays
-    scale: Mapping[str, float | np.ndarray]
+    targets: Mapping[str, Tensor]
+    scale: Mapping[str, Tensor]
+    encoded_goal: object | None
     constraints: Sequence[Constraint]
-    exogenous: Arrays
-    present: Arrays
+    exogenous: Float[Tensor, "W T E"] | None
+    present: Mapping[str, Tensor]
     calibration: Calibration | None
-    reaches: GoalDistance | None
-    num_samples: int
+    familiar_scores: Float[Tensor, " K"] | None
     seed: int
+    margins: dict[float, Mapping[str, Tensor]] = field(default_factory=dict)
 
-    def evaluate(self, actions: Arrays, *, sloped: bool = False) -> PlanCosts:
-        """The cost and the violations of `actions`, per signal [W, N, T, *shape].
+    def evaluate(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
+        """The cost and the violations of candidate plans; all of them read one rollout.
 
-        Args:
-            actions: candidate plans.
-            sloped: whether to return the gradient of the cost.
+        Populations that do not fit into memory are rolled out in several parts.
 
         Raises:
             InputError: a cost is not [W, N, S, T], a constraint is not [W, N] or negative, or the calibration does
                 not support a `Chance`.
-            UnsupportedError: a gradient is requested, but the engine is not differentiable, or the goal has more than
-                vector targets.
+            UnsupportedError: a gradient is requested, but the engine does not compute with torch, or a target is
+                discrete.
         """
-        future = Future(actions=actions, exogenous=self.exogenous)
-        size = next(iter(actions.values())).shape[:3]
-        violation, rollout = np.zeros((*size[:2], len(self.constraints))), None
-        if self.reaches is None or self.constraints or self.goal.costs:
-            rollout = self._rollout(future)
-            for number in range(len(self.constraints)):
-                violation[..., number] = self._violation(number, rollout, size)
-        steps = self._steps(future, rollout)
+        self._check_gradient(actions)
+        limit = self.engine.max_candidates(self.belief, actions.shape[2], num_samples(self.card))
+        with torch.set_grad_enabled(actions.requires_grad):
+            parts = [self._evaluate_part(part) for part in actions.split(limit, 1)]
         return PlanCosts(
-            cost=self._total(steps, size),
-            violation=violation,
-            slope=self._slope(future, rollout, steps) if sloped else None,
+            cost=torch.cat([part.cost for part in parts], 1), violation=torch.cat([part.violation for part in parts], 1)
         )
 
-    def _slope(self, future: Future, rollout: Rollout | None, steps: Floats) -> Arrays:
-        """The gradient of the total of `steps` by each vector action [W, N, T, *shape]."""
-        card = self.engine.describe()
-        if not isinstance(self.engine, Differentiable):
-            raise UnsupportedError(
-                f"{card.name} is not Differentiable, so costs have no gradient. Use the planner 'cem'."
-            )
-        if self.reaches is not None or rollout is None:
-            raise UnsupportedError(
-                "the distance in steps has no gradient. Use the planner 'cem', or set targets on predicted vector "
-                "signals, without in_steps."
-            )
-        if self.constraints or self.goal.costs:
-            raise UnsupportedError("costs and constraints have no gradient. Use the planner 'cem'.")
-        discrete = [name for name in self.targets if card.schema[name].kind is not Kind.VECTOR]
-        if discrete:
+    def _check_gradient(self, actions: Tensor) -> None:
+        discrete = [name for name in self.targets if self.card.schema[name].kind is not Kind.VECTOR]
+        if actions.requires_grad and discrete:
             raise UnsupportedError(
                 f"the target {discrete[0]!r} is discrete and has no gradient. Use the planner 'cem'."
             )
-        schema, weights = {name: card.schema[name] for name in self.targets}, self._weights(steps.shape[3])
-        each = self._shares((steps * weights).sum(-1))[..., None] * weights  # weight of each step of each sample
-        slopes = {
-            name: slope * each.reshape(*each.shape, *(1,) * (slope.ndim - 4))
-            for name, slope in target_slopes(rollout, self.targets, self.scale, schema).items()
-        }
-        return self.engine.pull_back(self.belief, future, slopes, num_samples=self.num_samples, seed=self.seed)
 
-    def _violation(self, number: int, rollout: Rollout, size: tuple[int, ...]) -> Floats:
+    def _evaluate_part(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
+        rollout, size = self._rollout(actions), actions.shape[:3]
+        violations = [self._violation(number, rollout, size) for number in range(len(self.constraints))]
+        return PlanCosts(
+            cost=self._total(self._steps(rollout, size), size),
+            violation=torch.stack(violations, -1) if violations else actions.new_zeros(*size[:2], 0),
+        )
+
+    def _rollout(self, actions: Float[Tensor, "W N T A"]) -> Rollout:
+        schema = self.card.schema
+        found = self.engine.rollout(
+            self.belief, actions, self.exogenous, num_samples=num_samples(self.card), seed=self.seed
+        )
+        inputs = {name: value[:, :, None] for name, value in split(schema.actions, actions).items()}
+        if self.exogenous is not None:
+            inputs |= {n: value[:, None, None] for n, value in split(schema.exogenous, self.exogenous).items()}
+        return replace(
+            found,
+            signals=ChainMap(inputs, found.signals),  # type: ignore[arg-type]  # a ChainMap that is only read
+            present=self.present,
+            periods={signal.name: signal.period for signal in schema.signals if signal.period is not None},
+            trust=partial(self._trust, found),
+        )
+
+    def _violation(self, number: int, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N"]:
         constraint = self.constraints[number]
-        found = np.asarray(constraint(self._banded(rollout, constraint, size[2])), dtype=float)
+        found = constraint(self._with_margin(rollout, constraint, size[2]))
+        if not isinstance(found, Tensor):
+            raise InputError(f"constraint {number} returned a {type(found).__name__}. {NO_TENSOR}")
         if found.ndim != 2 or any(got not in (1, want) for got, want in zip(found.shape, size, strict=False)):
             raise InputError(
-                f"constraint {number}: expected a violation [W, N] of shape {size[:2]}, got shape {found.shape}."
+                f"constraint {number}: expected a violation [W, N] of shape {tuple(size[:2])}, got shape "
+                f"{tuple(found.shape)}."
             )
-        if isinstance(constraint, Chance) and np.isinf(found).any():
+        if isinstance(constraint, Chance) and bool(found.isinf().any()):
             raise InputError(
                 f"constraint {number} must hold with probability {constraint.level}, but too few calibration windows "
                 "observed one of its signals. Log more of it, or lower the level."
             )
-        if (found < 0).any():
+        if bool((found < 0).any()):
             raise InputError(
-                f"constraint {number} returned the negative violation {found.min():.4g}. Return 0 where the constraint "
-                "holds: use np.maximum(..., 0)."
+                f"constraint {number} returned the negative violation {float(found.min()):.4g}. Return 0 where the "
+                "constraint holds: use .clamp(min=0)."
             )
-        return found
+        return found.float().expand(*size[:2])
 
-    def _rollout(self, future: Future) -> Rollout:
-        samples = self.engine.imagine(self.belief, future, num_samples=self.num_samples, seed=self.seed)
-        inputs = {name: value[:, :, None] for name, value in future.actions.items()}
-        inputs |= {name: value[:, None, None] for name, value in future.exogenous.items()}
-        signals = self.engine.describe().schema.signals
-        periods = {signal.name: signal.period for signal in signals if signal.period is not None}
-        return Rollout(
-            signals={**inputs, **samples.signals},
-            present=self.present,
-            periods=periods,
-            trust=partial(self._trust, future),
-        )
-
-    def _trust(self, future: Future, p_value: float) -> Floats:
+    def _trust(self, rollout: Rollout, p_value: float) -> Float[Tensor, "W N 1 T"]:
         """See `Rollout.trust`."""
         calibration = self.calibration
-        if calibration is None or calibration.input_novelty is not None or not isinstance(self.engine, Novelty):
+        if calibration is None or calibration.input_novelty is not None or rollout.ood_score is None:
             why = "it is not calibrated" if calibration is None else "its engine does not measure novelty"
             raise UnsupportedError(
-                f"{self.engine.describe().name} has no trust for predicted states: {why}. Remove the costs and "
-                "constraints that need it."
+                f"{self.card.name} has no trust for predicted states: {why}. Remove the costs and constraints that "
+                "need it."
             )
         floor = 1 / (calibration.num_episodes + 1)
         if floor >= p_value:
@@ -171,68 +149,67 @@ class Objective:
                 f"a cost or constraint needs p-values of {p_value}, but {calibration.num_episodes} calibration "
                 f"episodes give none below {floor:.3g}. Calibrate on more episodes, or use a larger p-value."
             )
-        found = self.engine.novelty_ahead(self.belief, future, seed=self.seed)
-        return calibration.trust(found.reshape(-1)).reshape(found.shape)[:, :, None]
+        score = precise(rollout.ood_score())
+        reference = self.familiar_scores
+        assert reference is not None  # of this calibration
+        higher = len(reference) - torch.searchsorted(reference, score.detach().contiguous(), side="left")
+        p_values = (1 + higher / calibration.num_windows) / (1 + len(reference) / calibration.num_windows)
+        return p_values.to(score)[:, :, None]
 
-    def _banded(self, rollout: Rollout, constraint: Constraint, horizon: int) -> Rollout:
+    def _with_margin(self, rollout: Rollout, constraint: Constraint, horizon: int) -> Rollout:
         """The rollout, with bands if the constraint is a `Chance`."""
         if not isinstance(constraint, Chance):
             return rollout
-        if self.calibration is None or not self.calibration.has_error_scores:
+        calibration = self.calibration
+        if calibration is None or not calibration.has_error_scores:
             raise InputError(
                 f"a constraint must hold with probability {constraint.level}, but the world is not calibrated. "
                 "Calibrate it, or remove Chance."
             )
-        margin = {
-            name: self.calibration.band_half_width(name, horizon, constraint.level) for name in self.calibration.scale
-        }
-        return replace(rollout, margin=margin)
+        return replace(rollout, margin=self._margin(calibration, horizon, constraint.level))
 
-    def _steps(self, future: Future, rollout: Rollout | None) -> Floats:
-        """The cost of each step and sample [W, N, S, T]; an axis is 1 where nothing differs along it."""
-        found: Floats = np.zeros((1, 1, 1, 1))
-        if self.reaches is not None:
-            found = self.reaches.distance(self.belief, future, self.targets, seed=self.seed)[:, :, None]
+    def _margin(self, calibration: Calibration, horizon: int, level: float) -> Mapping[str, Tensor]:
+        if level not in self.margins:
+            self.margins[level] = {
+                name: torch.as_tensor(calibration.band_half_width(name, horizon, level), device=self.engine.device)
+                for name in calibration.scale
+            }
+        return self.margins[level]
+
+    def _steps(self, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N S T"]:
+        """The cost of each step and sample; an axis is 1 where nothing differs along it."""
+        total = torch.zeros((1, 1, 1, 1), device=self.engine.device)
+        if self.encoded_goal is not None:
+            assert rollout.goal_distance is not None  # `objective` encoded the goal
+            total = precise(rollout.goal_distance(self.encoded_goal))[:, :, None]
         elif self.targets:
-            assert rollout is not None
-            schema = self.engine.describe().schema
-            found = target_cost(rollout, self.targets, self.scale, {name: schema[name] for name in self.targets})
+            total = target_cost(rollout, self.targets, self.scale)
         for number, cost in enumerate(self.goal.costs):
-            assert rollout is not None
-            step = np.asarray(cost(rollout), dtype=float)
-            expected = np.broadcast_shapes(*(value.shape[:4] for value in rollout.signals.values()))
+            step = cost(rollout)
+            if not isinstance(step, Tensor):
+                raise InputError(f"cost {number} returned a {type(step).__name__}. {NO_TENSOR}")
+            num_drawn = max((value.shape[2] for value in rollout.signals.values()), default=1)
+            expected = (*size[:2], num_drawn, size[2])
             if step.ndim != 4 or any(got not in (1, want) for got, want in zip(step.shape, expected, strict=True)):
                 raise InputError(
                     f"cost {number}: expected the cost of each step [W, N, S, T] of shape {expected}, got shape "
-                    f"{step.shape}."
+                    f"{tuple(step.shape)}."
                 )
-            found = found + step
-        return found
+            total = total + step
+        return total
 
-    def _total(self, steps: Floats, size: tuple[int, ...]) -> Float[np.ndarray, "W N"]:
+    def _total(self, steps: Float[Tensor, "W N S T"], size: Sequence[int]) -> Float[Tensor, "W N"]:
         """The weighted sum over the steps, averaged over the worst share of the samples."""
-        worlds, versions, horizon = size
-        steps = np.broadcast_to(steps, (worlds, versions, steps.shape[2], horizon))
-        cost = np.sort((steps * self._weights(horizon)).sum(-1), axis=-1)
-        return np.asarray(cost[..., -self._num_worst(cost.shape[-1]) :].mean(-1))
-
-    def _num_worst(self, num_samples: int) -> int:
-        """The number of worst samples that count."""
-        return math.ceil(self.goal.risk * num_samples - 1e-9)
-
-    def _weights(self, horizon: int) -> Float[np.ndarray, " T"]:
-        """The weight of each step."""
-        weights = self.goal.discount ** np.arange(horizon)
+        weights = self.goal.discount ** torch.arange(size[2], dtype=steps.dtype, device=steps.device)
         if self.goal.last_only:
             weights[:-1] = 0.0
-        return np.asarray(weights)
-
-    def _shares(self, cost: Float[np.ndarray, "W N S"]) -> Float[np.ndarray, "W N S"]:
-        """The weight of each sample: equal for the worst ones, 0 for the others."""
-        count = self._num_worst(cost.shape[-1])
+        cost = (steps.expand(*size[:2], -1, size[2]) * weights).sum(-1)
+        num_worst = math.ceil(self.goal.risk * cost.shape[-1] - 1e-9)
         # Ranks instead of a threshold, so that ties never add up to more than the worst share.
-        rank = cost.argsort(-1, kind="stable").argsort(-1, kind="stable")
-        return np.where(rank >= cost.shape[-1] - count, 1 / count, 0.0)
+        return cost.sort(-1).values[..., -num_worst:].mean(-1).float()
+
+
+NO_TENSOR = "Return a torch tensor, or wrap a NumPy function in from_numpy."
 
 
 def objective(
@@ -267,43 +244,57 @@ def objective(
         UnsupportedError: the distance in steps is needed and the engine has none.
         InputError: a target has no tolerance and there is no calibration.
     """
-    card = engine.describe()
+    card, tensors = engine.describe(), tensor_engine(engine)
     by_distance = [n for n in targets if goal.in_steps or card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
-    reaches = engine if by_distance and isinstance(engine, GoalDistance) else None
-    if reaches is not None and goal.risk < 1:
-        raise InputError(
-            f"the goal's risk is {goal.risk}, but the distance to {', '.join(by_distance)} is a mean over samples. "
-            "Set risk to 1, or use targets that are predicted."
-        )
-    if by_distance and reaches is None and goal.in_steps:
+    device = tensors.device
+    return Objective(
+        engine=tensors,
+        card=card,
+        belief=belief,
+        goal=goal,
+        targets={} if by_distance else {name: torch.as_tensor(v, device=device) for name, v in targets.items()},
+        scale={} if by_distance else {n: torch.as_tensor(_scale(card, calibration, goal, n)) for n in targets},
+        encoded_goal=_encoded_goal(card, engine, tensors, belief, goal, targets, by_distance) if by_distance else None,
+        constraints=constraints,
+        exogenous=join(card.schema.exogenous, exogenous).to(device) if exogenous else None,
+        present={name: to_tensor(value).to(device) for name, value in present.items()},
+        calibration=calibration,
+        familiar_scores=None if calibration is None else precise(torch.as_tensor(calibration.novelty, device=device)),
+        seed=seed,
+    )
+
+
+def _encoded_goal(
+    card: Card,
+    engine: Engine,
+    tensors: TensorEngine,
+    belief: EngineBelief,
+    goal: Goal,
+    targets: Arrays,
+    by_distance: Sequence[str],
+) -> object:
+    if not isinstance(engine, GoalDistance) and goal.in_steps:
         raise UnsupportedError(f"{card.name} has no distance head, which in_steps needs. Fit one, or remove in_steps.")
-    if by_distance and reaches is None:
+    if not isinstance(engine, GoalDistance):
         raise UnsupportedError(
             f"{card.name} has no distance head, which a goal on {', '.join(by_distance)} needs. Fit one, or use "
             f"predicted targets: {', '.join(n for n in card.predicts if card.schema[n].kind is not Kind.IMAGE)}."
         )
-    scale: dict[str, float | np.ndarray] = {}
-    for name in () if by_distance else targets:
-        if name in goal.tolerance:
-            scale[name] = goal.tolerance[name]
-        elif card.schema[name].kind is Kind.DISCRETE:
-            scale[name] = 1.0
-        elif calibration is not None and name in calibration.spread:
-            scale[name] = calibration.tolerance(name)
-        else:
-            unit = card.schema[name].unit
-            raise InputError(f"target {name!r} has no tolerance and the world is not calibrated. Set one in {unit}.")
-    return Objective(
-        engine=engine,
-        belief=belief,
-        goal=goal,
-        targets=targets,
-        scale=scale,
-        constraints=constraints,
-        exogenous=exogenous,
-        present=present,
-        calibration=calibration,
-        reaches=reaches,
-        num_samples=num_samples(card),
-        seed=seed,
-    )
+    if goal.risk < 1:
+        raise InputError(
+            f"the goal's risk is {goal.risk}, but the distance to {', '.join(by_distance)} is a mean over samples. "
+            "Set risk to 1, or use targets that are predicted."
+        )
+    return tensors.encode_goal(belief, targets)
+
+
+def _scale(card: Card, calibration: Calibration | None, goal: Goal, name: str) -> Numbers:
+    """The error to a target that counts as 1."""
+    signal = card.schema[name]
+    if name in goal.tolerance:
+        return goal.tolerance[name]
+    if signal.kind is Kind.DISCRETE:
+        return 1.0
+    if calibration is not None and name in calibration.spread:
+        return calibration.tolerance(name)
+    raise InputError(f"target {name!r} has no tolerance and the world is not calibrated. Set one in {signal.unit}.")

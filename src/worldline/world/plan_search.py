@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
 from worldline.schema import Kind, Schema, Signal
+from worldline.training.batches import join, split
 from worldline.world.base import Plan, PlanStatus
 from worldline.world.objective import Objective
 from worldline.world.validation import ValidatedHistory, check_actions
@@ -148,28 +148,22 @@ class Search:
             num_proposals: proposals of the engine, if the cost is its distance in steps; 0 for none.
             pending: per action signal [W, D, *shape], actions before the plan; empty for none.
         """
-        first = (
-            self._join(pending)[:, None]
-            if pending
-            else self.space.low.new_zeros(present.num_worlds, 1, 0, len(self.space.low))
-        )
-
-        starts = [] if proposals is None else [self._join(proposals)]
-        left_s = self._left_s()
-        if aim.reaches is not None and num_proposals:
-            suggested = aim.reaches.propose(
+        starts = [] if proposals is None else [join(self.signals, proposals)]
+        first, left_s = join(self.signals, pending) if pending else None, self._left_s()
+        if aim.encoded_goal is not None and num_proposals:
+            suggested = aim.engine.proposals(
                 aim.belief,
-                aim.targets,
+                aim.encoded_goal,
                 self.horizon,
                 num_proposals=num_proposals,
-                pending=pending or None,
+                pending=first,
                 budget_s=None if left_s is None else MAX_PROPOSAL_SHARE * left_s,
                 seed=self.seed,
             )
-            starts.append(self._join(suggested))
+            starts += [] if suggested is None else [suggested]
         starts = [start for start in starts if start.shape[1]]
         planned = planner.plan(
-            partial(self._cost, aim, first),
+            partial(_cost, aim, first),
             self.space,
             batch=present.num_worlds,
             horizon=self.horizon,
@@ -178,16 +172,6 @@ class Search:
             deadline_s=self._left_s(),
         )
         return self._plan(planned, present, trust)
-
-    def _cost(self, aim: Objective, first: Float[Tensor, "B 1 D A"], actions: Float[Tensor, "B N T A"]) -> CostValue:
-        """The cost of `actions` after the pending ones."""
-        path = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
-        costs = aim.evaluate(self._split(path.detach().numpy()), sloped=path.requires_grad)
-        total = torch.from_numpy(costs.cost.astype(np.float32))
-        if costs.slope is not None:
-            slope = self._join(costs.slope).nan_to_num(0.0, 0.0, 0.0)
-            total = total + (slope * (path - path.detach())).sum((-2, -1))  # adds 0, and carries the gradient
-        return CostValue(cost=total, violation=torch.from_numpy(costs.violation.astype(np.float32)))
 
     def _left_s(self) -> float | None:
         """The remaining seconds for proposals and search; None for no limit."""
@@ -208,7 +192,7 @@ class Search:
             )
         elif not planned.converged:
             status = PlanStatus.BUDGET_EXHAUSTED
-        actions = self._split(planned.actions.numpy())
+        actions = {name: value.numpy() for name, value in split(self.signals, planned.actions).items()}
         return Plan(
             actions={name: value[0] for name, value in actions.items()} if present.single else actions,
             status=status,
@@ -219,15 +203,9 @@ class Search:
             elapsed_s=time.monotonic() - self.started_s,
         )
 
-    def _split(self, actions: NDArray[np.floating]) -> dict[str, NDArray[np.generic]]:
-        """Per signal [..., *shape]: a view of the A axis, or the chosen value if discrete."""
-        ends = np.cumsum([signal.size for signal in self.signals])[:-1]
-        parts = zip(self.signals, np.split(actions, ends, -1), strict=True)
-        return {s.name: part.argmax(-1) if s.kind is Kind.DISCRETE else part for s, part in parts}
 
-    def _join(self, actions: Mapping[str, NDArray[np.generic]]) -> Float[Tensor, "*lead A"]:
-        parts = [
-            np.eye(signal.size)[actions[signal.name]] if signal.kind is Kind.DISCRETE else actions[signal.name]
-            for signal in self.signals
-        ]
-        return torch.from_numpy(np.concatenate(parts, -1, dtype=np.float32))
+def _cost(aim: Objective, first: Float[Tensor, "B D A"] | None, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
+    """The cost of `actions` after the pending ones."""
+    if first is None:
+        return aim.evaluate(actions)
+    return aim.evaluate(torch.cat([first[:, None].expand(-1, actions.shape[1], -1, -1), actions], 2))

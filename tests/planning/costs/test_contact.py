@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.planning.costs.rollouts import rollout_of
 
 from worldline.episode import Arrays
 from worldline.errors import ConfigError, InputError, UnknownNameError
@@ -17,7 +19,7 @@ NUMBERS = st.floats(-3, 3)
 def rollout(margin: Arrays | None = None, **signals: list[list[float]]) -> Rollout:
     """One world, one plan, one sample; each signal [T, size]."""
     made = {name: np.array(value, float)[None, None, None] for name, value in signals.items()}
-    return Rollout(signals=made, margin=margin or {})
+    return rollout_of(made, margin=margin or {})
 
 
 def test_the_violation_is_the_deepest_overlap() -> None:
@@ -29,14 +31,14 @@ def test_the_violation_is_the_deepest_overlap() -> None:
 
 def test_a_wall_ends() -> None:
     rule = KeepClear(signal="a", start=(0.0, 0.0), end=(0.0, 1.0), distance=0.5)
-    assert rule(rollout(a=[[0.2, 0.5]])) == pytest.approx(0.3)
-    assert rule(rollout(a=[[0.3, 1.4]])) == pytest.approx(0.0)  # a corner of 3, 4, 5
-    assert rule(rollout(a=[[0.0, 1.3]])) == pytest.approx(0.2)
+    assert rule(rollout(a=[[0.2, 0.5]])).item() == pytest.approx(0.3)
+    assert rule(rollout(a=[[0.3, 1.4]])).item() == pytest.approx(0.0)  # a corner of 3, 4, 5
+    assert rule(rollout(a=[[0.0, 1.3]])).item() == pytest.approx(0.2)
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
 def test_nothing_on_the_wall_is_nearer(x: float, y: float, ax: float, ay: float, bx: float, by: float) -> None:
-    found = np.linalg.norm(away_from_wall(np.array([x, y]), (ax, ay), (bx, by)))
+    found = np.linalg.norm(away_from_wall(torch.tensor([x, y], dtype=torch.float64), (ax, ay), (bx, by)))
     share = np.linspace(0, 1, 101)[:, None]
     every = np.linalg.norm(np.array([x, y]) - ((1 - share) * [ax, ay] + share * [bx, by]), axis=1)
     assert found <= every.min() + 1e-9
@@ -54,14 +56,14 @@ def test_with_a_probability_all_inside_the_bands_counts(
     for corner in ((-1, -1), (-1, 1), (1, -1), (1, 1), (0, 0)):
         place, far = np.array([x, y]) + wide * np.array(corner), np.array([bx, by]) - other * np.array(corner)
         assert apart >= 1.0 - np.linalg.norm(place - far) - 1e-9
-        assert clear >= 1.0 - np.linalg.norm(away_from_wall(place, (0.0, 0.0), (0.0, 1.0))) - 1e-9
+        assert clear >= 1.0 - np.linalg.norm(away_from_wall(torch.from_numpy(place), (0.0, 0.0), (0.0, 1.0))) - 1e-9
 
 
 def test_the_quantile_says_which_sample_counts() -> None:
     samples = np.array([[0.1, 0.0], [0.6, 0.0], [2.0, 0.0]])[None, None, :, None]
-    seen = Rollout(signals={"a": samples, "b": np.zeros((1, 1, 1, 1, 2))})
+    seen = rollout_of({"a": samples, "b": np.zeros((1, 1, 1, 1, 2))})
     for quantile, due in ((1.0, 0.9), (0.5, 0.4), (0.0, 0.0)):
-        assert KeepApart(first="a", second="b", distance=1.0, quantile=quantile)(seen) == pytest.approx(due)
+        assert KeepApart(first="a", second="b", distance=1.0, quantile=quantile)(seen).item() == pytest.approx(due)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from tests.planning.costs.rollouts import rollout_of
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Rollout
 from worldline.planning.costs import OODPenalty, RequireInDistribution
 
 TRUST = np.array([[[0.5, 0.05], [0.04, 0.01], [1.0, 0.0]]])[:, :, None]  # one world, three plans, two steps
-SEEN = Rollout(signals={}, trust=lambda least: TRUST)
+SEEN = rollout_of({}, trust=lambda least: torch.from_numpy(TRUST))
 
 
 def test_what_is_familiar_enough_costs_nothing_and_the_rest_in_proportion() -> None:
@@ -23,7 +24,7 @@ def test_the_rule_is_broken_by_the_strangest_step() -> None:
 def test_a_rollout_that_no_world_made_is_refused() -> None:
     for one in (RequireInDistribution(), OODPenalty()):
         with pytest.raises(InputError, match="has no trust"):
-            one(Rollout(signals={}))
+            one(rollout_of({}))
 
 
 @pytest.mark.parametrize("trust", [0.0, 1.1, float("nan")])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from tests.planning.costs.rollouts import rollout_of
 
 from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.planning.base import Rollout
@@ -14,8 +15,8 @@ VALVE = np.array([[0.0, 0.5, 0.5], [1.0, 1.0, 0.0]])[None, :, None, :, None]  # 
 
 
 def rollout(**present: float) -> Rollout:
-    return Rollout(
-        signals={"heat": HEAT, "valve": VALVE}, present={name: np.array([[value]]) for name, value in present.items()}
+    return rollout_of(
+        {"heat": HEAT, "valve": VALVE}, present={name: np.array([[value]]) for name, value in present.items()}
     )
 
 
@@ -43,7 +44,7 @@ def test_prices_of_what_is_done() -> None:
 
 
 def test_each_component_has_its_price_and_its_tolerance() -> None:
-    both = Rollout(signals={"pair": np.array([1.0, 2.0]).reshape(1, 1, 1, 1, 2)})
+    both = rollout_of({"pair": np.array([1.0, 2.0]).reshape(1, 1, 1, 1, 2)})
     assert Price(signal="pair", price=(10.0, -1.0))(both).item() == 8.0
     assert Track(signal="pair", reference=[[0.0, 0.0]], tolerance=(1.0, 4.0))(both).item() == (1 + 0.25) / 2
 
@@ -55,13 +56,13 @@ def test_changes_count_from_what_is_done_now() -> None:
 
 
 def test_samples_cost_each_their_own() -> None:
-    two = Rollout(signals={"heat": np.array([20.0, 22.0]).reshape(1, 1, 2, 1, 1)})
+    two = rollout_of({"heat": np.array([20.0, 22.0]).reshape(1, 1, 2, 1, 1)})
     assert Track(signal="heat", reference=[[20.0]], tolerance=1.0)(two).tolist() == [[[[0.0], [4.0]]]]
 
 
 def test_what_repeats_goes_the_shorter_way_round() -> None:
-    turned = Rollout(
-        signals={"angle": np.array([170.0, -170.0]).reshape(1, 1, 1, 2, 1)},
+    turned = rollout_of(
+        {"angle": np.array([170.0, -170.0]).reshape(1, 1, 1, 2, 1)},
         present={"angle": np.array([[-170.0]])},
         periods={"angle": 360.0},
     )

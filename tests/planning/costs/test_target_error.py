@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tests.planning.costs.rollouts import rollout_of
 
 from worldline.errors import InputError, UnknownNameError
 from worldline.planning.base import Rollout
-from worldline.planning.costs.target_error import target_cost, target_slopes
-from worldline.schema import Kind, Role, Signal
+from worldline.planning.costs import target_error
 
 SHAPE = (2, 3, 4, 5)  # W, N, S, T
 numbers = st.floats(-100, 100)
@@ -17,7 +18,12 @@ vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
 
 
 def rollout(**signals: np.ndarray) -> Rollout:
-    return Rollout(signals=signals)
+    return rollout_of(signals)
+
+
+def target_cost(seen: Rollout, targets: dict, scale: dict) -> np.ndarray:
+    """The cost as an array."""
+    return target_error.target_cost(seen, {n: torch.from_numpy(np.array(v)) for n, v in targets.items()}, scale).numpy()
 
 
 def test_cost_by_hand() -> None:
@@ -37,22 +43,9 @@ def test_cost_adds_signals_and_takes_a_scale_per_component() -> None:
     assert cost.flatten() == pytest.approx([(1 + 0.01) / 2 + 4, (9 + 0.09) / 2 + 4])
 
 
-@given(arrays(np.float64, (*SHAPE, 2), elements=st.floats(-10, 10)), st.integers(0, 1000))
-def test_slopes_are_what_a_small_change_changes(values: np.ndarray, seed: int) -> None:
-    """Of a place with a unit for each component, and of an angle across its seam."""
-    turn = Signal(name="turn", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="deg", period=360.0)
-    generator = np.random.default_rng(seed)
-    seen = {"place": values, "turn": 355.0 + values}
-    targets = {"place": generator.normal(size=(2, 2)), "turn": generator.uniform(0, 10, (2, 2))}
-    scale = {"place": np.array([0.5, 2.0]), "turn": 3.0}
-    found = target_slopes(rollout(**seen), targets, scale, {"turn": turn})
-    way = {name: generator.normal(size=value.shape) for name, value in seen.items()}
-    ends = [
-        target_cost(rollout(**{n: v + change * way[n] for n, v in seen.items()}), targets, scale, {"turn": turn})
-        for change in (1e-4, -1e-4)
-    ]
-    told = sum((found[name] * way[name]).sum(-1) for name in seen)
-    np.testing.assert_allclose(told, (ends[0] - ends[1]) / 2e-4, rtol=1e-4, atol=1e-4)
+def test_errors_of_periodic_signals_are_wrapped() -> None:
+    turned = rollout_of({"turn": np.array([355.0]).reshape(1, 1, 1, 1, 1)}, periods={"turn": 360.0})
+    assert target_cost(turned, {"turn": np.array([[5.0]])}, {"turn": 5.0}).item() == 4.0
 
 
 def test_labels_are_right_or_wrong() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
 
@@ -32,12 +32,12 @@ def plan(
     )
 
 
-def walk(actions: Tensor) -> CostValue:
+def walk(actions: Tensor) -> PlanCosts:
     """A walk in four ways from (0, 0) to (2, 1), round the field (1, 0): the squared distance after each step."""
     place = (actions @ WAYS).cumsum(2)
     away = (place - torch.tensor([2.0, 1.0])).square().sum((2, 3))
     inside = (place == torch.tensor([1.0, 0.0])).all(-1).any(-1, keepdim=True)
-    return CostValue(cost=away, violation=inside.float())
+    return PlanCosts(cost=away, violation=inside.float())
 
 
 def test_finds_the_best_of_all_sequences() -> None:
@@ -53,7 +53,7 @@ def test_finds_the_best_of_all_sequences() -> None:
 def test_draws_each_value_as_often_as_it_is_probable() -> None:
     asked: list[Tensor] = []
 
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         asked.append(actions)
         return free(-actions[..., 0, 1])
 
@@ -67,7 +67,7 @@ def test_draws_each_value_as_often_as_it_is_probable() -> None:
 
 
 def test_choices_beside_numbers() -> None:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         aim = actions[..., 1:] @ torch.tensor([-0.5, 0.0, 0.7])
         return free(((actions[..., 0] - aim).square() - actions[..., 3]).sum(-1))
 
@@ -79,7 +79,7 @@ def test_choices_beside_numbers() -> None:
 def test_proposals_become_choices() -> None:
     wanted = one_hot(torch.tensor([3, 1, 3, 2, 0, 3, 1, 1]), 4)[None].float()
 
-    def needle(actions: Tensor) -> CostValue:
+    def needle(actions: Tensor) -> PlanCosts:
         return free(1 - (actions == wanted[:, None]).all(3).all(2).float())
 
     assert plan(needle, SPACE, 8, proposals=0.4 * wanted[:, None]).cost.item() == 0

@@ -8,14 +8,14 @@ from tests.planning.planners.toys import free, kept_below_one, optimum, pushed_c
 from torch import Tensor
 
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import CostValue
+from worldline.planning.planners.base import PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.shooting import Shooting
 
 THOROUGH = CrossEntropy(num_candidates=128, num_iterations=30, num_elites=16, min_deviation=0.005, correlation=0.0)
 
 
-def walk_to_ten(actions: Tensor) -> CostValue:
+def walk_to_ten(actions: Tensor) -> PlanCosts:
     """Steps from 0, as near to 10 as they can get, all the way."""
     return free((actions[..., 0].cumsum(2) - 10).square().sum(2))
 
@@ -68,7 +68,7 @@ def test_noise_persists_over_steps_as_far_as_correlation_says() -> None:
     for correlation in (0.0, 0.8):
         drawn: list[Tensor] = []
 
-        def cost(actions: Tensor, drawn: list[Tensor] = drawn) -> CostValue:
+        def cost(actions: Tensor, drawn: list[Tensor] = drawn) -> PlanCosts:
             drawn.append(actions)
             return free(actions.sum((2, 3)))
 
@@ -82,7 +82,7 @@ def test_noise_persists_over_steps_as_far_as_correlation_says() -> None:
 def test_goes_on_where_the_first_population_was_useless() -> None:
     calls = 0
 
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         nonlocal calls
         calls += 1
         return free(actions.square().sum((2, 3)) if calls > 1 else torch.full(actions.shape[:2], torch.nan))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldline.errors import InputError
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.gradient import GradientPlanner
@@ -38,9 +38,9 @@ SPACE = ActionSpace(low=torch.tensor([-1.0, 0.0]), high=torch.tensor([1.0, 3.0])
 def bowl(center: Tensor) -> CostFunction:
     """The squared distance to `center` [B, T, A]."""
 
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         value = (actions - center[:, None]).square().sum((2, 3))
-        return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+        return PlanCosts(cost=value, violation=value.new_zeros(*value.shape, 0))
 
     return cost
 
@@ -96,11 +96,11 @@ def test_a_batch_gives_exactly_the_plans_of_its_problems_one_at_a_time(
 
     def exact(center: Tensor) -> CostFunction:
         # Summed step by step, so that the cost itself does not depend on how the batch is laid out in memory.
-        def cost(actions: Tensor) -> CostValue:
+        def cost(actions: Tensor) -> PlanCosts:
             value = torch.zeros(actions.shape[:2])
             for squares in (actions - center[:, None]).square().flatten(2).unbind(2):
                 value = value + squares
-            return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+            return PlanCosts(cost=value, violation=value.new_zeros(*value.shape, 0))
 
         return cost
 
@@ -148,11 +148,11 @@ def test_horizon_one(planner: Planner) -> None:
 
 @every_planner
 def test_costs_that_are_not_finite_never_win(planner: Planner) -> None:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         value = bowl(torch.zeros(1, 4, 2))(actions).cost
         odd = torch.where(actions[..., 0, 0] > 0, torch.nan, -torch.inf)
         lucky = torch.arange(actions.shape[1]) % 2 == 0
-        return CostValue(cost=value.where(lucky, odd), violation=value.new_zeros(*value.shape, 0))
+        return PlanCosts(cost=value.where(lucky, odd), violation=value.new_zeros(*value.shape, 0))
 
     found = solve(planner, cost)
     assert found.cost.isfinite().all()
@@ -161,10 +161,10 @@ def test_costs_that_are_not_finite_never_win(planner: Planner) -> None:
 
 @every_planner
 def test_an_error_where_no_cost_is_finite(planner: Planner) -> None:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         value = actions.sum((2, 3))
         value[1] = torch.nan
-        return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+        return PlanCosts(cost=value, violation=value.new_zeros(*value.shape, 0))
 
     with pytest.raises(InputError, match="problem 1 "):
         solve(planner, cost, batch=2)
@@ -172,10 +172,10 @@ def test_an_error_where_no_cost_is_finite(planner: Planner) -> None:
 
 @every_planner
 def test_feasible_beats_infeasible_and_less_violation_beats_more(planner: Planner) -> None:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         # The cost rewards what the constraint forbids: the sum of the first component must stay below the limit.
         total = actions[..., 0].sum(-1)
-        return CostValue(cost=-total, violation=(total[..., None] - limits[:, None, None]).clamp(min=0))
+        return PlanCosts(cost=-total, violation=(total[..., None] - limits[:, None, None]).clamp(min=0))
 
     limits = torch.tensor([0.0, -100.0])
     proposals = torch.tensor([-0.5, -1.0, 1.0])[None, :, None, None].expand(2, 3, 4, 2)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from worldline.errors import InputError
-from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions
+from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.registry import load
 
@@ -13,9 +13,9 @@ SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
 
 
 def plan(proposals: Tensor | None) -> PlannedActions:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         assert actions.shape[1] == 1
-        return CostValue(cost=actions.square().sum((2, 3)), violation=torch.ones(2, 1, 1))
+        return PlanCosts(cost=actions.square().sum((2, 3)), violation=torch.ones(2, 1, 1))
 
     return FirstProposal().plan(cost, SPACE, batch=2, horizon=3, proposals=proposals, generator=torch.Generator())
 

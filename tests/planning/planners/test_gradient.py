@@ -8,7 +8,7 @@ from tests.planning.planners.toys import Listening, free, kept_below_one, optimu
 from torch import Tensor
 
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostValue
+from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.gradient import GradientPlanner
 
 LONG = GradientPlanner(num_restarts=2, num_iterations=600, learning_rate=0.05)
@@ -22,7 +22,7 @@ def test_finds_the_optimum_of_a_linear_quadratic_problem() -> None:
 
 
 def test_restarts_find_the_deeper_of_two_valleys() -> None:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         first = actions[..., 0, 0]
         return free((first.square() - 1).square() + 0.3 * first)
 
@@ -49,7 +49,7 @@ def test_steps_stay_inside_and_are_counted() -> None:
 
 
 def test_a_sequence_of_no_finite_cost_does_not_stop_the_others() -> None:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         value = (actions - 0.5).square().sum((2, 3))
         return free(value.masked_fill(actions[..., 0, 0] < 0, torch.nan))
 

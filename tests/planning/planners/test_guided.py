@@ -8,7 +8,7 @@ from tests.planning.planners.toys import Listening, free, optimum, pushed_cart, 
 from torch import Tensor
 
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import CostValue
+from worldline.planning.planners.base import PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.guided import Guided
 
@@ -36,7 +36,7 @@ def test_it_stays_near_the_best_proposal() -> None:
 
 
 def test_a_proposal_without_a_finite_cost_does_no_harm() -> None:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         value = (actions - 1.5).square().sum((2, 3))
         return free(value.masked_fill(actions[..., 0, 0] < 0, torch.nan))
 

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from worldline.config import from_json, to_json
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace, CostValue
+from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.lagrangian import AugmentedLagrangian, _PenalizedCost
 
 
-def thin(actions: Tensor) -> CostValue:
+def thin(actions: Tensor) -> PlanCosts:
     """Six numbers, each 1 away from 0 at best, in turns up and down; but they may only add up to 0.02 at most."""
     numbers = actions[..., 0]
     aim = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
     violation = (numbers.sum(-1, keepdim=True).abs() - 0.02).clamp(min=0)
-    return CostValue(cost=(numbers - aim).square().sum(-1), violation=violation)
+    return PlanCosts(cost=(numbers - aim).square().sum(-1), violation=violation)
 
 
 def test_it_finds_the_way_along_a_thin_set_where_sorting_by_violation_is_stuck() -> None:
@@ -42,9 +42,9 @@ def test_finds_the_best_of_what_a_constraint_allows() -> None:
 
 
 def test_where_nothing_is_allowed_the_least_violation_is_returned() -> None:
-    def never(actions: Tensor) -> CostValue:
+    def never(actions: Tensor) -> PlanCosts:
         total = actions.sum((2, 3))
-        return CostValue(cost=-total, violation=(total[..., None] + 10).clamp(min=0))
+        return PlanCosts(cost=-total, violation=(total[..., None] + 10).clamp(min=0))
 
     found = solve(AugmentedLagrangian(), never, 1.0, 3)
     assert found.violation.item() == pytest.approx(7.0, abs=1e-3)
@@ -53,9 +53,9 @@ def test_where_nothing_is_allowed_the_least_violation_is_returned() -> None:
 def test_rules_have_a_price_where_nothing_else_costs() -> None:
     aim = torch.tensor([0.5, -0.5, 0.9, 0.0, -0.9, 0.3])
 
-    def flat(actions: Tensor) -> CostValue:
+    def flat(actions: Tensor) -> PlanCosts:
         away = (actions[..., 0] - aim).abs().sum(-1, keepdim=True)
-        return CostValue(cost=torch.zeros(actions.shape[:2]), violation=(away - 0.3).clamp(min=0))
+        return PlanCosts(cost=torch.zeros(actions.shape[:2]), violation=(away - 0.3).clamp(min=0))
 
     for seed in range(3):
         assert solve(AugmentedLagrangian(), flat, 1.0, 6, seed).violation.item() == 0
@@ -65,7 +65,7 @@ def test_prices_by_hand() -> None:
     """Costs 0 and 4 have a spread of 2, violations 0 and 2 one of 1."""
     first = torch.tensor([0.0, 4.0]).reshape(1, 2, 1, 1)
     priced = _PenalizedCost(
-        lambda actions: CostValue(cost=actions[..., 0, 0], violation=actions[..., 0, 0, None] / 2), first, 0.5
+        lambda actions: PlanCosts(cost=actions[..., 0, 0], violation=actions[..., 0, 0, None] / 2), first, 0.5
     )
     two = torch.full((1, 1, 1, 1), 2.0)  # it violates by 1
     assert priced.weight.item() == 1.0
@@ -99,9 +99,9 @@ def test_problems_have_prices_of_their_own() -> None:
     def cost(limits: list[float]) -> Listening:
         bound = torch.tensor(limits)[:, None]
 
-        def judge(actions: Tensor) -> CostValue:
+        def judge(actions: Tensor) -> PlanCosts:
             total = actions[..., 0].sum(-1)
-            return CostValue(cost=-total, violation=(total - bound).clamp(min=0)[..., None])
+            return PlanCosts(cost=-total, violation=(total - bound).clamp(min=0)[..., None])
 
         return Listening(judge)
 

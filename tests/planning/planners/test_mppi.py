@@ -8,7 +8,7 @@ import torch
 from tests.planning.planners.toys import kept_below_one, optimum, pushed_cart, solve
 
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace, CostValue
+from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.mppi import PathIntegral
 from worldline.planning.planners.population import Population, evaluated
 
@@ -17,7 +17,7 @@ THOROUGH = PathIntegral(num_candidates=256, num_iterations=60, min_deviation=0.0
 
 def population(cost: list[float], violation: list[float]) -> Population:
     space = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
-    value = CostValue(cost=torch.tensor([cost]), violation=torch.tensor([violation]).float()[..., None])
+    value = PlanCosts(cost=torch.tensor([cost]), violation=torch.tensor([violation]).float()[..., None])
     return evaluated(lambda _: value, space, torch.linspace(-1, 1, len(cost)).reshape(1, -1, 1, 1))
 
 

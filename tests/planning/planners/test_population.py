@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from worldline.errors import InputError
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts
 from worldline.planning.planners.population import Population, check, evaluated
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
@@ -12,7 +12,7 @@ SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
 
 def table(cost: list[float], violation: list[list[float]]) -> CostFunction:
     """A cost that is looked up by position, whatever the actions."""
-    return lambda _: CostValue(cost=torch.tensor([cost]), violation=torch.tensor([violation]))
+    return lambda _: PlanCosts(cost=torch.tensor([cost]), violation=torch.tensor([violation]))
 
 
 def population(cost: list[float], violation: list[list[float]]) -> Population:
@@ -36,9 +36,9 @@ def test_what_is_not_finite_comes_last_even_if_it_is_feasible(odd: float) -> Non
 def test_clips_before_costing() -> None:
     seen = []
 
-    def cost(actions: torch.Tensor) -> CostValue:
+    def cost(actions: torch.Tensor) -> PlanCosts:
         seen.append(actions)
-        return CostValue(cost=actions.sum((2, 3)), violation=torch.zeros(1, 2, 0))
+        return PlanCosts(cost=actions.sum((2, 3)), violation=torch.zeros(1, 2, 0))
 
     ranked = evaluated(cost, SPACE, torch.tensor([-7.0, 7.0]).reshape(1, 2, 1, 1))
     assert seen[0].flatten().tolist() == [-1.0, 1.0]

@@ -7,7 +7,7 @@ import torch
 from tests.planning.planners.toys import free
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts
 from worldline.planning.planners.search import Candidates, search
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
@@ -23,7 +23,7 @@ class Clock:
         return self.now_s
 
     def slow(self, cost: CostFunction, *, per_call_s: float) -> CostFunction:
-        def slow(actions: Tensor) -> CostValue:
+        def slow(actions: Tensor) -> PlanCosts:
             self.now_s += per_call_s
             return cost(actions)
 
@@ -34,7 +34,7 @@ def sequences(*values: float) -> Tensor:
     return torch.tensor(values).reshape(1, -1, 1, 1)
 
 
-def total(actions: Tensor) -> CostValue:
+def total(actions: Tensor) -> PlanCosts:
     return free(actions.sum((2, 3)))
 
 
@@ -100,7 +100,7 @@ def test_a_population_too_large_for_the_time_is_costed_in_parts() -> None:
     """Each sequence takes 10 ms: 16 at first, then what fits, until the next 16 are taken not to."""
     clock, sizes = Clock(), []
 
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         sizes.append(actions.shape[1])
         clock.now_s += 0.01 * actions.shape[1]
         return total(actions)

@@ -5,17 +5,17 @@ import torch
 from torch import Tensor
 
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace, CostValue
+from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.shooting import Shooting
 
 SPACE = ActionSpace(low=torch.tensor([1.0]), high=torch.tensor([3.0]))
 
 
 def plan(planner: Shooting, asked: list[Tensor], proposals: Tensor | None = None) -> Tensor:
-    def cost(actions: Tensor) -> CostValue:
+    def cost(actions: Tensor) -> PlanCosts:
         asked.append(actions)
         value = actions.sum((2, 3))
-        return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+        return PlanCosts(cost=value, violation=value.new_zeros(*value.shape, 0))
 
     generator = torch.Generator().manual_seed(0)
     found = planner.plan(cost, SPACE, batch=2, horizon=3, proposals=proposals, generator=generator)

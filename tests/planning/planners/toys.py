@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 
 
 def solve(
@@ -17,11 +17,11 @@ def solve(
     return planner.plan(cost, space, batch=1, horizon=horizon, proposals=proposals, generator=generator)
 
 
-def free(cost: Tensor) -> CostValue:
-    return CostValue(cost=cost, violation=cost.new_zeros(*cost.shape, 0))
+def free(cost: Tensor) -> PlanCosts:
+    return PlanCosts(cost=cost, violation=cost.new_zeros(*cost.shape, 0))
 
 
-def pushed_cart(actions: Tensor) -> CostValue:
+def pushed_cart(actions: Tensor) -> PlanCosts:
     """A cart at 1 with speed 0, pushed by [B, N, T, 1]: its squared positions and half the squared pushes."""
     position, speed, total = torch.ones(actions.shape[:2]), 0.0, 0.0
     for push in actions[..., 0].unbind(2):
@@ -40,10 +40,10 @@ def optimum(horizon: int) -> tuple[Tensor, float]:
     return pushes, pushed_cart(pushes[None, None, :, None]).cost.item()
 
 
-def kept_below_one(actions: Tensor) -> CostValue:
+def kept_below_one(actions: Tensor) -> PlanCosts:
     """Steps from 0, as near to 2 as they can get without passing 1: at best one step, then none; 1 a step."""
     place = actions[..., 0].cumsum(2)
-    return CostValue(cost=(place - 2).square().sum(2), violation=(place - 1).clamp(min=0).amax(2, keepdim=True))
+    return PlanCosts(cost=(place - 2).square().sum(2), violation=(place - 1).clamp(min=0).amax(2, keepdim=True))
 
 
 class Listening:
@@ -60,6 +60,6 @@ class Listening:
         self.cost = cost
         self.asked: list[Tensor] = []
 
-    def __call__(self, actions: Tensor) -> CostValue:
+    def __call__(self, actions: Tensor) -> PlanCosts:
         self.asked.append(actions.detach().clone())
         return self.cost(actions)

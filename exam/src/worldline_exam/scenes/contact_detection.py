@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
@@ -91,7 +92,7 @@ def gaps(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Gaps:
             found.append((inner if axis % 2 == 0 else table.size - inner) - table.radius)
             normals.append(np.broadcast_to(np.array(normal), place.shape))
             places.append(place)
-        away = away_from_wall(place, *table.wall)
+        away = away_from_wall(torch.from_numpy(place), *table.wall).numpy()
         distance = np.linalg.norm(away, axis=-1)
         found.append(distance - table.radius - table.half_width)
         normals.append(away / np.maximum(distance, 1e-9)[..., None])

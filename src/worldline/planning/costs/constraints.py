@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from worldline.errors import ConfigError
 from worldline.planning.base import Rollout
-from worldline.planning.costs.rollout_signals import PerComponent, end
+from worldline.planning.costs.rollout_signals import PerComponent, constant, end, worst
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +35,10 @@ class AtMost:
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 if the bound holds."""
-        excess = end(rollout, self.signal, 1, self.bound) - np.asarray(self.bound)
-        return _worst(excess.max(-1), self.quantile)
+        upper = end(rollout, self.signal, 1, self.bound)
+        return worst((upper - constant(self.bound, upper)).amax(-1), self.quantile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +58,10 @@ class AtLeast:
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 if the bound holds."""
-        shortfall = np.asarray(self.bound) - end(rollout, self.signal, -1, self.bound)
-        return _worst(shortfall.max(-1), self.quantile)
+        lower = end(rollout, self.signal, -1, self.bound)
+        return worst((constant(self.bound, lower) - lower).amax(-1), self.quantile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +89,14 @@ class KeepOut:
         if np.isinf(np.concatenate(faces)).all():
             raise ConfigError("the box has no face. Give at least one finite bound, or leave the constraint out.")
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 outside the box and on its faces."""
         depths = []
         for name, low in self.low.items():
             high = self.high[name]
             above, below = end(rollout, name, 1, low, high), end(rollout, name, -1, low, high)
-            depths.append(np.minimum(above - np.asarray(low), np.asarray(high) - below).min(-1))
-        return _worst(np.minimum.reduce(depths), self.quantile)
-
-
-def _worst(excess: Float[np.ndarray, "W N S T"], quantile: float) -> Float[np.ndarray, "W N"]:
-    """The quantile over samples of the largest excess over steps, at least 0; NaN if a value is NaN."""
-    # "higher" returns the violation of one sample; interpolation would mix two samples.
-    largest = np.quantile(excess.max(-1), quantile, axis=-1, method="higher")
-    return np.asarray(np.maximum(largest, 0.0))
+            depths.append(torch.minimum(above - constant(low, above), constant(high, below) - below).amin(-1))
+        return worst(torch.stack(torch.broadcast_tensors(*depths)).amin(0), self.quantile)
 
 
 def _check(quantile: float, *bounds: PerComponent) -> None:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Rollout
-from worldline.planning.costs.rollout_signals import components
+from worldline.planning.costs.rollout_signals import components, constant, worst
 
-Floats = NDArray[np.floating]
 Point = tuple[float, float]
 
 
@@ -41,7 +40,7 @@ class KeepApart:
     def __post_init__(self) -> None:
         _check(self.distance, self.quantile)
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 if the objects keep the distance."""
         one, other = components(rollout, self.first), components(rollout, self.second)
         if one.shape[-1] != other.shape[-1]:
@@ -50,11 +49,10 @@ class KeepApart:
                 "equal size."
             )
         offset = one - other
-        slack = [rollout.margin[name].astype(float) for name in (self.first, self.second) if name in rollout.margin]
+        slack = [rollout.margin[name].to(offset) for name in (self.first, self.second) if name in rollout.margin]
         if slack:
-            offset = offset.mean(2, keepdims=True)
-            offset = np.maximum(np.abs(offset) - np.add.reduce(slack), 0.0)
-        return _deepest(self.distance - np.linalg.norm(offset, axis=-1), self.quantile)
+            offset = (offset.mean(2, keepdim=True).abs() - sum(slack)).clamp(min=0.0)
+        return worst(self.distance - torch.linalg.vector_norm(offset, dim=-1), self.quantile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,35 +77,30 @@ class KeepClear:
     def __post_init__(self) -> None:
         _check(self.distance, self.quantile)
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 if the object keeps the distance."""
-        place, slack = components(rollout, self.signal, self.start, self.end), 0.0
-        near = away_from_wall(place, self.start, self.end)
-        distance = np.linalg.norm(near, axis=-1)
+        place = components(rollout, self.signal, self.start, self.end)
+        slack = place.new_zeros(())
         if self.signal in rollout.margin:
-            distance = np.linalg.norm(away_from_wall(place.mean(2, keepdims=True), self.start, self.end), axis=-1)
+            place = place.mean(2, keepdim=True)
             # A band is a box: every point in it is at most half its diagonal from its centre.
-            slack = np.linalg.norm(rollout.margin[self.signal].astype(float), axis=-1)
-        return _deepest(self.distance - (distance - slack), self.quantile)
+            slack = torch.linalg.vector_norm(rollout.margin[self.signal].to(place), dim=-1)
+        distance = torch.linalg.vector_norm(away_from_wall(place, self.start, self.end), dim=-1)
+        return worst(self.distance - (distance - slack), self.quantile)
 
 
-def away_from_wall(place: Floats, start: Point, end: Point) -> Floats:
-    """The vectors from the nearest point of a straight wall to each place [..., 2].
+def away_from_wall(place: Float[Tensor, "... 2"], start: Point, end: Point) -> Float[Tensor, "... 2"]:
+    """The vectors from the nearest point of a straight wall to each place.
 
     Args:
-        place: [..., 2].
+        place: positions.
         start: one end of the wall.
         end: the other end.
     """
-    first, along = np.asarray(start, dtype=float), np.subtract(end, start).astype(float)
-    length = float(along @ along)
-    share = np.clip(((place - first) @ along) / length, 0.0, 1.0) if length > 0 else np.zeros(place.shape[:-1])
-    return np.asarray(place - (first + share[..., None] * along))
-
-
-def _deepest(depth: Float[np.ndarray, "W N S T"], quantile: float) -> Float[np.ndarray, "W N"]:
-    """The quantile over samples of the largest depth over steps, at least 0; NaN if a value is NaN."""
-    return np.asarray(np.maximum(np.quantile(depth.max(-1), quantile, axis=-1, method="higher"), 0.0))
+    first, along = constant(start, place), constant(end, place) - constant(start, place)
+    length = along @ along
+    share = ((place - first) @ along / length).clamp(0.0, 1.0) if length > 0 else place.new_zeros(place.shape[:-1])
+    return place - (first + share[..., None] * along)
 
 
 def _check(distance: float, quantile: float) -> None:

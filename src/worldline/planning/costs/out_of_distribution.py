@@ -5,10 +5,11 @@ A search exploits model errors, which are largest far from the training data.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Rollout
@@ -30,10 +31,10 @@ class OODPenalty:
 
     def __post_init__(self) -> None:
         _check(self.trust)
-        if not (self.weight > 0 and np.isfinite(self.weight)):
+        if not (self.weight > 0 and math.isfinite(self.weight)):
             raise ConfigError(f"weight is {self.weight}. It must be above 0.")
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N 1 T"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N 1 T"]:
         """The cost of each step."""
         return self.weight * _shortfall(rollout, self.trust)
 
@@ -52,15 +53,15 @@ class RequireInDistribution:
     def __post_init__(self) -> None:
         _check(self.trust)
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The largest relative shortfall of a step's p-value; 0 if the constraint holds."""
-        return np.asarray(_shortfall(rollout, self.trust)[:, :, 0].max(-1))
+        return _shortfall(rollout, self.trust)[:, :, 0].amax(-1)
 
 
-def _shortfall(rollout: Rollout, trust: float) -> Float[np.ndarray, "W N 1 T"]:
+def _shortfall(rollout: Rollout, trust: float) -> Float[Tensor, "W N 1 T"]:
     if rollout.trust is None:
         raise InputError("the rollout has no trust. Use one that a world made, in `plan` or `score`.")
-    return np.asarray(np.maximum(1 - rollout.trust(trust) / trust, 0.0))
+    return (1 - rollout.trust(trust) / trust).clamp(min=0.0)
 
 
 def _check(trust: float) -> None:

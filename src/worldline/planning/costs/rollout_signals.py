@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldline.errors import InputError, UnknownNameError
 from worldline.planning.base import Rollout
 
-Floats = NDArray[np.floating]
 PerComponent = float | tuple[float, ...]
 """One number for all components of a vector signal, or one per component."""
+Numbers = PerComponent | NDArray[np.floating] | Tensor
+"""Numbers that a user gives, and the tensors made from them."""
 
 
-def signal_in(rollout: Rollout, name: str) -> NDArray[np.generic]:
+def signal_in(rollout: Rollout, name: str) -> Tensor:
     """The signal [W, N, S, T, *shape].
 
     Raises:
@@ -27,7 +30,20 @@ def signal_in(rollout: Rollout, name: str) -> NDArray[np.generic]:
     return rollout.signals[name]
 
 
-def components(rollout: Rollout, name: str, *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
+def precise(values: Tensor) -> Tensor:
+    """The values in double precision, where the device has it.
+
+    A cost squares small differences of large values, such as a temperature in kelvin minus its target.
+    """
+    return values.float() if values.device.type == "mps" else values.double()
+
+
+def constant(given: Numbers, values: Tensor) -> Tensor:
+    """Given numbers as a tensor with the dtype and on the device of `values`."""
+    return torch.as_tensor(given, dtype=values.dtype, device=values.device)
+
+
+def components(rollout: Rollout, name: str, *given: PerComponent) -> Float[Tensor, "W N S T size"]:
     """The vector signal, after a check that the `given` values fit its components.
 
     Raises:
@@ -36,14 +52,14 @@ def components(rollout: Rollout, name: str, *given: PerComponent) -> Float[np.nd
     """
     values = signal_in(rollout, name)
     if values.ndim != 5:
-        raise InputError(f"signal {name!r} has values of shape {values.shape[4:]}. Use a vector signal.")
+        raise InputError(f"signal {name!r} has values of shape {tuple(values.shape[4:])}. Use a vector signal.")
     for each in given:
         if isinstance(each, tuple) and len(each) != values.shape[-1]:
             raise InputError(f"signal {name!r} has {values.shape[-1]} components, got {len(each)} values: {each}.")
-    return values.astype(float)
+    return precise(values)
 
 
-def end(rollout: Rollout, name: str, sign: Literal[-1, 1], *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
+def end(rollout: Rollout, name: str, sign: Literal[-1, 1], *given: PerComponent) -> Float[Tensor, "W N S T size"]:
     """The vector signal, or with a probability (`Chance`) the upper (+1) or lower (-1) edge of its band.
 
     Raises:
@@ -52,12 +68,18 @@ def end(rollout: Rollout, name: str, sign: Literal[-1, 1], *given: PerComponent)
     values = components(rollout, name, *given)
     if name not in rollout.margin:
         return values
-    return np.asarray(values.mean(2, keepdims=True) + sign * rollout.margin[name].astype(float))
+    return values.mean(2, keepdim=True) + sign * rollout.margin[name].to(values)
 
 
-def shorter(rollout: Rollout, name: str, difference: Floats) -> Floats:
+def shorter(rollout: Rollout, name: str, difference: Tensor) -> Tensor:
     """The difference of two values of a signal, wrapped to half a period if the signal is periodic."""
     if name not in rollout.periods:
         return difference
     half = rollout.periods[name] / 2
-    return np.asarray((difference + half) % (2 * half) - half)
+    return (difference + half).remainder(2 * half) - half
+
+
+def worst(excess: Float[Tensor, "W N S T"], quantile: float) -> Float[Tensor, "W N"]:
+    """The quantile over samples of the largest excess over steps, at least 0; NaN if a value is NaN."""
+    # "higher" returns the violation of one sample; interpolation would mix two samples.
+    return excess.amax(-1).quantile(quantile, dim=-1, interpolation="higher").clamp(min=0.0)

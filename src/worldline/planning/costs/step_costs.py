@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Rollout
-from worldline.planning.costs.rollout_signals import PerComponent, components, shorter
+from worldline.planning.costs.rollout_signals import PerComponent, components, constant, shorter
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,15 +40,21 @@ class Track:
         if not np.isfinite(np.asarray(self.reference, dtype=float)).all():
             raise ConfigError(f"the reference of {self.signal!r} holds NaN or infinity. Give finite values.")
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
+    @cached_property
+    def _reference(self) -> Tensor:
+        reference = _number(self.reference)
+        if reference.ndim != 2:
+            raise InputError(
+                f"the reference of {self.signal!r} has shape {tuple(reference.shape)}, expected [T, size]."
+            )
+        return reference
+
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
         values = components(rollout, self.signal, self.tolerance)
-        reference, steps = np.asarray(self.reference, dtype=float), values.shape[3]
-        if reference.ndim != 2 or reference.shape[1] != values.shape[-1] or len(reference) < steps:
-            layout = f"[{steps} steps or more, {values.shape[-1]} components]"
-            raise InputError(f"the reference of {self.signal!r} has shape {reference.shape}, expected {layout}.")
-        error = shorter(rollout, self.signal, values - reference[:steps])
-        return np.asarray(((error / np.asarray(self.tolerance)) ** 2).mean(-1))
+        reference = _over_time("the reference", self.signal, self._reference, values)
+        error = shorter(rollout, self.signal, values - reference)
+        return (error / constant(self.tolerance, values)).square().mean(-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,12 +85,16 @@ class Within:
         if not np.all(lows <= highs):
             raise ConfigError(f"low {self.low} of {self.signal!r} is above high {self.high}. Set low to at most high.")
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
+    @cached_property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        return _number(self.low), _number(self.high)
+
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
-        values = components(rollout, self.signal, *_constant(self.low), *_constant(self.high), self.tolerance)
-        low, high = (_over_time("an end", self.signal, end, values) for end in (self.low, self.high))
-        excess = np.maximum(np.maximum(low - values, values - high), 0.0)
-        return np.asarray(((excess / np.asarray(self.tolerance)) ** 2).mean(-1))
+        values = components(rollout, self.signal, *_per_component(self.low), *_per_component(self.high), self.tolerance)
+        low, high = (_over_time("an end", self.signal, end, values) for end in self._ends)
+        excess = torch.maximum(low - values, values - high).clamp(min=0.0)
+        return (excess / constant(self.tolerance, values)).square().mean(-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,10 +117,14 @@ class Price:
         if isinstance(self.price, np.ndarray) and price.ndim != 2:
             raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. Give an array [T, size].")
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
+    @cached_property
+    def _price(self) -> Tensor:
+        return _number(self.price)
+
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
-        values = components(rollout, self.signal, *_constant(self.price))
-        return np.asarray((values * _over_time("the price", self.signal, self.price, values)).sum(-1))
+        values = components(rollout, self.signal, *_per_component(self.price))
+        return (values * _over_time("the price", self.signal, self._price, values)).sum(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +144,15 @@ class Change:
     def __post_init__(self) -> None:
         _check("tolerance", self.tolerance)
 
-    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
         values = components(rollout, self.signal, self.tolerance)
         before = values[:, :, :, :1]
         if self.signal in rollout.present:
-            now = rollout.present[self.signal].astype(float)[:, None, None, None]
-            before = np.where(np.isnan(now), before, now)
-        change = shorter(rollout, self.signal, np.diff(values, axis=3, prepend=before))
-        return np.asarray(((change / np.asarray(self.tolerance)) ** 2).mean(-1))
+            now = rollout.present[self.signal].to(values)[:, None, None, None]
+            before = torch.where(now.isnan(), before, now).expand_as(before)
+        change = shorter(rollout, self.signal, values.diff(dim=3, prepend=before))
+        return (change / constant(self.tolerance, values)).square().mean(-1)
 
 
 def _check(name: str, value: PerComponent) -> None:
@@ -143,19 +160,21 @@ def _check(name: str, value: PerComponent) -> None:
         raise ConfigError(f"{name} is {value}. It must be above 0.")
 
 
-def _constant(given: PerComponent | NDArray[np.floating]) -> tuple[PerComponent, ...]:
+def _per_component(given: PerComponent | NDArray[np.floating]) -> tuple[PerComponent, ...]:
     """The value if it is constant over time, else nothing."""
     return () if isinstance(given, np.ndarray) else (given,)
 
 
-def _over_time(
-    what: str, signal: str, given: PerComponent | NDArray[np.floating], values: Float[np.ndarray, "W N S T size"]
-) -> NDArray[np.floating]:
-    """`given` as an array; if it changes over time, cut to [T, size] for the T steps of `values`."""
-    array = np.asarray(given, dtype=float)
-    if array.ndim < 2:
-        return array
-    if array.shape[1] != values.shape[-1] or len(array) < values.shape[3]:
-        layout = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"
-        raise InputError(f"{what} of {signal!r} has shape {array.shape}, expected {layout}.")
-    return array[: values.shape[3]]
+def _number(given: PerComponent | NDArray[np.floating] | Sequence[Sequence[float]]) -> Tensor:
+    """The value in double precision; converted once per cost, not once per population."""
+    return torch.as_tensor(np.asarray(given, dtype=float))
+
+
+def _over_time(what: str, signal: str, given: Tensor, values: Float[Tensor, "W N S T size"]) -> Tensor:
+    """`given`; if it changes over time, cut to [T, size] for the T steps of `values`."""
+    if given.ndim == 2:
+        if given.shape[1] != values.shape[-1] or len(given) < values.shape[3]:
+            layout = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"
+            raise InputError(f"{what} of {signal!r} has shape {tuple(given.shape)}, expected {layout}.")
+        given = given[: values.shape[3]]
+    return given.to(values)

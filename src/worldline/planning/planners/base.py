@@ -27,7 +27,7 @@ class ActionSpace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostValue:
+class PlanCosts:
     """Costs and constraint violations of action sequences.
 
     Args:
@@ -39,7 +39,7 @@ class CostValue:
     violation: Float[Tensor, "B N C"]
 
 
-CostFunction = Callable[[Tensor], CostValue]
+CostFunction = Callable[[Tensor], PlanCosts]
 """Maps actions [B, N, T, A] to their costs. Only some are differentiable; gradient planners check this."""
 
 

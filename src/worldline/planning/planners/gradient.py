@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.deadline import DeadlineBatcher
 from worldline.planning.planners.population import check, inside, ranked
 
@@ -88,7 +88,7 @@ class GradientPlanner(Planner):
         return best.best(num_evaluated=num_evaluated, converged=converged)
 
 
-def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[CostValue, Float[Tensor, "B N T A"]]:
+def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[PlanCosts, Float[Tensor, "B N T A"]]:
     """The costs, and the gradient of the total violation of each sequence, or of its cost if the violation is 0."""
     with torch.enable_grad():
         leaf = actions.detach().requires_grad_()

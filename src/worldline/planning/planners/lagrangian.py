@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.deadline import HEADROOM
 from worldline.planning.planners.population import check, inside, ranked
@@ -110,18 +110,18 @@ class _PenalizedCost:
         self.weight = penalty * cost_spread.where(cost_spread > 0, 1.0) / scale
         self.multiplier = torch.zeros_like(self.weight)
 
-    def __call__(self, actions: Float[Tensor, "B N T A"]) -> CostValue:
+    def __call__(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
         """The cost with its penalties, and no constraints."""
         value = self._true(actions)
         penalty = (self.multiplier[:, None] + 0.5 * self.weight[:, None] * value.violation) * value.violation
-        return CostValue(cost=value.cost + penalty.sum(-1), violation=value.violation[..., :0])
+        return PlanCosts(cost=value.cost + penalty.sum(-1), violation=value.violation[..., :0])
 
     def update_multipliers(self, actions: Float[Tensor, "B T A"], growth: float) -> None:
         """Raises the multipliers by the violations of the best plan of a round."""
         self.multiplier = self.multiplier + self.weight * self._true(actions[:, None]).violation[:, 0].nan_to_num(0.0)
         self.weight = growth * self.weight
 
-    def _true(self, actions: Float[Tensor, "B N T A"]) -> CostValue:
+    def _true(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
         value = self.cost(actions)
         self.num_evaluated += actions.shape[1]
         self.best = self.best.merge(ranked(actions, value)).first(1)

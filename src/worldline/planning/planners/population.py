@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def evaluated(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B 
     return ranked(actions, cost(actions))
 
 
-def ranked(actions: Float[Tensor, "B N T A"], value: CostValue) -> Population:
+def ranked(actions: Float[Tensor, "B N T A"], value: PlanCosts) -> Population:
     """The population of sequences with these costs."""
     usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
     return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())

@@ -1,0 +1,68 @@
+"""Costs and constraints that are written with NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldline.episode import Arrays
+from worldline.errors import InputError, UnsupportedError
+from worldline.planning.base import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumpyRollout:
+    """The part of a `Rollout` that NumPy functions read, with the same shapes and units."""
+
+    signals: Arrays
+    present: Arrays = field(default_factory=dict)
+    margin: Arrays = field(default_factory=dict)
+    periods: Mapping[str, float] = field(default_factory=dict)
+
+
+def from_numpy(function: Callable[[NumpyRollout], NDArray[np.generic]]) -> Callable[[Rollout], Tensor]:
+    """A cost or constraint from a NumPy function of a rollout.
+
+    It has no gradient, and each call copies the signals to the CPU. Write the function with torch if that matters.
+
+    Args:
+        function: returns the cost [W, N, S, T] of each step and sample, or the violation [W, N] of a constraint.
+
+    Raises:
+        UnsupportedError: by the result, if a gradient is requested.
+        InputError: by the result, if the function does not return numbers.
+    """
+
+    def adapted(rollout: Rollout) -> Tensor:
+        if any(value.requires_grad for value in rollout.signals.values()):
+            raise UnsupportedError(
+                "a cost or constraint from from_numpy has no gradient, which the planner 'gradient' needs. Write it "
+                "with torch, or use the planner 'cem'."
+            )
+        found = np.asarray(
+            function(
+                NumpyRollout(
+                    signals=_arrays(rollout.signals),
+                    present=_arrays(rollout.present),
+                    margin=_arrays(rollout.margin),
+                    periods=rollout.periods,
+                )
+            )
+        )
+        if found.dtype.kind not in "fiub":
+            raise InputError(f"a function of from_numpy returned dtype {found.dtype}. Return numbers.")
+        device = next((value.device for value in rollout.signals.values()), torch.device("cpu"))
+        return torch.as_tensor(found.astype(np.float64), device="cpu").to(
+            device, torch.float32 if device.type == "mps" else torch.float64
+        )
+
+    return adapted
+
+
+def _arrays(values: Mapping[str, Tensor]) -> Arrays:
+    return {name: value.cpu().numpy() for name, value in values.items()}
