@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import numpy as np
 
@@ -123,22 +123,27 @@ class Version:
         torch.set_num_threads(1)
 
     def world(self, family: str) -> Any:
+        """The world of a family, opened once."""
         if family not in self.worlds:
             self.worlds[family] = self.open_world(self.folder / family)
         return self.worlds[family]
 
     def episode(self, family: str, number: int = 0) -> Any:
+        """A logged episode."""
         from worldline.data.store import open_store
 
         return open_store(self.folder / f"{family}.store").episode(number)
 
     def history(self, family: str, length: int, number: int = 0) -> Any:
+        """Observations of an episode."""
         return self.episode(family, number).history(length + 1, length)
 
     def actions(self, family: str) -> dict[str, np.ndarray]:
+        """Logged actions."""
         return {name: value[:HORIZON] for name, value in self.episode(family).actions.items()}
 
     def goal(self, family: str, **settings: Any) -> Any:
+        """A goal in steps."""
         import worldline
 
         world, episode = self.world(family), self.episode(family, 1)
@@ -146,9 +151,11 @@ class Version:
         return worldline.Goal(targets=targets, in_steps=True, **settings)
 
     def rule(self) -> Any:
+        """A constraint."""
         return named("planning.costs:AtMost", "costs:AtMost")(signal="position", bound=2.0)
 
     def plan(self, family: str, *, penalty: bool = False, rules: bool = True, start: int = 0, seed: int = 0) -> Any:
+        """A plan with CEM, as the world's planner is configured."""
         world, costs = self.world(family), list[Any]()
         if penalty:
             costs.append(named("planning.costs:OODPenalty", "costs:Unfamiliar")(trust=0.2))
@@ -164,9 +171,11 @@ class Version:
     # --- requests
 
     def time_plan(self, family: str) -> float:
+        """Seconds of one plan."""
         return self._seconds(lambda: self.plan(family))
 
     def time_predict(self, family: str, length: int) -> float:
+        """Seconds of one prediction."""
         history, actions = self.history(family, length), self.actions(family)
         return self._seconds(lambda: self.world(family).predict(history, actions))
 
@@ -177,18 +186,21 @@ class Version:
         return time.perf_counter() - start
 
     def count_plan(self, family: str, penalty: bool, rules: bool) -> dict[str, float]:
+        """Counts of one plan."""
         with self._counting(family) as counts:
             self.plan(family, penalty=penalty, rules=rules)
         populations = max(1, counts["populations"])
         return {**counts, "rollouts_per_population": counts["rollouts_in_search"] / populations}
 
     def count_predict(self, family: str, length: int) -> int:
+        """Frames encoded by one prediction."""
         history, actions = self.history(family, length), self.actions(family)
         with self._counting(family) as counts:
             self.world(family).predict(history, actions)
         return counts["frames"]
 
     def count_session(self, family: str) -> list[int]:
+        """Frames encoded by `observe` and by `predict`, with 100 observations kept."""
         import worldline
 
         session = worldline.Session(self.world(family), num_kept=100)
@@ -213,11 +225,12 @@ class Version:
         return [found.cost.tolist(), found.violation[:, 0].tolist()]
 
     def signal_goal(self, family: str) -> Any:
+        """A goal on a predicted signal."""
         import worldline
 
         return worldline.Goal(targets={"position": self.episode(family, 1).observations["position"][30]})
 
-    def costs_by_seed(self, family: str, seeds: Sequence[int], penalty: bool) -> list[list[float]]:
+    def costs_by_seed(self, family: str, seeds: Sequence[int]) -> list[list[float]]:
         """The cost in steps of 100 injected candidates, for each seed of the draws."""
         from dataclasses import replace
 
@@ -332,8 +345,9 @@ class Process:
         )
 
     def ask(self, do: str, **given: Any) -> Any:
+        """The answer to one request."""
         pipe_in, pipe_out = self.process.stdin, self.process.stdout
-        assert isinstance(pipe_in, TextIO) or pipe_in is not None
+        assert pipe_in is not None
         assert pipe_out is not None
         pipe_in.write(json.dumps({"do": do, **given}) + "\n")
         pipe_in.flush()
@@ -377,7 +391,7 @@ def row(family: str, old: Process, new: Process, repeats: int) -> dict[str, Any]
         equality["in_steps" if in_steps else "targets"] = {"cost": apart[0].max(), "violation": apart[1].max()}
     if family in STOCHASTIC:
         ours, theirs = (
-            np.array(one.ask("costs_by_seed", family=family, seeds=list(range(20)), penalty=False))
+            np.array(one.ask("costs_by_seed", family=family, seeds=list(range(20))))
             for one in (new, old)
         )
         equality["in_steps_difference"] = interval((ours - theirs).mean(0).tolist())

@@ -86,6 +86,20 @@ class Samples:
     signals: Arrays
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Replay:
+    """The belief after a history, and what was predicted one step ahead on the way.
+
+    Args:
+        belief: after the whole history.
+        signals: per predicted signal [W, L, S, *shape], physical units: samples of observation t + 1, made after
+            observation t, for the last L steps.
+    """
+
+    belief: EngineBelief
+    signals: Arrays
+
+
 class Engine(ABC):
     """A backend of a world: a learned model, a simulator, a remote service or a baseline.
 
@@ -131,6 +145,37 @@ class Engine(ABC):
         Raises:
             InputError: a signal is missing or has the wrong shape.
         """
+
+
+    def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> Replay:
+        """The belief after `steps`, and the one-step predictions of its last steps. Observes each step once.
+
+        Args:
+            steps: H observations of W worlds, with H-1 inputs.
+            num_steps: L, number of predicted steps, 0 to H-1.
+            num_samples: as in `imagine`.
+            seed: determines every random draw.
+
+        Raises:
+            InputError: a signal is missing or has the wrong shape.
+        """
+        length = next(iter(steps.observations.values())).shape[1]
+        belief = self.observe(None, steps.map(lambda values: values[:, : length - num_steps], 1), seed=seed)
+        parts = list[Arrays]()
+        for step in range(length - num_steps, length):
+            inputs = [{name: value[:, step - 1 : step] for name, value in g.items()} for g in (steps.actions, steps.exogenous)]
+            future = Future(actions={name: value[:, None] for name, value in inputs[0].items()}, exogenous=inputs[1])
+            samples = self.imagine(belief, future, num_samples=num_samples, seed=seed).signals
+            parts.append({name: value[:, 0, :, 0] for name, value in samples.items()})
+            one = History(
+                observations={name: value[:, step : step + 1] for name, value in steps.observations.items()},
+                actions=inputs[0],
+                exogenous=inputs[1],
+                observed={name: value[:, step : step + 1] for name, value in steps.observed.items()},
+            )
+            belief = self.observe(belief, one, seed=seed)
+        names = self.describe().predicts if parts else ()
+        return Replay(belief=belief, signals={name: np.stack([part[name] for part in parts], 1) for name in names})
 
 
 class Abducts(ABC):

@@ -7,8 +7,8 @@ D latent size, E exogenous size. Tensors are in physical units; the model normal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +75,37 @@ class Belief(ABC):
     @abstractmethod
     def select(self, index: Tensor) -> Belief:
         """The belief of the batch entries in `index` [B'], in this order; entries may repeat."""
+
+
+def concatenate(beliefs: Sequence[Belief]) -> Belief | None:
+    """The entries of all beliefs in one batch, in order; None if their parts differ in size, as growing caches do."""
+    try:
+        found = _concatenated(beliefs)
+    except _SizesDiffer:
+        return None
+    assert isinstance(found, Belief)  # as its parts
+    return found
+
+
+class _SizesDiffer(Exception):
+    pass
+
+
+def _concatenated(parts: Sequence[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        if any(part.shape[1:] != first.shape[1:] for part in parts):
+            raise _SizesDiffer
+        return torch.cat(list(parts))
+    if is_dataclass(first):
+        return replace(first, **{f.name: _concatenated([getattr(p, f.name) for p in parts]) for f in fields(first)})  # type: ignore[type-var]
+    if isinstance(first, tuple | list):
+        if any(len(part) != len(first) for part in parts):
+            raise _SizesDiffer
+        return type(first)(_concatenated(group) for group in zip(*parts, strict=True))
+    if any(part != first for part in parts):
+        raise _SizesDiffer
+    return first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +182,17 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
         """The belief after the last observation of `window`."""
+
+    def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
+        """The beliefs after each of the last `count` observations, oldest first. Encodes each observation once."""
+        length = next(iter(window.observations.values())).shape[1]
+        found = [self.encode(window.first(length - count + 1), generator=generator)]
+        for step in range(length - count + 1, length):
+            observation = {name: values[:, step] for name, values in window.observations.items()}
+            observed = {name: values[:, step] for name, values in window.observed.items()}
+            inputs = window.past.steps(slice(step - 1, step))
+            found.append(self.update(found[-1], inputs, observation, observed, generator=generator))
+        return found
 
     @abstractmethod
     def update(

@@ -244,6 +244,11 @@ class Rssm(WorldModel):
         path = self._filter(window, num_samples=self.config.num_samples, generator=generator)
         return RssmBelief(state=path.states[:, -1])
 
+    def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
+        """The states after the last `count` observations; all images pass the encoder in one batch."""
+        states = self._filter(window, num_samples=self.config.num_samples, generator=generator).states
+        return [RssmBelief(state=state) for state in states[:, -count:].unbind(1)]
+
     def update(
         self,
         belief: Belief,
