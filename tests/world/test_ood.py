@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from worldline.data.windows import ForecastWindows, forecast_windows
 from worldline.engines.base import Engine, EngineBelief
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
@@ -15,7 +16,7 @@ from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.ood import LENGTHS, step_errors, step_errors_at
-from worldline.world.pieces import Pieces, cut, residuals
+from worldline.world.prediction_errors import residuals
 
 TOY = Integrator(noise=0.2, camera=False, wind=False)
 NOW = 40
@@ -31,7 +32,9 @@ def world() -> LocalWorld:
 
 def history(episodes: Sequence[Episode], length: int) -> History:
     """The last `length` observations up to `NOW` of each episode."""
-    return cut(TOY.schema, [(one, NOW) for one in episodes], length=length, horizon=1, truth=()).history
+    return forecast_windows(
+        [(one, NOW) for one in episodes], length=length, horizon=1, schema=TOY.schema, targets=()
+    ).history
 
 
 def trust(world: LocalWorld, episodes: Sequence[Episode], length: int) -> np.ndarray:
@@ -146,7 +149,9 @@ def test_histories_with_pictures_are_watched_a_few_at_a_time_with_the_same_resul
     toy = Integrator(noise=0.2, wind=False)
     episodes = toy.episodes(9, 50, seed=2)
     engine = Linear.fit(episodes, toy.schema, context=1)
-    seen = cut(toy.schema, [(one, NOW) for one in episodes], length=9, horizon=1, truth=()).history
+    seen = forecast_windows(
+        [(one, NOW) for one in episodes], length=9, horizon=1, schema=toy.schema, targets=()
+    ).history
     whole = step_errors(engine, seen, 8)
     monkeypatch.setattr("worldline.world.ood.MAX_PICTURES", 4 * 8)
     for name, value in vars(step_errors(engine, seen, 8)).items():
@@ -177,7 +182,7 @@ def test_places_in_episodes_are_watched_as_the_histories_that_end_there(monkeypa
     engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
     episodes = gappy(TOY.episodes(5, 60, seed=2), 0.2)
     places = [(episodes[which], at) for which, at in [(3, 20), (0, 19), (3, 22), (3, 20), (4, 59), (0, 11)]]
-    seen = cut(TOY.schema, places, length=3 + 8, horizon=1, truth=()).history
+    seen = forecast_windows(places, length=3 + 8, horizon=1, schema=TOY.schema, targets=()).history
     monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 7)
     for name, value in vars(step_errors_at(engine, places, 8)).items():
         np.testing.assert_allclose(value, vars(step_errors(engine, seen, 8))[name], atol=1e-12)
@@ -190,9 +195,9 @@ def test_each_step_is_watched_once_however_many_windows_and_lengths_look_at_it(
     engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
     asked = []
 
-    def counted(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, np.ndarray]:
-        asked.append(len(pieces.history.observations["position"]))
-        return residuals(engine, pieces, seed=seed)
+    def counted(engine: Engine, windows: ForecastWindows, *, seed: int) -> dict[str, np.ndarray]:
+        asked.append(len(windows.history.observations["position"]))
+        return residuals(engine, windows, seed=seed)
 
     monkeypatch.setattr("worldline.world.ood.residuals", counted)
     found = calibrate(engine, TOY.episodes(16, 40, seed=1), horizon=1, num_windows=4, seed=0)

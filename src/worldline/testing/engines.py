@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows as Cut
 from worldline.engines.base import Abducts, Differentiable, Engine, EngineBelief, GoalDistance, Novelty
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
@@ -20,8 +21,10 @@ from worldline.schema import Kind
 from worldline.stats import separation
 from worldline.testing.cards import ABILITIES, check_card
 from worldline.testing.clauses import Clause, difference, run
-from worldline.testing.cuts import (
-    Cut,
+from worldline.testing.engine_case import EngineCase
+from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_name_the_error
+from worldline.testing.engine_parts import parts_restore
+from worldline.testing.log_windows import (
     aligned,
     alignment_errors,
     hide,
@@ -31,10 +34,7 @@ from worldline.testing.cuts import (
     squared_error,
     wider,
 )
-from worldline.testing.cuts import cut as cut_at
-from worldline.testing.engine_case import EngineCase
-from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_name_the_error
-from worldline.testing.engine_parts import parts_restore
+from worldline.testing.log_windows import windows_at as cut_at
 from worldline.testing.world_case import corrupt
 
 CARD = Clause(name="engine.card", look="Engine.describe; predicts and context must match imagine and observe")

@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -18,8 +19,8 @@ from worldline.schema import Kind, Signal
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import Calibration
 from worldline.world.objective import objective
-from worldline.world.pieces import cut, errors, mean_of, num_samples
 from worldline.world.plan_search import Search
+from worldline.world.prediction_errors import errors, mean_of, num_samples
 from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
     ValidatedHistory,
@@ -200,10 +201,10 @@ class LocalWorld(World):
                 continue
             places = [(checked, at) for at in batch]
             length = min(card.context, batch[0] + 1)
-            pieces = cut(card.schema, places, length=length, horizon=1, truth=logged)
-            found = errors(self.engine, pieces, seed=SEED)
+            windows = forecast_windows(places, length=length, horizon=1, schema=card.schema, targets=logged)
+            found = errors(self.engine, windows, seed=SEED)
             parts.append({name: error[:, 0] for name, error in found.items()})
-            known.append({name: pieces.known[name][:, 0].astype(bool) for name in found})
+            known.append({name: windows.known[name][:, 0] for name in found})
         nothing = dict.fromkeys(card.predicts, np.zeros((checked.num_steps, 1)))
         every = nothing | {name: np.concatenate([part[name] for part in parts]) for name in logged}
         unknown = dict.fromkeys(card.predicts, np.zeros(checked.num_steps, bool))

@@ -18,7 +18,7 @@ from worldline.planning.base import Chance, Constraint, Goal, Rollout
 from worldline.planning.costs.target_error import target_cost, target_slopes
 from worldline.schema import Kind
 from worldline.world.calibration import Calibration
-from worldline.world.pieces import num_samples
+from worldline.world.prediction_errors import num_samples
 
 Floats = NDArray[np.floating]
 

@@ -31,11 +31,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows, Places, forecast_windows, one_step_windows
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import History
 from worldline.schema import Kind
 from worldline.world.input_novelty import InputNovelty
-from worldline.world.pieces import Pieces, Places, cut, residuals, tail_of, unfold, vectors_of, worlds_of
+from worldline.world.prediction_errors import residuals, vectors_of
 
 Floats = NDArray[np.floating]
 
@@ -190,9 +191,14 @@ def step_errors(engine: Engine, history: History, num_steps: int) -> StepErrors:
     """
     card = engine.describe()
     num_worlds = len(next(iter(history.observations.values())))
-    part = np.arange(num_worlds) // max(1, _steps_per_batch(card, history.observations) // num_steps)
-    parts = [worlds_of(history, part == number) for number in range(part[-1] + 1)] if part[-1] else [history]
-    seen = _concatenate([_one_step_errors(engine, unfold(card, one, num_steps)) for one in parts])
+    size = max(1, _steps_per_batch(card, history.observations) // num_steps)
+    names = [signal.name for signal in vectors_of(card) if signal.name in history.observations]
+    seen = _concatenate(
+        [
+            _one_step_errors(engine, one_step_windows(part, num_steps, length=card.context, targets=names))
+            for part in (history.worlds(slice(first, first + size)) for first in range(0, num_worlds, size))
+        ]
+    )
     return _select(seen, np.arange(num_worlds * num_steps).reshape(num_worlds, num_steps))
 
 
@@ -212,11 +218,12 @@ def step_errors_at(engine: Engine, places: Places, num_steps: int) -> StepErrors
     order = {step: place for place, step in enumerate(sorted({step for row in steps for step in row}))}
     every = [(episodes[which], at) for which, at in order]
     size = _steps_per_batch(card, [s.name for s in card.schema.observations if s.name in episodes[0].observations])
-    pieces = [every[first : first + size] for first in range(0, len(every), size)]
     seen = _concatenate(
         [
-            _one_step_errors(engine, cut(card.schema, part, length=card.context, horizon=1, truth=truth))
-            for part in pieces
+            _one_step_errors(
+                engine, forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=truth)
+            )
+            for part in (every[first : first + size] for first in range(0, len(every), size))
         ]
     )
     return _select(seen, np.array([[order[step] for step in row] for row in steps]))
@@ -228,30 +235,29 @@ def _steps_per_batch(card: Card, observed: Collection[str]) -> int:
     return min(MAX_STEPS, MAX_PICTURES // card.context) if pictures else MAX_STEPS
 
 
-def _one_step_errors(engine: Engine, pieces: Pieces) -> StepErrors:
-    """The errors of n pieces of one step each; fields have the axis n in place of W and L."""
+def _one_step_errors(engine: Engine, windows: ForecastWindows) -> StepErrors:
+    """The errors of n windows of one step each; fields have the axis n in place of W and L."""
     card = engine.describe()
     vectors = vectors_of(card)
-    found = residuals(engine, pieces, seed=0)
-    num_steps = len(next(iter(pieces.history.observations.values())))
+    found = residuals(engine, windows, seed=0)
+    num_steps = windows.num_worlds
     errors = [found[signal.name].reshape(num_steps, -1) for signal in vectors]
-    known = np.logical_and.reduce([pieces.known[signal.name].astype(bool)[:, 0] for signal in vectors])
+    known = np.logical_and.reduce([windows.known[signal.name][:, 0] for signal in vectors])
     change = [
-        signal.difference(pieces.truth[signal.name][:, 0], pieces.history.observations[signal.name][:, -1])
+        signal.difference(windows.truth[signal.name][:, 0], windows.history.observations[signal.name][:, -1])
         for signal in vectors
     ]
     drive: list[Floats] = []
     for signal in (*card.schema.observations, *card.schema.actions, *card.schema.exogenous):
         if signal.kind is not Kind.VECTOR:
             continue
-        if signal.name in pieces.history.observations:
-            value = pieces.history.observations[signal.name][:, -1]
-            mask = pieces.history.observed.get(signal.name)
-            known &= True if mask is None else mask[:, -1].astype(bool)
-        elif signal.name in pieces.future.actions:
-            value = pieces.future.actions[signal.name][:, 0, 0]
-        elif signal.name in pieces.future.exogenous:
-            value = pieces.future.exogenous[signal.name][:, 0]
+        if signal.name in windows.history.observations:
+            value = windows.history.observations[signal.name][:, -1]
+            known &= windows.history.observed[signal.name][:, -1].astype(bool)
+        elif signal.name in windows.actions:
+            value = windows.actions[signal.name][:, 0]
+        elif signal.name in windows.exogenous:
+            value = windows.exogenous[signal.name][:, 0]
         else:
             continue
         drive.append(value.astype(np.float64).reshape(num_steps, -1))
@@ -395,5 +401,5 @@ def novelty_of(
         return measure.measure(card.schema, history)
     assert isinstance(engine, Novelty)  # checked where a world is built
     if belief is None or next(iter(history.observations.values())).shape[1] > card.context:
-        belief = engine.observe(None, tail_of(history, card.context), seed=seed)
+        belief = engine.observe(None, history.last(card.context, axis=1), seed=seed)
     return np.asarray(engine.novelty(belief), dtype=np.float64)
