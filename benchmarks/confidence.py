@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldline.data.store import Store, is_store, open_store
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import Engine
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
@@ -46,7 +47,6 @@ from worldline.workflows.training import learn_world
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.ood import LENGTHS
-from worldline.world.pieces import cut
 from worldline.world.session import Session
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.labs.wind import Wind
@@ -170,9 +170,8 @@ def histories(world: LocalWorld, episodes: Sequence[Episode], num_steps: int, rn
     card = world.describe()
     length = card.context + num_steps
     places = [(one, int(rng.integers(length - 1, one.num_steps))) for one in episodes]
-    pieces = cut(card.schema, places, length=length, horizon=1, truth=())
-    actions = {name: value[:, 0] for name, value in pieces.future.actions.items()}
-    found = world.predict(pieces.history, actions, exogenous=pieces.future.exogenous or None, level=0.5)
+    windows = forecast_windows(places, length=length, horizon=1, schema=card.schema, targets=())
+    found = world.predict(windows.history, windows.actions, exogenous=windows.exogenous or None, level=0.5)
     return np.asarray(found.trust)
 
 
@@ -182,12 +181,11 @@ def coverage(world: LocalWorld, episodes: Sequence[Episode], horizon: int, rng: 
     assert world.calibration is not None
     vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
     places = [(one, int(rng.integers(card.context - 1, one.num_steps - horizon + 1))) for one in episodes]
-    pieces = cut(card.schema, places, length=card.context, horizon=horizon, truth=vectors)
-    actions = {name: value[:, 0] for name, value in pieces.future.actions.items()}
-    said = world.predict(pieces.history, actions, exogenous=pieces.future.exogenous or None, level=LEVEL).signals
+    windows = forecast_windows(places, length=card.context, horizon=horizon, schema=card.schema, targets=vectors)
+    said = world.predict(windows.history, windows.actions, exogenous=windows.exogenous or None, level=LEVEL).signals
     rows = []
     for name in vectors:
-        low, high, truth = said[name].low, said[name].high, pieces.truth[name].astype(np.float64)
+        low, high, truth = said[name].low, said[name].high, windows.truth[name].astype(np.float64)
         assert low is not None
         assert high is not None
         inside = np.asarray(((low <= truth) & (truth <= high)).all((1, 2)))

@@ -177,7 +177,7 @@ class Version:
     def time_predict(self, family: str, length: int) -> float:
         """Seconds of one prediction."""
         history, actions = self.history(family, length), self.actions(family)
-        return self._seconds(lambda: self.world(family).predict(history, actions))
+        return self._seconds(lambda: self.world(family).predict(history, actions, level=0.8))
 
     def _seconds(self, call: Callable[[], object]) -> float:
         call()  # warm
@@ -196,14 +196,14 @@ class Version:
         """Frames encoded by one prediction."""
         history, actions = self.history(family, length), self.actions(family)
         with self._counting(family) as counts:
-            self.world(family).predict(history, actions)
+            self.world(family).predict(history, actions, level=0.8)
         return counts["frames"]
 
     def count_session(self, family: str) -> list[int]:
         """Frames encoded by `observe` and by `predict`, with 100 observations kept."""
         import worldline
 
-        session = worldline.Session(self.world(family), num_kept=100)
+        session = worldline.Session(self.world(family), num_kept=100, level=0.8)
         episodes = [self.episode(family, number) for number in (0, 1)]
         sizes = list[int]()
         steps = [(e, t) for e in episodes for t in range(NUM_STEPS)]

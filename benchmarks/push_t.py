@@ -35,9 +35,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.audit.cases import Cases, cut
 from worldline.config import to_json
 from worldline.data.store import Store, is_store, open_store
+from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.engines.base import Engine
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.episode import Arrays, Episode, Future, History
@@ -112,11 +112,7 @@ def imagined(engine: Engine, history: History, actions: Arrays) -> dict[str, Flo
     num_samples = 1 if card.deterministic else SAMPLES
     for first in range(0, len(next(iter(actions.values()))), BATCH):
         rows = slice(first, first + BATCH)
-        some = History(
-            observations={k: v[rows] for k, v in history.observations.items()},
-            actions={k: v[rows] for k, v in history.actions.items()},
-        )
-        belief = engine.observe(None, some, seed=0)
+        belief = engine.observe(None, history.worlds(rows), seed=0)
         future = Future(actions={k: v[rows, None] for k, v in actions.items()})
         samples = engine.imagine(belief, future, num_samples=num_samples, seed=0).signals
         for signal in (one for one in vectors(card.schema) if one.name in samples):
@@ -132,43 +128,43 @@ def centre(signal: Signal, samples: Floats) -> Floats:
     return np.asarray(np.arctan2(np.sin(turn).mean(1), np.cos(turn).mean(1)) * (signal.period / (2 * math.pi)))
 
 
-def errors_of(schema: Schema, predicted: Mapping[str, Floats], cases: Cases) -> Errors:
-    return {name: (gap(schema[name], values, cases.truth[name]) ** 2).mean(-1) for name, values in predicted.items()}
+def errors_of(schema: Schema, predicted: Mapping[str, Floats], windows: ForecastWindows) -> Errors:
+    return {name: (gap(schema[name], values, windows.truth[name]) ** 2).mean(-1) for name, values in predicted.items()}
 
 
-def measure(store: Store, learned: Learned) -> tuple[Cases, dict[str, Errors]]:
+def measure(store: Store, learned: Learned) -> tuple[ForecastWindows, dict[str, Errors]]:
     """All errors on the held-out episodes; the key "" is the world."""
     schema, train = store.schema, learned.split.train
     episodes = [store.episode(number) for number in learned.split.held_out]
-    cases = cut(episodes, context=CONTEXT, horizon=max(STEPS), per_episode=PER_EPISODE)
+    windows = evenly_spaced_windows(episodes, length=CONTEXT, horizon=max(STEPS), per_episode=PER_EPISODE)
     predicted = {
-        name: imagined(learned.engine, cases.history, actions)
-        for name, actions in {"": cases.actions, **uninformed(store, train, cases)}.items()
+        name: imagined(learned.engine, windows.history, actions)
+        for name, actions in {"": windows.actions, **uninformed(store, train, windows)}.items()
     }
-    past = cases.history.observations
+    past = windows.history.observations
     history = replace(
-        cases.history, observations={s.name: unwound(s, past[s.name], axis=1) for s in vectors(store.schema)}
+        windows.history, observations={s.name: unwound(s, past[s.name], axis=1) for s in vectors(store.schema)}
     )
     for name, engine in rivals(store, train).items():
-        predicted[name] = imagined(engine, history, cases.actions)
-    return cases, {name: errors_of(schema, values, cases) for name, values in predicted.items()}
+        predicted[name] = imagined(engine, history, windows.actions)
+    return windows, {name: errors_of(schema, values, windows) for name, values in predicted.items()}
 
 
-def uninformed(store: Store, train: Sequence[int], cases: Cases) -> dict[str, Arrays]:
+def uninformed(store: Store, train: Sequence[int], windows: ForecastWindows) -> dict[str, Arrays]:
     """Uninformative actions: of another window, the last one, and the training mean."""
-    other = shuffled(cases.episode)
+    other = shuffled(windows.episode)
 
     def mean(name: str) -> Floats:
         steps = [store.read(name, number, 0, int(store.num_steps[number])) for number in train]
         return np.asarray(np.concatenate(steps).astype(float).mean(0))
 
     def all_along(name: str, value: NDArray[np.generic]) -> NDArray[np.generic]:
-        return np.broadcast_to(value, cases.actions[name].shape).astype(cases.actions[name].dtype)
+        return np.broadcast_to(value, windows.actions[name].shape).astype(windows.actions[name].dtype)
 
     return {
-        "shuffled_actions": {name: values[other] for name, values in cases.actions.items()},
-        "last_action": {name: all_along(name, values[:, -1:]) for name, values in cases.history.actions.items()},
-        "mean_action": {name: all_along(name, mean(name)) for name in cases.actions},
+        "shuffled_actions": {name: values[other] for name, values in windows.actions.items()},
+        "last_action": {name: all_along(name, values[:, -1:]) for name, values in windows.history.actions.items()},
+        "mean_action": {name: all_along(name, mean(name)) for name in windows.actions},
     }
 
 
@@ -179,13 +175,13 @@ def shuffled(episode: NDArray[np.integer]) -> NDArray[np.integer]:
     return np.asarray(np.where(drawn >= first, drawn + after - first, drawn))
 
 
-def moved(schema: Schema, cases: Cases, entity: str | None) -> NDArray[np.bool_]:
+def moved(schema: Schema, windows: ForecastWindows, entity: str | None) -> NDArray[np.bool_]:
     """Whether the entity has moved or turned by at least `LEAST` [W, T]."""
-    found = np.zeros(next(iter(cases.truth.values())).shape[:2], bool)
+    found = np.zeros(next(iter(windows.truth.values())).shape[:2], bool)
     for name, least in LEAST.items():
         if schema[name].entity == entity:
-            before = cases.history.observations[name][:, -1:]
-            found |= np.linalg.norm(gap(schema[name], cases.truth[name], before), axis=-1) >= least
+            before = windows.history.observations[name][:, -1:]
+            found |= np.linalg.norm(gap(schema[name], windows.truth[name], before), axis=-1) >= least
     return found
 
 
@@ -197,19 +193,19 @@ def rmse(squared: Floats, counted: NDArray[np.bool_], episode: NDArray[np.intege
     return float(np.sqrt(sums.sum() / counts.sum())), np.sqrt(ratio(weights @ sums, weights @ counts))
 
 
-def rows_of(store: Store, cases: Cases, found: Mapping[str, Errors]) -> list[Figures]:
+def rows_of(store: Store, windows: ForecastWindows, found: Mapping[str, Errors]) -> list[Figures]:
     """One row per signal, step and selection of windows: errors, and the world's relative improvement."""
     rows = []
     for signal in vectors(store.schema):
-        moves = moved(store.schema, cases, signal.entity)
+        moves = moved(store.schema, windows, signal.entity)
         for step in STEPS:
             for windows, counted in (("all", np.ones(len(moves), bool)), ("moved", moves[:, step - 1])):
                 squared = {name: errors[signal.name][:, step - 1] for name, errors in found.items()}
-                value, draws = rmse(squared[""], counted, cases.episode)
+                value, draws = rmse(squared[""], counted, windows.episode)
                 row: Figures = {"signal": signal.name, "unit": signal.unit, "step": step, "windows": windows}
                 row |= {"num_windows": int(counted.sum()), "world": value, "better_than": {}}
                 for name in [name for name in squared if name]:
-                    theirs, their_draws = rmse(squared[name], counted, cases.episode)
+                    theirs, their_draws = rmse(squared[name], counted, windows.episode)
                     row[name] = theirs
                     row["better_than"][name] = interval(1 - value / theirs, 1 - draws / their_draws)
                 row["wins"] = all(low > 0 for _, low, _ in row["better_than"].values())
@@ -260,8 +256,8 @@ def run(store: Store, recipe: Recipe, seed: int, folder: Path) -> Figures:
     """The results of one training seed."""
     place = folder / f"seed{seed}"
     learned = learn_world(store, recipe.with_seed(seed), folder=place, resume=(place / "checkpoint.json").exists())
-    cases, found = measure(store, learned)
-    rows, read = rows_of(store, cases, found), readouts(store, learned)
+    windows, found = measure(store, learned)
+    rows, read = rows_of(store, windows, found), readouts(store, learned)
     met = {
         f"{name}, {windows} windows": all(
             row["wins"] for row in rows if row["signal"] == name and row["windows"] == windows
@@ -276,8 +272,8 @@ def run(store: Store, recipe: Recipe, seed: int, folder: Path) -> Figures:
         "train_s": round(learned.trained.elapsed_s, 1),
         "heads_s": round(learned.heads_s, 1),
         "calibrate_s": round(learned.calibrate_s, 1),
-        "held_out_episodes": int(cases.episode.max()) + 1,
-        "held_out_windows": len(cases.episode),
+        "held_out_episodes": int(windows.episode.max()) + 1,
+        "held_out_windows": len(windows.episode),
         "errors": rows,
         "readout": read,
         "met": met,

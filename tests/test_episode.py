@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.episode import Episode
+from worldline.episode import Episode, History
 
 
 def episode(num_steps: int) -> Episode:
@@ -43,3 +45,53 @@ def test_an_episode_cannot_be_changed() -> None:
 
 def test_an_episode_is_cut_by_the_log_unless_it_says_otherwise() -> None:
     assert (episode(2).terminated, episode(2).truncated, episode(2).seed) == (False, True, None)
+
+
+def test_a_history_without_arguments_is_the_whole_episode() -> None:
+    whole = episode(4)
+    np.testing.assert_equal(vars(whole.history()), {name: getattr(whole, name) for name in vars(whole.history())})
+    np.testing.assert_equal(vars(whole.history(2)), vars(whole.history(2, 3)))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 5), (0, 3), (2, 5), (1, 2)])
+def test_windows_of_episodes_and_histories_agree(start: int, stop: int) -> None:
+    whole = replace(episode(4), rewards={"r": np.arange(4)}, step_s=np.ones(4, np.float32), terminated=True, seed=7)
+    part = replace(whole, truncated=False).window(start, stop)
+    np.testing.assert_equal(vars(part.history()), vars(whole.history(stop - 1, stop - start)))
+    np.testing.assert_equal(vars(part.history()), vars(whole.history().window(start, stop)))
+    assert part.rewards["r"].tolist() == list(range(start, stop - 1))
+    assert part.step_s is not None
+    assert len(part.step_s) == part.num_steps
+    assert (part.seed, part.terminated, part.truncated) == (None if start else 7, stop == 5, stop < 5)
+
+
+@pytest.mark.parametrize(("length", "due"), [(1, [4]), (3, [2, 3, 4]), (9, [0, 1, 2, 3, 4])])
+def test_the_last_observations_are_all_if_there_are_fewer(length: int, due: list[int]) -> None:
+    whole = episode(4)
+    batch = History.stack([whole.history()] * 2)
+    assert whole.last(length).observations["x"][:, 0].tolist() == due
+    assert whole.history().last(length).observations["x"][:, 0].tolist() == due
+    last = batch.last(length, axis=1)
+    assert last.observations["x"][1, :, 0].tolist() == due
+    assert last.actions["u"][1, :, 0].tolist() == due[:-1]
+    assert last.observed["x"].shape == (2, len(due))
+
+
+def test_stacked_histories_fill_missing_masks() -> None:
+    seen = replace(episode(2), observed={})
+    batch = History.stack([seen.history(), episode(2).history()])
+    assert batch.observed["x"].tolist() == [[True, True, True], [True, False, True]]
+    np.testing.assert_equal(vars(batch.worlds([1]).map(lambda value: value[0])), vars(episode(2).history()))
+    assert batch.worlds(np.array([False, True])).observed["x"].tolist() == [[True, False, True]]
+
+
+def test_map_and_select_apply_to_every_group() -> None:
+    whole = replace(episode(3), rewards={"r": np.arange(3)}, step_s=np.ones(3, np.float32))
+    some = whole.map(lambda value: value[:1])
+    groups = (some.observations, some.actions, some.exogenous, some.rewards, some.observed)
+    assert [len(value) for arrays in groups for value in arrays.values()] == [1] * 6
+    assert some.step_s is not None
+    assert len(some.step_s) == 1
+    kept = whole.select(["w", "r", "camera", "else"])
+    assert [*kept.observations, *kept.actions, *kept.exogenous, *kept.rewards, *kept.observed] == ["camera", "w", "r"]
+    assert [list(arrays) for arrays in vars(whole.history().select(["u", "x"])).values()] == [["x"], ["u"], [], ["x"]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,64 @@ class History:
     actions: Arrays
     exogenous: Arrays = field(default_factory=dict)
     observed: Arrays = field(default_factory=dict)
+
+    @classmethod
+    def stack(cls, histories: Sequence[History], axis: int = 0) -> History:
+        """Histories of equal length as one, with a new axis; for example W histories [H, *shape] as [W, H, *shape].
+
+        Args:
+            histories: at least one, with the same signals. A missing mask counts as fully observed.
+            axis: position of the new axis.
+        """
+        return cls(
+            observations=_stacked([one.observations for one in histories], axis),
+            actions=_stacked([one.actions for one in histories], axis),
+            exogenous=_stacked([one.exogenous for one in histories], axis),
+            observed=_stacked_masks([one.observed for one in histories], axis),
+        )
+
+    def map(self, function: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> History:
+        """The history with `function` applied to every array; for example `lambda value: value[None]`."""
+        return History(**{group: _mapped(arrays, function) for group, arrays in vars(self).items()})
+
+    @property
+    def num_worlds(self) -> int:
+        """W, for a history with an axis of worlds."""
+        return len(next(iter(self.observations.values())))
+
+    def worlds(self, index: slice | Sequence[int] | NDArray[np.generic]) -> History:
+        """The worlds of a batch with these indices, or where a mask [W] is True."""
+        return self.map(lambda value: value[index])
+
+    def select(self, names: Collection[str]) -> History:
+        """The history with only the signals `names`, in this order. Names of other signals are ignored."""
+        return History(**{group: _selected(arrays, names) for group, arrays in vars(self).items()})
+
+    def window(self, start: int, stop: int, *, axis: int = 0) -> History:
+        """The observations `start` to `stop - 1` and the inputs between them.
+
+        Args:
+            start: index of the first observation, from 0.
+            stop: index after the last observation, from `start + 1` to H.
+            axis: axis of time: 0, or 1 after an axis of W worlds.
+        """
+        states, inputs = slice(start, stop), slice(start, stop - 1)
+        return History(
+            observations=_sliced(self.observations, states, axis),
+            actions=_sliced(self.actions, inputs, axis),
+            exogenous=_sliced(self.exogenous, inputs, axis),
+            observed=_sliced(self.observed, states, axis),
+        )
+
+    def last(self, length: int, *, axis: int = 0) -> History:
+        """The last `length` observations and the inputs between them; everything if there are fewer.
+
+        Args:
+            length: at least 1.
+            axis: axis of time: 0, or 1 after an axis of W worlds.
+        """
+        stop = next(iter(self.observations.values())).shape[axis]
+        return self.window(max(stop - length, 0), stop, axis=axis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,20 +124,55 @@ class Episode:
         """T, the number of transitions."""
         return len(next(iter(self.observations.values()))) - 1
 
-    def history(self, at: int, length: int) -> History:
+    def history(self, at: int | None = None, length: int | None = None) -> History:
         """The `length` observations that end with observation `at`, and the inputs between them.
 
         Args:
-            at: index of the last observation, in [length - 1, T].
-            length: H, at least 1.
+            at: index of the last observation, in [length - 1, T]; None for the last of the episode.
+            length: H, at least 1; None for all observations up to `at`.
         """
-        first = at - length + 1
-        return History(
-            observations={k: v[first : at + 1] for k, v in self.observations.items()},
-            actions={k: v[first:at] for k, v in self.actions.items()},
-            exogenous={k: v[first:at] for k, v in self.exogenous.items()},
-            observed={k: v[first : at + 1] for k, v in self.observed.items()},
+        stop = (self.num_steps if at is None else at) + 1
+        whole = History(
+            observations=self.observations, actions=self.actions, exogenous=self.exogenous, observed=self.observed
         )
+        return whole.window(0 if length is None else stop - length, stop)
+
+    def map(self, function: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Episode:
+        """The episode with `function` applied to every array, `step_s` included."""
+        groups: dict[str, Any] = {group: _mapped(getattr(self, group), function) for group in _GROUPS}
+        step_s = None if self.step_s is None else function(self.step_s).astype(np.float32, copy=False)
+        return replace(self, **groups, step_s=step_s)
+
+    def select(self, names: Collection[str]) -> Episode:
+        """The episode with only the signals `names`, in this order. Names of other signals are ignored."""
+        groups: dict[str, Any] = {group: _selected(getattr(self, group), names) for group in _GROUPS}
+        return replace(self, **groups)
+
+    def window(self, start: int, stop: int) -> Episode:
+        """The observations `start` to `stop - 1` and the steps between them, as an episode.
+
+        A window that starts later has no seed. A window that stops earlier is truncated and not terminated.
+
+        Args:
+            start: index of the first observation, from 0.
+            stop: index after the last observation, from `start + 1` to T + 1.
+        """
+        states, steps, at_end = slice(start, stop), slice(start, stop - 1), stop > self.num_steps
+        return Episode(
+            observations=_sliced(self.observations, states),
+            actions=_sliced(self.actions, steps),
+            exogenous=_sliced(self.exogenous, steps),
+            rewards=_sliced(self.rewards, steps),
+            observed=_sliced(self.observed, states),
+            terminated=self.terminated and at_end,
+            truncated=self.truncated or not at_end,
+            seed=None if start else self.seed,
+            step_s=None if self.step_s is None else self.step_s[steps],
+        )
+
+    def last(self, length: int) -> Episode:
+        """The last `length` observations and the steps between them, as an episode; all if there are fewer."""
+        return self.window(max(self.num_steps + 1 - length, 0), self.num_steps + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +186,32 @@ class Future:
 
     actions: Arrays
     exogenous: Arrays = field(default_factory=dict)
+
+
+_GROUPS = ("observations", "actions", "exogenous", "rewards", "observed")
+
+
+def _mapped(
+    arrays: Arrays, function: Callable[[NDArray[np.generic]], NDArray[np.generic]]
+) -> dict[str, NDArray[np.generic]]:
+    return {name: function(value) for name, value in arrays.items()}
+
+
+def _selected(arrays: Arrays, names: Collection[str]) -> dict[str, NDArray[np.generic]]:
+    return {name: arrays[name] for name in names if name in arrays}
+
+
+def _sliced(arrays: Arrays, part: slice, axis: int = 0) -> dict[str, NDArray[np.generic]]:
+    return {name: value[(slice(None),) * axis + (part,)] for name, value in arrays.items()}
+
+
+def _stacked(parts: Sequence[Arrays], axis: int) -> dict[str, NDArray[np.generic]]:
+    return {name: np.stack([part[name] for part in parts], axis) for name in parts[0]}
+
+
+def _stacked_masks(parts: Sequence[Arrays], axis: int) -> dict[str, NDArray[np.generic]]:
+    """A mask that a part lacks is True."""
+    shapes = {name: mask.shape for part in parts for name, mask in part.items()}
+    return {
+        name: np.stack([part.get(name, np.ones(shape, bool)) for part in parts], axis) for name, shape in shapes.items()
+    }

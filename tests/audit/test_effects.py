@@ -7,23 +7,23 @@ import pytest
 from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, thermostat, world
 
 from worldline.audit.audit_evidence import Effect
-from worldline.audit.cases import cut
 from worldline.audit.effects import changes, effects_table, log_effects, world_effects
 from worldline.audit.regression_rows import RegressionRows, rows_of, tracks_of
+from worldline.data.windows import evenly_spaced_windows
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 
 EPISODES = carts(0, 60)
 ROWS = rows_of(tracks_of(EPISODES, SCHEMA), [None] * len(EPISODES))
-CASES = cut(EPISODES, context=3, horizon=6, per_episode=2)
+WINDOWS = evenly_spaced_windows(EPISODES, length=3, horizon=6, per_episode=2)
 
 
 def table(engine: Cart, *, identifiable: bool = True) -> tuple[Effect, ...]:
     changed = changes(SCHEMA, ROWS)
-    found = world_effects(world(engine), CASES, changed, SCHEMA.observations)
+    found = world_effects(world(engine), WINDOWS, changed, SCHEMA.observations)
     logged = log_effects(SCHEMA, ROWS, changed, 6, seed=0)
     return effects_table(
-        SCHEMA, changed, found, logged, ROWS, CASES, lags=(1, 2, 5), identifiable={"push": identifiable}, seed=0
+        SCHEMA, changed, found, logged, ROWS, WINDOWS, lags=(1, 2, 5), identifiable={"push": identifiable}, seed=0
     )
 
 
@@ -69,17 +69,17 @@ def test_a_world_is_compared_with_the_logs(gain: float, told: str) -> None:
 def test_actions_that_never_change_have_no_effects_to_compare() -> None:
     episodes = carts(0, 10, lambda place, draw: 1.0)
     rows = rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
-    cases = cut(episodes, context=3, horizon=6, per_episode=2)
+    windows = evenly_spaced_windows(episodes, length=3, horizon=6, per_episode=2)
     changed = changes(SCHEMA, rows)
-    found = world_effects(world(Cart()), cases, changed, SCHEMA.observations)
+    found = world_effects(world(Cart()), windows, changed, SCHEMA.observations)
     assert (changed, found, log_effects(SCHEMA, rows, changed, 6, seed=0)) == ((), {}, None)
-    assert effects_table(SCHEMA, changed, found, None, rows, cases, lags=(1,), identifiable={}, seed=0) == ()
+    assert effects_table(SCHEMA, changed, found, None, rows, windows, lags=(1,), identifiable={}, seed=0) == ()
 
 
 @pytest.mark.filterwarnings("error")
 def test_effects_of_a_world_without_a_finite_number_are_not_finite() -> None:
-    changed, lost = changes(SCHEMA, ROWS), {"place": np.full((1, len(CASES.episode), 6, 1), np.nan)}
-    found = effects_table(SCHEMA, changed, lost, None, ROWS, CASES, lags=(1,), identifiable={"push": True}, seed=0)
+    changed, lost = changes(SCHEMA, ROWS), {"place": np.full((1, len(WINDOWS.episode), 6, 1), np.nan)}
+    found = effects_table(SCHEMA, changed, lost, None, ROWS, WINDOWS, lags=(1,), identifiable={"push": True}, seed=0)
     assert np.isnan([one.world.value for one in found]).all()
 
 
@@ -88,10 +88,10 @@ def test_what_cannot_be_identified_is_not_compared() -> None:
 
 
 def test_pushes_at_their_bounds_are_changed_the_other_way() -> None:
-    cases = cut(
-        [carts(number, 1, lambda place, draw: 3.0)[0] for number in range(4)], context=3, horizon=2, per_episode=1
+    windows = evenly_spaced_windows(
+        [carts(number, 1, lambda place, draw: 3.0)[0] for number in range(4)], length=3, horizon=2, per_episode=1
     )
-    found = world_effects(world(Cart()), cases, changes(SCHEMA, ROWS), SCHEMA.observations)
+    found = world_effects(world(Cart()), windows, changes(SCHEMA, ROWS), SCHEMA.observations)
     np.testing.assert_allclose(found["place"][0, :, 0, 0], changes(SCHEMA, ROWS)[0].size, rtol=1e-4)
 
 
@@ -144,9 +144,9 @@ def test_an_angle_near_its_seam_spreads_no_further_than_elsewhere() -> None:
     ]
     spreads = []
     for one in rows:
-        effect = np.ones((1, len(CASES.episode), 1, 1))
+        effect = np.ones((1, len(WINDOWS.episode), 1, 1))
         found = effects_table(
-            DIAL, changes(DIAL, ROWS), {"angle": effect}, None, one, CASES, lags=(1,), identifiable={"push": True},
+            DIAL, changes(DIAL, ROWS), {"angle": effect}, None, one, WINDOWS, lags=(1,), identifiable={"push": True},
             seed=0,
         )  # fmt: skip
         spreads.append(found[0].spread)
@@ -186,9 +186,9 @@ def test_values_that_were_never_chosen_are_no_change_and_nothing_is_compared_wit
 
 def test_what_never_moves_has_no_effect_and_random_steps_tell_the_next_one_alone() -> None:
     def table(rows: RegressionRows, at_once: bool) -> list[str]:
-        effect = np.ones((1, len(CASES.episode), 2, 1))
+        effect = np.ones((1, len(WINDOWS.episode), 2, 1))
         found = effects_table(
-            SCHEMA, changes(SCHEMA, ROWS), {"place": effect}, None, rows, CASES, lags=(1, 2),
+            SCHEMA, changes(SCHEMA, ROWS), {"place": effect}, None, rows, WINDOWS, lags=(1, 2),
             identifiable={"push": True}, at_once=at_once, seed=0,
         )  # fmt: skip
         return [one.agreement for one in found]

@@ -8,14 +8,15 @@ import pytest
 from tests.audit.carts import SCHEMA, Cart, carts, world
 
 from worldline.audit import measures
-from worldline.audit.cases import cut, forecasts
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.measures import joint_coverage, leak_check, participation, rank_of, trusted_horizons
+from worldline.audit.queries import window_forecasts
 from worldline.audit.run import comparisons
+from worldline.data.windows import evenly_spaced_windows
 from worldline.world.base import Forecast
 
 EPISODES = carts(0, 60)
-CASES = cut(EPISODES, context=3, horizon=6, per_episode=2)
+WINDOWS = evenly_spaced_windows(EPISODES, length=3, horizon=6, per_episode=2)
 
 
 def diagnosed(engine: Cart) -> Diagnostics:
@@ -34,7 +35,7 @@ def diagnosed(engine: Cart) -> Diagnostics:
 
 @pytest.mark.parametrize(("peeks", "leaks"), [(0.0, False), (1e-7, False), (1e-3, True)])
 def test_a_peek_is_found_and_rounding_is_not(peeks: float, leaks: bool) -> None:
-    found = leak_check(world(Cart(peeks=peeks)), CASES)
+    found = leak_check(world(Cart(peeks=peeks)), WINDOWS)
     assert found.leaks is leaks
     assert found.num_checked > 0
 
@@ -49,7 +50,7 @@ def test_no_offset_hides_a_peek(peeks: float, leaks: bool, monkeypatch: pytest.M
         return replace(found, signals={name: _lifted(one) for name, one in found.signals.items()})
 
     monkeypatch.setattr(measures, "_predict", lifted)
-    assert leak_check(world(Cart(peeks=peeks)), CASES).leaks is leaks
+    assert leak_check(world(Cart(peeks=peeks)), WINDOWS).leaks is leaks
 
 
 def _lifted(one: Forecast) -> Forecast:
@@ -67,48 +68,48 @@ def test_a_prediction_that_is_lost_to_a_later_action_is_a_leak(monkeypatch: pyte
         return replace(found, signals=lost) if len(asked) > 1 else found
 
     monkeypatch.setattr(measures, "_predict", losing)
-    assert leak_check(world(Cart()), CASES).leaks
+    assert leak_check(world(Cart()), WINDOWS).leaks
 
 
 @pytest.mark.parametrize(("engine", "steps"), [(Cart(), 6), (Cart(gain=0.0), 0), (Cart(decay=1.0, gain=-1.0), 0)])
 def test_trust_goes_as_far_as_the_trivial_is_beaten(engine: Cart, steps: int) -> None:
     found = diagnosed(engine)
-    trusted = trusted_horizons(found, {"place": float(CASES.truth["place"].std())}, {"place": 5.0})[0]
+    trusted = trusted_horizons(found, {"place": float(WINDOWS.truth["place"].std())}, {"place": 5.0})[0]
     assert trusted.steps == steps
     assert (trusted.stops == "") == (steps == 6)
 
 
 def test_coverage_counts_one_window_an_episode() -> None:
-    held = joint_coverage(world(Cart()), CASES, SCHEMA.observations, level=0.9, num_calibration=60, seed=0)[0]
+    held = joint_coverage(world(Cart()), WINDOWS, SCHEMA.observations, level=0.9, num_calibration=60, seed=0)[0]
     assert held.inside.trials == 60
     assert held.verdict == "holds"
     narrow = joint_coverage(
-        world(Cart(), narrow=0.5), CASES, SCHEMA.observations, level=0.9, num_calibration=60, seed=0
+        world(Cart(), narrow=0.5), WINDOWS, SCHEMA.observations, level=0.9, num_calibration=60, seed=0
     )[0]
     assert narrow.verdict == "narrow"
-    wide = joint_coverage(world(Cart(), narrow=4.0), CASES, SCHEMA.observations, level=0.5, num_calibration=60, seed=0)[
-        0
-    ]
+    wide = joint_coverage(
+        world(Cart(), narrow=4.0), WINDOWS, SCHEMA.observations, level=0.5, num_calibration=60, seed=0
+    )[0]
     assert wide.verdict == "wide"
 
 
 def test_coverage_counts_only_what_was_observed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A band without ends holds everything, and one that is no number nothing."""
-    known = CASES.known["place"].copy()
-    known[CASES.episode < 20] = False
+    known = WINDOWS.known["place"].copy()
+    known[WINDOWS.episode < 20] = False
     asked = SCHEMA.observations, {"level": 0.9, "num_calibration": 60, "seed": 0}
-    held = joint_coverage(world(Cart()), replace(CASES, known={"place": known}), asked[0], **asked[1])[0]
+    held = joint_coverage(world(Cart()), replace(WINDOWS, known={"place": known}), asked[0], **asked[1])[0]
     assert held.inside.trials == 40
-    endless = joint_coverage(world(Cart(), narrow=np.nan), CASES, asked[0], **asked[1])[0]
+    endless = joint_coverage(world(Cart(), narrow=np.nan), WINDOWS, asked[0], **asked[1])[0]
     assert (endless.inside.successes, endless.verdict) == (60, "wide")
-    unseen = replace(CASES, known={"place": np.zeros_like(known)})
+    unseen = replace(WINDOWS, known={"place": np.zeros_like(known)})
     assert joint_coverage(world(Cart()), unseen, asked[0], **asked[1]) == ()
 
     def lost(*given: Any, **named: Any) -> dict[str, Forecast]:
-        return {name: replace(one, low=np.nan * one.mean) for name, one in forecasts(*given, **named).items()}
+        return {name: replace(one, low=np.nan * one.mean) for name, one in window_forecasts(*given, **named).items()}
 
-    monkeypatch.setattr(measures, "forecasts", lost)
-    assert joint_coverage(world(Cart()), CASES, asked[0], **asked[1])[0].inside.successes == 0
+    monkeypatch.setattr(measures, "window_forecasts", lost)
+    assert joint_coverage(world(Cart()), WINDOWS, asked[0], **asked[1])[0].inside.successes == 0
 
 
 def test_trust_needs_something_that_moves_and_counts_who_is_right_at_a_step() -> None:
@@ -136,8 +137,8 @@ def test_a_world_that_moves_what_never_moves_is_not_to_be_trusted_on_it(off: flo
 
 
 def test_rank_is_that_of_what_is_predicted() -> None:
-    assert not rank_of(world(Cart()), CASES, SCHEMA.observations).collapsed
-    constant = rank_of(world(Cart(constant=1.0)), CASES, SCHEMA.observations)
+    assert not rank_of(world(Cart()), WINDOWS, SCHEMA.observations).collapsed
+    constant = rank_of(world(Cart(constant=1.0)), WINDOWS, SCHEMA.observations)
     assert constant.collapsed
     assert constant.predicted == 0.0
     draw = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldline.audit import queries
 from worldline.audit.baselines import as_world
-from worldline.audit.queries import check_numbers
+from worldline.audit.queries import check_numbers, window_forecasts
+from worldline.data.windows import evenly_spaced_windows
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
 from worldline.errors import NoGoodAnswerError, UnsupportedError
@@ -97,3 +100,21 @@ def test_the_oracle_of_counterfactuals_is_told(shown: list[Episode]) -> None:
     references = test.references(scenes, scenes, {"logs": logs})
     assert {int(seed) for seed in scenes["seed"]} <= {one.seed for one in shown}
     np.testing.assert_allclose(references.oracle["path.puck_position"], scenes["truth.puck_position"], atol=1e-4)
+
+
+def test_batches_of_windows_change_nothing(
+    episodes: list[Episode], worlds: Mapping[str, Callable[..., World]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = evenly_spaced_windows(episodes, length=2, horizon=5, per_episode=3)
+    world = worlds["error_by_episode"](lambda level: level)
+    whole = window_forecasts(world, windows)["place"]
+    monkeypatch.setattr(queries, "WINDOW_BATCH", 7)
+    parts = window_forecasts(world, windows)["place"]
+    for name in ("mean", "low", "high", "horizon"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    assert whole.mean.shape == (30, 5, 2)
+
+
+def test_no_band_where_the_world_has_none(episodes: list[Episode], worlds: Mapping[str, Callable[..., World]]) -> None:
+    windows = evenly_spaced_windows(episodes, length=2, horizon=5, per_episode=3)
+    assert window_forecasts(worlds["exact"](), windows)["place"].low is None

@@ -13,10 +13,11 @@ from tests.report.test_audit_page import material
 from worldline.audit.advice import decide
 from worldline.audit.audit_evidence import Advice, Audit
 from worldline.audit.baselines import as_world
-from worldline.audit.cases import cut, forecasts
 from worldline.audit.grades import Verdict
+from worldline.audit.queries import window_forecasts
 from worldline.audit.run import comparisons, measure
 from worldline.audit.twins import TwinSource, twin_horizon
+from worldline.data.windows import evenly_spaced_windows
 from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.episode import Arrays, Episode, Future
 from worldline.report.audit_page import render_audit
@@ -82,9 +83,9 @@ def sampled(episode: Episode, every: int, first: int) -> Episode:
 def test_a_signal_that_is_seldom_seen_leaves_the_others_their_rivals() -> None:
     episodes, plain = [sampled(one, 4, 2) for one in carts(0, 20)], carts(0, 20)
     found, due = (comparisons(some, schema) for some, schema in ((episodes, MARKED), (plain, SCHEMA)))
-    cases = [cut(some, context=3, horizon=6, per_episode=2) for some in (episodes, plain)]
+    windows = [evenly_spaced_windows(some, length=3, horizon=6, per_episode=2) for some in (episodes, plain)]
     for name in ("action_blind", "linear"):
-        one, other = (forecasts(w[name], c, c.actions, level=0.9) for w, c in zip((found, due), cases, strict=True))
+        one, other = (window_forecasts(w[name], c) for w, c in zip((found, due), windows, strict=True))
         assert set(one) == {"place"}
         np.testing.assert_allclose(one["place"].mean, other["place"].mean, rtol=1e-6)
 

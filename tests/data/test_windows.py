@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worldline.data.store import Store
-from worldline.data.windows import Windows
+from worldline.data.windows import (
+    Windows,
+    evenly_spaced_windows,
+    forecast_windows,
+    one_step_windows,
+    random_places,
+)
+from worldline.episode import Episode, History
 from worldline.errors import DataError, InputError, UnknownNameError
+from worldline.schema import Kind, Role, Schema, Signal
 
 LENGTHS = (5, 1, 3, 8)
 SIGNALS = ("camera", "position", "gear", "push", "wind", "reward")
@@ -109,3 +119,87 @@ def test_what_is_asked_for_must_exist(store):
     for start in ([0, 3], [4, 0], [-1, 0], [0, -1]):
         with pytest.raises(InputError, match="no window"):
             windows.read(np.array([start]))
+
+
+LEVEL = np.arange(8, dtype=np.float32)[:, None]
+EPISODE = Episode(
+    observations={"level": LEVEL, "gear": np.arange(8)},
+    actions={"push": 10 + LEVEL[:-1]},
+    exogenous={"wind": 20 + LEVEL[:-1]},
+    observed={"level": np.arange(8) != 4},
+)
+OTHER = replace(EPISODE, observations={"level": 100 + LEVEL, "gear": np.arange(8)}, observed={})
+
+
+def test_forecast_windows_hold_the_past_the_inputs_and_the_truth() -> None:
+    windows = forecast_windows([(EPISODE, 2), (OTHER, 4), (EPISODE, 4)], length=2, horizon=3, targets=["level"])
+    np.testing.assert_array_equal(windows.history.observations["level"][..., 0], [[1, 2], [103, 104], [3, 4]])
+    np.testing.assert_array_equal(windows.history.actions["push"][..., 0], [[11], [13], [13]])
+    np.testing.assert_array_equal(windows.history.observed["level"], [[True, True], [True, True], [True, False]])
+    np.testing.assert_array_equal(windows.actions["push"][..., 0], [[12, 13, 14], [14, 15, 16], [14, 15, 16]])
+    np.testing.assert_array_equal(windows.exogenous["wind"][..., 0], [[22, 23, 24], [24, 25, 26], [24, 25, 26]])
+    np.testing.assert_array_equal(windows.truth["level"][..., 0], [[3, 4, 5], [105, 106, 107], [5, 6, 7]])
+    np.testing.assert_array_equal(windows.known["level"], [[True, False, True], [True] * 3, [True] * 3])
+    assert windows.history.observed["gear"].all()
+    assert (list(windows.truth), list(windows.known)) == (["level"], ["level"])
+    assert (windows.episode.tolist(), windows.num_worlds, windows.horizon) == ([0, 1, 0], 3, 3)
+
+
+def test_a_schema_limits_the_signals_of_windows() -> None:
+    level = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
+    windows = forecast_windows([(EPISODE, 2)], length=2, horizon=1, schema=Schema(signals=(level,)))
+    assert set(windows.history.observations) == set(windows.history.observed) == set(windows.truth) == {"level"}
+    assert not {**windows.history.actions, **windows.history.exogenous, **windows.actions, **windows.exogenous}
+
+
+def test_candidates_begin_with_the_log_and_stay_in_it() -> None:
+    windows = forecast_windows([(EPISODE, 2), (OTHER, 4)], length=2, horizon=3)
+    one, four = windows.future(), windows.future(4, seed=2)
+    np.testing.assert_array_equal(one.actions["push"], windows.actions["push"][:, None])
+    np.testing.assert_array_equal(four.actions["push"][:, :1], one.actions["push"])
+    assert four.actions["push"].shape == (2, 4, 3, 1)
+    assert np.isin(four.actions["push"], windows.actions["push"]).all()
+    assert four.exogenous is windows.exogenous
+
+
+def test_windows_are_selected_in_order() -> None:
+    windows = forecast_windows([(EPISODE, at) for at in range(2, 6)], length=2, horizon=2)
+    for index in ([3, 1], np.array([3, 1])):
+        again = forecast_windows([(EPISODE, 5), (EPISODE, 3)], length=2, horizon=2)
+        np.testing.assert_equal(vars(windows.select(index).history), vars(again.history))
+        for group in ("actions", "exogenous", "truth", "known"):
+            np.testing.assert_equal(getattr(windows.select(index), group), getattr(again, group))
+    assert windows.select(slice(3)).num_worlds == 3
+
+
+def test_one_step_windows_are_those_of_the_episode() -> None:
+    history = History.stack([EPISODE.history(6, 6), OTHER.history(7, 6)])
+    found = one_step_windows(history, 3, length=2, targets=["level"])
+    due = forecast_windows(
+        [(EPISODE, 3), (EPISODE, 4), (EPISODE, 5), (OTHER, 4), (OTHER, 5), (OTHER, 6)],
+        length=2,
+        horizon=1,
+        targets=["level"],
+    )
+    np.testing.assert_equal(vars(found.history), vars(due.history))
+    for group in ("actions", "exogenous", "truth", "known", "episode"):
+        np.testing.assert_equal(getattr(found, group), getattr(due, group))
+
+
+def test_evenly_spaced_windows_reach_both_ends_of_long_episodes() -> None:
+    short = EPISODE.window(0, 4)
+    windows = evenly_spaced_windows([EPISODE, short, OTHER], length=2, horizon=3, per_episode=3)
+    assert windows.episode.tolist() == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(windows.history.observations["level"][:3, -1, 0], [1, 2, 4])
+    assert evenly_spaced_windows([EPISODE, OTHER], length=2, horizon=5, per_episode=50).num_worlds == 2 * 2
+    with pytest.raises(InputError, match=r"two episodes of 5 observations, got 1 of 2"):
+        evenly_spaced_windows([EPISODE, short], length=2, horizon=3, per_episode=1)
+    with pytest.raises(InputError, match="at least 1"):
+        evenly_spaced_windows([EPISODE, OTHER], length=0, horizon=3, per_episode=1)
+
+
+def test_random_places_cover_the_range_of_each_episode() -> None:
+    rng = np.random.default_rng(0)
+    places = random_places([EPISODE, EPISODE.window(0, 5)], length=2, horizon=3, count=100, rng=rng)
+    assert {at for _, at in places[:100]} == {1, 2, 3, 4}
+    assert {at for _, at in places[100:]} == {1}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import Card, Samples
 from worldline.engines.baselines import ActionBlind, Linear, Persistence
 from worldline.episode import Episode
@@ -14,19 +15,19 @@ from worldline.errors import DataError, InputError
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
-from worldline.world.pieces import cut, errors
+from worldline.world.prediction_errors import errors
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 RARE = 1e-4
 """Chance that an honest calibration fails one of these counts."""
 
 
-def windows(engine: Linear, episodes: list[Episode], horizon: int, seed: int) -> np.ndarray:
+def random_errors(engine: Linear, episodes: list[Episode], horizon: int, seed: int) -> np.ndarray:
     """Absolute errors [W, T, 2] of one random window of each episode."""
     rng = np.random.default_rng(seed)
     places = [(episode, int(rng.integers(0, episode.num_steps - horizon + 1))) for episode in episodes]
-    pieces = cut(TOY.schema, places, length=1, horizon=horizon, truth=["position"])
-    return errors(engine, pieces, seed=0)["position"]
+    windows = forecast_windows(places, length=1, horizon=horizon, schema=TOY.schema, targets=["position"])
+    return errors(engine, windows, seed=0)["position"]
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
@@ -34,7 +35,7 @@ def windows(engine: Linear, episodes: list[Episode], horizon: int, seed: int) ->
 def test_joint_bands_cover_fresh_trajectories_at_their_level(
     engine: Linear, calibration: Calibration, fresh: list[Episode], level: float, horizon: int
 ) -> None:
-    error = windows(engine, fresh, horizon, seed=3)
+    error = random_errors(engine, fresh, horizon, seed=3)
     inside = (error <= calibration.band_half_width("position", horizon, level)).all((1, 2)).sum()
     chance = tails(int(inside), len(fresh), level, calibration.num_episodes)
     assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
@@ -44,8 +45,8 @@ def test_bands_for_each_step_alone_would_cover_too_little(
     engine: Linear, calibration: Calibration, fresh: list[Episode]
 ) -> None:
     """What the joint band is for: each step at 80 %, with the same data, is far from the whole at 80 %."""
-    pointwise = np.quantile(windows(engine, TOY.episodes(400, 12, seed=4), 8, seed=0), 0.8, axis=0)
-    inside = (windows(engine, fresh, 8, seed=3) <= pointwise).all((1, 2)).sum()
+    pointwise = np.quantile(random_errors(engine, TOY.episodes(400, 12, seed=4), 8, seed=0), 0.8, axis=0)
+    inside = (random_errors(engine, fresh, 8, seed=3) <= pointwise).all((1, 2)).sum()
     assert tails(int(inside), len(fresh), 0.8, calibration.num_episodes).low < 1e-9
 
 
@@ -56,7 +57,9 @@ def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
     calibration = calibrate(engine, episodes[:40], horizon=8, num_windows=10, seed=0)
     assert calibration.num_episodes == 30
     inside = (
-        (windows(engine, episodes[40:], 8, seed=3) <= calibration.band_half_width("position", 8, 0.8)).all((1, 2)).sum()
+        (random_errors(engine, episodes[40:], 8, seed=3) <= calibration.band_half_width("position", 8, 0.8))
+        .all((1, 2))
+        .sum()
     )
     assert tails(int(inside), 300, 0.8, 30).low > RARE
     assert tails(int(inside), 300, 0.8, 30).high > RARE
@@ -89,8 +92,8 @@ def test_trust_is_uniform_at_home_and_small_abroad(calibration: Calibration, fre
 
     def trust(shift: float) -> np.ndarray:
         moved = [replace(e, observations={"position": e.observations["position"] + shift}) for e in fresh]
-        pieces = cut(TOY.schema, [(e, 6) for e in moved], length=1, horizon=1, truth=[])
-        return calibration.trust(calibration.input_novelty.measure(TOY.schema, pieces.history))
+        windows = forecast_windows([(e, 6) for e in moved], length=1, horizon=1, schema=TOY.schema, targets=[])
+        return calibration.trust(calibration.input_novelty.measure(TOY.schema, windows.history))
 
     at_home = trust(0.0)
     for share in (0.1, 0.3, 0.5, 0.8):
@@ -154,9 +157,9 @@ def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse
     for number, episode in enumerate(TOY.episodes(900, 8, seed=2)):
         shown = seldom(episode, 10_000 + number)
         place = (shown, int(rng.integers(0, 8)))
-        pieces = cut(TOY.schema, [place], length=1, horizon=1, truth=["position"])
-        if pieces.known["position"].all():
-            error = errors(engine, pieces, seed=0)["position"]
+        windows = forecast_windows([place], length=1, horizon=1, schema=TOY.schema, targets=["position"])
+        if windows.known["position"].all():
+            error = errors(engine, windows, seed=0)["position"]
             inside, of = inside + bool((error <= half).all()), of + 1
     chance = tails(inside, of, 0.8, int(SELDOM * sparse.num_episodes))
     assert of > 200
@@ -165,9 +168,11 @@ def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse
 
 def test_what_is_seldom_observed_is_not_surprising_for_that(engine: Linear, sparse: Calibration) -> None:
     shown = [seldom(episode, 20_000 + n) for n, episode in enumerate(TOY.episodes(300, 8, seed=3))]
-    pieces = cut(TOY.schema, [(one, 4) for one in shown], length=1, horizon=1, truth=["position"])
-    found = sparse.surprise(TOY.schema, {n: e[:, 0] for n, e in errors(engine, pieces, seed=0).items()})
-    known = pieces.known["position"][:, 0].astype(bool)
+    windows = forecast_windows(
+        [(one, 4) for one in shown], length=1, horizon=1, schema=TOY.schema, targets=["position"]
+    )
+    found = sparse.surprise(TOY.schema, {n: e[:, 0] for n, e in errors(engine, windows, seed=0).items()})
+    known = windows.known["position"][:, 0]
     for p_values in (found.signals["position"], found.steps):
         assert tails(int((p_values[known] > 0.2).sum()), int(known.sum()), 0.8, 90).low > RARE
 

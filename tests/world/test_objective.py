@@ -36,7 +36,8 @@ class Homesick(Engine, Novelty):
         return replace(self.engine.describe(), abilities=("novelty",))
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return self.engine.observe(belief, steps, seed=seed), steps.observations["position"][:, -1]
+        before = belief[0] if isinstance(belief, tuple) else None
+        return self.engine.observe(before, steps, seed=seed), steps.observations["position"][:, -1]
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int

@@ -2,20 +2,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from worldline.engines.base import Engine, EngineBelief
+from worldline.data.windows import forecast_windows
+from worldline.engines.base import EngineBelief, Samples
 from worldline.engines.baselines import Linear
-from worldline.episode import Episode, History
+from worldline.episode import Episode, Future, History
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.ood import LENGTHS, step_errors, step_errors_at
-from worldline.world.pieces import Pieces, cut, residuals
 
 TOY = Integrator(noise=0.2, camera=False, wind=False)
 NOW = 40
@@ -31,7 +32,9 @@ def world() -> LocalWorld:
 
 def history(episodes: Sequence[Episode], length: int) -> History:
     """The last `length` observations up to `NOW` of each episode."""
-    return cut(TOY.schema, [(one, NOW) for one in episodes], length=length, horizon=1, truth=()).history
+    return forecast_windows(
+        [(one, NOW) for one in episodes], length=length, horizon=1, schema=TOY.schema, targets=()
+    ).history
 
 
 def trust(world: LocalWorld, episodes: Sequence[Episode], length: int) -> np.ndarray:
@@ -140,64 +143,50 @@ def test_short_episodes_leave_the_present_alone() -> None:
     assert float(found.trust) > 0.2  # nobody looked at the steps, which are impossible
 
 
-def test_histories_with_pictures_are_watched_a_few_at_a_time_with_the_same_result(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    toy = Integrator(noise=0.2, wind=False)
-    episodes = toy.episodes(9, 50, seed=2)
-    engine = Linear.fit(episodes, toy.schema, context=1)
-    seen = cut(toy.schema, [(one, NOW) for one in episodes], length=9, horizon=1, truth=()).history
-    whole = step_errors(engine, seen, 8)
-    monkeypatch.setattr("worldline.world.ood.MAX_PICTURES", 4 * 8)
-    for name, value in vars(step_errors(engine, seen, 8)).items():
-        np.testing.assert_allclose(value, vars(whole)[name], atol=1e-12)
-
-
 def test_many_histories_are_watched_a_few_at_a_time_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step is a history of its own to the engine, and some hold much of each."""
-    episodes = TOY.episodes(150, 50, seed=2)
+    """Each observation is encoded once, unless beliefs of all steps are too many to hold."""
+    episodes = TOY.episodes(15, 50, seed=2)
     engine = Linear.fit(episodes, TOY.schema, context=1)
-    asked, observe = [], Linear.observe
+    encoded, observe = [], Linear.observe
 
     def counted(self: Linear, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        asked.append(len(steps.observations["position"]))
+        encoded.append(steps.observations["position"].shape[:2])
         return observe(self, belief, steps, seed=seed)
 
     monkeypatch.setattr(Linear, "observe", counted)
-    found = step_errors(engine, history(episodes, 33), 32)
-    assert sum(asked) == 150 * 32
-    assert max(asked) <= 4096
-    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 2**40)
-    for name, value in vars(step_errors(engine, history(episodes, 33), 32)).items():
+    found, belief = step_errors(engine, history(episodes, 33), 32, seed=0)
+    assert sum(worlds * length for worlds, length in encoded) == 15 * 33
+    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 4 * 32)
+    encoded.clear()
+    parts, same = step_errors(engine, history(episodes, 33), 32, seed=0)
+    assert max(worlds for worlds, length in encoded if length == 1) == 4
+    for name, value in vars(parts).items():
         np.testing.assert_allclose(vars(found)[name], value, atol=1e-12)
+    assert type(belief) is type(same)
 
 
-def test_places_in_episodes_are_watched_as_the_histories_that_end_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is missing, and however many are watched at a time."""
-    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
-    episodes = gappy(TOY.episodes(5, 60, seed=2), 0.2)
-    places = [(episodes[which], at) for which, at in [(3, 20), (0, 19), (3, 22), (3, 20), (4, 59), (0, 11)]]
-    seen = cut(TOY.schema, places, length=3 + 8, horizon=1, truth=()).history
-    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 7)
-    for name, value in vars(step_errors_at(engine, places, 8)).items():
-        np.testing.assert_allclose(value, vars(step_errors(engine, seen, 8))[name], atol=1e-12)
-
-
-def test_each_step_is_watched_once_however_many_windows_and_lengths_look_at_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("camera", [False, True])
+def test_places_in_episodes_are_watched_as_the_histories_that_end_there(
+    camera: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Predictions may be dear."""
-    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
-    asked = []
+    """However many are watched at a time, each step of an episode is predicted once."""
+    toy = Integrator(noise=0.2, camera=camera, wind=False)
+    engine = Linear.fit(toy.episodes(60, 50, seed=0), toy.schema, context=3)
+    episodes = [*toy.episodes(4, 60, seed=2), *toy.episodes(1, 40, seed=3)]
+    places = [(episodes[which], at) for which, at in [(3, 20), (0, 19), (3, 22), (3, 20), (4, 39), (0, 11)]]
+    predicted, imagine = [], Linear.imagine
 
-    def counted(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, np.ndarray]:
-        asked.append(len(pieces.history.observations["position"]))
-        return residuals(engine, pieces, seed=seed)
+    def counted(self: Linear, belief: EngineBelief, future: Future, **rest: Any) -> Samples:
+        predicted.append(len(future.actions["push"]))
+        return imagine(self, belief, future, **rest)
 
-    monkeypatch.setattr("worldline.world.ood.residuals", counted)
-    found = calibrate(engine, TOY.episodes(16, 40, seed=1), horizon=1, num_windows=4, seed=0)
-    assert found.ood.lengths[-1] == 32
-    assert sum(asked) <= 16 * 39
+    pasts = [episode.history(at, 3 + 8) for episode, at in places]
+    expected, _ = step_errors(engine, History.stack(pasts), 8, seed=0)
+    monkeypatch.setattr(Linear, "imagine", counted)
+    monkeypatch.setattr("worldline.world.ood.MAX_PICTURES" if camera else "worldline.world.ood.MAX_STEPS", 60)
+    for name, value in vars(step_errors_at(engine, places, 8, seed=0)).items():
+        np.testing.assert_allclose(value, vars(expected)[name], atol=1e-5)
+    assert sum(predicted) == 2 * 58 + 38
 
 
 def test_what_a_world_knows_nothing_of_changes_nothing() -> None:

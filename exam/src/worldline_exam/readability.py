@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from worldline.data import Store
 from worldline.engines import LearnedEngine
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Episode, History
 from worldline.models import Belief
 from worldline.schema import Signal
 from worldline.workflows import Learned
@@ -62,16 +62,7 @@ def read_from(episodes: Sequence[Episode], engine: LearnedEngine, signals: Seque
     predicted = set(engine.describe().predicts)
     if not places or not predicted.intersection(signals):
         return dict.fromkeys(signals, -np.inf)
-    windows = [one.history(at, length) for one, at in places]
-    history = without_vectors(
-        History(
-            observations=_stacked([one.observations for one in windows]),
-            actions=_stacked([one.actions for one in windows]),
-            exogenous=_stacked([one.exogenous for one in windows]),
-            observed=_observed(windows, length),
-        ),
-        engine.schema,
-    )
+    history = without_vectors(History.stack([one.history(at, length) for one, at in places]), engine.schema)
     belief = engine.observe(None, history, seed=0)
     assert isinstance(belief, Belief)  # the belief type of learned engines
     with torch.no_grad():
@@ -109,13 +100,3 @@ def unread(reads: Mapping[str, float], signals: Sequence[str]) -> str:
         f"the world cannot read these signals from real images (R^2 below {MIN_R2}): {named}. "
         "Use a model with memory of earlier frames, or train it longer."
     )
-
-
-def _stacked(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
-    return {name: np.stack([one[name] for one in parts]) for name in parts[0]}
-
-
-def _observed(windows: Sequence[History], length: int) -> dict[str, NDArray[np.generic]]:
-    names = {name for one in windows for name in one.observed}
-    every = np.ones(length, bool)
-    return {name: np.stack([one.observed.get(name, every) for one in windows]) for name in names}

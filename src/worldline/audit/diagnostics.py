@@ -9,7 +9,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.cases import Cases, cut, forecasts
+from worldline.audit.queries import window_forecasts
+from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
 from worldline.schema import Kind, Schema, Signal
@@ -163,15 +164,15 @@ def diagnose(
     if "" in comparisons:
         raise InputError('the name "" is reserved for the world under test. Give each comparison another name.')
     card = world.describe()
-    cases = cut(episodes, context=context, horizon=horizon, per_episode=per_episode)
+    windows = evenly_spaced_windows(episodes, length=context, horizon=horizon, per_episode=per_episode)
     signals = [s for s in card.schema.observations if s.kind is Kind.VECTOR and s.name in card.predicts]
-    signals = [s for s in signals if s.name in cases.truth]
+    signals = [s for s in signals if s.name in windows.truth]
     if not signals:
         raise InputError(f"{card.name} predicts no vector signal of these episodes. Fit a readout head first.")
-    num_episodes = int(cases.episode.max()) + 1
+    num_episodes = int(windows.episode.max()) + 1
     weights = draw_clusters(num_episodes, seed)
-    means = {name: _means(one, cases, cases.actions) for name, one in {"": world, **comparisons}.items()}
-    errors = {name: _squared_errors(mean, cases, signals) for name, mean in means.items()}
+    means = {name: _means(one, windows) for name, one in {"": world, **comparisons}.items()}
+    errors = {name: _squared_errors(mean, windows, signals) for name, mean in means.items()}
     return Diagnostics(
         units={signal.name: signal.unit for signal in signals},
         step_s=card.schema.step_s,
@@ -179,78 +180,89 @@ def diagnose(
         horizons=tuple(horizons),
         num_episodes=num_episodes,
         num_short=len(episodes) - num_episodes,
-        num_windows=len(cases.episode),
-        errors=_error_curves(errors, cases, weights),
-        skills=_skill_curves(errors, cases, weights),
-        gaps=_gaps(world, errors[""], cases, signals, weights, seed),
-        bands=tuple(band for level in levels for band in _bands(world, cases, signals, level)),
+        num_windows=len(windows.episode),
+        errors=_error_curves(errors, windows, weights),
+        skills=_skill_curves(errors, windows, weights),
+        gaps=_gaps(world, errors[""], windows, signals, weights, seed),
+        bands=tuple(band for level in levels for band in _bands(world, windows, signals, level)),
     )
 
 
-def _means(world: World, cases: Cases, actions: Arrays) -> dict[str, Floats]:
-    """Mean [W, T, n] of each predicted vector signal under `actions`."""
-    predicted = forecasts(world, cases, actions, level=0.9)
+def _means(world: World, windows: ForecastWindows, actions: Arrays | None = None) -> dict[str, Floats]:
+    """Mean [W, T, n] of each predicted vector signal under `actions`; None for the logged ones."""
+    predicted = window_forecasts(world, windows, actions)
     return {name: forecast.mean.astype(float) for name, forecast in predicted.items()}
 
 
-def _squared_errors(means: Mapping[str, Floats], cases: Cases, signals: Sequence[Signal]) -> dict[str, Floats]:
+def _squared_errors(
+    means: Mapping[str, Floats], windows: ForecastWindows, signals: Sequence[Signal]
+) -> dict[str, Floats]:
     """Squared error [W, T] of each predicted signal, mean over components; 0 at unobserved steps."""
     return {
         s.name: np.where(
-            cases.known[s.name], (s.difference(means[s.name], cases.truth[s.name].astype(float)) ** 2).mean(-1), 0.0
+            windows.known[s.name], (s.difference(means[s.name], windows.truth[s.name].astype(float)) ** 2).mean(-1), 0.0
         )
         for s in signals
         if s.name in means
     }
 
 
-def _error_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weights: Floats) -> tuple[ErrorCurve, ...]:
+def _error_curves(
+    errors: Mapping[str, Mapping[str, Floats]], windows: ForecastWindows, weights: Floats
+) -> tuple[ErrorCurve, ...]:
     return tuple(
-        ErrorCurve(world=world, signal=name, rmse=rmse_curve(squared, cases.known[name], cases.episode, weights))
+        ErrorCurve(world=world, signal=name, rmse=rmse_curve(squared, windows.known[name], windows.episode, weights))
         for world, per_signal in errors.items()
         for name, squared in per_signal.items()
     )
 
 
-def _skill_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weights: Floats) -> tuple[SkillCurve, ...]:
+def _skill_curves(
+    errors: Mapping[str, Mapping[str, Floats]], windows: ForecastWindows, weights: Floats
+) -> tuple[SkillCurve, ...]:
     """Skill is defined only if the baseline has an error above 0 at every step."""
     found = []
     for against in [name for name in errors if name]:
         for name, theirs in errors[against].items():
             if name not in errors[""]:
                 continue
-            skill = skill_curve(errors[""][name], theirs, cases.known[name], cases.episode, weights)
+            skill = skill_curve(errors[""][name], theirs, windows.known[name], windows.episode, weights)
             if skill is not None:
                 found.append(SkillCurve(against=against, signal=name, skill=skill))
     return tuple(found)
 
 
 def _gaps(
-    world: World, true: Mapping[str, Floats], cases: Cases, signals: Sequence[Signal], weights: Floats, seed: int
+    world: World,
+    true: Mapping[str, Floats],
+    windows: ForecastWindows,
+    signals: Sequence[Signal],
+    weights: Floats,
+    seed: int,
 ) -> tuple[Gap, ...]:
     schema = world.describe().schema
     changes: dict[Change, Arrays] = {
-        "zeroed": _zeroed(cases.actions, schema),
-        "shuffled": _shuffled(cases.actions, cases.episode, seed),
+        "zeroed": _zeroed(windows.actions, schema),
+        "shuffled": _shuffled(windows.actions, windows.episode, seed),
     }
-    spreads = {name: float(cases.truth[name][cases.known[name]].astype(float).var(0).mean()) for name in true}
+    spreads = {name: float(windows.truth[name][windows.known[name]].astype(float).var(0).mean()) for name in true}
     scales = {name: np.array(1 / spread) for name, spread in spreads.items() if spread > 0}
     gaps = []
     for change, actions in changes.items():
-        wrong = _squared_errors(_means(world, cases, actions), cases, signals)
+        wrong = _squared_errors(_means(world, windows, actions), windows, signals)
         pairs: dict[str | None, tuple[Floats, Floats]] = {name: (true[name], wrong[name]) for name in true}
         if scales:
             overall = [np.stack([scales[k] * error[k] for k in scales]).sum(0) for error in (true, wrong)]
             pairs = {None: (overall[0], overall[1]), **pairs}
         for name, (before, after) in pairs.items():
             if before.sum() > 0:
-                gaps.append(Gap(change=change, signal=name, increase=_increase(before, after, cases, weights)))
+                gaps.append(Gap(change=change, signal=name, increase=_increase(before, after, windows, weights)))
     return tuple(gaps)
 
 
-def _increase(before: Floats, after: Floats, cases: Cases, weights: Floats) -> Estimate:
+def _increase(before: Floats, after: Floats, windows: ForecastWindows, weights: Floats) -> Estimate:
     """Relative growth of the root of the summed squared errors [W, T]."""
-    sums = [cluster_sums(squared.sum(1), cases.episode, weights.shape[1]) for squared in (after, before)]
+    sums = [cluster_sums(squared.sum(1), windows.episode, weights.shape[1]) for squared in (after, before)]
     value = np.sqrt(ratio(sums[0].sum(keepdims=True), sums[1].sum(keepdims=True))) - 1
     draws = np.sqrt(ratio(weights @ sums[0], weights @ sums[1])) - 1
     return curve(value, draws[:, None]).at(1)
@@ -276,17 +288,17 @@ def _shuffled(actions: Arrays, episode: NDArray[np.integer], seed: int) -> Array
     return {name: values[other] for name, values in actions.items()}
 
 
-def _bands(world: World, cases: Cases, signals: Sequence[Signal], level: float) -> list[Band]:
-    predicted, found = forecasts(world, cases, cases.actions, level=level), []
+def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], level: float) -> list[Band]:
+    predicted, found = window_forecasts(world, windows, level=level), []
     for signal in [signal for signal in signals if signal.name in predicted]:
         name = signal.name
         low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
         if low is None or high is None:
             continue
         middle = (low + high) / 2
-        truth = middle + signal.difference(cases.truth[name].astype(float), middle)
-        outside = ((truth < low) | (truth > high)).any(-1) & cases.known[name]
-        coverage = cluster_rate(~np.asarray(outside.any(-1)), cases.episode)
+        truth = middle + signal.difference(windows.truth[name].astype(float), middle)
+        outside = ((truth < low) | (truth > high)).any(-1) & windows.known[name]
+        coverage = cluster_rate(~np.asarray(outside.any(-1)), windows.episode)
         width = tuple(map(float, (high - low).mean((0, 2))))
         found.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
     return found

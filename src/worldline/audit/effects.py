@@ -17,9 +17,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import Agreement, Effect
-from worldline.audit.cases import Cases, forecasts
+from worldline.audit.queries import window_forecasts
 from worldline.audit.regression_rows import LAGS, RegressionRows, state_columns
 from worldline.data.quality.segments import names_of
+from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays
 from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
@@ -159,7 +160,7 @@ def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[ActionCha
 
 
 def world_effects(
-    world: World, cases: Cases, changed: Sequence[ActionChange], signals: Sequence[Signal]
+    world: World, windows: ForecastWindows, changed: Sequence[ActionChange], signals: Sequence[Signal]
 ) -> dict[str, Float[np.ndarray, "m W T n"]]:
     """Predicted effects of each change at the first step, relative to the logged actions.
 
@@ -167,7 +168,7 @@ def world_effects(
 
     Args:
         world: world under audit.
-        cases: W windows.
+        windows: W windows.
         changed: M changes.
         signals: vector observations that the world predicts.
 
@@ -178,11 +179,11 @@ def world_effects(
         return {}
     found: dict[str, list[Floats]] = {signal.name: [] for signal in signals}
     for one in changed:
-        other, shift = _changed(cases.actions, one)
-        base, factor = cases.actions, np.asarray(ratio(np.full_like(shift, one.size), shift))
+        other, shift = _changed(windows.actions, one)
+        base, factor = windows.actions, np.asarray(ratio(np.full_like(shift, one.size), shift))
         if one.signal.kind is Kind.DISCRETE:
-            base, factor = _chosen(cases.actions, one.signal, one.base), np.ones(len(shift))
-        means = [forecasts(world, cases, actions, level=0.9) for actions in (base, other)]
+            base, factor = _chosen(windows.actions, one.signal, one.base), np.ones(len(shift))
+        means = [window_forecasts(world, windows, actions) for actions in (base, other)]
         for signal in signals:
             before, after = (mean[signal.name].mean.astype(float) for mean in means)
             found[signal.name].append(signal.difference(after, before) * factor[:, None, None])
@@ -216,7 +217,7 @@ def effects_table(
     found: Mapping[str, Floats],
     logged: Floats | None,
     rows: RegressionRows,
-    cases: Cases,
+    windows: ForecastWindows,
     *,
     lags: Sequence[int],
     identifiable: Mapping[str, bool],
@@ -231,14 +232,14 @@ def effects_table(
         found: result of `world_effects`.
         logged: result of `log_effects`.
         rows: rows of the logs.
-        cases: windows of `found`.
+        windows: windows of `found`.
         lags: steps after the change, from 1.
         identifiable: per action component, whether the logs identify its effects.
         at_once: whether only lag 1 is identified. If only some steps are randomised, hidden causes still drive the
             actions of later steps.
         seed: seed of the bootstrap.
     """
-    weights = draw_clusters(int(cases.episode.max()) + 1, seed)
+    weights = draw_clusters(int(windows.episode.max()) + 1, seed)
     effects = []
     for m, one in enumerate(changed):
         for name, effect in found.items():
@@ -249,7 +250,7 @@ def effects_table(
                 if spread <= MAX_STILL_DEVIATION * (1 + float(np.abs(rows.after[:, column]).max())):
                     continue  # the signal is constant
                 for lag in lags:
-                    own = _mean(effect[m, :, lag - 1, part], cases, weights)
+                    own = _mean(effect[m, :, lag - 1, part], windows, weights)
                     theirs = None if logged is None else _quantiles(logged[:, m, lag - 1, column])
                     known = identifiable[one.name] and (lag == 1 or not at_once)
                     effects.append(
@@ -262,13 +263,13 @@ def effects_table(
     return tuple(effects)
 
 
-def _mean(values: Floats, cases: Cases, weights: Floats) -> Estimate:
+def _mean(values: Floats, windows: ForecastWindows, weights: Floats) -> Estimate:
     """Mean over the changeable windows [W], with its interval over episodes; NaN if there is none."""
     known = np.isfinite(values)
     if not known.any():
         return Estimate(value=np.nan, low=np.nan, high=np.nan)
     parts = np.stack([np.where(known, values, 0.0), known.astype(float)], 1)
-    sums = cluster_sums(parts, cases.episode, weights.shape[1])
+    sums = cluster_sums(parts, windows.episode, weights.shape[1])
     draws = weights @ sums
     value = float(ratio(sums[:, 0].sum(keepdims=True), sums[:, 1].sum(keepdims=True))[0])
     low, high = np.nanquantile(ratio(draws[:, 0], draws[:, 1]), (0.025, 0.975))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -11,9 +10,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
-from worldline.audit.cases import Cases, cut, forecasts, spread
 from worldline.audit.diagnostics import Diagnostics
-from worldline.episode import Arrays, Episode, History
+from worldline.audit.queries import window_forecasts
+from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
+from worldline.episode import Arrays, Episode
 from worldline.schema import Kind, Signal
 from worldline.stats import tails, wilson
 from worldline.world.base import Forecast, Prediction, World
@@ -39,20 +39,19 @@ MAX_STILL_ERROR: Final = 0.01
 """Relative error from which a world wrongly moves a constant signal; absolute if the signal is 0."""
 
 
-def leak_check(world: World, cases: Cases) -> LeakCheck:
+def leak_check(world: World, windows: ForecastWindows) -> LeakCheck:
     """Tests at some steps of the horizon whether predictions up to the step depend on later actions.
 
     A difference is divided by the standard deviation over windows, so that a constant offset does not hide it.
 
     Args:
         world: world under audit.
-        cases: at least two windows; the first 32 are used.
+        windows: at least two windows; the first 32 are used.
     """
-    few = _first(cases, MAX_LEAK_WINDOWS)
-    horizon = next(iter(few.actions.values())).shape[1]
+    few = windows.select(slice(MAX_LEAK_WINDOWS))
     base = _predict(world, few, few.actions)
     count, worst, where = 0, 0.0, ""
-    for step in sorted({1, horizon // 2, horizon - 1} - {0, horizon}):
+    for step in sorted({1, few.horizon // 2, few.horizon - 1} - {0, few.horizon}):
         other = _predict(world, few, {k: _with_other_actions(v, step) for k, v in few.actions.items()})
         for name, one in base.signals.items():
             for before, after in _pairs(one, other.signals[name]):
@@ -93,30 +92,8 @@ def _with_other_actions(values: NDArray[np.generic], step: int) -> NDArray[np.ge
     return changed
 
 
-def _first(cases: Cases, count: int) -> Cases:
-    past = cases.history
-    return replace(
-        cases,
-        history=History(
-            observations=_rows(past.observations, count),
-            actions=_rows(past.actions, count),
-            exogenous=_rows(past.exogenous, count),
-            observed=_rows(past.observed, count),
-        ),
-        actions=_rows(cases.actions, count),
-        exogenous=_rows(cases.exogenous, count),
-        truth=_rows(cases.truth, count),
-        known={name: value[:count] for name, value in cases.known.items()},
-        episode=cases.episode[:count],
-    )
-
-
-def _rows(arrays: Arrays, count: int) -> dict[str, NDArray[np.generic]]:
-    return {name: value[:count] for name, value in arrays.items()}
-
-
-def _predict(world: World, cases: Cases, actions: Arrays) -> Prediction:
-    return world.predict(cases.history, actions, exogenous=dict(cases.exogenous) or None)
+def _predict(world: World, windows: ForecastWindows, actions: Arrays) -> Prediction:
+    return world.predict(windows.history, actions, exogenous=dict(windows.exogenous) or None)
 
 
 def trusted_horizons(
@@ -166,7 +143,13 @@ def trusted_horizons(
 
 
 def joint_coverage(
-    world: World, cases: Cases, signals: Sequence[Signal], *, level: float, num_calibration: int | None, seed: int
+    world: World,
+    windows: ForecastWindows,
+    signals: Sequence[Signal],
+    *,
+    level: float,
+    num_calibration: int | None,
+    seed: int,
 ) -> tuple[JointCoverage, ...]:
     """Counts the whole trajectories inside the band, with exact tail probabilities.
 
@@ -174,15 +157,15 @@ def joint_coverage(
 
     Args:
         world: world under audit.
-        cases: windows of episodes.
+        windows: of at least one episode.
         signals: vector observations that the world predicts.
         level: level of the band.
         num_calibration: episodes that calibrated the band; None if unknown, then the level is taken as exact.
         seed: chooses the window of each episode.
     """
     draw = np.random.default_rng([seed, 13])
-    kept = np.array([int(draw.choice(np.flatnonzero(cases.episode == one))) for one in np.unique(cases.episode)])
-    predicted = forecasts(world, cases, cases.actions, level=level)
+    kept = np.array([int(draw.choice(np.flatnonzero(windows.episode == one))) for one in np.unique(windows.episode)])
+    predicted = window_forecasts(world, windows, level=level)
     alpha, counts = MAX_FALSE_ALARM / max(len(signals), 1), []
     for signal in signals:
         low, high = predicted[signal.name].low, predicted[signal.name].high
@@ -190,9 +173,9 @@ def joint_coverage(
             continue
         with np.errstate(invalid="ignore"):  # an unbounded band has no middle
             middle = (low + high) / 2
-        truth = middle + signal.difference(cases.truth[signal.name].astype(float), middle)
+        truth = middle + signal.difference(windows.truth[signal.name].astype(float), middle)
         truth = np.where(np.isfinite(middle), truth, 0.0)  # an unbounded band covers everything
-        known = cases.known[signal.name]
+        known = windows.known[signal.name]
         outside = (~((truth >= low) & (truth <= high))).any(-1) & known  # a NaN band covers nothing
         inside = ~np.asarray(outside.any(-1))[kept[np.asarray(known.any(-1))[kept]]]
         if not len(inside):
@@ -213,20 +196,20 @@ def joint_coverage(
     return tuple(counts)
 
 
-def rank_of(world: World, cases: Cases, signals: Sequence[Signal]) -> Rank:
+def rank_of(world: World, windows: ForecastWindows, signals: Sequence[Signal]) -> Rank:
     """Effective rank over windows of one-step predictions and of the ground truth.
 
     Args:
         world: world under audit.
-        cases: windows.
+        windows: at least one.
         signals: vector observations that the world predicts.
     """
-    predicted, tables = forecasts(world, cases, cases.actions, level=0.9), []
+    predicted, tables = window_forecasts(world, windows), []
     for source in ("predicted", "real"):
         parts = []
         for signal in signals:
-            known = cases.known[signal.name][..., None]
-            truth = np.where(known, cases.truth[signal.name].astype(float), 0.0)
+            known = windows.known[signal.name][..., None]
+            truth = np.where(known, windows.truth[signal.name].astype(float), 0.0)
             mean = np.where(known, predicted[signal.name].mean.astype(float), 0.0)
             deviation = signal.deviations(truth).std((0, 1))
             one = signal.deviations(mean if source == "predicted" else truth)
@@ -268,29 +251,31 @@ def one_step_errors(
         Observation minus prediction; NaN where it was not observed.
     """
     long = [number for number, one in enumerate(episodes) if one.num_steps >= context]
-    cases = cut([episodes[number] for number in long], context=context, horizon=1, per_episode=per_episode)
-    predicted, parts = forecasts(world, cases, cases.actions, level=0.9), []
+    windows = evenly_spaced_windows(
+        [episodes[number] for number in long], length=context, horizon=1, per_episode=per_episode
+    )
+    predicted, parts = window_forecasts(world, windows), []
     for signal in signals:
         mean = predicted[signal.name].mean[:, 0].astype(float)
-        error = signal.difference(cases.truth[signal.name][:, 0].astype(float), mean)
-        parts.append(np.where(cases.known[signal.name][:, :1], error, np.nan))
+        error = signal.difference(windows.truth[signal.name][:, 0].astype(float), mean)
+        parts.append(np.where(windows.known[signal.name][:, :1], error, np.nan))
     places = [_presents(episodes[number], context, per_episode) for number in long]
     return (
         np.concatenate(parts, 1),
-        np.array(long)[cases.episode],
+        np.array(long)[windows.episode],
         np.concatenate(places) + 1,
     )
 
 
 def _presents(episode: Episode, context: int, per_episode: int) -> Int[np.ndarray, "k"]:
-    return np.array(spread(episode.num_steps, context, 1, per_episode))
+    return np.array(evenly_spaced(episode.num_steps, context, 1, per_episode))
 
 
-def vectors(world: World, cases: Cases) -> list[Signal]:
+def vectors(world: World, windows: ForecastWindows) -> list[Signal]:
     """Vector observations that the world predicts and the windows contain."""
     card = world.describe()
     return [
         s
         for s in card.schema.observations
-        if s.kind is Kind.VECTOR and s.name in card.predicts and s.name in cases.truth
+        if s.kind is Kind.VECTOR and s.name in card.predicts and s.name in windows.truth
     ]

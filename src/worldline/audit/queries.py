@@ -8,13 +8,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.cases import joined
+from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, NoGoodAnswerError, UnreadableError, UnsupportedError
+from worldline.schema import Kind
 from worldline.world.base import Forecast, World
 
 BATCH: Final = 256
 """Scenes per call of a world; bounds memory and changes no figure."""
+
+WINDOW_BATCH: Final = 64
+"""Windows per call of a world; they may hold images."""
 
 Array = NDArray[np.generic]
 
@@ -76,22 +80,62 @@ def forecasts(
         NoGoodAnswerError: a mean has a wrong shape or is not finite.
     """
     check_readable(world, signals)
-    num_scenes = len(next(iter(history.observations.values())))
-    parts = []
-    for first in range(0, num_scenes, BATCH):
-        rows = slice(first, first + BATCH)
-        past = History(
-            observations=_rows(history.observations, rows),
-            actions=_rows(history.actions, rows),
-            exogenous=_rows(history.exogenous, rows),
-            observed=_rows(history.observed, rows),
-        )
-        given = None if exogenous is None else _rows(exogenous, rows)
-        parts.append(world.predict(past, _rows(actions, rows), exogenous=given, level=level).signals)
-    found = {name: joined([part[name] for part in parts]) for name in signals}
+    found = _in_batches(world, history, actions, signals, exogenous, level=level, size=BATCH)
     if checked:
         check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
     return found
+
+
+def window_forecasts(
+    world: World, windows: ForecastWindows, actions: Arrays | None = None, *, level: float = 0.9
+) -> dict[str, Forecast]:
+    """Forecasts [W, T, *shape] of each predicted vector signal for all windows, computed in batches.
+
+    Args:
+        world: world to query.
+        windows: histories and exogenous inputs.
+        actions: per signal [W, T, *shape]; None for the logged actions.
+        level: level of the band.
+    """
+    card = world.describe()
+    vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
+    asked = windows.actions if actions is None else actions
+    return _in_batches(
+        world, windows.history, asked, vectors, windows.exogenous or None, level=level, size=WINDOW_BATCH
+    )
+
+
+def _in_batches(
+    world: World,
+    history: History,
+    actions: Arrays,
+    signals: Sequence[str],
+    exogenous: Arrays | None,
+    *,
+    level: float,
+    size: int,
+) -> dict[str, Forecast]:
+    """The forecasts of `signals`, from one call of the world for `size` worlds at a time."""
+    parts = []
+    for first in range(0, len(next(iter(history.observations.values()))), size):
+        rows = slice(first, first + size)
+        given = None if exogenous is None else _rows(exogenous, rows)
+        found = world.predict(history.worlds(rows), _rows(actions, rows), exogenous=given, level=level).signals
+        parts.append({name: found[name] for name in signals})
+    return {name: _joined([part[name] for part in parts]) for name in signals}
+
+
+def _joined(parts: Sequence[Forecast]) -> Forecast:
+    """Concatenates the batches; no band if any batch has none."""
+    lows = [part.low for part in parts if part.low is not None]
+    highs = [part.high for part in parts if part.high is not None]
+    banded = len(lows) == len(highs) == len(parts)
+    return Forecast(
+        mean=np.concatenate([part.mean for part in parts]),
+        low=np.concatenate(lows) if banded else None,
+        high=np.concatenate(highs) if banded else None,
+        horizon=np.concatenate([np.atleast_1d(part.horizon) for part in parts]),
+    )
 
 
 def means(

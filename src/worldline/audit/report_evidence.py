@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.cases import cut, forecasts
 from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.queries import window_forecasts
+from worldline.data.windows import forecast_windows
 from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.schema import Kind
@@ -351,11 +352,11 @@ def sample_forecasts(
     Raises:
         InputError: an episode is too short.
     """
-    cases = cut([episodes[index], episodes[index]], context=context, horizon=horizon, per_episode=1)
+    windows = forecast_windows([(episodes[index], context - 1)], length=context, horizon=horizon)
     schema = world.describe().schema
     samples = []
-    for name, forecast in forecasts(world, cases, cases.actions, level=level).items():
-        signal, past = schema[name], cases.history.observations[name][0]
+    for name, forecast in window_forecasts(world, windows, level=level).items():
+        signal, past = schema[name], windows.history.observations[name][0]
         for k in range(signal.size if signal.kind is Kind.VECTOR else 0):
             part = signal.components[k] if signal.components else str(k)
             samples.append(
@@ -363,7 +364,7 @@ def sample_forecasts(
                     label=name if signal.size == 1 else f"{name} · {part}",
                     unit=signal.unit,
                     past=_floats(past[:, k]),
-                    real=_floats(cases.truth[name][0, :, k]),
+                    real=_floats(windows.truth[name][0, :, k]),
                     mean=_floats(forecast.mean[0, :, k]),
                     low=_edge(forecast.low, k),
                     high=_edge(forecast.high, k),

@@ -12,7 +12,6 @@ import numpy as np
 
 from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
 from worldline.audit.baselines import as_world
-from worldline.audit.cases import Cases, cut
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.effects import (
     MAX_STILL_DEVIATION,
@@ -29,6 +28,7 @@ from worldline.audit.regression_rows import LAGS, RegressionRows, action_names, 
 from worldline.audit.twins import TwinSource, failed_runs, twin_horizon, twin_tests
 from worldline.data.quality.coverage import survey
 from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
+from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.engines.baselines import ActionBlind, Linear, Persistence
 from worldline.engines.fixed_lag import typical_values
 from worldline.episode import Episode
@@ -95,8 +95,10 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         levels=(0.5, 0.8, LEVEL) if banded else (),
         seed=seed,
     )
-    cases = cut(material.graded, context=material.context, horizon=material.horizon, per_episode=PER_EPISODE)
-    signals = vectors(world, cases)
+    windows = evenly_spaced_windows(
+        material.graded, length=material.context, horizon=material.horizon, per_episode=PER_EPISODE
+    )
+    signals = vectors(world, windows)
     numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
     tracks = tracks_of(_regressed_episodes(material), numbers)
     rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
@@ -104,20 +106,20 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
     twins, twin_limits = _twins(world, material, source, seed)
-    spreads, sizes = ({s.name: of(cases, s) for s in signals} for of in (_spread, _size))
+    spreads, sizes = ({s.name: of(windows, s) for s in signals} for of in (_spread, _size))
     trusted = trusted_horizons(found, spreads, sizes)
     return Measured(
         diagnostics=found,
         trusted=trusted,
         excitation=history[0],
         placebo=history[1],
-        leak=leak_check(world, cases),
+        leak=leak_check(world, windows),
         coverage=joint_coverage(
-            world, cases, signals, level=LEVEL, num_calibration=material.num_calibration, seed=seed
+            world, windows, signals, level=LEVEL, num_calibration=material.num_calibration, seed=seed
         ),
-        rank=rank_of(world, cases, signals),
+        rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
-        effects=_effects(world, often, cases, rows, signals, history, material.horizon, seed),
+        effects=_effects(world, often, windows, rows, signals, history, material.horizon, seed),
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
         units=_units(schema),
@@ -196,7 +198,7 @@ def _history(
 def _effects(
     world: World,
     schema: Schema,
-    cases: Cases,
+    windows: ForecastWindows,
     rows: RegressionRows,
     signals: Sequence[Signal],
     history: tuple[Sequence[Excitation], Sequence[Placebo]],
@@ -212,10 +214,10 @@ def _effects(
     return effects_table(
         schema,
         changed,
-        world_effects(world, cases, changed, covered),
+        world_effects(world, windows, changed, covered),
         log_effects(schema, used, changed, horizon, seed=seed),
         rows,
-        cases,
+        windows,
         lags=_lags(horizon),
         identifiable={one.action: one.enough and one.action not in hidden for one in history[0]},
         at_once=flagged,
@@ -227,9 +229,9 @@ def _lags(horizon: int) -> tuple[int, ...]:
     return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
 
 
-def _spread(cases: Cases, signal: Signal) -> float:
+def _spread(windows: ForecastWindows, signal: Signal) -> float:
     """Standard deviation; 0 for a constant signal."""
-    known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
+    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
     found = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
     return found if found > MAX_STILL_DEVIATION * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
 
@@ -267,8 +269,8 @@ def _without_placebo(signals: Sequence[Signal], found: Sequence[Placebo], twins:
     ]
 
 
-def _size(cases: Cases, signal: Signal) -> float:
-    known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
+def _size(windows: ForecastWindows, signal: Signal) -> float:
+    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
     return float(np.abs(known).max(initial=0.0))
 
 

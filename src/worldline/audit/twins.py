@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,10 +22,11 @@ from worldline.audit.grades import Cell, Condition, Grade, Verdict
 from worldline.audit.queries import forecasts
 from worldline.audit.scoring import skill_cell
 from worldline.audit.verdicts import GATED, verdict_of
+from worldline.data.windows import forecast_windows
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import DataError, UnsupportedError
 from worldline.formatting import plural
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Floats, ratio
 from worldline.world.base import World
 
@@ -251,26 +252,17 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
                         f"the environment cannot be replayed: {name!r} differs after the same seed and actions. "
                         "Give an environment that is deterministic for a given seed, or audit without --env."
                     )
-    histories = [one[0].history(at, context) for one in worlds]
-
-    def stacked(arrays: Sequence[Arrays], role: Role) -> dict[str, NDArray[np.generic]]:
-        return {s.name: np.stack([one[s.name] for one in arrays]) for s in schema.of(role) if s.name in arrays[0]}
-
-    after, during = slice(at + 1, None), slice(at, None)
-    names = [one.name for one in schema.observations if one.name in worlds[0][0].observations]
+    windows = [
+        forecast_windows([(one, at) for one in ones], length=context, horizon=ones[0].num_steps - at, schema=schema)
+        for ones in zip(*worlds, strict=True)
+    ]
+    history = windows[0].history
     return TwinEpisodes(
-        history=History(
-            observations=stacked([one.observations for one in histories], Role.OBSERVATION),
-            actions=stacked([one.actions for one in histories], Role.ACTION),
-            exogenous=stacked([one.exogenous for one in histories], Role.EXOGENOUS),
-        ),
-        actions={
-            s.name: np.stack([np.stack([e.actions[s.name][during] for e in one]) for one in worlds])
-            for s in schema.actions
-        },
-        exogenous={s.name: np.stack([one[0].exogenous[s.name][during] for one in worlds]) for s in schema.exogenous},
-        truth={n: np.stack([np.stack([e.observations[n][after] for e in one]) for one in worlds]) for n in names},
-        present={n: np.stack([one[0].observations[n][at] for one in worlds]) for n in names},
+        history=replace(history, observed={}),
+        actions={name: np.stack([one.actions[name] for one in windows], 1) for name in windows[0].actions},
+        exogenous=windows[0].exogenous,
+        truth={name: np.stack([one.truth[name] for one in windows], 1) for name in windows[0].truth},
+        present={name: value[:, -1] for name, value in history.observations.items()},
     )
 
 

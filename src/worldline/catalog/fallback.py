@@ -385,12 +385,7 @@ def _rows(arrays: Arrays, rows: Mask | None) -> Arrays:
 
 
 def _rows_of(history: History, rows: Mask | None) -> History:
-    return History(
-        observations=_rows(history.observations, rows),
-        actions=_rows(history.actions, rows),
-        exogenous=_rows(history.exogenous, rows),
-        observed=_rows(history.observed, rows),
-    )
+    return history if rows is None else history.map(np.asarray).worlds(rows)
 
 
 def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Prediction:

@@ -95,26 +95,15 @@ def backtest_of(history: History, serving: Card, candidate: Card) -> Backtest:
     signals = tuple(schema[name] for name in names if schema[name].kind is Kind.VECTOR)
     if not signals:
         raise InputError("the history holds no vector that both versions predict. Add one to the observations.")
-    begin = length - steps
-
-    def part(arrays: Arrays, start: int, stop: int) -> Arrays:
-        return {
-            name: np.asarray(value)[(slice(None),) * axis + (slice(start, stop),)] for name, value in arrays.items()
-        }
-
-    masks = part(history.observed, begin - 1, length)
+    arrays = history.map(np.asarray)
+    after = arrays.last(steps + 1, axis=axis)
     leading = (*np.shape(values)[:axis], steps + 1)
     return Backtest(
-        before=History(
-            observations=part(history.observations, 0, begin),
-            actions=part(history.actions, 0, begin - 1),
-            exogenous=part(history.exogenous, 0, begin - 1),
-            observed=part(history.observed, 0, begin),
-        ),
-        actions=part(history.actions, begin - 1, length - 1),
-        exogenous=part(history.exogenous, begin - 1, length - 1) or None,
-        truth=part({signal.name: history.observations[signal.name] for signal in signals}, begin - 1, length),
-        observed={s.name: masks[s.name].astype(bool) if s.name in masks else np.ones(leading, bool) for s in signals},
+        before=arrays.window(0, length - steps, axis=axis),
+        actions=after.actions,
+        exogenous=after.exogenous or None,
+        truth={signal.name: after.observations[signal.name] for signal in signals},
+        observed={s.name: np.asarray(after.observed.get(s.name, np.ones(leading)), bool) for s in signals},
         signals=signals,
         batch=axis == 1,
     )

@@ -359,25 +359,12 @@ def copy_some(arrays: Arrays | None) -> Arrays | None:
 
 def copy_history(history: History) -> History:
     """A copy of the history with copied arrays."""
-    return History(
-        observations=copy_arrays(history.observations),
-        actions=copy_arrays(history.actions),
-        exogenous=copy_arrays(history.exogenous),
-        observed=copy_arrays(history.observed),
-    )
+    return history.map(np.array)
 
 
 def copy_episode(episode: Episode) -> Episode:
     """A copy of the episode with copied arrays."""
-    return replace(
-        episode,
-        observations=copy_arrays(episode.observations),
-        actions=copy_arrays(episode.actions),
-        exogenous=copy_arrays(episode.exogenous),
-        rewards=copy_arrays(episode.rewards),
-        observed=copy_arrays(episode.observed),
-        step_s=None if episode.step_s is None else episode.step_s.copy(),
-    )
+    return episode.map(np.array)
 
 
 def copy_goal(goal: Goal) -> Goal:

@@ -101,14 +101,9 @@ class WorldActor(Actor):
         """
         if num_steps > self.horizon:
             raise InputError(f"num_steps is {num_steps}, but a plan has {self.horizon} steps. Replan more often.")
-        schema, past = self.world.describe().schema, now.history
-        observations = {s.name: past.observations[s.name] for s in schema.observations if s.name in past.observations}
+        schema = self.world.describe().schema
         plan = self.world.plan(
-            History(
-                observations=observations,
-                actions={s.name: past.actions[s.name] for s in schema.actions},
-                exogenous={s.name: past.exogenous[s.name] for s in schema.exogenous if s.name in past.exogenous},
-            ),
+            now.history.select([signal.name for signal in schema.signals]),
             Goal(
                 targets=now.goals,
                 tolerance=self.tolerance,

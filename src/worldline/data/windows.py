@@ -1,18 +1,26 @@
-"""Windows: fixed-length slices of episodes, read in batches or sampled at random."""
+"""Windows: fixed-length slices of episodes.
+
+`Windows` reads batches of consecutive observations from a store, for training. `forecast_windows` splits episodes in
+memory at the present: a history, the inputs after it, and the ground truth. Calibration, out-of-distribution score,
+audit and conformance checks use it. `one_step_windows` does the same for every step of a history.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, check_lengths
 from worldline.data.store import Store
-from worldline.episode import Arrays
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError, InputError
-from worldline.schema import Role, Signal
+from worldline.schema import Role, Schema, Signal
+
+Places = Sequence[tuple[Episode, int]]
+"""Pairs of an episode and the index of its last known observation, the present."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,3 +188,195 @@ class Windows:
             for row, (episode, start) in zip(step_s, places.tolist(), strict=True):
                 self.store.step_s_into(episode, start, row)
         return step_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastWindows:
+    """W windows of H observations up to the present, and T steps after it.
+
+    Args:
+        history: arrays [W, H, *shape], with a mask for every observation signal.
+        actions: per signal [W, T, *shape], the logged actions after the present.
+        exogenous: per signal [W, T, *shape].
+        truth: per target signal [W, T, *shape], the ground truth.
+        known: per target signal [W, T] bool; False where `truth` was not observed.
+        episode: [W] number of the episode of each window, from 0 in the order of the windows.
+    """
+
+    history: History
+    actions: Arrays
+    exogenous: Arrays
+    truth: Arrays
+    known: Mapping[str, NDArray[np.bool_]]
+    episode: NDArray[np.int64]
+
+    @property
+    def num_worlds(self) -> int:
+        """W. Engines and worlds take each window as one world."""
+        return len(self.episode)
+
+    @property
+    def horizon(self) -> int:
+        """T."""
+        return int(next(iter({**self.truth, **self.actions, **self.exogenous}.values())).shape[1])
+
+    def future(self, num_candidates: int = 1, seed: int = 0) -> Future:
+        """The inputs after the present, with N candidates: the logged actions, then steps drawn from all of them.
+
+        Args:
+            num_candidates: N, at least 1.
+            seed: of the drawn steps.
+        """
+        actions = {name: value[:, None] for name, value in self.actions.items()}
+        if num_candidates > 1:
+            rng, shape = np.random.default_rng(seed), (self.num_worlds, num_candidates - 1, self.horizon)
+            worlds, steps = (rng.integers(0, high, shape) for high in (self.num_worlds, self.horizon))
+            actions = {
+                name: np.concatenate([value, self.actions[name][worlds, steps]], 1) for name, value in actions.items()
+            }
+        return Future(actions=actions, exogenous=self.exogenous)
+
+    def select(self, index: slice | Sequence[int] | NDArray[np.generic]) -> ForecastWindows:
+        """The windows with these indices, in this order."""
+
+        def chosen(arrays: Arrays) -> Arrays:
+            return {name: value[index] for name, value in arrays.items()}
+
+        return ForecastWindows(
+            history=self.history.worlds(index),
+            actions=chosen(self.actions),
+            exogenous=chosen(self.exogenous),
+            truth=chosen(self.truth),
+            known={name: mask[index] for name, mask in self.known.items()},
+            episode=self.episode[index],
+        )
+
+
+def forecast_windows(
+    places: Places, *, length: int, horizon: int, schema: Schema | None = None, targets: Collection[str] | None = None
+) -> ForecastWindows:
+    """The windows around places in episodes with the same signals.
+
+    Args:
+        places: W places, each present in [length - 1, T - horizon] of its episode.
+        length: H, at least 1.
+        horizon: number of steps after the present, at least 1.
+        schema: only its signals are read, in its order; None for all.
+        targets: observation signals with ground truth; None for all. Name few to save memory.
+    """
+    names = None if schema is None else [signal.name for signal in schema.signals]
+    pasts, futures = [], []
+    for episode, at in places:
+        one = episode if names is None else episode.select(names)
+        pasts.append(one.history(at, length))
+        futures.append(_with_targets(one.history(at + horizon, horizon + 1), targets))
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(id(episode) for episode, _ in places))}
+    return _split(History.stack(pasts), History.stack(futures), np.array([numbers[id(one)] for one, _ in places]))
+
+
+def one_step_windows(history: History, num_steps: int, *, length: int, targets: Collection[str]) -> ForecastWindows:
+    """The last steps of W histories as W * num_steps windows with a horizon of 1, ordered by world, then by time.
+
+    Args:
+        history: W worlds, at least `length + num_steps` observations.
+        num_steps: at least 1.
+        length: H of a window, at least 1.
+        targets: observation signals with ground truth.
+    """
+    first = next(iter(history.observations.values())).shape[1] - num_steps - length
+    ahead = _with_targets(history, targets)
+    pasts, futures = (
+        History.stack([one.window(at + start, at + stop, axis=1) for at in range(first, first + num_steps)], axis=1)
+        for one, start, stop in ((history, 0, length), (ahead, length - 1, length + 1))
+    )
+    num_worlds = len(next(iter(history.observations.values())))
+    past, future = (
+        one.map(lambda value: value.reshape(num_worlds * num_steps, *value.shape[2:])) for one in (pasts, futures)
+    )
+    return _split(past, future, np.repeat(np.arange(num_worlds), num_steps))
+
+
+def _with_targets(history: History, targets: Collection[str] | None) -> History:
+    if targets is None:
+        return history
+    kept = {name: history.observations[name] for name in targets}
+    return replace(history, observations=kept, observed={n: m for n, m in history.observed.items() if n in kept})
+
+
+def _split(past: History, future: History, episode: NDArray[np.int64]) -> ForecastWindows:
+    """Joins histories [W, H, *shape] and the observations [W, T + 1, *shape] from their last one on."""
+    return ForecastWindows(
+        history=replace(past, observed=_masks(past)),
+        actions=future.actions,
+        exogenous=future.exogenous,
+        truth={name: value[:, 1:] for name, value in future.observations.items()},
+        known={name: mask[:, 1:] for name, mask in _masks(future).items()},
+        episode=episode,
+    )
+
+
+def _masks(history: History) -> dict[str, NDArray[np.bool_]]:
+    """A mask [W, H] for every observation signal."""
+    return {
+        name: np.asarray(history.observed.get(name, np.ones(value.shape[:2])), bool)
+        for name, value in history.observations.items()
+    }
+
+
+def evenly_spaced_windows(
+    episodes: Sequence[Episode], *, length: int, horizon: int, per_episode: int
+) -> ForecastWindows:
+    """Windows spread evenly over each episode that is long enough.
+
+    Args:
+        episodes: complete episodes with the same signals.
+        length: H, at least 1.
+        horizon: T, at least 1.
+        per_episode: number of windows, at least 1; fewer in short episodes.
+
+    Raises:
+        InputError: fewer than two episodes are long enough, or a count is below 1.
+    """
+    if min(length, horizon, per_episode) < 1:
+        raise InputError(
+            f"length, horizon and per_episode must be at least 1, got {length}, {horizon} and {per_episode}."
+        )
+    long = [episode for episode in episodes if episode.num_steps >= length - 1 + horizon]
+    if len(long) < 2:
+        raise InputError(
+            f"expected at least two episodes of {length + horizon} observations, got {len(long)} of {len(episodes)}. "
+            "Give longer episodes, or shorten length or horizon."
+        )
+    places = [(one, at) for one in long for at in evenly_spaced(one.num_steps, length, horizon, per_episode)]
+    return forecast_windows(places, length=length, horizon=horizon)
+
+
+def evenly_spaced(num_steps: int, length: int, horizon: int, count: int) -> list[int]:
+    """Up to `count` indices of the present, each with `length` observations up to it and `horizon` steps after it.
+
+    Args:
+        num_steps: steps of the episode, at least `length - 1 + horizon`.
+        length: H, at least 1.
+        horizon: T, at least 1.
+        count: at least 1.
+    """
+    return sorted(set(np.linspace(length - 1, num_steps - horizon, count).round().astype(int).tolist()))
+
+
+def random_places(
+    episodes: Sequence[Episode], *, length: int, horizon: int, count: int, rng: np.random.Generator
+) -> list[tuple[Episode, int]]:
+    """`count` random places in each episode, drawn independently, one episode after the other.
+
+    Args:
+        episodes: each with at least `length - 1 + horizon` steps.
+        length: H, at least 1.
+        horizon: T, at least 1.
+        count: at least 1.
+        rng: of the draws.
+    """
+    return [
+        (episode, int(at))
+        for episode in episodes
+        for at in rng.integers(length - 1, episode.num_steps - horizon + 1, count)
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,6 @@ class Engine(ABC):
             InputError: a signal is missing or has the wrong shape.
         """
 
-
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> Replay:
         """The belief after `steps`, and the one-step predictions of its last steps. Observes each step once.
 
@@ -160,20 +159,18 @@ class Engine(ABC):
             InputError: a signal is missing or has the wrong shape.
         """
         length = next(iter(steps.observations.values())).shape[1]
-        belief = self.observe(None, steps.map(lambda values: values[:, : length - num_steps], 1), seed=seed)
+        belief = self.observe(None, steps.window(0, length - num_steps, axis=1), seed=seed)
         parts = list[Arrays]()
-        for step in range(length - num_steps, length):
-            inputs = [{name: value[:, step - 1 : step] for name, value in g.items()} for g in (steps.actions, steps.exogenous)]
-            future = Future(actions={name: value[:, None] for name, value in inputs[0].items()}, exogenous=inputs[1])
+        for now in range(length - num_steps, length):
+            actions, exogenous = (
+                {name: value[:, now - 1 : now] for name, value in group.items()}
+                for group in (steps.actions, steps.exogenous)
+            )
+            future = Future(actions={name: value[:, None] for name, value in actions.items()}, exogenous=exogenous)
             samples = self.imagine(belief, future, num_samples=num_samples, seed=seed).signals
             parts.append({name: value[:, 0, :, 0] for name, value in samples.items()})
-            one = History(
-                observations={name: value[:, step : step + 1] for name, value in steps.observations.items()},
-                actions=inputs[0],
-                exogenous=inputs[1],
-                observed={name: value[:, step : step + 1] for name, value in steps.observed.items()},
-            )
-            belief = self.observe(belief, one, seed=seed)
+            observation = steps.window(now, now + 1, axis=1)
+            belief = self.observe(belief, replace(observation, actions=actions, exogenous=exogenous), seed=seed)
         names = self.describe().predicts if parts else ()
         return Replay(belief=belief, signals={name: np.stack([part[name] for part in parts], 1) for name in names})
 

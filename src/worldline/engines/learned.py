@@ -15,12 +15,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, Samples
+from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, Replay, Samples
 from worldline.engines.tensors import LazySignals, TensorEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel
+from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel, concatenate
 from worldline.models.heads.decoder import Decoder
 from worldline.models.heads.distance import Distance
 from worldline.models.heads.inverse import Inverse
@@ -155,11 +155,14 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
             return self.model.encode(window, generator=generator)
         held = _belief(belief)
         for step in range(length):
-            inputs = window.past.steps(slice(step, step + 1))
-            observation = {name: values[:, step] for name, values in window.observations.items()}
-            observed = {name: flags[:, step] for name, flags in window.observed.items()}
-            held = self.model.update(held, inputs, observation, observed, generator=generator)
+            held = self._update(held, window, step, window.past.steps(slice(step, step + 1)), generator)
         return held
+
+    def _update(self, belief: Belief, window: Window, at: int, inputs: Inputs, generator: torch.Generator) -> Belief:
+        """The belief after observation `at` of the window."""
+        observation = {name: values[:, at] for name, values in window.observations.items()}
+        observed = {name: flags[:, at] for name, flags in window.observed.items()}
+        return self.model.update(belief, inputs, observation, observed, generator=generator)
 
     @torch.no_grad()
     def imagine(
@@ -175,15 +178,61 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         del noise
         check_future(future, self.schema)
         inputs = to_inputs(future.actions, future.exogenous, self.schema)
-        held, (worlds, versions, horizon, _) = _belief(belief), inputs.actions.shape
-        drawn = held.features().shape[1] if self.model.deterministic else num_samples
+        return Samples(signals=self._read(_belief(belief), inputs, num_samples, seed))
+
+    @torch.no_grad()
+    def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> Replay:
+        """The belief, and one-step predictions that are rolled out in one batch where beliefs have equal sizes."""
+        worlds, length = check_observations(steps, [self.schema[name] for name in self.inputs])
+        check_inputs(steps, self.schema, length - 1)
+        window, generator = self._window(steps, worlds, length), torch.Generator().manual_seed(seed)
+        if self.adaptation is None:
+            beliefs = self.model.encode_each(window, num_steps + 1, generator=generator)
+        else:
+            beliefs = [self.observe(None, steps.window(0, length - num_steps, axis=1), seed=seed)]
+            for now in range(length - num_steps, length):
+                beliefs.append(
+                    self._update(beliefs[-1], window, now, window.past.steps(slice(now - 1, now)), generator)
+                )
+        if not num_steps:
+            return Replay(belief=beliefs[-1], signals={})
+        before, inputs = concatenate(beliefs[:-1]), window.past.steps(slice(length - 1 - num_steps, None))
+        if before is None:
+            one_by_one = [
+                self._read(belief, inputs.steps(slice(step, step + 1)), num_samples, seed)
+                for step, belief in enumerate(beliefs[:-1])
+            ]
+            return Replay(
+                belief=beliefs[-1],
+                signals={n: np.stack([each[n][:, 0, :, 0] for each in one_by_one], 1) for n in one_by_one[0]},
+            )
+        by_step = Inputs(
+            actions=inputs.actions[:, 0].transpose(0, 1).flatten(0, 1)[:, None, None],
+            exogenous=None if inputs.exogenous is None else inputs.exogenous.transpose(0, 1).flatten(0, 1)[:, None],
+            step_s=inputs.step_s.transpose(0, 1).flatten()[:, None],
+        )
+        found = self._read(before, by_step, num_samples, seed)
+        return Replay(
+            belief=beliefs[-1],
+            signals={
+                name: np.moveaxis(
+                    value[:, 0, :, 0].reshape(num_steps, worlds, *value.shape[2:3], *value.shape[4:]), 0, 1
+                )
+                for name, value in found.items()
+            },
+        )
+
+    def _read(self, belief: Belief, inputs: Inputs, num_samples: int, seed: int) -> dict[str, NDArray[np.generic]]:
+        """The signals [W, N, S, T, *shape] of a rollout."""
+        worlds, versions, horizon, _ = inputs.actions.shape
+        drawn = belief.features().shape[1] if self.model.deterministic else num_samples
         shape = (worlds, versions, drawn, horizon)
         found = {s.name: np.empty(shape + s.shape, s.dtype) for s in self.readout.config.signals}
         # Parts are read out one by one, so that latents of many worlds need not fit into memory together.
-        for part, features in self._rollouts(held, inputs, num_samples, seed):
+        for part, features in self._rollouts(belief, inputs, num_samples, seed):
             for name, values in self.readout(features).items():
                 found[name][part] = values.numpy()
-        return Samples(signals=found)
+        return found
 
     def rollout(
         self,

@@ -231,15 +231,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
             raise DataError("the episode has no reset seed, so it cannot be replayed", fix="Record it with its seed.")
         one = {signal.name: episode.actions[signal.name][None, :at] for signal in self.schema.actions}
         belief = self.start([episode.seed], one)
-        history = episode.history(at, at + 1)
-        self._verify(
-            belief,
-            History(
-                observations={name: value[None] for name, value in history.observations.items()},
-                actions=one,
-                observed={name: value[None] for name, value in history.observed.items()},
-            ),
-        )
+        self._verify(belief, replace(episode.history(at).map(lambda value: value[None]), actions=one))
         return belief, None
 
     def _located(

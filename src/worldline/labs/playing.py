@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.abilities import Hides
 from worldline.labs.base import Lab
@@ -67,13 +67,7 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
 
 def stacked(episodes: list[Episode]) -> Episode:
     """Stacks episodes of equal length into arrays [E, ...]; the seeds are dropped."""
-    names = list(dict.fromkeys(name for one in episodes for name in one.observed))
-    return Episode(
-        observations={n: np.stack([one.observations[n] for one in episodes]) for n in episodes[0].observations},
-        actions={n: np.stack([one.actions[n] for one in episodes]) for n in episodes[0].actions},
-        exogenous={n: np.stack([one.exogenous[n] for one in episodes]) for n in episodes[0].exogenous},
-        observed={name: np.stack([_mask(one, name) for one in episodes]) for name in names},
-    )
+    return Episode(**vars(History.stack([one.history() for one in episodes])))
 
 
 def _num_steps(lab: Lab, actions: Arrays) -> int:
@@ -88,10 +82,6 @@ def _num_steps(lab: Lab, actions: Arrays) -> int:
     if len({*lengths.values()}) > 1:
         raise InputError(f"the actions have {lengths} steps. Give the same number for each.")
     return next(iter(lengths.values()))
-
-
-def _mask(episode: Episode, name: str) -> NDArray[np.bool_]:
-    return np.asarray(episode.observed.get(name, np.ones(episode.num_steps + 1, bool)), dtype=bool)
 
 
 def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int | None) -> Episode:

@@ -81,13 +81,13 @@ def concatenate(beliefs: Sequence[Belief]) -> Belief | None:
     """The entries of all beliefs in one batch, in order; None if their parts differ in size, as growing caches do."""
     try:
         found = _concatenated(beliefs)
-    except _SizesDiffer:
+    except _SizeError:
         return None
     assert isinstance(found, Belief)  # as its parts
     return found
 
 
-class _SizesDiffer(Exception):
+class _SizeError(Exception):
     pass
 
 
@@ -95,16 +95,16 @@ def _concatenated(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if isinstance(first, Tensor):
         if any(part.shape[1:] != first.shape[1:] for part in parts):
-            raise _SizesDiffer
+            raise _SizeError
         return torch.cat(list(parts))
     if is_dataclass(first):
         return replace(first, **{f.name: _concatenated([getattr(p, f.name) for p in parts]) for f in fields(first)})  # type: ignore[type-var]
     if isinstance(first, tuple | list):
         if any(len(part) != len(first) for part in parts):
-            raise _SizesDiffer
+            raise _SizeError
         return type(first)(_concatenated(group) for group in zip(*parts, strict=True))
     if any(part != first for part in parts):
-        raise _SizesDiffer
+        raise _SizeError
     return first
 
 

@@ -13,8 +13,8 @@ from worldline.engines.base import Abducts, CallCost, Card, GoalDistance, Novelt
 from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, History
 from worldline.testing.clauses import Clause
+from worldline.testing.log_windows import tail_of
 from worldline.testing.world_case import Query, WorldCase, query_of
-from worldline.world.pieces import tail_of
 
 ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,

@@ -11,11 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows as Cut
 from worldline.episode import Arrays, Episode
 from worldline.errors import UnsupportedError
 from worldline.stats import separation, tails
 from worldline.testing.clauses import Clause, as_float
-from worldline.testing.cuts import Cut, observed_of, places, random_cut
+from worldline.testing.log_windows import observed_of, places
+from worldline.testing.log_windows import random_windows as random_cut
 from worldline.testing.world_case import WorldCase, corrupt, jump, query_of
 from worldline.world.base import Forecast
 

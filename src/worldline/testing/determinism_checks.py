@@ -12,7 +12,7 @@ from typing import Final
 from worldline.episode import Arrays
 from worldline.errors import WorldlineError
 from worldline.testing.clauses import Clause, changed_place, snapshot
-from worldline.testing.cuts import map_history
+from worldline.testing.log_windows import map_history
 from worldline.testing.world_case import Query, WorldCase, logged_plans, query_of
 from worldline.world.base import Plan
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldline.data.windows import ForecastWindows as Cut
 from worldline.engines.base import Card, Engine, EngineBelief
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
-from worldline.testing.cuts import Cut, random_cut
+from worldline.testing.log_windows import random_windows as random_cut
 
 
 @dataclass(frozen=True, kw_only=True)

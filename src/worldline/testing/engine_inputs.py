@@ -11,9 +11,8 @@ import numpy as np
 from worldline.episode import Arrays, Future, History
 from worldline.testing.cards import without
 from worldline.testing.clauses import Clause
-from worldline.testing.cuts import wider
 from worldline.testing.engine_case import EngineCase
-from worldline.world.pieces import tail_of
+from worldline.testing.log_windows import tail_of, wider
 
 INPUTS = Clause(name="engine.inputs", look="Card.inputs; every listed signal is required, no other signal is read")
 CONTEXT = Clause(name="engine.context", look="Card.context; shorter histories are accepted and only cost accuracy")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldline.data.windows import ForecastWindows as Cut
 from worldline.engines.base import Abducts, Engine, EngineBelief, GoalDistance, Novelty
 from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, Episode, Future, History
@@ -23,8 +24,10 @@ from worldline.schema import Kind
 from worldline.stats import separation
 from worldline.testing.cards import ABILITIES, check_card
 from worldline.testing.clauses import Clause, difference, run
-from worldline.testing.cuts import (
-    Cut,
+from worldline.testing.engine_case import EngineCase
+from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_name_the_error
+from worldline.testing.engine_parts import parts_restore
+from worldline.testing.log_windows import (
     aligned,
     alignment_errors,
     hide,
@@ -34,10 +37,7 @@ from worldline.testing.cuts import (
     squared_error,
     wider,
 )
-from worldline.testing.cuts import cut as cut_at
-from worldline.testing.engine_case import EngineCase
-from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_name_the_error
-from worldline.testing.engine_parts import parts_restore
+from worldline.testing.log_windows import windows_at as cut_at
 from worldline.testing.world_case import corrupt
 from worldline.training.batches import join
 

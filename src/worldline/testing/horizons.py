@@ -11,11 +11,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows as Cut
 from worldline.testing.clauses import Clause, as_float
-from worldline.testing.cuts import ROUNDS, Cut, observed_of
+from worldline.testing.log_windows import ROUNDS, observed_of
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import Forecast
-from worldline.world.pieces import mean_of
+from worldline.world.prediction_errors import mean_of
 
 Floats = NDArray[np.floating]
 

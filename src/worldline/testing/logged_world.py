@@ -13,7 +13,7 @@ from worldline.errors import DataError, InputError
 from worldline.planning.base import Goal
 from worldline.schema import Kind
 from worldline.testing.clauses import as_float
-from worldline.testing.cuts import observed_of
+from worldline.testing.log_windows import observed_of
 from worldline.testing.world_case import WorldCase
 from worldline.workflows.held_out import read_episodes
 from worldline.world.base import World

@@ -13,7 +13,7 @@ from worldline.planning.base import Goal
 from worldline.planning.costs import OODPenalty
 from worldline.schema import Kind, Signal
 from worldline.testing.clauses import Clause, Wanted, as_float
-from worldline.testing.cuts import wider
+from worldline.testing.log_windows import wider
 from worldline.testing.world_case import Query, WorldCase, query_of
 
 MESSAGES = Clause(

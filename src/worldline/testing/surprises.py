@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from worldline.stats import separation, tails
 from worldline.testing.clauses import Clause
 from worldline.testing.confidence import seldom_small
-from worldline.testing.cuts import places
+from worldline.testing.log_windows import places
 from worldline.testing.world_case import WorldCase, jump
 from worldline.world.base import Surprise
 

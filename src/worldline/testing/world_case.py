@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows as Cut
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.planning.base import Constraint, Goal
 from worldline.testing.clauses import as_float
-from worldline.testing.cuts import Cut, map_history, random_cut
+from worldline.testing.log_windows import map_history
+from worldline.testing.log_windows import random_windows as random_cut
 from worldline.world.base import Plan, Prediction, Scores, World
 
 

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows as Cut
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Constraint, Goal
@@ -28,7 +29,6 @@ from worldline.testing.confidence import (
     trust_depends_on_steps,
     trust_is_p_value,
 )
-from worldline.testing.cuts import Cut, aligned, alignment_errors, hide, some_hidden, splice, wider
 from worldline.testing.determinism_checks import any_layout, same_from_eight_threads, same_in_any_order
 from worldline.testing.goals import (
     chance_uses_the_band,
@@ -38,6 +38,7 @@ from worldline.testing.goals import (
     worst_samples,
 )
 from worldline.testing.horizons import horizon_honest
+from worldline.testing.log_windows import aligned, alignment_errors, hide, some_hidden, splice, wider
 from worldline.testing.plans import plan_in_time, plan_needs_actions, plan_of_batch, plan_uses_proposals, trust_agrees
 from worldline.testing.refusals import (
     bounds_kept,

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.audit.cases import spread
 from worldline.audit.report_evidence import Decoded, DecodedWindow, Image
 from worldline.data.store import Store
-from worldline.data.windows import WindowBatch, Windows
+from worldline.data.windows import WindowBatch, Windows, evenly_spaced
 from worldline.engines.learned import LearnedEngine
 from worldline.models.heads.decoder import Decoder
 from worldline.models.layers.precision import autocast
@@ -82,7 +81,7 @@ def decoded_frames(
     long = [number for number in episodes if store.num_steps[number] >= context - 1 + horizon]
     if engine.decoder is None or len(long) < 2 or horizon < 1:
         return ()
-    nows = [spread(int(store.num_steps[number]), context, horizon, per_episode) for number in long]
+    nows = [evenly_spaced(int(store.num_steps[number]), context, horizon, per_episode) for number in long]
     episode = np.repeat(np.arange(len(long)), [len(one) for one in nows])
     starts = np.stack([np.array(long)[episode], np.concatenate(nows) - context + 1], 1)
     steps = moments(horizon)

@@ -209,19 +209,8 @@ def check_signals(given: Schema, required: Schema, logs: Path) -> None:
 
 
 def _seen(episode: Episode, schema: Schema, part: str) -> WorldEpisode:
-    def pick(arrays: Arrays, role: Role) -> Arrays:
-        names = [one.name for one in schema.of(role) if one.kind is not Kind.IMAGE or part != "train"]
-        return {name: arrays[name] for name in names if name in arrays}
-
-    only = replace(
-        episode,
-        observations=pick(episode.observations, Role.OBSERVATION),
-        actions=pick(episode.actions, Role.ACTION),
-        exogenous=pick(episode.exogenous, Role.EXOGENOUS),
-        observed=pick(episode.observed, Role.OBSERVATION),
-        rewards={},
-    )
-    return WorldEpisode(episode=only, flag=_flag(episode), part=part)
+    names = [one.name for one in schema.signals if one.kind is not Kind.IMAGE or part != "train"]
+    return WorldEpisode(episode=replace(episode.select(names), rewards={}), flag=_flag(episode), part=part)
 
 
 def _flag(episode: Episode) -> NDArray[np.floating] | None:

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from worldline.audit.cases import cut, forecasts
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
+from worldline.audit.queries import window_forecasts
 from worldline.audit.report_evidence import (
     Decoded,
     Forecasts,
@@ -25,7 +25,7 @@ from worldline.audit.report_evidence import (
     sample_forecasts,
 )
 from worldline.data.store import Store
-from worldline.data.windows import Windows
+from worldline.data.windows import Windows, forecast_windows
 from worldline.engines.base import Engine
 from worldline.engines.baselines import ActionBlind, Linear, Persistence
 from worldline.engines.fixed_lag import typical_values
@@ -196,9 +196,8 @@ def imagined_paths(
     """
     numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
     episodes = [store.episode(number) for number in numbers]
-    # One window from each. `cut` needs at least two episodes, so the first one is repeated.
-    cases = cut([*episodes, episodes[0]], context=1, horizon=horizon, per_episode=1)
-    mean = forecasts(honest(learned), cases, cases.actions, level=BAND)[signal].mean
+    windows = forecast_windows([(episode, 0) for episode in episodes], length=1, horizon=horizon)
+    mean = window_forecasts(honest(learned), windows, level=BAND)[signal].mean
     frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
     paths = []
     for row, episode in enumerate(episodes):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from worldline.world.calibration import Calibration, calibrate
     from worldline.world.compatibility import clashes
     from worldline.world.local import LocalWorld
-    from worldline.world.pieces import worlds_of
     from worldline.world.remote import RemoteWorld
     from worldline.world.session import Session
 
@@ -46,7 +45,6 @@ __all__ = [
     "clashes",
     "open_world",
     "save_world",
-    "worlds_of",
 ]
 
 __getattr__ = lazy_names(
@@ -68,7 +66,6 @@ __getattr__ = lazy_names(
         "worldline.world.calibration": ("Calibration", "calibrate"),
         "worldline.world.compatibility": ("clashes",),
         "worldline.world.local": ("LocalWorld",),
-        "worldline.world.pieces": ("worlds_of",),
         "worldline.world.remote": ("RemoteWorld",),
         "worldline.world.session": ("Session",),
     },

@@ -1,9 +1,9 @@
 """Split conformal calibration: prediction bands and p-values for the predictions of any engine.
 
-The unit is the episode. Windows of one episode resemble each other, so K episodes with k windows each are K pieces of
-evidence, not K * k. The band at some level reaches the smallest score r with `#{scores <= r} / k >= level * (K + 1)`.
-A window of a new episode, drawn in the same way, then lies inside with at least that probability. This holds for every
-engine and data distribution.
+The unit is the episode. Windows of one episode resemble each other, so K episodes with k windows each count as K
+observations, not K * k. The band at some level reaches the smallest score r with
+`#{scores <= r} / k >= level * (K + 1)`. A window of a new episode, drawn in the same way, then lies inside with at
+least that probability. This holds for every engine and data distribution.
 
 Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for k > 1.
 """
@@ -17,14 +17,23 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
-from worldline.world.ood import LENGTHS, OODScore, fit_ood_score, novelty_of, step_errors_at
-from worldline.world.pieces import Pieces, Places, cut, errors, mean_of, tail_of, vectors_of, worlds_of
+from worldline.world.ood import (
+    LENGTHS,
+    OODScore,
+    StepErrors,
+    fit_ood_score,
+    novelty_of,
+    step_errors,
+    step_errors_at,
+)
+from worldline.world.prediction_errors import errors, mean_of, vectors_of
 from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
@@ -147,36 +156,52 @@ class Calibration:
         """
         return _p_value(self.novelty, novelty, self.num_windows)
 
-    def trust_in(self, engine: Engine, belief: EngineBelief, history: History, *, seed: int) -> Floats:
-        """The p-value [W] of each history [W, H, *shape]: of its present and of its steps beyond the context.
+    def look(self, engine: Engine, history: History, *, seed: int) -> tuple[EngineBelief, Floats]:
+        """The belief after W histories [W, H, *shape], and their p-values [W]. Encodes every observation once.
 
-        If the calibration data have no gaps, only the part of a history after its last gap is tested. If they have
-        gaps, the whole history is tested. The p-value then holds for histories with similar gaps.
+        The p-value tests the present and the steps beyond the context. If the calibration data have no gaps, only the
+        part of a history after its last gap is tested. If they have gaps, the whole history is tested. The p-value then
+        holds for histories with similar gaps.
 
         Args:
             engine: the calibrated engine.
-            belief: belief after the whole history.
             history: W worlds. If it lacks a vector of the calibration data, only the present is tested.
-            seed: seed of the engine's draws for the present. Draws for the steps before it always use seed 0.
+            seed: seed of the engine's draws.
         """
         card = engine.describe()
-        novelty = novelty_of(engine, self.input_novelty, history, belief=belief, seed=seed)
+        lengths = self.tested_lengths(card.schema, history)
+        num_steps = self.ood.lengths[int(self.ood.row(np.maximum(lengths - card.context, 0)).max())]
+        seen, belief = step_errors(engine, history, num_steps, seed=seed)
+        novelty = novelty_of(engine, self.input_novelty, history, belief)
+        return belief, self.trust_in(novelty, seen, lengths - card.context)
+
+    def tested_lengths(self, schema: Schema, history: History) -> NDArray[np.integer]:
+        """The number of observations [W] at the end of each history that trust tests."""
+        vectors = [signal.name for signal in schema.observations if signal.kind is Kind.VECTOR]
+        if not self.has_error_scores or not set(vectors) <= history.observations.keys():
+            return np.zeros(history.num_worlds, int)
         length = next(iter(history.observations.values())).shape[1]
-        has_vectors = all(s.name in history.observations for s in card.schema.observations if s.kind is Kind.VECTOR)
-        if not has_vectors or not self.has_error_scores:
-            return self.trust(novelty)
-        lengths = _since_gap(history) if self.complete else np.full(len(novelty), length)
-        rows = self.ood.row(np.maximum(lengths - card.context, 0))
+        return _since_gap(history) if self.complete else np.full(history.num_worlds, length)
+
+    def trust_in(self, novelty: Floats, seen: StepErrors | None, num_steps: NDArray[np.integer]) -> Floats:
+        """The p-value [W] of presents and the steps before them.
+
+        Args:
+            novelty: [W], of the presents.
+            seen: one-step errors, of the last steps; None for none.
+            num_steps: [W], number of steps to test, at most those in `seen`; 0 and below tests only the present.
+        """
         trust = self.trust(novelty)
+        rows = self.ood.row(np.maximum(num_steps, 0)) if seen is not None else np.zeros(len(novelty), int)
         for row in np.unique(rows[rows > 0]):
             those = rows == row
-            steps = tail_of(worlds_of(history, those), card.context + self.ood.lengths[row])
-            ood_scores = self.ood.measure(engine, steps, novelty[those], int(row))
-            trust[those] = _p_value(self.ood_scores[row - 1], ood_scores, self.num_windows)
+            assert seen is not None  # as a row is above 0
+            score = self.ood.of(seen.worlds(those), novelty[those], int(row))
+            trust[those] = _p_value(self.ood_scores[row - 1], score, self.num_windows)
         return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
-        """The p-values [W] of the one-step errors [W, ...] that `pieces.errors` returns for every predicted signal."""
+        """The p-values [W] of one-step errors [W, ...], from `prediction_errors.errors`, of every predicted signal."""
         scores = {name: _one_step(error, self.scale.get(name)) for name, error in errors.items()}
         together = _combined(schema, scores, self.unit)
         return StepPValues(
@@ -309,34 +334,38 @@ def calibrate(
     order = [usable[i] for i in rng.permutation(len(usable))]
     num_scale = max(1, len(order) // SCALE_SHARE)
     both = (order[:num_scale], max(num_windows, -(-SCALE_WINDOWS // num_scale))), (order[num_scale:], num_windows)
-    shaping, scoring = (_places(part, card.context, horizon, count, rng) for part, count in both)
-    shape = cut(card.schema, shaping, length=card.context, horizon=horizon, truth=vectors)
-    pieces = cut(card.schema, scoring, length=card.context, horizon=horizon, truth=vectors)
+    shaping, scoring = (
+        random_places(part, length=card.context, horizon=horizon, count=count, rng=rng) for part, count in both
+    )
+    shape, windows = (
+        forecast_windows(places, length=card.context, horizon=horizon, schema=card.schema, targets=vectors)
+        for places in (shaping, scoring)
+    )
     values = {name: _values(usable, name) for name in vectors}
     spread = {name: value.std(0) for name, value in values.items()}
     scale = {
-        name: np.maximum(_mean_error(error, shape.known[name].astype(bool)), 1e-3 * spread[name] + 1e-12)
+        name: np.maximum(_mean_error(error, shape.known[name]), 1e-3 * spread[name] + 1e-12)
         for name, error in errors(engine, shape, seed=seed).items()
     }
-    found = errors(engine, pieces, seed=seed)
+    found = errors(engine, windows, seed=seed)
     usual, one_step = (_first_scores(engine, card, places, scale, seed) for places in (shaping, scoring))
     unit = {name: _unit(score) for name, score in usual.items()}
     together = _combined(card.schema, one_step, unit)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
     num_steps = _trust_steps(card, order, trust_steps)
-    pasts = [_places(part, card.context + num_steps, 1, count, rng) for part, count in both]
+    pasts = [
+        random_places(part, length=card.context + num_steps, horizon=1, count=count, rng=rng) for part, count in both
+    ]
     trust = _trust(engine, measure, pasts, num_steps, seed)
     return Calibration(
         num_windows=num_windows,
         scale=scale,
-        scores={
-            name: _running_scores(error, scale[name], pieces.known[name].astype(bool)) for name, error in found.items()
-        },
+        scores={name: _running_scores(error, scale[name], windows.known[name]) for name, error in found.items()},
         one_step={name: _sorted(score) for name, score in one_step.items()},
         unit=unit,
         entities={name: _sorted(score) for name, score in together.entities.items()},
         steps=_sorted(together.steps),
-        skill={name: _skill(found[name], pieces, card.schema[name], values[name], num_windows) for name in vectors},
+        skill={name: _skill(found[name], windows, card.schema[name], values[name], num_windows) for name in vectors},
         spread=spread,
         input_novelty=measure,
         ood=trust.ood,
@@ -362,9 +391,13 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places]
     card = engine.describe()
     names = {signal.name for signal in card.schema.observations}
     lengths = [length for length in LENGTHS if length <= num_steps]
-    presents = [cut(card.schema, past, length=card.context, horizon=1, truth=()).history for past in pasts]
-    usual, novelty = (novelty_of(engine, measure, present, seed=seed) for present in presents)
-    shaping, scoring = (step_errors_at(engine, past, num_steps) if num_steps else None for past in pasts)
+    presents = [
+        forecast_windows(past, length=card.context, horizon=1, schema=card.schema, targets=()).history for past in pasts
+    ]
+    usual, novelty = (
+        novelty_of(engine, measure, present, engine.observe(None, present, seed=seed)) for present in presents
+    )
+    shaping, scoring = (step_errors_at(engine, past, num_steps, seed=seed) if num_steps else None for past in pasts)
     ood = fit_ood_score(shaping, usual, lengths)
     ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
     for row in range(len(ood_scores)):
@@ -396,32 +429,33 @@ def _first_scores(
     engine: Engine, card: Card, places: Places, scale: Mapping[str, Floats], seed: int
 ) -> dict[str, Floats]:
     """Per predicted signal the score [W] of the first step after each place; NaN if it was not observed."""
-    pieces = cut(card.schema, places, length=card.context, horizon=1, truth=card.predicts)
-    found = errors(engine, pieces, seed=seed)
+    windows = forecast_windows(places, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
+    found = errors(engine, windows, seed=seed)
     return {
-        name: np.where(pieces.known[name][:, 0].astype(bool), _one_step(error[:, 0], scale.get(name)), np.nan)
+        name: np.where(windows.known[name][:, 0], _one_step(error[:, 0], scale.get(name)), np.nan)
         for name, error in found.items()
     }
 
 
-def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_windows: int) -> Floats:
+def _skill(error: Floats, windows: ForecastWindows, signal: Signal, values: Floats, num_windows: int) -> Floats:
     """The last step [] at which a signal is predicted with skill; see `Forecast.horizon`.
 
     Episodes that did not observe a step are left out of its average.
 
     Args:
         error: [W, T, *shape], errors of the world.
-        pieces: the windows, `num_windows` from each episode, one episode after the other.
+        windows: the windows, `num_windows` from each episode, one episode after the other.
         signal: the signal.
         values: [n, *shape], every value in the log.
         num_windows: k.
     """
-    truth, known = pieces.truth[signal.name], pieces.known[signal.name].astype(bool)
+    truth, known = windows.truth[signal.name], windows.known[signal.name]
     variance = max(float(values.var(0).sum()), 1e-12 * (1 + float(np.abs(values).max())) ** 2)
     mean = mean_of(signal, values[None])[0] if signal.period is not None else values.mean(0)
-    last = pieces.history.observations[signal.name][:, -1] if signal.name in pieces.history.observations else mean
-    seen = pieces.history.observed.get(signal.name)
-    last = np.where(np.ones(len(truth), bool)[:, None] if seen is None else seen[:, -1:].astype(bool), last, mean)
+    last = np.broadcast_to(mean, truth[:, 0].shape)
+    if signal.name in windows.history.observations:
+        seen = windows.history.observed[signal.name][:, -1:]
+        last = np.where(seen, windows.history.observations[signal.name][:, -1], mean)
 
     count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
     num_known = (count > 0).sum(0)
@@ -455,17 +489,6 @@ def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list
             fix="Hold out more episodes, or calibrate for a shorter horizon.",
         )
     return usable
-
-
-def _places(
-    episodes: Sequence[Episode], length: int, horizon: int, num_windows: int, rng: np.random.Generator
-) -> list[tuple[Episode, int]]:
-    """`num_windows` random places in each episode, drawn independently."""
-    return [
-        (episode, int(at))
-        for episode in episodes
-        for at in rng.integers(length - 1, episode.num_steps - horizon + 1, num_windows)
-    ]
 
 
 def _mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:

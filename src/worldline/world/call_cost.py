@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import CallCost, Engine
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
-from worldline.world.pieces import cut, num_samples
+from worldline.world.prediction_errors import num_samples
 
 NUM_CALLS: Final = 5
 
@@ -53,9 +54,9 @@ def measure_call(
     took = []
     for number in range(num_calls + 1):
         place = usable[number % len(usable)], card.context - 1
-        piece = cut(card.schema, [place], length=card.context, horizon=horizon, truth=())
+        window = forecast_windows([place], length=card.context, horizon=horizon, schema=card.schema, targets=())
         started = clock()
-        belief = engine.observe(None, piece.history, seed=0)
-        engine.imagine(belief, piece.future, num_samples=num_samples(card), seed=0)
+        belief = engine.observe(None, window.history, seed=0)
+        engine.imagine(belief, window.future(), num_samples=num_samples(card), seed=0)
         took.append(clock() - started)
     return CallCost(latency_s=statistics.median(took[1:]))

@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -19,8 +20,8 @@ from worldline.training.batches import join
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import Calibration
 from worldline.world.objective import objective
-from worldline.world.pieces import cut, errors, mean_of, num_samples
 from worldline.world.plan_search import Search
+from worldline.world.prediction_errors import errors, mean_of, num_samples
 from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
     ValidatedHistory,
@@ -76,12 +77,12 @@ class LocalWorld(World):
         present = check_history(card.schema, history)
         checked = check_actions(card.schema.actions, actions, (*present.leading, None))
         future = self._future(present, checked, exogenous, axes_between=0)
-        belief = self.engine.observe(None, present.history, seed=SEED)
+        belief, trust = self._look(present, SEED)
         samples = self.engine.imagine(belief, future, num_samples=num_samples(card), seed=SEED).signals
         return Prediction(
             signals={n: self._forecast(card.schema[n], samples[n], present, level) for n in card.predicts},
             level=level,
-            trust=self._trust(belief, present),
+            trust=trust,
             calibrated=self.calibration is not None and self.calibration.has_error_scores,
         )
 
@@ -100,7 +101,7 @@ class LocalWorld(World):
         targets = check_goal(schema, goal, present.leading)
         checked = check_actions(schema.actions, actions, (*present.leading, None, None))
         future = self._future(present, checked, exogenous, axes_between=1)
-        belief = self.engine.observe(None, present.history, seed=SEED)
+        belief, trust = self._look(present, SEED)
         given, now = future.exogenous, _now(present)
         aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=SEED)
         costs = aim.evaluate(join(schema.actions, future.actions))
@@ -108,7 +109,7 @@ class LocalWorld(World):
         return Scores(
             cost=cost[0] if present.single else cost,
             violation=violation[0] if present.single else violation,
-            trust=self._trust(belief, present),
+            trust=trust,
         )
 
     def plan(
@@ -141,10 +142,9 @@ class LocalWorld(World):
         num_sent = next(iter(sent.values())).shape[1] if sent else 0
         given = self._exogenous(present, exogenous, num_sent + horizon)
         started = None if proposals is None else search.check_proposals(proposals, present)
-        belief = self.engine.observe(None, present.history, seed=seed)
+        belief, trust = self._look(present, seed)
         now = _now(present)
         aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=seed)
-        trust = self._trust(belief, present)
         reason = search.refusal_reason(trust)
         if reason:
             return search.refused(reason, present, trust, len(constraints))
@@ -193,10 +193,10 @@ class LocalWorld(World):
                 continue
             places = [(checked, at) for at in batch]
             length = min(card.context, batch[0] + 1)
-            pieces = cut(card.schema, places, length=length, horizon=1, truth=logged)
-            found = errors(self.engine, pieces, seed=SEED)
+            windows = forecast_windows(places, length=length, horizon=1, schema=card.schema, targets=logged)
+            found = errors(self.engine, windows, seed=SEED)
             parts.append({name: error[:, 0] for name, error in found.items()})
-            known.append({name: pieces.known[name][:, 0].astype(bool) for name in found})
+            known.append({name: windows.known[name][:, 0] for name in found})
         nothing = dict.fromkeys(card.predicts, np.zeros((checked.num_steps, 1)))
         every = nothing | {name: np.concatenate([part[name] for part in parts]) for name in logged}
         unknown = dict.fromkeys(card.predicts, np.zeros(checked.num_steps, bool))
@@ -221,13 +221,14 @@ class LocalWorld(World):
             actions = {name: value[None] for name, value in actions.items()}
         return Future(actions=actions, exogenous=self._exogenous(present, exogenous, horizon))
 
-    def _trust(self, belief: EngineBelief, present: ValidatedHistory) -> float | NDArray[np.floating]:
-        """The p-value of the history; NaN without a calibration."""
+    def _look(self, present: ValidatedHistory, seed: int) -> tuple[EngineBelief, float | NDArray[np.floating]]:
+        """The belief after the history, and the p-value of the history; NaN without a calibration."""
+        trust: NDArray[np.floating] = np.full(present.num_worlds, np.nan)
         if self.calibration is None:
-            trust: NDArray[np.floating] = np.full(present.num_worlds, np.nan)
+            belief = self.engine.observe(None, present.history, seed=seed)
         else:
-            trust = self.calibration.trust_in(self.engine, belief, present.history, seed=SEED)
-        return float(trust[0]) if present.single else trust
+            belief, trust = self.calibration.look(self.engine, present.history, seed=seed)
+        return belief, float(trust[0]) if present.single else trust
 
     def _forecast(
         self, signal: Signal, samples: NDArray[np.generic], present: ValidatedHistory, level: float

@@ -23,7 +23,7 @@ from worldline.planning.planners.base import PlanCosts
 from worldline.schema import Kind
 from worldline.training.batches import join, split, to_tensor
 from worldline.world.calibration import Calibration
-from worldline.world.pieces import num_samples
+from worldline.world.prediction_errors import num_samples
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,7 +198,7 @@ class Objective:
             total = total + step
         return total
 
-    def _total(self, steps: Float[Tensor, "W N S T"], size: Sequence[int]) -> Float[Tensor, "W N"]:
+    def _total(self, steps: Float[Tensor, "#W #N S #T"], size: Sequence[int]) -> Float[Tensor, "W N"]:
         """The weighted sum over the steps, averaged over the worst share of the samples."""
         weights = self.goal.discount ** torch.arange(size[2], dtype=steps.dtype, device=steps.device)
         if self.goal.last_only:

@@ -23,7 +23,7 @@ statistics.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -31,11 +31,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.data.windows import Places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
-from worldline.episode import History
-from worldline.schema import Kind
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Role
 from worldline.world.input_novelty import InputNovelty
-from worldline.world.pieces import Pieces, Places, cut, residuals, tail_of, unfold, vectors_of, worlds_of
+from worldline.world.prediction_errors import mean_of, num_samples, vectors_of
 
 Floats = NDArray[np.floating]
 
@@ -90,18 +91,6 @@ class OODScore:
     def row(self, num_steps: NDArray[np.integer]) -> NDArray[np.integer]:
         """The index [W] of the largest of `lengths` that is at most `num_steps` [W]."""
         return np.asarray(np.searchsorted(self.lengths, num_steps, side="right") - 1)
-
-    def measure(self, engine: Engine, history: History, novelty: Floats, row: int) -> Floats:
-        """The score [W] of histories of the context and `lengths[row]` more steps.
-
-        Args:
-            engine: predicts one step at a time.
-            history: W worlds.
-            novelty: [W], novelty of the present.
-            row: index into `lengths`.
-        """
-        steps = self.lengths[row]
-        return self.of(None if steps == 0 else step_errors(engine, history, steps), novelty, row)
 
     def of(self, seen: StepErrors | None, novelty: Floats, row: int) -> Floats:
         """The score [W] of step errors of at least `lengths[row]` steps; None if there are no steps."""
@@ -182,100 +171,110 @@ class StepErrors:
     drive: Floats
     known: NDArray[np.bool_]
 
+    def worlds(self, index: slice | NDArray[np.bool_]) -> StepErrors:
+        """The steps of some worlds."""
+        return StepErrors(**{name: value[index] for name, value in vars(self).items()})
 
-def step_errors(engine: Engine, history: History, num_steps: int) -> StepErrors:
-    """The errors over the last `num_steps` steps of histories that are that much longer than the context.
+    def steps(self, index: slice) -> StepErrors:
+        """Some steps of all worlds."""
+        return StepErrors(**{name: value[:, index] for name, value in vars(self).items()})
 
-    The engine's draws always use seed 0, so that calibration and use agree.
+
+def step_errors(
+    engine: Engine, history: History, num_steps: int, *, seed: int
+) -> tuple[StepErrors | None, EngineBelief]:
+    """The errors over the last `num_steps` steps of a history, and the belief after it.
+
+    Every observation is encoded once, unless there are too many worlds to hold the beliefs of all steps.
+
+    Args:
+        engine: predicts one step at a time.
+        history: W worlds.
+        num_steps: L, 0 or more; the errors are None if it is 0.
+        seed: seed of the engine's draws.
     """
-    card = engine.describe()
-    num_worlds = len(next(iter(history.observations.values())))
-    part = np.arange(num_worlds) // max(1, _steps_per_batch(card, history.observations) // num_steps)
-    parts = [worlds_of(history, part == number) for number in range(part[-1] + 1)] if part[-1] else [history]
-    seen = _concatenate([_one_step_errors(engine, unfold(card, one, num_steps)) for one in parts])
-    return _select(seen, np.arange(num_worlds * num_steps).reshape(num_worlds, num_steps))
+    num_worlds, size = history.num_worlds, max(1, MAX_STEPS // max(1, num_steps))
+    if num_worlds <= size:
+        replayed = engine.replay(history, num_steps, num_samples=num_samples(engine.describe()), seed=seed)
+        return errors_of(engine.describe(), history, replayed.signals) if num_steps else None, replayed.belief
+    parts = [
+        step_errors(engine, history.worlds(slice(first, first + size)), num_steps, seed=seed)[0]
+        for first in range(0, num_worlds, size)
+    ]
+    return _concatenated([part for part in parts if part is not None]), engine.observe(None, history, seed=seed)
 
 
-def step_errors_at(engine: Engine, places: Places, num_steps: int) -> StepErrors:
-    """The errors over the steps that lead to places in episodes. Shared steps are predicted once.
+def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
+    """The errors of one-step predictions.
+
+    Args:
+        card: of the engine.
+        history: W worlds, with L steps or more.
+        predicted: per predicted signal the samples [W, L, S, *shape] of the observation after each of the last L steps.
+    """
+    shape = next(iter(predicted.values())).shape[:2]
+    before, after = history.last(shape[1] + 1, axis=1), history.last(shape[1], axis=1)
+
+    def observed(history: History, name: str) -> NDArray[np.bool_]:
+        flags = history.observed.get(name)
+        return np.ones(shape, bool) if flags is None else flags[:, : shape[1]].astype(bool)
+
+    errors, change, drive, known = list[Floats](), list[Floats](), list[Floats](), np.ones(shape, bool)
+    for signal in vectors_of(card):
+        value, seen = after.observations[signal.name].astype(np.float64), observed(after, signal.name)
+        mean = mean_of(signal, np.moveaxis(predicted[signal.name], 2, 1))
+        errors.append(np.where(seen[..., None], signal.difference(np.where(seen[..., None], value, 0.0), mean), 0.0))
+        change.append(signal.difference(value, before.observations[signal.name][:, :-1]))
+        known &= seen
+    for signal in (*card.schema.observations, *card.schema.actions, *card.schema.exogenous):
+        if signal.kind is Kind.VECTOR and signal.name in before.observations:
+            drive.append(before.observations[signal.name][:, :-1])
+            known &= observed(before, signal.name)
+        elif signal.kind is Kind.VECTOR and signal.role is not Role.OBSERVATION:
+            inputs = before.actions if signal.role is Role.ACTION else before.exogenous
+            drive.append(inputs[signal.name])
+    return StepErrors(
+        errors=np.concatenate(errors, -1),
+        change=np.concatenate(change, -1),
+        drive=np.concatenate(drive, -1, dtype=np.float64),
+        known=known,
+    )
+
+
+def step_errors_at(engine: Engine, places: Places, num_steps: int, *, seed: int) -> StepErrors:
+    """The errors over the steps that lead to places in episodes. Each episode is replayed once, from its beginning.
 
     Args:
         engine: predicts one step at a time.
         places: W places with the present at `Card.context - 1 + num_steps` or later.
         num_steps: L, at least 1.
+        seed: seed of the engine's draws.
     """
     card = engine.describe()
-    truth = [signal.name for signal in vectors_of(card)]
-    episodes = list({id(episode): episode for episode, _ in places}.values())
-    number = {id(episode): place for place, episode in enumerate(episodes)}
-    steps = [[(number[id(one)], at) for at in range(present - num_steps, present)] for one, present in places]
-    order = {step: place for place, step in enumerate(sorted({step for row in steps for step in row}))}
-    every = [(episodes[which], at) for which, at in order]
-    size = _steps_per_batch(card, [s.name for s in card.schema.observations if s.name in episodes[0].observations])
-    pieces = [every[first : first + size] for first in range(0, len(every), size)]
-    seen = _concatenate(
-        [
-            _one_step_errors(engine, cut(card.schema, part, length=card.context, horizon=1, truth=truth))
-            for part in pieces
-        ]
-    )
-    return _select(seen, np.array([[order[step] for step in row] for row in steps]))
+    names, first = [signal.name for signal in card.schema.signals], card.context - 1
+    by_length: dict[int, dict[int, Episode]] = {}
+    for episode, _ in places:
+        by_length.setdefault(episode.num_steps, {})[id(episode)] = episode
+    pictures = any(s.kind is Kind.IMAGE and s.name in places[0][0].observations for s in card.schema.observations)
+    found = dict[int, StepErrors]()
+    for length, group in by_length.items():
+        size = max(1, (MAX_PICTURES if pictures else MAX_STEPS) // length)
+        for part in _batches(list(group), size):
+            history = History.stack([group[key].select(names).history() for key in part])
+            seen, _ = step_errors(engine, history, length - first, seed=seed)
+            assert seen is not None  # there is at least one step
+            found |= {key: seen.worlds(slice(row, row + 1)) for row, key in enumerate(part)}
+    return _concatenated([found[id(one)].steps(slice(at - num_steps - first, at - first)) for one, at in places])
 
 
-def _steps_per_batch(card: Card, observed: Collection[str]) -> int:
-    """The number of steps in a batch. Each image is in as many steps as the context is long."""
-    pictures = any(card.schema[name].kind is Kind.IMAGE for name in observed)
-    return min(MAX_STEPS, MAX_PICTURES // card.context) if pictures else MAX_STEPS
+def _batches(keys: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """The keys in parts of at most `size`."""
+    for first in range(0, len(keys), size):
+        yield keys[first : first + size]
 
 
-def _one_step_errors(engine: Engine, pieces: Pieces) -> StepErrors:
-    """The errors of n pieces of one step each; fields have the axis n in place of W and L."""
-    card = engine.describe()
-    vectors = vectors_of(card)
-    found = residuals(engine, pieces, seed=0)
-    num_steps = len(next(iter(pieces.history.observations.values())))
-    errors = [found[signal.name].reshape(num_steps, -1) for signal in vectors]
-    known = np.logical_and.reduce([pieces.known[signal.name].astype(bool)[:, 0] for signal in vectors])
-    change = [
-        signal.difference(pieces.truth[signal.name][:, 0], pieces.history.observations[signal.name][:, -1])
-        for signal in vectors
-    ]
-    drive: list[Floats] = []
-    for signal in (*card.schema.observations, *card.schema.actions, *card.schema.exogenous):
-        if signal.kind is not Kind.VECTOR:
-            continue
-        if signal.name in pieces.history.observations:
-            value = pieces.history.observations[signal.name][:, -1]
-            mask = pieces.history.observed.get(signal.name)
-            known &= True if mask is None else mask[:, -1].astype(bool)
-        elif signal.name in pieces.future.actions:
-            value = pieces.future.actions[signal.name][:, 0, 0]
-        elif signal.name in pieces.future.exogenous:
-            value = pieces.future.exogenous[signal.name][:, 0]
-        else:
-            continue
-        drive.append(value.astype(np.float64).reshape(num_steps, -1))
-    return StepErrors(
-        errors=np.concatenate(errors, -1),
-        change=np.concatenate([one.reshape(num_steps, -1) for one in change], -1).astype(np.float64),
-        drive=np.concatenate(drive, -1),
-        known=known,
-    )
-
-
-def _select(seen: StepErrors, index: NDArray[np.integer]) -> StepErrors:
-    """The steps with these indices."""
-    return StepErrors(**{name: value[index] for name, value in vars(seen).items()})
-
-
-def _concatenate(parts: Sequence[StepErrors]) -> StepErrors:
-    """The parts as one."""
-    return StepErrors(
-        errors=np.concatenate([one.errors for one in parts]),
-        change=np.concatenate([one.change for one in parts]),
-        drive=np.concatenate([one.drive for one in parts]),
-        known=np.concatenate([one.known for one in parts]),
-    )
+def _concatenated(parts: Sequence[StepErrors]) -> StepErrors:
+    return StepErrors(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
 def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[int]) -> OODScore:
@@ -373,27 +372,16 @@ def _with_quantiles(fitted: OODScore, seen: StepErrors | None, novelty: Floats) 
     return replace(fitted, usual=usual, tail=tail)
 
 
-def novelty_of(
-    engine: Engine,
-    measure: InputNovelty | None,
-    history: History,
-    *,
-    belief: EngineBelief | None = None,
-    seed: int,
-) -> Floats:
-    """The novelty [W] of the present of `history`, from its last `Card.context` observations.
+def novelty_of(engine: Engine, measure: InputNovelty | None, history: History, belief: EngineBelief) -> Floats:
+    """The novelty [W] of the present.
 
     Args:
-        engine: measures novelty if `measure` is None.
+        engine: measures the novelty of a belief if `measure` is None.
         measure: measures the last observation, for engines that do not.
         history: W worlds.
-        belief: belief after the whole history, if available. Used if the history is not longer than the context.
-        seed: seed of the engine's draws.
+        belief: after the history.
     """
-    card = engine.describe()
     if measure is not None:
-        return measure.measure(card.schema, history)
+        return measure.measure(engine.describe().schema, history)
     assert isinstance(engine, Novelty)  # checked where a world is built
-    if belief is None or next(iter(history.observations.values())).shape[1] > card.context:
-        belief = engine.observe(None, tail_of(history, card.context), seed=seed)
     return np.asarray(engine.novelty(belief), dtype=np.float64)

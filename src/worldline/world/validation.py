@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,28 +212,13 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
         observed=episode.observed,
     )
     present = check_history(schema, steps)
-    checked = {
-        group: {name: value[0] for name, value in arrays.items()} for group, arrays in vars(present.history).items()
-    }
-    return Episode(
-        observations=checked["observations"],
-        actions=checked["actions"],
-        exogenous=checked["exogenous"],
-        observed=checked["observed"],
-        terminated=episode.terminated,
-        truncated=episode.truncated,
-        seed=episode.seed,
-    )
+    checked = present.history.map(lambda value: value[0])
+    return replace(episode, **vars(checked), rewards={}, step_s=None)
 
 
 def add_world_axis(history: History) -> History:
     """The history of one world as a batch of one."""
-    return History(
-        observations={name: value[None] for name, value in history.observations.items()},
-        actions={name: value[None] for name, value in history.actions.items()},
-        exogenous={name: value[None] for name, value in history.exogenous.items()},
-        observed={name: value[None] for name, value in history.observed.items()},
-    )
+    return history.map(lambda value: value[None])
 
 
 def _masks(schema: Schema, history: History, leading: tuple[int, ...]) -> Mapping[str, NDArray[np.bool_]]:

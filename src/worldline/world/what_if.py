@@ -29,13 +29,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import Abducts, Card, Engine, Samples
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
 from worldline.world.base import Abduction
 from worldline.world.hidden_causes import MIN_EPISODES, HiddenCauses, fit_causes
-from worldline.world.pieces import cut, mean_of, num_samples, residuals, vectors_of
+from worldline.world.prediction_errors import mean_of, num_samples, residuals, vectors_of
 from worldline.world.sparse_bayesian_regression import sparse_bayesian_regression
 from worldline.world.validation import add_world_axis
 
@@ -305,14 +306,14 @@ class _Case:
             return {name: np.where(self.known[name][:, None], value, 0.0) for name, value in changes.items()}
         found = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.logged_signals}
         for steps in self._batches():
-            pieces = cut(
-                self.card.schema,
+            windows = forecast_windows(
                 [(self.episode, step) for step in steps],
                 length=min(self.card.context, steps[0] + 1),
                 horizon=1,
-                truth=[signal.name for signal in self.logged_signals],
+                schema=self.card.schema,
+                targets=[signal.name for signal in self.logged_signals],
             )
-            for name, value in residuals(self.engine, pieces, seed=self.seed).items():
+            for name, value in residuals(self.engine, windows, seed=self.seed).items():
                 found[name][steps] = value[:, 0]
         return found
 
@@ -419,8 +420,8 @@ class _Case:
     def _expected(self, twin: Episode, step: int) -> Arrays:
         """The prediction of one step of a path, per predicted signal [1, 1, S, *shape]."""
         length = min(self.card.context, step + 1)
-        pieces = cut(self.card.schema, [(twin, step)], length=length, horizon=1, truth=())
-        return self._imagine(self.engine.observe(None, pieces.history, seed=self.seed), pieces.future)
+        window = forecast_windows([(twin, step)], length=length, horizon=1, schema=self.card.schema, targets=())
+        return self._imagine(self.engine.observe(None, window.history, seed=self.seed), window.future())
 
     def _change(self, signal: Signal) -> Floats:
         """The change of a vector in each step [T, size]."""

@@ -364,11 +364,7 @@ def _pushes(scenes: Arrays) -> NDArray[np.generic]:
 
 def _truncated(history: History, rows: NDArray[np.bool_], length: int) -> History:
     """The first `length` frames of the histories of some scenes."""
-    return History(
-        observations={name: value[rows, :length] for name, value in history.observations.items()},
-        actions={name: value[rows, : length - 1] for name, value in history.actions.items()},
-        observed={name: value[rows, :length] for name, value in history.observed.items()},
-    )
+    return history.worlds(rows).window(0, length, axis=1)
 
 
 def _panel(scenes: Arrays, inferred: Mapping[str, Arrays], scene: int) -> FigurePanel:

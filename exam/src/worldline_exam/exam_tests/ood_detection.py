@@ -81,7 +81,7 @@ from worldline.engines import Engine
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
 from worldline.stats import ratio
-from worldline.world import World, calibrate, worlds_of
+from worldline.world import World, calibrate
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.gusty_puck import MAX_PUSH, GustyPuck
@@ -437,8 +437,8 @@ def _answers(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     history, num = history_of(scenes), len(scenes["future"])
     parts = []
     for first in range(0, num, BATCH):
-        rows = np.arange(num) // BATCH == first // BATCH
-        parts.append(world.predict(worlds_of(history, rows), {"push": scenes["future"][rows]}))
+        rows = slice(first, first + BATCH)
+        parts.append(world.predict(history.worlds(rows), {"push": scenes["future"][rows]}))
     trust = np.concatenate([np.atleast_1d(part.trust) for part in parts])
     if np.isnan(trust).any():
         raise UnsupportedError(f"{world.describe().name} gives no trust. Calibrate it on held-out episodes.")

@@ -330,13 +330,7 @@ def _paths(
 
 def _flat(history: History) -> History:
     """A history [E, 4, H, *shape] as one of 4 E worlds."""
-
-    def joined(arrays: Arrays) -> Arrays:
-        return {name: value.reshape(value.shape[0] * NUM_CONTEXTS, *value.shape[2:]) for name, value in arrays.items()}
-
-    return History(
-        observations=joined(history.observations), actions=joined(history.actions), observed=joined(history.observed)
-    )
+    return history.map(lambda value: value.reshape(value.shape[0] * NUM_CONTEXTS, *value.shape[2:]))
 
 
 def _outcomes(scenes: Arrays, part: Part) -> Float[np.ndarray, "E 4 T"]:

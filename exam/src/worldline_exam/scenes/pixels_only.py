@@ -78,7 +78,7 @@ def without_vectors(history: History, schema: Schema) -> History:
 
 def pictured_episode(episode: Episode, lab: Lab) -> Episode:
     """The episode with observed images and unobserved vectors; see `pictured`."""
-    seen = pictured(History(observations=episode.observations, actions=episode.actions, observed=episode.observed), lab)
+    seen = pictured(episode.history(), lab)
     return replace(episode, observations=seen.observations, observed=seen.observed)
 
 

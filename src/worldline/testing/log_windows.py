@@ -1,75 +1,22 @@
-"""Batches cut from logged episodes: a history, the following inputs, and the ground truth."""
+"""Windows of logged episodes for the checks: random places, changes of them, and errors under shifted actions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.windows import ForecastWindows, forecast_windows
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
 from worldline.schema import Signal
 from worldline.testing.clauses import Clause
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """W windows of the logs.
-
-    Args:
-        history: W worlds, H observations.
-        actions: per signal [W, T, *shape], the logged actions after the history.
-        exogenous: per signal [W, T, *shape].
-        truth: per observation signal [W, T, *shape], the ground truth.
-        known: per observation signal [W, T], whether `truth` was observed.
-    """
-
-    history: History
-    actions: Arrays
-    exogenous: Arrays
-    truth: Arrays
-    known: Arrays
-
-    @property
-    def num_worlds(self) -> int:
-        """W."""
-        return len(next(iter(self.truth.values())))
-
-    @property
-    def horizon(self) -> int:
-        """T."""
-        return int(next(iter(self.truth.values())).shape[1])
-
-    def future(self, num_versions: int, seed: int) -> Future:
-        """N candidates: the logged actions first, then steps drawn from all actions of the cut."""
-        rng = np.random.default_rng(seed)
-        shape = (self.num_worlds, num_versions - 1, self.horizon)
-        worlds, steps = (rng.integers(0, high, shape) for high in (self.num_worlds, self.horizon))
-        actions = {
-            name: np.concatenate([value[:, None], value[worlds, steps]], axis=1) for name, value in self.actions.items()
-        }
-        return Future(actions=actions, exogenous=self.exogenous)
-
-    def select(self, worlds: Sequence[int]) -> Cut:
-        """The windows with the indices `worlds`, in this order."""
-        index = np.asarray(worlds)
-
-        def pick(arrays: Arrays) -> Arrays:
-            return {name: value[index] for name, value in arrays.items()}
-
-        return Cut(
-            history=map_history(self.history, pick),
-            actions=pick(self.actions),
-            exogenous=pick(self.exogenous),
-            truth=pick(self.truth),
-            known=pick(self.known),
-        )
-
-
-def cut(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon: int) -> Cut:
+def windows_at(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon: int) -> ForecastWindows:
     """One window of each episode.
 
     Args:
@@ -78,32 +25,14 @@ def cut(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon:
         length: H, observations in the history.
         horizon: T, steps after the present.
     """
-    pairs = [(_with_masks(episode), now) for episode, now in zip(episodes, at, strict=True)]
-    histories = [episode.history(now, length) for episode, now in pairs]
-
-    def ahead(arrays: Callable[[Episode], Arrays], first: int) -> Arrays:
-        steps = [(arrays(episode), now + first) for episode, now in pairs]
-        return stack([{name: value[at : at + horizon] for name, value in item.items()} for item, at in steps])
-
-    return Cut(
-        history=History(
-            observations=stack([history.observations for history in histories]),
-            actions=stack([history.actions for history in histories]),
-            exogenous=stack([history.exogenous for history in histories]),
-            observed=stack([history.observed for history in histories]),
-        ),
-        actions=ahead(lambda episode: episode.actions, 0),
-        exogenous=ahead(lambda episode: episode.exogenous, 0),
-        truth=ahead(lambda episode: episode.observations, 1),
-        known=ahead(lambda episode: episode.observed, 1),
-    )
+    return forecast_windows(list(zip(episodes, at, strict=True)), length=length, horizon=horizon)
 
 
 def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int, margin: int = 0) -> list[int]:
-    """A random index of the present for each episode, for `cut`.
+    """A random index of the present for each episode, for `windows_at`.
 
     Args:
-        episodes: as in `cut`.
+        episodes: as in `windows_at`.
         length: H.
         horizon: T.
         seed: of the places.
@@ -124,9 +53,10 @@ def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int,
     return [int(rng.integers(first, episode.num_steps - horizon - margin + 1)) for episode in episodes]
 
 
-def random_cut(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int) -> Cut:
+def random_windows(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int) -> ForecastWindows:
     """One window of each episode at a random place; see `places`."""
-    return cut(episodes, places(episodes, length=length, horizon=horizon, seed=seed), length=length, horizon=horizon)
+    at = places(episodes, length=length, horizon=horizon, seed=seed)
+    return windows_at(episodes, at, length=length, horizon=horizon)
 
 
 def splice(first: Future, second: Future, step: int) -> Future:
@@ -149,12 +79,17 @@ ROUNDS: Final = 4
 
 
 def alignment_errors(
-    answer: Callable[[Cut, Arrays], Arrays], episodes: Sequence[Episode], *, length: int, horizon: int, seed: int
+    answer: Callable[[ForecastWindows, Arrays], Arrays],
+    episodes: Sequence[Episode],
+    *,
+    length: int,
+    horizon: int,
+    seed: int,
 ) -> dict[int, NDArray[np.floating]]:
     """Errors of predictions under logged actions that are shifted by -1, 0 and 1 steps.
 
     Args:
-        answer: takes a cut and actions [W, T, *shape], returns predicted signals [W, T, *shape].
+        answer: takes windows and actions [W, T, *shape], returns predicted signals [W, T, *shape].
         episodes: W episodes.
         length: H.
         horizon: T.
@@ -166,10 +101,10 @@ def alignment_errors(
     errors: dict[int, list[NDArray[np.floating]]] = {-1: [], 0: [], 1: []}
     for number in range(ROUNDS):
         at = places(episodes, length=length, horizon=horizon, seed=seed + number, margin=1)
-        piece = cut(episodes, at, length=length, horizon=horizon)
+        windows = windows_at(episodes, at, length=length, horizon=horizon)
         for shift, found in errors.items():
-            moved = cut(episodes, [now + shift for now in at], length=length, horizon=horizon).actions
-            each = [squared_error(piece, name, value) for name, value in answer(piece, moved).items()]
+            moved = windows_at(episodes, [now + shift for now in at], length=length, horizon=horizon).actions
+            each = [squared_error(windows, name, value) for name, value in answer(windows, moved).items()]
             found.append(np.mean(each, axis=0))
     return {shift: np.concatenate(found) for shift, found in errors.items()}
 
@@ -190,9 +125,9 @@ def aligned(clause: Clause, errors: Mapping[int, NDArray[np.floating]]) -> None:
         clause.holds(float(gain.mean()) <= doubt, f"the error is {pair}")
 
 
-def squared_error(piece: Cut, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
+def squared_error(windows: ForecastWindows, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
     """The mean squared error [W] of predictions [W, T, *shape] over known steps, in variances of the signal."""
-    truth, known = piece.truth[name].astype(np.float64), piece.known[name].astype(bool)
+    truth, known = windows.truth[name].astype(np.float64), windows.known[name]
     scale = np.nanvar(truth[known], axis=0) + 1e-12
     error = np.square(value.astype(np.float64) - truth) / scale
     per_step = error.reshape(*known.shape, -1).mean(-1)
@@ -200,19 +135,14 @@ def squared_error(piece: Cut, name: str, value: NDArray[np.generic]) -> NDArray[
     return found
 
 
-def stack(items: Sequence[Arrays]) -> Arrays:
-    """Named arrays with a new leading axis."""
-    return {name: np.stack([item[name] for item in items]) for name in items[0]}
-
-
 def map_history(history: History, function: Callable[[Arrays], Arrays]) -> History:
     """`history` with `function` applied to each of its four groups of arrays."""
-    return History(
-        observations=function(history.observations),
-        actions=function(history.actions),
-        exogenous=function(history.exogenous),
-        observed=function(history.observed),
-    )
+    return History(**{group: function(arrays) for group, arrays in vars(history).items()})
+
+
+def tail_of(history: History, length: int) -> History:
+    """The last `length` observations [W, H, *shape] and the inputs between them."""
+    return history.last(length, axis=1)
 
 
 def disturb(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -263,9 +193,3 @@ def hide(history: History, hidden: NDArray[np.bool_], values: str) -> History:
 def observed_of(episode: Episode, name: str) -> NDArray[np.bool_]:
     """Whether an observation signal was observed [T + 1]."""
     return episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)
-
-
-def _with_masks(episode: Episode) -> Episode:
-    """`episode` with a mask for every observation signal."""
-    everything = {name: np.ones(len(value), bool) for name, value in episode.observations.items()}
-    return replace(episode, observed={**everything, **episode.observed})

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode, Future, History
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.pieces import cut, errors, mean_of, num_samples
+from worldline.world.prediction_errors import errors, mean_of, num_samples
 
 SCHEMA = Schema(
     signals=(
@@ -33,22 +34,10 @@ EPISODE = Episode(
 )
 
 
-def test_a_piece_is_what_was_known_done_and_came_of_it() -> None:
-    pieces = cut(SCHEMA, [(EPISODE, 2), (EPISODE, 4)], length=2, horizon=3, truth=["level"])
-    np.testing.assert_array_equal(pieces.history.observations["level"][..., 0], [[1, 2], [3, 4]])
-    np.testing.assert_array_equal(pieces.history.actions["push"][..., 0], [[11], [13]])
-    np.testing.assert_array_equal(pieces.history.observed["level"], [[True, True], [True, False]])
-    np.testing.assert_array_equal(pieces.future.actions["push"][..., 0], [[[12, 13, 14]], [[14, 15, 16]]])
-    np.testing.assert_array_equal(pieces.future.exogenous["wind"][..., 0], [[22, 23, 24], [24, 25, 26]])
-    np.testing.assert_array_equal(pieces.truth["level"][..., 0], [[3, 4, 5], [5, 6, 7]])
-    np.testing.assert_array_equal(pieces.known["level"], [[True, False, True], [True, True, True]])
-    assert list(pieces.truth) == ["level"]
-
-
 def test_errors_of_each_kind() -> None:
     engine = Persistence.fit([EPISODE], SCHEMA)
-    pieces = cut(SCHEMA, [(EPISODE, 2)], length=1, horizon=3, truth=["level", "view", "gear"])
-    found = errors(engine, pieces, seed=0)
+    windows = forecast_windows([(EPISODE, 2)], length=1, horizon=3)
+    found = errors(engine, windows, seed=0)
     np.testing.assert_array_equal(found["level"][0, :, 0], [1, 0, 3])  # the middle one is missing
     np.testing.assert_array_equal(found["view"][0, :, 0], [10, 20, 30])
     np.testing.assert_array_equal(found["gear"][0, :, 0], [1, 1, 1])
@@ -104,8 +93,8 @@ def test_the_error_of_an_angle_is_the_shorter_way_round(says: tuple[float, ...],
     episode = Episode(
         observations={"heading": np.full((4, 1), truth, np.float32)}, actions={"push": np.zeros((3, 1), np.float32)}
     )
-    pieces = cut(Compass.schema, [(episode, 1)], length=1, horizon=2, truth=["heading"])
-    np.testing.assert_allclose(errors(Compass(says), pieces, seed=0)["heading"][0, :, 0], [due, due], atol=1e-4)
+    windows = forecast_windows([(episode, 1)], length=1, horizon=2)
+    np.testing.assert_allclose(errors(Compass(says), windows, seed=0)["heading"][0, :, 0], [due, due], atol=1e-4)
 
 
 def test_the_mean_of_angles_is_where_they_point_together() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.errors import InputError
-from worldline.testing.cuts import alignment_errors, cut, disturb, hide, places, random_cut, some_hidden, splice
+from worldline.testing.log_windows import alignment_errors, disturb, hide, places, random_windows, some_hidden, splice
 from worldline.testing.toys import Integrator
 
 EPISODES = Integrator().episodes(5, 10, seed=0)
@@ -27,28 +27,9 @@ def test_places_refuse_what_is_too_short() -> None:
         places(EPISODES[:1], length=1, horizon=1, seed=0)
 
 
-def test_a_cut_keeps_the_transition_convention() -> None:
-    piece = cut(EPISODES, [2, 3, 4, 5, 6], length=3, horizon=2)
-    position = piece.history.observations["position"][:, -1]
-    moved = Integrator().step(position, piece.actions["push"][:, 0], piece.exogenous["wind"][:, 0])
-    np.testing.assert_allclose(moved, piece.truth["position"][:, 0], atol=1e-5)
-    before = piece.history.observations["position"][:, -2]
-    led = Integrator().step(before, piece.history.actions["push"][:, -1], piece.history.exogenous["wind"][:, -1])
-    np.testing.assert_allclose(led, position, atol=1e-5)
-    assert piece.known["position"].all()
-
-
-def test_futures_begin_with_the_log_and_stay_in_it() -> None:
-    piece = random_cut(EPISODES, length=2, horizon=3, seed=1)
-    future = piece.future(4, seed=2)
-    np.testing.assert_array_equal(future.actions["push"][:, 0], piece.actions["push"])
-    logged = piece.actions["push"].reshape(-1, 2)
-    assert (future.actions["push"].reshape(-1, 1, 2) == logged).all(-1).any(1).all()
-
-
 def test_splice_changes_only_what_is_later() -> None:
-    piece = random_cut(EPISODES, length=2, horizon=3, seed=1)
-    first, second = piece.future(3, 1), piece.select([1, 2, 3, 4, 0]).future(3, 2)
+    windows = random_windows(EPISODES, length=2, horizon=3, seed=1)
+    first, second = windows.future(3, 1), windows.select([1, 2, 3, 4, 0]).future(3, 2)
     mixed = splice(first, second, 2)
     np.testing.assert_array_equal(mixed.actions["push"][:, :, :2], first.actions["push"][:, :, :2])
     np.testing.assert_array_equal(mixed.actions["push"][:, :, 2:], second.actions["push"][:, :, 2:])
@@ -57,7 +38,7 @@ def test_splice_changes_only_what_is_later() -> None:
 
 @pytest.mark.parametrize("values", ["kept", "other", "nan"])
 def test_hide_marks_and_overwrites(values: str) -> None:
-    history = random_cut(EPISODES, length=3, horizon=1, seed=0).history
+    history = random_windows(EPISODES, length=3, horizon=1, seed=0).history
     hidden = some_hidden(5, 3)
     found = hide(history, hidden, values)
     assert hidden.sum(1).tolist() == [1, 0, 1, 0, 1]
@@ -80,9 +61,9 @@ def test_alignment_errors_find_the_shift() -> None:
     toy = Integrator(wind=False, camera=False)
     episodes = [replace(episode, rewards={}) for episode in toy.episodes(6, 12, seed=3)]
 
-    def exact(piece, actions):
-        now, path = piece.history.observations["position"][:, -1], []
-        for step in range(piece.horizon):
+    def exact(windows, actions):
+        now, path = windows.history.observations["position"][:, -1], []
+        for step in range(windows.horizon):
             now = toy.step(now, actions["push"][:, step], np.zeros_like(now))
             path.append(now)
         return {"position": np.stack(path, 1)}
