@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
+    from worldline.planning.base import Chance, Constraint, Cost, Goal, PlanRequest, Rollout
     from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
     from worldline.planning.costs.contact import KeepApart, KeepClear, Point, away_from_wall
     from worldline.planning.costs.out_of_distribution import OODPenalty, RequireInDistribution
@@ -32,6 +32,7 @@ __all__ = [
     "KeepClear",
     "KeepOut",
     "OODPenalty",
+    "PlanRequest",
     "PlannedActions",
     "Planner",
     "Point",
@@ -47,7 +48,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "Rollout"),
+        "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "PlanRequest", "Rollout"),
         "worldline.planning.costs.constraints": ("AtLeast", "AtMost", "KeepOut"),
         "worldline.planning.costs.contact": ("KeepApart", "KeepClear", "Point", "away_from_wall"),
         "worldline.planning.costs.out_of_distribution": ("RequireInDistribution", "OODPenalty"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Signal
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
@@ -118,20 +118,7 @@ class LocalWorld(World):
             trust=self._trust(belief, present),
         )
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`. A batch is refused as a whole if the trust of one of its worlds is too small.
 
         Raises:
@@ -139,22 +126,33 @@ class LocalWorld(World):
         """
         card = self.describe()
         schema = card.schema
-        search = Search.begin(schema, horizon=horizon, budget_s=budget_s, min_trust=min_trust, seed=seed)
+        search = Search.begin(schema, request)
         present = check_history(schema, history)
-        targets = check_goal(schema, goal, present.leading)
-        sent = {} if pending is None else check_actions(schema.actions, pending, (*present.leading, None))
+        targets = check_goal(schema, request.goal, present.leading)
+        sent = (
+            {} if request.pending is None else check_actions(schema.actions, request.pending, (*present.leading, None))
+        )
         if present.single:
             sent = {name: value[None] for name, value in sent.items()}
         num_sent = next(iter(sent.values())).shape[1] if sent else 0
-        given = self._exogenous(present, exogenous, num_sent + horizon)
-        started = None if proposals is None else search.check_proposals(proposals, present)
-        belief = self.engine.observe(None, present.history, seed=seed)
-        now = _now(present)
-        aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=seed)
+        given = self._exogenous(present, request.exogenous, num_sent + request.horizon)
+        started = None if request.proposals is None else search.check_proposals(request.proposals, present)
+        belief = self.engine.observe(None, present.history, seed=request.seed)
+        aim = objective(
+            self.engine,
+            belief,
+            self.calibration,
+            request.goal,
+            targets,
+            request.constraints,
+            given,
+            _now(present),
+            seed=request.seed,
+        )
         trust = self._trust(belief, present)
         reason = search.refusal_reason(trust)
         if reason:
-            return search.refused(reason, present, trust, len(constraints))
+            return search.refused(reason, present, trust)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
