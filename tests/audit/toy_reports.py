@@ -28,7 +28,7 @@ from worldline.audit.report_evidence import (
 )
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.report.report import Report
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Curve, Estimate, Floats, wilson
@@ -92,20 +92,7 @@ class Toy(World):
     ) -> Scores:
         raise NotImplementedError
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         raise NotImplementedError
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:

@@ -12,7 +12,7 @@ from worldline.engines.base import CallCost, Card
 from worldline.engines.baselines import Persistence
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnsupportedError
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Signal
 from worldline.testing import check_world
@@ -67,33 +67,9 @@ class Odd(World):
         self.fail()
         return self.world.score(history, actions, goal, constraints, exogenous=exogenous)
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         self.fail()
-        return self.world.plan(
-            history,
-            goal,
-            constraints=constraints,
-            horizon=horizon,
-            exogenous=exogenous,
-            proposals=proposals,
-            pending=pending,
-            budget_s=budget_s,
-            min_trust=min_trust,
-            seed=seed,
-        )
+        return self.world.answer_plan(history, request)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         self.fail()

@@ -13,7 +13,7 @@ import pytest
 from worldline.data.store import Store
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 
@@ -74,29 +74,16 @@ class LineWorld(World):
             deterministic=True,
         )
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         self.histories.append(history)
-        self.proposals.append(proposals)
-        self.asked.append((goal, constraints))
-        self.pending.append(pending)
-        self.seeds.append(seed)
-        self.budgets.append(budget_s)
-        away = goal.targets["place"] - history.observations["place"][:, -1]
+        self.proposals.append(request.proposals)
+        self.asked.append((request.goal, request.constraints))
+        self.pending.append(request.pending)
+        self.seeds.append(request.seed)
+        self.budgets.append(request.budget_s)
+        away = request.goal.targets["place"] - history.observations["place"][:, -1]
         pushes = []
-        for _ in range(horizon):
+        for _ in range(request.horizon):
             pushes.append(np.clip(away, -1, 1))
             away = away - pushes[-1]
         return Plan(

@@ -36,14 +36,14 @@ class Held(World):
         assert self.go.wait(30)
         return self.card
 
-    predict = score = plan = what_if = surprise = None
+    predict = score = answer_plan = what_if = surprise = None
 
 
 class Faulty(World):
     def describe(self) -> Card:
         raise ZeroDivisionError("a secret")
 
-    predict = score = plan = what_if = surprise = None
+    predict = score = answer_plan = what_if = surprise = None
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import History
 from worldline.errors import InputError, UnavailableError, UnknownNameError, WorldlineError
-from worldline.planning.base import Goal
+from worldline.planning.base import Goal, PlanRequest
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.service import MAX_STEPS, Reply, reply
 from worldline.testing.toys import Integrator
@@ -53,7 +53,7 @@ def test_a_request_that_cannot_be_read_is_told(world: World) -> None:
 
 def test_a_plan_of_any_length_cannot_be_asked_for(world: World) -> None:
     goal = Goal(targets={"position": np.zeros(2)}, tolerance={"position": 1.0})
-    call = PlanCall(history=HISTORY, goal=goal, horizon=MAX_STEPS + 1)
+    call = PlanCall(history=HISTORY, request=PlanRequest(goal=goal, horizon=MAX_STEPS + 1))
     assert "plans at most 10000 steps" in str(told(call, reply(world, "plan", encode_call(call))))
 
 
@@ -66,7 +66,7 @@ class Broken(World):
     def describe(self) -> Card:
         raise self.error
 
-    predict = score = plan = what_if = surprise = None
+    predict = score = answer_plan = what_if = surprise = None
 
 
 def test_too_much_for_the_memory_is_the_callers_to_mend() -> None:

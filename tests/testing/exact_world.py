@@ -248,57 +248,35 @@ class Exact(World):
 
     # --- plan
 
-    def plan(
-        self,
-        history,
-        goal,
-        *,
-        constraints=(),
-        horizon,
-        exogenous=None,
-        proposals=None,
-        pending=None,
-        budget_s=None,
-        min_trust=0.0,
-        seed=0,
-    ) -> Plan:
-        if horizon < 1 or not 0 <= min_trust <= 1 or (budget_s is not None and budget_s <= 0):
-            raise InputError(f"horizon {horizon}, min_trust {min_trust} and budget_s {budget_s} must be in range.")
-        self.check_goal(history, goal)
-        self.supported(goal)
+    def answer_plan(self, history, request) -> Plan:
+        self.check_goal(history, request.goal)
+        self.supported(request.goal)
         if history.observations["position"].ndim == 3:
+            alone = replace(request, proposals=None, pending=None)
             return self.stacked(
                 [
-                    self.plan(
-                        each,
-                        replace(goal, targets=one),
-                        constraints=constraints,
-                        horizon=horizon,
-                        exogenous=wind,
-                        budget_s=budget_s,
-                        min_trust=min_trust,
-                        seed=seed,
-                    )
-                    for each, one, wind in worlds(history, goal.targets, exogenous)
+                    self.answer_plan(each, replace(alone, goal=replace(request.goal, targets=one), exogenous=wind))
+                    for each, one, wind in worlds(history, request.goal.targets, request.exogenous)
                 ]
             )
-        sent = self.sent(pending)
-        idle = np.concatenate([sent, np.zeros((horizon, 2))])
-        trust = self.predict(history, {"push": idle}, exogenous=exogenous).trust
-        if self.refused(trust, min_trust):
+        sent = self.sent(request.pending)
+        idle = np.concatenate([sent, np.zeros((request.horizon, 2))])
+        trust = self.predict(history, {"push": idle}, exogenous=request.exogenous).trust
+        if self.refused(trust, request.min_trust):
             return Plan(
                 actions={"push": np.zeros((0, 2), np.float32)},
                 status=PlanStatus.REFUSED,
                 cost=math.inf,
-                violation=np.zeros(len(constraints)),
+                violation=np.zeros(len(request.constraints)),
                 trust=trust,
                 reason="the history is unlike any that was seen.",
                 elapsed_s=0.0,
             )
-        started = self.started(proposals, horizon)
-        num_rounds = 6 if budget_s is None else 0
-        best = self.search(history, goal, constraints, horizon, exogenous, seed, sent, started, num_rounds)
-        return self.as_plan(history, goal, constraints, exogenous, sent, best, trust, searched=num_rounds > 0)
+        started = self.started(request.proposals, request.horizon)
+        num_rounds = 6 if request.budget_s is None else 0
+        goal, rules, exogenous = request.goal, request.constraints, request.exogenous
+        best = self.search(history, goal, rules, request.horizon, exogenous, request.seed, sent, started, num_rounds)
+        return self.as_plan(history, goal, rules, exogenous, sent, best, trust, searched=num_rounds > 0)
 
     def as_plan(self, history, goal, constraints, exogenous, sent, best, trust, *, searched):
         whole = {"push": np.concatenate([sent, best])[None]}

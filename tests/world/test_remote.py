@@ -203,8 +203,8 @@ class Scripted(World):
         self.num_cards += 1
         return self.answer()
 
-    def plan(self, history, goal, *, budget_s=None, **rest):
-        self.budgets.append(budget_s)
+    def answer_plan(self, history, request):
+        self.budgets.append(request.budget_s)
         return self.answer()
 
     predict = score = what_if = surprise = None
@@ -260,7 +260,7 @@ def test_a_plan_passes_its_budget_on_and_counts_the_whole_wait(world: LocalWorld
 
 def test_code_is_refused_before_anything_is_sent(history: History) -> None:
     remote = RemoteWorld("http://127.0.0.1:1")  # where nobody listens
-    with pytest.raises(UnsupportedError, match=r"plan\.constraints\[0\].*<lambda>.*cannot be sent"):
+    with pytest.raises(UnsupportedError, match=r"plan\.request\.constraints\[0\].*<lambda>.*cannot be sent"):
         remote.plan(history, GOAL, horizon=2, constraints=[lambda rollout: np.zeros((1, 1))])
 
 

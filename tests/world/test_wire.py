@@ -29,7 +29,7 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
-from worldline.planning.base import Chance, Goal, Rollout
+from worldline.planning.base import Chance, Goal, PlanRequest, Rollout
 from worldline.planning.costs import (
     AtLeast,
     AtMost,
@@ -171,15 +171,18 @@ ASKED = st.one_of(
     later(
         PlanCall,
         history=HISTORIES,
-        goal=GOALS,
-        constraints=RULE_LISTS,
-        horizon=COUNTS,
-        exogenous=MAYBE,
-        proposals=MAYBE,
-        pending=MAYBE,
-        budget_s=st.none() | NUMBERS,
-        min_trust=NUMBERS,
-        seed=COUNTS,
+        request=later(
+            PlanRequest,
+            goal=GOALS,
+            constraints=RULE_LISTS,
+            horizon=st.integers(1, 2**63 - 1),
+            exogenous=MAYBE,
+            proposals=MAYBE,
+            pending=MAYBE,
+            budget_s=st.none() | st.floats(0, exclude_min=True),
+            min_trust=st.floats(0, 1),
+            seed=COUNTS,
+        ),
     ),
     later(WhatIfCall, episode=EPISODES, at=st.integers(-9, 9), actions=NAMED),
     later(SurpriseCall, episode=EPISODES),
@@ -236,7 +239,7 @@ ANSWERS = st.one_of(
         later(Scores, cost=FLOATS, violation=FLOATS, trust=TRUST),
     ),
     st.tuples(
-        later(PlanCall, history=HISTORIES, goal=GOALS, horizon=COUNTS),
+        later(PlanCall, history=HISTORIES, request=later(PlanRequest, goal=GOALS, horizon=st.just(1))),
         later(
             Plan,
             actions=NAMED,
@@ -346,10 +349,13 @@ def above(limit: float, rollout: Rollout) -> torch.Tensor:
     ],
 )
 def test_code_is_not_sent(code: Any, named: str) -> None:
-    plain = PlanCall(history=ASK.history, goal=Goal(), horizon=1, constraints=(AtMost(signal="x", bound=1.0), code))
-    costly = PlanCall(history=ASK.history, goal=Goal(costs=(code,)), horizon=1)
-    for call, place in ((plain, r"plan\.constraints\[1\]"), (costly, r"plan\.goal\.costs\[0\]")):
-        with pytest.raises(UnsupportedError, match=rf"{place}.*{named}.*AtLeast, AtMost, Chance, Change, .*, Within"):
+    plain = PlanRequest(goal=Goal(), horizon=1, constraints=(AtMost(signal="x", bound=1.0), code))
+    costly = PlanRequest(goal=Goal(costs=(code,)), horizon=1)
+    for request, place in ((plain, r"constraints\[1\]"), (costly, r"goal\.costs\[0\]")):
+        call = PlanCall(history=ASK.history, request=request)
+        with pytest.raises(
+            UnsupportedError, match=rf"plan\.request\.{place}.*{named}.*AtLeast, AtMost, Chance, Change, .*, Within"
+        ):
             encode_call(call)
 
 
@@ -541,7 +547,7 @@ def test_noise_is_refused(body: bytes, verb: str) -> None:
 
 @given(TREES)
 def test_any_other_tree_is_refused(tree: Any) -> None:
-    for body in (tree, {"history": tree, "goal": tree, "horizon": 1}, {"history": {"observations": tree}}):
+    for body in (tree, {"history": tree, "request": {"goal": tree, "horizon": 1}}, {"history": {"observations": tree}}):
         with pytest.raises(InputError):
             decode_call("plan", message(plan=body))
     with pytest.raises(InputError):

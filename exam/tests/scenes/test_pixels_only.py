@@ -14,7 +14,7 @@ from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import CAMERA
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.registry import load, names
 from worldline.schema import Kind, Schema
 from worldline.world.base import Abduction, Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
@@ -83,20 +83,7 @@ class Spy(World):
         self.shown.append(history)
         return Scores(cost=np.zeros(1), violation=np.zeros((1, 0)), trust=0.5)
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         self.shown.append(history)
         raise InputError("a spy has no plans.")
 

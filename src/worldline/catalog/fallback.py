@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from worldline.engines.base import CallCost, Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.compatibility import clashes
 
@@ -125,20 +125,7 @@ class FallbackWorld(World):
 
         return self._trusted(ask, _merged_scores)
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`. The budget is shared by all worlds. Refused if no world trusts the history enough.
 
         Raises:
@@ -149,21 +136,13 @@ class FallbackWorld(World):
         refusals: list[Plan] = []
 
         def ask(number: int) -> Plan:
-            self._check_goal(number, goal)
-            left_s = budget_s
-            if budget_s is not None and budget_s > 0:  # the world refuses an invalid budget
-                left_s = max(1e-3, budget_s - (time.monotonic() - started_s))
-            found = self._worlds[number].plan(
-                self._known_history(number, history),
-                goal,
-                constraints=constraints,
-                horizon=horizon,
-                exogenous=exogenous,
-                proposals=proposals,
-                pending=pending,
-                budget_s=left_s,
-                min_trust=max(min_trust, self._min_trust),
-                seed=seed,
+            self._check_goal(number, request.goal)
+            left_s = request.budget_s
+            if left_s is not None:
+                left_s = max(1e-3, left_s - (time.monotonic() - started_s))
+            min_trust = max(request.min_trust, self._min_trust)
+            found = self._worlds[number].answer_plan(
+                self._known_history(number, history), replace(request, budget_s=left_s, min_trust=min_trust)
             )
             if found.status is PlanStatus.REFUSED:
                 refusals.append(found)

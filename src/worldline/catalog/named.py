@@ -19,11 +19,12 @@ from worldline.catalog.shadow import (
     copy_episode,
     copy_goal,
     copy_history,
+    copy_request,
     copy_some,
 )
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
 
 _logger = logging.getLogger(__name__)
@@ -121,44 +122,13 @@ class NamedWorld(World):
             call.again(past, lambda world: world.score(past, plans, aim, rules, exogenous=given))
         return answer
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`."""
-
-        def ask(
-            world: World, past: History, aim: Goal, rules: Sequence[Constraint], given: Sequence[Arrays | None]
-        ) -> Plan:
-            return world.plan(
-                past,
-                aim,
-                constraints=rules,
-                horizon=horizon,
-                exogenous=given[0],
-                proposals=given[1],
-                pending=given[2],
-                budget_s=budget_s,
-                min_trust=min_trust,
-                seed=seed,
-            )
-
         call = self._begin("plan")
-        answer = ask(call.world, history, goal, constraints, (exogenous, proposals, pending))
+        answer = call.world.answer_plan(history, request)
         if call.shadowed():
-            past, aim, rules = copy_history(history), copy_goal(goal), tuple(constraints)
-            given = tuple(copy_some(arrays) for arrays in (exogenous, proposals, pending))
-            call.again(past, lambda world: ask(world, past, aim, rules, given))
+            past, same = copy_history(history), copy_request(request)
+            call.again(past, lambda world: world.answer_plan(past, same))
         return answer
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:

@@ -25,7 +25,7 @@ import numpy as np
 from worldline.catalog.comparison import ShadowRecord
 from worldline.catalog.outcomes import LEVEL, backtest_of, compare_forecasts
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Goal
+from worldline.planning.base import Goal, PlanRequest
 from worldline.world.base import Prediction, World
 
 MAX_FILE_BYTES = 2**22
@@ -370,3 +370,15 @@ def copy_episode(episode: Episode) -> Episode:
 def copy_goal(goal: Goal) -> Goal:
     """A copy of the goal with copied targets. Its costs are functions of the caller and are not copied."""
     return replace(goal, targets=copy_arrays(goal.targets), tolerance=dict(goal.tolerance), costs=tuple(goal.costs))
+
+
+def copy_request(request: PlanRequest) -> PlanRequest:
+    """A copy of the request with copied arrays. Costs and constraints are functions of the caller and not copied."""
+    return replace(
+        request,
+        goal=copy_goal(request.goal),
+        constraints=tuple(request.constraints),
+        exogenous=copy_some(request.exogenous),
+        proposals=copy_some(request.proposals),
+        pending=copy_some(request.pending),
+    )

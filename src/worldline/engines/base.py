@@ -167,10 +167,11 @@ class Engine(ABC):
                 for group in (steps.actions, steps.exogenous)
             )
             future = Future(actions={name: value[:, None] for name, value in actions.items()}, exogenous=exogenous)
-            samples = self.imagine(belief, future, num_samples=num_samples, seed=seed).signals
+            # A seed per step: equal draws at every step would be correlated.
+            samples = self.imagine(belief, future, num_samples=num_samples, seed=seed + now).signals
             parts.append({name: value[:, 0, :, 0] for name, value in samples.items()})
             observation = steps.window(now, now + 1, axis=1)
-            belief = self.observe(belief, replace(observation, actions=actions, exogenous=exogenous), seed=seed)
+            belief = self.observe(belief, replace(observation, actions=actions, exogenous=exogenous), seed=seed + now)
         names = self.describe().predicts if parts else ()
         return Replay(belief=belief, signals={name: np.stack([part[name] for part in parts], 1) for name in names})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
+    from worldline.planning.base import Chance, Constraint, Cost, Goal, PlanRequest, Rollout
     from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
     from worldline.planning.costs.contact import KeepApart, KeepClear, Point, away_from_wall
     from worldline.planning.costs.from_numpy import NumpyRollout, from_numpy
@@ -34,6 +34,7 @@ __all__ = [
     "NumpyRollout",
     "OODPenalty",
     "PlanCosts",
+    "PlanRequest",
     "PlannedActions",
     "Planner",
     "Point",
@@ -50,7 +51,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "Rollout"),
+        "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "PlanRequest", "Rollout"),
         "worldline.planning.costs.constraints": ("AtLeast", "AtMost", "KeepOut"),
         "worldline.planning.costs.contact": ("KeepApart", "KeepClear", "Point", "away_from_wall"),
         "worldline.planning.costs.from_numpy": ("NumpyRollout", "from_numpy"),

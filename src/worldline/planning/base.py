@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.episode import Arrays
-from worldline.errors import ConfigError
+from worldline.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,3 +117,46 @@ class Goal:
     discount: float = 1.0
     last_only: bool = False
     risk: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """The arguments of `World.plan`, without the history.
+
+    Args:
+        goal: defines the cost.
+        constraints: C functions of a rollout. A constraint holds where its violation is 0.
+        horizon: T, number of steps, at least 1.
+        exogenous: per signal [T, *shape], or [D + T, *shape] with D pending steps; None if the schema has none.
+        proposals: per action signal [P, T, *shape], start sequences of the search, such as the last plan
+            shifted. The plan is never worse than the best of them.
+        pending: per action signal [D, *shape], actions that are already sent and take effect before the plan, for
+            an actuator with a delay of D steps. The cost includes them. None means D = 0.
+        budget_s: seconds from the call, above 0, after which the best plan so far is returned. A step of the search
+            that would exceed it is not started, except the evaluation of a few first sequences and `proposals`.
+            None for no limit.
+        min_trust: smallest trust that is accepted, 0 to 1. With n calibration episodes no p-value is
+            below 1 / (n + 1), so a smaller `min_trust` never refuses.
+        seed: seed of every random draw.
+
+    Raises:
+        InputError: `horizon`, `budget_s` or `min_trust` is out of range.
+    """
+
+    goal: Goal
+    constraints: Sequence[Constraint] = ()
+    horizon: int
+    exogenous: Arrays | None = None
+    proposals: Arrays | None = None
+    pending: Arrays | None = None
+    budget_s: float | None = None
+    min_trust: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        in_range = self.horizon >= 1 and 0 <= self.min_trust <= 1 and (self.budget_s is None or self.budget_s > 0)
+        if not in_range:
+            raise InputError(
+                f"horizon {self.horizon} must be at least 1, min_trust {self.min_trust} in [0, 1], budget_s "
+                f"{self.budget_s} above 0 or None."
+            )

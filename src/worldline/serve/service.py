@@ -36,8 +36,10 @@ def reply(world: World, verb: str, body: bytes) -> Reply:
     """
     try:
         call = decode_call(verb, body)
-        if isinstance(call, PlanCall) and call.horizon > MAX_STEPS:
-            raise InputError(f"horizon is {call.horizon}. This server plans at most {MAX_STEPS} steps: reduce it.")
+        if isinstance(call, PlanCall) and call.request.horizon > MAX_STEPS:
+            raise InputError(
+                f"horizon is {call.request.horizon}. This server plans at most {MAX_STEPS} steps: reduce it."
+            )
         return Reply(body=encode_answer(call.ask(world)))
     except WorldlineError as error:
         return refusal(error)

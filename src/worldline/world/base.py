@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +228,6 @@ class World(ABC):
             UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head.
         """
 
-    @abstractmethod
     def plan(
         self,
         history: History,
@@ -245,7 +244,8 @@ class World(ABC):
     ) -> Plan:
         """Searches a plan of `horizon` steps towards `goal`.
 
-        The plan is refused if the trust in the history is below `min_trust`.
+        The plan is refused if the trust in the history is below `min_trust`. `PlanRequest` describes the arguments in
+        detail.
 
         Args:
             history: as in `predict`.
@@ -253,20 +253,41 @@ class World(ABC):
             constraints: as in `score`.
             horizon: T, number of steps, at least 1.
             exogenous: per signal [T, *shape], or [D + T, *shape] with D pending steps; None if the schema has none.
-            proposals: per action signal [P, T, *shape], start sequences of the search, such as the last plan
-                shifted. The plan is never worse than the best of them.
-            pending: per action signal [D, *shape], actions that are already sent and take effect before the plan, for
-                an actuator with a delay of D steps. The cost includes them. None means D = 0.
-            budget_s: seconds from the call, above 0, after which the best plan so far is returned. A step of the search
-                that would exceed it is not started, except the evaluation of a few first sequences and `proposals`.
-                None for no limit.
-            min_trust: smallest trust that is accepted, 0 to 1. With n calibration episodes no p-value is
-                below 1 / (n + 1), so a smaller `min_trust` never refuses.
+            proposals: per action signal [P, T, *shape], start sequences of the search. The plan is never worse than
+                the best of them.
+            pending: per action signal [D, *shape], actions that are already sent and take effect before the plan.
+            budget_s: seconds from the call, above 0, after which the best plan so far is returned; None for no limit.
+            min_trust: smallest trust that is accepted, 0 to 1.
             seed: seed of every random draw.
 
         Raises:
-            InputError: as in `score`; or an action signal has no finite bounds.
+            InputError: as in `score`; or an action signal has no finite bounds; or a number is out of range.
             UnsupportedError: as in `score`; or the world is not action-conditioned.
+        """
+        request = PlanRequest(
+            goal=goal,
+            constraints=constraints,
+            horizon=horizon,
+            exogenous=exogenous,
+            proposals=proposals,
+            pending=pending,
+            budget_s=budget_s,
+            min_trust=min_trust,
+            seed=seed,
+        )
+        return self.answer_plan(history, request)
+
+    @abstractmethod
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
+        """Implements `plan`. A world that wraps another one forwards the request.
+
+        Args:
+            history: as in `predict`.
+            request: the other arguments of `plan`.
+
+        Raises:
+            InputError: as in `plan`.
+            UnsupportedError: as in `plan`.
         """
 
     @abstractmethod

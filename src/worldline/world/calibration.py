@@ -156,12 +156,12 @@ class Calibration:
         """
         return _p_value(self.novelty, novelty, self.num_windows)
 
-    def look(self, engine: Engine, history: History, *, seed: int) -> tuple[EngineBelief, Floats]:
-        """The belief after W histories [W, H, *shape], and their p-values [W]. Encodes every observation once.
+    def look(
+        self, engine: Engine, history: History, *, seed: int
+    ) -> tuple[EngineBelief, StepErrors | None, NDArray[np.integer]]:
+        """The belief after W histories [W, H, *shape], the errors of their last steps, and `tested_lengths`.
 
-        The p-value tests the present and the steps beyond the context. If the calibration data have no gaps, only the
-        part of a history after its last gap is tested. If they have gaps, the whole history is tested. The p-value then
-        holds for histories with similar gaps.
+        Encodes every observation once.
 
         Args:
             engine: the calibrated engine.
@@ -172,30 +172,44 @@ class Calibration:
         lengths = self.tested_lengths(card.schema, history)
         num_steps = self.ood.lengths[int(self.ood.row(np.maximum(lengths - card.context, 0)).max())]
         seen, belief = step_errors(engine, history, num_steps, seed=seed)
-        novelty = novelty_of(engine, self.input_novelty, history, belief)
-        return belief, self.trust_in(novelty, seen, lengths - card.context)
+        return belief, seen, lengths
 
     def tested_lengths(self, schema: Schema, history: History) -> NDArray[np.integer]:
-        """The number of observations [W] at the end of each history that trust tests."""
+        """The number of observations [W] at the end of each history that trust tests.
+
+        If the calibration data have no gaps, these are the observations after the last gap. If they have gaps, all are
+        tested. The p-value then holds for histories with similar gaps.
+        """
         vectors = [signal.name for signal in schema.observations if signal.kind is Kind.VECTOR]
         if not self.has_error_scores or not set(vectors) <= history.observations.keys():
             return np.zeros(history.num_worlds, int)
         length = next(iter(history.observations.values())).shape[1]
         return _since_gap(history) if self.complete else np.full(history.num_worlds, length)
 
-    def trust_in(self, novelty: Floats, seen: StepErrors | None, num_steps: NDArray[np.integer]) -> Floats:
-        """The p-value [W] of presents and the steps before them.
+    def trust_in(
+        self,
+        engine: Engine,
+        belief: EngineBelief,
+        history: History,
+        seen: StepErrors | None,
+        lengths: NDArray[np.integer],
+    ) -> Floats:
+        """The p-value [W] of presents and of the steps before them.
 
         Args:
-            novelty: [W], of the presents.
-            seen: one-step errors, of the last steps; None for none.
-            num_steps: [W], number of steps to test, at most those in `seen`; 0 and below tests only the present.
+            engine: the calibrated engine.
+            belief: of the present.
+            history: W worlds; only the last observation is read.
+            seen: one-step errors of the last steps; None for none.
+            lengths: [W], number of observations to test, at most `Card.context` more than the steps in `seen`.
         """
+        novelty = novelty_of(engine, self.input_novelty, history, belief)
         trust = self.trust(novelty)
-        rows = self.ood.row(np.maximum(num_steps, 0)) if seen is not None else np.zeros(len(novelty), int)
+        if seen is None:
+            return trust
+        rows = self.ood.row(np.maximum(lengths - engine.describe().context, 0))
         for row in np.unique(rows[rows > 0]):
             those = rows == row
-            assert seen is not None  # as a row is above 0
             score = self.ood.of(seen.worlds(those), novelty[those], int(row))
             trust[those] = _p_value(self.ood_scores[row - 1], score, self.num_windows)
         return trust

@@ -9,22 +9,22 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.windows import forecast_windows
-from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Novelty
+from worldline.engines.base import CallCost, Card, Engine, Novelty
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Signal
 from worldline.training.batches import join
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import Calibration
-from worldline.world.objective import objective
+from worldline.world.objective import Objective, objective
+from worldline.world.ood import errors_of
 from worldline.world.plan_search import Search
-from worldline.world.prediction_errors import errors, mean_of, num_samples
+from worldline.world.prediction_errors import mean_of, num_samples, step_differences
+from worldline.world.present import Present, values_of
 from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
-    ValidatedHistory,
     check_actions,
     check_episode,
     check_goal,
@@ -73,16 +73,92 @@ class LocalWorld(World):
         """See `World`. Bands hold for histories of `Card.context` observations and up to the calibrated horizon."""
         if not 0 < level < 1:
             raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
-        card = self.describe()
-        present = check_history(card.schema, history)
+        return self.predict_from(self.look(history), actions, exogenous=exogenous, level=level)
+
+    def look(self, history: History, *, seed: int = SEED) -> Present:
+        """The present after a history of one world or W worlds. Encodes every observation once.
+
+        Raises:
+            InputError: as in `World.predict`.
+        """
+        checked = check_history(self.engine.describe().schema, history)
+        past = checked.history
+        belief, seen, lengths = None, None, np.zeros(checked.num_worlds, int)
+        trust: NDArray[np.floating] = np.full(checked.num_worlds, np.nan)
+        if self.calibration is None:
+            belief = self.engine.observe(None, past, seed=seed)
+        else:
+            belief, seen, lengths = self.calibration.look(self.engine, past, seed=seed)
+            trust = self.calibration.trust_in(self.engine, belief, past, seen, lengths)
+        return Present(
+            single=checked.single,
+            belief=belief,
+            trust=trust,
+            values=values_of(past),
+            num_tested=lengths,
+            errors=seen,
+            p_value=None,
+            num_observed=next(iter(past.observations.values())).shape[1],
+        )
+
+    def follow(self, before: Present, recent: History) -> Present:
+        """The present one step later: one update of the belief, which encodes one observation.
+
+        Args:
+            before: the present at the first observation of `recent`.
+            recent: two observations and the input between them, of the same worlds.
+
+        Raises:
+            InputError: as in `World.predict`.
+        """
+        card = self.engine.describe()
+        history = check_history(card.schema, recent).history
+        inputs = {name: value[:, None] for name, value in history.actions.items()}
+        future = Future(actions=inputs, exogenous=history.exogenous)
+        seed = SEED + before.num_observed  # equal draws at every step would be correlated
+        step = replace(history.window(1, 2, axis=1), actions=history.actions, exogenous=history.exogenous)
+        belief = self.engine.observe(before.belief, step, seed=seed)
+        errors, p_value, lengths = None, None, before.num_tested
+        trust: NDArray[np.floating] = np.full(history.num_worlds, np.nan)
+        calibration = self.calibration
+        if calibration is not None:
+            whole = calibration.tested_lengths(card.schema, history)  # 2 without a gap
+            lengths = np.where(whole == 2, lengths + 1, whole)
+            if calibration.has_error_scores:
+                samples = self.engine.imagine(before.belief, future, num_samples=num_samples(card), seed=seed).signals
+                predicted = {name: value[:, 0, :, 0][:, None] for name, value in samples.items()}
+                found, known = step_differences(card, history, predicted)
+                steps = calibration.surprise(card.schema, {name: value[:, 0] for name, value in found.items()}).steps
+                p_value = float(steps[0]) if any(flags.any() for flags in known.values()) else None
+                if lengths.any():
+                    one = errors_of(card, history, predicted)
+                    errors = one if before.errors is None else before.errors.then(one)
+            trust = calibration.trust_in(self.engine, belief, history, errors, lengths)
+        return Present(
+            single=before.single,
+            belief=belief,
+            trust=trust,
+            values=values_of(history),
+            num_tested=lengths,
+            errors=errors,
+            p_value=p_value,
+            num_observed=before.num_observed + 1,
+        )
+
+    def predict_from(
+        self, present: Present, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+    ) -> Prediction:
+        """As `World.predict`, from a present."""
+        if not 0 < level < 1:
+            raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
+        card = self.engine.describe()
         checked = check_actions(card.schema.actions, actions, (*present.leading, None))
         future = self._future(present, checked, exogenous, axes_between=0)
-        belief, trust = self._look(present, SEED)
-        samples = self.engine.imagine(belief, future, num_samples=num_samples(card), seed=SEED).signals
+        samples = self.engine.imagine(present.belief, future, num_samples=num_samples(card), seed=SEED).signals
         return Prediction(
             signals={n: self._forecast(card.schema[n], samples[n], present, level) for n in card.predicts},
             level=level,
-            trust=trust,
+            trust=present.shown_trust,
             calibrated=self.calibration is not None and self.calibration.has_error_scores,
         )
 
@@ -96,64 +172,73 @@ class LocalWorld(World):
         exogenous: Arrays | None = None,
     ) -> Scores:
         """See `World`."""
-        schema = self.describe().schema
-        present = check_history(schema, history)
+        schema, present = self.engine.describe().schema, self.look(history)
         targets = check_goal(schema, goal, present.leading)
         checked = check_actions(schema.actions, actions, (*present.leading, None, None))
         future = self._future(present, checked, exogenous, axes_between=1)
-        belief, trust = self._look(present, SEED)
-        given, now = future.exogenous, _now(present)
-        aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=SEED)
+        aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
         costs = aim.evaluate(join(schema.actions, future.actions))
         cost, violation = costs.cost.numpy(), costs.violation.numpy()
         return Scores(
             cost=cost[0] if present.single else cost,
             violation=violation[0] if present.single else violation,
-            trust=trust,
+            trust=present.shown_trust,
         )
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`. A batch is refused as a whole if the trust of one of its worlds is too small.
 
         Raises:
             UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
         """
-        card = self.describe()
-        schema = card.schema
-        search = Search.begin(schema, horizon=horizon, budget_s=budget_s, min_trust=min_trust, seed=seed)
-        present = check_history(schema, history)
-        targets = check_goal(schema, goal, present.leading)
-        sent = {} if pending is None else check_actions(schema.actions, pending, (*present.leading, None))
+        search = Search.begin(self.engine.describe().schema, request)
+        return self._search(search, self.look(history, seed=request.seed), request)
+
+    def plan_from(self, present: Present, request: PlanRequest) -> Plan:
+        """As `World.plan`, from a present."""
+        return self._search(Search.begin(self.engine.describe().schema, request), present, request)
+
+    def _search(self, search: Search, present: Present, request: PlanRequest) -> Plan:
+        card = self.engine.describe()
+        schema, leading = card.schema, present.leading
+        targets = check_goal(schema, request.goal, leading)
+        sent = {} if request.pending is None else check_actions(schema.actions, request.pending, (*leading, None))
         if present.single:
             sent = {name: value[None] for name, value in sent.items()}
         num_sent = next(iter(sent.values())).shape[1] if sent else 0
-        given = self._exogenous(present, exogenous, num_sent + horizon)
-        started = None if proposals is None else search.check_proposals(proposals, present)
-        belief, trust = self._look(present, seed)
-        now = _now(present)
-        aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=seed)
-        reason = search.refusal_reason(trust)
+        given = self._exogenous(present, request.exogenous, num_sent + request.horizon)
+        started = None if request.proposals is None else search.check_proposals(request.proposals, present)
+        aim = self._objective(present, request.goal, targets, request.constraints, given, request.seed)
+        reason = search.refusal_reason(present.shown_trust)
         if reason:
-            return search.refused(reason, present, trust, len(constraints))
+            return search.refused(reason, present)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
                 "world: a learned one, a simulator or a language model."
             )
-        return search.run(self.planner, aim, present, trust, started, self.num_proposals, sent)
+        return search.run(self.planner, aim, present, started, self.num_proposals, sent)
+
+    def _objective(
+        self,
+        present: Present,
+        goal: Goal,
+        targets: Arrays,
+        constraints: Sequence[Constraint],
+        exogenous: Arrays,
+        seed: int,
+    ) -> Objective:
+        return objective(
+            self.engine,
+            present.belief,
+            self.calibration,
+            goal,
+            targets,
+            constraints,
+            exogenous,
+            present.values,
+            seed=seed,
+        )
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         """See `World`."""
@@ -183,35 +268,19 @@ class LocalWorld(World):
         checked = check_episode(card.schema, episode)
         if checked.num_steps < 1:
             raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
-        logged = [name for name in card.predicts if name in checked.observations]
-        parts: list[dict[str, NDArray[np.floating]]] = []
-        known: list[dict[str, NDArray[np.bool_]]] = []
-        # Steps before `context` have shorter histories; each of these lengths is a separate batch.
-        short = [[at] for at in range(min(card.context - 1, checked.num_steps))]
-        for batch in [*short, list(range(len(short), checked.num_steps))]:
-            if not batch:
-                continue
-            places = [(checked, at) for at in batch]
-            length = min(card.context, batch[0] + 1)
-            windows = forecast_windows(places, length=length, horizon=1, schema=card.schema, targets=logged)
-            found = errors(self.engine, windows, seed=SEED)
-            parts.append({name: error[:, 0] for name, error in found.items()})
-            known.append({name: windows.known[name][:, 0] for name in found})
-        nothing = dict.fromkeys(card.predicts, np.zeros((checked.num_steps, 1)))
-        every = nothing | {name: np.concatenate([part[name] for part in parts]) for name in logged}
-        unknown = dict.fromkeys(card.predicts, np.zeros(checked.num_steps, bool))
-        seen = unknown | {name: np.concatenate([part[name] for part in known]) for name in logged}
-        return surprise_of(card.schema, self.calibration.surprise(card.schema, every), seen)
+        history = checked.history().map(lambda value: value[None])
+        replayed = self.engine.replay(history, checked.num_steps, num_samples=num_samples(card), seed=SEED)
+        found, known = step_differences(card, history, replayed.signals)
+        p_values = self.calibration.surprise(card.schema, {name: value[0] for name, value in found.items()})
+        return surprise_of(card.schema, p_values, {name: flags[0] for name, flags in known.items()})
 
-    def _exogenous(self, present: ValidatedHistory, exogenous: Arrays | None, horizon: int) -> Arrays:
+    def _exogenous(self, present: Present, exogenous: Arrays | None, horizon: int) -> Arrays:
         """The validated exogenous inputs, per signal [W, T, *shape]."""
         signals = self.describe().schema.exogenous
         checked = check_group(signals, exogenous or {}, (*present.leading, horizon), "exogenous")
         return {name: value[None] for name, value in checked.items()} if present.single else checked
 
-    def _future(
-        self, present: ValidatedHistory, actions: Arrays, exogenous: Arrays | None, *, axes_between: int
-    ) -> Future:
+    def _future(self, present: Present, actions: Arrays, exogenous: Arrays | None, *, axes_between: int) -> Future:
         """The validated inputs with the W and the N axis."""
         front = len(present.leading)
         horizon = next(iter(actions.values())).shape[front + axes_between] if actions else 1
@@ -221,18 +290,7 @@ class LocalWorld(World):
             actions = {name: value[None] for name, value in actions.items()}
         return Future(actions=actions, exogenous=self._exogenous(present, exogenous, horizon))
 
-    def _look(self, present: ValidatedHistory, seed: int) -> tuple[EngineBelief, float | NDArray[np.floating]]:
-        """The belief after the history, and the p-value of the history; NaN without a calibration."""
-        trust: NDArray[np.floating] = np.full(present.num_worlds, np.nan)
-        if self.calibration is None:
-            belief = self.engine.observe(None, present.history, seed=seed)
-        else:
-            belief, trust = self.calibration.look(self.engine, present.history, seed=seed)
-        return belief, float(trust[0]) if present.single else trust
-
-    def _forecast(
-        self, signal: Signal, samples: NDArray[np.generic], present: ValidatedHistory, level: float
-    ) -> Forecast:
+    def _forecast(self, signal: Signal, samples: NDArray[np.generic], present: Present, level: float) -> Forecast:
         """The forecast from samples [W, 1, S, T, *shape]."""
         mean, low, high, horizon = _mean(signal, samples[:, 0]), None, None, 0
         if self.calibration is not None and signal.name in self.calibration.scale:
@@ -247,20 +305,6 @@ class LocalWorld(World):
             high=None if high is None else high[0],
             horizon=horizon,
         )
-
-
-def _now(present: ValidatedHistory) -> Arrays:
-    """See `Rollout.present`."""
-    history, found = present.history, dict[str, NDArray[np.generic]]()
-    for name, value in {**history.observations, **history.actions, **history.exogenous}.items():
-        if not value.shape[1]:
-            continue
-        seen = history.observed[name][:, -1] if name in history.observed else np.ones(len(value), bool)
-        if seen.all():
-            found[name] = value[:, -1]
-        elif np.issubdtype(value.dtype, np.floating):
-            found[name] = np.where(seen[:, None], value[:, -1], np.nan)
-    return found
 
 
 def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:

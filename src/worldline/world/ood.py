@@ -179,6 +179,11 @@ class StepErrors:
         """Some steps of all worlds."""
         return StepErrors(**{name: value[:, index] for name, value in vars(self).items()})
 
+    def then(self, later: StepErrors) -> StepErrors:
+        """These steps and `later` ones; the last `LENGTHS[-1]` of them."""
+        both = {name: np.concatenate([value, vars(later)[name]], 1) for name, value in vars(self).items()}
+        return StepErrors(**both).steps(slice(-LENGTHS[-1], None))
+
 
 def step_errors(
     engine: Engine, history: History, num_steps: int, *, seed: int

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from worldline.episode import Arrays
 from worldline.errors import InputError
+from worldline.planning.base import PlanRequest
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split
 from worldline.world.base import Plan, PlanStatus
 from worldline.world.objective import Objective
-from worldline.world.validation import ValidatedHistory, check_actions
+from worldline.world.present import Present
+from worldline.world.validation import check_actions
 
 Trust = float | NDArray[np.floating]
 
@@ -37,34 +39,23 @@ class Search:
     Args:
         signals: the action signals, concatenated in the planner's A axis.
         space: their bounds.
-        horizon: T, steps.
-        budget_s: total seconds; None for no limit.
-        min_trust: smallest p-value that is accepted.
-        seed: seed of every draw.
+        request: the arguments of the plan.
         started_s: start on the monotonic clock.
     """
 
     signals: tuple[Signal, ...]
     space: ActionSpace
-    horizon: int
-    budget_s: float | None
-    min_trust: float
-    seed: int
+    request: PlanRequest
     started_s: float
 
     @classmethod
-    def begin(cls, schema: Schema, *, horizon: int, budget_s: float | None, min_trust: float, seed: int) -> Search:
+    def begin(cls, schema: Schema, request: PlanRequest) -> Search:
         """Starts a search; its clock runs from now.
 
         Raises:
-            InputError: an argument is out of range, or an action signal lacks finite bounds.
+            InputError: an action signal lacks finite bounds.
         """
         started_s = time.monotonic()
-        if horizon < 1 or not 0 <= min_trust <= 1 or (budget_s is not None and not budget_s > 0):
-            raise InputError(
-                f"horizon {horizon} must be at least 1, min_trust {min_trust} in [0, 1], budget_s {budget_s} above 0 "
-                "or None."
-            )
         low, high, choices = list[float](), list[float](), list[tuple[int, int]]()
         for signal in schema.actions:
             if signal.kind is Kind.DISCRETE:
@@ -79,50 +70,42 @@ class Search:
                     "both in the schema."
                 )
         space = ActionSpace(low=torch.tensor(low), high=torch.tensor(high), choices=tuple(choices))
-        return cls(
-            signals=schema.actions,
-            space=space,
-            horizon=horizon,
-            budget_s=budget_s,
-            min_trust=min_trust,
-            seed=seed,
-            started_s=started_s,
-        )
+        return cls(signals=schema.actions, space=space, request=request, started_s=started_s)
 
-    def check_proposals(self, proposals: Arrays, present: ValidatedHistory) -> Arrays:
+    def check_proposals(self, proposals: Arrays, present: Present) -> Arrays:
         """The proposals of the caller, validated, per signal [W, P, T, *shape].
 
         Raises:
             InputError: a signal is missing, has the wrong shape or is outside its bounds.
         """
-        checked = check_actions(self.signals, proposals, (*present.leading, None, self.horizon))
+        checked = check_actions(self.signals, proposals, (*present.leading, None, self.request.horizon))
         return {name: value[None] for name, value in checked.items()} if present.single else checked
 
     def refusal_reason(self, trust: Trust) -> str:
         """The reason to refuse planning; empty if the trust suffices."""
-        if self.min_trust == 0:
+        if self.request.min_trust == 0:
             return ""
         values = np.atleast_1d(np.asarray(trust))
         if np.isnan(values).any():
-            return f"the world is not calibrated, so its trust is unknown, but min_trust is {self.min_trust}"
+            return f"the world is not calibrated, so its trust is unknown, but min_trust is {self.request.min_trust}"
         world = int(values.argmin())
-        if values[world] >= self.min_trust:
+        if values[world] >= self.request.min_trust:
             return ""
         where = f"of world {world} " if np.ndim(trust) else ""
         return (
             f"the history {where}is out of distribution: its p-value {values[world]:.3g} is below "
-            f"min_trust {self.min_trust}"
+            f"min_trust {self.request.min_trust}"
         )
 
-    def refused(self, reason: str, present: ValidatedHistory, trust: Trust, num_constraints: int) -> Plan:
+    def refused(self, reason: str, present: Present) -> Plan:
         """The empty plan of a refusal."""
         unknown = np.full(present.leading, np.nan)
         return Plan(
             actions={s.name: np.zeros((*present.leading, 0, *s.shape), s.dtype) for s in self.signals},
             status=PlanStatus.REFUSED,
             cost=float("nan") if present.single else unknown,
-            violation=np.full((*present.leading, num_constraints), np.nan),
-            trust=trust,
+            violation=np.full((*present.leading, len(self.request.constraints)), np.nan),
+            trust=present.shown_trust,
             reason=reason,
             elapsed_s=time.monotonic() - self.started_s,
         )
@@ -131,8 +114,7 @@ class Search:
         self,
         planner: Planner,
         aim: Objective,
-        present: ValidatedHistory,
-        trust: Trust,
+        present: Present,
         proposals: Arrays | None,
         num_proposals: int,
         pending: Arrays,
@@ -142,8 +124,7 @@ class Search:
         Args:
             planner: searches.
             aim: evaluates candidates.
-            present: gives W, and whether the result has a W axis.
-            trust: is returned with the plan.
+            present: gives W, trust, and whether the result has a W axis.
             proposals: proposals of the caller, from `check_proposals`.
             num_proposals: proposals of the engine, if the cost is its distance in steps; 0 for none.
             pending: per action signal [W, D, *shape], actions before the plan; empty for none.
@@ -154,11 +135,11 @@ class Search:
             suggested = aim.engine.proposals(
                 aim.belief,
                 aim.encoded_goal,
-                self.horizon,
+                self.request.horizon,
                 num_proposals=num_proposals,
                 pending=first,
                 budget_s=None if left_s is None else MAX_PROPOSAL_SHARE * left_s,
-                seed=self.seed,
+                seed=self.request.seed,
             )
             starts += [] if suggested is None else [suggested]
         starts = [start for start in starts if start.shape[1]]
@@ -166,20 +147,20 @@ class Search:
             partial(_cost, aim, first),
             self.space,
             batch=present.num_worlds,
-            horizon=self.horizon,
+            horizon=self.request.horizon,
             proposals=torch.cat(starts, 1) if starts else None,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator().manual_seed(self.request.seed),
             deadline_s=self._left_s(),
         )
-        return self._plan(planned, present, trust)
+        return self._plan(planned, present)
 
     def _left_s(self) -> float | None:
         """The remaining seconds for proposals and search; None for no limit."""
-        if self.budget_s is None:
+        if self.request.budget_s is None:
             return None
-        return max(0.0, (1 - RESERVED_SHARE) * self.budget_s - (time.monotonic() - self.started_s))
+        return max(0.0, (1 - RESERVED_SHARE) * self.request.budget_s - (time.monotonic() - self.started_s))
 
-    def _plan(self, planned: PlannedActions, present: ValidatedHistory, trust: Trust) -> Plan:
+    def _plan(self, planned: PlannedActions, present: Present) -> Plan:
         violation = planned.violation.numpy()
         status, reason = PlanStatus.CONVERGED, ""
         if (violation > 0).any():
@@ -198,7 +179,7 @@ class Search:
             status=status,
             cost=float(planned.cost[0]) if present.single else planned.cost.numpy(),
             violation=violation[0] if present.single else violation,
-            trust=trust,
+            trust=present.shown_trust,
             reason=reason,
             elapsed_s=time.monotonic() - self.started_s,
         )

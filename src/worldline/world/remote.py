@@ -14,7 +14,7 @@ from worldline.engines.base import Card
 from worldline.engines.language.endpoint import LOOPBACK
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.wire import (
     CONTENT_TYPE,
@@ -121,39 +121,14 @@ class RemoteWorld(World):
             ScoreCall(history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous)
         )
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`. `budget_s` limits the search; `Plan.elapsed_s` includes the transfer.
 
         Raises:
             UnsupportedError: also if a cost or constraint cannot be sent.
         """
         started_s = time.monotonic()
-        call = PlanCall(
-            history=history,
-            goal=goal,
-            constraints=constraints,
-            horizon=horizon,
-            exogenous=exogenous,
-            proposals=proposals,
-            pending=pending,
-            budget_s=budget_s,
-            min_trust=min_trust,
-            seed=seed,
-        )
-        found = self._ask(call, extra_s=budget_s or 0.0)
+        found = self._ask(PlanCall(history=history, request=request), extra_s=request.budget_s or 0.0)
         return replace(found, elapsed_s=time.monotonic() - started_s)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:

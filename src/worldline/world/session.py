@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError
+from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.schema import Signal
-from worldline.world.base import Forecast, Prediction, World
+from worldline.world.base import Forecast, Plan, Prediction, World
 from worldline.world.compatibility import differences
+from worldline.world.tracking import tracker
 from worldline.world.validation import check_history
 
 Floats = NDArray[np.floating]
@@ -43,7 +44,9 @@ class Session:
     their level, however the world changes. Steps that are too surprising too often raise an alarm. Without a
     change, there is at most one alarm in `patience` steps on average, if surprises are independent.
 
-    A session holds only the history, so the world can be replaced at any time (`use`).
+    A world in this process is followed by one belief update per step, so `observe` encodes one observation, and
+    `predict` and `plan` encode none. The answers equal those of updates since the session began. Other worlds get the
+    kept history. The world can be replaced at any time (`use`).
 
     Args:
         world: any world. Without a calibration, predictions are returned unchanged and nothing is monitored.
@@ -83,6 +86,7 @@ class Session:
         self.world, self.num_kept, self.level, self.horizon = world, num_kept, level, horizon
         self.rate, self.patience = rate, patience
         self._episode: Episode | None = None
+        self._tracker = tracker(world, horizon, level, None)
         self._num_seen, self._alarms = 0, list[Alarm]()
         self._widening: dict[str, float] = {}
         self._evidence, self._since = 1.0, 0
@@ -129,16 +133,44 @@ class Session:
         """
         episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
         check_history(self.world.describe().schema, episode.history(episode.num_steps, episode.num_steps + 1))
-        if self._episode is not None:
-            self._compare(episode)
-        self._episode = _episode(episode.history(episode.num_steps, min(self.num_kept, episode.num_steps + 1)))
+        predicted, p_value = self._tracker.observe(episode)
+        # All calls of the world precede all changes of state, so a step on which the world fails is not added.
+        self._compare(episode, predicted, p_value)
+        self._episode = Episode(**vars(episode.history().last(self.num_kept)))
         self._num_seen += 1
 
     def predict(self, actions: Arrays, *, exogenous: Arrays | None = None) -> Prediction:
         """`World.predict` from the session's history at its level, with adapted bands."""
-        found = self.world.predict(self.history, actions, exogenous=exogenous, level=self.level)
+        found = self._tracker.predict(self.history, actions, exogenous)
         signals = {name: _widened(one, self._widening.get(name, 1.0)) for name, one in found.signals.items()}
         return replace(found, signals=signals)
+
+    def plan(
+        self,
+        goal: Goal,
+        *,
+        constraints: Sequence[Constraint] = (),
+        horizon: int,
+        exogenous: Arrays | None = None,
+        proposals: Arrays | None = None,
+        pending: Arrays | None = None,
+        budget_s: float | None = None,
+        min_trust: float = 0.0,
+        seed: int = 0,
+    ) -> Plan:
+        """`World.plan` from the session's present, with the same arguments."""
+        request = PlanRequest(
+            goal=goal,
+            constraints=constraints,
+            horizon=horizon,
+            exogenous=exogenous,
+            proposals=proposals,
+            pending=pending,
+            budget_s=budget_s,
+            min_trust=min_trust,
+            seed=seed,
+        )
+        return self._tracker.plan(self.history, request)
 
     def use(self, world: World) -> None:
         """Continues with another world: same history, with bands as calibrated.
@@ -154,6 +186,7 @@ class Session:
             raise InputError(
                 f"{new.name} needs num_kept above {new.context + self.horizon}, got {self.num_kept}. Use a new session."
             )
+        self._tracker = tracker(world, self.horizon, self.level, self._episode)
         self.world, self._widening, self._evidence, self._since = world, {}, 1.0, self._num_seen
 
     def _longer(
@@ -182,26 +215,13 @@ class Session:
             observed={name: np.append(value, observed.get(name, True)) for name, value in before.observed.items()},
         )
 
-    def _compare(self, episode: Episode) -> None:
+    def _compare(self, episode: Episode, predicted: Prediction | None, p_value: float | None) -> None:
         """Compares the last trajectory with its band, and tests the last step for surprise."""
-        card, now = self.world.describe(), episode.num_steps
-        if now < card.context:
-            return
-        steps = min(self.horizon, now)
-        predicted = self.world.predict(
-            episode.history(now - steps, now - steps + 1),
-            {name: value[now - steps :] for name, value in episode.actions.items()},
-            exogenous={name: value[now - steps :] for name, value in episode.exogenous.items()} or None,
-            level=self.level,
-        )
-        if not predicted.calibrated:
-            return
-        # All calls of the world precede all changes of state, so a step on which the world fails is not added.
-        p_value = self._surprise(card, episode)
-        if steps == self.horizon:
+        if predicted is not None and predicted.calibrated:
+            schema = self.world.describe().schema
             for name, forecast in predicted.signals.items():
-                self._adjust(card.schema[name], forecast, episode)
-        if p_value is None:
+                self._adjust(schema[name], forecast, episode)
+        if p_value is None or not self._is_evidence(episode):
             return
         if self._evidence <= 1:
             self._evidence, self._since = 1.0, self._num_seen
@@ -210,18 +230,15 @@ class Session:
             self._alarms.append(Alarm(step=self._num_seen, since=self._since))
             self._evidence = 1.0
 
-    def _surprise(self, card: Card, episode: Episode) -> float | None:
-        """The p-value of the last step; None if it is no evidence.
+    def _is_evidence(self, episode: Episode) -> bool:
+        """Whether something was observed before and after the last step.
 
-        It needs an observation before and after the step. A prediction without any observation is a guess, and its
-        p-values are not calibrated.
+        A prediction without any observation is a guess, and its p-values are not calibrated.
         """
+        predicts = self.world.describe().predicts
         before = [seen[-2] for seen in episode.observed.values()]
-        after = [episode.observed[name][-1] for name in card.predicts if name in episode.observed]
-        if not (any(before) and any(after)):
-            return None
-        recent = _episode(episode.history(episode.num_steps, card.context + 1))
-        return float(self.world.surprise(recent).steps[-1])
+        after = [episode.observed[name][-1] for name in predicts if name in episode.observed]
+        return any(before) and any(after)
 
     def _adjust(self, signal: Signal, forecast: Forecast, episode: Episode) -> None:
         """Adapts the width of one signal's band to the outcome of its forecast."""
@@ -245,16 +262,6 @@ def _appended(before: Arrays, one: Arrays) -> dict[str, NDArray[np.generic]]:
             problem = f", got {np.shape(one[name])}" if name in one else "; the signal is missing"
             raise InputError(f"{name!r}: expected shape {value.shape[1:]} for one step{problem}.")
     return {name: np.concatenate([value, np.asarray(one[name])[None]]) for name, value in before.items()}
-
-
-def _episode(history: History) -> Episode:
-    """The history as an episode."""
-    return Episode(
-        observations=history.observations,
-        actions=history.actions,
-        exogenous=history.exogenous,
-        observed=history.observed,
-    )
 
 
 def _bet(p_value: float) -> float:

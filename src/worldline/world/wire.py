@@ -35,7 +35,7 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
-from worldline.planning.base import Chance, Constraint, Goal
+from worldline.planning.base import Chance, Constraint, Goal, PlanRequest
 from worldline.planning.costs import (
     AtLeast,
     AtMost,
@@ -170,33 +170,14 @@ class PlanCall(Call[Plan]):
     """See `World.plan`."""
 
     history: History
-    goal: Goal
-    constraints: Sequence[Constraint] = ()
-    horizon: int
-    exogenous: Arrays | None = None
-    proposals: Arrays | None = None
-    pending: Arrays | None = None
-    budget_s: float | None = None
-    min_trust: float = 0.0
-    seed: int = 0
+    request: PlanRequest
 
     verb: ClassVar[str] = "plan"
     answer: ClassVar[Any] = Plan
 
     def ask(self, world: World) -> Plan:
         """Calls the verb on `world`."""
-        return world.plan(
-            self.history,
-            self.goal,
-            constraints=self.constraints,
-            horizon=self.horizon,
-            exogenous=self.exogenous,
-            proposals=self.proposals,
-            pending=self.pending,
-            budget_s=self.budget_s,
-            min_trust=self.min_trust,
-            seed=self.seed,
-        )
+        return world.answer_plan(self.history, self.request)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from worldline.engines import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError
 from worldline.labs import CAMERA, DrawsImages, Lab
-from worldline.planning import Constraint, Goal
+from worldline.planning import Constraint, Goal, PlanRequest
 from worldline.schema import Kind, Schema
 from worldline.world import Plan, Prediction, Scores, Surprise, WhatIf, World
 
@@ -117,33 +117,9 @@ class PixelsOnlyWorld(World):
         """See `World`."""
         return self.world.score(pictured(history, self.lab), actions, goal, constraints, exogenous=exogenous)
 
-    def plan(
-        self,
-        history: History,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int = 0,
-    ) -> Plan:
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`."""
-        return self.world.plan(
-            pictured(history, self.lab),
-            goal,
-            constraints=constraints,
-            horizon=horizon,
-            exogenous=exogenous,
-            proposals=proposals,
-            pending=pending,
-            budget_s=budget_s,
-            min_trust=min_trust,
-            seed=seed,
-        )
+        return self.world.answer_plan(pictured(history, self.lab), request)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         """See `World`."""

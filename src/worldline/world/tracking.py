@@ -1,0 +1,118 @@
+"""How a session follows one running world: by one belief update per step, or from its history."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import final
+
+from worldline.episode import Arrays, Episode, History
+from worldline.planning.base import PlanRequest
+from worldline.world.base import Plan, Prediction, World
+from worldline.world.local import LocalWorld
+
+
+class Tracker(ABC):
+    """Follows one running world.
+
+    Args:
+        horizon: T, steps of the predictions that are compared with their outcomes.
+        level: probability of their bands.
+    """
+
+    def __init__(self, horizon: int, level: float) -> None:
+        self.horizon, self.level = horizon, level
+
+    @abstractmethod
+    def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
+        """Adds the last step of `episode`, which holds all kept steps.
+
+        Returns the prediction of the last `horizon` steps that was possible before them, and the p-value of the last
+        step; None for what is not available. If the world fails, the tracker is unchanged.
+        """
+
+    @abstractmethod
+    def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
+        """`World.predict` from the present. `history` ends with the present."""
+
+    @abstractmethod
+    def plan(self, history: History, request: PlanRequest) -> Plan:
+        """`World.answer_plan` from the present."""
+
+    def _taken(self, episode: Episode) -> tuple[Arrays, Arrays | None]:
+        """The actions and exogenous inputs of the last `horizon` steps."""
+        first = episode.num_steps - self.horizon
+        exogenous = {name: value[first:] for name, value in episode.exogenous.items()}
+        return {name: value[first:] for name, value in episode.actions.items()}, exogenous or None
+
+
+@final
+class BeliefTracker(Tracker):
+    """Holds the belief of a world in this process. A step encodes one observation; `predict` and `plan` encode none."""
+
+    def __init__(self, world: LocalWorld, horizon: int, level: float, episode: Episode | None) -> None:
+        super().__init__(horizon, level)
+        self._world = world
+        self._recent = deque([] if episode is None else [world.look(episode.history())], maxlen=horizon + 1)
+
+    def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
+        """One update of the belief."""
+        if not self._recent:
+            self._recent.append(self._world.look(episode.history()))
+            return None, None
+        present = self._world.follow(self._recent[-1], episode.history(length=2))
+        context, predicted = self._world.describe().context, None
+        if len(self._recent) >= self.horizon and present.num_observed > context:
+            actions, exogenous = self._taken(episode)
+            start = self._recent[-self.horizon]
+            predicted = self._world.predict_from(start, actions, exogenous=exogenous, level=self.level)
+        self._recent.append(present)
+        return predicted, present.p_value if present.num_observed > context else None
+
+    def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
+        """From the belief."""
+        return self._world.predict_from(self._recent[-1], actions, exogenous=exogenous, level=self.level)
+
+    def plan(self, history: History, request: PlanRequest) -> Plan:
+        """From the belief."""
+        return self._world.plan_from(self._recent[-1], request)
+
+
+@final
+class HistoryTracker(Tracker):
+    """Passes the kept history to any world."""
+
+    def __init__(self, world: World, horizon: int, level: float) -> None:
+        super().__init__(horizon, level)
+        self._world = world
+
+    def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
+        """A prediction from the history before the last steps, and the surprise of the last one."""
+        card, now = self._world.describe(), episode.num_steps
+        if now < card.context:
+            return None, None
+        predicted = None
+        if now >= self.horizon:
+            actions, exogenous = self._taken(episode)
+            past = episode.history(now - self.horizon)
+            predicted = self._world.predict(past, actions, exogenous=exogenous, level=self.level)
+            if not predicted.calibrated:
+                return None, None
+        recent = episode.history(length=card.context + 1)
+        steps = Episode(**vars(recent))
+        return predicted, float(self._world.surprise(steps).steps[-1])
+
+    def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
+        """From the history."""
+        return self._world.predict(history, actions, exogenous=exogenous, level=self.level)
+
+    def plan(self, history: History, request: PlanRequest) -> Plan:
+        """From the history."""
+        return self._world.answer_plan(history, request)
+
+
+def tracker(world: World, horizon: int, level: float, episode: Episode | None) -> Tracker:
+    """The tracker of a world that has seen `episode` so far; None for nothing."""
+    if isinstance(world, LocalWorld):
+        return BeliefTracker(world, horizon, level, episode)
+    return HistoryTracker(world, horizon, level)
