@@ -74,6 +74,7 @@ def prepare(folder: Path) -> None:
     with_family, toy_class = named("recipes.families:with_family"), named("testing.toys:Integrator")
     learn_world, run_manifest = named("workflows.training:learn_world"), named("workflows.manifest:run_manifest")
     save_world, planner = named("worlds.bundled:save_world"), named("planners.cem:CrossEntropy")
+    # With an exogenous signal or without goals there is no distance head; the recipe memory has none by default.
     recipes = {"jepa": (vectors, "jepa"), "jepa-memory": (memory, "jepa"), "rssm": (pixels, "rssm"),
                "ensemble": (vectors, "ensemble"), "lewm": (pixels, "lewm")}  # fmt: skip
     for name, (recipe, family) in recipes.items():
@@ -91,7 +92,7 @@ def prepare(folder: Path) -> None:
         small = replace(
             whole,
             training=replace(whole.training, **training, min_rank=1.0, min_deviation=0.0, precision="float32"),
-            heads=replace(whole.heads, **{**updates, "decoder_updates": 0}),
+            heads=replace(whole.heads, **{**updates, "decoder_updates": 0, "goals": True}),
             horizon=HORIZON,
             num_windows=2,
             planner=planner(num_candidates=64, num_iterations=3),
@@ -154,25 +155,22 @@ class Version:
         """A constraint."""
         return named("planning.costs:AtMost", "costs:AtMost")(signal="position", bound=2.0)
 
-    def plan(self, family: str, *, penalty: bool = False, rules: bool = True, start: int = 0, seed: int = 0) -> Any:
-        """A plan with CEM, as the world's planner is configured."""
+    def plan(
+        self, family: str, *, penalty: bool = False, rules: bool = True, start: int = 0, seed: int = 0
+    ) -> Callable[[], Any]:
+        """A plan with CEM, as the world's planner is configured, to be called."""
         world, costs = self.world(family), list[Any]()
         if penalty:
             costs.append(named("planning.costs:OODPenalty", "costs:Unfamiliar")(trust=0.2))
-        length = world.describe().context
-        return world.plan(
-            self.history(family, length, start),
-            self.goal(family, costs=costs),
-            constraints=(self.rule(),) if rules else (),
-            horizon=HORIZON,
-            seed=seed,
-        )
+        history, goal = self.history(family, world.describe().context, start), self.goal(family, costs=costs)
+        constraints = (self.rule(),) if rules else ()
+        return lambda: world.plan(history, goal, constraints=constraints, horizon=HORIZON, seed=seed)
 
     # --- requests
 
     def time_plan(self, family: str) -> float:
         """Seconds of one plan."""
-        return self._seconds(lambda: self.plan(family))
+        return self._seconds(self.plan(family))
 
     def time_predict(self, family: str, length: int) -> float:
         """Seconds of one prediction."""
@@ -187,8 +185,9 @@ class Version:
 
     def count_plan(self, family: str, penalty: bool, rules: bool) -> dict[str, float]:
         """Counts of one plan."""
+        plan = self.plan(family, penalty=penalty, rules=rules)
         with self._counting(family) as counts:
-            self.plan(family, penalty=penalty, rules=rules)
+            plan()
         populations = max(1, counts["populations"])
         return {**counts, "rollouts_per_population": counts["rollouts_in_search"] / populations}
 
@@ -390,10 +389,7 @@ def row(family: str, old: Process, new: Process, repeats: int) -> dict[str, Any]
         apart = np.abs(ours - theirs) / np.maximum(1e-6, np.abs(theirs).max(1, keepdims=True))
         equality["in_steps" if in_steps else "targets"] = {"cost": apart[0].max(), "violation": apart[1].max()}
     if family in STOCHASTIC:
-        ours, theirs = (
-            np.array(one.ask("costs_by_seed", family=family, seeds=list(range(20))))
-            for one in (new, old)
-        )
+        ours, theirs = (np.array(one.ask("costs_by_seed", family=family, seeds=list(range(20)))) for one in (new, old))
         equality["in_steps_difference"] = interval((ours - theirs).mean(0).tolist())
     ours, theirs = (np.array(one.ask("costs_by_start", family=family, starts=list(range(100)))) for one in (new, old))
     equality["plan_difference"] = interval((ours - theirs).tolist())

@@ -6,19 +6,47 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, WorldlineError
+from worldline.planning.base import Goal, PlanRequest
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
-from worldline.world.base import Prediction, Surprise
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
+from worldline.world.present import Present
 from worldline.world.session import Session
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
+
+
+class Forwarding(World):
+    """A world behind which another one answers."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def describe(self) -> Card:
+        return self.world.describe()
+
+    def predict(self, *arguments: Any, **rest: Any) -> Prediction:
+        return self.world.predict(*arguments, **rest)
+
+    def score(self, *arguments: Any, **rest: Any) -> Scores:
+        return self.world.score(*arguments, **rest)
+
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
+        return self.world.answer_plan(history, request)
+
+    def what_if(self, *arguments: Any) -> WhatIf:
+        return self.world.what_if(*arguments)
+
+    def surprise(self, episode: Episode) -> Surprise:
+        return self.world.surprise(episode)
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +153,11 @@ def test_a_step_on_which_the_world_fails_is_not_taken_in(quick: LocalWorld, monk
     before, widening = session.history, session.widening
     here, push = {"position": np.zeros(2, np.float32)}, {"push": np.zeros(2, np.float32)}
 
-    def fails(world: LocalWorld, episode: Episode) -> Surprise:
+    def fails(world: LocalWorld, present: Present, *arguments: Any, **rest: Any) -> Prediction:
         raise WorldlineError("out of luck")
 
     with monkeypatch.context() as once:
-        once.setattr(LocalWorld, "surprise", fails)
+        once.setattr(LocalWorld, "predict_from", fails)
         with pytest.raises(WorldlineError, match="out of luck"):
             session.observe(here, actions=push)
     assert session.widening == widening
@@ -143,15 +171,46 @@ def test_nothing_is_asked_before_there_is_a_context(monkeypatch: pytest.MonkeyPa
     world = LocalWorld(
         longer, calibrate(longer, TOY.episodes(40, 20, seed=1), horizon=2, num_windows=1, seed=0), CrossEntropy()
     )
-    asked, predict = list[int](), LocalWorld.predict
+    asked, predict = list[int](), LocalWorld.predict_from
 
-    def counted(self: LocalWorld, history: History, *arguments: Any, **rest: Any) -> Prediction:
-        asked.append(history.observations["position"].shape[0])
-        return predict(self, history, *arguments, **rest)
+    def counted(self: LocalWorld, present: Present, *arguments: Any, **rest: Any) -> Prediction:
+        asked.append(present.num_observed)
+        return predict(self, present, *arguments, **rest)
 
-    monkeypatch.setattr(LocalWorld, "predict", counted)
+    monkeypatch.setattr(LocalWorld, "predict_from", counted)
     follow(Session(world, num_kept=8), TOY.episodes(1, 4, seed=6)[0], np.ones(5, bool))
     assert asked == [3, 4]
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_world_in_this_process_is_followed_by_one_update_per_step(
+    gaps: bool, quick: LocalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers are those of any other world, which gets the whole history."""
+    episode = TOY.episodes(1, 30, seed=6)[0]
+    observed = np.arange(31) % 7 != 3 if gaps else np.ones(31, bool)
+    local, other = Session(quick, num_kept=64), Session(Forwarding(quick), num_kept=64)
+    encoded, observe = list[int](), Linear.observe
+
+    def counted(self: Linear, belief: object, steps: History, *, seed: int) -> object:
+        encoded.append(steps.observations["position"].shape[1])
+        return observe(self, belief, steps, seed=seed)
+
+    follow(other, episode, observed)
+    monkeypatch.setattr(Linear, "observe", counted)
+    follow(local, episode, observed)
+    assert encoded == [1] * 31
+    encoded.clear()
+    plan, goal = {"push": np.full((3, 2), 0.5, np.float32)}, Goal(targets={"position": np.zeros(2)})
+    ours, planned = local.predict(plan), local.plan(goal, horizon=2)
+    assert encoded == []
+    theirs = other.predict(plan)
+    for name in ("mean", "low", "high"):
+        found, expected = (getattr(one.signals["position"], name) for one in (ours, theirs))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert ours.trust == pytest.approx(theirs.trust)
+    np.testing.assert_allclose(planned.actions["push"], other.plan(goal, horizon=2).actions["push"], atol=1e-4)
+    assert local.widening == pytest.approx(other.widening)
 
 
 def test_a_session_sees_what_was_kept_and_nothing_else(quick: LocalWorld) -> None:

@@ -234,6 +234,20 @@ class Jepa(WorldModel, Adapts):
             belief = self._advance(belief, known[:, step], seen.at(step + 1))
         return belief
 
+    def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
+        """The latents of the last `count` observations; all observations pass the encoder in one batch."""
+        del generator
+        remembers, length = self.config.memory != "none" or self.linear is not None, window.past.step_s.shape[1] + 1
+        if not remembers and bool(self._flags(window.observed).all()):
+            seen = self._look(window, length - count)
+            latents = self._perceive(seen)
+            return [self._begin(latents[:, at], seen.at(at)) for at in range(count)]
+        seen, known = self._look(window), self._inputs(window.past)[:, 0]
+        found = [self._begin(self._perceive(seen.at(0)), seen.at(0))]
+        for step in range(length - 1):
+            found.append(self._advance(found[-1], known[:, step], seen.at(step + 1)))
+        return list[Belief](found[-count:])
+
     def update(
         self,
         belief: Belief,

@@ -71,10 +71,12 @@ class BeliefTracker(Tracker):
 
     def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
         """From the belief."""
+        del history
         return self._world.predict_from(self._recent[-1], actions, exogenous=exogenous, level=self.level)
 
     def plan(self, history: History, request: PlanRequest) -> Plan:
         """From the belief."""
+        del history
         return self._world.plan_from(self._recent[-1], request)
 
 
