@@ -19,6 +19,7 @@ HEAVY = {
     "rich",
     "typer",
     "pymunk",
+    "scipy",
     "safetensors",
     "msgspec",
     "httpx",
