@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml exam/pyproject.toml
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
 		"On Debian and Ubuntu run: apt-get install python3-venv"; exit 1; }
 	"$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install -e '.[tables,video,lerobot,minari,features,track,envs,serve,client,dev]' -e exam
+	$(BIN)/python -m pip install -e '.[tables,video,lerobot,minari,features,language,track,envs,serve,client,dev]' -e exam
 	@touch $@
 
 clean:

@@ -13,13 +13,6 @@ def test_tails_of_a_fair_coin() -> None:
     assert found.high == pytest.approx(7 / 8)
 
 
-@pytest.mark.parametrize("num_calibration", [None, 20])
-def test_both_tails_share_the_count_itself(num_calibration: int | None) -> None:
-    for count in range(1, 11):
-        below, here = tails(count - 1, 10, 0.8, num_calibration), tails(count, 10, 0.8, num_calibration)
-        assert below.low + here.high == pytest.approx(1.0)
-
-
 def test_tails_after_calibration_are_those_of_split_conformal_prediction() -> None:
     rng, level, num_calibration, trials = np.random.default_rng(0), 0.8, 19, 30
     scores = np.sort(rng.random((20_000, num_calibration)), axis=1)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 
 
-def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
+def lazy_names(package: str, homes: Mapping[str, Sequence[str]] | None = None) -> Callable[[str], object]:
     """The `__getattr__` of a package that imports public names from its modules on first use.
 
     Args:
         package: `__name__` of the package.
-        homes: per module the public names that it defines; "name as other" for a name that is public as `other`.
+        homes: per module the public names that it defines; "name as other" for a name that is public as `other`. None
+            for the imports under `if TYPE_CHECKING:` in the `__init__.py` of the package.
     """
-    found = [(module, *name.split(" as ")) for module, names in homes.items() for name in names]
-    home_of = {name[-1]: (module, name[0]) for module, *name in found}
+    if homes is None:
+        home_of = _type_checking_imports(package)
+    else:
+        found = [(module, *name.split(" as ")) for module, names in homes.items() for name in names]
+        home_of = {name[-1]: (module, name[0]) for module, *name in found}
 
     def get(name: str) -> object:
         if name not in home_of:
@@ -28,3 +34,11 @@ def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[st
         return value
 
     return get
+
+
+def _type_checking_imports(package: str) -> dict[str, tuple[str, str]]:
+    """Module and original name of each name that the package imports for type checkers."""
+    tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
+    blocks = [node.body for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for body in blocks for node in body if isinstance(node, ast.ImportFrom)]
+    return {one.asname or one.name: (str(node.module), one.name) for node in imports for one in node.names}

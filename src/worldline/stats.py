@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from statistics import NormalDist
 from typing import Final
 
@@ -133,19 +132,16 @@ def draw_clusters(num_clusters: int, seed: int) -> Floats:
     return np.asarray(np.random.default_rng(seed).multinomial(num_clusters, chances, size=NUM_DRAWS), dtype=float)
 
 
-@cache
 def student_quantile(tail: float, degrees: float) -> float:
-    """The value that Student's t exceeds with probability `tail`, to four digits.
+    """The value that Student's t exceeds with probability `tail`.
 
     Args:
-        tail: in (0, 0.5).
-        degrees: of freedom, at least 1.
+        tail: in (0, 1).
+        degrees: of freedom, above 0.
     """
-    # With t = sqrt(degrees) / tan(angle) the density is a power of a sine on a bounded range.
-    angle = np.linspace(0, np.pi / 2, 20_001)
-    density = np.sin(angle) ** (degrees - 1)
-    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return float(np.sqrt(degrees) / np.tan(np.interp(tail, below * 0.5 / below[-1], angle)))
+    from scipy.special import stdtrit  # scipy takes up to a second to import, and few processes need it
+
+    return float(stdtrit(degrees, 1 - tail))
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -294,41 +290,18 @@ def tails(count: int, trials: int, share: float, num_calibration: int | None = N
     """
     if not (0 <= count <= trials and trials >= 1 and 0 < share < 1):
         raise InputError(f"{count} of {trials} at {share}. Give at least one trial and a share between 0 and 1.")
-    logs = _binomial(trials, share) if num_calibration is None else _beta_binomial(trials, share, num_calibration)
-    chances = np.exp(logs)
-    return Tails(low=min(1.0, float(chances[: count + 1].sum())), high=min(1.0, float(chances[count:].sum())))
+    from scipy.stats import betabinom, binom  # as above
+
+    if num_calibration is None:
+        hits = binom(trials, share)
+    else:
+        # Too few calibration episodes for this share leave none outside: the band is infinite and covers everything.
+        outside = math.floor((num_calibration + 1) * (1 - share) + 1e-9)
+        hits = betabinom(trials, num_calibration + 1 - outside, outside) if outside else binom(trials, 1.0)
+    return Tails(low=float(hits.cdf(count)), high=float(hits.sf(count - 1)))
 
 
 def separation(low: NDArray[np.floating], high: NDArray[np.floating]) -> float:
     """The share of pairs in which `low` is below `high`, with ties as half (AUROC): 0.5 for chance, 1 for perfect."""
     below = low[:, None] < high[None]
     return float((below + 0.5 * (low[:, None] == high[None])).mean())
-
-
-def _binomial(trials: int, share: float) -> NDArray[np.floating]:
-    """Log probability of each count from 0 to `trials`."""
-    return np.array(
-        [_choose(trials, k) + k * math.log(share) + (trials - k) * math.log1p(-share) for k in range(trials + 1)]
-    )
-
-
-def _beta_binomial(trials: int, share: float, num_calibration: int) -> NDArray[np.floating]:
-    """Log probability of each count from 0 to `trials`, with the share drawn from its beta distribution."""
-    outside = math.floor((num_calibration + 1) * (1 - share) + 1e-9)
-    if outside == 0:  # too few calibration episodes for this share: the band is infinite
-        return np.array([-math.inf] * trials + [0.0])
-    inside = num_calibration + 1 - outside
-    return np.array(
-        [
-            _choose(trials, k) + _log_beta(k + inside, trials - k + outside) - _log_beta(inside, outside)
-            for k in range(trials + 1)
-        ]
-    )
-
-
-def _choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _log_beta(a: int, b: int) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -19,9 +19,11 @@ HEAVY = {
     "rich",
     "typer",
     "pymunk",
+    "scipy",
     "safetensors",
     "msgspec",
     "httpx",
+    "openai",
     "fastapi",
     "uvicorn",
 }
@@ -47,6 +49,7 @@ def test_describing_data_loads_no_torch() -> None:
     [
         ("worldline.world.wire", "msgspec", "client"),
         ("worldline.world.remote", "httpx", "client"),
+        ("worldline.engines.language.http_client", "openai", "language"),
         ("worldline.serve.http", "fastapi", "serve"),
         ("worldline.serve.http", "uvicorn", "serve"),
     ],

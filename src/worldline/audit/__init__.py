@@ -92,47 +92,4 @@ __all__ = [
     "worst",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.audit.baselines": ("CONTEXT", "ShuffledActions", "as_world", "bank", "best_of", "engines"),
-        "worldline.audit.grades": ("Cell", "Condition", "Grade", "Score", "Verdict"),
-        "worldline.audit.queries": (
-            "BATCH",
-            "check_numbers",
-            "check_readable",
-            "counterfactuals",
-            "forecasts",
-            "history_of",
-            "means",
-            "only",
-            "packed",
-            "packed_history",
-            "unpacked",
-        ),
-        "worldline.audit.scoring": (
-            "Floats",
-            "GATE",
-            "HALF",
-            "Statistic",
-            "accuracy",
-            "auroc",
-            "cell",
-            "rounded",
-            "score",
-            "skill",
-            "skill_cell",
-        ),
-        "worldline.audit.verdicts": (
-            "ALPHA",
-            "UNKNOWABLE",
-            "flaws",
-            "holm",
-            "is_undefined",
-            "p_value",
-            "verdict_of",
-            "weakest",
-            "worst",
-        ),
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -15,10 +15,4 @@ __all__ = [
     "ReplanningController",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.control.controller": ("ReplanningController",),
-        "worldline.control.realtime": ("RealTimeLoop",),
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -64,32 +64,4 @@ __all__ = [
     "typical_values",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.engines.base": (
-            "Abducts",
-            "CallCost",
-            "Card",
-            "Engine",
-            "EngineBelief",
-            "Noise",
-            "Novelty",
-            "Parts",
-            "GoalDistance",
-            "Samples",
-            "Storable",
-        ),
-        "worldline.engines.baselines": ("ActionBlind", "ConstantVelocity", "Linear", "Persistence"),
-        "worldline.engines.fixed_lag": ("typical_values",),
-        "worldline.engines.language.chat": ("Chat",),
-        "worldline.engines.language.endpoint": ("Endpoint", "key_in"),
-        "worldline.engines.language.engine": ("LanguageEngine",),
-        "worldline.engines.language.prompt": ("PROMPT_HASH",),
-        "worldline.engines.language.transcript": ("exchanges",),
-        "worldline.engines.learned": ("LearnedEngine",),
-        "worldline.engines.simulator": ("SimulatorEngine",),
-        "worldline.engines.tensors": ("TensorEngine",),
-        "worldline.engines.validation": ("check_future", "check_inputs", "check_observations", "own_belief"),
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -40,25 +40,4 @@ __all__ = [
     "stacked",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.labs.abilities": ("Configured", "DrawsImages", "Hides", "Locates"),
-        "worldline.labs.base": ("Lab", "NoisyLab", "Policy", "SolvedLab", "read_options"),
-        "worldline.labs.drawing": (
-            "BLUE",
-            "CAMERA",
-            "Colour",
-            "GREEN",
-            "GREY",
-            "INK",
-            "PAPER",
-            "Picture",
-            "RED",
-            "SIZE",
-            "YELLOW",
-        ),
-        "worldline.labs.playing": ("explore", "replay", "stacked"),
-        "worldline.labs.spaces": ("boxes",),
-    },
-)
+__getattr__ = lazy_names(__name__)

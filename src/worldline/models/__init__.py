@@ -19,9 +19,4 @@ __all__ = [
     "WorldModel",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.models.base": ("Adapts", "Belief", "LatentRollout", "Inputs", "Losses", "Window", "WorldModel"),
-    },
-)
+__getattr__ = lazy_names(__name__)

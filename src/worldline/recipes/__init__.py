@@ -16,10 +16,4 @@ __all__ = [
     "with_family",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.recipes.families": ("resized", "with_family"),
-        "worldline.recipes.recipe": ("Recipe",),
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -28,11 +28,4 @@ __all__ = [
     "tag",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.report.charts": ("Dot", "IntervalChart", "ChartLine", "LineChart", "interval_chart", "line_chart"),
-        "worldline.report.markup": ("Html", "join", "table", "tag"),
-        "worldline.report.page": ("chapter", "facts", "render_page", "style_sheet"),
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -13,9 +13,4 @@ __all__ = [
     "Tracker",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.training.tracking": ("Tracker",),
-    },
-)
+__getattr__ = lazy_names(__name__)

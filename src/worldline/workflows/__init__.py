@@ -21,12 +21,4 @@ __all__ = [
     "versions",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.workflows.learned": ("Learned",),
-        "worldline.workflows.manifest": ("device", "versions"),
-        "worldline.workflows.stage": ("Stage",),
-        "worldline.workflows.training": ("build_model", "learn_world"),
-    },
-)
+__getattr__ = lazy_names(__name__)

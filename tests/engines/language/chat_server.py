@@ -27,6 +27,7 @@ class Fault(StrEnum):
     KEY = "401, repeating the key"
     KEY_ESCAPED = "401, repeating the key with JSON escapes"
     KEY_ANSWERED = "the right answer, and the key with JSON escapes"
+    MOVED = "307 to the same address"
     GARBLED = "a body that is not the gzip that it says"
     NOT_JSON = "a body that is no JSON"
     NO_CHOICE = "a completion without a choice"
@@ -102,7 +103,9 @@ class ChatServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 authorization = self.headers.get("Authorization")
-                fault = owner._note(Seen(path=self.path, authorization=authorization, body=body))
+                fault = owner._note(
+                    Seen(path=self.path, authorization=authorization, headers=dict(self.headers), body=body)
+                )
                 if fault is Fault.HANG:
                     owner._closing.wait()
                     return
@@ -129,13 +132,15 @@ class ChatServer:
         self, fault: Fault | None, body: dict[str, Any], authorization: str | None
     ) -> tuple[int, str, dict[str, str]]:
         if fault is Fault.BUSY:
-            return 429, '{"error": {"message": "slow down"}}', {"Retry-After": "7"}
+            return 429, '{"error": {"message": "slow down"}}', {"Retry-After": "0.01"}
         if fault is Fault.BROKEN:
             return 500, "out of order", {}
         if fault is Fault.KEY:
             return 401, f"who is {authorization}?", {}
         if fault is Fault.KEY_ESCAPED:
             return 401, _escaped(json.dumps({"error": f"who is {authorization}?"})), {}
+        if fault is Fault.MOVED:
+            return 307, "", {"Location": f"{self.base_url}/chat/completions"}
         if fault is Fault.GARBLED:
             return 200, "no gzip", {"Content-Encoding": "gzip"}
         if fault is Fault.NOT_JSON:
@@ -195,6 +200,7 @@ class Seen:
 
     path: str
     authorization: str | None
+    headers: dict[str, str]
     body: dict[str, Any] = field(repr=False)
 
 

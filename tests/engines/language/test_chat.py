@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Fault, Values
 
-from worldline.engines.language.chat import LONGEST_WAIT_S, Chat, Request
+from worldline.engines.language.chat import Chat, Request
 from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
 from worldline.engines.language.transcript import exchanges
 from worldline.errors import (
@@ -37,17 +37,8 @@ def server() -> Iterator[ChatServer]:
         yield server
 
 
-@pytest.fixture
-def waits() -> list[float]:
-    """Seconds that were not slept."""
-    return []
-
-
-def chat_of(
-    server: ChatServer, waits: list[float], *, endpoint: Mapping[str, Any] | None = None, **settings: Any
-) -> Chat:
-    found = Endpoint(base_url=server.base_url, model="toy", **(endpoint or {}))
-    return Chat(found, wait=waits.append, **settings)
+def chat_of(server: ChatServer, *, endpoint: Mapping[str, Any] | None = None, **settings: Any) -> Chat:
+    return Chat(Endpoint(base_url=server.base_url, model="toy", **(endpoint or {})), **settings)
 
 
 def ask(chat: Chat, x: float = 1.0, seed: int = 0) -> Request:
@@ -71,56 +62,74 @@ def read(text: str) -> float:
     return float(value)
 
 
-def test_a_question_is_asked_once(server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits)
+def test_a_question_is_asked_once(server: ChatServer) -> None:
+    chat = chat_of(server)
     assert chat.answers([ask(chat, 1.0), ask(chat, 2.0), ask(chat, 1.0)], read) == [2.0, 4.0, 2.0]
     assert chat.answers([ask(chat, 2.0)], read) == [4.0]
     assert chat.num_requests == len(server.seen) == 2
     assert {one.path for one in server.seen} == {"/v1/chat/completions"}
     assert server.seen[0].body["response_format"]["json_schema"]["schema"] == {"type": "object"}
-    assert server.seen[0].authorization is None
-    assert waits == []
 
 
-def test_max_tokens_can_be_left_out(server: ChatServer, waits: list[float]) -> None:
-    assert ask(chat_of(server, waits))["max_tokens"] == 1024
-    assert "max_tokens" not in ask(chat_of(server, waits, endpoint={"max_tokens": None}))
+def test_max_tokens_can_be_left_out(server: ChatServer) -> None:
+    assert ask(chat_of(server))["max_tokens"] == 1024
+    assert "max_tokens" not in ask(chat_of(server, endpoint={"max_tokens": None}))
 
 
-def test_a_busy_server_is_asked_again_later(server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits)
+def test_a_busy_server_is_asked_again_later(server: ChatServer) -> None:
+    chat = chat_of(server)
     server.next(Fault.BUSY, Fault.BROKEN, Fault.BROKEN)
     assert chat.answers([ask(chat)], read) == [2.0]
-    assert waits == [7.0, 2.0, 4.0]
     assert chat.num_requests == 4
 
 
-def test_a_server_that_stays_broken_is_given_up(server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits, endpoint={"num_retries": 8})
+def test_a_server_that_stays_broken_is_given_up(server: ChatServer) -> None:
+    chat = chat_of(server, endpoint={"num_retries": 8})
     server.always(Fault.BROKEN)
     with pytest.raises(UnavailableError, match=r"'toy' at http://127.0.0.1:\d+ .* 9 tries.*status 500.*out of order"):
         chat.answers([ask(chat)], read)
-    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_WAIT_S, LONGEST_WAIT_S]
+    assert chat.num_requests == len(server.seen) == 9
     server.always(None)
     assert chat.answers([ask(chat)], read) == [2.0]
 
 
-def test_a_server_that_hangs_or_is_not_there_is_given_up(waits: list[float]) -> None:
+def test_only_the_headers_of_a_chat_request_are_sent(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"OPENAI_{name}", SECRET)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Gateway: {SECRET}\nAuthorization: Bearer {SECRET}")
+    chat = chat_of(server)
+    assert chat.answers([ask(chat)], read) == [2.0]
+    sent = server.seen[0].headers
+    assert SECRET not in str(sent)
+    assert {name.lower() for name in sent} <= {
+        "accept", "accept-encoding", "connection", "content-length", "content-type", "host"
+    }  # fmt: skip
+
+
+def test_a_redirect_is_refused(server: ChatServer) -> None:
+    chat = chat_of(server)
+    server.next(Fault.MOVED)
+    with pytest.raises(UnavailableError, match="refused the request with status 307"):
+        chat.answers([ask(chat)], read)
+    assert len(server.seen) == 1
+
+
+def test_a_server_that_hangs_or_is_not_there_is_given_up() -> None:
     with ChatServer(doubled) as server:
         server.always(Fault.HANG)
-        chat = chat_of(server, waits, endpoint={"num_retries": 1, "timeout_s": 0.05})
+        chat = chat_of(server, endpoint={"num_retries": 1, "timeout_s": 0.05})
         with pytest.raises(UnavailableError, match=r"2 tries.*ReadTimeout"):
             chat.answers([ask(chat)], read)
     with pytest.raises(UnavailableError, match=r"2 tries.*ConnectError"):
         chat.answers([ask(chat)], read)
-    assert waits == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
     "fault", [Fault.WORDS, Fault.SHAPE, Fault.NAME, Fault.NAN, Fault.OUTSIDE, Fault.SILENT, Fault.NO_CHOICE]
 )
-def test_a_wrong_answer_is_told_and_asked_for_again(fault: Fault, server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits)
+def test_a_wrong_answer_is_told_and_asked_for_again(fault: Fault, server: ChatServer) -> None:
+    chat = chat_of(server)
     server.next(fault, fault)
     assert chat.answers([ask(chat)], read) == [2.0]
     again = server.seen[2].body["messages"]
@@ -131,47 +140,44 @@ def test_a_wrong_answer_is_told_and_asked_for_again(fault: Fault, server: ChatSe
     server.always(fault)
     with pytest.raises(NoGoodAnswerError, match=r"no good answer in 4 tries.*wrong"):
         chat.answers([ask(chat, 3.0)], read)
-    assert waits == []
 
 
-def test_what_is_no_completion_is_refused(server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits)
+def test_what_is_no_completion_is_refused(server: ChatServer) -> None:
+    chat = chat_of(server)
     server.next(Fault.NOT_JSON)
     with pytest.raises(UnavailableError, match=r"no chat completion.*welcome.*base_url"):
         chat.answers([ask(chat)], read)
     assert len(server.seen) == 1
 
 
-def test_a_body_that_cannot_be_unpacked_is_asked_for_again(server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits, endpoint={"num_retries": 1})
+def test_a_body_that_cannot_be_unpacked_is_asked_for_again(server: ChatServer) -> None:
+    chat = chat_of(server, endpoint={"num_retries": 1})
     server.next(Fault.GARBLED)
     assert chat.answers([ask(chat)], read) == [2.0]
-    assert waits == [1.0]
     server.always(Fault.GARBLED)
     with pytest.raises(UnavailableError, match=r"2 tries.*DecodingError"):
         chat.answers([ask(chat, 2.0)], read)
 
 
-def test_a_server_that_takes_no_response_format_gets_none(waits: list[float]) -> None:
+def test_a_server_that_takes_no_response_format_gets_none() -> None:
     with ChatServer(doubled, takes_format=False) as server:
-        chat = chat_of(server, waits)
+        chat = chat_of(server)
         assert chat.answers([ask(chat)], read) == [2.0]
         assert chat.answers([ask(chat, 2.0)], read) == [4.0]
         assert ["response_format" in one.body for one in server.seen] == [True, False, False]
-        other = Chat(chat.endpoint, wait=waits.append)
+        other = Chat(chat.endpoint)
         assert ask(other) == ask(chat), "the same question, whatever the server takes"
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(
     server: ChatServer,
-    waits: list[float],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "t.jsonl"
-    chat = chat_of(server, waits, endpoint={"api_key_env": "MY_KEY"}, transcript=path)
+    chat = chat_of(server, endpoint={"api_key_env": "MY_KEY"}, transcript=path)
     with pytest.raises(ConfigError, match="MY_KEY is not set"):
         chat.answers([ask(chat)], read)
     monkeypatch.setenv("MY_KEY", SECRET)
@@ -188,11 +194,11 @@ def test_the_key_goes_into_the_header_and_nowhere_else(
 
 
 def test_a_key_that_comes_back_with_json_escapes_is_blotted_out(
-    server: ChatServer, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "sk-ab/cd+efgh")
     path, heard = tmp_path / "t.jsonl", []
-    chat = chat_of(server, waits, endpoint={"api_key_env": "MY_KEY"}, transcript=path)
+    chat = chat_of(server, endpoint={"api_key_env": "MY_KEY"}, transcript=path)
 
     def hear(text: str) -> float:
         heard.append(text)
@@ -209,12 +215,12 @@ def test_a_key_that_comes_back_with_json_escapes_is_blotted_out(
 
 
 def test_an_endpoint_from_a_bundle_is_asked_only_where_it_is_listed(
-    server: ChatServer, waits: list[float], monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRECIOUS", SECRET)
     monkeypatch.setenv("MINE", "my-key")
     monkeypatch.delenv(HOSTS_VARIABLE, raising=False)
-    chat = chat_of(server, waits, endpoint={"api_key_env": "PRECIOUS"}, listed_only=True)
+    chat = chat_of(server, endpoint={"api_key_env": "PRECIOUS"}, listed_only=True)
     with pytest.raises(BundleError, match=HOSTS_VARIABLE):
         chat.answers([ask(chat)], read)
     assert server.seen == []
@@ -224,10 +230,10 @@ def test_an_endpoint_from_a_bundle_is_asked_only_where_it_is_listed(
     assert [one.authorization for one in server.seen] == ["Bearer my-key"]
 
 
-def test_a_transcript_replays_without_a_server(waits: list[float], tmp_path: Path) -> None:
+def test_a_transcript_replays_without_a_server(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with ChatServer(doubled, noise=1.0) as server:
-        chat = chat_of(server, waits, transcript=path)
+        chat = chat_of(server, transcript=path)
         asked = [ask(chat, 1.0, seed) for seed in range(20)]
         due = chat.answers(asked, read)
     assert len(set(due)) == 20
@@ -241,27 +247,26 @@ def test_a_transcript_replays_without_a_server(waits: list[float], tmp_path: Pat
     assert line["seconds"] > 0
 
 
-def test_a_transcript_says_how_often_a_model_had_to_try(server: ChatServer, waits: list[float], tmp_path: Path) -> None:
-    chat = chat_of(server, waits, num_concurrent=1, transcript=tmp_path / "t.jsonl")
+def test_a_transcript_says_how_often_a_model_had_to_try(server: ChatServer, tmp_path: Path) -> None:
+    chat = chat_of(server, num_concurrent=1, transcript=tmp_path / "t.jsonl")
     server.next(Fault.WORDS, Fault.BROKEN, Fault.OUTSIDE)  # what the server breaks is no try of the model
     chat.answers([ask(chat, 1.0), ask(chat, 2.0)], read)
     assert [one.num_tries for one in exchanges(tmp_path / "t.jsonl")] == [3, 1]
 
 
-def test_replaying_needs_no_httpx(
-    server: ChatServer, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chat = chat_of(server, waits, transcript=tmp_path / "t.jsonl")
+def test_replaying_needs_no_client(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = chat_of(server, transcript=tmp_path / "t.jsonl")
     chat.answers([ask(chat)], read)
-    monkeypatch.setitem(sys.modules, "httpx", None)
-    again = chat_of(server, waits, transcript=tmp_path / "t.jsonl")
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "worldline.engines.language.http_client")
+    again = chat_of(server, transcript=tmp_path / "t.jsonl")
     assert again.answers([ask(chat)], read) == [2.0]
-    with pytest.raises(MissingExtraError, match=r"worldline\[client\]"):
+    with pytest.raises(MissingExtraError, match=r"worldline\[language\]"):
         again.answers([ask(chat, 3.0)], read)
 
 
-def test_no_more_is_sent_than_was_allowed(server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits, max_requests=3)
+def test_no_more_is_sent_than_was_allowed(server: ChatServer) -> None:
+    chat = chat_of(server, max_requests=3)
     server.next(Fault.BROKEN)
     assert chat.answers([ask(chat, 1.0)], read) == [2.0]
     with pytest.raises(UnavailableError, match="max_requests is 3"):
@@ -270,14 +275,14 @@ def test_no_more_is_sent_than_was_allowed(server: ChatServer, waits: list[float]
     assert chat.answers([ask(chat, 1.0)], read) == [2.0]
 
 
-def test_threads_that_ask_the_same_share_one_answer(waits: list[float]) -> None:
+def test_threads_that_ask_the_same_share_one_answer() -> None:
     count = iter(range(1000))
 
     def moody(history: Values, actions: Values, exogenous: Values) -> Values:
         return {"x": np.array([float(next(count))])}
 
     with ChatServer(moody) as server:
-        chat = chat_of(server, waits, num_concurrent=4)
+        chat = chat_of(server, num_concurrent=4)
         asked = [ask(chat, float(x)) for x in range(6)]
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda _: chat.answers(asked, read), range(8)))
@@ -285,13 +290,13 @@ def test_threads_that_ask_the_same_share_one_answer(waits: list[float]) -> None:
         assert len(server.seen) == 6
 
 
-def test_what_an_answer_costs_is_measured(server: ChatServer, waits: list[float]) -> None:
+def test_what_an_answer_costs_is_measured(server: ChatServer) -> None:
     prices = {
         "price_per_million_input_tokens": 10.0,
         "price_per_million_output_tokens": 100.0,
         "currency": "EUR",
     }
-    chat = chat_of(server, waits, endpoint=prices)
+    chat = chat_of(server, endpoint=prices)
     assert chat.measured() is None
     chat.answers([ask(chat)], read)
     chat.answers([ask(chat)], read)  # known, so nothing is paid
@@ -305,12 +310,12 @@ def test_what_an_answer_costs_is_measured(server: ChatServer, waits: list[float]
     assert chat.measured().price == pytest.approx(0.0045)
 
 
-def test_a_price_that_is_not_known_is_not_made_up(waits: list[float]) -> None:
+def test_a_price_that_is_not_known_is_not_made_up() -> None:
     with ChatServer(doubled, tells_usage=False) as server:
-        free = chat_of(server, waits)
+        free = chat_of(server)
         free.answers([ask(free)], read)
         assert free.measured().price == 0
-        dear = chat_of(server, waits, endpoint={"price_per_million_input_tokens": 1.0, "currency": "USD"})
+        dear = chat_of(server, endpoint={"price_per_million_input_tokens": 1.0, "currency": "USD"})
         dear.answers([ask(dear)], read)
         with pytest.raises(UnsupportedError, match="does not report token counts"):
             dear.measured()
@@ -325,10 +330,8 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
 PRICES = {"price_per_million_input_tokens": 100.0, "price_per_million_output_tokens": 500.0, "currency": "USD"}
 
 
-def test_nothing_is_sent_beyond_what_it_may_cost_and_refused_answers_count(
-    server: ChatServer, waits: list[float]
-) -> None:
-    chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=0.05)  # 0.02 for an answer
+def test_nothing_is_sent_beyond_what_it_may_cost_and_refused_answers_count(server: ChatServer) -> None:
+    chat = chat_of(server, endpoint=PRICES, num_concurrent=1, max_price=0.05)  # 0.02 for an answer
     server.next(Fault.WORDS)
     assert chat.answers([ask(chat, 1.0)], read) == [2.0]
     assert chat.spent.price == pytest.approx(0.04)
@@ -341,9 +344,9 @@ def test_nothing_is_sent_beyond_what_it_may_cost_and_refused_answers_count(
     assert len(server.seen) == 3
 
 
-def test_a_cost_that_is_not_told_stops_what_may_cost_so_much_only(waits: list[float]) -> None:
+def test_a_cost_that_is_not_told_stops_what_may_cost_so_much_only() -> None:
     with ChatServer(doubled, tells_usage=False) as server:
-        chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=1.0)
+        chat = chat_of(server, endpoint=PRICES, num_concurrent=1, max_price=1.0)
         chat.answers([ask(chat, 1.0)], read)
         with pytest.raises(UnavailableError, match="without token counts"):
             chat.answers([ask(chat, 2.0)], read)
@@ -371,12 +374,10 @@ class Telling(ChatServer):
         {"prompt_tokens": 9, "completion_tokens": None},
     ],
 )
-def test_tokens_that_are_told_in_another_way_are_not_told(
-    usage: Mapping[str, Any], waits: list[float], tmp_path: Path
-) -> None:
+def test_tokens_that_are_told_in_another_way_are_not_told(usage: Mapping[str, Any], tmp_path: Path) -> None:
     with Telling(doubled) as server:
         server.usage = usage
-        chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=1.0, transcript=tmp_path / "t.jsonl")
+        chat = chat_of(server, endpoint=PRICES, num_concurrent=1, max_price=1.0, transcript=tmp_path / "t.jsonl")
         assert chat.answers([ask(chat, 1.0)], read) == [2.0]
         with pytest.raises(UnavailableError, match="without token counts"):
             chat.answers([ask(chat, 2.0)], read)
@@ -388,9 +389,9 @@ def test_tokens_that_are_told_in_another_way_are_not_told(
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.GARBLED, Fault.NOT_JSON])
-def test_a_reply_that_is_lost_after_it_was_asked_for_may_have_cost_something(fault: Fault, waits: list[float]) -> None:
+def test_a_reply_that_is_lost_after_it_was_asked_for_may_have_cost_something(fault: Fault) -> None:
     with ChatServer(doubled) as server:
-        chat = chat_of(server, waits, endpoint={**PRICES, "num_retries": 0, "timeout_s": 0.05}, max_price=1.0)
+        chat = chat_of(server, endpoint={**PRICES, "num_retries": 0, "timeout_s": 0.05}, max_price=1.0)
         server.next(fault)
         with pytest.raises(UnavailableError):
             chat.answers([ask(chat)], read)
@@ -401,24 +402,22 @@ def test_a_reply_that_is_lost_after_it_was_asked_for_may_have_cost_something(fau
 
 
 @pytest.mark.parametrize("fault", [Fault.BUSY, Fault.BROKEN])
-def test_what_a_server_refuses_costs_nothing(fault: Fault, server: ChatServer, waits: list[float]) -> None:
-    chat = chat_of(server, waits, endpoint=PRICES, max_price=1.0)
+def test_what_a_server_refuses_costs_nothing(fault: Fault, server: ChatServer) -> None:
+    chat = chat_of(server, endpoint=PRICES, max_price=1.0)
     server.next(fault)
     assert chat.answers([ask(chat)], read) == [2.0]
     assert chat.spent.num_untold == 0
 
 
-def test_a_server_that_is_not_reached_charges_nothing(waits: list[float]) -> None:
+def test_a_server_that_is_not_reached_charges_nothing() -> None:
     with ChatServer(doubled) as server:
-        chat = chat_of(server, waits, endpoint={**PRICES, "num_retries": 1}, max_price=1.0)
+        chat = chat_of(server, endpoint={**PRICES, "num_retries": 1}, max_price=1.0)
     with pytest.raises(UnavailableError, match=r"2 tries.*ConnectError"):
         chat.answers([ask(chat)], read)
     assert chat.spent.num_untold == 0
 
 
 @pytest.mark.parametrize(("prices", "most"), [({}, 1.0), (PRICES, 0.0)])
-def test_a_cost_needs_prices_and_has_to_be_positive(
-    server: ChatServer, waits: list[float], prices: Mapping[str, Any], most: float
-) -> None:
+def test_a_cost_needs_prices_and_has_to_be_positive(server: ChatServer, prices: Mapping[str, Any], most: float) -> None:
     with pytest.raises(ConfigError, match="max_price"):
-        chat_of(server, waits, endpoint=prices, max_price=most)
+        chat_of(server, endpoint=prices, max_price=most)

@@ -47,11 +47,7 @@ def engine_of(
 ) -> LanguageEngine:
     endpoint = Endpoint(base_url=server.base_url, model="toy", temperature=temperature)
     given = {"schema": TOY.schema, "context": 2, **settings}
-    return LanguageEngine(chat=Chat(endpoint, **{"wait": no_wait, **(chat or {})}), **given)
-
-
-def no_wait(seconds: float) -> None:
-    raise AssertionError(f"waits {seconds} s")
+    return LanguageEngine(chat=Chat(endpoint, **(chat or {})), **given)
 
 
 def start(position: np.ndarray = START) -> History:

@@ -8,30 +8,24 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from threading import Lock
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from pydantic import TypeAdapter, ValidationError
 
 from worldline.engines.base import CallCost
 from worldline.engines.language.endpoint import Endpoint, key_in, listed_variable
-from worldline.engines.language.http_client import Poster
 from worldline.engines.language.transcript import Exchange, Transcript, request_hash
 from worldline.errors import ConfigError, NoGoodAnswerError, UnavailableError, UnsupportedError
 
+if TYPE_CHECKING:
+    from worldline.engines.language.http_client import ChatConnection
+
 Value = TypeVar("Value")
 Request = Mapping[str, Any]
-
-LONGEST_WAIT_S = 60.0
-"""Longest pause before a request is repeated, even if the server requests a longer one."""
-
-_BUSY = {408, 425, 429, *range(500, 600)}
-"""HTTP statuses after which the same request may succeed."""
-
-_NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
-"""Names of httpx errors after which nothing was charged. Names, because httpx is an optional dependency."""
 
 _NUM_MEASURED = 1000
 """Number of recent answers in the median latency."""
@@ -108,7 +102,6 @@ class Chat:
             may exceed it.
         num_remembered: answers kept in memory. Without a transcript, older ones are requested again.
         listed_only: whether the user must have listed the endpoint; see `endpoint.py`.
-        wait: sleeps for this many seconds.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -125,7 +118,6 @@ class Chat:
         max_price: float | None = None,
         num_remembered: int = 65_536,
         listed_only: bool = False,
-        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         if num_concurrent < 1 or num_remembered < 1 or (max_requests is not None and max_requests < 0):
             raise ConfigError(
@@ -144,10 +136,9 @@ class Chat:
         self.max_requests = max_requests
         self.max_price = max_price
         self.listed_only = listed_only
-        self._wait = wait
         self._lock = Lock()
         self._asking: dict[str, Future[str]] = {}
-        self._poster: Poster | None = None
+        self._connection: ChatConnection | None = None
         self._takes_format = True
         self._num_requests = 0
         self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
@@ -338,27 +329,16 @@ class Chat:
 
     def _send(self, request: Request) -> tuple[int, str]:
         """Status and body of the response, with the key masked; retries while the server is busy or unreachable."""
-        poster, problem = self._connected(), ""
-        for attempt in range(self.endpoint.num_retries + 1):
-            variable = listed_variable(self.endpoint) if self.listed_only else self.endpoint.api_key_env
-            key = None if variable is None else key_in(variable)
-            self._count()
-            pause = min(2.0**attempt, LONGEST_WAIT_S)
-            try:
-                response = poster.post(request, key=key)
-            except UnavailableError as error:
-                problem = str(error)
-                if type(error.__cause__).__name__ not in _NEVER_SENT:
-                    self._charge(None)  # the server may have answered and charged for it
-            else:
-                text = _without(key, response.text)
-                if response.status not in _BUSY:
-                    return response.status, text
-                problem = f"status {response.status}: {text[:300]}"
-                pause = min(max(pause, response.retry_after_s or 0.0), LONGEST_WAIT_S)
-            if attempt < self.endpoint.num_retries:
-                self._wait(pause)
-        raise UnavailableError(f"{self._who} did not answer in {self.endpoint.num_retries + 1} tries. {problem}")
+        variable = listed_variable(self.endpoint) if self.listed_only else self.endpoint.api_key_env
+        key = None if variable is None else key_in(variable)
+        reply = self._connected().post(request, key=key)
+        text = _without(key, reply.text)
+        if reply.status is None or reply.is_failure:
+            problem = text if reply.status is None else f"status {reply.status}: {text[:300]}"
+            raise UnavailableError(
+                f"{self._who} did not answer within {self.endpoint.num_retries + 1} tries. {problem}"
+            )
+        return reply.status, text
 
     def _count(self) -> None:
         """Counts a request before it is sent."""
@@ -397,16 +377,19 @@ class Chat:
             price=self.endpoint.price_of(tokens_in, tokens_out),
         )
 
-    def _connected(self) -> Poster:
+    def _connected(self) -> ChatConnection:
+        # Here, because the openai client is an optional dependency, and answers in a transcript do not need it.
+        from worldline.engines.language.http_client import ChatConnection
+
         with self._lock:
-            if self._poster is None:
-                self._poster = Poster(
-                    self.endpoint.url,
-                    timeout_s=self.endpoint.timeout_s,
+            if self._connection is None:
+                self._connection = ChatConnection(
+                    self.endpoint,
                     num_connections=self.num_concurrent,
-                    direct=self.endpoint.is_loopback,
+                    before_attempt=self._count,
+                    on_lost_reply=partial(self._charge, None),
                 )
-            return self._poster
+            return self._connection
 
 
 def _without(key: str | None, text: str) -> str:

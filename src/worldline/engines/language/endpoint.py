@@ -85,11 +85,6 @@ class Endpoint:
         return origin_of(self.base_url)
 
     @property
-    def url(self) -> str:
-        """The URL of requests."""
-        return f"{self.base_url.rstrip('/')}/chat/completions"
-
-    @property
     def is_loopback(self) -> bool:
         """Whether the endpoint is on this machine."""
         return urlsplit(self.base_url).hostname in LOOPBACK
