@@ -16,38 +16,18 @@ Hidden: only the noise, which does not depend on actions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    GREEN,
-    INK,
-    PAPER,
-    RED,
-    SIZE,
-    Colour,
-    Configured,
-    DrawsImages,
-    Lab,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, GREEN, INK, PAPER, RED, Colour, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, OccasionalActions, Options, action, observation, unrolled
 
 STEP_S: Final = 0.1
 HALF_TABLE: Final = 1.0
@@ -62,18 +42,10 @@ POSITION_NOISE: Final = 0.005
 """Standard deviation, m."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipsSettings:
-    """Constructor arguments of `Clips`."""
-
-    drag: float
-    bounce: float
-    noise: float
-    pictures: bool
-
-
-class Clips(Lab, Configured, DrawsImages):
+class Clips(ExamLab):
     """Observations: of each ball `<colour>_position` [m], `<colour>_velocity` [m/s]. Action: `push` [m/s²].
+
+    Option of `reset`: `state` [3, 2, 2], position [m] and velocity [m/s] of each ball.
 
     Args:
         drag: 1/s, at least 0.
@@ -86,67 +58,32 @@ class Clips(Lab, Configured, DrawsImages):
         InputError: an argument is out of range.
     """
 
+    step_s = STEP_S
+
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
         if not (0 <= drag < np.inf and 0 < bounce <= 1 and 0 <= noise < np.inf):
             raise InputError(f"drag {drag} and noise {noise} must be at least 0 and finite, bounce {bounce} in (0, 1].")
-        self.drag, self.bounce, self.noise, self.pictures = drag, bounce, noise, pictures
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            f"{ball}_{what}": box(-np.inf, np.inf, (2,), np.float32)
-            for ball in BALLS
-            for what in ("position", "velocity")
-        }
-        if pictures:
-            spaces[CAMERA.name] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (2,), np.float32)})
+        self.drag, self.bounce, self.noise = drag, bounce, noise
         self._state: Floats = np.zeros((len(BALLS), 2, 2))
         self._shown: Arrays = shown(self._state)
+        super().__init__(pictures=pictures)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {name: getattr(self, name) for name in ("drag", "bounce", "noise", "pictures")}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Clips:
-        """Inverse of `settings`."""
-        found = from_json(ClipsSettings, json.dumps(settings), where="clips")
-        return cls(drag=found.drag, bounce=found.bounce, noise=found.noise, pictures=found.pictures)
-
-    @property
-    def schema(self) -> Schema:
-        """The seven signals; `camera` only if rendered."""
-        axes, edge = ("x", "y"), (MAX_PUSH, MAX_PUSH)
-        seen = tuple(
-            Signal(name=f"{ball}_{what}", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit=unit,
-                   components=axes, entity=ball)
+    def signals(self) -> tuple[Signal, ...]:
+        """Position and velocity of each ball, and the push."""
+        seen = (
+            observation(f"{ball}_{what}", 2, unit, entity=ball)
             for ball in BALLS
             for what, unit in (("position", "m"), ("velocity", "m/s"))
-        )  # fmt: skip
-        push = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m/s^2",
-                      low=(-MAX_PUSH, -MAX_PUSH), high=edge, components=axes, entity="red")  # fmt: skip
-        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *seen, push), step_s=STEP_S)
+        )
+        return (*seen, action("push", 2, "m/s^2", entity="red", ends=(-MAX_PUSH, MAX_PUSH)))
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state and the noise.
-            options: `state` [3, 2, 2], position [m] and velocity [m/s] of each ball, replaces the drawn state. The
-                noise still follows the seed.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         given = read_options(options, {"state": (len(BALLS), 2, 2)})
         self._state = given.get("state", self.starts(1, self.np_random)[0])
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        self._state = self.advance(self._state[None], self._checked(action)["push"][None])[0]
-        return self._observe(), 0.0, False, False, {}
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        self._state = self.advance(self._state[None], action["push"][None])[0]
 
     def starts(self, count: int, generator: np.random.Generator) -> Floats:
         """Initial states [count, 3, 2, 2]: position [m] and velocity [m/s] of each ball."""
@@ -183,11 +120,7 @@ class Clips(Lab, Configured, DrawsImages):
         Returns:
             Vector observation signals [M, T, *shape], float32.
         """
-        state, path = unshown(start), []
-        for step in range(actions["push"].shape[1]):
-            state = self.advance(state, actions["push"][:, step].astype(float))
-            path.append(state)
-        return shown(np.stack(path, 1))
+        return shown(*unrolled(lambda state, push: (self.advance(state, push),), (unshown(start),), actions["push"]))
 
     def noisy(self, states: Floats, generator: np.random.Generator) -> Floats:
         """States [..., 3, 2, 2] with observation noise."""
@@ -214,32 +147,14 @@ class Clips(Lab, Configured, DrawsImages):
 
     def explorer(self) -> Policy:
         """Pushes the red ball in half of the episodes on average."""
-        return ClipsExplorer()
+        return OccasionalActions(lambda generator: {"push": generator.uniform(-MAX_PUSH, MAX_PUSH, 2)})
 
     def _look(self) -> NDArray[np.uint8]:
         return self.draw(unshown(self._shown))
 
-    def _observe(self) -> dict[str, Any]:
+    def _seen(self) -> dict[str, Any]:
         self._shown = shown(self.noisy(self._state, self.np_random))
-        found: dict[str, Any] = {name: value.copy() for name, value in self._shown.items()}
-        return {CAMERA.name: self._look(), **found} if self.pictures else found
-
-
-class ClipsExplorer(Policy):
-    """Independent pushes at each step in half of the episodes."""
-
-    def __init__(self) -> None:
-        self._pushes = False
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Draws whether the episode has pushes."""
-        self._pushes = bool(generator.random() < 0.5)
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push of at most `MAX_PUSH` along each axis."""
-        del observation
-        push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
-        return {"push": (push if self._pushes else np.zeros(2)).astype(np.float32)}
+        return {name: value.copy() for name, value in self._shown.items()}
 
 
 def shown(states: Floats) -> dict[str, NDArray[np.float32]]:

@@ -15,35 +15,19 @@ rounded to float32 at each step, so an observation determines it exactly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    GREY,
-    RED,
-    Configured,
-    DrawsImages,
-    Lab,
-    Locates,
-    Picture,
-    Policy,
-    boxes,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline_exam.labs.parabola import FAST, SLOW, Band, SteadyExplorer
+from worldline.labs import BLUE, GREY, RED, Locates, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, rounded, unrolled
+from worldline_exam.labs.parabola import FAST, SLOW, Band, steady_explorer
 
-Floats = NDArray[np.floating]
 Meetings = tuple[tuple[Band, Band], ...]
 """Pairs of speed ranges of the left and the right ball, m/s."""
 
@@ -63,18 +47,10 @@ FIELD: Final = 12.0
 _NAMES: Final = ("left_position", "left_velocity", "right_position", "right_velocity")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CollisionSettings:
-    """Constructor arguments of `Collision`."""
-
-    meetings: Meetings
-    radius: float
-    contact_s: float
-    pictures: bool
-
-
-class Collision(Lab, Configured, Locates, DrawsImages):
+class Collision(ExamLab, Locates):
     """Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
+
+    Options of `reset`: values [1] by observation signal. The left ball must be left of the right ball.
 
     Args:
         meetings: pairs of speed ranges, drawn with equal probability.
@@ -85,6 +61,8 @@ class Collision(Lab, Configured, Locates, DrawsImages):
     Raises:
         InputError: an argument is out of range.
     """
+
+    step_s = STEP_S
 
     def __init__(
         self,
@@ -107,54 +85,20 @@ class Collision(Lab, Configured, Locates, DrawsImages):
                 f"radius {radius} must be above {deepest / 2:g}, half of the largest overlap, or the balls "
                 "pass through each other. Use a larger radius or a smaller contact_s."
             )
-        self.meetings, self.radius, self.contact_s, self.pictures = meetings, radius, contact_s, pictures
+        self.meetings, self.radius, self.contact_s = meetings, radius, contact_s
         self._stiffness = float((np.pi / contact_s) ** 2)
-        self.observation_space = boxes(self.schema, Role.OBSERVATION)
-        self.action_space = boxes(self.schema, Role.ACTION)
         self._state: dict[str, NDArray[np.generic]] = {}
+        super().__init__(pictures=pictures)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        meetings = [[list(band) for band in meeting] for meeting in self.meetings]
-        return {
-            "meetings": meetings,
-            "radius": self.radius,
-            "contact_s": self.contact_s,
-            "pictures": self.pictures,
-        }
+    def signals(self) -> tuple[Signal, ...]:
+        """Position and velocity of both balls, and the push."""
+        units = {"position": "m", "velocity": "m/s"}
+        parts = [name.split("_") for name in _NAMES]
+        seen = (observation(f"{ball}_{what}", 1, units[what], entity=f"{ball} ball") for ball, what in parts)
+        return (*seen, action("push", 1, "m/s2", entity="left ball", ends=(-MAX_PUSH, MAX_PUSH)))
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Collision:
-        """Inverse of `settings`."""
-        found = from_json(CollisionSettings, json.dumps(settings), where="collision")
-        return cls(found.meetings, radius=found.radius, contact_s=found.contact_s, pictures=found.pictures)
-
-    @property
-    def schema(self) -> Schema:
-        """Five signals; `camera` only if rendered."""
-        vectors = [
-            Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,),
-                   unit="m" if name.endswith("position") else "m/s", entity=f"{name.partition('_')[0]} ball")
-            for name in _NAMES
-        ]  # fmt: skip
-        push = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s2",
-                      low=(-MAX_PUSH,), high=(MAX_PUSH,), entity="left ball")  # fmt: skip
-        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *vectors, push), step_s=STEP_S)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state.
-            options: values [1] by observation signal replace drawn values.
-
-        Raises:
-            InputError: the left ball is not left of the right ball.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         draw = self.np_random.uniform
         left, right = (draw(*band) for band in self.meetings[self.np_random.integers(len(self.meetings))])
         place, time = np.array([draw(*MEETING_PLACE)]), np.array([draw(*MEETING_TIME)])
@@ -164,14 +108,11 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         left_at, right_at = (float(self._state[name][0]) for name in ("left_position", "right_position"))
         if not left_at < right_at:
             raise InputError(f"left_position {left_at:g} must be below right_position {right_at:g}.")
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        push = self._checked(action)["push"].reshape(1, 1, 1)
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         start = {name: value[None] for name, value in self._state.items()}
-        self._state = {name: value[0, 0] for name, value in self.simulate(start, {"push": push}).items()}
-        return self._observe(), 0.0, False, False, {}
+        moved = self.simulate(start, {"push": action["push"].reshape(1, 1, 1)})
+        self._state = {name: value[0, 0] for name, value in moved.items()}
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
         """The observed state as options for `reset`."""
@@ -179,7 +120,7 @@ class Collision(Lab, Configured, Locates, DrawsImages):
 
     def explorer(self) -> Policy:
         """A piecewise constant push."""
-        return SteadyExplorer("push", MAX_PUSH)
+        return steady_explorer("push", MAX_PUSH)
 
     def approach(self, left: Floats, right: Floats, place: Floats, time: Floats) -> dict[str, NDArray[np.float32]]:
         """Initial states [M, 1] that lead to a contact at a given place and time without pushes.
@@ -203,16 +144,9 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         Returns:
             Vector observation signals [M, T, *shape].
         """
-        state = [start[name].astype(float) for name in _NAMES]
-        pushes = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH)
-        path = []
-        for step in range(pushes.shape[1]):
-            state = [value.astype(np.float32).astype(float) for value in self._move(state, pushes[:, step])]
-            path.append(state)
-        return {
-            name: np.stack([state[number] for state in path], 1).astype(np.float32)
-            for number, name in enumerate(_NAMES)
-        }
+        state = tuple(start[name].astype(float) for name in _NAMES)
+        path = unrolled(self._move, state, actions["push"])
+        return {name: value.astype(np.float32) for name, value in zip(_NAMES, path, strict=True)}
 
     def picture(self, left: float, right: float) -> NDArray[np.uint8]:
         """The image of the track for positions of the balls, m."""
@@ -222,9 +156,11 @@ class Collision(Lab, Configured, Locates, DrawsImages):
         drawn.disc(right, 0.0, self.radius, BLUE)
         return drawn.pixels()
 
-    def _move(self, state: list[Floats], push: Floats) -> list[Floats]:
-        """The four signals after one step, by leapfrog integration."""
-        left, left_speed, right, right_speed = state
+    def _move(
+        self, left: Floats, left_speed: Floats, right: Floats, right_speed: Floats, push: Floats
+    ) -> tuple[Floats, ...]:
+        """The four signals after one step, by leapfrog integration, rounded to float32."""
+        push = np.clip(push, -MAX_PUSH, MAX_PUSH)
         short = STEP_S / SUBSTEPS
         for _ in range(SUBSTEPS):
             # Leapfrog (drift, kick, drift): second order and with bounded energy error.
@@ -232,7 +168,7 @@ class Collision(Lab, Configured, Locates, DrawsImages):
             change = short * self._stiffness / 2 * np.maximum(2 * self.radius - (right - left), 0.0)
             left_speed, right_speed = left_speed + short * push - change, right_speed + change
             left, right = left + short / 2 * left_speed, right + short / 2 * right_speed
-        return [left, left_speed, right, right_speed]
+        return tuple(map(rounded, (left, left_speed, right, right_speed)))
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera image of an observation."""
@@ -243,6 +179,5 @@ class Collision(Lab, Configured, Locates, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.picture(*(float(self._state[name][0]) for name in ("left_position", "right_position")))
 
-    def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {name: value.copy() for name, value in self._state.items()}
-        return {"camera": self._look(), **seen} if self.pictures else seen
+    def _seen(self) -> dict[str, Any]:
+        return {name: value.copy() for name, value in self._state.items()}

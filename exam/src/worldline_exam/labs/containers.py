@@ -21,39 +21,20 @@ rounded to float32 at each step, so an observation determines it exactly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    GREEN,
-    INK,
-    RED,
-    SIZE,
-    YELLOW,
-    Configured,
-    DrawsImages,
-    Lab,
-    Locates,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, GREEN, INK, RED, YELLOW, Locates, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
 
 STEP_S: Final = 0.1
 MAX_TILT: Final = 0.5
@@ -72,21 +53,10 @@ MAX_TRIES: Final = 100_000
 _COLOURS: Final = (RED, BLUE, GREEN, YELLOW)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContainersSettings:
-    """Constructor arguments of `Containers`."""
-
-    num_discs: int
-    size: float
-    radius: float
-    pen: tuple[float, float]
-    restitution: float
-    stiffness: float
-    pictures: bool
-
-
-class Containers(Lab, Configured, Locates, DrawsImages):
+class Containers(ExamLab, Locates):
     """Observations: for each disc `disc_0_position` [m], `disc_0_velocity` [m/s]. Action: `tilt` [m/s2].
+
+    Options of `reset`: `position` [D, 2] m on the table, and `velocity` [D, 2] m/s.
 
     Args:
         num_discs: 1 to 4.
@@ -101,6 +71,8 @@ class Containers(Lab, Configured, Locates, DrawsImages):
     Raises:
         InputError: an argument is out of range.
     """
+
+    step_s = STEP_S
 
     def __init__(
         self,
@@ -125,31 +97,13 @@ class Containers(Lab, Configured, Locates, DrawsImages):
                 f"pen {pen} is too close to the rim of a table of size {size} for discs of radius {radius}."
             )
         self.num_discs, self.size, self.radius, self.pen = num_discs, size, radius, pen
-        self.restitution, self.stiffness, self.pictures = restitution, stiffness, pictures
+        self.restitution, self.stiffness = restitution, stiffness
         # Damping ratio of an oscillator whose amplitude falls to the restitution in half a period.
         loss = -np.log(restitution) / np.hypot(np.pi, np.log(restitution))
         self._damping = float(2 * loss * np.sqrt(stiffness))
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            signal.name: box(-np.inf, np.inf, (2,), np.float32) for signal in self._vectors()
-        }
-        if pictures:
-            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"tilt": box(-MAX_TILT, MAX_TILT, (2,), np.float32)})
         self._position: Floats = np.zeros((num_discs, 2))
         self._velocity: Floats = np.zeros((num_discs, 2))
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        names = ("num_discs", "size", "radius", "restitution", "stiffness", "pictures")
-        return {**{name: getattr(self, name) for name in names}, "pen": list(self.pen)}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Containers:
-        """Inverse of `settings`."""
-        return cls(**vars(from_json(ContainersSettings, json.dumps(settings), where="containers")))
+        super().__init__(pictures=pictures)
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -157,26 +111,16 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         return tuple(combinations(range(self.num_discs), 2))
 
     @property
-    def schema(self) -> Schema:
-        """Two signals per disc and the tilt; `camera` only if rendered."""
-        edge = (MAX_TILT, MAX_TILT)
-        tilt = Signal(name="tilt", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m/s2",
-                      low=(-MAX_TILT, -MAX_TILT), high=edge, components=("x", "y"), entity="table")  # fmt: skip
-        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *self._vectors(), tilt), step_s=STEP_S)
+    def signals(self) -> tuple[Signal, ...]:
+        """Position and velocity of each disc, and the tilt."""
+        seen = (
+            observation(f"disc_{i}_{part}", 2, unit, entity=f"disc {i}")
+            for i in range(self.num_discs)
+            for part, unit in (("position", "m"), ("velocity", "m/s"))
+        )
+        return (*seen, action("tilt", 2, "m/s2", entity="table", ends=(-MAX_TILT, MAX_TILT)))
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state.
-            options: `position` [D, 2] m and `velocity` [D, 2] m/s replace drawn values.
-
-        Raises:
-            InputError: a disc lies outside the table.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         given = read_options(options, dict.fromkeys(("position", "velocity"), (self.num_discs, 2)))
         position, velocity = self.draw_start(self.np_random)
         self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
@@ -186,22 +130,21 @@ class Containers(Lab, Configured, Locates, DrawsImages):
             raise InputError(
                 f"position is {self._position.tolist()!r:.200}, outside the table. Keep it from 0 to {self.size} m."
             )
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        tilt = self._checked(action)["tilt"]
-        position, velocity = self.move(self._position[None], self._velocity[None], tilt[None])
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        position, velocity = self.move(self._position[None], self._velocity[None], action["tilt"][None])
         self._position, self._velocity = position[0], velocity[0]
-        return self._observe(), 0.0, False, False, {}
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
         """The observed state as options for `reset`."""
         return dict(zip(("position", "velocity"), self.state_of(observation), strict=True))
 
     def explorer(self) -> Policy:
-        """A piecewise constant random tilt."""
-        return ContainersExplorer()
+        """A uniform tilt, held for five steps on average."""
+        return HeldActions(
+            lambda generator: {"tilt": generator.uniform(-MAX_TILT, MAX_TILT, 2)},
+            lambda generator: generator.random() < 0.2,
+        )
 
     def draw_start(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
         """Random positions and velocities [D, 2] of discs without contacts.
@@ -237,13 +180,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         Returns:
             Vector observation signals [M, T, *shape].
         """
-        position, velocity = self.state_of(start)
-        places, speeds = [], []
-        for step in range(actions["tilt"].shape[1]):
-            position, velocity = self.move(position, velocity, actions["tilt"][:, step].astype(float), alone=alone)
-            places.append(position)
-            speeds.append(velocity)
-        return self.signals_of(np.stack(places, 1), np.stack(speeds, 1))
+        return self.signals_of(*unrolled(partial(self.move, alone=alone), self.state_of(start), actions["tilt"]))
 
     def state_of(self, observations: Arrays) -> tuple[Floats, Floats]:
         """Positions and velocities [..., D, 2] of observation signals [..., 2]."""
@@ -284,7 +221,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
             pushes = self._pushes(position, velocity, alone) if touching else 0.0
             velocity = velocity + short * (steady - DRAG * velocity + pushes)
             position = position + short / 2 * velocity
-        return position.astype(np.float32).astype(float), velocity.astype(np.float32).astype(float)
+        return rounded(position), rounded(velocity)
 
     def picture(self, position: Float[np.ndarray, "D 2"]) -> NDArray[np.uint8]:
         """The image of the table for positions of the discs, m."""
@@ -306,20 +243,11 @@ class Containers(Lab, Configured, Locates, DrawsImages):
             return None
         return self.picture(np.stack([shown[place] for place in places]).astype(float))
 
-    def _vectors(self) -> list[Signal]:
-        made = [("position", "m"), ("velocity", "m/s")]
-        return [
-            Signal(name=f"disc_{i}_{part}", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit=unit,
-                   components=("x", "y"), entity=f"disc {i}")
-            for i in range(self.num_discs) for part, unit in made
-        ]  # fmt: skip
-
     def _look(self) -> NDArray[np.uint8]:
         return self.picture(self._position)
 
-    def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = dict(self.signals_of(self._position, self._velocity))
-        return {"camera": self._look(), **seen} if self.pictures else seen
+    def _seen(self) -> dict[str, Any]:
+        return dict(self.signals_of(self._position, self._velocity))
 
     def _to_wall(self, position: Floats) -> Floats:
         """Vector from the nearest point of the wall to each position [..., 2]."""
@@ -358,21 +286,3 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         """Push of a spring with a damper, clipped at 0; 0 without overlap."""
         push = self.stiffness * overlap + self._damping * growing
         return np.asarray(np.where(overlap > 0, np.maximum(push, 0.0), 0.0))
-
-
-class ContainersExplorer(Policy):
-    """Uniform tilts, each held for five steps on average."""
-
-    def __init__(self) -> None:
-        self._tilt: Floats = np.zeros(2)
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Draws the first tilt."""
-        self._tilt = generator.uniform(-MAX_TILT, MAX_TILT, 2)
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A tilt of at most `MAX_TILT` along each axis."""
-        del observation
-        if generator.random() < 0.2:
-            self._tilt = generator.uniform(-MAX_TILT, MAX_TILT, 2)
-        return {"tilt": self._tilt.astype(np.float32)}

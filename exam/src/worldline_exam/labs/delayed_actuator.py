@@ -11,36 +11,17 @@ Hidden: the lags, which are settings of the lab, and the actions before an episo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    CAMERA,
-    GREY,
-    INK,
-    PAPER,
-    RED,
-    YELLOW,
-    Configured,
-    DrawsImages,
-    Lab,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import GREY, INK, PAPER, RED, YELLOW, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
 
 STEP_S: Final = 60.0
 AMBIENT: Final = 20.0
@@ -60,17 +41,11 @@ SETTLED: Final = 40
 """Number of explorer steps before the first observation."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DelayedActuatorSettings:
-    """Constructor arguments of `DelayedActuator`."""
-
-    lags: tuple[int, ...]
-    fade: float
-    pictures: bool
-
-
-class DelayedActuator(Lab, Configured, DrawsImages):
+class DelayedActuator(ExamLab):
     """Observations: `temperatures` [degC], and with pictures `camera`. Action: `valves` [1].
+
+    Option of `reset`: `before` [n, 5], past actions in order of time. Before them all tanks are at ambient temperature
+    and the pipes are empty.
 
     Args:
         lags: lag of each of the five tanks, 0 to `SETTLED` steps.
@@ -81,57 +56,30 @@ class DelayedActuator(Lab, Configured, DrawsImages):
         InputError: an argument is out of range.
     """
 
+    step_s = STEP_S
+
     def __init__(self, lags: tuple[int, ...] = LAGS, *, fade: float = 0.75, pictures: bool = False) -> None:
         valid = all(lag in range(SETTLED + 1) for lag in lags)
         if not (len(lags) == len(NAMES) and valid and 0 <= fade < 1):
             raise InputError(
                 f"lags {lags} must be {len(NAMES)} integers from 0 to {SETTLED}, and fade {fade} must be in [0, 1)."
             )
-        self.lags, self.fade, self.pictures = tuple(int(lag) for lag in lags), fade, pictures
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {"temperatures": box(-np.inf, np.inf, (len(NAMES),), np.float32)}
-        if pictures:
-            spaces["camera"] = box(0, 255, CAMERA.shape, np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"valves": box(0, 1, (len(NAMES),), np.float32)})
+        self.lags, self.fade = tuple(int(lag) for lag in lags), fade
         self._excess: Floats = np.zeros(len(NAMES))
         self._pipe: Floats = np.zeros((max(self.lags), len(NAMES)))
         self._valves: Floats = np.zeros(len(NAMES))
+        super().__init__(pictures=pictures)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {"lags": list(self.lags), "fade": self.fade, "pictures": self.pictures}
+    def signals(self) -> tuple[Signal, ...]:
+        """Temperatures and valves."""
+        size = len(NAMES)
+        return (
+            observation("temperatures", size, "degC", entity="tanks", components=NAMES),
+            action("valves", size, entity="tanks", ends=(0.0, 1.0), components=NAMES),
+        )
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> DelayedActuator:
-        """Inverse of `settings`."""
-        found = from_json(DelayedActuatorSettings, json.dumps(settings), where="delayed-actuator")
-        return cls(found.lags, fade=found.fade, pictures=found.pictures)
-
-    @property
-    def schema(self) -> Schema:
-        """Temperatures and valves; `camera` only if rendered."""
-        size, zeros, ones = (len(NAMES),), (0.0,) * len(NAMES), (1.0,) * len(NAMES)
-        signals = (
-            Signal(name="temperatures", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=size, unit="degC",
-                   components=NAMES, entity="tanks"),
-            Signal(name="valves", role=Role.ACTION, kind=Kind.VECTOR, shape=size, unit="1",
-                   low=zeros, high=ones, components=NAMES, entity="tanks"),
-        )  # fmt: skip
-        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the actions before the episode.
-            options: `before` [n, 5], past actions in order of time, replaces the drawn ones. Before them all tanks
-                are at ambient temperature and the pipes are empty.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         given = read_options(options, {"before": (None, len(NAMES))})
         before = use_valves(self.np_random, SETTLED)
         self._excess = np.zeros(len(NAMES))
@@ -139,12 +87,9 @@ class DelayedActuator(Lab, Configured, DrawsImages):
         self._valves = np.zeros(len(NAMES))
         for valves in given.get("before", before):
             self._set(valves)
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        self._set(self._checked(action)["valves"])
-        return self._observe(), 0.0, False, False, {}
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        self._set(action["valves"])
 
     def move(self, excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:
         """Excess temperatures and pipe contents after one step.
@@ -171,11 +116,9 @@ class DelayedActuator(Lab, Configured, DrawsImages):
         """
         excess: Floats = start["temperatures"].astype(float) - AMBIENT
         before: Floats = start["before"].astype(float)
-        pipe, path = before[:, before.shape[1] - max(self.lags) :], list[Floats]()
-        for valves in np.moveaxis(actions["valves"].astype(float), 1, 0):
-            excess, pipe = self.move(excess, pipe, valves)
-            path.append(excess + AMBIENT)
-        return {"temperatures": np.stack(path, 1)}
+        pipe = before[:, before.shape[1] - max(self.lags) :]
+        excess, _ = unrolled(self.move, (excess, pipe), actions["valves"])
+        return {"temperatures": excess + AMBIENT}
 
     def explorer(self) -> Policy:
         """Opens each valve at random times."""
@@ -213,11 +156,8 @@ class DelayedActuator(Lab, Configured, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.draw(self._excess + AMBIENT, self._valves)
 
-    def _observe(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {"temperatures": (self._excess + AMBIENT).astype(np.float32)}
-        if self.pictures:
-            shown["camera"] = self._look()
-        return shown
+    def _seen(self) -> dict[str, Any]:
+        return {"temperatures": (self._excess + AMBIENT).astype(np.float32)}
 
 
 class DelayedActuatorExplorer(Policy):

@@ -19,17 +19,14 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import CAMERA, PAPER, Colour, Configured, DrawsImages, Lab, Locates, Policy, boxes, read_options
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import PAPER, Colour, Locates, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
 
 STEP_S: Final = 0.1
 DAMPINGS: Final = (0.0, 0.2, 0.8)
 """Values with equal probability, 1/s."""
-DAMPING: Final = Signal(
-    name="damping", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="1/s", entity="medium"
-)
+DAMPING: Final = observation("damping", 1, "1/s", entity="medium")
 HOLDS: Final = 0.8
 """Probability per step that the explorer keeps its push."""
 THICK: Final[Colour] = (150, 186, 214)
@@ -39,8 +36,10 @@ _OUTER: Final = 1 / (2 - 2 ** (1 / 3))
 _STAGES: Final = (_OUTER, 1 - 2 * _OUTER, _OUTER)
 
 
-class Driven(Lab, Configured, Locates, DrawsImages):
+class Driven(ExamLab, Locates):
     """A lab whose vector observations are its full state, with `damping` and optionally `camera`.
+
+    Options of `reset`: vector observations [*shape] by name. The damping is at least 0.
 
     Args:
         moving: vector observations without `damping`, in the order of a state [..., D].
@@ -48,12 +47,13 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         pictures: whether to render the image `camera`.
     """
 
+    step_s = STEP_S
+
     def __init__(self, moving: tuple[Signal, ...], pushes: tuple[Signal, ...], *, pictures: bool) -> None:
-        self.moving, self.pushes, self.pictures = moving, pushes, pictures
-        self.observation_space = boxes(self.schema, Role.OBSERVATION)
-        self.action_space = boxes(self.schema, Role.ACTION)
+        self.moving, self.pushes = moving, pushes
         self._state: Floats = np.zeros((1, sum(one.size for one in moving)))
         self._damping: Floats = np.zeros(1)
+        super().__init__(pictures=pictures)
 
     @abstractmethod
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
@@ -78,24 +78,11 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         """The image of a state."""
 
     @property
-    def schema(self) -> Schema:
-        """Moving signals, damping and pushes; `camera` only if rendered."""
-        shown = (*self.moving, DAMPING, *self.pushes)
-        return Schema(signals=(CAMERA, *shown) if self.pictures else shown, step_s=STEP_S)
+    def signals(self) -> tuple[Signal, ...]:
+        """Moving signals, damping and pushes."""
+        return (*self.moving, DAMPING, *self.pushes)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state and the damping.
-            options: vector observations [*shape] by name replace drawn values.
-
-        Raises:
-            InputError: the damping is below 0.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         damping = self.np_random.choice(DAMPINGS)
         drawn = self.split(self.draw_states(self.np_random, 1))
         shapes = {one.name: one.shape for one in (*self.moving, DAMPING)}
@@ -103,14 +90,11 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
         if self._damping[0] < 0:
             raise InputError(f"damping is {self._damping[0]} 1/s. It must be at least 0.")
-        self._state = _kept(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
-        return self._begin(self._observe()), {}
+        self._state = rounded(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        force = self._force({name: value[None] for name, value in self._checked(action).items()})
-        self._state = _kept(self.advance(self._state, force, self._damping))
-        return self._observe(), 0.0, False, False, {}
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        force = self._force({name: value[None] for name, value in action.items()})
+        self._state = rounded(self.advance(self._state, force, self._damping))
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
         """Simulates many action sequences in parallel, independent of the state of this environment.
@@ -122,18 +106,18 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         Returns:
             Vector observations [M, T, *shape], without images.
         """
-        state, damping = _kept(self.join(start)), start["damping"][:, 0].astype(float)
-        forces, path = self._force(actions), []
-        for step in range(forces.shape[1]):
-            state = _kept(self.advance(state, forces[:, step], damping))
-            path.append(state)
-        shown = self.split(np.stack(path, 1))
-        held = np.broadcast_to(damping[:, None, None], (len(damping), len(path), 1))
-        return {name: value.astype(np.float32) for name, value in {**shown, "damping": held}.items()}
+        state, damping = rounded(self.join(start)), start["damping"][:, 0].astype(float)
+        forces = self._force(actions)
+        (path,) = unrolled(lambda at, force: (rounded(self.advance(at, force, damping)),), (state,), forces)
+        held = np.broadcast_to(damping[:, None, None], (*path.shape[:2], 1))
+        return {name: value.astype(np.float32) for name, value in {**self.split(path), "damping": held}.items()}
 
     def explorer(self) -> Policy:
-        """Piecewise constant random pushes."""
-        return DrivenExplorer(self.pushes)
+        """Uniform pushes, held for five steps on average."""
+        return HeldActions(
+            lambda generator: {one.name: generator.uniform(*bounds(one)) for one in self.pushes},
+            lambda generator: generator.random() > HOLDS,
+        )
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
         """The observed state and damping as options for `reset`."""
@@ -166,53 +150,22 @@ class Driven(Lab, Configured, Locates, DrawsImages):
         paper = tuple(round(a + share * (b - a)) for a, b in zip(PAPER, THICK, strict=True))
         return self.paint(state, (paper[0], paper[1], paper[2]))
 
-    def _observe(self) -> dict[str, Any]:
+    def _seen(self) -> dict[str, Any]:
         seen = {name: value[0].astype(np.float32) for name, value in self.split(self._state).items()}
-        seen["damping"] = self._damping.astype(np.float32)
-        return {**seen, "camera": self._look()} if self.pictures else seen
-
-
-class DrivenExplorer(Policy):
-    """Uniform pushes, each held for five steps on average.
-
-    Args:
-        pushes: bounded action signals.
-    """
-
-    def __init__(self, pushes: tuple[Signal, ...]) -> None:
-        self._pushes = pushes
-        self._push: dict[str, Floats] = {}
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Draws the first pushes."""
-        self._push = self._draw(generator)
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """The current pushes, redrawn at random."""
-        del observation
-        if generator.random() > HOLDS:
-            self._push = self._draw(generator)
-        return {name: value.astype(np.float32) for name, value in self._push.items()}
-
-    def _draw(self, generator: np.random.Generator) -> dict[str, Floats]:
-        return {one.name: generator.uniform(*bounds(one)) for one in self._pushes}
+        return {**seen, "damping": self._damping.astype(np.float32)}
 
 
 def body_signals(name: str) -> tuple[Signal, Signal]:
     """Position and velocity of a body in the plane."""
-    seen, axes = Role.OBSERVATION, ("x", "y")
     return (
-        Signal(name=f"{name}_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m", components=axes,
-               entity=name),
-        Signal(name=f"{name}_velocity", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m/s", components=axes,
-               entity=name),
-    )  # fmt: skip
+        observation(f"{name}_position", 2, "m", entity=name),
+        observation(f"{name}_velocity", 2, "m/s", entity=name),
+    )
 
 
 def push_signal(name: str, bound: float) -> Signal:
     """A push on a body in the plane, at most `bound` N along each axis."""
-    return Signal(name=f"{name}_push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N", low=(-bound, -bound),
-                  high=(bound, bound), components=("x", "y"), entity=name)  # fmt: skip
+    return action(f"{name}_push", 2, "N", entity=name, ends=(-bound, bound))
 
 
 def bounds(push: Signal) -> tuple[Floats, Floats]:
@@ -252,7 +205,3 @@ def leap(
         pull = acceleration(position)
         velocity = fade * (velocity + duration / 2 * pull)
     return position, velocity
-
-
-def _kept(state: Floats) -> Floats:
-    return state.astype(np.float32).astype(float)

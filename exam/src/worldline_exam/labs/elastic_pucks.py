@@ -15,22 +15,16 @@ Hidden: nothing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.labs import BLUE, INK, RED, Colour, Picture
+from worldline_exam.labs.base import Floats
 from worldline_exam.labs.driven import STEP_S, Driven, body_signals, push_signal
-
-Floats = NDArray[np.floating]
 
 PUCKS: Final = ("red", "blue")
 MAX_PUSH: Final = 1.0
@@ -41,15 +35,6 @@ START_SPREAD: Final = 0.6
 """Standard deviation of each component of the initial velocities, m/s."""
 FLIGHTS: Final = 5
 """Flights per step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ElasticPucksSettings:
-    """Constructor arguments of `ElasticPucks`."""
-
-    masses: tuple[float, float]
-    radii: tuple[float, float]
-    pictures: bool
 
 
 class ElasticPucks(Driven):
@@ -80,17 +65,6 @@ class ElasticPucks(Driven):
         self.masses, self.radii = masses, radii
         moving = tuple(signal for puck in PUCKS for signal in body_signals(puck))
         super().__init__(moving, tuple(push_signal(puck, MAX_PUSH) for puck in PUCKS), pictures=pictures)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {"masses": list(self.masses), "radii": list(self.radii), "pictures": self.pictures}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> ElasticPucks:
-        """Inverse of `settings`."""
-        found = from_json(ElasticPucksSettings, json.dumps(settings), where="elastic-pucks")
-        return cls(masses=found.masses, radii=found.radii, pictures=found.pictures)
 
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
         """Uniform positions without contact and Gaussian velocities."""

@@ -20,39 +20,22 @@ are in the observation *space* for the explorer, but not in the *schema*.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.utils.seeding import np_random
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    GREEN,
-    GREY,
-    INK,
-    RED,
-    YELLOW,
-    Configured,
-    DrawsImages,
-    NoisyLab,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, GREEN, GREY, INK, RED, YELLOW, NoisyLab, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation
 
 STEP_S: Final = 1.0
 MAX_MOTOR: Final = 4.0
@@ -109,18 +92,10 @@ CONFOUNDING: Final = np.array([boat.confounding for boat in BOATS])
 _COLOURS: Final = {Weather.STEADY: BLUE, Weather.DRILLED: GREEN, Weather.GUSTY: RED}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FleetSettings:
-    """Constructor arguments of `Fleet`."""
-
-    motor_effect: float
-    wind_effect: float
-    noise: float
-    pictures: bool
-
-
-class Fleet(NoisyLab, Configured, DrawsImages):
+class Fleet(ExamLab, NoisyLab):
     """Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
+
+    Options of `reset`: winds by their names in `hidden`, and drifts [m] by signal.
 
     Args:
         motor_effect: drift by the motor, m per m/s.
@@ -132,6 +107,8 @@ class Fleet(NoisyLab, Configured, DrawsImages):
     Raises:
         InputError: an argument is out of range.
     """
+
+    step_s = STEP_S
 
     def __init__(
         self,
@@ -147,64 +124,23 @@ class Fleet(NoisyLab, Configured, DrawsImages):
                 "at least 0."
             )
         self.motor_effect, self.wind_effect, self.noise = motor_effect, wind_effect, noise
-        self.pictures = pictures
-        box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
-        spaces: dict[str, gymnasium.Space[Any]] = {boat.drift: box(*anywhere, (1,), np.float32) for boat in BOATS}
-        spaces |= {"drill": box(0, 1, (1,), np.float32), "winds": box(*anywhere, (len(BOATS),), np.float64)}
-        if pictures:
-            spaces[CAMERA.name] = box(0, 255, CAMERA.shape, np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict(
-            {boat.motor: box(-MAX_MOTOR, MAX_MOTOR, (1,), np.float32) for boat in BOATS}
-        )
         self._winds: Floats = np.zeros(len(BOATS))
         self._drifts: Floats = np.zeros(len(BOATS))
         self._drill = False
+        winds = Box(-np.inf, np.inf, (len(BOATS),), np.float64)
+        super().__init__(pictures=pictures, unlogged={"winds": winds})
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {
-            "motor_effect": self.motor_effect,
-            "wind_effect": self.wind_effect,
-            "noise": self.noise,
-            "pictures": self.pictures,
-        }
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Fleet:
-        """Inverse of `settings`."""
-        found = from_json(FleetSettings, json.dumps(settings), where="fleet")
-        return cls(
-            motor_effect=found.motor_effect, wind_effect=found.wind_effect, noise=found.noise, pictures=found.pictures
+    def signals(self) -> tuple[Signal, ...]:
+        """Drifts, drill and motors, without the winds."""
+        ends = (-MAX_MOTOR, MAX_MOTOR)
+        return (
+            *(observation(boat.drift, 1, "m", entity=boat.name) for boat in BOATS),
+            observation("drill", 1, ends=(0.0, 1.0)),
+            *(action(boat.motor, 1, "m/s", entity=boat.name, ends=ends) for boat in BOATS),
         )
 
-    @property
-    def schema(self) -> Schema:
-        """The logged signals, without the winds."""
-        seen, vector, edge = Role.OBSERVATION, Kind.VECTOR, (MAX_MOTOR,)
-        drifts = [
-            Signal(name=boat.drift, role=seen, kind=vector, shape=(1,), unit="m", entity=boat.name) for boat in BOATS
-        ]
-        motors = [
-            Signal(name=boat.motor, role=Role.ACTION, kind=vector, shape=(1,), unit="m/s", low=(-MAX_MOTOR,),
-                   high=edge, entity=boat.name)
-            for boat in BOATS
-        ]  # fmt: skip
-        drill = Signal(name="drill", role=seen, kind=vector, shape=(1,), low=(0.0,), high=(1.0,))
-        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *drifts, drill, *motors), step_s=STEP_S)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the winds, the initial state and the noise.
-            options: winds by their names in `hidden`, and drifts [m] by signal, replace drawn values. All else
-                follows the seed.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         names = (*(_wind(boat) for boat in BOATS if _steady(boat)), *(boat.drift for boat in BOATS))
         given = read_options(options, dict.fromkeys(names, ()))
         steady = self.np_random.standard_normal(len(BOATS))
@@ -218,16 +154,12 @@ class Fleet(NoisyLab, Configured, DrawsImages):
         self._drifts = np.array([float(given.get(boat.drift, x)) for boat, x in zip(BOATS, drifts, strict=True)])
         self._winds = np.array(known)
         self._turn()
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        taken = self._checked(action)
-        motors = np.concatenate([taken[boat.motor] for boat in BOATS])
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        motors = np.concatenate([action[boat.motor] for boat in BOATS])
         noise = self.noise * self.np_random.standard_normal(len(BOATS))  # independent of the action
         self._drifts = self.move(motors, self._winds) + noise
         self._turn()
-        return self._observe(), 0.0, False, False, {}
 
     def move(self, motors: Float[np.ndarray, "*n B"], winds: Float[np.ndarray, "*n B"]) -> Float[np.ndarray, "*n B"]:
         """The drifts without noise, m.
@@ -292,12 +224,9 @@ class Fleet(NoisyLab, Configured, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.picture(self._drifts, self._drill)
 
-    def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {
-            boat.drift: np.array([drift], np.float32) for boat, drift in zip(BOATS, self._drifts, strict=True)
-        }
-        seen |= {"drill": np.array([self._drill], np.float32), "winds": self._winds.copy()}
-        return seen | {CAMERA.name: self._look()} if self.pictures else seen
+    def _seen(self) -> dict[str, Any]:
+        drifts = {boat.drift: np.array([drift], np.float32) for boat, drift in zip(BOATS, self._drifts, strict=True)}
+        return {**drifts, "drill": np.array([self._drill], np.float32), "winds": self._winds.copy()}
 
 
 class FleetExplorer(Policy):

@@ -16,35 +16,19 @@ images only; friction and gusts are not visible.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    GREY,
-    INK,
-    SIZE,
-    Configured,
-    DrawsImages,
-    NoisyLab,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, GREY, INK, NoisyLab, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
 
 STEP_S: Final = 0.1
 MAX_PUSH: Final = 1.0
@@ -62,21 +46,11 @@ TREMOR_STD: Final = 0.2
 """Standard deviation of the noise of its pushes, N."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GustyPuckSettings:
-    """Constructor arguments of `GustyPuck`."""
-
-    friction: tuple[float, float]
-    gust: float
-    mass: float
-    spring: float
-    tilt: tuple[float, float]
-    speed: float
-    pictures: bool
-
-
-class GustyPuck(NoisyLab, Configured, DrawsImages):
+class GustyPuck(ExamLab, NoisyLab):
     """Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
+
+    Options of `reset`: `position` [2] m, `velocity` [2] m/s, and `friction` 1/s, which is above 0 and at most
+    `MAX_FRICTION_STEP` per step.
 
     Args:
         friction: range of the friction, 1/s, above 0.
@@ -90,6 +64,8 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
     Raises:
         InputError: an argument is out of range.
     """
+
+    step_s = STEP_S
 
     def __init__(
         self,
@@ -109,67 +85,23 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
                 f"spring {spring} and speed {speed} above 0, and these and tilt {tilt} finite."
             )
         self.friction, self.gust, self.mass, self.spring = friction, gust, mass, spring
-        self.tilt, self.speed, self.pictures = tilt, speed, pictures
+        self.tilt, self.speed = tilt, speed
         self._step_s = STEP_S * speed
-        box = gymnasium.spaces.Box
-        everywhere = box(-np.inf, np.inf, (2,), np.float32)
-        spaces: dict[str, gymnasium.Space[Any]] = {"puck_position": everywhere, "puck_velocity": everywhere}
-        if pictures:
-            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (2,), np.float32)})
         self._friction = friction[0]
         self._position: Floats = np.zeros(2)
         self._velocity: Floats = np.zeros(2)
+        super().__init__(pictures=pictures)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {
-            "friction": list(self.friction),
-            "gust": self.gust,
-            "mass": self.mass,
-            "spring": self.spring,
-            "tilt": list(self.tilt),
-            "speed": self.speed,
-            "pictures": self.pictures,
-        }
+    def signals(self) -> tuple[Signal, ...]:
+        """Position, velocity and push."""
+        return (
+            observation("puck_position", 2, "m", entity="puck"),
+            observation("puck_velocity", 2, "m/s", entity="puck"),
+            action("push", 2, "N", entity="puck", ends=(-MAX_PUSH, MAX_PUSH)),
+        )
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> GustyPuck:
-        """Inverse of `settings`."""
-        found = from_json(GustyPuckSettings, json.dumps(settings), where="gusty-puck")
-        return cls(**vars(found))
-
-    @property
-    def schema(self) -> Schema:
-        """The three signals; `camera` only if rendered."""
-        seen, names = Role.OBSERVATION, ("x", "y")
-        edge = (MAX_PUSH, MAX_PUSH)
-        signals = (
-            Signal(name="puck_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
-                   components=names, entity="puck"),
-            Signal(name="puck_velocity", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m/s",
-                   components=names, entity="puck"),
-            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N",
-                   low=(-MAX_PUSH, -MAX_PUSH), high=edge, components=names, entity="puck"),
-        )  # fmt: skip
-        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the friction, the initial state and the gusts.
-            options: `friction` 1/s, `position` [2] m and `velocity` [2] m/s replace drawn values. The gusts still
-                follow the seed.
-
-        Raises:
-            InputError: the friction is not above 0, or exceeds `MAX_FRICTION_STEP` per step.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         given = read_options(options, {"friction": (), "position": (2,), "velocity": (2,)})
         self._friction = float(given.get("friction", self._draw_friction(self.np_random)))
         if "friction" in given and not 0 < self._friction * self._step_s <= MAX_FRICTION_STEP:
@@ -178,15 +110,12 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
         self._position = np.array(given.get("position", position), dtype=float)
         self._velocity = np.array(given.get("velocity", velocity), dtype=float)
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        push = np.clip(self._checked(action)["push"], -MAX_PUSH, MAX_PUSH)
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        push = np.clip(action["push"], -MAX_PUSH, MAX_PUSH)
         gust = self.gust * self.np_random.standard_normal(2)  # independent of the action
         force = push + gust + self.tilt
         self._position, self._velocity = self.move(self._position, self._velocity, force, self._friction)
-        return self._observe(), 0.0, False, False, {}
 
     def move(
         self, position: Floats, velocity: Floats, force: Floats, friction: Floats | float
@@ -236,17 +165,10 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         Returns:
             `puck_position` and `puck_velocity` [M, T, 2], without images.
         """
-        position, velocity = start["puck_position"].astype(float), start["puck_velocity"].astype(float)
         force = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH) + gusts + self.tilt
-        places, speeds = [], []
-        for step in range(force.shape[1]):
-            position, velocity = self.move(position, velocity, force[:, step], friction)
-            places.append(position)
-            speeds.append(velocity)
-        return {
-            "puck_position": np.stack(places, 1).astype(np.float32),
-            "puck_velocity": np.stack(speeds, 1).astype(np.float32),
-        }
+        state = (start["puck_position"].astype(float), start["puck_velocity"].astype(float))
+        position, velocity = unrolled(partial(self.move, friction=friction), state, force)
+        return {"puck_position": position.astype(np.float32), "puck_velocity": velocity.astype(np.float32)}
 
     def picture(self, position: Floats) -> NDArray[np.uint8]:
         """The image [64, 64, 3] of a puck at `position` [2] m."""
@@ -270,12 +192,11 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.picture(self._position)
 
-    def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {
+    def _seen(self) -> dict[str, Any]:
+        return {
             "puck_position": self._position.astype(np.float32),
             "puck_velocity": self._velocity.astype(np.float32),
         }
-        return {"camera": self._look(), **seen} if self.pictures else seen
 
 
 class GustyPuckExplorer(Policy):

@@ -16,37 +16,19 @@ that logs can mark missing values, but not in the *schema*.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    GREY,
-    INK,
-    PAPER,
-    RED,
-    Configured,
-    DrawsImages,
-    Hides,
-    Lab,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, GREY, INK, PAPER, RED, Hides, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, unrolled
 
 STEP_S: Final = 0.1
 SERIES_BOUND: Final = 1e-3
@@ -67,19 +49,11 @@ LID_FRAMES: Final = 1000
 """Number of frames for which the lid is drawn."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HiddenMoverSettings:
-    """Constructor arguments of `HiddenMover`."""
-
-    drag: float
-    bounce: float
-    mass: float
-    half_side: float
-    pictures: bool
-
-
-class HiddenMover(Lab, Configured, Hides, DrawsImages):
+class HiddenMover(ExamLab, Hides):
     """Observations: `puck_position` [m], and with pictures `camera`. Action: `push` [N].
+
+    Options of `reset`: `position` [2] m inside the tray, `velocity` [2] m/s and `lid` [n, 2], pairs (first frame,
+    number of frames) for which the lid is down.
 
     Args:
         drag: 1/s, at least 0.
@@ -91,6 +65,8 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
     Raises:
         InputError: an argument is out of range.
     """
+
+    step_s = STEP_S
 
     def __init__(
         self,
@@ -106,63 +82,26 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
                 f"drag {drag} must be at least 0, bounce {bounce} in [0, 1], mass {mass} and half_side {half_side} "
                 "above 0, all finite."
             )
-        self.drag, self.bounce, self.mass, self.half_side, self.pictures = drag, bounce, mass, half_side, pictures
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            "puck_position": box(-half_side, half_side, (2,), np.float32),
-            "lid_down": gymnasium.spaces.Discrete(2),
-        }
-        if pictures:
-            spaces["camera"] = box(0, 255, CAMERA.shape, np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (2,), np.float32)})
+        self.drag, self.bounce, self.mass, self.half_side = drag, bounce, mass, half_side
         self._position: Floats = np.zeros(2)
         self._velocity: Floats = np.zeros(2)
         self._lid = np.zeros(LID_FRAMES, bool)
         self._frame = 0
+        super().__init__(pictures=pictures, unlogged={"lid_down": Discrete(2)})
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {name: getattr(self, name) for name in ("drag", "bounce", "mass", "half_side", "pictures")}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> HiddenMover:
-        """Inverse of `settings`."""
-        found = from_json(HiddenMoverSettings, json.dumps(settings), where="hidden-mover")
-        return cls(**vars(found))
-
-    @property
-    def schema(self) -> Schema:
-        """Position and push; `camera` only if rendered."""
-        side, edge = (self.half_side,) * 2, (MAX_PUSH,) * 2
-        names = ("x", "y")
-        signals = (
-            Signal(name="puck_position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m",
-                   low=(-side[0], -side[1]), high=side, components=names, entity="puck"),
-            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N",
-                   low=(-MAX_PUSH, -MAX_PUSH), high=edge, components=names, entity="puck"),
-        )  # fmt: skip
-        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
+    def signals(self) -> tuple[Signal, ...]:
+        """Position and push."""
+        return (
+            observation("puck_position", 2, "m", entity="puck", ends=(-self.half_side, self.half_side)),
+            action("push", 2, "N", entity="puck", ends=(-MAX_PUSH, MAX_PUSH)),
+        )
 
     def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
         """The position is observed unless the lid is down."""
         return {"puck_position": not int(observation["lid_down"])}
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state and the lid.
-            options: `position` [2] m, `velocity` [2] m/s and `lid` [n, 2] replace drawn values. `lid` holds pairs
-                (first frame, number of frames) for which the lid is down.
-
-        Raises:
-            InputError: the position is outside the tray, or `lid` has invalid values.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         given = read_options(options, {"position": (2,), "velocity": (2,), "lid": (None, 2)})
         rng = self.np_random
         position = rng.uniform(-self.half_side, self.half_side, 2)
@@ -179,14 +118,10 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
             lid = _lid_of(runs.astype(int).tolist())
         self._lid = lid
         self._frame = 0
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        push = self._checked(action)["push"]
-        self._position, self._velocity = self.move(self._position, self._velocity, push)
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        self._position, self._velocity = self.move(self._position, self._velocity, action["push"])
         self._frame += 1
-        return self._observe(), 0.0, False, False, {}
 
     def move(self, position: Floats, velocity: Floats, push: Floats) -> tuple[Floats, Floats]:
         """Position and velocity after one step.
@@ -226,17 +161,13 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
         Returns:
             Both [M, T, 2], float64.
         """
-        position, velocity = start["puck_position"].astype(float), start["puck_velocity"].astype(float)
-        pushes, places, speeds = actions["push"].astype(float), [], []
-        for step in range(pushes.shape[1]):
-            position, velocity = self.move(position, velocity, pushes[:, step])
-            places.append(position)
-            speeds.append(velocity)
-        return {"puck_position": np.stack(places, 1), "puck_velocity": np.stack(speeds, 1)}
+        state = (start["puck_position"].astype(float), start["puck_velocity"].astype(float))
+        position, velocity = unrolled(self.move, state, actions["push"])
+        return {"puck_position": position, "puck_velocity": velocity}
 
     def explorer(self) -> Policy:
-        """Piecewise constant random pushes and pauses."""
-        return HiddenMoverExplorer()
+        """Uniform pushes or none, held for eight steps on average."""
+        return HeldActions(_draw_push, lambda generator: generator.random() < 0.125)
 
     def draw(self, position: Floats, *, lid_down: bool) -> UInt8[np.ndarray, "64 64 3"]:
         """The image of the tray from above.
@@ -268,38 +199,15 @@ class HiddenMover(Lab, Configured, Hides, DrawsImages):
     def _is_down(self) -> bool:
         return bool(self._lid[self._frame]) if self._frame < len(self._lid) else False
 
-    def _observe(self) -> dict[str, Any]:
+    def _seen(self) -> dict[str, Any]:
         down = self._is_down()
-        hidden: dict[str, Any] = {
-            "puck_position": np.zeros(2, np.float32) if down else self._position.astype(np.float32),
-            "lid_down": np.int64(down),
-        }
-        if self.pictures:
-            hidden["camera"] = self._look()
-        return hidden
+        place = np.zeros(2) if down else self._position
+        return {"puck_position": place.astype(np.float32), "lid_down": np.int64(down)}
 
 
-class HiddenMoverExplorer(Policy):
-    """Uniform pushes or none, each held for eight steps on average."""
-
-    def __init__(self) -> None:
-        self._push: Floats = np.zeros(2)
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Draws the first push."""
-        self._push = _draw_push(generator)
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push of at most `MAX_PUSH` along each axis."""
-        del observation
-        if generator.random() < 0.125:
-            self._push = _draw_push(generator)
-        return {"push": self._push.astype(np.float32)}
-
-
-def _draw_push(generator: np.random.Generator) -> Floats:
+def _draw_push(generator: np.random.Generator) -> dict[str, Floats]:
     strength = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
-    return strength * float(generator.random() >= 0.3)
+    return {"push": strength * float(generator.random() >= 0.3)}
 
 
 def _draw_lid(generator: np.random.Generator) -> NDArray[np.bool_]:

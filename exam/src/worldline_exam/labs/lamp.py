@@ -17,37 +17,19 @@ observation *space* for the explorer, but not in the *schema*.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
+from gymnasium.spaces import MultiBinary
 from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    GREY,
-    INK,
-    RED,
-    YELLOW,
-    Colour,
-    Configured,
-    DrawsImages,
-    Lab,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, GREY, INK, RED, YELLOW, Colour, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
 
 STEP_S: Final = 1.0
 KEEP: Final = 0.5
@@ -92,17 +74,10 @@ STATIONS: Final = tuple(Station(follows=follows) for follows in (0.8, 0.95, 0.99
 _FOLLOWS: Final = np.array([station.follows for station in STATIONS])
 
 
-@dataclass(frozen=True, kw_only=True)
-class LampSettings:
-    """Constructor arguments of `Lamp`."""
-
-    effect: float
-    noise: float
-    pictures: bool
-
-
-class Lamp(Lab, Configured, DrawsImages):
+class Lamp(ExamLab):
     """Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
+
+    Options of `reset`: heats [degC] and lamps (0 or 1) by signal.
 
     Args:
         effect: effect of the levers on the heat, degC, not 0. If it is negative, levers on the same side cool; a lit
@@ -114,66 +89,29 @@ class Lamp(Lab, Configured, DrawsImages):
         InputError: an argument is out of range.
     """
 
+    step_s = STEP_S
+
     def __init__(self, *, effect: float = 1.0, noise: float = 0.1, pictures: bool = False) -> None:
         if not (effect != 0 and np.isfinite(effect) and 0 <= noise < np.inf):
             raise InputError(
                 f"effect {effect} must not be 0, noise {noise} must be at least 0, and both must be finite."
             )
-        self.effect, self.noise, self.pictures = effect, noise, pictures
-        box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
-        spaces: dict[str, gymnasium.Space[Any]] = {one.heat: box(*anywhere, (1,), np.float32) for one in STATIONS}
-        spaces |= {station.lamp: box(0, 1, (1,), np.float32) for station in STATIONS}
-        spaces |= {"decisions": gymnasium.spaces.MultiBinary(len(STATIONS))}
-        if pictures:
-            spaces[CAMERA.name] = box(0, 255, CAMERA.shape, np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({one.levers: box(-1, 1, (2,), np.float32) for one in STATIONS})
+        self.effect, self.noise = effect, noise
         self._heats: Floats = np.zeros(len(STATIONS))
         self._decisions = np.zeros(len(STATIONS), bool)
         self._lamps = np.zeros(len(STATIONS), bool)
+        super().__init__(pictures=pictures, unlogged={"decisions": MultiBinary(len(STATIONS))})
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {"effect": self.effect, "noise": self.noise, "pictures": self.pictures}
+    def signals(self) -> tuple[Signal, ...]:
+        """Heats, lamps and levers, without the decisions."""
+        heats = (observation(one.heat, 1, "degC", entity=one.name) for one in STATIONS)
+        lamps = (observation(one.lamp, 1, entity=one.name, ends=(0.0, 1.0)) for one in STATIONS)
+        sides = ("left", "right")
+        levers = (action(one.levers, 2, entity=one.name, ends=(-1.0, 1.0), components=sides) for one in STATIONS)
+        return (*heats, *lamps, *levers)
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Lamp:
-        """Inverse of `settings`."""
-        found = from_json(LampSettings, json.dumps(settings), where="lamp")
-        return cls(effect=found.effect, noise=found.noise, pictures=found.pictures)
-
-    @property
-    def schema(self) -> Schema:
-        """The logged signals, without the decisions."""
-        seen, vector, low, high = Role.OBSERVATION, Kind.VECTOR, (0.0,), (1.0,)
-        heats = [
-            Signal(name=one.heat, role=seen, kind=vector, shape=(1,), unit="degC", entity=one.name) for one in STATIONS
-        ]
-        lamps = [
-            Signal(name=one.lamp, role=seen, kind=vector, shape=(1,), low=low, high=high, entity=one.name)
-            for one in STATIONS
-        ]
-        levers = [
-            Signal(name=one.levers, role=Role.ACTION, kind=vector, shape=(2,), low=(-1.0, -1.0), high=(1.0, 1.0),
-                   components=("left", "right"), entity=one.name)
-            for one in STATIONS
-        ]  # fmt: skip
-        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *heats, *lamps, *levers), step_s=STEP_S)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state, the decisions, the lamps and the noise.
-            options: heats [degC] and lamps (0 or 1) by signal replace drawn values. All else follows the seed.
-
-        Raises:
-            InputError: a lamp is neither 0 nor 1.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         names = (name for one in STATIONS for name in (one.heat, one.lamp))
         given = read_options(options, dict.fromkeys(names, ()))
         for station in STATIONS:
@@ -184,16 +122,12 @@ class Lamp(Lab, Configured, DrawsImages):
         self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])
         self._announce()
         self._lamps = np.array([bool(given.get(one.lamp, x)) for one, x in zip(STATIONS, self._lamps, strict=True)])
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        taken = self._checked(action)
-        levers = np.stack([taken[station.levers] for station in STATIONS])
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        levers = np.stack([action[station.levers] for station in STATIONS])
         noise = self.noise * self.np_random.standard_normal(len(STATIONS))  # independent of the action
         self._heats = self.move(self._heats, levers) + noise
         self._announce()
-        return self._observe(), 0.0, False, False, {}
 
     def move(self, heats: Float[np.ndarray, "*n K"], levers: Float[np.ndarray, "*n K 2"]) -> Float[np.ndarray, "*n K"]:
         """The heats after a step without noise, degC.
@@ -216,11 +150,8 @@ class Lamp(Lab, Configured, DrawsImages):
         """
         heats = np.concatenate([start[station.heat] for station in STATIONS], -1).astype(float)
         levers = np.stack([actions[station.levers] for station in STATIONS], -2).astype(float)
-        path = []
-        for step in range(levers.shape[1]):
-            heats = self.move(heats, levers[:, step])
-            path.append(heats.astype(np.float32))
-        every = np.stack(path, 1)
+        (path,) = unrolled(lambda heats, levers: (self.move(heats, levers),), (heats,), levers)
+        every = path.astype(np.float32)
         return {station.heat: every[..., [number]] for number, station in enumerate(STATIONS)}
 
     def explorer(self) -> Policy:
@@ -263,13 +194,12 @@ class Lamp(Lab, Configured, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.picture(self._heats, self._lamps)
 
-    def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
+    def _seen(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {"decisions": self._decisions.astype(np.int8)}
         for number, station in enumerate(STATIONS):
             seen[station.heat] = self._heats[[number]].astype(np.float32)
             seen[station.lamp] = self._lamps[[number]].astype(np.float32)
-        seen["decisions"] = self._decisions.astype(np.int8)
-        return seen | {CAMERA.name: self._look()} if self.pictures else seen
+        return seen
 
 
 class LampExplorer(Policy):

@@ -22,39 +22,18 @@ There is no noise. Hidden: only the wall and the ball behind the screen, both of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    CAMERA,
-    GREEN,
-    GREY,
-    INK,
-    PAPER,
-    SIZE,
-    YELLOW,
-    Colour,
-    Configured,
-    DrawsImages,
-    Hides,
-    Lab,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import GREEN, GREY, INK, PAPER, YELLOW, Colour, Hides, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, OccasionalActions, Options, action, observation
 
 STEP_S: Final = 0.1
 GRAVITY: Final = 9.81
@@ -96,23 +75,16 @@ _LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 """Ranges of options of `reset`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OccluderSettings:
-    """Constructor arguments of `Occluder`."""
-
-    half_screen: float
-    shade: float
-    depth: float
-    pictures: bool
-
-
-class Occluder(Lab, Configured, Hides, DrawsImages):
+class Occluder(ExamLab, Hides):
     """Vector observations, some of which the screen hides. Action: `push` [m/s²].
 
     `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness` are hidden with the ball. `ball_seen` is 1 while
     the ball is visible, else 0. `wall` is 1 on the upper rail, -1 on the lower one, and hidden by the screen. `pit` has
     the same values and is never hidden. `door` [m] is the height of its centre above a ball on the lower rail.
     `screen` is 1 once it is down.
+
+    Options of `reset`: `rail` (1 or -1), `x` [m], `speed` [m/s], `colour`, `wall`, `pit` and `door` [m]. The ball must
+    not start over the pit.
 
     Args:
         half_screen: half the width of the screen, m, from 0.2 to 0.4.
@@ -124,6 +96,8 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         InputError: an argument is out of range.
     """
 
+    step_s = STEP_S
+
     def __init__(
         self, *, half_screen: float = 0.3, shade: float = 0.45, depth: float = 0.6, pictures: bool = False
     ) -> None:
@@ -132,73 +106,26 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
                 f"half_screen {half_screen} must be in [0.2, 0.4], shade {shade} in [0.2, 1], depth {depth} in "
                 f"(0, {MAX_DEPTH}]."
             )
-        self.half_screen, self.shade, self.depth, self.pictures = half_screen, shade, depth, pictures
-        box = gymnasium.spaces.Box
-        vectors = [signal for signal in self.schema.observations if signal.kind is Kind.VECTOR]
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            signal.name: box(-np.inf, np.inf, signal.shape, np.float32) for signal in vectors
-        }
-        if pictures:
-            spaces[CAMERA.name] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (1,), np.float32)})
+        self.half_screen, self.shade, self.depth = half_screen, shade, depth
         self._state: dict[str, Floats] = {}
+        super().__init__(pictures=pictures)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        names = ("half_screen", "shade", "depth", "pictures")
-        return {name: getattr(self, name) for name in names}
+    def signals(self) -> tuple[Signal, ...]:
+        """Eight observations and the push."""
+        return (
+            observation("ball_position", 2, "m", entity="ball"),
+            observation("ball_velocity", 2, "m/s", entity="ball"),
+            observation("ball_brightness", 1, entity="ball"),
+            observation("ball_seen", 1, entity="ball"),
+            observation("wall", 1, entity="stage"),
+            observation("pit", 1, entity="stage"),
+            observation("door", 1, "m", entity="stage"),
+            observation("screen", 1, entity="stage"),
+            action("push", 1, "m/s^2", entity="ball", ends=(-MAX_PUSH, MAX_PUSH)),
+        )
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Occluder:
-        """Inverse of `settings`."""
-        found = from_json(OccluderSettings, json.dumps(settings), where="occluder")
-        return cls(half_screen=found.half_screen, shade=found.shade, depth=found.depth, pictures=found.pictures)
-
-    @property
-    def schema(self) -> Schema:
-        """The nine signals; `camera` only if rendered."""
-
-        def one(name: str, size: int, unit: str, entity: str) -> Signal:
-            return Signal(
-                name=name,
-                role=Role.OBSERVATION,
-                kind=Kind.VECTOR,
-                shape=(size,),
-                unit=unit,
-                components=("x", "y") if size == 2 else (),
-                entity=entity,
-            )
-
-        signals = (
-            one("ball_position", 2, "m", "ball"),
-            one("ball_velocity", 2, "m/s", "ball"),
-            one("ball_brightness", 1, "1", "ball"),
-            one("ball_seen", 1, "1", "ball"),
-            one("wall", 1, "1", "stage"),
-            one("pit", 1, "1", "stage"),
-            one("door", 1, "m", "stage"),
-            one("screen", 1, "1", "stage"),
-            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s^2",
-                   low=(-MAX_PUSH,), high=(MAX_PUSH,), entity="ball"),
-        )  # fmt: skip
-        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state.
-            options: `rail` (1 or -1), `x` [m], `speed` [m/s], `colour`, `wall`, `pit`, `door` [m]
-                replace drawn values.
-
-        Raises:
-            InputError: the ball would start over the pit, or a value is out of range.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         draw = self.np_random.uniform
         rail, wall, pit, way = (float(self.np_random.choice([LOWER, UPPER])) for _ in range(4))
         right = (RIGHT_START[0], EDGE - RADIUS) if pit == rail else RIGHT_START
@@ -225,12 +152,9 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
         if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
             raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
         self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        self._state = self.advance(self._state, self._checked(action)["push"][None])
-        return self._observe(), 0.0, False, False, {}
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        self._state = self.advance(self._state, action["push"][None])
 
     def start(
         self, *, rail: Floats, x: Floats, speed: Floats, colour: Floats, wall: Floats, pit: Floats, door: Floats
@@ -343,7 +267,9 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
 
     def explorer(self) -> Policy:
         """Small pushes in half of the episodes on average."""
-        return OccluderExplorer()
+        return OccasionalActions(
+            lambda generator: {"push": np.clip(0.3 * generator.standard_normal(1), -MAX_PUSH, MAX_PUSH)}
+        )
 
     def _draw_stage(self, picture: Picture, pit: float, door: float) -> None:
         """Rails, pit, shade and barrier."""
@@ -375,27 +301,9 @@ class Occluder(Lab, Configured, Hides, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.draw({name: value[0] for name, value in self._state.items()})
 
-    def _observe(self) -> dict[str, Any]:
+    def _seen(self) -> dict[str, Any]:
         hidden = self.hidden(self._state)
-        shown: dict[str, Any] = {
+        return {
             name: np.where(name in hidden and bool(hidden[name][0]), 0.0, value[0]).astype(np.float32)
             for name, value in self._state.items()
         }
-        return {CAMERA.name: self._look(), **shown} if self.pictures else shown
-
-
-class OccluderExplorer(Policy):
-    """Independent small pushes at each step in half of the episodes."""
-
-    def __init__(self) -> None:
-        self._pushes = False
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Draws whether the episode has pushes."""
-        self._pushes = bool(generator.random() < 0.5)
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A push of at most `MAX_PUSH`."""
-        del observation
-        push = np.clip(0.3 * generator.standard_normal(1), -MAX_PUSH, MAX_PUSH)
-        return {"push": (push if self._pushes else np.zeros(1)).astype(np.float32)}

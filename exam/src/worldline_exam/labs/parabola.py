@@ -9,36 +9,19 @@ so logs contain only initial speeds along this axis. The state is rounded to flo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    CAMERA,
-    GREY,
-    INK,
-    RED,
-    YELLOW,
-    Configured,
-    DrawsImages,
-    Lab,
-    Locates,
-    Picture,
-    Policy,
-    boxes,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.labs import GREY, INK, RED, YELLOW, Locates, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
 
-Floats = NDArray[np.floating]
 Band = tuple[float, float]
 Throws = tuple[tuple[Band, Band], ...]
 """Pairs of ranges of speed, m/s, and gravity, m/s2."""
@@ -60,17 +43,10 @@ BALL_RADIUS: Final = 0.6
 """Radius in the image, m; the ball has no contacts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParabolaSettings:
-    """Constructor arguments of `Parabola`."""
-
-    throws: Throws
-    buoyancy: float
-    pictures: bool
-
-
-class Parabola(Lab, Configured, Locates, DrawsImages):
+class Parabola(ExamLab, Locates):
     """Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
+
+    Options of `reset`: values by observation signal.
 
     Args:
         throws: pairs of ranges of speed and gravity, drawn with equal probability.
@@ -81,57 +57,29 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         InputError: an argument is out of range.
     """
 
+    step_s = STEP_S
+
     def __init__(self, throws: Throws = USUAL, *, buoyancy: float = 0.0, pictures: bool = False) -> None:
         bands = [band for throw in throws for band in throw]
         if not (bands and all(0 <= low <= high < np.inf for low, high in bands) and 0 <= buoyancy < 1):
             raise InputError(
                 f"throws {throws} must be ranges of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
             )
-        self.throws, self.buoyancy, self.pictures = throws, buoyancy, pictures
-        self.observation_space = boxes(self.schema, Role.OBSERVATION)
-        self.action_space = boxes(self.schema, Role.ACTION)
+        self.throws, self.buoyancy = throws, buoyancy
         self._state: dict[str, NDArray[np.generic]] = {}
+        super().__init__(pictures=pictures)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        throws = [[list(band) for band in throw] for throw in self.throws]
-        return {"throws": throws, "buoyancy": self.buoyancy, "pictures": self.pictures}
+    def signals(self) -> tuple[Signal, ...]:
+        """Position, velocity, gravity and lift."""
+        return (
+            observation("ball_position", 2, "m", entity="ball"),
+            observation("ball_velocity", 2, "m/s", entity="ball"),
+            observation("gravity", 1, "m/s2", entity="earth"),
+            action("lift", 1, "m/s2", entity="ball", ends=(-MAX_LIFT, MAX_LIFT)),
+        )
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Parabola:
-        """Inverse of `settings`."""
-        found = from_json(ParabolaSettings, json.dumps(settings), where="parabola")
-        return cls(found.throws, buoyancy=found.buoyancy, pictures=found.pictures)
-
-    @property
-    def schema(self) -> Schema:
-        """Four signals; `camera` only if rendered."""
-        seen, names = Role.OBSERVATION, ("x", "y")
-        return Schema(
-            signals=(
-                *((CAMERA,) if self.pictures else ()),
-                Signal(name="ball_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
-                       components=names, entity="ball"),
-                Signal(name="ball_velocity", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m/s",
-                       components=names, entity="ball"),
-                Signal(name="gravity", role=seen, kind=Kind.VECTOR, shape=(1,), unit="m/s2", entity="earth"),
-                Signal(name="lift", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s2",
-                       low=(-MAX_LIFT,), high=(MAX_LIFT,), entity="ball"),
-            ),
-            step_s=STEP_S,
-        )  # fmt: skip
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the throw.
-            options: `ball_position` [2] m, `ball_velocity` [2] m/s and `gravity` [1] m/s2 replace drawn values.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         speed, gravity = (
             self.np_random.uniform(*band) for band in self.throws[self.np_random.integers(len(self.throws))]
         )
@@ -142,14 +90,11 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         }
         given = read_options(options, {name: (len(value),) for name, value in drawn.items()})
         self._state = {name: np.array(given.get(name, value), np.float32) for name, value in drawn.items()}
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        lift = self._checked(action)["lift"].reshape(1, 1, 1)
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         start = {name: value[None] for name, value in self._state.items()}
-        self._state = {name: value[0, 0] for name, value in self.simulate(start, {"lift": lift}).items()}
-        return self._observe(), 0.0, False, False, {}
+        moved = self.simulate(start, {"lift": action["lift"].reshape(1, 1, 1)})
+        self._state = {name: value[0, 0] for name, value in moved.items()}
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
         """The observed state as options for `reset`."""
@@ -157,7 +102,7 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
 
     def explorer(self) -> Policy:
         """A piecewise constant lift."""
-        return SteadyExplorer("lift", MAX_LIFT)
+        return steady_explorer("lift", MAX_LIFT)
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
         """Simulates many action sequences in parallel, independent of the state of this environment.
@@ -169,18 +114,22 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
         Returns:
             Vector observation signals [M, T, *shape].
         """
-        position, velocity = start["ball_position"], start["ball_velocity"]
         lifts = np.clip(actions["lift"].astype(float), -MAX_LIFT, MAX_LIFT)
         falling = (1 - self.buoyancy) * start["gravity"].astype(float)
-        places, speeds = [], []
-        for step in range(lifts.shape[1]):
-            push = np.concatenate([np.zeros_like(falling), lifts[:, step] - falling], -1)
-            moved = position.astype(float) + STEP_S * velocity.astype(float) + STEP_S**2 / 2 * push
-            position, velocity = moved.astype(np.float32), (velocity.astype(float) + STEP_S * push).astype(np.float32)
-            places.append(position)
-            speeds.append(velocity)
+
+        def move(position: Floats, velocity: Floats, lift: Floats) -> tuple[Floats, Floats]:
+            push = np.concatenate([np.zeros_like(falling), lift - falling], -1)
+            moved = position + STEP_S * velocity + STEP_S**2 / 2 * push
+            return rounded(moved), rounded(velocity + STEP_S * push)
+
+        state = (start["ball_position"].astype(float), start["ball_velocity"].astype(float))
+        position, velocity = unrolled(move, state, lifts)
         steady = np.repeat(start["gravity"][:, None].astype(np.float32), lifts.shape[1], 1)
-        return {"ball_position": np.stack(places, 1), "ball_velocity": np.stack(speeds, 1), "gravity": steady}
+        return {
+            "ball_position": position.astype(np.float32),
+            "ball_velocity": velocity.astype(np.float32),
+            "gravity": steady,
+        }
 
     def picture(self, position: Float[np.ndarray, "2"], gravity: float) -> NDArray[np.uint8]:
         """The image: the ball, and a bar at the left edge with the length of gravity; m and m/s2."""
@@ -200,30 +149,12 @@ class Parabola(Lab, Configured, Locates, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.picture(self._state["ball_position"].astype(float), float(self._state["gravity"][0]))
 
-    def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {name: value.copy() for name, value in self._state.items()}
-        return {"camera": self._look(), **seen} if self.pictures else seen
+    def _seen(self) -> dict[str, Any]:
+        return {name: value.copy() for name, value in self._state.items()}
 
 
-class SteadyExplorer(Policy):
-    """A uniform scalar action, held for twelve steps on average.
-
-    Args:
-        action: name of the signal, with one component.
-        bound: largest magnitude.
-    """
-
-    def __init__(self, action: str, bound: float) -> None:
-        self._action, self._bound = action, bound
-        self._value = 0.0
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Draws the first action."""
-        self._value = generator.uniform(-self._bound, self._bound)
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """The previous action or a new one."""
-        del observation
-        if generator.random() < 1 / 12:
-            self._value = generator.uniform(-self._bound, self._bound)
-        return {self._action: np.array([self._value], np.float32)}
+def steady_explorer(name: str, bound: float) -> Policy:
+    """A uniform scalar action of at most this magnitude, held for twelve steps on average."""
+    return HeldActions(
+        lambda generator: {name: generator.uniform(-bound, bound, 1)}, lambda generator: generator.random() < 1 / 12
+    )

@@ -11,23 +11,16 @@ Hidden: nothing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.labs import GREY, INK, RED, Colour, Picture
-from worldline.schema import Kind, Role, Signal
+from worldline_exam.labs.base import Floats, action, observation
 from worldline_exam.labs.driven import Driven, leap
-
-Floats = NDArray[np.floating]
 
 GRAVITY: Final = 9.81
 """m/s^2."""
@@ -37,15 +30,6 @@ START: Final = (1.5, 2.0)
 """Bounds of the initial angle, rad, and angular velocity, rad/s."""
 LEAPS: Final = 8
 """Integration substeps per step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PendulumSettings:
-    """Constructor arguments of `Pendulum`."""
-
-    mass: float
-    length: float
-    pictures: bool
 
 
 class Pendulum(Driven):
@@ -64,25 +48,12 @@ class Pendulum(Driven):
         if not (0 < mass < np.inf and 0 < length <= 1.6):
             raise InputError(f"mass {mass} must be above 0 and finite, length {length} above 0 and at most 1.6.")
         self.mass, self.length = mass, length
-        seen, bob = Role.OBSERVATION, "bob"
         moving = (
-            Signal(name="angle", role=seen, kind=Kind.VECTOR, shape=(2,), components=("cos", "sin"), entity=bob),
-            Signal(name="angular_velocity", role=seen, kind=Kind.VECTOR, shape=(1,), unit="rad/s", entity=bob),
+            observation("angle", 2, entity="bob", components=("cos", "sin")),
+            observation("angular_velocity", 1, "rad/s", entity="bob"),
         )
-        torque = Signal(name="torque", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N m",
-                        low=(-MAX_TORQUE,), high=(MAX_TORQUE,), entity=bob)  # fmt: skip
+        torque = action("torque", 1, "N m", entity="bob", ends=(-MAX_TORQUE, MAX_TORQUE))
         super().__init__(moving, (torque,), pictures=pictures)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {"mass": self.mass, "length": self.length, "pictures": self.pictures}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Pendulum:
-        """Inverse of `settings`."""
-        found = from_json(PendulumSettings, json.dumps(settings), where="pendulum")
-        return cls(mass=found.mass, length=found.length, pictures=found.pictures)
 
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
         """Uniform within `START`."""

@@ -19,36 +19,18 @@ ellipsoid.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import (
-    BLUE,
-    CAMERA,
-    INK,
-    RED,
-    SIZE,
-    YELLOW,
-    Configured,
-    DrawsImages,
-    Lab,
-    Locates,
-    Picture,
-    Policy,
-    read_options,
-)
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, INK, RED, YELLOW, Locates, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation
 
 STEP_S: Final = 0.1
 MAX_SPEED: Final = 0.5
@@ -69,15 +51,6 @@ _MIN_OVERLAP: Final = 1e-7
 _SIDES: Final = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
 
 
-@dataclass(frozen=True, kw_only=True)
-class PusherBlockSettings:
-    """Constructor arguments of `PusherBlock`."""
-
-    block_half: float = 0.1
-    pusher_radius: float = 0.05
-    pictures: bool = False
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Bodies:
     """Poses of M pushers and blocks: pusher [M, 2], block [M, 2], angle [M]; float64."""
@@ -96,8 +69,10 @@ def _bodies(state: Arrays) -> _Bodies:
     )
 
 
-class PusherBlock(Lab, Configured, Locates, DrawsImages):
+class PusherBlock(ExamLab, Locates):
     """Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
+
+    Options of `reset`: values [2] by observation signal, with positions on the table.
 
     Args:
         block_half: half the side of the block, m, from 0.04 to 0.15.
@@ -108,68 +83,33 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         InputError: an argument is out of range.
     """
 
+    step_s = STEP_S
+
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
         if not (0.04 <= block_half <= 0.15 and 0.03 <= pusher_radius <= 0.08):
             raise InputError(
                 f"block_half {block_half} must be in [0.04, 0.15] m, pusher_radius {pusher_radius} in [0.03, 0.08] m."
             )
-        self.block_half, self.pusher_radius, self.pictures = block_half, pusher_radius, pictures
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            "pusher_position": box(-ROOM, ROOM, (2,), np.float32),
-            "block_position": box(-ROOM, ROOM, (2,), np.float32),
-            "block_angle": box(-1.0, 1.0, (2,), np.float32),
-        }
-        if pictures:
-            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"velocity": box(-MAX_SPEED, MAX_SPEED, (2,), np.float32)})
+        self.block_half, self.pusher_radius = block_half, pusher_radius
         self._state: dict[str, Floats] = {}
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {"block_half": self.block_half, "pusher_radius": self.pusher_radius, "pictures": self.pictures}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> PusherBlock:
-        """Inverse of `settings`."""
-        found = from_json(PusherBlockSettings, json.dumps(settings), where="pusher-block")
-        return cls(block_half=found.block_half, pusher_radius=found.pusher_radius, pictures=found.pictures)
+        super().__init__(pictures=pictures)
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
         """The observed state as options for `reset`."""
         return {name: observation[name] for name in STATE}
 
     @property
-    def schema(self) -> Schema:
-        """The signals; `camera` only if rendered."""
-        seen, names, wide = Role.OBSERVATION, ("x", "y"), (ROOM, ROOM)
-        signals = (
-            Signal(name="pusher_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
-                   low=(-ROOM, -ROOM), high=wide, components=names, entity="pusher"),
-            Signal(name="block_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
-                   low=(-ROOM, -ROOM), high=wide, components=names, entity="block"),
-            Signal(name="block_angle", role=seen, kind=Kind.VECTOR, shape=(2,), unit="1",
-                   low=(-1.0, -1.0), high=(1.0, 1.0), components=("cos", "sin"), entity="block"),
-            Signal(name="velocity", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m/s",
-                   low=(-MAX_SPEED, -MAX_SPEED), high=(MAX_SPEED, MAX_SPEED), components=names, entity="pusher"),
-        )  # fmt: skip
-        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
+    def signals(self) -> tuple[Signal, ...]:
+        """Positions, angle of the block and velocity of the pusher."""
+        room, speed = (-ROOM, ROOM), (-MAX_SPEED, MAX_SPEED)
+        return (
+            observation("pusher_position", 2, "m", entity="pusher", ends=room),
+            observation("block_position", 2, "m", entity="block", ends=room),
+            observation("block_angle", 2, entity="block", ends=(-1.0, 1.0), components=("cos", "sin")),
+            action("velocity", 2, "m/s", entity="pusher", ends=speed),
+        )
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the initial state.
-            options: `pusher_position` [2] m, `block_position` [2] m and `block_angle` [2] replace drawn values.
-
-        Raises:
-            InputError: a position is outside the table, or `block_angle` is zero.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         given, draw = read_options(options, dict.fromkeys(STATE, (2,))), self.np_random.uniform
         block, angle = draw(-START, START, 2), draw(-np.pi, np.pi)
         reach, clear = ROOM - self.pusher_radius, np.sqrt(2) * self.block_half + self.pusher_radius
@@ -184,12 +124,9 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
         self._state = {name: np.array(given.get(name, value), np.float32)[None] for name, value in drawn.items()}
         if not self._state["block_angle"].any():
             raise InputError("block_angle is [0, 0]. Give the cosine and the sine of an angle.")
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        self._state = self._moved(self._state, self._checked(action)["velocity"][None])
-        return self._observe(), 0.0, False, False, {}
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        self._state = self._moved(self._state, action["velocity"][None])
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera image: walls, a blue block with a yellow mark on its right side, and a red pusher."""
@@ -321,9 +258,8 @@ class PusherBlock(Lab, Configured, Locates, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self._draw({name: value[0] for name, value in self._state.items()})
 
-    def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {name: value[0].copy() for name, value in self._state.items()}
-        return {"camera": self._look(), **seen} if self.pictures else seen
+    def _seen(self) -> dict[str, Any]:
+        return {name: value[0].copy() for name, value in self._state.items()}
 
 
 class PusherBlockExplorer(Policy):

@@ -16,22 +16,16 @@ Hidden: nothing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.labs import BLUE, RED, Colour, Picture
+from worldline_exam.labs.base import Floats
 from worldline_exam.labs.driven import Driven, body_signals, leap, push_signal
-
-Floats = NDArray[np.floating]
 
 BODIES: Final = ("driven", "free")
 MAX_PUSH: Final = 1.5
@@ -44,17 +38,6 @@ FAR: Final = 4.5
 """Half the side of the image, m; the explorer moves the driven body outside in 2 of 1,000 steps."""
 TOWARDS: Final = np.array([[1.0], [-1.0]])
 """Sign of the attraction of each body along the line from the driven to the free body."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TwoBodiesSettings:
-    """Constructor arguments of `TwoBodies`."""
-
-    masses: tuple[float, float]
-    strength: float
-    softening: float
-    trap: float
-    pictures: bool
 
 
 class TwoBodies(Driven):
@@ -91,29 +74,6 @@ class TwoBodies(Driven):
         self.masses, self.strength, self.softening, self.trap = masses, strength, softening, trap
         moving = tuple(signal for body in BODIES for signal in body_signals(body))
         super().__init__(moving, (push_signal("driven", MAX_PUSH),), pictures=pictures)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {
-            "masses": list(self.masses),
-            "strength": self.strength,
-            "softening": self.softening,
-            "trap": self.trap,
-            "pictures": self.pictures,
-        }
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> TwoBodies:
-        """Inverse of `settings`."""
-        found = from_json(TwoBodiesSettings, json.dumps(settings), where="two-bodies")
-        return cls(
-            masses=found.masses,
-            strength=found.strength,
-            softening=found.softening,
-            trap=found.trap,
-            pictures=found.pictures,
-        )
 
     def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
         """Gaussian states with the deviations `START_SPREAD`."""

@@ -13,24 +13,20 @@ wind is in the observation *space* for the explorer, but not in the *schema*, so
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.utils.seeding import np_random
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import BLUE, CAMERA, GREY, INK, Configured, DrawsImages, NoisyLab, Picture, Policy, read_options
-from worldline.schema import Kind, Role, Schema, Signal
-
-Floats = NDArray[np.floating]
+from worldline.labs import BLUE, GREY, INK, NoisyLab, Picture, Policy, read_options
+from worldline.schema import Signal
+from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
 
 STEP_S: Final = 1.0
 DECAY: Final = 0.8
@@ -43,17 +39,10 @@ FAR: Final = 20.0
 """Half the width of the image, m; a wind of 1 moves the boat to 7.5 m."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindSettings:
-    """Constructor arguments of `Wind`."""
-
-    confounding: float
-    noise: float
-    pictures: bool
-
-
-class Wind(NoisyLab, Configured, DrawsImages):
+class Wind(ExamLab, NoisyLab):
     """Observation: `boat_position` [m]. Action: `motor` [m/s].
+
+    Options of `reset`: `wind` and `position` [m].
 
     Args:
         confounding: correlation of the explorer's motor with the wind, from 0 to 1.
@@ -64,70 +53,35 @@ class Wind(NoisyLab, Configured, DrawsImages):
         InputError: an argument is out of range.
     """
 
+    step_s = STEP_S
+
     def __init__(self, confounding: float = 0.0, *, noise: float = 0.5, pictures: bool = False) -> None:
         if not (0 <= confounding <= 1 and 0 <= noise < np.inf):
             raise InputError(f"confounding {confounding} must be in [0, 1], noise {noise} at least 0 and finite.")
-        self.confounding, self.noise, self.pictures = confounding, noise, pictures
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            name: box(-np.inf, np.inf, (1,), np.float32) for name in ("boat_position", "wind")
-        }
-        if pictures:
-            spaces[CAMERA.name] = box(0, 255, CAMERA.shape, np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"motor": box(-MAX_MOTOR, MAX_MOTOR, (1,), np.float32)})
+        self.confounding, self.noise = confounding, noise
         self._wind = 0.0
         self._position = 0.0
+        super().__init__(pictures=pictures, unlogged={"wind": Box(-np.inf, np.inf, (1,), np.float32)})
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The keyword arguments of the constructor."""
-        return {"confounding": self.confounding, "noise": self.noise, "pictures": self.pictures}
+    def signals(self) -> tuple[Signal, ...]:
+        """Position and motor, without the wind."""
+        return (
+            observation("boat_position", 1, "m", entity="boat"),
+            action("motor", 1, "m/s", entity="boat", ends=(-MAX_MOTOR, MAX_MOTOR)),
+        )
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Wind:
-        """Inverse of `settings`."""
-        found = from_json(WindSettings, json.dumps(settings), where="wind")
-        return cls(found.confounding, noise=found.noise, pictures=found.pictures)
-
-    @property
-    def schema(self) -> Schema:
-        """The logged signals, without the wind."""
-        low, high = (-MAX_MOTOR,), (MAX_MOTOR,)
-        return Schema(
-            signals=(
-                *((CAMERA,) if self.pictures else ()),
-                Signal(name="boat_position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m",
-                       entity="boat"),
-                Signal(name="motor", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s",
-                       low=low, high=high, entity="boat"),
-            ),
-            step_s=STEP_S,
-        )  # fmt: skip
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode.
-
-        Args:
-            seed: seed of the wind, the initial position and the noise.
-            options: `wind` and `position` [m] replace drawn values. The noise still follows the seed.
-        """
-        super().reset(seed=seed)
+    def _start(self, options: Options) -> None:
         given = read_options(options, {"wind": (), "position": ()})
         wind = self._draw_wind(self.np_random)
         # Stationary for noise and a motor of deviation 1; independent of the wind.
         start = self.np_random.normal(0, np.sqrt((MOTOR_EFFECT**2 + self.noise**2) / (1 - DECAY**2)))
         self._wind, self._position = (float(given.get(n, v)) for n, v in (("wind", wind), ("position", start)))
-        return self._begin(self._observe()), {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; reward 0, no termination."""
-        motor = np.clip(self._checked(action)["motor"], -MAX_MOTOR, MAX_MOTOR)
+    def _advance(self, action: dict[str, NDArray[Any]]) -> None:
+        motor = np.clip(action["motor"], -MAX_MOTOR, MAX_MOTOR)
         noise = self.noise * self.np_random.standard_normal()  # independent of the action
         self._position = float(_drift(np.array([self._position]), motor, np.array([self._wind]))[0] + noise)
-        return self._observe(), 0.0, False, False, {}
 
     def explorer(self) -> Policy:
         """A motor that is correlated with the wind."""
@@ -139,12 +93,11 @@ class Wind(NoisyLab, Configured, DrawsImages):
 
     def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
         """The mean path: the noise has mean 0."""
-        position, path = start["boat_position"].astype(float), []
         motor = np.clip(actions["motor"].astype(float), -MAX_MOTOR, MAX_MOTOR)
-        for step in range(motor.shape[1]):
-            position = _drift(position, motor[:, step], hidden["wind"][:, None])
-            path.append(position)
-        return {"boat_position": np.stack(path, 1).astype(np.float32)}
+        wind = hidden["wind"][:, None]
+        start_at = start["boat_position"].astype(float)
+        (path,) = unrolled(lambda at, motor: (_drift(at, motor, wind),), (start_at,), motor)
+        return {"boat_position": path.astype(np.float32)}
 
     def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"] | None:
         """The camera image of an observation."""
@@ -166,12 +119,11 @@ class Wind(NoisyLab, Configured, DrawsImages):
     def _look(self) -> NDArray[np.uint8]:
         return self.picture(np.array([self._position], np.float32))
 
-    def _observe(self) -> dict[str, Any]:
-        seen = {
+    def _seen(self) -> dict[str, Any]:
+        return {
             "boat_position": np.array([self._position], np.float32),
             "wind": np.array([self._wind], np.float32),
         }
-        return {**seen, CAMERA.name: self._look()} if self.pictures else seen
 
 
 class WindExplorer(Policy):
