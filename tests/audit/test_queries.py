@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.audit.baselines import as_world
 from worldline.audit import queries
+from worldline.audit.baselines import as_world
 from worldline.audit.queries import check_numbers, window_forecasts
 from worldline.data.windows import evenly_spaced_windows
 from worldline.engines.baselines import Linear
