@@ -45,7 +45,6 @@ def test_describing_data_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("module", "package", "extra"),
     [
-        ("worldline.world.wire", "msgspec", "client"),
         ("worldline.world.remote", "httpx", "client"),
         ("worldline.serve.http", "fastapi", "serve"),
         ("worldline.serve.http", "uvicorn", "serve"),
