@@ -14,9 +14,10 @@ import pytest
 
 from worldline.catalog import shadow
 from worldline.catalog.comparison import read_records
-from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copy_episode, copy_goal, copy_history
+from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copied
 from worldline.episode import History
-from worldline.planning.base import Goal
+from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.costs import Price
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -266,12 +267,19 @@ for _ in range(9):
 
 
 def test_copies_share_nothing_that_can_change() -> None:
-    goal = Goal(targets={"position": np.zeros(2)})
-    history, episode, aim = copy_history(HISTORY), copy_episode(EPISODE), copy_goal(goal)
+    request = PlanRequest(
+        goal=Goal(targets={"position": np.zeros(2)}, costs=[Price(signal="push", price=np.ones((2, 1)))]),
+        horizon=2,
+        proposals={"push": np.zeros((1, 2, 2))},
+    )
+    (history, episode), same = copied((HISTORY, EPISODE)), copied(request)
     for one, other in ((history, HISTORY), (episode, EPISODE)):
         for group in ("observations", "actions", "exogenous", "observed"):
             assert vars(one)[group].keys() == vars(other)[group].keys()
         np.testing.assert_array_equal(one.observations["position"], other.observations["position"])
         assert not np.shares_memory(one.observations["position"], other.observations["position"])
         assert not np.shares_memory(one.actions["push"], other.actions["push"])
-    assert not np.shares_memory(aim.targets["position"], goal.targets["position"])
+    assert not np.shares_memory(same.goal.targets["position"], request.goal.targets["position"])
+    assert not np.shares_memory(same.proposals["push"], request.proposals["push"])
+    assert same.goal.costs[0] is request.goal.costs[0]
+    assert (same.horizon, same.pending) == (2, None)

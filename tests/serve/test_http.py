@@ -17,10 +17,10 @@ from worldline.serve.http import listen, serving, url_of
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
-from worldline.world.wire import CONTENT_TYPE, VERSION, DescribeCall, PredictCall, decode_answer, encode_call
+from worldline.world.wire import CONTENT_TYPE, VERSION, Call, decode_answer, encode_call
 
 TOY = Integrator(camera=False, wind=False)
-ASK = encode_call(DescribeCall())
+ASK = encode_call(Call("describe", {}))
 TYPED = {"content-type": CONTENT_TYPE}
 LIMIT = 4096
 
@@ -65,7 +65,7 @@ def client(url: str) -> Iterator[httpx.Client]:
 
 def error_in(response: httpx.Response) -> WorldlineError:
     assert response.headers["content-type"] == CONTENT_TYPE
-    error = decode_answer(DescribeCall(), response.content)
+    error = decode_answer(Card, response.content)
     assert isinstance(error, WorldlineError)
     return error
 
@@ -78,11 +78,12 @@ def test_a_verb_is_answered(client: httpx.Client, world: World) -> None:
     response = client.post("/v1/describe", content=ASK, headers=TYPED)
     assert response.status_code == 200
     assert response.headers["content-type"] == CONTENT_TYPE
-    assert decode_answer(DescribeCall(), response.content) == world.describe()
+    assert decode_answer(Card, response.content) == world.describe()
 
 
 def test_an_error_of_worldline_is_a_bad_request(client: httpx.Client) -> None:
-    call = PredictCall(history=History(observations={"position": np.zeros((1, 2))}, actions={}), actions={})
+    history = History(observations={"position": np.zeros((1, 2))}, actions={})
+    call = Call("predict", {"history": history, "actions": {}})
     response = client.post("/v1/predict", content=encode_call(call), headers=TYPED)
     assert response.status_code == 400
     assert "past action 'push' is missing" in str(error_in(response))

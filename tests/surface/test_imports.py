@@ -47,7 +47,6 @@ def test_describing_data_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("module", "package", "extra"),
     [
-        ("worldline.world.wire", "msgspec", "client"),
         ("worldline.world.remote", "httpx", "client"),
         ("worldline.engines.language.http_client", "openai", "language"),
         ("worldline.serve.http", "fastapi", "serve"),

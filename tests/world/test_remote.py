@@ -329,7 +329,7 @@ def answering(status: int, kind: str | None, body: bytes) -> Iterator[str]:
         (502, "text/html", b"<html>", "answered with status 502: expected application/msgpack, got text/html"),
         (200, None, b"", "got no content type"),
         (302, "text/plain", b"", "answered with status 302"),
-        (200, CONTENT_TYPE, b"", "returned an invalid answer: the message ends after 0 bytes"),
+        (200, CONTENT_TYPE, b"", "returned an invalid answer: the message is damaged"),
         (200, CONTENT_TYPE, b"\xdd\xff\xff\xff\xff", "returned an invalid answer"),
         (
             200,
@@ -337,7 +337,7 @@ def answering(status: int, kind: str | None, body: bytes) -> Iterator[str]:
             msgspec.msgpack.encode({"worldline": 2, "answer": {}}),
             "expected message version 1, got 2",
         ),
-        (200, CONTENT_TYPE, encode_answer({"name": 1}), "returned an invalid answer: describe"),
+        (200, CONTENT_TYPE, encode_answer({"name": 1}), "returned an invalid answer: Card"),
         (200, CONTENT_TYPE, bytes(2000), "answered more than 1000 bytes"),
         (503, CONTENT_TYPE, encode_error(UnavailableError("resting.")), "^resting.$"),
     ],

@@ -16,12 +16,14 @@ from worldline.engines.base import CallCost, Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
 from worldline.planning.base import Constraint, Goal, PlanRequest
-from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.compatibility import clashes
 
 Answer = TypeVar("Answer")
 TrustedAnswer = TypeVar("TrustedAnswer", Prediction, Scores)
+MergedAnswer = TypeVar("MergedAnswer", Forecast, Scores)
 Value = TypeVar("Value")
+Steps = TypeVar("Steps", History, Episode)
 Mask = NDArray[np.bool_]
 
 
@@ -93,7 +95,7 @@ class FallbackWorld(World):
 
         def ask(number: int, rows: Mask | None) -> Prediction:
             found = self._worlds[number].predict(
-                self._known_history(number, _rows_of(history, rows)),
+                self._known(number, _rows_of(history, rows)),
                 _rows(actions, rows),
                 exogenous=None if exogenous is None else _rows(exogenous, rows),
                 level=level,
@@ -116,14 +118,14 @@ class FallbackWorld(World):
         def ask(number: int, rows: Mask | None) -> Scores:
             self._check_goal(number, goal)
             return self._worlds[number].score(
-                self._known_history(number, _rows_of(history, rows)),
+                self._known(number, _rows_of(history, rows)),
                 _rows(actions, rows),
                 replace(goal, targets=_rows(goal.targets, rows)),
                 constraints,
                 exogenous=None if exogenous is None else _rows(exogenous, rows),
             )
 
-        return self._trusted(ask, _merged_scores)
+        return self._trusted(ask, _merged)
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`. The budget is shared by all worlds. Refused if no world trusts the history enough.
@@ -142,7 +144,7 @@ class FallbackWorld(World):
                 left_s = max(1e-3, left_s - (time.monotonic() - started_s))
             min_trust = max(request.min_trust, self._min_trust)
             found = self._worlds[number].answer_plan(
-                self._known_history(number, history), replace(request, budget_s=left_s, min_trust=min_trust)
+                self._known(number, history), replace(request, budget_s=left_s, min_trust=min_trust)
             )
             if found.status is PlanStatus.REFUSED:
                 refusals.append(found)
@@ -162,7 +164,7 @@ class FallbackWorld(World):
         infer = sorted(range(len(self._cards)), key=lambda number: "abducts" not in self._cards[number].abilities)
 
         def ask(number: int) -> WhatIf:
-            found = self._worlds[number].what_if(self._known_episode(number, episode), at, actions)
+            found = self._worlds[number].what_if(self._known(number, episode), at, actions)
             return replace(found, signals=self._common(found.signals), factual=self._common(found.factual))
 
         return self._first(ask, infer)
@@ -173,7 +175,7 @@ class FallbackWorld(World):
         entities = {self._card.schema[name].entity for name in names}
 
         def ask(number: int) -> Surprise:
-            found = self._worlds[number].surprise(self._known_episode(number, episode))
+            found = self._worlds[number].surprise(self._known(number, episode))
             return replace(
                 found,
                 p_values=self._common(found.p_values),
@@ -262,20 +264,12 @@ class FallbackWorld(World):
         )
         return name in world or name not in first
 
-    def _known_history(self, number: int, history: History) -> History:
-        """`history` without signals unknown to the world."""
+    def _known(self, number: int, steps: Steps) -> Steps:
+        """The history or episode without signals unknown to the world."""
         return replace(
-            history,
-            observations={n: v for n, v in history.observations.items() if self._knows(number, n)},
-            observed={n: v for n, v in history.observed.items() if self._knows(number, n)},
-        )
-
-    def _known_episode(self, number: int, episode: Episode) -> Episode:
-        """`episode` without signals unknown to the world."""
-        return replace(
-            episode,
-            observations={n: v for n, v in episode.observations.items() if self._knows(number, n)},
-            observed={n: v for n, v in episode.observed.items() if self._knows(number, n)},
+            steps,
+            observations={n: v for n, v in steps.observations.items() if self._knows(number, n)},
+            observed={n: v for n, v in steps.observed.items() if self._knows(number, n)},
         )
 
     def _check_goal(self, number: int, goal: Goal) -> None:
@@ -369,32 +363,20 @@ def _rows_of(history: History, rows: Mask | None) -> History:
 
 def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Prediction:
     """`first`, with these worlds replaced by `other`."""
-    signals = {}
-    for name, forecast in first.signals.items():
-        instead = other.signals[name]
-        signals[name] = replace(
-            forecast,
-            mean=_put(forecast.mean, instead.mean, rows),
-            low=None if forecast.low is None or instead.low is None else _put(forecast.low, instead.low, rows),
-            high=None if forecast.high is None or instead.high is None else _put(forecast.high, instead.high, rows),
-            horizon=_put(forecast.horizon, instead.horizon, rows),
-        )
     return replace(
         first,
-        signals=signals,
+        signals={name: _merged(forecast, other.signals[name], rows) for name, forecast in first.signals.items()},
         trust=_put(first.trust, other.trust, rows),
         calibrated=first.calibrated and other.calibrated,
     )
 
 
-def _merged_scores(first: Scores, other: Scores, rows: Mask) -> Scores:
-    """`first`, with these worlds replaced by `other`."""
-    return replace(
-        first,
-        cost=_put(first.cost, other.cost, rows),
-        violation=_put(first.violation, other.violation, rows),
-        trust=_put(first.trust, other.trust, rows),
-    )
+def _merged(first: MergedAnswer, other: MergedAnswer, rows: Mask) -> MergedAnswer:
+    """`first`, with these worlds replaced by `other`; None where one of both has None."""
+    old, new = vars(first), vars(other)
+    missing = {name for name in old if old[name] is None or new[name] is None}
+    merged: dict[str, Any] = {name: None if name in missing else _put(old[name], new[name], rows) for name in old}
+    return replace(first, **merged)
 
 
 def _put(values: ArrayLike, instead: ArrayLike, rows: Mask) -> NDArray[Any]:

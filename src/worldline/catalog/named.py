@@ -8,24 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import final
+from typing import Any, TypeVar, final
 
 from worldline.catalog.aliases import Stamp, WorldDirectory
-from worldline.catalog.shadow import (
-    Shadow,
-    ShadowCall,
-    VersionPair,
-    copy_arrays,
-    copy_episode,
-    copy_goal,
-    copy_history,
-    copy_request,
-    copy_some,
-)
+from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copied
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+
+Answer = TypeVar("Answer")
 
 _logger = logging.getLogger(__name__)
 
@@ -97,12 +89,7 @@ class NamedWorld(World):
         self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
     ) -> Prediction:
         """See `World`."""
-        call = self._begin("predict")
-        answer = call.world.predict(history, actions, exogenous=exogenous, level=level)
-        if call.shadowed():
-            past, steps, given = copy_history(history), copy_arrays(actions), copy_some(exogenous)
-            call.again(past, lambda world: world.predict(past, steps, exogenous=given, level=level))
-        return answer
+        return self._ask(World.predict, history, actions, exogenous=exogenous, level=level)
 
     def score(
         self,
@@ -114,43 +101,40 @@ class NamedWorld(World):
         exogenous: Arrays | None = None,
     ) -> Scores:
         """See `World`."""
-        call = self._begin("score")
-        answer = call.world.score(history, actions, goal, constraints, exogenous=exogenous)
-        if call.shadowed():
-            past, plans, given = copy_history(history), copy_arrays(actions), copy_some(exogenous)
-            aim, rules = copy_goal(goal), tuple(constraints)
-            call.again(past, lambda world: world.score(past, plans, aim, rules, exogenous=given))
-        return answer
+        return self._ask(World.score, history, actions, goal, constraints, exogenous=exogenous)
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`."""
-        call = self._begin("plan")
-        answer = call.world.answer_plan(history, request)
-        if call.shadowed():
-            past, same = copy_history(history), copy_request(request)
-            call.again(past, lambda world: world.answer_plan(past, same))
-        return answer
+        return self._ask(World.answer_plan, history, request)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         """See `World`."""
-        call = self._begin("what_if")
-        answer = call.world.what_if(episode, at, actions)
-        if call.shadowed():
-            past, steps = copy_episode(episode), copy_arrays(actions)
-            call.again(past.history(past.num_steps, past.num_steps + 1), lambda world: world.what_if(past, at, steps))
-        return answer
+        return self._ask(World.what_if, episode, at, actions)
 
     def surprise(self, episode: Episode) -> Surprise:
         """See `World`."""
-        call = self._begin("surprise")
-        answer = call.world.surprise(episode)
-        if call.shadowed():
-            past = copy_episode(episode)
-            call.again(past.history(past.num_steps, past.num_steps + 1), lambda world: world.surprise(past))
-        return answer
+        return self._ask(World.surprise, episode)
 
-    def _begin(self, verb: str) -> _RunningCall:
-        return _RunningCall(self._current(), self._shadow, verb)
+    def _ask(self, verb: Callable[..., Answer], *args: Any, **options: Any) -> Answer:
+        """The answer of the serving version; the candidate in shadow gets the same call, with copied arguments."""
+        serving, name = self._current(), verb.__name__
+        started = perf_counter()
+        answer: Answer = getattr(serving.world, name)(*args, **options)
+        seconds = perf_counter() - started
+        if serving.pair is not None and self._shadow.reserve(serving.pair):
+            same, same_options = copied(args), copied(options)
+            past = same[0]
+            self._shadow.put(
+                ShadowCall(
+                    pair=serving.pair,
+                    verb=name.removeprefix("answer_"),
+                    world=serving.world,
+                    seconds=seconds,
+                    again=lambda world: getattr(world, name)(*same, **same_options),
+                    history=past.history(past.num_steps, past.num_steps + 1) if isinstance(past, Episode) else past,
+                )
+            )
+        return answer
 
     def _current(self) -> _Serving:
         """The version that serves a call which begins now."""
@@ -204,30 +188,3 @@ class NamedWorld(World):
             )
         self._shadow.want(None if pair is None else pair.bundle)
         return _Serving(version=version, world=world, pair=pair, stamp=stamp)
-
-
-class _RunningCall:
-    """One call on the version that serves it."""
-
-    def __init__(self, serving: _Serving, shadow: Shadow, verb: str) -> None:
-        self.world, self._pair, self._shadow, self._verb = serving.world, serving.pair, shadow, verb
-        self._started, self._seconds = perf_counter(), 0.0
-
-    def shadowed(self) -> bool:
-        """Whether the candidate gets the same call. Stops the clock, so call it directly after the answer."""
-        self._seconds = perf_counter() - self._started
-        return self._pair is not None and self._shadow.reserve(self._pair)
-
-    def again(self, history: History, ask: Callable[[World], object]) -> None:
-        """Queues the call for the candidate; both arguments hold copies."""
-        assert self._pair is not None  # checked by `shadowed`
-        self._shadow.put(
-            ShadowCall(
-                pair=self._pair,
-                verb=self._verb,
-                world=self.world,
-                seconds=self._seconds,
-                again=ask,
-                history=history,
-            )
-        )

@@ -9,23 +9,22 @@ import logging
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from time import perf_counter
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 from weakref import WeakSet
 
 import numpy as np
 
 from worldline.catalog.comparison import ShadowRecord
 from worldline.catalog.outcomes import LEVEL, backtest_of, compare_forecasts
-from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Goal, PlanRequest
+from worldline.episode import History
 from worldline.world.base import Prediction, World
 
 MAX_FILE_BYTES = 2**22
@@ -344,41 +343,14 @@ def _error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS]
 
 
-# Copies
-
-
-def copy_arrays(arrays: Arrays) -> Arrays:
-    """Copies of the arrays."""
-    return {name: np.array(value) for name, value in arrays.items()}
-
-
-def copy_some(arrays: Arrays | None) -> Arrays | None:
-    """Copies of the arrays, or None."""
-    return None if arrays is None else copy_arrays(arrays)
-
-
-def copy_history(history: History) -> History:
-    """A copy of the history with copied arrays."""
-    return history.map(np.array)
-
-
-def copy_episode(episode: Episode) -> Episode:
-    """A copy of the episode with copied arrays."""
-    return episode.map(np.array)
-
-
-def copy_goal(goal: Goal) -> Goal:
-    """A copy of the goal with copied targets. Its costs are functions of the caller and are not copied."""
-    return replace(goal, targets=copy_arrays(goal.targets), tolerance=dict(goal.tolerance), costs=tuple(goal.costs))
-
-
-def copy_request(request: PlanRequest) -> PlanRequest:
-    """A copy of the request with copied arrays. Costs and constraints are functions of the caller and not copied."""
-    return replace(
-        request,
-        goal=copy_goal(request.goal),
-        constraints=tuple(request.constraints),
-        exogenous=copy_some(request.exogenous),
-        proposals=copy_some(request.proposals),
-        pending=copy_some(request.pending),
-    )
+def copied(value: Any) -> Any:
+    """A copy of the arguments of a call with copied arrays. Costs and constraints are the caller's and not copied."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Mapping):
+        return {name: copied(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(copied(inner) for inner in value)
+    if is_dataclass(value) and not isinstance(value, type) and not callable(value):
+        return replace(value, **{item.name: copied(getattr(value, item.name)) for item in fields(value)})
+    return value

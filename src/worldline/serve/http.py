@@ -15,7 +15,7 @@ from typing import Final
 from worldline.errors import InputError, MissingExtraError, UnavailableError, UnknownNameError
 from worldline.serve.service import Reply, refusal, reply
 from worldline.world.base import World
-from worldline.world.wire import CALLS, CONTENT_TYPE, VERSION
+from worldline.world.wire import CONTENT_TYPE, VERBS, VERSION
 
 try:
     import uvicorn
@@ -44,8 +44,8 @@ def create_app(world: World, *, limit_bytes: int = LIMIT_BYTES) -> FastAPI:
 
     @app.post("/v1/{verb}")
     async def call(verb: str, request: Request) -> Response:
-        if verb not in CALLS:
-            return _response(refusal(UnknownNameError("verb", verb, CALLS)), 404)
+        if verb not in VERBS:
+            return _response(refusal(UnknownNameError("verb", verb, VERBS)), 404)
         # Browsers send this type across origins only after a CORS preflight, so web pages cannot reach a local server.
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != CONTENT_TYPE:

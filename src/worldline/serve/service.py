@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from worldline.errors import InputError, WorldlineError
+from worldline.planning.base import PlanRequest
 from worldline.world.base import World
-from worldline.world.wire import PlanCall, decode_call, encode_answer, encode_error
+from worldline.world.wire import decode_call, encode_answer, encode_error
 
 MAX_STEPS: Final = 10_000
 """Longest horizon of a plan. The size of a request does not bound it, unlike all other sizes."""
@@ -31,15 +32,14 @@ def reply(world: World, verb: str, body: bytes) -> Reply:
 
     Args:
         world: that answers.
-        verb: one of `wire.CALLS`.
+        verb: one of `wire.VERBS`.
         body: a message of `worldline.world.wire`.
     """
     try:
         call = decode_call(verb, body)
-        if isinstance(call, PlanCall) and call.request.horizon > MAX_STEPS:
-            raise InputError(
-                f"horizon is {call.request.horizon}. This server plans at most {MAX_STEPS} steps: reduce it."
-            )
+        request = call.arguments.get("request")
+        if isinstance(request, PlanRequest) and request.horizon > MAX_STEPS:
+            raise InputError(f"horizon is {request.horizon}. This server plans at most {MAX_STEPS} steps: reduce it.")
         return Reply(body=encode_answer(call.ask(world)))
     except WorldlineError as error:
         return refusal(error)

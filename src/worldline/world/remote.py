@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, TypeVar, final
+from typing import Any, Final, final
 
 from worldline.engines.base import Card
 from worldline.engines.language.endpoint import LOOPBACK
@@ -16,25 +16,12 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.world.wire import (
-    CONTENT_TYPE,
-    Call,
-    DescribeCall,
-    PlanCall,
-    PredictCall,
-    ScoreCall,
-    SurpriseCall,
-    WhatIfCall,
-    decode_answer,
-    encode_call,
-)
+from worldline.world.wire import CONTENT_TYPE, Answer, Call, decode_answer, encode_call
 
 try:
     import httpx
 except ModuleNotFoundError as error:
     raise MissingExtraError("httpx", "client") from error
-
-Answer = TypeVar("Answer")
 
 LIMIT_BYTES: Final = 256 * 2**20
 """Default limit for the size of an answer."""
@@ -94,14 +81,15 @@ class RemoteWorld(World):
         """The card of the remote world; read once, at the first call."""
         with self._lock:
             if self._card is None:
-                self._card = self._ask(DescribeCall())
+                self._card = self._ask(Card, "describe", {})
             return self._card
 
     def predict(
         self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
     ) -> Prediction:
         """See `World`."""
-        return self._ask(PredictCall(history=history, actions=actions, exogenous=exogenous, level=level))
+        arguments = {"history": history, "actions": actions, "exogenous": exogenous, "level": level}
+        return self._ask(Prediction, "predict", arguments)
 
     def score(
         self,
@@ -117,9 +105,8 @@ class RemoteWorld(World):
         Raises:
             UnsupportedError: also if a cost or constraint cannot be sent.
         """
-        return self._ask(
-            ScoreCall(history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous)
-        )
+        arguments = {"history": history, "actions": actions, "goal": goal, "constraints": constraints}
+        return self._ask(Scores, "score", {**arguments, "exogenous": exogenous})
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`. `budget_s` limits the search; `Plan.elapsed_s` includes the transfer.
@@ -128,24 +115,25 @@ class RemoteWorld(World):
             UnsupportedError: also if a cost or constraint cannot be sent.
         """
         started_s = time.monotonic()
-        found = self._ask(PlanCall(history=history, request=request), extra_s=request.budget_s or 0.0)
+        arguments = {"history": history, "request": request}
+        found = self._ask(Plan, "plan", arguments, extra_s=request.budget_s or 0.0)
         return replace(found, elapsed_s=time.monotonic() - started_s)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         """See `World`."""
-        return self._ask(WhatIfCall(episode=episode, at=at, actions=actions))
+        return self._ask(WhatIf, "what_if", {"episode": episode, "at": at, "actions": actions})
 
     def surprise(self, episode: Episode) -> Surprise:
         """See `World`."""
-        return self._ask(SurpriseCall(episode=episode))
+        return self._ask(Surprise, "surprise", {"episode": episode})
 
-    def _ask(self, call: Call[Answer], *, extra_s: float = 0.0) -> Answer:
-        """Sends a call and returns its answer; `extra_s` is added to the timeout."""
-        url = self._url.copy_with(path=f"{self._url.path.rstrip('/')}/v1/{call.verb}")
+    def _ask(self, kind: type[Answer], verb: str, arguments: Mapping[str, Any], *, extra_s: float = 0.0) -> Answer:
+        """Sends a call and returns its answer of type `kind`; `extra_s` is added to the timeout."""
+        url = self._url.copy_with(path=f"{self._url.path.rstrip('/')}/v1/{verb}")
         wait_s = min(self._timeout_s + extra_s, _MAX_WAIT_S) if extra_s > 0 else self._timeout_s
-        body = self._post(url, encode_call(call), wait_s)
+        body = self._post(url, encode_call(Call(verb, arguments)), wait_s)
         try:
-            found = decode_answer(call, body)
+            found = decode_answer(kind, body)
         except InputError as error:
             raise UnavailableError(f"{_without_password(url)} returned an invalid answer: {error}") from error
         if isinstance(found, WorldlineError):

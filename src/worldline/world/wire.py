@@ -1,28 +1,30 @@
 """The messages between processes: every verb of `World` and its answer, in msgpack.
 
-A message is a map of a version number and one named body. Dataclasses are maps of their fields. Arrays are maps of
-dtype, shape and raw little-endian bytes. Costs and constraints are named by class, from a closed table. Nothing is
-pickled and nothing received is executed. Received data is untrusted: its structure is measured before it is built,
-and each value is checked against the type of the contract.
+A message holds a version number, the name of its content, the content, and the bytes of all arrays in it. In the
+content, dataclasses are maps of their fields, and arrays are maps of dtype, shape and place in the list of bytes. Costs
+and constraints are named by class, from a closed table. Nothing is pickled and nothing received is executed. Received
+data is untrusted: its size is limited before it is built, and msgspec checks each value against the type of the
+contract.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-import types
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from functools import cache
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import cache, reduce
+from inspect import signature
+from operator import or_
+from pathlib import Path
+from types import GenericAlias, NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import msgspec
 import numpy as np
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, defstruct
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode, History
 from worldline.errors import (
     BundleError,
     CollapseError,
@@ -35,7 +37,7 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
-from worldline.planning.base import Chance, Constraint, Goal, PlanRequest
+from worldline.planning.base import Chance
 from worldline.planning.costs import (
     AtLeast,
     AtMost,
@@ -49,26 +51,31 @@ from worldline.planning.costs import (
     Track,
     Within,
 )
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
-
-try:
-    import msgspec
-except ModuleNotFoundError as error:
-    raise MissingExtraError("msgspec", "client") from error
+from worldline.world.base import World
 
 VERSION: Final = 1
 """Version of the messages. Increase it when an older side would misread one."""
 
 CONTENT_TYPE: Final = "application/msgpack"
 
-MAX_VALUES: Final = 200_000
-"""Largest number of values in a message, to bound memory. An array of any size counts about ten."""
+MAX_BODY_BYTES: Final = 2**20
+"""Largest size of a message without the bytes of its arrays. It bounds the memory for decoded values."""
 
-MAX_NESTED: Final = 32
-"""Largest nesting depth of lists and maps."""
+MAX_ARRAYS: Final = 20_000
+"""Largest number of arrays in a message."""
 
 DTYPES: Final = ("float32", "float64", "uint8", "int64", "bool")
 """Allowed dtypes of arrays."""
+
+VERBS: Final[Mapping[str, Callable[..., Any]]] = {
+    "describe": World.describe,
+    "predict": World.predict,
+    "score": World.score,
+    "plan": World.answer_plan,
+    "what_if": World.what_if,
+    "surprise": World.surprise,
+}
+"""The verbs that can be called, and the methods that answer them."""
 
 RULES: Final[Mapping[str, type[Any]]] = {
     kind.__name__: kind
@@ -77,156 +84,79 @@ RULES: Final[Mapping[str, type[Any]]] = {
         AtMost,
         Chance,
         Change,
-        RequireInDistribution,
         KeepApart,
         KeepClear,
         KeepOut,
-        Price,
-        Track,
         OODPenalty,
+        Price,
+        RequireInDistribution,
+        Track,
         Within,
     )
 }
-"""The costs and constraints that can be sent."""
+"""The costs and constraints that can be sent; a `Chance` only around one of the others."""
 
-_ERRORS: Final[Mapping[type[WorldlineError], Any]] = {
-    **dict.fromkeys(
-        (WorldlineError, BundleError, CollapseError, ConfigError, InputError, UnavailableError, UnsupportedError),
-        tuple[str],
-    ),
-    DataError: tuple[str, str, str | None, int | None, str | None, int | None],
-    MissingExtraError: tuple[str, str],
-    UnknownNameError: tuple[str, str, tuple[str, ...]],
+_PLAIN_ERRORS: Final[tuple[type[WorldlineError], ...]] = (
+    WorldlineError,
+    BundleError,
+    CollapseError,
+    ConfigError,
+    InputError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+_ERRORS: Final[Mapping[type[WorldlineError], Mapping[str, Any]]] = {
+    **{kind: {"message": str} for kind in _PLAIN_ERRORS},
+    DataError: {
+        "problem": str,
+        "fix": str,
+        "file": str | None,
+        "episode": int | None,
+        "signal": str | None,
+        "step": int | None,
+    },
+    MissingExtraError: {"package": str, "extra": str},
+    UnknownNameError: {"kind": str, "name": str, "known": tuple[str, ...]},
 }
-"""Per error that can be sent, the types of its arguments."""
+"""Per error that can be sent, its arguments and their types."""
 
 _MAX_AXES: Final = 16
 _MAX_PRODUCT: Final = 2**40  # bounds the shape of an empty array, which its bytes do not
+_STRICT: Final[Mapping[str, Any]] = {"kw_only": True, "forbid_unknown_fields": True}
+_DAMAGED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Answer = TypeVar("Answer")
 
 
-class Call(ABC, Generic[Answer]):
-    """A verb of `World` with its arguments."""
+@dataclass(frozen=True)
+class Call:
+    """A verb of `World` with its arguments.
 
-    verb: ClassVar[str]
-    answer: ClassVar[Any]
-    """The type of the answer."""
+    Args:
+        verb: one of `VERBS`.
+        arguments: by name.
+    """
 
-    @abstractmethod
-    def ask(self, world: World) -> Answer:
+    verb: str
+    arguments: Mapping[str, Any]
+
+    def ask(self, world: World) -> object:
         """Calls the verb on `world`."""
+        return getattr(world, VERBS[self.verb].__name__)(**self.arguments)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DescribeCall(Call[Card]):
-    """See `World.describe`."""
-
-    verb: ClassVar[str] = "describe"
-    answer: ClassVar[Any] = Card
-
-    def ask(self, world: World) -> Card:
-        """Calls the verb on `world`."""
-        return world.describe()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictCall(Call[Prediction]):
-    """See `World.predict`."""
-
-    history: History
-    actions: Arrays
-    exogenous: Arrays | None = None
-    level: float = 0.9
-
-    verb: ClassVar[str] = "predict"
-    answer: ClassVar[Any] = Prediction
-
-    def ask(self, world: World) -> Prediction:
-        """Calls the verb on `world`."""
-        return world.predict(self.history, self.actions, exogenous=self.exogenous, level=self.level)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreCall(Call[Scores]):
-    """See `World.score`."""
-
-    history: History
-    actions: Arrays
-    goal: Goal
-    constraints: Sequence[Constraint] = ()
-    exogenous: Arrays | None = None
-
-    verb: ClassVar[str] = "score"
-    answer: ClassVar[Any] = Scores
-
-    def ask(self, world: World) -> Scores:
-        """Calls the verb on `world`."""
-        return world.score(self.history, self.actions, self.goal, self.constraints, exogenous=self.exogenous)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanCall(Call[Plan]):
-    """See `World.plan`."""
-
-    history: History
-    request: PlanRequest
-
-    verb: ClassVar[str] = "plan"
-    answer: ClassVar[Any] = Plan
-
-    def ask(self, world: World) -> Plan:
-        """Calls the verb on `world`."""
-        return world.answer_plan(self.history, self.request)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WhatIfCall(Call[WhatIf]):
-    """See `World.what_if`."""
-
-    episode: Episode
-    at: int
-    actions: Arrays
-
-    verb: ClassVar[str] = "what_if"
-    answer: ClassVar[Any] = WhatIf
-
-    def ask(self, world: World) -> WhatIf:
-        """Calls the verb on `world`."""
-        return world.what_if(self.episode, self.at, self.actions)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SurpriseCall(Call[Surprise]):
-    """See `World.surprise`."""
-
-    episode: Episode
-
-    verb: ClassVar[str] = "surprise"
-    answer: ClassVar[Any] = Surprise
-
-    def ask(self, world: World) -> Surprise:
-        """Calls the verb on `world`."""
-        return world.surprise(self.episode)
-
-
-CALLS: Final[Mapping[str, type[Call[Any]]]] = {
-    call.verb: call for call in (DescribeCall, PredictCall, ScoreCall, PlanCall, WhatIfCall, SurpriseCall)
-}
-"""The class of the message per verb."""
-
-
-def encode_call(call: Call[Any]) -> bytes:
+def encode_call(call: Call) -> bytes:
     """The message for a call.
 
     Raises:
         UnsupportedError: a cost or constraint is not one of `RULES`.
         InputError: a value cannot be sent, such as an array of another dtype.
     """
-    return _encode(call.verb, call)
+    return _encode(call.verb, call.arguments)
 
 
-def decode_call(verb: str, body: bytes) -> Call[Any]:
+def decode_call(verb: str, body: bytes) -> Call:
     """The call in a message.
 
     Args:
@@ -237,13 +167,13 @@ def decode_call(verb: str, body: bytes) -> Call[Any]:
         UnknownNameError: there is no such verb.
         InputError: the message has another version or verb, is damaged or too large, or a value has the wrong type.
     """
-    if verb not in CALLS:
-        raise UnknownNameError("verb", verb, CALLS)
-    found, tree = _decode(body)
-    if found != verb:
-        raise InputError(f"expected a message for {verb!r}, got {found!r:.60}. Post it to its own verb.")
-    call: Call[Any] = _unpack(CALLS[verb], tree, verb)
-    return call
+    if verb not in VERBS:
+        raise UnknownNameError("verb", verb, VERBS)
+    message = _decode(body)
+    if message.name != verb:
+        raise InputError(f"expected a message for {verb!r}, got {message.name!r:.60}. Post it to its own verb.")
+    found = _content(_struct(VERBS[verb]), message, verb)
+    return Call(verb, _arguments(VERBS[verb], found, dict(enumerate(message.arrays)), verb))
 
 
 def encode_answer(answer: object) -> bytes:
@@ -255,72 +185,109 @@ def encode_answer(answer: object) -> bytes:
     return _encode("answer", answer)
 
 
-def encode_error(error: WorldlineError) -> bytes:
-    """The message for an error of a verb. An unknown subclass is sent as its nearest base in the tree of worldline."""
-    kind = next(base for base in type(error).__mro__ if base in _ERRORS)
-    arguments: tuple[object, ...] = (str(error),)
-    if isinstance(error, DataError):
-        file = None if error.file is None else str(error.file)
-        arguments = error.problem, error.fix, file, error.episode, error.signal, error.step
-    elif isinstance(error, MissingExtraError):
-        arguments = error.package, error.extra
-    elif isinstance(error, UnknownNameError):
-        arguments = error.kind, error.name, error.known
-    return _encode("error", {"class": kind.__name__, "arguments": arguments})
-
-
-def decode_answer(call: Call[Answer], body: bytes) -> Answer | WorldlineError:
+def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
     """The result of a verb, or the error that it raised.
 
     Args:
-        call: the call.
+        kind: type of the result.
         body: the message.
 
     Raises:
         InputError: as in `decode_call`.
     """
-    found, tree = _decode(body)
-    if found == "error":
-        return _unpack_error(tree)
-    if found != "answer":
-        raise InputError(f"expected an answer, got a message for {found!r:.60}.")
-    answer: Answer = _unpack(call.answer, tree, call.verb)
+    message = _decode(body)
+    if message.name == "error":
+        return _decode_error(message)
+    if message.name != "answer":
+        raise InputError(f"expected an answer, got a message for {message.name!r:.60}.")
+    found = _content(_type(kind), message, kind.__name__)
+    answer: Answer = _build(kind, found, dict(enumerate(message.arrays)), kind.__name__)
     return answer
 
 
+def encode_error(error: WorldlineError) -> bytes:
+    """The message for an error of a verb. An unknown subclass is sent as its nearest base in the tree of worldline."""
+    kind = next(base for base in type(error).__mro__ if issubclass(base, WorldlineError) and base in _ERRORS)
+    values = {**vars(error), "message": str(error)}
+    sent = {name: str(value) if isinstance(value := values[name], Path) else value for name in _ERRORS[kind]}
+    return _encode("error", {"class": kind.__name__, **sent})
+
+
+def _decode_error(message: _Message) -> WorldlineError:
+    kinds: dict[type[Struct], Any] = {
+        defstruct(kind.__name__, list(arguments.items()), tag_field="class", **_STRICT): kind
+        for kind, arguments in _ERRORS.items()
+    }
+    found = _content(_union(kinds), message, "error")
+    kind, arguments = kinds[type(found)], msgspec.structs.asdict(found)
+    error: WorldlineError = kind(*arguments.values()) if "message" in arguments else kind(**arguments)
+    return error
+
+
+class _Version(Struct):
+    """The part of a message that every version has."""
+
+    worldline: int
+
+
+class _Message(_Version, kw_only=True, forbid_unknown_fields=True):
+    """A message: the name of its content, the content, and the bytes of the arrays in it."""
+
+    name: str
+    content: Raw
+    arrays: Annotated[list[bytes], Meta(max_length=MAX_ARRAYS)]
+
+
+class _Array(Struct, kw_only=True, forbid_unknown_fields=True):
+    """An array in the content of a message; its bytes are at `place` in `_Message.arrays`."""
+
+    dtype: str
+    shape: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(max_length=_MAX_AXES)]
+    place: int
+
+
 def _encode(name: str, value: object) -> bytes:
-    tree = {"worldline": VERSION, name: _pack(value, name)}
+    arrays = list[bytes]()
+    content = _pack(value, arrays, name)
     try:
-        return msgspec.msgpack.encode(tree)
+        return msgspec.msgpack.encode({"worldline": VERSION, "name": name, "content": content, "arrays": arrays})
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be sent: {error}. Use 64-bit integers and plain text.") from error
 
 
-def _decode(body: bytes) -> tuple[str, Any]:
-    """The name and the tree of the body in a message."""
-    _measure(body)
+def _decode(body: bytes) -> _Message:
+    """The message, with its content still encoded."""
     try:
-        tree = msgspec.msgpack.decode(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the message is not msgpack: {error}. Fetch or send it again.") from error
-    version = tree.get("worldline") if isinstance(tree, dict) else None
-    if version is None:
-        raise InputError("the message has no version number, so it is not from worldline. See worldline.world.wire.")
-    if type(version) is not int or version != VERSION:
+        version = msgspec.msgpack.decode(body, type=_Version).worldline
+        message = msgspec.msgpack.decode(body, type=_Message) if version == VERSION else None
+    except _DAMAGED as error:
+        raise InputError(f"the message is damaged or not from worldline: {error}. Send it again.") from error
+    if message is None:
         raise InputError(
-            f"expected message version {VERSION}, got {version!r:.40}. Install compatible releases of worldline "
-            "on both sides."
+            f"expected message version {VERSION}, got {version}. Install compatible releases of worldline on both "
+            "sides."
         )
-    names = [name for name in tree if name != "worldline"]
-    if len(names) != 1 or not isinstance(names[0], str):
-        raise InputError(f"expected one body, named by its verb, got {len(names)}.")
-    return names[0], tree[names[0]]
+    if (size := memoryview(message.content).nbytes) > MAX_BODY_BYTES:
+        raise InputError(
+            f"the message has {size} bytes without its arrays, more than {MAX_BODY_BYTES}. Send long lists of numbers "
+            "as arrays."
+        )
+    return message
 
 
-def _pack(value: object, where: str) -> Any:
-    """The value as maps, lists, text, bytes and numbers."""
+def _content(kind: Any, message: _Message, where: str) -> Any:
+    """The content of a message, checked against a type of messages."""
+    try:
+        return msgspec.msgpack.decode(message.content, type=kind)
+    except _DAMAGED as error:
+        problem = str(error).replace("`$", f"`{where}")
+        raise InputError(f"{where}: {problem}. Send what the contract of `World` names.") from error
+
+
+def _pack(value: object, arrays: list[bytes], where: str) -> Any:
+    """The value as maps, lists, text and numbers; appends the bytes of its arrays."""
     if isinstance(value, np.ndarray):
-        return _pack_array(value, where)
+        return _pack_array(value, arrays, where)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Enum):
@@ -328,9 +295,9 @@ def _pack(value: object, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {name: _pack(inner, f"{where}.{name}") for name, inner in value.items()}
+        return {name: _pack(inner, arrays, f"{where}.{name}") for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_pack(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
+        return [_pack(inner, arrays, f"{where}[{number}]") for number, inner in enumerate(value)]
     rule = RULES.get(type(value).__name__)
     if callable(value) and type(value) is not rule:
         raise UnsupportedError(
@@ -340,11 +307,11 @@ def _pack(value: object, where: str) -> Any:
         )
     if not is_dataclass(value) or isinstance(value, type):
         raise InputError(f"{where} is {value!r:.200}, which cannot be sent. Use arrays, numbers or text.")
-    packed = {item.name: _pack(vars(value)[item.name], f"{where}.{item.name}") for item in fields(value)}
+    packed = {item.name: _pack(vars(value)[item.name], arrays, f"{where}.{item.name}") for item in fields(value)}
     return {"rule": type(value).__name__, **packed} if type(value) is rule else packed
 
 
-def _pack_array(value: NDArray[Any], where: str) -> dict[str, Any]:
+def _pack_array(value: NDArray[Any], arrays: list[bytes], where: str) -> dict[str, Any]:
     kind = value.dtype
     if kind.name not in DTYPES:
         # Widening changes no value, and a world accepts the wider dtype.
@@ -352,215 +319,112 @@ def _pack_array(value: NDArray[Any], where: str) -> dict[str, Any]:
         if kind.kind not in "fiu" or not np.can_cast(kind, wider):
             raise InputError(f"{where} has dtype {kind}, which cannot be sent. Convert it to {', '.join(DTYPES)}.")
         kind = wider
-    data = value.astype(kind.newbyteorder("<"), copy=False).tobytes()
-    return {"dtype": kind.name, "shape": list(value.shape), "data": data}
-
-
-def _unpack(hint: Any, tree: Any, where: str) -> Any:
-    """The value of type `hint` in `tree`."""
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind in (Union, types.UnionType):
-        hint = next((option for option in inner if _fits(option, tree)), hint)
-        kind, inner = get_origin(hint) or hint, get_args(hint)
-    if not _fits(hint, tree):
-        got = f"{tree!r:.60}" if isinstance(tree, bool | int | float | str) else type(tree).__name__
-        raise InputError(f"{where}: expected {_words(hint)}, got {got}.")
-    if kind is np.ndarray:
-        return _unpack_array(get_args(inner[1])[0], tree, where)
-    if kind is Mapping:
-        return {name: _unpack(inner[1], value, f"{where}.{name}") for name, value in _named(tree, where).items()}
-    if kind is tuple and inner[-1] is not ...:
-        return tuple(_unpack(hint, one, f"{where}[{n}]") for n, (hint, one) in enumerate(zip(inner, tree, strict=True)))
-    if kind in (tuple, Sequence):
-        return tuple(_unpack(inner[0], one, f"{where}[{number}]") for number, one in enumerate(tree))
-    if kind is Callable:
-        named = _named(tree, where)
-        return _build(RULES[tree["rule"]], {name: one for name, one in named.items() if name != "rule"}, where)
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _build(kind, _named(tree, where), where)
-    return kind(tree) if kind in (float, int, str) or _is_enum(kind) else tree
-
-
-def _fits(hint: Any, tree: Any) -> bool:
-    """Whether the outermost level of `tree` can have this type."""
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind is Callable:
-        name = tree.get("rule") if isinstance(tree, dict) else None
-        return isinstance(name, str) and name in RULES
-    if kind is np.ndarray:
-        return isinstance(tree, dict | bool | int | float)
-    if kind is Mapping or is_dataclass(kind):
-        return isinstance(tree, dict)
-    if kind in (tuple, Sequence):
-        fixed = kind is tuple and inner[-1] is not ...
-        return isinstance(tree, list) and (not fixed or len(tree) == len(inner))
-    if kind is Literal:
-        return isinstance(tree, str) and tree in inner
-    if _is_enum(kind):
-        return isinstance(tree, str) and any(tree == member.value for member in kind)
-    return type(tree) in (float, int) if kind is float else type(tree) is kind
-
-
-def _build(kind: Any, named: Mapping[str, Any], where: str) -> Any:
-    """The dataclass with these fields."""
-    hints = _fields(kind)
-    for name in named:
-        if name not in hints:
-            raise InputError(f"{where}: {UnknownNameError('field', name, hints)}")
-    missing = [name for name, (_, needed) in hints.items() if needed and name not in named]
-    if missing:
-        raise InputError(f"{where}: {missing[0]!r} of {kind.__name__} is missing.")
-    values = {name: _unpack(hints[name][0], one, f"{where}.{name}") for name, one in named.items()}
-    try:
-        return kind(**values)
-    except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
-        raise InputError(f"{where}: {error}") from error
+    arrays.append(value.astype(kind.newbyteorder("<"), copy=False).tobytes())
+    return {"dtype": kind.name, "shape": list(value.shape), "place": len(arrays) - 1}
 
 
 @cache
-def _fields(kind: Any) -> Mapping[str, tuple[Any, bool]]:
-    """Per field of a dataclass its type, and whether it is required."""
+def _parameters(kind: Callable[..., Any]) -> Mapping[str, tuple[Any, bool]]:
+    """Per field of a dataclass or argument of a verb its type, and whether it is required."""
     hints = get_type_hints(kind)
-    return {
-        item.name: (hints[item.name], item.default is MISSING and item.default_factory is MISSING)
-        for item in fields(kind)
-    }
+    parameters = {name: one for name, one in signature(kind).parameters.items() if name != "self"}
+    return {name: (hints[name], one.default is one.empty) for name, one in parameters.items()}
 
 
-def _unpack_array(scalar: type[np.generic], tree: Any, where: str) -> NDArray[Any]:
-    """The array, after its size was checked against its bytes."""
-    if not isinstance(tree, dict):  # a NumPy scalar, such as an element of a discrete array
-        tree = _pack_array(np.asarray(tree), where)
-    name, shape, data = (tree.get(key) for key in ("dtype", "shape", "data"))
-    if len(tree) != 3 or name not in DTYPES or not isinstance(shape, list) or not isinstance(data, bytes):
-        raise InputError(f"{where}: expected an array, a map of dtype (one of {', '.join(DTYPES)}), shape and data.")
-    if len(shape) > _MAX_AXES or any(type(axis) is not int or axis < 0 for axis in shape):
-        raise InputError(f"{where}: expected a shape of at most {_MAX_AXES} sizes of at least 0, got {shape!r:.80}.")
-    kind = np.dtype(name)
+@cache
+def _struct(kind: Callable[..., Any], tag: str | None = None) -> Any:
+    """The type of messages for a dataclass or the arguments of a verb; `tag` is the name of a cost or constraint."""
+    parts: list[Any] = [
+        (name, _type(hint)) if required else (name, _type(hint) | UnsetType, UNSET)
+        for name, (hint, required) in _parameters(kind).items()
+    ]
+    return defstruct(kind.__name__, parts, tag_field=tag and "rule", tag=tag, **_STRICT)
+
+
+def _type(hint: Any) -> Any:
+    """The type of messages for a type of the contract."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return _union(_type(option) for option in inner)
+    if kind is np.ndarray:
+        return _array_type(get_args(inner[1])[0])
+    if kind is Callable:
+        return _rule_type()
+    if kind is Mapping:
+        return GenericAlias(dict, (str, _type(inner[1])))
+    if kind is Sequence:
+        return GenericAlias(tuple, (_type(inner[0]), ...))
+    if kind is tuple:
+        return GenericAlias(tuple, tuple(_type(item) for item in inner))
+    return _struct(kind) if is_dataclass(kind) else hint
+
+
+def _union(options: Iterable[Any]) -> Any:
+    return reduce(or_, options)
+
+
+@cache
+def _array_type(scalar: type[np.generic]) -> Any:
+    """The type of messages for arrays, or for a NumPy scalar in the place of one."""
+    one_of: Any = Literal  # mypy accepts only values that stand in the source
+    dtypes = tuple(name for name in DTYPES if np.issubdtype(name, scalar))
+    numbers = {"bool": bool, "int64": int, "float64": float}
+    array = defstruct("Array", [("dtype", one_of[dtypes])], bases=(_Array,), **_STRICT)
+    return _union((array, *(number for name, number in numbers.items() if name in dtypes)))
+
+
+@cache
+def _rule_type() -> Any:
+    """The type of messages for costs and constraints."""
+    plain = _union(_struct(kind, name) for name, kind in RULES.items() if kind is not Chance)
+    parts = [("constraint", plain), ("level", float)]
+    return plain | defstruct("Chance", parts, tag_field="rule", tag="Chance", **_STRICT)
+
+
+def _build(hint: Any, found: Any, arrays: dict[int, bytes], where: str) -> Any:
+    """The value of type `hint` from the decoded content of a message."""
+    if isinstance(found, _Array):
+        return _build_array(found, arrays, where)
+    is_union = get_origin(hint) in (Union, UnionType)
+    options = [option for option in (get_args(hint) if is_union else (hint,)) if option is not NoneType]
+    if found is None or len(options) > 1:  # types with several options hold arrays, numbers and lists of numbers
+        return found
+    kind, inner = get_origin(options[0]) or options[0], get_args(options[0])
+    if isinstance(found, dict):
+        return {name: _build(inner[1], value, arrays, f"{where}.{name}") for name, value in found.items()}
+    if isinstance(found, tuple):
+        return tuple(_build(inner[0], value, arrays, f"{where}[{number}]") for number, value in enumerate(found))
+    if isinstance(found, Struct):
+        kind = RULES.get(str(found.__struct_config__.tag), kind)
+        arguments = _arguments(kind, found, arrays, where)
+        try:
+            return kind(**arguments)
+        except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
+            raise InputError(f"{where}: {error}") from error
+    if kind is np.ndarray:
+        value = np.asarray(found)
+        if value.dtype.name not in DTYPES:
+            raise InputError(f"{where}: {found} does not fit into 64 bits with a sign. Send a smaller number.")
+        return value
+    return found
+
+
+def _arguments(kind: Callable[..., Any], found: Struct, arrays: dict[int, bytes], where: str) -> dict[str, Any]:
+    """The arguments of a dataclass or a verb from the decoded content of a message."""
+    given = {name: value for name in _parameters(kind) if (value := getattr(found, name)) is not UNSET}
+    return {name: _build(_parameters(kind)[name][0], value, arrays, f"{where}.{name}") for name, value in given.items()}
+
+
+def _build_array(found: _Array, arrays: dict[int, bytes], where: str) -> NDArray[Any]:
+    """The array, after its size was checked against its bytes, which are taken from `arrays`."""
+    data = arrays.pop(found.place, None)  # used once, so a small message cannot ask for many copies
+    if data is None:
+        raise InputError(f"{where}: the message has no further array at place {found.place}. Send each array once.")
+    kind, shape = np.dtype(found.dtype), found.shape
     num_bytes = math.prod(shape) * kind.itemsize
     if num_bytes != len(data) or math.prod(max(axis, 1) for axis in shape) > _MAX_PRODUCT:
-        raise InputError(f"{where}: expected {num_bytes:.6g} bytes for {name}{shape!r:.80}, got {len(data)}.")
-    if not np.issubdtype(kind, scalar):
-        raise InputError(f"{where}: expected {scalar.__name__} values, got {name}.")
+        raise InputError(f"{where}: expected {num_bytes:.6g} bytes for {kind}{shape!r:.80}, got {len(data)}.")
     if kind == np.bool_ and np.any(np.frombuffer(data, np.uint8) > 1):
         raise InputError(f"{where}: expected bool values as bytes 0 and 1, got others.")
     # A copy, because torch needs aligned and writable memory.
     return np.frombuffer(data, kind.newbyteorder("<")).reshape(shape).astype(kind)
-
-
-def _unpack_error(tree: Any) -> WorldlineError:
-    kinds = {kind.__name__: kind for kind in _ERRORS}
-    name = tree.get("class") if isinstance(tree, dict) else None
-    if not isinstance(name, str) or name not in kinds or len(tree) != 2:
-        raise InputError(f"the message holds an error that worldline does not define: {name!r:.60}.")
-    kind = kinds[name]
-    arguments = _unpack(_ERRORS[kind], tree.get("arguments"), name)
-    if kind is DataError:
-        problem, fix, file, episode, signal, step = arguments
-        return DataError(problem, fix=fix, file=file, episode=episode, signal=signal, step=step)
-    return kind(*arguments)
-
-
-def _named(tree: Mapping[Any, Any], where: str) -> Mapping[str, Any]:
-    for name in tree:
-        if not isinstance(name, str):
-            raise InputError(f"{where}: expected text as name, got {name!r:.60}.")
-    return tree
-
-
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
-
-
-def _words(hint: Any) -> str:
-    """The name of this type in messages."""
-    kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(option) for option in inner))
-    if kind is Callable:
-        return f"a cost or constraint ({', '.join(RULES)})"
-    if kind is Literal or _is_enum(kind):
-        return f"one of {', '.join(inner if kind is Literal else (member.value for member in kind))}"
-    names: Mapping[Any, str] = {
-        np.ndarray: "an array",
-        Mapping: "a map by name",
-        Sequence: "a list",
-        tuple: "a list",
-        types.NoneType: "nothing",
-        float: "a number",
-        int: "a whole number",
-        bool: "true or false",
-        str: "text",
-    }
-    if kind is tuple and inner[-1] is not ...:
-        return f"a list of {len(inner)}"
-    return names.get(kind, str(getattr(kind, "__name__", kind)))
-
-
-_SIZED: Final[Mapping[int, tuple[str, str]]] = {
-    **{0xC4 + n: ("bytes", code) for n, code in enumerate("BHI")},
-    **{0xD9 + n: ("bytes", code) for n, code in enumerate("BHI")},
-    **{0xDC + n: ("list", code) for n, code in enumerate("HI")},
-    **{0xDE + n: ("map", code) for n, code in enumerate("HI")},
-}
-"""First bytes of values with an explicit size: the kind of value, and the struct code of the size."""
-
-_FIXED: Final[Mapping[int, int]] = {
-    **dict.fromkeys((0xC0, 0xC2, 0xC3), 0),
-    **{0xCA: 4, 0xCB: 8},
-    **{0xCC + n: 1 << n for n in range(4)},
-    **{0xD0 + n: 1 << n for n in range(4)},
-}
-"""First bytes of nil, booleans and numbers: the number of bytes that follow."""
-
-
-def _measure(body: bytes) -> None:
-    """Walks over the message without building anything.
-
-    Raises:
-        InputError: it ends too early or too late, nests too deeply, has too many values, or has extension types.
-    """
-    left, at, num_values = [1], 0, 0  # left: remaining values at each level
-    while left:
-        if at + sum(left) > len(body):
-            raise InputError(f"the message ends after {len(body)} bytes, before it is complete. Send it again.")
-        if not left[-1]:
-            left.pop()
-            continue
-        left[-1] -= 1
-        num_values += 1
-        if num_values > MAX_VALUES:
-            raise InputError(f"the message has more than {MAX_VALUES} values. Send long lists of numbers as arrays.")
-        skipped, inside = _head(body, at)
-        at += skipped
-        if inside is not None:
-            left.append(inside)
-        if len(left) > MAX_NESTED:
-            raise InputError(f"the message nests more than {MAX_NESTED} levels. No message of worldline does.")
-    if at != len(body):
-        raise InputError(f"the message has {len(body) - at} bytes after its end. Send one message.")
-
-
-def _head(body: bytes, at: int) -> tuple[int, int | None]:
-    """The number of bytes of the value at `at` without its items, and its number of items."""
-    first = body[at]
-    if first < 0x80 or first >= 0xE0:
-        return 1, None
-    if first < 0x90:
-        return 1, 2 * (first & 0x0F)
-    if first < 0xA0:
-        return 1, first & 0x0F
-    if first < 0xC0:
-        return 1 + (first & 0x1F), None
-    if first in _FIXED:
-        return 1 + _FIXED[first], None
-    if first not in _SIZED:
-        raise InputError(f"the message holds the byte {first:#x} at {at}, a type that worldline does not use.")
-    what, code = _SIZED[first]
-    wide = struct.calcsize(f">{code}")
-    if at + 1 + wide > len(body):
-        raise InputError(f"the message ends after {len(body)} bytes, before it is complete. Send it again.")
-    (size,) = struct.unpack_from(f">{code}", body, at + 1)
-    if what == "bytes":
-        return 1 + wide + size, None
-    return 1 + wide, size if what == "list" else 2 * size
