@@ -77,7 +77,7 @@ VERBS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 """The verbs that can be called, and the methods that answer them."""
 
-RULES: Final[Mapping[str, type[Any]]] = {
+RULES: Final[Mapping[str, Any]] = {
     kind.__name__: kind
     for kind in (
         AtLeast,
@@ -356,7 +356,7 @@ def _type(hint: Any) -> Any:
         return GenericAlias(tuple, (_type(inner[0]), ...))
     if kind is tuple:
         return GenericAlias(tuple, tuple(_type(item) for item in inner))
-    return _struct(kind) if is_dataclass(kind) else hint
+    return _struct(hint) if is_dataclass(kind) else hint
 
 
 def _union(options: Iterable[Any]) -> Any:
