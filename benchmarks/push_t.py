@@ -199,10 +199,10 @@ def rows_of(store: Store, windows: ForecastWindows, found: Mapping[str, Errors])
     for signal in vectors(store.schema):
         moves = moved(store.schema, windows, signal.entity)
         for step in STEPS:
-            for windows, counted in (("all", np.ones(len(moves), bool)), ("moved", moves[:, step - 1])):
+            for selection, counted in (("all", np.ones(len(moves), bool)), ("moved", moves[:, step - 1])):
                 squared = {name: errors[signal.name][:, step - 1] for name, errors in found.items()}
                 value, draws = rmse(squared[""], counted, windows.episode)
-                row: Figures = {"signal": signal.name, "unit": signal.unit, "step": step, "windows": windows}
+                row: Figures = {"signal": signal.name, "unit": signal.unit, "step": step, "windows": selection}
                 row |= {"num_windows": int(counted.sum()), "world": value, "better_than": {}}
                 for name in [name for name in squared if name]:
                     theirs, their_draws = rmse(squared[name], counted, windows.episode)

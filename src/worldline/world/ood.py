@@ -224,7 +224,8 @@ def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
         flags = history.observed.get(name)
         return np.ones(shape, bool) if flags is None else flags[:, : shape[1]].astype(bool)
 
-    errors, change, drive, known = list[Floats](), list[Floats](), list[Floats](), np.ones(shape, bool)
+    errors, change, drive = list[Floats](), list[Floats](), list[NDArray[np.generic]]()
+    known = np.ones(shape, bool)
     for signal in vectors_of(card):
         value, seen = after.observations[signal.name].astype(np.float64), observed(after, signal.name)
         mean = mean_of(signal, np.moveaxis(predicted[signal.name], 2, 1))
