@@ -1,11 +1,11 @@
-"""What planning, prediction and sessions cost beside the model itself, against an earlier version of the toolkit.
+"""The overhead of planning, prediction and sessions, compared with an earlier version of the toolkit.
 
 Run: .venv/bin/python benchmarks/overheads.py [--base COMMIT] [--repeats 5] [--families NAME ...]
 Writes benchmarks/results/overheads.json. About 15 minutes on one core.
 
 The earlier version is checked out into a temporary folder. It learns one small world per family, at the default size of
-its recipe, and saves it. Both versions open these bundles, so the weights are equal. Each version runs in a process of
-its own with one thread; the two answer in turn, and each row is the median over the repeats.
+its recipe, and saves it. Both versions open these bundles, so the weights are equal. Each version runs in a separate
+process with one thread; the two answer in turn, and each row is the median over the repeats.
 
 Counts come from instrumentation: frames are observations that `WorldModel.encode` and `update` receive, a rollout is a
 call of `WorldModel.rollout`, and a conversion is a call that turns an array into a tensor or back.
@@ -334,7 +334,7 @@ class Version:
 
 
 class Process:
-    """One version in a process of its own."""
+    """One version in a separate process."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root / 'exam' / 'src'}"}

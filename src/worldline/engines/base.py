@@ -87,7 +87,7 @@ class Samples:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Replay:
+class ReplayedHistory:
     """The belief after a history, and what was predicted one step ahead on the way.
 
     Args:
@@ -146,7 +146,7 @@ class Engine(ABC):
             InputError: a signal is missing or has the wrong shape.
         """
 
-    def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> Replay:
+    def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
         """The belief after `steps`, and the one-step predictions of its last steps. Observes each step once.
 
         Args:
@@ -173,7 +173,9 @@ class Engine(ABC):
             observation = steps.window(now, now + 1, axis=1)
             belief = self.observe(belief, replace(observation, actions=actions, exogenous=exogenous), seed=seed + now)
         names = self.describe().predicts if parts else ()
-        return Replay(belief=belief, signals={name: np.stack([part[name] for part in parts], 1) for name in names})
+        return ReplayedHistory(
+            belief=belief, signals={name: np.stack([part[name] for part in parts], 1) for name in names}
+        )
 
 
 class Abducts(ABC):

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, Replay, Samples
+from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
 from worldline.engines.tensors import LazySignals, TensorEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
@@ -181,7 +181,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         return Samples(signals=self._read(_belief(belief), inputs, num_samples, seed))
 
     @torch.no_grad()
-    def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> Replay:
+    def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
         """The belief, and one-step predictions that are rolled out in one batch where beliefs have equal sizes."""
         worlds, length = check_observations(steps, [self.schema[name] for name in self.inputs])
         check_inputs(steps, self.schema, length - 1)
@@ -195,14 +195,14 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
                     self._update(beliefs[-1], window, now, window.past.steps(slice(now - 1, now)), generator)
                 )
         if not num_steps:
-            return Replay(belief=beliefs[-1], signals={})
+            return ReplayedHistory(belief=beliefs[-1], signals={})
         before, inputs = concatenate(beliefs[:-1]), window.past.steps(slice(length - 1 - num_steps, None))
         if before is None:
             one_by_one = [
                 self._read(belief, inputs.steps(slice(step, step + 1)), num_samples, seed)
                 for step, belief in enumerate(beliefs[:-1])
             ]
-            return Replay(
+            return ReplayedHistory(
                 belief=beliefs[-1],
                 signals={n: np.stack([each[n][:, 0, :, 0] for each in one_by_one], 1) for n in one_by_one[0]},
             )
@@ -212,7 +212,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
             step_s=inputs.step_s.transpose(0, 1).flatten()[:, None],
         )
         found = self._read(before, by_step, num_samples, seed)
-        return Replay(
+        return ReplayedHistory(
             belief=beliefs[-1],
             signals={
                 name: np.moveaxis(
@@ -321,7 +321,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         """The actions of the inverse head, rolled out step by step: P is 1. None without that head.
 
         The head takes the number of remaining steps. There is no proposal for worlds with exogenous signals, because a
-        goal does not hold them, and none if the steps so far indicate that the last one would exceed `budget_s`.
+        goal does not hold them. There is none either if the last step would probably exceed `budget_s`.
         """
         del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s

@@ -226,27 +226,28 @@ class Jepa(WorldModel, Adapts):
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; missing parts are predicted from the steps before."""
         del generator
-        remembers = self.config.memory != "none" or self.linear is not None
-        start = 0 if remembers else last_whole(self._flags(window.observed).all(-1))
-        seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
-        belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
-        for step in range(known.shape[1]):
-            belief = self._advance(belief, known[:, step], seen.at(step + 1))
-        return belief
+        return self._fold(window, 0 if self._remembers else last_whole(self._flags(window.observed).all(-1)))[-1]
 
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The latents of the last `count` observations; all observations pass the encoder in one batch."""
         del generator
-        remembers, length = self.config.memory != "none" or self.linear is not None, window.past.step_s.shape[1] + 1
-        if not remembers and bool(self._flags(window.observed).all()):
-            seen = self._look(window, length - count)
-            latents = self._perceive(seen)
-            return [self._begin(latents[:, at], seen.at(at)) for at in range(count)]
-        seen, known = self._look(window), self._inputs(window.past)[:, 0]
+        if self._remembers or not bool(self._flags(window.observed).all()):
+            return list[Belief](self._fold(window, 0)[-count:])
+        seen = self._look(window, window.past.step_s.shape[1] + 1 - count)
+        latents = self._perceive(seen)
+        return [self._begin(latents[:, at], seen.at(at)) for at in range(count)]
+
+    @property
+    def _remembers(self) -> bool:
+        return self.config.memory != "none" or self.linear is not None
+
+    def _fold(self, window: Window, start: int) -> list[Latent]:
+        """The belief after each observation from `start` on."""
+        seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
         found = [self._begin(self._perceive(seen.at(0)), seen.at(0))]
-        for step in range(length - 1):
+        for step in range(known.shape[1]):
             found.append(self._advance(found[-1], known[:, step], seen.at(step + 1)))
-        return list[Belief](found[-count:])
+        return found
 
     def update(
         self,

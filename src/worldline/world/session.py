@@ -16,7 +16,7 @@ from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.schema import Signal
 from worldline.world.base import Forecast, Plan, Prediction, World
 from worldline.world.compatibility import differences
-from worldline.world.tracking import tracker
+from worldline.world.session_tracker import tracker
 from worldline.world.validation import check_history
 
 Floats = NDArray[np.floating]

@@ -35,13 +35,13 @@ Tokens = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Message:
+class _ChatMessage:
     content: str | None = None  # a reasoning model may run out of tokens before it answers
 
 
 @dataclass(frozen=True)
 class _Choice:
-    message: _Message
+    message: _ChatMessage
 
 
 @dataclass(frozen=True)

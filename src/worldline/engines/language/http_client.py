@@ -24,7 +24,7 @@ _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, h
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
+class HttpReply:
     """The last reply to a request.
 
     Args:
@@ -74,7 +74,7 @@ class ChatConnection:
         )
         weakref.finalize(self, http.close)
 
-    def post(self, body: Mapping[str, Any], *, key: str | None) -> Reply:
+    def post(self, body: Mapping[str, Any], *, key: str | None) -> HttpReply:
         """The last reply to `body`.
 
         Args:
@@ -90,8 +90,8 @@ class ChatConnection:
             response = error.response
         except APIConnectionError as error:
             cause = error.__cause__ or error
-            return Reply(status=None, text=f"{type(cause).__name__}: {str(cause) or 'no answer in time'}")
-        return Reply(status=response.status_code, text=response.text)
+            return HttpReply(status=None, text=f"{type(cause).__name__}: {str(cause) or 'no answer in time'}")
+        return HttpReply(status=response.status_code, text=response.text)
 
 
 class _HttpClient(httpx2.Client):

@@ -12,7 +12,7 @@ from worldline.world.base import Plan, Prediction, World
 from worldline.world.local import LocalWorld
 
 
-class Tracker(ABC):
+class SessionTracker(ABC):
     """Follows one running world.
 
     Args:
@@ -28,7 +28,7 @@ class Tracker(ABC):
         """Adds the last step of `episode`, which holds all kept steps.
 
         Returns the prediction of the last `horizon` steps that was possible before them, and the p-value of the last
-        step; None for what is not available. If the world fails, the tracker is unchanged.
+        step; None if not available. If the world fails, the tracker is unchanged.
         """
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Tracker(ABC):
 
 
 @final
-class BeliefTracker(Tracker):
+class BeliefTracker(SessionTracker):
     """Holds the belief of a world in this process. A step encodes one observation; `predict` and `plan` encode none."""
 
     def __init__(self, world: LocalWorld, horizon: int, level: float, episode: Episode | None) -> None:
@@ -81,7 +81,7 @@ class BeliefTracker(Tracker):
 
 
 @final
-class HistoryTracker(Tracker):
+class HistoryTracker(SessionTracker):
     """Passes the kept history to any world."""
 
     def __init__(self, world: World, horizon: int, level: float) -> None:
@@ -113,7 +113,7 @@ class HistoryTracker(Tracker):
         return self._world.answer_plan(history, request)
 
 
-def tracker(world: World, horizon: int, level: float, episode: Episode | None) -> Tracker:
+def tracker(world: World, horizon: int, level: float, episode: Episode | None) -> SessionTracker:
     """The tracker of a world that has seen `episode` so far; None for nothing."""
     if isinstance(world, LocalWorld):
         return BeliefTracker(world, horizon, level, episode)
