@@ -10,7 +10,8 @@ import torch
 from worldline.config import from_json, to_json
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import Belief, Inputs, Losses, Window
-from worldline.models.jepa import Jepa, Latent
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_belief import Latent
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.predictors import PredictorContext

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -28,6 +28,7 @@ from torch.nn.functional import pad
 
 from worldline.errors import ConfigError
 from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.models.jepa_belief import Latent
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.layers.auxiliary_targets import AuxiliaryTargets
 from worldline.models.layers.codes import code_size
@@ -43,7 +44,6 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.path_errors import bend, signal_error
 from worldline.models.layers.predictors import AttentivePredictor, Hidden, PredictorContext, RecurrentPredictor
 from worldline.models.layers.sigreg import sigreg
-from worldline.models.layers.transformer import Cache
 from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Schema, Signal
 
@@ -59,48 +59,6 @@ NUM_LAW_WINDOWS: Final = 2000
 """Windows that a law is fitted on."""
 MIN_PARTIAL_SHARE: Final = 0.01
 """Share of partly observed training steps above which the encoder may encode partial observations at inference."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latent(Belief):
-    """One latent and the memory of the predictor.
-
-    Args:
-        latent: of the present.
-        memory: of earlier steps.
-        correction: of the predictor, for W worlds; B / W consecutive entries share one correction. None for none.
-    """
-
-    latent: Float[Tensor, "B D"]
-    memory: Cache | Hidden | PredictorContext | Past | None = None
-    correction: Correction | None = None
-
-    def features(self) -> Float[Tensor, "B 1 D"]:
-        """The latent, then the recurrent state or the past steps if the predictor has them; S is 1."""
-        if isinstance(self.memory, Past):
-            return torch.cat([self.latent, self.memory.flat().to(self.latent.dtype)], -1)[:, None]
-        if isinstance(self.memory, Hidden):
-            return torch.cat([self.latent, self.memory.state.to(self.latent.dtype)], -1)[:, None]
-        return self.latent[:, None]
-
-    def detach(self) -> Latent:
-        """The belief without gradient history; for a memory of type `Past`, or none."""
-        past = self.memory
-        memory = replace(past, steps=past.steps.detach()) if isinstance(past, Past) else past
-        return replace(self, latent=self.latent.detach(), memory=memory)
-
-    def select(self, index: Tensor) -> Latent:
-        """The latents and memories of the batch entries in `index`."""
-        memory, correction = self.memory, self.correction
-        if correction is not None:
-            correction = correction.select(index // (len(self.latent) // len(correction.hidden)))
-        memory = None if memory is None else memory.select(index)
-        return Latent(latent=self.latent[index], memory=memory, correction=correction)
-
-    def repeat(self, count: int) -> Latent:
-        """Each entry `count` times in a row. The correction is shared, because it is large."""
-        index = torch.arange(len(self.latent), device=self.latent.device).repeat_interleave(count)
-        return replace(replace(self, correction=None).select(index), correction=self.correction)
 
 
 class Jepa(WorldModel, Adapts):
