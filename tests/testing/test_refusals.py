@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
 from worldline.episode import Episode
@@ -238,7 +239,7 @@ class TrustsAhead(Exact):
     def trust_ahead(self, least):
         if least < 1 / 20:
             raise InputError(f"19 episodes tell no p-value of {least}. Ask for 0.05.")
-        return np.full((1, *self.shape[-2:]), 0.5)[:, :, None]
+        return torch.full((1, *self.shape[-2:]), 0.5)[:, :, None]
 
 
 class TrustsAheadAnything(TrustsAhead):

@@ -19,7 +19,7 @@ from worldline.models.jepa import Jepa
 from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
-from worldline.training.batches import fold, split_actions, to_inputs, to_window, trace
+from worldline.training.batches import fold, split, to_inputs, to_window, trace
 
 Build = Callable[..., Jepa]
 TOY = Integrator(camera=False)
@@ -72,7 +72,7 @@ def test_splitting_undoes_joining(sizes: list[int], num: int, horizon: int, seed
     )
     rng = np.random.default_rng(seed)
     named = {f"a{i}": rng.normal(size=(2, num, horizon, size)).astype(np.float32) for i, size in enumerate(sizes)}
-    parts = split_actions(to_inputs(named, {}, schema).actions, schema)
+    parts = split(schema.actions, to_inputs(named, {}, schema).actions)
     assert list(parts) == list(named)
     for name, value in named.items():
         np.testing.assert_array_equal(parts[name], value)

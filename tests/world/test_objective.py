@@ -13,7 +13,8 @@ from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Rollout
-from worldline.planning.costs import AtLeast, AtMost, Change, OODPenalty, Price, RequireInDistribution, from_numpy
+from worldline.planning.costs import AtLeast, AtMost, Change, OODPenalty, Price, RequireInDistribution
+from worldline.planning.costs.from_numpy import from_numpy
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal

@@ -2,7 +2,6 @@
 
 from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
 from worldline.planning.costs.contact import KeepApart, KeepClear
-from worldline.planning.costs.from_numpy import NumpyRollout, from_numpy
 from worldline.planning.costs.out_of_distribution import OODPenalty, RequireInDistribution
 from worldline.planning.costs.step_costs import Change, Price, Track, Within
 
@@ -13,11 +12,9 @@ __all__ = [
     "KeepApart",
     "KeepClear",
     "KeepOut",
-    "NumpyRollout",
     "OODPenalty",
     "Price",
     "RequireInDistribution",
     "Track",
     "Within",
-    "from_numpy",
 ]
