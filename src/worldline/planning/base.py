@@ -56,7 +56,7 @@ class Rollout:
 Cost = Callable[[Rollout], Tensor]
 """Maps a rollout to the cost of each step and sample, [W, N, S, T] or broadcastable to it; lower is better.
 
-It is written with torch, and differentiable for the planner 'gradient'. `planning.from_numpy` adapts a NumPy function."""
+It is written with torch, and differentiable for the planner 'gradient'. `from_numpy` adapts a NumPy function."""
 Constraint = Callable[[Rollout], Tensor]
 """Maps a rollout to the violation [W, N], at least 0; the constraint holds if it is 0. Written as a `Cost` is."""
 
