@@ -264,14 +264,17 @@ def forecast_windows(
         schema: only its signals are read, in its order; None for all.
         targets: observation signals with ground truth; None for all. Name few to save memory.
     """
-    names = None if schema is None else [signal.name for signal in schema.signals]
-    pasts, futures = [], []
-    for episode, at in places:
-        one = episode if names is None else episode.select(names)
-        pasts.append(one.history(at, length))
-        futures.append(_with_targets(one.history(at + horizon, horizon + 1), targets))
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(id(episode) for episode, _ in places))}
-    return _split(History.stack(pasts), History.stack(futures), np.array([numbers[id(one)] for one, _ in places]))
+    episodes = {id(episode): episode for episode, _ in places}
+    wholes = [episode.history() for episode in episodes.values()]
+    if schema is not None:
+        names = [signal.name for signal in schema.signals]
+        wholes = [whole.select(names) for whole in wholes]
+    wanted = [_with_targets(whole, targets) for whole in wholes]
+    numbers = {key: number for number, key in enumerate(episodes)}
+    index = [(numbers[id(episode)], at) for episode, at in places]
+    past = History.stack([wholes[number].window(at - length + 1, at + 1) for number, at in index])
+    future = History.stack([wanted[number].window(at, at + horizon + 1) for number, at in index])
+    return _split(past, future, np.array([number for number, _ in index]))
 
 
 def one_step_windows(history: History, num_steps: int, *, length: int, targets: Collection[str]) -> ForecastWindows:
