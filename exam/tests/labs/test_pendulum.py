@@ -79,5 +79,5 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
 
 
 def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="pendulum"):
+    with pytest.raises(ConfigError, match="PendulumSettings"):
         Pendulum.from_settings({"mass": 1.0, "length": 1.0})
