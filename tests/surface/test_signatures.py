@@ -1,4 +1,7 @@
-"""No torch type in what applications and engines see: NumPy goes in and NumPy comes out."""
+"""No torch type in what applications and engines see: NumPy goes in and NumPy comes out.
+
+Costs and constraints are the exception: they are torch functions of a `Rollout`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 from worldline import episode, schema
 from worldline.engines import base as engine
 from worldline.models import base as world_model
+from worldline.planning import base as planning
 from worldline.world import base as world
 from worldline.world import local
 from worldline.world.base import World
@@ -35,6 +39,8 @@ def hints_of(thing: Any) -> Iterator[tuple[str, Any]]:
 
 def parts_of(hint: Any) -> Iterator[Any]:
     """The annotation and everything inside it; of a jaxtyping one the kind of array."""
+    if hint in (planning.Cost, planning.Constraint):
+        return
     yield hint
     array = getattr(hint, "array_type", None)
     for inner in (*get_args(hint), *(() if array is None else (array,))):
@@ -53,6 +59,8 @@ def torch_in(*things: Any) -> list[str]:
         if thing in seen:
             continue
         seen.add(thing)
+        if thing in (planning.Rollout, planning.Chance):
+            continue
         for where, hint in hints_of(thing):
             for part in parts_of(hint):
                 home = getattr(part, "__module__", "")
