@@ -266,6 +266,7 @@ class Version:
             ("frames", "rollouts", "rollouts_in_search", "populations", "goals", "conversions_in_search"), 0
         )
         originals = {name: getattr(kind, name) for name in ("encode", "update", "rollout")}
+        each = kind.__dict__.get("encode_each")  # the default calls encode and update, which count
         search = planner.plan
         inside = [False]
 
@@ -273,6 +274,12 @@ class Version:
             batch, length = next(iter(window.observed.values())).shape
             counts["frames"] += batch * length
             return originals["encode"](this, window, **rest)
+
+        def encode_each(this: Any, window: Any, *given: Any, **rest: Any) -> Any:
+            assert each is not None
+            batch, length = next(iter(window.observed.values())).shape
+            counts["frames"] += batch * length
+            return each(this, window, *given, **rest)
 
         def update(this: Any, *given: Any, **rest: Any) -> Any:
             counts["frames"] += len(next(iter(given[2].values())))
@@ -306,6 +313,8 @@ class Version:
         numpy_of = torch.Tensor.numpy
         patched = {"from_numpy": torch.from_numpy, "as_tensor": torch.as_tensor, "tensor": torch.tensor}
         kind.encode, kind.update, kind.rollout, planner.plan = encode, update, rollout, plan
+        if each is not None:
+            kind.encode_each = encode_each
         torch.Tensor.numpy = converting(numpy_of)
         for name, original in patched.items():
             setattr(torch, name, converting(original))
@@ -322,6 +331,8 @@ class Version:
         finally:
             for key, original in originals.items():
                 setattr(kind, key, original)
+            if each is not None:
+                kind.encode_each = each
             planner.plan = search
             torch.Tensor.numpy = numpy_of
             for key, original in patched.items():
