@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any, final
@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.base import (
+    CallCost,
+    Card,
+    Engine,
+    EngineBelief,
+    Noise,
+    Parts,
+    ReplayedHistory,
+    Samples,
+    Storable,
+)
 from worldline.engines.language.chat import Chat, Request
 from worldline.engines.language.endpoint import Endpoint
 from worldline.engines.language.prompt import (
@@ -165,6 +175,34 @@ class LanguageEngine(Engine, Storable):
             worlds=tuple(
                 self._grown(() if before is None else before.worlds[world], steps, world) for world in range(num_worlds)
             )
+        )
+
+    def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
+        """As in `Engine`; the requests of all steps are sent together, not one after the other."""
+        num_worlds, length = check_observations(steps, self.signals)
+        beliefs = [self.observe(None, steps.window(0, length - num_steps, axis=1), seed=seed)]
+        for now in range(length - num_steps, length):
+            inputs = steps.window(now - 1, now + 1, axis=1)
+            step = replace(inputs.window(1, 2, axis=1), actions=inputs.actions, exogenous=inputs.exogenous)
+            beliefs.append(self.observe(beliefs[-1], step, seed=seed))
+        if not num_steps:
+            return ReplayedHistory(belief=beliefs[-1], signals={})
+
+        def by_step(values: NDArray[np.generic]) -> NDArray[np.generic]:
+            """The last inputs [W, L, *shape] as [L * W, 1, *shape]."""
+            last = np.moveaxis(values[:, values.shape[1] - num_steps :], 1, 0)
+            return last.reshape(num_steps * num_worlds, 1, *values.shape[2:])
+
+        future = Future(
+            actions={name: by_step(value)[:, None] for name, value in steps.actions.items()},
+            exogenous={name: by_step(value) for name, value in steps.exogenous.items()},
+        )
+        together = PromptHistory(worlds=tuple(world for belief in beliefs[:-1] for world in belief.worlds))
+        samples = self.imagine(together, future, num_samples=num_samples, seed=seed).signals
+        one_step = {name: value[:, 0, :, 0] for name, value in samples.items()}
+        return ReplayedHistory(
+            belief=beliefs[-1],
+            signals={n: np.moveaxis(v.reshape(num_steps, num_worlds, *v.shape[1:]), 0, 1) for n, v in one_step.items()},
         )
 
     def imagine(
