@@ -1,7 +1,7 @@
-"""One sitting of a training, in a process of its own: `python interrupted.py STORE FOLDER UPDATES LOSS [--resume]`.
+"""Trains in a separate process: `python interrupted.py STORE FOLDER UPDATES LOSS [NUM_CHECKS] [--resume]`.
 
-LOSS is one of `MODELS`; after it, how often the run is checked. Writes the weights to FOLDER/weights.safetensors. Under
-torchrun, the first process does. The frozen encoder's folder lies beside the store.
+LOSS is one of `MODELS`. The weights are written to FOLDER/weights.safetensors, under torchrun by the first process. The
+folder of the frozen encoder is in the parent folder of the store.
 """
 
 from __future__ import annotations

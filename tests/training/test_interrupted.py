@@ -33,7 +33,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     signals = [replace(s, shape=(32, 32, 3)) if s.name == "camera" else s for s in toy.schema.signals]
     signals.append(Signal(name="speed", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m"))
     signals.append(Signal(name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,)))
-    store = Store.create(tmp_path_factory.mktemp("sittings") / "store", replace(toy.schema, signals=tuple(signals)))
+    store = Store.create(tmp_path_factory.mktemp("runs") / "store", replace(toy.schema, signals=tuple(signals)))
     for number, episode in enumerate(toy.episodes(24, 12, seed=0)):
         position, draw = episode.observations["position"], np.random.default_rng(number)
         large = episode.observations["camera"].repeat(4, axis=1).repeat(4, axis=2).repeat(3, axis=3)
@@ -51,7 +51,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.path
 
 
-def sit(logs: Path, folder: Path, updates: int, *options: str, launcher: tuple[str, ...] = ()) -> list[str]:
+def command(logs: Path, folder: Path, updates: int, *options: str, launcher: tuple[str, ...] = ()) -> list[str]:
     return [*FLAGS, *launcher, str(SCRIPT), str(logs), str(folder), str(updates), *options]
 
 
@@ -68,10 +68,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(logs: Path, tmp_path: Path) -> None:
     updates, draw = 400, random.Random(0)
-    subprocess.run(sit(logs, tmp_path / "whole", updates, "sigreg"), check=True, env=ENVIRONMENT)
+    subprocess.run(command(logs, tmp_path / "whole", updates, "sigreg"), check=True, env=ENVIRONMENT)
     state, resume = tmp_path / "killed" / "checkpoint.json", list[str]()
     for kill in range(1, 11):
-        process = subprocess.Popen(sit(logs, tmp_path / "killed", updates, "sigreg", *resume), env=ENVIRONMENT)
+        process = subprocess.Popen(command(logs, tmp_path / "killed", updates, "sigreg", *resume), env=ENVIRONMENT)
         while process.poll() is None and step_of(state) < 36 * kill:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.3))
@@ -79,7 +79,7 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(logs: Path, t
         process.send_signal(signal.SIGKILL)
         process.wait()
         resume = ["--resume"]
-    subprocess.run(sit(logs, tmp_path / "killed", updates, "sigreg", "--resume"), check=True, env=ENVIRONMENT)
+    subprocess.run(command(logs, tmp_path / "killed", updates, "sigreg", "--resume"), check=True, env=ENVIRONMENT)
     due = weights(tmp_path / "whole")
     for name, value in weights(tmp_path / "killed").items():
         assert torch.equal(value, due[name]), name
@@ -94,9 +94,9 @@ def test_two_processes_reach_the_weights_of_one(logs: Path, tmp_path: Path, loss
         from tests.models.encoder_folders import dinov2  # skips where its libraries are not installed
 
         dinov2().save_pretrained(logs.parent / "encoder")
-    subprocess.run(sit(logs, tmp_path / "one", 100, loss, "4"), check=True, env=ENVIRONMENT)
+    subprocess.run(command(logs, tmp_path / "one", 100, loss, "4"), check=True, env=ENVIRONMENT)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    subprocess.run(sit(logs, tmp_path / "two", 100, loss, "4", launcher=launcher), check=True, env=ENVIRONMENT)
+    subprocess.run(command(logs, tmp_path / "two", 100, loss, "4", launcher=launcher), check=True, env=ENVIRONMENT)
     due = weights(tmp_path / "one")
     for name, value in weights(tmp_path / "two").items():
         np.testing.assert_allclose(value, due[name], rtol=1e-5, atol=1e-5, err_msg=name)

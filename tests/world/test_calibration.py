@@ -56,11 +56,8 @@ def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
     episodes = [toy.episodes(1, 12, seed=number)[0] for number, toy in enumerate(loud)]
     calibration = calibrate(engine, episodes[:40], horizon=8, num_windows=10, seed=0)
     assert calibration.num_episodes == 30
-    inside = (
-        (random_errors(engine, episodes[40:], 8, seed=3) <= calibration.band_half_width("position", 8, 0.8))
-        .all((1, 2))
-        .sum()
-    )
+    half_width = calibration.band_half_width("position", 8, 0.8)
+    inside = (random_errors(engine, episodes[40:], 8, seed=3) <= half_width).all((1, 2)).sum()
     assert tails(int(inside), 300, 0.8, 30).low > RARE
     assert tails(int(inside), 300, 0.8, 30).high > RARE
 
@@ -205,9 +202,8 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
     again = Calibration.from_arrays(calibration.to_arrays())
     assert again.num_episodes == calibration.num_episodes
     assert again.num_windows == calibration.num_windows
-    np.testing.assert_array_equal(
-        again.band_half_width("position", 8, 0.9), calibration.band_half_width("position", 8, 0.9)
-    )
+    half_width = calibration.band_half_width("position", 8, 0.9)
+    np.testing.assert_array_equal(again.band_half_width("position", 8, 0.9), half_width)
     error = np.array([[0.1, 0.0], [1.0, 2.0]])
     found, due = (one.surprise(TOY.schema, {"position": error}) for one in (again, calibration))
     np.testing.assert_array_equal(found.signals["position"], due.signals["position"])
