@@ -422,7 +422,7 @@ def test_a_loss_in_the_lists_is_reported_beside_the_episodes(tmp_path):
     ("change", "word"),
     [
         ({"codebase_version": "v1.6"}, "version 'v1.6'"),
-        ({"fps": 0}, "fps is 0"),
+        ({"fps": 0}, "'fps' is 0"),
         ({"fps": float("nan")}, "'fps' is nan"),
         ({"fps": "30"}, "'fps' is '30'"),
         ({"chunks_size": 0}, "'chunks_size' is 0"),
