@@ -50,7 +50,7 @@ def slow_resample(times, values, observed, grid, rule, gap):
     return result, seen
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), rule=st.sampled_from(["hold", "linear", "nearest"]))
 def test_resampling_equals_a_slow_reference(data, rule):
     ticks = data.draw(st.lists(st.integers(0, 400), min_size=1, max_size=25, unique=True).map(sorted))
@@ -129,7 +129,7 @@ def period_of(*columns):
     return refresh_period([changes(column, np.zeros(len(column), np.bool_)) for column in columns])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     period=st.integers(2, 30),
@@ -191,7 +191,7 @@ def too_short(draw):
     return np.repeat(draw.normal(size=5), 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize(
     "make",
