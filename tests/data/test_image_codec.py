@@ -15,7 +15,7 @@ SHAPES = st.sampled_from([(1, 1, 1), (7, 5, 3), (64, 64, 3), (160, 150, 3), (224
 
 
 @given(shape=SHAPES, seed=st.integers(0, 99), noise=st.sampled_from([0.0, 0.01, 1.0]))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_what_was_compressed_comes_back(shape, seed, noise):
     draw = np.random.default_rng(seed)
     first = draw.integers(0, 256, shape).astype(np.uint8)
@@ -46,7 +46,7 @@ def test_noise_is_kept_as_it_is():
 
 
 @given(shape=SHAPES, cut=st.floats(0, 1), junk=st.binary(max_size=40))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_damage_is_an_error_or_another_picture_and_never_more(shape, cut, junk):
     frames = ImageCodec(shape, bytes(int(np.prod(shape))), "camera.lz4")
     data, _ = frames.compress(np.full((1, *shape), 7, np.uint8))

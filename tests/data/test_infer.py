@@ -22,8 +22,7 @@ def test_roles_follow_from_lengths_and_names():
         "gear": summary((10,), "int32", 0, 4),
         "count": summary((10,), "int64", 0, 5000),
     }
-    inferred = infer_schema({"a": arrays}, 0.5)
-    schema = inferred.schema
+    schema, unclear = infer_schema({"a": arrays}, 0.5)
     assert [s.name for s in schema.signals] == ["camera", "gear", "count", "move", "outdoor_temperature", "reward"]
     assert schema.step_s == 0.5
     assert [s.name for s in schema.observations] == ["camera", "gear", "count"]
@@ -35,7 +34,7 @@ def test_roles_follow_from_lengths_and_names():
     assert schema["outdoor_temperature"].role is Role.EXOGENOUS
     assert (schema["reward"].role, schema["reward"].precision) == (Role.REWARD, "float64")
     assert schema["outdoor_temperature"].precision == "float32"
-    said = "\n".join(inferred.unclear)
+    said = "\n".join(unclear)
     for words in ("every unit is '?'", "move: its bounds", "outdoor_temperature: assumed to be exogenous",
                   "gear: assumed to be", "count: its integers"):  # fmt: skip
         assert words in said
@@ -45,7 +44,7 @@ def test_the_largest_range_and_the_most_common_layout_win():
     files = {
         str(i): {"x": summary((5, 3), "float32"), "act": summary((4,), "int64", 0, i)} for i in range(3)
     } | {"odd": {"x": summary((5, 4), "float32"), "act": summary((4,), "int64")}}  # fmt: skip
-    schema = infer_schema(files, None).schema
+    schema = infer_schema(files, None)[0]
     assert schema["x"].shape == (3,)
     assert schema["act"].num_values == 3
 
@@ -55,10 +54,10 @@ def test_what_is_ambiguous_is_said():
         "x": summary((5, 2, 2), "float32"), "grey": summary((5, 8, 8), "uint8"),
         "first": summary((5, 3, 8, 8), "uint8"), "thrust": summary((4, 1), "float32"),
     }  # fmt: skip
-    inferred = infer_schema({"a": arrays}, None)
-    said = "\n".join(inferred.unclear)
-    assert inferred.schema["x"].shape == (4,)
-    assert inferred.schema["grey"].shape == (8, 8, 1)
+    schema, unclear = infer_schema({"a": arrays}, None)
+    said = "\n".join(unclear)
+    assert schema["x"].shape == (4,)
+    assert schema["grey"].shape == (8, 8, 1)
     for words in ("time between two steps is not", "x: its shape (2, 2)", "grey: assumed to be a grey image",
                   "first: assumed to be an image with 8 channels", "thrust: assumed to be an action; if"):  # fmt: skip
         assert words in said

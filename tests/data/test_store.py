@@ -24,7 +24,7 @@ MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda name
 
 
 @given(shapes=st.lists(st.tuples(st.integers(1, 6), MASKS), min_size=1, max_size=5))
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_goes_in_comes_out(tmp_path_factory, schema, make_episode, assert_equal, shapes):
     path = tmp_path_factory.mktemp("store") / "store"
     written = Store.create(path, schema)
@@ -106,7 +106,7 @@ def sizes(store: Store) -> dict[Path, int]:
 @given(
     parts=st.lists(st.floats(0, 1), min_size=24, max_size=24), record=st.none() | st.floats(0, 1), first=st.booleans()
 )
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_kill_at_any_moment_of_an_append_loses_nothing(
     tmp_path_factory, schema, make_episode, assert_equal, parts, record, first
 ):
@@ -278,7 +278,7 @@ def test_damage_is_named(tmp_path, schema, make_episode):
     "index.bin", "camera.lz4", "camera.ends", "camera.dictionary", "position.raw", "push.raw", "gear.missing",
     "step_s.raw",
 ]))  # fmt: skip
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_bit_never_passes_for_data(tmp_path_factory, schema, make_episode, assert_equal, where, bit, name):
     store = Store.create(tmp_path_factory.mktemp("store") / "store", schema)
     episodes = [make_episode(number, 3, ("gear",)) for number in (1, 3, 7)]
@@ -311,7 +311,7 @@ def test_a_store_of_an_earlier_version_is_named(tmp_path, schema):
 
 
 @given(error=st.integers(0, 64), seed=st.integers(0, 99))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pictures_lose_no_more_than_the_card_says(tmp_path_factory, schema, make_episode, error, seed):
     path = tmp_path_factory.mktemp("store") / "store"
     store = Store.create(path, schema, max_error={"camera": error}, notes={"from": "a test"})

@@ -49,6 +49,27 @@ class Finding:
     signal: str | None = None
     step: int | None = None
 
+    @classmethod
+    def of(
+        cls, error: DataError, *, file: str | None = None, episode: int | None = None, signal: str | None = None
+    ) -> Finding:
+        """The finding for an error.
+
+        Args:
+            error: gives the problem, the fix and the step, and the place where an argument is None.
+            file: the file with the problem.
+            episode: number in the source.
+            signal: the signal's name, if the error has none.
+        """
+        return cls(
+            problem=error.problem,
+            fix=error.fix,
+            file=file or (None if error.file is None else str(error.file)),
+            episode=error.episode if episode is None else episode,
+            signal=error.signal or signal,
+            step=error.step,
+        )
+
     def error(self) -> DataError:
         """This finding as an exception."""
         return DataError(
@@ -57,6 +78,10 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.error()}"
+
+
+warning = partial(Finding, severity=Severity.WARNING)
+"""Creates a finding that does not exclude its episode."""
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:
@@ -154,7 +179,7 @@ def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, .
             )
             problem = f"{which} never changes in the whole log (its first value: {first[name].tolist()}): {reason}"
             fix = "Log episodes in which it varies, or remove it from the schema."
-            findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
+            findings.append(warning(problem=problem, fix=fix, signal=name))
     return tuple(findings)
 
 
@@ -166,10 +191,9 @@ def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observatio
         num_observations: H, observations of a window.
     """
     return tuple(
-        Finding(
+        warning(
             problem=f"the episode has {steps + 1} observations, fewer than a window of {num_observations}",
             fix=f"Log longer episodes, or use windows of at most {steps + 1} observations.",
-            severity=Severity.WARNING,
             episode=number,
         )
         for number, steps in enumerate(num_steps)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import CONVENTION
-from worldline.errors import DataError
+from worldline.errors import ConfigError, DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 REWARD_WORDS = ("reward", "return")
@@ -37,19 +39,6 @@ class Summary:
     high: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inferred:
-    """An inferred schema.
-
-    Args:
-        schema: that fits the arrays.
-        unclear: assumptions that the arrays do not confirm, as full sentences.
-    """
-
-    schema: Schema
-    unclear: tuple[str, ...]
-
-
 def summarise(values: NDArray[np.generic]) -> Summary:
     """The summary of an array with time as first axis; the values of images are not read."""
     if values.ndim == 0 or len(values) == 0 or (values.dtype == np.uint8 and values.ndim in (3, 4)):
@@ -59,8 +48,73 @@ def summarise(values: NDArray[np.generic]) -> Summary:
     return Summary(shape=values.shape, dtype=values.dtype, low=tuple(low), high=tuple(high))
 
 
-def infer_schema(episodes: Mapping[str, Mapping[str, Summary]], step_s: float | None) -> Inferred:
-    """The schema that most episodes agree with.
+class SchemaDraft:
+    """The signals that were inferred so far, and the assumptions made.
+
+    Args:
+        file: of the logs, for errors.
+    """
+
+    def __init__(self, file: Path | str | None = None) -> None:
+        self._file, self._signals = file, list[Signal]()
+        self._unclear = {"Units are not in the logs: every unit is '?'. Write them into schema.json.": None}
+
+    def note(self, *sentences: str) -> None:
+        """Adds assumptions, once each."""
+        self._unclear |= dict.fromkeys(sentences)
+
+    def add(self, signal: Signal, doubts: Iterable[str] = ()) -> None:
+        """Adds a signal.
+
+        Args:
+            signal: with a new name.
+            doubts: assumptions, as sentences without a subject; empty ones are skipped.
+        """
+        self._signals.append(signal)
+        self.note(*(f"{signal.name}: {doubt}" for doubt in doubts if doubt))
+
+    def infer(self, name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, list[str]]:
+        """As `infer_signal`, without summaries that know no value.
+
+        Raises:
+            DataError: the array cannot be a signal.
+        """
+        known = [summary for summary in seen if np.isfinite(summary.low).any()]
+        try:
+            return infer_signal(name, role, known or seen)
+        except ConfigError as error:
+            raise DataError(
+                f"it cannot be a signal ({error})", fix="Rename it.", file=self._file, signal=name
+            ) from error
+
+    def usual_step(self, name: str, gaps: NDArray[np.float64]) -> float:
+        """Returns the median step duration, and notes that an array holds the times.
+
+        Args:
+            name: of the array.
+            gaps: [steps] seconds.
+        """
+        usual = float(np.median(gaps))
+        self.note(f"{name}: read as seconds; gives the step duration and is not stored as a signal.")
+        if np.abs(gaps - usual).max() > 0.01 * abs(usual):
+            self.note(f"{name}: step durations vary by more than 1 %, so each step keeps its duration.")
+        return usual
+
+    def lacks(self, role: Role) -> bool:
+        """Whether no signal has this role."""
+        return not any(signal.role is role for signal in self._signals)
+
+    def result(self, step_s: float | None = None) -> tuple[Schema, list[str]]:
+        """Returns the schema, with signals in the order of their roles, and the assumptions as full sentences."""
+        order = list(Role)
+        signals = sorted(self._signals, key=lambda signal: order.index(signal.role))
+        return Schema(signals=tuple(signals), step_s=step_s), list(self._unclear)
+
+
+def infer_schema(
+    episodes: Mapping[str, Mapping[str, Summary]], step_s: float | None, draft: SchemaDraft | None = None
+) -> tuple[Schema, list[str]]:
+    """The schema that most episodes agree with, and assumptions that the arrays do not confirm, as full sentences.
 
     Roles follow from lengths and names. Arrays of T+1 rows are observations. Arrays of T rows are actions, unless their
     name suggests a reward or an exogenous signal. Kinds follow from dtype and dimensions. Bounds of actions are the
@@ -69,6 +123,7 @@ def infer_schema(episodes: Mapping[str, Mapping[str, Summary]], step_s: float | 
     Args:
         episodes: per file, per array; without masks, end flags, seeds and times. At least one.
         step_s: seconds per step; None if unknown.
+        draft: without signals; its assumptions are kept. None for a new one.
 
     Raises:
         DataError: no episode has arrays of T+1 and T rows.
@@ -78,23 +133,16 @@ def infer_schema(episodes: Mapping[str, Mapping[str, Summary]], step_s: float | 
     if not usable:
         raise _no_lengths(*next(iter(episodes.items())))
     names = Counter(name for arrays, _ in usable for name in arrays)
-    signals, unclear = [], [
-        "Units are not in the logs: every unit is '?'. Write them into schema.json.",
-    ]  # fmt: skip
+    draft = draft or SchemaDraft()
     if step_s is None:
-        unclear.append("The time between two steps is not in the logs (no array is called time): step_s is left empty.")
+        draft.note("The time between two steps is not in the logs (no array is called time): step_s is left empty.")
     for name in (name for name, count in names.items() if 2 * count >= len(usable)):
         seen = [(arrays[name], num) for arrays, num in usable if name in arrays]
-        is_observation = Counter(len_of > num for summary, num in seen if (len_of := summary.shape[0])).most_common(1)[
-            0
-        ][0]
-        role, doubt = (Role.OBSERVATION, "") if is_observation else role_of_input(name)
+        longer = Counter(summary.shape[0] > num for summary, num in seen)
+        role, doubt = (Role.OBSERVATION, "") if longer.most_common(1)[0][0] else role_of_input(name)
         signal, doubts = infer_signal(name, role, [summary for summary, _ in seen])
-        signals.append(signal)
-        unclear += [f"{name}: {sentence}" for sentence in (doubt, *doubts) if sentence]
-    order = list(Role)
-    signals.sort(key=lambda signal: order.index(signal.role))
-    return Inferred(schema=Schema(signals=tuple(signals), step_s=step_s), unclear=tuple(unclear))
+        draft.add(signal, [doubt, *doubts])
+    return draft.result(step_s)
 
 
 def _num_steps(arrays: Mapping[str, Summary]) -> int | None:
@@ -166,19 +214,12 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
     doubts = ["its integers are assumed to be measured numbers."] if is_integer else []
     if len(shape) > 1:
         doubts.append(f"its shape {shape} is flattened to one vector.")
-    bounds: tuple[tuple[float, ...] | None, tuple[float, ...] | None] = (None, None)
-    if role is Role.ACTION and np.isfinite([low, high]).all():
-        bounds = tuple(low.tolist()), tuple(high.tolist())
-        doubts.append("its bounds are the logged range; widen them if the actuator allows more.")
-    size = max(1, int(np.prod(shape)))
-    signal = Signal(
-        name=name,
-        role=role,
-        kind=Kind.VECTOR,
-        shape=(size,),
-        unit="?",
-        low=bounds[0],
-        high=bounds[1],
-        precision="float64" if dtype == np.float64 or (is_integer and dtype.itemsize > 2) else "float32",
+    precision: Literal["float32", "float64"] = (
+        "float64" if dtype == np.float64 or (is_integer and dtype.itemsize > 2) else "float32"
     )
+    shape = (max(1, int(np.prod(shape))),)
+    signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=shape, unit="?", precision=precision)
+    if role is Role.ACTION and np.isfinite([low, high]).all():
+        signal = replace(signal, low=tuple(low.tolist()), high=tuple(high.tolist()))
+        doubts.append("its bounds are the logged range; widen them if the actuator allows more.")
     return signal, doubts

@@ -47,7 +47,7 @@ class StoreLogs(Logs):
             try:
                 episode, source = self._store.verify(number), self._store.entry(number).source
             except DataError as error:
-                finding = Finding(problem=error.problem, fix=error.fix, file=str(error.file), episode=number)
+                finding = Finding.of(error, episode=number)
                 yield LoggedEpisode(file=name, number=number, episode=None, findings=(finding,))
             else:
                 yield LoggedEpisode(file=name, number=number, episode=episode, source=source)

@@ -82,7 +82,7 @@ def check(
         try:
             episode = store.verify(number)
         except DataError as error:
-            damaged.append(_finding(error, number))
+            damaged.append(Finding.of(error, episode=number))
         else:
             sample.add(number, episode)
             inspection.add(number, episode)
@@ -101,17 +101,6 @@ def check(
         findings=findings,
         coverage=covered,
         advice=_advice(found, findings, covered, delay),
-    )
-
-
-def _finding(error: DataError, number: int) -> Finding:
-    return Finding(
-        problem=error.problem,
-        fix=error.fix,
-        file=None if error.file is None else str(error.file),
-        episode=number,
-        signal=error.signal,
-        step=error.step,
     )
 
 

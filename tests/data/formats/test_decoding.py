@@ -43,7 +43,7 @@ def test_gaps_between_frames_stay(videos, name):
 
 
 @given(name=st.sampled_from([*NAMES, "gaps.mp4"]), start=st.floats(-0.5, 1.6), length=st.floats(0, 2))
-@settings(max_examples=40)
+@settings(max_examples=12)
 def test_a_part_is_what_the_whole_has_there(videos, name, start, length):
     whole = [(t, picture) for t, picture in frames(videos / name) if start <= t < start + length]
     part = list(frames_between(videos / name, start, start + length))
@@ -87,7 +87,7 @@ def test_a_damaged_frame_is_named_by_its_number_and_time(videos, tmp_path):
 
 
 @given(name=st.sampled_from(NAMES), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), share=st.floats(0, 1))
-@settings(max_examples=40)
+@settings(max_examples=12)
 def test_damage_ends_in_an_error_or_in_whole_frames(videos, name, at, bit, share):
     content = bytearray((videos / name).read_bytes())
     content[int(at * len(content))] ^= 1 << bit

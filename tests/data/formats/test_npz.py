@@ -127,7 +127,7 @@ def test_a_signal_that_is_named_twice_is_an_error(tmp_path, names):
     mask=arrays(np.bool_, 4),
     seed=st.none() | st.integers(0, 2**40),
 )
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_saved_is_read_bit_for_bit(tmp_path_factory, position, action, gear, mask, seed):
     path = tmp_path_factory.mktemp("npz") / "a.npz"
     saved = {"position": position, "action": action, "gear": gear, "observed.position": mask}
@@ -143,7 +143,7 @@ def test_what_was_saved_is_read_bit_for_bit(tmp_path_factory, position, action, 
 
 @example(cut=0.0, where=0.8546426351091011, bit=0, flip=True)  # says that a part is encrypted
 @given(cut=st.floats(0, 1), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), flip=st.booleans())
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damage_is_an_error_or_changes_nothing(tmp_path_factory, cut, where, bit, flip):
     folder = tmp_path_factory.mktemp("npz")
     save(folder / "a.npz")

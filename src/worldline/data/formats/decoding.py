@@ -10,7 +10,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.formats.pictures import MAX_PIXELS
+from worldline.data.formats.reading import UNREADABLE, converted
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-
-MAX_PIXELS = 1 << 26
-"""A header that claims larger frames (more than 8192 by 8192 pixels) counts as damaged."""
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -141,10 +140,8 @@ def _open(path: Path) -> Iterator[_VideoStream]:
     _check_segment(path)
     # A playlist that is named .mp4 must not make the reader open other files or the network.
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-    try:
+    with converted("the video cannot be opened", fix=_FIX, file=path, errors=_errors()):
         container = av.open(f"file:{path}", "r", metadata_errors="ignore", options=options)
-    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise DataError(f"the video cannot be opened ({_words(error)})", fix=_FIX, file=path) from error
     with container:
         if not container.streams.video:
             raise DataError("the file holds no video stream", fix=_FIX, file=path)
@@ -160,21 +157,15 @@ def _open(path: Path) -> Iterator[_VideoStream]:
         yield _VideoStream(path=path, container=container, stream=stream, tick_s=float(stream.time_base))
 
 
-@contextmanager
-def _damage(video: _VideoStream, what: str) -> Iterator[None]:
+def _damage(video: _VideoStream, what: str) -> AbstractContextManager[None]:
     """Converts errors that av raises on a damaged file into a `DataError` that names the place."""
+    return converted(f"{what} cannot be decoded", fix=_FIX, file=video.path, errors=_errors())
+
+
+def _errors() -> tuple[type[Exception], ...]:
     import av
 
-    try:
-        yield
-    except DataError:
-        raise
-    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise video.error(f"{what} cannot be decoded ({_words(error)})") from error
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")
+    return (av.error.FFmpegError, *UNREADABLE)
 
 
 class _Packets:
@@ -277,12 +268,9 @@ def _picture(frame: VideoFrame, video: _VideoStream, time: float) -> NDArray[np.
 
 def _check_segment(path: Path) -> None:
     """Raises if a Matroska file is shorter than it declares; its index has no frame count to check instead."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(1 << 12)
-            length = file.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise DataError(f"the video cannot be opened ({_words(error)})", fix=_FIX, file=path) from error
+    with converted("the video cannot be opened", fix=_FIX, file=path), path.open("rb") as file:
+        head = file.read(1 << 12)
+        length = file.seek(0, os.SEEK_END)
     at = head.find(_SEGMENT)
     if not head.startswith(_EBML) or not 0 <= at < len(head) - 12:
         return

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, Severity
+from worldline.data.checks import Finding, warning
 from worldline.errors import DataError
 
 Array = NDArray[np.generic]
+
+UNKNOWN_FIX = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
 
 
 def mark_missing(values: Array) -> tuple[Array, NDArray[np.bool_] | None]:
@@ -20,15 +22,24 @@ def mark_missing(values: Array) -> tuple[Array, NDArray[np.bool_] | None]:
     Args:
         values: [rows, ...]
     """
-    if values.dtype.kind != "f" or not len(values) or not np.isnan(values).any():
+    gone = _gone(values)
+    if not gone.any():
         return values, None
-    table = values.reshape(len(values), -1)
-    gone = np.isnan(table)
-    last = np.maximum.accumulate(np.where(gone, -1, np.arange(len(table))[:, None]), axis=0)
-    filled = np.take_along_axis(table, np.where(last < 0, np.argmax(~gone, axis=0), last), axis=0)
-    filled[np.isnan(filled)] = 0
-    observed: NDArray[np.bool_] = np.asarray(~gone.any(1))
-    return filled.reshape(values.shape), observed
+    columns = zip(values.reshape(len(values), -1).T, ~gone.T, strict=True)
+    filled = np.stack([held(column, known) for column, known in columns], 1)
+    return filled.reshape(values.shape), np.asarray(~gone.any(1))
+
+
+def held(values: Array, known: NDArray[np.bool_]) -> Array:
+    """Replaces each missing row by the last known one, else by the first known one, else by 0.
+
+    Args:
+        values: [rows, ...].
+        known: [rows] bool.
+    """
+    if known.all() or not known.any():
+        return values if known.all() else np.zeros_like(values)
+    return values[np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))]
 
 
 def partly_missing(values: Array, signal: str) -> list[Finding]:
@@ -38,15 +49,13 @@ def partly_missing(values: Array, signal: str) -> list[Finding]:
         values: [rows, ...] of an observation.
         signal: its name, for the warning.
     """
-    if values.dtype.kind != "f" or values.ndim < 2 or not len(values):
-        return []
-    gone = np.isnan(values.reshape(len(values), -1))
+    gone = _gone(values)
     steps = np.flatnonzero(gone.any(1) & ~gone.all(1))
     if not len(steps):
         return []
     problem = f"some components are missing in {len(steps)} of {len(values)} rows; these rows count as missing"
     fix = "To use the other components, log the incomplete ones as separate signals."
-    return [Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=signal, step=int(steps[0]))]
+    return [warning(problem=problem, fix=fix, signal=signal, step=int(steps[0]))]
 
 
 def check_known(values: Array, signal: str) -> None:
@@ -59,8 +68,14 @@ def check_known(values: Array, signal: str) -> None:
     Raises:
         DataError: a value is NaN; values of these roles cannot be masked.
     """
-    if values.dtype.kind == "f" and len(values):
-        steps = np.flatnonzero(np.isnan(values.reshape(len(values), -1)).any(1))
-        if len(steps):
-            fix = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
-            raise DataError(f"the value is missing ({len(steps)} steps)", fix=fix, signal=signal, step=int(steps[0]))
+    steps = np.flatnonzero(_gone(values).any(1))
+    if len(steps):
+        problem = f"the value is missing ({len(steps)} steps)"
+        raise DataError(problem, fix=UNKNOWN_FIX, signal=signal, step=int(steps[0]))
+
+
+def _gone(values: Array) -> NDArray[np.bool_]:
+    """[rows, components], True for NaN; without columns if the dtype has no NaN."""
+    if values.dtype.kind != "f" or not len(values):
+        return np.zeros((len(values) if values.ndim else 0, 0), np.bool_)
+    return np.isnan(values.reshape(len(values), -1))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, Severity, arrays_of
+from worldline.data.checks import Finding, arrays_of, warning
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
@@ -33,6 +32,8 @@ MAX_CONSTANT_STEPS: Final = 20
 OUTLIER_RANGES: Final = 10.0
 """Distance of an outlier from the range of 99 % of the values, in units of that range."""
 FACTORS: Final = {57.3: "degrees and radians", 1000.0: "a unit and its thousandth"}
+MIN_ROWS: Final = 100
+"""Smallest number of values from which the usual range follows."""
 MIN_OTHERS: Final = 5
 """Smallest number of other episodes to compare scales with."""
 NUM_POINTS: Final = 16
@@ -46,12 +47,12 @@ MIN_SHARE: Final = 0.5
 MAX_FINDINGS: Final = 5
 """Findings of one kind for one signal or pair; the last gives the number of further ones."""
 
-_warning = partial(Finding, severity=Severity.WARNING)
 
+class _Numbers(NamedTuple):
+    """Figures of one signal in one episode, each [C] for its components, or in E episodes, each [E, C].
 
-@dataclass(frozen=True, kw_only=True)
-class _Numbers:
-    """Figures of one signal in one episode, each [C] for its components; missing rows are left out."""
+    Missing rows are left out.
+    """
 
     low: Floats
     high: Floats
@@ -63,6 +64,23 @@ class _Numbers:
     run: Steps
     run_from: Steps
     run_value: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SignalSummary:
+    """The figures of one signal.
+
+    Args:
+        signal: the signal.
+        episodes: [E] numbers of the episodes in which it was observed.
+        numbers: [E, C] figures.
+        rows: [rows, C] of the sampled episodes, NaN if missing.
+    """
+
+    signal: Signal
+    episodes: list[int]
+    numbers: _Numbers
+    rows: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +120,8 @@ class Inspection:
         self._draw = np.random.default_rng([seed, 5])
         self._sampled = frozenset(self._draw.permutation(num_episodes)[:MAX_SAMPLED].tolist())
         self._seen: list[_EpisodeSummary] = []
-        self._rows: dict[Role, list[Floats]] = defaultdict(list)
-        self._before: list[Floats] = []
+        self._rows: dict[str, list[Floats]] = defaultdict(list)
+        self._before: dict[str, list[Floats]] = defaultdict(list)
 
     def add(self, number: int, episode: Episode) -> None:
         """Collects the figures of an episode.
@@ -140,29 +158,41 @@ class Inspection:
     def _keep_rows(self, episode: Episode) -> None:
         """Keeps rows t of observations (NaN if missing) and inputs, and action t-1."""
         at = np.sort(self._draw.permutation(np.arange(1, episode.num_steps))[:ROWS_PER_EPISODE])
-        for role in Role:
-            parts = [np.empty((len(at), 0))]
-            for signal in _numeric(self._schema, role):
-                values = _table(arrays_of(episode, role)[signal.name])[at]
-                if role is Role.OBSERVATION and signal.name in episode.observed:
-                    values[~episode.observed[signal.name][at].astype(np.bool_)] = np.nan
-                parts.append(values)
-            self._rows[role].append(np.concatenate(parts, 1))
-        before = [_table(episode.actions[s.name])[at - 1] for s in _numeric(self._schema, Role.ACTION)]
-        self._before.append(np.concatenate([np.empty((len(at), 0)), *before], 1))
+        for signal in _numeric(self._schema):
+            table = _table(arrays_of(episode, signal.role)[signal.name])
+            rows = table[at]
+            if signal.role is Role.OBSERVATION and signal.name in episode.observed:
+                rows[~episode.observed[signal.name][at].astype(np.bool_)] = np.nan
+            self._rows[signal.name].append(rows)
+            if signal.role is Role.ACTION:
+                self._before[signal.name].append(table[at - 1])
 
     def findings(self) -> tuple[Finding, ...]:
         """All anomalies. An error only if nothing can be learned, else warnings."""
         if not self._seen:
             return ()
-        rows = {role: np.concatenate(self._rows[role]) for role in Role} if self._before else {}
-        found = [*_constant(self._schema, self._seen), *_scales(self._schema, self._seen)]
-        if rows:
-            before = np.concatenate(self._before)
-            found += _outliers(self._schema, self._seen, rows, {(one.episode, one.signal) for one in found})
-            found += _repeats(self._schema, rows, before)
-        found += [*_masks(self._seen), *_motionless(self._schema, self._seen), *_stuck(self._schema, self._seen)]
-        return (*found, *_cameras(self._schema, self._seen), *_alike(self._seen))
+        seen, signals = self._seen, list(self._summaries())
+        moves = {one.number: self._moves(one) for one in seen}
+        found = [*_constant(signals), *_scales(signals)]
+        found += _outliers(signals, {(one.episode, one.signal) for one in found})
+        found += _repeats(signals, {name: np.concatenate(rows) for name, rows in self._before.items()})
+        found += [*_masks(seen), *_motionless(self._schema, seen), *_stuck(signals, moves)]
+        return (*found, *_cameras(seen, moves), *_alike(seen))
+
+    def _moves(self, one: _EpisodeSummary) -> float:
+        """The largest share of steps in which a signal changes, actions excluded."""
+        inputs = {signal.name for signal in self._schema.actions}
+        return max((float(n.changes.max()) for name, n in one.numbers.items() if name not in inputs), default=0.0)
+
+    def _summaries(self) -> Iterator[_SignalSummary]:
+        """The figures of each signal that was observed at all, in the order of the roles."""
+        for signal in _numeric(self._schema):
+            among = [one for one in self._seen if signal.name in one.numbers]
+            if among:
+                stacked = zip(*(one.numbers[signal.name] for one in among), strict=True)
+                numbers = _Numbers(*map(np.stack, stacked))
+                rows = np.concatenate([numbers.low[:0], *self._rows[signal.name]])
+                yield _SignalSummary(signal=signal, episodes=[one.number for one in among], numbers=numbers, rows=rows)
 
 
 def quality(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) -> tuple[Finding, ...]:
@@ -185,13 +215,9 @@ def quality(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) 
     return inspection.findings()
 
 
-def _numeric(schema: Schema, role: Role) -> list[Signal]:
-    return [signal for signal in schema.of(role) if signal.kind is not Kind.IMAGE]
-
-
-def _with(name: str, seen: Sequence[_EpisodeSummary]) -> list[_EpisodeSummary]:
-    """The episodes in which a signal was observed."""
-    return [one for one in seen if name in one.numbers]
+def _numeric(schema: Schema) -> list[Signal]:
+    """All signals but images, in the order of their roles."""
+    return [signal for role in Role for signal in schema.of(role) if signal.kind is not Kind.IMAGE]
 
 
 def _table(values: Array) -> Floats:
@@ -243,7 +269,11 @@ def _outline(episode: Episode, schema: Schema) -> Floats:
             ends = ends[:, :: -(-signal.shape[0] // 4), :: -(-signal.shape[1] // 4)]
         parts.append(ends.reshape(-1).astype(np.float32))
     points = np.linspace(0, episode.num_steps - 1, NUM_POINTS).astype(np.intp)
-    parts += [episode.actions[s.name][points].reshape(-1).astype(np.float32) for s in _numeric(schema, Role.ACTION)]
+    parts += [
+        episode.actions[s.name][points].reshape(-1).astype(np.float32)
+        for s in _numeric(schema)
+        if s.role is Role.ACTION
+    ]
     return np.concatenate(parts)
 
 
@@ -260,8 +290,7 @@ def _few(findings: list[Finding]) -> list[Finding]:
         return findings
     last = findings[MAX_FINDINGS - 1]
     problem = f"{last.problem} (and {len(findings) - MAX_FINDINGS} more like this)"
-    more = _warning(problem=problem, fix=last.fix, episode=last.episode, signal=last.signal, step=last.step)
-    return [*findings[: MAX_FINDINGS - 1], more]
+    return [*findings[: MAX_FINDINGS - 1], replace(last, problem=problem)]
 
 
 def _episode_list(episodes: str, names: Sequence[int]) -> str:
@@ -269,123 +298,104 @@ def _episode_list(episodes: str, names: Sequence[int]) -> str:
     return f"{len(names)} of {episodes} episodes ({listed})"
 
 
-def _constant(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
+def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
     """Components that never change in the whole log."""
-    constant: dict[str, Steps] = {}
-    for role in (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS):
-        for signal in _numeric(schema, role):
-            measured = [one.numbers[signal.name] for one in _with(signal.name, seen)]
-            if not measured:
-                continue
-            low, high = np.min([one.low for one in measured], axis=0), np.max([one.high for one in measured], axis=0)
-            constant[signal.name] = np.flatnonzero(low == high)
-            which = constant[signal.name]
-            if not len(which):
-                continue
-            parts = "it" if len(which) == len(low) else ", ".join(_part(signal, int(c)) for c in which)
-            values = ", ".join(f"{value:g}" for value in low[which][:MAX_FINDINGS])
-            fix = "Remove it from the schema, unless it will vary where the world is used."
-            if role is Role.ACTION:
-                fix = "Log episodes in which it varies: the effect of an action that never changes cannot be learned."
-            yield _warning(problem=f"{parts} never changes (always {values})", fix=fix, signal=signal.name)
-    actions = _numeric(schema, Role.ACTION)
-    if actions and all(len(constant[s.name]) == len(seen[0].numbers[s.name].low) for s in actions):
+    varies = {Role.ACTION: False}
+    for one in signals:
+        low, high = one.numbers.low.min(0), one.numbers.high.max(0)
+        which = np.flatnonzero(low == high)
+        varies[one.signal.role] = varies.get(one.signal.role, False) or len(which) < len(low)
+        if not len(which) or one.signal.role is Role.REWARD:
+            continue
+        parts = "it" if len(which) == len(low) else ", ".join(_part(one.signal, int(c)) for c in which)
+        values = ", ".join(f"{value:g}" for value in low[which][:MAX_FINDINGS])
+        fix = "Remove it from the schema, unless it will vary where the world is used."
+        if one.signal.role is Role.ACTION:
+            fix = "Log episodes in which it varies: the effect of an action that never changes cannot be learned."
+        yield warning(problem=f"{parts} never changes (always {values})", fix=fix, signal=one.signal.name)
+    if not varies[Role.ACTION] and any(one.signal.role is Role.ACTION for one in signals):
         fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
         yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)
 
 
-def _scales(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
+def _scales(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
     """Episodes in which the scale of a signal differs by a factor of about 57 or 1,000 from nearly all others."""
-    everything = seen
-    for signal in schema.signals:
-        seen = _with(signal.name, everything)
-        if signal.kind is not Kind.VECTOR or len(seen) <= MIN_OTHERS:
+    near = np.log(2.0)
+    for one in signals:
+        if one.signal.kind is not Kind.VECTOR or len(one.episodes) <= MIN_OTHERS:
             continue
-        size = np.log(np.maximum([one.numbers[signal.name].size for one in seen], 1e-30))
-        spread = np.log(np.maximum([one.numbers[signal.name].spread for one in seen], 1e-30))
+        size, spread = (np.log(np.maximum(values, 1e-30)) for values in (one.numbers.size, one.numbers.spread))
+        away, wide = size - np.median(size, axis=0), spread - np.median(spread, axis=0)
+        usual = np.abs(away) < np.log(20)
+        # If sizes vary widely between episodes, a large factor is no sign of another unit.
+        steady = (np.where(usual, np.abs(away), 0).max(0) < np.log(8)) & (usual.mean(0) > MIN_SHARE)
         found = []
-        for component in range(signal.size):
-            away = size[:, component] - np.median(size[:, component])
-            wide = spread[:, component] - np.median(spread[:, component])
-            usual = np.abs(away) < np.log(20)
-            for factor, words in FACTORS.items():
-                near = np.log(2.0)
-                apart = np.abs(np.abs(away) - np.log(factor)) < near
-                alike = np.abs(wide - away) < near
-                # If sizes vary widely between episodes, a large factor is no sign of another unit.
-                odd = apart & alike & (np.abs(away[usual]).max(initial=0) < np.log(8)) & (usual.mean() > MIN_SHARE)
-                for index in np.flatnonzero(odd).tolist():
-                    ratio = float(np.exp(np.abs(away[index])))
-                    what = "larger" if away[index] > 0 else "smaller"
-                    problem = (
-                        f"{_part(signal, component)} is {ratio:.0f} times {what} than in most episodes, "
-                        f"about the ratio of {words}"
-                    )
-                    fix = f"Find the unit in which it was logged (the schema: {signal.unit}), and convert the episode."
-                    found.append(_warning(problem=problem, fix=fix, episode=seen[index].number, signal=signal.name))
+        for factor, words in FACTORS.items():
+            odd = (np.abs(np.abs(away) - np.log(factor)) < near) & (np.abs(wide - away) < near) & steady
+            for component, index in np.argwhere(odd.T).tolist():
+                ratio = float(np.exp(np.abs(away[index, component])))
+                what = "larger" if away[index, component] > 0 else "smaller"
+                problem = (
+                    f"{_part(one.signal, component)} is {ratio:.0f} times {what} than in most episodes, "
+                    f"about the ratio of {words}"
+                )
+                fix = f"Find the unit in which it was logged (the schema: {one.signal.unit}), and convert the episode."
+                found.append(warning(problem=problem, fix=fix, episode=one.episodes[index], signal=one.signal.name))
         yield from _few(found)
 
 
-def _outliers(
-    schema: Schema, seen: Sequence[_EpisodeSummary], rows: dict[Role, Floats], done: set[tuple[int | None, str | None]]
-) -> Iterator[Finding]:
+def _outliers(signals: Sequence[_SignalSummary], done: set[tuple[int | None, str | None]]) -> Iterator[Finding]:
     """Values far outside the range that holds 99 % of the values."""
-    for role in Role:
-        column = 0
-        for signal in _numeric(schema, role):
-            found = []
-            for component in range(signal.size if signal.kind is Kind.VECTOR else 1):
-                values = rows[role][:, column]
-                column += 1
-                values = values[np.isfinite(values)]
-                if signal.kind is not Kind.VECTOR or len(values) < 100:
-                    continue
-                low, high = np.quantile(values, (0.005, 0.995))
-                for one in _with(signal.name, seen):
-                    if (one.number, signal.name) in done or high <= low:
-                        continue
-                    figures = one.numbers[signal.name]
-                    above = (figures.high[component] - high) / (high - low)
-                    below = (low - figures.low[component]) / (high - low)
-                    if max(above, below) <= OUTLIER_RANGES:
-                        continue
-                    value, at = (
-                        (figures.high[component], figures.high_at[component])
-                        if above > below
-                        else (figures.low[component], figures.low_at[component])
-                    )
-                    usual = f"{low:.4g} to {high:.4g}"
-                    problem = f"{_part(signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
-                    fix = "Repair the value, mark it as missing, or leave the episode out."
-                    found.append(
-                        _warning(problem=problem, fix=fix, episode=one.number, signal=signal.name, step=int(at))
-                    )
-            yield from _few(found)
+    fix = "Repair the value, mark it as missing, or leave the episode out."
+    for one in (one for one in signals if one.signal.kind is Kind.VECTOR):
+        found, numbers, name = [], one.numbers, one.signal.name
+        for component, values in enumerate(one.rows.T):
+            known = values[np.isfinite(values)]
+            low, high = np.quantile(known, (0.005, 0.995)) if len(known) >= MIN_ROWS else (0.0, 0.0)
+            if high <= low:
+                continue
+            above = (numbers.high[:, component] - high) / (high - low)
+            below = (low - numbers.low[:, component]) / (high - low)
+            for index in np.flatnonzero(np.maximum(above, below) > OUTLIER_RANGES).tolist():
+                episode, is_above = one.episodes[index], above[index] > below[index]
+                value = (numbers.high if is_above else numbers.low)[index, component]
+                step = int((numbers.high_at if is_above else numbers.low_at)[index, component])
+                problem = f"{_part(one.signal, component)} is {value:g}, but 99 % of the values lie in "
+                problem += f"{low:.4g} to {high:.4g}"
+                if (episode, name) not in done:
+                    found.append(warning(problem=problem, fix=fix, episode=episode, signal=name, step=step))
+        yield from _few(found)
 
 
-def _repeats(schema: Schema, rows: dict[Role, Floats], before: Floats) -> Iterator[Finding]:
+def _repeats(signals: Sequence[_SignalSummary], before: Mapping[str, Floats]) -> Iterator[Finding]:
     """Signals that repeat another signal or an action, up to scale and offset."""
-    labels = {
-        role: [(s, c) for s in _numeric(schema, role) for c in range(s.size if s.kind is Kind.VECTOR else 1)]
-        for role in Role
-    }
-    observations, actions = rows[Role.OBSERVATION], rows[Role.ACTION]
-    known = np.concatenate([observations, rows[Role.EXOGENOUS]], 1)
-    named = labels[Role.OBSERVATION] + labels[Role.EXOGENOUS]
-    for table, names in ((known, named), (actions, labels[Role.ACTION])):
+    inputs = [one for one in signals if one.signal.role is Role.ACTION]
+    others = [one for one in signals if one.signal.role in (Role.OBSERVATION, Role.EXOGENOUS)]
+    known, named = _side_by_side(others)
+    actions, named_actions = _side_by_side(inputs)
+    for table, names in ((known, named), (actions, named_actions)):
         found = []
         for i, j in _equal(table, table):
             if i < j:
                 problem = f"{_part(*names[j])} repeats {_label(*names[i])}, up to scale and offset"
-                found.append(_warning(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
+                found.append(warning(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
         yield from _few(found)
-    for row, words in ((actions, "t"), (before, "t-1")):
+    earlier, _ = _side_by_side([replace(one, rows=before.get(one.signal.name, one.rows)) for one in inputs])
+    for row, words in ((actions, "t"), (earlier, "t-1")):
         found = []
         for i, j in _equal(known, row):
-            problem = f"{_part(*named[i])} at step t repeats {_label(*labels[Role.ACTION][j])} of step {words}"
+            problem = f"{_part(*named[i])} at step t repeats {_label(*named_actions[j])} of step {words}"
             fix = "Leave it out: it shows the commanded value, not the effect."
-            found.append(_warning(problem=problem, fix=fix, signal=named[i][0].name))
+            found.append(warning(problem=problem, fix=fix, signal=named[i][0].name))
         yield from _few(found)
+
+
+def _side_by_side(signals: Sequence[_SignalSummary]) -> tuple[Floats, list[tuple[Signal, int]]]:
+    """The rows of some signals as one table, and the signal and the component of each column."""
+    if not signals:
+        return np.empty((0, 0)), []
+    table = np.concatenate([one.rows for one in signals], 1)
+    return table, [(one.signal, component) for one in signals for component in range(one.rows.shape[1])]
 
 
 def _label(signal: Signal, component: int) -> str:
@@ -424,13 +434,7 @@ def _masks(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
         share = float(np.average([one.observed.get(name, 1.0) for one in seen], weights=weights))
         if share < MIN_SHARE:
             fix = "Check its rate and its clock, or leave it out."
-            yield _warning(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
-
-
-def _moves(one: _EpisodeSummary, schema: Schema) -> float:
-    """The largest share of steps in which a signal changes, actions excluded."""
-    inputs = {signal.name for signal in schema.actions}
-    return max((float(n.changes.max()) for name, n in one.numbers.items() if name not in inputs), default=0.0)
+            yield warning(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
 
 
 def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
@@ -447,50 +451,41 @@ def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Fin
     ]
     if static:
         problem = f"no observation ever changes in {_episode_list(str(len(seen)), static)}"
-        yield _warning(
+        yield warning(
             problem=problem, fix="Leave them out, unless they are meant to show standstill.", episode=static[0]
         )
 
 
-def _stuck(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
+def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Iterator[Finding]:
     """Sensors that are constant for many steps but usually change in nearly every step."""
-    for signal in schema.observations:
-        observed = _with(signal.name, seen)
-        if signal.kind is not Kind.VECTOR or not observed:
+    fix = "The sensor was stuck or slower than the log: mark these steps as missing."
+    for one in signals:
+        if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
             continue
-        usual = np.median([one.numbers[signal.name].changes for one in observed], axis=0)
-        found = []
-        for one in observed:
-            figures = one.numbers[signal.name]
-            for component in np.flatnonzero((figures.run > MAX_CONSTANT_STEPS) & (usual > 0.8)).tolist():
-                if _is_stop(signal.name, component, one, observed):
-                    continue
-                if _moves(one, schema) < MIN_SHARE:
-                    continue
-                problem = (
-                    f"{_part(signal, component)} is exactly {figures.run_value[component]:g} for "
-                    f"{figures.run[component]} steps while others change"
-                )
-                fix = "The sensor was stuck or slower than the log: mark these steps as missing."
-                found.append(
-                    _warning(
-                        problem=problem, fix=fix, episode=one.number, signal=signal.name,
-                        step=int(figures.run_from[component]),
-                    )
-                )  # fmt: skip
+        found, numbers = [], one.numbers
+        is_long = (numbers.run > MAX_CONSTANT_STEPS) & (np.median(numbers.changes, axis=0) > 0.8)
+        for index, component in np.argwhere(is_long).tolist():
+            if _is_stop(numbers, index, component) or moves[one.episodes[index]] < MIN_SHARE:
+                continue
+            problem = (
+                f"{_part(one.signal, component)} is exactly {numbers.run_value[index, component]:g} for "
+                f"{numbers.run[index, component]} steps while others change"
+            )
+            step, episode = int(numbers.run_from[index, component]), one.episodes[index]
+            found.append(warning(problem=problem, fix=fix, episode=episode, signal=one.signal.name, step=step))
         yield from _few(found)
 
 
-def _is_stop(name: str, component: int, one: _EpisodeSummary, seen: Sequence[_EpisodeSummary]) -> bool:
+def _is_stop(numbers: _Numbers, index: int, component: int) -> bool:
     """Whether the constant value is an end of the range, or also occurs as a constant in other episodes."""
-    figures = [other.numbers[name] for other in seen]
-    low, high = min(f.low[component] for f in figures), max(f.high[component] for f in figures)
-    value, near = one.numbers[name].run_value[component], MAX_RELATIVE_DIFFERENCE * (high - low)
-    rested = sum(f.run[component] > 2 and abs(f.run_value[component] - value) <= near for f in figures)
+    low, high = numbers.low[:, component].min(), numbers.high[:, component].max()
+    values, near = numbers.run_value[:, component], MAX_RELATIVE_DIFFERENCE * (high - low)
+    value = values[index]
+    rested = ((numbers.run[:, component] > 2) & (np.abs(values - value) <= near)).sum()
     return bool(value - low <= near or high - value <= near or rested > 1)
 
 
-def _cameras(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
+def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, float]) -> Iterator[Finding]:
     """Black and uniform images, and cameras that froze."""
     for name in seen[0].pictures:
         for words, steps in (
@@ -504,34 +499,35 @@ def _cameras(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Findin
                 problem = f"{num} images ({share:.1f} %) are {words}, in {_episode_list(str(len(seen)), hit)}"
                 fix = "Mark them as missing, or leave these episodes out."
                 step = int(steps[hit[0]][0])
-                yield _warning(problem=problem, fix=fix, signal=name, episode=hit[0], step=step)
-        frozen = [one.number for one in seen if not one.pictures[name].moves and _moves(one, schema) > 0]
+                yield warning(problem=problem, fix=fix, signal=name, episode=hit[0], step=step)
+        frozen = [one.number for one in seen if not one.pictures[name].moves and moves[one.number] > 0]
         if frozen:
             problem = f"the image never changes while other signals do, in {_episode_list(str(len(seen)), frozen)}"
             fix = "The camera froze, or does not see any motion: leave out these episodes, or the camera."
-            yield _warning(problem=problem, fix=fix, signal=name, episode=frozen[0])
+            yield warning(problem=problem, fix=fix, signal=name, episode=frozen[0])
 
 
 def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Duplicate and near-duplicate episodes, which a random split can put into both training and test data."""
     first: dict[bytes, int] = {}
     found = []
-    kept = []
     for one in seen:
         other = first.setdefault(one.digest, one.number)
-        if other == one.number:
-            kept.append(one)
-            continue
-        fix = "Keep one of the two, or put both into the same part of the split."
-        found.append(_warning(problem=f"it is an exact copy of episode {other}", fix=fix, episode=one.number))
+        if other != one.number:
+            fix = "Keep one of the two, or put both into the same part of the split."
+            found.append(warning(problem=f"it is an exact copy of episode {other}", fix=fix, episode=one.number))
     yield from _few(found)
-    yield from _few([_near(*pair) for pair in _near_pairs(kept)])
-
-
-def _near(earlier: int, later: int) -> Finding:
-    problem = f"it is nearly a copy of episode {earlier}: start, actions and end agree"
     fix = "Put both into the same part of the split, or leave one out: otherwise test data leaks into training."
-    return _warning(problem=problem, fix=fix, episode=later)
+    yield from _few(
+        [
+            warning(
+                problem=f"it is nearly a copy of episode {earlier}: start, actions and end agree",
+                fix=fix,
+                episode=later,
+            )
+            for earlier, later in _near_pairs([one for one in seen if first[one.digest] == one.number])
+        ]
+    )
 
 
 def _near_pairs(seen: Sequence[_EpisodeSummary]) -> list[tuple[int, int]]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
+from tests.data.formats.damage import DAMAGES, FEW, damage_file, read_or_refused
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -15,10 +15,6 @@ from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
-
-MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
-SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS), min_size=1, max_size=5)
-SETTINGS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def save(
@@ -239,34 +235,6 @@ def test_only_files_of_this_layout_are_recognised(tmp_path):
     assert not Hdf5Logs.recognises(tmp_path / "demos")
 
 
-@given(shapes=SHAPES)
-@SETTINGS
-def test_an_export_is_read_back_bit_for_bit(tmp_path_factory, schema, make_episode, assert_equal, shapes):
-    folder = tmp_path_factory.mktemp("round")
-    episodes = [make_episode(number, steps, masked) for number, (steps, masked) in enumerate(shapes)]
-    store = store_of(folder / "store", schema, episodes)
-    export_hdf5(store, folder / "out.h5")
-    logs = Hdf5Logs.open(folder / "out.h5", None, ReadOptions())
-    assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
-    for number, logged in enumerate(logs.read()):
-        assert_equal(logged.episode, store.episode(number))
-        assert logged.findings == ()
-        assert logged.source == {
-            "file": "out.h5", "episode": number, "source.file": f"{number}.npz", "day": 1.5, "take": number,
-            "task": "push it",
-        }  # fmt: skip
-    assert [path.name for path in folder.iterdir()] == ["store", "out.h5"] or len(list(folder.iterdir())) == 2
-
-
-def test_masked_values_come_back_as_they_were(tmp_path, assert_equal, schema, make_episode):
-    episode = make_episode(1, 4, ("position",))
-    episode.observations["position"][~episode.observed["position"]] = np.nan
-    store = store_of(tmp_path / "store", schema, [episode])
-    export_hdf5(store, tmp_path / "out.h5")
-    (logged,) = read(tmp_path / "out.h5")
-    assert_equal(logged.episode, episode)
-
-
 def test_an_export_has_the_layout_that_others_read(tmp_path, schema, make_episode):
     episodes = [make_episode(0, 3), make_episode(1, 2)]
     export_hdf5(store_of(tmp_path / "store", schema, episodes), tmp_path / "out.h5")
@@ -292,45 +260,10 @@ def test_an_export_is_refused_where_it_would_lose_something(tmp_path, schema, ma
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "store", "there.h5"]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, schema, make_episode):
-    folder = tmp_path_factory.mktemp("fuzz")
-    store = store_of(folder / "store", schema, [make_episode(3, 3, ("gear",)), make_episode(1, 2)])
-    export_hdf5(store, folder / "out.h5")
-    return store, (folder / "out.h5").read_bytes()
-
-
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-@settings(SETTINGS, max_examples=60)
-def test_damage_to_an_export_never_passes(tmp_path_factory, exported, assert_equal, place, bit, cut):
-    store, content = exported
-    damaged = bytearray(content)
-    at = int(place * len(content))
-    damaged[at] ^= 1 << bit
-    path = tmp_path_factory.mktemp("damaged") / "out.h5"
-    path.write_bytes(content[:at] if cut else damaged)
-    try:
-        logged = read(path)
-    except DataError:
-        return
-    for number, one in enumerate(logged):
-        if one.episode is None:
-            assert any(finding.severity is Severity.ERROR for finding in one.findings)
-        else:
-            assert_equal(one.episode, store.episode(number))
-
-
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-@settings(SETTINGS, max_examples=60)
-def test_damage_to_a_file_of_others_is_survived(tmp_path_factory, place, bit, cut):
+@given(damage=DAMAGES)
+@FEW
+def test_damage_to_a_file_of_others_is_survived(tmp_path_factory, damage):
     path = tmp_path_factory.mktemp("damaged") / "a.h5"
     save(path, task=np.array([b"open"] * 5 + [b"shut"] * 4))
-    content = bytearray(path.read_bytes())
-    at = int(place * len(content))
-    content[at] ^= 1 << bit
-    path.write_bytes(content[:at] if cut else content)
-    try:
-        logged = read(path)
-    except DataError:
-        return
-    assert all(one.episode is not None or one.findings for one in logged)
+    damage_file(path, damage)
+    read_or_refused(read, path)

@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
+from tests.data.formats.damage import DAMAGES, FEW, damage_file, read_or_refused
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -19,7 +19,6 @@ from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 ENV_ARGS = json.dumps({"env_name": "Lift", "env_kwargs": {"control_freq": 20}})
-SETTINGS = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def save(path: Path, samples: tuple[int, ...] = (3, 4), *, with_next: bool = True, numbers: tuple[int, ...] = (0, 1)):
@@ -157,20 +156,13 @@ def test_only_files_of_robomimic_are_recognised(tmp_path):
         read(tmp_path)
 
 
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-@SETTINGS
-def test_damage_is_survived(tmp_path_factory, place, bit, cut):
+@given(damage=DAMAGES)
+@FEW
+def test_damage_is_survived(tmp_path_factory, damage):
     path = tmp_path_factory.mktemp("damaged") / "a.hdf5"
     save(path, (2, 2))
-    content = bytearray(path.read_bytes())
-    at = int(place * len(content))
-    content[at] ^= 1 << bit
-    path.write_bytes(content[:at] if cut else content)
-    try:
-        logged = read(path)
-    except DataError:
-        return
-    assert all(one.episode is not None or one.findings for one in logged)
+    damage_file(path, damage)
+    read_or_refused(read, path)
 
 
 def test_damaged_texts_do_not_hang(tmp_path):

@@ -4,28 +4,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from worldline.data.base import LoggedEpisode, ReadOptions
-from worldline.data.checks import Severity
 from worldline.data.formats.lerobot import export as lerobot_export
 from worldline.data.formats.lerobot.export import export_lerobot
 from worldline.data.formats.lerobot.logs import LeRobotLogs
 from worldline.data.store import Store, open_store
 from worldline.episode import Episode
-from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
+from worldline.errors import InputError, UnsupportedError
 from worldline.schema import Kind, Role, Schema, Signal
-
-MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-SOURCES = st.dictionaries(TEXTS.filter(bool), TEXTS | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9), max_size=3)
 
 
 def stored(path: Path, schema: Schema, episodes: Sequence[Episode], sources: Sequence[dict] = ()) -> Store:
@@ -60,34 +52,6 @@ def random_episode(schema: Schema, num_steps: int, number: int = 0) -> Episode:
         exogenous=arrays[Role.EXOGENOUS],
         rewards=arrays[Role.REWARD],
     )
-
-
-@given(
-    shapes=st.lists(st.tuples(st.integers(1, 5), MASKS, st.booleans(), SOURCES), min_size=1, max_size=4),
-)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_is_exported_comes_back_bit_for_bit(tmp_path_factory, schema, make_episode, assert_equal, shapes):
-    folder = tmp_path_factory.mktemp("export")
-    episodes = [
-        replace(
-            make_episode(number, steps, masked),
-            step_s=np.random.default_rng(steps).uniform(0.1, 2, steps).astype(np.float32) if varies else None,
-        )
-        for number, (steps, masked, varies, _) in enumerate(shapes)
-    ]
-    sources = [{"file": f"{number}.npz"} | source for number, (*_, source) in enumerate(shapes)]
-    store = stored(folder / "store", schema, episodes, sources)
-    export_lerobot(store, folder / "out")
-    logs = LeRobotLogs.open(folder / "out", None, ReadOptions())
-    assert (logs.schema, logs.unclear) == (schema, ())
-    for number, logged in enumerate(logs.read()):
-        assert (logged.number, logged.findings) == (number, ())
-        assert_equal(logged.episode, store.episode(number))
-        kept = store.entry(number).source
-        place = {"file": logged.file, "episode": number, "original_file": kept["file"]}
-        assert logged.source == {k: v for k, v in kept.items() if k not in place} | place | (
-            {"original_episode": kept["episode"]} if "episode" in kept else {}
-        )
 
 
 def test_every_kind_in_every_role_comes_back(tmp_path, assert_equal):
@@ -176,18 +140,6 @@ def test_without_our_notes_it_is_a_plain_dataset(tmp_path, schema, make_episode)
     np.testing.assert_array_equal(logged.episode.actions["push"], store.episode(0).actions["push"])
 
 
-def test_what_lies_under_a_mask_comes_back_too(tmp_path, schema, make_episode, assert_equal):
-    episode = make_episode(1, 5, ("position",))
-    hidden = np.flatnonzero(~episode.observed["position"])
-    episode.observations["position"][hidden] = np.nan
-    store = stored(tmp_path / "store", schema, [episode])
-    export_lerobot(store, tmp_path / "out")
-    (logged,) = read(tmp_path / "out")
-    assert len(hidden)
-    assert logged.findings == ()
-    assert_equal(logged.episode, store.episode(0))
-
-
 @pytest.mark.parametrize("name", ["worldline/observed/position", "worldline/seed"])
 def test_a_note_that_is_missing_or_renamed_is_named(tmp_path, schema, make_episode, name):
     export_lerobot(stored(tmp_path / "store", schema, [make_episode(1, 3)]), tmp_path / "out")
@@ -273,34 +225,3 @@ def test_a_kill_leaves_nothing_that_looks_complete(tmp_path, schema, make_episod
     assert not (tmp_path / "out").exists()
     export_lerobot(open_store(tmp_path / "store"), tmp_path / "out")
     assert len(read(tmp_path / "out")) == 1
-
-
-@pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory, schema, make_episode) -> Store:
-    folder = tmp_path_factory.mktemp("fuzzed")
-    store = stored(folder / "store", schema, [make_episode(n, 3, ("gear",) if n else ()) for n in range(2)])
-    export_lerobot(store, folder / "out")
-    return store
-
-
-@given(number=st.integers(0, 99), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-@settings(max_examples=40)
-def test_damage_to_a_table_is_noticed_or_changes_nothing(fuzzed, assert_equal, number, at, bit, cut):
-    files = sorted((fuzzed.path.parent / "out").rglob("*.parquet"))
-    file = files[number % len(files)]
-    whole = file.read_bytes()
-    place = int(at * len(whole))
-    damaged = bytearray(whole)
-    damaged[place] ^= 1 << bit
-    try:
-        file.write_bytes(whole[:place] if cut else damaged)
-        results = read(fuzzed.path.parent / "out")
-    except (DataError, ConfigError):
-        return
-    finally:
-        file.write_bytes(whole)
-    for logged in results:
-        if logged.episode is None:
-            assert logged.findings[0].severity is Severity.ERROR
-        else:
-            assert_equal(logged.episode, fuzzed.episode(logged.number))

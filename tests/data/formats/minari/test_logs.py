@@ -11,10 +11,11 @@ import h5py
 import minari
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
+from tests.data.formats.damage import DAMAGES, FEW, damage_file, read_or_refused
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -26,9 +27,6 @@ from worldline.data.store import Store
 from worldline.errors import DataError, InputError, MissingExtraError
 from worldline.schema import Kind, Role, Schema, Signal
 
-MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
-SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS), min_size=1, max_size=4)
-SETTINGS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SPACE = gym.spaces.Dict(
     camera=gym.spaces.Box(0, 255, (6, 7, 3), np.uint8),
     pair=gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.Box(-5, 5, (2,), np.float64))),
@@ -221,24 +219,6 @@ def test_only_datasets_of_minari_are_recognised(tmp_path):
         read(tmp_path)
 
 
-@given(shapes=SHAPES)
-@SETTINGS
-def test_an_export_is_read_back_bit_for_bit(tmp_path_factory, schema, make_episode, assert_equal, shapes):
-    folder = tmp_path_factory.mktemp("round")
-    episodes = [make_episode(number, steps, masked) for number, (steps, masked) in enumerate(shapes)]
-    store = store_of(folder / "store", schema, episodes)
-    export_minari(store, folder / "out")
-    logs = MinariLogs.open(folder / "out", None, ReadOptions())
-    assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
-    for number, logged in enumerate(logs.read()):
-        assert_equal(logged.episode, store.episode(number))
-        assert logged.findings == ()
-        assert logged.source == {
-            "file": "main_data.hdf5", "episode": number, "source.file": f"{number}.npz", "task": "push it",
-        }  # fmt: skip
-    assert {path.name for path in folder.iterdir()} == {"store", "out"}
-
-
 def test_several_actions_and_rewards_survive(tmp_path, assert_equal, schema, make_episode):
     more = (
         Signal(name="grip", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3),
@@ -282,33 +262,6 @@ def test_minari_loads_an_export(tmp_path, monkeypatch, schema, make_episode):
         export_minari(store, tmp_path / "my data")
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, schema, make_episode):
-    folder = tmp_path_factory.mktemp("fuzz")
-    store = store_of(folder / "store", schema, [make_episode(3, 3, ("gear",)), make_episode(1, 2)])
-    export_minari(store, folder / "out")
-    return store, folder / "out"
-
-
-@pytest.mark.parametrize("name", ["main_data.hdf5", "metadata.json"])
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-@settings(SETTINGS, max_examples=40)
-def test_damage_to_an_export_never_passes(tmp_path_factory, exported, assert_equal, name, place, bit, cut):
-    store, whole = exported
-    path = tmp_path_factory.mktemp("damaged") / "out"
-    shutil.copytree(whole, path)
-    damage(path / "data" / name, place, bit, cut)
-    try:
-        logged = read(path)
-    except DataError:
-        return
-    for number, one in enumerate(logged):
-        if one.episode is None:
-            assert any(finding.severity is Severity.ERROR for finding in one.findings)
-        else:
-            assert_equal(one.episode, store.episode(number))
-
-
 @pytest.fixture(scope="module", params=["hdf5", "arrow", "parquet"])
 def foreign(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("foreign")
@@ -317,22 +270,11 @@ def foreign(request, tmp_path_factory):
     return folder / "push"
 
 
-@given(file=st.integers(0, 100), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-@settings(SETTINGS, max_examples=30)
-def test_damage_to_a_dataset_of_others_is_survived(tmp_path_factory, foreign, file, place, bit, cut):
+@given(number=st.integers(0, 100), damage=DAMAGES)
+@FEW
+def test_damage_to_a_dataset_of_others_is_survived(tmp_path_factory, foreign, number, damage):
     path = tmp_path_factory.mktemp("damaged") / "push"
     shutil.copytree(foreign, path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    damage(files[file % len(files)], place, bit, cut)
-    try:
-        logged = read(path)
-    except DataError:
-        return
-    assert all(one.episode is not None or one.findings for one in logged)
-
-
-def damage(file: Path, place: float, bit: int, cut: bool) -> None:
-    content = bytearray(file.read_bytes())
-    at = int(place * len(content))
-    content[at] ^= 1 << bit
-    file.write_bytes(content[:at] if cut else content)
+    damage_file(files[number % len(files)], damage)
+    read_or_refused(read, path)

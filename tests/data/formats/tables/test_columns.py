@@ -153,7 +153,7 @@ def test_tables_in_a_folder_are_sorted_and_hidden_files_left(tmp_path):
     assert tables_in(tmp_path / "d.txt") == []
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.none() | FLOATS, st.none() | WHOLE), min_size=1, max_size=20), suffix=st.booleans())
 def test_numbers_come_back_bit_for_bit(tmp_path_factory, rows, suffix):
     folder = tmp_path_factory.mktemp("columns")
@@ -176,7 +176,7 @@ def test_numbers_come_back_bit_for_bit(tmp_path_factory, rows, suffix):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, data):
     folder = tmp_path_factory.mktemp("fuzz")

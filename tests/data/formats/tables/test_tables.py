@@ -78,7 +78,7 @@ def test_tables_are_recognised_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_episodes_come_back_bit_for_bit(tmp_path_factory, suffix, data):
     folder = tmp_path_factory.mktemp("tables")
@@ -169,7 +169,7 @@ def test_gaps_end_episodes(tmp_path):
 
 
 @given(cuts=st.lists(st.integers(1, 4).map(lambda n: n + 1), min_size=1, max_size=5), step=st.floats(0.001, 100))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_gaps_split_where_they_are_and_nowhere_else(tmp_path_factory, cuts, step):
     lengths = [3, *cuts]
     starts = np.cumsum([0, *(length + 20 for length in lengths[:-1])])
@@ -416,7 +416,7 @@ def test_where_nothing_can_be_read_the_first_reason_is_given(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_never_passed_over(tmp_path_factory, name, data):
     folder = tmp_path_factory.mktemp("fuzz")

@@ -78,7 +78,7 @@ def test_no_column_of_times(tmp_path):
     assert times_of(tmp_path, "position", [0, 1]) is None
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.datetimes(dt.datetime(1975, 1, 1), dt.datetime(2100, 1, 1)),
     micros=st.lists(st.integers(0, 10**12), min_size=1, max_size=10),

@@ -168,7 +168,7 @@ def test_rows_before_the_video_show_its_first_frame_unobserved(tmp_path):
     assert ["0 frames before the first row and 2 after" in f.problem for f in logged.findings] == [False, True]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     frames=st.lists(st.integers(1, 4), min_size=2, max_size=9),
     rows=st.lists(st.integers(1, 7), min_size=2, max_size=12),
@@ -374,7 +374,7 @@ def test_pictures_of_several_sizes_or_depths_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run.mp4", "run/frame_1.png"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_never_crashes_and_is_said(tmp_path_factory, name, data):
     folder = tmp_path_factory.mktemp("fuzz")

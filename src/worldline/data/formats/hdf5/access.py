@@ -7,9 +7,7 @@ values are read.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil, prod
 from pathlib import Path
@@ -18,19 +16,12 @@ from weakref import WeakKeyDictionary
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from worldline.data.checks import Finding
 from worldline.data.formats.hdf5.heap_checks import check_heaps
-from worldline.errors import DataError, InputError
-
-Array = NDArray[np.generic]
+from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
+from worldline.errors import DataError
 
 ENDINGS = (".h5", ".hdf5")
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError)
-"""Exceptions of h5py for damaged files; they include `DataError` (a `ValueError`)."""
-
-DAMAGED = "Restore the file from a copy, or write it again."
 MAX_TEXT_LENGTH = 4096
 """Maximum length of a text that is kept with an episode; excludes the XML of simulators."""
 _MAX_BYTES = 1 << 28  # declared sizes up to this are always read
@@ -93,52 +84,10 @@ def opened(path: Path) -> Iterator[h5py.File]:
     Raises:
         DataError: it is not an HDF5 file, it is truncated, or its first bytes are damaged.
     """
-    try:
+    with converted("the file cannot be opened", file=path):
         file = h5py.File(path, "r")
-    except UNREADABLE as error:
-        raise DataError(f"the file cannot be opened ({reason(error)})", fix=DAMAGED, file=path) from error
     with file:
         yield file
-
-
-def reason(error: Exception | None) -> str:
-    """Returns the message of an exception in one line."""
-    if isinstance(error, DataError):
-        return error.problem
-    return f"{type(error).__name__}: {error}".replace("\n", " ")
-
-
-def finding_of(error: Exception, file: str, episode: int | None, signal: str | None = None) -> Finding:
-    """Converts a read error to a finding.
-
-    Args:
-        error: one of `UNREADABLE`.
-        file: relative to the logs.
-        episode: number in the logs.
-        signal: that was read, if the error does not name one.
-    """
-    if isinstance(error, DataError):
-        signal = error.signal or signal
-        return Finding(problem=error.problem, fix=error.fix, file=file, episode=episode, signal=signal, step=error.step)
-    problem = f"it cannot be read ({reason(error)})"
-    return Finding(problem=problem, fix=DAMAGED, file=file, episode=episode, signal=signal)
-
-
-def source_of(file: str, episode: int, metadata: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
-    """Returns the source metadata of an episode for a store.
-
-    Args:
-        file: relative to the logs.
-        episode: number in the file.
-        metadata: of the episode in the file; names in use get the prefix `source.`.
-    """
-    source: dict[str, str | int | float] = {"file": file, "episode": episode}
-    for name, value in metadata.items():
-        free = name
-        while free in source or (free != name and free in metadata):
-            free = f"source.{free}"
-        source[free] = value
-    return source
 
 
 def names_in(group: h5py.Group) -> list[str]:
@@ -147,10 +96,8 @@ def names_in(group: h5py.Group) -> list[str]:
     Raises:
         DataError: they cannot be read, or a name is not text.
     """
-    try:
+    with converted(f"the members of {group.name} cannot be read"):
         names = list(group)
-    except UNREADABLE as error:
-        raise DataError(f"the members of {group.name} cannot be read ({reason(error)})", fix=DAMAGED) from error
     for name in names:
         if not isinstance(name, str):  # h5py returns bytes if a name is not UTF-8
             raise DataError(f"the name {name!r} in {group.name} is damaged", fix=DAMAGED)
@@ -163,10 +110,8 @@ def member_of(group: h5py.Group, name: str) -> h5py.HLObject | None:
     Raises:
         DataError: it is damaged.
     """
-    try:
+    with converted(f"{name} cannot be read"):
         return group[name] if name in names_in(group) else None
-    except UNREADABLE as error:
-        raise DataError(f"{name} cannot be read ({reason(error)})", fix=DAMAGED) from error
 
 
 def arrays_in(group: h5py.Group, file: Path) -> dict[str, h5py.Dataset]:
@@ -180,7 +125,7 @@ def arrays_in(group: h5py.Group, file: Path) -> dict[str, h5py.Dataset]:
         DataError: the structure is damaged, or two datasets get the same name.
     """
     found: dict[str, h5py.Dataset] = {}
-    try:
+    with converted("its structure cannot be read", file=file):
         for name, dataset in _walk(group, "", 0):
             if name in found:
                 fix = "Rename one of them: a nested dataset a/b and a flat one a.b get the same name."
@@ -188,10 +133,6 @@ def arrays_in(group: h5py.Group, file: Path) -> dict[str, h5py.Dataset]:
             found[name] = dataset
             if len(found) > _MAX_OBJECTS:
                 raise DataError(f"the file has more than {_MAX_OBJECTS} datasets", fix=DAMAGED, file=file)
-    except DataError:
-        raise
-    except UNREADABLE as error:
-        raise DataError(f"its structure cannot be read ({reason(error)})", fix=DAMAGED, file=file) from error
     return found
 
 
@@ -238,14 +179,13 @@ def read_rows(dataset: h5py.Dataset, start: int, stop: int, signal: str | None =
         DataError: the rows do not exist, were never written, are damaged, or are larger than the file can hold.
     """
     try:
-        if not 0 <= start <= stop <= len(dataset):
-            raise DataError(f"expected rows {start} to {stop}, got {len(dataset)} rows", fix=DAMAGED)
-        check_written(dataset, start, stop)
-        values: Array = np.asarray(dataset[start:stop])
-    except UNREADABLE as error:
-        fix = error.fix if isinstance(error, DataError) else DAMAGED
-        problem = reason(error) if isinstance(error, DataError) else f"its values cannot be read ({reason(error)})"
-        raise DataError(problem, fix=fix, signal=signal) from error
+        with converted("its values cannot be read"):
+            if not 0 <= start <= stop <= len(dataset):
+                raise DataError(f"expected rows {start} to {stop}, got {len(dataset)} rows", fix=DAMAGED)
+            check_written(dataset, start, stop)
+            values: Array = np.asarray(dataset[start:stop])
+    except DataError as error:
+        raise DataError(error.problem, fix=error.fix, signal=signal) from error
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
@@ -290,10 +230,8 @@ def text_of(value: object) -> str:
     Raises:
         DataError: it is not UTF-8.
     """
-    try:
+    with converted("a text is not UTF-8"):
         return value.decode() if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError as error:
-        raise DataError(f"a text is not UTF-8 ({error})", fix=DAMAGED) from error
 
 
 def texts_in(dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
@@ -307,14 +245,14 @@ def texts_in(dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
     return [text_of(value) for value in read_rows(dataset, start, stop).reshape(stop - start)]
 
 
-def attributes(item: h5py.HLObject) -> dict[str, str | int | float]:
+def attributes(item: h5py.HLObject) -> Metadata:
     """Returns the attributes that are a single number or a short text.
 
     Raises:
         DataError: they are damaged.
     """
-    found: dict[str, str | int | float] = {}
-    try:
+    found: Metadata = {}
+    with converted("its attributes cannot be read"):
         for name in item.attrs:
             kind = item.attrs.get_id(name)
             text = h5py.check_string_dtype(kind.dtype)
@@ -323,14 +261,10 @@ def attributes(item: h5py.HLObject) -> dict[str, str | int | float]:
             if text is not None and text.length is None:
                 check_heaps(Path(item.file.filename))
             value: Any = np.asarray(item.attrs[name], None if text is None else object).reshape(-1)[0]
-            if text is not None:
-                value = text_of(value)
-            elif not np.isfinite(value):
-                continue  # a store keeps it as JSON, which has no NaN
-            if text is None or len(value) <= MAX_TEXT_LENGTH:
-                found[name] = value if text is not None else value.item()
-    except UNREADABLE as error:
-        raise DataError(f"its attributes cannot be read ({reason(error)})", fix=DAMAGED) from error
+            value = value.item() if text is None else text_of(value)
+            # A store keeps attributes as JSON, which has no NaN.
+            if len(value) <= MAX_TEXT_LENGTH if text is not None else np.isfinite(value):
+                found[name] = value
     return found
 
 
@@ -340,29 +274,9 @@ def embedded_json(item: h5py.HLObject, name: str) -> bytes | None:
     Raises:
         DataError: it is damaged.
     """
-    try:
+    with converted(f"the attribute {name!r} cannot be read"):
         if name not in item.attrs:
             return None
         value = bytes(item.attrs[name])
         json.loads(value)
-    except UNREADABLE as error:
-        raise DataError(f"the attribute {name!r} cannot be read ({reason(error)})", fix=DAMAGED) from error
-    return value
-
-
-@contextmanager
-def drafted(destination: Path) -> Iterator[Path]:
-    """Yields a temporary path; it becomes `destination` at the end, or is deleted if an error occurs.
-
-    Raises:
-        InputError: `destination` exists.
-    """
-    if destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} exists. Choose another path, or delete it first.")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
-        yield folder / destination.name
-        (folder / destination.name).rename(destination)
-    finally:
-        shutil.rmtree(folder)
+        return value

@@ -25,63 +25,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from worldline.config import from_json, to_json
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
-from worldline.data.checks import Finding, arrays_of
-from worldline.data.conversion import to_episode
-from worldline.data.formats.hdf5.access import (
-    ENDINGS,
-    UNREADABLE,
-    Array,
-    arrays_in,
-    drafted,
-    embedded_json,
-    finding_of,
-    hdf5_files,
-    is_numeric,
-    is_robomimic,
-    minari_folder,
-    only_file,
-    opened,
-    read_rows,
-    source_of,
-)
+from worldline.config import from_json
+from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.checks import arrays_of
+from worldline.data.formats.hdf5 import access
+from worldline.data.formats.hdf5.access import is_numeric, read_rows
 from worldline.data.formats.hdf5.layout import Hdf5Layout, read_layout, shift_of, usual_shift
 from worldline.data.formats.hdf5.rows import (
     STEP_S,
     Columns,
+    add_metadata,
     end_of,
-    is_foreign_end,
     is_metadata,
-    metadata_of,
     nothing_known,
-    signal_of,
     step_s_of,
     summary_of,
 )
-from worldline.data.formats.missing import check_known, mark_missing, partly_missing
-from worldline.data.formats.npz import FLAGS, MASK_PREFIX, TIMES
-from worldline.data.infer import Summary, role_of_column, role_of_input
+from worldline.data.formats.reading import (
+    FLAGS,
+    FOREIGN_ENDS,
+    MASK_PREFIX,
+    TIMES,
+    UNREADABLE,
+    Array,
+    EpisodeDraft,
+    EpisodeLogs,
+    source_of,
+)
+from worldline.data.formats.writing import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
+from worldline.data.infer import SchemaDraft, Summary, role_of_column, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
-from worldline.schema import Role, Schema, Signal
+from worldline.schema import Role, Schema
 
-SCHEMA_ATTRIBUTE = "worldline_schema"
 EPISODE_ATTRIBUTE = "worldline_{}"
-_BLOCK_BYTES, _CHUNK_BYTES = 1 << 23, 1 << 16
+_BLOCK_BYTES = 1 << 23
 
 
-class Hdf5Logs(Logs):
+class Hdf5Logs(EpisodeLogs[Columns]):
     """One HDF5 file with one dataset per column.
 
     Args:
@@ -95,25 +84,26 @@ class Hdf5Logs(Logs):
     def __init__(
         self, file: Path, layout: Hdf5Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
     ) -> None:
-        super().__init__(schema, unclear)
+        super().__init__(schema, unclear, file.parent, [file.name])
         self._file, self._layout, self._shifts = file, layout, dict(shifts)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether `path` is an HDF5 file, or a folder with one, and neither robomimic nor Minari."""
-        return bool(hdf5_files(path)) and minari_folder(path) is None and not is_robomimic(path)
+        is_other = access.minari_folder(path) is not None or access.is_robomimic(path)
+        return bool(access.hdf5_files(path)) and not is_other
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> Hdf5Logs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "HDF5")
-        path = only_file(path, "HDF5")
+        path = access.only_file(path, "HDF5")
         schema = schema_beside(path) if schema is None else schema
-        with opened(path) as file:
-            datasets = arrays_in(file, path)
+        with access.opened(path) as file:
+            datasets = access.arrays_in(file, path)
             layout = read_layout(datasets, path)
             columns = {name: dataset for name, dataset in datasets.items() if name not in layout.index}
-            embedded = embedded_json(file, SCHEMA_ATTRIBUTE)
+            embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
             unclear: list[str] = []
             if schema is None and embedded is not None:
                 schema = from_json(Schema, embedded, where=path)
@@ -131,117 +121,75 @@ class Hdf5Logs(Logs):
     def __len__(self) -> int:
         return len(self._layout.lengths)
 
-    def read(self) -> Iterator[LoggedEpisode]:
-        """Yields one episode per entry of the lengths."""
-        with ExitStack() as stack:
-            try:
-                datasets = arrays_in(stack.enter_context(opened(self._file)), self._file)
-            except DataError as error:
-                yield from (self._failed(error, number) for number in range(len(self)))
-                return
-            for number in range(len(self)):
-                try:
-                    logged = self._episode(datasets, number)
-                except UNREADABLE as error:
-                    logged = self._failed(error, number)
-                yield logged
+    @contextmanager
+    def opened(self) -> Iterator[Columns]:
+        """Opens the file; yields its columns."""
+        with access.opened(self._file) as file:
+            yield access.arrays_in(file, self._file)
 
-    def _failed(self, error: Exception, number: int) -> LoggedEpisode:
-        finding = finding_of(error, self._file.name, number)
-        return LoggedEpisode(file=self._file.name, number=number, episode=None, findings=(finding,))
-
-    def _episode(self, datasets: Columns, number: int) -> LoggedEpisode:
+    def draft(self, opened: Columns, number: int) -> EpisodeDraft:
+        """Reads the rows of an episode."""
         start, rows = int(self._layout.starts[number]), int(self._layout.lengths[number])
         if rows < 2:
             raise DataError(f"it has {rows} rows", fix="Give at least 2 rows per episode.")
-        note = embedded_json(datasets[self._layout.index[0]], EPISODE_ATTRIBUTE.format(number))
+        note = access.embedded_json(opened[self._layout.index[0]], EPISODE_ATTRIBUTE.format(number))
+        draft = EpisodeDraft()
+        self._add_signals(draft, opened, start, rows, exact=note is not None)
         names = {signal.name for signal in self.schema.signals} | set(self._layout.index)
-        others = {name: dataset for name, dataset in datasets.items() if name not in names}
-        arrays, observed, findings = self._arrays(datasets, start, rows, exact=note is not None)
+        others = {name: dataset for name, dataset in opened.items() if name not in names}
         ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
+        draft.end(ends.get("terminated"), ends.get("truncated"))
         if note is None:
-            metadata, noticed = metadata_of(others, number, start, rows, len(self))
-            seed = metadata.pop("seed", None)
-            findings += noticed
+            add_metadata(draft, others, number, start, rows, len(self))
+            seed = draft.source.pop("seed", None)
         else:
             noted = json.loads(note)
-            seed, metadata = noted["seed"], noted["source"]
-        terminated = ends.get("terminated", False)
-        episode = to_episode(
-            arrays,
-            self.schema,
-            observed=observed,
-            terminated=terminated,
-            truncated=ends.get("truncated", not terminated),
-            seed=None if seed is None else int(seed),
-            step_s=step_s_of(others, start, rows, self.schema.step_s),
-        )
-        name = self._file.name
-        return LoggedEpisode(
-            file=name,
-            number=number,
-            episode=episode,
-            findings=tuple(replace(finding, file=name, episode=number) for finding in findings),
-            source=source_of(name, number, metadata),
-        )
+            seed, draft.source = noted["seed"], noted["source"]
+        draft.seed = None if seed is None else int(seed)
+        draft.step_s = step_s_of(others, start, rows, self.schema.step_s)
+        draft.source = source_of(self._file.name, number, draft.source)
+        return draft
 
-    def _arrays(
-        self, datasets: Columns, start: int, rows: int, *, exact: bool
-    ) -> tuple[dict[str, Array], dict[str, NDArray[np.bool_]], list[Finding]]:
-        """Returns values, masks and warnings; if `exact`, masked values are not replaced."""
-        arrays: dict[str, Array] = {}
-        observed: dict[str, NDArray[np.bool_]] = {}
-        findings: list[Finding] = []
-        for signal in (signal for signal in self.schema.signals if signal.name in datasets):
-            name, dataset = signal.name, datasets[signal.name]
+    def _add_signals(self, draft: EpisodeDraft, columns: Columns, start: int, rows: int, *, exact: bool) -> None:
+        """Adds values, masks and warnings; if `exact`, masked values are not replaced."""
+        for signal in (signal for signal in self.schema.signals if signal.name in columns):
+            name, mask = signal.name, None
             if signal.role is not Role.OBSERVATION:
                 first = start + self._shifts[name]
-                arrays[name] = read_rows(dataset, first, first + rows - 1, name)
-                check_known(arrays[name], name)
+                draft.add(signal, read_rows(columns[name], first, first + rows - 1, name))
                 continue
-            arrays[name] = read_rows(dataset, start, start + rows, name)
-            mask = np.ones(rows, np.bool_)
-            if MASK_PREFIX + name in datasets:
-                column = MASK_PREFIX + name
-                mask = read_rows(datasets[column], start, start + rows, column).reshape(rows).astype(np.bool_)
-            if not exact:
-                findings += partly_missing(arrays[name], name)
-                arrays[name], known = mark_missing(arrays[name])
-                mask = mask if known is None else mask & known
-            if not mask.all():
-                observed[name] = mask
-        return arrays, observed, findings
+            values = read_rows(columns[name], start, start + rows, name)
+            if (column := MASK_PREFIX + name) in columns:
+                mask = read_rows(columns[column], start, start + rows, column).reshape(rows).astype(np.bool_)
+            if exact:
+                draft.put(name, values, mask)
+            else:
+                draft.add(signal, values, mask)
 
 
 def _infer(columns: Columns, layout: Hdf5Layout, file: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from names, dtypes and values; also returns doubts."""
-    unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
-    signals: list[Signal] = []
+    draft = SchemaDraft(file)
     for name, dataset in columns.items():
         if is_metadata(name, dataset, layout.num_rows, len(layout.lengths)):
             continue
-        if is_foreign_end(name):
-            unclear.append(
-                f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead."
-            )
+        if name.lower() in FOREIGN_ENDS:
+            draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")
         elif not is_numeric(dataset) or 2 * len(dataset) < layout.num_rows:
-            unclear.append(f"{name}: left out, because it does not have a number for each of {layout.num_rows} rows.")
+            draft.note(f"{name}: left out, because it does not have a number for each of {layout.num_rows} rows.")
         else:
             role = role_of_column(name)
             doubt = role_of_input(name)[1] if role is Role.EXOGENOUS else ""
-            signal, doubts = signal_of(name, role, _summaries(dataset, role, layout), file)
-            signals.append(signal)
-            unclear += [f"{name}: {sentence}" for sentence in (doubt, *doubts) if sentence]
-    if not any(signal.role is Role.OBSERVATION for signal in signals):
+            signal, doubts = draft.infer(name, role, _summaries(dataset, role, layout))
+            draft.add(signal, [doubt, *doubts])
+    if draft.lacks(Role.OBSERVATION):
         problem = f"no column is an observation (columns: {', '.join(list(columns)[:20]) or 'none'})"
         raise DataError(problem, fix="Add one, or write a schema.json next to the file.", file=file)
-    if not any(signal.role is Role.ACTION for signal in signals):
-        unclear.append("No column has the name of an action: set the role of actions in schema.json.")
+    if draft.lacks(Role.ACTION):
+        draft.note("No column has the name of an action: set the role of actions in schema.json.")
     if not any(name in columns for name in FLAGS):
-        unclear.append("End flags are not in the logs: all episodes count as truncated.")
-    step_s, sentences = _step_s(columns, layout)
-    signals.sort(key=lambda signal: list(Role).index(signal.role))
-    return Schema(signals=tuple(signals), step_s=step_s), unclear + sentences
+        draft.note("End flags are not in the logs: all episodes count as truncated.")
+    return draft.result(_step_s(columns, layout, draft))
 
 
 def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Summary]:
@@ -275,8 +223,8 @@ def _left_out(columns: Columns, schema: Schema, layout: Hdf5Layout) -> list[str]
     return [f"Not read, because the schema has no such signals: {', '.join(left)}."] if left else []
 
 
-def _step_s(columns: Columns, layout: Hdf5Layout) -> tuple[float | None, list[str]]:
-    """Returns the usual step duration and the assumptions about it."""
+def _step_s(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft) -> float | None:
+    """Returns the usual step duration, and notes the assumptions about it."""
     for name in (name for name in TIMES if name in columns and is_numeric(columns[name])):
         try:
             times = read_rows(columns[name], 0, layout.num_rows).astype(np.float64)
@@ -286,12 +234,10 @@ def _step_s(columns: Columns, layout: Hdf5Layout) -> tuple[float | None, list[st
         inside = np.ones(len(gaps), np.bool_)
         inside[layout.starts[(layout.starts > 0) & (layout.starts <= len(gaps))] - 1] = False
         gaps = gaps[inside & np.isfinite(gaps)]
-        if len(gaps) and (usual := float(np.median(gaps))) > 0:
-            notes = [f"{name}: read as seconds; gives the step duration and is not stored as a signal."]
-            if np.abs(gaps - usual).max() > 0.01 * usual:
-                notes.append(f"{name}: step durations vary by more than 1 %, so each step keeps its duration.")
-            return usual, notes
-    return None, ["The step duration is not in the logs (no column is named time): step_s is left empty."]
+        if len(gaps) and np.median(gaps) > 0:
+            return draft.usual_step(name, gaps)
+    draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
+    return None
 
 
 def export_hdf5(store: Store, destination: Path) -> None:
@@ -306,30 +252,25 @@ def export_hdf5(store: Store, destination: Path) -> None:
     Raises:
         InputError: the file exists, has another suffix, or a signal has a reserved name.
     """
-    if destination.suffix not in ENDINGS:
-        raise InputError(f"{destination} does not end in {' or '.join(ENDINGS)}. Rename it.")
+    if destination.suffix not in access.ENDINGS:
+        raise InputError(f"{destination} does not end in {' or '.join(access.ENDINGS)}. Rename it.")
     schema = store.schema
     for name in (signal.name for signal in schema.signals):
         if name in ("ep_len", "ep_offset", STEP_S, *FLAGS) or name.startswith(MASK_PREFIX):
             raise InputError(f"signal {name!r}: the HDF5 layout reserves this name. Rename the signal.")
-        if not name.isprintable():
-            raise InputError(f"signal {name!r}: the name has unprintable characters. Rename the signal.")
     lengths = store.num_steps + 1
-    with drafted(destination) as draft, h5py.File(draft, "w", libver=("v110", "v110")) as file:
-        file.attrs[SCHEMA_ATTRIBUTE] = np.bytes_(to_json(schema).encode())
-        _create(file, "ep_len", lengths.astype(np.int32))
-        _create(file, "ep_offset", (np.cumsum(lengths) - lengths).astype(np.int64))
+    with drafted(destination) as draft, new_hdf5(draft, schema) as file:
+        create_dataset(file, "ep_len", lengths.astype(np.int32), len(store))
+        create_dataset(file, "ep_offset", (np.cumsum(lengths) - lengths).astype(np.int64), len(store))
         for name, shape, dtype in _columns(store):
-            _create(file, name, np.empty((0, *shape), dtype), int(lengths.sum()))
+            create_dataset(file, name, np.empty((0, *shape), dtype), int(lengths.sum()))
         actions = schema.actions
         if len(actions) == 1 and "action" not in [signal.name for signal in schema.signals]:
             file["action"] = h5py.SoftLink(f"/{actions[0].name}")
         start = 0
         for number in range(len(store)):
             _write(file, store.verify(number), schema, start)
-            entry = store.entry(number)
-            note = json.dumps({"seed": entry.seed, "source": dict(entry.source)}, allow_nan=False)
-            file["ep_len"].attrs[EPISODE_ATTRIBUTE.format(number)] = np.bytes_(note.encode())
+            file["ep_len"].attrs[EPISODE_ATTRIBUTE.format(number)] = note_of(store.entry(number))
             start += int(lengths[number])
 
 
@@ -344,24 +285,6 @@ def _columns(store: Store) -> Iterator[tuple[str, tuple[int, ...], str]]:
         yield STEP_S, (), "float32"
     for name in FLAGS:
         yield name, (), "bool"
-
-
-def _create(file: h5py.File, name: str, values: Array, num_rows: int | None = None) -> None:
-    row_bytes = max(1, prod(values.shape[1:]) * values.dtype.itemsize)
-    num_rows = len(values) if num_rows is None else num_rows
-    rows_a_chunk = max(1, min(_CHUNK_BYTES // row_bytes, num_rows))
-    dataset = file.create_dataset(
-        name,
-        shape=(num_rows, *values.shape[1:]),
-        dtype=values.dtype,
-        maxshape=(None, *values.shape[1:]),
-        chunks=(rows_a_chunk, *values.shape[1:]),
-        shuffle=True,
-        compression="gzip",
-        compression_opts=1,
-        fletcher32=True,
-    )
-    dataset[: len(values)] = values
 
 
 def _write(file: h5py.File, episode: Episode, schema: Schema, start: int) -> None:

@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.formats.hdf5.access import UNREADABLE, finding_of, read_rows
+from worldline.data.checks import Finding
+from worldline.data.formats.hdf5.access import read_rows
+from worldline.data.formats.reading import UNREADABLE
 from worldline.errors import DataError
 from worldline.schema import Role
 
@@ -83,9 +85,11 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
 def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     """Lengths or offsets as int64."""
     try:
-        values = read_rows(dataset, 0, len(dataset)) if len(dataset.shape or ()) == 1 else np.zeros((1, 1), np.int8)
-    except UNREADABLE as error:
-        raise finding_of(error, str(file), None, name).error() from error
+        values = (
+            read_rows(dataset, 0, len(dataset), name) if len(dataset.shape or ()) == 1 else np.zeros((1, 1), np.int8)
+        )
+    except DataError as error:
+        raise Finding.of(error, file=str(file)).error() from error
     if values.ndim != 1 or values.dtype.kind not in "iu" or (values.astype(np.float64) >= 2.0**62).any():
         problem = f"expected one whole number per episode, got shape {dataset.shape} and dtype {dataset.dtype}"
         raise DataError(problem, fix="Write one int64 for each episode.", file=file, signal=name)

@@ -13,39 +13,30 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
-from worldline.data.checks import Finding, Severity
-from worldline.data.conversion import to_episode
-from worldline.data.formats.hdf5.access import (
+from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.formats.hdf5 import access
+from worldline.data.formats.hdf5.access import attributes, is_numeric, read_rows
+from worldline.data.formats.hdf5.rows import Columns, nothing_known, summary_of
+from worldline.data.formats.reading import (
     DAMAGED,
+    FOREIGN_ENDS,
     UNREADABLE,
     Array,
-    arrays_in,
-    attributes,
-    finding_of,
-    is_numeric,
-    is_robomimic,
-    member_of,
-    names_in,
-    only_file,
-    opened,
-    read_rows,
+    EpisodeDraft,
+    EpisodeLogs,
+    Metadata,
+    converted,
     reason,
     source_of,
-    texts_in,
 )
-from worldline.data.formats.hdf5.rows import Columns, Metadata, nothing_known, signal_of, summary_of
-from worldline.data.formats.missing import check_known, mark_missing, partly_missing
-from worldline.data.formats.npz import FOREIGN_ENDS
-from worldline.data.infer import Summary
+from worldline.data.infer import SchemaDraft, Summary
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
 
@@ -83,7 +74,7 @@ class _Demo:
         return self.num_samples if self.following else self.num_samples - 1
 
 
-class RobomimicLogs(Logs):
+class RobomimicLogs(EpisodeLogs[h5py.File]):
     """The demos of one file, in the order of their numbers.
 
     Args:
@@ -98,109 +89,77 @@ class RobomimicLogs(Logs):
         self, file: Path, demos: Mapping[str, Metadata], has_next: bool, schema: Schema, unclear: Sequence[str]
     ) -> None:
         self._file, self._demos, self._has_next = file, dict(demos), has_next
-        super().__init__(schema, unclear)
+        super().__init__(schema, unclear, file.parent, [file.name])
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether `path` is an HDF5 file with demos in its group `data`, or a folder with exactly one such file."""
-        return is_robomimic(path)
+        return access.is_robomimic(path)
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> RobomimicLogs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "robomimic")
-        path = only_file(path, "robomimic")
+        path = access.only_file(path, "robomimic")
         schema = schema_beside(path) if schema is None else schema
-        with opened(path) as file:
+        with access.opened(path) as file:
             names, unclear = _demo_names(file, path)
             metadata, doubts = _metadata_of_all(file, names)
             unclear += doubts
             if schema is None:
                 schema, doubts = _infer(file, names, metadata[names[0]], path)
                 unclear += doubts
-            first = _first_readable(file, names, path)
+            first = next(_readable(file, names, path))
             unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
         return cls(path, metadata, bool(first.following), schema, unclear)
 
     def __len__(self) -> int:
         return len(self._demos)
 
-    def read(self) -> Iterator[LoggedEpisode]:
-        """Yields one episode per demo."""
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(opened(self._file))
-            except DataError as error:
-                yield from (self._failed(error, number) for number in range(len(self)))
-                return
-            for number, name in enumerate(self._demos):
-                try:
-                    logged = self._episode(file, name, number)
-                except UNREADABLE as error:
-                    logged = self._failed(error, number)
-                yield logged
+    def opened(self) -> AbstractContextManager[h5py.File]:
+        """Opens the file."""
+        return access.opened(self._file)
 
-    def _failed(self, error: Exception, number: int) -> LoggedEpisode:
-        finding = finding_of(error, self._file.name, number)
-        return LoggedEpisode(file=self._file.name, number=number, episode=None, findings=(finding,))
-
-    def _episode(self, file: h5py.File, name: str, number: int) -> LoggedEpisode:
-        demo = _demo(file, name, self._file)
+    def draft(self, opened: h5py.File, number: int) -> EpisodeDraft:
+        """Reads a demo."""
+        name = list(self._demos)[number]
+        demo = _demo(opened, name, self._file)
         if demo.num_steps < 1:
             problem = f"it has no complete step: {demo.num_samples} samples and no observation after the last action"
             raise DataError(problem, fix="Add next_obs, or leave the demo out.")
-        arrays: dict[str, Array] = {}
-        observed: dict[str, NDArray[np.bool_]] = {}
-        findings: list[Finding] = []
+        metadata = {"demo": name} | self._demos[name] | demo.metadata
+        draft = EpisodeDraft(source=source_of(self._file.name, number, metadata))
         if self._has_next and not demo.following:
             problem = "it has no next_obs, unlike the first demo, so its last action is left out"
-            findings.append(Finding(problem=problem, fix="Write next_obs for all demos.", severity=Severity.WARNING))
+            draft.warn(problem, "Write next_obs for all demos.")
         for signal in (signal for signal in self.schema.signals if signal.name in demo.arrays):
             values = _rows(demo.arrays[signal.name], demo.num_samples, signal.name)
             if signal.role is not Role.OBSERVATION:
-                arrays[signal.name] = values[: demo.num_steps]
-                check_known(arrays[signal.name], signal.name)
-                continue
-            values, mask, noticed = _observations(values, demo, signal.name)
-            arrays[signal.name] = values
-            findings += noticed
-            if not mask.all():
-                observed[signal.name] = mask
-        metadata = {"demo": name} | self._demos[name] | demo.metadata
-        return LoggedEpisode(
-            file=self._file.name,
-            number=number,
-            episode=to_episode(arrays, self.schema, observed=observed),
-            findings=tuple(replace(finding, file=self._file.name, episode=number) for finding in findings),
-            source=source_of(self._file.name, number, metadata),
-        )
+                draft.add(signal, values[: demo.num_steps])
+            else:
+                _add_observations(draft, values, demo, signal)
+        return draft
 
 
-def _observations(values: Array, demo: _Demo, signal: str) -> tuple[Array, NDArray[np.bool_], list[Finding]]:
-    """Returns T+1 observations, a mask of known ones, and warnings."""
-    ends = demo.num_steps == demo.num_samples
-    findings = []
-    if signal in demo.following:
-        after = _rows(demo.following[signal], demo.num_samples, f"{_NEXT}{signal}")
+def _add_observations(draft: EpisodeDraft, values: Array, demo: _Demo, signal: Signal) -> None:
+    """Adds T+1 observations, and warnings."""
+    name, mask = signal.name, None
+    if name in demo.following:
+        after = _rows(demo.following[name], demo.num_samples, f"{_NEXT}{name}")
         if after.shape != values.shape or after.dtype != values.dtype:
             problem = f"next_obs is {after.dtype} of shape {after.shape}, obs is {values.dtype} of shape {values.shape}"
-            raise DataError(problem, fix="Write both with the same dtype and shape.", signal=signal)
+            raise DataError(problem, fix="Write both with the same dtype and shape.", signal=name)
         differs = (after[:-1] != values[1:]) & ~((after[:-1] != after[:-1]) & (values[1:] != values[1:]))
         steps = np.flatnonzero(differs.reshape(len(after) - 1, -1).any(1)) if len(after) > 1 else np.empty(0, np.intp)
         if len(steps):
             problem = f"next_obs differs from the obs that follows in {len(steps)} of {len(after) - 1} steps"
             fix = "The values of obs are used. Check whether rows are missing at these steps."
-            warning = Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=signal, step=int(steps[0]))
-            findings.append(warning)
+            draft.warn(problem, fix, signal=name, step=int(steps[0]))
         values = np.concatenate([values, after[-1:]])
-    elif ends:
+    elif demo.num_steps == demo.num_samples:
         values = np.concatenate([values, values[-1:]])
-    findings += partly_missing(values, signal)
-    values, known = mark_missing(values)
-    mask = np.ones(len(values), np.bool_) if known is None else known
-    if ends and signal not in demo.following:
-        mask[-1] = False
-    return values, mask, findings
+        mask = np.arange(len(values)) < demo.num_samples
+    draft.add(signal, values, mask)
 
 
 def _rows(dataset: h5py.Dataset, num_samples: int, name: str) -> Array:
@@ -218,7 +177,7 @@ def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
     group = file["data"][name]
     if not isinstance(group, h5py.Group):
         raise DataError("the demo is not a group", fix=DAMAGED)
-    found = arrays_in(group, path)
+    found = access.arrays_in(group, path)
     if "actions" not in found or not is_numeric(found["actions"]):
         raise DataError("the demo has no actions", fix="Add a dataset `actions`, or leave the demo out.")
     others = {n: d for n, d in found.items() if not n.startswith((_OBS, _NEXT))}
@@ -236,10 +195,8 @@ def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
 
 def _demo_names(file: h5py.File, path: Path) -> tuple[list[str], list[str]]:
     """Returns the demos in the order of their numbers, and a sentence about other members."""
-    try:
-        members = names_in(file["data"])
-    except UNREADABLE as error:
-        raise DataError(f"the group data cannot be read ({reason(error)})", fix=DAMAGED, file=path) from error
+    with converted("the group data cannot be read", file=path):
+        members = access.names_in(file["data"])
     demos = {name: int(match[1]) for name in members if (match := _DEMO.fullmatch(name))}
     if not demos:
         raise DataError("the group data has no demos", fix="Name the demos demo_0, demo_1, ...", file=path)
@@ -258,9 +215,9 @@ def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, M
     except UNREADABLE as error:
         unclear.append(f"data: {reason(error)}, so env_args are not kept.")
     try:
-        mask = member_of(file, "mask")
+        mask = access.member_of(file, "mask")
         for key, listed in mask.items() if isinstance(mask, h5py.Group) else ():
-            for name in texts_in(listed, 0, len(listed)):
+            for name in access.texts_in(listed, 0, len(listed)):
                 keys.setdefault(name, []).append(key)
     except UNREADABLE as error:
         unclear.append(f"mask: cannot be read ({reason(error)}), so filter keys are not kept.")
@@ -273,36 +230,30 @@ def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, M
 
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
-    seen: dict[str, list[Summary]] = {}
+    draft, seen = SchemaDraft(path), dict[str, list[Summary]]()
     failure: Exception | None = None
-    for name in names:
+    for demo in _readable(file, names, path):
+        known = [n for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)]
         try:
-            demo = _demo(file, name, path)
-            found = {
-                n: _summary(demo, n) for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)
-            }
+            found = {name: _summary(demo, name) for name in known}
         except UNREADABLE as error:  # `read` reports it
             failure = failure or error
             continue
-        for key, summary in found.items():
-            seen.setdefault(key, []).append(summary)
-    unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
-    signals: list[Signal] = []
+        for name, summary in found.items():
+            seen.setdefault(name, []).append(summary)
     for name, summaries in seen.items():
-        signal, doubts = signal_of(name, _ROLES.get(name, Role.OBSERVATION), summaries, path)
-        signals.append(signal)
-        unclear += [f"{name}: {doubt}" for doubt in doubts]
-    if not any(signal.role is Role.OBSERVATION for signal in signals):
+        draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), summaries))
+    if draft.lacks(Role.OBSERVATION):
         problem = "no demo has observations" if failure is None else f"no demo can be read: {reason(failure)}"
         fix = "Extract observations from the states with robomimic's scripts." if failure is None else DAMAGED
         raise DataError(problem, fix=fix, file=path)
-    signals.sort(key=lambda signal: list(Role).index(signal.role))
     step_s = _step_s(metadata)
-    if step_s is None:
-        unclear.append("The step duration is not in the logs: step_s is left empty.")
-    else:
-        unclear.append("The step duration comes from control_freq in env_args.")
-    return Schema(signals=tuple(signals), step_s=step_s), unclear
+    draft.note(
+        "The step duration is not in the logs: step_s is left empty."
+        if step_s is None
+        else "The step duration comes from control_freq in env_args."
+    )
+    return draft.result(step_s)
 
 
 def _summary(demo: _Demo, name: str) -> Summary:
@@ -325,14 +276,20 @@ def _step_s(metadata: Metadata) -> float | None:
         return None
 
 
-def _first_readable(file: h5py.File, names: Sequence[str], path: Path) -> _Demo:
+def _readable(file: h5py.File, names: Sequence[str], path: Path) -> Iterator[_Demo]:
+    """Yields the demos whose structure can be read; raises if there are none."""
     failure: Exception | None = None
+    num_read = 0
     for name in names:
         try:
-            return _demo(file, name, path)
-        except UNREADABLE as error:
+            demo = _demo(file, name, path)
+        except UNREADABLE as error:  # `read` reports it
             failure = failure or error
-    raise DataError(f"no demo can be read: {reason(failure)}", fix=DAMAGED, file=path)
+            continue
+        num_read += 1
+        yield demo
+    if not num_read:
+        raise DataError(f"no demo can be read: {reason(failure)}", fix=DAMAGED, file=path)
 
 
 def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:

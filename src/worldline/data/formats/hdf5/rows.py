@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s
-from worldline.data.formats.hdf5.access import MAX_TEXT_LENGTH, Array, is_numeric, is_text, read_rows, texts_in
+from worldline.data.formats.hdf5.access import MAX_TEXT_LENGTH, is_numeric, is_text, read_rows, texts_in
 from worldline.data.formats.missing import check_known
-from worldline.data.formats.npz import FLAGS, FOREIGN_ENDS, MASK_PREFIX, TIMES
-from worldline.data.infer import Summary, infer_signal, summarise
-from worldline.errors import ConfigError, DataError
-from worldline.schema import Role, Signal
+from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, Array, EpisodeDraft, flag_at_end
+from worldline.data.infer import Summary, summarise
+from worldline.errors import DataError
 
 STEP_S = "step_s"
 EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx", "episode_index", "seed")
@@ -25,7 +22,6 @@ STEP_IDS = ("step_idx", "step_id", "step_index", "frame_index")
 _MAY_VARY = ("id", "seed")  # some files use these names for other data
 
 Columns = Mapping[str, h5py.Dataset]
-Metadata = dict[str, str | int | float]
 
 
 def is_metadata(name: str, dataset: h5py.Dataset, num_rows: int, num_episodes: int) -> bool:
@@ -40,22 +36,13 @@ def is_metadata(name: str, dataset: h5py.Dataset, num_rows: int, num_episodes: i
     if name in (*FLAGS, *TIMES, STEP_S) or name.startswith(MASK_PREFIX):
         return True
     if name in (*EPISODE_IDS, *STEP_IDS):
-        return is_numeric(dataset) and dataset.dtype.kind in "iu" and _is_scalar(dataset)
+        return is_numeric(dataset) and dataset.dtype.kind in "iu" and prod(dataset.shape[1:]) == 1
     return is_text(dataset) or is_of_episodes(dataset, num_rows, num_episodes)
 
 
 def is_of_episodes(dataset: h5py.Dataset, num_rows: int, num_episodes: int) -> bool:
     """Whether a column has one number per episode instead of one per row."""
     return is_numeric(dataset) and dataset.shape == (num_episodes,) and num_rows != num_episodes
-
-
-def is_foreign_end(name: str) -> bool:
-    """Whether a column has the name of an end flag that does not distinguish terminated from truncated."""
-    return name.lower() in FOREIGN_ENDS
-
-
-def _is_scalar(dataset: h5py.Dataset) -> bool:
-    return all(n == 1 for n in dataset.shape[1:])
 
 
 def end_of(dataset: h5py.Dataset, name: str, start: int, rows: int) -> bool:
@@ -70,13 +57,8 @@ def end_of(dataset: h5py.Dataset, name: str, start: int, rows: int) -> bool:
     Raises:
         DataError: the flag is set in an earlier row, or the column cannot be read.
     """
-    values = read_rows(dataset, start, start + rows, name).reshape(rows, -1)
-    flags = ((values != 0) & (values == values)).any(1)  # NaN does not count as set
-    early = np.flatnonzero(flags[:-1])
-    if len(early):
-        fix = "Correct the lengths; they seem to join several episodes."
-        raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
-    return bool(flags[-1])
+    flags = read_rows(dataset, start, start + rows, name)
+    return flag_at_end(flags, name, fix="Correct the lengths; they seem to join several episodes.")
 
 
 def step_s_of(columns: Columns, start: int, rows: int, step_s: float | None) -> NDArray[np.float32] | None:
@@ -102,12 +84,26 @@ def step_s_of(columns: Columns, start: int, rows: int, step_s: float | None) -> 
     return None
 
 
-def metadata_of(
-    columns: Columns, number: int, start: int, rows: int, num_episodes: int
-) -> tuple[Metadata, list[Finding]]:
-    """Returns numbers and texts that are constant in an episode, and warnings for texts that are not.
+def add_text(draft: EpisodeDraft, name: str, texts: set[str]) -> None:
+    """Adds a text to the source of an episode; warns if it cannot be kept.
 
     Args:
+        draft: of the episode.
+        name: of the text.
+        texts: the different texts in the rows of the episode; empty if there is not one per row.
+    """
+    if len(texts) == 1 and len(text := next(iter(texts))) <= MAX_TEXT_LENGTH:
+        draft.source[name] = text
+    else:
+        problem = "the text is left out: it changes within the episode, is too long, or is not one per row"
+        draft.warn(problem, f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode.", signal=name)
+
+
+def add_metadata(draft: EpisodeDraft, columns: Columns, number: int, start: int, rows: int, num_episodes: int) -> None:
+    """Adds numbers and texts that are constant in an episode to its source, and warnings for texts that are not.
+
+    Args:
+        draft: of the episode.
         columns: that are not signals, by name.
         number: of the episode.
         start: its first row.
@@ -117,22 +113,16 @@ def metadata_of(
     Raises:
         DataError: the rows contradict the lengths of the episodes, or cannot be read.
     """
-    metadata: Metadata = {}
-    findings = []
     for name, dataset in columns.items():
         if is_text(dataset):
-            texts = set(texts_in(dataset, start, start + rows)) if len(dataset.shape or ()) == 1 else set()
-            if len(texts) == 1 and len(text := texts.pop()) <= MAX_TEXT_LENGTH:
-                metadata[name] = text
-            else:
-                problem = "the text is left out: it changes within the episode, is too long, or is not one per row"
-                fix = f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode."
-                findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
+            add_text(
+                draft, name, set(texts_in(dataset, start, start + rows)) if len(dataset.shape or ()) == 1 else set()
+            )
         elif name in EPISODE_IDS and is_metadata(name, dataset, -1, num_episodes):
             ids = read_rows(dataset, start, start + rows, name).reshape(rows)
             changes = np.flatnonzero(ids != ids[0])
             if not len(changes):
-                metadata[name] = int(ids[0])
+                draft.source[name] = int(ids[0])
             elif name not in _MAY_VARY:
                 problem = f"{name} changes from {ids[0]} to {ids[changes[0]]} within one episode"
                 raise DataError(problem, fix="Correct the lengths, or leave the column out.", step=int(changes[0]))
@@ -141,8 +131,7 @@ def metadata_of(
         elif is_of_episodes(dataset, len(dataset) + 1, num_episodes) and name not in (*FLAGS, *TIMES, STEP_S):
             value = read_rows(dataset, number, number + 1, name)[0].item()
             if np.isfinite(value):
-                metadata[name] = value
-    return metadata, findings
+                draft.source[name] = value
 
 
 def _check_steps(steps: Array, name: str) -> None:
@@ -171,22 +160,3 @@ def summary_of(values: Array) -> Summary:
     if values.dtype.kind == "f" and len(values):
         values = values[np.isfinite(values.reshape(len(values), -1)).all(1)]
     return summarise(values) if len(values) else nothing_known(values.shape, values.dtype)
-
-
-def signal_of(name: str, role: Role, seen: Sequence[Summary], file: Path) -> tuple[Signal, list[str]]:
-    """Infers a signal from summaries, and returns doubts about it that complete the sentence `name: ...`.
-
-    Args:
-        name: of the signal.
-        role: of the signal.
-        seen: at least one summary.
-        file: for errors.
-
-    Raises:
-        DataError: the column cannot be a signal.
-    """
-    known = [summary for summary in seen if np.isfinite(summary.low).any()]
-    try:
-        return infer_signal(name, role, known or seen)
-    except ConfigError as error:
-        raise DataError(f"it cannot be a signal ({error})", fix="Rename it.", file=file, signal=name) from error

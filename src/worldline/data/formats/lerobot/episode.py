@@ -6,25 +6,20 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, Severity
-from worldline.data.conversion import to_episode
 from worldline.data.formats.decoding import frames, frames_between
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, EpisodePlace, Feature, LeRobotLayout
-from worldline.data.formats.lerobot.metadata import FIX, Checked, within
-from worldline.data.formats.lerobot.tables import DataFiles, RowRange, decode_picture
-from worldline.data.store import Source
-from worldline.episode import Episode
+from worldline.data.formats.lerobot.metadata import FIX, Checked, list_of, within
+from worldline.data.formats.lerobot.tables import DataFiles, RowRange
+from worldline.data.formats.missing import UNKNOWN_FIX, held
+from worldline.data.formats.pictures import decode_picture
+from worldline.data.formats.reading import Array, EpisodeDraft, converted
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
-
-Array = NDArray[np.generic]
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 """Columns with the position of a row; not signals."""
@@ -43,31 +38,6 @@ ORIGIN = {"file": "original_file", "episode": "original_episode"}
 
 _DTYPE = re.compile(r"u?(bool|int|float)(?:8|16|32|64)?")
 _FRAMES_FIX = "Download or encode the video again, so that each row has a frame at its time."
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundEpisode:
-    """A readable episode.
-
-    Args:
-        episode: in the schema's shapes and dtypes.
-        findings: warnings.
-        source: see `LoggedEpisode`.
-    """
-
-    episode: Episode
-    findings: tuple[Finding, ...]
-    source: Source
-
-
-@dataclass
-class _Found:
-    """The data of an episode so far."""
-
-    source: dict[str, str | int | float]
-    values: dict[str, Array] = field(default_factory=dict)
-    observed: dict[str, Array] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
 
 
 def signal_name(layout: LeRobotLayout, key: str) -> str:
@@ -101,7 +71,7 @@ class EpisodeReader:
         self._files = DataFiles(layout.root)
         self._features = {signal_name(layout, key): feature for key, feature in layout.features.items()}
 
-    def read(self, place: EpisodePlace) -> FoundEpisode:
+    def read(self, place: EpisodePlace) -> EpisodeDraft:
         """Reads the episode at `place`.
 
         Raises:
@@ -110,40 +80,42 @@ class EpisodeReader:
         """
         piece = self._files.locate(place.data, place.number, place.num_rows)
         _check_bookkeeping(piece, self._layout)
-        found = _Found(source={"file": place.data, "episode": place.number})
-        self._take_texts(piece, place, found)
+        draft = EpisodeDraft(source={"file": place.data, "episode": place.number})
+        self._add_texts(draft, piece, place)
         for signal in self._schema.signals:
             feature = self._features.get(signal.name)
             if feature is None:
                 continue  # `check_episode` reports it as missing
             keep = len(piece) if signal.role is Role.OBSERVATION else len(piece) - 1
             if feature.dtype == "video":
-                found.values[signal.name] = self._frames(place, feature, signal, len(piece))[:keep]
+                draft.put(signal.name, self._frames(place, feature, signal, len(piece))[:keep])
             elif feature.dtype == "image":
-                found.values[signal.name] = self._pictures(piece, feature, signal)[:keep]
+                draft.put(signal.name, self._pictures(piece, feature, signal)[:keep])
             else:
-                _take_numbers(piece, feature, signal, keep, found, self._layout.is_own)
-        return _assemble(piece, place, self._layout, self._schema, found)
+                _add_numbers(draft, piece, feature, signal, keep, self._layout.is_own)
+        if self._layout.is_own:
+            _add_own(draft, piece, place, self._layout)
+        else:
+            _add_ends(draft, piece, self._layout)
+        return draft
 
-    def _take_texts(self, piece: RowRange, place: EpisodePlace, found: _Found) -> None:
+    def _add_texts(self, draft: EpisodeDraft, piece: RowRange, place: EpisodePlace) -> None:
         """Adds the task and constant texts to the source, and a warning for texts that change."""
         indices = piece.whole("task_index") if "task_index" in piece.rows.names else np.zeros(0, np.int64)
         row_tasks = [self._tasks[index] for index in dict.fromkeys(indices.tolist()) if index in self._tasks]
         tasks = place.tasks or tuple(row_tasks)
         if task := "; ".join(text for text in tasks if text):
-            found.source["task"] = task
+            draft.source["task"] = task
         if row_tasks and set(row_tasks) != set(tasks):
             problem = f"the rows have the task {row_tasks[0]!r:.80}, the list of episodes has {tasks[0]!r:.80}"
-            fix = "The list is used. Correct task_index or the list."
-            found.findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING))
+            draft.warn(problem, "The list is used. Correct task_index or the list.")
         for key in (key for key, f in self._layout.features.items() if f.dtype == "string"):
             texts = set(piece.column(key).to_pylist())
             if len(texts) == 1 and isinstance(text := texts.pop(), str):
-                found.source[f"{key}.text" if key in found.source else key] = text
+                draft.source[f"{key}.text" if key in draft.source else key] = text
             else:
                 problem = f"the text changes within the episode ({len(texts)} values) and is left out"
-                fix = "To use it as a signal, encode it as numbers."
-                found.findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=key))
+                draft.warn(problem, "To use it as a signal, encode it as numbers.", signal=key)
 
     def _frames(self, place: EpisodePlace, feature: Feature, signal: Signal, num_rows: int) -> Array:
         """Returns one frame per row, each at the time of its row."""
@@ -183,11 +155,10 @@ class EpisodeReader:
         values: Array | None = None
         for row, cell in enumerate(piece.column(feature.key)):
             try:
-                picture = decode_picture(self._content(cell.as_py()))
+                with converted("the image cannot be read", fix=FIX):
+                    picture = decode_picture(self._content(cell.as_py()))
             except DataError as damage:
                 raise error(damage.problem, fix=damage.fix, step=row) from damage
-            except (OSError, ValueError) as damage:
-                raise error(f"the image cannot be read ({damage})", step=row) from damage
             values = np.empty((len(piece), *picture.shape), np.uint8) if values is None else values
             if picture.shape != values.shape[1:] or picture.shape[:2] != feature.height_width:
                 problem = f"the image has shape {picture.shape}, {INFO_FILE} has {_size(feature.height_width)}"
@@ -228,8 +199,10 @@ def _check_bookkeeping(piece: RowRange, layout: LeRobotLayout) -> None:
             raise piece.rows.error(problem, fix="Export the store again.", step=int(wrong[0]))
 
 
-def _take_numbers(piece: RowRange, feature: Feature, signal: Signal, keep: int, found: _Found, is_own: bool) -> None:
-    """Reads the numbers of a signal; masks missing observations, and raises if other values are missing."""
+def _add_numbers(
+    draft: EpisodeDraft, piece: RowRange, feature: Feature, signal: Signal, keep: int, is_own: bool
+) -> None:
+    """Adds the numbers of a signal; masks missing observations, and raises if other values are missing."""
     column = piece.numbers(feature.key, feature.shape, signal.name)
     values, missing = column.values[:keep], column.missing[:keep]
     if _family(feature.dtype) != _family(values.dtype.name):
@@ -240,49 +213,29 @@ def _take_numbers(piece: RowRange, feature: Feature, signal: Signal, keep: int, 
     steps = np.flatnonzero(missing)
     if len(steps) and (is_own or signal.role is not Role.OBSERVATION):
         problem = f"the value is missing ({len(steps)} steps in total)"
-        fix = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
-        raise piece.rows.error(problem, fix=fix, signal=signal.name, step=int(steps[0]))
-    if len(steps):
-        found.observed[signal.name] = ~missing
-        values = _filled(values, missing)
-    found.values[signal.name] = values
+        raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=int(steps[0]))
+    draft.put(signal.name, held(values, ~missing), ~missing)
 
 
-def _filled(values: Array, missing: NDArray[np.bool_]) -> Array:
-    """Fills missing values with the last known one, else the first known one, else 0."""
-    known = np.flatnonzero(~missing)
-    if not len(known):
-        return np.zeros_like(values)
-    rows = np.arange(len(values))
-    return values[known[np.maximum(np.searchsorted(known, rows, "right") - 1, 0)]]
+def _add_own(draft: EpisodeDraft, piece: RowRange, place: EpisodePlace, layout: LeRobotLayout) -> None:
+    """Adds ends, seed, masks, times and source from our exporter's columns."""
+    own = Checked(place.own, EPISODES_FOLDER, f"the {OWN} columns of episode {place.number}")
+    masks = {name: f"{MASKS}{name}" for key, name in layout.signals.items() if key.startswith("observation.")}
+    own.only((*NOTES, *masks.values()))
+    draft.terminated, draft.truncated = own.get("terminated", bool), own.get("truncated", bool)
+    draft.seed = own.get("seed", int | None)
+    step_s = own.get("step_s", list_of(float, len(piece) - 1))
+    draft.step_s = None if step_s is None else np.array(step_s, np.float32)
+    for name, key in masks.items():
+        if (mask := own.get(key, list_of(bool, len(piece)))) is not None:
+            draft.observed[name] = np.array(mask, np.bool_)
+    noted = own.flat("source")
+    for name in sorted(noted, key=lambda name: name in ORIGIN):  # the first origin is kept
+        draft.source.setdefault(ORIGIN.get(name, name), noted[name])
 
 
-def _assemble(
-    piece: RowRange, place: EpisodePlace, layout: LeRobotLayout, schema: Schema, found: _Found
-) -> FoundEpisode:
-    """Builds the episode; ends, seed, masks and times come from our exporter's values or from columns."""
-    if not layout.is_own:
-        ends, seed, step_s = _ends(piece, layout, found), None, None
-    else:
-        own = Checked(place.own, EPISODES_FOLDER, f"the {OWN} columns of episode {place.number}")
-        masks = {name: f"{MASKS}{name}" for key, name in layout.signals.items() if key.startswith("observation.")}
-        own.only((*NOTES, *masks.values()))
-        ends = {name: own.flag(name) for name in ("terminated", "truncated")}
-        seed, step_s = own.optional_whole("seed"), own.seconds("step_s", len(piece) - 1)
-        marked = {name: own.flags(key, len(piece)) for name, key in masks.items()}
-        found.observed |= {name: mask for name, mask in marked.items() if mask is not None}
-        noted = own.flat("source")
-        for name in sorted(noted, key=lambda name: name in ORIGIN):  # the first origin is kept
-            found.source.setdefault(ORIGIN.get(name, name), noted[name])
-    episode = to_episode(
-        found.values, schema, observed=found.observed, seed=seed, step_s=step_s,
-        terminated=ends["terminated"], truncated=ends["truncated"],
-    )  # fmt: skip
-    return FoundEpisode(episode=episode, findings=tuple(found.findings), source=found.source)
-
-
-def _ends(piece: RowRange, layout: LeRobotLayout, found: _Found) -> dict[str, bool]:
-    """Returns the ends by the row of the last kept action; the last row belongs to the dropped action."""
+def _add_ends(draft: EpisodeDraft, piece: RowRange, layout: LeRobotLayout) -> None:
+    """Adds the ends by the row of the last kept action; the last row belongs to the dropped action."""
     ends = {"terminated": False, "truncated": False}
     for key in (key for key in ENDS if key in layout.features and len(piece) > 1):
         flags = piece.known(key).astype(np.bool_)
@@ -294,10 +247,8 @@ def _ends(piece: RowRange, layout: LeRobotLayout, found: _Found) -> dict[str, bo
         if len(early):
             problem = f"{key} is set from this step to the end; the rows after it were kept"
             fix = "If nothing can happen after it, end the episode there."
-            found.findings.append(
-                Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=key, step=int(early[0]))
-            )
-    return {"terminated": ends["terminated"], "truncated": ends["truncated"] or not ends["terminated"]}
+            draft.warn(problem, fix, signal=key, step=int(early[0]))
+    draft.end(ends["terminated"], ends["truncated"] or None)
 
 
 def _misplaced(at: int, row: int, num_rows: int, time: float) -> str:

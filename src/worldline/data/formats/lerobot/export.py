@@ -8,8 +8,6 @@ seeds, step durations and sources are columns `worldline/...` in the list of epi
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,9 @@ from worldline.config import to_json
 from worldline.data.checks import arrays_of
 from worldline.data.formats.lerobot.episode import MASKS, SURPLUS
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE
-from worldline.data.formats.lerobot.tables import encode_picture
+from worldline.data.formats.pictures import encode_picture
+from worldline.data.formats.reading import duplicate
+from worldline.data.formats.writing import drafted
 from worldline.data.store import SCHEMA_FILE, Entry, Store
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError, UnsupportedError
@@ -53,27 +53,16 @@ def export_lerobot(store: Store, destination: Path) -> None:
         UnsupportedError: an image does not have 1, 3 or 4 channels.
         MissingExtraError: the package pyarrow is not installed.
     """
-    destination = Path(destination)
-    if destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     if not len(store):
         raise InputError(f"{store.path} has no episodes. Import or record some first.")
     columns, fps = _columns(store.schema), _fps(store.schema)
-    _need_pyarrow()
-    draft = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
-    (draft / "meta").mkdir(parents=True)
-    try:
-        _Export(draft, columns, fps).write(store)
-        draft.rename(destination)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _need_pyarrow() -> None:
     try:
         import pyarrow.parquet  # noqa: F401 (only to report a missing extra)
     except ImportError as error:
         raise MissingExtraError("pyarrow", "lerobot") from error
+    with drafted(destination) as draft:
+        (draft / "meta").mkdir(parents=True)
+        _Export(draft, columns, fps).write(store)
 
 
 def _fps(schema: Schema) -> int | float:
@@ -117,9 +106,9 @@ def _columns(schema: Schema) -> list[_Column]:
     """Returns a column for each signal, named by LeRobot's conventions."""
     columns = [_Column(key=_key(signal, schema), signal=signal) for signal in schema.signals]
     keys = [column.key for column in columns]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        signals = [column.signal.name for column in columns if column.key == twice[0]]
-        raise InputError(f"the signals {' and '.join(signals)} would both get the key {twice[0]!r}. Rename one.")
+    if twice := duplicate(keys):
+        signals = [column.signal.name for column in columns if column.key == twice]
+        raise InputError(f"the signals {' and '.join(signals)} would both get the key {twice!r}. Rename one.")
     for signal in schema.signals:
         if signal.kind is Kind.IMAGE and signal.shape[2] not in (1, 3, 4):
             problem = f"{signal.name} has {signal.shape[2]} channels, but a PNG has 1, 3 or 4"
@@ -158,7 +147,7 @@ class _Export:
 
     def write(self, store: Store) -> None:
         """Writes all episodes and the metadata."""
-        statistics: list[dict[str, _Statistics]] = []
+        statistics: list[dict[str, dict[str, Array]]] = []
         writer, size, file_number = None, 0, 0
         try:
             for number in range(len(store)):
@@ -208,7 +197,7 @@ class _Export:
         entry: Entry,
         number: int,
         place: Mapping[str, int],
-        statistics: Mapping[str, _Statistics],
+        statistics: Mapping[str, Mapping[str, Array]],
     ) -> None:
         """Adds an episode to the list of episodes."""
         length = episode.num_steps + 1
@@ -232,11 +221,11 @@ class _Export:
                 mask = episode.observed.get(column.signal.name)
                 row[f"{OWN}/{MASKS}{column.signal.name}"] = None if mask is None else mask.tolist()
         for key, one in statistics.items():
-            row |= {f"stats/{key}/{name}": values.tolist() for name, values in one.named().items()}
+            row |= {f"stats/{key}/{name}": values.tolist() for name, values in one.items()}
         self._episodes.append(row)
         self._num_rows += length
 
-    def _write_meta(self, store: Store, statistics: Sequence[Mapping[str, _Statistics]]) -> None:
+    def _write_meta(self, store: Store, statistics: Sequence[Mapping[str, Mapping[str, Array]]]) -> None:
         """Writes the metadata, which is complete only after all episodes."""
         features = {column.key: column.feature for column in self._columns}
         plain = {SURPLUS: "bool", **_DEFAULTS}
@@ -257,7 +246,7 @@ class _Export:
             "features": features,
         }
         merged = {key: _merge([one[key] for one in statistics]) for key in statistics[0]}
-        stats = {key: {name: values.tolist() for name, values in one.named().items()} for key, one in merged.items()}
+        stats = {key: {name: values.tolist() for name, values in one.items()} for key, one in merged.items()}
         own = {"signals": {column.key: column.signal.name for column in self._columns}}
         for file, content in ((INFO_FILE, info), ("meta/stats.json", stats), (OWN_FILE, own)):
             (self._root / file).write_text(json.dumps(content, indent=4, ensure_ascii=False), "utf-8")
@@ -276,54 +265,26 @@ class _Export:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Statistics:
-    """Statistics of a feature per component, or per channel of an image with values from 0 to 1.
+def _statistics(values: Array) -> dict[str, Array]:
+    """Returns statistics of [rows, *shape] by their names in the format.
 
-    Args:
-        low: minimum.
-        high: maximum.
-        mean: over the rows.
-        std: standard deviation.
-        count: number of rows.
+    Those of images (uint8, channels last) have shape [channels, 1, 1] and are of values from 0 to 1.
     """
-
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    count: int
-
-    def named(self) -> dict[str, Array]:
-        """Returns the values under their names in the format."""
-        count = np.array([self.count])
-        return {"min": self.low, "max": self.high, "mean": self.mean, "std": self.std, "count": count}
+    is_image = values.dtype == np.uint8 and values.ndim == 4
+    size = values.shape[-1] if is_image else max(1, values[:1].size)
+    table = values.reshape(-1, size).astype(np.float64) / (255 if is_image else 1)
+    found = {"min": table.min(0), "max": table.max(0), "mean": table.mean(0), "std": table.std(0)}
+    shape = (size, 1, 1) if is_image else (size,)
+    return {**{name: values.reshape(shape) for name, values in found.items()}, "count": np.array([len(values)])}
 
 
-def _statistics(values: Array) -> _Statistics:
-    """Returns statistics of [rows, *shape]; those of images (uint8, channels last) have shape [channels, 1, 1]."""
-    if values.dtype == np.uint8 and values.ndim == 4:
-        table = values.reshape(-1, values.shape[-1]).astype(np.float64) / 255
-        shape: tuple[int, ...] = (values.shape[-1], 1, 1)
-    else:
-        table = values.reshape(len(values), -1).astype(np.float64)
-        shape = (table.shape[1],)
-    low, high, mean, std = (f(table, axis=0).reshape(shape) for f in (np.min, np.max, np.mean, np.std))
-    return _Statistics(low=low, high=high, mean=mean, std=std, count=len(values))
-
-
-def _merge(parts: Sequence[_Statistics]) -> _Statistics:
+def _merge(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """Combines statistics of parts into those of all rows."""
-    weights = np.array([part.count for part in parts], np.float64) / sum(part.count for part in parts)
-    means, stds = np.stack([part.mean for part in parts]), np.stack([part.std for part in parts])
+    low, high, means, stds, counts = (np.stack([part[name] for part in parts]) for name in parts[0])
+    weights = counts[:, 0] / counts.sum()
     mean = np.tensordot(weights, means, 1)
-    return _Statistics(
-        low=np.min([part.low for part in parts], axis=0),
-        high=np.max([part.high for part in parts], axis=0),
-        mean=mean,
-        std=np.sqrt(np.tensordot(weights, stds**2 + (means - mean) ** 2, 1)),
-        count=sum(part.count for part in parts),
-    )
+    std = np.sqrt(np.tensordot(weights, stds**2 + (means - mean) ** 2, 1))
+    return {"min": low.min(0), "max": high.max(0), "mean": mean, "std": std, "count": counts.sum(0)}
 
 
 def _task(entry: Entry) -> str:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from worldline.data.checks import Finding
-from worldline.data.formats.lerobot.metadata import FIX, Checked, parse_json, read_json, within
+from worldline.data.formats.lerobot.metadata import FIX, NUMBER, WHOLE, Checked, parse_json, read_text, within
 from worldline.data.formats.lerobot.tables import ParquetRows
 from worldline.errors import DataError
 
@@ -122,20 +124,17 @@ def read_layout(root: Path) -> LeRobotLayout:
         DataError: `meta/info.json` is invalid, or no episode is listed.
         MissingExtraError: the dataset is v3.0 and the package pyarrow is not installed.
     """
-    info = Checked(read_json(within(root, INFO_FILE), INFO_FILE), INFO_FILE)
-    version, fps = info.text("codebase_version"), info.number("fps")
-    if not fps > 0:
-        raise info.error(f"fps is {fps}, not a positive number")
-    features = {key: _feature(key, value) for key, value in info.mapping("features").items()}
+    info = Checked(parse_json(read_text(within(root, INFO_FILE), INFO_FILE), INFO_FILE), INFO_FILE)
+    version = info.get("codebase_version", str)
+    fps: float = info.get("fps", Annotated[float, Meta(gt=0, lt=1e300)])
+    features = {key: _feature(key, value) for key, value in info.get("features", dict[str, Any]).items()}
     if re.fullmatch(r"v2\.\d+", version):
-        listed = _listed_v2(root, info, features)
+        found, lost = _listed(_rows_v2(root), lambda row: _place_v2(info, row, features))
     elif re.fullmatch(r"v3\.\d+", version):
-        listed = _listed_v3(root, info, features)
+        found, lost = _listed(_rows_v3(root), lambda row: _place_v3(info, row, features))
     else:
         fix = "Convert the dataset with the lerobot package to v2.1 or v3.0."
         raise DataError(f"the version {version!r:.40} is not supported", fix=fix, file=INFO_FILE)
-    found = sorted((one for one in listed if isinstance(one, EpisodePlace)), key=lambda one: one.number)
-    lost = [one for one in listed if isinstance(one, Finding)]
     lost += _miscounted(info, found) if not lost else []
     if not found:
         raise lost[0].error() if lost else info.error("no episode is listed")
@@ -153,10 +152,8 @@ def read_layout(root: Path) -> LeRobotLayout:
 
 def _feature(key: str, value: Any) -> Feature:
     entry = Checked(value, INFO_FILE, f"feature {key!r:.80}")
-    dtype = entry.text("dtype")
-    shape = entry.entries.get("shape")
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
-        raise entry.error(f"'shape' is {shape!r:.80}; expected a list of whole numbers")
+    dtype: str = entry.get("dtype", str)
+    shape: list[int] = entry.get("shape", list[Annotated[int, Meta(ge=0, lt=1 << 31)]])
     names = entry.entries.get("names")
     if dtype not in ("video", "image"):
         return Feature(key=key, dtype=dtype, shape=tuple(shape), components=_components(names, math.prod(shape)))
@@ -205,112 +202,89 @@ def _fill(template: str, info: Checked, values: Mapping[str, int | str]) -> str:
     return path
 
 
-def _listed_v2(root: Path, info: Checked, features: Mapping[str, Feature]) -> list[EpisodePlace | Finding]:
-    """Reads meta/episodes.jsonl."""
-    found: list[EpisodePlace | Finding] = []
-    for line, entry in _json_lines(within(root, EPISODES_LINES), EPISODES_LINES):
-        if isinstance(entry, Finding):
-            found.append(entry)
-            continue
+def _listed(
+    rows: Iterable[Checked | DataError], place_of: Callable[[Checked], EpisodePlace]
+) -> tuple[list[EpisodePlace], list[Finding]]:
+    """Returns the places of the episodes in the order of their numbers, and an error for each lost row."""
+    found: dict[int, EpisodePlace] = {}
+    lost: list[Finding] = []
+    for row in rows:
         try:
-            place = _place_v2(info, Checked(entry, EPISODES_LINES, f"line {line}"), features)
+            if isinstance(row, DataError):
+                raise row
+            place = place_of(row)
+            if place.number in found:
+                problem = f"episode_index {place.number} occurs twice; the second one is left out"
+                raise DataError(problem, fix=FIX, file=row.file)
         except DataError as error:
-            found.append(_finding(error))
+            lost.append(Finding.of(error))
             continue
-        found.append(place)
-    return _distinct(found, EPISODES_LINES)
+        found[place.number] = place
+    return [found[number] for number in sorted(found)], lost
 
 
 def _place_v2(info: Checked, row: Checked, features: Mapping[str, Feature]) -> EpisodePlace:
-    number, per_chunk = row.whole("episode_index"), info.whole("chunks_size")
-    if not per_chunk:
-        raise info.error("'chunks_size' is 0")
-    fields: dict[str, int | str] = {"episode_chunk": number // per_chunk, "episode_index": number}
+    number: int = row.get("episode_index", WHOLE)
+    chunk = number // info.get("chunks_size", Annotated[int, Meta(gt=0)])
+    fields: dict[str, int | str] = {"episode_chunk": chunk, "episode_index": number}
     return EpisodePlace(
         number=number,
-        num_rows=row.whole("length"),
+        num_rows=row.get("length", WHOLE),
         tasks=row.texts("tasks"),
-        data=_fill(info.text("data_path"), info, fields),
+        data=_fill(info.get("data_path", str), info, fields),
         videos={
-            key: VideoPlace(file=_fill(info.text("video_path"), info, fields | {"video_key": key}))
+            key: VideoPlace(file=_fill(info.get("video_path", str), info, fields | {"video_key": key}))
             for key, feature in features.items()
             if feature.dtype == "video"
         },
     )
 
 
-def _json_lines(path: Path, file: str) -> Iterator[tuple[int, Any]]:
-    """Yields number (from 1) and content of each line; a finding instead of an invalid line."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error})", fix=FIX, file=file) from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+def _rows_v2(root: Path, file: str = EPISODES_LINES) -> Iterator[Checked | DataError]:
+    """Yields each line of a file with JSON lines; an error instead of an invalid line."""
+    for number, line in enumerate(read_text(within(root, file), file).splitlines(), 1):
         try:
-            entry = parse_json(line, file, f"line {number}: ")
+            if line.strip():
+                yield Checked(parse_json(line, file, f"line {number}: "), file, f"line {number}")
         except DataError as error:
-            entry = _finding(error)
-        yield number, entry
+            yield error
 
 
-def _listed_v3(root: Path, info: Checked, features: Mapping[str, Feature]) -> list[EpisodePlace | Finding]:
-    """Reads the parquet files in meta/episodes."""
-    found: list[EpisodePlace | Finding] = []
+def _rows_v3(root: Path) -> Iterator[Checked | DataError]:
+    """Yields each row of the parquet files in meta/episodes; an error instead of an unreadable file."""
     for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
         file = path.relative_to(root).as_posix()
         try:
             rows = ParquetRows(within(root, file))
             table = rows.read([name for name in rows.names if not name.startswith("stats/")], 0, len(rows)).to_pylist()
         except DataError as error:
-            found.append(_finding(error, file))
+            yield DataError(error.problem, fix=error.fix, file=file)
             continue
-        for number, entries in enumerate(table):
-            try:
-                found.append(_place_v3(info, Checked(entries, file, f"row {number}"), features))
-            except DataError as error:
-                found.append(_finding(error))
-    return _distinct(found, EPISODES_FOLDER)
+        yield from (Checked(entries, file, f"row {number}") for number, entries in enumerate(table))
 
 
 def _place_v3(info: Checked, row: Checked, features: Mapping[str, Feature]) -> EpisodePlace:
     videos = {}
     for key in (key for key, feature in features.items() if feature.dtype == "video"):
-        start_s, stop_s = (row.number(f"videos/{key}/{end}_timestamp") for end in ("from", "to"))
+        start_s, stop_s = (row.get(f"videos/{key}/{end}_timestamp", NUMBER) for end in ("from", "to"))
         fields = _indices(row, f"videos/{key}") | {"video_key": key}
-        file = _fill(info.text("video_path"), info, fields)
+        file = _fill(info.get("video_path", str), info, fields)
         videos[key] = VideoPlace(file=file, start_s=start_s, length_s=stop_s - start_s)
-    num_rows = row.whole("dataset_to_index") - row.whole("dataset_from_index")
-    if num_rows != row.whole("length"):
-        raise row.error(f"the length is {row.whole('length')}, but its indices span {num_rows} rows")
+    num_rows = row.get("dataset_to_index", WHOLE) - row.get("dataset_from_index", WHOLE)
+    if num_rows != (length := row.get("length", WHOLE)):
+        raise row.error(f"the length is {length}, but its indices span {num_rows} rows")
     return EpisodePlace(
-        number=row.whole("episode_index"),
+        number=row.get("episode_index", WHOLE),
         num_rows=num_rows,
         tasks=row.texts("tasks"),
-        data=_fill(info.text("data_path"), info, _indices(row, "data")),
+        data=_fill(info.get("data_path", str), info, _indices(row, "data")),
         videos=videos,
         own={k.removeprefix(f"{OWN}/"): v for k, v in row.entries.items() if k.startswith(f"{OWN}/")},
     )
 
 
 def _indices(row: Checked, of: str) -> dict[str, int | str]:
-    return {name: row.whole(f"{of}/{name}") for name in ("chunk_index", "file_index")}
-
-
-def _distinct(found: Sequence[EpisodePlace | Finding], file: str) -> list[EpisodePlace | Finding]:
-    """Replaces episodes with a repeated number by findings."""
-    seen: set[int] = set()
-    result: list[EpisodePlace | Finding] = []
-    for one in found:
-        if isinstance(one, EpisodePlace) and one.number in seen:
-            problem = f"episode_index {one.number} occurs twice; the second one is left out"
-            result.append(Finding(problem=problem, fix=FIX, file=file))
-            continue
-        if isinstance(one, EpisodePlace):
-            seen.add(one.number)
-        result.append(one)
-    return result
+    return {name: row.get(f"{of}/{name}", WHOLE) for name in ("chunk_index", "file_index")}
 
 
 def _miscounted(info: Checked, found: Sequence[EpisodePlace]) -> Iterator[Finding]:
@@ -331,47 +305,32 @@ def read_tasks(root: Path) -> Mapping[int, str]:
     Raises:
         DataError: the list cannot be read, or an index occurs twice.
     """
+    entries: Iterable[Checked | DataError] = ()
     if (root / TASKS_FILE).exists():
-        file = TASKS_FILE
-        rows = ParquetRows(within(root, file))
+        rows = ParquetRows(within(root, TASKS_FILE))
         column = "task" if "task" in rows.names else "__index_level_0__"  # pandas' name of an unnamed index
-        entries: list[tuple[int, Any]] = list(enumerate(_renamed(rows, column)))
+        if missing := [name for name in ("task_index", column) if name not in rows.names]:
+            raise rows.error(f"the column {missing[0]!r} is missing")
+        table = rows.read(["task_index", column], 0, len(rows)).rename_columns(["task_index", "task"])
+        entries = [Checked(row, TASKS_FILE, f"entry {number}") for number, row in enumerate(table.to_pylist())]
     elif (root / TASKS_LINES).exists():
-        file = TASKS_LINES
-        entries = list(_json_lines(within(root, file), file))
-    else:
-        return {}
+        entries = _rows_v2(root, TASKS_LINES)
     tasks: dict[int, str] = {}
-    for number, entry in entries:
-        if isinstance(entry, Finding):
-            raise entry.error()
-        row = Checked(entry, file, f"entry {number}")
-        index = row.whole("task_index")
-        if index in tasks:
+    for row in entries:
+        if isinstance(row, DataError):
+            raise row
+        if (index := row.get("task_index", WHOLE)) in tasks:
             raise row.error(f"task_index {index} occurs twice")
-        tasks[index] = row.text("task")
+        tasks[index] = row.get("task", str)
     return tasks
-
-
-def _renamed(rows: ParquetRows, column: str) -> list[dict[str, Any]]:
-    names = ["task_index", column]
-    if missing := [name for name in names if name not in rows.names]:
-        raise rows.error(f"the column {missing[0]!r} is missing")
-    indices, texts = rows.read(names, 0, len(rows)).to_pydict().values()
-    return [{"task_index": index, "task": text} for index, text in zip(indices, texts, strict=True)]
 
 
 def _signals(root: Path, features: Mapping[str, Feature]) -> Mapping[str, str]:
     """Reads the signal of each feature from our exporter's file."""
-    own = Checked(read_json(within(root, OWN_FILE), OWN_FILE), OWN_FILE)
-    names = Checked(own.mapping("signals"), OWN_FILE, "signals")
-    signals = {key: names.text(key) for key in names.entries}
+    own = Checked(parse_json(read_text(within(root, OWN_FILE), OWN_FILE), OWN_FILE), OWN_FILE)
+    signals: dict[str, str] = own.get("signals", dict[str, str])
     if unknown := [key for key in signals if key not in features]:
         raise own.error(f"the dataset has no feature {unknown[0]!r:.80}")
     if len(set(signals.values())) < len(signals):
         raise own.error("two features have the same signal")
     return signals
-
-
-def _finding(error: DataError, file: str | None = None) -> Finding:
-    return Finding(problem=error.problem, fix=error.fix, file=file or (str(error.file) if error.file else None))

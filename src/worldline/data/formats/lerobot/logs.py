@@ -6,15 +6,13 @@ no logged outcome. It is dropped together with its reward and exogenous inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from worldline.config import from_json
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse
+from worldline.data.base import ReadOptions, refuse
 from worldline.data.checks import Finding
 from worldline.data.formats.lerobot.episode import (
     BOOKKEEPING,
@@ -28,15 +26,14 @@ from worldline.data.formats.lerobot.episode import (
 from worldline.data.formats.lerobot.layout import INFO_FILE, OWN, Feature, LeRobotLayout, read_layout, read_tasks
 from worldline.data.formats.lerobot.metadata import within
 from worldline.data.formats.lerobot.tables import DataFiles
-from worldline.data.infer import Summary, infer_signal, role_of_column, summarise
+from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs
+from worldline.data.infer import SchemaDraft, Summary, role_of_column, summarise
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
-Array = NDArray[np.generic]
 
-
-class LeRobotLogs(Logs):
+class LeRobotLogs(EpisodeLogs[EpisodeReader]):
     """The episodes of a LeRobot dataset.
 
     Args:
@@ -55,7 +52,8 @@ class LeRobotLogs(Logs):
         lost: Sequence[Finding],
         tasks: Mapping[int, str],
     ) -> None:
-        super().__init__(schema, unclear)
+        files = [*(place.data for place in layout.episodes), *(one.file or INFO_FILE for one in lost)]
+        super().__init__(schema, unclear, layout.root, files)
         self._layout = layout
         self._lost, self._tasks = tuple(lost), tasks
 
@@ -73,7 +71,7 @@ class LeRobotLogs(Logs):
         try:
             tasks.update(read_tasks(path))
         except DataError as error:
-            lost.append(_finding(error, path))
+            lost.append(Finding.of(error))
         if schema is None and (path / SCHEMA_FILE).exists():
             where = within(path, SCHEMA_FILE)
             schema = from_json(Schema, where.read_bytes(), where=where)
@@ -83,58 +81,36 @@ class LeRobotLogs(Logs):
     def __len__(self) -> int:
         return len(self._layout.episodes) + len(self._lost)
 
-    def read(self) -> Iterator[LoggedEpisode]:
-        """Yields the listed episodes, then an error for each lost one."""
-        reader = EpisodeReader(self._layout, self.schema, self._tasks)
-        for number, place in enumerate(self._layout.episodes):
-            try:
-                found = reader.read(place)
-            except DataError as error:
-                finding = replace(_finding(error, self._layout.root, place.data), episode=number)
-                yield LoggedEpisode(file=place.data, number=number, episode=None, findings=(finding,))
-                continue
-            findings = tuple(replace(finding, file=place.data, episode=number) for finding in found.findings)
-            yield LoggedEpisode(
-                file=place.data, number=number, episode=found.episode, findings=findings, source=found.source
-            )
-        for number, lost in enumerate(self._lost, len(self._layout.episodes)):
-            yield LoggedEpisode(
-                file=lost.file or INFO_FILE, number=number, episode=None, findings=(replace(lost, episode=number),)
-            )
+    def opened(self) -> nullcontext[EpisodeReader]:
+        """A reader that opens the files one after another."""
+        return nullcontext(EpisodeReader(self._layout, self.schema, self._tasks))
 
-
-def _finding(error: DataError, root: Path, file: str | None = None) -> Finding:
-    """Converts an error to a finding; its file becomes relative to the dataset."""
-    if error.file is not None:
-        path = Path(error.file)
-        file = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(error.file)
-    return Finding(problem=error.problem, fix=error.fix, file=file, signal=error.signal, step=error.step)
+    def draft(self, opened: EpisodeReader, number: int) -> EpisodeDraft:
+        """Reads a listed episode; the lost ones come after them."""
+        if number >= len(self._layout.episodes):
+            raise self._lost[number - len(self._layout.episodes)].error()
+        return opened.read(self._layout.episodes[number])
 
 
 def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
     """Infers a schema from the declared features and the numbers in the rows; also returns doubts."""
-    unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
-    numeric = [feature for feature in layout.features.values() if is_numeric(feature)]
-    seen = _summaries(layout, numeric)
-    signals = []
+    draft = SchemaDraft(layout.root)
+    seen = _summaries(layout, [feature for feature in layout.features.values() if is_numeric(feature)])
     for feature in layout.features.values():
-        name = signal_name(layout, feature.key)
+        name, role = signal_name(layout, feature.key), _role(feature.key)
         if feature.dtype in ("video", "image") and not feature.is_depth:
-            signals.append(_picture(name, feature))
+            channels = 3 if feature.dtype == "video" else feature.num_channels  # a decoded video has three
+            draft.add(Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*feature.height_width, channels), unit="1"))
         elif feature.key in seen:
-            role = _role(feature.key)
-            signal, doubts = infer_signal(name, role, seen[feature.key])
+            signal, doubts = draft.infer(name, role, seen[feature.key])
             if feature.key == SUCCESS:
                 doubts.append("used as a reward of 0 or 1, not as an end of the episode.")
             if not feature.key.startswith(("observation", "action", "next.")):
                 doubts.insert(0, f"its role is {role} because of its name.")
             if feature.components and signal.kind is Kind.VECTOR and len(feature.components) == signal.size:
                 signal = replace(signal, components=feature.components)
-            signals.append(signal)
-            unclear += [f"{name}: {doubt}" for doubt in doubts]
-    order = list(Role)
-    signals.sort(key=lambda signal: order.index(signal.role))
-    schema = Schema(signals=tuple(signals), step_s=1 / layout.fps)
+            draft.add(signal, doubts)
+    schema, unclear = draft.result(1 / layout.fps)
     return schema, [*unclear, *_assumptions(layout, schema)]
 
 
@@ -170,14 +146,6 @@ def _role(key: str) -> Role:
     if key.split(".")[0] in ("observation", "action"):
         return Role(key.split(".")[0])
     return Role.REWARD if key == SUCCESS else role_of_column(key)
-
-
-def _picture(name: str, feature: Feature) -> Signal:
-    """Returns the signal of a camera; decoded videos have three channels."""
-    channels = 3 if feature.dtype == "video" else feature.num_channels
-    return Signal(
-        name=name, role=_role(feature.key), kind=Kind.IMAGE, shape=(*feature.height_width, channels), unit="1"
-    )
 
 
 def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:

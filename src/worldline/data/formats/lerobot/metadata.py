@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+import msgspec
 
+from worldline.data.formats.reading import converted, duplicate
 from worldline.errors import DataError
 
 FIX = "Download or copy the dataset again."
+WHOLE: Final = Annotated[int, msgspec.Meta(ge=0)]
+NUMBER: Final = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
+"""A finite number."""
 
 
 def within(root: Path, file: str) -> Path:
@@ -27,11 +29,9 @@ def within(root: Path, file: str) -> Path:
         DataError: the file is outside the dataset or does not exist.
     """
     path = root / file
-    try:
+    with converted("the path is invalid", fix=FIX, file=file[:200]):  # too long, a zero byte, or a loop of links
         inside = not Path(file).is_absolute() and path.resolve().is_relative_to(root.resolve())
         exists = inside and path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, or a loop of links
-        raise DataError(f"the path is invalid ({error})", fix=FIX, file=file[:200]) from error
     if not inside:
         fix = "If a link leads there, copy the dataset with its links resolved (cp -rL)."
         raise DataError("the path leads out of the dataset's folder", fix=fix, file=file)
@@ -40,21 +40,18 @@ def within(root: Path, file: str) -> Path:
     return path
 
 
-def read_json(path: Path, file: str) -> Any:
-    """Reads a JSON file.
+def read_text(path: Path, file: str) -> bytes:
+    """Reads a file.
 
     Args:
         path: of the file.
         file: its name in errors.
 
     Raises:
-        DataError: it is not JSON, or has a repeated key.
+        DataError: it cannot be read.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error})", fix=FIX, file=file) from error
-    return parse_json(text, file)
+    with converted("the file cannot be read", fix=FIX, file=file):
+        return path.read_bytes()
 
 
 def parse_json(text: bytes, file: str, place: str = "") -> Any:
@@ -70,18 +67,12 @@ def parse_json(text: bytes, file: str, place: str = "") -> Any:
     """
 
     def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in seen:
-                raise ValueError(f"the key {key!r:.100} occurs twice")
-            seen[key] = value
-        return seen
+        if twice := duplicate(key for key, _ in pairs):
+            raise ValueError(f"the key {twice!r:.100} occurs twice")
+        return dict(pairs)
 
-    try:
+    with converted(f"{place}invalid JSON", fix=FIX, file=file):
         return json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
-    except (ValueError, RecursionError) as error:
-        words = "it is nested too deeply" if isinstance(error, RecursionError) else f"{error}"
-        raise DataError(f"{place}invalid JSON ({words:.200})", fix=FIX, file=file) from error
 
 
 class Checked:
@@ -94,87 +85,51 @@ class Checked:
     """
 
     def __init__(self, entries: Any, file: str, place: str = "") -> None:
-        self._file, self._place = file, place
+        self.file, self._place = file, place
         if not isinstance(entries, Mapping):
             raise self.error(f"expected names with values, got {type(entries).__name__}")
         self.entries: Mapping[str, Any] = entries
 
     def error(self, problem: str) -> DataError:
         """Returns the problem as an error that names the place."""
-        return DataError(f"{self._place}: {problem}" if self._place else problem, fix=FIX, file=self._file)
+        return DataError(f"{self._place}: {problem}" if self._place else problem, fix=FIX, file=self.file)
 
-    def _get(self, key: str, expected: str, fits: Callable[[Any], bool]) -> Any:
+    def get(self, key: str, kind: Any) -> Any:
+        """Returns an entry.
+
+        Args:
+            key: its name.
+            kind: its type, as for `msgspec.convert`.
+
+        Raises:
+            DataError: it is missing, or has another type.
+        """
         if key not in self.entries:
             raise self.error(f"{key!r} is missing")
-        if not fits(value := self.entries[key]):
-            raise self.error(f"{key!r} is {value!r:.80}; expected {expected}")
-        return value
-
-    def text(self, key: str) -> str:
-        """Returns a text."""
-        return str(self._get(key, "a text", lambda value: isinstance(value, str)))
-
-    def whole(self, key: str) -> int:
-        """Returns a whole number, at least 0."""
-        return int(self._get(key, "a whole number, at least 0", lambda v: type(v) is int and v >= 0))
-
-    def number(self, key: str) -> float:
-        """Returns a finite number."""
-
-        def fits(value: Any) -> bool:
-            return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
-
-        return float(self._get(key, "a finite number", fits))
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        """Returns a JSON object."""
-        value: Mapping[str, Any] = self._get(key, "names with values", lambda value: isinstance(value, Mapping))
-        return value
+        try:
+            return msgspec.convert(self.entries[key], kind)
+        except msgspec.ValidationError as error:
+            raise self.error(f"{key!r} is {self.entries[key]!r:.80}: {error}") from error
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns a list of texts; a single text becomes a list of one, and a missing entry an empty list."""
-        value = self.entries.get(key) or []
-        value = [value] if isinstance(value, str) else value
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise self.error(f"{key!r} is {value!r:.80}; expected a list of texts")
-        return tuple(value)
+        value: str | list[str] | None = self.get(key, str | list[str] | None) if key in self.entries else None
+        return (value,) if isinstance(value, str) else tuple(value or ())
 
     def only(self, keys: Collection[str]) -> None:
         """Raises unless the keys are exactly these."""
         if wrong := sorted(set(keys) ^ self.entries.keys()):
             raise self.error(f"{wrong[0]!r:.100} is {'missing' if wrong[0] in keys else 'unknown'}")
 
-    def flag(self, key: str) -> bool:
-        """Returns a bool."""
-        return bool(self._get(key, "true or false", lambda value: isinstance(value, bool)))
-
-    def optional_whole(self, key: str) -> int | None:
-        """Returns a whole number or None."""
-        value: int | None = self._get(key, "a whole number", lambda value: value is None or type(value) is int)
-        return value
-
-    def flags(self, key: str, length: int) -> NDArray[np.bool_] | None:
-        """Returns [length] bool or None."""
-        value = self._list(key, length, bool)
-        return None if value is None else np.array(value, np.bool_)
-
-    def seconds(self, key: str, length: int) -> NDArray[np.float32] | None:
-        """Returns [length] float32 or None."""
-        value = self._list(key, length, float)
-        return None if value is None else np.array(value, np.float32)
-
     def flat(self, key: str) -> Mapping[str, str | int | float]:
         """Returns texts and numbers by name, from JSON in a text."""
-        value = parse_json(self.text(key).encode(), self._file, f"{self._place}: ")
-        if not isinstance(value, dict) or not all(type(one) in (str, int, float) for one in value.values()):
-            raise self.error(f"{key!r} is {value!r:.80}; expected names with texts and numbers")
-        return value
+        found = Checked(
+            {key: parse_json(self.get(key, str).encode(), self.file, f"{self._place}: ")}, self.file, self._place
+        )
+        names: dict[str, str | int | float] = found.get(key, dict[str, str | int | float])
+        return names
 
-    def _list(self, key: str, length: int, of: type) -> list[Any] | None:
-        def fits(value: Any) -> bool:
-            return value is None or (
-                isinstance(value, list) and len(value) == length and {type(v) for v in value} <= {of}
-            )
 
-        value: list[Any] | None = self._get(key, f"a list of {length} of {of.__name__}", fits)
-        return value
+def list_of(kind: type, length: int) -> Any:
+    """The type of a list of this length, or None."""
+    return Annotated[list[kind], msgspec.Meta(min_length=length, max_length=length)] | None  # type: ignore[valid-type]

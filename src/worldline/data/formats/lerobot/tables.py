@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,25 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from worldline.data.formats.lerobot.metadata import FIX, within
+from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Array = NDArray[np.generic]
-
-MAX_PIXELS = 1 << 26
-"""An image that claims more pixels (8192 by 8192) counts as damaged."""
-
 _MAX_ROWS_A_BYTE = 100  # rising times do not compress this well; more means a damaged footer
-_PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-_UNREADABLE_PICTURE = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, NotImplementedError,
-    struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +61,8 @@ class ParquetRows:
             counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
         self.names = tuple(names)
         self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise self.error(f"the column {twice[0]!r} occurs twice", fix="Remove or rename one of them.")
+        if twice := duplicate(names):
+            raise self.error(f"the column {twice!r} occurs twice", fix="Remove or rename one of them.")
         if min(counts, default=0) < 0 or self._first[-1] != self._parquet.metadata.num_rows:
             declared = self._parquet.metadata.num_rows
             raise self.error(f"its row groups have {self._first[-1]} rows, but the file declares {declared}")
@@ -127,50 +112,11 @@ class ParquetRows:
             self._cached[names] = (group, table)
         return self._cached[names][1]
 
-    @contextmanager
-    def _damage(self, what: str) -> Iterator[None]:
+    def _damage(self, what: str) -> AbstractContextManager[None]:
         """Converts errors that pyarrow raises on a damaged file into a `DataError` that names the place."""
         import pyarrow as pa
 
-        try:
-            yield
-        except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
-            words = f"{type(error).__name__}: {error}".replace("\n", " ")
-            raise self.error(f"{what} cannot be read ({words:.300})") from error
-
-
-def decode_picture(content: bytes) -> NDArray[np.uint8]:
-    """Decodes a PNG, JPEG, WebP or BMP image [h, w, channels]; 1 channel for grey, 4 with alpha.
-
-    Args:
-        content: of the file.
-
-    Raises:
-        ValueError: it is damaged, too large, or does not have 8 bits per channel.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=_PICTURE_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"the header claims {image.width} by {image.height} pixels")
-            if image.mode == "P" and "transparency" not in image.info:
-                return np.array(image.convert("RGB"))
-            if image.mode not in ("L", "RGB", "RGBA"):
-                raise ValueError(f"its mode is {image.mode}; expected 8-bit grey, RGB or RGBA")
-            pixels = np.array(image)
-    except _UNREADABLE_PICTURE as error:
-        raise ValueError(f"{type(error).__name__}: {error}".replace("\n", " ")) from error
-    return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
-    """Encodes an image as PNG; `decode_picture` returns it bit for bit.
-
-    Args:
-        pixels: [h, w, channels], 1, 3 or 4 channels.
-    """
-    out = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, "PNG", compress_level=3)
-    return out.getvalue()
+        return converted(f"{what} cannot be read", fix=FIX, file=self.file, errors=(pa.ArrowException, *UNREADABLE))
 
 
 def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[..., DataError]) -> Numbers:
@@ -205,14 +151,13 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
     if not (pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type) or pa.types.is_boolean(flat.type)):
         raise error(f"its cells hold {flat.type}; expected numbers of shape {shape}")
     dtype = np.dtype(flat.type.to_pandas_dtype())
-    empty = np.asarray(flat.is_null(), np.bool_)
     known = flat.fill_null(False if dtype.kind == "b" else 0).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
     values = np.zeros((len(cells), *shape), dtype)
     values[present] = known.reshape(-1, *shape)
-    gaps = np.ones(len(cells), np.bool_)
-    gaps[present] = empty.reshape(len(present), -1).any(1)
-    is_nan = np.isnan(values.reshape(len(cells), -1)).any(1) if dtype.kind == "f" else np.zeros_like(gaps)
-    return Numbers(values=values, missing=gaps | is_nan, empty=gaps)
+    empty = np.ones(len(cells), np.bool_)
+    empty[present] = np.asarray(flat.is_null(), np.bool_).reshape(len(present), -1).any(1)
+    is_nan = values.reshape(len(cells), -1) != values.reshape(len(cells), -1)
+    return Numbers(values=values, missing=empty | is_nan.any(1), empty=empty)
 
 
 @dataclass(frozen=True, kw_only=True)

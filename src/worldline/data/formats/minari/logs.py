@@ -14,30 +14,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from worldline.config import from_json, to_json
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
-from worldline.data.checks import Finding, Severity
-from worldline.data.conversion import to_episode
-from worldline.data.formats.hdf5.access import (
-    MAX_TEXT_LENGTH,
-    UNREADABLE,
-    Array,
-    drafted,
-    embedded_json,
-    finding_of,
-    minari_folder,
-    opened,
-    source_of,
-)
-from worldline.data.formats.hdf5.rows import Metadata
+from worldline.config import from_json
+from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.formats.hdf5 import access
+from worldline.data.formats.hdf5.rows import add_text
 from worldline.data.formats.minari.signals import infer_signals, named_arrays, names_of
 from worldline.data.formats.minari.storage import (
     ACTION,
@@ -50,20 +37,20 @@ from worldline.data.formats.minari.storage import (
     Storage,
     read_metadata,
 )
-from worldline.data.formats.missing import check_known, mark_missing, partly_missing
+from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, flag_at_end, source_of
+from worldline.data.formats.writing import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
-SCHEMA_ATTRIBUTE = "worldline_schema"
 FORMAT_VERSION = "0.5.4"
 """Minari version: the first one with lossless images; older versions refuse to load them."""
 _MAIN_FILE = "main_data.hdf5"
 _STEP_S, _OBSERVED, _EXOGENOUS, _REWARDS = "step_s", "observed.", "exogenous.", "rewards."
 
 
-class MinariLogs(Logs):
+class MinariLogs(EpisodeLogs[Storage]):
     """A Minari dataset.
 
     Args:
@@ -85,25 +72,26 @@ class MinariLogs(Logs):
         unclear: Sequence[str],
     ) -> None:
         self._folder, self._metadata, self._numbers = folder, metadata, tuple(numbers)
-        super().__init__(schema, unclear)
+        files = [_MAIN_FILE] if metadata["data_format"] == "hdf5" else list(map(str, numbers))
+        super().__init__(schema, unclear, folder, files)
         self._exported = exported
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether `path` or its folder `data` holds metadata.json with main_data.hdf5 or numbered folders."""
-        return minari_folder(path) is not None
+        return access.minari_folder(path) is not None
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> MinariLogs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "Minari")
-        folder = minari_folder(path)
+        folder = access.minari_folder(path)
         if folder is None:
             fix = "Give the folder of one dataset, which contains data/metadata.json."
             raise DataError("the path is not a Minari dataset", fix=fix, file=path)
         metadata = read_metadata(folder)
         schema = schema or schema_beside(folder) or schema_beside(folder.parent)
-        with _storage(folder, metadata) as (storage, embedded):
+        with _storage(folder, metadata, max_images=1) as (storage, embedded):
             numbers, unclear = storage.numbers, list[str]()
             exported = None if embedded is None else from_json(Schema, embedded, where=folder / _MAIN_FILE)
             schema = schema or exported
@@ -116,67 +104,57 @@ class MinariLogs(Logs):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def read(self) -> Iterator[LoggedEpisode]:
-        """Yields the episodes in the order of their numbers."""
-        with ExitStack() as stack:
-            try:
-                storage, _ = stack.enter_context(_storage(self._folder, self._metadata))
-            except DataError as error:
-                yield from (self._failed(error, _MAIN_FILE, number) for number in range(len(self)))
-                return
-            for number, logged_number in enumerate(self._numbers):
-                file = storage.file or str(logged_number)
-                try:
-                    logged = self._episode(storage.read(logged_number), file, number, logged_number)
-                except UNREADABLE as error:
-                    logged = self._failed(error, file, number)
-                yield logged
+    @contextmanager
+    def opened(self) -> Iterator[Storage]:
+        """Opens the storage."""
+        with _storage(self._folder, self._metadata) as (storage, _):
+            yield storage
 
-    def _failed(self, error: Exception, file: str, number: int) -> LoggedEpisode:
-        return LoggedEpisode(file=file, number=number, episode=None, findings=(finding_of(error, file, number),))
-
-    def _episode(self, raw: RawEpisode, file: str, number: int, logged_number: int) -> LoggedEpisode:
-        findings: list[Finding] = []
-        observed: dict[str, Array] = {}
-        if raw.note is not None and self._exported is not None:
-            arrays, observed = _exported_arrays(raw, self._exported)
-            seed, metadata = raw.note["seed"], raw.note["source"]
+    def draft(self, opened: Storage, number: int) -> EpisodeDraft:
+        """Reads an episode."""
+        raw = opened.read(self._numbers[number])
+        draft = EpisodeDraft(source={"dataset": str(self._metadata.get("dataset_id", "")), **raw.metadata})
+        exported = self._exported if raw.note is not None else None
+        if exported is not None and raw.note is not None:
+            arrays, masks = _exported_arrays(raw, exported)
+            seed, draft.source = raw.note["seed"], raw.note["source"]
         else:
-            arrays = named_arrays(raw)
-            metadata, findings = _metadata_of(raw)
-            metadata = {"dataset": str(self._metadata.get("dataset_id", ""))} | metadata
-            seed = metadata.pop("seed", None)
-            for name in [signal.name for signal in self.schema.observations if signal.name in arrays]:
-                findings += partly_missing(arrays[name], name)
-                arrays[name], known = mark_missing(arrays[name])
-                observed |= {} if known is None else {name: known}
-        for signal in self.schema.signals:
-            if signal.role is not Role.OBSERVATION and signal.name in arrays:
-                check_known(arrays[signal.name], signal.name)
-        episode = to_episode(
-            arrays,
-            self.schema,
-            observed=observed,
-            terminated=_end(raw.terminations, len(raw.rewards), "terminations"),
-            truncated=_end(raw.truncations, len(raw.rewards), "truncations"),
-            seed=None if seed is None else int(seed),
-            step_s=raw.parts[INFOS][_STEP_S].astype(np.float32) if raw.note and _STEP_S in raw.parts[INFOS] else None,
-        )
-        return LoggedEpisode(
-            file=file,
-            number=number,
-            episode=episode,
-            findings=tuple(replace(finding, file=file, episode=number) for finding in findings),
-            source=source_of(file, logged_number, metadata),
-        )
+            arrays, masks = named_arrays(raw), {}
+            for (part, member), name in names_of(raw).items():
+                if member in raw.texts[part]:
+                    add_text(draft, name, set(raw.texts[part][member]))
+            seed = draft.source.pop("seed", None)
+        for signal in (signal for signal in self.schema.signals if signal.name in arrays):
+            if exported is not None and signal.role is Role.OBSERVATION:
+                draft.put(signal.name, arrays[signal.name], masks.get(signal.name))
+            else:
+                draft.add(signal, arrays[signal.name])
+        draft.terminated = _end(raw.terminations, len(raw.rewards), "terminations")
+        draft.truncated = _end(raw.truncations, len(raw.rewards), "truncations")
+        draft.seed = None if seed is None else int(seed)
+        if raw.note and _STEP_S in raw.parts[INFOS]:
+            draft.step_s = raw.parts[INFOS][_STEP_S].astype(np.float32)
+        draft.source = source_of(self.file_of(number), self._numbers[number], draft.source)
+        return draft
 
 
 @contextmanager
-def _storage(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[Storage, bytes | None]]:
-    """Opens the storage of a dataset; also yields the schema that our exporter stored."""
+def _storage(
+    folder: Path, metadata: Mapping[str, Any], max_images: int | None = None
+) -> Iterator[tuple[Storage, bytes | None]]:
+    """Opens the storage of a dataset; also yields the schema that our exporter stored.
+
+    Args:
+        folder: of the dataset.
+        metadata: see `read_metadata`.
+        max_images: of each camera that are decoded; None for all.
+    """
     if metadata["data_format"] == "hdf5":
-        with opened(folder / _MAIN_FILE) as file:
-            yield Hdf5Storage(file, folder / _MAIN_FILE, metadata), embedded_json(file, SCHEMA_ATTRIBUTE)
+        with access.opened(folder / _MAIN_FILE) as file:
+            yield (
+                Hdf5Storage(file, folder / _MAIN_FILE, metadata, max_images),
+                access.embedded_json(file, SCHEMA_ATTRIBUTE),
+            )
     elif metadata["data_format"] in ("arrow", "parquet"):
         yield ArrowStorage(folder, metadata), None
     else:
@@ -184,32 +162,13 @@ def _storage(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[Storag
         raise DataError(problem, fix="Convert it to hdf5, arrow or parquet.", file=folder)
 
 
-def _metadata_of(raw: RawEpisode) -> tuple[Metadata, list[Finding]]:
-    """Returns numbers and texts that are constant in an episode, and warnings for texts that are not."""
-    metadata, findings = dict(raw.metadata), []
-    for (part, member), name in names_of(raw).items():
-        if member not in raw.texts[part]:
-            continue
-        texts = set(raw.texts[part][member])
-        if len(texts) == 1 and len(text := texts.pop()) <= MAX_TEXT_LENGTH:
-            metadata[name] = text
-        else:
-            problem = "the text is left out: it changes within the episode or is too long"
-            fix = f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode."
-            findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
-    return metadata, findings
-
-
 def _end(flags: Array, num_steps: int, name: str) -> bool:
     """Whether the flag is set in the last step."""
     if num_steps < 1 or flags.shape != (num_steps,):
         problem = f"the episode has {num_steps} rewards and {name} of shape {flags.shape}"
         raise DataError(problem, fix="Give one of each per step, and at least one step.")
-    early = np.flatnonzero(flags[:-1])
-    if len(early):
-        fix = "The episode seems to hold several episodes. Split it after this step."
-        raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
-    return bool(flags[-1])
+    fix = "The episode seems to hold several episodes. Split it after this step."
+    return flag_at_end(flags, name, fix=fix)
 
 
 def _exported_arrays(raw: RawEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -246,14 +205,10 @@ def export_minari(store: Store, destination: Path) -> None:
         InputError: the folder exists, or a signal has a name that HDF5 cannot keep.
     """
     schema = store.schema
-    for signal in schema.signals:
-        if not signal.name.isprintable():
-            raise InputError(f"signal {signal.name!r}: the name has unprintable characters. Rename the signal.")
     with drafted(destination) as draft:
         data = draft / "data"
         data.mkdir(parents=True)
-        with h5py.File(data / _MAIN_FILE, "w", libver=("v110", "v110")) as file:
-            file.attrs[SCHEMA_ATTRIBUTE] = np.bytes_(to_json(schema).encode())
+        with new_hdf5(data / _MAIN_FILE, schema) as file:
             for number in range(len(store)):
                 entry = store.entry(number)
                 group = file.create_group(f"episode_{number}")
@@ -261,8 +216,7 @@ def export_minari(store: Store, destination: Path) -> None:
                 group.attrs["id"], group.attrs["total_steps"] = number, entry.num_steps
                 if entry.seed is not None:
                     group.attrs["seed"] = entry.seed
-                note = json.dumps({"seed": entry.seed, "source": dict(entry.source)}, allow_nan=False)
-                group.attrs[NOTE_ATTRIBUTE] = np.bytes_(note.encode())
+                group.attrs[NOTE_ATTRIBUTE] = note_of(entry)
         actions = {signal.name: _space(signal) for signal in schema.actions}
         observations = {signal.name: _space(signal) for signal in schema.observations}
         metadata = {
@@ -308,14 +262,16 @@ def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
     for name in ("observations", "actions") if len(actions) != 1 else ("observations",):
         group.create_group(name)
     for name, values in episode.observations.items():
-        _create(group["observations"], name, values)
+        create_dataset(group["observations"], name, values)
     for name, values in episode.actions.items():
-        _create(group if len(actions) == 1 else group["actions"], "actions" if len(actions) == 1 else name, values)
+        create_dataset(
+            group if len(actions) == 1 else group["actions"], "actions" if len(actions) == 1 else name, values
+        )
     rewards = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
-    _create(group, "rewards", rewards)
+    create_dataset(group, "rewards", rewards)
     last = np.arange(num_steps) == num_steps - 1
-    _create(group, "terminations", last & episode.terminated)
-    _create(group, "truncations", last & episode.truncated)
+    create_dataset(group, "terminations", last & episode.terminated)
+    create_dataset(group, "truncations", last & episode.truncated)
     infos = {f"{INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
     infos |= {f"{INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
     if reward is None:
@@ -323,12 +279,4 @@ def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
     if episode.step_s is not None:
         infos[f"{INFOS}/{_STEP_S}"] = episode.step_s
     for path, values in infos.items():
-        _create(group, path, values)
-
-
-def _create(group: h5py.Group, name: str, values: Array) -> None:
-    picture = values.dtype == np.uint8 and values.ndim == 4
-    chunk = (1, *values.shape[1:]) if picture else values.shape
-    group.create_dataset(
-        name, data=values, chunks=chunk, shuffle=True, compression="gzip", compression_opts=1, fletcher32=True
-    )
+        create_dataset(group, path, values)

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from worldline.data.formats.hdf5.access import DAMAGED, UNREADABLE, Array, reason
-from worldline.data.formats.hdf5.rows import signal_of, summary_of
+from worldline.data.formats.hdf5.rows import summary_of
 from worldline.data.formats.minari.storage import (
     ACTION,
     INFOS,
@@ -22,7 +21,8 @@ from worldline.data.formats.minari.storage import (
     is_jpeg,
     leaves,
 )
-from worldline.data.infer import Summary
+from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, reason
+from worldline.data.infer import SchemaDraft, Summary
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -58,7 +58,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
     """Infers the schema from spaces and values; also returns doubts, in full sentences.
 
     Args:
-        storage: of the dataset; reads every episode with `glance`.
+        storage: of the dataset; every episode is read.
         metadata: see `read_metadata`.
         folder: for errors.
 
@@ -70,7 +70,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
     failure: Exception | None = None
     for number in storage.numbers:
         try:
-            raw = storage.glance(number)
+            raw = storage.read(number)
             names = names_of(raw) | {(REWARD, ""): REWARD}
             parts = {**raw.parts, REWARD: {"": raw.rewards}}
             found = {key: summary_of(parts[key[0]][key[1]]) for key in names if key[1] in parts[key[0]]}
@@ -83,24 +83,19 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
     if not any(part == OBSERVATION for part, _ in seen):
         problem = "no episode has observations" if failure is None else f"no episode can be read: {reason(failure)}"
         raise DataError(problem, fix=DAMAGED, file=folder)
-    unclear = [
-        "Units are not in the logs: every unit is '?'. Write them into schema.json.",
-        "The step duration is not in the logs: step_s is left empty.",
-    ]
+    draft = SchemaDraft(folder)
+    draft.note("The step duration is not in the logs: step_s is left empty.")
     spaces = {part: leaves(metadata[f"{part}_space"]) for part in _ROLES}
-    signals = []
     for (part, member), (name, summaries) in seen.items():
         space = spaces[part].get(member) if part in spaces else None
-        signal, doubts = signal_of(name, _ROLES.get(part, Role.REWARD), summaries, folder)
+        signal, doubts = draft.infer(name, _ROLES.get(part, Role.REWARD), summaries)
         signal, doubts = _with_space(signal, doubts, space, summaries)
         if is_jpeg(space, metadata):
-            doubts.append("its images were stored as JPEG, which loses detail.")
-        signals.append(signal)
-        unclear += [f"{name}: {doubt}" for doubt in doubts]
+            doubts = [*doubts, "its images were stored as JPEG, which loses detail."]
+        draft.add(signal, doubts)
     if left:
-        unclear.append(f"Left out; to keep one, add it to schema.json: {', '.join(left)}.")
-    signals.sort(key=lambda signal: list(Role).index(signal.role))
-    return Schema(signals=tuple(signals)), unclear
+        draft.note(f"Left out; to keep one, add it to schema.json: {', '.join(left)}.")
+    return draft.result()
 
 
 def _with_space(

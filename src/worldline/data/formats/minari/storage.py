@@ -7,10 +7,8 @@ after their buffers were validated.
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,12 +19,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image
 
 from worldline.data.formats.hdf5.access import (
-    DAMAGED,
-    UNREADABLE,
-    Array,
     arrays_in,
     attributes,
     check_written,
@@ -36,17 +30,19 @@ from worldline.data.formats.hdf5.access import (
     member_of,
     names_in,
     read_rows,
-    reason,
     texts_in,
 )
 from worldline.data.formats.hdf5.heap_checks import check_heaps
-from worldline.data.formats.hdf5.rows import Metadata
+from worldline.data.formats.pictures import decode_picture
+from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
 from worldline.errors import DataError, MissingExtraError
 
 Space = Mapping[str, Any]
 OBSERVATION, ACTION, REWARD, INFOS = "observation", "action", "reward", "infos"
 NOTE_ATTRIBUTE = "worldline"
-_PARTS = {OBSERVATION: "observations", ACTION: "actions"}
+PARTS = {OBSERVATION: "observations", ACTION: "actions", INFOS: "infos"}
+_OF_PACKAGE = (*UNREADABLE, AssertionError, AttributeError)
+"""Exceptions of the minari package for damaged files."""
 _MAX_BYTES = 1 << 36
 _EPISODE = re.compile(r"episode_(\d+)")
 _INDEX = re.compile(r"_index_(\d+)")
@@ -83,11 +79,6 @@ class Storage(ABC):
     def numbers(self) -> tuple[int, ...]:
         """Numbers of the episodes that exist or should exist."""
 
-    @property
-    @abstractmethod
-    def file(self) -> str | None:
-        """The file with all episodes; None if each episode has a folder named by its number."""
-
     @abstractmethod
     def read(self, number: int) -> RawEpisode:
         """Reads one episode.
@@ -99,17 +90,6 @@ class Storage(ABC):
             DataError: it cannot be read.
         """
 
-    def glance(self, number: int) -> RawEpisode:
-        """Reads one episode like `read`, but may decode at most one row of compressed images.
-
-        Args:
-            number: of the episode.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        return self.read(number)
-
 
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Reads metadata.json and parses its spaces.
@@ -117,33 +97,28 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it is not JSON, or an entry is missing.
     """
-    file = folder / "metadata.json"
-    try:
+    file, fix = (
+        folder / "metadata.json",
+        "Write observation_space, action_space, total_episodes and data_format into it.",
+    )
+    with converted("the metadata cannot be read", fix=fix, file=file, errors=_OF_PACKAGE):
         metadata = json.loads(file.read_text("utf-8"))
         for name in ("observation_space", "action_space"):
             metadata[name] = json.loads(metadata[name])
             leaves(metadata[name])
         if not isinstance(metadata["total_episodes"], int) or not isinstance(metadata["data_format"], str):
             raise TypeError("total_episodes is not an integer, or data_format is not a text")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        problem = f"the metadata cannot be read ({reason(error)})"
-        fix = "Write observation_space, action_space, total_episodes and data_format into it."
-        raise DataError(problem, fix=fix, file=file) from error
     return dict(metadata)
 
 
 def leaves(space: Space, prefix: str = "") -> dict[str, Space]:
     """Returns the leaf spaces by dotted name; the empty name if the space is a leaf."""
-    kind = space["type"]
-    if kind == "Dict":
-        inner = {str(name): part for name, part in space["subspaces"].items()}
-    elif kind == "Tuple":
-        inner = {str(number): part for number, part in enumerate(space["subspaces"])}
-    else:
+    if space["type"] not in ("Dict", "Tuple"):
         return {prefix: space}
+    inner = space["subspaces"] if space["type"] == "Dict" else dict(enumerate(space["subspaces"]))
     found: dict[str, Space] = {}
     for name, part in inner.items():
-        found |= leaves(part, f"{prefix}.{name}" if prefix else name)
+        found |= leaves(part, f"{prefix}.{name}" if prefix else str(name))
     return found
 
 
@@ -173,39 +148,26 @@ class Hdf5Storage(Storage):
         file: the open file.
         path: its path.
         metadata: see `read_metadata`.
+        max_images: rows of compressed images to decode; None for all.
     """
 
-    def __init__(self, file: h5py.File, path: Path, metadata: Mapping[str, Any]) -> None:
-        self._file, self._path, self._metadata = file, path, metadata
-        self._spaces = {part: leaves(metadata[f"{part}_space"]) for part in _PARTS}
+    def __init__(self, file: h5py.File, path: Path, metadata: Mapping[str, Any], max_images: int | None) -> None:
+        self._file, self._path, self._metadata, self._max_images = file, path, metadata, max_images
+        self._spaces = {part: leaves(metadata[f"{part}_space"]) for part in (OBSERVATION, ACTION)}
 
     @cached_property
     def _found(self) -> frozenset[int]:
         """Numbers of the existing groups."""
-        try:
+        with converted("it cannot be read", file=self._path):
             return frozenset(int(match[1]) for name in names_in(self._file) if (match := _EPISODE.fullmatch(name)))
-        except UNREADABLE as error:
-            raise DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED, file=self._path) from error
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """Numbers of the episodes, from groups and total_episodes."""
         return _with_missing(self._found, self._metadata["total_episodes"])
 
-    @property
-    def file(self) -> str:
-        """Name of the file."""
-        return self._path.name
-
     def read(self, number: int) -> RawEpisode:
         """Reads one episode."""
-        return self._read(number, max_images=None)
-
-    def glance(self, number: int) -> RawEpisode:
-        """Reads one episode with at most one row of JPEG images."""
-        return self._read(number, max_images=1)
-
-    def _read(self, number: int, max_images: int | None) -> RawEpisode:
         group = self._file[f"episode_{number}"] if number in self._found else None
         if not isinstance(group, h5py.Group):
             raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
@@ -216,12 +178,12 @@ class Hdf5Storage(Storage):
         if (total := metadata.pop("total_steps", len(rewards))) != len(rewards):
             raise DataError(f"total_steps is {total}, but the episode has {len(rewards)} rewards", fix=DAMAGED)
         note = embedded_json(group, NOTE_ATTRIBUTE)
-        parts: dict[str, dict[str, Array]] = {OBSERVATION: {}, ACTION: {}, INFOS: {}}
-        texts: dict[str, dict[str, list[str]]] = {OBSERVATION: {}, ACTION: {}, INFOS: {}}
-        for part, key in {**_PARTS, INFOS: INFOS}.items():
+        parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
+        texts: dict[str, dict[str, list[str]]] = {part: {} for part in PARTS}
+        for part, key in PARTS.items():
             for name, dataset in self._datasets(group, key, tuples=note is None).items():
                 if is_jpeg(self._spaces.get(part, {}).get(name), self._metadata):
-                    parts[part][name] = _decode(dataset, self._spaces[part][name], name or part, max_images)
+                    parts[part][name] = _decode(dataset, self._spaces[part][name], name or part, self._max_images)
                 elif is_text(dataset) and len(dataset.shape or ()) == 1:
                     texts[part][name] = texts_in(dataset, 0, len(dataset))
                 elif is_numeric(dataset):
@@ -274,10 +236,8 @@ class ArrowStorage(Storage):
         except ImportError as error:
             raise MissingExtraError("minari", "minari") from error
         self._folder, self._metadata = folder, metadata
-        try:
+        with converted("minari cannot open it", file=folder, errors=_OF_PACKAGE):
             self._storage = MinariStorage.read(folder)
-        except (*UNREADABLE, AssertionError, AttributeError) as error:
-            raise DataError(f"minari cannot open it ({reason(error)})", fix=DAMAGED, file=folder) from error
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -285,27 +245,20 @@ class ArrowStorage(Storage):
         found = frozenset(int(p.name) for p in self._folder.iterdir() if p.is_dir() and p.name.isdecimal())
         return _with_missing(found, self._metadata["total_episodes"])
 
-    @property
-    def file(self) -> None:
-        """None: each episode has a folder."""
-        return
-
     def read(self, number: int) -> RawEpisode:
         """Reads one episode."""
         import pyarrow as pa
 
-        try:
+        with converted("minari cannot read it", errors=(*_OF_PACKAGE, pa.ArrowException)):
             num_rows = self._num_rows(number)
             metadata = next(iter(self._storage.get_episode_metadata([number])))
             (episode,) = self._storage.get_episodes([number])
-        except (*UNREADABLE, AssertionError, AttributeError, pa.ArrowException) as error:
-            raise DataError(f"minari cannot read it ({reason(error)})", fix=DAMAGED) from error
         if not len(episode["rewards"]) == num_rows - 1 == metadata.pop("total_steps", num_rows - 1):
             problem = f"{num_rows} rows, {len(episode['rewards'])} rewards and total_steps do not agree"
             raise DataError(problem, fix=DAMAGED)
         parts: dict[str, dict[str, Array]] = {}
         texts: dict[str, dict[str, list[str]]] = {}
-        for part, key in {**_PARTS, INFOS: INFOS}.items():
+        for part, key in PARTS.items():
             flat = _flatten({} if episode[key] is None else episode[key])
             parts[part] = {name: value for name, value in flat.items() if isinstance(value, np.ndarray)}
             texts[part] = {name: value for name, value in flat.items() if isinstance(value, list)}
@@ -349,21 +302,17 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None) -> Array:
     """Decodes the first `max_rows` JPEG images to [rows, *shape of the space]."""
     shape = tuple(space["shape"])
-    try:
+    with converted("its images cannot be read", signal=name):
         check_heaps(Path(dataset.file.filename))
         num_rows = len(dataset) if max_rows is None else min(max_rows, len(dataset))
         check_written(dataset, 0, num_rows)
         if num_rows * prod(shape) > _MAX_BYTES:
-            raise DataError(f"{num_rows} images of shape {shape} do not fit into memory", fix=DAMAGED)
+            raise DataError(f"{num_rows} images of shape {shape} do not fit into memory", fix=DAMAGED, signal=name)
         rows = np.empty((num_rows, *shape), np.uint8)
         for number in range(num_rows):
-            content = np.asarray(dataset[number], np.uint8)
-            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-                picture = Image.open(io.BytesIO(content.tobytes()))
-            if (picture.height, picture.width) != shape[:2]:
-                problem = f"expected an image of shape {shape}, got {picture.height} by {picture.width} pixels"
-                raise DataError(problem, fix=DAMAGED)
-            rows[number] = np.asarray(picture, np.uint8).reshape(shape)
-    except (*UNREADABLE, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"its images cannot be read ({reason(error)})", fix=DAMAGED, signal=name) from error
+            picture = decode_picture(np.asarray(dataset[number], np.uint8).tobytes())
+            if picture.shape[:2] != shape[:2]:
+                problem = f"expected an image of shape {shape}, got {picture.shape[0]} by {picture.shape[1]} pixels"
+                raise DataError(problem, fix=DAMAGED, signal=name)
+            rows[number] = picture.reshape(shape)
     return rows

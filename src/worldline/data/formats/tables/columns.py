@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, Severity
-from worldline.data.formats.natural_order import natural
+from worldline.data.checks import Finding, warning
+from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Array = NDArray[np.generic]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
@@ -104,18 +102,17 @@ def read_table(file: Path) -> ColumnTable:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "tables") from error
     is_csv = file.suffix.lower() == ".csv"
-    try:
+    errors, fix = (pa.ArrowException, *UNREADABLE), _CSV_FIX if is_csv else _PARQUET_FIX
+    with converted("the file cannot be read", fix=fix, file=file, errors=errors):
         raw = _read_csv(file) if is_csv else _read_parquet(file)
         headers = list(raw.column_names)
         _refuse_doubles(headers, file)
         columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
-    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        if isinstance(error, DataError):
-            raise
-        problem = f"the file cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
-        raise DataError(problem, fix=_CSV_FIX if is_csv else _PARQUET_FIX, file=file) from error
     findings = [*_cut(file)] if is_csv else []
-    findings += [_nameless(number, file) for number, header in enumerate(headers) if not _clean(header)]
+    for number, header in enumerate(headers, 1):
+        if not _clean(header):
+            problem = f"column {number} has no name and is left out"
+            findings.append(warning(problem=problem, fix="If it is a signal, name it.", file=file.name))
     kept = {column.name: column for column in _distinct([c for c in columns if isinstance(c, Column) and c.name], file)}
     findings += [column for column in columns if isinstance(column, Finding)]
     return ColumnTable(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(findings))
@@ -171,11 +168,10 @@ def _read_parquet(file: Path) -> pa.Table:
 
 
 def _refuse_doubles(headers: Sequence[str], file: Path) -> None:
-    twice = [header for header, count in Counter(headers).items() if count > 1 and header]
-    if twice:
-        places = [number + 1 for number, header in enumerate(headers) if header == twice[0]]
-        problem = f"columns {', '.join(map(str, places))} have the same name {twice[0]!r}"
-        raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice[0])
+    if twice := duplicate(filter(None, headers)):
+        places = [number + 1 for number, header in enumerate(headers) if header == twice]
+        problem = f"columns {', '.join(map(str, places))} have the same name {twice!r}"
+        raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice)
 
 
 def _clean(header: str) -> str:
@@ -200,7 +196,7 @@ def _column(header: str, cells: pa.ChunkedArray, file: Path) -> Column | Finding
     if values is None:
         fix = "If it is a signal, write it as numbers, texts or times."
         problem = f"the column has the unsupported type {cells.type} and is left out"
-        return Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=file.name, signal=name)
+        return warning(problem=problem, fix=fix, file=file.name, signal=name)
     return Column(name=name, header=header, unit=unit, values=values, missing=missing)
 
 
@@ -291,26 +287,17 @@ def _cut(file: Path) -> Iterator[Finding]:
         if stream.read(1) not in (b"\n", b"\r"):
             problem = "the last line has no line end; the file may be truncated and its last value wrong"
             fix = "Compare it with the original; if it is complete, add a line end."
-            yield Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=file.name)
+            yield warning(problem=problem, fix=fix, file=file.name)
 
 
-def _nameless(number: int, file: Path) -> Finding:
-    problem = f"column {number + 1} has no name and is left out"
-    return Finding(problem=problem, fix="If it is a signal, name it.", severity=Severity.WARNING, file=file.name)
-
-
-def _distinct(columns: Sequence[Column], file: Path) -> Iterator[Column]:
-    """Yields the columns; if names are equal without their units, the headers become the names."""
+def _distinct(columns: Sequence[Column], file: Path) -> list[Column]:
+    """Returns the columns; if names are equal without their units, the headers become the names."""
     counts = Counter(column.name for column in columns)
-    names = Counter(column.name if counts[column.name] == 1 else _clean(column.header) for column in columns)
-    twice = next((name for name, count in names.items() if count > 1), None)
-    if twice is not None:
+    distinct = [
+        c if counts[c.name] == 1 else replace(c, name=_clean(c.header), header=_clean(c.header)) for c in columns
+    ]
+    if twice := duplicate(column.name for column in distinct):
         headers = ", ".join(repr(column.header) for column in columns if _clean(column.header) == twice)
         problem = f"the columns {headers} would all get the name {twice!r}"
         raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice)
-    for column in columns:
-        if counts[column.name] == 1:
-            yield column
-        else:
-            name = _clean(column.header)
-            yield Column(name=name, header=name, unit=column.unit, values=column.values, missing=column.missing)
+    return distinct

@@ -6,116 +6,97 @@ R-1 actions; the action of the last row is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
-from worldline.data.checks import Finding, Severity
-from worldline.data.formats.npz import FLAGS
+from worldline.data.checks import Finding, Severity, warning
+from worldline.data.formats.missing import held
+from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft
 from worldline.data.formats.tables.columns import Column, as_numbers
 from worldline.data.formats.tables.episode_rows import EpisodeRows
 from worldline.data.formats.tables.layout import TableLayout, parts_of
 from worldline.data.formats.tables.resampling import grid_times, repeats, resample, summed
 from worldline.schema import Kind, Role, Signal
 
-Array = NDArray[np.generic]
-
 _MAX_STEPS_A_ROW = 10_000  # more means a damaged time or a wrong unit, and would fill the memory
 
 
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """The arrays of one episode.
+@dataclass(kw_only=True)
+class TableDraft(EpisodeDraft):
+    """What was read of an episode so far; signals with an error are left out.
 
     Args:
         times: [T+1] seconds; None if the rows have no times.
-        arrays: by signal, T+1 rows of observations and T of other roles; signals with an error are left out.
-        observed: masks of observations with missing values.
-        findings: errors and warnings.
-        terminated: as in `Episode`.
-        truncated: as in `Episode`.
-        seed: as in `Episode`.
     """
 
     times: NDArray[np.float64] | None
-    arrays: dict[str, Array] = field(default_factory=dict)
-    observed: dict[str, Array] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-    terminated: bool = False
-    truncated: bool = True
-    seed: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a finding is an error."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
 
 
-def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions, number: int) -> Built:
+def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> TableDraft:
     """Builds the arrays of an episode; they are incomplete if a finding is an error.
 
     Args:
         piece: its rows.
         layout: of the logs.
         reading: if it has a rate, all signals are resampled to it.
-        number: of the episode in the logs, for findings.
     """
-    found = partial(Finding, file=piece.table.file.name, episode=number)
-    findings = [*_rows(piece, found), *_times(piece, reading, found), *_early_ends(piece, found)]
-    if findings:
-        return Built(times=piece.times, findings=tuple(findings))
+    draft = TableDraft(times=piece.times)
+    draft.findings = [*_rows(piece), *_times(piece, reading), *_early_ends(piece)]
+    if draft.findings:
+        return draft
     named = ((signal, parts_of(signal, piece.table.columns)) for signal in layout.schema.signals)
-    cells = [_cells(signal, parts, piece, layout, found) for signal, parts in named if parts]
-    out = _Output(found=found)
-    out.findings += [finding for cell in cells for finding in cell.problems]
-    cells = [cell for cell in cells if not cell.problems]
-    grid = None
+    found = [_cells(draft, signal, parts, piece, layout) for signal, parts in named if parts]
+    cells = [cell for cell in found if cell is not None]
+    is_whole = True
     if reading.rate_hz is not None and piece.times is not None:
         grid = _grid(piece.times, cells, reading, reading.rate_hz)
-        out.findings += _cut(piece.times, grid, found)
-        if len(grid) >= 2:
-            for cell in cells:
-                out.add_resampled(cell, piece.times, grid, reading)
+        draft.findings += _cut(piece.times, grid)
+        for cell in cells if len(grid) >= 2 else ():
+            _add_resampled(draft, cell, piece.times, grid, reading)
+        is_whole = len(grid) > 1 and bool(piece.times[-1] - grid[-1] < grid[1] - grid[0])
+        draft.times = grid
     else:
         for cell in cells:
-            out.add_rows(cell, piece)
-    is_whole = grid is None or _reaches_end(grid, piece.times)
-    out.findings += _unused(piece, found)
+            _add_rows(draft, cell, piece)
+    draft.findings += _unused(piece)
     ends = {name: _flag(piece, name) for name in FLAGS}
-    terminated = is_whole and bool(ends["terminated"])
-    return Built(
-        times=piece.times if grid is None else grid,
-        arrays=out.arrays,
-        observed=out.observed,
-        findings=tuple(out.findings),
-        terminated=terminated,
-        truncated=not terminated if ends["truncated"] is None or not is_whole else ends["truncated"],
-        seed=_seed(piece),
-    )
+    draft.end(is_whole and ends["terminated"], ends["truncated"] if is_whole else None)
+    draft.seed = _seed(piece)
+    return draft
 
 
-def _rows(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _rows(piece: EpisodeRows) -> Iterator[Finding]:
     """Yields an error if the rows do not form an episode."""
     row = int(piece.rows[0]) if len(piece.rows) else 0
     if piece.label is None:
         fix = "Fill in the column of episodes, or drop these rows."
-        yield found(problem=f"{len(piece.rows)} rows have no episode label, the first is row {row}", fix=fix)
+        yield Finding(problem=f"{len(piece.rows)} rows have no episode label, the first is row {row}", fix=fix)
     elif len(piece.rows) < 2:
         what = f"a single row (row {row})" if len(piece.rows) else "no row"
-        yield found(problem=f"the episode has {what}", fix="Give at least two rows per episode.")
+        yield Finding(problem=f"the episode has {what}", fix="Give at least two rows per episode.")
 
 
-def _times(piece: EpisodeRows, reading: ReadOptions, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _times(piece: EpisodeRows, reading: ReadOptions) -> Iterator[Finding]:
     """Yields an error for times that are missing, do not rise, or do not suit the rate."""
     if piece.times is None:
         if reading.rate_hz is not None:
             fix = "Name the column of times, or leave the rate out."
-            yield found(problem="rows without times cannot be resampled", fix=fix)
+            yield Finding(problem="rows without times cannot be resampled", fix=fix)
         return
     missing = np.flatnonzero(np.isnan(piece.times))
     if len(missing):
         step = int(missing[0])
         problem = f"row {piece.rows[step]} of the file has no readable time ({len(missing)} rows in total)"
-        yield found(problem=problem, fix="Fill it in, or drop the row.", step=step)
+        yield Finding(problem=problem, fix="Fill it in, or drop the row.", step=step)
         return
     fallen = np.flatnonzero(np.diff(piece.times) <= 0)
     if len(fallen):
@@ -124,10 +105,10 @@ def _times(piece: EpisodeRows, reading: ReadOptions, found: Callable[..., Findin
         how = "repeats the time of the row before" if before == after else f"goes back from {before} s to"
         problem = f"row {piece.rows[step]} of the file {how} {after} s ({len(fallen)} such rows in total)"
         fix = "Sort the rows and drop repeats. If a new episode starts there, add a column of episodes."
-        yield found(problem=problem, fix=fix, step=step)
+        yield Finding(problem=problem, fix=fix, step=step)
     elif reading.rate_hz is not None and np.ptp(piece.times) * reading.rate_hz > _MAX_STEPS_A_ROW * len(piece.times):
         problem = f"{len(piece.times)} rows in {np.ptp(piece.times):g} s cannot be resampled to {reading.rate_hz} Hz"
-        yield found(problem=problem, fix="Repair the times, or give a lower rate.")
+        yield Finding(problem=problem, fix="Repair the times, or give a lower rate.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,43 +120,39 @@ class _Cells:
         values: [rows, ...].
         known: [rows], False for missing cells.
         repeated: [rows], True where a slow sensor repeats its last reading.
-        problems: errors.
     """
 
     signal: Signal
     values: Array
     known: NDArray[np.bool_]
     repeated: NDArray[np.bool_]
-    problems: tuple[Finding, ...] = ()
 
 
 def _cells(
-    signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout, found: Callable[..., Finding]
-) -> _Cells:
-    """Returns the cells of a signal; a discrete signal accepts whole numbers in a float column."""
-    columns = [piece.table.columns[part] for part in parts]
-    problems: list[Finding] = []
-    values, known = [], np.ones(len(piece.rows), np.bool_)
+    draft: TableDraft, signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout
+) -> _Cells | None:
+    """Returns the cells of a signal, or adds an error; a discrete signal accepts whole numbers in a float column."""
+    values, known, is_good = [], np.ones(len(piece.rows), np.bool_), True
     repeated = np.full(len(piece.rows), all(part in layout.stale for part in parts))
-    for column in columns:
+    for column in (piece.table.columns[part] for part in parts):
         part, bad = _numbers(column, piece.rows, layout.codes.get(column.name))
         values.append(part)
         missing = column.missing[piece.rows]
         known &= ~missing
         wrong = np.flatnonzero(bad)
         if len(wrong):
-            step = int(wrong[0])
+            step, is_good = int(wrong[0]), False
             cell = column.values[piece.rows[step]]
             problem = f"row {piece.rows[step]} of the file has {cell!r} in the column {column.header!r}"
             fix = f"Repair it: the column should hold {'texts' if column.name in layout.codes else 'numbers'}."
-            problems.append(found(problem=problem, fix=fix, signal=signal.name, step=step))
+            draft.findings.append(Finding(problem=problem, fix=fix, signal=signal.name, step=step))
         elif repeated.any():
             repeated &= repeats(part, missing)
     table = values[0] if len(values) == 1 else np.stack(values, 1)
     whole = table[known] if signal.kind is Kind.DISCRETE and table.dtype.kind == "f" else None
     if whole is not None and np.isfinite(whole).all() and (whole == np.round(whole)).all():
         table = np.where(known, table, 0).astype(np.int64)
-    return _Cells(signal=signal, values=table, known=known, repeated=repeated, problems=tuple(problems))
+    return _Cells(signal=signal, values=table, known=known, repeated=repeated) if is_good else None
 
 
 def _numbers(
@@ -199,88 +176,64 @@ def _numbers(
     return np.zeros(len(rows)), ~missing
 
 
-@dataclass(kw_only=True)
-class _Output:
-    """The arrays of an episode so far."""
+def _add_rows(draft: TableDraft, cell: _Cells, piece: EpisodeRows) -> None:
+    """Adds a signal without resampling."""
+    if cell.signal.role is Role.OBSERVATION:
+        _add_observation(draft, cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
+        return
+    missing = np.flatnonzero(~cell.known[:-1])
+    if len(missing):
+        step = int(missing[0])
+        problem = f"row {piece.rows[step]} of the file has no value ({len(missing)} rows in total)"
+        fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
+        draft.findings.append(Finding(problem=problem, fix=fix, signal=cell.signal.name, step=step))
+    draft.put(cell.signal.name, cell.values[:-1])
 
-    found: Callable[..., Finding]
-    arrays: dict[str, Array] = field(default_factory=dict)
-    observed: dict[str, Array] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
 
-    def add_rows(self, cell: _Cells, piece: EpisodeRows) -> None:
-        """Adds a signal without resampling."""
-        signal = cell.signal
+def _add_resampled(
+    draft: TableDraft, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
+) -> None:
+    """Adds a signal at the times of a grid."""
+    signal, known, values = cell.signal, cell.known & ~cell.repeated, cell.values
+    if signal.kind is Kind.VECTOR and values.dtype.kind != "f":
+        values = values.astype(np.float64)
+    if signal.role is Role.OBSERVATION and not known.any():
+        nothing = np.zeros((len(grid), *values.shape[1:]), values.dtype)
+        _add_observation(draft, cell, nothing, np.zeros(len(grid), np.bool_))
+    elif not known.any():
+        problem, fix = "it has no value in the whole episode", "Fill it in, or remove it from schema.json."
+        draft.findings.append(Finding(problem=problem, fix=fix, signal=signal.name))
+    elif signal.role is Role.REWARD:
+        draft.put(signal.name, summed(times[known], values[known], grid))
+    else:
+        resampled, observed = resample(times, values, known, grid, reading.rule)
         if signal.role is Role.OBSERVATION:
-            self._add_observation(cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
-            return
-        missing = np.flatnonzero(~cell.known[:-1])
-        if len(missing):
-            step = int(missing[0])
-            problem = f"row {piece.rows[step]} of the file has no value ({len(missing)} rows in total)"
-            fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
-            self.findings.append(self.found(problem=problem, fix=fix, signal=signal.name, step=step))
-        self.arrays[signal.name] = cell.values[:-1]
-
-    def add_resampled(
-        self, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
-    ) -> None:
-        """Adds a signal at the times of a grid."""
-        signal, known = cell.signal, cell.known & ~cell.repeated
-        values = cell.values
-        if signal.kind is Kind.VECTOR and values.dtype.kind != "f":
-            values = values.astype(np.float64)
-        if signal.role is Role.OBSERVATION and not known.any():
-            self._add_observation(
-                cell, np.zeros((len(grid), *values.shape[1:]), values.dtype), np.zeros(len(grid), bool)
-            )
-        elif not known.any():
-            problem, fix = "it has no value in the whole episode", "Fill it in, or remove it from schema.json."
-            self.findings.append(self.found(problem=problem, fix=fix, signal=signal.name))
-        elif signal.role is Role.REWARD:
-            self.arrays[signal.name] = summed(times[known], values[known], grid)
+            _add_observation(draft, cell, resampled, observed)
         else:
-            resampled = resample(times, values, known, grid, reading.rule)
-            if signal.role is Role.OBSERVATION:
-                self._add_observation(cell, resampled.values, resampled.observed)
-            else:
-                self.arrays[signal.name] = resampled.values[:-1]
-                self._warn_of_lost_changes(signal.name, times[known], values[known], grid)
-
-    def _warn_of_lost_changes(
-        self, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
-    ) -> None:
-        """Adds a warning if an input changes more often than there are steps, so that changes are lost."""
-        within = (times >= grid[0]) & (times < grid[-1])
-        inside = values[within].reshape(int(within.sum()), -1)
-        changes = int((inside[1:] != inside[:-1]).any(1).sum())
-        if changes > len(grid) - 1:
-            problem = f"it changes {changes} times within {len(grid) - 1} steps; values between steps are lost"
-            fix = "Resample to a higher rate, or log an aggregate for each step, such as the mean."
-            self.findings.append(self.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
-
-    def _add_observation(self, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
-        name = cell.signal.name
-        if not cell.known.any():
-            problem = "it has no value in the whole episode and is marked as not observed"
-            fix = "Leave the episode out, or remove the signal from schema.json."
-            self.findings.append(self.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
-        self.arrays[name] = values
-        if not observed.all():
-            self.observed[name] = observed
+            draft.put(signal.name, resampled[:-1])
+            _warn_of_lost_changes(draft, signal.name, times[known], values[known], grid)
 
 
-def held(values: Array, known: NDArray[np.bool_]) -> Array:
-    """Replaces each missing value by the last known one; before the first known value, by that one.
+def _warn_of_lost_changes(
+    draft: TableDraft, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
+) -> None:
+    """Adds a warning if an input changes more often than there are steps, so that changes are lost."""
+    within = (times >= grid[0]) & (times < grid[-1])
+    inside = values[within].reshape(int(within.sum()), -1)
+    changes = int((inside[1:] != inside[:-1]).any(1).sum())
+    if changes > len(grid) - 1:
+        problem = f"it changes {changes} times within {len(grid) - 1} steps; values between steps are lost"
+        draft.warn(
+            problem, "Resample to a higher rate, or log an aggregate for each step, such as the mean.", signal=name
+        )
 
-    Args:
-        values: [rows, ...].
-        known: [rows] bool.
-    """
-    if known.all() or not known.any():
-        return values if known.all() else np.zeros_like(values)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))
-    return values[last]
+
+def _add_observation(draft: TableDraft, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
+    if not cell.known.any():
+        problem = "it has no value in the whole episode and is marked as not observed"
+        fix = "Leave the episode out, or remove the signal from schema.json."
+        draft.warn(problem, fix, signal=cell.signal.name)
+    draft.put(cell.signal.name, values, observed)
 
 
 def _grid(times: NDArray[np.float64], cells: list[_Cells], reading: ReadOptions, rate_hz: float) -> NDArray[np.float64]:
@@ -298,22 +251,18 @@ def _grid(times: NDArray[np.float64], cells: list[_Cells], reading: ReadOptions,
     return grid_times(start, stop, rate_hz)
 
 
-def _cut(times: NDArray[np.float64], grid: NDArray[np.float64], found: Callable[..., Finding]) -> Iterator[Finding]:
+def _cut(times: NDArray[np.float64], grid: NDArray[np.float64]) -> Iterator[Finding]:
     """Yields findings about rows outside the grid."""
     if len(grid) < 2:
         fix = "Give a higher rate, or log actions and exogenous signals for longer."
-        yield found(problem=f"all inputs are known at only {len(grid)} times of this rate; two are needed", fix=fix)
+        yield Finding(problem=f"all inputs are known at only {len(grid)} times of this rate; two are needed", fix=fix)
         return
     step = grid[1] - grid[0]
     before, after = int((times < grid[0] - step / 2).sum()), int((times >= grid[-1] + step).sum())
     if before or after:
         problem = f"{before} rows at the start and {after} at the end are left out: not all inputs are known there"
         fix = "Log actions and exogenous signals from the first row to the last."
-        yield found(problem=problem, fix=fix, severity=Severity.WARNING)
-
-
-def _reaches_end(grid: NDArray[np.float64], times: NDArray[np.float64] | None) -> bool:
-    return times is not None and len(grid) > 1 and bool(times[-1] - grid[-1] < grid[1] - grid[0])
+        yield warning(problem=problem, fix=fix)
 
 
 def _flag(piece: EpisodeRows, name: str) -> bool | None:
@@ -326,7 +275,7 @@ def _set(column: Column, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
     return column.values[rows].astype(np.bool_) & ~column.missing[rows]
 
 
-def _early_ends(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _early_ends(piece: EpisodeRows) -> Iterator[Finding]:
     """Yields an error for a flag that is set before the end."""
     for name in FLAGS:
         column = piece.table.columns.get(name)
@@ -336,10 +285,10 @@ def _early_ends(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[F
         if len(steps):
             problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
             fix = "Add a column of episodes."
-            yield found(problem=problem, fix=fix, step=int(steps[0]))
+            yield Finding(problem=problem, fix=fix, step=int(steps[0]))
 
 
-def _unused(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _unused(piece: EpisodeRows) -> Iterator[Finding]:
     """Yields warnings for columns of flags and seeds that hold other values."""
     columns = piece.table.columns
     unused = [name for name in FLAGS if name in columns and not columns[name].is_number]
@@ -347,7 +296,7 @@ def _unused(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Findi
     for name in unused:
         fix = "Write 0 or 1 in each row of a flag, and one whole number in all rows of an episode for a seed."
         problem = f"the column does not hold a {'seed' if name == 'seed' else 'flag'} and is left out"
-        yield found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
+        yield warning(problem=problem, fix=fix, signal=name)
 
 
 def _seed(piece: EpisodeRows) -> int | None:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import struct
-import warnings
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from worldline.data.formats.decoding import MAX_PIXELS, frame_times, frames, frames_between
-from worldline.data.formats.natural_order import natural
-from worldline.errors import DataError
+from worldline.data.formats.decoding import frame_times, frames, frames_between
+from worldline.data.formats.pictures import decode_picture
+from worldline.data.formats.reading import natural
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-
-_FORMATS = ("PNG", "JPEG", "BMP")
-_CHANNELS = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
-"""Target mode per PIL mode; other modes, such as 16-bit ones, would lose precision."""
-_DAMAGED = (OSError, ValueError, SyntaxError, TypeError, IndexError, OverflowError, MemoryError, EOFError)
 
 
 class Clip(ABC):
@@ -80,7 +71,7 @@ class _Folder(Clip):
 
     def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
         for file in self._files[first : last + 1]:
-            yield read_picture(file)
+            yield decode_picture(file)
 
 
 def open_clip(path: Path) -> Clip:
@@ -115,34 +106,6 @@ def clips_in(folder: Path) -> list[Path]:
 def has_pictures(folder: Path) -> bool:
     """Whether a folder contains videos or folders of images; looks only at names."""
     return bool(clips_in(folder))
-
-
-def read_picture(file: Path) -> NDArray[np.uint8]:
-    """Returns an image [h, w, c] with 1, 3 or 4 channels.
-
-    Raises:
-        DataError: it cannot be read, or has more than 8 bits per channel.
-    """
-    fix = "Save it again as an 8-bit PNG."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_FORMATS) as picture:
-                picture.verify()  # decoding a PNG does not check the checksums
-            with Image.open(file, formats=_FORMATS) as picture:
-                if picture.mode not in _CHANNELS:
-                    raise DataError(f"the image mode {picture.mode} has no 8-bit channels", fix=fix, file=file)
-                if picture.width * picture.height > MAX_PIXELS:
-                    problem = f"the header claims {picture.width} by {picture.height} pixels"
-                    raise DataError(problem, fix=fix, file=file)
-                transparent = picture.mode == "P" and "transparency" in picture.info
-                values = np.asarray(picture.convert("RGBA" if transparent else _CHANNELS[picture.mode]), np.uint8)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error, zlib.error, *_DAMAGED) as error:
-        if isinstance(error, DataError):
-            raise
-        problem = f"the image cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
-        raise DataError(problem, fix=fix, file=file) from error
-    return values.reshape(*values.shape[:2], -1)
 
 
 def fits_memory(num_frames: int, shape: Sequence[int]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.formats.npz import FLAGS, FOREIGN_ENDS
+from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.tables.columns import Column, as_numbers
 from worldline.data.formats.tables.resampling import Changes, changes, refresh_period
 from worldline.data.formats.tables.timestamps import time_names

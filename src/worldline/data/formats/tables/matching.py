@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
-from worldline.data.checks import Finding, Severity
+from worldline.data.checks import Finding
+from worldline.data.formats.missing import held
 from worldline.data.formats.tables.columns import Column
-from worldline.data.formats.tables.episode_arrays import Built, build, held
+from worldline.data.formats.tables.episode_arrays import TableDraft, build
 from worldline.data.formats.tables.episode_rows import EpisodeRows
 from worldline.data.formats.tables.frame_sources import Clip, fits_memory, open_clip
 from worldline.data.formats.tables.layout import TableLayout
@@ -42,7 +43,6 @@ class FrameRows:
         num_rows: number of rows of the recording.
         start_s: time of the recording's first row; None if rows have no times.
         is_date: whether times are dates, which videos do not have.
-        found: creates a finding of the episode.
     """
 
     piece: EpisodeRows
@@ -50,12 +50,11 @@ class FrameRows:
     num_rows: int
     start_s: float | None
     is_date: bool
-    found: Callable[..., Finding]
 
 
 def build_with_pictures(
-    rows: FrameRows, clips: Mapping[str, Path], layout: TableLayout, reading: ReadOptions, number: int
-) -> Built:
+    rows: FrameRows, clips: Mapping[str, Path], layout: TableLayout, reading: ReadOptions
+) -> TableDraft:
     """Builds the arrays of an episode, including its cameras.
 
     Args:
@@ -63,7 +62,6 @@ def build_with_pictures(
         clips: a video file or a folder of images per image signal.
         layout: of the logs.
         reading: the user's options.
-        number: of the episode in the logs.
     """
     try:
         opened = {name: open_clip(path) for name, path in clips.items()}
@@ -72,15 +70,13 @@ def build_with_pictures(
         if piece.times is None:
             found = (_times_of(clip, frames) for clip, frames in zip(opened.values(), by_row.values(), strict=True))
             piece = replace(piece, times=next((times for times in found if times is not None), None))
-        built = build(piece, layout, reading, number)
-        if any(finding.severity is Severity.ERROR for finding in built.findings):
-            return built
-        for name, clip in opened.items():
-            built = _add(built, name, _by_step(piece, by_row[name], built, reading), clip, rows)
+        draft = build(piece, layout, reading)
+        for name, clip in opened.items() if not draft.failed else ():
+            _add(draft, name, _by_step(piece, by_row[name], draft.times, reading), clip, rows)
     except DataError as error:
-        finding = rows.found(problem=f"{error.file}: {error.problem}" if error.file else error.problem, fix=error.fix)
-        return Built(times=None, findings=(finding,))
-    return built
+        problem = f"{error.file}: {error.problem}" if error.file else error.problem
+        return TableDraft(times=None, findings=[Finding(problem=problem, fix=error.fix)])
+    return draft
 
 
 def _by_row(rows: FrameRows, clip: Clip) -> Frames | None:
@@ -127,43 +123,42 @@ def _times_of(clip: Clip, frames: Frames | None) -> NDArray[np.float64] | None:
     return clip.times[frames]
 
 
-def _by_step(piece: EpisodeRows, by_row: Frames | None, built: Built, reading: ReadOptions) -> Frames | None:
+def _by_step(
+    piece: EpisodeRows, by_row: Frames | None, times: NDArray[np.float64] | None, reading: ReadOptions
+) -> Frames | None:
     """Returns the frame of each step; None if times decide."""
-    if by_row is None or reading.rate_hz is None or piece.times is None or built.times is None:
+    if by_row is None or reading.rate_hz is None or piece.times is None or times is None:
         return by_row
     if not (by_row >= 0).any():
-        return np.full(len(built.times), -1)
-    on_grid = resample(piece.times, by_row, by_row >= 0, built.times, "hold")
-    reached = built.times >= piece.times[np.argmax(by_row >= 0)] - 1e-9
-    return np.where(reached, on_grid.values, -1).astype(np.int64)
+        return np.full(len(times), -1)
+    on_grid, _ = resample(piece.times, by_row, by_row >= 0, times, "hold")
+    reached = times >= piece.times[np.argmax(by_row >= 0)] - 1e-9
+    return np.where(reached, on_grid, -1).astype(np.int64)
 
 
-def _add(built: Built, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> Built:
+def _add(draft: TableDraft, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> None:
     """Adds the frames of one camera."""
-    findings: list[Finding] = []
     if by_step is None:
-        assert built.times is not None
-        by_step = _by_time(built.times, clip, rows, name, findings)
+        by_step = _by_time(draft, clip, rows, name)
     known = by_step >= 0
     if not known.any():
         problem = f"no row matches any of the {len(clip)} frames of {clip.path.name}"
         fix = "Make the times or frame numbers of the table agree with the video."
-        findings.append(rows.found(problem=problem, fix=fix, signal=name))
-        return replace(built, findings=(*built.findings, *findings))
-    findings += _missing(by_step, clip, rows, name)
+        draft.findings.append(Finding(problem=problem, fix=fix, signal=name))
+        return
+    _warn_of_missing(draft, by_step, clip, rows, name)
     use = held(by_step, known).astype(np.int64)
     fresh = known & np.concatenate([[True], np.diff(use) != 0])
     fresh[np.argmax(known)] = True
-    observed = built.observed if fresh.all() else {**built.observed, name: fresh}
-    arrays = {**built.arrays, name: _load(clip, use)}
-    return replace(built, arrays=arrays, observed=observed, findings=(*built.findings, *findings))
+    draft.put(name, _load(clip, use), fresh)
 
 
-def _by_time(times: NDArray[np.float64], clip: Clip, rows: FrameRows, name: str, findings: list[Finding]) -> Frames:
+def _by_time(draft: TableDraft, clip: Clip, rows: FrameRows, name: str) -> Frames:
     """Returns the last frame at or before each time, -1 if it is older than `MAX_FRAME_AGE`."""
+    assert draft.times is not None
     assert clip.times is not None
     assert rows.start_s is not None
-    length = float(clip.times[-1])
+    times, length = draft.times, float(clip.times[-1])
     if rows.is_date:
         times = times - rows.start_s
     elif rows.start_s > length:
@@ -171,43 +166,45 @@ def _by_time(times: NDArray[np.float64], clip: Clip, rows: FrameRows, name: str,
         problem = f"the rows start at {rows.start_s} s, after the end of the video ({length:.3f} s)"
         problem += "; assumed that both start together"
         fix = "If they did not start together, count both times from the same moment."
-        findings.append(rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
+        draft.warn(problem, fix, signal=name)
     interval = float(np.median(np.diff(clip.times))) if len(clip) > 1 else 0.0
     frames = np.searchsorted(clip.times, times + SLACK * interval, side="right") - 1
     age = times - clip.times[np.maximum(frames, 0)]
     return np.where((frames >= 0) & (age <= (MAX_FRAME_AGE + SLACK) * interval), frames, -1).astype(np.int64)
 
 
-def _missing(by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> Iterator[Finding]:
-    """Yields warnings for rows without frames, and for frames before the first or after the last row."""
+def _warn_of_missing(draft: TableDraft, by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> None:
+    """Adds warnings for rows without frames, dropped frames, and frames before the first or after the last row."""
     lost = np.flatnonzero(by_step < 0)
     if len(lost):
         problem = f"{len(lost)} of {len(by_step)} rows have no frame in {clip.path.name}, the first is row {lost[0]}"
         fix = "They are marked as not observed. If the video should have these frames, export it again."
-        yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name, step=int(lost[0]))
-    yield from _gaps(clip, rows, name)
+        draft.warn(problem, fix, signal=name, step=int(lost[0]))
+    if problem := _gaps(clip):
+        fix = "Rows without a frame are marked as not observed. If the video should have them, export it again."
+        draft.warn(problem, fix, signal=name)
     used = by_step[by_step >= 0]
     before, after = int(used.min()), len(clip) - 1 - int(used.max())
     if (before or after) and len(rows.piece.rows) == rows.num_rows:
         problem = f"{before} frames before the first row and {after} after the last row are left out"
-        fix = "If they matter, log rows for the whole video."
-        yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
+        draft.warn(problem, "If they matter, log rows for the whole video.", signal=name)
 
 
-def _gaps(clip: Clip, rows: FrameRows, name: str) -> Iterator[Finding]:
-    """Yields a warning if frames of an otherwise steady video were dropped."""
+def _gaps(clip: Clip) -> str:
+    """Returns a problem if frames of an otherwise steady video were dropped, else an empty text."""
     if clip.times is None or len(clip) < MIN_FRAMES:
-        return
+        return ""
     gaps = np.diff(clip.times)
     beats = gaps / np.median(gaps)
     dropped = np.round(beats).astype(np.int64) - 1
-    if (np.abs(beats - np.round(beats)) < STEADY).all() and dropped.any() and (dropped == 0).mean() > 0.5:
-        first = int(np.flatnonzero(dropped)[0])
-        rate, at = 1 / float(np.median(gaps)), float(clip.times[first])
-        problem = f"{clip.path.name} lacks {dropped.sum()} frames at an otherwise steady {rate:.3g} frames per second;"
-        problem += f" the first gap is after frame {first} at {at:.3f} s"
-        fix = "Rows without a frame are marked as not observed. If the video should have them, export it again."
-        yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
+    if (np.abs(beats - np.round(beats)) >= STEADY).any() or not dropped.any() or (dropped == 0).mean() <= 0.5:
+        return ""
+    first = int(np.flatnonzero(dropped)[0])
+    rate, at = 1 / float(np.median(gaps)), float(clip.times[first])
+    return (
+        f"{clip.path.name} lacks {dropped.sum()} frames at an otherwise steady {rate:.3g} frames per second; "
+        f"the first gap is after frame {first} at {at:.3f} s"
+    )
 
 
 def _load(clip: Clip, use: NDArray[np.int64]) -> NDArray[np.uint8]:

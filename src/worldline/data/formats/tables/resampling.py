@@ -26,19 +26,6 @@ _MIN_GAPS, _MIN_LEVELS, _MIN_BITS, _REGULAR = 5, 6, 8.0, 0.9
 _MIN_UNEVEN = 12
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resampled:
-    """A signal at the times of a grid.
-
-    Args:
-        values: [grid, ...] in the dtype of the samples.
-        observed: [grid] bool, False for held values; before the first sample, its value is held backwards.
-    """
-
-    values: Array
-    observed: NDArray[np.bool_]
-
-
 def grid_times(start_s: float, stop_s: float, rate_hz: float) -> NDArray[np.float64]:
     """Returns times from `start_s` to at most `stop_s` at `rate_hz`.
 
@@ -52,20 +39,15 @@ def grid_times(start_s: float, stop_s: float, rate_hz: float) -> NDArray[np.floa
 
 
 def resample(
-    times: NDArray[np.float64],
-    values: Array,
-    observed: NDArray[np.bool_],
-    grid: NDArray[np.float64],
-    rule: Rule,
-    *,
-    gap_s: float | None = None,
-) -> Resampled:
-    """Returns the signal at the times of the grid.
+    times: NDArray[np.float64], values: Array, observed: NDArray[np.bool_], grid: NDArray[np.float64], rule: Rule
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Returns a signal at the times of the grid in its dtype, and a mask [grid] of times at which it is observed.
 
     `hold` takes the last sample at or before a time; it counts as observed if it is newer than the previous time.
-    `linear` interpolates between the neighbours; the value counts as observed if they are at most `gap_s` apart.
-    Values that are not floating point are held. `nearest` takes the nearest sample within half a step; without one it
-    holds the last sample, which counts as not observed.
+    `linear` interpolates between the neighbours. The value counts as observed if they are at most `USUAL_GAP` usual
+    steps of the samples apart. Values that are not floating point are held. `nearest` takes the nearest sample within
+    half a step; without one it holds the last sample, which counts as not observed. Before the first sample, its value
+    is held backwards.
 
     Args:
         times: [samples] seconds, rising.
@@ -73,7 +55,6 @@ def resample(
         observed: [samples] bool, at least one True; samples with False are ignored.
         grid: [grid] seconds, evenly rising, at least two.
         rule: how values between samples are found.
-        gap_s: seconds; None for `USUAL_GAP` times the usual step of the samples.
 
     Raises:
         InputError: no sample is observed, or the grid has fewer than two times.
@@ -86,22 +67,14 @@ def resample(
     if rule == "nearest":
         return _nearest(times, values, grid, step)
     if rule == "linear" and values.dtype.kind == "f":
-        usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-        return _linear(times, values, grid, step, USUAL_GAP * usual if gap_s is None else gap_s)
-    return _hold(times, values, grid, step)
+        return _linear(times, values, grid, step)
+    last = np.searchsorted(times, np.concatenate([grid[:1] - step, grid]) + SLACK * step, side="right") - 1
+    return values[np.maximum(last[1:], 0)], np.diff(last) > 0
 
 
-def _last(times: NDArray[np.float64], grid: NDArray[np.float64], step: float) -> NDArray[np.intp]:
-    """Returns the index of the last sample at or before each time, -1 before the first sample."""
-    return np.searchsorted(times, grid + SLACK * step, side="right") - 1
-
-
-def _hold(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float) -> Resampled:
-    last = _last(times, np.concatenate([grid[:1] - step, grid]), step)
-    return Resampled(values=values[np.maximum(last[1:], 0)], observed=np.diff(last) > 0)
-
-
-def _nearest(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float) -> Resampled:
+def _nearest(
+    times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float
+) -> tuple[Array, NDArray[np.bool_]]:
     after = np.searchsorted(times, grid)
     before = after - 1
     late = np.where(before >= 0, grid - times[np.maximum(before, 0)], np.inf)
@@ -110,12 +83,13 @@ def _nearest(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64
     early[early > step / 2] = np.inf
     observed = np.isfinite(np.minimum(late, early))
     chosen = np.where(observed, np.where(early < late, after, before), before)
-    return Resampled(values=values[np.maximum(chosen, 0)], observed=observed)
+    return values[np.maximum(chosen, 0)], observed
 
 
 def _linear(
-    times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float, gap_s: float
-) -> Resampled:
+    times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float
+) -> tuple[Array, NDArray[np.bool_]]:
+    gap_s = USUAL_GAP * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     after = np.searchsorted(times, grid - SLACK * step)
     inside = (after > 0) & (after < len(times))
     after = np.clip(after, 0, len(times) - 1)
@@ -126,7 +100,7 @@ def _linear(
     start = values[np.where(exact, after, np.where(inside, before, after))].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
         drawn = start + weight * (values[after].astype(np.float64) - start)
-    return Resampled(values=drawn.astype(values.dtype), observed=exact | (inside & (width <= gap_s * (1 + 1e-9))))
+    return drawn.astype(values.dtype), exact | (inside & (width <= gap_s * (1 + 1e-9)))
 
 
 def summed(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]) -> Array:

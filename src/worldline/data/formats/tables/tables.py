@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
-from worldline.data.checks import Finding, Severity
-from worldline.data.conversion import steps_s, to_episode
+from worldline.data.checks import Finding, warning
+from worldline.data.conversion import steps_s
+from worldline.data.formats.reading import Metadata, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
-from worldline.data.formats.tables.episode_arrays import Built, build
+from worldline.data.formats.tables.episode_arrays import TableDraft, build
 from worldline.data.formats.tables.episode_rows import EpisodeRows, split
 from worldline.data.formats.tables.frame_sources import has_pictures
 from worldline.data.formats.tables.layout import Survey, TableLayout, episode_name
 from worldline.data.formats.tables.timestamps import Times, read_times
-from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
 
@@ -35,18 +36,23 @@ class TableLogs(Logs):
 
     Args:
         files: each with one or more episodes.
-        scan: result of `scan_tables`.
+        num_episodes: in all files.
         layout: of every file.
         reading: the user's options.
         unclear: see `Logs`.
     """
 
     def __init__(
-        self, files: Sequence[Path], scan: Scan, layout: TableLayout, reading: ReadOptions, unclear: Sequence[str]
+        self,
+        files: Sequence[Path],
+        num_episodes: int,
+        layout: TableLayout,
+        reading: ReadOptions,
+        unclear: Sequence[str],
     ) -> None:
-        self._files, self._scan, self._layout = tuple(files), scan, layout
         super().__init__(layout.schema, unclear)
-        self._reading = reading
+        self._files, self._num_episodes = tuple(files), num_episodes
+        self._layout, self._reading = layout, reading
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -69,33 +75,55 @@ class TableLogs(Logs):
             raise DataError("no column of the tables is an observation", fix=fix, file=path)
         unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
         unclear.append("The action in the last row of an episode has no following observation and is dropped.")
-        if path.is_dir():
-            others = sorted(p.name for p in path.iterdir() if p not in files and p.name != SCHEMA_FILE)
-            unclear += [f"Not read, because they are not tables: {', '.join(others)}."] if others else []
-        return cls(files, scan, layout, reading, unclear)
+        unclear += unread(path, files, "not tables")
+        return cls(files, sum(map(len, scan.labels)), layout, reading, unclear)
 
     def __len__(self) -> int:
-        return sum(map(len, self._scan.labels))
+        return self._num_episodes
 
     def read(self) -> Iterator[LoggedEpisode]:
         """Yields the episodes of all tables."""
-        number = 0
+        numbers = count()
         for file in self._files:
-            try:
-                table, times, pieces = open_table(file, self._reading)
-            except DataError as error:
-                finding = unreadable(error, file.name, number)
-                source: Source = {"file": file.name, "episode": 0}
-                yield LoggedEpisode(file=file.name, number=number, episode=None, findings=(finding,), source=source)
-                number += 1
-                continue
-            file_findings = [*table.findings, *left_out(table, self._layout)]
-            for piece in pieces:
-                built = build(piece, self._layout, self._reading, number)
-                findings = (*(replace(finding, episode=number) for finding in file_findings), *built.findings)
-                source = source_of(piece, self._layout, times)
-                yield logged(built, self._layout.schema, file.name, number, findings, source)
-                number, file_findings = number + 1, []
+            yield from self._read_table(file, numbers)
+
+    def _read_table(self, file: Path, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
+        """Yields the episodes of a table."""
+        try:
+            table, times, pieces = open_table(file, self._reading)
+        except DataError as error:
+            yield from self._without_table(file, error, numbers)
+            return
+        of_table = [*table.findings, *_left_out(table, self._layout)]
+        for piece, draft in self._drafts(file, pieces, times):
+            draft.source = _source_of(piece, self._layout, times)
+            draft.step_s = None if draft.times is None else steps_s(draft.times, self.schema.step_s)
+            draft.findings, of_table = of_table + draft.findings, []
+            yield draft.logged(self.schema, file.name, next(numbers))
+
+    def _without_table(self, file: Path, error: DataError, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
+        """Yields an error in the place of the episodes of an unreadable table."""
+        yield failed(Finding.of(error, file=file.name), next(numbers))
+
+    def _drafts(
+        self, _file: Path, pieces: Sequence[EpisodeRows], _times: Times | None
+    ) -> Iterator[tuple[EpisodeRows, TableDraft]]:
+        """Yields the rows and the arrays of each episode in a table."""
+        for piece in pieces:
+            yield piece, build(piece, self._layout, self._reading)
+
+
+def failed(finding: Finding, number: int) -> LoggedEpisode:
+    """Returns an episode that cannot be read.
+
+    Args:
+        finding: the reason, with the file.
+        number: of the episode in the logs.
+    """
+    file = finding.file or ""
+    source: Metadata = {"file": file, "episode": 0}
+    findings = (replace(finding, episode=number),)
+    return LoggedEpisode(file=file, number=number, episode=None, findings=findings, source=source)
 
 
 def open_table(file: Path, reading: ReadOptions) -> tuple[ColumnTable, Times | None, list[EpisodeRows]]:
@@ -190,33 +218,18 @@ def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:
         yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed within each step."
 
 
-def left_out(table: ColumnTable, layout: TableLayout) -> list[Finding]:
-    """Returns a warning for each unused column of a table.
-
-    Args:
-        table: of one file.
-        layout: of the logs.
-    """
-    found = []
+def _left_out(table: ColumnTable, layout: TableLayout) -> Iterator[Finding]:
+    """Yields a warning for each unused column of a table."""
     for name, column in table.columns.items():
         if name not in layout.known:
             what = "has no values" if column.is_empty else f"holds {'texts' if column.is_text else 'values'}"
             problem = f"the column is not in the schema and is left out (it {what})"
-            fix = "Add a signal of this name to schema.json to keep it."
-            finding = Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=table.file.name, signal=name)
-            found.append(finding)
-    return found
+            yield warning(problem=problem, fix="Add a signal of this name to schema.json to keep it.", signal=name)
 
 
-def source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> dict[str, str | int | float]:
-    """Returns the metadata that a store keeps with an episode: file, number, label, start time and constant texts.
-
-    Args:
-        piece: its rows.
-        layout: of the logs.
-        times: of the table.
-    """
-    source: dict[str, str | int | float] = {"file": piece.table.file.name, "episode": piece.number}
+def _source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> Metadata:
+    """Returns what a store keeps with an episode: file, number, label, start time and constant texts."""
+    source: Metadata = {"file": piece.table.file.name, "episode": piece.number}
     if piece.label:
         source["label"] = piece.label
     if times is not None and piece.times is not None and len(piece.times) and np.isfinite(piece.times[0]):
@@ -226,43 +239,3 @@ def source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> d
         if column.is_text and len(piece.rows) and not column.missing[piece.rows[0]]:
             source[f"column.{name}" if name in source else name] = str(column.values[piece.rows[0]])
     return source
-
-
-def logged(
-    built: Built, schema: Schema, file: str, number: int, findings: Sequence[Finding], source: Source
-) -> LoggedEpisode:
-    """Returns the logged episode; without its arrays if a finding is an error.
-
-    Args:
-        built: its arrays.
-        schema: of the logs.
-        file: its file.
-        number: in the logs.
-        findings: all findings.
-        source: its metadata.
-    """
-    episode = None
-    if not any(finding.severity is Severity.ERROR for finding in findings):
-        episode = to_episode(
-            built.arrays,
-            schema,
-            observed=built.observed,
-            terminated=built.terminated,
-            truncated=built.truncated,
-            seed=built.seed,
-            step_s=steps_s(built.times, schema.step_s) if built.times is not None else None,
-        )
-    return LoggedEpisode(file=file, number=number, episode=episode, findings=tuple(findings), source=source)
-
-
-def unreadable(error: DataError, file: str, number: int) -> Finding:
-    """Converts an error to a finding of an episode.
-
-    Args:
-        error: the error.
-        file: that contains the episode.
-        number: of the episode in the logs.
-    """
-    return Finding(
-        problem=error.problem, fix=error.fix, file=file, episode=number, signal=error.signal, step=error.step
-    )

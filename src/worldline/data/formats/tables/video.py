@@ -16,33 +16,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
+from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
+from worldline.data.formats.reading import unread
 from worldline.data.formats.tables.columns import tables_in
-from worldline.data.formats.tables.episode_arrays import Built
+from worldline.data.formats.tables.episode_arrays import TableDraft
 from worldline.data.formats.tables.episode_rows import EpisodeRows
 from worldline.data.formats.tables.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
 from worldline.data.formats.tables.layout import TableLayout
 from worldline.data.formats.tables.matching import FRAME_NAMES, FrameRows, build_with_pictures
-from worldline.data.formats.tables.tables import (
-    LEROBOT_FILE,
-    Scan,
-    left_out,
-    logged,
-    open_table,
-    resampling_notes,
-    scan_tables,
-    source_of,
-    unreadable,
-)
+from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, resampling_notes, scan_tables
 from worldline.data.formats.tables.timestamps import Times
-from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -70,7 +59,7 @@ class _RecordingPlan:
     num_episodes: int
 
 
-class VideoLogs(Logs):
+class VideoLogs(TableLogs):
     """A folder of videos (or sub-folders of images) and tables, or a single video and its table.
 
     Args:
@@ -81,8 +70,8 @@ class VideoLogs(Logs):
     """
 
     def __init__(self, plan: _RecordingPlan, layout: TableLayout, reading: ReadOptions, unclear: Sequence[str]) -> None:
-        super().__init__(layout.schema, unclear)
-        self._plan, self._layout, self._reading = plan, layout, reading
+        super().__init__(plan.tables, plan.num_episodes, layout, reading, unclear)
+        self._plan = plan
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -110,58 +99,39 @@ class VideoLogs(Logs):
         look = _look(with_rows or plan.recordings.values()) if schema is None else _Look(cameras=(), step_s=None)
         layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else look.step_s, look.cameras)
         unclear = [*scan.assumptions, _MATCHING, *unused, *layout.unclear, *resampling_notes(layout.schema, reading)]
-        if path.is_dir():
-            used = {*tables, *clips, path / SCHEMA_FILE}
-            others = sorted(p.name for p in path.iterdir() if p not in used and path not in used)
-            unclear += [f"Not read, because they are neither videos nor tables: {', '.join(others)}."] if others else []
+        unclear += unread(path, {*tables, *clips}, "neither videos nor tables")
         return cls(plan, layout, reading, unclear)
-
-    def __len__(self) -> int:
-        return self._plan.num_episodes
 
     def read(self) -> Iterator[LoggedEpisode]:
         """Yields the episodes of all tables, then an error for each recording without rows."""
-        number = 0
-        for file in self._plan.tables:
-            for episode in self._read_table(file, number):
-                yield episode
-                number += 1
-        for name in _without_rows(self._plan.recordings, self._plan.names):
-            file_name = next(iter(self._plan.recordings[name].values())).name
+        yield from super().read()
+        names = _without_rows(self._plan.recordings, self._plan.names)
+        for number, name in enumerate(names, len(self) - len(names)):
+            file = next(iter(self._plan.recordings[name].values())).name
             fix = "Add a table with the same name, or a table with a column of episodes that contains this name."
             problem = "no table has the actions of this recording"
-            yield _failed(Finding(problem=problem, fix=fix, file=file_name, episode=number))
-            number += 1
+            yield failed(Finding(problem=problem, fix=fix, file=file), number)
 
-    def _read_table(self, file: Path, number: int) -> Iterator[LoggedEpisode]:
-        """Yields the episodes of a table."""
-        try:
-            table, times, pieces = open_table(file, self._reading)
-        except DataError as error:
-            if (file, None) in self._plan.names:
-                yield _failed(unreadable(error, file.name, number))
-            return
-        file_findings = [*table.findings, *left_out(table, self._layout)]
+    def _without_table(self, file: Path, error: DataError, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
+        if (file, None) in self._plan.names:
+            yield from super()._without_table(file, error, numbers)
+
+    def _drafts(
+        self, file: Path, pieces: Sequence[EpisodeRows], times: Times | None
+    ) -> Iterator[tuple[EpisodeRows, TableDraft]]:
         for label, same in groupby(pieces, key=lambda piece: piece.label):
             if (file, label) not in self._plan.names:
                 continue
-            for piece, rows in _rows_of(list(same), times, number):
-                name = self._plan.names[file, label]
-                built = self._missing(label, file, number) if name is None else self._build(rows, name, number)
-                findings = (*(replace(finding, episode=number) for finding in file_findings), *built.findings)
-                source: Source = source_of(piece, self._layout, times)
-                yield logged(built, self._layout.schema, file.name, number, findings, source)
-                number, file_findings = number + 1, []
-
-    def _build(self, rows: FrameRows, name: str, number: int) -> Built:
-        return build_with_pictures(rows, self._plan.recordings[name], self._layout, self._reading, number)
-
-    def _missing(self, label: str | None, file: Path, number: int) -> Built:
-        """Returns an error for rows without a video."""
-        which = f"named {label!r}" if label else "for these rows"
-        problem = f"there is no video {which} (found: {', '.join(self._plan.recordings)})"
-        fix = "Name the video like the table, or like the episode in its column."
-        return Built(times=None, findings=(Finding(problem=problem, fix=fix, file=file.name, episode=number),))
+            name = self._plan.names[file, label]
+            for piece, rows in _rows_of(list(same), times):
+                if name is None:
+                    which = f"named {label!r}" if label else "for these rows"
+                    problem = f"there is no video {which} (found: {', '.join(self._plan.recordings)})"
+                    fix = "Name the video like the table, or like the episode in its column."
+                    yield piece, TableDraft(times=None, findings=[Finding(problem=problem, fix=fix)])
+                else:
+                    clips = self._plan.recordings[name]
+                    yield piece, build_with_pictures(rows, clips, self._layout, self._reading)
 
 
 _MATCHING = (
@@ -171,31 +141,15 @@ _MATCHING = (
 )
 
 
-def _failed(finding: Finding) -> LoggedEpisode:
-    file, number = finding.file or "", finding.episode or 0
-    source: Source = {"file": file, "episode": 0}
-    return LoggedEpisode(file=file, number=number, episode=None, findings=(finding,), source=source)
-
-
-def _rows_of(
-    pieces: Sequence[EpisodeRows], times: Times | None, number: int
-) -> Iterator[tuple[EpisodeRows, FrameRows]]:
+def _rows_of(pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[tuple[EpisodeRows, FrameRows]]:
     """Yields the episodes of one recording, each with its position in it."""
-    rows = np.concatenate([piece.rows for piece in pieces])
-    first = 0
+    num_rows, first = sum(len(piece.rows) for piece in pieces), 0
+    start_s = float(times.seconds[pieces[0].rows[0]]) if times is not None and num_rows else None
     for piece in pieces:
-        yield (
-            piece,
-            FrameRows(
-                piece=piece,
-                places=np.arange(first, first + len(piece.rows)),
-                num_rows=len(rows),
-                start_s=float(times.seconds[rows[0]]) if times is not None and len(rows) else None,
-                is_date=times is not None and times.is_date,
-                found=partial(Finding, file=piece.table.file.name, episode=number),
-            ),
-        )
-        first, number = first + len(piece.rows), number + 1
+        places = np.arange(first, first + len(piece.rows))
+        is_date = times is not None and times.is_date
+        yield piece, FrameRows(piece=piece, places=places, num_rows=num_rows, start_s=start_s, is_date=is_date)
+        first += len(piece.rows)
 
 
 def _plan(clips: Sequence[Path], tables: Sequence[Path], scan: Scan, only: Path | None) -> _RecordingPlan:

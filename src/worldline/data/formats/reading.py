@@ -1,0 +1,268 @@
+"""What the importers share: drafts of episodes, the loop over episodes, and errors that name their place."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.base import LoggedEpisode, Logs
+from worldline.data.checks import Finding, Severity, warning
+from worldline.data.conversion import to_episode
+from worldline.data.formats.missing import check_known, mark_missing, partly_missing
+from worldline.data.store import SCHEMA_FILE
+from worldline.errors import DataError
+from worldline.schema import Role, Schema, Signal
+
+Array = NDArray[np.generic]
+Metadata = dict[str, str | int | float]
+T = TypeVar("T")
+
+UNREADABLE = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError, SyntaxError),
+    *(struct.error, zlib.error, BadZipFile),
+)
+"""Exceptions of libraries for damaged files; they include `DataError` (a `ValueError`)."""
+
+DAMAGED = "Restore the file from a copy, or write it again."
+FLAGS = ("terminated", "truncated")
+TIMES = ("time", "timestamp")
+MASK_PREFIX = "observed."
+FOREIGN_ENDS = ("done", "dones", "terminal", "terminals", "timeout", "timeouts")
+"""End flags of other tools, which do not distinguish terminated from truncated."""
+
+
+def natural(path: Path) -> tuple[tuple[int, str], ...]:
+    """Returns a sort key that puts frame_9 before frame_10."""
+    parts = re.split(r"(\d+)", path.name)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
+
+
+def unread(folder: Path, used: Collection[Path], what: str) -> list[str]:
+    """Returns a sentence on the files of a folder that are not read.
+
+    Args:
+        folder: of the logs, or a single file.
+        used: the files that are read.
+        what: the logs are, in plural.
+    """
+    if not folder.is_dir() or folder in used:
+        return []
+    others = sorted(path.name for path in folder.iterdir() if path not in used and path.name != SCHEMA_FILE)
+    return [f"Not read, because they are {what}: {', '.join(others)}."] if others else []
+
+
+def reason(error: Exception | None) -> str:
+    """Returns the message of an exception in one line."""
+    return error.problem if isinstance(error, DataError) else f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+@contextmanager
+def converted(
+    problem: str,
+    *,
+    fix: str = DAMAGED,
+    file: Path | str | None = None,
+    signal: str | None = None,
+    errors: tuple[type[Exception], ...] = UNREADABLE,
+) -> Iterator[None]:
+    """Converts an exception that a library raises on damaged data into a `DataError`.
+
+    Args:
+        problem: what cannot be done.
+        fix: as in `DataError`.
+        file: as in `DataError`.
+        signal: as in `DataError`.
+        errors: the exceptions; a `DataError` stays as it is.
+
+    Raises:
+        DataError: the problem, with the message of the exception.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except errors as error:
+        raise DataError(f"{problem} ({reason(error):.300})", fix=fix, file=file, signal=signal) from error
+
+
+def duplicate(names: Iterable[str]) -> str | None:
+    """Returns the first name that occurs twice; None if there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def flag_at_end(flags: Array, name: str, *, fix: str) -> bool:
+    """Whether an end flag is set in the last row.
+
+    Args:
+        flags: [rows, ...]; NaN does not count as set.
+        name: of the flag.
+        fix: as in `DataError`.
+
+    Raises:
+        DataError: the flag is set in an earlier row.
+    """
+    rows = np.atleast_1d(flags)
+    is_set = ((rows != 0) & (rows == rows)).reshape(len(rows), -1).any(1)
+    early = np.flatnonzero(is_set[:-1])
+    if len(early):
+        raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
+    return bool(is_set[-1:].any())
+
+
+@dataclass(kw_only=True)
+class EpisodeDraft:
+    """What was read of an episode so far.
+
+    Args:
+        source: as in `LoggedEpisode`.
+        values: by signal, T+1 rows of observations and T of other roles.
+        observed: masks of observations with missing values.
+        findings: problems; the file and the number of the episode are added at the end.
+        terminated: as in `Episode`.
+        truncated: as in `Episode`.
+        seed: as in `Episode`.
+        step_s: as in `Episode`.
+    """
+
+    source: Metadata = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+    observed: dict[str, Array] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    terminated: bool = False
+    truncated: bool = True
+    seed: int | None = None
+    step_s: NDArray[np.float32] | None = None
+
+    def warn(self, problem: str, fix: str, *, signal: str | None = None, step: int | None = None) -> None:
+        """Adds a warning."""
+        self.findings.append(warning(problem=problem, fix=fix, signal=signal, step=step))
+
+    def put(self, name: str, values: Array, mask: Array | None = None) -> None:
+        """Adds a signal; rows where the mask is False are missing."""
+        self.values[name] = values
+        if mask is not None and not mask.all():
+            self.observed[name] = mask
+
+    def add(self, signal: Signal, values: Array, mask: NDArray[np.bool_] | None = None) -> None:
+        """Adds a signal in which NaN is a missing value.
+
+        Raises:
+            DataError: a value of an action, exogenous signal or reward is missing.
+        """
+        if signal.role is not Role.OBSERVATION:
+            check_known(values, signal.name)
+            self.put(signal.name, values)
+            return
+        self.findings += partly_missing(values, signal.name)
+        values, known = mark_missing(values)
+        self.put(signal.name, values, known if mask is None else mask if known is None else mask & known)
+
+    def end(self, terminated: bool | None, truncated: bool | None) -> None:
+        """Sets how the episode ended; an unknown `truncated` is the opposite of `terminated`."""
+        self.terminated = bool(terminated)
+        self.truncated = not terminated if truncated is None else truncated
+
+    def logged(self, schema: Schema, file: str, number: int) -> LoggedEpisode:
+        """Returns the episode, without its arrays if a finding is an error."""
+        findings = tuple(replace(finding, file=file, episode=number) for finding in self.findings)
+        if any(finding.severity is Severity.ERROR for finding in findings):
+            return LoggedEpisode(file=file, number=number, episode=None, findings=findings, source=self.source)
+        episode = to_episode(
+            self.values,
+            schema,
+            observed=self.observed,
+            terminated=self.terminated,
+            truncated=self.truncated,
+            seed=self.seed,
+            step_s=self.step_s,
+        )
+        return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
+
+
+class EpisodeLogs(Logs, Generic[T]):
+    """Logs that are read episode by episode from one open source; an unreadable episode becomes a finding.
+
+    Args:
+        schema: see `Logs`.
+        unclear: see `Logs`.
+        root: the folder of the logs.
+        files: of the episodes, relative to the folder; a single one for all episodes.
+    """
+
+    def __init__(self, schema: Schema, unclear: Sequence[str], root: Path, files: Sequence[str]) -> None:
+        super().__init__(schema, unclear)
+        self._root, self._files = root, tuple(files)
+
+    @abstractmethod
+    def opened(self) -> AbstractContextManager[T]:
+        """Opens what the episodes are read from."""
+
+    def file_of(self, number: int) -> str:
+        """The file of an episode, relative to the logs."""
+        return self._files[number if len(self._files) > 1 else 0]
+
+    @abstractmethod
+    def draft(self, opened: T, number: int) -> EpisodeDraft:
+        """Reads an episode.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    def read(self) -> Iterator[LoggedEpisode]:
+        """Yields every episode in order."""
+        with ExitStack() as stack:
+            try:
+                opened = stack.enter_context(self.opened())
+            except DataError as error:
+                yield from (self.failed(error, number) for number in range(len(self)))
+                return
+            for number in range(len(self)):
+                try:
+                    logged = self.draft(opened, number).logged(self.schema, self.file_of(number), number)
+                except UNREADABLE as error:
+                    logged = self.failed(error, number)
+                yield logged
+
+    def failed(self, error: Exception, number: int) -> LoggedEpisode:
+        """Returns the episode that cannot be read because of an error."""
+        if not isinstance(error, DataError):
+            error = DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED)
+        finding = Finding.of(error, file=relative(self._root, error.file) or self.file_of(number), episode=number)
+        return LoggedEpisode(file=self.file_of(number), number=number, episode=None, findings=(finding,))
+
+
+def relative(root: Path, file: Path | str | None) -> str | None:
+    """Returns the path of a file relative to the folder of the logs; other paths are kept."""
+    if file is None or not Path(file).is_relative_to(root):
+        return None if file is None else str(file)
+    return Path(file).relative_to(root).as_posix()
+
+
+def source_of(file: str, episode: int, metadata: Metadata) -> Metadata:
+    """Returns the source metadata of an episode for a store.
+
+    Args:
+        file: relative to the logs.
+        episode: number in the file.
+        metadata: of the episode in the file; names in use get the prefix `source.`.
+    """
+    source: Metadata = {"file": file, "episode": episode}
+    for name, value in metadata.items():
+        free = name
+        while free in source or (free != name and free in metadata):
+            free = f"source.{free}"
+        source[free] = value
+    return source

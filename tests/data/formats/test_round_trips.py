@@ -1,0 +1,106 @@
+"""What every exporter promises: its importer gives the same episodes, and damage never passes for data."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.data.formats.damage import DAMAGES, FEW, Damage, damage_file, read_or_refused
+
+from worldline.data.base import LoggedEpisode
+from worldline.data.exporting import export_store
+from worldline.data.open_logs import open_logs
+from worldline.data.store import Store
+from worldline.episode import Episode
+from worldline.schema import Schema
+
+MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+SOURCES = st.dictionaries(TEXTS.filter(bool), TEXTS | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9), max_size=3)
+SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS, SOURCES), min_size=1, max_size=4)
+OUT = {"hdf5": "out.h5", "minari": "out", "lerobot": "out"}
+CHECKED = {"hdf5": "out.h5", "minari": "data/*", "lerobot": "**/*.parquet"}
+"""Files of each format in which any damage is noticed."""
+RENAMED = {"file": "original_file", "episode": "original_episode"}
+FORMATS = pytest.mark.parametrize("name", OUT)
+
+
+def exported(
+    folder: Path, name: str, schema: Schema, episodes: list[Episode], sources: list[Any] | None = None
+) -> Store:
+    store = Store.create(folder / "store", schema)
+    for number, episode in enumerate(episodes):
+        store.append(episode, sources[number] if sources else {})
+    export_store(store, folder / OUT[name], exporter=name)
+    return store
+
+
+def read(path: Path) -> list[LoggedEpisode]:
+    return list(open_logs(path).read())
+
+
+@FORMATS
+@given(shapes=SHAPES)
+@FEW
+def test_an_export_is_read_back_bit_for_bit(
+    name: str, tmp_path_factory: Any, schema: Schema, make_episode: Any, assert_equal: Any, shapes: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("round")
+    episodes = [make_episode(3 + number, steps, masked) for number, (steps, masked, _) in enumerate(shapes)]
+    sources = [
+        {"file": f"{number}.npz", "task": "push it", "take": 1.5} | one for number, (*_, one) in enumerate(shapes)
+    ]
+    store = exported(folder, name, schema, episodes, sources)
+    logs = open_logs(folder / OUT[name])
+    assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
+    for number, logged in enumerate(logs.read()):
+        assert (logged.number, logged.findings) == (number, ())
+        assert_equal(logged.episode, store.episode(number))
+        place = {"file": logged.file, "episode": number}
+        kept = {(key if key not in place else moved(name, key)): value for key, value in sources[number].items()}
+        assert logged.source == kept | place
+    assert {path.name for path in folder.iterdir()} == {"store", OUT[name]}
+
+
+def moved(name: str, key: str) -> str:
+    """The name of a source's entry whose own name is taken."""
+    return RENAMED[key] if name == "lerobot" else f"source.{key}"
+
+
+@FORMATS
+def test_masked_values_come_back_as_they_were(
+    tmp_path: Path, assert_equal: Any, schema: Schema, make_episode: Any, name: str
+) -> None:
+    episode = make_episode(1, 4, ("position",))
+    episode.observations["position"][~episode.observed["position"]] = np.nan
+    exported(tmp_path, name, schema, [episode])
+    (logged,) = read(tmp_path / OUT[name])
+    assert logged.findings == ()
+    assert_equal(logged.episode, episode)
+
+
+@pytest.fixture(scope="module", params=list(OUT))
+def export(request: Any, tmp_path_factory: Any, schema: Schema, make_episode: Callable[..., Episode]) -> Any:
+    folder = tmp_path_factory.mktemp("fuzz")
+    return request.param, exported(folder, request.param, schema, [make_episode(3, 3, ("gear",)), make_episode(1, 2)])
+
+
+@given(number=st.integers(0, 99), damage=DAMAGES)
+@FEW
+def test_damage_to_an_export_never_passes_for_data(
+    tmp_path_factory: Any, export: Any, assert_equal: Any, number: int, damage: Damage
+) -> None:
+    name, store = export
+    whole, folder = store.path.with_name(OUT[name]), tmp_path_factory.mktemp("damaged")
+    copy = (shutil.copytree if whole.is_dir() else shutil.copy)(whole, folder / whole.name)
+    files = sorted(file for file in (copy if copy.is_dir() else folder).glob(CHECKED[name]) if file.is_file())
+    damage_file(files[number % len(files)], damage)
+    for logged in read_or_refused(read, copy):
+        if logged.episode is not None:
+            assert_equal(logged.episode, store.episode(logged.number))
