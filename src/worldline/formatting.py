@@ -27,6 +27,7 @@ __all__ = [
     "round_percent",
     "span",
     "tick",
+    "with_interval",
     "with_unit",
 ]
 
@@ -85,6 +86,11 @@ def pretty_unit(unit: str) -> str:
 def with_unit(text: str, unit: str) -> str:
     """A label followed by its unit in brackets."""
     return f"{text} [{pretty_unit(unit)}]" if pretty_unit(unit) else text
+
+
+def with_interval(found: Estimate) -> str:
+    """A figure with its interval: "1.2 (0.9 to 1.5)"."""
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
 
 def label(name: str) -> str:

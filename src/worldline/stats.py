@@ -73,6 +73,11 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def around(cls, value: float, low: float | np.floating, high: float | np.floating) -> Estimate:
+        """The figure with an interval that is widened to contain it."""
+        return cls(value=value, low=min(float(low), value), high=max(float(high), value))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:

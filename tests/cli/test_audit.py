@@ -57,12 +57,6 @@ def test_a_seed_below_0_is_refused() -> None:
     assert "--seed" in shown.stderr
 
 
-def test_what_cannot_be_written_is_said_first(tmp_path: Path) -> None:
-    shown = RUN.invoke(app, ["audit", "nowhere", "nothing", "--out", str(tmp_path / "no" / "page.html")])
-    assert shown.exit_code == 1
-    assert "--out" in str(shown.output) + str(shown.exception)
-
-
 def test_figures_that_cannot_be_written_take_neither_the_page_nor_the_advice_with_them(tmp_path: Path) -> None:
     logs = worldline.record("wind", tmp_path / "logs", num_episodes=6, max_steps=8, seed=1)
     world, page, figures = bundle(tmp_path / "linear", Linear, logs), tmp_path / "audit.html", tmp_path / "audit.json"

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -83,10 +82,3 @@ def test_damage_is_shown(tmp_path: Path) -> None:
     assert shown.exit_code == 1
     assert "1 of them DAMAGED" in words(shown.stdout)
     assert "error" in shown.stdout
-
-
-def test_a_place_for_json_is_checked_first(tmp_path: Path) -> None:
-    shown = RUN.invoke(APP, [str(tmp_path / "nowhere"), "--json", str(tmp_path / "no" / "figures.json")])
-    assert shown.exit_code == 1
-    with pytest.raises(Exception, match="--json"):
-        raise shown.exception or AssertionError

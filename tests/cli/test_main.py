@@ -60,11 +60,21 @@ def test_an_unknown_recipe_suggests_the_nearest(tmp_path: Path) -> None:
     assert "Did you mean 'pixels'" in shown.stderr
 
 
-def test_a_place_for_json_is_checked_first(tmp_path: Path) -> None:
-    shown = RUN.invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--json", str(tmp_path / "no" / "figures.json")])
-    assert shown.exit_code == 1
-    assert "--json" in shown.stderr
-    assert not (tmp_path / "demo").exists()
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("demo", "--out", "demo", "--json"), ("learn", "logs", "--out", "world", "--json"), ("worlds", "--json"),
+        ("audit", "world", "logs", "--json"), ("audit", "world", "logs", "--out"), ("check", "logs", "--json"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", [".", "no/figures.json"])
+def test_a_place_for_results_is_checked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = failed(*arguments, place)
+    assert f"{arguments[-1]} {place} is not a file in an existing folder" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_record(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worldline.cli.output import check_json, print_table, write_json, write_text
+from worldline.cli.output import print_table, write_json, write_text
 from worldline.errors import InputError
 
 
@@ -22,18 +22,10 @@ def test_brackets_in_a_table_are_shown_as_they_are(capsys: pytest.CaptureFixture
 
 
 def test_json_is_written_where_it_is_wanted(tmp_path: Path) -> None:
-    check_json(None)
     write_json(None, {"success": 1.0})
     path = tmp_path / "figures.json"
-    check_json(path)
     write_json(path, {"success": 1.0})
     assert json.loads(path.read_text()) == {"success": 1.0}
-
-
-def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "no" / "figures.json"):
-        with pytest.raises(InputError, match="is not a file in an existing folder"):
-            check_json(path)
 
 
 def test_what_cannot_be_written_after_all_is_told_with_its_option(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.report.parsed_page import ParsedPage
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import (
@@ -31,7 +30,6 @@ from worldline.audit.report_evidence import (
 from worldline.report.report import Report, render
 from worldline.stats import wilson
 
-VOID = {"meta", "img", "input", "br"}
 MARKERS = {
     Planning: "Goals reached",
     Learning: "Validation loss",
@@ -45,38 +43,9 @@ MARKERS = {
 }
 
 
-class Page(HTMLParser):
-    """Collects elements, and checks that they nest."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.headings: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(attrs) == len(dict(attrs)), f"an attribute twice in {tag}"
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("h1", "h2"):
-            self.headings.append(data)
-
-    def counts(self) -> Counter[str]:
-        return Counter(tag for tag, _ in self.elements)
-
-
 def test_the_page_is_well_formed_and_complete(report: Report) -> None:
     html = render(report)
-    page = Page(html)
+    page = ParsedPage(html)
     assert html.startswith('<!doctype html>\n<html lang="en">')
     assert page.headings == [
         "A toy world",
@@ -93,7 +62,7 @@ def test_the_page_is_well_formed_and_complete(report: Report) -> None:
 def test_nothing_comes_from_outside(report: Report) -> None:
     html = render(report)
     assert not re.search(r"https?:|@import|url\(|<script|<link|<iframe|javascript:", html, re.IGNORECASE)
-    for _, attributes in Page(html).elements:
+    for _, attributes in ParsedPage(html).elements:
         for name in ("src", "href", "srcset"):
             assert str(attributes.get(name) or "data:").startswith("data:")
         assert not any(name.startswith("on") for name in attributes)
@@ -101,7 +70,7 @@ def test_nothing_comes_from_outside(report: Report) -> None:
 
 
 def test_everything_seen_is_also_said(report: Report) -> None:
-    page = Page(render(report))
+    page = ParsedPage(render(report))
     for tag, attributes in page.elements:
         if tag == "img":
             assert attributes["alt"]
@@ -139,7 +108,7 @@ def test_the_same_report_gives_the_same_bytes_in_any_order(report: Report) -> No
 def test_only_what_is_given_is_shown(report: Report, kind: type) -> None:
     alone = replace(report, sections=tuple(one for one in report.sections if isinstance(one, kind)))
     html = render(alone)
-    Page(html)
+    ParsedPage(html)
     assert MARKERS[kind] in html
     for other, marker in MARKERS.items():
         if other is not kind:
@@ -148,7 +117,7 @@ def test_only_what_is_given_is_shown(report: Report, kind: type) -> None:
 
 def test_an_empty_report_is_still_a_page() -> None:
     html = render(Report(title="Nothing yet", subtitle="", facts={}, sections=()))
-    assert Page(html).headings == ["Nothing yet"]
+    assert ParsedPage(html).headings == ["Nothing yet"]
 
 
 def test_the_headline_is_the_success_rate(report: Report) -> None:
@@ -165,7 +134,7 @@ def test_without_plans_the_headline_is_the_signals_won(report: Report, diagnosti
 
 def test_an_undiagnosed_part_is_left_out(report: Report, diagnostics: Diagnostics) -> None:
     bare = replace(diagnostics, gaps=(), bands=(), skills=())
-    assert Page(render(replace(report, sections=(bare,)))).headings == [
+    assert ParsedPage(render(replace(report, sections=(bare,)))).headings == [
         "A toy world",
         "Open-loop error",
         "Methods and details",
@@ -181,7 +150,7 @@ def test_missing_steps_and_endless_bands_can_be_shown(report: Report, diagnostic
         bands=tuple(replace(band, width=(float("inf"),) * 6) for band in diagnostics.bands),
     )
     html = render(replace(report, sections=(spoiled,)))
-    Page(html)
+    ParsedPage(html)
     assert "∞" in html
 
 
@@ -250,14 +219,14 @@ def poisoned(report: Report, text: str) -> Report:
 @given(text=st.one_of(st.sampled_from(ATTACKS), st.text(alphabet="<>&\"'/ax= ", min_size=1)))
 def test_no_string_becomes_markup(report: Report, text: str) -> None:
     """The page has the same elements and attributes whatever its strings say."""
-    harmless, html = Page(render(poisoned(report, "word"))), render(poisoned(report, text))
-    page = Page(html)
+    harmless, html = ParsedPage(render(poisoned(report, "word"))), render(poisoned(report, text))
+    page = ParsedPage(html)
     assert page.counts() == harmless.counts()
     for (tag, attributes), (expected, same) in zip(page.elements, harmless.elements, strict=True):
         assert (tag, list(attributes)) == (expected, list(same))
 
 
 def test_headings_never_skip_a_level(report: Report) -> None:
-    levels = [int(tag[1]) for tag, _ in Page(render(report)).elements if re.fullmatch(r"h[1-6]", tag)]
+    levels = [int(tag[1]) for tag, _ in ParsedPage(render(report)).elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))

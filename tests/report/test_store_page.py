@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from tests.report.parsed_page import ParsedPage
 
 from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Sparks
 from worldline.plots.episode_plot import EpisodeView
@@ -13,30 +13,12 @@ from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigur
 from worldline.report.store_page import Link, episode_page, index_page
 from worldline.schema import Kind, Role, Schema, Signal
 
-VOID = {"img", "meta", "input", "br", "col"}
 HEIGHT = Signal(name="height<b>", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
 EYE = Signal(name="eye", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 3, 1))
 
 
-class Balance(HTMLParser):
-    """Fails where an element is not closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def check(html: str) -> None:
-    parser = Balance()
-    parser.feed(html)
-    assert parser.open == []
+    ParsedPage(html)
     assert "<b>&" not in html
     assert "height<b>" not in html
 

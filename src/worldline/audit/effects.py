@@ -272,15 +272,12 @@ def _mean(values: Floats, windows: ForecastWindows, weights: Floats) -> Estimate
     sums = cluster_sums(parts, windows.episode, weights.shape[1])
     draws = weights @ sums
     value = float(ratio(sums[:, 0].sum(keepdims=True), sums[:, 1].sum(keepdims=True))[0])
-    low, high = np.nanquantile(ratio(draws[:, 0], draws[:, 1]), (0.025, 0.975))
-    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
+    return Estimate.around(value, *np.nanquantile(ratio(draws[:, 0], draws[:, 1]), (0.025, 0.975)))
 
 
 def _quantiles(fits: Floats) -> Estimate:
     """The first fit, with the 95 % interval of the others."""
-    low, high = np.quantile(fits[1:], (0.025, 0.975))
-    value = float(fits[0])
-    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
+    return Estimate.around(float(fits[0]), *np.quantile(fits[1:], (0.025, 0.975)))
 
 
 def _agreement(own: Estimate, logs: Estimate | None, spread: float) -> Agreement:

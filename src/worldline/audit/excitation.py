@@ -222,9 +222,7 @@ def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alph
     )
     error = np.sqrt((count - 1) / count * ((parts - overall) ** 2).sum())
     half = student_quantile(alpha / 2, float(effective - 1)) * error
-    return Estimate(
-        value=value, low=min(float(np.tanh(overall - half)), value), high=max(float(np.tanh(overall + half)), value)
-    )
+    return Estimate.around(value, np.tanh(overall - half), np.tanh(overall + half))
 
 
 def _pearson(sums: Floats) -> Floats:

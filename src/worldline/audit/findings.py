@@ -43,7 +43,7 @@ HEADLINE_LEVEL: Final = 0.9
 Verdict = Literal["good", "bad", "unclear", "plain"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ReportFinding:
     """A finding in one to three sentences, with a verdict.
 
@@ -79,7 +79,7 @@ def planning(found: Planning) -> ReportFinding:
             "unclear": f" The upper bound, {ceiling.name}, reaches {percent(ceiling.all.value)}; the difference is "
             "not significant.",
         }[order]
-    return ReportFinding(text=text, verdict=verdict)
+    return ReportFinding(text, verdict)
 
 
 def splits(found: Planning) -> ReportFinding:
@@ -95,7 +95,7 @@ def splits(found: Planning) -> ReportFinding:
             "unclear": f" Search does not significantly differ from {peer.name}, which reaches "
             f"{percent(peer.all.value)} of all goals.",
         }[verdict]
-    return ReportFinding(text=f"{text} {speed(found)}".strip(), verdict="bad" if verdict == "bad" else "plain")
+    return ReportFinding(f"{text} {speed(found)}".strip(), "bad" if verdict == "bad" else "plain")
 
 
 def speed(found: Planning) -> str:
@@ -116,21 +116,20 @@ def learning(found: Learning) -> ReportFinding:
     start, end, steps = series.values[0], series.values[-1], plural(series.steps[-1], "step")
     best = int(np.nanargmin(series.values)) if not np.isnan(series.values).all() else 0
     if not np.isfinite(end):
-        return ReportFinding(text=f"The {name} is not finite after {steps}: training diverged.", verdict="bad")
+        return ReportFinding(f"The {name} is not finite after {steps}: training diverged.", "bad")
     if not end < start:
         return ReportFinding(
-            text=f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}.{time}",
-            verdict="bad",
+            f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}.{time}", "bad"
         )
     if end > 1.2 * series.values[best]:
         text = (
             f"The {name} fell from {number(start)} to {number(series.values[best])} by step "
             f"{number(series.steps[best])}, then rose again to {number(end)}."
         )
-        return ReportFinding(text=text, verdict="unclear")
+        return ReportFinding(text, "unclear")
     times = f", {number(start / end, 2)} times lower" if end > 0 and start / end >= 2 else ""
     text = f"The {name} fell from {number(start)} to {number(end)}{times}, over {steps}.{time}"
-    return ReportFinding(text=text, verdict="good" if found.validation is not None else "plain")
+    return ReportFinding(text, "good" if found.validation is not None else "plain")
 
 
 def latent_health(found: LatentHealth) -> ReportFinding:
@@ -139,37 +138,32 @@ def latent_health(found: LatentHealth) -> ReportFinding:
     fallen = [(vital, limit) for vital, limit in guarded if not vital.series.values[-1] >= limit]
     if fallen:
         parts = [f"{v.series.name} fell to {number(v.series.values[-1])}, below {number(limit)}" for v, limit in fallen]
-        return ReportFinding(text=f"The latent collapsed: {listing(parts)}.", verdict="bad")
+        return ReportFinding(f"The latent collapsed: {listing(parts)}.", "bad")
     ends = [
         f"{vital.series.name} ended at {number(vital.series.values[-1])}"
         + ("" if vital.most is None else f" of {number(vital.most)}")
         for vital in found.vitals
     ]
     if not guarded:
-        return ReportFinding(text=f"{_capital(listing(ends))}.", verdict="plain")
-    return ReportFinding(text=f"The latent did not collapse: {listing(ends)}.", verdict="good")
+        return ReportFinding(f"{_capital(listing(ends))}.", "plain")
+    return ReportFinding(f"The latent did not collapse: {listing(ends)}.", "good")
 
 
 def readout(found: ReadoutQuality) -> ReportFinding:
     """Quality of the worst readout."""
     rows = [(row, row.r2) for row in found.rows if row.r2 is not None]
     if not rows:
-        return ReportFinding(
-            text="No signal varies on the held-out episodes, so readouts cannot be graded.", verdict="plain"
-        )
+        return ReportFinding("No signal varies on the held-out episodes, so readouts cannot be graded.", "plain")
     worst, r2 = min(rows, key=lambda pair: pair[1].value)
     name, error = label(worst.signal), quantity(worst.rmse, worst.unit)
     explained = f"R² {number(r2.value, 4)}, {number(r2.low, 4)} to {number(r2.high, 4)}"
     if r2.low >= WELL_READ:
         which = _capital(name) if len(rows) == 1 else f"Every signal, including {name},"
-        return ReportFinding(
-            text=f"{which} can be read from the latent to within {error} ({explained}).", verdict="good"
-        )
+        return ReportFinding(f"{which} can be read from the latent to within {error} ({explained}).", "good")
     if r2.high < POORLY_READ:
-        return ReportFinding(text=f"{_capital(name)} cannot be read from the latent ({explained}).", verdict="bad")
+        return ReportFinding(f"{_capital(name)} cannot be read from the latent ({explained}).", "bad")
     return ReportFinding(
-        text=f"{_capital(name)} can be read from the latent only roughly, to within {error} ({explained}).",
-        verdict="unclear",
+        f"{_capital(name)} can be read from the latent only roughly, to within {error} ({explained}).", "unclear"
     )
 
 
@@ -190,15 +184,13 @@ def skills(found: Diagnostics) -> ReportFinding:
     elif len(won) < len(signals):
         rest = [label(name) for name in signals if name not in won]
         text += f" On {listing(rest)} the difference is not significant at every horizon."
-    return ReportFinding(text=text, verdict="good" if len(won) == len(signals) else "bad" if not won else "unclear")
+    return ReportFinding(text, "good" if len(won) == len(signals) else "bad" if not won else "unclear")
 
 
 def margins(found: Diagnostics) -> ReportFinding:
     """Largest and smallest skill at the last reported horizon."""
     if not found.skills:
-        return ReportFinding(
-            text="No baseline has an error at every step, so no skill can be computed.", verdict="unclear"
-        )
+        return ReportFinding("No baseline has an error at every step, so no skill can be computed.", "unclear")
     step = found.horizons[-1]
     ranked = sorted(found.skills, key=lambda one: one.skill.at(step).value)
     parts = []
@@ -210,7 +202,7 @@ def margins(found: Diagnostics) -> ReportFinding:
         parts.append(f"{how} than {name} (reduction: {between(skill)}{chance})")
     text = f"After {span(step, found.step_s)} its error is {listing(parts)}."
     worst, best = ranked[0].skill.at(step), ranked[-1].skill.at(step)
-    return ReportFinding(text=text, verdict="good" if worst.low > 0 else "unclear" if best.low > 0 else "bad")
+    return ReportFinding(text, "good" if worst.low > 0 else "unclear" if best.low > 0 else "bad")
 
 
 def wins(found: Diagnostics, signal: str) -> bool:
@@ -230,16 +222,14 @@ def open_loops(found: Diagnostics) -> ReportFinding:
     if len(contested) == 1:
         return open_loop(found, contested[0])
     if not contested:
-        return ReportFinding(
-            text=f"The open-loop error was measured over {end} on {len(own)} signals.", verdict="plain"
-        )
+        return ReportFinding(f"The open-loop error was measured over {end} on {len(own)} signals.", "plain")
     better = [label(name) for name, finding in each.items() if finding.verdict == "good"]
     baselines = listing(list(dict.fromkeys(label(one.against) for one in found.skills)))
     which = f" ({listing(better)})" if 0 < len(better) < len(contested) else ""
     count = f"{len(better)} of {len(contested)} signals{which}"
     text = f"Its error is below that of {baselines} at every step up to {end} on {count}."
     verdict: Verdict = "good" if len(better) == len(contested) else "unclear" if better else "bad"
-    return ReportFinding(text=text, verdict=verdict)
+    return ReportFinding(text, verdict)
 
 
 def open_loop(found: Diagnostics, error: ErrorCurve) -> ReportFinding:
@@ -253,7 +243,7 @@ def open_loop(found: Diagnostics, error: ErrorCurve) -> ReportFinding:
     if not curves:
         exact = [label(one.world) for one in found.errors if one.world and one.signal == error.signal]
         text += f" There is no skill against {listing(exact)}, whose error is 0 at some step." if exact else ""
-        return ReportFinding(text=text, verdict="plain")
+        return ReportFinding(text, "plain")
     ahead = {one.against: sum(low > 0 for low in one.skill.low) for one in curves}
     always = [label(name) for name, steps in ahead.items() if steps == last]
     never = [label(name) for name, steps in ahead.items() if steps == 0]
@@ -262,7 +252,7 @@ def open_loop(found: Diagnostics, error: ErrorCurve) -> ReportFinding:
     for name, steps in ahead.items():
         if 0 < steps < last:
             text += f" It is below that of {label(name)} at {number(steps)} of {plural(last, 'step')}."
-    return ReportFinding(text=text, verdict="bad" if never else "good" if len(always) == len(ahead) else "unclear")
+    return ReportFinding(text, "bad" if never else "good" if len(always) == len(ahead) else "unclear")
 
 
 def gaps(found: Sequence[Gap]) -> ReportFinding:
@@ -273,15 +263,15 @@ def gaps(found: Sequence[Gap]) -> ReportFinding:
     done = f"with actions {changed(weakest)} its error"
     grown = f"{percent(weakest.increase.value, signed=True)}, {between(weakest.increase)}"
     if high < 0:
-        return ReportFinding(text=f"The world uses its actions wrongly: {done} falls ({grown}).", verdict="bad")
+        return ReportFinding(f"The world uses its actions wrongly: {done} falls ({grown}).", "bad")
     if high < NEGLIGIBLE:
         how = "does not use" if low <= 0 else "hardly uses"
-        return ReportFinding(text=f"The world {how} its actions: {done} changes by {grown}.", verdict="bad")
+        return ReportFinding(f"The world {how} its actions: {done} changes by {grown}.", "bad")
     if low <= 0:
         text = f"It is unclear whether the world uses its actions: {done} changes by {grown}."
-        return ReportFinding(text=text, verdict="unclear")
+        return ReportFinding(text, "unclear")
     parts = [f"{percent(gap.increase.value)} when they are {changed(gap)}" for gap in overall]
-    return ReportFinding(text=f"The world uses its actions: its error grows by {listing(parts)}.", verdict="good")
+    return ReportFinding(f"The world uses its actions: its error grows by {listing(parts)}.", "good")
 
 
 def changed(gap: Gap) -> str:
@@ -303,10 +293,10 @@ def coverage(found: Sequence[Band]) -> ReportFinding:
         f"{_share(rate)}"
     )
     if narrow:
-        return ReportFinding(text=f"The bands are too narrow: {measured}.", verdict="bad")
+        return ReportFinding(f"The bands are too narrow: {measured}.", "bad")
     if wide:
-        return ReportFinding(text=f"The bands are too wide: {measured}.", verdict="unclear")
-    return ReportFinding(text=f"The bands are calibrated: {measured}.", verdict="good")
+        return ReportFinding(f"The bands are too wide: {measured}.", "unclear")
+    return ReportFinding(f"The bands are calibrated: {measured}.", "good")
 
 
 def imagined(found: PredictedPaths) -> ReportFinding:
@@ -318,7 +308,7 @@ def imagined(found: PredictedPaths) -> ReportFinding:
     text = f"After {steps} predicted steps, the error of {name} is {quantity(miss, found.unit)}"
     far = "" if miss < way else ", no smaller than without any motion"
     shown = " (median of the paths shown)" if len(misses) > 1 else ""
-    return ReportFinding(text=f"{text}{shown}{far}.", verdict="plain" if miss < way else "bad")
+    return ReportFinding(f"{text}{shown}{far}.", "plain" if miss < way else "bad")
 
 
 def decoded(found: Decoded) -> ReportFinding:
@@ -329,12 +319,12 @@ def decoded(found: Decoded) -> ReportFinding:
         f"Persistence has an error of {number(stays)}, and the decoder alone of {number(alone)}."
     )
     if found.saved is None or found.saved.low[-1] > 0:
-        return ReportFinding(text=text, verdict="plain")
+        return ReportFinding(text, "plain")
     if alone >= stays:
-        return ReportFinding(text=f"{text} The decoder error is too large to grade the predictions.", verdict="plain")
+        return ReportFinding(f"{text} The decoder error is too large to grade the predictions.", "plain")
     if found.saved.high[-1] < 0:
-        return ReportFinding(text=f"{text} The predictions are worse than persistence.", verdict="bad")
-    return ReportFinding(text=f"{text} The difference from persistence is not significant.", verdict="unclear")
+        return ReportFinding(f"{text} The predictions are worse than persistence.", "bad")
+    return ReportFinding(f"{text} The difference from persistence is not significant.", "unclear")
 
 
 def films(found: Films) -> ReportFinding:
@@ -344,7 +334,7 @@ def films(found: Films) -> ReportFinding:
     text = f"Of the {shown} shown, {number(reached) if reached else 'none'} reached the goal."
     if len(found.films) == 1:
         text = f"The plan shown {'reached' if reached else 'did not reach'} its goal."
-    return ReportFinding(text=text, verdict="plain" if reached else "bad")
+    return ReportFinding(text, "plain" if reached else "bad")
 
 
 def sampled(found: Forecasts) -> ReportFinding:
@@ -360,7 +350,7 @@ def sampled(found: Forecasts) -> ReportFinding:
         text += (
             f" {sum(inside)} of {plural(len(inside), 'trajectory')} stay inside the {round_percent(found.level)} band."
         )
-    return ReportFinding(text=text, verdict="plain")
+    return ReportFinding(text, "plain")
 
 
 def _best(outcomes: Sequence[GoalOutcome], role: str) -> GoalOutcome | None:

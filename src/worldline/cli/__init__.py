@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.cli.options import Json, Threads, free_cores, use_threads
-    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.cli.options import Json, Threads, check_json, free_cores, use_threads
+    from worldline.cli.output import print_table, write_json
     from worldline.cli.progress import progress_bars
 
 __all__ = [
@@ -22,11 +22,4 @@ __all__ = [
     "write_json",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.cli.options": ("Json", "Threads", "free_cores", "use_threads"),
-        "worldline.cli.output": ("check_json", "print_table", "write_json"),
-        "worldline.cli.progress": ("progress_bars",),
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json, Threads, use_threads
+from worldline.cli.options import Json, Threads, checked_file, use_threads
 
 if TYPE_CHECKING:
-    from worldline.audit.audit_evidence import Audit, Decision
+    from worldline.audit.audit_evidence import Audit, Decision, Measured
 
 
 def audit(
@@ -21,7 +21,9 @@ def audit(
         str | None,
         typer.Option(help="Also test against twins in a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write a report to this HTML file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write a report to this HTML file.", callback=checked_file)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     threads: Threads = None,
     json: Json = None,
@@ -30,14 +32,12 @@ def audit(
 
     The exit status is 0 for "deploy" and "deploy with limits", else 1.
     """
-    from worldline.cli.output import check_json, write_json, write_text
+    from worldline.cli.output import write_json, write_text
     from worldline.cli.progress import progress_bars
     from worldline.config import to_strict_json
     from worldline.report.audit_page import render_audit
     from worldline.workflows.audit import audit as run
 
-    check_json(json)
-    check_json(out, "--out")
     use_threads(threads)
     with progress_bars() as stage:
         found = run(world, logs, environment=env, seed=seed, stage=stage)
@@ -58,45 +58,27 @@ def audit(
 def _print(found: Audit) -> None:
     _print_decision(found.decision, f"{found.world} on {found.logs}")
     if found.measured is not None:
-        _print_effects(found)
-        _print_horizons(found)
+        _print_effects(found.measured)
+        _print_horizons(found.measured)
 
 
 def _print_decision(decision: Decision, title: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
-    advice = decision.advice.value
-    console.print(Text(f"{title}: {advice}", style="bold"))
-    for heading, lines in (
-        ("Reasons", decision.reasons),
-        ("Limits" if decision.advice == "deploy with limits" else "Further findings", decision.limits),
-        ("Data that would help", decision.help),
-    ):
-        if lines:
-            _print_wrapped(heading)
-        for line in lines:
-            _print_wrapped(line, "  - ")
+    from worldline.cli.output import print_list
+
+    Console().print(Text(f"{title}: {decision.advice.value}", style="bold"))
+    print_list("Reasons", decision.reasons)
+    print_list("Limits" if decision.advice == "deploy with limits" else "Further findings", decision.limits)
+    print_list("Data that would help", decision.help)
     print()
 
 
-def _print_wrapped(line: str, indent: str = "") -> None:
-    """Prints text wrapped at words, with the further lines indented."""
-    import textwrap
-
-    from rich.console import Console
-
-    print(textwrap.fill(line, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
-
-
-def _print_effects(found: Audit) -> None:
+def _print_effects(measured: Measured) -> None:
     """One row per action and signal with the largest identified effect; report and JSON have all lags."""
     from worldline.cli.output import print_table
 
-    measured = found.measured
-    if measured is None:
-        return
     ranked = sorted(
         measured.effects, key=lambda one: (one.agreement != "not identifiable", abs((one.logs or one.world).value))
     )
@@ -119,14 +101,11 @@ def _print_effects(found: Audit) -> None:
     )
 
 
-def _print_horizons(found: Audit) -> None:
+def _print_horizons(measured: Measured) -> None:
     """Trusted horizon and band coverage of each signal, then the twin tests."""
     from worldline.cli.output import print_table
     from worldline.formatting import span
 
-    measured = found.measured
-    if measured is None:
-        return
     step_s = measured.diagnostics.step_s
     bands = {one.signal: f"{one.inside.successes} of {one.inside.trials} ({one.verdict})" for one in measured.coverage}
     rows = [

@@ -27,21 +27,17 @@ def publish(
 ) -> None:
     """Publish a trained world as the next version of a name."""
     from worldline.catalog.versions import Catalog
-    from worldline.cli.output import check_json, write_json
 
-    check_json(json)
     version = Catalog().publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
-    _print_aliases(version)
-    write_json(json, _figures(version))
+    _finish(version, json)
 
 
 def worlds(json: Json = None) -> None:
     """List published worlds with versions and aliases."""
     from worldline.catalog.versions import Catalog
-    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.cli.output import print_table, write_json
 
-    check_json(json)
     catalog = Catalog()
     found = [version for name in catalog.names() for version in catalog.versions(name)]
     print_table(
@@ -68,7 +64,7 @@ def alias(
     json: Json = None,
 ) -> None:
     """Point an alias to a version. Running applications switch to it."""
-    catalog, world, which = _begin(name, json)
+    catalog, world, which = _begin(name)
     _finish(catalog.point(world, which, version, reason=reason), json)
 
 
@@ -84,7 +80,7 @@ def shadow(
     from worldline.cli.output import write_json
     from worldline.errors import InputError
 
-    catalog, world, which = _begin(name, json)
+    catalog, world, which = _begin(name)
     if version is None:
         found = catalog.comparison(world, which)
         _print(name, found)
@@ -103,23 +99,21 @@ def promote(
     json: Json = None,
 ) -> None:
     """Point an alias to the version in its shadow. Running applications switch to it."""
-    catalog, world, which = _begin(name, json)
+    catalog, world, which = _begin(name)
     _finish(catalog.promote(world, which, despite=despite), json)
 
 
 def roll_back(name: Named, json: Json = None) -> None:
     """Point an alias to its previous version. Running applications switch to it."""
-    catalog, world, which = _begin(name, json)
+    catalog, world, which = _begin(name)
     _finish(catalog.roll_back(world, which), json)
 
 
-def _begin(name: str, json: Path | None) -> tuple[Catalog, str, str]:
+def _begin(name: str) -> tuple[Catalog, str, str]:
     from worldline.catalog.aliases import Reference
     from worldline.catalog.versions import Catalog
-    from worldline.cli.output import check_json
     from worldline.errors import InputError
 
-    check_json(json)
     found = Reference.parse(name)
     if found.alias is None:
         raise InputError(f"{name} is a version, which never changes. Give an alias, such as {found.name}@prod.")
@@ -129,13 +123,9 @@ def _begin(name: str, json: Path | None) -> tuple[Catalog, str, str]:
 def _finish(version: Version, json: Path | None) -> None:
     from worldline.cli.output import write_json
 
-    _print_aliases(version)
-    write_json(json, _figures(version))
-
-
-def _print_aliases(version: Version) -> None:
     for name in version.aliases:
         print(f"{version.name}@{name} points to version {version.number}")
+    write_json(json, _figures(version))
 
 
 def _figures(version: Version) -> dict[str, object]:

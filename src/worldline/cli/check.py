@@ -25,11 +25,10 @@ def check(
     json: Json = None,
 ) -> None:
     """Check a store for damage, misaligned actions, anomalies and low coverage. The exit status is 1 on errors."""
-    from worldline.cli.output import check_json, write_json
+    from worldline.cli.output import write_json
     from worldline.cli.progress import progress_bars
     from worldline.workflows.check import check as run
 
-    check_json(json)
     with progress_bars() as stage:
         report = run(store, seed, delay=delay, progress=lambda done, total: stage("read", done, total))
     _print(report)
@@ -39,28 +38,18 @@ def check(
 
 
 def _print(report: CheckReport) -> None:
+    from worldline.cli.output import print_list, print_wrapped
+
     damaged = report.num_episodes - report.num_whole
     state = f"{damaged} of them DAMAGED" if damaged else "all intact"
-    _print_wrapped(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {state}.")
+    print_wrapped(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {state}.")
     print()
     _print_alignment(report)
     _print_findings(report.findings)
     _print_coverage(report)
-    if report.advice:
-        _print_wrapped("Recommendations")
-    for sentence in report.advice[:MAX_LINES]:
-        _print_wrapped(sentence, "  - ")
+    print_list("Recommendations", report.advice[:MAX_LINES])
     print()
-    _print_wrapped(f"Result: {_result(report)}")
-
-
-def _print_wrapped(text: str, indent: str = "") -> None:
-    """Prints text wrapped at words, with the further lines indented."""
-    import textwrap
-
-    from rich.console import Console
-
-    print(textwrap.fill(text, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
+    print_wrapped(f"Result: {_result(report)}")
 
 
 def _result(report: CheckReport) -> str:
@@ -73,15 +62,15 @@ def _result(report: CheckReport) -> str:
 
 def _print_alignment(report: CheckReport) -> None:
     """Prints the verdict, and the explained share for each shift of the actions."""
-    from worldline.cli.output import print_table
+    from worldline.cli.output import print_table, print_wrapped
 
     found = report.alignment
     if found is None:
         return
     known = " (the known delay)" if report.accepted and found.shift else ""
     steps = f" by {abs(found.shift)} step{'' if abs(found.shift) == 1 else 's'}" if found.shift else ""
-    _print_wrapped(f"Actions and observations: {found.verdict}{steps}{known}")
-    _print_wrapped(f"{found.reason[0].upper()}{found.reason[1:]}", "  ")
+    print_wrapped(f"Actions and observations: {found.verdict}{steps}{known}")
+    print_wrapped(f"{found.reason[0].upper()}{found.reason[1:]}", "  ")
     print()
     if not found.shifts:
         return
@@ -94,9 +83,9 @@ def _print_alignment(report: CheckReport) -> None:
         ],
     )
     measured = f"{found.num_rows} steps of {found.num_episodes} episodes"
-    _print_wrapped(f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  ")
+    print_wrapped(f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  ")
     if found.left_out:
-        _print_wrapped(f"Left out, because they are rarely observed: {', '.join(found.left_out)}.", "  ")
+        print_wrapped(f"Left out, because they are rarely observed: {', '.join(found.left_out)}.", "  ")
     print()
 
 
@@ -115,8 +104,10 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from worldline.cli.output import print_wrapped
+
     if not findings:
-        _print_wrapped("Signals: no findings.")
+        print_wrapped("Signals: no findings.")
         print()
         return
     table = Table(title="Findings", title_justify="left", title_style="bold")
@@ -128,12 +119,12 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
         table.add_row(*(Text(cell) for cell in (one.severity.value, *place, one.problem)))
     Console().print(table)
     if len(findings) > MAX_LINES:
-        _print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
+        print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
     print()
 
 
 def _print_coverage(report: CheckReport) -> None:
-    from worldline.cli.output import print_table
+    from worldline.cli.output import print_table, print_wrapped
 
     covered = report.coverage
     if covered is None:
@@ -153,9 +144,9 @@ def _print_coverage(report: CheckReport) -> None:
         ],
     )
     dimension = f"{covered.effective_dimension:.1f} (of {covered.num_components} components)"
-    _print_wrapped(f"Effective dimension of the observations: {dimension}.", "  ")
+    print_wrapped(f"Effective dimension of the observations: {dimension}.", "  ")
     if covered.spread is not None:
-        _print_wrapped(f"Combinations of two components that occur: {_percent(covered.spread)}.", "  ")
+        print_wrapped(f"Combinations of two components that occur: {_percent(covered.spread)}.", "  ")
     print()
 
 

@@ -54,10 +54,9 @@ def conform(
     World: `worldline conform WORLD LOGS`. Write `conform world WORLD LOGS` if the world has the name of a kind.
     Part: `worldline conform planner|model|engine NAME`. The exit status is 1 if a clause does not hold.
     """
-    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.cli.output import print_table, write_json
     from worldline.testing.clauses import ClauseStatus
 
-    check_json(json)
     kind, name, logs = _parse_arguments(subject, second, third)
     if kind is PartKind.WORLD:
         found = list(_world(name, logs, horizon, episodes, calibrated_on, seed))

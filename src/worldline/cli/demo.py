@@ -37,11 +37,10 @@ def demo(
     """Record, learn, plan and report on the Two Rooms lab."""
     from dataclasses import asdict
 
-    from worldline.cli.output import check_json, write_json
+    from worldline.cli.output import write_json
     from worldline.cli.progress import progress_bars
     from worldline.workflows.demo import demo as run
 
-    check_json(json)
     use_threads(threads)
     with progress_bars() as stage:
         result = run(out, walls=walls.value, seed=seed, num_episodes=episodes, num_pairs=pairs, stage=stage)

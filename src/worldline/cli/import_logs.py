@@ -56,7 +56,7 @@ def import_logs(
     json: Json = None,
 ) -> None:
     """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
-    from worldline.cli.output import check_json, write_json
+    from worldline.cli.output import write_json
     from worldline.cli.progress import progress_bars
     from worldline.config import from_json
     from worldline.data.base import ReadOptions
@@ -64,7 +64,6 @@ def import_logs(
     from worldline.data.importing import import_logs as run
     from worldline.schema import Schema
 
-    check_json(json)
     reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)
     if schema is not None and not schema.is_file():
         raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,49 +20,52 @@ if TYPE_CHECKING:
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        help="pixels, vectors, pixels-and-vectors, another name, or module:name of a function of the store.",
+        show_default="all images and vectors of the logs",
+    ),
+]
+Family = Annotated[
+    str | None,
+    typer.Option(help="Model family: jepa, rssm, ensemble, token, features or lewm.", show_default="from the recipe"),
+]
+SplitRule = Annotated[
+    str | None,
+    typer.Option(
+        help="Split of held-out episodes: episode, time, time:NAME or key:NAME.", show_default="from the recipe"
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="Time for training, such as 10min; it sets model size and updates.", show_default="from the recipe"
+    ),
+]
+
+
 def learn(
     logs: Annotated[Path, typer.Argument(help="A store, or logs in any format that `worldline import` reads.")],
     out: Annotated[Path, typer.Option(help="Folder for the world; an earlier world is replaced.")],
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="pixels, vectors, pixels-and-vectors, another name, or module:name of a function of the store.",
-            show_default="all images and vectors of the logs",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model family: jepa, rssm, ensemble, token, features or lewm.", show_default="from the recipe"
-        ),
-    ] = None,
+    recipe: RecipeName = None,
+    model: Family = None,
     weights: Annotated[Path | None, typer.Option(help="Folder with pretrained weights; required by features.")] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Split of held-out episodes: episode, time, time:NAME or key:NAME.", show_default="from the recipe"
-        ),
-    ] = None,
+    split: SplitRule = None,
     seed: Annotated[int, typer.Option(help="Random seed of initial weights and batches.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the best one for control is kept.")] = 1,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Time for training, such as 10min; it sets model size and updates.", show_default="from the recipe"
-        ),
-    ] = None,
+    budget: Budget = None,
     track: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import or training.")] = False,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Train a world from logs. The result is a bundle with a report."""
-    from worldline.cli.output import check_json, write_json
+    from worldline.cli.output import write_json
     from worldline.cli.progress import progress_bars
     from worldline.training.distributed import rank
     from worldline.workflows.learn import Options, learn_logs, log_folder, run_worker
 
-    check_json(json)
     options = Options(
         recipe=recipe,
         model=model,
@@ -79,16 +83,8 @@ def learn(
     if rank():  # not the first process of torchrun
         run_worker(logs, out, options)
         return
-    try:
-        with progress_bars() as stage:
-            result = learn_logs(logs, out, options, stage=stage)
-    except KeyboardInterrupt:
-        print(f"worldline: stopped. {_saved(logs, out)}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except OSError as error:
-        with suppress(OSError):  # the path may be unreadable
-            error.add_note(_saved(logs, out))
-        raise
+    with _saved_work_named(logs, out), progress_bars() as stage:
+        result = learn_logs(logs, out, options, stage=stage)
     for line in (*result.findings, *result.unclear):
         print(line)
     _print(result)
@@ -110,6 +106,20 @@ def seconds(budget: str) -> float:
     if found is None or float(found[1]) <= 0:
         raise typer.BadParameter(f"{budget!r} is not a duration. Give a number with s, min or h, such as 10min.")
     return float(found[1]) * UNITS[found[2]]
+
+
+@contextmanager
+def _saved_work_named(logs: Path, out: Path) -> Iterator[None]:
+    """Names the saved work if the user or the system interrupts a run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"worldline: stopped. {_saved(logs, out)}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        with suppress(OSError):  # the path may be unreadable
+            error.add_note(_saved(logs, out))
+        raise
 
 
 def _saved(logs: Path, out: Path) -> str:

@@ -8,8 +8,32 @@ from typing import Annotated
 
 import typer
 
+from worldline.errors import InputError
+
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads.", show_default="number of free cores")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
+
+
+def check_json(path: Path | None, option: str = "--json") -> None:
+    """Checks the path of an output file before the command does its work.
+
+    Raises:
+        InputError: the path is a folder, or its folder does not exist.
+    """
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise InputError(
+            f"{option} {path} is not a file in an existing folder. Give the path of a file in an existing folder."
+        )
+
+
+def checked_file(param: typer.CallbackParam, path: Path | None) -> Path | None:
+    """The path of an output file, checked while the arguments are parsed."""
+    check_json(path, param.opts[0])
+    return path
+
+
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Also write the results to this JSON file.", callback=checked_file)
+]
 
 
 def free_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,16 +24,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console().print(table)
 
 
-def check_json(path: Path | None, option: str = "--json") -> None:
-    """Checks the path of an output file before the command does its work.
+def print_wrapped(text: str, indent: str = "") -> None:
+    """Prints text wrapped at words, with the further lines indented."""
+    print(textwrap.fill(text, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
 
-    Raises:
-        InputError: the path is a folder, or its folder does not exist.
-    """
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(
-            f"{option} {path} is not a file in an existing folder. Give the path of a file in an existing folder."
-        )
+
+def print_list(heading: str, lines: Sequence[str]) -> None:
+    """Prints sentences as a list below a heading; nothing without sentences."""
+    if lines:
+        print_wrapped(heading)
+    for line in lines:
+        print_wrapped(line, "  - ")
 
 
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:

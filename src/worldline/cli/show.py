@@ -23,11 +23,10 @@ def show(
     json: Json = None,
 ) -> None:
     """Show signals, sizes and origin of a store, with a contact sheet and plots of an episode."""
-    from worldline.cli.output import check_json, write_json
+    from worldline.cli.output import write_json
     from worldline.data.store import open_store
     from worldline.workflows.show import show as run
 
-    check_json(json)
     shown = run(open_store(store), out, episode=episode, signals=signal or ())
     _print(shown.figures)
     write_json(json, _figures(shown.figures))

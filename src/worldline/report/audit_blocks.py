@@ -21,13 +21,13 @@ from worldline.formatting import (
     quantity,
     round_percent,
     span,
-    tick,
+    with_interval,
     with_unit,
 )
 from worldline.plots.ticks import nice_ticks, zero_ticks
 from worldline.report.charts import Dot, IntervalChart, interval_chart
 from worldline.report.effect_chart import effect_picture
-from worldline.report.evidence_blocks import SHARES, block, note
+from worldline.report.evidence_blocks import SHARES, block, note, verdict
 from worldline.report.markup import Html, numbers, table, tag
 from worldline.stats import Estimate
 
@@ -99,13 +99,13 @@ def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
     return [
         title,
         effect_picture(group),
-        _with_interval(largest.world, largest.unit),
-        "–" if agreement == "not identifiable" or largest.logs is None else _with_interval(largest.logs, largest.unit),
-        tag("span", {"class": f"agreement verdict {style}"}, words),
+        _stacked(largest.world, largest.unit),
+        "–" if agreement == "not identifiable" or largest.logs is None else _stacked(largest.logs, largest.unit),
+        verdict(f"{style} agreement", words),
     ]
 
 
-def _with_interval(found: Estimate, unit: str) -> Html:
+def _stacked(found: Estimate, unit: str) -> Html:
     """A figure with its interval below."""
     interval = f"{number(found.low)} to {number(found.high)}"
     return tag("span", {}, quantity(found.value, unit), tag("small", {}, interval))
@@ -117,10 +117,8 @@ def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
         [
             f"{label(one.action)} → {label(one.signal)}",
             str(one.lag),
-            f"{number(one.world.value)} ({number(one.world.low)} to {number(one.world.high)})",
-            "–"
-            if one.logs is None
-            else f"{number(one.logs.value)} ({number(one.logs.low)} to {number(one.logs.high)})",
+            with_interval(one.world),
+            "–" if one.logs is None else with_interval(one.logs),
             one.agreement,
         ]
         for group in groups
@@ -134,13 +132,13 @@ def _effects_finding(found: Measured) -> ReportFinding:
     dull = [label(one.action) for one in found.excitation if not one.enough]
     unknown = f" In these logs, effects of {listing(dull)} are NOT IDENTIFIABLE." if dull else ""
     if not effects:
-        return ReportFinding(text=f"The logs show no effect to compare with the world.{unknown}", verdict="unclear")
+        return ReportFinding(f"The logs show no effect to compare with the world.{unknown}", "unclear")
     right = sum(one.agreement == "agrees" for one in effects)
     wrong = sum(one.agreement == "opposite" for one in effects)
     text = f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world"
     text += f"; {wrong} have the opposite sign." if wrong else "."
-    verdict: Direction = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"
-    return ReportFinding(text=text + unknown, verdict=verdict)
+    direction: Direction = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"
+    return ReportFinding(text + unknown, direction)
 
 
 def horizon_block(found: Measured) -> Html:
@@ -156,25 +154,20 @@ def horizon_block(found: Measured) -> Html:
         for one in found.trusted
     ]  # fmt: skip
     title = "Trusted horizon in steps"
-    alt = "; ".join(f"{row.label}: {row.text}" for row in rows)
     ticks = [mark for mark in nice_ticks(0, end, 5) if mark <= end] if end > 1 else [0, 1]
     ticks = ticks if ticks[-1] == end else [*ticks, end]
-    chart = IntervalChart(
-        title=title, alt=f"{title}. {alt}", rows=rows, ticks=ticks, show=tick, head=("signal", "steps")
-    )
+    chart = IntervalChart(title=title, rows=rows, ticks=ticks, head=("signal", "steps"))
     good = [label(one.signal) for one in trusted_signals(found)]
     bad = [label(one.signal) for one in found.trusted if not one.steps]
     if not good:
-        return block(
-            ReportFinding(text="No signal can be trusted.", verdict="bad"), interval_chart(chart), note(_TRUSTED)
-        )
+        return block(ReportFinding("No signal can be trusted.", "bad"), interval_chart(chart), note(_TRUSTED))
     shortest = min(one.steps for one in trusted_signals(found))
     text = f"Predictions of {listing(good)} can be trusted for at least {span(shortest, step_s)}."
     ways = list(dict.fromkeys(baselines_beaten(found, one).rstrip(",") for one in trusted_signals(found)))
     if bad or len(ways) == 1:
         text += f" Predictions of {listing(bad)} cannot." if bad else f" They are {ways[0]}."
-    verdict: Direction = "unclear" if bad or shortest < end else "good"
-    return block(ReportFinding(text=text, verdict=verdict), interval_chart(chart), note(_TRUSTED))
+    direction: Direction = "unclear" if bad or shortest < end else "good"
+    return block(ReportFinding(text, direction), interval_chart(chart), note(_TRUSTED))
 
 
 def leak_block(found: Measured) -> Html:
@@ -182,10 +175,10 @@ def leak_block(found: Measured) -> Html:
     leak = found.leak
     if leak.leaks:
         text = f"Predictions depend on later actions: these change {label(leak.signal)} by {percent(leak.worst)}."
-        return block(ReportFinding(text=text, verdict="bad"))
+        return block(ReportFinding(text, "bad"))
     text = f"None of {plural(leak.num_checked, 'predicted value')} depends on later actions"
     text += f", except for rounding (relative change {number(leak.worst, 2)})." if leak.worst else "."
-    return block(ReportFinding(text=text, verdict="good"))
+    return block(ReportFinding(text, "good"))
 
 
 def rank_block(found: Measured) -> Html:
@@ -199,7 +192,7 @@ def rank_block(found: Measured) -> Html:
     details = (
         "The effective rank is the participation ratio of the predictions. The latents of a world are not accessible."
     )
-    return block(ReportFinding(text=text, verdict="bad" if rank.collapsed else "good"), note(details))
+    return block(ReportFinding(text, "bad" if rank.collapsed else "good"), note(details))
 
 
 def joint_block(found: Measured) -> Html:
@@ -211,7 +204,7 @@ def joint_block(found: Measured) -> Html:
             f"{one.inside.successes} of {one.inside.trials}",
             number(one.too_few, 2),
             number(one.too_many, 2),
-            tag("span", {"class": f"verdict {_COVERAGE[one.verdict][0]}"}, _COVERAGE[one.verdict][1]),
+            verdict(*_COVERAGE[one.verdict]),
         ]
         for one in found.coverage
     ]
@@ -223,23 +216,24 @@ def joint_block(found: Measured) -> Html:
     )
     head = ["signal", "nominal", "inside", "P(this or fewer)", "P(this or more)", "result"]
     caption = "Trajectories inside the band, one per episode, and the probability of this count under nominal coverage"
-    return block(ReportFinding(text=text, verdict="bad" if narrow else "good"), table(head, rows, caption=caption))
+    return block(ReportFinding(text, "bad" if narrow else "good"), table(head, rows, caption=caption))
 
 
 def excitation_block(found: Measured) -> Html:
     """Excitation of each action."""
     rows = [
-        Dot(
-            label=label(one.action), value=one.left.value, low=one.left.low, high=one.left.high,
-            text=percent(one.left.value), style="world" if one.enough else "missed", target=MIN_EXCITATION,
+        Dot.of(
+            label(one.action),
+            one.left,
+            percent(one.left.value),
+            "world" if one.enough else "missed",
+            target=MIN_EXCITATION,
         )
         for one in found.excitation
-    ]  # fmt: skip
+    ]
     title = "Share of each action that the history does not predict"
-    alt = "; ".join(f"{row.label} {row.text}" for row in rows)
-    chart = IntervalChart(
-        title=title, alt=f"{title}: {alt}", rows=rows, ticks=SHARES, show=round_percent, head=("action", "excitation")
-    )
+    head = ("action", "excitation")
+    chart = IntervalChart(title=title, rows=rows, ticks=SHARES, show=round_percent, head=head)
     dull = [label(one.action) for one in found.excitation if not one.enough]
     text = (
         f"Excitation of {listing(dull)} is too low to identify effects."
@@ -249,7 +243,7 @@ def excitation_block(found: Measured) -> Html:
     if found.randomised is not None:
         text += f" {percent(found.randomised)} of the steps are flagged as randomised."
     details = f"Vertical tick: {round_percent(MIN_EXCITATION)}; below it, effects are not identifiable."
-    return block(ReportFinding(text=text, verdict="bad" if dull else "good"), interval_chart(chart), note(details))
+    return block(ReportFinding(text, "bad" if dull else "good"), interval_chart(chart), note(details))
 
 
 def placebo_block(found: Measured) -> Html:
@@ -258,19 +252,19 @@ def placebo_block(found: Measured) -> Html:
         return note("The placebo test was not run: too few steps are complete.")
     ranked = sorted(found.placebo, key=lambda one: -abs(one.value.value))[:MAX_PLACEBOS]
     rows = [
-        Dot(
-            label=f"{label(one.signal)}, {label(one.action)}", value=one.value.value, low=one.value.low,
-            high=one.value.high, text=number(one.value.value, 2), style="missed" if one.found else "world", target=0.0,
+        Dot.of(
+            f"{label(one.signal)}, {label(one.action)}",
+            one.value,
+            number(one.value.value, 2),
+            "missed" if one.found else "world",
+            target=0.0,
         )
         for one in ranked
-    ]  # fmt: skip
+    ]
     ends = max(0.2, *(max(abs(row.low), abs(row.high)) for row in rows))
     title = "Correlation of the last error with the next action, given the last observation and action"
-    alt = "; ".join(f"{row.label} {row.text}" for row in rows)
-    chart = IntervalChart(
-        title=title, alt=f"{title}: {alt}", rows=rows, ticks=zero_ticks([-ends], [ends]), show=tick, zero=True,
-        head=("error, action", "correlation"),
-    )  # fmt: skip
+    head = ("error, action", "correlation")
+    chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True, head=head)
     actions = listing(sorted({label(one.action) for one in found.placebo if one.found}))
     finding = _placebo_finding(actions, found.placebo[0].num_episodes)
     largest = max(found.placebo, key=lambda one: abs(one.raw.value))
@@ -285,15 +279,12 @@ def placebo_block(found: Measured) -> Html:
 
 def _placebo_finding(actions: str, num_episodes: int) -> ReportFinding:
     if num_episodes < MIN_EPISODES:
-        return ReportFinding(
-            text=f"The placebo test needs {MIN_EPISODES} episodes; there are {num_episodes}.", verdict="unclear"
-        )
+        return ReportFinding(f"The placebo test needs {MIN_EPISODES} episodes; there are {num_episodes}.", "unclear")
     if actions:
         return ReportFinding(
-            text=f"Errors predict {actions}: a controller with a memory or an unlogged cause affects both.",
-            verdict="bad",
+            f"Errors predict {actions}: a controller with a memory or an unlogged cause affects both.", "bad"
         )
-    return ReportFinding(text="Errors do not predict the next action.", verdict="good")
+    return ReportFinding("Errors do not predict the next action.", "good")
 
 
 def cover_block(found: Measured) -> Html:
@@ -319,7 +310,7 @@ def cover_block(found: Measured) -> Html:
     details = f"Pairs with few combinations: {listing(pairs)}." if pairs else ""
     caption = "Logged range of each action; predictions outside of it are unreliable"
     used = table(["action", "logged", "possible", "share used"], rows, caption=caption)
-    return block(ReportFinding(text=text, verdict="plain"), used, note(details))
+    return block(ReportFinding(text, "plain"), used, note(details))
 
 
 def twins_block(found: Measured) -> Html:
@@ -333,21 +324,16 @@ def twins_block(found: Measured) -> Html:
             one = cell.score
             style = "world" if one.low > 0.5 else "floor" if one.high > 0 else "missed"
             name = f"{test.name} {label(cell.name)}"
-            rows.append(
-                Dot(label=name, value=one.value, low=one.low, high=one.high, text=number(one.value, 2), style=style)
-            )
+            rows.append(Dot.of(name, one, number(one.value, 2), style))
         notes += [f"{test.name}: {one.name}: {one.found}." for one in test.grade.conditions if not one.met]
     verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in found.twins]
     kinds = {test.verdict for test in found.twins}
-    verdict: Direction = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
+    direction: Direction = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
     parts = [*map(note, notes)]
     if rows:
         low = min(0.0, max(-1.0, min(row.low for row in rows)))
         title = "Score: 0 is the best trivial baseline, 1 the ground truth"
-        alt = "; ".join(f"{row.label} {row.text}" for row in rows)
-        chart = IntervalChart(
-            title=title, alt=f"{title}: {alt}", rows=rows, ticks=nice_ticks(low, 1.0, 5), show=tick, zero=True,
-            head=("test and signal", "score"),
-        )  # fmt: skip
+        head = ("test and signal", "score")
+        chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
         parts.insert(0, interval_chart(chart))
-    return block(ReportFinding(text=f"{'; '.join(verdicts)}.", verdict=verdict), *parts)
+    return block(ReportFinding(f"{'; '.join(verdicts)}.", direction), *parts)

@@ -23,7 +23,7 @@ from worldline.report.audit_blocks import (
 from worldline.report.evidence_blocks import note
 from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
-from worldline.report.page import chapter, facts, render_page, style_sheet
+from worldline.report.page import chapter, facts, header, render_page, style_sheet
 
 _COLOURS: Final[Mapping[Advice, str]] = {
     Advice.DEPLOY: "good",
@@ -47,23 +47,12 @@ def render_audit(found: Audit) -> str:
     if measured is not None:
         count = plural(measured.diagnostics.num_episodes, "episode")
         graded = f": {count} graded over {span(measured.diagnostics.horizon, measured.diagnostics.step_s)}"
-    top = tag(
-        "header",
-        {},
-        tag("h1", {}, f"Audit of {found.world}"),
-        tag("p", {"class": "subtitle"}, f"Logs {found.logs}{graded}"),
-        _card(found.decision),
-        Html("") if measured is None else _glance(measured),
-    )
+    title, tiles = f"Audit of {found.world}", {} if measured is None else _tiles(measured)
+    top = header(title, f"Logs {found.logs}{graded}", tiles, _card(found.decision))
     chapters = [] if measured is None else _chapters(measured)
-    details = facts(list(found.facts.items()))
-    return render_page(
-        f"Audit of {found.world}",
-        top,
-        *chapters,
-        _methods(details, measured),
-        style=style_sheet("worldline.report", "audit.css"),
-    )
+    methods = [] if measured is None else map(note, _METHODS)
+    details = chapter("Methods and details", facts(list(found.facts.items())), *methods)
+    return render_page(title, top, *chapters, details, style=style_sheet("worldline.report", "audit.css"))
 
 
 def _card(decision: Decision) -> Html:
@@ -100,25 +89,23 @@ def _cause(decision: Decision) -> str:
     return f"Causal effects, tested against twins in a replayed environment: {decision.cause.value}."
 
 
-def _glance(found: Measured) -> Html:
-    """A row of key figures."""
+def _tiles(found: Measured) -> dict[str, str]:
+    """Key figures by label."""
     step_s = found.diagnostics.step_s
     best = max((one.steps for one in trusted_signals(found)), default=0)
-    tiles = [("longest trusted horizon of a signal", span(best, step_s))]
+    tiles = {"longest trusted horizon of a signal": span(best, step_s)}
     gap = weakest_gap(found.diagnostics.gaps)
     if gap is not None:
-        tiles.append((f"change of the error with actions {gap.change}", percent(gap.increase.value, signed=True)))
+        tiles[f"change of the error with actions {gap.change}"] = percent(gap.increase.value, signed=True)
     effects = identified_effects(found)
     if effects:
         agreeing = sum(one.agreement == "agrees" for one in effects)
-        tiles.append(("effects that agree with the logs", f"{agreeing} of {len(effects)}"))
+        tiles["effects that agree with the logs"] = f"{agreeing} of {len(effects)}"
     if found.coverage:
         worst = min(found.coverage, key=lambda one: one.inside.value)
-        tiles.append((f"lowest coverage of the {percent(worst.level)} bands", percent(worst.inside.value)))
-    dull = min((one.left.value for one in found.excitation), default=0.0)
-    tiles.append(("lowest excitation of an action", percent(dull)))
-    items = [tag("div", {}, tag("dt", {}, text), tag("dd", {}, value)) for text, value in tiles]
-    return tag("dl", {"class": "glance"}, *items)
+        tiles[f"lowest coverage of the {percent(worst.level)} bands"] = percent(worst.inside.value)
+    tiles["lowest excitation of an action"] = percent(min((one.left.value for one in found.excitation), default=0.0))
+    return tiles
 
 
 def _chapters(found: Measured) -> list[Html]:
@@ -133,11 +120,6 @@ def _chapters(found: Measured) -> list[Html]:
         chapter("Prediction bands", *bands),
         chapter("Evidence in the logs", excitation_block(found), placebo_block(found), cover_block(found)),
     ]
-
-
-def _methods(details: Html, found: Measured | None) -> Html:
-    notes = [] if found is None else [note(text) for text in _METHODS]
-    return chapter("Methods and details", details, *notes)
 
 
 _METHODS: Final = (

@@ -1,7 +1,7 @@
 """Charts as HTML with inline SVG that scale with the page; text and strokes keep their size.
 
-SVG coordinates run from 0 to 1000 on both axes and are stretched. Labels are HTML, placed in per cent. Colours are
-classes of the style sheet, so that one chart works in light mode, dark mode and print.
+Labels are HTML, placed in per cent. Colours are classes of the style sheet, so that one chart works in light mode, dark
+mode and print.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.formatting import Number, number
-from worldline.formatting import tick as tick_text
+from worldline.audit.grades import Score
+from worldline.formatting import Number, number, tick, with_interval
 from worldline.plots.ticks import log_ticks, nice_ticks
 from worldline.report.markup import Html, numbers, tag
+from worldline.report.svg import GRID, area, curve, legend, rule, svg
+from worldline.stats import Estimate, Rate
 
-_GRID: Final = 1000.0
 _MAX_POINTS: Final = 400
 _MAX_ROWS: Final = 13
-_SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-hidden": "true", "focusable": "false"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,15 @@ class Dot:
     style: str
     target: Number | None = None
 
+    @classmethod
+    def of(
+        cls, label: str, found: Estimate | Rate | Score, text: str, style: str, *, target: Number | None = None
+    ) -> Dot:
+        """The row of a measured figure."""
+        return cls(
+            label=label, value=found.value, low=found.low, high=found.high, text=text, style=style, target=target
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalChart:
@@ -103,21 +112,21 @@ class IntervalChart:
 
     Args:
         title: title above the chart.
-        alt: alternative text.
         rows: from top to bottom.
         ticks: tick values, increasing; the first and last are the ends of the axis.
+        head: titles in the collapsed table: of the rows and of the figure.
         show: formats a value.
         zero: whether a line marks 0.
-        head: titles in the collapsed table: of the rows and of the figure.
+        alt: alternative text; empty for the title and the texts of the rows.
     """
 
     title: str
-    alt: str
     rows: Sequence[Dot]
     ticks: Sequence[Number]
-    show: Callable[[Number], str]
-    zero: bool = False
     head: tuple[str, str] = ("", "value")
+    show: Callable[[Number], str] = tick
+    zero: bool = False
+    alt: str = ""
 
 
 def line_chart(chart: LineChart) -> Html:
@@ -130,22 +139,26 @@ def line_chart(chart: LineChart) -> Html:
     flip = math.log10 if chart.log else float
 
     def across(x: Number) -> Number:
-        return _GRID * (x - x_low) / ((x_high - x_low) or 1.0)
+        return GRID * (x - x_low) / ((x_high - x_low) or 1.0)
 
     def down(y: Number) -> Number:
-        return _GRID * (1 - (flip(y) - flip(ticks[0])) / (flip(ticks[-1]) - flip(ticks[0])))
+        return GRID * (1 - (flip(y) - flip(ticks[0])) / (flip(ticks[-1]) - flip(ticks[0])))
 
-    x_ticks = [tick for tick in nice_ticks(x_low, x_high, 5) if x_low <= tick <= x_high]
-    drawn = [_rule("grid", 0, down(tick), _GRID, down(tick)) for tick in ticks]
-    drawn += [_rule("level", 0, down(height), _GRID, down(height)) for _, height in chart.levels]
-    drawn += [] if chart.now is None else [_rule("level", across(chart.now), 0, across(chart.now), _GRID)]
-    drawn += [_band(line, across, down) for line in chart.lines if line.low]
-    drawn += [_path(line, _pieces(line.x, line.y, across, down)) for line in chart.lines]
-    labels = [_place("y-tick", "top", down(tick), tick_text(tick)) for tick in ticks]
-    labels += [_place("x-tick", "left", across(tick), tick_text(tick)) for tick in x_ticks]
+    x_ticks = [x for x in nice_ticks(x_low, x_high, 5) if x_low <= x <= x_high]
+    drawn = [rule("grid", 0, down(y), GRID, down(y)) for y in ticks]
+    drawn += [rule("level", 0, down(height), GRID, down(height)) for _, height in chart.levels]
+    drawn += [] if chart.now is None else [rule("level", across(chart.now), 0, across(chart.now), GRID)]
+    drawn += [
+        area(f"band {line.style}", *(_pieces(line.x, edge, across, down) for edge in (line.high, line.low)))
+        for line in chart.lines
+        if line.low
+    ]
+    drawn += [_curve(line, _pieces(line.x, line.y, across, down)) for line in chart.lines]
+    labels = [_place("y-tick", "top", down(y), tick(y)) for y in ticks]
+    labels += [_place("x-tick", "left", across(x), tick(x)) for x in x_ticks]
     labels += [_place("level-label", "top", down(height), text) for text, height in chart.levels]
     kind = "plot map" if chart.equal else "plot"
-    plot = tag("div", {"class": kind, "role": "img", "aria-label": chart.alt}, tag("svg", _SVG, *drawn), *labels)
+    plot = tag("div", {"class": kind, "role": "img", "aria-label": chart.alt}, svg(*drawn), *labels)
     axis = tag("div", {"class": "y-label"}, chart.y_label)
     under = tag("div", {"class": "x-label"}, chart.x_label)
     folded = Html("") if chart.equal else _line_numbers(chart)
@@ -157,27 +170,28 @@ def interval_chart(chart: IntervalChart) -> Html:
     low, high = chart.ticks[0], chart.ticks[-1]
 
     def across(x: Number) -> Number:
-        return _GRID * min(1.0, max(0.0, (x - low) / ((high - low) or 1.0)))
+        return GRID * min(1.0, max(0.0, (x - low) / ((high - low) or 1.0)))
 
-    grid = [_rule("grid", across(tick), 0, across(tick), _GRID) for tick in chart.ticks]
-    grid += [_rule("level", across(0), 0, across(0), _GRID)] if chart.zero else []
+    grid = [rule("grid", across(x), 0, across(x), GRID) for x in chart.ticks]
+    grid += [rule("level", across(0), 0, across(0), GRID)] if chart.zero else []
     rows = []
     for row in chart.rows:
         marks = [*grid]
-        marks += [] if row.target is None else [_rule("target", across(row.target), 150, across(row.target), 850)]
-        marks += [_rule(f"whisker {row.style}", across(row.low), 500, across(row.high), 500)]
-        marks += [_rule(f"dot {row.style}", across(row.value), 500, across(row.value), 500)]
+        marks += [] if row.target is None else [rule("target", across(row.target), 150, across(row.target), 850)]
+        marks += [rule(f"whisker {row.style}", across(row.low), 500, across(row.high), 500)]
+        marks += [rule(f"dot {row.style}", across(row.value), 500, across(row.value), 500)]
         cells = (
             tag("div", {"class": "row-label"}, row.label),
-            tag("div", {"class": "track"}, tag("svg", _SVG, *marks)),
+            tag("div", {"class": "track"}, svg(*marks)),
             tag("div", {"class": "row-text"}, row.text),
         )
         rows.append(tag("div", {"class": f"row {row.style}"}, *cells))
-    ticks = [_place("x-tick", "left", across(tick), chart.show(tick)) for tick in chart.ticks]
+    ticks = [_place("x-tick", "left", across(x), chart.show(x)) for x in chart.ticks]
     rows.append(tag("div", {"class": "row axis"}, tag("div", {"class": "track"}, *ticks)))
     cells_of = [[row.label, chart.show(row.value), chart.show(row.low), chart.show(row.high)] for row in chart.rows]
     folded = numbers([chart.head[0], chart.head[1], "low", "high"], cells_of, caption=chart.title)
-    body = tag("div", {"class": "rows", "role": "img", "aria-label": chart.alt}, *rows)
+    alt = chart.alt or f"{chart.title}: {'; '.join(f'{row.label}: {row.text}' for row in chart.rows)}"
+    body = tag("div", {"class": "rows", "role": "img", "aria-label": alt}, *rows)
     return _figure(chart.title, [body, folded], "intervals")
 
 
@@ -212,17 +226,7 @@ def _legend(chart: LineChart) -> Html:
     """One entry per curve; empty if the only label equals the title."""
     if [line.label for line in chart.lines] == [chart.title]:
         return Html("")
-    key = [_rule("", 0, 500, _GRID, 500)]
-    entries = [
-        tag("span", {"class": "key"}, tag("svg", {**_SVG, "class": f"line {line.style}"}, *key), line.label)
-        for line in {line.label: line for line in chart.lines[::-1]}.values()
-    ]
-    return tag("div", {"class": "legend", "aria-hidden": "true"}, *entries)
-
-
-def _rule(style: str, x1: Number, y1: Number, x2: Number, y2: Number) -> Html:
-    """A straight line; a dot if its length is 0."""
-    return tag("path", {"class": style, "d": f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"})
+    return legend({line.label: line.style for line in chart.lines[::-1]}.items())
 
 
 def _place(style: str, side: str, position: Number, text: str) -> Html:
@@ -253,18 +257,10 @@ def _pieces(
     return [run for run in runs if run]
 
 
-def _path(line: ChartLine, runs: Iterable[list[str]]) -> Html:
-    """A curve through the points; an isolated point is a dot."""
-    runs = [[point] for run in runs for point in run] if line.points else runs
-    moves = "".join("M" + "L".join(run if len(run) > 1 else run * 2) for run in runs)
-    return tag("path", {"class": f"{'points' if line.points else 'line'} {line.style}", "d": moves})
-
-
-def _band(line: ChartLine, across: Callable[[Number], Number], down: Callable[[Number], Number]) -> Html:
-    """The area between the band edges."""
-    upper, lower = _pieces(line.x, line.high, across, down), _pieces(line.x, line.low, across, down)
-    areas = ["M" + "L".join([*top, *reversed(bottom)]) + "Z" for top, bottom in zip(upper, lower, strict=False)]
-    return tag("path", {"class": f"band {line.style}", "d": "".join(areas)})
+def _curve(line: ChartLine, runs: Iterable[list[str]]) -> Html:
+    if line.points:
+        return curve(f"points {line.style}", [[point] for run in runs for point in run])
+    return curve(f"line {line.style}", list(runs))
 
 
 def _line_numbers(chart: LineChart) -> Html:
@@ -280,5 +276,6 @@ def _cell(line: ChartLine, x: Number) -> str:
     if x not in line.x:
         return "–"
     k = list(line.x).index(x)
-    band = f" ({number(line.low[k])} to {number(line.high[k])})" if line.low else ""
-    return f"{number(line.y[k])}{band}"
+    if not line.low:
+        return number(line.y[k])
+    return with_interval(Estimate(value=float(line.y[k]), low=float(line.low[k]), high=float(line.high[k])))

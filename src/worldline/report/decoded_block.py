@@ -7,7 +7,7 @@ from typing import Final
 
 from worldline.audit import findings
 from worldline.audit.report_evidence import Decoded, Image
-from worldline.formatting import clock, label, number, plural
+from worldline.formatting import clock, label, number, plural, with_interval
 from worldline.plots.thumbnails import thumbnail
 from worldline.report.evidence_blocks import block, note
 from worldline.report.images import picture, png
@@ -83,9 +83,6 @@ def _curves(found: Decoded) -> list[tuple[str, str, Curve]]:
 def _numbers(found: Decoded, ahead: Sequence[str], unit_name: str) -> Html:
     """Errors with intervals in a collapsed table."""
     curves = [curve for _, _, curve in _curves(found)]
-    rows = [
-        [one, *(f"{number(c.value[k])} ({number(c.low[k])} to {number(c.high[k])})" for c in curves)]
-        for k, one in enumerate(ahead)
-    ]
+    rows = [[step, *(with_interval(one.at(k + 1)) for one in curves)] for k, step in enumerate(ahead)]
     head = [f"{unit_name} ahead", *(name for name, _, _ in _curves(found))]
     return numbers(head, rows, caption="Error (RMSE) in grey levels, with 95\u00a0% bootstrap intervals over episodes")

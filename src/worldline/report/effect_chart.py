@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
 
 from worldline.audit.audit_evidence import Effect
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.formatting import number, pretty_unit
 from worldline.report.markup import Html, tag
-
-_GRID: Final = 1000.0
-_SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-hidden": "true", "focusable": "false"}
+from worldline.report.svg import GRID, area, curve, rule, svg
 
 
 def effect_picture(effects: Sequence[Effect]) -> Html:
@@ -30,22 +27,27 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
     low, high = low - margin, high + margin
 
     def down(value: float) -> float:
-        return _GRID * (1 - (value - low) / (high - low))
+        return GRID * (1 - (value - low) / (high - low))
 
-    across = [_GRID * (k + 0.5) / len(effects) for k in range(len(effects))]
+    across = [GRID * (k + 0.5) / len(effects) for k in range(len(effects))]
     logs = [(x, one.logs) for x, one in zip(across, effects, strict=True) if one.logs is not None]
-    drawn = [_path("level", [(0.0, down(0.0)), (_GRID, down(0.0))])]
+    drawn = [rule("level", 0.0, down(0.0), GRID, down(0.0))]
+
+    def points(values: Iterable[tuple[float, float]]) -> list[list[str]]:
+        return [[f"{x:.1f} {down(y):.1f}" for x, y in values]]
+
     if logs:
-        upper, lower = [(x, down(one.high)) for x, one in logs], [(x, down(one.low)) for x, one in reversed(logs)]
-        drawn.append(_path("band logs", [*upper, *lower], closed=True))
-        drawn.append(_path("line logs", [(x, down(one.value)) for x, one in logs]))
-    drawn.append(_path("line world", [(x, down(one.world.value)) for x, one in zip(across, effects, strict=True)]))
-    for x, one in zip(across, effects, strict=True):
-        drawn.append(_path("whisker world", [(x, down(one.world.low)), (x, down(one.world.high))]))
-        drawn.append(_path("dot world", [(x, down(one.world.value)), (x, down(one.world.value))]))
+        edges = [points((x, one.high) for x, one in logs), points((x, one.low) for x, one in logs)]
+        drawn.append(area("band logs", *edges))
+        drawn.append(curve("line logs", points((x, one.value) for x, one in logs)))
+    worlds = [(x, one.world) for x, one in zip(across, effects, strict=True)]
+    drawn.append(curve("line world", points((x, one.value) for x, one in worlds)))
+    for x, one in worlds:
+        drawn.append(rule("whisker world", x, down(one.low), x, down(one.high)))
+        drawn.append(rule("dot world", x, down(one.value), x, down(one.value)))
     unknown = " unknown" if effects[0].agreement == "not identifiable" else ""
     attributes = {"class": f"mini{unknown}", "role": "img", "aria-label": _alt_text(effects)}
-    return tag("div", attributes, tag("svg", _SVG, *drawn))
+    return tag("div", attributes, svg(*drawn))
 
 
 def _alt_text(effects: Sequence[Effect]) -> str:
@@ -56,8 +58,3 @@ def _alt_text(effects: Sequence[Effect]) -> str:
         for one in effects
     ]
     return f"Effect of {effects[0].action} on {effects[0].signal}, {'; '.join(parts)}"
-
-
-def _path(style: str, points: Sequence[tuple[float, float]], *, closed: bool = False) -> Html:
-    moves = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    return tag("path", {"class": style, "d": f"M{moves}{'Z' if closed else ''}"})

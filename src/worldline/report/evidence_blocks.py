@@ -59,6 +59,11 @@ def gallery(figures: Sequence[str]) -> Html:
     return tag("div", {"class": kinds.get(len(figures), "gallery")}, *figures)
 
 
+def verdict(style: str, text: str) -> Html:
+    """A verdict in a table, in the colour of `style`: "good", "bad", "unclear" or "soft"."""
+    return tag("span", {"class": f"verdict {style}"}, text)
+
+
 def note(text: str) -> Html:
     """A note in small text; empty for an empty text."""
     return tag("p", {"class": "note"}, text) if text else Html("")
@@ -72,27 +77,11 @@ def outcomes_chart(planning: Planning, kind: str | None) -> Html:
         if kind is None or kind in one.split
     ]
     styles = {"planner": "world", "peer": "peer", "floor": "floor", "ceiling": "ceiling"}
-    rows = [
-        Dot(
-            label=one.name,
-            value=rate.value,
-            low=rate.low,
-            high=rate.high,
-            text=percent(rate.value),
-            style=styles[one.role],
-        )
-        for one, rate in chosen
-    ]
+    rows = [Dot.of(one.name, rate, percent(rate.value), styles[one.role]) for one, rate in chosen]
     alt = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
     title = f"Goals reached, {kind or 'all pairs'} ({chosen[0][1].trials} each)"
-    chart = IntervalChart(
-        title=title,
-        alt=f"{title}: {alt}",
-        rows=rows,
-        ticks=SHARES,
-        show=round_percent,
-        head=("method", "goals reached"),
-    )
+    head = ("method", "goals reached")
+    chart = IntervalChart(title=title, alt=f"{title}: {alt}", rows=rows, ticks=SHARES, show=round_percent, head=head)
     return interval_chart(chart)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from worldline.audit import findings
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
-from worldline.audit.findings import changed
 from worldline.formatting import clock, label, listing, number, percent, round_percent, span, with_unit
 from worldline.plots.ticks import zero_ticks
 from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
-from worldline.report.evidence_blocks import SHARES, block, gallery, note
+from worldline.report.evidence_blocks import SHARES, block, gallery, note, verdict
 from worldline.report.markup import Html, table, tag
 
 
@@ -51,10 +50,10 @@ def _contest(found: Diagnostics, signal: str, step: int) -> Html:
     lost = [label(name) for name, skill in skills.items() if skill.high < 0]
     open_ = [label(name) for name, skill in skills.items() if skill.low <= 0 <= skill.high]
     if lost:
-        return tag("span", {"class": "verdict bad"}, f"✗ worse than {listing(lost)}")
+        return verdict("bad", f"✗ worse than {listing(lost)}")
     if open_:
-        return tag("span", {"class": "verdict unclear"}, f"≈ not significant: {listing(open_)}")
-    return tag("span", {"class": "verdict good"}, "✓ better")
+        return verdict("unclear", f"≈ not significant: {listing(open_)}")
+    return verdict("good", "✓ better")
 
 
 def skill_chart(found: Diagnostics) -> Html:
@@ -66,19 +65,11 @@ def skill_chart(found: Diagnostics) -> Html:
         skill = strongest.skill.at(step)
         text = f"{percent(skill.value, signed=True)} vs {label(strongest.against)}"
         style = "world" if skill.low > 0 else "missed" if skill.high < 0 else "floor"
-        rows.append(Dot(label=label(signal), value=skill.value, low=skill.low, high=skill.high, text=text, style=style))
+        rows.append(Dot.of(label(signal), skill, text, style))
     title = f"Error reduction after {span(step, found.step_s)} against the strongest baseline"
     ticks = zero_ticks((row.low for row in rows), (row.high for row in rows))
-    alt = "; ".join(f"{row.label} {row.text}" for row in rows)
-    chart = IntervalChart(
-        title=title,
-        alt=f"{title}: {alt}",
-        rows=rows,
-        ticks=ticks,
-        show=round_percent,
-        zero=True,
-        head=("signal", "reduction"),
-    )
+    head = ("signal", "reduction")
+    chart = IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, zero=True, head=head)
     return interval_chart(chart)
 
 
@@ -120,23 +111,11 @@ def gaps_block(gaps: Sequence[Gap]) -> Html:
     for gap in shown:
         one, name = gap.increase, "all signals" if gap.signal is None else label(gap.signal)
         style = "world" if one.low > 0 else "floor"
-        row = Dot(
-            label=f"{name}, {gap.change}", value=one.value, low=one.low, high=one.high,
-            text=percent(one.value, signed=True), style=style,
-        )  # fmt: skip
-        rows.append(row)
-    ticks = zero_ticks((row.low for row in rows), (0.1, *(row.high for row in rows)))
+        rows.append(Dot.of(f"{name}, {gap.change}", one, percent(one.value, signed=True), style))
     title = "Growth of the error without the true actions"
-    alt = "; ".join(f"{changed(gap)}, {row.label}: {row.text}" for gap, row in zip(shown, rows, strict=True))
-    chart = IntervalChart(
-        title=title,
-        alt=f"{title}: {alt}",
-        rows=rows,
-        ticks=ticks,
-        show=round_percent,
-        zero=True,
-        head=("actions", "growth"),
-    )
+    ticks = zero_ticks((row.low for row in rows), (0.1, *(row.high for row in rows)))
+    head = ("actions", "growth")
+    chart = IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, zero=True, head=head)
     return block(findings.gaps(gaps), interval_chart(chart))
 
 
@@ -163,17 +142,15 @@ def coverage_block(found: Diagnostics) -> Html:
 
 def _coverage_chart(bands: Sequence[Band]) -> Html:
     rows = [
-        Dot(
-            label=f"{round_percent(band.level)} band",
-            value=band.coverage.value, low=band.coverage.low, high=band.coverage.high, target=band.level,
-            text=percent(band.coverage.value),
-            style="world" if band.coverage.low <= band.level <= band.coverage.high else "missed",
+        Dot.of(
+            f"{round_percent(band.level)} band",
+            band.coverage,
+            percent(band.coverage.value),
+            "world" if band.coverage.low <= band.level <= band.coverage.high else "missed",
+            target=band.level,
         )
         for band in bands
-    ]  # fmt: skip
+    ]
     title = f"Trajectories inside, {label(bands[0].signal)}"
-    alt = "; ".join(f"{row.label}: {row.text}" for row in rows)
-    chart = IntervalChart(
-        title=title, alt=f"{title}: {alt}", rows=rows, ticks=SHARES, show=round_percent, head=("band", "inside")
-    )
+    chart = IntervalChart(title=title, rows=rows, ticks=SHARES, show=round_percent, head=("band", "inside"))
     return interval_chart(chart)

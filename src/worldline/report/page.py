@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from typing import Final
 
@@ -40,18 +40,17 @@ def style_sheet(package: str, name: str) -> str:
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def header(title: str, subtitle: str, tiles: Mapping[str, str]) -> Html:
-    """Page header: title, subtitle, and a row of key figures.
+def header(title: str, subtitle: str, tiles: Mapping[str, str], *children: str) -> Html:
+    """Page header: title, subtitle, other content, and a row of key figures.
 
     Args:
         title: title of the page.
         subtitle: one line; empty for none.
         tiles: key figures by label, in order; empty for none.
+        children: content between subtitle and key figures.
     """
-    items = [tag("div", {}, tag("dt", {}, text), tag("dd", {}, value)) for text, value in tiles.items()]
-    glance = tag("dl", {"class": "glance"}, *items) if items else Html("")
     small = tag("p", {"class": "subtitle"}, subtitle) if subtitle else Html("")
-    return tag("header", {}, tag("h1", {}, title), small, glance)
+    return tag("header", {}, tag("h1", {}, title), small, *children, _definitions("glance", tiles.items()))
 
 
 def chapter(title: str, *children: str) -> Html:
@@ -61,5 +60,9 @@ def chapter(title: str, *children: str) -> Html:
 
 def facts(rows: Sequence[tuple[str, str]]) -> Html:
     """A list of names and values; empty without rows."""
+    return _definitions("facts", rows)
+
+
+def _definitions(style: str, rows: Collection[tuple[str, str]]) -> Html:
     items = [tag("div", {}, tag("dt", {}, name), tag("dd", {}, text)) for name, text in rows]
-    return tag("dl", {"class": "facts"}, *items) if items else Html("")
+    return tag("dl", {"class": style}, *items) if items else Html("")

@@ -1,11 +1,10 @@
 """The panels of an episode as HTML with inline SVG that scales with the page.
 
-SVG coordinates run from 0 to 1000 on both axes and are stretched. Labels are HTML, placed in per cent.
+Labels are HTML, placed in per cent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
@@ -18,9 +17,8 @@ from worldline.plots.panels import Floats, SignalCurve, SignalPanel, TimeAxis, t
 from worldline.plots.thumbnails import fitted, thumbnail
 from worldline.report import images
 from worldline.report.markup import Html, tag
+from worldline.report.svg import GRID, area, curve, legend, path, svg
 
-_GRID: Final = 1000.0
-_SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-hidden": "true", "focusable": "false"}
 _FRAME: Final = (132, 88)
 _MAX_STRAIGHT_OFFSET: Final = 6.0
 """Largest distance of a frame from its time, in SVG units, at which their leader is vertical."""
@@ -45,15 +43,15 @@ def timeline(view: EpisodeView) -> Html:
 def panel_figure(panel: SignalPanel, axis: TimeAxis) -> Html:
     """One signal over time."""
     low, high = panel.ticks[0], panel.ticks[-1]
-    grid = [_path("grid", f"M0 {_down(tick, low, high)}H1000") for tick in panel.ticks]
-    grid += [_path("grid", f"M{_across(time, axis.span)} 0V1000") for time in axis.ticks]
+    grid = [path("grid", f"M0 {_down(tick, low, high)}H1000") for tick in panel.ticks]
+    grid += [path("grid", f"M{_across(time, axis.span)} 0V1000") for time in axis.ticks]
     labels = [
         tag("span", {"class": "y-tick", "style": f"top:{100 * (high - tick) / (high - low):.2f}%"}, text)
         for tick, text in zip(panel.ticks, panel.tick_texts, strict=True)
     ]
     alt = f"{panel.title} over time: {_alt_text(panel)}"
     drawn = [*_gaps(panel, axis.span), *grid, *_curves(panel, axis.span)]
-    plot = tag("div", {"class": "plot", "role": "img", "aria-label": alt}, tag("svg", _SVG, *drawn), *labels)
+    plot = tag("div", {"class": "plot", "role": "img", "aria-label": alt}, svg(*drawn), *labels)
     aside = tag("span", {"class": "aside"}, panel.note) if panel.note else Html("")
     return tag("figure", {"class": "panel"}, tag("figcaption", {}, panel.title, aside), _legend(panel), plot)
 
@@ -66,7 +64,7 @@ def spark(panel: SignalPanel, span: tuple[float, float]) -> Html:
         span: ends of the time axis.
     """
     drawn = [*_gaps(panel, span), *_curves(panel, span)]
-    return tag("div", {"class": "spark", "role": "img", "aria-label": _alt_text(panel)}, tag("svg", _SVG, *drawn))
+    return tag("div", {"class": "spark", "role": "img", "aria-label": _alt_text(panel)}, svg(*drawn))
 
 
 def still(frame: Frames | None, shape: tuple[int, ...], alt: str) -> Html:
@@ -94,10 +92,10 @@ def _leaders(view: EpisodeView) -> Html:
     count = len(view.moments)
     paths = []
     for k, moment in enumerate(view.moments):
-        frame, time = _GRID * (k + 0.5) / count, _GRID * float(view.axis.times[moment]) / view.axis.span[1]
+        frame, time = GRID * (k + 0.5) / count, GRID * float(view.axis.times[moment]) / view.axis.span[1]
         frame = time if abs(frame - time) < _MAX_STRAIGHT_OFFSET else frame
-        paths.append(_path("leader", f"M{frame:.1f} 0V200L{time:.1f} 750V1000"))
-    return tag("div", {"class": "leaders"}, tag("svg", _SVG, *paths))
+        paths.append(path("leader", f"M{frame:.1f} 0V200L{time:.1f} 750V1000"))
+    return tag("div", {"class": "leaders"}, svg(*paths))
 
 
 def _times(axis: TimeAxis) -> Html:
@@ -113,38 +111,29 @@ def _legend(panel: SignalPanel) -> Html:
     """Names of the components, if there are several."""
     if len(panel.curves) < 2:
         return Html("")
-    key = _path("", "M0 500H1000")
-    entries = [
-        tag("span", {"class": "key"}, tag("svg", {**_SVG, "class": f"line {curve.colour}"}, key), curve.label)
-        for curve in panel.curves
-    ]
-    return tag("div", {"class": "legend", "aria-hidden": "true"}, *entries)
+    return legend((one.label, one.colour) for one in panel.curves)
 
 
 def _alt_text(panel: SignalPanel) -> str:
     unit = panel.signal.unit
     parts = []
-    for curve, found in zip(panel.curves, panel.ranges, strict=True):
+    for line, found in zip(panel.curves, panel.ranges, strict=True):
         values = "not observed" if np.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
-        parts.append(f"{curve.label} {values}" if len(panel.curves) > 1 else values)
+        parts.append(f"{line.label} {values}" if len(panel.curves) > 1 else values)
     return "; ".join(parts)
 
 
 def _curves(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
     """Bands below curves; the first curve on top."""
     low, high = panel.ticks[0], panel.ticks[-1]
-    bands = [_band(curve, span, low, high) for curve in panel.curves if curve.low.size]
-    return bands + [
-        _path(f"line {curve.colour}", _line(_runs(curve.x, curve.y, span, low, high)))
-        for curve in reversed(panel.curves)
+
+    def runs(one: SignalCurve, y: Floats) -> list[list[str]]:
+        return _runs(one.x, y, span, low, high)
+
+    banded = [one for one in panel.curves if one.low.size]
+    return [area(f"band {one.colour}", runs(one, one.high), runs(one, one.low)) for one in banded] + [
+        curve(f"line {one.colour}", runs(one, one.y)) for one in reversed(panel.curves)
     ]
-
-
-def _band(curve: SignalCurve, span: tuple[float, float], low: float, high: float) -> Html:
-    """The area from minimum to maximum."""
-    upper, lower = _runs(curve.x, curve.high, span, low, high), _runs(curve.x, curve.low, span, low, high)
-    areas = [f"M{'L'.join([*top, *reversed(bottom)])}Z" for top, bottom in zip(upper, lower, strict=True)]
-    return _path(f"band {curve.colour}", "".join(areas))
 
 
 def _gaps(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
@@ -161,25 +150,16 @@ def _runs(x: Floats, y: Floats, span: tuple[float, float], low: float, high: flo
     """The points as runs between gaps."""
     known = np.isfinite(y)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
-    across, down = _GRID * x / span[1], _GRID * (high - y) / (high - low)
+    across, down = GRID * x / span[1], GRID * (high - y) / (high - low)
     return [
         [f"{a:.1f} {b:.1f}" for a, b in zip(across[start:stop], down[start:stop], strict=True)]
         for start, stop in zip(edges[::2], edges[1::2], strict=True)
     ]
 
 
-def _line(runs: Sequence[Sequence[str]]) -> str:
-    """A curve through the points; an isolated point is a dot."""
-    return "".join("M" + "L".join(run if len(run) > 1 else [*run, *run]) for run in runs)
-
-
-def _path(style: str, drawn: str) -> Html:
-    return tag("path", {"class": style, "d": drawn})
-
-
 def _across(time: float, span: tuple[float, float]) -> str:
-    return f"{_GRID * time / span[1]:.1f}"
+    return f"{GRID * time / span[1]:.1f}"
 
 
 def _down(value: float, low: float, high: float) -> str:
-    return f"{_GRID * (high - value) / (high - low):.1f}"
+    return f"{GRID * (high - value) / (high - low):.1f}"

@@ -5,9 +5,9 @@ Build a `Report` from evidence in any order; `render` returns the page. It has s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from worldline.audit import findings
 from worldline.audit.diagnostics import Diagnostics
@@ -31,30 +31,18 @@ from worldline.report.evidence_blocks import (
     health_block,
     imagined_block,
     learning_block,
+    note,
     outcomes_chart,
     planning_block,
     readout_block,
 )
-from worldline.report.markup import Html, join, tag
+from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block, skill_chart
-from worldline.report.page import render_page
-
-_ORDER: Final = (
-    Planning,
-    Learning,
-    LatentHealth,
-    ReadoutQuality,
-    Diagnostics,
-    Forecasts,
-    Decoded,
-    PredictedPaths,
-    Films,
-)
-"""Order of evidence within a chapter and in the row of key figures."""
-
+from worldline.report.page import chapter, facts, header, render_page
 
 PREDICTIONS, TRAINING, OPEN_LOOP = "Predictions and readouts", "Training", "Open-loop error"
 CALIBRATION, PLANNING = "Use of actions and calibration", "Planning"
+_CHAPTERS: Final = (PREDICTIONS, TRAINING, OPEN_LOOP, CALIBRATION, PLANNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +64,12 @@ class Report:
 
 def render(report: Report) -> str:
     """A self-contained UTF-8 page; deterministic."""
-    report = replace(report, sections=tuple(sorted(report.sections, key=lambda one: _ORDER.index(type(one)))))
-    return render_page(report.title, _top(report), *_chapters(report.sections), _methods_and_details(report))
-
-
-def _top(report: Report) -> Html:
-    """Title, headline result and key figures."""
-    subtitle = tag("p", {"class": "subtitle"}, report.subtitle) if report.subtitle else Html("")
-    return tag("header", {}, tag("h1", {}, report.title), subtitle, _hero(report.sections), _glance(report.sections))
+    sections = sorted(report.sections, key=lambda one: _ORDER.index(type(one)))
+    tiles = {text: value for one in sections for value, text in _tiles(one)}
+    top = header(report.title, report.subtitle, tiles, _hero(sections))
+    methods = dict.fromkeys(text for one in sections for text in _methods(one))
+    details = chapter("Methods and details", facts(list(report.facts.items())), *map(note, methods))
+    return render_page(report.title, top, *_chapters(sections), details)
 
 
 def _hero(sections: Sequence[Evidence]) -> Html:
@@ -107,13 +93,6 @@ def _headline(big: str, small: str, chart: Html, finding: ReportFinding) -> Html
     number_ = tag("p", {"class": f"big {finding.verdict}"}, big)
     figure = tag("div", {"class": "figure"}, number_, tag("p", {"class": "small"}, small))
     return tag("section", {"class": "hero"}, figure, chart, tag("p", {"class": "lede"}, finding.text))
-
-
-def _glance(sections: Sequence[Evidence]) -> Html:
-    """A row of key figures."""
-    tiles = [tile for one in sections for tile in _tiles(one)]
-    items = [tag("div", {}, tag("dt", {}, text), tag("dd", {}, value)) for value, text in tiles]
-    return tag("dl", {"class": "glance"}, *items) if items else Html("")
 
 
 def _tiles(one: Evidence) -> list[tuple[str, str]]:
@@ -151,42 +130,41 @@ def _measured_tiles(found: Diagnostics) -> list[tuple[str, str]]:
 
 def _chapters(sections: Sequence[Evidence]) -> list[Html]:
     """The chapters with content, in reading order."""
-    blocks: dict[str, list[Html]] = {
-        PREDICTIONS: [],
-        TRAINING: [],
-        OPEN_LOOP: [],
-        CALIBRATION: [],
-        PLANNING: [],
-    }
+    blocks: dict[str, list[Html]] = {title: [] for title in _CHAPTERS}
     for one in sections:
-        for chapter, block in _blocks(one):
-            blocks[chapter].append(block)
-    return [
-        tag("section", {"class": "chapter"}, tag("h2", {}, title), *found) for title, found in blocks.items() if found
-    ]
+        for title, found in _measured(one) if isinstance(one, Diagnostics) else [_block(one)]:
+            blocks[title].append(found)
+    return [chapter(title, *found) for title, found in blocks.items()]
 
 
-def _blocks(one: Evidence) -> list[tuple[str, Html]]:
-    """The blocks of this evidence, each with its chapter."""
-    match one:
-        case ReadoutQuality():
-            return [(PREDICTIONS, readout_block(one))]
-        case Forecasts():
-            return [(PREDICTIONS, forecasts_block(one))]
-        case Learning():
-            return [(TRAINING, learning_block(one))]
-        case LatentHealth():
-            return [(TRAINING, health_block(one))]
-        case Decoded():
-            return [(OPEN_LOOP, decoded_block(one))]
-        case PredictedPaths():
-            return [(OPEN_LOOP, imagined_block(one))]
-        case Planning():
-            return [(PLANNING, planning_block(one))]
-        case Films():
-            return [(PLANNING, films_block(one))]
-        case Diagnostics():
-            return _measured(one)
+def _block(one: Evidence) -> tuple[str, Html]:
+    title, make = _BLOCKS[type(one)]
+    return title, make(one)
+
+
+_BLOCKS: Final[Mapping[type, tuple[str, Callable[[Any], Html]]]] = {
+    Planning: (PLANNING, planning_block),
+    Learning: (TRAINING, learning_block),
+    LatentHealth: (TRAINING, health_block),
+    ReadoutQuality: (PREDICTIONS, readout_block),
+    Forecasts: (PREDICTIONS, forecasts_block),
+    Decoded: (OPEN_LOOP, decoded_block),
+    PredictedPaths: (OPEN_LOOP, imagined_block),
+    Films: (PLANNING, films_block),
+}
+"""The chapter and the block of each kind of evidence; `Diagnostics` has several."""
+_ORDER: Final = (
+    Planning,
+    Learning,
+    LatentHealth,
+    ReadoutQuality,
+    Diagnostics,
+    Forecasts,
+    Decoded,
+    PredictedPaths,
+    Films,
+)
+"""Order of evidence within a chapter and in the row of key figures."""
 
 
 def _measured(found: Diagnostics) -> list[tuple[str, Html]]:
@@ -194,16 +172,6 @@ def _measured(found: Diagnostics) -> list[tuple[str, Html]]:
     blocks += [(OPEN_LOOP, open_loop_block(found))] if found.errors else []
     blocks += [(CALIBRATION, gaps_block(found.gaps))] if found.gaps else []
     return blocks + ([(CALIBRATION, coverage_block(found))] if found.bands else [])
-
-
-def _methods_and_details(report: Report) -> Html:
-    rows = [tag("div", {}, tag("dt", {}, name), tag("dd", {}, text)) for name, text in report.facts.items()]
-    facts = [tag("dl", {"class": "facts"}, *rows)] if rows else []
-    texts = [text for one in report.sections for text in _methods(one)]
-    notes = [tag("p", {"class": "note"}, text) for text in dict.fromkeys(texts)]
-    if not facts and not notes:
-        return Html("")
-    return tag("section", {"class": "chapter"}, tag("h2", {}, "Methods and details"), join([*facts, *notes]))
 
 
 def _methods(one: Evidence) -> list[str]:
