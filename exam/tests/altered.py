@@ -10,14 +10,13 @@ import numpy as np
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.episode import Future, History
 from worldline_exam.labs.pusher_block import STATE
-from worldline_exam.scenes.pusher import Pushing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Altered(Engine):
     """The lab that takes actions `by` steps late (early where below 0), or tells only some signals."""
 
-    inner: Pushing
+    inner: Engine
     by: int = 0
     tells: Sequence[str] = STATE
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, final
 
-from worldline.audit import Grade
+from worldline.audit import Grade, as_world
+from worldline.engines import Engine
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
 from worldline.labs import Lab
-from worldline.world import World
+from worldline.world import Calibration, World
 from worldline_exam.figures import ExamFigure
 from worldline_exam.scenes.pixels_only import PixelsOnlyWorld
 
@@ -149,6 +150,12 @@ class ExamTest(ABC):
             UnreadableError: a world does not predict the signals that the test queries.
             UnsupportedError: a world lacks a method that the test needs.
         """
+
+    @final
+    def answers_of(self, engine: Engine, scenes: Arrays, calibration: Calibration | None = None) -> Arrays:
+        """Answers of a reference engine to the scenes of a test with one dataset."""
+        (one,) = self.datasets()
+        return self.question({one.name: as_world(engine, calibration)}, scenes)
 
     @abstractmethod
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 from worldline.errors import ConfigError
 
@@ -28,6 +30,21 @@ class FigureLine:
     high: tuple[float, ...] = ()
     points: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        x: Iterable[SupportsFloat],
+        y: Iterable[SupportsFloat],
+        *,
+        low: Iterable[SupportsFloat] = (),
+        high: Iterable[SupportsFloat] = (),
+        points: bool = False,
+    ) -> FigureLine:
+        """A line of arrays or other sequences of numbers."""
+        xs, ys, lows, highs = (tuple(map(float, values)) for values in (x, y, low, high))
+        return cls(name=name, x=xs, y=ys, low=lows, high=highs, points=points)
+
     def __post_init__(self) -> None:
         bands = len(self.low) in (0, len(self.x)) and len(self.high) == len(self.low)
         if len(self.x) != len(self.y) or not bands:
@@ -51,6 +68,13 @@ class FigurePanel:
     y_label: str
     lines: tuple[FigureLine, ...]
     equal: bool = False
+
+    @classmethod
+    def of(
+        cls, title: str, x_label: str, y_label: str, lines: Iterable[FigureLine], *, equal: bool = False
+    ) -> FigurePanel:
+        """A panel of any iterable of lines."""
+        return cls(title=title, x_label=x_label, y_label=y_label, lines=tuple(lines), equal=equal)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from worldline.world.base import World
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.energy import WorkAndEnergyTest, energy_error
 from worldline_exam.labs.driven import DAMPINGS
-from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
+from worldline_exam.references.lab_oracle import oracle_of
+from worldline_exam.scenes.driven import SYSTEMS, damped_by, lab_of
 from worldline_exam.self_check import Examined, examine
 
 
@@ -75,7 +76,7 @@ def test_it_is_registered_and_reproducible() -> None:
 def test_pushes_that_are_a_step_late_are_noticed() -> None:
     test, one = WorkAndEnergyTest(), examined(Pool.REPORT, 0)
     late = {k: np.roll(v, 1, axis=1) if ".future." in k else v for k, v in one.scenes.items()}
-    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    worlds: dict[str, World] = {s: as_world(oracle_of(lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     found, due = scores(graded(test.ask(worlds, late))), scores(one.oracle)
     assert all(found[name] < due[name] - 0.003 for name in due)
     assert min(found.values()) < 0.9
@@ -147,7 +148,7 @@ def test_energy_error_is_the_mean_square_over_steps() -> None:
 
 def test_a_world_that_does_not_predict_the_velocity_is_unreadable() -> None:
     test = WorkAndEnergyTest(num_scenes=12, num_steps=4)
-    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    worlds: dict[str, World] = {s: as_world(oracle_of(lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     worlds["two-bodies"] = worlds["pendulum"]
     with pytest.raises(UnreadableError, match="driven_velocity"):
         test.ask(worlds, test.generate(0))

@@ -21,7 +21,8 @@ from worldline_exam.base import Pool
 from worldline_exam.exam_tests.energy import WorkAndEnergyTest
 from worldline_exam.exam_tests.horizon import TrustedHorizonTest
 from worldline_exam.labs.driven import DAMPINGS
-from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
+from worldline_exam.references.lab_oracle import oracle_of
+from worldline_exam.scenes.driven import SYSTEMS, damped_by, lab_of
 from worldline_exam.self_check import Examined, examine
 
 
@@ -141,7 +142,7 @@ def test_skill_ends_where_it_does() -> None:
 def test_pushes_that_are_a_step_late_are_noticed() -> None:
     test, one = TrustedHorizonTest(num_scenes=150), examined(Pool.REPORT, 0)
     late = {k: np.roll(v, 1, axis=1) if ".future." in k else v for k, v in one.scenes.items()}
-    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    worlds: dict[str, World] = {s: as_world(oracle_of(lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     found = scores(graded(test.ask(worlds, late)))
     assert all(value < 0.985 for value in found.values())
     assert min(found.values()) < 0.8
@@ -175,7 +176,7 @@ def test_where_the_floor_is_as_good_as_can_be_nothing_is_scored() -> None:
 
 def test_a_world_that_does_not_predict_a_signal_is_unreadable() -> None:
     test = TrustedHorizonTest(num_scenes=12, num_steps=4)
-    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    worlds: dict[str, World] = {s: as_world(oracle_of(lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     worlds["pendulum"] = worlds["two-bodies"]
     with pytest.raises(UnreadableError, match="angular_velocity"):
         test.ask(worlds, test.generate(0))

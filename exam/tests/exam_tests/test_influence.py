@@ -18,7 +18,8 @@ from worldline.registry import load
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.influence import MAX_GAP, MIN_EFFECT, InfluenceTest, leaks
 from worldline_exam.labs.pusher_block import STATE
-from worldline_exam.scenes.pusher import CONTACT, Pushing, block_distance, make_lab
+from worldline_exam.references.lab_oracle import oracle_of
+from worldline_exam.scenes.pusher import CONTACT, block_distance, make_lab
 from worldline_exam.self_check import Examined, examine, graded
 
 SMALL = InfluenceTest(num_scenes=40, num_steps=12)
@@ -120,7 +121,7 @@ def test_changed_sequences_change_from_a_step_on(small: Examined) -> None:
 
 
 def test_a_peek_at_the_next_action_is_a_bug(small: Examined) -> None:
-    said = asked(SMALL, Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), by=-1), small.scenes)
+    said = asked(SMALL, Altered(inner=oracle_of(make_lab(Pool.REPORT)), by=-1), small.scenes)
     grade = SMALL.grade(small.scenes, said, NOTHING)
     assert any("pusher_position" in bug for bug in grade.bugs)
     assert verdict_of(grade) is Verdict.FAIL
@@ -163,7 +164,7 @@ def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
 
 
 def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:
-    blind = Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), tells=("pusher_position",))
+    blind = Altered(inner=oracle_of(make_lab(Pool.REPORT)), tells=("pusher_position",))
     with pytest.raises(UnreadableError, match="block_position"):
         asked(SMALL, blind, small.scenes)
 

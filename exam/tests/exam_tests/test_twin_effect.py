@@ -17,7 +17,8 @@ from worldline.registry import load
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.twin_effect import MIN_EFFECT, PARTS, TwinEffectTest, effect_of, place_of
 from worldline_exam.labs.pusher_block import STATE, PusherBlock
-from worldline_exam.scenes.pusher import HISTORY, Pushing, make_lab
+from worldline_exam.references.lab_oracle import oracle_of
+from worldline_exam.scenes.pusher import HISTORY, make_lab
 from worldline_exam.self_check import Examined, examine
 
 SMALL = TwinEffectTest(num_scenes=20, num_branches=4, num_steps=12)
@@ -137,7 +138,7 @@ def test_twins_are_the_labs_own_by_replay_from_the_seed(small: Examined) -> None
 def test_planted_faults_are_noticed(small: Examined) -> None:
     lab, scenes = make_lab(Pool.REPORT), small.scenes
     for by in (1, -1):
-        late = asked(SMALL, Altered(inner=Pushing(lab=lab), by=by), scenes)
+        late = asked(SMALL, Altered(inner=oracle_of(lab), by=by), scenes)
         # Headings drift slowly, so a step costs little; but the oracle is exact.
         assert max(values(SMALL, scenes, late).values()) < 0.9995
     right = dict(small.references.oracle)
@@ -152,7 +153,7 @@ def test_planted_faults_are_noticed(small: Examined) -> None:
 
 
 def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:
-    blind = Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), tells=("pusher_position",))
+    blind = Altered(inner=oracle_of(make_lab(Pool.REPORT)), tells=("pusher_position",))
     with pytest.raises(UnreadableError, match="block_position"):
         asked(SMALL, blind, small.scenes)
 

@@ -5,16 +5,16 @@ import pytest
 
 from worldline.audit.baselines import as_world
 from worldline.audit.queries import packed, unpacked
-from worldline.episode import Arrays, Future
-from worldline.errors import InputError
+from worldline.episode import Arrays
 from worldline.labs.playing import explore
 from worldline_exam.base import Pool
 from worldline_exam.labs.driven import DAMPINGS, HOLDS
+from worldline_exam.references.false_laws import undamped, unpushed
+from worldline_exam.references.lab_oracle import LabOracle
 from worldline_exam.scenes.driven import (
     CONTEXT,
     NUM_STEPS,
     SYSTEMS,
-    Simulated,
     damped_by,
     datasets_of,
     lab_of,
@@ -39,8 +39,8 @@ def errors(scenes: Arrays, answers: Arrays, system: str) -> np.ndarray:
 def test_who_knows_the_law_is_right_and_who_lacks_a_part_is_not(system: str, pool: Pool) -> None:
     lab, scenes = lab_of(system, pool), scenes_of(system, pool)
     asked = {
-        name: errors(scenes, predictions(as_world(Simulated(lab=lab, **lacks)), lab, scenes, system), system)
-        for name, lacks in (("all", {}), ("damping", {"knows_damping": False}), ("pushes", {"knows_pushes": False}))
+        name: errors(scenes, predictions(as_world(LabOracle(schema=lab.schema, law=law)), lab, scenes, system), system)
+        for name, law in (("all", lab.simulate), ("damping", undamped(lab)), ("pushes", unpushed(lab)))
     }
     damped = ~damped_by(scenes, system, 0.0)
     assert asked["all"].max() < 1e-4
@@ -75,9 +75,3 @@ def test_pools_differ_in_their_labs_and_curricula_in_their_names(pool: Pool) -> 
         other = lab_of(one.name, next(pool_ for pool_ in Pool if pool_ is not pool))
         assert type(lab) is type(other)
         assert lab.settings != other.settings
-
-
-def test_a_strangers_belief_is_refused() -> None:
-    engine = Simulated(lab=lab_of("pendulum", Pool.REPORT))
-    with pytest.raises(InputError, match="belief is a str"):
-        engine.imagine("mine", Future(actions={"torque": np.zeros((1, 1, 2, 1))}), num_samples=1, seed=0)

@@ -56,24 +56,21 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit import Condition, Grade, Statistic, as_world, cell, only, rounded, score
+from worldline.audit import Condition, Floats, Grade, Statistic, accuracy, cell, only, rounded, score
 from worldline.episode import Arrays, Episode
 from worldline.stats import ratio
 from worldline.world import World, calibrate
-from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.base import References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.fleet import BOATS, DRILLED, MAX_MOTOR, Weather
 from worldline_exam.scenes.confounded_scenes import (
     CURRICULUM,
     GROUPS,
     ConfoundedOracle,
-    dataset,
+    FleetTest,
     drift_forecasts,
     fleet,
-    scenes_of,
 )
-
-Floats = NDArray[np.floating]
 
 COVERAGE_DROP: Final = 0.63
 """Loss of coverage of the history-free regression from observed to random motors (k = 0.9)."""
@@ -92,14 +89,8 @@ NUM_WINDOWS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbstentionTest(ExamTest):
-    """Test of coverage under intervention; the module docstring specifies it.
-
-    Args:
-        num_scenes: number E of scenes.
-        num_motors: number K of motors in each scene and group.
-        num_steps: length of the history, steps.
-    """
+class AbstentionTest(FleetTest):
+    """Test of coverage under intervention; the module docstring specifies it."""
 
     code: ClassVar[str] = "U2"
     section: ClassVar[Section] = Section.CONFIDENCE
@@ -108,24 +99,7 @@ class AbstentionTest(ExamTest):
     calibrated: ClassVar[bool] = True
     fail_by_gate: ClassVar[tuple[str, ...]] = (WIDER, INFINITE, UNDRILLED)
 
-    num_scenes: int = 400
-    num_motors: int = 4
-    num_steps: int = 16
-
-    def datasets(self) -> tuple[DatasetSpec, ...]:
-        """One dataset: the fleet."""
-        return (dataset(self.pool, pixels=self.pixels),)
-
-    def generate(self, seed: int) -> Arrays:
-        """Scenes of `confounded_scenes.scenes_of`."""
-        return scenes_of(
-            fleet(self.pool),
-            seed,
-            num_scenes=self.num_scenes,
-            num_motors=self.num_motors,
-            num_steps=self.num_steps,
-            reach=MAX_MOTOR,
-        )
+    reach = MAX_MOTOR
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Means and 90 % bands [E, K, B] of both groups, m."""
@@ -140,7 +114,7 @@ class AbstentionTest(ExamTest):
         def answers(engine: ConfoundedOracle) -> Arrays:
             found = calibrate(engine, episodes, horizon=1, num_windows=NUM_WINDOWS, seed=0, trust_steps=0,
                               with_causes=False)  # fmt: skip
-            return self.question({CURRICULUM: as_world(engine, found)}, scenes)
+            return self.answers_of(engine, scenes, found)
 
         oracle, blind = (
             answers(ConfoundedOracle.lawful(lab, context)),
@@ -177,28 +151,19 @@ class AbstentionTest(ExamTest):
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Coverage under random motors, bands of one boat of each kind, and risk-coverage curves."""
         blind = references.must_fail[BLIND]
-        places = tuple(float(place) for place in range(len(SCORED)))
+        places = range(len(SCORED))
         worlds = {"this world": answers, BLIND: blind, "knows the law": references.oracle}
-        lines = [FigureLine(name="truth", x=(places[0], places[-1]), y=(0.9, 0.9))]
+        lines = [FigureLine.of("truth", (0, len(SCORED) - 1), (0.9, 0.9))]
         for name, one in worlds.items():
             share = _inside(scenes, one, "do")[..., list(SCORED)].mean((0, 1))
-            lines.append(FigureLine(name=name, x=places, y=tuple(map(float, share)), points=True))
+            lines.append(FigureLine.of(name, places, share, points=True))
         kinds = ", ".join(BOATS[boat].name for boat in SCORED)
-        coverage = FigurePanel(
-            title="Coverage under random motors",
-            x_label=kinds,
-            y_label="coverage of the 90 % band",
-            lines=tuple(lines),
-        )
-        curves = [
-            FigureLine(name=name, x=tuple(np.linspace(0.05, 1, 20).tolist()), y=tuple(_risk(scenes, one)))
-            for name, one in worlds.items()
-        ]
-        risk = FigurePanel(
-            title="Risk-coverage: the widest bands are left out first",
-            x_label="share of predictions that are kept",
-            y_label="mean absolute error (m)",
-            lines=tuple(curves),
+        coverage = FigurePanel.of("Coverage under random motors", kinds, "coverage of the 90 % band", lines)
+        risk = FigurePanel.of(
+            "Risk-coverage: the widest bands are left out first",
+            "share of predictions that are kept",
+            "mean absolute error (m)",
+            (FigureLine.of(name, np.linspace(0.05, 1, 20), _risk(scenes, one)) for name, one in worlds.items()),
         )
         return ExamFigure(
             caption="Bands that were calibrated on chosen actions, applied to motors that are set at random. The logs "
@@ -239,14 +204,10 @@ def _undrilled(scenes: Arrays, adjusted: Arrays, confounded: Arrays) -> Arrays:
 
 def _inside(scenes: Arrays, answers: Arrays, group: str) -> Floats:
     """Whether the true drift is in the band [E, K, B]."""
-    drifts, low, high = _drifts_and_band(scenes, answers, group)
+    low, drifts, high = (
+        one.astype(float) for one in (answers[f"{group}.low"], scenes[f"{group}.drifts"], answers[f"{group}.high"])
+    )
     return np.asarray((low <= drifts) & (drifts <= high), dtype=float)
-
-
-def _drifts_and_band(scenes: Arrays, answers: Arrays, group: str) -> tuple[Floats, Floats, Floats]:
-    """True drifts and the edges of the band [E, K, B], m."""
-    drifts = scenes[f"{group}.drifts"].astype(float)
-    return drifts, answers[f"{group}.low"].astype(float), answers[f"{group}.high"].astype(float)
 
 
 def _width(answers: Arrays) -> Floats:
@@ -306,7 +267,7 @@ def _coverage(inside: Mapping[str, Floats]) -> Condition:
     for group in GROUPS:
         for boat in IDENTIFIABLE:
             held = inside[group][..., boat].mean(1)
-            found = score(_mean(held), len(held))
+            found = score(accuracy(held, chance=0.0), len(held))
             assert found is not None  # shares are finite
             kind = "observed" if group == "seen" else "interventional"
             name = f"{held.mean():.2f} [{found.low:.2f}, {found.high:.2f}] {kind}"
@@ -318,15 +279,6 @@ def _coverage(inside: Mapping[str, Floats]) -> Condition:
         found=worst,
         gate=True,
     )
-
-
-def _mean(values: Floats) -> Statistic:
-    """The weighted mean over scenes."""
-
-    def statistic(weights: Floats) -> Floats:
-        return ratio(weights @ values, weights.sum(-1))
-
-    return statistic
 
 
 def _selective_risk(scenes: Arrays, answers: Arrays) -> Floats:
@@ -357,22 +309,11 @@ def _bands(scenes: Arrays, answers: Arrays, blind: Arrays, boat: int) -> FigureP
     order = np.argsort(motors)
 
     def line(name: str, one: Arrays) -> FigureLine:
-        low, high = (
-            np.clip(one[f"do.{edge}"][first, 0, boat].astype(float), -15, 15)[order] for edge in ("low", "high")
-        )
-        return FigureLine(
-            name=name,
-            x=tuple(motors[order].tolist()),
-            y=tuple(one["do.mean"][first, 0, boat].astype(float)[order].tolist()),
-            low=tuple(low.tolist()),
-            high=tuple(high.tolist()),
-        )
+        mean, low, high = (one[f"do.{part}"][first, 0, boat].astype(float)[order] for part in ("mean", "low", "high"))
+        return FigureLine.of(name, motors[order], mean, low=np.clip(low, -15, 15), high=np.clip(high, -15, 15))
 
     drifts = scenes["do.drifts"][first, 0, boat].astype(float)[order]
-    truth = FigureLine(name="truth", x=tuple(motors[order].tolist()), y=tuple(drifts.tolist()), points=True)
-    return FigurePanel(
-        title=BOATS[boat].name.replace("_", ", k = 0."),
-        x_label="motor, set at random (m/s)",
-        y_label="next drift (m)",
-        lines=(line(BLIND, blind), line("this world", answers), truth),
-    )
+    truth = FigureLine.of("truth", motors[order], drifts, points=True)
+    title = BOATS[boat].name.replace("_", ", k = 0.")
+    lines = (line(BLIND, blind), line("this world", answers), truth)
+    return FigurePanel.of(title, "motor, set at random (m/s)", "next drift (m)", lines)

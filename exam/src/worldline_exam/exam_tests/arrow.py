@@ -135,22 +135,20 @@ class ArrowOfTimeTest(ExamTest):
         """The oracle knows drag and cushions and observes the same noise. The floor is chance."""
         del pilot  # no trivial model is chosen: chance is the floor
         schema = self._lab(TABLES[0]).schema
-        oracle: dict[str, World] = {}
-        still: dict[str, World] = {}
-        straight: dict[str, World] = {}
+        worlds: dict[str, dict[str, World]] = {"oracle": {}, "persistence": {}, "constant velocity": {}}
         for table in TABLES:
             episodes = logs[self._name(table)]
-            law = LabOracle(schema=schema, law=self._lab(table).simulate)
-            oracle[table] = _calibrated(law, episodes)
-            still[table] = _calibrated(Persistence.fit(episodes, schema), episodes)
-            straight[table] = _calibrated(ConstantVelocity.fit(episodes, schema), episodes)
+            engines: tuple[Engine, ...] = (
+                LabOracle(schema=schema, law=self._lab(table).simulate),
+                Persistence.fit(episodes, schema),
+                ConstantVelocity.fit(episodes, schema),
+            )
+            for one, engine in zip(worlds.values(), engines, strict=True):
+                one[table] = _calibrated(engine, episodes)
+        found = {name: self._surprises(one, scenes) for name, one in worlds.items()}
         return References(
-            oracle=self._surprises(oracle, scenes),
-            must_fail={
-                "frame differences": _frame_differences(scenes),
-                "persistence": self._surprises(still, scenes),
-                "constant velocity": self._surprises(straight, scenes),
-            },
+            oracle=found.pop("oracle"),
+            must_fail={"frame differences": _frame_differences(scenes), **found},
             floor_name="chance",
         )
 
@@ -158,12 +156,12 @@ class ArrowOfTimeTest(ExamTest):
         """One cell: the arrow on the dissipative table, less any on the frictionless one."""
         del scenes, references
         hits = {table: _hits(answers, table) for table in TABLES}
-        found = rounded(**{f"acc_{table}": hits[table].mean() for table in TABLES})
-        decided = rounded(**{f"told_{table}": (hits[table] != HALF).mean() for table in TABLES})
-        forced = rounded(
-            **{f"forced_acc_{table}": _hits(answers, table, min_standard_errors=0.0).mean() for table in TABLES}
+        forced = {table: _hits(answers, table, min_standard_errors=0.0) for table in TABLES}
+        raw = rounded(
+            **{f"acc_{table}": hits[table].mean() for table in TABLES},
+            **{f"told_{table}": (hits[table] != HALF).mean() for table in TABLES},
+            **{f"forced_acc_{table}": forced[table].mean() for table in TABLES},
         )
-        raw = {**found, **decided, **forced}
         return Grade(cells=(cell("arrow", _arrow(*hits.values()), len(hits[TABLES[0]]), raw=raw),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
@@ -284,29 +282,18 @@ def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> Figur
 
     def points(name: str, found: Arrays) -> FigureLine:
         x, y = (found[f"{table}.{way}"].astype(float).sum(-1) for way in ("forward", "backward"))
-        return FigureLine(name=name, x=tuple(map(float, x)), y=tuple(map(float, y)), points=True)
+        return FigureLine.of(name, x, y, points=True)
 
     lines = tuple(points(name, found) for name, found in {**others, "this world": answers}.items())
     edge = max(max(*line.x, *line.y) for line in lines)
-    return FigurePanel(
-        title=f"{table} table",
-        x_label="surprise forwards [nat]",
-        y_label="surprise backwards [nat]",
-        lines=(FigureLine(name="no difference", x=(0.0, edge), y=(0.0, edge)), *lines),
-        equal=True,
-    )
+    diagonal = FigureLine.of("no difference", (0.0, edge), (0.0, edge))
+    labels = (f"surprise {way} [nat]" for way in ("forwards", "backwards"))
+    return FigurePanel.of(f"{table} table", *labels, (diagonal, *lines), equal=True)
 
 
 def _speeds(table: str, scenes: Arrays) -> FigurePanel:
     """The speed of the first clip's red ball, in both directions."""
     velocity = scenes[f"{table}.red_velocity"][0].astype(float)
-    speed, time = np.hypot(*velocity.T), tuple(float(STEP_S * t) for t in range(len(velocity)))
-    return FigurePanel(
-        title=f"{table}: the red ball of one clip",
-        x_label="time [s]",
-        y_label="speed [m/s]",
-        lines=(
-            FigureLine(name="truth", x=time, y=tuple(map(float, speed))),
-            FigureLine(name="backwards", x=time, y=tuple(map(float, speed[::-1]))),
-        ),
-    )
+    speed, time = np.hypot(*velocity.T), STEP_S * np.arange(len(velocity))
+    lines = (FigureLine.of("truth", time, speed), FigureLine.of("backwards", time, speed[::-1]))
+    return FigurePanel.of(f"{table}: the red ball of one clip", "time [s]", "speed [m/s]", lines)

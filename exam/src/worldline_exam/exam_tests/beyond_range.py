@@ -61,7 +61,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -444,28 +444,28 @@ def _speed_panel(kind: str, scenes: Arrays, named_answers: Mapping[str, Arrays])
         velocity_error = _velocity_error(kind, scenes, answers)
         bins = [counted & (speed >= low) & (speed < low + SPEED_BIN) for low in np.arange(1.0, 7.0, SPEED_BIN)]
         bins = [one for one in bins if one.any()]
-        centres = tuple(float(speed[one].mean()) for one in bins)
-        lines.append(FigureLine(name=name, x=centres, y=tuple(float(velocity_error[one].mean()) for one in bins)))
-    lines += [FigureLine(name="range of the logs", x=band, y=(0.0, 0.0)) for band in (SLOW, FAST)]
+        lines.append(
+            FigureLine.of(name, (speed[one].mean() for one in bins), (velocity_error[one].mean() for one in bins))
+        )
+    lines += [FigureLine.of("range of the logs", band, (0.0, 0.0)) for band in (SLOW, FAST)]
     what = "speed of the throw" if kind == "parabola" else "mean speed of the two balls"
-    return FigurePanel(
-        title=f"{kind.title()}: error", x_label=f"{what} [m/s]", y_label="velocity error [m/s]", lines=tuple(lines)
-    )
+    return FigurePanel.of(f"{kind.title()}: error", f"{what} [m/s]", "velocity error [m/s]", lines)
 
 
 def _throw_panel(scenes: Arrays, named_answers: Mapping[str, Arrays]) -> FigurePanel:
     """The path of a throw outside."""
     scene = int(np.flatnonzero(_in_cell("parabola", HEADLINE, scenes))[0])
     shown = history_of(scenes, "parabola.history").observations["ball_position"][scene]
-    paths = {
-        "truth": scenes["parabola.truth.ball_position"],
-        **{n: a["parabola.ball_position"] for n, a in named_answers.items()},
-    }
     lines = []
-    for name, path in paths.items():
-        places = np.concatenate([shown, path[scene]]).astype(float)
-        lines.append(FigureLine(name=name, x=tuple(places[:, 0].tolist()), y=tuple(places[:, 1].tolist())))
-    return FigurePanel(title="A throw outside", x_label="x [m]", y_label="y [m]", lines=tuple(lines), equal=True)
+    for name, path in _paths("parabola", "ball_position", scenes, named_answers).items():
+        lines.append(FigureLine.of(name, *np.concatenate([shown, path[scene]]).T))
+    return FigurePanel.of("A throw outside", "x [m]", "y [m]", lines, equal=True)
+
+
+def _paths(kind: str, signal: str, scenes: Arrays, named_answers: Mapping[str, Arrays]) -> dict[str, NDArray[Any]]:
+    """True and predicted paths of a signal, by name."""
+    predicted = {name: answers[f"{kind}.{signal}"] for name, answers in named_answers.items()}
+    return {"truth": scenes[f"{kind}.truth.{signal}"], **predicted}
 
 
 def _collision_panel(scenes: Arrays, named_answers: Mapping[str, Arrays]) -> FigurePanel:
@@ -475,12 +475,7 @@ def _collision_panel(scenes: Arrays, named_answers: Mapping[str, Arrays]) -> Fig
     lines = []
     for signal in POSITIONS["collision"]:
         shown = history[signal][scene, :, 0]
-        paths = {
-            "truth": scenes[f"collision.truth.{signal}"],
-            **{n: a[f"collision.{signal}"] for n, a in named_answers.items()},
-        }
-        for name, path in paths.items():
-            places = np.concatenate([shown, path[scene, :, 0]]).astype(float)
-            time = STEP_S * (np.arange(len(places)) - HISTORY + 1)
-            lines.append(FigureLine(name=name, x=tuple(time.tolist()), y=tuple(places.tolist())))
-    return FigurePanel(title="A collision outside", x_label="time [s]", y_label="position [m]", lines=tuple(lines))
+        for name, path in _paths("collision", signal, scenes, named_answers).items():
+            places = np.concatenate([shown, path[scene, :, 0]])
+            lines.append(FigureLine.of(name, STEP_S * (np.arange(len(places)) - HISTORY + 1), places))
+    return FigurePanel.of("A collision outside", "time [s]", "position [m]", lines)

@@ -31,25 +31,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worldline.audit import UNKNOWABLE, Cell, Condition, Grade, Statistic, as_world, cell, only, rounded
+from worldline.audit import UNKNOWABLE, Cell, Condition, Floats, Grade, Statistic, cell, only, rounded
 from worldline.episode import Arrays, Episode
 from worldline.stats import ratio
 from worldline.world import World
-from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.base import References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.fleet import BOATS, Weather
-from worldline_exam.scenes.confounded_scenes import (
-    CURRICULUM,
-    ConfoundedOracle,
-    dataset,
-    drift_forecasts,
-    fleet,
-    scenes_of,
-)
-
-Floats = NDArray[np.floating]
+from worldline_exam.scenes.confounded_scenes import CURRICULUM, ConfoundedOracle, FleetTest, drift_forecasts, fleet
 
 MAX_RANDOM_MOTOR: Final = 2.0
 """Bound of random motors, m/s, about the range of the motors in the logs."""
@@ -66,14 +56,8 @@ NOT_IDENTIFIABLE_REASON: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfoundedLogTest(ExamTest):
-    """Test of confounded logs; the module docstring specifies it.
-
-    Args:
-        num_scenes: number E of scenes.
-        num_motors: number K of motors in each scene, at least 2.
-        num_steps: length of the history, steps.
-    """
+class ConfoundedLogTest(FleetTest):
+    """Test of confounded logs; the module docstring specifies it."""
 
     code: ClassVar[str] = "C2"
     section: ClassVar[Section] = Section.CAUSE
@@ -82,26 +66,12 @@ class ConfoundedLogTest(ExamTest):
     declared_ceiling: ClassVar[float] = 0.98
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 40, "num_motors": 2}
 
-    num_scenes: int = 400
-    num_motors: int = 4
-    num_steps: int = 16
-
-    def datasets(self) -> tuple[DatasetSpec, ...]:
-        """One dataset: the fleet."""
-        return (dataset(self.pool, pixels=self.pixels),)
+    reach = MAX_RANDOM_MOTOR
 
     def generate(self, seed: int) -> Arrays:
-        """Scenes of `confounded_scenes.scenes_of`, and `law`: the effects of motor and wind, repeated [E, 2]."""
+        """Scenes of `scenes_of`, and `law`: the effects of motor and wind, repeated [E, 2]."""
         lab = fleet(self.pool)
-        scenes = scenes_of(
-            lab,
-            seed,
-            num_scenes=self.num_scenes,
-            num_motors=self.num_motors,
-            num_steps=self.num_steps,
-            reach=MAX_RANDOM_MOTOR,
-        )
-        return {**scenes, "law": np.tile([lab.motor_effect, lab.wind_effect], (self.num_scenes, 1))}
+        return {**super().generate(seed), "law": np.tile([lab.motor_effect, lab.wind_effect], (self.num_scenes, 1))}
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """The mean `do.mean` [E, K, B] of the drifts, m."""
@@ -113,13 +83,10 @@ class ConfoundedLogTest(ExamTest):
         lab, episodes = fleet(self.pool), logs[CURRICULUM]
         context = self.num_steps + 1
 
-        def answers(engine: ConfoundedOracle) -> Arrays:
-            return self.question({CURRICULUM: as_world(engine)}, scenes)
-
         return References(
-            ceiling=answers(ConfoundedOracle.adjusted(episodes, lab.schema, context)),
-            oracle=answers(ConfoundedOracle.lawful(lab, context)),
-            must_fail={BLIND: answers(ConfoundedOracle.blind(episodes, lab.schema))},
+            ceiling=self.answers_of(ConfoundedOracle.adjusted(episodes, lab.schema, context), scenes),
+            oracle=self.answers_of(ConfoundedOracle.lawful(lab, context), scenes),
+            must_fail={BLIND: self.answers_of(ConfoundedOracle.blind(episodes, lab.schema), scenes)},
             floor_name="b_obs: the slope of the log",
         )
 
@@ -137,13 +104,11 @@ class ConfoundedLogTest(ExamTest):
                 b=true,
             )
             if boat not in SCORED:
-                cells.append(
-                    Cell(name=BOATS[boat].name, score=None, raw=raw, note=f"{UNKNOWABLE}: {NOT_IDENTIFIABLE_REASON}")
-                )
+                note = f"{UNKNOWABLE}: {NOT_IDENTIFIABLE_REASON}"
+                cells.append(Cell(name=BOATS[boat].name, score=None, raw=raw, note=note))
                 continue
-            cells.append(
-                cell(BOATS[boat].name, _recovered_share(found, logged, float(true)), len(scenes["law"]), raw=raw)
-            )
+            share = _recovered_share(found, logged, float(true))
+            cells.append(cell(BOATS[boat].name, share, len(scenes["law"]), raw=raw))
         gain = float(_slope_of(answers, scenes, PLAIN)(_unit_weights(scenes))[0] / true)
         unconfounded = Condition(
             name=f"unconfounded boat: slope {GAIN_RANGE[0]} to {GAIN_RANGE[1]} of the true one",
@@ -164,22 +129,11 @@ class ConfoundedLogTest(ExamTest):
                 "adjusted regression": float(_slope_of(references.ceiling, scenes, boat)(_unit_weights(scenes))[0]),
                 "this world": float(_slope_of(answers, scenes, boat)(_unit_weights(scenes))[0]),
             }
-            ends = (-MAX_RANDOM_MOTOR, MAX_RANDOM_MOTOR)
-            lines = [FigureLine(name=n, x=ends, y=(slope * ends[0], slope * ends[1])) for n, slope in slopes.items()]
-            points = FigureLine(
-                name="predictions",
-                x=tuple(map(float, motors[shown].ravel())),
-                y=tuple(map(float, drifts[shown].ravel())),
-                points=True,
-            )
-            panels.append(
-                FigurePanel(
-                    title=_title(boat),
-                    x_label="motor, less its mean in the scene (m/s)",
-                    y_label="predicted drift, less its mean in the scene (m)",
-                    lines=(points, *lines),
-                )
-            )
+            ends = np.array([-MAX_RANDOM_MOTOR, MAX_RANDOM_MOTOR])
+            points = FigureLine.of("predictions", motors[shown].ravel(), drifts[shown].ravel(), points=True)
+            lines = (points, *(FigureLine.of(name, ends, slope * ends) for name, slope in slopes.items()))
+            x_label, y_label = (f"{what}, less its mean in the scene" for what in ("motor", "predicted drift"))
+            panels.append(FigurePanel.of(_title(boat), f"{x_label} (m/s)", f"{y_label} (m)", lines))
         return ExamFigure(
             caption="Predicted effect of a motor that is set at random. The logging policy depended on the wind, so "
             "the slope of the log is biased. The effect is not identifiable for gusty boats.",
@@ -201,18 +155,15 @@ def _within(scenes: Arrays, answers: Arrays, boat: int) -> tuple[Floats, Floats]
 
 def _slope_of(answers: Arrays, scenes: Arrays, boat: int) -> Statistic:
     """The slope b_hat of the predictions."""
-    motors, drifts = _within(scenes, answers, boat)
-    parts = np.stack([(motors * drifts).sum(1), (motors**2).sum(1)], 1)
-
-    def statistic(weights: Floats) -> Floats:
-        return ratio(*np.moveaxis(weights @ parts, -1, 0))
-
-    return statistic
+    return _slope(*_within(scenes, answers, boat))
 
 
 def _logged_slope(scenes: Arrays, boat: int) -> Statistic:
     """The slope b_obs of motors as the explorer chooses them, over scenes. All means are 0."""
-    motors, drifts = (scenes[f"seen.{name}"][..., boat].astype(float) for name in ("motors", "drifts"))
+    return _slope(*(scenes[f"seen.{name}"][..., boat].astype(float) for name in ("motors", "drifts")))
+
+
+def _slope(motors: Floats, drifts: Floats) -> Statistic:
     parts = np.stack([(motors * drifts).sum(1), (motors**2).sum(1)], 1)
 
     def statistic(weights: Floats) -> Floats:

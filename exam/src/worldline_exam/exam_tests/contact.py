@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 from worldline.audit import (
     Floats,
     Grade,
-    as_world,
     cell,
     history_of,
     means,
@@ -134,18 +133,16 @@ class ContactTest(ExamTest):
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The floor, the oracle and four models that must fail. The floor is fixed, so `pilot` is unused."""
         del pilot
-        lab, (dataset,) = self._lab(), self.datasets()
-        schema, episodes = lab.schema, logs[dataset.name]
+        lab, (episodes,) = self._lab(), logs.values()
 
         def lawful(law: Law, name: str) -> Arrays:
-            return self.question({dataset.name: as_world(LabOracle(schema=schema, law=law, name=name))}, scenes)
+            return self.answers_of(LabOracle(schema=lab.schema, law=law, name=name), scenes)
 
         alone = lawful(lambda start, actions: lab.simulate(start, actions, alone=True), "each disc alone")
-        trivial = {
-            "discs that stay": Persistence.fit(episodes, schema),
-            "straight on": ConstantVelocity.fit(episodes, schema),
+        by_trivial = {
+            "discs that stay": self.answers_of(Persistence.fit(episodes, lab.schema), scenes),
+            "straight on": self.answers_of(ConstantVelocity.fit(episodes, lab.schema), scenes),
         }
-        by_trivial = {name: self.question({dataset.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
         another = {name: np.roll(value, 1, axis=0) for name, value in unpacked(scenes, "truth").items()}
         return References(
             floor=alone,
@@ -200,11 +197,11 @@ class ContactTest(ExamTest):
         groups = {"between two discs": [pair]}
         groups |= {f"from disc {disc} to rim or pen": list(range(5 * disc, 5 * disc + 5)) for disc in range(2)}
         panels = tuple(
-            FigurePanel(
-                title=f"Gap {words}",
-                x_label="step",
-                y_label="gap [m]",
-                lines=tuple(line for name in paths for line in _gap_lines(name, sizes[name], marks[name], surfaces)),
+            FigurePanel.of(
+                f"Gap {words}",
+                "step",
+                "gap [m]",
+                (line for name in paths for line in _gap_lines(name, sizes[name], marks[name], surfaces)),
             )
             for words, surfaces in groups.items()
         )
@@ -278,6 +275,5 @@ def _gap_lines(name: str, gap: Floats, marks: NDArray[np.bool_], surfaces: list[
     """The smallest gap [T] to some surfaces, with its contacts as points."""
     steps = np.arange(len(gap)) - HISTORY + 1.0
     smallest, marked = gap[:, surfaces].min(1), marks[:, surfaces].any(1)
-    line = FigureLine(name=name, x=tuple(steps.tolist()), y=tuple(smallest.tolist()))
-    points = FigureLine(name=name, x=tuple(steps[marked].tolist()), y=tuple(smallest[marked].tolist()), points=True)
-    return (line, points)
+    points = FigureLine.of(name, steps[marked], smallest[marked], points=True)
+    return (FigureLine.of(name, steps, smallest), points)

@@ -32,7 +32,7 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit import Grade, as_world, counterfactuals, means, only, packed, skill_cell, unpacked
+from worldline.audit import Floats, Grade, as_world, counterfactuals, means, only, packed, skill_cell, unpacked
 from worldline.engines import Linear, SimulatorEngine
 from worldline.episode import Arrays, Episode, History
 from worldline.labs import replay, stacked
@@ -41,8 +41,6 @@ from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.scenes.puck import SIGNALS, dataset, draw, puck, squared_error
-
-Floats = NDArray[np.floating]
 
 AT = 2
 """The observation at which twin and episode branch."""
@@ -159,25 +157,18 @@ class CounterfactualTest(ExamTest):
             references.floor_name: unpacked(references.floor, "path"),
         }
         places = {name: row["puck_position"][scene].astype(float) for name, row in rows.items()}
-        steps = tuple(float(AT + 1 + step) for step in range(len(places["truth"])))
+        steps = range(AT + 1, AT + 1 + len(places["truth"]))
         over = [
-            FigurePanel(
-                title=f"{axis} over time",
-                x_label="step",
-                y_label=f"{axis} (m)",
-                lines=tuple(FigureLine(name=n, x=steps, y=tuple(v[:, c].tolist())) for n, v in places.items()),
+            FigurePanel.of(
+                f"{axis} over time",
+                "step",
+                f"{axis} (m)",
+                (FigureLine.of(name, steps, place[:, at]) for name, place in places.items()),
             )
-            for c, axis in enumerate("xy")
+            for at, axis in enumerate("xy")
         ]
-        table = FigurePanel(
-            title="The table from above",
-            x_label="x (m)",
-            y_label="y (m)",
-            lines=tuple(
-                FigureLine(name=n, x=tuple(v[:, 0].tolist()), y=tuple(v[:, 1].tolist())) for n, v in places.items()
-            ),
-            equal=True,
-        )
+        lines = (FigureLine.of(name, *place.T) for name, place in places.items())
+        table = FigurePanel.of("The table from above", "x (m)", "y (m)", lines, equal=True)
         return ExamFigure(
             caption="One scene: what happened, and what would have happened under other pushes with the same friction "
             "and the same gusts. A good world follows the truth, not the path without gusts.",

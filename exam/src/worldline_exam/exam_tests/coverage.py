@@ -52,6 +52,7 @@ from worldline.audit import (
     ALPHA,
     Cell,
     Condition,
+    Floats,
     Grade,
     as_world,
     best_of,
@@ -71,7 +72,6 @@ from worldline.stats import tails
 from worldline.world import Calibration, World, calibrate
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
-from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.references.puck_oracle import PuckOracle
 from worldline_exam.scenes.puck import (
     AHEAD,
@@ -83,10 +83,9 @@ from worldline_exam.scenes.puck import (
     paths,
     puck,
     recorded,
+    twins,
     window,
 )
-
-Floats = NDArray[np.floating]
 
 LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 """Levels at which bands are queried."""
@@ -137,7 +136,7 @@ class JointCoverageTest(ExamTest):
             "future": future,
             "friction": draws.friction,
             **packed("truth", {name: window(value, first + HISTORY, AHEAD) for name, value in path.items()}),
-            **packed("law", _samples(lab, history, future, draws.friction, rng)),
+            **packed("law", twins(lab, history, future, draws.friction, NUM_PATHS, rng)),
         }
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
@@ -159,7 +158,7 @@ class JointCoverageTest(ExamTest):
         best = best_of({name: _answers(world, pilot) for name, world in bank.items()}, lambda a: _loss(a, pilot))
         trivial = {name: _answers(world, scenes) for name, world in bank.items()}
         oracle = PuckOracle(lab=lab, context=HISTORY)
-        calibration = _calibrated(oracle, _own_logs(lab, self.num_own))
+        calibration = _calibrated(oracle, recorded(lab, self.num_own, np.random.default_rng([6, self.num_own])))
         return References(
             floor=trivial[best]
             | {f"marginal.{name}": _energies(trivial["marginal mean"], scenes, name) for name in SIGNALS},
@@ -188,38 +187,19 @@ class JointCoverageTest(ExamTest):
         }
         panels = []
         for name in SIGNALS:
-            lines = [FigureLine(name="truth", x=(0.0, 1.0), y=(0.0, 1.0))]
-            lines += [
-                FigureLine(name=row, x=LEVELS, y=tuple(_inside(one, scenes, name).mean(0).tolist()))
-                for row, one in rows.items()
-            ]
-            panels.append(
-                FigurePanel(
-                    title=f"Joint coverage, {name}",
-                    x_label="claimed level",
-                    y_label="share inside at every step",
-                    lines=tuple(lines),
-                    equal=True,
-                )
-            )
-        steps = tuple(float(step) for step in range(1, AHEAD + 1))
+            shares = {row: _inside(one, scenes, name).mean(0) for row, one in rows.items()}
+            lines = [FigureLine.of("truth", (0.0, 1.0), (0.0, 1.0))]
+            lines += [FigureLine.of(row, LEVELS, share) for row, share in shares.items()]
+            labels = (f"Joint coverage, {name}", "claimed level", "share inside at every step")
+            panels.append(FigurePanel.of(*labels, lines, equal=True))
+        steps = range(1, AHEAD + 1)
         truth = scenes["truth.puck_position"].astype(float)
         scene = int(np.argsort(np.linalg.norm(truth[:, -1] - truth[:, 0], axis=-1))[-10])
-        lines = [FigureLine(name="truth", x=steps, y=tuple(truth[scene, :, 0].tolist()))]
+        lines = [FigureLine.of("truth", steps, truth[scene, :, 0])]
         for row, one in rows.items():
-            low, mean, high = (one[f"{part}.puck_position"][scene].astype(float) for part in ("low", "mean", "high"))
-            lines.append(
-                FigureLine(
-                    name=row,
-                    x=steps,
-                    y=tuple(mean[:, 0].tolist()),
-                    low=tuple(low[GATED_LEVEL, :, 0].tolist()),
-                    high=tuple(high[GATED_LEVEL, :, 0].tolist()),
-                )
-            )
-        panels.append(
-            FigurePanel(title="One scene, 90 % bands", x_label="step ahead", y_label="x (m)", lines=tuple(lines[:3]))
-        )
+            low, mean, high = (one[f"{part}.puck_position"][scene, ..., 0] for part in ("low", "mean", "high"))
+            lines.append(FigureLine.of(row, steps, mean, low=low[GATED_LEVEL], high=high[GATED_LEVEL]))
+        panels.append(FigurePanel.of("One scene, 90 % bands", "step ahead", "x (m)", lines[:3]))
         return ExamFigure(
             caption="Left: a calibrated world lies on the diagonal. Right: one scene; both bands have the claimed "
             "coverage, and the better world's band is narrower.",
@@ -255,22 +235,6 @@ def _answers(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
         found[f"low.{name}"] = np.stack([edge for edge in lows if edge is not None], 1)
         found[f"high.{name}"] = np.stack([edge for edge in highs if edge is not None], 1)
     return found
-
-
-def _samples(
-    lab: GustyPuck, history: History, future: Floats, friction: Floats, rng: np.random.Generator
-) -> dict[str, NDArray[np.generic]]:
-    """Sampled paths [E, S, T, 2] with this friction and fresh gusts."""
-    start = {name: np.repeat(value[:, -1], NUM_PATHS, 0) for name, value in history.observations.items()}
-    pushes = np.repeat(future, NUM_PATHS, 0)
-    gusts = lab.gust * rng.standard_normal(pushes.shape)
-    found = lab.simulate(start, {"push": pushes}, np.repeat(friction, NUM_PATHS), gusts)
-    return {name: value.reshape(-1, NUM_PATHS, *value.shape[1:]) for name, value in found.items()}
-
-
-def _own_logs(lab: GustyPuck, num_episodes: int) -> list[Episode]:
-    """Episodes of the explorer with a separate seed."""
-    return recorded(lab, num_episodes, np.random.default_rng([6, num_episodes]))
 
 
 def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> Calibration:

@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 from worldline.audit import (
     Cell,
     Condition,
+    Floats,
     Grade,
-    as_world,
     history_of,
     means,
     only,
@@ -45,25 +45,14 @@ from worldline.audit import (
     rounded,
     skill_cell,
 )
-from worldline.engines import (
-    Card,
-    Engine,
-    EngineBelief,
-    Linear,
-    Noise,
-    Samples,
-    check_future,
-    check_inputs,
-    check_observations,
-    own_belief,
-)
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.engines import Card, EngineBelief, Linear, check_inputs, check_observations, own_belief
+from worldline.episode import Arrays, Episode, History
 from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
+from worldline_exam.labs.base import unrolled
 from worldline_exam.labs.delayed_actuator import AMBIENT, LAGS, NAMES, SETTLED, DelayedActuator, use_valves
-
-Floats = NDArray[np.floating]
+from worldline_exam.references.base import ReferenceEngine, each_version, flat, reference_card
 
 SIGNAL: Final = "temperatures"
 HISTORY: Final = 48
@@ -147,12 +136,11 @@ class DelayedEffectTest(ExamTest):
         """The oracle and two models that must fail. The floor is no response, which scores 0 by definition."""
         del pilot  # the floor is fixed
         lab, episodes = self.make_lab(), logs[CURRICULUM]
-        answers_of = partial(_answers, self, scenes)
         return References(
-            oracle=answers_of(DelayLine(lab=lab)),
+            oracle=self.answers_of(DelayLine(lab=lab), scenes),
             must_fail={
-                "one-frame Markov": answers_of(Linear.fit(episodes, lab.schema, context=1)),
-                f"memory of {MEMORY} steps": answers_of(DelayLine(lab=lab, reach=MEMORY)),
+                "one-frame Markov": self.answers_of(Linear.fit(episodes, lab.schema, context=1), scenes),
+                f"memory of {MEMORY} steps": self.answers_of(DelayLine(lab=lab, reach=MEMORY), scenes),
             },
             floor_name="no response",
         )
@@ -187,9 +175,10 @@ class DelayedEffectTest(ExamTest):
         for lag, way in shown:
             scene = int(np.flatnonzero((scenes["lag"] == lag) & (scenes["on_its_way"] == way))[0])
             tank, back = int(scenes["tank"][scene]), int(scenes["back"][scene])
-            lines = [_line(name, _response(found)[scene, :, tank]) for name, found in named_answers.items()]
+            responses = {name: _response(found)[scene, :, tank] for name, found in named_answers.items()}
+            lines = (FigureLine.of(name, range(1, len(one) + 1), one) for name, one in responses.items())
             title = f"Pulse {back} steps ago, lag {lag}" if way else f"Pulse now, lag {lag}"
-            panels.append(FigurePanel(title=title, x_label="step", y_label="difference [degC]", lines=tuple(lines)))
+            panels.append(FigurePanel.of(title, "step", "difference [degC]", lines))
         caption = (
             "Effect of a pulse of the valve on its tank's temperature: difference of twins with and without it. The "
             "response must come when the pulse arrives, not when it is given."
@@ -197,22 +186,9 @@ class DelayedEffectTest(ExamTest):
         return ExamFigure(caption=caption, panels=tuple(panels))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pipes:
-    """The belief of a `DelayLine`.
-
-    Args:
-        excess: [W, 5] degC above the ambient temperature.
-        pipe: [W, longest lag, 5], past actions, the latest last.
-    """
-
-    excess: Floats
-    pipe: Floats
-
-
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DelayLine(Engine):
+class DelayLine(ReferenceEngine):
     """Knows the law of the lab and past actions; forgotten actions count as 0.
 
     Args:
@@ -225,46 +201,30 @@ class DelayLine(Engine):
 
     def describe(self) -> Card:
         """The card of this engine."""
-        return Card(
-            name="delay line",
-            engine="delay_line",
-            schema=self.lab.schema,
-            inputs=(SIGNAL,),
-            predicts=(SIGNAL,),
-            context=max(self.lab.lags) + 1,
-            deterministic=True,
-        )
+        return reference_card("delay line", self.lab.schema, (SIGNAL,), context=max(self.lab.lags) + 1)
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Pipes:
-        """The last temperatures and past actions."""
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
+        """The excess temperature [W, 5] degC and the past actions `pipe` [W, longest lag, 5], the latest last."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, [self.lab.schema[SIGNAL]])
         check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
         empty = np.zeros((num_worlds, max(self.lab.lags), len(NAMES)))
-        line = np.concatenate([empty if belief is None else own_belief(belief, Pipes).pipe, steps.actions["valves"]], 1)
+        before = empty if belief is None else own_belief(belief, dict)["pipe"]
+        line = np.concatenate([before, steps.actions["valves"]], 1)
         last = steps.observations[SIGNAL][:, -1].astype(float)
-        return Pipes(excess=last - AMBIENT, pipe=line[:, line.shape[1] - empty.shape[1] :])
+        return {"excess": last - AMBIENT, "pipe": line[:, line.shape[1] - empty.shape[1] :]}
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """The temperatures under the law of the lab, one sample."""
-        del num_samples, noise, seed  # deterministic
-        size, held = check_future(future, self.lab.schema), own_belief(belief, Pipes)
-        kept = max(self.lab.lags) if self.reach is None else self.reach
-        excess, pipe = (np.repeat(part, size.num_versions, 0) for part in (held.excess, held.pipe))
-        valves, path = future.actions["valves"].reshape(-1, size.horizon, len(NAMES)).astype(float), []
-        for step in range(size.horizon):
-            pipe = pipe.copy()
-            pipe[:, : max(pipe.shape[1] - kept, 0)] = 0
-            excess, pipe = self.lab.move(excess, pipe, valves[:, step])
-            path.append(excess + AMBIENT)
-        found = np.stack(path, 1).reshape(size.num_worlds, size.num_versions, 1, size.horizon, len(NAMES))
-        return Samples(signals={SIGNAL: found.astype(np.float32)})
+    def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
+        """The temperatures under the law of the lab."""
+        held, forgotten = each_version(own_belief(belief, dict), actions), 0
+        if self.reach is not None:
+            forgotten = max(max(self.lab.lags) - self.reach, 0)
 
+        def move(excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:
+            return self.lab.move(excess, np.where(np.arange(pipe.shape[1])[:, None] < forgotten, 0.0, pipe), valves)
 
-def _answers(test: DelayedEffectTest, scenes: Arrays, engine: Engine) -> Arrays:
-    return test.question({CURRICULUM: as_world(engine)}, scenes)
+        excess, _ = unrolled(move, (held["excess"].astype(float), held["pipe"].astype(float)), flat(actions)["valves"])
+        return {SIGNAL: excess + AMBIENT}
 
 
 def _truth(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
@@ -300,9 +260,3 @@ def _right_peaks(
     in_tank, predicted_in_tank = true[scenes, :, tank], predicted[scenes, :, tank]
     has_peak = predicted_in_tank.max(1) >= MIN_RESPONSE * in_tank.max(1)
     return np.asarray((in_tank.argmax(1) == predicted_in_tank.argmax(1)) & has_peak, dtype=float)
-
-
-def _line(name: str, values: Floats) -> FigureLine:
-    return FigureLine(
-        name=name, x=tuple(float(step + 1) for step in range(len(values))), y=tuple(float(one) for one in values)
-    )

@@ -24,7 +24,7 @@ Deviations from the specification:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -38,7 +38,9 @@ from worldline.episode import Arrays, Episode
 from worldline_exam.base import References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.driven import DAMPINGS, Driven
-from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
+from worldline_exam.references.false_laws import undamped, unpushed
+from worldline_exam.references.lab_oracle import LabOracle, Law
+from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, damped_by, present, rollouts
 
 MIN_PATH_RATIO, MAX_PATH_RATIO = 0.8, 1.25
 """Range of the length of the predicted path over that of the true one."""
@@ -74,19 +76,19 @@ class WorkAndEnergyTest(DrivenTest):
         del pilot
         labs = {system: self.lab(system) for system in SYSTEMS}
 
-        def answers_of(**knowledge: bool) -> Arrays:
-            worlds = {system: as_world(Simulated(lab=lab, **knowledge)) for system, lab in labs.items()}
-            return self.question(worlds, scenes)
+        def answers_of(law_of: Callable[[Driven], Law]) -> Arrays:
+            engines = {name: LabOracle(schema=lab.schema, law=law_of(lab)) for name, lab in labs.items()}
+            return self.question({name: as_world(engine) for name, engine in engines.items()}, scenes)
 
         still = {s: as_world(Persistence.fit(logs[s], lab.schema)) for s, lab in labs.items()}
         persistence = self.question(still, scenes)
         return References(
             floor=persistence,
-            oracle=answers_of(),
+            oracle=answers_of(lambda lab: lab.simulate),
             must_fail={
                 "persistence": persistence,
-                "no damping": answers_of(knows_damping=False),
-                "no work": answers_of(knows_pushes=False),
+                "no damping": answers_of(undamped),
+                "no work": answers_of(unpushed),
             },
             floor_name="energy stays",
         )
@@ -114,15 +116,9 @@ class WorkAndEnergyTest(DrivenTest):
         panels = []
         for damping in (DAMPINGS[1], DAMPINGS[0]):
             for system in SYSTEMS:
-                lines = tuple(self._line(name, scenes, arrays, system, damping) for name, arrays in shown.items())
-                panels.append(
-                    FigurePanel(
-                        title=f"{system}, damping {damping:g} 1/s",
-                        x_label="time [s]",
-                        y_label="energy [J]",
-                        lines=lines,
-                    )
-                )
+                lines = (self._line(name, scenes, arrays, system, damping) for name, arrays in shown.items())
+                title = f"{system}, damping {damping:g} 1/s"
+                panels.append(FigurePanel.of(title, "time [s]", "energy [J]", lines))
         return ExamFigure(
             caption="Energy of one rollout in each chart: pushes raise and lower it, damping removes it. A model "
             "without damping stays too high, and equals the truth in undamped scenes.",
@@ -134,7 +130,7 @@ class WorkAndEnergyTest(DrivenTest):
         group = f"{system}.truth" if name == "truth" else system
         energy = energies(lab, scenes, unpacked(arrays, group), system)[scene]
         time = np.arange(len(energy)) * float(lab.schema.step_s or 1.0)
-        return FigureLine(name=name, x=tuple(time.tolist()), y=tuple(energy.tolist()))
+        return FigureLine.of(name, time, energy)
 
 
 def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np.ndarray, "E steps"]:

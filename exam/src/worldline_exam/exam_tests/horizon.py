@@ -35,15 +35,14 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.audit import GATE, Cell, Condition, Grade, as_world, bank, cell, packed, rounded, unpacked
+from worldline.audit import GATE, Cell, Condition, Floats, Grade, as_world, bank, cell, packed, rounded, unpacked
 from worldline.episode import Arrays, Episode
 from worldline.stats import draw_clusters, ratio
 from worldline_exam.base import References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.driven import DAMPINGS
-from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
-
-Floats = NDArray[np.floating]
+from worldline_exam.references.lab_oracle import LabOracle
+from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, damped_by, present, rollouts
 
 READOUT_ERROR: Final = 0.01
 """Standard deviation of the read-out error over each component's spread."""
@@ -102,7 +101,7 @@ class TrustedHorizonTest(DrivenTest):
                 if key.startswith(f"{system}."):
                     members = np.stack([trivial[name][key] for name in names])
                     floor[key][rows, np.arange(self.num_steps)] = members[best, rows, np.arange(self.num_steps)]
-        oracle = {system: as_world(Simulated(lab=lab)) for system, lab in labs.items()}
+        oracle = {system: as_world(LabOracle(schema=lab.schema, law=lab.simulate)) for system, lab in labs.items()}
         return References(
             floor=floor,
             oracle=self.question(oracle, scenes),
@@ -128,20 +127,11 @@ class TrustedHorizonTest(DrivenTest):
         panels = []
         for damping in DAMPINGS[:2]:
             for system in SYSTEMS:
-                lines = [self._line("this world", scenes, answers, references, (system, damping))]
-                lines += [
-                    self._line(name, scenes, one, references, (system, damping))
-                    for name, one in references.must_fail.items()
-                ]
-                last = float(self.horizon(scenes, system, damping))
-                panels.append(
-                    FigurePanel(
-                        title=f"{system}, damping {damping:g} 1/s",
-                        x_label="step",
-                        y_label="skill",
-                        lines=(*lines, FigureLine(name="h*", x=(last, last), y=(-1.0, 1.0))),
-                    )
-                )
+                worlds = {"this world": answers, **references.must_fail}
+                lines = [self._line(name, scenes, one, references, (system, damping)) for name, one in worlds.items()]
+                last = self.horizon(scenes, system, damping)
+                lines.append(FigureLine.of("h*", (last, last), (-1.0, 1.0)))
+                panels.append(FigurePanel.of(f"{system}, damping {damping:g} 1/s", "step", "skill", lines))
         return ExamFigure(
             caption="1 is the truth, 0 the best trivial model of each step. After h* even the true law with a read-out "
             "error of 1 % exceeds half the climatology. Only the skill before h* counts.",
@@ -168,11 +158,14 @@ class TrustedHorizonTest(DrivenTest):
         floor = self._error(scenes, references.floor, system, damping)
         last = self.horizon(scenes, system, damping)
         scored = np.flatnonzero(floor[:, :last].mean(0) > GATE)
-        raw = {
-            **rounded(loss=loss[:, :last].mean(), floor=floor[:, :last].mean(), ceiling=0.0),
-            **rounded(horizon=float(last), num_scored=float(len(scored))),
-            **rounded(last_with_skill=float(_last_with_skill(loss, floor))),
-        }
+        raw = rounded(
+            loss=loss[:, :last].mean(),
+            floor=floor[:, :last].mean(),
+            ceiling=0.0,
+            horizon=last,
+            num_scored=len(scored),
+            last_with_skill=_last_with_skill(loss, floor),
+        )
         name = f"{system}, damping {damping:g}"
         if not len(scored):
             return Cell(name=name, score=None, raw=raw, note="gated: the best trivial model is close to the ceiling")
@@ -194,7 +187,7 @@ class TrustedHorizonTest(DrivenTest):
     ) -> FigureLine:
         loss, floor = self._error(scenes, answers, *place), self._error(scenes, references.floor, *place)
         skill = np.maximum(_skills(loss, floor, np.ones((1, len(loss))))[0], -1.0)
-        return FigureLine(name=name, x=tuple(map(float, range(1, len(skill) + 1))), y=tuple(skill.tolist()))
+        return FigureLine.of(name, range(1, len(skill) + 1), skill)
 
 
 def _cells() -> Iterator[tuple[str, float]]:

@@ -39,7 +39,6 @@ from worldline.audit import (
     Floats,
     Grade,
     Statistic,
-    as_world,
     auroc,
     cell,
     history_of,
@@ -50,19 +49,20 @@ from worldline.audit import (
     score,
     unpacked,
 )
-from worldline.engines import ActionBlind, Engine, Linear
-from worldline.episode import Arrays, Episode, History
+from worldline.engines import ActionBlind, Linear
+from worldline.episode import Arrays, Episode
 from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.exam_tests.twin_effect import effect_of
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.pusher_block import STATE, STEP_S, PusherBlock
+from worldline_exam.references.lab_oracle import LabOracle
 from worldline_exam.scenes.pusher import (
     Beginnings,
-    Pushing,
     beginnings,
     block_distance,
     branch_answers,
+    concatenated,
     history_before,
     make_lab,
     motions,
@@ -116,15 +116,13 @@ class InfluenceTest(ExamTest):
         since = rng.integers(1, self.num_steps, len(velocity))
         late = np.arange(self.num_steps)[None, :, None] >= since[:, None, None]
         other = np.asarray(np.where(late, velocity[:, 1], velocity[:, 0]))
-        truth = _concatenated(
-            [true_branches(lab, begun.state, actions) for begun, actions in parts],
-        )
-        histories = [packed_history(history_before(begun)) for begun, _ in parts]
+        truth = concatenated([true_branches(lab, one.state, actions) for one, actions in parts])
+        begun = Beginnings.joined([one for one, _ in parts])
         return {
-            **_concatenated(histories),
-            "seed": np.concatenate([begun.seed for begun, _ in parts]),
-            "prelude": np.concatenate([begun.prelude for begun, _ in parts]),
-            "gap": np.concatenate([begun.gap for begun, _ in parts]),
+            **packed_history(history_before(begun)),
+            "seed": begun.seed,
+            "prelude": begun.prelude,
+            "gap": begun.gap,
             "influenced": np.tile([True, False], len(velocity) // 2),
             "changed_since": since,
             **packed("actions", {"first": velocity[:, 0], "second": velocity[:, 1], "changed": other}),
@@ -152,11 +150,14 @@ class InfluenceTest(ExamTest):
         if len(found) == num:
             return kept, sequences
         more, others = self._draw_couples(touching, num - len(found), rng)
-        return _joined([kept, more]), np.concatenate([sequences, others])
+        return Beginnings.joined([kept, more]), np.concatenate([sequences, others])
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Predictions under each of the three sequences, per signal [E, T, 2]."""
-        return _answers(only(worlds), history_of(scenes), scenes)
+        groups = ("first", "second", "changed")
+        velocity = np.stack([scenes[f"actions.{group}"].astype(np.float32) for group in groups], 1)
+        found = branch_answers(only(worlds), history_of(scenes), velocity)
+        return {f"{group}.{name}": value[:, at] for at, group in enumerate(groups) for name, value in found.items()}
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The lab as oracle, and three models that must fail."""
@@ -164,15 +165,12 @@ class InfluenceTest(ExamTest):
         lab = make_lab(self.pool)
         episodes = next(iter(logs.values()))
 
-        def answers_of(engine: Engine) -> Arrays:
-            return _answers(as_world(engine), history_of(scenes), scenes)
-
-        oracle = answers_of(Pushing(lab=lab))
+        oracle = self.answers_of(LabOracle(schema=lab.schema, law=lab.simulate), scenes)
         return References(
             oracle=oracle,
             must_fail={
-                "equal sensitivity": answers_of(Linear.fit(episodes, lab.schema, context=CONTEXT)),
-                "action-blind": answers_of(ActionBlind.fit(episodes, lab.schema, context=CONTEXT)),
+                "equal sensitivity": self.answers_of(Linear.fit(episodes, lab.schema, context=CONTEXT), scenes),
+                "action-blind": self.answers_of(ActionBlind.fit(episodes, lab.schema, context=CONTEXT), scenes),
                 "nearness alone": _nearness(oracle, scenes),
             },
             floor_name="chance",
@@ -199,32 +197,25 @@ class InfluenceTest(ExamTest):
             "equal sensitivity": self._sizes(references.must_fail["equal sensitivity"]),
         }
         size, truth = sides["this world"], sides["truth"]
-        curves = FigurePanel(
-            title="ROC of the predicted effect on the block",
-            x_label="false positive rate",
-            y_label="true positive rate",
-            lines=tuple(_roc(name, one, influenced) for name, one in sides.items()),
+        curves = FigurePanel.of(
+            "ROC of the predicted effect on the block",
+            "false positive rate",
+            "true positive rate",
+            (_roc(name, one, influenced) for name, one in sides.items()),
             equal=True,
         )
         edges = np.linspace(0.0, max(float(np.quantile(size, 0.98)), MIN_EFFECT), NUM_BINS + 1)
-        counts = FigurePanel(
-            title="Predicted effect on the block",
-            x_label="effect [m]",
-            y_label="number of states",
-            lines=(
-                _histogram("influenced", size[influenced], edges),
-                _histogram("not influenced", size[~influenced], edges),
-            ),
+        histograms = (
+            _histogram("influenced", size[influenced], edges),
+            _histogram("not influenced", size[~influenced], edges),
         )
-        pairs = FigurePanel(
-            title="Predicted against true effect",
-            x_label="true effect [m]",
-            y_label="predicted effect [m]",
-            lines=(
-                FigureLine(name="truth", x=(0.0, float(truth.max())), y=(0.0, float(truth.max()))),
-                FigureLine(name="this world", x=tuple(map(float, truth)), y=tuple(map(float, size)), points=True),
-            ),
+        counts = FigurePanel.of("Predicted effect on the block", "effect [m]", "number of states", histograms)
+        diagonal = (0.0, truth.max())
+        lines = (
+            FigureLine.of("truth", diagonal, diagonal),
+            FigureLine.of("this world", truth, size, points=True),
         )
+        pairs = FigurePanel.of("Predicted against true effect", "true effect [m]", "predicted effect [m]", lines)
         caption = (
             "In each couple of states, the same two action sequences from the same distance move the block in one and "
             "miss it in the other. A good world separates the two."
@@ -253,14 +244,6 @@ def leaks(scenes: Arrays, answers: Arrays) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _answers(world: World, history: History, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
-    """A world's predictions under the three sequences, in the form of answers."""
-    groups = ("first", "second", "changed")
-    velocity = np.stack([scenes[f"actions.{group}"].astype(np.float32) for group in groups], 1)
-    predicted = branch_answers(world, history, velocity)
-    return {f"{group}.{name}": value[:, at] for at, group in enumerate(groups) for name, value in predicted.items()}
-
-
 def _twin_condition(part: str, name: str, scenes: Arrays, answers: Arrays) -> Condition:
     """Condition: the effect score of C1 for the two sequences is significantly above 0."""
     predicted = np.stack([answers[f"{group}.{name}"] for group in ("first", "second")], 1)
@@ -287,20 +270,7 @@ def _pool(lab: PusherBlock, touching: bool, num: int, rng: np.random.Generator) 
         fits = begun.touching if touching else ~begun.touching & (begun.gap < MAX_GAP)
         parts.append(begun.some(np.flatnonzero(fits)[:remaining]))
         remaining -= len(parts[-1].seed)
-    return _joined(parts)
-
-
-def _joined(parts: Sequence[Beginnings]) -> Beginnings:
-    return Beginnings(
-        seed=np.concatenate([one.seed for one in parts]),
-        prelude=np.concatenate([one.prelude for one in parts]),
-        path=_concatenated([one.path for one in parts]),
-        gap=np.concatenate([one.gap for one in parts]),
-    )
-
-
-def _concatenated(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
-    return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+    return Beginnings.joined(parts)
 
 
 def _pair(branches: Arrays) -> tuple[Arrays, Arrays]:
@@ -322,12 +292,11 @@ def _nearness(oracle: Arrays, scenes: Arrays) -> Arrays:
 def _roc(name: str, size: Floats, influenced: NDArray[np.bool_]) -> FigureLine:
     """The ROC curve."""
     thresholds = np.concatenate([[np.inf], np.unique(size)[::-1]])
-    other, found = (tuple(float((size[rows] >= t).mean()) for t in thresholds) for rows in (~influenced, influenced))
-    return FigureLine(name=name, x=other, y=found)
+    other, found = ([(size[rows] >= t).mean() for t in thresholds] for rows in (~influenced, influenced))
+    return FigureLine.of(name, other, found)
 
 
 def _histogram(name: str, size: Floats, edges: Floats) -> FigureLine:
     """Histogram of effects; larger effects count in the last bin."""
     counts = np.histogram(np.minimum(size, edges[-1]), edges)[0]
-    middles = (edges[1:] + edges[:-1]) / 2
-    return FigureLine(name=name, x=tuple(map(float, middles)), y=tuple(map(float, counts)))
+    return FigureLine.of(name, (edges[1:] + edges[:-1]) / 2, counts)

@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 from worldline.audit import (
     Cell,
     Condition,
+    Floats,
     Grade,
-    as_world,
     bank,
     best_of,
     history_of,
@@ -52,24 +52,19 @@ from worldline.audit import (
 )
 from worldline.engines import (
     Card,
-    Engine,
     EngineBelief,
-    Noise,
     Persistence,
-    Samples,
-    check_future,
     check_inputs,
     check_observations,
     own_belief,
     typical_values,
 )
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Arrays, Episode, History
 from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.hidden_mover import GAPS, OPEN, START_SPEED, HiddenMover
-
-Floats = NDArray[np.floating]
+from worldline_exam.references.base import ReferenceEngine, each_version, flat, reference_card
 
 SIGNAL: Final = "puck_position"
 HISTORY: Final = max(GAPS) + OPEN[0]
@@ -159,13 +154,12 @@ class OcclusionTest(ExamTest):
         for gap, name in best.items():
             rows = _moving(scenes, gap)
             floor[rows] = answers[name]["position"][rows]
-        asked = partial(_answers, self, scenes)
         return References(
             floor={"position": floor},
-            oracle=asked(OcclusionOracle(lab=lab)),
+            oracle=self.answers_of(OcclusionOracle(lab=lab), scenes),
             must_fail={
-                "frozen": asked(Persistence.fit(episodes, lab.schema)),
-                f"memory of {MEMORY} frames": asked(OcclusionOracle(lab=lab, forgets=(MEMORY, mean))),
+                "frozen": self.answers_of(Persistence.fit(episodes, lab.schema), scenes),
+                f"memory of {MEMORY} frames": self.answers_of(OcclusionOracle(lab=lab, forgets=(MEMORY, mean)), scenes),
             },
             floor_name=", ".join(f"{name} at {gap}" for gap, name in best.items()),
         )
@@ -196,19 +190,12 @@ class OcclusionTest(ExamTest):
         rows = _moving(scenes, GAPS[-1])
         last, truth = _last_seen(scenes)[rows], scenes["truth.path"][rows, -1]
         ends = {"truth": truth, **{name: found["position"][rows] for name, found in inferred.items()}}
-        lines = [
-            FigureLine(
-                name=name,
-                x=tuple(float(one) for one in (truth - last).ravel()),
-                y=tuple(float(one) for one in (found - last).ravel()),
-                points=True,
-            )
+        lines = (
+            FigureLine.of(name, (truth - last).ravel(), (found - last).ravel(), points=True)
             for name, found in ends.items()
-        ]
-        title = f"Progress under the lid, {GAPS[-1]} frames"
-        panels.append(
-            FigurePanel(title=title, x_label="true [m]", y_label="predicted [m]", lines=tuple(lines), equal=True)
         )
+        title = f"Progress under the lid, {GAPS[-1]} frames"
+        panels.append(FigurePanel.of(title, "true [m]", "predicted [m]", lines, equal=True))
         caption = (
             "The lines of this world begin when the lid comes down and end when the puck reappears. Each point is a "
             "prediction one frame ahead from all observations before it."
@@ -235,7 +222,7 @@ class FollowedMotion:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OcclusionOracle(Engine):
+class OcclusionOracle(ReferenceEngine):
     """Knows the law of the lab, infers the velocity from two frames, and simulates hidden frames.
 
     Args:
@@ -248,15 +235,7 @@ class OcclusionOracle(Engine):
 
     def describe(self) -> Card:
         """The card of this engine."""
-        return Card(
-            name="occlusion oracle",
-            engine="occlusion_oracle",
-            schema=self.lab.schema,
-            inputs=(SIGNAL,),
-            predicts=(SIGNAL,),
-            context=2,
-            deterministic=True,
-        )
+        return reference_card("occlusion oracle", self.lab.schema, (SIGNAL,), context=2)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> FollowedMotion:
         """Updates the state frame by frame."""
@@ -275,22 +254,16 @@ class OcclusionOracle(Engine):
             held = self._update(held, pushes[:, frame], values[:, frame], seen[:, frame])
         return held
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """The path under the law of the lab, one sample."""
-        del num_samples, noise, seed  # deterministic
-        size, held = check_future(future, self.lab.schema), own_belief(belief, FollowedMotion)
-        start = {
-            "puck_position": np.repeat(held.position, size.num_versions, 0),
-            "puck_velocity": np.repeat(held.velocity, size.num_versions, 0),
-        }
-        path = self.lab.simulate(start, {"push": future.actions["push"].reshape(-1, size.horizon, 2)})[SIGNAL]
-        path = path.reshape(size.num_worlds, size.num_versions, 1, size.horizon, 2)
+    def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
+        """The path under the law of the lab."""
+        held = own_belief(belief, FollowedMotion)
+        state = {"puck_position": held.position, "puck_velocity": held.velocity, "since": held.since}
+        start = each_version(state, actions)
+        path = self.lab.simulate(start, flat(actions))[SIGNAL].astype(float)
         if self.forgets is not None:
             after, says = self.forgets
-            path = np.where((held.since < after)[:, None, None, None, None], path, says)
-        return Samples(signals={SIGNAL: path.astype(np.float32)})
+            path = np.where((start["since"].astype(int) < after)[:, None, None], path, says)
+        return {SIGNAL: path}
 
     def _update(self, held: FollowedMotion, push: Floats, value: Floats, seen: Bool[np.ndarray, "W"]) -> FollowedMotion:
         """The belief one frame later; an unexpected position updates the velocity."""
@@ -308,10 +281,6 @@ class OcclusionOracle(Engine):
         return FollowedMotion(
             position=position, velocity=velocity, num_seen=num_seen, since=np.where(seen, 0, held.since + 1)
         )
-
-
-def _answers(test: OcclusionTest, scenes: Arrays, engine: Engine) -> Arrays:
-    return test.question({CURRICULUM: as_world(engine)}, scenes)
 
 
 def _paths(
@@ -371,12 +340,7 @@ def _panel(scenes: Arrays, inferred: Mapping[str, Arrays], scene: int) -> Figure
     gap, path = int(scenes["gap"][scene]), scenes["truth.path"][scene].astype(float)
     axis = int(np.abs(path[-1] - path[HISTORY - 1 - gap]).argmax())
     hidden = range(HISTORY - gap, HISTORY + 1)
-    lines = [
-        FigureLine(name="truth", x=tuple(float(at) for at in range(len(path))), y=tuple(map(float, path[:, axis])))
-    ]
+    lines = [FigureLine.of("truth", range(len(path)), path[:, axis])]
     for name, found in inferred.items():
-        predicted = tuple(float(found["path"][scene, at, axis]) for at in hidden)
-        lines.append(FigureLine(name=name, x=tuple(float(at) for at in hidden), y=predicted))
-    return FigurePanel(
-        title=f"Hidden for {gap} frames", x_label="frame", y_label=f"{'xy'[axis]} [m]", lines=tuple(lines)
-    )
+        lines.append(FigureLine.of(name, hidden, found["path"][scene, hidden, axis]))
+    return FigurePanel.of(f"Hidden for {gap} frames", "frame", f"{'xy'[axis]} [m]", lines)

@@ -52,7 +52,7 @@ Deviations from the specification:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, final
 
 import numpy as np
@@ -62,6 +62,7 @@ from numpy.typing import NDArray
 from worldline.audit import (
     BATCH,
     GATE,
+    Floats,
     Grade,
     Statistic,
     as_world,
@@ -96,9 +97,8 @@ from worldline_exam.scenes.puck import (
     puck,
     recorded,
     squared_error,
+    twins,
 )
-
-Floats = NDArray[np.floating]
 
 HISTORY: Final = 41
 AHEAD: Final = 10
@@ -170,13 +170,13 @@ class OODDetectionTest(ExamTest):
         num = NUM_LEVELS * self.num_each
         level, kind = np.repeat(np.arange(NUM_LEVELS), self.num_each), np.arange(num) % len(KINDS)
         harmful = _shifted(self.pool, level, kind, rng)
-        harmless = _harmless(lab, ordinary, ordinary.unusual(_history(harmful)), rng)
+        harmless = _harmless(lab, ordinary, ordinary.unusual(history_of(harmful)), rng)
         scenes = {name: np.concatenate([value, harmless[name]]) for name, value in harmful.items()}
         return {
             **scenes,
             "level": np.tile(level, 2),
             "kind": np.concatenate([kind, np.full(num, -1)]),
-            "novelty": ordinary.novelty(_history(scenes)),
+            "novelty": ordinary.novelty(history_of(scenes)),
         }
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
@@ -198,7 +198,7 @@ class OODDetectionTest(ExamTest):
         own = recorded(lab, NUM_CALIBRATION, np.random.default_rng(9))
         oracle = _answers(_trusted(lawful, held), scenes)
         ordinary = _InputDistribution.of_logs(episodes)
-        novelty, push_distance = ordinary.novelty(_history(scenes)), ordinary.parts(_history(scenes))[:, -1]
+        novelty, push_distance = ordinary.novelty(history_of(scenes)), ordinary.parts(history_of(scenes))[:, -1]
         atypicality = 1 - np.exp(-np.abs(np.log(push_distance / 2)))
         floor = _answers(trivial[best], scenes)
         return References(
@@ -248,35 +248,19 @@ class OODDetectionTest(ExamTest):
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Trust over the levels, and error against uncertainty."""
-        harmful, level = scenes["kind"].astype(int) >= 0, scenes["level"].astype(int)
-        steps = tuple(float(one + 1) for one in range(NUM_LEVELS))
+        harmful, level = _harmful(scenes), scenes["level"].astype(int)
+        groups = (("harmful", harmful), ("harmless", ~harmful))
         panels = []
         for name, one in (("this world", answers), (references.floor_name, references.floor)):
             lines = []
-            for group, rows in (("harmful", harmful), ("harmless", ~harmful)):
+            for group, rows in groups:
                 parts = [one["trust"][rows & (level == number)].astype(float) for number in range(NUM_LEVELS)]
-                low, middle, high = (
-                    tuple(float(np.quantile(part, share)) for part in parts) for share in (0.25, 0.5, 0.75)
-                )
-                lines.append(FigureLine(name=group, x=steps, y=middle, low=low, high=high))
-            panels.append(
-                FigurePanel(
-                    title=f"Trust: {name}", x_label="severity of the shift", y_label="trust", lines=tuple(lines)
-                )
-            )
-        uncertainty, error = _uncertainty(answers), _error(scenes, answers)
-        points = tuple(
-            FigureLine(
-                name=group,
-                x=tuple(uncertainty[rows].tolist()),
-                y=tuple(np.log10(np.maximum(error[rows], 1e-12)).tolist()),
-                points=True,
-            )
-            for group, rows in (("harmful", harmful), ("harmless", ~harmful))
-        )
-        panels.append(
-            FigurePanel(title="Error and uncertainty", x_label="1 - trust", y_label="log10 of the error", lines=points)
-        )
+                low, middle, high = ([np.quantile(part, share) for part in parts] for share in (0.25, 0.5, 0.75))
+                lines.append(FigureLine.of(group, range(1, NUM_LEVELS + 1), middle, low=low, high=high))
+            panels.append(FigurePanel.of(f"Trust: {name}", "severity of the shift", "trust", lines))
+        uncertainty, error = _uncertainty(answers), np.log10(np.maximum(_error(scenes, answers), 1e-12))
+        points = (FigureLine.of(group, uncertainty[rows], error[rows], points=True) for group, rows in groups)
+        panels.append(FigurePanel.of("Error and uncertainty", "1 - trust", "log10 of the error", points))
         return ExamFigure(
             caption="Harmful scenes follow another law. Harmless ones follow the law of the logs with equally unusual "
             "inputs. Trust has to fall in the first and stay in the second, more clearly than for a trivial model. "
@@ -343,10 +327,6 @@ def _rows(observations: Arrays, pushes: NDArray[np.generic]) -> Float[np.ndarray
     return np.concatenate([*(observations[name] for name in SIGNALS), pushes], -1, dtype=np.float64)
 
 
-def _history(scenes: Arrays) -> History:
-    return history_of(scenes)
-
-
 def _shifted(pool: Any, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"], rng: np.random.Generator) -> Arrays:
     """Scenes of changed labs: one lab for each level and kind, and one for each scene with a tilt."""
     draws = _drawn(puck(pool), len(level), rng)
@@ -359,7 +339,7 @@ def _shifted(pool: Any, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"],
                 changed = _changed(pool, name, SEVERITY[name][severity], rng)
                 some = draws.at(rows)
                 if name == "friction":
-                    some = _with_friction(some, changed.friction[1])
+                    some = replace(some, friction=np.full(len(rows), changed.friction[1]))
                 parts.append((rows, _scenes(changed, some, rng)))
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
     return {name: np.concatenate([one[name] for _, one in parts])[order] for name in parts[0][1]}
@@ -381,20 +361,10 @@ def _drawn(lab: GustyPuck, num_scenes: int, rng: np.random.Generator) -> Episode
     """Episodes like the explorer's, with initial speed and pushes scaled by random factors."""
     ordinary = draw(lab, num_scenes, BEFORE + HISTORY - 1 + AHEAD, rng)
     speed_factor, push_factor = rng.uniform(MIN_STRENGTH, MAX_STRENGTH, (2, num_scenes, 1))
-    return EpisodeDraws(
+    return replace(
+        ordinary,
         start={name: speed_factor * value.astype(float) for name, value in ordinary.start.items()},
         pushes=np.clip(push_factor[..., None] * ordinary.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),
-        friction=ordinary.friction,
-        gusts=ordinary.gusts,
-    )
-
-
-def _with_friction(draws: EpisodeDraws, friction: float) -> EpisodeDraws:
-    return EpisodeDraws(
-        start=draws.start,
-        pushes=draws.pushes,
-        friction=np.full(len(draws.friction), friction),
-        gusts=draws.gusts,
     )
 
 
@@ -423,11 +393,7 @@ def _past(lab: GustyPuck, draws: EpisodeDraws) -> History:
 def _scenes(lab: GustyPuck, draws: EpisodeDraws, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     """Histories, the next pushes, and twins [E, S, T, 2] with fresh gusts."""
     history, future = _past(lab, draws), draws.pushes[:, BEFORE + HISTORY - 1 :]
-    start = {name: np.repeat(value[:, -1], NUM_TWINS, 0) for name, value in history.observations.items()}
-    pushes = np.repeat(future, NUM_TWINS, 0)
-    gusts = lab.gust * rng.standard_normal(pushes.shape)
-    twins = lab.simulate(start, {"push": pushes}, np.repeat(draws.friction, NUM_TWINS), gusts)
-    truth = {name: value.reshape(-1, NUM_TWINS, *value.shape[1:]) for name, value in twins.items()}
+    truth = twins(lab, history, future, draws.friction, NUM_TWINS, rng)
     return {**packed_history(history), "future": future, **packed("truth", truth)}
 
 

@@ -46,19 +46,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final, final
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from worldline.audit import (
     HALF,
     Cell,
     Condition,
+    Floats,
     Grade,
     Statistic,
-    as_world,
     cell,
     history_of,
     means,
@@ -66,18 +66,8 @@ from worldline.audit import (
     packed_history,
     rounded,
 )
-from worldline.engines import (
-    Card,
-    Engine,
-    EngineBelief,
-    Linear,
-    Noise,
-    Samples,
-    check_future,
-    check_observations,
-    own_belief,
-)
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.engines import Card, EngineBelief, Linear, own_belief
+from worldline.episode import Arrays, Episode, History
 from worldline.labs import explore, stacked
 from worldline.schema import Schema
 from worldline.stats import ratio
@@ -85,8 +75,7 @@ from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.lamp import KEEP, STATIONS, Lamp, levers_for, together
-
-Floats = NDArray[np.floating]
+from worldline_exam.references.base import ReferenceEngine, reference_card
 
 CURRICULUM: Final = "lamp"
 NUM_EPISODES: Final = 400
@@ -125,10 +114,7 @@ class SpuriousChannelTest(ExamTest):
 
     def datasets(self) -> tuple[DatasetSpec, ...]:
         """One dataset: the three stations."""
-
-        def make_lab() -> Lamp:
-            return lamp_of(self.pool, pictures=self.pixels)
-
+        make_lab = partial(lamp_of, self.pool, pictures=self.pixels)
         return (
             DatasetSpec(
                 name=CURRICULUM, make_lab=make_lab, asked=HEATS, num_episodes=NUM_EPISODES, num_steps=EPISODE_STEPS
@@ -171,19 +157,16 @@ class SpuriousChannelTest(ExamTest):
         del pilot
         lab, episodes = lamp_of(self.pool), logs[CURRICULUM]
 
-        def answers(engine: Engine) -> Arrays:
-            return self.question({CURRICULUM: as_world(engine)}, scenes)
-
-        by_lamp = answers(LampOracle.by_lamp(episodes, lab.schema))
-        right_form = answers(LampOracle.tempted(episodes, lab.schema, right_form=True))
+        by_lamp = self.answers_of(LampOracle.by_lamp(episodes, lab.schema), scenes)
+        right_form = self.answers_of(LampOracle.tempted(episodes, lab.schema, right_form=True), scenes)
         return References(
             floor=by_lamp,
             ceiling={"heats": np.repeat(scenes["truth"][:, None], 2, 1), RIGHT_FORM: right_form["heats"]},
-            oracle=answers(LampOracle.lawful(lab)),
+            oracle=self.answers_of(LampOracle.lawful(lab), scenes),
             must_fail={
                 LAMP_ONLY: by_lamp,
-                PLAIN: answers(Linear.fit(episodes, lab.schema, context=1)),
-                TEMPTED: answers(LampOracle.tempted(episodes, lab.schema)),
+                PLAIN: self.answers_of(Linear.fit(episodes, lab.schema, context=1), scenes),
+                TEMPTED: self.answers_of(LampOracle.tempted(episodes, lab.schema), scenes),
             },
             floor_name=LAMP_ONLY,
         )
@@ -231,27 +214,19 @@ class SpuriousChannelTest(ExamTest):
             effects = [_effects(scenes, one, number) for number in range(len(STATIONS))]
             sizes = {"levers": [found.action for found in effects], "lamp": [found.lamp for found in effects]}
             for what, each in sizes.items():
-                spread = [1.96 * float(size.std()) / np.sqrt(len(size)) for size in each]
-                middle = [float(size.mean()) for size in each]
-                lines[what].append(
-                    FigureLine(
-                        name=name,
-                        x=places,
-                        y=tuple(middle),
-                        low=tuple(y - s for y, s in zip(middle, spread, strict=True)),
-                        high=tuple(y + s for y, s in zip(middle, spread, strict=True)),
-                    )
-                )
+                middle = np.array([size.mean() for size in each])
+                half = np.array([1.96 * float(size.std()) / np.sqrt(len(size)) for size in each])
+                lines[what].append(FigureLine.of(name, places, middle, low=middle - half, high=middle + half))
         titles = {"levers": "The levers are flipped, the lamp stays", "lamp": "The lamp is flipped, the levers stay"}
         return ExamFigure(
             caption="The more reliable the lamp, the more it tempts a model without the form of the law, which is the "
             "sign of the levers' product. The lamp heats nothing.",
             panels=tuple(
-                FigurePanel(
-                    title=titles[what],
-                    x_label="logged steps in which the lamp was right (%)",
-                    y_label="change of the predicted heat (degC)",
-                    lines=tuple(each),
+                FigurePanel.of(
+                    titles[what],
+                    "logged steps in which the lamp was right (%)",
+                    "change of the predicted heat (degC)",
+                    each,
                 )
                 for what, each in lines.items()
             ),
@@ -265,7 +240,7 @@ def lamp_of(pool: Pool, *, pictures: bool = False) -> Lamp:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LampOracle(Engine):
+class LampOracle(ReferenceEngine):
     """Predicts keep * heat + lamp * sign of the lamp + joined * sign of the levers + product * product of the levers.
 
     The sign of the lamp is 1 if it was last lit, else -1. That of the levers is 1 if they point the same way, else -1.
@@ -307,41 +282,23 @@ class LampOracle(Engine):
 
     def describe(self) -> Card:
         """The card of this engine."""
-        return Card(
-            name="lamp oracle",
-            engine="lamp_oracle",
-            schema=self.schema,
-            inputs=(*HEATS, *(station.lamp for station in STATIONS)),
-            predicts=HEATS,
-            context=1,
-            deterministic=True,
-            action_conditioned=bool(self.joined.any() or self.product.any()),
-        )
+        inputs = (*HEATS, *(station.lamp for station in STATIONS))
+        by_actions = bool(self.joined.any() or self.product.any())
+        return reference_card("lamp oracle", self.schema, HEATS, inputs=inputs, action_conditioned=by_actions)
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
-        """The last heats and lamps."""
-        del belief, seed  # the last observation holds the whole state
-        names = self.describe().inputs
-        check_observations(steps, [self.schema[name] for name in names])
-        return {name: steps.observations[name][:, -1].astype(float) for name in names}
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """One deterministic sample, S = 1."""
-        del num_samples, noise, seed  # deterministic
-        size = check_future(future, self.schema)
+    def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
+        """The heats."""
         belief = own_belief(belief, dict)
-        heats = np.concatenate([belief[name] for name in HEATS], -1)[:, None]
+        heats = np.concatenate([belief[name] for name in HEATS], -1)[:, None].astype(float)
         lit = np.concatenate([belief[station.lamp] for station in STATIONS], -1)[:, None] > HALF
+        every = np.stack([actions[one.levers].astype(float) for one in STATIONS], -2)
         path = []
-        for step in range(size.horizon):
-            levers = np.stack([future.actions[one.levers][:, :, step].astype(float) for one in STATIONS], -2)
+        for levers in np.moveaxis(every, 2, 0):
             by_levers = self.joined * _joined(levers) + self.product * _product(levers)
             heats = self.keep * heats + self.lamp * np.where(lit, 1.0, -1.0) + by_levers
-            path.append(np.broadcast_to(heats, (size.num_worlds, size.num_versions, len(STATIONS))))
-        every = np.stack(path, 2).astype(np.float32)[:, :, None]
-        return Samples(signals={name: every[..., [number]] for number, name in enumerate(HEATS)})
+            path.append(heats)
+        found = np.stack(path, 2)
+        return {name: found[..., [number]] for number, name in enumerate(HEATS)}
 
 
 def _product(levers: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:

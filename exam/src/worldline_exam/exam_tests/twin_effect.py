@@ -38,10 +38,10 @@ from worldline.audit import (
     CONTEXT,
     Cell,
     Condition,
+    Floats,
     Grade,
     ShuffledActions,
     Statistic,
-    as_world,
     cell,
     history_of,
     only,
@@ -51,15 +51,15 @@ from worldline.audit import (
     skill,
     unpacked,
 )
-from worldline.engines import ActionBlind, Engine
+from worldline.engines import ActionBlind
 from worldline.episode import Arrays, Episode
 from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
-from worldline_exam.labs.pusher_block import STATE
+from worldline_exam.labs.pusher_block import STATE, PusherBlock
+from worldline_exam.references.lab_oracle import LabOracle, Law
 from worldline_exam.scenes.pusher import (
     Beginnings,
-    Pushing,
     beginnings,
     branch_answers,
     history_before,
@@ -69,8 +69,6 @@ from worldline_exam.scenes.pusher import (
     towards,
     true_branches,
 )
-
-Floats = NDArray[np.floating]
 
 PARTS: Final = ("pusher", "block")
 GAIN_RANGE: Final = (0.8, 1.2)
@@ -112,16 +110,15 @@ class TwinEffectTest(ExamTest):
         kept: list[tuple[Beginnings, Floats]] = []
         for touching in (True, False):
             kept += self._draw_anchors(touching, self.num_scenes // 2, rng)
-        states = {name: np.concatenate([one.state[name] for one, _ in kept]) for name in STATE}
+        begun = Beginnings.joined([one for one, _ in kept])
         velocity = np.concatenate([actions for _, actions in kept])
-        histories = [packed_history(history_before(one)) for one, _ in kept]
         return {
-            **{name: np.concatenate([one[name] for one in histories]) for name in histories[0]},
-            "seed": np.concatenate([one.seed for one, _ in kept]),
-            "prelude": np.concatenate([one.prelude for one, _ in kept]),
-            "touching": np.concatenate([one.touching for one, _ in kept]),
+            **packed_history(history_before(begun)),
+            "seed": begun.seed,
+            "prelude": begun.prelude,
+            "touching": begun.touching,
             **packed("actions", {"velocity": velocity}),
-            **packed("truth", true_branches(lab, states, velocity)),
+            **packed("truth", true_branches(lab, begun.state, velocity)),
         }
 
     def _draw_anchors(self, touching: bool, num: int, rng: np.random.Generator) -> list[tuple[Beginnings, Floats]]:
@@ -132,9 +129,8 @@ class TwinEffectTest(ExamTest):
             begun = begun.some(np.flatnonzero(begun.touching == touching)[: 2 * num])
             velocity = self._branches(begun, rng)
             truth = true_branches(lab, begun.state, velocity)
-            sizes = [
-                np.sqrt((_deviations(truth[f"{n}_position"]) ** 2).sum(-1).mean((1, 2))) for n in ("pusher", "block")
-            ]
+            apart = [_deviations(truth[f"{part}_position"]) for part in PARTS]
+            sizes = [np.sqrt((one**2).sum(-1).mean((1, 2))) for one in apart]
             rows = np.flatnonzero(np.min(sizes, 0) >= MIN_EFFECT)[:num]
             if len(rows):
                 found.append((begun.some(rows), velocity[rows]))
@@ -157,18 +153,13 @@ class TwinEffectTest(ExamTest):
         del pilot  # the floor is no effect
         lab = make_lab(self.pool)
         episodes = next(iter(logs.values()))
-        blind = ActionBlind.fit(episodes, lab.schema, context=CONTEXT)
-        history, velocity = history_of(scenes), scenes["actions.velocity"].astype(np.float32)
-
-        def answers_of(engine: Engine) -> Arrays:
-            return branch_answers(as_world(engine), history, velocity)
-
+        oracle = LabOracle(schema=lab.schema, law=lab.simulate)
         return References(
-            oracle=answers_of(Pushing(lab=lab)),
+            oracle=self.answers_of(oracle, scenes),
             must_fail={
-                "action-blind": answers_of(blind),
-                "block never moves": answers_of(Pushing(lab=lab, still=("block_position", "block_angle"))),
-                "shuffled action": answers_of(ShuffledActions(inner=Pushing(lab=lab))),
+                "action-blind": self.answers_of(ActionBlind.fit(episodes, lab.schema, context=CONTEXT), scenes),
+                "block never moves": self.answers_of(LabOracle(schema=lab.schema, law=_still_block(lab)), scenes),
+                "shuffled action": self.answers_of(ShuffledActions(inner=oracle), scenes),
             },
             floor_name="no effect",
         )
@@ -183,13 +174,8 @@ class TwinEffectTest(ExamTest):
             found = effect_of(place_of(part, answers, half), place_of(part, truth, half))
             cells.append(found.cell(part, **({"turn": turn.score} if part == "block" else {})))
             low, high = GAIN_RANGE
-            conditions.append(
-                Condition(
-                    name=f"gain of {part} in [{low}, {high}]",
-                    met=low <= found.gain <= high,
-                    found=f"{found.gain:.2f}",
-                )
-            )
+            name, met = f"gain of {part} in [{low}, {high}]", low <= found.gain <= high
+            conditions.append(Condition(name=name, met=met, found=f"{found.gain:.2f}"))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
@@ -199,24 +185,23 @@ class TwinEffectTest(ExamTest):
         scene = int(np.argmax(spread * scenes["touching"]))
         start = {name: scenes[f"history.observations.{name}"][scene, -1] for name in STATE}
         blind = references.must_fail["block never moves"]
+        shown = (
+            ("Truth: one anchor, its branches", "truth", truth),
+            ("This world, the same branches", "this world", answers),
+        )
         maps = [
-            FigurePanel(
-                title=title, x_label="x [m]", y_label="y [m]", equal=True, lines=_paths(name, predicted, scene, start)
-            )
-            for title, name, predicted in (
-                ("Truth: one anchor, its branches", "truth", truth),
-                ("This world, the same branches", "this world", answers),
-            )
+            FigurePanel.of(title, "x [m]", "y [m]", _paths(name, predicted, scene, start), equal=True)
+            for title, name, predicted in shown
         ]
         sides = {"truth": truth, "this world": answers, "block never moves": blind}
         sizes = [
-            FigurePanel(
-                title=f"Spread of the branches: {part}",
-                x_label="step",
-                y_label="distance from their mean [m]",
-                lines=tuple(_spread(name, predicted[f"{part}_position"]) for name, predicted in sides.items()),
+            FigurePanel.of(
+                f"Spread of the branches: {part}",
+                "step",
+                "distance from their mean [m]",
+                (_spread(name, predicted[f"{part}_position"]) for name, predicted in sides.items()),
             )
-            for part in ("pusher", "block")
+            for part in PARTS
         ]
         caption = (
             "Coloured paths are the block's, thin ones the pusher's, under the same action sequences from one anchor. "
@@ -292,17 +277,28 @@ def _deviations(values: NDArray[np.generic]) -> Floats:
     return np.asarray(wide - wide.mean(1, keepdims=True))
 
 
+def _still_block(lab: PusherBlock) -> Law:
+    """The law of the lab with a block that never moves."""
+
+    def law(start: Arrays, actions: Arrays) -> Arrays:
+        path = lab.simulate(start, actions)
+        still = {name: np.broadcast_to(start[name][:, None], path[name].shape) for name in STATE[1:]}
+        return {**path, **still}
+
+    return law
+
+
 def _paths(name: str, predicted: Arrays, scene: int, start: Arrays) -> tuple[FigureLine, ...]:
     """Paths of the block, labelled `name`, and of the pusher in every branch."""
     lines = []
     for thing, label in (("pusher_position", "pusher"), ("block_position", name)):
         for branch in predicted[thing][scene].astype(float):
             path = np.concatenate([start[thing][None].astype(float), branch])
-            lines.append(FigureLine(name=label, x=tuple(map(float, path[:, 0])), y=tuple(map(float, path[:, 1]))))
+            lines.append(FigureLine.of(label, *path.T))
     return tuple(lines)
 
 
 def _spread(name: str, values: NDArray[np.generic]) -> FigureLine:
     """Root mean square distance from the mean branch at each step."""
     size = np.sqrt((_deviations(values) ** 2).sum(-1).mean((0, 1)))
-    return FigureLine(name=name, x=tuple(float(step) for step in range(1, len(size) + 1)), y=tuple(map(float, size)))
+    return FigureLine.of(name, range(1, len(size) + 1), size)

@@ -73,6 +73,7 @@ from numpy.typing import NDArray
 
 from worldline.audit import (
     Cell,
+    Floats,
     Grade,
     accuracy,
     as_world,
@@ -94,8 +95,6 @@ from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.occluder import BARRIER, DOOR_PLAY, LEVEL, LOWER, MAX_PUSH, RADIUS, STEP_S, UPPER, Occluder
 from worldline_exam.references.initial_observation_regression import InitialObservationRegression, Terms, When
 from worldline_exam.references.lab_oracle import LabOracle, Untrained
-
-Floats = NDArray[np.floating]
 
 CURRICULUM: Final = "occluder"
 HORIZON: Final = 12
@@ -221,7 +220,7 @@ class ViolationOfExpectationTest(ExamTest):
         del pilot  # no trivial model is chosen: chance is the floor
         lab, episodes = self._lab(), logs[self.datasets()[0].name]
         schema = lab.schema
-        must_fail = {
+        trivial = {
             "copy": as_world(Persistence.fit(episodes, schema)),
             "constant velocity": as_world(ConstantVelocity.fit(episodes, schema)),
         }
@@ -231,7 +230,7 @@ class ViolationOfExpectationTest(ExamTest):
         return References(
             oracle=self._answers(as_world(LabOracle(schema=schema, law=lab.simulate)), scenes),
             must_fail={
-                **{name: self._answers(world, scenes) for name, world in must_fail.items()},
+                **{name: self._answers(world, scenes) for name, world in trivial.items()},
                 "untrained networks": _alternating(untrained),
                 **{name: self._answers(world, scenes) for name, world in _regressions(episodes, schema).items()},
                 "smoothness of the path": _smoothness(scenes),
@@ -424,44 +423,30 @@ def _log_z_scores(scenes: Arrays, episodes: Sequence[Episode]) -> dict[str, NDAr
 
 def _surprise_panel(part: Part, answers: Arrays, copy: Arrays) -> FigurePanel:
     """The mean surprise of possible and impossible outcomes at each frame."""
-    frames = tuple(float(frame) for frame in range(1, HORIZON + 1))
+    contexts = np.arange(NUM_CONTEXTS)
 
     def line(name: str, found: Arrays, outcome: int) -> FigureLine:
         """The outcome of the context that differs in these bits: 1 for the cue, 2 for the push."""
-        surprise = found[f"{part.name}.surprise"].astype(float)
-        contexts = np.arange(NUM_CONTEXTS)
-        return FigureLine(
-            name=name, x=frames, y=tuple(map(float, surprise[:, contexts, contexts ^ outcome].mean((0, 1))))
-        )
+        surprise = found[f"{part.name}.surprise"].astype(float)[:, contexts, contexts ^ outcome]
+        return FigureLine.of(name, range(1, HORIZON + 1), surprise.mean((0, 1)))
 
-    return FigurePanel(
-        title=f"{part.name}: {part.contexts[0]} or {part.contexts[1]}",
-        x_label="frame after the history",
-        y_label="surprise [1]",
-        lines=(
-            line("this world", answers, 1),
-            line("this world, possible", answers, 0),
-            line("this world, wrong time", answers, 2),
-            line("copy, impossible", copy, 1),
-            line("copy, possible", copy, 0),
-        ),
+    lines = (
+        line("this world", answers, 1),
+        line("this world, possible", answers, 0),
+        line("this world, wrong time", answers, 2),
+        line("copy, impossible", copy, 1),
+        line("copy, possible", copy, 0),
     )
+    title = f"{part.name}: {part.contexts[0]} or {part.contexts[1]}"
+    return FigurePanel.of(title, "frame after the history", "surprise [1]", lines)
 
 
 def _outcome_panel(part: Part, scenes: Arrays, answers: Arrays, copy: Arrays) -> FigurePanel:
     """Outcomes and predictions in all contexts of the first scene."""
-    frames = tuple(float(frame) for frame in range(1, HORIZON + 1))
-
-    def lines(name: str, rows: Floats) -> tuple[FigureLine, ...]:
-        return tuple(FigureLine(name=name, x=frames, y=tuple(map(float, row))) for row in rows)
-
-    return FigurePanel(
-        title=f"{part.name}, one scene",
-        x_label="frame after the history",
-        y_label=f"{part.signal} [1]",
-        lines=(
-            *lines("truth", _outcomes(scenes, part)[0]),
-            *lines("this world", answers[f"{part.name}.predicted"].astype(float)[0]),
-            *lines("copy", copy[f"{part.name}.predicted"].astype(float)[0]),
-        ),
-    )
+    rows = {
+        "truth": _outcomes(scenes, part)[0],
+        "this world": answers[f"{part.name}.predicted"][0],
+        "copy": copy[f"{part.name}.predicted"][0],
+    }
+    lines = (FigureLine.of(name, range(1, HORIZON + 1), row) for name, paths in rows.items() for row in paths)
+    return FigurePanel.of(f"{part.name}, one scene", "frame after the history", f"{part.signal} [1]", lines)

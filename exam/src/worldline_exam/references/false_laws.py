@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline_exam.labs.collision import MAX_PUSH, STEP_S, Collision
+from worldline_exam.labs.driven import Driven
 from worldline_exam.references.lab_oracle import Law
 
 Floats = NDArray[np.floating]
@@ -19,6 +20,16 @@ Floats = NDArray[np.floating]
 MAX_PUSH_OVERLAP: Final = STEP_S**2 * MAX_PUSH
 """Overlap of balls that a push can cause before the predicted time of contact, m."""
 _NAMES: Final = ("left_position", "left_velocity", "right_position", "right_velocity")
+
+
+def undamped(lab: Driven) -> Law:
+    """The law of a driven lab without damping."""
+    return lambda start, actions: lab.simulate({**start, "damping": np.zeros_like(start["damping"])}, actions)
+
+
+def unpushed(lab: Driven) -> Law:
+    """The law of a driven lab without pushes."""
+    return lambda start, actions: lab.simulate(start, {name: np.zeros_like(one) for name, one in actions.items()})
 
 
 def passing() -> Law:

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, own_belief
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.engines import Card, EngineBelief, own_belief
+from worldline.episode import Arrays, Episode, History
 from worldline.schema import Schema
+from worldline_exam.references.base import ReferenceEngine, reference_card
 
 Floats = NDArray[np.floating]
 Terms = Literal["linear", "products", "kernel"]
@@ -24,7 +25,7 @@ RIDGE: Final = 1e-3
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class InitialObservationRegression(Engine):
+class InitialObservationRegression(ReferenceEngine):
     """Predicts the mean of the logs given the first observation, independent of later actions and observations.
 
     Args:
@@ -89,16 +90,8 @@ class InitialObservationRegression(Engine):
 
     def describe(self) -> Card:
         """The card of this engine."""
-        return Card(
-            name="initial observation regression",
-            engine="initial_observation_regression",
-            schema=self.schema,
-            inputs=self.inputs,
-            predicts=tuple(self.weights),
-            context=1,
-            deterministic=True,
-            action_conditioned=False,
-        )
+        name = "initial observation regression"
+        return reference_card(name, self.schema, tuple(self.weights), inputs=self.inputs, action_conditioned=False)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Floats:
         """The first observation and the number of observations [W, F + 1]."""
@@ -109,24 +102,17 @@ class InitialObservationRegression(Engine):
         first = np.concatenate([value[:, 0].astype(float) for value in values], -1)
         return np.concatenate([first, np.full((len(first), 1), values[0].shape[1])], 1)
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """One sample, S = 1, equal for all actions.
-
-        Raises:
-            InputError: the belief is of another engine.
-        """
-        del num_samples, noise, seed
+    def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
+        """The same answer for all actions."""
         belief = own_belief(belief, np.ndarray)
-        versions, steps = next(iter(future.actions.values())).shape[1:3]
+        versions, steps = next(iter(actions.values())).shape[1:3]
         design, frames = self._design(belief[:, :-1]), belief[:, -1:].astype(int) + np.arange(steps)
-        signals = {}
+        found = {}
         for name, weights in self.weights.items():
             every = np.einsum("wk,nkd->wnd", design, weights.astype(float))
             path = np.take_along_axis(every, np.minimum(frames, len(weights) - 1)[..., None], 1)
-            signals[name] = np.repeat(path[:, None, None], versions, 1).astype(np.float32)
-        return Samples(signals=signals)
+            found[name] = np.repeat(path[:, None], versions, 1)
+        return found
 
     def _design(self, first: Float[np.ndarray, "M F"]) -> Float[np.ndarray, "M K"]:
         inputs = (first - self.centre) / self.scale

@@ -9,10 +9,11 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, check_future, check_observations, own_belief
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.engines import Card, EngineBelief, own_belief
+from worldline.episode import Arrays, Episode
 from worldline.errors import DataError
-from worldline.schema import Kind, Schema
+from worldline.schema import Schema
+from worldline_exam.references.base import ReferenceEngine, each_version, flat, reference_card, vectors_of
 
 Floats = NDArray[np.floating]
 
@@ -20,20 +21,9 @@ BATCH_QUERIES: Final = 64
 """Queries compared with all cases in one batch; bounds memory."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LastObservation:
-    """The belief: the last observation of W worlds.
-
-    Args:
-        state: per vector observation signal [W, *shape].
-    """
-
-    state: Arrays
-
-
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NearestCase(Engine):
+class NearestCase(ReferenceEngine):
     """Copies the nearest window of the logs, shifted to the present positions.
 
     Distance compares all signals except places, places relative to each other, and mean future actions, each in units
@@ -52,53 +42,29 @@ class NearestCase(Engine):
 
     def describe(self) -> Card:
         """The card of this engine."""
-        vectors = tuple(signal.name for signal in self.schema.observations if signal.kind is Kind.VECTOR)
-        return Card(
-            name="nearest case",
-            engine="nearest_case",
-            schema=self.schema,
-            inputs=vectors,
-            predicts=vectors,
-            context=1,
-            deterministic=True,
-        )
+        return reference_card("nearest case", self.schema)
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LastObservation:
-        """The last observation."""
-        del belief, seed  # nothing is drawn
-        signals = [self.schema[name] for name in self.describe().inputs]
-        check_observations(steps, signals)
-        return LastObservation(state={signal.name: steps.observations[signal.name][:, -1] for signal in signals})
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """The copied window, S = 1.
+    def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
+        """The copied window.
 
         Raises:
             DataError: no episode is as long as the horizon.
         """
-        del num_samples, noise, seed  # deterministic
-        belief = own_belief(belief, LastObservation)
-        size = check_future(future, self.schema)
-        cases = self._cases(size.horizon)
-        state = {name: np.repeat(value, size.num_versions, 0) for name, value in belief.state.items()}
-        actions = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
+        state, actions = each_version(own_belief(belief, dict), actions), flat(actions)
+        cases = self._cases(next(iter(actions.values())).shape[1])
         nearest = _nearest(self._features(state, actions), self._features(_first(cases), _inputs(cases)))
-        lead = (size.num_worlds, size.num_versions, 1, size.horizon)
         copied = {}
-        for name in belief.state:
-            path = cases[name][nearest]
-            moved = path[:, 1:] + (state[name] - path[:, 0])[:, None] if name in self.places else path[:, 1:]
-            copied[name] = moved.reshape(lead + moved.shape[2:]).astype(np.float32)
-        return Samples(signals=copied)
+        for name, present in state.items():
+            path = cases[name][nearest].astype(float)
+            copied[name] = path[:, 1:] + (present - path[:, 0])[:, None] if name in self.places else path[:, 1:]
+        return copied
 
     def _cases(self, horizon: int) -> dict[str, NDArray[np.generic]]:
         """All windows: observations [n, T + 1, *shape] and actions [n, T, *shape], by name."""
         found: dict[str, list[NDArray[np.generic]]] = {}
         for episode in self.episodes:
             for first in range(episode.num_steps - horizon + 1):
-                for name in self.describe().inputs:
+                for name in vectors_of(self.schema):
                     found.setdefault(name, []).append(episode.observations[name][first : first + horizon + 1])
                 for signal in self.schema.actions:
                     cut = episode.actions[signal.name][first : first + horizon]

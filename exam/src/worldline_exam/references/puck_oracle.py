@@ -9,20 +9,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines import (
-    Card,
-    Engine,
-    EngineBelief,
-    Noise,
-    Samples,
-    check_future,
-    check_inputs,
-    check_observations,
-    own_belief,
-)
-from worldline.episode import Arrays, Future, History
+from worldline.engines import Card, EngineBelief, check_inputs, check_observations, own_belief
+from worldline.episode import Arrays, History
 from worldline.errors import InputError
 from worldline_exam.labs.gusty_puck import MAX_PUSH, GustyPuck
+from worldline_exam.references.base import ReferenceEngine, reference_card
 from worldline_exam.scenes.puck import SIGNALS
 
 Floats = NDArray[np.floating]
@@ -48,7 +39,7 @@ class FrictionBelief:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PuckOracle(Engine):
+class PuckOracle(ReferenceEngine):
     """Predicts the mean over the posterior of the friction, exact up to the grid.
 
     The likelihood uses only the velocities, which the gusts scatter. Positions would be a second equation for the same
@@ -70,15 +61,7 @@ class PuckOracle(Engine):
 
     def describe(self) -> Card:
         """The card of this engine."""
-        return Card(
-            name="puck oracle",
-            engine="puck_oracle",
-            schema=self.lab.schema,
-            inputs=SIGNALS,
-            predicts=SIGNALS,
-            context=self.context,
-            deterministic=True,
-        )
+        return reference_card("puck oracle", self.lab.schema, SIGNALS, context=self.context)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> FrictionBelief:
         """Updates the likelihood of each friction by the steps of the history.
@@ -105,23 +88,20 @@ class PuckOracle(Engine):
             state={name: value[:, -1] for name, value in path.items()}, evidence=evidence + np.concatenate(found)
         )
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """The posterior mean, S = 1."""
-        del num_samples, noise, seed  # deterministic
-        known, size = own_belief(belief, FrictionBelief), check_future(future, self.lab.schema)
+    def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
+        """The posterior mean."""
+        known, pushes = own_belief(belief, FrictionBelief), actions["push"].astype(float)
         weights = np.exp(known.evidence - known.evidence.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
-        lead = (size.num_worlds, size.num_versions, NUM_FRICTIONS, 2)
+        lead = (*pushes.shape[:2], NUM_FRICTIONS, 2)
         position, velocity = (np.broadcast_to(known.state[name][:, None, None].astype(float), lead) for name in SIGNALS)
         path: dict[str, list[Floats]] = {name: [] for name in SIGNALS}
-        for step in range(size.horizon):
-            force = self._force(future.actions["push"][:, :, step].astype(float))[:, :, None]
+        for step in range(pushes.shape[2]):
+            force = self._force(pushes[:, :, step])[:, :, None]
             position, velocity = self.lab.move(position, velocity, force, self.frictions)
             for name, value in zip(SIGNALS, (position, velocity), strict=True):
                 path[name].append(np.einsum("wngc,wg->wnc", value, weights))
-        return Samples(signals={n: np.stack(v, 2)[:, :, None].astype(np.float32) for n, v in path.items()})
+        return {name: np.stack(value, 2) for name, value in path.items()}
 
     def _force(self, pushes: Floats) -> Floats:
         return np.clip(pushes, -MAX_PUSH, MAX_PUSH) + self.lab.tilt

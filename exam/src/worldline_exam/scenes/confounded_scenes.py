@@ -9,31 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from functools import partial
+from typing import ClassVar, Final, final
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.audit import forecasts, history_of, packed_history
-from worldline.engines import (
-    Card,
-    Engine,
-    EngineBelief,
-    Noise,
-    Samples,
-    check_future,
-    check_inputs,
-    check_observations,
-    own_belief,
-)
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.engines import Card, EngineBelief, check_inputs, check_observations, own_belief
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
 from worldline.labs import explore, stacked
 from worldline.schema import Schema
 from worldline.world import World
-from worldline_exam.base import DatasetSpec, Pool
+from worldline_exam.base import DatasetSpec, ExamTest, Pool
 from worldline_exam.labs.fleet import BOATS, DRILLED, STEADY, Fleet, leaning
+from worldline_exam.references.base import ReferenceEngine, reference_card
 
 Floats = NDArray[np.floating]
 
@@ -52,13 +44,40 @@ def fleet(pool: Pool, *, pictures: bool = False) -> Fleet:
     return Fleet(motor_effect=1.2, wind_effect=1.8, noise=0.6, pictures=pictures)
 
 
-def dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
-    """The logs of the fleet, with every kind of boat."""
+@dataclass(frozen=True, kw_only=True)
+class FleetTest(ExamTest):
+    """Base of tests on the fleet, with every kind of boat in one log.
 
-    def make_lab() -> Fleet:
-        return fleet(pool, pictures=pixels)
+    Args:
+        num_scenes: number E of scenes.
+        num_motors: number K of motors in each scene and group, at least 2.
+        num_steps: length of the history, steps.
+    """
 
-    return DatasetSpec(name=CURRICULUM, make_lab=make_lab, asked=DRIFTS, num_episodes=NUM_EPISODES, num_steps=NUM_STEPS)
+    reach: ClassVar[float]
+    """Bound of random motors, m/s."""
+
+    num_scenes: int = 400
+    num_motors: int = 4
+    num_steps: int = 16
+
+    def datasets(self) -> tuple[DatasetSpec, ...]:
+        """One dataset: the fleet."""
+        lab = partial(fleet, self.pool, pictures=self.pixels)
+        return (
+            DatasetSpec(name=CURRICULUM, make_lab=lab, asked=DRIFTS, num_episodes=NUM_EPISODES, num_steps=NUM_STEPS),
+        )
+
+    def generate(self, seed: int) -> Arrays:
+        """Scenes of `scenes_of`."""
+        return scenes_of(
+            fleet(self.pool),
+            seed,
+            num_scenes=self.num_scenes,
+            num_motors=self.num_motors,
+            num_steps=self.num_steps,
+            reach=self.reach,
+        )
 
 
 def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_steps: int, reach: float) -> Arrays:
@@ -141,7 +160,7 @@ class Residuals:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConfoundedOracle(Engine):
+class ConfoundedOracle(ReferenceEngine):
     """Predicts each boat's drift as slope * motor plus the shrunken mean of its past residuals.
 
     Args:
@@ -198,22 +217,14 @@ class ConfoundedOracle(Engine):
 
     def describe(self) -> Card:
         """The card of this engine."""
-        return Card(
-            name="confounded oracle",
-            engine="confounded_oracle",
-            schema=self.schema,
-            inputs=DRIFTS,
-            predicts=DRIFTS,
-            context=self.context,
-            deterministic=True,
-        )
+        return reference_card("confounded oracle", self.schema, DRIFTS, context=self.context)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Residuals:
         """Adds up the residuals."""
         del seed  # nothing is drawn
         worlds, length = check_observations(steps, [self.schema[name] for name in DRIFTS])
         check_inputs(steps, self.schema, length - 1 if belief is None else length)
-        motors = np.concatenate([steps.actions[boat.motor] for boat in BOATS], -1).astype(float)
+        motors = _motors(steps.actions)
         drifts = np.concatenate([steps.observations[name] for name in DRIFTS], -1).astype(float)
         off = drifts[:, length - motors.shape[1] :] - self.slopes * motors
         before = (
@@ -223,17 +234,17 @@ class ConfoundedOracle(Engine):
         )
         return Residuals(total=before.total + off.sum(1), count=before.count + motors.shape[1])
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """One deterministic sample, S = 1."""
-        del num_samples, noise, seed  # deterministic
-        check_future(future, self.schema)
+    def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
+        """The drifts under the motors and the mean residual."""
         past = own_belief(belief, Residuals)
-        motors = np.concatenate([future.actions[boat.motor] for boat in BOATS], -1).astype(float)
         level = past.total / (past.count + self.doubt)
-        drifts = (self.slopes * motors + level[:, None, None]).astype(np.float32)[:, :, None]
-        return Samples(signals={name: drifts[..., [number]] for number, name in enumerate(DRIFTS)})
+        drifts = self.slopes * _motors(actions) + level[:, None, None]
+        return {name: drifts[..., [number]] for number, name in enumerate(DRIFTS)}
+
+
+def _motors(actions: Arrays) -> Floats:
+    """The motors [..., B] of all boats, m/s."""
+    return np.concatenate([actions[boat.motor] for boat in BOATS], -1).astype(float)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,7 +259,7 @@ class _LoggedSteps:
 def _rows(episodes: Sequence[Episode]) -> _LoggedSteps:
     every = stacked(list(episodes))
     return _LoggedSteps(
-        motors=np.concatenate([every.actions[boat.motor] for boat in BOATS], -1).astype(float),
+        motors=_motors(every.actions),
         drifts=np.concatenate([every.observations[name][:, 1:] for name in DRIFTS], -1).astype(float),
         drill=every.observations["drill"][:, :-1, 0].astype(float),
     )

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.audit import history_of, means, packed, packed_history, unpacked
-from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, own_belief
-from worldline.episode import Arrays, Future, History
+from worldline.episode import Arrays, History
 from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, Pool
 from worldline_exam.labs.driven import DAMPINGS, HOLDS, Driven, bounds
@@ -135,62 +134,6 @@ class DrivenTest(ExamTest):
         for system in SYSTEMS:
             answers |= predictions(worlds[system], self.lab(system), scenes, system)
         return answers
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Simulated(Engine):
-    """Engine that simulates a driven lab, optionally without damping or without pushes.
-
-    Args:
-        lab: lab to simulate.
-        knows_damping: whether the simulation includes damping.
-        knows_pushes: whether the simulation includes pushes.
-    """
-
-    lab: Driven
-    knows_damping: bool = True
-    knows_pushes: bool = True
-
-    def describe(self) -> Card:
-        """The card of this engine."""
-        names = tuple(signal.name for signal in self.lab.moving)
-        return Card(
-            name="simulated",
-            engine="simulated",
-            schema=self.lab.schema,
-            inputs=(*names, "damping"),
-            predicts=names,
-            context=1,
-            deterministic=True,
-            action_conditioned=self.knows_pushes,
-        )
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
-        """The last observation, which is the state."""
-        del belief, seed
-        return {name: steps.observations[name][:, -1] for name in self.describe().inputs}
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """The simulated path, one sample.
-
-        Raises:
-            InputError: the belief is of another engine.
-        """
-        del num_samples, noise, seed
-        belief = own_belief(belief, dict)
-        lead = next(iter(future.actions.values())).shape[:3]
-        start = {name: np.repeat(value, lead[1], 0) for name, value in belief.items()}
-        if not self.knows_damping:
-            start["damping"] = np.zeros_like(start["damping"])
-        pushes = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
-        if not self.knows_pushes:
-            pushes = {name: np.zeros_like(value) for name, value in pushes.items()}
-        path = self.lab.simulate(start, pushes)
-        shape = (lead[0], lead[1], 1, lead[2])
-        return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.lab.moving})
 
 
 def _held_pushes(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode
+from worldline.episode import Arrays, Episode, History
 from worldline_exam.base import DatasetSpec, Pool
 from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck, explored
 
@@ -110,6 +110,17 @@ def recorded(lab: GustyPuck, num_episodes: int, generator: np.random.Generator) 
         Episode(observations={name: value[e] for name, value in path.items()}, actions={"push": draws.pushes[e]})
         for e in range(num_episodes)
     ]
+
+
+def twins(
+    lab: GustyPuck, history: History, future: Floats, friction: Floats, num: int, generator: np.random.Generator
+) -> dict[str, NDArray[np.generic]]:
+    """Paths [E, num, T, 2] after a history, with this friction [E] and fresh gusts."""
+    start = {name: np.repeat(value[:, -1], num, 0) for name, value in history.observations.items()}
+    pushes = np.repeat(future, num, 0)
+    gusts = lab.gust * generator.standard_normal(pushes.shape)
+    found = lab.simulate(start, {"push": pushes}, np.repeat(friction, num), gusts)
+    return {name: value.reshape(-1, num, *value.shape[1:]) for name, value in found.items()}
 
 
 def window(values: Floats, first: Int[np.ndarray, "M"], length: int) -> Floats:

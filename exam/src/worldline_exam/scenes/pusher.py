@@ -7,18 +7,16 @@ the lab from the seed. It is computed for all scenes in one batch, which gives t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from worldline.audit import means
-from worldline.engines import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Arrays, Future, History
-from worldline.errors import InputError
+from worldline.episode import Arrays, History
 from worldline.world import World
 from worldline_exam.base import DatasetSpec, Pool
 from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, STATE, PusherBlock
@@ -78,10 +76,21 @@ class Beginnings:
         """Whether pusher and block touch at the branch point."""
         return np.asarray(self.gap < CONTACT)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Beginnings]) -> Beginnings:
+        """The scenes of all parts."""
+        found = concatenated([{"seed": one.seed, "prelude": one.prelude, "gap": one.gap} for one in parts])
+        return cls(**found, path=concatenated([one.path for one in parts]))
+
     def some(self, rows: NDArray[np.integer]) -> Beginnings:
         """The scenes of these rows."""
         path = {name: value[rows] for name, value in self.path.items()}
         return Beginnings(seed=self.seed[rows], prelude=self.prelude[rows], path=path, gap=self.gap[rows])
+
+
+def concatenated(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
+    """The scenes of all parts, by name."""
+    return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
 
 
 def beginnings(lab: PusherBlock, num: int, rng: np.random.Generator) -> Beginnings:
@@ -150,50 +159,3 @@ def block_distance(lab: PusherBlock, first: Arrays, second: Arrays) -> Floats:
     moved = first["block_position"].astype(float) - second["block_position"]
     turned = arm * (first["block_angle"].astype(float) - second["block_angle"])
     return np.asarray(np.sqrt(((moved**2).sum(-1) + (turned**2).sum(-1)).mean(-1)))
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pushing(Engine):
-    """The lab as an engine, simulated from the last observation.
-
-    Args:
-        lab: lab to simulate.
-        still: signals that are predicted as constant.
-    """
-
-    lab: PusherBlock
-    still: Sequence[str] = ()
-
-    def describe(self) -> Card:
-        """The card of this engine."""
-        return Card(
-            name="pushing",
-            engine="pushing",
-            schema=self.lab.schema,
-            inputs=STATE,
-            predicts=STATE,
-            context=1,
-            deterministic=True,
-        )
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The last state.
-
-        Raises:
-            InputError: the last state is not observed.
-        """
-        del belief, seed
-        if any(not steps.observed[name][:, -1].all() for name in STATE if name in steps.observed):
-            raise InputError("the last state is not observed. Pass a history whose last step has all state signals.")
-        return {name: steps.observations[name][:, -1] for name in STATE}
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        """The simulated branches, one sample."""
-        del num_samples, noise, seed
-        assert isinstance(belief, Mapping)  # from `observe`
-        path = true_branches(self.lab, belief, future.actions["velocity"].astype(np.float32))
-        held = {n: np.broadcast_to(belief[n][:, None, None], path[n].shape) for n in self.still}
-        return Samples(signals={name: value[:, :, None] for name, value in {**path, **held}.items()})
