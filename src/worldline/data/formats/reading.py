@@ -84,7 +84,7 @@ def converted(
         fix: as in `DataError`.
         file: as in `DataError`.
         signal: as in `DataError`.
-        errors: the exceptions; a `DataError` stays as it is.
+        errors: the exceptions; a `DataError` is raised unchanged.
 
     Raises:
         DataError: the problem, with the message of the exception.
