@@ -13,6 +13,7 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Rollout
 from worldline.schema import Schema
+from worldline.testing.clauses import map_arrays
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import (
@@ -118,19 +119,13 @@ class Exact(World):
         mean = self.path(history, actions, exogenous)[:, :, 0]
         half = np.broadcast_to(self.half_width(level)[: mean.shape[1], None], mean.shape)
         horizon = np.full(len(mean), mean.shape[1] if self.calibrated else 0)
-        trust = self.trust(history)
         forecast = self.forecast(mean, half, horizon)
         if not self.calibrated:
             forecast = replace(forecast, low=None, high=None)
-        if single:
-            forecast = Forecast(
-                mean=forecast.mean[0],
-                low=None if forecast.low is None else forecast.low[0],
-                high=None if forecast.high is None else forecast.high[0],
-                horizon=int(forecast.horizon[0]),
-            )
-            trust = float(trust[0])
-        return Prediction(signals={"position": forecast}, level=level, trust=trust, calibrated=self.calibrated)
+        found = Prediction(
+            signals={"position": forecast}, level=level, trust=self.trust(history), calibrated=self.calibrated
+        )
+        return map_arrays(found, lambda value: value[0]) if single else found
 
     def check_level(self, level) -> None:
         if not 0 < level < 1:
@@ -172,10 +167,8 @@ class Exact(World):
         steps = np.broadcast_to(steps, (*actions.shape[:2], *steps.shape[2:])) * self.weights(goal, path.shape[2])
         cost = self.total(self.worst(steps, goal.risk))
         violation = self.violations(rollout, constraints, cost)
-        trust = self.trust(history)
-        if single:
-            return Scores(cost=cost[0], violation=violation[0], trust=float(trust[0]))
-        return Scores(cost=cost, violation=violation, trust=trust)
+        found = Scores(cost=cost, violation=violation, trust=self.trust(history))
+        return map_arrays(found, lambda value: value[0]) if single else found
 
     def check_goal(self, history, goal) -> None:
         shape = history.observations["position"].shape if "position" in history.observations else (1, 2)
@@ -454,20 +447,8 @@ def worlds(
     history: History, targets: Arrays, exogenous: Arrays | None
 ) -> list[tuple[History, Arrays, Mapping[str, np.ndarray]]]:
     """Each world of a batch: its history, targets and exogenous inputs."""
-
-    def pick(arrays: Arrays, world: int) -> dict[str, np.ndarray]:
-        return {name: value[world] for name, value in arrays.items()}
-
+    batch = (history, targets, exogenous or {})
     return [
-        (
-            History(
-                observations=pick(history.observations, world),
-                actions=pick(history.actions, world),
-                exogenous=pick(history.exogenous, world),
-                observed=pick(history.observed, world),
-            ),
-            pick(targets, world),
-            pick(exogenous or {}, world),
-        )
-        for world in range(len(history.observations["position"]))
+        tuple(map_arrays(part, lambda value, number=number: value[number]) for part in batch)
+        for number in range(len(history.observations["position"]))
     ]

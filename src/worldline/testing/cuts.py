@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
 from worldline.schema import Signal
-from worldline.testing.clauses import Clause
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,22 +171,6 @@ def alignment_errors(
             each = [squared_error(piece, name, value) for name, value in answer(piece, moved).items()]
             found.append(np.mean(each, axis=0))
     return {shift: np.concatenate(found) for shift, found in errors.items()}
-
-
-def aligned(clause: Clause, errors: Mapping[int, NDArray[np.floating]]) -> None:
-    """Raises AssertionError if shifted actions fit the log better, by more than two standard errors.
-
-    Args:
-        clause: the clause that is checked.
-        errors: from `alignment_errors`.
-    """
-    for shift in (-1, 1):
-        finite = bool(np.isfinite(errors[0]).all() and np.isfinite(errors[shift]).all())
-        clause.holds(finite, "predictions are not finite")
-        gain = errors[0] - errors[shift]
-        doubt = 2 * float(gain.std()) / len(gain) ** 0.5
-        pair = f"{errors[0].mean():.4g} with the logged actions, {errors[shift].mean():.4g} shifted by {shift:+}"
-        clause.holds(float(gain.mean()) <= doubt, f"the error is {pair}")
 
 
 def squared_error(piece: Cut, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
