@@ -10,6 +10,7 @@ import torch
 from worldline.episode import History
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import (
+    Case,
     Clause,
     accepts,
     changed_place,
@@ -26,7 +27,7 @@ from worldline.testing.clauses import (
 )
 
 
-class ToyCase:
+class ToyCase(Case):
     kind = "toy"
 
 

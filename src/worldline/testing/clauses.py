@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import update_wrapper
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ Wanted = str | float | tuple[int, ...]
 """A word, a number or a shape that a message must contain."""
 
 
-class Case(Protocol):
+class Case:
     """What is checked, with its test data. `kind` begins the name of each clause, such as "world"."""
 
     kind: ClassVar[str]

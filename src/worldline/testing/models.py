@@ -18,7 +18,18 @@ from torch import Tensor
 
 from worldline.errors import InputError
 from worldline.models.base import Adapts, Belief, Inputs, Losses, Window, WorldModel
-from worldline.testing.clauses import Clause, clause, clauses_of, difference, equal, has_shape, holds, run, unchanged
+from worldline.testing.clauses import (
+    Case,
+    Clause,
+    clause,
+    clauses_of,
+    difference,
+    equal,
+    has_shape,
+    holds,
+    run,
+    unchanged,
+)
 from worldline.testing.window_edits import (
     hide,
     one_candidate_each,
@@ -31,7 +42,7 @@ from worldline.testing.window_edits import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCase:
+class ModelCase(Case):
     """A model and the data on which it is checked.
 
     Args:

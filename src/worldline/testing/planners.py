@@ -15,11 +15,11 @@ from torch import Tensor
 
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
-from worldline.testing.clauses import clause, clauses_of, equal, has_shape, holds, run, unchanged
+from worldline.testing.clauses import Case, clause, clauses_of, equal, has_shape, holds, run, unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannerCase:
+class PlannerCase(Case):
     """A planner and the size of its test problems.
 
     Args:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode
-from worldline.testing.clauses import as_float
+from worldline.testing.clauses import Case, as_float
 from worldline.testing.cuts import Cut, observed_of, random_cut
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionCase(ABC):
+class PredictionCase(Case, ABC):
     """Something that predicts, with the logs on which it is checked.
 
     Args:
