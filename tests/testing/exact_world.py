@@ -68,6 +68,11 @@ def surprise_of(p_values: np.ndarray) -> Surprise:
     return Surprise(p_values={"position": p_values}, entities={"body": p_values}, steps=p_values, moments=moments)
 
 
+def first_world(values: np.ndarray) -> np.ndarray | float:
+    """The values of the first world of a batch, a number if it has one."""
+    return values[0] if values.ndim > 1 else values[0].item()
+
+
 def toy_case(world: World, episodes: Sequence[Episode]) -> WorldCase:
     """What a world is tried on."""
     return WorldCase(world=world, episodes=episodes, goal=toy_goal(), horizon=HORIZON)
@@ -125,7 +130,7 @@ class Exact(World):
         found = Prediction(
             signals={"position": forecast}, level=level, trust=self.trust(history), calibrated=self.calibrated
         )
-        return map_arrays(found, lambda value: value[0]) if single else found
+        return map_arrays(found, first_world) if single else found
 
     def check_level(self, level) -> None:
         if not 0 < level < 1:
@@ -168,7 +173,7 @@ class Exact(World):
         cost = self.total(self.worst(steps, goal.risk))
         violation = self.violations(rollout, constraints, cost)
         found = Scores(cost=cost, violation=violation, trust=self.trust(history))
-        return map_arrays(found, lambda value: value[0]) if single else found
+        return map_arrays(found, first_world) if single else found
 
     def check_goal(self, history, goal) -> None:
         shape = history.observations["position"].shape if "position" in history.observations else (1, 2)

@@ -422,7 +422,11 @@ class DropoutFromNowhere(LinearModel):
 
 
 MODEL_FAULTS = [
-    (altered(LinearModel, "NoSampleAxis", ordered=lambda features: features[:, :, 0]), rollout_shapes, "features has"),
+    (
+        altered(LinearModel, "TwiceTheSamples", ordered=lambda features: features.repeat(1, 1, 2, 1, 1)),
+        rollout_shapes,
+        "features has",
+    ),
     (NoSamples, encode_shapes, "features have shape"),
     (altered(LinearModel, "Peeking", drive=lambda drive: drive.roll(-1, 2)), no_peek, ""),
     (Late, actions_matter, ""),

@@ -154,7 +154,7 @@ class TakesChoicesForNumbers(Descent):
 
 PLANNER_FAULTS = [
     (
-        altered(Descent, "NoTimeAxis", told=lambda result: replace(result, actions=result.actions[:, 0])),
+        altered(Descent, "OneStep", told=lambda result: replace(result, actions=result.actions[:, :1])),
         result_shapes,
         "actions has shape",
     ),
