@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.errors import InputError
-from worldline.testing.log_windows import alignment_errors, disturb, hide, places, random_windows, some_hidden, splice
+from worldline.testing.log_windows import alignment_errors, disturb, hide, places, random_windows, some_hidden
 from worldline.testing.toys import Integrator
 
 EPISODES = Integrator().episodes(5, 10, seed=0)
@@ -25,15 +25,6 @@ def test_places_refuse_what_is_too_short() -> None:
         places(EPISODES, length=3, horizon=10, seed=0)
     with pytest.raises(InputError, match="at least two"):
         places(EPISODES[:1], length=1, horizon=1, seed=0)
-
-
-def test_splice_changes_only_what_is_later() -> None:
-    windows = random_windows(EPISODES, length=2, horizon=3, seed=1)
-    first, second = windows.future(3, 1), windows.select([1, 2, 3, 4, 0]).future(3, 2)
-    mixed = splice(first, second, 2)
-    np.testing.assert_array_equal(mixed.actions["push"][:, :, :2], first.actions["push"][:, :, :2])
-    np.testing.assert_array_equal(mixed.actions["push"][:, :, 2:], second.actions["push"][:, :, 2:])
-    np.testing.assert_array_equal(mixed.exogenous["wind"][:, 2:], second.exogenous["wind"][:, 2:])
 
 
 @pytest.mark.parametrize("values", ["kept", "other", "nan"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows, forecast_windows
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.schema import Signal
-from worldline.testing.clauses import Clause
 
 
 def windows_at(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon: int) -> ForecastWindows:
@@ -59,21 +58,6 @@ def random_windows(episodes: Sequence[Episode], *, length: int, horizon: int, se
     return windows_at(episodes, at, length=length, horizon=horizon)
 
 
-def splice(first: Future, second: Future, step: int) -> Future:
-    """`first` before `step`, `second` from `step` on."""
-
-    def join(early: Arrays, late: Arrays, axis: int) -> Arrays:
-        before, after = (slice(None),) * axis + (slice(step),), (slice(None),) * axis + (slice(step, None),)
-        return {name: np.concatenate([early[name][before], late[name][after]], axis) for name in early}
-
-    return Future(actions=join(first.actions, second.actions, 2), exogenous=join(first.exogenous, second.exogenous, 1))
-
-
-def pick_versions(future: Future, index: Sequence[int]) -> Future:
-    """The candidates with the indices `index`, in this order."""
-    return replace(future, actions={name: value[:, list(index)] for name, value in future.actions.items()})
-
-
 ROUNDS: Final = 4
 """Windows of each episode on which alignment and horizon are measured."""
 
@@ -109,22 +93,6 @@ def alignment_errors(
     return {shift: np.concatenate(found) for shift, found in errors.items()}
 
 
-def aligned(clause: Clause, errors: Mapping[int, NDArray[np.floating]]) -> None:
-    """Raises AssertionError if shifted actions fit the log better, by more than two standard errors.
-
-    Args:
-        clause: the clause that is checked.
-        errors: from `alignment_errors`.
-    """
-    for shift in (-1, 1):
-        finite = bool(np.isfinite(errors[0]).all() and np.isfinite(errors[shift]).all())
-        clause.holds(finite, "predictions are not finite")
-        gain = errors[0] - errors[shift]
-        doubt = 2 * float(gain.std()) / len(gain) ** 0.5
-        pair = f"{errors[0].mean():.4g} with the logged actions, {errors[shift].mean():.4g} shifted by {shift:+}"
-        clause.holds(float(gain.mean()) <= doubt, f"the error is {pair}")
-
-
 def squared_error(windows: ForecastWindows, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
     """The mean squared error [W] of predictions [W, T, *shape] over known steps, in variances of the signal."""
     truth, known = windows.truth[name].astype(np.float64), windows.known[name]
@@ -133,16 +101,6 @@ def squared_error(windows: ForecastWindows, name: str, value: NDArray[np.generic
     per_step = error.reshape(*known.shape, -1).mean(-1)
     found: NDArray[np.floating] = np.where(known, per_step, 0.0).sum(1) / np.maximum(known.sum(1), 1)
     return found
-
-
-def map_history(history: History, function: Callable[[Arrays], Arrays]) -> History:
-    """`history` with `function` applied to each of its four groups of arrays."""
-    return History(**{group: function(arrays) for group, arrays in vars(history).items()})
-
-
-def tail_of(history: History, length: int) -> History:
-    """The last `length` observations [W, H, *shape] and the inputs between them."""
-    return history.last(length, axis=1)
 
 
 def disturb(values: NDArray[np.generic]) -> NDArray[np.generic]:
