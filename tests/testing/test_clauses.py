@@ -155,6 +155,6 @@ def test_what_is_lacking_must_be_named_with_what_provides_it() -> None:
         lacks("to fly", partial(refuse, UnsupportedError("it has no wings.")), "wings")
 
 
-def test_nan_is_the_same_as_nan_in_snapshots() -> None:
-    assert changed_place({"trust": float("nan")}, {"trust": float("nan")}) is None
-    assert changed_place({"trust": float("nan")}, {"trust": 1.0}) == "trust"
+@pytest.mark.parametrize(("after", "due"), [(float("nan"), None), (1.0, "trust")])
+def test_nan_is_the_same_as_nan_in_snapshots(after: float, due: str | None) -> None:
+    assert changed_place(snapshot({"trust": float("nan")}), snapshot({"trust": after})) == due

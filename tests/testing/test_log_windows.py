@@ -16,7 +16,7 @@ EPISODES = Integrator().episodes(5, 10, seed=0)
 
 @given(length=st.integers(1, 4), horizon=st.integers(1, 4), margin=st.integers(0, 1), seed=st.integers(0, 99))
 def test_places_leave_room(length: int, horizon: int, margin: int, seed: int) -> None:
-    for at in places(EPISODES, length=length, horizon=horizon, seed=seed, margin=margin):
+    for _, at in places(EPISODES, length=length, horizon=horizon, seed=seed, margin=margin):
         assert length - 1 + margin <= at <= 10 - horizon - margin
 
 

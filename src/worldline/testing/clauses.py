@@ -278,7 +278,7 @@ def outcomes(case: CaseT, clauses: Iterable[Clause[CaseT]]) -> Iterator[ClauseOu
 
 def as_float(values: Values) -> NDArray[np.float64]:
     """A float64 array of the same shape."""
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
 def difference(first: Values, second: Values) -> float:
@@ -308,38 +308,26 @@ def without(arrays: Arrays, name: str) -> Arrays:
     return {other: value for other, value in arrays.items() if other != name}
 
 
-def snapshot(value: object) -> object:
-    """A copy of `value` with all arrays in its mappings, sequences and dataclasses copied."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, Mapping):
-        return {name: snapshot(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [snapshot(inner) for inner in value]
+def snapshot(value: object) -> dict[str, object]:
+    """Copies of all values in mappings, sequences and dataclasses, by place, such as "observations.camera"."""
+    if isinstance(value, (Tensor, np.ndarray, float)):
+        return {"": (as_float(value) if isinstance(value, Tensor) else np.asarray(value)).tobytes()}
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: snapshot(vars(value)[item.name]) for item in fields(value)}
-    return value
+        inner = {item.name: vars(value)[item.name] for item in fields(value)}
+    elif isinstance(value, (Mapping, list, tuple)):
+        inner = dict(value) if isinstance(value, Mapping) else dict(enumerate(value))
+    else:
+        return {"": value}
+    return {
+        f"{name}.{place}".rstrip("."): copy for name, each in inner.items() for place, copy in snapshot(each).items()
+    }
 
 
-def changed_place(before: object, after: object) -> str | None:
+def changed_place(before: Mapping[str, object], after: Mapping[str, object]) -> str | None:
     """The first place where two snapshots differ, such as "observations.camera"; None if they are equal."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        if set(before) != set(after):
-            return f"the names ({sorted(before)} became {sorted(after)})"
-        places = ((name, changed_place(before[name], after[name])) for name in before)
-        return next((f"{name}.{place}".rstrip(".") for name, place in places if place is not None), None)
-    if isinstance(before, list) and isinstance(after, list):
-        places = ((number, changed_place(*pair)) for number, pair in enumerate(zip(before, after, strict=True)))
-        return next((f"{number}.{place}".rstrip(".") for number, place in places if place is not None), None)
-    if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return None if torch.equal(before.nan_to_num(), after.nan_to_num()) else ""
-    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
-        return None if before.tobytes() == after.tobytes() else ""
-    if isinstance(before, float) and isinstance(after, float) and np.isnan(before) and np.isnan(after):
-        return None
-    return None if before == after else ""
+    if set(before) != set(after):
+        return f"the names ({sorted(before)} became {sorted(after)})"
+    return next((place for place, value in before.items() if value != after[place]), None)
 
 
 def _says(text: str, wanted: Wanted) -> bool:

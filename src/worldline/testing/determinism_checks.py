@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ def same_from_eight_threads(case: WorldCase) -> None:
     expected = [{name: _answer(ask) for name, ask in questions.items()} for questions in every]
     start = threading.Barrier(NUM_THREADS)
 
-    def ask_all(number: int) -> dict[str, object]:
+    def ask_all(number: int) -> dict[str, Mapping[str, object]]:
         start.wait()
         return {name: _answer(ask) for name, ask in every[number].items()}
 
@@ -90,10 +90,10 @@ def _questions(case: WorldCase, number: int, *, plans: bool) -> dict[str, Callab
     return {**asks, "plan": partial(case.plan_one, query, seed=seed)} if plans else asks
 
 
-def _answer(ask: Callable[[], object]) -> object:
+def _answer(ask: Callable[[], object]) -> Mapping[str, object]:
     """A copy of the result without its elapsed time, or the text of the error."""
     try:
         found = ask()
     except WorldlineError as refusal:
-        return f"{type(refusal).__name__}: {refusal}"
+        return {"the error": f"{type(refusal).__name__}: {refusal}"}
     return snapshot(replace(found, elapsed_s=0.0) if isinstance(found, Plan) else found)

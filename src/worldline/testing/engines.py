@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.data.windows import ForecastWindows
+from worldline.data.windows import ForecastWindows, forecast_windows
 from worldline.engines.base import Abducts, Engine, EngineBelief, GoalDistance, Novelty
 from worldline.engines.tensors import TensorEngine
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
 from worldline.schema import Kind
 from worldline.stats import separation
@@ -37,12 +38,10 @@ from worldline.testing.clauses import (
     unchanged,
 )
 from worldline.testing.engine_case import EngineCase
-from worldline.testing.log_windows import squared_error, windows_at
+from worldline.testing.log_windows import squared_error
 from worldline.testing.prediction_case import corrupt
 from worldline.testing.predictions import ABILITIES
 from worldline.training.batches import join
-
-Batch = TypeVar("Batch", History, Future)
 
 
 def check_engine(engine: Engine, episodes: Sequence[Episode], **settings: Any) -> None:
@@ -186,8 +185,8 @@ def worlds_independent(case: EngineCase) -> None:
         # The draws depend on the number of worlds.
         chosen = [kept] if case.card.deterministic else np.where(every == kept, every, np.roll(every, -1)).tolist()
         place = 0 if case.card.deterministic else kept
-        history, inputs = _pick(cut.history, chosen), _pick(future, chosen)
-        found = case.answer(history, inputs)
+        inputs = map_arrays(future, partial(np.take, indices=chosen, axis=0))
+        found = case.answer(cut.history.worlds(chosen), inputs)
         problem = f"the prediction of world {kept} changed with the other worlds of the batch"
         all_equal(
             {name: value[place] for name, value in found.items()},
@@ -204,7 +203,7 @@ def abducts(case: EngineCase) -> None:
         return
     at = case.length - 1
     belief, noise = case.engine.abduct(case.episodes[0], at)
-    piece = windows_at(case.episodes[:1], [at], length=case.length, horizon=case.horizon)
+    piece = forecast_windows([(case.episodes[0], at)], length=case.length, horizon=case.horizon)
     future = piece.future(case.num_versions, case.seed)
     found = [
         case.engine.imagine(belief, future, num_samples=1, noise=noise, seed=seed).signals
@@ -355,11 +354,6 @@ def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelie
         holds(value.shape[1] <= 5, f"{value.shape[1]} proposals of {signal.name!r}, expected at most 5")
         has_shape(f"proposals of {signal.name!r}", value, (*value.shape[:2], case.horizon, *signal.shape))
         inside_bounds(signal, value, "proposals: ")
-
-
-def _pick(batch: Batch, worlds: list[int]) -> Batch:
-    """The worlds with these indices."""
-    return map_arrays(batch, lambda value: value[worlds])
 
 
 def _split(history: History) -> tuple[History, History]:

@@ -15,23 +15,13 @@ from worldline.errors import InputError
 from worldline.schema import Signal
 
 
-def windows_at(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon: int) -> ForecastWindows:
-    """One window of each episode.
+def places(
+    episodes: Sequence[Episode], *, length: int, horizon: int, seed: int, margin: int = 0
+) -> list[tuple[Episode, int]]:
+    """Each episode with a random index of the present, for `forecast_windows`.
 
     Args:
         episodes: W episodes with the same signals.
-        at: per episode the index of the present, in [length - 1, T - horizon].
-        length: H, observations in the history.
-        horizon: T, steps after the present.
-    """
-    return forecast_windows(list(zip(episodes, at, strict=True)), length=length, horizon=horizon)
-
-
-def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int, margin: int = 0) -> list[int]:
-    """A random index of the present for each episode, for `windows_at`.
-
-    Args:
-        episodes: as in `windows_at`.
         length: H.
         horizon: T.
         seed: of the places.
@@ -49,13 +39,13 @@ def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int,
         )
     rng = np.random.default_rng(seed)
     first = length - 1 + margin
-    return [int(rng.integers(first, episode.num_steps - horizon - margin + 1)) for episode in episodes]
+    return [(episode, int(rng.integers(first, episode.num_steps - horizon - margin + 1))) for episode in episodes]
 
 
 def random_windows(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int) -> ForecastWindows:
     """One window of each episode at a random place; see `places`."""
     at = places(episodes, length=length, horizon=horizon, seed=seed)
-    return windows_at(episodes, at, length=length, horizon=horizon)
+    return forecast_windows(at, length=length, horizon=horizon)
 
 
 ROUNDS: Final = 4
@@ -85,9 +75,10 @@ def alignment_errors(
     errors: dict[int, list[NDArray[np.floating]]] = {-1: [], 0: [], 1: []}
     for number in range(ROUNDS):
         at = places(episodes, length=length, horizon=horizon, seed=seed + number, margin=1)
-        windows = windows_at(episodes, at, length=length, horizon=horizon)
+        windows = forecast_windows(at, length=length, horizon=horizon)
         for shift, found in errors.items():
-            moved = windows_at(episodes, [now + shift for now in at], length=length, horizon=horizon).actions
+            later = [(episode, now + shift) for episode, now in at]
+            moved = forecast_windows(later, length=length, horizon=horizon).actions
             each = [squared_error(windows, name, value) for name, value in answer(windows, moved).items()]
             found.append(np.mean(each, axis=0))
     return {shift: np.concatenate(found) for shift, found in errors.items()}

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -290,9 +291,7 @@ def differentiable(case: ModelCase) -> None:
         torch.autograd.grad((last * weights).sum(), actions, allow_unused=True)[0] if last.requires_grad else None
     )
     for step in range(case.horizon):
-        mixed = inputs.actions.clone()
-        mixed[..., step, :] = others.actions[..., step, :]
-        moved = difference(case.rollout(model, belief, replace(inputs, actions=mixed))[..., -1, :], last)
+        moved = difference(case.rollout(model, belief, _with_step(inputs, others, step))[..., -1, :], last)
         if moved <= case.tolerance:
             continue
         holds(gradient is not None, "the features have no gradient with respect to the actions")
@@ -310,9 +309,7 @@ def actions_matter(case: ModelCase) -> None:
     (model, belief, inputs), others = case.ready(), case.future(offset=2)
     before = case.rollout(model, belief, inputs)
     for step in range(case.horizon):
-        actions = inputs.actions.clone()
-        actions[..., step, :] = others.actions[..., step, :]
-        after = case.rollout(model, belief, replace(inputs, actions=actions))
+        after = case.rollout(model, belief, _with_step(inputs, others, step))
         moved = difference(before[..., step, :], after[..., step, :])
         holds(moved > 1e-7, f"a change of action {step} does not change features[..., {step}, :] (only by {moved:.3g})")
 
@@ -438,23 +435,22 @@ def _continues(case: ModelCase, model: WorldModel, belief: Belief, inputs: Input
     equal(joined, whole, "continuing from final differs from one long rollout", within=case.tolerance)
 
 
+def _with_step(inputs: Inputs, others: Inputs, step: int) -> Inputs:
+    """`inputs` with the actions of `others` at one step."""
+    actions = inputs.actions.clone()
+    actions[..., step, :] = others.actions[..., step, :]
+    return replace(inputs, actions=actions)
+
+
 def _standing_still(window: Window) -> Window:
     """A window that repeats the first observation and input."""
-    past, first = window.past, window.first(1)
-    length = past.actions.shape[2] + 1
-
-    def again(values: Tensor, axis: int, count: int) -> Tensor:
-        return values.narrow(axis, 0, 1).repeat_interleave(count, axis)
-
+    first, length = window.first(1), window.past.actions.shape[2] + 1
+    repeat = partial(torch.repeat_interleave, repeats=length, dim=1)
     return replace(
         first,
-        observations={name: again(values, 1, length) for name, values in first.observations.items()},
-        observed={name: again(flags, 1, length) for name, flags in first.observed.items()},
-        past=Inputs(
-            actions=again(past.actions, 2, length - 1),
-            exogenous=None if past.exogenous is None else again(past.exogenous, 1, length - 1),
-            step_s=again(past.step_s, 1, length - 1),
-        ),
+        observations={name: repeat(values) for name, values in first.observations.items()},
+        observed={name: repeat(flags) for name, flags in first.observed.items()},
+        past=window.past.steps([0] * (length - 1)),
     )
 
 

@@ -51,8 +51,7 @@ def surprise_is_p_value(case: WorldCase) -> None:
 
     Half of those of signals are at most 0.5, unless most errors are equal.
     """
-    at = places(case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
-    pairs = list(zip(case.episodes, at, strict=True))
+    pairs = places(case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
     entities = {entity: tuple(n for n in names if n in case.vectors) for entity, names in _entities(case).items()}
     signals = {repr(name): (name,) for name in case.vectors}
     real = [_p_values(case.world.surprise(episode)) for episode in case.episodes]
@@ -67,7 +66,7 @@ def surprise_is_p_value(case: WorldCase) -> None:
         if not names:
             continue
         values, odd = (
-            np.asarray([found[part][now] for found, now in zip(each, at, strict=False)])
+            np.asarray([found[part][now] for found, (_, now) in zip(each, pairs, strict=False)])
             for each in (real, jumped[names[0]])
         )
         seldom_small(case, values, f"p-values of {part} on real steps")
