@@ -52,10 +52,10 @@ def test_alignment_errors_find_the_shift() -> None:
     toy = Integrator(wind=False, camera=False)
     episodes = [replace(episode, rewards={}) for episode in toy.episodes(6, 12, seed=3)]
 
-    def exact(windows, actions):
+    def exact(windows):
         now, path = windows.history.observations["position"][:, -1], []
         for step in range(windows.horizon):
-            now = toy.step(now, actions["push"][:, step], np.zeros_like(now))
+            now = toy.step(now, windows.actions["push"][:, step], np.zeros_like(now))
             path.append(now)
         return {"position": np.stack(path, 1)}
 

@@ -42,8 +42,8 @@ Floats = NDArray[np.floating]
 @clause("Forecast.low and high; low <= mean <= high, wider for a higher level", applies=WorldCase.calibrated)
 def bands_ordered(case: WorldCase) -> None:
     """The band contains the mean and the bands of lower levels, and is wider than those."""
-    cut, levels = case.cut(), _levels(case)
-    asked = [case.predict(cut, level=level) for level in levels]
+    windows, levels = case.windows(), _levels(case)
+    asked = [case.predict(windows, level=level) for level in levels]
     for name in case.vectors:
         bands = [_band(prediction, name) for prediction in asked]
         mean = as_float(asked[0].signals[name].mean)
@@ -62,12 +62,12 @@ def bands_ordered(case: WorldCase) -> None:
 @clause("Forecast.low and high; the share of whole trajectories inside equals the level", applies=WorldCase.calibrated)
 def coverage(case: WorldCase) -> None:
     """The share of whole trajectories inside the band equals the level, within the error of the count."""
-    cut = case.cut()
+    windows = case.windows()
     for level in _levels(case):
-        prediction = case.predict(cut, level=level)
+        prediction = case.predict(windows, level=level)
         for name in case.vectors:
             low, high = _band(prediction, name)
-            inside = _inside(cut, name, low, high)
+            inside = _inside(windows, name, low, high)
             chance = tails(int(inside.sum()), len(inside), level, case.num_calibration)
             problem = f"signal {name!r}: {inside.sum()} of {len(inside)} trajectories are inside the {level} band"
             holds(chance.low >= case.alpha, f"{problem}, too few (chance {chance.low:.2g})")
@@ -79,12 +79,14 @@ def coverage(case: WorldCase) -> None:
 @clause("Prediction.trust; a p-value in [0, 1], small if the present state is out of distribution")
 def trust_is_p_value(case: WorldCase) -> None:
     """Trust is a p-value in [0, 1], rarely small on real histories and smaller on corrupted ones."""
-    cut = case.cut()
-    unlike = replace(cut, history=replace(cut.history, observations=corrupt(cut.history.observations, case.seed)))
-    prediction = case.predict(cut)
+    windows = case.windows()
+    unlike = replace(
+        windows, history=replace(windows.history, observations=corrupt(windows.history.observations, case.seed))
+    )
+    prediction = case.predict(windows)
     real, wild = as_float(prediction.trust), as_float(case.predict(unlike).trust)
     for name, value in (("real", real), ("corrupted", wild)):
-        holds(value.shape == (cut.num_worlds,), f"trust has shape {value.shape} for {cut.num_worlds} worlds")
+        holds(value.shape == (windows.num_worlds,), f"trust has shape {value.shape} for {windows.num_worlds} worlds")
         fine = ((value >= 0) & (value <= 1)) | (np.isnan(value) & (not prediction.calibrated))
         holds(bool(fine.all()), f"trust of {name} histories is outside [0, 1]")
     if prediction.calibrated:
@@ -103,16 +105,16 @@ def trust_depends_on_steps(case: WorldCase) -> None:
     long = [episode for episode in case.episodes if episode.num_steps >= length - 1 + case.horizon]
     if len(long) < 2:
         return
-    cut = random_windows(long, length=length, horizon=case.horizon, seed=case.seed)
-    changed = {name: value.copy() for name, value in cut.history.observations.items()}
+    windows = random_windows(long, length=length, horizon=case.horizon, seed=case.seed)
+    changed = {name: value.copy() for name, value in windows.history.observations.items()}
     for value in changed.values():
         value[:, at] = np.roll(value[:, at], 1, axis=0)
-    broken = replace(cut, history=replace(cut.history, observations=changed))
-    few = range(min(MAX_LONG_HISTORIES, cut.num_worlds))
-    share = separation(*(_min_p_values(case, each.select(few), at) for each in (broken, cut)))
+    broken = replace(windows, history=replace(windows.history, observations=changed))
+    few = range(min(MAX_LONG_HISTORIES, windows.num_worlds))
+    share = separation(*(_min_p_values(case, each.select(few), at) for each in (broken, windows)))
     if share < MIN_DETECTED:
         return
-    real, odd = as_float(case.predict(cut).trust), as_float(case.predict(broken).trust)
+    real, odd = as_float(case.predict(windows).trust), as_float(case.predict(broken).trust)
     seldom_small(case, real, "trust of long histories")
     detects(odd, real, f"one observation is from another episode: surprise detects it in {share:.0%} of pairs; trust")
 
@@ -130,9 +132,9 @@ def detects(odd: Floats, real: Floats, what: str) -> None:
     holds(share >= 0.75, f"{what} is below that of real ones in {share:.0%} of pairs (chance: 50%)")
 
 
-def _min_p_values(case: WorldCase, cut: ForecastWindows, at: int) -> Floats:
+def _min_p_values(case: WorldCase, windows: ForecastWindows, at: int) -> Floats:
     """The smallest p-value over signals of the step that leads to observation `at` of each history [W]."""
-    episodes = [Episode(**vars(query_of(cut, world).history)) for world in range(cut.num_worlds)]
+    episodes = [Episode(**vars(query_of(windows, world).history)) for world in range(windows.num_worlds)]
     found = [case.world.surprise(episode).p_values.values() for episode in episodes]
     return np.asarray([min(float(value[at - 1]) for value in values) for values in found])
 
@@ -148,12 +150,12 @@ def _band(prediction: Prediction, name: str) -> tuple[Floats, Floats]:
     return as_float(low), as_float(high)  # type: ignore[arg-type]  # checked by holds
 
 
-def _inside(cut: ForecastWindows, name: str, low: Floats, high: Floats) -> NDArray[np.bool_]:
+def _inside(windows: ForecastWindows, name: str, low: Floats, high: Floats) -> NDArray[np.bool_]:
     """Whether each whole trajectory [W] is inside at its known steps, up to a rounding error."""
-    truth = as_float(cut.truth[name])
+    truth = as_float(windows.truth[name])
     slack = 1e-5 * (np.nanmax(np.abs(truth)) + 1e-12)
     inside = ((low - slack <= truth) & (truth <= high + slack)).all(-1)
-    return np.asarray((inside | ~cut.known[name].astype(bool)).all(-1))
+    return np.asarray((inside | ~windows.known[name].astype(bool)).all(-1))
 
 
 def _exact(case: WorldCase, name: str, width: float) -> bool:

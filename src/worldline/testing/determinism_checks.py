@@ -78,7 +78,7 @@ def _backwards(value: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def _questions(case: WorldCase, number: int, *, plans: bool) -> dict[str, Callable[[], object]]:
     """One call of each verb on an episode; `plan` only if `plans` is True."""
-    world = number % case.cut().num_worlds
+    world = number % case.windows().num_worlds
     query, episode, seed = case.query(world), case.episodes[world], case.seed + number
     others = {name: value[::-1] for name, value in case.taken(episode).items()}
     asks: dict[str, Callable[[], object]] = {

@@ -47,14 +47,16 @@ class EngineCase(PredictionCase):
         """H, one observation more than `Card.context`, at least 3."""
         return max(self.card.context, 2) + 1
 
-    def means(self, cut: ForecastWindows) -> Arrays:
-        """The mean over samples per signal [W, T, *shape] under the inputs of the cut."""
-        future = Future(actions={n: value[:, None] for n, value in cut.actions.items()}, exogenous=cut.exogenous)
-        return {name: as_float(value)[:, 0].mean(1) for name, value in self.answer(cut.history, future).items()}
+    def means(self, windows: ForecastWindows) -> Arrays:
+        """The mean over samples per signal [W, T, *shape] under the inputs of the windows."""
+        future = Future(
+            actions={n: value[:, None] for n, value in windows.actions.items()}, exogenous=windows.exogenous
+        )
+        return {name: as_float(value)[:, 0].mean(1) for name, value in self.answer(windows.history, future).items()}
 
-    def future(self, cut: ForecastWindows) -> Future:
-        """The logged inputs of the cut with N - 1 alternative actions."""
-        return cut.future(self.num_versions, self.seed)
+    def future(self, windows: ForecastWindows) -> Future:
+        """The logged inputs of the windows with N - 1 alternative actions."""
+        return windows.future(self.num_versions, self.seed)
 
     def observe(self, history: History, belief: EngineBelief | None = None) -> EngineBelief:
         """The belief after `history`, with fixed draws."""

@@ -38,8 +38,10 @@ def parts_restore(case: EngineCase) -> None:
     holds(isinstance(again, Engine), f"from_parts returned a {type(again).__name__}, expected an Engine")
     assert isinstance(again, Engine)  # for the type checker
     holds(again.describe() == case.card, "the restored engine has another card")
-    cut = case.cut()
-    found, expected = (each.answer(cut.history, case.future(cut)) for each in (replace(case, engine=again), case))
+    windows = case.windows()
+    found, expected = (
+        each.answer(windows.history, case.future(windows)) for each in (replace(case, engine=again), case)
+    )
     all_equal(found, expected, "the restored engine predicts something else")
     wrong = {f"without the array {name!r}": replace(parts, arrays=without(parts.arrays, name)) for name in parts.arrays}
     wrong["of another engine"] = Parts(config={"nonsense": 1}, arrays={})

@@ -78,24 +78,24 @@ def abilities_honest(case: EngineCase) -> None:
 @clause("Engine.imagine; each predicted signal is [W, N, S, T, *shape], finite")
 def samples_shape(case: EngineCase) -> None:
     """`imagine` returns finite samples of every predicted signal, in the signal's shape and dtype."""
-    card, cut = case.card, case.cut()
-    belief = case.observe(cut.history)
+    card, windows = case.card, case.windows()
+    belief = case.observe(windows.history)
     num_samples = 1 if card.deterministic else case.num_samples
     for num_versions in (1, case.num_versions):
-        found = case.imagine(belief, cut.future(num_versions, case.seed))
+        found = case.imagine(belief, windows.future(num_versions, case.seed))
         holds(set(found) == set(card.predicts), f"signals {sorted(found)}, the card predicts {card.predicts}")
         for name, value in found.items():
             signal = card.schema[name]
-            has_shape(repr(name), value, (cut.num_worlds, num_versions, num_samples, case.horizon, *signal.shape))
+            has_shape(repr(name), value, (windows.num_worlds, num_versions, num_samples, case.horizon, *signal.shape))
             holds(value.dtype == signal.dtype, f"{name!r} has dtype {value.dtype}, expected {signal.dtype}")
 
 
 @clause("Card.deterministic; whether all samples are equal")
 def deterministic_claim(case: EngineCase) -> None:
     """Results depend on the seed if and only if the card does not state deterministic."""
-    cut = case.cut()
-    future = case.future(cut)
-    first, second = (replace(case, seed=case.seed + more).answer(cut.history, future) for more in (0, 1))
+    windows = case.windows()
+    future = case.future(windows)
+    first, second = (replace(case, seed=case.seed + more).answer(windows.history, future) for more in (0, 1))
     differs = max(difference(first[name], second[name]) for name in first)
     if case.card.deterministic:
         holds(differs == 0, f"the card states deterministic, but two seeds differ by {differs:.3g}")
@@ -107,8 +107,8 @@ def deterministic_claim(case: EngineCase) -> None:
 @clause("Card.action_conditioned; whether actions change the predicted signals")
 def action_conditioned(case: EngineCase) -> None:
     """Actions change the predicted signals if and only if the card states `action_conditioned`."""
-    cut, claim = case.cut(), case.card.action_conditioned
-    found = case.answer(cut.history, case.future(cut))
+    windows, claim = case.windows(), case.card.action_conditioned
+    found = case.answer(windows.history, case.future(windows))
     differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in found.values())
     holds((differs > 0) == claim, f"the card states {claim}, but actions change signals by {differs:.3g}")
 
@@ -116,16 +116,16 @@ def action_conditioned(case: EngineCase) -> None:
 @clause("the seed arguments; equal seeds give equal draws, no other source is used")
 def seeds_reproduce(case: EngineCase) -> None:
     """Equal seeds give equal results."""
-    cut = case.cut()
-    first, second = (case.answer(cut.history, case.future(cut)) for _ in range(2))
+    windows = case.windows()
+    first, second = (case.answer(windows.history, case.future(windows)) for _ in range(2))
     all_equal(first, second, "equal seeds gave different results")
 
 
 @clause("Engine.imagine; the same draws for each of N candidates")
 def versions_independent(case: EngineCase) -> None:
     """Each candidate gives the same result alone and in any order; equal candidates give equal results."""
-    cut, num = case.cut(), case.num_versions
-    belief, future = case.observe(cut.history), case.future(cut)
+    windows, num = case.windows(), case.num_versions
+    belief, future = case.observe(windows.history), case.future(windows)
     together = case.imagine(belief, future)
 
     def compare(index: list[int], problem: str) -> None:
@@ -141,11 +141,11 @@ def versions_independent(case: EngineCase) -> None:
 @clause("EngineBelief; imagine and observe must not change it")
 def belief_immutable(case: EngineCase) -> None:
     """`imagine` and `observe` do not change a belief."""
-    cut = case.cut()
-    start, last = _split(cut.history)
-    belief, future = case.observe(start), case.future(cut)
+    windows = case.windows()
+    start, last = _split(windows.history)
+    belief, future = case.observe(start), case.future(windows)
     first = case.imagine(belief, future)
-    case.imagine(belief, case.future(case.turned(cut)))
+    case.imagine(belief, case.future(case.turned(windows)))
     all_equal(case.imagine(belief, future), first, "imagine changed the belief")
     case.observe(last, belief)
     all_equal(case.imagine(belief, future), first, "observe changed the belief")
@@ -156,19 +156,19 @@ def observe_continues(case: EngineCase) -> None:
     """Updating a belief by one step equals observing the longer history (if deterministic)."""
     if not case.card.deterministic:
         return
-    cut = case.cut()
-    start, last = _split(cut.history)
-    folded = case.imagine(case.observe(last, case.observe(start)), case.future(cut))
-    whole = case.answer(cut.history, case.future(cut))
+    windows = case.windows()
+    start, last = _split(windows.history)
+    folded = case.imagine(case.observe(last, case.observe(start)), case.future(windows))
+    whole = case.answer(windows.history, case.future(windows))
     all_equal(folded, whole, "the updated belief differs from the whole history", within=case.tolerance)
 
 
 @clause("observe and imagine; they must not change arguments or the global random state")
 def arguments_unchanged(case: EngineCase) -> None:
     """Arguments and the global random state are not changed."""
-    cut = case.cut()
-    start, last = _split(cut.history)
-    future = case.future(cut)
+    windows = case.windows()
+    start, last = _split(windows.history)
+    future = case.future(windows)
     with unchanged(start, last, future):
         belief = case.observe(start)
         case.imagine(belief, future)
@@ -178,15 +178,15 @@ def arguments_unchanged(case: EngineCase) -> None:
 @clause("observe and imagine; a batch of W worlds equals W single worlds")
 def worlds_independent(case: EngineCase) -> None:
     """The prediction for a world does not depend on the other worlds of the batch."""
-    cut = case.cut()
-    future, every = case.future(cut), np.arange(cut.num_worlds)
-    together = case.answer(cut.history, future)
-    for kept in (0, cut.num_worlds - 1):
+    windows = case.windows()
+    future, every = case.future(windows), np.arange(windows.num_worlds)
+    together = case.answer(windows.history, future)
+    for kept in (0, windows.num_worlds - 1):
         # The draws depend on the number of worlds.
         chosen = [kept] if case.card.deterministic else np.where(every == kept, every, np.roll(every, -1)).tolist()
         place = 0 if case.card.deterministic else kept
         inputs = map_arrays(future, partial(np.take, indices=chosen, axis=0))
-        found = case.answer(cut.history.worlds(chosen), inputs)
+        found = case.answer(windows.history.worlds(chosen), inputs)
         problem = f"the prediction of world {kept} changed with the other worlds of the batch"
         all_equal(
             {name: value[place] for name, value in found.items()},
@@ -203,17 +203,17 @@ def abducts(case: EngineCase) -> None:
         return
     at = case.length - 1
     belief, noise = case.engine.abduct(case.episodes[0], at)
-    piece = forecast_windows([(case.episodes[0], at)], length=case.length, horizon=case.horizon)
-    future = piece.future(case.num_versions, case.seed)
+    windows = forecast_windows([(case.episodes[0], at)], length=case.length, horizon=case.horizon)
+    future = windows.future(case.num_versions, case.seed)
     found = [
         case.engine.imagine(belief, future, num_samples=1, noise=noise, seed=seed).signals
         for seed in (case.seed, case.seed + 1)
     ]
     all_equal(found[0], found[1], "two seeds differ with the same noise")
-    past = case.imagine(case.observe(piece.history), future)
+    past = case.imagine(case.observe(windows.history), future)
     for name, value in found[0].items():
         means = (each[:, 0].astype(np.float64).mean(1) for each in (value, past[name]))
-        after, before = (squared_error(piece, name, mean).mean() for mean in means)
+        after, before = (squared_error(windows, name, mean).mean() for mean in means)
         problem = f"with the logged actions, the error of {name!r} after abduct is {after:.3g} variances"
         holds(after <= before * (1 + case.tolerance) + 1e-6, f"{problem}, before {before:.3g}")
 
@@ -223,15 +223,15 @@ def reaches(case: EngineCase) -> None:
     """Goal distances are steps that vary, and proposals lie inside the bounds; or both raise UnsupportedError."""
     if not isinstance(case.engine, GoalDistance):
         return
-    cut = case.cut()
-    expected = (cut.num_worlds, case.num_versions, case.horizon)
+    windows = case.windows()
+    expected = (windows.num_worlds, case.num_versions, case.horizon)
     distances = _distances(case)
     all_equal(distances, _distances(case), "equal seeds gave different distances")
     for name, steps in distances.items():
         has_shape(f"the distance to {name!r}", steps, expected)
         holds(bool((steps >= 0).all()), f"the distance to {name!r} is negative")
         holds(float(np.ptp(steps)) > 0, f"the distance to {name!r} is always {steps.flat[0]:.4g}")
-        _check_proposals(case, case.engine, case.observe(cut.history), _goals(cut)[name])
+        _check_proposals(case, case.engine, case.observe(windows.history), _goals(windows)[name])
 
 
 @clause("TensorEngine.rollout; equals imagine, with its gradient")
@@ -242,8 +242,8 @@ def tensors_agree(case: EngineCase) -> None:
     """
     if not isinstance(case.engine, TensorEngine):
         return
-    cut, schema = case.cut(), case.card.schema
-    belief, future = case.observe(cut.history), case.future(cut)
+    windows, schema = case.windows(), case.card.schema
+    belief, future = case.observe(windows.history), case.future(windows)
     actions = join(schema.actions, future.actions)
     exogenous = join(schema.exogenous, future.exogenous) if schema.exogenous else None
 
@@ -291,10 +291,10 @@ def novelty(case: EngineCase) -> None:
     """The score is finite, one per world, and differs between worlds (if the engine has the ability)."""
     if not isinstance(case.engine, Novelty):
         return
-    cut = case.cut()
-    belief, future = case.observe(cut.history), case.future(cut)
+    windows = case.windows()
+    belief, future = case.observe(windows.history), case.future(windows)
     score = case.engine.novelty(belief)
-    has_shape("the score", score, (cut.num_worlds,))
+    has_shape("the score", score, (windows.num_worlds,))
     holds(float(np.ptp(score)) > 0, f"the score is {score[0]:.4g} for every world")
     ahead, again = (case.engine.novelty_ahead(belief, future, seed=case.seed) for _ in range(2))
     has_shape("the score of the future", ahead, next(iter(future.actions.values())).shape[:3])
@@ -307,7 +307,7 @@ def novelty_grows(case: EngineCase) -> None:
     """The score is larger for corrupted histories than for real ones (if the engine has the ability)."""
     if not isinstance(case.engine, Novelty):
         return
-    history = case.cut().history
+    history = case.windows().history
     wild = replace(history, observations=corrupt(history.observations, case.seed))
     real, unlike = (np.asarray(case.engine.novelty(case.observe(each))) for each in (history, wild))
     share = separation(real, unlike)
@@ -319,9 +319,9 @@ def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
     """Steps [W, N, T] to each goal of `_goals`, except the goals that are refused."""
     if not isinstance(case.engine, GoalDistance):
         return {}
-    cut, found = case.cut(), {}
-    belief, future = case.observe(cut.history), case.future(cut)
-    for label, goal in _goals(cut).items():
+    windows, found = case.windows(), {}
+    belief, future = case.observe(windows.history), case.future(windows)
+    for label, goal in _goals(windows).items():
         try:
             found[label] = case.engine.distance(belief, future, goal, seed=case.seed)
         except UnsupportedError:
@@ -329,9 +329,9 @@ def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
     return found
 
 
-def _goals(cut: ForecastWindows) -> dict[str, Arrays]:
+def _goals(windows: ForecastWindows) -> dict[str, Arrays]:
     """The last true value of each observation signal as a goal, and of all of them together."""
-    last = {name: value[:, -1] for name, value in cut.truth.items()}
+    last = {name: value[:, -1] for name, value in windows.truth.items()}
     return {**{name: {name: value} for name, value in last.items()}, "+".join(last): last}
 
 
@@ -344,7 +344,7 @@ def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelie
     except UnsupportedError:
         return
     all_equal(plain, again, "equal seeds gave different proposals")
-    after = propose(pending={name: value[:, :2] for name, value in case.cut().actions.items()})
+    after = propose(pending={name: value[:, :2] for name, value in case.windows().actions.items()})
     vectors = [s.name for s in case.card.schema.actions if s.kind is Kind.VECTOR and plain[s.name].size]
     same = all(np.array_equal(plain[name], after[name]) for name in vectors)
     holds(not vectors or not same, "proposals do not depend on the pending actions")

@@ -96,7 +96,7 @@ def tolerance_scales(case: WorldCase) -> None:
     four = Candidates(case)
     calibrated = case.predict_one(four.query).calibrated
     for name in case.vectors:
-        target = as_float(case.cut().truth[name][1, -1]).astype(case.card.schema[name].dtype)
+        target = as_float(case.windows().truth[name][1, -1]).astype(case.card.schema[name].dtype)
         spread = observed_values(case.episodes, name).std(0)
         goal, widest = Goal(targets={name: target}), float(spread.max())
         once, twice = (four.cost(replace(goal, tolerance={name: more * (widest or 1.0)})) for more in (1, 2))
@@ -144,7 +144,7 @@ def periods_respected(case: WorldCase) -> None:
         signal = case.card.schema[name]
         if signal.period is None:
             continue
-        target, costs = as_float(case.cut().truth[name][1, -1]), list[list[Floats]]()
+        target, costs = as_float(case.windows().truth[name][1, -1]), list[list[Floats]]()
         for aim in (target, target + signal.period):
             track = Track(signal=name, reference=np.tile(aim, (case.horizon, 1)), tolerance=1.0)
             goals = Goal(targets={name: aim.astype(signal.dtype)}, tolerance={name: 1.0}), Goal(costs=(track,))

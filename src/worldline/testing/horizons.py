@@ -27,8 +27,8 @@ MAX_SKILLED_ERROR: Final = 0.05
 @clause("Forecast.horizon; up to this step the world beats persistence and the mean of the signal")
 def horizon_honest(case: WorldCase) -> None:
     """Up to `horizon` the world beats persistence and the mean, or is nearly exact; the next step lacks skill."""
-    cuts = [replace(case, seed=case.seed + number).cut() for number in range(ROUNDS)]
-    prediction, num = case.predict(cuts[0]), cuts[0].num_worlds
+    rounds = [replace(case, seed=case.seed + number).windows() for number in range(ROUNDS)]
+    prediction, num = case.predict(rounds[0]), rounds[0].num_worlds
     for name in case.card.predicts:
         reached = np.asarray(prediction.signals[name].horizon)
         has_shape(f"signal {name!r}: horizon", reached, (num,))
@@ -38,9 +38,9 @@ def horizon_honest(case: WorldCase) -> None:
         holds(prediction.calibrated or bool((reached == 0).all()), problem)
     if not prediction.calibrated or not case.vectors:
         return
-    answers = [prediction, *(case.predict(cut) for cut in cuts[1:])]
+    answers = [prediction, *(case.predict(windows) for windows in rounds[1:])]
     for name in case.vectors:
-        pairs = [(cut, answer.signals[name]) for cut, answer in zip(cuts, answers, strict=True)]
+        pairs = [(windows, answer.signals[name]) for windows, answer in zip(rounds, answers, strict=True)]
         errors = np.stack([_errors(case, name, *pair) for pair in pairs], 1)
         reached = np.stack([np.asarray(forecast.horizon) for _, forecast in pairs])
         for step in range(case.horizon):
@@ -53,25 +53,25 @@ def horizon_honest(case: WorldCase) -> None:
             holds(not _has_skill(case, *after), problem)
 
 
-def _errors(case: WorldCase, name: str, cut: ForecastWindows, forecast: Forecast) -> Floats:
+def _errors(case: WorldCase, name: str, windows: ForecastWindows, forecast: Forecast) -> Floats:
     """Squared errors [3, W, T] in variances of the signal: of the prediction, of persistence and of the mean.
 
     NaN where the ground truth or the present was not observed.
     """
-    signal, truth = case.card.schema[name], as_float(cut.truth[name])
+    signal, truth = case.card.schema[name], as_float(windows.truth[name])
     every = observed_values(case.episodes, name)
     middle = mean_of(signal, every[None])[0]
     variance = max(float(np.square(signal.difference(every, middle)).sum(-1).mean()), 1e-12)
-    guesses = np.broadcast_arrays(as_float(forecast.mean), _last(cut, name)[:, None], middle)
+    guesses = np.broadcast_arrays(as_float(forecast.mean), _last(windows, name)[:, None], middle)
     found = np.stack([np.square(signal.difference(guess, truth)).sum(-1) / variance for guess in guesses])
-    return np.where(cut.known[name].astype(bool) & ~np.isnan(found).any(0), found, np.nan)
+    return np.where(windows.known[name].astype(bool) & ~np.isnan(found).any(0), found, np.nan)
 
 
-def _last(cut: ForecastWindows, name: str) -> Floats:
+def _last(windows: ForecastWindows, name: str) -> Floats:
     """The last observed value [W, size]; NaN if there is none."""
-    known: NDArray[np.bool_] = cut.history.observed[name].astype(bool)
+    known: NDArray[np.bool_] = windows.history.observed[name].astype(bool)
     last = known.shape[1] - 1 - known[:, ::-1].argmax(1)
-    found: Floats = as_float(cut.history.observations[name])[np.arange(len(known)), last]
+    found: Floats = as_float(windows.history.observations[name])[np.arange(len(known)), last]
     found[~known.any(axis=1)] = np.nan
     return found
 

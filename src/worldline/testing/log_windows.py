@@ -53,7 +53,7 @@ ROUNDS: Final = 4
 
 
 def alignment_errors(
-    answer: Callable[[ForecastWindows, Arrays], Arrays],
+    answer: Callable[[ForecastWindows], Arrays],
     episodes: Sequence[Episode],
     *,
     length: int,
@@ -63,7 +63,7 @@ def alignment_errors(
     """Errors of predictions under logged actions that are shifted by -1, 0 and 1 steps.
 
     Args:
-        answer: takes windows and actions [W, T, *shape], returns predicted signals [W, T, *shape].
+        answer: takes windows, returns predicted signals [W, T, *shape].
         episodes: W episodes.
         length: H.
         horizon: T.
@@ -78,8 +78,8 @@ def alignment_errors(
         windows = forecast_windows(at, length=length, horizon=horizon)
         for shift, found in errors.items():
             later = [(episode, now + shift) for episode, now in at]
-            moved = forecast_windows(later, length=length, horizon=horizon).actions
-            each = [squared_error(windows, name, value) for name, value in answer(windows, moved).items()]
+            moved = replace(windows, actions=forecast_windows(later, length=length, horizon=horizon).actions)
+            each = [squared_error(windows, name, value) for name, value in answer(moved).items()]
             found.append(np.mean(each, axis=0))
     return {shift: np.concatenate(found) for shift, found in errors.items()}
 

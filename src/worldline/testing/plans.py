@@ -28,7 +28,7 @@ def _plans(case: WorldCase) -> bool:
 @clause("World.plan; reproducible, and cheaper than sequences from the logs", applies=_plans)
 def plan_honest(case: WorldCase) -> None:
     """A plan is inside the bounds, reproducible, and cheaper than the log, and states its true cost."""
-    for world in (0, case.cut().num_worlds - 1):
+    for world in (0, case.windows().num_worlds - 1):
         query = case.query(world)
         found, again = case.plan_one(query), case.plan_one(query)
         _check_plan(case, query, found)
@@ -77,7 +77,7 @@ def plan_constrained(case: WorldCase) -> None:
 @clause("World.plan, min_trust; refused below it, with a reason and without actions", applies=_plans)
 def plan_refuses(case: WorldCase) -> None:
     """A plan is refused, with a reason and without actions, if and only if trust is below `min_trust`."""
-    trust = as_float(case.predict(case.cut()).trust)
+    trust = as_float(case.predict(case.windows()).trust)
     query, least = case.query(int(trust.argmin())), float(trust.min())
     if np.isnan(least) or least >= 1.0:
         return
@@ -104,7 +104,7 @@ def plan_in_time(case: WorldCase) -> None:
 @clause("World.plan, proposals; the plan is never worse than these", applies=_plans)
 def plan_uses_proposals(case: WorldCase) -> None:
     """A plan costs at most as much as the best proposal, with and without time for a search."""
-    for world in range(min(2, case.cut().num_worlds)):
+    for world in range(min(2, case.windows().num_worlds)):
         query = case.query(world)
         good = [case.plan_one(query, seed=case.seed + 1 + number).actions for number in range(2)]
         logged = case.plans(world, 2)
@@ -121,14 +121,14 @@ def plan_uses_proposals(case: WorldCase) -> None:
 @clause("Plan of W worlds; actions [W, T, *shape], one status, the worst of all", applies=_plans)
 def plan_of_batch(case: WorldCase) -> None:
     """Plans of W worlds have a leading axis, cost the same as alone, and share the worst status."""
-    cut, chosen, rules = case.cut(), [0, 1], list[Constraint]()
+    windows, chosen, rules = case.windows(), [0, 1], list[Constraint]()
     for name in case.vectors[:1]:
-        first = as_float(case.predict(cut).signals[name].mean)[:, 0, 0]
+        first = as_float(case.predict(windows).signals[name].mean)[:, 0, 0]
         chosen = [int(first.argmin()), int(first.argmax())]
         # A bound on the first component that the first of the two worlds satisfies easily, the second hardly.
         bound = (float(first[chosen].mean()), *(np.inf,) * (case.card.schema[name].size - 1))
         rules = [AtMost(signal=name, bound=bound)]
-    two = cut.select(chosen)
+    two = windows.select(chosen)
     whole = Query(history=two.history, actions=two.actions, exogenous=two.exogenous or None)
     found = case.plan_one(whole, case.batch_goal(2), rules)
     for signal in case.card.schema.actions:

@@ -51,16 +51,16 @@ class PredictionCase(Case, ABC):
         """H, observations in the history."""
 
     @abstractmethod
-    def means(self, cut: ForecastWindows) -> Arrays:
-        """The mean prediction per signal [W, T, *shape] under the inputs of the cut, with fixed draws."""
+    def means(self, windows: ForecastWindows) -> Arrays:
+        """The mean prediction per signal [W, T, *shape] under the inputs of the windows, with fixed draws."""
 
-    def cut(self) -> ForecastWindows:
+    def windows(self) -> ForecastWindows:
         """One window of each episode, always the same."""
         return random_windows(self.episodes, length=self.length, horizon=self.horizon, seed=self.seed)
 
-    def turned(self, cut: ForecastWindows) -> ForecastWindows:
+    def turned(self, windows: ForecastWindows) -> ForecastWindows:
         """The windows of other episodes: each in the place of the one before."""
-        return cut.select(np.roll(np.arange(cut.num_worlds), 1).tolist())
+        return windows.select(np.roll(np.arange(windows.num_worlds), 1).tolist())
 
 
 def observed_values(episodes: Sequence[Episode], name: str) -> NDArray[np.floating]:

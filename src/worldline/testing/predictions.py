@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -45,13 +45,13 @@ class Mistake:
 
     Args:
         what: description of the error.
-        cut: history and inputs.
+        windows: history and inputs.
         wanted: parts of the message.
         optional: whether the signal may be ignored instead.
     """
 
     what: str
-    cut: ForecastWindows
+    windows: ForecastWindows
     wanted: tuple[Wanted, ...] = ()
     optional: bool = False
 
@@ -79,13 +79,13 @@ def card_honest(case: PredictionCase) -> None:
 @clause("Card.inputs; every listed signal is required, no other signal is read")
 def inputs_honest(case: PredictionCase) -> None:
     """A missing input signal is refused; a missing signal that is no input does not change the prediction."""
-    cut = case.cut()
-    history, expected = cut.history, case.means(cut)
+    windows = case.windows()
+    history, expected = windows.history, case.means(windows)
     for name in history.observations:
         fewer = replace(
             history, observations=without(history.observations, name), observed=without(history.observed, name)
         )
-        ask = partial(case.means, replace(cut, history=fewer))
+        ask = partial(case.means, replace(windows, history=fewer))
         if name in case.card.inputs:
             refuses(f"the history lacks {name!r}, an input of the card", ask, name)
         elif len(history.observations) > 1:
@@ -96,10 +96,10 @@ def inputs_honest(case: PredictionCase) -> None:
 @clause("Card.context; shorter histories are accepted and only cost accuracy")
 def short_history(case: PredictionCase) -> None:
     """Histories shorter than `Card.context` are accepted, down to one observation."""
-    cut = case.cut()
+    windows = case.windows()
     for length in range(1, case.card.context):
         asked = f"{length} of the {case.card.context} observations that the card states as context"
-        short = replace(cut, history=cut.history.last(length, axis=1))
+        short = replace(windows, history=windows.history.last(length, axis=1))
         for name, mean in accepts(asked, partial(case.means, short)).items():
             holds(bool(np.isfinite(mean).all()), f"{asked}: the mean of {name!r} is not finite")
 
@@ -107,10 +107,11 @@ def short_history(case: PredictionCase) -> None:
 @clause("History.observed; values where it is False, NaN too, have no effect")
 def masks_hide(case: PredictionCase) -> None:
     """Unobserved values, NaN too, do not change the prediction."""
-    cut = case.cut()
-    hidden = some_hidden(cut.num_worlds, case.length)
+    windows = case.windows()
+    hidden = some_hidden(windows.num_worlds, case.length)
     expected, *others = (
-        case.means(replace(cut, history=hide(cut.history, hidden, values))) for values in ("kept", "other", "nan")
+        case.means(replace(windows, history=hide(windows.history, hidden, values)))
+        for values in ("kept", "other", "nan")
     )
     for values, found in zip(("other", "nan"), others, strict=True):
         problem = f"masked values (filled with {values!r}) change the prediction"
@@ -120,8 +121,8 @@ def masks_hide(case: PredictionCase) -> None:
 @clause("World.predict and Engine.imagine; step k may depend on inputs 0 to k only")
 def no_peek(case: PredictionCase) -> None:
     """Inputs from step k on do not change the prediction before k."""
-    cut = case.cut()
-    others, before = case.turned(cut), case.means(cut)
+    windows = case.windows()
+    others, before = case.turned(windows), case.means(windows)
 
     def spliced(first: Arrays, second: Arrays, step: int) -> Arrays:
         return {n: np.concatenate([value[:, :step], second[n][:, step:]], 1) for n, value in first.items()}
@@ -129,9 +130,9 @@ def no_peek(case: PredictionCase) -> None:
     for step in range(1, case.horizon):
         after = case.means(
             replace(
-                cut,
-                actions=spliced(cut.actions, others.actions, step),
-                exogenous=spliced(cut.exogenous, others.exogenous, step),
+                windows,
+                actions=spliced(windows.actions, others.actions, step),
+                exogenous=spliced(windows.exogenous, others.exogenous, step),
             )
         )
         first, second = ({name: value[:, :step] for name, value in means.items()} for means in (before, after))
@@ -144,17 +145,11 @@ def timing(case: PredictionCase) -> None:
 
     Not checked if actions have no effect on the prediction.
     """
-    cut = case.cut()
-    logged, other = case.means(cut), case.means(replace(cut, actions=case.turned(cut).actions))
+    windows = case.windows()
+    logged, other = case.means(windows), case.means(replace(windows, actions=case.turned(windows).actions))
     if all(difference(value, other[name]) <= case.tolerance for name, value in logged.items()):
         return
-    errors = alignment_errors(
-        lambda piece, actions: case.means(replace(piece, actions=actions)),
-        case.episodes,
-        length=case.length,
-        horizon=case.horizon,
-        seed=case.seed,
-    )
+    errors = alignment_errors(case.means, case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
     for shift in (-1, 1):
         finite = bool(np.isfinite(errors[0]).all() and np.isfinite(errors[shift]).all())
         holds(finite, "predictions are not finite")
@@ -167,12 +162,12 @@ def timing(case: PredictionCase) -> None:
 @clause("InputError if an input does not fit the schema; it names the signal, the expected and the given value")
 def invalid_inputs_refused(case: PredictionCase) -> None:
     """A missing or invalid signal is refused, and the message names it; a signal that is never read may be ignored."""
-    cut = case.cut()
-    hidden = some_hidden(cut.num_worlds, case.length)  # makes past inputs relevant
-    cut = replace(cut, history=hide(cut.history, hidden, "kept"))
-    expected = case.means(cut)
-    for mistake in _mistakes(case, cut):
-        ask = partial(case.means, mistake.cut)
+    windows = case.windows()
+    hidden = some_hidden(windows.num_worlds, case.length)  # makes past inputs relevant
+    windows = replace(windows, history=hide(windows.history, hidden, "kept"))
+    expected = case.means(windows)
+    for mistake in _mistakes(case, windows):
+        ask = partial(case.means, mistake.windows)
         if not mistake.optional:
             refuses(mistake.what, ask, *mistake.wanted)
             continue
@@ -182,49 +177,39 @@ def invalid_inputs_refused(case: PredictionCase) -> None:
             all_equal(found, expected, problem, within=case.tolerance)
 
 
-def _mistakes(case: PredictionCase, cut: ForecastWindows) -> Iterator[Mistake]:
+def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistake]:
     """Invalid queries; those about signals that the contract requires are not optional."""
-    schema, history = case.card.schema, cut.history
+    schema, history = case.card.schema, windows.history
 
-    def seen(new: Arrays) -> ForecastWindows:
-        masks = {name: mask for name, mask in history.observed.items() if name in new}
-        return replace(cut, history=replace(history, observations=new, observed=masks))
+    def put(group: str, new: Arrays, *, past: bool) -> ForecastWindows:
+        if not past:
+            return replace(windows, **{group: new})
+        observed = {n: mask for n, mask in history.observed.items() if group != "observations" or n in new}
+        return replace(windows, history=replace(history, **{"observed": observed, group: new}))
 
-    yield Mistake(what="no observation at all", cut=seen({}))
-    yield Mistake(what="no action at all", cut=replace(cut, actions={}))
+    yield Mistake(what="no observation at all", windows=put("observations", {}, past=True))
+    yield Mistake(what="no action at all", windows=put("actions", {}, past=False))
     known = tuple(signal for signal in schema.observations if signal.name in history.observations)
-    actions, exogenous = schema.actions, schema.exogenous
-    places: tuple[
-        tuple[str, Arrays, tuple[Signal, ...], Callable[[Signal], bool], Callable[[Arrays], ForecastWindows]], ...
-    ] = (
-        ("history", history.observations, known, lambda signal: signal.name in case.card.inputs, seen),
-        ("past actions", history.actions, actions, lambda _: case.validates, partial(_with_past, cut, "actions")),
-        (
-            "past exogenous inputs",
-            history.exogenous,
-            exogenous,
-            lambda _: case.validates,
-            partial(_with_past, cut, "exogenous"),
-        ),
-        ("plan", cut.actions, actions, lambda _: True, lambda new: replace(cut, actions=new)),
-        ("exogenous inputs", cut.exogenous, exogenous, lambda _: True, lambda new: replace(cut, exogenous=new)),
-    )
-    for place, arrays, signals, required, put in places:
+    for place, group, past, signals in (
+        ("history", "observations", True, known),
+        ("past actions", "actions", True, schema.actions),
+        ("past exogenous inputs", "exogenous", True, schema.exogenous),
+        ("plan", "actions", False, schema.actions),
+        ("exogenous inputs", "exogenous", False, schema.exogenous),
+    ):
+        arrays: Arrays = getattr(history if past else windows, group)
         for signal in signals:
+            required = not past or (signal.name in case.card.inputs if group == "observations" else case.validates)
             for what, wrong, wanted in _wrong(signal, arrays, validates=case.validates):
                 yield Mistake(
                     what=f"{what} in the {place}",
-                    cut=put(wrong),
+                    windows=put(group, wrong, past=past),
                     wanted=(signal.name, *wanted),
-                    optional=not required(signal),
+                    optional=not required,
                 )
         if signals and case.validates:
             what, new = f"an unknown signal in the {place}", {**arrays, "nonsense": arrays[signals[0].name]}
-            yield Mistake(what=what, cut=put(new), wanted=("nonsense", signals[0].name))
-
-
-def _with_past(cut: ForecastWindows, group: str, new: Arrays) -> ForecastWindows:
-    return replace(cut, history=replace(cut.history, **{group: new}))
+            yield Mistake(what=what, windows=put(group, new, past=past), wanted=("nonsense", signals[0].name))
 
 
 def _wrong(signal: Signal, arrays: Arrays, *, validates: bool) -> Iterator[tuple[str, Arrays, tuple[Wanted, ...]]]:

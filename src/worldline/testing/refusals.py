@@ -101,7 +101,7 @@ def refusals_name_what_is_missing(case: WorldCase) -> None:
     """UnsupportedError names the missing ability, head or calibration; goals that are not refused distinguish plans."""
     card, query, plans, heads = case.card, case.query(), case.plans(), ("distance", "reaches")
     for signal in card.schema.observations:
-        goal = Goal(targets={signal.name: np.asarray(case.cut().truth[signal.name][0, -1])})
+        goal = Goal(targets={signal.name: np.asarray(case.windows().truth[signal.name][0, -1])})
         for verb, ask in (("score", partial(case.score_one, query, plans)), ("plan", partial(case.plan_one, query))):
             what = f"{verb} towards {signal.name!r}"
             refused = lacks(f"{what} in steps", partial(ask, replace(goal, in_steps=True)), *heads)

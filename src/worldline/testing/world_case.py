@@ -63,15 +63,15 @@ class WorldCase(PredictionCase):
 
     def calibrated(self) -> bool:
         """Whether predictions have bands."""
-        return self.predict(self.cut()).calibrated
+        return self.predict(self.windows()).calibrated
 
-    def means(self, cut: ForecastWindows) -> Arrays:
+    def means(self, windows: ForecastWindows) -> Arrays:
         """The mean prediction per signal [W, T, *shape]."""
-        return {name: forecast.mean for name, forecast in self.predict(cut).signals.items()}
+        return {name: forecast.mean for name, forecast in self.predict(windows).signals.items()}
 
     def query(self, world: int = 0) -> Query:
-        """The query about one world of `cut`."""
-        return query_of(self.cut(), world)
+        """The query about one world of `windows`."""
+        return query_of(self.windows(), world)
 
     def taken(self, episode: Episode) -> Arrays:
         """The logged actions after observation H - 1 of an episode."""
@@ -79,12 +79,12 @@ class WorldCase(PredictionCase):
         return {name: value[first : first + self.horizon] for name, value in episode.actions.items()}
 
     def plans(self, world: int = 0, num_plans: int = 4) -> Arrays:
-        """Plans [N, T, *shape] for one world of `cut`: the logged actions, then steps drawn from the logs."""
-        return {name: value[world] for name, value in self.cut().future(num_plans, self.seed).actions.items()}
+        """Plans [N, T, *shape] for one world of `windows`: the logged actions, then steps drawn from the logs."""
+        return {name: value[world] for name, value in self.windows().future(num_plans, self.seed).actions.items()}
 
-    def predict(self, cut: ForecastWindows, *, level: float = 0.8) -> Prediction:
-        """The prediction for the W worlds in `cut` under its actions."""
-        return self.world.predict(cut.history, cut.actions, exogenous=cut.exogenous or None, level=level)
+    def predict(self, windows: ForecastWindows, *, level: float = 0.8) -> Prediction:
+        """The prediction for the W worlds in `windows` under its actions."""
+        return self.world.predict(windows.history, windows.actions, exogenous=windows.exogenous or None, level=level)
 
     def predict_one(self, query: Query, *, level: float = 0.8) -> Prediction:
         """The prediction for one world."""
@@ -115,7 +115,7 @@ class WorldCase(PredictionCase):
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A query about one world of a cut, without the batch axis.
+    """A query about one world, without the batch axis.
 
     Args:
         history: H observations.
@@ -128,9 +128,9 @@ class Query:
     exogenous: Arrays | None
 
 
-def query_of(cut: ForecastWindows, world: int) -> Query:
+def query_of(windows: ForecastWindows, world: int) -> Query:
     """The query about the world with this index."""
-    one = map_arrays(cut, lambda value: value[world])
+    one = map_arrays(windows, lambda value: value[world])
     return Query(history=one.history, actions=one.actions, exogenous=one.exogenous or None)
 
 

@@ -52,10 +52,10 @@ def check_world(world: World, episodes: Sequence[Episode], goal: Goal, **setting
 @clause("Prediction and Forecast; mean [T, *shape] and band of each signal")
 def prediction_shapes(case: WorldCase) -> None:
     """A prediction has a mean and a band in the signal's shape for each predicted signal, for one world or W."""
-    cut = case.cut()
+    windows = case.windows()
     alone = case.predict_one(case.query())
     holds(np.ndim(alone.trust) == 0, f"trust of one world has shape {np.shape(alone.trust)}")
-    for leading, prediction in (((), alone), ((cut.num_worlds,), case.predict(cut))):
+    for leading, prediction in (((), alone), ((windows.num_worlds,), case.predict(windows))):
         names = set(prediction.signals)
         holds(names == set(case.card.predicts), f"signals {sorted(names)}, expected {case.card.predicts}")
         holds(prediction.level == 0.8, f"level {prediction.level}, expected 0.8")
@@ -76,10 +76,10 @@ def prediction_shapes(case: WorldCase) -> None:
 @clause("the verbs; a batch of W worlds equals W single worlds, without the batch axis")
 def batch_is_loop(case: WorldCase) -> None:
     """Predictions and scores of a batch of W worlds equal those of single worlds."""
-    cut, within = case.cut(), case.tolerance
-    together = case.predict(cut)
-    scores = case.world.score(cut.history, *_batch(case), exogenous=cut.exogenous or None).cost
-    for world in (0, cut.num_worlds - 1):
+    windows, within = case.windows(), case.tolerance
+    together = case.predict(windows)
+    scores = case.world.score(windows.history, *_batch(case), exogenous=windows.exogenous or None).cost
+    for world in (0, windows.num_worlds - 1):
         query = case.query(world)
         alone = case.predict_one(query)
         problem = f"world {world} alone differs from its result in the batch"
@@ -97,11 +97,11 @@ def batch_is_loop(case: WorldCase) -> None:
 @clause("the verbs; they do not change arguments or the global random state")
 def arguments_unchanged(case: WorldCase) -> None:
     """No verb changes its arguments or the global random state."""
-    cut, query, episode, at = case.cut(), case.query(), case.episodes[0], case.length - 1
+    windows, query, episode, at = case.windows(), case.query(), case.episodes[0], case.length - 1
     (plans, goal), taken = _batch(case), case.taken(episode)
-    with unchanged(cut, plans, query, episode, goal, taken, case.goal):
-        case.predict(cut)
-        case.world.score(cut.history, plans, goal, exogenous=cut.exogenous or None)
+    with unchanged(windows, plans, query, episode, goal, taken, case.goal):
+        case.predict(windows)
+        case.world.score(windows.history, plans, goal, exogenous=windows.exogenous or None)
         case.world.what_if(episode, at, taken)
         for ask in (partial(case.plan_one, query), partial(case.world.surprise, episode)):
             with suppress(UnsupportedError):  # abilities have their own clauses
@@ -110,8 +110,8 @@ def arguments_unchanged(case: WorldCase) -> None:
 
 def _batch(case: WorldCase) -> tuple[Arrays, Goal]:
     """Four plans and a goal for each world of the batch."""
-    cut = case.cut()
-    return cut.future(4, case.seed).actions, case.batch_goal(cut.num_worlds)
+    windows = case.windows()
+    return windows.future(4, case.seed).actions, case.batch_goal(windows.num_worlds)
 
 
 CLAUSES = clauses_of(
