@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from worldline.errors import InputError
 from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.testing import check_model
-from worldline.testing.clauses import breaches
 from worldline.testing.models import (
-    CLAUSES,
     ModelCase,
     actions_matter,
     adapts,
@@ -501,20 +499,6 @@ def test_an_action_blind_model_may_say_so() -> None:
     check_model(ActionBlind(), WINDOW, expect_action_effect=False)
 
 
-def test_every_broken_clause_is_listed() -> None:
-    class Broken(NanLoss):
-        def drive(self, inputs):
-            return super().drive(inputs).roll(-1, 2)
-
-    with pytest.raises(AssertionError) as raised:
-        check_model(Broken(), WINDOW)
-    message = str(raised.value)
-    assert message.startswith("Broken breaks")
-    assert "[model.no_peek]" in message
-    assert "[model.loss_terms]" in message
-    assert "Look at: WorldModel.rollout" in message
-
-
 def test_the_model_is_left_as_it_was() -> None:
     model = LinearModel().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -522,11 +506,6 @@ def test_the_model_is_left_as_it_was() -> None:
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_clauses_can_be_called_one_by_one() -> None:
-    case = ModelCase(model=LinearModel(), window=WINDOW)
-    assert [breaches("LinearModel", case, [clause]) for clause in CLAUSES] == [[]] * len(CLAUSES)
 
 
 def test_a_window_that_tells_nothing_is_refused() -> None:

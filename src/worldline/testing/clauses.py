@@ -313,9 +313,9 @@ def snapshot(value: object) -> dict[str, object]:
     if isinstance(value, (Tensor, np.ndarray, float)):
         return {"": (as_float(value) if isinstance(value, Tensor) else np.asarray(value)).tobytes()}
     if is_dataclass(value) and not isinstance(value, type):
-        inner = {item.name: vars(value)[item.name] for item in fields(value)}
+        inner: Mapping[Any, object] = {item.name: vars(value)[item.name] for item in fields(value)}
     elif isinstance(value, (Mapping, list, tuple)):
-        inner = dict(value) if isinstance(value, Mapping) else dict(enumerate(value))
+        inner = value if isinstance(value, Mapping) else dict(enumerate(value))
     else:
         return {"": value}
     return {

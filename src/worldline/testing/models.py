@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.errors import InputError
@@ -103,6 +103,12 @@ class ModelCase(Case):
         """N candidates of steps that are drawn from the window."""
         shape = (self.batch, self.num_candidates, horizon or self.horizon)
         return redraw(self.window.past, shape, self.generator(offset))
+
+    def hidden(self, entries: slice | Tensor, observations: slice | Tensor) -> Bool[Tensor, "B H"]:
+        """True at these observations of these entries."""
+        found = torch.zeros(self.batch, self.context, dtype=torch.bool, device=self.window.past.actions.device)
+        found[entries, observations] = True
+        return found
 
     def encode(self, model: WorldModel, window: Window | None = None) -> Belief:
         """The belief after the window, with fixed draws."""
@@ -239,10 +245,9 @@ def batch_independent(case: ModelCase) -> None:
 def masks_hide(case: ModelCase) -> None:
     """Unobserved values, NaN too, change neither the beliefs nor the loss."""
     model, within = case.frozen(), case.tolerance
-    everything = torch.ones(case.batch, case.context, dtype=torch.bool, device=case.window.past.actions.device)
-    some = torch.zeros_like(everything)
     entries = torch.arange(0, case.batch, 2)
-    some[entries, (entries + case.context - 1) % case.context] = True  # the present of entry 0 is hidden
+    some = case.hidden(entries, (entries + case.context - 1) % case.context)  # the present of entry 0, too
+    everything = case.hidden(slice(None), slice(None))
     start = case.encode(model, case.window.first(1))
 
     def results(values: str) -> dict[str, Tensor]:
@@ -328,8 +333,7 @@ def stored_features(case: ModelCase) -> None:
 @_clause("WorldModel.fit_normaliser; masked values, or zero variance")
 def normaliser_fits(case: ModelCase) -> None:
     """After `fit_normaliser` the model is finite and independent of unobserved values, NaN too."""
-    hidden = torch.zeros(case.batch, case.context, dtype=torch.bool, device=case.window.past.actions.device)
-    hidden[::2, -1] = True
+    hidden = case.hidden(slice(None, None, 2), slice(-1, None))
 
     def fitted(values: str) -> Mapping[str, Tensor]:
         model = case.frozen()
@@ -395,8 +399,7 @@ def adapts(case: ModelCase) -> None:
     folded = model.update(start, *step_to(case.window, case.context - 1), generator=case.generator())
     alike("update does not keep the correction", folded, belief)
 
-    hidden = torch.zeros(case.batch, case.context, dtype=torch.bool, device=expected.device)
-    hidden[:, 1:-1] = True
+    hidden = case.hidden(slice(None), slice(1, -1))
     kept, *others = (adapted(hide(case.window, hidden, values)) for values in ("kept", "other", "nan"))
     for other in others:
         alike("the correction depends on unobserved values", other, kept)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -182,10 +182,11 @@ def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistak
     schema, history = case.card.schema, windows.history
 
     def put(group: str, new: Arrays, *, past: bool) -> ForecastWindows:
+        changed: dict[str, Any] = {group: new}
         if not past:
-            return replace(windows, **{group: new})
+            return replace(windows, **changed)
         observed = {n: mask for n, mask in history.observed.items() if group != "observations" or n in new}
-        return replace(windows, history=replace(history, **{"observed": observed, group: new}))
+        return replace(windows, history=replace(history, **{"observed": observed, **changed}))
 
     yield Mistake(what="no observation at all", windows=put("observations", {}, past=True))
     yield Mistake(what="no action at all", windows=put("actions", {}, past=False))
