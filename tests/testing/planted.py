@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 from tests.testing.exact_world import toy_case, toy_episodes
 
-from worldline.testing.clauses import Clause
+from worldline.testing.clauses import Clause, breaches
 from worldline.testing.engine_case import EngineCase
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
@@ -44,6 +44,16 @@ def altered(base: type[Part], name: str, **changes: Any) -> type[Part]:
     members = {key: wrapped(key, change) if callable(change) else change for key, change in changes.items()}
     found = type(name, (base,), members)
     return found
+
+
+def passes(parts: Sequence[type], clauses: Sequence[Clause[Any]], case_of: Callable[[Any], Any]) -> Callable[..., None]:
+    """A test of each correct part."""
+
+    @pytest.mark.parametrize("part", parts)
+    def test(part: type) -> None:
+        assert breaches(part.__name__, case_of(part()), clauses) == []
+
+    return test
 
 
 def catches(faults: Sequence[Fault], case_of: Callable[[Any], Any]) -> Callable[..., None]:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from tests.testing.exact_world import GRID, SIZES, WITHIN, Exact, share_within, toy_case, toy_episodes
-from tests.testing.planted import altered, catches, world_case
+from tests.testing.exact_world import GRID, SIZES, WITHIN, Exact, share_within
+from tests.testing.planted import altered, catches, passes, world_case
 
-from worldline.testing.clauses import breaches
 from worldline.testing.confidence import bands_ordered, coverage, trust_depends_on_steps, trust_is_p_value
 from worldline.world.base import Forecast
 
@@ -45,14 +43,7 @@ class Surprised(TrustOfThePresent):
         return np.random.default_rng(episode.num_steps).uniform(size=episode.num_steps)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_trust_in_steps_passes(seed: int) -> None:
-    assert breaches("exact", toy_case(Exact(), toy_episodes(seed)), [trust_depends_on_steps]) == []
-
-
-def test_what_surprise_cannot_tell_is_not_asked_of_trust() -> None:
-    assert breaches("surprised", toy_case(Surprised(), toy_episodes()), [trust_depends_on_steps]) == []
-
+test_what_surprise_cannot_tell_is_not_asked_of_trust = passes([Surprised], [trust_depends_on_steps], world_case)
 
 WORLD_FAULTS = [
     (altered(Exact, "ConstantBand", half_width=np.ones_like), bands_ordered, "the band has the width 2 at every level"),

@@ -4,13 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 from tests.testing.exact_engine import Exact
-from tests.testing.planted import altered, catches, engine_case
+from tests.testing.planted import altered, catches, engine_case, passes
 
 from worldline.engines.base import Parts, Storable
 from worldline.errors import DataError
-from worldline.testing.clauses import breaches
 from worldline.testing.engine_parts import parts_restore
 
 
@@ -59,10 +57,7 @@ class CrashesOnMissingParts(Stored):
         return cls(parts.config["drift"], parts.arrays["target"])
 
 
-@pytest.mark.parametrize("engine", [Stored, Exact])
-def test_a_correct_engine_passes(engine: type[Exact]) -> None:
-    assert breaches("correct", engine_case(engine()), [parts_restore]) == []
-
+test_a_correct_engine_passes = passes([Stored], [parts_restore], engine_case)
 
 ENGINE_FAULTS = [
     (storing(config={"drift": (0.25,)}), parts_restore, "config changes by a round trip through JSON"),

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from tests.testing.exact_world import Drawing, Exact
-from tests.testing.planted import altered, catches, world_case
+from tests.testing.planted import altered, catches, passes, world_case
 
 from worldline.planning.base import Chance
-from worldline.testing.clauses import breaches
 from worldline.testing.goals import (
     chance_uses_the_band,
     costs_add_up,
@@ -19,7 +16,6 @@ from worldline.testing.goals import (
     tolerance_scales,
     worst_samples,
 )
-from worldline.testing.world_case import WorldCase
 
 
 class DefaultToleranceOfOneTenth(Exact):
@@ -97,11 +93,7 @@ class ForgetsCosts(Exact):
 CLAUSES = (tolerance_scales, rollout_is_complete, periods_respected, chance_uses_the_band, worst_samples)
 
 
-@pytest.mark.parametrize("clause", CLAUSES)
-@pytest.mark.parametrize("world", [Exact, Drawing, Turning])
-def test_a_correct_world_passes(world: type[Exact], clause: Callable[[WorldCase], None]) -> None:
-    assert breaches("correct", world_case(world()), [clause]) == []
-
+test_a_correct_world_passes = passes([Turning], CLAUSES, world_case)
 
 WORLD_FAULTS = [
     (altered(Exact, "ShuffledScores", total=np.sort), scores_each_plan, "another order of plans"),

@@ -6,13 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 from tests.testing import exact_engine, exact_world
-from tests.testing.planted import altered, catches, engine_case, world_case
+from tests.testing.planted import altered, catches, engine_case, passes, world_case
 
 from worldline.engines.base import CallCost
 from worldline.errors import InputError
-from worldline.testing.clauses import breaches
 from worldline.testing.predictions import (
     card_honest,
     inputs_honest,
@@ -293,15 +291,10 @@ ENGINE_FAULTS = [
 test_a_fault_of_an_engine_is_caught = catches(ENGINE_FAULTS, engine_case)
 
 
-@pytest.mark.parametrize(
-    "call", [None, CallCost(latency_s=0.01), CallCost(latency_s=0.0, price=0.002, currency="EUR")], ids=str
-)
-def test_an_honest_card_passes(call: CallCost | None) -> None:
-    world = with_card(World, call=call, abilities=("abducts", "novelty"))()
-    assert breaches("honest", world_case(world), [card_honest]) == []
+CALLS = [None, CallCost(latency_s=0.01), CallCost(latency_s=0.0, price=0.002, currency="EUR")]
+HONEST = [with_card(World, call=call, abilities=("abducts", "novelty")) for call in CALLS]
+test_an_honest_card_passes = passes(HONEST, [card_honest], world_case)
 
-
-@pytest.mark.parametrize("clause", [inputs_honest, short_history, invalid_inputs_refused])
-def test_correct_parts_pass(clause: Any) -> None:
-    assert breaches("seeing", world_case(Seeing()), [clause]) == []
-    assert breaches("patient", engine_case(Patient()), [clause]) == []
+CLAUSES = [inputs_honest, short_history, invalid_inputs_refused]
+test_a_correct_world_passes = passes([Seeing], CLAUSES, world_case)
+test_a_correct_engine_passes = passes([Patient], CLAUSES, engine_case)
