@@ -130,8 +130,8 @@ class Query:
 
 def query_of(windows: ForecastWindows, world: int) -> Query:
     """The query about the world with this index."""
-    one = map_arrays(windows, lambda value: value[world])
-    return Query(history=one.history, actions=one.actions, exogenous=one.exogenous or None)
+    every = Query(history=windows.history, actions=windows.actions, exogenous=windows.exogenous or None)
+    return map_arrays(every, lambda value: value[world])
 
 
 def one_plan(actions: Arrays) -> Arrays:
