@@ -127,7 +127,7 @@ def test_a_breach_of_a_world_is_shown_with_where_to_look(logs: Path, monkeypatch
     shown = RUN.invoke(app, ["conform", "toy", str(logs), "--episodes", "12", "--horizon", "6"])
     assert shown.exit_code == 1
     assert "12 episodes of" in shown.output
-    assert "[world.plan_cost] Plan.cost differs from World.score" in shown.output
+    assert "[world.plan_honest] Plan.cost differs from World.score" in shown.output
     assert "ERROR" not in shown.output
 
 

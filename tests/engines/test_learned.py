@@ -29,7 +29,8 @@ from worldline.planning.planners.gradient import GradientPlanner
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
-from worldline.testing.engines import CLAUSES, novelty_grows, timing
+from worldline.testing.engines import CLAUSES, novelty_grows
+from worldline.testing.predictions import timing
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_inputs
 from worldline.world.local import LocalWorld

@@ -11,7 +11,7 @@ import pytest
 from worldline.data.store import Store
 from worldline.errors import MissingExtraError
 from worldline.recipes.point_maze import MAX_MOVE, MAX_OFFSET, NEAR, PointMaze, Walker, point_maze
-from worldline.testing.clauses import Clause
+from worldline.testing.clauses import unchanged
 from worldline.workflows.record import record
 
 pytest.importorskip("ogbench")
@@ -97,7 +97,7 @@ def test_nothing_is_left_behind_and_nothing_global_is_drawn(monkeypatch: pytest.
         return len(list(Path("/dev/fd").iterdir())), len(list(tmp_path.iterdir()))
 
     before = left()
-    with Clause(name="maze", look="PointMaze").unchanged():
+    with unchanged():
         for seed in range(3):
             made = PointMaze()
             made.reset(seed=seed)

@@ -14,6 +14,7 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Rollout
 from worldline.schema import Schema
+from worldline.testing.clauses import map_arrays
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import (
@@ -66,6 +67,11 @@ def surprise_of(p_values: np.ndarray) -> Surprise:
     order = [int(step) for step in np.argsort(p_values, kind="stable")[:10] if p_values[step] <= 0.1]
     moments = tuple(Moment(step=step, signals=("position",), p_value=float(p_values[step])) for step in order)
     return Surprise(p_values={"position": p_values}, entities={"body": p_values}, steps=p_values, moments=moments)
+
+
+def first_world(values: np.ndarray) -> np.ndarray | float:
+    """The values of the first world of a batch, a number if it has one."""
+    return values[0] if values.ndim > 1 else values[0].item()
 
 
 def toy_case(world: World, episodes: Sequence[Episode]) -> WorldCase:
@@ -124,19 +130,13 @@ class Exact(World):
         mean = self.path(history, actions, exogenous)[:, :, 0]
         half = np.broadcast_to(self.half_width(level)[: mean.shape[1], None], mean.shape)
         horizon = np.full(len(mean), mean.shape[1] if self.calibrated else 0)
-        trust = self.trust(history)
         forecast = self.forecast(mean, half, horizon)
         if not self.calibrated:
             forecast = replace(forecast, low=None, high=None)
-        if single:
-            forecast = Forecast(
-                mean=forecast.mean[0],
-                low=None if forecast.low is None else forecast.low[0],
-                high=None if forecast.high is None else forecast.high[0],
-                horizon=int(forecast.horizon[0]),
-            )
-            trust = float(trust[0])
-        return Prediction(signals={"position": forecast}, level=level, trust=trust, calibrated=self.calibrated)
+        found = Prediction(
+            signals={"position": forecast}, level=level, trust=self.trust(history), calibrated=self.calibrated
+        )
+        return map_arrays(found, first_world) if single else found
 
     def check_level(self, level) -> None:
         if not 0 < level < 1:
@@ -181,10 +181,8 @@ class Exact(World):
         steps = np.broadcast_to(steps, (*actions.shape[:2], *steps.shape[2:])) * self.weights(goal, path.shape[2])
         cost = self.total(self.worst(steps, goal.risk))
         violation = self.violations(rollout, constraints, cost)
-        trust = self.trust(history)
-        if single:
-            return Scores(cost=cost[0], violation=violation[0], trust=float(trust[0]))
-        return Scores(cost=cost, violation=violation, trust=trust)
+        found = Scores(cost=cost, violation=violation, trust=self.trust(history))
+        return map_arrays(found, first_world) if single else found
 
     def check_goal(self, history, goal) -> None:
         shape = history.observations["position"].shape if "position" in history.observations else (1, 2)
@@ -442,20 +440,8 @@ def worlds(
     history: History, targets: Arrays, exogenous: Arrays | None
 ) -> list[tuple[History, Arrays, Mapping[str, np.ndarray]]]:
     """Each world of a batch: its history, targets and exogenous inputs."""
-
-    def pick(arrays: Arrays, world: int) -> dict[str, np.ndarray]:
-        return {name: value[world] for name, value in arrays.items()}
-
+    batch = (history, targets, exogenous or {})
     return [
-        (
-            History(
-                observations=pick(history.observations, world),
-                actions=pick(history.actions, world),
-                exogenous=pick(history.exogenous, world),
-                observed=pick(history.observed, world),
-            ),
-            pick(targets, world),
-            pick(exogenous or {}, world),
-        )
-        for world in range(len(history.observations["position"]))
+        tuple(map_arrays(part, lambda value, number=number: value[number]) for part in batch)
+        for number in range(len(history.observations["position"]))
     ]

@@ -9,16 +9,53 @@ import torch
 
 from worldline.episode import History
 from worldline.errors import InputError, UnsupportedError
-from worldline.testing.clauses import Clause, changed_place, difference, run, snapshot
+from worldline.testing.clauses import (
+    Case,
+    Clause,
+    accepts,
+    changed_place,
+    clause,
+    clauses_of,
+    difference,
+    equal,
+    holds,
+    lacks,
+    refuses,
+    run,
+    snapshot,
+    unchanged,
+)
 
-CLAUSE = Clause(name="toy.rule", look="the rule book")
+
+class ToyCase(Case):
+    kind = "toy"
 
 
-def test_a_breach_says_what_was_seen_and_where_to_look() -> None:
-    CLAUSE.holds(True, "nothing")
+@clause("the rule book")
+def broken_rule(case: ToyCase) -> None:
+    """A rule that nothing keeps."""
+    holds(False, f"a hole in {case.kind}")
+
+
+@clause("the rule book")
+def kept_rule(case: ToyCase) -> None:
+    """A rule that all keep."""
+    holds(True, "nothing")
+
+
+def test_a_breach_states_the_clause_the_violation_and_where_to_look() -> None:
+    kept_rule(ToyCase())
     with pytest.raises(AssertionError) as raised:
-        CLAUSE.holds(False, "a hole")
-    assert str(raised.value) == "[toy.rule] a hole. Look at: the rule book."
+        broken_rule(ToyCase())
+    assert str(raised.value) == "[toy.broken_rule] a hole in toy. Look at: the rule book."
+
+
+def test_a_clause_that_does_not_apply_is_not_checked() -> None:
+    Clause(broken_rule.check, "the rule book", lambda case: case.kind != "toy")(ToyCase())
+
+
+def test_clauses_of_a_module_are_in_order_of_definition() -> None:
+    assert clauses_of(globals()) == (broken_rule, kept_rule)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +76,14 @@ def test_difference_is_relative_to_the_magnitude(first, second, due) -> None:
 
 def test_equal_compares_shapes_first() -> None:
     with pytest.raises(AssertionError, match=r"shapes \(3,\) and \(1,\)"):
-        CLAUSE.equal(np.ones(3), np.ones(1), within=1.0, problem="broadcast")
+        equal(np.ones(3), np.ones(1), "broadcast", within=1.0)
 
 
 def test_unchanged_names_the_place() -> None:
     history = History(observations={"x": np.zeros((2, 1)), "y": np.full((2, 1), np.nan)}, actions={})
-    with CLAUSE.unchanged(history):
+    with unchanged(history):
         pass
-    with pytest.raises(AssertionError, match=r"observations\.x of History"), CLAUSE.unchanged(history):
+    with pytest.raises(AssertionError, match=r"observations\.x of History"), unchanged(history):
         history.observations["x"][1] = 1.0
 
 
@@ -75,21 +112,15 @@ def test_use_of_the_global_random_state_is_seen_and_undone(draw) -> None:
     first = float(torch.rand(1)), np.random.random()  # noqa: NPY002
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002
-    with pytest.raises(AssertionError, match="global random state"), CLAUSE.unchanged():
+    with pytest.raises(AssertionError, match="global random state"), unchanged():
         draw()
     assert (float(torch.rand(1)), np.random.random()) == first  # noqa: NPY002
 
 
 def test_run_lists_every_breach() -> None:
-    def fine(case: int) -> None:
-        CLAUSE.holds(case == 3, "another case")
-
-    def broken(case: int) -> None:
-        CLAUSE.holds(case == 4, "this case")
-
-    with pytest.raises(AssertionError, match=r"(?s)^Toy breaks 2 clause\(s\).*this case.*this case"):
-        run("Toy", 3, [broken, fine, broken])
-    run("Toy", 3, [fine])
+    with pytest.raises(AssertionError, match=r"(?s)^Toy breaks 2 clause\(s\).*a hole.*a hole"):
+        run("Toy", ToyCase(), [broken_rule, kept_rule, broken_rule])
+    run("Toy", ToyCase(), [kept_rule])
 
 
 def refuse(error: Exception) -> None:
@@ -98,32 +129,32 @@ def refuse(error: Exception) -> None:
 
 def test_a_refusal_must_say_what_is_wanted() -> None:
     told = InputError("action 'push' has shape (3, 2). Give it shape (4, 2), not below -1.5.")
-    CLAUSE.refuses("a push", partial(refuse, told), "push", (4, 2), (3, 2), -1.5)
+    refuses("a push", partial(refuse, told), "push", (4, 2), (3, 2), -1.5)
     with pytest.raises(AssertionError, match=r"a push: the message .* does not contain pull, \(5, 2\), 2.5"):
-        CLAUSE.refuses("a push", partial(refuse, told), "push", "pull", (5, 2), 2.5)
+        refuses("a push", partial(refuse, told), "push", "pull", (5, 2), 2.5)
     with pytest.raises(AssertionError, match=r"a push: expected InputError, got KeyError \('push'\)"):
-        CLAUSE.refuses("a push", partial(refuse, KeyError("push")))
+        refuses("a push", partial(refuse, KeyError("push")))
     with pytest.raises(AssertionError, match="a push: expected InputError, got an answer"):
-        CLAUSE.refuses("a push", lambda: None)
+        refuses("a push", lambda: None)
     with pytest.raises(RuntimeError):
-        CLAUSE.refuses("a push", partial(refuse, RuntimeError("a crash is no breach")))
+        refuses("a push", partial(refuse, RuntimeError("a crash is no breach")))
 
 
 def test_an_answer_that_is_due() -> None:
-    assert CLAUSE.accepts("a sum", lambda: 2) == 2
+    assert accepts("a sum", lambda: 2) == 2
     with pytest.raises(AssertionError, match=r"a sum: expected an answer, got InputError \(no\)"):
-        CLAUSE.accepts("a sum", partial(refuse, InputError("no")))
+        accepts("a sum", partial(refuse, InputError("no")))
 
 
 def test_what_is_lacking_must_be_named_with_what_provides_it() -> None:
-    assert not CLAUSE.lacks("to fly", lambda: 1, "wings")
-    assert CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("it has no Wings. Fit some.")), "wings", "engine")
+    assert not lacks("to fly", lambda: 1, "wings")
+    assert lacks("to fly", partial(refuse, UnsupportedError("it has no Wings. Fit some.")), "wings", "engine")
     with pytest.raises(AssertionError, match=r"to fly: the message 'no\. Never\.' names none of wings, engine"):
-        CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("no. Never.")), "wings", "engine")
+        lacks("to fly", partial(refuse, UnsupportedError("no. Never.")), "wings", "engine")
     with pytest.raises(AssertionError, match=r"'it has no wings\.' does not state what provides it"):
-        CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("it has no wings.")), "wings")
+        lacks("to fly", partial(refuse, UnsupportedError("it has no wings.")), "wings")
 
 
-def test_nan_is_the_same_as_nan_in_snapshots() -> None:
-    assert changed_place({"trust": float("nan")}, {"trust": float("nan")}) is None
-    assert changed_place({"trust": float("nan")}, {"trust": 1.0}) == "trust"
+@pytest.mark.parametrize(("after", "due"), [(float("nan"), None), (1.0, "trust")])
+def test_nan_is_the_same_as_nan_in_snapshots(after: float, due: str | None) -> None:
+    assert changed_place(snapshot({"trust": float("nan")}), snapshot({"trust": after})) == due

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from tests.testing.exact_world import Exact, share_within, toy_case, toy_episodes
+from tests.testing.exact_world import GRID, SIZES, WITHIN, Exact, share_within
+from tests.testing.planted import altered, catches, passes, world_case
 
-from worldline.testing.clauses import breaches
-from worldline.testing.confidence import trust_depends_on_steps
+from worldline.testing.confidence import bands_ordered, coverage, trust_depends_on_steps, trust_is_p_value
+from worldline.world.base import Forecast
+
+
+class PerStepQuantiles(Exact):
+    def half_width(self, level):
+        return np.interp(level, WITHIN, GRID) * SIZES
+
+
+class MeanOutsideItsBand(Exact):
+    def forecast(self, mean, half, horizon):
+        return Forecast(mean=mean + 3 * half, low=mean - half, high=mean + half, horizon=horizon)
 
 
 class TrustOfThePresent(Exact):
@@ -33,22 +43,23 @@ class Surprised(TrustOfThePresent):
         return np.random.default_rng(episode.num_steps).uniform(size=episode.num_steps)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_trust_in_steps_passes(seed: int) -> None:
-    assert breaches("exact", toy_case(Exact(), toy_episodes(seed)), [trust_depends_on_steps]) == []
+test_what_surprise_cannot_tell_is_not_asked_of_trust = passes([Surprised], [trust_depends_on_steps], world_case)
 
-
-def test_what_surprise_cannot_tell_is_not_asked_of_trust() -> None:
-    assert breaches("surprised", toy_case(Surprised(), toy_episodes()), [trust_depends_on_steps]) == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "seen"),
-    [
-        (TrustOfThePresent, "one observation is from another episode: surprise detects it in 9"),
-        (TrustFallsWithLength, "trust of long histories are at most 0.1"),
-    ],
-)
-def test_a_planted_fault_is_caught(fault: type[Exact], seen: str) -> None:
-    with pytest.raises(AssertionError, match=rf"\[world.trust\] .*{seen}"):
-        trust_depends_on_steps(toy_case(fault(), toy_episodes()))
+WORLD_FAULTS = [
+    (altered(Exact, "ConstantBand", half_width=np.ones_like), bands_ordered, "the band has the width 2 at every level"),
+    (altered(Exact, "EdgesCrossed", half_width=lambda half: -half), bands_ordered, "low is above the mean"),
+    (MeanOutsideItsBand, bands_ordered, "high is below the mean"),
+    (altered(Exact, "BandTooWide", half_width=lambda half: 3.0 * half), coverage, "too many"),
+    (altered(Exact, "BandTooNarrow", half_width=lambda half: 0.5 * half), coverage, "too few"),
+    (PerStepQuantiles, coverage, "too few"),
+    (
+        altered(Exact, "TrustConstant", trust=lambda trust: np.full(len(trust), 0.8)),
+        trust_is_p_value,
+        "in 50% of pairs",
+    ),
+    (altered(Exact, "TrustReversed", trust=lambda trust: 1 - trust), trust_is_p_value, "in 0% of pairs"),
+    (altered(Exact, "TrustAboveOne", trust=lambda trust: 100 * trust), trust_is_p_value, r"outside \[0, 1\]"),
+    (TrustOfThePresent, trust_depends_on_steps, "one observation is from another episode: surprise detects it in 9"),
+    (TrustFallsWithLength, trust_depends_on_steps, "trust of long histories are at most 0.1"),
+]
+test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -9,11 +9,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from tests.testing.toy_windows import window_of
 
 from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.base import Inputs, Window, WorldModel
+from worldline.models.base import WorldModel
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.planning.base import Goal
@@ -140,7 +141,7 @@ SEARCHES = {
 def test_models(name: str) -> None:
     torch.manual_seed(0)
     model, schema = MODELS[name]()
-    check_model(model, window(TOY.episodes(6, 5, seed=3), schema))
+    check_model(model, window_of(TOY.episodes(6, 5, seed=3), schema))
 
 
 @pytest.mark.parametrize("name", sorted(set(names("planner")) - {"first_proposal"}))
@@ -181,25 +182,3 @@ def test_local_world_over_a_simulator() -> None:
     world = LocalWorld(engine, calibration, load("planner", "cem")())
     goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
     check_world(world, [*episodes], goal, num_calibration=calibration.num_episodes)
-
-
-def window(episodes: Sequence[Episode], schema: Schema) -> Window:
-    """A batch of whole episodes of `TOY`."""
-
-    def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(arrays))
-
-    observations = {
-        signal.name: batch([episode.observations[signal.name] for episode in episodes])
-        for signal in schema.observations
-    }
-    shape = next(iter(observations.values())).shape[:2]
-    return Window(
-        observations=observations,
-        observed={name: torch.ones(shape, dtype=torch.bool) for name in observations},
-        past=Inputs(
-            actions=batch([episode.actions["push"] for episode in episodes])[:, None],
-            exogenous=batch([episode.exogenous["wind"] for episode in episodes]),
-            step_s=torch.full((shape[0], shape[1] - 1), 0.1),
-        ),
-    )

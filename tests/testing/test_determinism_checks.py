@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
-from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes
+from tests.testing.exact_world import Drawing, Exact
+from tests.testing.planted import catches, world_case
 
-from worldline.episode import Episode
-from worldline.testing.clauses import breaches
 from worldline.testing.determinism_checks import (
     NUM_THREADS,
     any_layout,
@@ -115,57 +112,15 @@ class WritesBesideTheValues(Exact):
         return super().seen(history)
 
 
-@pytest.fixture(scope="module")
-def episodes() -> Sequence[Episode]:
-    return toy_episodes()
-
-
-@pytest.mark.parametrize("world", [Exact, Drawing])
-def test_a_correct_world_passes(world: type[Exact], episodes: Sequence[Episode]) -> None:
-    clauses = [same_from_eight_threads, same_in_any_order, any_layout]
-    assert breaches("correct", toy_case(world(), episodes), clauses) == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "seen"),
-    [
-        (TorchTakesAll, r"score of views and read-only arrays raised ValueError \(At least one stride"),
-        (TakesForwardViewsOnly, "predict of views and read-only arrays differs from copies in"),
-        (WritesBesideTheValues, "predict of views and read-only arrays raised ValueError"),
-    ],
-)
-def test_what_takes_only_some_arrays_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
-    with pytest.raises(AssertionError, match=rf"\[world.layout\] {seen}"):
-        any_layout(toy_case(fault(), episodes))
-
-
-@pytest.mark.parametrize(
-    ("fault", "seen"),
-    [
-        (
-            SharedBuffer,
-            "predict returned another result while 7 threads were calling: signals.position.mean differs",
-        ),
-        (SharedDraws, "score returned another result while 7 threads were calling"),
-    ],
-)
-def test_what_threads_share_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
-    with pytest.raises(AssertionError, match=rf"\[world.threads\] {seen}"):
-        same_from_eight_threads(toy_case(fault(), episodes))
-
-
-@pytest.mark.parametrize(
-    ("fault", "seen"),
-    [
-        (RemembersTheLast, "(plan|predict|score) returned another result for equal arguments after other calls:"),
-        (WarmStart, "plan returned another result for equal arguments after other calls: actions.push differs"),
-        (CountsItsCalls, "predict returned another|score returned another|plan returned another"),
-        (
-            RecalibratesOnWhatItIsAsked,
-            "surprise returned another result for equal arguments after other calls: p_values.position",
-        ),
-    ],
-)
-def test_what_is_left_between_calls_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
-    with pytest.raises(AssertionError, match=rf"\[world.repeatable\] ({seen})"):
-        same_in_any_order(toy_case(fault(), episodes))
+WORLD_FAULTS = [
+    (TorchTakesAll, any_layout, r"score of views and read-only arrays raised ValueError \(At least one stride"),
+    (TakesForwardViewsOnly, any_layout, "predict of views and read-only arrays differs from copies in"),
+    (WritesBesideTheValues, any_layout, "predict of views and read-only arrays raised ValueError"),
+    (SharedBuffer, same_from_eight_threads, "predict returned another result while 7 threads were calling:"),
+    (SharedDraws, same_from_eight_threads, "score returned another result while 7 threads were calling"),
+    (RemembersTheLast, same_in_any_order, "(plan|predict|score) returned another result for equal arguments after"),
+    (WarmStart, same_in_any_order, "plan returned another result for equal arguments after other calls:"),
+    (CountsItsCalls, same_in_any_order, "(predict|score|plan) returned another"),
+    (RecalibratesOnWhatItIsAsked, same_in_any_order, "surprise returned another result for equal arguments after"),
+]
+test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import pytest
 from tests.testing.exact_engine import Exact
+from tests.testing.planted import altered, catches, engine_case, passes
 
 from worldline.engines.base import Parts, Storable
-from worldline.episode import Episode
 from worldline.errors import DataError
-from worldline.testing.clauses import breaches
-from worldline.testing.engine_case import EngineCase
 from worldline.testing.engine_parts import parts_restore
-from worldline.testing.toys import Integrator
 
 
 class Stored(Exact, Storable):
@@ -36,24 +32,9 @@ class Stored(Exact, Storable):
         return cls(parts.config["drift"], parts.arrays["target"])
 
 
-class KeepsATuple(Stored):
-    def to_parts(self):
-        return replace(super().to_parts(), config={"drift": (self.drift,)})
-
-
-class KeepsAnArray(Stored):
-    def to_parts(self):
-        return replace(super().to_parts(), config={"drift": self.target})
-
-
-class KeepsAPath(Stored):
-    def to_parts(self):
-        return replace(super().to_parts(), config={"drift": self.drift, "logs": ["/home/someone/logs"]})
-
-
-class RoundsItsSettings(Stored):
-    def to_parts(self):
-        return replace(super().to_parts(), config={"drift": round(self.drift, 1)})
+def storing(**changes: Any) -> type[Stored]:
+    """The engine with other parts."""
+    return altered(Stored, f"Storing{changes}", to_parts=lambda parts: replace(parts, **changes))
 
 
 class AnotherCard(Stored):
@@ -70,34 +51,21 @@ class TakesAnything(Stored):
         return cls(parts.config.get("drift", 0.25), parts.arrays.get("target"))
 
 
-class CrashesOnWhatIsMissing(Stored):
+class CrashesOnMissingParts(Stored):
     @classmethod
     def from_parts(cls, schema, parts):
         return cls(parts.config["drift"], parts.arrays["target"])
 
 
-@pytest.fixture(scope="module")
-def episodes() -> Sequence[Episode]:
-    return Integrator(noise=0.1).episodes(20, 12, seed=0)
+test_a_correct_engine_passes = passes([Stored], [parts_restore], engine_case)
 
-
-@pytest.mark.parametrize("engine", [Stored, Exact])
-def test_a_correct_engine_passes(engine: type[Exact], episodes: Sequence[Episode]) -> None:
-    assert breaches("correct", EngineCase(engine=engine(), episodes=episodes), [parts_restore]) == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "seen"),
-    [
-        (KeepsATuple, "config changes by a round trip through JSON"),
-        (KeepsAnArray, "config is not plain JSON"),
-        (KeepsAPath, r"config contains absolute paths: \['/home/someone/logs'\]"),
-        (RoundsItsSettings, "the restored engine predicts something else"),
-        (AnotherCard, "the restored engine has another card"),
-        (TakesAnything, "parts without the array 'target': expected DataError"),
-        (CrashesOnWhatIsMissing, r"parts without the array 'target': expected DataError, got KeyError"),
-    ],
-)
-def test_a_planted_fault_is_caught(fault: type[Stored], seen: str, episodes: Sequence[Episode]) -> None:
-    with pytest.raises(AssertionError, match=rf"\[engine.parts\] {seen}"):
-        parts_restore(EngineCase(engine=fault(), episodes=episodes))
+ENGINE_FAULTS = [
+    (storing(config={"drift": (0.25,)}), parts_restore, "config changes by a round trip through JSON"),
+    (storing(config={"drift": np.ones(2)}), parts_restore, "config is not plain JSON"),
+    (storing(config={"drift": 0.25, "logs": ["/home/someone/logs"]}), parts_restore, "config contains absolute"),
+    (storing(config={"drift": 0.2}), parts_restore, "the restored engine predicts something else"),
+    (AnotherCard, parts_restore, "the restored engine has another card"),
+    (TakesAnything, parts_restore, "parts without the array 'target': expected DataError"),
+    (CrashesOnMissingParts, parts_restore, "parts without the array 'target': expected DataError, got KeyError"),
+]
+test_a_planted_fault_is_caught = catches(ENGINE_FAULTS, engine_case)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.testing.exact_world import HORIZON, Exact, toy_case, toy_episodes
+from tests.testing.planted import WORLD_EPISODES, altered, catches, world_case
 
-from worldline.episode import Episode
 from worldline.testing.clauses import breaches
 from worldline.testing.horizons import horizon_honest
 
@@ -25,18 +25,6 @@ class BlindAfterTwo(Exact):
 
     def told(self, horizon):
         return np.full_like(horizon, self.claimed) if isinstance(horizon, np.ndarray) else self.claimed
-
-
-class HorizonForever(BlindAfterTwo):
-    claimed = HORIZON
-
-
-class HorizonOneTooFar(BlindAfterTwo):
-    claimed = 3
-
-
-class HorizonTooShort(BlindAfterTwo):
-    claimed = 1
 
 
 class HorizonNever(Exact):
@@ -74,35 +62,22 @@ class UncalibratedWithHorizon(Exact):
         return super().forecast(mean, half, horizon + 2)
 
 
-@pytest.fixture(scope="module")
-def episodes() -> Sequence[Episode]:
-    return toy_episodes()
-
-
-@pytest.mark.parametrize("world", [Exact, BlindAfterTwo, PersistentWithoutHorizon])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("world", [BlindAfterTwo, PersistentWithoutHorizon])
+@pytest.mark.parametrize("seed", range(3))
 def test_an_honest_horizon_passes(world: Callable[[], Exact], seed: int) -> None:
     assert breaches("honest", toy_case(world(), toy_episodes(seed)), [horizon_honest]) == []
 
 
-@pytest.mark.parametrize(
-    ("fault", "seen"),
-    [
-        (
-            HorizonForever,
-            r"step 3 is within the horizon, but without skill: the squared error is [\d.]+ of the variance",
-        ),
-        (HorizonOneTooFar, "step 3 is within the horizon, but without skill"),
-        (HorizonTooShort, "step 2 is just after the horizon, but with skill"),
-        (HorizonNever, "step 1 is just after the horizon, but with skill"),
-        (BeyondTheEnd, "for T = 6"),
-        (OneForTheBatch, "W = 40"),
-        (UncalibratedWithHorizon, "the horizon is 2, expected 0 without a calibration"),
-    ],
-)
-def test_a_planted_fault_is_caught(fault: Callable[[], Exact], seen: str, episodes: Sequence[Episode]) -> None:
-    with pytest.raises(AssertionError, match=rf"\[world.horizon\] .*{seen}"):
-        horizon_honest(toy_case(fault(), episodes))
+WORLD_FAULTS = [
+    (altered(BlindAfterTwo, "HorizonForever", claimed=HORIZON), horizon_honest, "step 3 is within the horizon,"),
+    (altered(BlindAfterTwo, "OneTooFar", claimed=3), horizon_honest, "step 3 is within the horizon, but without skill"),
+    (altered(BlindAfterTwo, "TooShort", claimed=1), horizon_honest, "step 2 is just after the horizon, but with skill"),
+    (HorizonNever, horizon_honest, "step 1 is just after the horizon, but with skill"),
+    (BeyondTheEnd, horizon_honest, "for T = 6"),
+    (OneForTheBatch, horizon_honest, r"horizon has shape \(1,\), expected \(40,\)"),
+    (UncalibratedWithHorizon, horizon_honest, "the horizon is 2, expected 0 without a calibration"),
+]
+test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)
 
 
 def test_a_nearly_exact_prediction_is_skill_though_persistence_is_better() -> None:
@@ -118,13 +93,13 @@ def test_a_nearly_exact_prediction_is_skill_though_persistence_is_better() -> No
     assert breaches("nearly still", toy_case(NearlyStill(), calm), [horizon_honest]) == []
 
 
-def test_missing_values_do_not_count(episodes: Sequence[Episode]) -> None:
+def test_missing_values_do_not_count() -> None:
     gappy = []
-    for number, episode in enumerate(episodes):
+    for number, episode in enumerate(WORLD_EPISODES):
         observed = np.arange(15) % 4 != number % 4
         position = np.where(observed[:, None], episode.observations["position"], 1e3).astype(np.float32)
         observations = {**episode.observations, "position": position}
         gappy.append(replace(episode, observations=observations, observed={"position": observed}))
     horizon_honest(toy_case(Exact(), gappy))
     with pytest.raises(AssertionError, match="without skill"):
-        horizon_honest(toy_case(HorizonForever(), gappy))
+        horizon_honest(toy_case(altered(BlindAfterTwo, "HorizonForever", claimed=HORIZON)(), gappy))

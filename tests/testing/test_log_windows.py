@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.errors import InputError
-from worldline.testing.log_windows import alignment_errors, disturb, hide, places, random_windows, some_hidden, splice
+from worldline.testing.log_windows import alignment_errors, disturb, hide, places, random_windows, some_hidden
 from worldline.testing.toys import Integrator
 
 EPISODES = Integrator().episodes(5, 10, seed=0)
@@ -16,7 +16,7 @@ EPISODES = Integrator().episodes(5, 10, seed=0)
 
 @given(length=st.integers(1, 4), horizon=st.integers(1, 4), margin=st.integers(0, 1), seed=st.integers(0, 99))
 def test_places_leave_room(length: int, horizon: int, margin: int, seed: int) -> None:
-    for at in places(EPISODES, length=length, horizon=horizon, seed=seed, margin=margin):
+    for _, at in places(EPISODES, length=length, horizon=horizon, seed=seed, margin=margin):
         assert length - 1 + margin <= at <= 10 - horizon - margin
 
 
@@ -25,15 +25,6 @@ def test_places_refuse_what_is_too_short() -> None:
         places(EPISODES, length=3, horizon=10, seed=0)
     with pytest.raises(InputError, match="at least two"):
         places(EPISODES[:1], length=1, horizon=1, seed=0)
-
-
-def test_splice_changes_only_what_is_later() -> None:
-    windows = random_windows(EPISODES, length=2, horizon=3, seed=1)
-    first, second = windows.future(3, 1), windows.select([1, 2, 3, 4, 0]).future(3, 2)
-    mixed = splice(first, second, 2)
-    np.testing.assert_array_equal(mixed.actions["push"][:, :, :2], first.actions["push"][:, :, :2])
-    np.testing.assert_array_equal(mixed.actions["push"][:, :, 2:], second.actions["push"][:, :, 2:])
-    np.testing.assert_array_equal(mixed.exogenous["wind"][:, 2:], second.exogenous["wind"][:, 2:])
 
 
 @pytest.mark.parametrize("values", ["kept", "other", "nan"])
@@ -61,10 +52,10 @@ def test_alignment_errors_find_the_shift() -> None:
     toy = Integrator(wind=False, camera=False)
     episodes = [replace(episode, rewards={}) for episode in toy.episodes(6, 12, seed=3)]
 
-    def exact(windows, actions):
+    def exact(windows):
         now, path = windows.history.observations["position"][:, -1], []
         for step in range(windows.horizon):
-            now = toy.step(now, actions["push"][:, step], np.zeros_like(now))
+            now = toy.step(now, windows.actions["push"][:, step], np.zeros_like(now))
             path.append(now)
         return {"position": np.stack(path, 1)}
 

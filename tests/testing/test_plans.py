@@ -1,51 +1,67 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from tests.testing.exact_world import Exact, toy_case, toy_episodes
+from tests.testing.exact_world import Exact
+from tests.testing.planted import altered, catches, world_case
 
-from worldline.episode import Episode
 from worldline.errors import UnsupportedError
-from worldline.testing.plans import plan_in_time, plan_needs_actions, plan_of_batch, plan_uses_proposals, trust_agrees
-from worldline.testing.world_case import WorldCase
-from worldline.world.base import PlanStatus
+from worldline.testing.plans import (
+    plan_after_pending,
+    plan_constrained,
+    plan_honest,
+    plan_in_time,
+    plan_needs_actions,
+    plan_of_batch,
+    plan_refuses,
+    plan_uses_proposals,
+    trust_agrees,
+)
+from worldline.world.base import Plan, PlanStatus
 
 
-class NothingInTime(Exact):
-    """Where there is no time there is no plan."""
+def changing(name: str, change: Callable[[Plan], Plan], *, hurried: bool = False) -> type[Exact]:
+    """A world that changes its plans, or only those with a budget."""
 
-    def plan(self, *args, **rest):
-        found = super().plan(*args, **rest)
-        return replace(found, actions={"push": found.actions["push"][:0]}) if rest.get("budget_s") else found
+    class Changing(Exact):
+        def plan(self, *args, **rest):
+            found = super().plan(*args, **rest)
+            return found if hurried and not rest.get("budget_s") else change(found)
 
-
-class InfeasibleForWantOfTime(Exact):
-    def plan(self, *args, **rest):
-        found = super().plan(*args, **rest)
-        return replace(found, status=PlanStatus.INFEASIBLE) if rest.get("budget_s") else found
+    Changing.__name__ = name
+    return Changing
 
 
-class ExcusesItself(Exact):
-    def plan(self, *args, **rest):
-        found = super().plan(*args, **rest)
-        return replace(found, reason="there was no time.") if rest.get("budget_s") else found
+IgnoresActions = altered(Exact, "IgnoresActions", describe=lambda card: replace(card, action_conditioned=False))
 
 
-class AStaleCost(Exact):
-    """That of an earlier plan."""
-
-    def plan(self, *args, **rest):
-        found = super().plan(*args, **rest)
-        return replace(found, cost=found.cost + 1.0) if rest.get("budget_s") else found
+def converged(found: Plan) -> Plan:
+    status = PlanStatus.CONVERGED if found.status is PlanStatus.INFEASIBLE else found.status
+    return replace(found, status=status, reason="")
 
 
-class OutsideInTime(Exact):
-    def plan(self, *args, **rest):
-        found = super().plan(*args, **rest)
-        return replace(found, actions={"push": found.actions["push"] + 2}) if rest.get("budget_s") else found
+class PlansAtRandom(Exact):
+    def search(self, history, goal, constraints, horizon, exogenous, seed, *rest):
+        return -np.sign(goal.targets["position"]) * np.ones((horizon, 2))
+
+
+class PlansUnseeded(Exact):
+    def search(self, history, goal, constraints, horizon, exogenous, seed, *rest):
+        seed = np.random.default_rng().integers(9999)
+        return super().search(history, goal, constraints, horizon, exogenous, seed, *rest)
+
+
+class AlwaysRefuses(Exact):
+    def refused(self, trust, min_trust):
+        return min_trust > 0
+
+
+class ForgetsPendingActions(Exact):
+    def plan(self, *args, horizon, exogenous=None, pending=None, **rest):
+        shown = {name: value[:horizon] for name, value in exogenous.items()}
+        return super().plan(*args, horizon=horizon, exogenous=shown, **rest)
 
 
 class IgnoresProposals(Exact):
@@ -79,68 +95,71 @@ class CostOfTheBatch(Exact):
         return replace(super().stacked(plans), cost=float(np.mean([plan.cost for plan in plans])))
 
 
-class TrustOfScoresConstant(Exact):
-    def score(self, *args, **rest):
-        return replace(super().score(*args, **rest), trust=0.99)
-
-
-class TrustOfPlansConstant(Exact):
-    def plan(self, *args, **rest):
-        return replace(super().plan(*args, **rest), trust=0.99)
-
-
-class PlansWithoutHeeding(Exact):
-    """It says that actions do not count, and plans all the same."""
-
-    def describe(self):
-        return replace(super().describe(), action_conditioned=False)
-
-
-class RefusesForNoReason(PlansWithoutHeeding):
+class RefusesForNoReason(IgnoresActions):
     def plan(self, *args, **rest):
         raise UnsupportedError("not today. Come again.")
 
 
-@pytest.fixture(scope="module")
-def episodes() -> Sequence[Episode]:
-    return toy_episodes()
-
-
-@pytest.mark.parametrize(
-    ("fault", "clause", "seen"),
-    [
-        (NothingInTime, plan_in_time, r"\[world.plan_budget\] budget 1e-06 s: 'push' has shape \(0, 2\)"),
-        (
-            InfeasibleForWantOfTime,
-            plan_in_time,
-            r"\[world.plan_budget\] budget 1e-06 s, no constraint: status infeasible",
-        ),
-        (ExcusesItself, plan_in_time, r"\[world.plan_budget\] .*the reason 'there was no time.'"),
-        (AStaleCost, plan_in_time, r"\[world.plan_budget\] budget 1e-06 s: Plan.cost differs"),
-        (OutsideInTime, plan_in_time, r"\[world.plan_budget\] budget 1e-06 s: 'push' is outside"),
-        (
-            IgnoresProposals,
-            plan_uses_proposals,
-            r"\[world.plan_proposals\] budget .* the plan costs .* the best proposal costs",
-        ),
-        (TakesTheFirstProposal, plan_uses_proposals, r"\[world.plan_proposals\] budget None s: the plan costs"),
-        (IgnoresProposalsInAHurry, plan_uses_proposals, r"\[world.plan_proposals\] budget 1e-06 s: the plan costs"),
-        (StatusOfTheFirst, plan_of_batch, r"\[world.plan_batch\] status converged, reason ''"),
-        (OnePlanForAll, plan_of_batch, r"\[world.plan_batch\] the cost of the plan for world 1"),
-        (CostOfTheBatch, plan_of_batch, r"\[world.plan_batch\] cost has shape \(\), expected \(2,\)"),
-        (PlansWithoutHeeding, plan_needs_actions, r"\[world.plan_counts\] a plan was returned"),
-        (
-            RefusesForNoReason,
-            plan_needs_actions,
-            r"\[world.plan_counts\] a plan: the message 'not today.*' names none of",
-        ),
-        (TrustOfScoresConstant, trust_agrees, r"\[world.trust_same\] score has another trust than predict"),
-        (TrustOfPlansConstant, trust_agrees, r"\[world.trust_same\] plan has another trust than predict"),
-    ],
-)
-def test_a_planted_fault_is_caught(
-    fault: type[Exact], clause: Callable[[WorldCase], None], seen: str, episodes: Sequence[Episode]
-) -> None:
-    clause(toy_case(Exact(), episodes))
-    with pytest.raises(AssertionError, match=seen):
-        clause(toy_case(fault(), episodes))
+WORLD_FAULTS = [
+    (
+        changing("Nothing", lambda found: replace(found, actions={"push": found.actions["push"][:0]}), hurried=True),
+        plan_in_time,
+        r"budget 1e-06 s: 'push' has shape \(0, 2\)",
+    ),
+    (
+        changing("Infeasible", lambda found: replace(found, status=PlanStatus.INFEASIBLE), hurried=True),
+        plan_in_time,
+        "budget 1e-06 s, no constraint: status infeasible",
+    ),
+    (
+        changing("Excuse", lambda found: replace(found, reason="there was no time."), hurried=True),
+        plan_in_time,
+        "reason 'there was no time.'",
+    ),
+    (
+        changing("StaleCost", lambda found: replace(found, cost=found.cost + 1.0), hurried=True),
+        plan_in_time,
+        "budget 1e-06 s: Plan.cost differs",
+    ),
+    (
+        changing("Outside", lambda found: replace(found, actions={"push": found.actions["push"] + 2}), hurried=True),
+        plan_in_time,
+        "budget 1e-06 s: 'push' is outside",
+    ),
+    (
+        changing("PlansOutside", lambda found: replace(found, actions={"push": 2 * found.actions["push"]})),
+        plan_honest,
+        "'push' is outside",
+    ),
+    (
+        changing("PlanCostLies", lambda found: replace(found, cost=0.9 * found.cost)),
+        plan_honest,
+        "Plan.cost differs from World.score",
+    ),
+    (PlansAtRandom, plan_honest, "but sequences from the log cost"),
+    (PlansUnseeded, plan_honest, "equal seeds gave different plans"),
+    (ForgetsPendingActions, plan_after_pending, "the cost is not that of the whole sequence"),
+    (changing("ConvergedThoughInfeasible", converged), plan_constrained, "status converged"),
+    (changing("NoReason", lambda found: replace(found, reason="")), plan_constrained, "status infeasible, reason ''"),
+    (altered(Exact, "NeverRefuses", refused=lambda _: False), plan_refuses, "not refused"),
+    (AlwaysRefuses, plan_refuses, "refused, but trust"),
+    (IgnoresProposals, plan_uses_proposals, "budget .* the plan costs .* the best proposal costs"),
+    (TakesTheFirstProposal, plan_uses_proposals, r"budget None s: the plan costs"),
+    (IgnoresProposalsInAHurry, plan_uses_proposals, r"budget 1e-06 s: the plan costs"),
+    (StatusOfTheFirst, plan_of_batch, r"status converged, reason ''"),
+    (OnePlanForAll, plan_of_batch, r"the cost of the plan for world 1"),
+    (CostOfTheBatch, plan_of_batch, r"cost has shape \(\), expected \(2,\)"),
+    (IgnoresActions, plan_needs_actions, r"a plan was returned"),
+    (RefusesForNoReason, plan_needs_actions, "a plan: the message 'not today.*' names none of"),
+    (
+        altered(Exact, "TrustOfScores", score=lambda found: replace(found, trust=0.99)),
+        trust_agrees,
+        r"score has another trust than predict",
+    ),
+    (
+        altered(Exact, "TrustOfPlans", plan=lambda found: replace(found, trust=0.99)),
+        trust_agrees,
+        r"plan has another trust than predict",
+    ),
+]
+test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

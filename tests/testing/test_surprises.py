@@ -1,70 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
+from tests.testing.planted import altered, catches, world_case
 
-from worldline.episode import Episode
 from worldline.testing.surprises import (
     moments_in_order,
+    surprise_is_p_value,
     surprise_of_missing,
     surprise_parts,
-    surprise_together,
-    surprise_uniform,
 )
-from worldline.testing.world_case import WorldCase
-from worldline.world.base import Moment
-
-
-class NoEntities(Exact):
-    def surprise(self, episode):
-        return replace(super().surprise(episode), entities={})
-
-
-class SignalsAsEntities(Exact):
-    def surprise(self, episode):
-        found = super().surprise(episode)
-        return replace(found, entities={**found.entities, "position": found.steps})
-
-
-class OneStepShort(Exact):
-    def surprise(self, episode):
-        found = super().surprise(episode)
-        return replace(found, steps=found.steps[:-1])
-
-
-class EntityAboveOne(Exact):
-    def surprise(self, episode):
-        found = super().surprise(episode)
-        return replace(found, entities={"body": found.steps * 2})
-
-
-class StepsConstant(Exact):
-    def surprise(self, episode):
-        found = super().surprise(episode)
-        return replace(found, steps=np.full_like(found.steps, 0.5), moments=())
-
-
-class EntityConstant(Exact):
-    def surprise(self, episode):
-        found = super().surprise(episode)
-        return replace(found, entities={"body": np.full_like(found.steps, 0.5)})
-
-
-class StepsMultiplied(Exact):
-    """P-values multiplied are no p-values."""
-
-    def surprise(self, episode):
-        found = super().surprise(episode)
-        return replace(found, steps=found.steps**3)
-
-
-class TooModest(Exact):
-    def p_values(self, episode):
-        return np.sqrt(np.sqrt(super().p_values(episode)))
+from worldline.world.base import Moment, Surprise
 
 
 class MissingIsOrdinary(Exact):
@@ -86,82 +37,77 @@ class StepsForgetGaps(Exact):
         return replace(found, steps=super().surprise(replace(episode, observed={})).steps)
 
 
-class MomentsOf(Exact):
-    """Changes its moments."""
-
-    def surprise(self, episode):
-        found = super().surprise(episode)
-        return replace(found, moments=self.changed(found.moments, found))
-
-
-class MomentsByTime(MomentsOf):
-    def changed(self, moments, found):
-        return tuple(sorted(moments, key=lambda moment: moment.step))
+def surprising(name: str, **changes: Callable[[Surprise], Any]) -> type[Exact]:
+    """A world that changes parts of each surprise."""
+    return altered(
+        Exact, name, surprise=lambda found: replace(found, **{key: change(found) for key, change in changes.items()})
+    )
 
 
-class EveryMoment(MomentsOf):
-    def changed(self, moments, found):
-        order = np.argsort(found.steps, kind="stable")
-        return tuple(Moment(step=int(k), signals=("position",), p_value=float(found.steps[k])) for k in order)
+def every_step(found: Surprise) -> tuple[Moment, ...]:
+    order = np.argsort(found.steps, kind="stable")
+    return tuple(Moment(step=int(k), signals=("position",), p_value=float(found.steps[k])) for k in order)
 
 
-class NoMoments(MomentsOf):
-    def changed(self, moments, found):
-        return ()
+def one_late(found: Surprise) -> tuple[Moment, ...]:
+    return tuple(replace(moment, step=(moment.step + 1) % len(found.steps)) for moment in found.moments)
 
 
-class MomentsOneLate(MomentsOf):
-    def changed(self, moments, found):
-        return tuple(replace(moment, step=(moment.step + 1) % len(found.steps)) for moment in moments)
+def half(found: Surprise) -> np.ndarray:
+    return np.full_like(found.steps, 0.5)
 
 
-class MomentsTwice(MomentsOf):
-    def changed(self, moments, found):
-        return moments[:1] * len(moments)
+def by_time(found: Surprise) -> tuple[Moment, ...]:
+    return tuple(sorted(found.moments, key=lambda moment: moment.step))
 
 
-class MomentsWithoutSignals(MomentsOf):
-    def changed(self, moments, found):
-        return tuple(replace(moment, signals=()) for moment in moments)
-
-
-@pytest.fixture(scope="module")
-def episodes() -> Sequence[Episode]:
-    return toy_episodes()
-
-
-@pytest.mark.parametrize(
-    ("fault", "clause", "seen"),
-    [
-        (NoEntities, surprise_parts, r"\[world.surprise_parts\] entities \[\], expected \['body'\]"),
-        (SignalsAsEntities, surprise_parts, r"\[world.surprise_parts\] entities \['body', 'position'\]"),
-        (OneStepShort, surprise_parts, r"\[world.surprise_parts\] p-values of every step have shape \(13,\)"),
-        (EntityAboveOne, surprise_parts, r"\[world.surprise_parts\] p-values of body are outside"),
-        (StepsConstant, surprise_together, r"\[world.surprise_together\] p-values of every step at jumps"),
-        (EntityConstant, surprise_together, r"\[world.surprise_together\] p-values of body at jumps"),
-        (StepsMultiplied, surprise_together, r"\[world.surprise_together\] .* p-values of every step on real steps"),
-        (
-            TooModest,
-            surprise_uniform,
-            r"\[world.surprise_uniform\] .* p-values of 'position' on real steps are at most",
-        ),
-        (MissingIsOrdinary, surprise_of_missing, r"\[world.surprise_missing\] 'position' is missing at observation 14"),
-        (EntityForgetsGaps, surprise_of_missing, r"\[world.surprise_missing\] all of 'body' is missing"),
-        (StepsForgetGaps, surprise_of_missing, r"\[world.surprise_missing\] all is missing"),
-        (MomentsByTime, moments_in_order, r"\[world.moments\] the p-values of the moments are not in ascending order"),
-        (EveryMoment, moments_in_order, r"\[world.moments\] 14 moments, but"),
-        (NoMoments, moments_in_order, r"\[world.moments\] 0 moments, but"),
-        (MomentsOneLate, moments_in_order, r"\[world.moments\] the moment at step \d+ has p-value"),
-        (MomentsTwice, moments_in_order, r"\[world.moments\] a step occurs twice"),
-        (MomentsWithoutSignals, moments_in_order, r"\[world.moments\] the moment at step \d+ names \[\]"),
-    ],
-)
-def test_a_planted_fault_is_caught(
-    fault: type[Exact], clause: Callable[[WorldCase], None], seen: str, episodes: Sequence[Episode]
-) -> None:
-    clause(toy_case(Exact(), episodes))
-    with pytest.raises(AssertionError, match=seen):
-        clause(toy_case(fault(), episodes))
+WORLD_FAULTS = [
+    (surprising("NoEntities", entities=lambda _: {}), surprise_parts, r"entities \[\], expected \['body'\]"),
+    (
+        surprising("SignalsAsEntities", entities=lambda found: {**found.entities, "position": found.steps}),
+        surprise_parts,
+        r"entities \['body', 'position'\]",
+    ),
+    (surprising("Short", steps=lambda found: found.steps[:-1]), surprise_parts, r"every step have shape \(13,\)"),
+    (
+        surprising("EntityAboveOne", entities=lambda found: {"body": found.steps * 2}),
+        surprise_parts,
+        "p-values of body are outside",
+    ),
+    (
+        altered(Exact, "SurpriseConstant", p_values=lambda found: np.full_like(found, 0.5)),
+        surprise_is_p_value,
+        "at jumps of 'position', the p-value of 'position'",
+    ),
+    (altered(Exact, "Uncalibrated", p_values=lambda found: found**4), surprise_is_p_value, "p-values of 'position' on"),
+    (
+        altered(Exact, "StepsLate", p_values=lambda found: np.roll(found, 3)),
+        surprise_is_p_value,
+        "at jumps of 'position'",
+    ),
+    (surprising("StepsConstant", steps=half), surprise_is_p_value, "the p-value of every step"),
+    (surprising("EntityConstant", entities=lambda found: {"body": half(found)}), surprise_is_p_value, "of body"),
+    (surprising("StepsMultiplied", steps=lambda found: found.steps**3), surprise_is_p_value, "p-values of every"),
+    (altered(Exact, "TooModest", p_values=lambda found: found**0.25), surprise_is_p_value, "p-values of 'position'"),
+    (MissingIsOrdinary, surprise_of_missing, r"all of 'position' is missing at observation 14"),
+    (EntityForgetsGaps, surprise_of_missing, r"all of body is missing"),
+    (StepsForgetGaps, surprise_of_missing, "all of every step is missing"),
+    (surprising("MomentsByTime", moments=by_time), moments_in_order, "the p-values of the moments are not in"),
+    (surprising("EveryMoment", moments=every_step), moments_in_order, "14 moments, but"),
+    (surprising("NoMoments", moments=lambda _: ()), moments_in_order, "0 moments, but"),
+    (surprising("MomentsOneLate", moments=one_late), moments_in_order, r"the moment at step \d+ has p-value"),
+    (
+        surprising("MomentsTwice", moments=lambda found: found.moments[:1] * len(found.moments)),
+        moments_in_order,
+        "a step occurs twice",
+    ),
+    (
+        surprising("NoSignals", moments=lambda found: tuple(replace(one, signals=()) for one in found.moments)),
+        moments_in_order,
+        r"the moment at step \d+ names \[\]",
+    ),
+]
+test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)
 
 
 def test_the_signals_of_a_moment_are_in_order() -> None:

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from tests.testing.exact_world import Exact, toy_case, toy_episodes
+from tests.testing.exact_world import Exact
+from tests.testing.planted import altered, catches, passes, world_case
 
-from worldline.episode import Episode
-from worldline.testing.clauses import breaches
-from worldline.testing.what_if_checks import abduction_honest
-from worldline.world.base import Abduction
+from worldline.testing.what_if_checks import abduction_honest, what_if_factual
+from worldline.world.base import Abduction, WhatIf
 
 
 class FromThePast(Exact):
@@ -37,6 +34,16 @@ class HiddenDrift(Exact):
         return self.rolled(episode, at, actions, np.tile(left.mean(0), (len(actions["push"]), 1)))
 
 
+class ClaimsAbduction(FromThePast):
+    def what_if(self, *args):
+        return replace(super().what_if(*args), abduction=Abduction.FULL, reason="")
+
+
+def shaken(found: WhatIf) -> WhatIf:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(found.signals["position"].shape)
+    return replace(found, signals={"position": found.signals["position"] + noise})
+
+
 class SaysNoneAndPeeks(Exact):
     abilities = ()
 
@@ -51,48 +58,29 @@ class HiddenCauseOfThePastAlone(FromThePast):
         return replace(super().what_if(*args), abduction=Abduction.HIDDEN_CAUSE)
 
 
-class AbductsUnlisted(Exact):
-    abilities = ()
+test_a_correct_world_passes = passes([FromThePast, HiddenDrift], [abduction_honest], world_case)
 
-
-class ListsWhatItDoesNot(FromThePast):
-    abilities = ("abducts",)
-
-
-class NoReason(FromThePast):
-    def what_if(self, *args):
-        return replace(super().what_if(*args), reason="")
-
-
-class FullWithAReason(Exact):
-    def what_if(self, *args):
-        return replace(super().what_if(*args), reason="well, nearly.")
-
-
-@pytest.fixture(scope="module")
-def episodes() -> Sequence[Episode]:
-    return toy_episodes()
-
-
-@pytest.mark.parametrize("world", [Exact, FromThePast, HiddenDrift])
-def test_who_says_what_it_did_passes(world: type[Exact], episodes: Sequence[Episode]) -> None:
-    assert breaches("honest", toy_case(world(), episodes), [abduction_honest]) == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "seen"),
-    [
-        (SaysNoneAndPeeks, "abduction is none, but other observations after the branch change the answer"),
-        (
-            HiddenCauseOfThePastAlone,
-            "abduction is hidden_cause, but the answer does not depend on observations after",
-        ),
-        (AbductsUnlisted, "the card does not list 'abducts', but abduction was full"),
-        (ListsWhatItDoesNot, "the card lists 'abducts', but abduction was none"),
-        (NoReason, "abduction is none with the reason ''"),
-        (FullWithAReason, "abduction is full with the reason 'well, nearly.'"),
-    ],
-)
-def test_a_planted_fault_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
-    with pytest.raises(AssertionError, match=rf"\[world.abduction\] {seen}"):
-        abduction_honest(toy_case(fault(), episodes))
+WORLD_FAULTS = [
+    (
+        altered(Exact, "FactualIsTheAnswer", what_if=lambda found: replace(found, factual=found.signals)),
+        what_if_factual,
+        "factual changed with the queried actions",
+    ),
+    (altered(Exact, "ForgetsTheDraws", what_if=shaken), what_if_factual, "the logged actions do not lead to factual"),
+    (ClaimsAbduction, what_if_factual, "abduction is full, but the logged actions do not lead to the logged obs"),
+    (SaysNoneAndPeeks, abduction_honest, "abduction is none, but other observations after the branch change the"),
+    (HiddenCauseOfThePastAlone, abduction_honest, "abduction is hidden_cause, but the answer does not depend on"),
+    (altered(Exact, "AbductsUnlisted", abilities=()), abduction_honest, "the card does not list 'abducts', but"),
+    (altered(FromThePast, "ListsAbduction", abilities=("abducts",)), abduction_honest, "the card lists 'abducts',"),
+    (
+        altered(FromThePast, "NoReason", what_if=lambda found: replace(found, reason="")),
+        abduction_honest,
+        "abduction is none with the reason ''",
+    ),
+    (
+        altered(Exact, "FullWithAReason", what_if=lambda found: replace(found, reason="well, nearly.")),
+        abduction_honest,
+        "abduction is full with the reason 'well, nearly.'",
+    ),
+]
+test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

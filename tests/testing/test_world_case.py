@@ -9,9 +9,10 @@ from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes, to
 
 from worldline.planning.costs import Price
 from worldline.testing.clauses import breaches
-from worldline.testing.plans import plan_of_batch, plan_uses_proposals
+from worldline.testing.goals import costs_add_up
+from worldline.testing.plans import plan_honest, plan_of_batch, plan_uses_proposals
 from worldline.testing.world_case import WorldCase
-from worldline.testing.worlds import batch_is_loop, costs_add_up, plan_honest
+from worldline.testing.worlds import batch_is_loop
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ class Inputs:
     exogenous: Float[Tensor, "B T E"] | None
     step_s: Float[Tensor, "B T"]
 
-    def steps(self, which: slice) -> Inputs:
-        """The inputs of the steps in the slice `which`."""
+    def steps(self, which: slice | Sequence[int]) -> Inputs:
+        """The inputs of the steps `which`, a slice or indices."""
         exogenous = None if self.exogenous is None else self.exogenous[:, which]
         return Inputs(actions=self.actions[:, :, which], exogenous=exogenous, step_s=self.step_s[:, which])
 

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from worldline.episode import Arrays
+import numpy as np
+from numpy.typing import NDArray
+
 from worldline.errors import WorldlineError
-from worldline.testing.clauses import Clause, changed_place, snapshot
-from worldline.testing.log_windows import map_history
-from worldline.testing.world_case import Query, WorldCase, logged_plans, query_of
+from worldline.testing.clauses import changed_place, clause, holds, map_arrays, snapshot
+from worldline.testing.world_case import WorldCase
 from worldline.world.base import Plan
 
 NUM_THREADS: Final = 8
 
-THREADS = Clause(
-    name="world.threads",
-    look="the verbs; concurrent calls of one world share no mutable state, such as a buffer",
-)
-LAYOUT = Clause(
-    name="world.layout", look="the verbs; NumPy arrays in any memory layout are accepted, read-only ones too"
-)
-REPEATABLE = Clause(
-    name="world.repeatable", look="the verbs; a result depends on the arguments only, not on earlier calls"
-)
 
-
+@clause("the verbs; concurrent calls of one world share no mutable state, such as a buffer")
 def same_from_eight_threads(case: WorldCase) -> None:
     """Eight threads with different calls get bit for bit the results of a single thread."""
     every = [_questions(case, number, plans=number < 2) for number in range(NUM_THREADS)]
     expected = [{name: _answer(ask) for name, ask in questions.items()} for questions in every]
     start = threading.Barrier(NUM_THREADS)
 
-    def ask_all(number: int) -> dict[str, object]:
+    def ask_all(number: int) -> dict[str, Mapping[str, object]]:
         start.wait()
         return {name: _answer(ask) for name, ask in every[number].items()}
 
@@ -46,9 +37,10 @@ def same_from_eight_threads(case: WorldCase) -> None:
         for name, value in expected[number].items():
             place = changed_place(value, found[number][name])
             problem = f"{name} returned another result while {NUM_THREADS - 1} threads were calling: {place} differs"
-            THREADS.holds(place is None, problem)
+            holds(place is None, problem)
 
 
+@clause("the verbs; a result depends on the arguments only, not on earlier calls")
 def same_in_any_order(case: WorldCase) -> None:
     """Equal calls return bit for bit equal results, in any order of calls."""
     asks = {f"{name} {number}": ask for number in (0, 1) for name, ask in _questions(case, number, plans=True).items()}
@@ -56,59 +48,52 @@ def same_in_any_order(case: WorldCase) -> None:
     for name in reversed(asks):
         place = changed_place(first[name], _answer(asks[name]))
         problem = f"{name.split()[0]} returned another result for equal arguments after other calls: {place} differs"
-        REPEATABLE.holds(place is None, problem)
+        holds(place is None, problem)
 
 
+@clause("the verbs; NumPy arrays in any memory layout are accepted, read-only ones too")
 def any_layout(case: WorldCase) -> None:
     """Read-only arrays and views with negative strides give the results of contiguous copies."""
-    cut = case.cut()
-    query = query_of(cut, 0)
-    plans = logged_plans(cut, 0, 4, case.seed)
-    odd = Query(
-        history=map_history(query.history, _backwards),
-        actions=_backwards(query.actions),
-        exogenous=None if query.exogenous is None else _backwards(query.exogenous),
-    )
+    query, plans = case.query(), case.plans()
+    odd, turned = map_arrays(query, _backwards), map_arrays(plans, _backwards)
     asks: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "predict": (partial(case.predict_one, query), partial(case.predict_one, odd)),
-        "score": (partial(case.score_one, query, plans), partial(case.score_one, odd, _backwards(plans))),
+        "score": (partial(case.score_one, query, plans), partial(case.score_one, odd, turned)),
     }
     for verb, (plain, other) in asks.items():
         try:
             place = changed_place(snapshot(plain()), snapshot(other()))
         except (TypeError, ValueError) as error:
-            LAYOUT.holds(False, f"{verb} of views and read-only arrays raised {type(error).__name__} ({error})")
+            holds(False, f"{verb} of views and read-only arrays raised {type(error).__name__} ({error})")
             return
-        LAYOUT.holds(place is None, f"{verb} of views and read-only arrays differs from copies in {place}")
+        holds(place is None, f"{verb} of views and read-only arrays differs from copies in {place}")
 
 
-def _backwards(arrays: Arrays) -> Arrays:
-    """The same values as read-only views with negative strides."""
-    found = {name: value[::-1].copy()[::-1] for name, value in arrays.items()}
-    for value in found.values():
-        value.flags.writeable = False
+def _backwards(value: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The same values as a read-only view with negative strides."""
+    found = value[::-1].copy()[::-1]
+    found.flags.writeable = False
     return found
 
 
 def _questions(case: WorldCase, number: int, *, plans: bool) -> dict[str, Callable[[], object]]:
     """One call of each verb on an episode; `plan` only if `plans` is True."""
-    cut = case.cut()
-    world = number % cut.num_worlds
-    query, episode, at = query_of(cut, world), case.episodes[world], case.length - 1
-    others = {name: value[at : at + case.horizon][::-1] for name, value in episode.actions.items()}
+    world = number % case.windows().num_worlds
+    query, episode, seed = case.query(world), case.episodes[world], case.seed + number
+    others = {name: value[::-1] for name, value in case.taken(episode).items()}
     asks: dict[str, Callable[[], object]] = {
         "predict": partial(case.predict_one, query),
-        "score": partial(case.score_one, query, logged_plans(cut, world, 4, case.seed + number)),
-        "what_if": partial(case.world.what_if, episode, at, others),
+        "score": partial(case.score_one, query, replace(case, seed=seed).plans(world)),
+        "what_if": partial(case.world.what_if, episode, case.length - 1, others),
         "surprise": partial(case.world.surprise, episode),
     }
-    return {**asks, "plan": partial(case.plan_one, query, seed=case.seed + number)} if plans else asks
+    return {**asks, "plan": partial(case.plan_one, query, seed=seed)} if plans else asks
 
 
-def _answer(ask: Callable[[], object]) -> object:
+def _answer(ask: Callable[[], object]) -> Mapping[str, object]:
     """A copy of the result without its elapsed time, or the text of the error."""
     try:
         found = ask()
     except WorldlineError as refusal:
-        return f"{type(refusal).__name__}: {refusal}"
+        return {"the error": f"{type(refusal).__name__}: {refusal}"}
     return snapshot(replace(found, elapsed_s=0.0) if isinstance(found, Plan) else found)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 
 from worldline.engines.base import Engine, Parts, Storable
 from worldline.errors import DataError, UnsupportedError
-from worldline.testing.clauses import Clause
+from worldline.testing.clauses import all_equal, clause, holds, refuses, without
 from worldline.testing.engine_case import EngineCase
 
-PARTS = Clause(
-    name="engine.parts",
-    look="Storable; plain JSON and arrays, no path; from_parts restores the engine or raises DataError",
-)
 
-
+@clause("Storable; plain JSON and arrays, no path; from_parts restores the engine or raises DataError")
 def parts_restore(case: EngineCase) -> None:
     """The engine that is built from its parts gives bit for bit equal results; invalid parts are refused.
 
@@ -33,33 +30,23 @@ def parts_restore(case: EngineCase) -> None:
     try:
         config = json.loads(json.dumps(parts.config, allow_nan=False))
     except (TypeError, ValueError) as error:
-        PARTS.holds(False, f"config is not plain JSON: {error}")
-    PARTS.holds(config == parts.config, "config changes by a round trip through JSON")
+        holds(False, f"config is not plain JSON: {error}")
+    holds(config == parts.config, "config changes by a round trip through JSON")
     places = sorted(text for text in _strings(config) if _is_path(text))
-    PARTS.holds(not places, f"config contains absolute paths: {places}")
+    holds(not places, f"config contains absolute paths: {places}")
     again = type(engine).from_parts(schema, Parts(config=config, arrays=parts.arrays))
-    PARTS.holds(isinstance(again, Engine), f"from_parts returned a {type(again).__name__}, expected an Engine")
+    holds(isinstance(again, Engine), f"from_parts returned a {type(again).__name__}, expected an Engine")
     assert isinstance(again, Engine)  # for the type checker
-    PARTS.holds(again.describe() == case.card, "the restored engine has another card")
-    cut = case.cut()
-    future = case.futures(cut)[0]
-    expected = case.answer(cut.history, future)
-    found = replace(case, engine=again).answer(cut.history, future)
-    PARTS.all_equal(found, expected, within=0.0, problem="the restored engine predicts something else")
-    wrong = {f"without the array {name!r}": _without(parts, name) for name in parts.arrays}
+    holds(again.describe() == case.card, "the restored engine has another card")
+    windows = case.windows()
+    found, expected = (
+        each.answer(windows.history, case.future(windows)) for each in (replace(case, engine=again), case)
+    )
+    all_equal(found, expected, "the restored engine predicts something else")
+    wrong = {f"without the array {name!r}": replace(parts, arrays=without(parts.arrays, name)) for name in parts.arrays}
     wrong["of another engine"] = Parts(config={"nonsense": 1}, arrays={})
     for what, bad in wrong.items():
-        try:
-            type(engine).from_parts(schema, bad)
-        except DataError:
-            continue
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            PARTS.holds(False, f"parts {what}: expected DataError, got {type(error).__name__} ({error})")
-        PARTS.holds(False, f"parts {what}: expected DataError, got an engine")
-
-
-def _without(parts: Parts, name: str) -> Parts:
-    return Parts(config=parts.config, arrays={other: value for other, value in parts.arrays.items() if other != name})
+        refuses(f"parts {what}", partial(type(engine).from_parts, schema, bad), expected=DataError)
 
 
 def _strings(value: object) -> list[str]:

@@ -1,7 +1,8 @@
-"""Clauses on goals, costs and constraints: what they see of a plan, and how they are computed."""
+"""Clauses on scores: goals, costs and constraints, what they see of a plan, and how they are computed."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -12,164 +13,215 @@ from worldline.episode import Arrays
 from worldline.planning.base import Chance, Constraint, Cost, Goal
 from worldline.planning.costs import AtLeast, AtMost, Change, Price, Track
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import Clause, as_float
-from worldline.testing.world_case import Query, WorldCase, logged_plans, query_of
+from worldline.testing.clauses import as_float, clause, equal, has_shape, holds, refuses
+from worldline.testing.prediction_case import observed_values
+from worldline.testing.world_case import Query, WorldCase
+from worldline.world.base import Forecast
 
-TOLERANCE = Clause(
-    name="world.tolerance", look="Goal.tolerance; the error that counts as 1, by default a standard deviation"
-)
-ROLLOUT = Clause(name="world.rollout", look="Rollout; predicted signals, inputs and the present, by name")
-CHANCE = Clause(name="world.chance", look="Chance; the constraint holds for the whole prediction band of its level")
-PERIODS = Clause(name="world.periods", look="Signal.period; targets and costs use the shorter way round")
-SAMPLES = Clause(
-    name="world.samples",
-    look="Goal.risk, quantile and Card.deterministic; deterministic worlds have equal samples",
-)
+Floats = NDArray[np.floating]
 
 
+class Candidates:
+    """Four plans for the first world of a case."""
+
+    def __init__(self, case: WorldCase) -> None:
+        self.case, self.query, self.plans = case, case.query(), case.plans()
+
+    def cost(self, goal: Goal) -> Floats:
+        """Of each plan [N]."""
+        return as_float(self.case.score_one(self.query, self.plans, goal).cost)
+
+    def violation(self, rule: Constraint) -> Floats:
+        """Of each plan [N]."""
+        return as_float(self.case.score_one(self.query, self.plans, constraints=[rule]).violation)[:, 0]
+
+    def forecasts(self, name: str) -> list[Forecast]:
+        """Of a signal under each plan."""
+        plans = [{n: value[number] for n, value in self.plans.items()} for number in range(4)]
+        return [self.case.predict_one(replace(self.query, actions=plan)).signals[name] for plan in plans]
+
+    def means(self, name: str) -> Floats:
+        """Of a signal under each plan [N, T, size]."""
+        return np.stack([as_float(forecast.mean) for forecast in self.forecasts(name)])
+
+    def pays(self, cost: Cost, expected: Floats, signal: Signal) -> None:
+        """Raises BreachError if a cost alone is another one."""
+        problem = f"{type(cost).__name__} of {signal.role.value} {signal.name!r} is not computed from its values"
+        equal(self.cost(Goal(costs=(cost,))), expected, problem, within=self.case.tolerance)
+
+
+@clause("Scores; cost [N], violation [N, C], independent for each plan")
+def scores_each_plan(case: WorldCase) -> None:
+    """Scores are independent: one cost and C violations per plan, in the order of the plans."""
+    query, plans = case.query(), case.plans()
+    rules, expected = rules_of(case, query, plans)
+    found = case.score_one(query, plans, constraints=rules)
+    has_shape("cost", found.cost, (4,))
+    has_shape("violation", found.violation, (4, len(rules)))
+    problem, known = "violation is not that of the constraints", ~np.isnan(expected)
+    equal(np.where(known, found.violation, 0.0), np.where(known, expected, 0.0), problem, within=1e-6)
+    holds(bool((found.violation[~known] > 0).all()), problem)
+    turned = {name: value[::-1] for name, value in plans.items()}
+    other = case.score_one(query, turned, constraints=rules)
+    equal(other.cost[::-1], found.cost, "another order of plans changes their costs", within=case.tolerance)
+
+
+@clause("Goal.costs, discount, last_only; costs see actions by name and are summed over steps")
+def costs_add_up(case: WorldCase) -> None:
+    """Costs of inputs are added to the error to the targets, with discount and `last_only` of the goal.
+
+    Not checked without a vector input, because no other cost is known in advance.
+    """
+    four = Candidates(case)
+    given = _given(case, four.query, four.plans)
+    if given is None:
+        return
+    name, values = given
+    taken, dear = values.sum(-1), Price(signal=name, price=1.0)
+    half, steps = 0.5 ** np.arange(taken.shape[1]), taken.sum(1)
+    plain, only = replace(case.goal, discount=1.0, last_only=False), Goal(costs=(dear,))
+    both = replace(plain, costs=(*plain.costs, dear))
+    for goal, expected, problem in (
+        (both, four.cost(plain) + steps, "the cost is not the sum of targets and a cost"),
+        (replace(only, costs=(dear, dear)), 2 * steps, "the cost is not the sum of two costs"),
+        (replace(only, discount=0.5), (taken * half).sum(1), "discount 0.5 does not halve the weight of each step"),
+        (replace(only, last_only=True), taken[:, -1], "last_only does not use the last step alone"),
+    ):
+        equal(four.cost(goal), expected, problem, within=case.tolerance)
+
+
+@clause("Goal.tolerance; the error that counts as 1, by default a standard deviation")
 def tolerance_scales(case: WorldCase) -> None:
     """Twice the tolerance gives a quarter of the cost; the default tolerance is a standard deviation."""
-    query, plans = _question(case)
-    calibrated = case.predict_one(query).calibrated
+    four = Candidates(case)
+    calibrated = case.predict_one(four.query).calibrated
     for name in case.vectors:
-        target = as_float(case.cut().truth[name][1, -1]).astype(case.card.schema[name].dtype)
-        spread = np.nanstd(np.concatenate([as_float(one.observations[name]) for one in case.episodes]), axis=0)
-        goal, unit = Goal(targets={name: target}), float(spread.max()) or 1.0
-
-        def cost(tolerance: float | None, goal: Goal = goal, name: str = name) -> NDArray[np.floating]:
-            scaled = goal if tolerance is None else replace(goal, tolerance={name: tolerance})
-            return as_float(case.score_one(query, plans, scaled).cost)
-
+        target = as_float(case.windows().truth[name][1, -1]).astype(case.card.schema[name].dtype)
+        spread = observed_values(case.episodes, name).std(0)
+        goal, widest = Goal(targets={name: target}), float(spread.max())
+        once, twice = (four.cost(replace(goal, tolerance={name: more * (widest or 1.0)})) for more in (1, 2))
         problem = f"twice the tolerance of {name!r} does not give a quarter of the cost"
-        TOLERANCE.equal(4 * cost(2 * unit), cost(unit), within=case.tolerance, problem=problem)
+        equal(4 * twice, once, problem, within=case.tolerance)
         if calibrated and spread.min() > 0:
-            low, usual, high = cost(2 * float(spread.max())), cost(None), cost(float(spread.min()) / 2)
-            problem = f"{name!r} by default tolerance costs {usual[0]:.4g}, expected {low[0]:.4g} to {high[0]:.4g}"
-            TOLERANCE.holds(bool(((low <= usual) & (usual <= high)).all()), problem)
+            usual, high = four.cost(goal), four.cost(replace(goal, tolerance={name: float(spread.min()) / 2}))
+            problem = f"{name!r} by default tolerance costs {usual[0]:.4g}, expected {twice[0]:.4g} to {high[0]:.4g}"
+            holds(bool(((twice <= usual) & (usual <= high)).all()), problem)
 
 
+@clause("Rollout; predicted signals, inputs and the present, by name")
 def rollout_is_complete(case: WorldCase) -> None:
     """Constraints see the predictions; costs see actions, exogenous inputs and the last action before the plan."""
-    query, plans = _question(case)
+    four = Candidates(case)
     for name in _plain(case):
-        means = np.stack([_mean(case, query, plans, number, name) for number in range(_num(plans))])
+        means = four.means(name)
         bound = float(np.quantile(means, 0.3))
         low, high = ((sign * (means - bound)).max((1, 2)).clip(0) for sign in (-1, 1))
         for rule, expected in ((AtMost(signal=name, bound=bound), high), (AtLeast(signal=name, bound=bound), low)):
-            found = _violation(case, query, plans, rule)
-            word = f"{type(rule).__name__}({name!r}, {bound:.4g})"
+            found, word = four.violation(rule), f"{type(rule).__name__}({name!r}, {bound:.4g})"
             if case.card.deterministic:
-                problem = f"the violation of {word} is not that of the prediction"
-                ROLLOUT.equal(found, expected, within=case.tolerance, problem=problem)
+                equal(found, expected, f"the violation of {word} is not that of the prediction", within=case.tolerance)
             else:
                 problem = f"the violation of {word} is {found}, below that of the mean prediction, {expected}"
-                ROLLOUT.holds(bool((found >= expected - case.tolerance * (1 + abs(expected))).all()), problem)
+                holds(bool((found >= expected - case.tolerance * (1 + abs(expected))).all()), problem)
     for signal in case.card.schema.exogenous:
         if signal.kind is Kind.VECTOR:
-            paid = as_float((query.exogenous or {})[signal.name]).sum()
-            _costs(case, query, plans, Price(signal=signal.name, price=1.0), np.full(_num(plans), paid), signal)
+            paid = as_float((four.query.exogenous or {})[signal.name]).sum()
+            four.pays(Price(signal=signal.name, price=1.0), np.full(4, paid), signal)
     for signal in case.card.schema.actions:
-        if signal.kind is Kind.VECTOR and len(query.history.actions[signal.name]):
-            last = as_float(query.history.actions[signal.name])[-1]
-            values = as_float(plans[signal.name])
-            before = np.broadcast_to(last, (len(values), 1, *last.shape))
-            steps = signal.difference(values, np.concatenate([before, values[:, :-1]], 1))
-            expected = np.square(steps).mean(-1).sum(-1)
-            _costs(case, query, plans, Change(signal=signal.name, tolerance=1.0), expected, signal)
+        past = four.query.history.actions[signal.name]
+        if signal.kind is Kind.VECTOR and len(past):
+            values = as_float(four.plans[signal.name])
+            before = np.concatenate([np.broadcast_to(past[-1], values[:, :1].shape), values[:, :-1]], 1)
+            steps = np.square(signal.difference(values, before)).mean(-1)
+            four.pays(Change(signal=signal.name, tolerance=1.0), steps.sum(-1), signal)
 
 
+@clause("Signal.period; targets and costs use the shorter way round")
 def periods_respected(case: WorldCase) -> None:
     """A target or reference of a periodic signal costs the same after a shift by one period."""
-    query, plans = _question(case)
+    four = Candidates(case)
     for name in case.vectors:
         signal = case.card.schema[name]
         if signal.period is None:
             continue
-        target = as_float(case.cut().truth[name][1, -1])
-        costs: list[NDArray[np.floating]] = []
+        target, costs = as_float(case.windows().truth[name][1, -1]), list[list[Floats]]()
         for aim in (target, target + signal.period):
             track = Track(signal=name, reference=np.tile(aim, (case.horizon, 1)), tolerance=1.0)
             goals = Goal(targets={name: aim.astype(signal.dtype)}, tolerance={name: 1.0}), Goal(costs=(track,))
-            costs.append(np.stack([as_float(case.score_one(query, plans, goal).cost) for goal in goals]))
-        for number, word in enumerate(("target", "reference")):
+            costs.append([four.cost(goal) for goal in goals])
+        for word, before, after in zip(("target", "reference"), *costs, strict=True):
             problem = f"a shift of the {word} of {name!r} by one period, {signal.period:g}, changes the cost"
-            PERIODS.equal(costs[1][number], costs[0][number], within=case.tolerance, problem=problem)
+            equal(after, before, problem, within=case.tolerance)
 
 
+@clause("Chance; the constraint holds for the whole prediction band of its level")
 def chance_uses_the_band(case: WorldCase) -> None:
     """Under `Chance` a constraint must hold for the band of its level; a world without bands refuses it."""
-    query, plans = _question(case)
+    four = Candidates(case)
     for name in _plain(case):
-        bound = float(np.median(_mean(case, query, plans, 0, name)))
+        bound = float(np.median(four.means(name)[0]))
         rule = Chance(constraint=AtMost(signal=name, bound=bound), level=0.8)
-        if not case.predict_one(query).calibrated:
-            CHANCE.refuses("Chance in a world without bands", partial(_violation, case, query, plans, rule), 0.8)
+        if not case.predict_one(four.query).calibrated:
+            refuses("Chance in a world without bands", partial(four.violation, rule), 0.8)
             return
-        found = _violation(case, query, plans, rule)
-        for number in range(_num(plans)):
-            forecast = case.predict_one(_with_plan(query, plans, number)).signals[name]
-            assert forecast.high is not None  # calibrated, as other clauses demand
-            expected = max(0.0, float(forecast.high.max()) - bound)
-            problem = f"the violation of {name!r} <= {bound:.4g} with probability 0.8 is not that of its band"
-            CHANCE.equal(found[number], expected, within=10 * case.tolerance, problem=problem)
+        highest = [-np.inf if one.high is None else float(one.high.max()) for one in four.forecasts(name)]
+        problem = f"the violation of {name!r} <= {bound:.4g} with probability 0.8 is not that of its band"
+        equal(four.violation(rule), np.maximum(0.0, np.subtract(highest, bound)), problem, within=10 * case.tolerance)
 
 
+@clause("Goal.risk, quantile and Card.deterministic; deterministic worlds have equal samples")
 def worst_samples(case: WorldCase) -> None:
     """The worst samples cost at least the mean; all samples are equal if and only if the card states deterministic."""
-    query, plans = _question(case)
-    apart = 0.0
+    four, apart = Candidates(case), list[float]()
     for name in _plain(case):
-        means = _mean(case, query, plans, 0, name)
+        means = four.means(name)[0]
         bound = float(means.min() - 10 * np.ptp(means) - 1)
-        best, worst = (
-            _violation(case, query, plans, AtMost(signal=name, bound=bound, quantile=share)) for share in (0.0, 1.0)
-        )
+        best, worst = (four.violation(AtMost(signal=name, bound=bound, quantile=share)) for share in (0.0, 1.0))
         problem = f"the violation of a bound on {name!r} is {worst} for the worst sample, but {best} for the best"
-        SAMPLES.holds(bool((worst >= best - 1e-6 * abs(best)).all()), problem)
+        holds(bool((worst >= best - 1e-6 * abs(best)).all()), problem)
         goal = Goal(targets={name: means[-1].astype(case.card.schema[name].dtype)}, tolerance={name: 1.0})
-        every, few = (as_float(case.score_one(query, plans, replace(goal, risk=risk)).cost) for risk in (1.0, 0.1))
+        every, few = (four.cost(replace(goal, risk=risk)) for risk in (1.0, 0.1))
         problem = f"plans cost {few} with risk 0.1, but {every} with all samples"
-        SAMPLES.holds(bool((few >= every - 1e-6 * (1 + abs(every))).all()), problem)
-        differs = max(
-            float((worst - best).max() / abs(best).max()), float((few - every).max() / (1 + abs(every).max()))
-        )
-        apart = max(apart, differs)
-        if case.card.deterministic:
-            problem = f"the card states deterministic, but samples of {name!r} differ by {differs:.2g} (relative)"
-            SAMPLES.holds(differs <= 1e-5, problem)
-    if _plain(case) and not case.card.deterministic:
-        SAMPLES.holds(apart > 0, "the card does not state deterministic, but the worst sample is as good as the best")
+        holds(bool((few >= every - 1e-6 * (1 + abs(every))).all()), problem)
+        differs = max((worst - best).max() / abs(best).max(), (few - every).max() / (1 + abs(every).max()))
+        problem = f"the card states deterministic, but samples of {name!r} differ by {differs:.2g} (relative)"
+        holds(not case.card.deterministic or differs <= 1e-5, problem)
+        apart.append(differs)
+    if apart and not case.card.deterministic:
+        holds(max(apart) > 0, "the card does not state deterministic, but the worst sample is as good as the best")
 
 
-def _question(case: WorldCase) -> tuple[Query, Arrays]:
-    cut = case.cut()
-    return query_of(cut, 0), logged_plans(cut, 0, 4, case.seed)
+def rules_of(case: WorldCase, query: Query, plans: Arrays) -> tuple[list[Constraint], Floats]:
+    """A constraint that every plan satisfies, one that none can, and the violations of `plans` [N, 2].
+
+    They are on a vector input, else on a predicted vector, with NaN for violations that are not known in advance.
+    Empty if the world has neither.
+    """
+    given, num = _given(case, query, plans), len(next(iter(plans.values())))
+    if given is not None:
+        name, values = given
+        low = case.card.schema[name].low
+        bound = min(low or (-np.inf,)) - 2.0
+        bound = bound if np.isfinite(bound) else float(values.min()) - 2.0
+        worst = values.max((1, 2)) - bound
+    elif case.vectors:
+        name, worst = case.vectors[0], np.full(num, np.nan)
+        seen = observed_values(case.episodes, name)
+        bound = float(seen.min() - 1e3 * (1 + np.ptp(seen)))
+    else:
+        return [], np.zeros((num, 0))
+    rules: list[Constraint] = [AtMost(signal=name, bound=math.inf), AtMost(signal=name, bound=bound)]
+    return rules, np.stack([np.zeros(num), worst], 1)
+
+
+def _given(case: WorldCase, query: Query, plans: Arrays) -> tuple[str, Floats] | None:
+    """A vector input with its values [N, T, size], an action if possible; None if there is none."""
+    schema, num = case.card.schema, len(next(iter(plans.values())))
+    repeated = {name: np.stack([value] * num) for name, value in (query.exogenous or {}).items()}
+    names = [signal.name for signal in (*schema.actions, *schema.exogenous) if signal.kind is Kind.VECTOR]
+    return next(((name, as_float({**repeated, **plans}[name])) for name in names), None)
 
 
 def _plain(case: WorldCase) -> list[str]:
     """The predicted vector signals without a period: a maximum is meaningful for them."""
     return [name for name in case.vectors if case.card.schema[name].period is None]
-
-
-def _num(plans: Arrays) -> int:
-    return len(next(iter(plans.values())))
-
-
-def _with_plan(query: Query, plans: Arrays, number: int) -> Query:
-    return replace(query, actions={name: value[number] for name, value in plans.items()})
-
-
-def _mean(case: WorldCase, query: Query, plans: Arrays, number: int, name: str) -> NDArray[np.floating]:
-    return as_float(case.predict_one(_with_plan(query, plans, number)).signals[name].mean)
-
-
-def _violation(case: WorldCase, query: Query, plans: Arrays, rule: Constraint) -> NDArray[np.floating]:
-    return as_float(case.score_one(query, plans, constraints=[rule]).violation)[:, 0]
-
-
-def _costs(
-    case: WorldCase, query: Query, plans: Arrays, cost: Cost, expected: NDArray[np.floating], signal: Signal
-) -> None:
-    found = case.score_one(query, plans, Goal(targets={}, costs=(cost,))).cost
-    problem = f"{type(cost).__name__} of {signal.role.value} {signal.name!r} is not computed from its values"
-    ROLLOUT.equal(found, expected, within=case.tolerance, problem=problem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,29 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows, forecast_windows
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.schema import Signal
-from worldline.testing.clauses import Clause
 
 
-def windows_at(episodes: Sequence[Episode], at: Sequence[int], *, length: int, horizon: int) -> ForecastWindows:
-    """One window of each episode.
+def places(
+    episodes: Sequence[Episode], *, length: int, horizon: int, seed: int, margin: int = 0
+) -> list[tuple[Episode, int]]:
+    """Each episode with a random index of the present, for `forecast_windows`.
 
     Args:
         episodes: W episodes with the same signals.
-        at: per episode the index of the present, in [length - 1, T - horizon].
-        length: H, observations in the history.
-        horizon: T, steps after the present.
-    """
-    return forecast_windows(list(zip(episodes, at, strict=True)), length=length, horizon=horizon)
-
-
-def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int, margin: int = 0) -> list[int]:
-    """A random index of the present for each episode, for `windows_at`.
-
-    Args:
-        episodes: as in `windows_at`.
         length: H.
         horizon: T.
         seed: of the places.
@@ -50,28 +39,13 @@ def places(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int,
         )
     rng = np.random.default_rng(seed)
     first = length - 1 + margin
-    return [int(rng.integers(first, episode.num_steps - horizon - margin + 1)) for episode in episodes]
+    return [(episode, int(rng.integers(first, episode.num_steps - horizon - margin + 1))) for episode in episodes]
 
 
 def random_windows(episodes: Sequence[Episode], *, length: int, horizon: int, seed: int) -> ForecastWindows:
     """One window of each episode at a random place; see `places`."""
     at = places(episodes, length=length, horizon=horizon, seed=seed)
-    return windows_at(episodes, at, length=length, horizon=horizon)
-
-
-def splice(first: Future, second: Future, step: int) -> Future:
-    """`first` before `step`, `second` from `step` on."""
-
-    def join(early: Arrays, late: Arrays, axis: int) -> Arrays:
-        before, after = (slice(None),) * axis + (slice(step),), (slice(None),) * axis + (slice(step, None),)
-        return {name: np.concatenate([early[name][before], late[name][after]], axis) for name in early}
-
-    return Future(actions=join(first.actions, second.actions, 2), exogenous=join(first.exogenous, second.exogenous, 1))
-
-
-def pick_versions(future: Future, index: Sequence[int]) -> Future:
-    """The candidates with the indices `index`, in this order."""
-    return replace(future, actions={name: value[:, list(index)] for name, value in future.actions.items()})
+    return forecast_windows(at, length=length, horizon=horizon)
 
 
 ROUNDS: Final = 4
@@ -79,7 +53,7 @@ ROUNDS: Final = 4
 
 
 def alignment_errors(
-    answer: Callable[[ForecastWindows, Arrays], Arrays],
+    answer: Callable[[ForecastWindows], Arrays],
     episodes: Sequence[Episode],
     *,
     length: int,
@@ -89,7 +63,7 @@ def alignment_errors(
     """Errors of predictions under logged actions that are shifted by -1, 0 and 1 steps.
 
     Args:
-        answer: takes windows and actions [W, T, *shape], returns predicted signals [W, T, *shape].
+        answer: takes windows, returns predicted signals [W, T, *shape].
         episodes: W episodes.
         length: H.
         horizon: T.
@@ -101,28 +75,13 @@ def alignment_errors(
     errors: dict[int, list[NDArray[np.floating]]] = {-1: [], 0: [], 1: []}
     for number in range(ROUNDS):
         at = places(episodes, length=length, horizon=horizon, seed=seed + number, margin=1)
-        windows = windows_at(episodes, at, length=length, horizon=horizon)
+        windows = forecast_windows(at, length=length, horizon=horizon)
         for shift, found in errors.items():
-            moved = windows_at(episodes, [now + shift for now in at], length=length, horizon=horizon).actions
-            each = [squared_error(windows, name, value) for name, value in answer(windows, moved).items()]
+            later = [(episode, now + shift) for episode, now in at]
+            moved = replace(windows, actions=forecast_windows(later, length=length, horizon=horizon).actions)
+            each = [squared_error(windows, name, value) for name, value in answer(moved).items()]
             found.append(np.mean(each, axis=0))
     return {shift: np.concatenate(found) for shift, found in errors.items()}
-
-
-def aligned(clause: Clause, errors: Mapping[int, NDArray[np.floating]]) -> None:
-    """Raises AssertionError if shifted actions fit the log better, by more than two standard errors.
-
-    Args:
-        clause: the clause that is checked.
-        errors: from `alignment_errors`.
-    """
-    for shift in (-1, 1):
-        finite = bool(np.isfinite(errors[0]).all() and np.isfinite(errors[shift]).all())
-        clause.holds(finite, "predictions are not finite")
-        gain = errors[0] - errors[shift]
-        doubt = 2 * float(gain.std()) / len(gain) ** 0.5
-        pair = f"{errors[0].mean():.4g} with the logged actions, {errors[shift].mean():.4g} shifted by {shift:+}"
-        clause.holds(float(gain.mean()) <= doubt, f"the error is {pair}")
 
 
 def squared_error(windows: ForecastWindows, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
@@ -133,16 +92,6 @@ def squared_error(windows: ForecastWindows, name: str, value: NDArray[np.generic
     per_step = error.reshape(*known.shape, -1).mean(-1)
     found: NDArray[np.floating] = np.where(known, per_step, 0.0).sum(1) / np.maximum(known.sum(1), 1)
     return found
-
-
-def map_history(history: History, function: Callable[[Arrays], Arrays]) -> History:
-    """`history` with `function` applied to each of its four groups of arrays."""
-    return History(**{group: function(arrays) for group, arrays in vars(history).items()})
-
-
-def tail_of(history: History, length: int) -> History:
-    """The last `length` observations [W, H, *shape] and the inputs between them."""
-    return history.last(length, axis=1)
 
 
 def disturb(values: NDArray[np.generic]) -> NDArray[np.generic]:

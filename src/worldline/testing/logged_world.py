@@ -12,8 +12,8 @@ from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.planning.base import Goal
 from worldline.schema import Kind
-from worldline.testing.clauses import as_float
 from worldline.testing.log_windows import observed_of
+from worldline.testing.prediction_case import observed_values
 from worldline.testing.world_case import WorldCase
 from worldline.workflows.held_out import read_episodes
 from worldline.world.base import World
@@ -93,13 +93,10 @@ def logged_goal(card: Card, episodes: Sequence[Episode], horizon: int) -> Goal:
         for name in card.predicts:
             if card.schema[name].kind is not kind or (kind is Kind.IMAGE and "reaches" not in card.abilities):
                 continue
-            values = np.concatenate(
-                [as_float(episode.observations[name])[observed_of(episode, name)] for episode in episodes]
-            )
             later = [episode.observations[name][horizon] for episode in episodes if observed_of(episode, name)[horizon]]
             if not later:
                 continue
-            spread = float(values.std(0).max()) if kind is Kind.VECTOR else 0.0
+            spread = float(observed_values(episodes, name).std(0).max()) if kind is Kind.VECTOR else 0.0
             return Goal(targets={name: np.asarray(later[0])}, tolerance={name: spread} if spread > 0 else {})
     raise InputError(
         f"the world predicts {', '.join(card.predicts)}, and none of these can be a goal. "

@@ -10,14 +10,27 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.errors import InputError
 from worldline.models.base import Adapts, Belief, Inputs, Losses, Window, WorldModel
-from worldline.testing.clauses import Clause, difference, run
+from worldline.testing.clauses import (
+    Case,
+    Clause,
+    clause,
+    clauses_of,
+    difference,
+    equal,
+    has_shape,
+    holds,
+    run,
+    unchanged,
+)
 from worldline.testing.window_edits import (
     hide,
     one_candidate_each,
@@ -26,12 +39,11 @@ from worldline.testing.window_edits import (
     redraw,
     splice,
     step_to,
-    window_entries,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCase:
+class ModelCase(Case):
     """A model and the data on which it is checked.
 
     Args:
@@ -43,6 +55,8 @@ class ModelCase:
         tolerance: largest relative difference between two float results that must be equal.
         seed: of all draws.
     """
+
+    kind: ClassVar[str] = "model"
 
     model: WorldModel
     window: Window
@@ -76,17 +90,25 @@ class ModelCase:
         """A copy of the model in evaluation mode."""
         return copy.deepcopy(self.model).eval()
 
-    def generator(self) -> torch.Generator:
-        """A new generator with fixed draws."""
-        return torch.Generator(self.window.past.actions.device).manual_seed(self.seed)
+    def ready(self) -> tuple[WorldModel, Belief, Inputs]:
+        """A copy of the model in evaluation mode, its belief after the window, and candidates."""
+        model = self.frozen()
+        return model, self.encode(model), self.future()
 
-    def future(self, *, batch: int | None = None, horizon: int | None = None, seed: int = 1) -> Inputs:
+    def generator(self, offset: int = 0) -> torch.Generator:
+        """A new generator; equal offsets give equal draws."""
+        return torch.Generator(self.window.past.actions.device).manual_seed(self.seed + offset)
+
+    def future(self, *, horizon: int | None = None, offset: int = 1) -> Inputs:
         """N candidates of steps that are drawn from the window."""
-        return redraw(
-            self.window.past,
-            (batch or self.batch, self.num_candidates, horizon or self.horizon),
-            torch.Generator(self.window.past.actions.device).manual_seed(self.seed + seed),
-        )
+        shape = (self.batch, self.num_candidates, horizon or self.horizon)
+        return redraw(self.window.past, shape, self.generator(offset))
+
+    def hidden(self, entries: slice | Tensor, observations: slice | Tensor) -> Bool[Tensor, "B H"]:
+        """True at these observations of these entries."""
+        found = torch.zeros(self.batch, self.context, dtype=torch.bool, device=self.window.past.actions.device)
+        found[entries, observations] = True
+        return found
 
     def encode(self, model: WorldModel, window: Window | None = None) -> Belief:
         """The belief after the window, with fixed draws."""
@@ -97,62 +119,37 @@ class ModelCase:
         return model.rollout(belief, inputs, generator=self.generator()).features
 
 
-ENCODE = Clause(name="model.encode", look="WorldModel.encode; Belief.features is [B, S, D]")
-UPDATE = Clause(name="model.update_equals_encode", look="WorldModel.update; folded over a window it equals encode")
-SHAPES = Clause(name="model.rollout_shapes", look="WorldModel.rollout; LatentRollout.features is [B, N, S, T, D]")
-FINAL = Clause(name="model.rollout_final", look="LatentRollout.final; after the last input, batch B*N with B outermost")
-PEEK = Clause(name="model.no_peek", look="WorldModel.rollout; features[..., k, :] may depend on inputs 0 to k only")
-CANDIDATES = Clause(name="model.candidates_independent", look="WorldModel.rollout; the same noise for all N")
-BATCH = Clause(name="model.batch_independent", look="encode, rollout, select; batch statistics or swapped axes")
-MASKS = Clause(name="model.masks", look="Window.observed; values where it is False, NaN too, have no effect")
-PURE = Clause(name="model.pure", look="encode, update, rollout; no side effects, all draws from the generator")
-GRADIENT = Clause(name="model.differentiable", look="WorldModel.rollout; detach, no_grad or rounding of actions")
-ACTIONS = Clause(name="model.actions_matter", look="WorldModel.rollout; input k must act on features[..., k, :]")
-STORED = Clause(name="model.belief", look="WorldModel.belief; it keeps the given features")
-NORMALISER = Clause(name="model.fit_normaliser", look="WorldModel.fit_normaliser; masked values, or zero variance")
-ADAPTS = Clause(name="model.adapts", look="Adapts.adapt; a correction of the prediction, kept in the belief alone")
-LOSS = Clause(name="model.loss", look="WorldModel.loss; finite scalar terms with weights, gradients for all parameters")
+def check_model(model: WorldModel, window: Window, **settings: Any) -> None:
+    """Checks all clauses of the contract.
 
-
-def check_model(
-    model: WorldModel,
-    window: Window,
-    *,
-    horizon: int = 4,
-    num_candidates: int = 3,
-    expect_action_effect: bool = True,
-    tolerance: float = 1e-4,
-    seed: int = 0,
-) -> None:
-    """Checks all clauses; the arguments are those of `ModelCase`.
+    Args:
+        model: the model.
+        window: see `ModelCase`.
+        settings: other arguments of `ModelCase`, such as `horizon`.
 
     Raises:
         AssertionError: lists each broken clause, the violation, and where to look.
         InputError: the window is too small.
     """
-    case = ModelCase(
-        model=model,
-        window=window,
-        horizon=horizon,
-        num_candidates=num_candidates,
-        expect_action_effect=expect_action_effect,
-        tolerance=tolerance,
-        seed=seed,
-    )
-    run(type(model).__name__, case, CLAUSES)
+    run(type(model).__name__, ModelCase(model=model, window=window, **settings), CLAUSES)
 
 
-@torch.no_grad()
+def _clause(look: str) -> Callable[[Callable[[ModelCase], None]], Clause[ModelCase]]:
+    """A clause that is checked without gradients."""
+    return lambda check: Clause(torch.no_grad()(check), look)
+
+
+@_clause("WorldModel.encode; Belief.features is [B, S, D]")
 def encode_shapes(case: ModelCase) -> None:
     """`encode` returns finite features [B, S, D], also for a window of one observation."""
     for length in (1, case.context):
         features = case.encode(case.frozen(), case.window.first(length)).features()
         problem = f"features have shape {tuple(features.shape)}, expected [{case.batch}, S, D], for H = {length}"
-        ENCODE.holds(features.ndim == 3 and features.shape[0] == case.batch, problem)
-        ENCODE.holds(bool(features.isfinite().all()), f"features are not finite, for H = {length}")
+        holds(features.ndim == 3 and features.shape[0] == case.batch, problem)
+        holds(bool(features.isfinite().all()), f"features are not finite, for H = {length}")
 
 
-@torch.no_grad()
+@_clause("WorldModel.update; folded over a window it equals encode")
 def update_equals_encode(case: ModelCase) -> None:
     """Folding `update` over the window gives the belief of `encode`, after every step."""
     model, generator = case.frozen(), case.generator()
@@ -163,12 +160,12 @@ def update_equals_encode(case: ModelCase) -> None:
         folded = model.update(folded, inputs, observation, observed, generator=generator)
         encoded = case.encode(model, case.window.first(step + 1))
         where = f"after observation {step} the folded belief differs from the encoded one"
-        UPDATE.equal(folded.features(), encoded.features(), within=case.tolerance, problem=where)
+        equal(folded.features(), encoded.features(), where, within=case.tolerance)
         pair = case.rollout(model, folded, future), case.rollout(model, encoded, future)
-        UPDATE.equal(*pair, within=case.tolerance, problem=f"{where}: their rollouts")
+        equal(*pair, f"{where}: their rollouts", within=case.tolerance)
 
 
-@torch.no_grad()
+@_clause("WorldModel.rollout; LatentRollout.features is [B, N, S, T, D]")
 def rollout_shapes(case: ModelCase) -> None:
     """`rollout` returns finite features [B, N, S, T, D], with S and D of the belief, for one step too."""
     model = case.frozen()
@@ -181,93 +178,76 @@ def rollout_shapes(case: ModelCase) -> None:
             ("features", imagined.features, (case.batch, num, samples, horizon, size)),
             ("final.features()", imagined.final.features(), (case.batch * num, samples, size)),
         ):
-            SHAPES.holds(tuple(found.shape) == expected, f"{name} has shape {tuple(found.shape)}, expected {expected}")
-            SHAPES.holds(bool(found.isfinite().all()), f"{name} is not finite")
+            has_shape(name, found, expected)
 
 
-@torch.no_grad()
+@_clause("LatentRollout.final; after the last input, batch B*N with B outermost")
 def rollout_final(case: ModelCase) -> None:
     """`final` is the last predicted state, and continuing from it equals one long rollout (if nothing is drawn)."""
-    model, half = case.frozen(), case.horizon // 2
-    belief, inputs = case.encode(model), case.future()
+    model, belief, inputs = case.ready()
     whole = case.rollout(model, belief, inputs)
-    first = model.rollout(belief, inputs.steps(slice(half)), generator=case.generator())
+    first = model.rollout(belief, inputs.steps(slice(case.horizon // 2)), generator=case.generator())
     last = first.features[..., -1, :].flatten(0, 1)
-    FINAL.equal(first.final.features(), last, within=case.tolerance, problem="final is not the last predicted state")
-    again = model.rollout(belief, inputs, generator=case.generator().manual_seed(case.seed + 1)).features
-    if difference(whole, again) > 0:  # a stochastic model: its two halves draw other noise
-        return
-    rest = case.rollout(model, first.final, one_candidate_each(inputs.steps(slice(half, None))))
-    joined = rest.reshape(case.batch, case.num_candidates, *rest.shape[2:])
-    FINAL.equal(
-        joined,
-        whole[..., half:, :],
-        within=case.tolerance,
-        problem="continuing from final differs from one long rollout",
-    )
+    equal(first.final.features(), last, "final is not the last predicted state", within=case.tolerance)
+    again = model.rollout(belief, inputs, generator=case.generator(1)).features
+    if difference(whole, again) == 0:  # the two halves of a stochastic model draw other noise
+        _continues(case, model, belief, inputs)
 
 
-@torch.no_grad()
+@_clause("WorldModel.rollout; features[..., k, :] may depend on inputs 0 to k only")
 def no_peek(case: ModelCase) -> None:
     """Inputs from step k on do not change the features before k."""
-    model = case.frozen()
-    belief, inputs, others = case.encode(model), case.future(), case.future(seed=2)
+    (model, belief, inputs), others = case.ready(), case.future(offset=2)
     before = case.rollout(model, belief, inputs)
     for step in range(1, case.horizon):
         after = case.rollout(model, belief, splice(inputs, others, step))
         pair = before[..., :step, :], after[..., :step, :]
-        PEEK.equal(*pair, within=case.tolerance, problem=f"features before step {step} changed with later inputs")
+        equal(*pair, f"features before step {step} changed with later inputs", within=case.tolerance)
 
 
-@torch.no_grad()
+@_clause("WorldModel.rollout; the same noise for all N")
 def candidates_independent(case: ModelCase) -> None:
     """Each candidate gives the same result alone and in any order; equal candidates give equal results."""
-    model, within = case.frozen(), case.tolerance
-    belief, inputs = case.encode(model), case.future()
+    (model, belief, inputs), within = case.ready(), case.tolerance
     together = case.rollout(model, belief, inputs)
     for number in range(case.num_candidates):
         alone = case.rollout(model, belief, pick_candidates(inputs, slice(number, number + 1)))
         problem = f"candidate {number} alone differs from its result in the batch"
-        CANDIDATES.equal(alone, together[:, number : number + 1], within=within, problem=problem)
+        equal(alone, together[:, number : number + 1], problem, within=within)
     turned = [*range(1, case.num_candidates), 0]
     other = case.rollout(model, belief, pick_candidates(inputs, turned))
-    CANDIDATES.equal(other, together[:, turned], within=within, problem="the order of candidates changes results")
+    equal(other, together[:, turned], "the order of candidates changes results", within=within)
     twins = case.rollout(model, belief, pick_candidates(inputs, [0] * case.num_candidates))
     first = twins[:, :1].expand_as(twins)
-    CANDIDATES.equal(twins, first, within=within, problem="identical candidates give different results")
+    equal(twins, first, "identical candidates give different results", within=within)
 
 
-@torch.no_grad()
+@_clause("encode, rollout, select; batch statistics or swapped axes")
 def batch_independent(case: ModelCase) -> None:
     """Results of an entry do not depend on other entries; `select` picks entries and nothing else."""
-    model, within = case.frozen(), case.tolerance
-    belief, inputs = case.encode(model), case.future()
+    (model, belief, inputs), within = case.ready(), case.tolerance
     features, imagined = belief.features(), case.rollout(model, belief, inputs)
     index = torch.arange(case.batch, device=features.device)
     for kept in (0, case.batch - 1):
         others = torch.where(index == kept, index, (index + 1) % case.batch)
-        other = case.encode(model, window_entries(case.window, others))
+        other = case.encode(model, pick_entries(case.window, others))
         problem = f"entry {kept} changed with other entries of the batch"
-        BATCH.equal(other.features()[kept], features[kept], within=within, problem=problem)
+        equal(other.features()[kept], features[kept], problem, within=within)
         after = case.rollout(model, other, pick_entries(inputs, others))
-        BATCH.equal(after[kept], imagined[kept], within=within, problem=f"the rollout of {problem}")
+        equal(after[kept], imagined[kept], f"the rollout of {problem}", within=within)
     chosen = torch.cat([index.flip(0), index[:1]])
-    BATCH.equal(
-        belief.select(chosen).features(),
-        features[chosen],
-        within=within,
-        problem="select does not return the chosen entries",
+    equal(
+        belief.select(chosen).features(), features[chosen], "select does not return the chosen entries", within=within
     )
 
 
-@torch.no_grad()
+@_clause("Window.observed; values where it is False, NaN too, have no effect")
 def masks_hide(case: ModelCase) -> None:
     """Unobserved values, NaN too, change neither the beliefs nor the loss."""
     model, within = case.frozen(), case.tolerance
-    everything = torch.ones(case.batch, case.context, dtype=torch.bool, device=case.window.past.actions.device)
-    some = torch.zeros_like(everything)
     entries = torch.arange(0, case.batch, 2)
-    some[entries, (entries + case.context - 1) % case.context] = True  # the present of entry 0 is hidden
+    some = case.hidden(entries, (entries + case.context - 1) % case.context)  # the present of entry 0, too
+    everything = case.hidden(slice(None), slice(None))
     start = case.encode(model, case.window.first(1))
 
     def results(values: str) -> dict[str, Tensor]:
@@ -282,36 +262,32 @@ def masks_hide(case: ModelCase) -> None:
     expected = results("kept")
     for values in ("other", "nan"):
         for name, found in results(values).items():
-            MASKS.equal(
-                found,
-                expected[name],
-                within=within,
-                problem=f"{name} depends on masked values (filled with {values!r})",
-            )
+            equal(found, expected[name], f"{name} depends on masked values (filled with {values!r})", within=within)
 
 
-@torch.no_grad()
+@_clause("encode, update, rollout; no side effects, all draws from the generator")
 def pure(case: ModelCase) -> None:
     """Calls have no side effects, and every draw comes from the generator."""
     model = case.frozen()
     inputs, step = case.future(), step_to(case.window, 1)
     state = dict(model.state_dict())
-    with PURE.unchanged(case.window, inputs, step, state):
+    with unchanged(case.window, inputs, step, state):
         belief = case.encode(model)
         features = belief.features().clone()
         imagined = case.rollout(model, belief, inputs)
         model.update(case.encode(model), *step, generator=case.generator())
         model.update(belief, *step, generator=case.generator())
-    PURE.equal(belief.features(), features, within=0.0, problem="the belief was changed by rollout or update")
+    equal(belief.features(), features, "the belief was changed by rollout or update")
     again = case.rollout(model, belief, inputs)
-    PURE.equal(again, imagined, within=0.0, problem="equal seeds gave different rollouts from one belief")
-    PURE.equal(case.encode(model).features(), features, within=0.0, problem="equal seeds gave different beliefs")
+    equal(again, imagined, "equal seeds gave different rollouts from one belief")
+    equal(case.encode(model).features(), features, "equal seeds gave different beliefs")
 
 
+@clause("WorldModel.rollout; detach, no_grad or rounding of actions")
 def differentiable(case: ModelCase) -> None:
     """The features have a finite gradient with respect to every action that changes them."""
     model, inputs = case.frozen(), case.future()
-    belief, others = case.encode(model), case.future(seed=2)
+    belief, others = case.encode(model), case.future(offset=2)
     actions = inputs.actions.clone().requires_grad_()
     features = case.rollout(model, belief, replace(inputs, actions=actions))
     last = features[..., -1, :]
@@ -320,51 +296,44 @@ def differentiable(case: ModelCase) -> None:
         torch.autograd.grad((last * weights).sum(), actions, allow_unused=True)[0] if last.requires_grad else None
     )
     for step in range(case.horizon):
-        mixed = inputs.actions.clone()
-        mixed[..., step, :] = others.actions[..., step, :]
-        moved = difference(case.rollout(model, belief, replace(inputs, actions=mixed))[..., -1, :], last)
+        moved = difference(case.rollout(model, belief, _with_step(inputs, others, step))[..., -1, :], last)
         if moved <= case.tolerance:
             continue
-        GRADIENT.holds(gradient is not None, "the features have no gradient with respect to the actions")
+        holds(gradient is not None, "the features have no gradient with respect to the actions")
         assert gradient is not None  # for the type checker
-        GRADIENT.holds(bool(gradient.isfinite().all()), "the gradient with respect to the actions is not finite")
+        holds(bool(gradient.isfinite().all()), "the gradient with respect to the actions is not finite")
         problem = f"action {step} changes the last features by {moved:.3g}, but its gradient is 0"
-        GRADIENT.holds(bool(gradient[..., step, :].any()), problem)
+        holds(bool(gradient[..., step, :].any()), problem)
 
 
-@torch.no_grad()
+@_clause("WorldModel.rollout; input k must act on features[..., k, :]")
 def actions_matter(case: ModelCase) -> None:
     """Each input changes the features of its step: none is ignored, none acts a step late."""
     if not case.expect_action_effect:
         return
-    model = case.frozen()
-    belief, inputs, others = case.encode(model), case.future(), case.future(seed=2)
+    (model, belief, inputs), others = case.ready(), case.future(offset=2)
     before = case.rollout(model, belief, inputs)
     for step in range(case.horizon):
-        actions = inputs.actions.clone()
-        actions[..., step, :] = others.actions[..., step, :]
-        after = case.rollout(model, belief, replace(inputs, actions=actions))
+        after = case.rollout(model, belief, _with_step(inputs, others, step))
         moved = difference(before[..., step, :], after[..., step, :])
-        problem = f"a change of action {step} does not change features[..., {step}, :] (only by {moved:.3g})"
-        ACTIONS.holds(moved > 1e-7, problem)
+        holds(moved > 1e-7, f"a change of action {step} does not change features[..., {step}, :] (only by {moved:.3g})")
 
 
-@torch.no_grad()
+@_clause("WorldModel.belief; it keeps the given features")
 def stored_features(case: ModelCase) -> None:
     """`belief` keeps the given features, and a rollout from it is finite."""
     model = case.frozen()
     features = case.encode(model).features().mean(1)
     belief = model.belief(features)
-    STORED.equal(belief.features().mean(1), features, within=case.tolerance, problem="the belief has other features")
+    equal(belief.features().mean(1), features, "the belief has other features", within=case.tolerance)
     imagined = case.rollout(model, belief, case.future())
-    STORED.holds(bool(imagined.isfinite().all()), "the rollout from the belief is not finite")
+    holds(bool(imagined.isfinite().all()), "the rollout from the belief is not finite")
 
 
-@torch.no_grad()
+@_clause("WorldModel.fit_normaliser; masked values, or zero variance")
 def normaliser_fits(case: ModelCase) -> None:
     """After `fit_normaliser` the model is finite and independent of unobserved values, NaN too."""
-    hidden = torch.zeros(case.batch, case.context, dtype=torch.bool, device=case.window.past.actions.device)
-    hidden[::2, -1] = True
+    hidden = case.hidden(slice(None, None, 2), slice(-1, None))
 
     def fitted(values: str) -> Mapping[str, Tensor]:
         model = case.frozen()
@@ -375,11 +344,11 @@ def normaliser_fits(case: ModelCase) -> None:
     for values in ("other", "nan"):
         for name, found in fitted(values).items():
             problem = f"{name} depends on masked values (filled with {values!r})"
-            NORMALISER.equal(found, expected[name], within=case.tolerance, problem=problem)
-    NORMALISER.holds(all(bool(value.isfinite().all()) for value in expected.values()), "the fitted model is not finite")
+            equal(found, expected[name], problem, within=case.tolerance)
+    holds(all(bool(value.isfinite().all()) for value in expected.values()), "the fitted model is not finite")
 
 
-@torch.no_grad()
+@_clause("Adapts.adapt; a correction of the prediction, kept in the belief alone")
 def adapts(case: ModelCase) -> None:
     """After adaptation a model predicts the steps that it adapted to; the clause uses a window without motion.
 
@@ -399,7 +368,7 @@ def adapts(case: ModelCase) -> None:
 
     def alike(problem: str, *beliefs: Belief, entries: slice = slice(None)) -> None:
         first, second = (case.rollout(model, belief, future)[entries] for belief in beliefs)
-        ADAPTS.equal(first, second, within=within, problem=problem)
+        equal(first, second, problem, within=within)
 
     def step(belief: Belief) -> Tensor:
         return case.rollout(model, belief, taken)[:, 0, :, 0][..., model.present]
@@ -407,10 +376,10 @@ def adapts(case: ModelCase) -> None:
     before, after = case.encode(model, still.first(1)), adapted(still)
     expected = before.features()[..., model.present]
     error, corrected = ((step(belief) - expected).square().mean((1, 2)) for belief in (before, after))
-    ADAPTS.holds(bool((corrected <= 0.5 * error).all()), "the error on a repeated step is not halved by adaptation")
+    holds(bool((corrected <= 0.5 * error).all()), "the error on a repeated step is not halved by adaptation")
     alike("adaptation with full trust changes the rollout", adapted(case.window, trust=1e9), case.encode(model))
     pair = (case.rollout(model, adapted(case.window, num_steps=count), future) for count in (1, case.context))
-    ADAPTS.holds(difference(*pair) > 1e-7, "steps before the last `num_steps` have no effect at all, or all steps have")
+    holds(difference(*pair) > 1e-7, "steps before the last `num_steps` have no effect at all, or all steps have")
 
     mixed = {name: values.clone() for name, values in case.window.observations.items()}
     for name, values in mixed.items():
@@ -421,33 +390,24 @@ def adapts(case: ModelCase) -> None:
     belief, turned = adapted(case.window), torch.arange(case.batch, device=expected.device).flip(0)
     together = case.rollout(model, belief, future)
     picked = case.rollout(model, belief.select(turned), pick_entries(future, turned))
-    ADAPTS.equal(picked, together[turned], within=within, problem="select does not return the chosen corrections")
+    equal(picked, together[turned], "select does not return the chosen corrections", within=within)
     alone = case.rollout(model, belief, pick_candidates(future, slice(1, 2)))
-    ADAPTS.equal(alone, together[:, 1:2], within=within, problem="a candidate alone gives another result")
+    equal(alone, together[:, 1:2], "a candidate alone gives another result", within=within)
     if model.deterministic:
-        half = case.horizon // 2
-        first = model.rollout(belief, future.steps(slice(half)), generator=case.generator()).final
-        rest = case.rollout(model, first, one_candidate_each(future.steps(slice(half, None))))
-        joined = rest.reshape(case.batch, case.num_candidates, *rest.shape[2:])
-        ADAPTS.equal(
-            joined,
-            together[..., half:, :],
-            within=within,
-            problem="continuing from final differs from one long rollout",
-        )
+        _continues(case, model, belief, future)
     start = adapted(case.window.first(case.context - 1))
     folded = model.update(start, *step_to(case.window, case.context - 1), generator=case.generator())
     alike("update does not keep the correction", folded, belief)
 
-    hidden = torch.zeros(case.batch, case.context, dtype=torch.bool, device=expected.device)
-    hidden[:, 1:-1] = True
+    hidden = case.hidden(slice(None), slice(1, -1))
     kept, *others = (adapted(hide(case.window, hidden, values)) for values in ("kept", "other", "nan"))
     for other in others:
         alike("the correction depends on unobserved values", other, kept)
     same = all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    ADAPTS.holds(same, "adaptation changed a weight")
+    holds(same, "adaptation changed a weight")
 
 
+@clause("WorldModel.loss; finite scalar terms with weights, gradients for all parameters")
 def loss_terms(case: ModelCase) -> None:
     """The loss has finite scalar terms with weights, and gradients for all trainable parameters."""
     model = copy.deepcopy(case.model).train()
@@ -458,61 +418,54 @@ def loss_terms(case: ModelCase) -> None:
     losses.total.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     unreached = sorted(name for name, gradient in gradients.items() if gradient is None)
-    LOSS.holds(not unreached, f"no gradient reaches {', '.join(unreached)}; freeze parameters that are not trained")
+    holds(not unreached, f"no gradient reaches {', '.join(unreached)}; freeze parameters that are not trained")
     found = [gradient for gradient in gradients.values() if gradient is not None]
-    LOSS.holds(all(bool(gradient.isfinite().all()) for gradient in found), "a gradient is not finite")
-    LOSS.holds(any(bool(gradient.any()) for gradient in found), "every gradient is 0")
+    holds(all(bool(gradient.isfinite().all()) for gradient in found), "a gradient is not finite")
+    holds(any(bool(gradient.any()) for gradient in found), "every gradient is 0")
     model.load_state_dict(state)
-    with LOSS.unchanged(case.window):
+    with unchanged(case.window):
         again = model.loss(case.window, generator=case.generator())
-    LOSS.equal(again.total, losses.total, within=1e-6, problem="equal seeds gave different losses in training mode")
+    equal(again.total, losses.total, "equal seeds gave different losses in training mode", within=1e-6)
 
 
-CLAUSES: tuple[Callable[[ModelCase], None], ...] = (
-    encode_shapes,
-    update_equals_encode,
-    rollout_shapes,
-    rollout_final,
-    no_peek,
-    candidates_independent,
-    batch_independent,
-    masks_hide,
-    pure,
-    differentiable,
-    actions_matter,
-    stored_features,
-    normaliser_fits,
-    adapts,
-    loss_terms,
-)
-"""Every clause, in the order in which a report lists them."""
+def _continues(case: ModelCase, model: WorldModel, belief: Belief, inputs: Inputs) -> None:
+    """Raises BreachError unless continuing from the end of the first half equals one long rollout."""
+    half = case.horizon // 2
+    first = model.rollout(belief, inputs.steps(slice(half)), generator=case.generator())
+    rest = case.rollout(model, first.final, one_candidate_each(inputs.steps(slice(half, None))))
+    joined = rest.reshape(case.batch, case.num_candidates, *rest.shape[2:])
+    whole = case.rollout(model, belief, inputs)[..., half:, :]
+    equal(joined, whole, "continuing from final differs from one long rollout", within=case.tolerance)
+
+
+def _with_step(inputs: Inputs, others: Inputs, step: int) -> Inputs:
+    """`inputs` with the actions of `others` at one step."""
+    actions = inputs.actions.clone()
+    actions[..., step, :] = others.actions[..., step, :]
+    return replace(inputs, actions=actions)
 
 
 def _standing_still(window: Window) -> Window:
     """A window that repeats the first observation and input."""
-    past, first = window.past, window.first(1)
-    length = past.actions.shape[2] + 1
-
-    def again(values: Tensor, axis: int, count: int) -> Tensor:
-        return values.narrow(axis, 0, 1).repeat_interleave(count, axis)
-
+    first, length = window.first(1), window.past.actions.shape[2] + 1
+    repeat = partial(torch.repeat_interleave, repeats=length, dim=1)
     return replace(
         first,
-        observations={name: again(values, 1, length) for name, values in first.observations.items()},
-        observed={name: again(flags, 1, length) for name, flags in first.observed.items()},
-        past=Inputs(
-            actions=again(past.actions, 2, length - 1),
-            exogenous=None if past.exogenous is None else again(past.exogenous, 1, length - 1),
-            step_s=again(past.step_s, 1, length - 1),
-        ),
+        observations={name: repeat(values) for name, values in first.observations.items()},
+        observed={name: repeat(flags) for name, flags in first.observed.items()},
+        past=window.past.steps([0] * (length - 1)),
     )
 
 
 def _check_terms(losses: Losses) -> None:
     terms, weights = losses.terms, losses.weights
-    LOSS.holds(len(terms) > 0, "the loss has no term")
-    LOSS.holds(set(terms) == set(weights), f"the loss has terms {sorted(terms)}, but weights {sorted(weights)}")
+    holds(len(terms) > 0, "the loss has no term")
+    holds(set(terms) == set(weights), f"the loss has terms {sorted(terms)}, but weights {sorted(weights)}")
     for name, term in terms.items():
-        LOSS.holds(term.ndim == 0, f"term {name!r} has shape {tuple(term.shape)}, expected a scalar")
-        LOSS.holds(bool(term.isfinite()), f"term {name!r} is {term.item()}")
-        LOSS.holds(math.isfinite(weights[name]), f"the weight of {name!r} is {weights[name]}")
+        holds(term.ndim == 0, f"term {name!r} has shape {tuple(term.shape)}, expected a scalar")
+        holds(bool(term.isfinite()), f"term {name!r} is {term.item()}")
+        holds(math.isfinite(weights[name]), f"the weight of {name!r} is {weights[name]}")
+
+
+CLAUSES = clauses_of(globals())
+"""Every clause, in the order in which a report lists them."""

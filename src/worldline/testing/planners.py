@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
-from worldline.testing.clauses import Clause, run
+from worldline.testing.clauses import Case, clause, clauses_of, equal, has_shape, holds, run, unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannerCase:
+class PlannerCase(Case):
     """A planner and the size of its test problems.
 
     Args:
@@ -31,6 +31,8 @@ class PlannerCase:
         tolerance: largest relative difference between two costs that must be equal.
         seed: of all draws.
     """
+
+    kind: ClassVar[str] = "planner"
 
     planner: Planner
     optimality: float = 0.6
@@ -65,13 +67,14 @@ class PlannerCase:
         self,
         cost: CostFunction,
         *,
+        space: ActionSpace | None = None,
         proposals: Float[Tensor, "B P T A"] | None = None,
         deadline_s: float | None = None,
     ) -> PlannedActions:
         """The planner's result, with fixed draws."""
         return self.planner.plan(
             cost,
-            self.space,
+            space or self.space,
             batch=self.batch,
             horizon=self.horizon,
             proposals=proposals,
@@ -122,45 +125,20 @@ class Bowl:
         return value.cost[:, 0], value.violation[:, 0]
 
 
-RESULT = Clause(name="planner.result", look="PlannedActions; finite actions [B, T, A], cost [B], violation [B, C]")
-CALLS = Clause(name="planner.calls", look="CostFunction; each call takes [B, N, T, A], all B problems")
-BOUNDS = Clause(name="planner.bounds", look="ActionSpace; evaluated and returned actions lie inside, proposals too")
-PROPOSALS = Clause(name="planner.proposals", look="Planner.plan; the result is never worse than the best proposal")
-BEST = Clause(name="planner.best_found", look="PlannedActions.actions; the best of all evaluated sequences")
-HONEST = Clause(
-    name="planner.cost_is_of_actions", look="PlannedActions.cost and violation; equal those of the returned actions"
-)
-COUNT = Clause(name="planner.num_evaluated", look="PlannedActions.num_evaluated; evaluated sequences per problem")
-OPTIMUM = Clause(name="planner.optimum", look="Planner.plan; a quadratic bowl, compared with random sequences")
-BATCH = Clause(name="planner.batch_independent", look="Planner.plan; a problem must not see the costs of others")
-SEEDED = Clause(name="planner.deterministic", look="Planner.plan; draws come from the generator, without other state")
-FEASIBLE = Clause(name="planner.feasible_first", look="Planner.plan; least cost among sequences without violation")
-CHOICES = Clause(
-    name="planner.choices", look="ActionSpace.choices; each is one-hot, or the planner raises UnsupportedError"
-)
-DEADLINE = Clause(name="planner.deadline", look="deadline_s; the best sequence so far is returned, converged is False")
+def check_planner(planner: Planner, **settings: Any) -> None:
+    """Checks all clauses of the contract.
 
-
-def check_planner(
-    planner: Planner,
-    *,
-    optimality: float = 0.6,
-    batch: int = 3,
-    horizon: int = 4,
-    tolerance: float = 1e-5,
-    seed: int = 0,
-) -> None:
-    """Checks all clauses; the arguments are those of `PlannerCase`.
+    Args:
+        planner: the planner.
+        settings: other arguments of `PlannerCase`, such as `optimality`.
 
     Raises:
         AssertionError: lists each broken clause, the violation, and where to look.
     """
-    case = PlannerCase(
-        planner=planner, optimality=optimality, batch=batch, horizon=horizon, tolerance=tolerance, seed=seed
-    )
-    run(type(planner).__name__, case, CLAUSES)
+    run(type(planner).__name__, PlannerCase(planner=planner, **settings), CLAUSES)
 
 
+@clause("PlannedActions; finite actions [B, T, A], cost [B], violation [B, C]")
 def result_shapes(case: PlannerCase) -> None:
     """The result is finite with the shapes of the contract; each cost call gets all B problems."""
     cost = Bowl(_centers(case), limit=1.0)
@@ -171,14 +149,14 @@ def result_shapes(case: PlannerCase) -> None:
         ("cost", found.cost, (case.batch,)),
         ("violation", found.violation, (case.batch, 1)),
     ):
-        RESULT.holds(tuple(value.shape) == expected, f"{name} has shape {tuple(value.shape)}, expected {expected}")
-        RESULT.holds(bool(value.isfinite().all()), f"{name} is not finite")
+        has_shape(name, value, expected)
     for evaluated in cost.actions:
         shape = tuple(evaluated.shape)
         wanted = (case.batch, evaluated.shape[1], case.horizon, size)
-        CALLS.holds(shape == wanted, f"the cost function was called with shape {shape}, expected {wanted}")
+        holds(shape == wanted, f"the cost function was called with shape {shape}, expected {wanted}")
 
 
+@clause("ActionSpace; evaluated and returned actions lie inside, proposals too")
 def bounds(case: PlannerCase) -> None:
     """Evaluated and returned actions are inside the bounds, even if the optimum and the proposals are outside."""
     outside = torch.tensor([9.0, -9.0])
@@ -189,9 +167,10 @@ def bounds(case: PlannerCase) -> None:
         slack = 1e-6 * (case.space.high - case.space.low)  # one rounding
         inside = bool((low >= case.space.low - slack).all() and (high <= case.space.high + slack).all())
         bound = f"outside {case.space.low.tolist()} to {case.space.high.tolist()}"
-        BOUNDS.holds(inside, f"{what} actions range from {low.tolist()} to {high.tolist()}, {bound}")
+        holds(inside, f"{what} actions range from {low.tolist()} to {high.tolist()}, {bound}")
 
 
+@clause("Planner.plan; draws come from the generator, without other state")
 def proposals_kept(case: PlannerCase) -> None:
     """The result is never worse than the best proposal, even if only a proposal is good."""
     proposals = case.uniform(3)
@@ -202,25 +181,27 @@ def proposals_kept(case: PlannerCase) -> None:
         value = torch.where(away < 1e-4, torch.zeros_like(away), 10.0 - away)  # the gradient points away from it
         return PlanCosts(cost=value, violation=value.new_zeros(*value.shape, 0))
 
-    with SEEDED.unchanged(proposals):
+    with unchanged(proposals):
         found = case.plan(cost, proposals=proposals)
     true = cost(found.actions[:, None]).cost[:, 0]
     worst = max(float(found.cost.max()), float(true.max()))
-    PROPOSALS.holds(worst <= 1e-6, f"the result costs {worst:.4g}, but a proposal of cost 0 was given")
+    holds(worst <= 1e-6, f"the result costs {worst:.4g}, but a proposal of cost 0 was given")
 
 
+@clause("PlannedActions.cost and violation; equal those of the returned actions")
 def best_found(case: PlannerCase) -> None:
     """The returned sequence is as good as the best evaluated one, and its cost is correct."""
     cost = Bowl(_centers(case))
     found = case.plan(cost, proposals=case.uniform(2))
     true, _ = cost.of(found.actions)
-    HONEST.equal(found.cost, true, within=case.tolerance, problem="the cost is not that of the actions")
+    equal(found.cost, true, "the cost is not that of the actions", within=case.tolerance)
     best = torch.cat([value.cost for value in cost.values], 1).amin(1)
     behind = float((true - best).max())
     problem = f"the returned sequence costs {behind:.4g} more than the best evaluated one"
-    BEST.holds(behind <= case.tolerance * float(1 + best.max()), problem)
+    holds(behind <= case.tolerance * float(1 + best.max()), problem)
 
 
+@clause("PlannedActions.num_evaluated; evaluated sequences per problem")
 def count(case: PlannerCase) -> None:
     """`num_evaluated` equals the number of sequences that the cost function got."""
     cost = Bowl(_centers(case))
@@ -228,18 +209,20 @@ def count(case: PlannerCase) -> None:
         cost.actions.clear()
         found = case.plan(cost, proposals=proposals)
         counted = sum(evaluated.shape[1] for evaluated in cost.actions)
-        COUNT.holds(found.num_evaluated == counted, f"num_evaluated is {found.num_evaluated}, expected {counted}")
+        holds(found.num_evaluated == counted, f"num_evaluated is {found.num_evaluated}, expected {counted}")
 
 
+@clause("Planner.plan; a quadratic bowl, compared with random sequences")
 def optimum(case: PlannerCase) -> None:
     """On a quadratic bowl the cost is at most `optimality` times that of random sequences."""
     cost = Bowl(_centers(case))
     found, _ = cost.of(case.plan(cost).actions)
     random = cost.value(case.uniform(1000)).cost.mean(1)
     share = float((found / random).max())
-    OPTIMUM.holds(share <= case.optimality, f"relative cost {share:.3g}, allowed {case.optimality}")
+    holds(share <= case.optimality, f"relative cost {share:.3g}, allowed {case.optimality}")
 
 
+@clause("Planner.plan; a problem must not see the costs of others")
 def batch_independent(case: PlannerCase) -> None:
     """The plan of a problem does not depend on the other problems of the batch."""
     centers = _centers(case)
@@ -248,27 +231,19 @@ def batch_independent(case: PlannerCase) -> None:
         others[kept] = centers[kept]
         first, second = case.plan(Bowl(centers)), case.plan(Bowl(others))
         problem = f"the plan of problem {kept} changed with the other problems of the batch"
-        BATCH.equal(first.actions[kept], second.actions[kept], within=case.tolerance, problem=problem)
+        equal(first.actions[kept], second.actions[kept], problem, within=case.tolerance)
 
 
+@clause("Planner.plan; draws come from the generator, without other state")
 def deterministic(case: PlannerCase) -> None:
     """Equal seeds give equal plans; only the generator is used, and no argument is changed."""
     space, proposals = case.space, case.uniform(2)
-    with SEEDED.unchanged(space, proposals):
-        found = [
-            case.planner.plan(
-                Bowl(_centers(case)),
-                space,
-                batch=case.batch,
-                horizon=case.horizon,
-                proposals=proposals,
-                generator=case.generator(),
-            )
-            for _ in range(2)
-        ]
-    SEEDED.equal(found[0].actions, found[1].actions, within=0.0, problem="equal seeds gave different plans")
+    with unchanged(space, proposals):
+        found = [case.plan(Bowl(_centers(case)), space=space, proposals=proposals) for _ in range(2)]
+    equal(found[0].actions, found[1].actions, "equal seeds gave different plans")
 
 
+@clause("Planner.plan; least cost among sequences without violation")
 def feasible_first(case: PlannerCase) -> None:
     """A sequence without violation is preferred to any with one; else the least violation is chosen."""
     middle = (case.space.low + case.space.high) / 2
@@ -276,16 +251,17 @@ def feasible_first(case: PlannerCase) -> None:
     cost = Bowl(center, limit=float(middle[0]))
     found = case.plan(cost, proposals=center[:, None].clone())
     true, violation = cost.of(found.actions)
-    FEASIBLE.holds(not violation.any(), f"violation {float(violation.max()):.4g}, but plans without one exist")
-    FEASIBLE.equal(found.violation, violation, within=case.tolerance, problem="violation is not that of the actions")
-    HONEST.equal(found.cost, true, within=case.tolerance, problem="the cost is not that of the actions")
+    holds(not violation.any(), f"violation {float(violation.max()):.4g}, but plans without one exist")
+    equal(found.violation, violation, "violation is not that of the actions", within=case.tolerance)
+    equal(found.cost, true, "the cost is not that of the actions", within=case.tolerance)
     never = Bowl(center, limit=float(case.space.low[0]) - 1.0)
     _, violation = never.of(case.plan(never).actions)
     least = torch.cat([value.violation.sum(-1) for value in never.values], 1).amin(1)
     behind = float((violation.sum(-1) - least).max())
-    FEASIBLE.holds(behind <= case.tolerance, f"a plan with {behind:.4g} less violation was evaluated")
+    holds(behind <= case.tolerance, f"a plan with {behind:.4g} less violation was evaluated")
 
 
+@clause("ActionSpace.choices; each is one-hot, or the planner raises UnsupportedError")
 def choices(case: PlannerCase) -> None:
     """Evaluated and returned choices are one-hot, proposals too; or the planner raises UnsupportedError."""
     low, high = torch.tensor([-1.0, 0.0, 0.0, 0.0]), torch.tensor([3.0, 1.0, 1.0, 1.0])
@@ -293,22 +269,16 @@ def choices(case: PlannerCase) -> None:
     share = torch.rand(case.batch, 2, case.horizon, 4, generator=case.generator())
     cost = Bowl(torch.full((case.batch, case.horizon, 4), 0.3))
     try:
-        found = case.planner.plan(
-            cost,
-            space,
-            batch=case.batch,
-            horizon=case.horizon,
-            proposals=low + (high - low) * share,
-            generator=case.generator(),
-        )
+        found = case.plan(cost, space=space, proposals=low + (high - low) * share)
     except UnsupportedError:
         return
     for what, actions in [("returned", found.actions), *(("evaluated", evaluated) for evaluated in cost.actions)]:
         chosen = actions[..., 1:]
         one_hot = bool(((chosen == 0) | (chosen == 1)).all() and (chosen.sum(-1) == 1).all())
-        CHOICES.holds(one_hot, f"the choice of {what} actions is not a one-hot vector")
+        holds(one_hot, f"the choice of {what} actions is not a one-hot vector")
 
 
+@clause("deadline_s; the best sequence so far is returned, converged is False")
 def deadline(case: PlannerCase) -> None:
     """At most one batch is evaluated after the deadline, and a search that was cut short has not converged."""
     limit_s = 0.02
@@ -318,30 +288,18 @@ def deadline(case: PlannerCase) -> None:
     start = time.monotonic()
     found = case.plan(cost, proposals=proposals, deadline_s=limit_s)
     late = sum(started > start + limit_s for started in cost.started_s)
-    DEADLINE.holds(late <= 1, f"{late} batches were evaluated after the deadline, expected at most 1")
+    holds(late <= 1, f"{late} batches were evaluated after the deadline, expected at most 1")
     cut = found.num_evaluated < free.num_evaluated
-    DEADLINE.holds(not (cut and found.converged), "converged is True, but the deadline cut the search short")
+    holds(not (cut and found.converged), "converged is True, but the deadline cut the search short")
     best = cost.value(proposals).cost.amin(1)
     true, _ = cost.of(found.actions)
-    DEADLINE.holds(bool((true <= best * (1 + case.tolerance)).all()), "the best sequence so far was not returned")
-
-
-CLAUSES: tuple[Callable[[PlannerCase], None], ...] = (
-    result_shapes,
-    bounds,
-    proposals_kept,
-    best_found,
-    count,
-    optimum,
-    batch_independent,
-    deterministic,
-    feasible_first,
-    choices,
-    deadline,
-)
-"""Every clause, in the order in which a report lists them."""
+    holds(bool((true <= best * (1 + case.tolerance)).all()), "the best sequence so far was not returned")
 
 
 def _centers(case: PlannerCase) -> Float[Tensor, "B T A"]:
     """A different optimum inside the space for each problem."""
     return case.uniform(1, offset=7)[:, 0]
+
+
+CLAUSES = clauses_of(globals())
+"""Every clause, in the order in which a report lists them."""

@@ -1,131 +1,192 @@
-"""Clauses on plans with a time budget, plans from proposals, and plans for a batch of worlds."""
+"""Clauses on `World.plan`: bounds, cost, status, budget, proposals, refusals and batches."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import numpy as np
 
-from worldline.episode import Arrays
+from worldline.planning.base import Constraint
 from worldline.planning.costs import AtMost
-from worldline.testing.clauses import Clause, as_float, difference
-from worldline.testing.world_case import WorldCase, logged_plans, query_of
+from worldline.testing.clauses import all_equal, as_float, clause, equal, has_shape, holds, inside_bounds, lacks
+from worldline.testing.goals import rules_of
+from worldline.testing.world_case import Query, WorldCase, one_plan, query_of
 from worldline.world.base import Plan, PlanStatus
 
-BUDGET = Clause(name="world.plan_budget", look="World.plan, budget_s; the best plan so far, complete and in bounds")
-PROPOSALS = Clause(name="world.plan_proposals", look="World.plan, proposals; the plan is never worse than these")
-PLAN_BATCH = Clause(
-    name="world.plan_batch", look="Plan of W worlds; actions [W, T, *shape], one status, the worst of all"
-)
-TRUST_SAME = Clause(name="world.trust_same", look="Scores.trust and Plan.trust; equal Prediction.trust of the history")
-
-PLAN_COUNTS = Clause(
-    name="world.plan_counts", look="Card.action_conditioned and World.plan; UnsupportedError if actions have no effect"
-)
-
-TINY_S = 1e-6
+TINY_S: Final = 1e-6
 """A budget that is too short for any search."""
 
 
+def _plans(case: WorldCase) -> bool:
+    """Whether plans differ: `plan_needs_actions` checks other worlds."""
+    return case.card.action_conditioned
+
+
+@clause("World.plan; reproducible, and cheaper than sequences from the logs", applies=_plans)
+def plan_honest(case: WorldCase) -> None:
+    """A plan is inside the bounds, reproducible, and cheaper than the log, and states its true cost."""
+    for world in (0, case.windows().num_worlds - 1):
+        query = case.query(world)
+        found, again = case.plan_one(query), case.plan_one(query)
+        _check_plan(case, query, found)
+        costs = case.score_one(query, case.plans(world)).cost
+        problem = f"the plan costs {float(found.cost):.4g}, but sequences from the log cost {costs.mean():.4g}"
+        holds(float(found.cost) <= costs.mean() + case.tolerance * abs(costs.mean()) + 1e-9, problem)
+        all_equal(again.actions, found.actions, "equal seeds gave different plans")
+
+
+@clause("World.plan(pending=...); the cost includes the pending actions and the plan", applies=_plans)
+def plan_after_pending(case: WorldCase) -> None:
+    """The plan follows the pending actions, and its cost includes them."""
+    query = case.query()
+    pending = {name: value[:1] for name, value in query.actions.items()}
+    found = case.plan_one(query, horizon=case.horizon - 1, pending=pending)
+    for signal in case.card.schema.actions:
+        has_shape(repr(signal.name), found.actions[signal.name], (case.horizon - 1, *signal.shape))
+    whole = one_plan({name: np.concatenate([value, found.actions[name]]) for name, value in pending.items()})
+    expected = case.score_one(query, whole).cost[0]
+    equal(found.cost, expected, "the cost is not that of the whole sequence", within=case.tolerance)
+
+
+@clause("Plan.status and reason; infeasible if and only if violated", applies=_plans)
+def plan_constrained(case: WorldCase) -> None:
+    """The status states whether constraints hold; an impossible one makes the plan infeasible."""
+    query = case.query()
+    free = case.plan_one(query)
+    rules, _ = rules_of(case, query, one_plan(free.actions))
+    if not rules:
+        return
+    kept, never = rules[:1], rules[1:]
+    for name in case.vectors[:1]:
+        reached = as_float(
+            case.world.predict(query.history, free.actions, exogenous=query.exogenous).signals[name].mean
+        )
+        # The bound restricts one component; the others are free.
+        bound = (float(reached[-1, 0]), *[math.inf] * (reached.shape[1] - 1))
+        kept.append(AtMost(signal=name, bound=bound))
+    _check_plan(case, query, case.plan_one(query, constraints=kept), kept)
+    found = case.plan_one(query, constraints=never)
+    _check_plan(case, query, found, never)
+    problem = f"status {found.status.value} with a constraint that cannot hold, expected infeasible"
+    holds(found.status is PlanStatus.INFEASIBLE, problem)
+
+
+@clause("World.plan, min_trust; refused below it, with a reason and without actions", applies=_plans)
+def plan_refuses(case: WorldCase) -> None:
+    """A plan is refused, with a reason and without actions, if and only if trust is below `min_trust`."""
+    trust = as_float(case.predict(case.windows()).trust)
+    query, least = case.query(int(trust.argmin())), float(trust.min())
+    if np.isnan(least) or least >= 1.0:
+        return
+    found = case.plan_one(query, min_trust=(least + 1) / 2)
+    problem = f"status {found.status.value} for trust {least:.3g} and min_trust {(least + 1) / 2:.3g}, not refused"
+    holds(found.status is PlanStatus.REFUSED, problem)
+    holds(bool(found.reason), "the plan is refused without a reason")
+    lengths = {name: len(value) for name, value in found.actions.items()}
+    holds(not any(lengths.values()), f"the plan is refused, but has actions of length {lengths}")
+    allowed = case.plan_one(query, min_trust=least / 2)
+    holds(allowed.status is not PlanStatus.REFUSED, f"refused, but trust {least:.3g} is above min_trust")
+
+
+@clause("World.plan, budget_s; the best plan so far, complete and in bounds", applies=_plans)
 def plan_in_time(case: WorldCase) -> None:
     """Without time for a search there is still a complete plan, and its status states how the search ended."""
-    if not case.card.action_conditioned:
-        return
-    query = query_of(case.cut(), 0)
+    query = case.query()
     found = case.plan_one(query, budget_s=TINY_S)
     ended = (PlanStatus.CONVERGED, PlanStatus.BUDGET_EXHAUSTED)
-    BUDGET.holds(found.status in ended, f"budget {TINY_S} s, no constraint: status {found.status.value}")
-    BUDGET.holds(not found.reason, f"status {found.status.value} with the reason {found.reason!r}, expected none")
-    for signal in case.card.schema.actions:
-        value, expected = as_float(found.actions[signal.name]), (case.horizon, *signal.shape)
-        BUDGET.holds(
-            value.shape == expected, f"budget {TINY_S} s: {signal.name!r} has shape {value.shape}, not {expected}"
-        )
-        low, high = np.asarray(signal.low or -np.inf), np.asarray(signal.high or np.inf)
-        inside = difference(value, np.clip(value, low, high)) <= 1e-6
-        BUDGET.holds(inside, f"budget {TINY_S} s: {signal.name!r} is outside {signal.low} to {signal.high}")
-    due_cost = case.score_one(query, {name: value[None] for name, value in found.actions.items()}).cost[0]
-    problem = f"budget {TINY_S} s: Plan.cost differs from World.score of its actions"
-    BUDGET.equal(found.cost, due_cost, within=case.tolerance, problem=problem)
+    holds(found.status in ended, f"budget {TINY_S} s, no constraint: status {found.status.value}")
+    _check_plan(case, query, found, what=f"budget {TINY_S} s: ")
 
 
+@clause("World.plan, proposals; the plan is never worse than these", applies=_plans)
 def plan_uses_proposals(case: WorldCase) -> None:
     """A plan costs at most as much as the best proposal, with and without time for a search."""
-    if not case.card.action_conditioned:
-        return
-    cut = case.cut()
-    for world in range(min(2, cut.num_worlds)):
-        query = query_of(cut, world)
+    for world in range(min(2, case.windows().num_worlds)):
+        query = case.query(world)
         good = [case.plan_one(query, seed=case.seed + 1 + number).actions for number in range(2)]
-        logged = logged_plans(cut, world, 2, case.seed)
+        logged = case.plans(world, 2)
         proposals = {
             name: np.concatenate([value, np.stack([plan[name] for plan in good])]) for name, value in logged.items()
         }
-        costs = as_float(case.score_one(query, proposals).cost)
+        least = float(case.score_one(query, proposals).cost.min())
         for budget_s in (None, TINY_S):
             cost = float(case.plan_one(query, proposals=proposals, budget_s=budget_s).cost)
-            problem = f"budget {budget_s} s: the plan costs {cost:.6g}, but the best proposal costs {costs.min():.6g}"
-            PROPOSALS.holds(cost <= costs.min() + 1e-5 * abs(costs.min()) + 1e-9, problem)
+            problem = f"budget {budget_s} s: the plan costs {cost:.6g}, but the best proposal costs {least:.6g}"
+            holds(cost <= least + 1e-5 * abs(least) + 1e-9, problem)
 
 
+@clause("Plan of W worlds; actions [W, T, *shape], one status, the worst of all", applies=_plans)
 def plan_of_batch(case: WorldCase) -> None:
     """Plans of W worlds have a leading axis, cost the same as alone, and share the worst status."""
-    if not case.card.action_conditioned:
-        return
-    cut = case.cut()
-    name = case.vectors[0] if case.vectors else None
-    chosen, rules = [0, 1], []
-    if name is not None:
-        first = as_float(case.predict(cut).signals[name].mean)[:, 0, 0]
+    windows, chosen, rules = case.windows(), [0, 1], list[Constraint]()
+    for name in case.vectors[:1]:
+        first = as_float(case.predict(windows).signals[name].mean)[:, 0, 0]
         chosen = [int(first.argmin()), int(first.argmax())]
         # A bound on the first component that the first of the two worlds satisfies easily, the second hardly.
         bound = (float(first[chosen].mean()), *(np.inf,) * (case.card.schema[name].size - 1))
         rules = [AtMost(signal=name, bound=bound)]
-    query, goal = cut.select(chosen), case.batch_goal(2)
-    found = case.world.plan(
-        query.history, goal, constraints=rules, horizon=case.horizon, exogenous=query.exogenous or None, seed=case.seed
-    )
+    two = windows.select(chosen)
+    whole = Query(history=two.history, actions=two.actions, exogenous=two.exogenous or None)
+    found = case.plan_one(whole, case.batch_goal(2), rules)
     for signal in case.card.schema.actions:
-        shape, expected = found.actions[signal.name].shape, (2, case.horizon, *signal.shape)
-        PLAN_BATCH.holds(shape == expected, f"{signal.name!r} has shape {shape}, expected {expected}")
-    for label, value, expected in (("cost", found.cost, (2,)), ("violation", found.violation, (2, len(rules)))):
-        shape = np.shape(value)
-        PLAN_BATCH.holds(shape == expected, f"{label} has shape {shape}, expected {expected}")
+        has_shape(repr(signal.name), found.actions[signal.name], (2, case.horizon, *signal.shape))
+    has_shape("cost", found.cost, (2,))
+    has_shape("violation", found.violation, (2, len(rules)))
     for world in range(2):
-        alone: Arrays = {name: value[world][None] for name, value in found.actions.items()}
-        scores = case.score_one(query_of(query, world), alone, constraints=rules)
-        for label, batched, alone_value in (
+        alone = one_plan({name: value[world] for name, value in found.actions.items()})
+        scores = case.score_one(query_of(two, world), alone, constraints=rules)
+        for label, batched, single in (
             ("cost", as_float(found.cost)[world], scores.cost[0]),
             ("violation", found.violation[world], scores.violation[0]),
         ):
             problem = f"the {label} of the plan for world {world} of a batch differs from World.score"
-            PLAN_BATCH.equal(batched, alone_value, within=case.tolerance, problem=problem)
+            equal(batched, single, problem, within=case.tolerance)
     _check_status(found)
 
 
+@clause("Scores.trust and Plan.trust; equal Prediction.trust of the history")
 def trust_agrees(case: WorldCase) -> None:
     """`trust` of scores and plans equals that of predictions from the same history (plans: if deterministic)."""
-    query = query_of(case.cut(), 0)
-    expected = case.predict_one(query).trust
-    trusts = {"score": case.score_one(query, {name: value[None] for name, value in query.actions.items()}).trust}
+    query = case.query()
+    expected = np.nan_to_num(as_float(case.predict_one(query).trust), nan=-1.0)
+    trusts = {"score": case.score_one(query, one_plan(query.actions)).trust}
     if case.card.deterministic and case.card.action_conditioned:
         trusts["plan"] = case.plan_one(query).trust
     for verb, trust in trusts.items():
-        both = [np.nan_to_num(as_float(value), nan=-1.0) for value in (trust, expected)]
-        TRUST_SAME.equal(both[0], both[1], within=case.tolerance, problem=f"{verb} has another trust than predict")
+        found = np.nan_to_num(as_float(trust), nan=-1.0)
+        equal(found, expected, f"{verb} has another trust than predict", within=case.tolerance)
 
 
+@clause("Card.action_conditioned and World.plan; UnsupportedError if actions have no effect")
 def plan_needs_actions(case: WorldCase) -> None:
     """A world that is not action-conditioned raises UnsupportedError from `plan`: all plans would be equal."""
-    if case.card.action_conditioned:
+    if _plans(case):
         return
-    refused = PLAN_COUNTS.lacks("a plan", partial(case.plan_one, query_of(case.cut(), 0)), "action-conditioned")
-    PLAN_COUNTS.holds(refused, "a plan was returned, but the card states that the world is not action-conditioned")
+    refused = lacks("a plan", partial(case.plan_one, case.query()), "action-conditioned")
+    holds(refused, "a plan was returned, but the card states that the world is not action-conditioned")
+
+
+def _check_plan(
+    case: WorldCase, query: Query, found: Plan, constraints: Sequence[Constraint] = (), what: str = ""
+) -> None:
+    """Raises BreachError if bounds, cost, violation or status of a plan are wrong."""
+    holds(found.elapsed_s >= 0, f"elapsed_s is {found.elapsed_s}")
+    for signal in case.card.schema.actions:
+        has_shape(f"{what}{signal.name!r}", found.actions[signal.name], (case.horizon, *signal.shape))
+        inside_bounds(signal, found.actions[signal.name], what)
+    scores = case.score_one(query, one_plan(found.actions), constraints=constraints)
+    equal(found.cost, scores.cost[0], f"{what}Plan.cost differs from World.score", within=case.tolerance)
+    problem = f"{what}Plan.violation differs from World.score"
+    equal(found.violation, scores.violation[0], problem, within=case.tolerance)
+    _check_status(found)
 
 
 def _check_status(found: Plan) -> None:
-    """Raises AssertionError unless the status is that of the worst world of a batch."""
+    """Raises BreachError unless the status is that of the worst world."""
     violates = bool(np.any(found.violation > 0))
-    problem = f"status {found.status.value}, reason {found.reason!r}, violations {found.violation.tolist()}"
-    PLAN_BATCH.holds((found.status is PlanStatus.INFEASIBLE) == violates, problem)
-    PLAN_BATCH.holds(bool(found.reason) == violates, problem)
+    problem = f"status {found.status.value}, reason {found.reason!r}, violations {np.asarray(found.violation).tolist()}"
+    holds((found.status is PlanStatus.INFEASIBLE) == violates, problem)
+    holds(bool(found.reason) == violates, problem)

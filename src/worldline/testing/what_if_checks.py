@@ -1,4 +1,4 @@
-"""The clause on `WhatIf.abduction`: full, hidden cause, or none."""
+"""Clauses on `World.what_if`: the factual path, later actions, and what was inferred from the episode."""
 
 from __future__ import annotations
 
@@ -7,65 +7,75 @@ from dataclasses import replace
 import numpy as np
 
 from worldline.episode import Arrays, Episode
-from worldline.testing.clauses import Clause, difference
+from worldline.testing.clauses import all_equal, clause, difference, has_shape, holds
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import Abduction
 
-ABDUCTION = Clause(
-    name="world.abduction",
-    look="WhatIf.abduction and reason; exactly what was inferred from the episode",
-)
+
+@clause("WhatIf; the logged actions lead to factual")
+def what_if_factual(case: WorldCase) -> None:
+    """The logged actions lead to `factual`, which does not depend on the query; later actions have no effect."""
+    at, half, names = case.length - 1, case.horizon // 2, set(case.card.predicts)
+    for episode in case.episodes[:3]:
+        taken = case.taken(episode)
+        same = case.world.what_if(episode, at, taken)
+        holds(set(same.signals) == names, f"signals {sorted(same.signals)}, the card predicts {sorted(names)}")
+        for name, value in same.signals.items():
+            has_shape(repr(name), value, (case.horizon, *case.card.schema[name].shape))
+        problem = "the logged actions do not lead to factual"
+        all_equal(same.signals, same.factual, problem, within=case.tolerance)
+        if same.abduction is Abduction.FULL:
+            logged = {n: episode.observations[n][at + 1 : at + 1 + case.horizon] for n in case.card.predicts}
+            problem = "abduction is full, but the logged actions do not lead to the logged observations"
+            all_equal(same.factual, logged, problem, within=case.tolerance)
+        turned = {n: np.concatenate([value[:half], value[half:][::-1] * 0]) for n, value in taken.items()}
+        other = case.world.what_if(episode, at, turned)
+        all_equal(other.factual, same.factual, "factual changed with the queried actions", within=case.tolerance)
+        early, expected = ({n: value[:half] for n, value in found.signals.items()} for found in (other, same))
+        all_equal(early, expected, "later actions changed earlier signals", within=case.tolerance)
 
 
+@clause("WhatIf.abduction and reason; exactly what was inferred from the episode")
 def abduction_honest(case: WorldCase) -> None:
     """`abduction` is correct: observations after the branch matter with `hidden_cause`, but not with `none`.
 
     The card lists 'abducts' if and only if something is inferred. Anything less than full has a reason.
     """
-    at, matters = case.length - 1, False
-    kinds: set[Abduction] = set()
+    at, matters, kinds = case.length - 1, False, set[Abduction]()
     for number, episode in enumerate(case.episodes[:5]):
-        taken = {name: value[at : at + case.horizon] for name, value in episode.actions.items()}
-        others = {name: value[::-1] for name, value in taken.items()}
+        others = {name: value[::-1] for name, value in case.taken(episode).items()}
         found = case.world.what_if(episode, at, others)
         kinds.add(found.abduction)
         full = found.abduction is Abduction.FULL
-        problem = f"abduction is {found.abduction.value} with the reason {found.reason!r}"
-        ABDUCTION.holds(bool(found.reason) != full, problem)
+        holds(bool(found.reason) != full, f"abduction is {found.abduction.value} with the reason {found.reason!r}")
         if full:
             continue
         again = case.world.what_if(_ends_as(episode, case.episodes[number + 1 - len(case.episodes)], at), at, others)
         differs = max(difference(again.signals[name], value) for name, value in found.signals.items())
-        if found.abduction is Abduction.NONE:
-            problem = "abduction is none, but other observations after the branch change the answer"
-            ABDUCTION.holds(differs <= case.tolerance, problem)
+        problem = "abduction is none, but other observations after the branch change the answer"
+        holds(found.abduction is not Abduction.NONE or differs <= case.tolerance, problem)
         matters = matters or differs > 0
     problem = "abduction is hidden_cause, but the answer does not depend on observations after the branch"
-    ABDUCTION.holds(matters or Abduction.HIDDEN_CAUSE not in kinds, problem)
+    holds(matters or Abduction.HIDDEN_CAUSE not in kinds, problem)
     listed, infers = "abducts" in case.card.abilities, bool(kinds - {Abduction.NONE})
-    problem = f"the card {'lists' if listed else 'does not list'} 'abducts', but abduction was {_words(kinds)}"
-    ABDUCTION.holds(listed == infers, problem)
+    was = " and ".join(sorted(kind.value for kind in kinds))
+    problem = f"the card {'lists' if listed else 'does not list'} 'abducts', but abduction was {was}"
+    holds(listed == infers, problem)
 
 
 def _ends_as(episode: Episode, other: Episode, at: int) -> Episode:
-    """The episode up to observation `at`, followed by the observations of another one."""
+    """The episode up to observation `at`, followed by the observations of another one, as far as they go."""
 
     def joined(first: Arrays, second: Arrays) -> Arrays:
-        return {name: _spliced(value, second[name], at + 1) for name, value in first.items() if name in second}
+        stop = min(episode.num_steps, other.num_steps) + 1
+        return {
+            name: np.concatenate([value[: at + 1], second[name][at + 1 : stop], value[stop:]])
+            for name, value in first.items()
+            if name in second
+        }
 
     return replace(
         episode,
         observations=joined(episode.observations, other.observations),
         observed=joined(episode.observed, other.observed),
     )
-
-
-def _spliced(first: np.ndarray, second: np.ndarray, at: int) -> np.ndarray:
-    """`first` with the values of `second` from index `at` on, as far as `second` goes."""
-    found, stop = first.copy(), min(len(first), len(second))
-    found[at:stop] = second[at:stop]
-    return found
-
-
-def _words(kinds: set[Abduction]) -> str:
-    return " and ".join(sorted(kind.value for kind in kinds))

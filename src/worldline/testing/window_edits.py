@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from worldline.models.base import Inputs, Window
+from worldline.testing.clauses import map_arrays
+
+Batch = TypeVar("Batch", Inputs, Window)
 
 
 def redraw(past: Inputs, shape: tuple[int, int, int], generator: torch.Generator) -> Inputs:
@@ -37,13 +41,9 @@ def pick_candidates(inputs: Inputs, index: slice | list[int]) -> Inputs:
     return replace(inputs, actions=inputs.actions[:, index])
 
 
-def pick_entries(inputs: Inputs, index: Tensor) -> Inputs:
+def pick_entries(batch: Batch, index: Tensor) -> Batch:
     """The batch entries with the indices `index`, in this order."""
-    return Inputs(
-        actions=inputs.actions[index],
-        exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
-        step_s=inputs.step_s[index],
-    )
+    return map_arrays(batch, lambda value: value[index])
 
 
 def one_candidate_each(inputs: Inputs) -> Inputs:
@@ -64,17 +64,6 @@ def splice(first: Inputs, second: Inputs, step: int) -> Inputs:
         actions=torch.cat([early.actions, late.actions], 2),
         exogenous=torch.cat(pair, 1) if pair else None,
         step_s=torch.cat([early.step_s, late.step_s], 1),
-    )
-
-
-def window_entries(window: Window, index: Tensor) -> Window:
-    """The batch entries with the indices `index`, in this order."""
-    return Window(
-        observations={name: value[index] for name, value in window.observations.items()},
-        observed={name: value[index] for name, value in window.observed.items()},
-        past=pick_entries(window.past, index),
-        reward=None if window.reward is None else window.reward[index],
-        terminated=None if window.terminated is None else window.terminated[index],
     )
 
 

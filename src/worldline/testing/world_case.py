@@ -4,45 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.windows import ForecastWindows as Cut
+from worldline.data.windows import ForecastWindows
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.planning.base import Constraint, Goal
-from worldline.testing.clauses import as_float
-from worldline.testing.log_windows import map_history
-from worldline.testing.log_windows import random_windows as random_cut
+from worldline.testing.clauses import map_arrays
+from worldline.testing.prediction_case import PredictionCase, corrupt
 from worldline.world.base import Plan, Prediction, Scores, World
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldCase:
-    """A world with the logs and the goal on which it is checked.
+class WorldCase(PredictionCase):
+    """A world with the logs and the goal on which it is checked; see also `PredictionCase`.
+
+    The episodes are held out from training and calibration. The statistical clauses (coverage, trust, surprise)
+    need 30 or more.
 
     Args:
         world: the world.
-        episodes: at least 2, held out from training and calibration. The statistical clauses (coverage, trust,
-            surprise) need 30 or more.
         goal: one that the world supports, for a single world.
-        horizon: T, predicted and planned steps, at least 2.
         num_calibration: number of calibration episodes of the world; None treats its levels as exact.
         alpha: false alarm rate of each statistical clause.
-        tolerance: largest relative difference between two results that must be equal.
-        seed: of all draws.
     """
 
+    kind: ClassVar[str] = "world"
+    validates: ClassVar[bool] = True
+
     world: World
-    episodes: Sequence[Episode]
     goal: Goal
-    horizon: int = 4
     num_calibration: int | None = None
     alpha: float = 1e-3
     tolerance: float = 1e-3
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.horizon < 2 or not 0 < self.alpha < 0.5:
@@ -63,13 +61,30 @@ class WorldCase:
         """The predicted signals that are vectors."""
         return tuple(name for name in self.card.predicts if self.card.schema[name].kind == "vector")
 
-    def cut(self) -> Cut:
-        """One window of each episode, always the same."""
-        return random_cut(self.episodes, length=self.length, horizon=self.horizon, seed=self.seed)
+    def calibrated(self) -> bool:
+        """Whether predictions have bands."""
+        return self.predict(self.windows()).calibrated
 
-    def predict(self, cut: Cut, *, actions: Arrays | None = None, level: float = 0.8) -> Prediction:
-        """The prediction for the W worlds in `cut` under the logged actions, or under `actions`."""
-        return self.world.predict(cut.history, actions or cut.actions, exogenous=cut.exogenous or None, level=level)
+    def means(self, windows: ForecastWindows) -> Arrays:
+        """The mean prediction per signal [W, T, *shape]."""
+        return {name: forecast.mean for name, forecast in self.predict(windows).signals.items()}
+
+    def query(self, world: int = 0) -> Query:
+        """The query about one world of `windows`."""
+        return query_of(self.windows(), world)
+
+    def taken(self, episode: Episode) -> Arrays:
+        """The logged actions after observation H - 1 of an episode."""
+        first = self.length - 1
+        return {name: value[first : first + self.horizon] for name, value in episode.actions.items()}
+
+    def plans(self, world: int = 0, num_plans: int = 4) -> Arrays:
+        """Plans [N, T, *shape] for one world of `windows`: the logged actions, then steps drawn from the logs."""
+        return {name: value[world] for name, value in self.windows().future(num_plans, self.seed).actions.items()}
+
+    def predict(self, windows: ForecastWindows, *, level: float = 0.8) -> Prediction:
+        """The prediction for the W worlds in `windows` under its actions."""
+        return self.world.predict(windows.history, windows.actions, exogenous=windows.exogenous or None, level=level)
 
     def predict_one(self, query: Query, *, level: float = 0.8) -> Prediction:
         """The prediction for one world."""
@@ -86,24 +101,11 @@ class WorldCase:
         query: Query,
         goal: Goal | None = None,
         constraints: Sequence[Constraint] = (),
-        *,
-        proposals: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        seed: int | None = None,
+        **settings: Any,
     ) -> Plan:
-        """A plan for one world, for the goal of the case by default."""
-        return self.world.plan(
-            query.history,
-            goal or self.goal,
-            constraints=constraints,
-            horizon=self.horizon,
-            exogenous=query.exogenous,
-            proposals=proposals,
-            budget_s=budget_s,
-            min_trust=min_trust,
-            seed=self.seed if seed is None else seed,
-        )
+        """A plan for one world, for the goal of the case by default; `settings` are other arguments of `World.plan`."""
+        settings = {"horizon": self.horizon, "exogenous": query.exogenous, "seed": self.seed, **settings}
+        return self.world.plan(query.history, goal or self.goal, constraints=constraints, **settings)
 
     def batch_goal(self, num_worlds: int) -> Goal:
         """The goal, the same for each of W worlds."""
@@ -113,7 +115,7 @@ class WorldCase:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A query about one world of a cut, without the batch axis.
+    """A query about one world, without the batch axis.
 
     Args:
         history: H observations.
@@ -126,37 +128,15 @@ class Query:
     exogenous: Arrays | None
 
 
-def query_of(cut: Cut, world: int) -> Query:
+def query_of(windows: ForecastWindows, world: int) -> Query:
     """The query about the world with this index."""
-
-    def pick(arrays: Arrays) -> Arrays:
-        return {name: value[world] for name, value in arrays.items()}
-
-    return Query(
-        history=map_history(cut.history, pick),
-        actions=pick(cut.actions),
-        exogenous=pick(cut.exogenous) or None,
-    )
+    every = Query(history=windows.history, actions=windows.actions, exogenous=windows.exogenous or None)
+    return map_arrays(every, lambda value: value[world])
 
 
-def logged_plans(cut: Cut, world: int, num_plans: int, seed: int) -> Arrays:
-    """Plans [N, T, *shape] for one world of a cut: the logged actions, then steps drawn from the logs."""
-    return {name: value[world] for name, value in cut.future(num_plans, seed).actions.items()}
-
-
-def corrupt(arrays: Arrays, seed: int) -> Arrays:
-    """Observations out of distribution: vectors shifted by 10 standard deviations, noise images, discrete unchanged."""
-    rng = np.random.default_rng(seed)
-    wild = {}
-    for name, value in arrays.items():
-        if np.issubdtype(value.dtype, np.floating):
-            spread = float(np.nanstd(as_float(value))) + 1e-6
-            wild[name] = (as_float(value) + 10 * spread * rng.choice([-1.0, 1.0], value.shape)).astype(value.dtype)
-        elif value.dtype == np.uint8:
-            wild[name] = rng.integers(0, 256, value.shape, dtype=np.uint8)
-        else:
-            wild[name] = value.copy()
-    return wild
+def one_plan(actions: Arrays) -> Arrays:
+    """Actions [T, *shape] as plans [1, T, *shape]."""
+    return {name: value[None] for name, value in actions.items()}
 
 
 def jump(episode: Episode, at: Iterable[int], names: tuple[str, ...], seed: int) -> Episode:

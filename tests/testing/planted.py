@@ -1,0 +1,68 @@
+"""Planted faults: correct parts with a changed method, and the test that a clause catches each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+from tests.testing.exact_world import toy_case, toy_episodes
+
+from worldline.testing.clauses import Clause, breaches
+from worldline.testing.engine_case import EngineCase
+from worldline.testing.toys import Integrator
+from worldline.testing.world_case import WorldCase
+
+Part = TypeVar("Part")
+Fault = tuple[type, Clause[Any], str]
+"""A class with a fault, the clause that catches it, and a part of the message (a regular expression)."""
+
+WORLD_EPISODES = toy_episodes()
+ENGINE_EPISODES = Integrator(noise=0.1).episodes(20, 12, seed=0)
+
+
+def world_case(world: Any) -> WorldCase:
+    return toy_case(world, WORLD_EPISODES)
+
+
+def engine_case(engine: Any) -> EngineCase:
+    return EngineCase(engine=engine, episodes=ENGINE_EPISODES)
+
+
+def altered(base: type[Part], name: str, **changes: Any) -> type[Part]:
+    """A subclass.
+
+    Args:
+        base: the correct class.
+        name: of the subclass.
+        changes: per method a function that changes its answer; any other value replaces the attribute.
+    """
+
+    def wrapped(method: str, change: Callable[[Any], Any]) -> Callable[..., Any]:
+        return lambda self, *args, **rest: change(getattr(super(found, self), method)(*args, **rest))
+
+    members = {key: wrapped(key, change) if callable(change) else change for key, change in changes.items()}
+    found = type(name, (base,), members)
+    return found
+
+
+def passes(parts: Sequence[type], clauses: Sequence[Clause[Any]], case_of: Callable[[Any], Any]) -> Callable[..., None]:
+    """A test of each correct part."""
+
+    @pytest.mark.parametrize("part", parts)
+    def test(part: type) -> None:
+        assert breaches(part.__name__, case_of(part()), clauses) == []
+
+    return test
+
+
+def catches(faults: Sequence[Fault], case_of: Callable[[Any], Any]) -> Callable[..., None]:
+    """A test of each fault."""
+
+    @pytest.mark.parametrize(("fault", "clause", "seen"), faults, ids=[fault.__name__ for fault, *_ in faults])
+    def test(fault: type, clause: Clause[Any], seen: str) -> None:
+        case = case_of(fault())
+        with pytest.raises(AssertionError, match=rf"^\[{case.kind}\.{clause.__name__}\] .*{seen}"):
+            clause(case)
+
+    return test

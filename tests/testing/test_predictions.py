@@ -1,0 +1,300 @@
+"""Faults of worlds and engines in what they share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from tests.testing import exact_engine, exact_world
+from tests.testing.planted import altered, catches, engine_case, passes, world_case
+
+from worldline.engines.base import CallCost
+from worldline.errors import InputError
+from worldline.testing.predictions import (
+    card_honest,
+    inputs_honest,
+    invalid_inputs_refused,
+    masks_hide,
+    no_peek,
+    short_history,
+    timing,
+)
+
+World, Engine = exact_world.Exact, exact_engine.Exact
+
+
+def with_card(base: type, **changes: Any) -> type:
+    """The toy with another card."""
+    name = "_".join(f"{key}_{value}" for key, value in changes.items())
+    return altered(base, name, describe=lambda card: replace(card, **changes))
+
+
+FALSE_CARDS: list[tuple[dict[str, Any], str]] = [
+    ({"name": ""}, "name '' or engine 'exact' is empty"),
+    ({"predicts": ()}, "Card.predicts is empty"),
+    ({"predicts": ("position", "speed")}, "predicts .*'speed'.*, expected a subset of the observations .*'camera'"),
+    ({"predicts": ("position", "position")}, "a name occurs twice"),
+    ({"inputs": ("speed",)}, "inputs .*'speed'.*, expected a subset of the observations"),
+    ({"inputs": ("push",)}, "inputs .*'push'"),
+    ({"context": 0}, "context is 0"),
+    ({"abilities": ("abduct",)}, r"unknown abilities \['abduct'\]; known are .*'abducts'"),
+    ({"call": CallCost(latency_s=0.1, price=0.1, currency="dollars")}, "in the currency 'dollars'"),
+    ({"call": CallCost(latency_s=0.1, currency="USD")}, "a call costs 0.0 in the currency 'USD'"),
+]
+
+
+class AnotherCardEachTime(World):
+    asked = 0
+
+    def describe(self):
+        self.asked += 1
+        return replace(super().describe(), notes={"asked": str(self.asked)})
+
+
+class LooksAtTheCamera(World):
+    """It is not on the card."""
+
+    def path(self, history, push, wind):
+        bright = history.observations["camera"].mean() if "camera" in history.observations else 0.0
+        return super().path(history, push, wind) + bright / 1e3
+
+
+class NeedsTheCamera(World):
+    """It is not on the card."""
+
+    def check_present(self, history):
+        super().check_present(history)
+        if "camera" not in history.observations:
+            raise InputError("observation 'camera' is missing. Add it.")
+
+
+class WithoutPositionFromZero(World):
+    def check_present(self, history):
+        pass
+
+    def check(self, history, actions, exogenous, *, plans):
+        if "position" in history.observations:
+            super().check(history, actions, exogenous, plans=plans)
+
+    def batched(self, history, actions, exogenous, *, plans=False):
+        zero = np.zeros((*history.observations["camera"].shape[:-3], 2), np.float32)
+        given = {"position": zero, **history.observations}
+        return super().batched(replace(history, observations=given), actions, exogenous, plans=plans)
+
+
+class RefusesShortHistories(World):
+    def check_present(self, history):
+        if history.observations["position"].shape[-2] < 3:
+            raise InputError("three observations are needed. Give more.")
+
+
+class NanOfShortHistories(World):
+    def path(self, history, push, wind):
+        lost = np.nan if history.observations["position"].shape[-2] < 3 else 0.0
+        return super().path(history, push, wind) + lost
+
+
+class Peeking(World):
+    def path(self, history, push, wind):
+        return super().path(history, np.roll(push, -1, 2), wind)
+
+
+class Late(World):
+    def path(self, history, push, wind):
+        return super().path(history, np.concatenate([0 * push[:, :, :1], push[:, :, :-1]], 2), wind)
+
+
+class AcceptsNan(World):
+    def check(self, history, actions, exogenous, *, plans):
+        bare = {name: np.nan_to_num(value) for name, value in history.observations.items()}
+        super().check(replace(history, observations=bare), actions, exogenous, plans=plans)
+
+
+class Seeing(with_card(World, inputs=("position", "camera"))):
+    """Takes the camera too."""
+
+    def check_present(self, history):
+        super().check_present(history)
+        if "camera" not in history.observations:
+            raise InputError("observation 'camera' is missing. Add it.")
+
+
+class TakesFloatPictures(Seeing):
+    def check_present(self, history):
+        rounded = {n: v.astype(np.uint8) if n == "camera" else v for n, v in history.observations.items()}
+        super().check_present(replace(history, observations=rounded))
+
+
+class Curt(World):
+    """Refuses what it should, and does not state why."""
+
+    text = "bad input."
+
+    def check(self, history, actions, exogenous, *, plans):
+        try:
+            super().check(history, actions, exogenous, plans=plans)
+        except InputError as error:
+            raise InputError(self.text or str(error).split("expected shape")[0]) from None
+
+
+class DiesOfUnknownActions(World):
+    def check(self, history, actions, exogenous, *, plans):
+        if set(actions) != {"push"}:
+            raise KeyError("nonsense")
+        super().check(history, actions, exogenous, plans=plans)
+
+
+class IgnoresUnknownActions(World):
+    def check_actions(self, actions, leading):
+        return super().check_actions({name: value for name, value in actions.items() if name == "push"}, leading)
+
+
+class NeedsNoPast(World):
+    def check_present(self, history):
+        if "position" not in history.observations:
+            super().check_present(history)
+        shape = history.observations["position"].shape
+        given = {"push": np.zeros((*shape[:-2], shape[-2] - 1, 2), np.float32)}
+        super().check_present(replace(history, actions=given))
+
+
+WORLD_FAULTS = [
+    *((with_card(World, **changes), card_honest, seen) for changes, seen in FALSE_CARDS),
+    (AnotherCardEachTime, card_honest, "two calls of describe returned different cards"),
+    (LooksAtTheCamera, inputs_honest, "the prediction changes without 'camera', which is not an input"),
+    (NeedsTheCamera, inputs_honest, r"the prediction changes without 'camera', .* InputError \(obs"),
+    (with_card(World, inputs=("position", "camera")), inputs_honest, "the history lacks 'camera'.*expected"),
+    (WithoutPositionFromZero, inputs_honest, "the history lacks 'position'.*expected InputError"),
+    (RefusesShortHistories, short_history, "1 of the 3 observations .* InputError"),
+    (NanOfShortHistories, short_history, "1 of the 3 observations .*'position' is not finite"),
+    (altered(World, "IgnoresMasks", masks=False), masks_hide, ""),
+    (Peeking, no_peek, "before step 1 changed with later inputs"),
+    (Late, timing, "shifted by"),
+    (AcceptsNan, invalid_inputs_refused, "NaN as 'position' in the history: expected InputError"),
+    (Curt, invalid_inputs_refused, "no 'position' .*: the message 'bad input.' does not contain"),
+    (altered(Curt, "NamesNoShape", text=""), invalid_inputs_refused, "'position' misshapen .* does not contain"),
+    (TakesFloatPictures, invalid_inputs_refused, "'camera' of floats in the history: expected InputError"),
+    (NeedsNoPast, invalid_inputs_refused, "no 'push' in the past actions: expected InputError, got KeyError"),
+    (DiesOfUnknownActions, invalid_inputs_refused, "no action at all: expected InputError, got KeyError"),
+    (IgnoresUnknownActions, invalid_inputs_refused, "an unknown signal in the plan: expected InputError"),
+]
+test_a_fault_of_a_world_is_caught = catches(WORLD_FAULTS, world_case)
+
+Patient = with_card(Engine, context=3)
+
+
+class EngineLooksAtTheCamera(Engine):
+    """It is not on the card."""
+
+    def seen(self, steps):
+        position, observed = super().seen(steps)
+        bright = steps.observations["camera"].mean() if "camera" in steps.observations else 0.0
+        return position + bright / 1e3, observed
+
+
+class EngineNeedsTheCamera(Engine):
+    """It is not on the card."""
+
+    def observe(self, belief, steps, *, seed):
+        if "camera" not in steps.observations:
+            raise InputError("'camera' is missing. Add it.")
+        return super().observe(belief, steps, seed=seed)
+
+
+class EngineRefusesShortHistories(Patient):
+    def observe(self, belief, steps, *, seed):
+        if belief is None and steps.observations["position"].shape[1] < 3:
+            raise InputError("three observations are needed. Give more.")
+        return super().observe(belief, steps, seed=seed)
+
+
+class EngineNanOfShortHistories(Patient):
+    def observe(self, belief, steps, *, seed):
+        lost = np.nan if steps.observations["position"].shape[1] < 3 else 0.0
+        return super().observe(belief, steps, seed=seed) + lost
+
+
+class EngineIgnoresMasks(Engine):
+    def seen(self, steps):
+        position = np.nan_to_num(steps.observations["position"].astype(float))
+        return position, np.ones(position.shape[:2], bool)
+
+
+class NanTimesZero(Engine):
+    def merged(self, position, observed, moved):
+        return position * observed + moved * ~observed
+
+
+class EngineLate(Engine):
+    def pushes(self, future):
+        push = future.actions["push"]
+        return np.concatenate([np.zeros_like(push[:, :, :1]), push[:, :, :-1]], 2)
+
+
+class EngineCurt(Engine):
+    text = "bad input."
+
+    def check(self, arrays, name, ndim):
+        try:
+            super().check(arrays, name, ndim)
+        except InputError:
+            raise InputError(self.text or f"{name} is wrong.") from None
+
+
+class KeyErrors(Engine):
+    def check(self, arrays, name, ndim):
+        arrays[name]
+
+
+class KeyErrorOfThePast(Engine):
+    def observe(self, belief, steps, *, seed):
+        return super().observe(belief, replace(steps, exogenous={"wind": steps.exogenous["wind"]}), seed=seed)
+
+
+class MissingMeansZero(Engine):
+    def observe(self, belief, steps, *, seed):
+        if "push" not in steps.actions:
+            steps = replace(steps, actions={"push": np.zeros_like(steps.exogenous["wind"])})
+        return super().observe(belief, steps, seed=seed)
+
+
+class CalmWithoutWind(Engine):
+    def imagine(self, belief, future, **rest):
+        push = future.actions["push"][:, 0] if "push" in future.actions else np.zeros((1, 1, 2))
+        given = {"wind": np.zeros_like(push), **future.exogenous}
+        return super().imagine(belief, replace(future, exogenous=given), **rest)
+
+
+ENGINE_FAULTS = [
+    (altered(Engine, "MisspellsAnAbility", abilities=("abduct",)), card_honest, "unknown abilities"),
+    (altered(Engine, "PredictsNothingReal", predicts=("position", "speed")), card_honest, "'speed'"),
+    (with_card(Engine, call=CallCost(latency_s=0.1, price=0.2, currency="dollars")), card_honest, "a call costs 0.2"),
+    (EngineLooksAtTheCamera, inputs_honest, "the prediction changes without 'camera', which is not"),
+    (EngineNeedsTheCamera, inputs_honest, r"the prediction changes without 'camera', .* InputError \('camera' is miss"),
+    (with_card(Engine, inputs=("position", "camera")), inputs_honest, "the history lacks 'camera', .*expected"),
+    (EngineRefusesShortHistories, short_history, "1 of the 3 observations .* InputError"),
+    (EngineNanOfShortHistories, short_history, "1 of the 3 .*'position' is not finite"),
+    (EngineIgnoresMasks, masks_hide, ""),
+    (NanTimesZero, masks_hide, "'nan'"),
+    (altered(Engine, "PeekingAtPushes", pushes=lambda push: push[:, :, ::-1]), no_peek, ""),
+    (altered(Engine, "PeekingAtWind", winds=lambda wind: wind[:, :, ::-1]), no_peek, ""),
+    (EngineLate, timing, "shifted by"),
+    (altered(Engine, "Early", pushes=lambda push: np.roll(push, -1, 2)), timing, "shifted by"),
+    (EngineCurt, invalid_inputs_refused, "no 'position' in the history: the message 'bad input.' does not contain"),
+    (altered(EngineCurt, "EngineNamesNoShape", text=""), invalid_inputs_refused, "'position' misshapen in the"),
+    (KeyErrors, invalid_inputs_refused, "no observation at all: expected InputError, got KeyError"),
+    (KeyErrorOfThePast, invalid_inputs_refused, "no 'wind' in the past exogenous inputs: .* got KeyError"),
+    (MissingMeansZero, invalid_inputs_refused, "no 'push' in the past actions: no InputError, but another prediction"),
+    (CalmWithoutWind, invalid_inputs_refused, "no 'wind' in the exogenous inputs: expected InputError"),
+]
+test_a_fault_of_an_engine_is_caught = catches(ENGINE_FAULTS, engine_case)
+
+
+CALLS = [None, CallCost(latency_s=0.01), CallCost(latency_s=0.0, price=0.002, currency="EUR")]
+HONEST = [with_card(World, call=call, abilities=("abducts", "novelty")) for call in CALLS]
+test_an_honest_card_passes = passes(HONEST, [card_honest], world_case)
+
+CLAUSES = [inputs_honest, short_history, invalid_inputs_refused]
+test_a_correct_world_passes = passes([Seeing], CLAUSES, world_case)
+test_a_correct_engine_passes = passes([Patient], CLAUSES, engine_case)
