@@ -209,7 +209,7 @@ class OODDetectionTest(ExamTest):
                 TRIVIAL: floor if best == "persistence" else _answers(trivial["persistence"], scenes),
                 NOVELTY: {**oracle, "trust": 1 / (1 + novelty)},
                 PUSHES: {**oracle, "trust": atypicality},
-                f"{PUSHES}, times the floor": {**oracle, "trust": floor["trust"] * atypicality},
+                f"{PUSHES}, beside the floor": {**oracle, "trust": floor["trust"] * atypicality},
                 PRESENT: _answers(_trusted(lawful, held, steps=0), scenes),
                 CONSTANT: {**oracle, "trust": np.full(len(novelty), 0.5)},
             },

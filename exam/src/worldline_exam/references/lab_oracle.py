@@ -19,7 +19,7 @@ Law = Callable[[Arrays, Arrays], Arrays]
 """Maps states [M, *shape] and actions [M, T, *shape] to states [M, T, *shape], all vector observations."""
 
 
-class SimulatedLab(Protocol):
+class DeterministicLab(Protocol):
     """A lab that simulates many action sequences without noise."""
 
     @property
@@ -84,7 +84,7 @@ class LabOracle(ReferenceEngine):
         return self.law(each_version(own_belief(belief, dict), actions), flat(actions))
 
 
-def oracle_of(lab: SimulatedLab) -> LabOracle:
+def oracle_of(lab: DeterministicLab) -> LabOracle:
     """The oracle that knows the law of a lab."""
     return LabOracle(schema=lab.schema, law=lab.simulate)
 
