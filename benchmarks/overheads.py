@@ -1,7 +1,7 @@
 """The overhead of planning, prediction and sessions, compared with an earlier version of the toolkit.
 
 Run: .venv/bin/python benchmarks/overheads.py [--base COMMIT] [--repeats 5] [--families NAME ...]
-Writes benchmarks/results/overheads.json. About 15 minutes on one core.
+Writes benchmarks/results/overheads.json, one family at a time. About 30 minutes on one core.
 
 The earlier version is checked out into a temporary folder. It learns one small world per family, at the default size of
 its recipe, and saves it. Both versions open these bundles, so the weights are equal. Each version runs in a separate
@@ -438,13 +438,14 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, "--prepare", str(worlds)], env=environment, check=True)
             copies = [shutil.copytree(worlds, Path(temporary) / name) for name in ("old", "new")]
             old, new = Process(root, copies[0]), Process(ROOT, copies[1])
-            rows = {}
+            before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+            rows = before.get("families", {}) if before.get("base") == options.base else {}
             for family in options.families:
-                rows[family] = row(family, old, new, options.repeats)
+                rows[family] = {"machine": machine(), **row(family, old, new, options.repeats)}
+                RESULT.write_text(json.dumps({"base": options.base, "families": rows}, indent=1) + "\n")
                 print(family, json.dumps({k: rows[family][k] for k in ("speedup", "equality")}), flush=True)
         finally:
             subprocess.run([*git, "worktree", "remove", "--force", str(root)], check=True, capture_output=True)
-    RESULT.write_text(json.dumps({"base": options.base, "machine": machine(), "families": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
