@@ -83,9 +83,10 @@ class _PythonNumbers(TorchFunctionMode):
             return function(args[0].cpu())
         if function is Tensor.new_tensor:
             return torch.tensor(args[1], dtype=args[0].dtype).to(args[0].device)
-        if function in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[1], tuple):
-            index = (torch.tensor(one).to(args[0].device) if isinstance(one, list) else one for one in args[1])
-            return function(args[0], tuple(index), *args[2:])
+        if function in (Tensor.__getitem__, Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            index = tuple(torch.tensor(one).to(args[0].device) if isinstance(one, list) else one for one in index)
+            return function(args[0], index, *args[2:])
         if function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor):
             device = kwargs.pop("device", "cpu")
             return function(*args, **kwargs).to(device)

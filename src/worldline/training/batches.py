@@ -175,7 +175,7 @@ class PictureGoals:
 @torch.no_grad()
 def goal_latents(model: WorldModel, window: Window) -> Float[Tensor, "B D"]:
     """The latents of goals, which are single observations without a past (H = 1). Draws use a fixed seed."""
-    belief = model.encode(window, generator=torch.Generator().manual_seed(0))
+    belief = model.encode(window, generator=torch.Generator("cpu").manual_seed(0))
     return belief.features().mean(1)[:, model.present]
 
 
