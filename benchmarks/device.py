@@ -5,7 +5,7 @@ Writes benchmarks/results/device.json (with --quick only prints). Without a GPU 
 
 Both devices have the same new weights and the same windows. A training step is that of `worldline learn`: loss in
 bfloat16 where the device supports it, gradient, clipping, AdamW. A plan is one search of the cross-entropy method (300
-candidates, 10 rounds, 5 steps) for the squared distance to a goal's latent at the last step. The devices take turns.
+candidates, 3 rounds, 5 steps) for the squared distance to a goal's latent at the last step. The devices take turns.
 The rate of the card is that of the product of two 8192 by 8192 matrices in bfloat16.
 """
 
@@ -91,7 +91,7 @@ class Side:
             return PlanCosts(cost=error, violation=error.new_zeros(*error.shape, 0))
 
         ones = torch.ones(ACTIONS, device=self.device)
-        planner = CrossEntropy(num_candidates=300, num_iterations=10, num_elites=30)
+        planner = CrossEntropy(num_candidates=300, num_iterations=3, num_elites=30)
         planner.plan(cost, ActionSpace(low=-ones, high=ones), batch=1, horizon=HORIZON, generator=torch.Generator())
 
     def seconds(self, work: Callable[[], None]) -> float:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tests.explicit_devices import TOOLKIT, explicit_devices
 from tests.golden.answers import BUNDLES, CASES, read_answers
-from tests.golden.make import SPECS, logs, small
+from tests.golden.make import SPECS, Spec, logs, small
 from tests.golden.test_golden import NAMES, answers_of, differences
 from tests.simulated_device import simulated_device
 
@@ -80,6 +80,15 @@ def test_a_bundle_answers_as_on_the_cpu(name: str, device: torch.device) -> None
     assert differences(answers_of(BUNDLES / name, name), read_answers(CASES / f"{name}.answers.npz")) == []
 
 
+def toy_logs(spec: Spec, folder: Path) -> Store:
+    """The last nine steps of twelve episodes; some end in a terminal state."""
+    schema, episodes = logs(spec, 12, seed=0)
+    store = Store.create(folder, schema)
+    for episode in episodes:
+        store.append(episode.last(10))
+    return store
+
+
 def brief(recipe: Recipe) -> Recipe:
     """The recipe with two updates of the model and of each head."""
     updates = {name: min(2, count) for name, count in vars(recipe.heads).items() if name.endswith("_updates")}
@@ -104,10 +113,7 @@ def test_a_family_is_learned(name: str, device: torch.device, tmp_path: Path, mo
 
         weights = tmp_path / "encoder"
         dinov2().save_pretrained(weights)
-    schema, episodes = logs(spec, 16, seed=0)
-    store = Store.create(tmp_path / "logs", schema)
-    for episode in episodes:
-        store.append(episode)
+    store = toy_logs(spec, tmp_path / "logs")
     learned = learn_world(store, brief(small(spec, weights)(store)), folder=tmp_path / "run", device=device)
     engine = learned.engine
     assert {value.device for value in engine.model.state_dict().values()} == {device}

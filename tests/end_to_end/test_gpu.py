@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.end_to_end.test_devices import assert_checkpoint_moves, brief
+from tests.end_to_end.test_devices import assert_checkpoint_moves, brief, toy_logs
 from tests.golden.answers import BUNDLES
-from tests.golden.make import SPECS, logs, small
+from tests.golden.make import SPECS, small
 from tests.golden.test_golden import NAMES, answers_of, differences
 
-from worldline.data.store import Store
 from worldline.device import choose_device
 from worldline.workflows.training import learn_world
 
@@ -31,10 +30,7 @@ def test_a_bundle_answers_as_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", sorted(SPECS.keys() - {"features"}))
 def test_a_family_is_learned(name: str, tmp_path: Path) -> None:
-    schema, episodes = logs(SPECS[name], 16, seed=0)
-    store = Store.create(tmp_path / "logs", schema)
-    for episode in episodes:
-        store.append(episode)
+    store = toy_logs(SPECS[name], tmp_path / "logs")
     recipe = brief(small(SPECS[name], None)(store))
     learned = learn_world(store, recipe, folder=tmp_path / "run", device=choose_device("cuda"))
     assert {value.device.type for value in learned.engine.model.state_dict().values()} == {"cuda"}
