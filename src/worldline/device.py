@@ -99,5 +99,5 @@ def autocast(device: torch.device, *, enabled: bool = True) -> torch.autocast:
         device: of the products; on "mps" they always run in float32.
         enabled: False for float32.
     """
-    supported = {"cpu": has_bfloat16, "cuda": torch.cuda.is_bf16_supported}.get(device.type)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and supported is not None and supported())
+    supported = has_bfloat16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and supported)

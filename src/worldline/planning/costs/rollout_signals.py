@@ -39,7 +39,7 @@ def precise(values: Tensor) -> Tensor:
     return values.to(exact_float(values.device))
 
 
-def exact(given: Numbers, device: torch.device) -> Tensor:
+def exact(given: Numbers | NDArray[np.generic], device: torch.device) -> Tensor:
     """Given numbers as a tensor on `device`, in their own precision where the device has it."""
     values = torch.as_tensor(given, device="cpu")
     return values.to(device, exact_float(device) if values.dtype == torch.float64 else values.dtype)
