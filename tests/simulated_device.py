@@ -7,7 +7,7 @@ and so does an operation on tensors of both devices. As on `mps`, there is no do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DEVICE = torch.device("lazy")
 """The device that the tensors report. Its gradients, unlike those of other devices, run in the calling thread."""
 _TRANSFERS = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-_CpuGenerator = torch.Generator
+_CpuGenerator, _autocast = torch.Generator, torch.autocast
 
 
 class SimulatedTensor(Tensor):
@@ -135,7 +135,8 @@ def simulated_device() -> Iterator[torch.device]:
     """Lets the program use the device."""
     with ExitStack() as stack:
         stack.enter_context(patch("torch.Generator", _Generator))
-        stack.enter_context(patch("torch.autocast", lambda *_, **__: nullcontext()))  # torch has none for this device
+        # Torch has no autocast for this device.
+        stack.enter_context(patch("torch.autocast", lambda *_, **__: _autocast("cpu", enabled=False)))
         stack.enter_context(patch("torch.is_autocast_enabled", lambda *_: False))
         stack.enter_context(patch("worldline.planning.costs.rollout_signals.exact_float", _exact_float))
         stack.enter_context(_Mode())
