@@ -17,7 +17,10 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SPREAD)
 
 soak: $(INSTALLED)
-	$(BIN)/python -m pytest $(SPREAD) -m "slow or not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not gpu"
+
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -n 0 -m gpu
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check

@@ -93,7 +93,7 @@ def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
     """Loading time of a batch relative to one update of the demo's training; both measured in turns."""
     import torch
 
-    from worldline.models.layers.precision import autocast
+    from worldline.device import autocast
     from worldline.recipes.two_rooms import two_rooms
     from worldline.training.batches import to_window
     from worldline.workflows.record import record
@@ -112,7 +112,7 @@ def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
         begin = time.perf_counter()
         window = to_window(windows.sample(config.batch_size, generator), store.schema)
         loaded = time.perf_counter()
-        with autocast():
+        with autocast(torch.device("cpu")):
             losses = model.loss(window, generator=noise)
         optimizer.zero_grad()
         losses.total.backward()

@@ -46,8 +46,8 @@ from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situat
 from worldline.control.goal_pairs import StartGoalPair, draw_pairs, historical_pairs
 from worldline.control.goal_reaching import evaluate
 from worldline.data.store import Store, is_store, open_store
+from worldline.device import has_bfloat16
 from worldline.engines.learned import LearnedEngine
-from worldline.models.layers.precision import has_bfloat16
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
@@ -91,7 +91,7 @@ class InFloat32(Actor):
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """As it does."""
-        with patch("worldline.models.layers.precision.has_bfloat16", lambda: False):
+        with patch("worldline.device.has_bfloat16", lambda: False):
             return self.actor.act(now, num_steps=num_steps, seed=seed)
 
 

@@ -36,8 +36,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from train import Peer, Row, interval, machine, measure_peak, peer_python
 
+from worldline.device import has_bfloat16
 from worldline.models.base import Belief, Inputs, Window
-from worldline.models.layers.precision import has_bfloat16
 from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.lewm_checkpoint import from_published
 from worldline.schema import Kind, Role, Schema, Signal

@@ -33,7 +33,7 @@ from worldline_exam.run import compare
 RESULT: Final = Path(__file__).parent / "results" / "retrained.json"
 TESTS: Final = "C2,C3,P4,T3,U1"
 OLDER: Final = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-WITHOUT_BFLOAT16: Final = "import worldline.models.layers.precision as p; p.has_bfloat16 = lambda: False; "
+WITHOUT_BFLOAT16: Final = "import worldline.device as p; p.has_bfloat16 = lambda: False; "
 RUN: Final = "from worldline.cli.main import app; app()"
 
 Figures = dict[str, Any]

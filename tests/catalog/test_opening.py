@@ -51,6 +51,17 @@ def test_a_url_is_a_served_world(url: str) -> None:
     assert isinstance(open_target(url), RemoteWorld)  # which asks nothing before it is asked
     with pytest.raises(InputError, match="planner and adaptation cannot be given to"):
         open_target(url, planner="cem", adaptation=Adaptation())
+    with pytest.raises(InputError, match="device cannot be given to"):
+        open_target(url, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["w", "w@1"])
+def test_a_device_is_checked(name: str, tmp_path: Path, world: LocalWorld) -> None:
+    save_world(tmp_path / "w", world)
+    Catalog().publish("w", "w")
+    assert open_target(name, device="cpu").describe() == world.describe()
+    with pytest.raises(InputError, match="device 'gpu' is unknown"):
+        open_target(name, device="gpu")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("greenhouse@prod", NamedWorld), ("greenhouse@1", LocalWorld)])

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from worldline.data.store import Store
+from worldline.device import has_bfloat16
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
 from worldline.models.base import Belief
-from worldline.models.layers.precision import has_bfloat16
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost, OODPenalty, Price
 from worldline.training.batches import join
@@ -200,15 +200,16 @@ def _outcomes(world: LocalWorld, inputs: _Inputs) -> Answer:
     history = History(**{g: _stack(getattr(inputs.history, g)) for g in vars(inputs.history)})
     belief = world.engine.observe(None, history, seed=0)
     schema = world.engine.schema
-    actions = join(schema.actions, _stack(inputs.group("candidates")))
-    exogenous = join(schema.exogenous, _stack(inputs.exogenous)) if schema.exogenous else None
+    device = world.engine.device
+    actions = join(schema.actions, _stack(inputs.group("candidates")), device)
+    exogenous = join(schema.exogenous, _stack(inputs.exogenous), device) if schema.exogenous else None
     assert isinstance(belief, Belief)
     with torch.no_grad():
         samples = belief.features().shape[1]
         rollout = world.engine.rollout(belief, actions, exogenous, num_samples=samples, seed=0)
         if rollout.reward is None or rollout.termination is None:
             raise UnsupportedError("this world has no such head")
-        return {"rewards": rollout.reward().numpy(), "termination": rollout.termination().numpy()}
+        return {"rewards": rollout.reward().cpu().numpy(), "termination": rollout.termination().cpu().numpy()}
 
 
 QUESTIONS: Mapping[str, Callable[[LocalWorld, _Inputs], Answer]] = {

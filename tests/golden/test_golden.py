@@ -40,21 +40,21 @@ PLANS = ("plan", "plan_goal_observation")
 TOLERANCE, PLAN_TOLERANCE = 1e-4, 1e-2
 
 
-def answers_of(bundle: Path, name: str) -> dict[str, Answer]:
+def answers_of(bundle: Path, name: str, device: str = "cpu") -> dict[str, Answer]:
     with np.load(CASES / f"{name}.inputs.npz", allow_pickle=False) as arrays:
         inputs = {key: arrays[key] for key in arrays.files}
     with float32():
-        return ask(open_world(bundle), inputs)
+        return ask(open_world(bundle, device=device), inputs)
 
 
-def differences(found: Mapping[str, Answer], expected: Mapping[str, Answer]) -> list[str]:
+def differences(found: Mapping[str, Answer], expected: Mapping[str, Answer], tolerance: float = TOLERANCE) -> list[str]:
     """What differs by more than the tolerance, in words."""
     apart = [f"{name}: one of them is missing" for name in found.keys() ^ expected.keys()]
     for question in found.keys() & expected.keys():
         ours, theirs = found[question], expected[question]
         apart += [f"{question}: {name} is missing" for name in ours.keys() ^ theirs.keys()]
         for name in ours.keys() & theirs.keys():
-            off = _difference(ours[name], theirs[name], PLAN_TOLERANCE if question in PLANS else TOLERANCE)
+            off = _difference(ours[name], theirs[name], PLAN_TOLERANCE if question in PLANS else tolerance)
             apart += [f"{question}: {name} {off}"] if off else []
     return sorted(apart)
 

@@ -16,6 +16,7 @@ PUBLIC: Final = (
     "worldline.config",
     "worldline.control",
     "worldline.data",
+    "worldline.device",
     "worldline.engines",
     "worldline.episode",
     "worldline.errors",

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from worldline.data.store import Store
 from worldline.data.windows import Windows
+from worldline.device import autocast
 from worldline.episode import Episode
 from worldline.models.base import Belief
 from worldline.models.jepa import Jepa
-from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import fold, split, to_inputs, to_window, trace
@@ -180,7 +180,7 @@ def test_episodes_of_one_length_are_traced_in_batches_of_32(tmp_path: Path, buil
     windows = Windows(store, 5, range(40), ["position", "push", "wind"])
     for some in (order[:32], order[32:]):
         window = to_window(windows.read(np.stack([some, np.zeros_like(some)], 1)), store.schema)
-        with autocast():
+        with autocast(torch.device("cpu")):
             features = fold(model, window, generator=seeded())
         for number, due in zip(some, features, strict=True):
             assert torch.equal(found[order.tolist().index(number)].features, due)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.distributed import HashStore
 
 from worldline.data.store import Store
 from worldline.errors import ConfigError
@@ -48,6 +50,20 @@ def test_processes_can_join_again_as_they_do_for_each_seed(tmp_path: Path) -> No
 def test_a_process_alone_has_the_whole_batch() -> None:
     with parallel.processes():
         assert parallel.share_of(np.zeros((5, 2), np.int64)).shape == (5, 2)
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "cpu:gloo,cuda:nccl")])
+def test_gpus_average_gradients_by_nccl(device: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, gpus = list[object](), list[str]()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(parallel, "_rendezvous_store", HashStore)
+    monkeypatch.setattr(parallel.distributed, "init_process_group", lambda name, **_: groups.append(name))
+    monkeypatch.setattr(parallel.distributed, "destroy_process_group", lambda: groups.append("destroyed"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda one: gpus.append(str(one)))
+    with parallel.processes(torch.device(device)):
+        assert groups == [backend]
+    assert groups[1:] == ["destroyed"]
+    assert gpus == ([] if device == "cpu" else [device])
 
 
 def test_each_of_several_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:

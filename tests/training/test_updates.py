@@ -12,7 +12,6 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.models.jepa import Jepa
-from worldline.training import updates as module
 from worldline.training.updates import TrainingConfig, Updates
 
 Build = Callable[..., Jepa]
@@ -57,7 +56,7 @@ def test_caution_lowers_the_learning_rate(store: Store, parts: Split, build: Bui
 def test_losses_are_computed_in_the_precision_asked_for(
     store: Store, parts: Split, build: Build, monkeypatch: pytest.MonkeyPatch, precision: Any, half: bool
 ) -> None:
-    monkeypatch.setattr(module, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr("worldline.device.has_bfloat16", lambda: True)
     model, seen = build(), list[bool]()
     model.predictor.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     Updates(model, store, parts, ("position",), replace(SHORT, precision=precision)).gradient()

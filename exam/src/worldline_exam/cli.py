@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from worldline.cli import Json, Threads, free_cores, use_threads
+from worldline.cli import Device, Json, Threads, free_cores, use_threads
 
 if TYPE_CHECKING:
     from worldline_exam.comparison import ExamComparison
@@ -75,6 +75,7 @@ def exam(
     max_cost: Annotated[
         float | None, typer.Option(help="Limit on the total cost at these prices.", rich_help_panel=TEXT)
     ] = None,
+    device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -108,7 +109,7 @@ def exam(
     use_threads(1)  # the worker processes share the cores
     with progress_bars() as stage:
         result = run(
-            _subject(subject, model, chat_options), out, options, resume=resume, command=_command(), stage=stage
+            _subject(subject, model, device, chat_options), out, options, resume=resume, command=_command(), stage=stage
         )
     try:
         write_json(json, {"passed": result.passed, **_figures(result)})
@@ -215,7 +216,7 @@ def _codes(text: str) -> tuple[str, ...]:
     return codes
 
 
-def _subject(name: str, model: str | None, chat_options: _ChatOptions) -> ExamSubject:
+def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptions) -> ExamSubject:
     """Raises `InputError` for options that do not apply to the subject, and for a trained world."""
     from worldline.errors import InputError
     from worldline.registry import names
@@ -237,7 +238,7 @@ def _subject(name: str, model: str | None, chat_options: _ChatOptions) -> ExamSu
             f"{name!r} is no recipe. An exam trains a recipe from scratch on its own logs: give a recipe name. To "
             f"evaluate a trained world on your logs, run: worldline audit {name} LOGS."
         )
-    return RecipeSubject(recipe=name, family=model)
+    return RecipeSubject(recipe=name, family=model, device=device)
 
 
 def _language(options: _ChatOptions) -> ExamSubject:

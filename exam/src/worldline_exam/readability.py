@@ -66,7 +66,7 @@ def read_from(episodes: Sequence[Episode], engine: LearnedEngine, signals: Seque
     belief = engine.observe(None, history, seed=0)
     assert isinstance(belief, Belief)  # the belief type of learned engines
     with torch.no_grad():
-        read = {name: value.double().numpy() for name, value in engine.readout(belief.features().mean(1)).items()}
+        read = {name: value.cpu().double().numpy() for name, value in engine.readout(belief.features().mean(1)).items()}
     found = {}
     for name in signals:
         rows = [n for n, (one, at) in enumerate(places) if name not in one.observed or one.observed[name][at]]

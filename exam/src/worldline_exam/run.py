@@ -36,7 +36,7 @@ from worldline.errors import (
     WorldlineError,
 )
 from worldline.schema import Kind
-from worldline.workflows import Stage, device, versions
+from worldline.workflows import Stage, versions
 from worldline.world import clashes, save_world
 from worldline_exam.base import DatasetSpec, ExamTest
 from worldline_exam.comparison import ExamComparison, Pair, compared
@@ -451,7 +451,7 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
     """Details for the report."""
     kinds = {
         name: sorted({one[name] for one in learned if name in one}, key=lambda text: (len(text), text))
-        for name in ("parameters", "updates", "batches")
+        for name in ("parameters", "updates", "batches", "device")
     }
     known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
     contexts = sorted({(one["context"], one["dataset"]) for one in learned if "context" in one})
@@ -464,7 +464,7 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
         **({"Sizes": sizes} if (sizes := _sizes(options)) else {}),
         "Trainings": f"{options.num_seeds}, seeds 0 to {options.num_seeds - 1}",
         **known,
-        "Machine": f"{device()}, {options.num_processes} of {os.cpu_count()} cores, one thread each",
+        "Machine": f"{options.num_processes} of {os.cpu_count()} cores, one thread each",
         "Versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
     }
 

@@ -15,6 +15,7 @@ import torch
 
 from worldline.audit import Verdict
 from worldline.data import Split, Store, split_store
+from worldline.device import choose_device, describe_device
 from worldline.engines import Engine
 from worldline.errors import InputError
 from worldline.planning import CrossEntropy
@@ -132,18 +133,22 @@ class RecipeSubject(ExamSubject):
     Args:
         recipe: registered name, or "module:name".
         family: registered name of a model family, or "token-blind"; None for the family of the recipe.
+        device: of the training and the world; see `worldline.device.choose_device`.
 
     Raises:
         UnknownNameError: the recipe or the family is not registered.
+        InputError: the device is unknown or not available.
     """
 
     recipe: str
     family: str | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         imported("recipe", self.recipe) if ":" in self.recipe else load("recipe", self.recipe)
         if self.family is not None and self.family != BLIND:
             load("model", self.family)
+        choose_device(self.device)
 
     @property
     def title(self) -> str:
@@ -165,15 +170,21 @@ class RecipeSubject(ExamSubject):
         recipe = replace(recipe, horizon=terms.horizon or recipe.horizon)
         if (count := terms.num_calibration) is not None:
             recipe = replace(recipe, split=lambda of: kept_last(of, count))
-        learned = learn_world(store, recipe, folder=folder)
+        learned = learn_world(store, recipe, folder=folder, device=choose_device(self.device))
         size = sum(one.numel() for one in learned.engine.model.parameters())
         training = recipe.training
         facts = {
             "parameters": f"{size:,}",
             "updates": f"{training.num_updates:,}",
             "batches": f"{training.batch_size} windows of {training.window} observations",
+            "device": describe_device(learned.engine.device),
         }
         return LearnedWorld(world=learned.world, facts=facts, reads=readings(store, learned, terms.read))
+
+    def open(self, folder: Path, store: Store) -> World:
+        """Opens the world on the device of the subject."""
+        del store
+        return open_world(folder, device=self.device)
 
     def _recipe(self, store: Store) -> Recipe:
         """The recipe for this store. Another family gets the width with the closest number of parameters."""

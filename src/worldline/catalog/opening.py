@@ -13,7 +13,11 @@ from worldline.world.bundle_io import open_world
 
 
 def open_target(
-    target: Path | str, *, planner: Planner | str | None = None, adaptation: Adaptation | None = None
+    target: Path | str,
+    *,
+    planner: Planner | str | None = None,
+    adaptation: Adaptation | None = None,
+    device: str = "auto",
 ) -> World:
     """Opens the world that `target` names.
 
@@ -24,16 +28,20 @@ def open_target(
         planner: a planner, or the registered name of one; None for the world's own.
         adaptation: how a learned world adapts to the histories that it gets; None for no adaptation. See
             `worldline.world.bundle_io.open_world`.
+        device: of a learned world: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and
+            cpu that is available.
 
     Raises:
         BundleError: there is no such bundle, it is damaged, or its parts do not fit each other.
-        InputError: `planner` or `adaptation` is set for a URL. A served world has its own.
+        InputError: `planner`, `adaptation` or `device` is set for a URL, because a served world has its own. Or the
+            device is unknown or not available.
         UnknownNameError: the catalog has no such name or alias, or the world needs a part that is not installed.
         UnavailableError: the server at the URL does not answer.
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
-        given = [name for name, value in (("planner", planner), ("adaptation", adaptation)) if value is not None]
+        chosen = {"planner": planner, "adaptation": adaptation, "device": None if device == "auto" else device}
+        given = [name for name, value in chosen.items() if value is not None]
         if given:
             raise InputError(
                 f"{' and '.join(given)} cannot be given to {target!r}, because its server opens the world. Remove "
@@ -44,11 +52,11 @@ def open_target(
         return RemoteWorld(target)
     folder = Path(target)
     if holds_bundle(folder):
-        return open_world(folder, planner=planner, adaptation=adaptation)
+        return open_world(folder, planner=planner, adaptation=adaptation, device=device)
     if isinstance(target, str) and is_reference(target):
         from worldline.catalog.versions import open_named
 
-        return open_named(target, planner=planner, adaptation=adaptation)
+        return open_named(target, planner=planner, adaptation=adaptation, device=device)
     problem = "exists, but is not a bundle" if folder.exists() else "does not exist"
     raise BundleError(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "

@@ -66,6 +66,7 @@ def open_named(
     *,
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
+    device: str = "auto",
 ) -> World:
     """Opens a world of the catalog in `default_folder()`.
 
@@ -75,6 +76,7 @@ def open_named(
         reference: `name@alias` or `name@number`.
         planner: as in `open_world`.
         adaptation: as in `open_world`.
+        device: as in `open_world`.
 
     Raises:
         InputError: `reference` is not a reference.
@@ -82,7 +84,7 @@ def open_named(
         BundleError: the version cannot be opened.
     """
     found = Reference.parse(reference)
-    open_bundle = partial(open_world, planner=planner, adaptation=adaptation)
+    open_bundle = partial(open_world, planner=planner, adaptation=adaptation, device=device)
     directory = Catalog().shelf(found.name)
     if found.alias is None:
         return open_bundle(directory.resolve(found))

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.cli.options import Json, Threads, check_json, free_cores, use_threads
+    from worldline.cli.options import Device, Json, Threads, check_json, free_cores, use_threads
     from worldline.cli.output import print_table, write_json
     from worldline.cli.progress import progress_bars
 
 __all__ = [
+    "Device",
     "Json",
     "Threads",
     "check_json",

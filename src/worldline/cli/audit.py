@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json, Threads, checked_file, use_threads
+from worldline.cli.options import Device, Json, Threads, checked_file, use_threads
 
 if TYPE_CHECKING:
     from worldline.audit.audit_evidence import Audit, Decision, Measured
@@ -25,6 +25,7 @@ def audit(
         Path | None, typer.Option("--out", help="Also write a report to this HTML file.", callback=checked_file)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -40,7 +41,7 @@ def audit(
 
     use_threads(threads)
     with progress_bars() as stage:
-        found = run(world, logs, environment=env, seed=seed, stage=stage)
+        found = run(world, logs, environment=env, seed=seed, device=device, stage=stage)
     try:
         if out is not None:
             write_text(out, render_audit(found), "--out")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json
+from worldline.cli.options import Device, Json
 from worldline.errors import InputError
 from worldline.registry import load
 
@@ -47,6 +47,7 @@ def conform(
         typer.Option(min=1, help="Number of episodes that calibrated the bands.", show_default="number in the bundle"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    device: Device = "auto",
     json: Json = None,
 ) -> None:
     """Check a world or a registered part against each clause of its contract.
@@ -59,7 +60,7 @@ def conform(
 
     kind, name, logs = _parse_arguments(subject, second, third)
     if kind is PartKind.WORLD:
-        found = list(_world(name, logs, horizon, episodes, calibrated_on, seed))
+        found = list(_world(name, logs, horizon, episodes, calibrated_on, seed, device))
     else:
         found = list(_part(kind, name))
     print_table(f"{kind} {name}", ("clause", "result"), [(one.clause, one.verdict) for one in found])
@@ -94,7 +95,7 @@ def _parse_arguments(subject: str, second: str | None, third: Path | None) -> tu
 
 
 def _world(
-    name: str, logs: Path | None, horizon: int, episodes: int, calibrated_on: int | None, seed: int
+    name: str, logs: Path | None, horizon: int, episodes: int, calibrated_on: int | None, seed: int, device: str
 ) -> Iterator[ClauseOutcome]:
     """Results of the clauses of `World`.
 
@@ -113,7 +114,7 @@ def _world(
         )
     opened_from = _bundle(name)
     case = case_from_logs(
-        worldline.open(opened_from),
+        worldline.open(opened_from, device=device),
         logs,
         opened_from=opened_from,
         horizon=horizon,

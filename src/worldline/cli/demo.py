@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json, Threads, use_threads
+from worldline.cli.options import Device, Json, Threads, use_threads
 
 if TYPE_CHECKING:
     from worldline.workflows.demo import DemoResult
@@ -31,6 +31,7 @@ def demo(
         int | None, typer.Option(min=30, help="Number of recorded episodes.", show_default="500 fixed, 1600 random")
     ] = None,
     pairs: Annotated[int, typer.Option(min=2, help="Number of planned goals; even.")] = 200,
+    device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -43,7 +44,15 @@ def demo(
 
     use_threads(threads)
     with progress_bars() as stage:
-        result = run(out, walls=walls.value, seed=seed, num_episodes=episodes, num_pairs=pairs, stage=stage)
+        result = run(
+            out,
+            walls=walls.value,
+            seed=seed,
+            num_episodes=episodes,
+            num_pairs=pairs,
+            device=device,
+            stage=stage,
+        )
     _print(result, walls)
     write_json(json, asdict(result))
     print(f"Report: {out / 'report.html'}, executed plans: {out / 'plans.png'}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json, Threads, use_threads
+from worldline.cli.options import Device, Json, Threads, use_threads
 
 if TYPE_CHECKING:
     from worldline.workflows.learn import LearnResult
@@ -57,6 +57,7 @@ def learn(
     budget: Budget = None,
     track: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import or training.")] = False,
+    device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -76,6 +77,7 @@ def learn(
         budget_s=None if budget is None else seconds(budget),
         trackers=tuple(track or ()),
         resume=resume,
+        device=device,
     )
     use_threads(threads)
     if recipe is not None and ":" in recipe:
@@ -181,8 +183,9 @@ def _figures(result: LearnResult) -> dict[str, object]:
 
     Errors of images are in grey levels of decoded frames; "decoder" is the loss of the decoder itself.
     """
+    from worldline.device import describe_device
     from worldline.workflows.decoded_windows import decoded_rmse
-    from worldline.workflows.manifest import device, peak_memory_gb
+    from worldline.workflows.manifest import peak_memory_gb
 
     found, errors = result.diagnostics, dict[str, dict[str, dict[str, float]]]()
     if found is not None:
@@ -203,7 +206,7 @@ def _figures(result: LearnResult) -> dict[str, object]:
         "heads_s": round(result.learned.heads_s, 2),
         "total_s": round(result.total_s, 2),
         "peak_memory_gb": peak_memory_gb(),
-        "device": device(),
+        "device": describe_device(result.learned.engine.device),
         "findings": list(result.findings),
         "unclear": list(result.unclear),
     }

@@ -36,6 +36,24 @@ Json = Annotated[
 ]
 
 
+def _checked_device(name: str) -> str:
+    """The name of a device that is available."""
+    if name != "auto":  # which is always available, and needs no import of torch here
+        from worldline.device import choose_device
+
+        try:
+            choose_device(name)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from error
+    return name
+
+
+Device = Annotated[
+    str,
+    typer.Option(help="cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.", callback=_checked_device),
+]
+
+
 def free_cores() -> int:
     """Number of cores without load, at least 1."""
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worldline.cli.options import Threads, use_threads
+from worldline.cli.options import Device, Threads, use_threads
 
 
 def serve(
@@ -15,6 +15,7 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
+    device: Device = "auto",
     threads: Threads = None,
 ) -> None:
     """Serve a world over HTTP."""
@@ -22,7 +23,7 @@ def serve(
     from worldline.serve import http
 
     use_threads(threads)
-    opened = open_target(world)
+    opened = open_target(world, device=device)
     name, listener = opened.describe().name, http.listen(host, port)
     url = http.url_of(listener)
     print(f"{name} is served at {url}. Open it with worldline.open({url!r}). Stop with Ctrl-C.", flush=True)

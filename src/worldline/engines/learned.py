@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldline.device import autocast, device_of
 from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
 from worldline.engines.tensors import LazySignals, TensorEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
@@ -28,7 +29,6 @@ from worldline.models.heads.landmarks import Aim, Landmarks
 from worldline.models.heads.mahalanobis import MahalanobisScore
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
-from worldline.models.layers.precision import autocast
 from worldline.planning.base import Rollout
 from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, join, split, to_inputs, to_tensor
@@ -84,7 +84,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
     """Wraps a model and its heads: signals at the interface, latents inside.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode, on the same device as the heads.
         schema: the signals.
         inputs: observation signals that the model takes.
         readout: from latents to the predicted signals.
@@ -125,6 +125,11 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
                 "and frameskip 1, or set adaptation to None."
             )
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the model and its heads."""
+        return device_of(self.model)
+
     def describe(self) -> Card:
         """The signals and abilities of this engine."""
         return Card(
@@ -146,7 +151,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         signals = [self.schema[name] for name in self.inputs]
         worlds, length = check_observations(steps, signals)
         check_inputs(steps, self.schema, length - 1 if belief is None else length)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         window = self._window(steps, worlds, length)
         if belief is None and self.adaptation is not None and isinstance(self.model, Adapts):
             how = self.adaptation
@@ -177,7 +182,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         """The model's rollout, as signals. A deterministic model returns S = 1."""
         del noise
         check_future(future, self.schema)
-        inputs = to_inputs(future.actions, future.exogenous, self.schema)
+        inputs = to_inputs(future.actions, future.exogenous, self.schema, self.device)
         return Samples(signals=self._read(_belief(belief), inputs, num_samples, seed))
 
     @torch.no_grad()
@@ -185,7 +190,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         """The belief, and one-step predictions that are rolled out in one batch where beliefs have equal sizes."""
         worlds, length = check_observations(steps, [self.schema[name] for name in self.inputs])
         check_inputs(steps, self.schema, length - 1)
-        window, generator = self._window(steps, worlds, length), torch.Generator().manual_seed(seed)
+        window, generator = self._window(steps, worlds, length), torch.Generator("cpu").manual_seed(seed)
         if self.adaptation is None:
             beliefs = self.model.encode_each(window, num_steps + 1, generator=generator)
         else:
@@ -231,7 +236,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         # Parts are read out one by one, so that latents of many worlds need not fit into memory together.
         for part, features in self._rollouts(belief, inputs, num_samples, seed):
             for name, values in self.readout(features).items():
-                found[name][part] = values.numpy()
+                found[name][part] = values.cpu().numpy()
         return found
 
     def rollout(
@@ -273,7 +278,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
             raise UnsupportedError("this world has no distance head. Learn it with goals, or set signal goals only.")
         embed = head.embed_pictures if self._missing(goal) else head.embed
         aim = self._aim(_belief(belief), goal)
-        with autocast():
+        with autocast(self.device):
             return EncodedGoal(aim=aim, embedding=embed(aim.latent)[:, None, None, None].float())
 
     @torch.no_grad()
@@ -281,7 +286,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         """Steps to the goal by the distance head, averaged over the samples of the belief."""
         encoded = self.encode_goal(belief, goal)
         found = self._distance(self._features(belief, future, seed), encoded)
-        return np.asarray(found.numpy())
+        return np.asarray(found.cpu().numpy())
 
     @torch.no_grad()
     def propose(
@@ -297,14 +302,14 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
     ) -> Mapping[str, NDArray[np.generic]]:
         """As `proposals`, as arrays; P may be 0."""
         encoded = EncodedGoal(aim=self._aim(_belief(belief), goal), embedding=None)
-        sent = None if pending is None else join(self.schema.actions, pending)
+        sent = None if pending is None else join(self.schema.actions, pending, self.device)
         found = self.proposals(
             belief, encoded, horizon, num_proposals=num_proposals, pending=sent, budget_s=budget_s, seed=seed
         )
         if found is None:
             size = sum(signal.size for signal in self.schema.actions)
-            found = torch.zeros(len(encoded.aim.latent), 0, horizon, size)
-        return {name: value.numpy() for name, value in split(self.schema.actions, found).items()}
+            found = encoded.aim.latent.new_zeros(len(encoded.aim.latent), 0, horizon, size)
+        return {name: value.cpu().numpy() for name, value in split(self.schema.actions, found).items()}
 
     @torch.no_grad()
     def proposals(
@@ -325,7 +330,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         """
         del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
-        held, generator = _belief(belief), torch.Generator().manual_seed(seed)
+        held, generator = _belief(belief), torch.Generator("cpu").manual_seed(seed)
         wanted = own_belief(goal, EncodedGoal).aim.latent
         if self.inverse_head is None or self.schema.exogenous:
             return None
@@ -349,12 +354,12 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
     @torch.no_grad()
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
         """The Mahalanobis distance of the latent to the training data."""
-        return np.asarray(self.mahalanobis(_belief(belief).features().mean(1)).numpy())
+        return np.asarray(self.mahalanobis(_belief(belief).features().mean(1)).cpu().numpy())
 
     @torch.no_grad()
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The same score for predicted latents, averaged over the samples of the belief."""
-        return np.asarray(self.mahalanobis(self._features(belief, future, seed).mean(2)).numpy())
+        return np.asarray(self.mahalanobis(self._features(belief, future, seed).mean(2)).cpu().numpy())
 
     def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
         """The largest N whose latents fit into memory together."""
@@ -365,7 +370,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
     def _features(self, belief: EngineBelief, future: Future, seed: int) -> Float[Tensor, "W N S T D"]:
         """The latents of a rollout with the samples of the belief."""
         check_future(future, self.schema)
-        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema)
+        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema, self.device)
         return _assembled(self._rollouts(held, inputs, held.features().shape[1], seed))
 
     def _distance(self, features: Float[Tensor, "W N S T D"], goal: object) -> Float[Tensor, "W N T"]:
@@ -373,7 +378,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         encoded, head = own_belief(goal, EncodedGoal), self.distance_head
         assert head is not None  # required by `encode_goal`
         assert encoded.embedding is not None
-        with autocast():
+        with autocast(self.device):
             start = head.embed(features[..., self.model.present]).float()
         return head.between(start, encoded.embedding).mean(2) + encoded.aim.after[:, None, None]
 
@@ -381,7 +386,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         """The latent to aim at: the goal, or a landmark on the way to a distant complete observation."""
         wanted = self._goal(goal)
         if self.landmarks is None or self.distance_head is None or self._missing(goal):
-            return Aim(latent=wanted, after=torch.zeros(len(wanted)))
+            return Aim(latent=wanted, after=wanted.new_zeros(len(wanted)))
         now = belief.features().mean(1)[:, self.model.present]
         return self.landmarks.aim(self.distance_head, now, wanted)
 
@@ -397,7 +402,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         by_latents = MAX_LATENT_VALUES // max(1, num_latent_values)
         max_versions = max(1, min(by_latents, MAX_BELIEF_VALUES // max(1, num_belief_values)))
         max_worlds = max(1, max_versions // max(1, num_versions))
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         for world in range(0, num_worlds, max_worlds):
             start = generator.get_state()
             for version in range(0, num_versions, max_versions):
@@ -410,7 +415,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         self, belief: Belief, inputs: Inputs, part: Part, repeats: int, generator: torch.Generator
     ) -> Float[Tensor, "W N S T D"]:
         """The rollout of a part, with each world repeated `repeats` times to draw more samples."""
-        index = torch.arange(len(inputs.actions))[part[0]].repeat_interleave(repeats)
+        index = torch.arange(len(inputs.actions), device=inputs.actions.device)[part[0]].repeat_interleave(repeats)
         repeated = Inputs(
             actions=inputs.actions[part].repeat_interleave(repeats, 0),
             exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
@@ -447,24 +452,26 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
             observed={name: np.zeros((len(one), 1), bool) for name in missing},
         )
         worlds, _ = check_observations(steps, [self.schema[name] for name in self.inputs])
-        none = torch.zeros(worlds, 1, 0, sum(signal.size for signal in self.schema.actions))
+        none = torch.zeros(worlds, 1, 0, sum(signal.size for signal in self.schema.actions), device=self.device)
         size = sum(signal.size for signal in self.schema.exogenous)
         past = Inputs(
             actions=none,
-            exogenous=torch.zeros(worlds, 0, size) if size else None,
-            step_s=torch.zeros(worlds, 0),
+            exogenous=none.new_zeros(worlds, 0, size) if size else None,
+            step_s=none.new_zeros(worlds, 0),
         )
         return goal_latents(self.model, self._observations(steps, worlds, 1, past))
 
     def _window(self, steps: History, worlds: int, length: int) -> Window:
-        past = to_inputs({k: v[:, None] for k, v in steps.actions.items()}, steps.exogenous, self.schema)
+        past = to_inputs({k: v[:, None] for k, v in steps.actions.items()}, steps.exogenous, self.schema, self.device)
         return self._observations(steps, worlds, length, past)
 
     def _observations(self, steps: History, worlds: int, length: int, past: Inputs) -> Window:
         everything = np.ones((worlds, length), bool)
         return Window(
-            observations={name: to_tensor(steps.observations[name]) for name in self.inputs},
-            observed={name: torch.from_numpy(np.array(steps.observed.get(name, everything))) for name in self.inputs},
+            observations={name: to_tensor(steps.observations[name], self.device) for name in self.inputs},
+            observed={
+                name: to_tensor(np.array(steps.observed.get(name, everything)), self.device) for name in self.inputs
+            },
             past=past,
         )
 

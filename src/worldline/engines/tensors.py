@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldline.device import CPU
 from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
 from worldline.episode import Arrays, Future, History
 from worldline.errors import UnsupportedError
@@ -30,7 +31,7 @@ class TensorEngine(Engine):
     @property
     def device(self) -> torch.device:
         """The device of all tensors."""
-        return torch.device("cpu")
+        return CPU
 
     @abstractmethod
     def rollout(

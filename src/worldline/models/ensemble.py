@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from worldline.device import uniform
 from worldline.errors import ConfigError, InputError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
@@ -298,8 +299,10 @@ class Ensemble(WorldModel):
         now, visible = self._inputs(window.past)[:, 0], seen
         share = torch.ones(len(codes), config.num_members, 1, device=codes.device)
         if self.training:
-            share = share_draw(lambda shape: torch.poisson(share.new_ones(shape), generator), share.shape)
-            chance = share_draw(lambda shape: torch.rand(shape, generator=generator, device=seen.device), seen.shape)
+            share = share_draw(
+                lambda shape: torch.poisson(torch.ones(shape, device=generator.device), generator), share.shape
+            ).to(share)
+            chance = share_draw(lambda shape: uniform(shape, generator, seen.device), seen.shape)
             visible = seen & (chance >= config.blanked)
         with torch.no_grad():
             memories = self._follow(codes, visible, now)
@@ -420,4 +423,4 @@ def _imagine(memory: EnsembleBelief, codes: Float[Tensor, "B M size"], now: Floa
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device)
+    return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
@@ -35,7 +36,6 @@ from worldline.models.layers.gather import share_mean, whole_mean
 from worldline.models.layers.inputs import fit_inputs, join_inputs
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
-from worldline.models.layers.precision import autocast
 from worldline.models.layers.transformer import Cache, CausalTransformer
 from worldline.schema import Kind, Schema
 
@@ -269,7 +269,7 @@ class Features(WorldModel):
         first = slice(max(1, MAX_FITTED_FRAMES // known.shape[1]))
         observations = {name: values[first] for name, values in window.observations.items()}
         observed = {name: flags[first] for name, flags in window.observed.items()}
-        with autocast():
+        with autocast(device_of(self)):
             patches = [self.encoder(observations[name][observed[name]]) for name in self.cameras]
         for view, seen in zip(self._views(), patches, strict=True):
             if len(seen):

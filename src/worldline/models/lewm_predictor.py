@@ -28,7 +28,8 @@ class Dropout:
             return values
 
         def keep(shape: tuple[int, ...]) -> Tensor:
-            return values.new_empty(shape).bernoulli_(1 - self.rate, generator=self.generator)
+            kept = torch.empty(shape, dtype=values.dtype, device=self.generator.device)
+            return kept.bernoulli_(1 - self.rate, generator=self.generator).to(values.device)
 
         return values * share_draw(keep, values.shape).div_(1 - self.rate)
 

@@ -70,7 +70,7 @@ def fold(predictor: LewmPredictor, projection: nn.Sequential, kind: torch.dtype)
     wide = first.weight * gain[:, None]
     wide_bias = (first.bias - norm.running_mean) * gain + norm.bias
     width = predictor.position.shape[1]
-    parts = torch.zeros(6, width).to(predictor.position)
+    parts = predictor.position.new_zeros(6, width)
     parts[1] = parts[4] = 1.0
     steer = torch.cat([block.steer.weight for block in blocks]).unflatten(0, (-1, width))
     steer_bias = torch.cat([block.steer.bias + parts.flatten() for block in blocks]).unflatten(0, (-1, 1, width))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from worldline.device import uniform
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.codes import code_size, from_code
@@ -394,11 +396,9 @@ class Rssm(WorldModel):
     def _noise(
         self, like: Float[Tensor, "*lead D"], generator: torch.Generator
     ) -> Float[Tensor, "*lead groups classes"]:
-        def uniform(shape: tuple[int, ...]) -> Tensor:
-            return torch.rand(shape, generator=generator, device=like.device)
-
         shape = (*like.shape[:-1], self.config.num_groups, self.config.num_classes)
-        return share_draw(uniform, shape) if self.training else uniform(shape)
+        draw = partial(uniform, generator=generator, device=like.device)
+        return share_draw(draw, shape) if self.training else draw(shape)
 
     def _embed(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M E"]:
         parts = [

@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding, one_hot
 
+from worldline.device import uniform
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.codes import code_size, to_code
@@ -397,9 +398,9 @@ class TokenModel(WorldModel):
         given = self._given(inputs).repeat_interleave(samples, 1).flatten(0, 1)
         path = []
         for step in range(steps):
-            uniform = torch.rand(batch, 1, samples, len(self.told), generator=generator, device=device)
-            uniform = uniform.expand(-1, versions, -1, -1).flatten(0, 2)
-            scores, last, cache = self._imagine(last, given[:, step], uniform, cache)
+            share = uniform((batch, 1, samples, len(self.told)), generator, device)
+            share = share.expand(-1, versions, -1, -1).flatten(0, 2)
+            scores, last, cache = self._imagine(last, given[:, step], share, cache)
             path.append(scores)
         features = torch.stack(path, 1).reshape(batch, versions, samples, steps, -1)
         final = TokenState(
@@ -419,7 +420,7 @@ class TokenModel(WorldModel):
         scores, known = self._scores(window.observations, window.observed)
         shown = known
         if self.training and self.config.hidden:
-            chance = share_draw(lambda shape: torch.rand(shape, generator=generator, device=known.device), known.shape)
+            chance = share_draw(lambda shape: uniform(shape, generator, known.device), known.shape)
             shown = known & (chance >= self.config.hidden)
         observed, given = self._embed(scores, shown), self._given(window.past)[:, 0]
         num_observed, num_given = observed.shape[2], given.shape[2]

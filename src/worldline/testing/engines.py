@@ -245,13 +245,13 @@ def tensors_agree(case: EngineCase) -> None:
     windows, schema = case.windows(), case.card.schema
     belief, future = case.observe(windows.history), case.future(windows)
     actions = join(schema.actions, future.actions)
-    exogenous = join(schema.exogenous, future.exogenous) if schema.exogenous else None
+    device = case.engine.device
+    exogenous = join(schema.exogenous, future.exogenous, device) if schema.exogenous else None
 
     def signals(actions: Tensor) -> dict[str, Tensor]:
         assert isinstance(case.engine, TensorEngine)
-        return dict(
-            case.engine.rollout(belief, actions, exogenous, num_samples=case.num_samples, seed=case.seed).signals
-        )
+        found = case.engine.rollout(belief, actions.to(device), exogenous, num_samples=case.num_samples, seed=case.seed)
+        return {name: value.cpu() for name, value in found.signals.items()}
 
     with torch.no_grad():
         found = {name: value.numpy() for name, value in signals(actions).items()}

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
+from worldline.device import CPU, autocast, device_of, move
 from worldline.models.base import Belief, Inputs, Window, WorldModel
-from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 
 NUM_FITTED_WINDOWS: Final = 512
@@ -28,30 +28,30 @@ MAX_EPISODES_AT_ONCE: Final = 4 * EPISODES_AT_ONCE
 """Maximum number of episodes of different lengths that are encoded at once."""
 
 
-def to_window(batch: WindowBatch, schema: Schema) -> Window:
+def to_window(batch: WindowBatch, schema: Schema, device: torch.device = CPU) -> Window:
     """The batch as tensors: vectors in float32, other signals in the stored dtype, inputs in the schema's order."""
     return Window(
-        observations={name: to_tensor(values) for name, values in batch.observations.items()},
-        observed={name: torch.from_numpy(values) for name, values in batch.observed.items()},
+        observations={name: to_tensor(values, device) for name, values in batch.observations.items()},
+        observed={name: to_tensor(values, device) for name, values in batch.observed.items()},
         past=replace(
-            to_inputs({k: v[:, None] for k, v in batch.actions.items()}, batch.exogenous, schema),
-            step_s=torch.from_numpy(batch.step_s),
+            to_inputs({k: v[:, None] for k, v in batch.actions.items()}, batch.exogenous, schema, device),
+            step_s=to_tensor(batch.step_s, device),
         ),
-        reward=_reward(batch),
-        terminated=torch.from_numpy(batch.terminated),
+        reward=_reward(batch, device),
+        terminated=to_tensor(batch.terminated, device),
     )
 
 
-def _reward(batch: WindowBatch) -> Float[Tensor, "B T"] | None:
-    parts = [torch.from_numpy(values).float().flatten(2).sum(-1) for values in batch.rewards.values()]
-    return torch.stack(parts).sum(0) if parts else None
+def _reward(batch: WindowBatch, device: torch.device) -> Float[Tensor, "B T"] | None:
+    parts = [to_tensor(values).float().flatten(2).sum(-1) for values in batch.rewards.values()]
+    return move(torch.stack(parts).sum(0), device) if parts else None
 
 
 def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inputs: Sequence[str], window: int) -> None:
     """Fits a model's normaliser, and whatever else it fits before training, on a sample of windows.
 
     Args:
-        model: untrained.
+        model: untrained, on the CPU, because fits need double precision.
         store: to read from.
         numbers: of the episodes.
         inputs: observation signals that the model takes.
@@ -68,15 +68,18 @@ def window_signals(schema: Schema, inputs: Sequence[str]) -> list[str]:
     return [*inputs, *(s.name for s in schema.signals if s.role is not Role.OBSERVATION)]
 
 
-def to_tensor(values: NDArray[np.generic]) -> Tensor:
+def to_tensor(values: NDArray[np.generic], device: torch.device = CPU) -> Tensor:
     """The values of an observation signal as a tensor; float64 becomes float32, other dtypes are kept."""
     # Torch rejects arrays with negative strides, and warns about read-only ones.
     tensor = torch.from_numpy(np.require(values, requirements=("C", "W")))
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
+    return move(tensor.float() if tensor.dtype == torch.float64 else tensor, device)
 
 
 def to_inputs(
-    actions: Mapping[str, NDArray[np.generic]], exogenous: Mapping[str, NDArray[np.generic]], schema: Schema
+    actions: Mapping[str, NDArray[np.generic]],
+    exogenous: Mapping[str, NDArray[np.generic]],
+    schema: Schema,
+    device: torch.device = CPU,
 ) -> Inputs:
     """Concatenated inputs.
 
@@ -84,18 +87,21 @@ def to_inputs(
         actions: per action signal [B, N, T, *shape].
         exogenous: per exogenous signal [B, T, *shape]; empty if the schema has none.
         schema: determines order and sizes.
+        device: of the result.
     """
-    joined = join(schema.actions, actions)
+    joined = join(schema.actions, actions, device)
     return Inputs(
         actions=joined,
-        exogenous=join(schema.exogenous, exogenous) if schema.exogenous else None,
-        step_s=torch.full((joined.shape[0], joined.shape[2]), schema.step_s or 1.0),
+        exogenous=join(schema.exogenous, exogenous, device) if schema.exogenous else None,
+        step_s=torch.full((joined.shape[0], joined.shape[2]), schema.step_s or 1.0, device=device),
     )
 
 
-def join(signals: Sequence[Signal], values: Mapping[str, NDArray[np.generic]]) -> Float[Tensor, "*lead size"]:
+def join(
+    signals: Sequence[Signal], values: Mapping[str, NDArray[np.generic]], device: torch.device = CPU
+) -> Float[Tensor, "*lead size"]:
     """Named arrays [*lead, *shape] as one float32 tensor, concatenated in the order of `signals`."""
-    return torch.cat([_flat(signal, to_tensor(values[signal.name])) for signal in signals], -1)
+    return move(torch.cat([_flat(signal, to_tensor(values[signal.name])) for signal in signals], -1), device)
 
 
 def split(signals: Sequence[Signal], values: Float[Tensor, "*lead size"]) -> dict[str, Tensor]:
@@ -169,7 +175,7 @@ class PictureGoals:
 @torch.no_grad()
 def goal_latents(model: WorldModel, window: Window) -> Float[Tensor, "B D"]:
     """The latents of goals, which are single observations without a past (H = 1). Draws use a fixed seed."""
-    belief = model.encode(window, generator=torch.Generator().manual_seed(0))
+    belief = model.encode(window, generator=torch.Generator("cpu").manual_seed(0))
     return belief.features().mean(1)[:, model.present]
 
 
@@ -189,11 +195,11 @@ def picture_goals(
     if len(pictures) in (0, len(signals)):
         return None
     windows = Windows(store, 1, episodes, window_signals(store.schema, signals))
-    starts, found, taken = windows.all_starts(), [], []
+    starts, found, taken, device = windows.all_starts(), [], [], device_of(model)
     for first in range(0, len(starts), GOALS_AT_ONCE):
-        window = to_window(windows.read(starts[first : first + GOALS_AT_ONCE]), store.schema)
+        window = to_window(windows.read(starts[first : first + GOALS_AT_ONCE]), store.schema, device)
         shown = {n: flags if n in pictures else torch.zeros_like(flags) for n, flags in window.observed.items()}
-        with autocast():
+        with autocast(device):
             found.append(goal_latents(model, replace(window, observed=shown)).float())
         taken.append(torch.stack([window.observed[name][:, 0] for name in pictures]).all(0))
     return PictureGoals(latents=torch.cat(found), taken=torch.cat(taken))
@@ -243,14 +249,14 @@ def _trace_batch(
     """The traces of one batch, longest first, so that the episodes that have not ended are its first rows."""
     names = [*signals, *(signal.name for signal in (*store.schema.actions, *store.schema.exogenous))]
     parts: dict[int, list[Trace]] = {episode: [] for episode in lengths}
-    belief, start = None, 0
+    belief, start, device = None, 0, device_of(model)
     for stop in sorted(set(lengths.values())):
         active = [episode for episode, length in lengths.items() if length >= stop]
         windows = Windows(store, stop - start + 1, active, names)
-        window = to_window(windows.read(np.array([(episode, start) for episode in active])), store.schema)
+        window = to_window(windows.read(np.array([(episode, start) for episode in active])), store.schema, device)
         if belief is not None:
-            belief = belief.select(torch.arange(len(active)))
-        with autocast():
+            belief = belief.select(torch.arange(len(active), device=device))
+        with autocast(device):
             features, belief = _fold(model, window, belief, generator)
         whole = torch.stack([window.observed[name] for name in signals]).all(0)[:, -features.shape[1] :]
         known = window.past.exogenous

@@ -108,20 +108,22 @@ def _skill(error: float, baseline: float) -> float:
 
 def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[Tensor, " B"]) -> float:
     """R² on half of the episodes of a ridge regression fitted on the other half; 0 with a single episode."""
-    numbers = episode.unique()
+    numbers = episode.cpu().unique()
     if len(numbers) < 2:
         return 0.0
-    first = torch.isin(episode, numbers[: len(numbers) // 2])
-    inputs = torch.cat([features[:, :-1], features.diff(dim=1)], -1).double()
-    actions = past.actions[:, 0].double()
+    first = torch.isin(episode.cpu(), numbers[: len(numbers) // 2])
+    inputs = torch.cat([features[:, :-1], features.diff(dim=1)], -1).cpu().double()
+    actions = past.actions[:, 0].cpu().double()
     fit, fit_actions = _thin(inputs[first]), _thin(actions[first])
     test, test_actions = inputs[~first].flatten(0, 1), actions[~first].flatten(0, 1)
     spread = fit.std(0).clamp(min=1e-9)
     centre, mean = fit.mean(0), fit_actions.mean(0)
     fit, test = (fit - centre) / spread, (test - centre) / spread
     products = fit @ fit.T  # dual form, because latents may have more components than there are rows
-    penalty = RIDGE * products.diagonal().mean().clamp(min=1e-9) * torch.eye(len(products), dtype=torch.double)
-    weights = torch.linalg.solve(products + penalty.to(products.device), fit_actions - mean)
+    penalty = (
+        RIDGE * products.diagonal().mean().clamp(min=1e-9) * torch.eye(len(products), dtype=torch.double, device="cpu")
+    )
+    weights = torch.linalg.solve(products + penalty, fit_actions - mean)
     residual = (test @ (fit.T @ weights) + mean - test_actions).square().sum()
     total = (test_actions - mean).square().sum()
     return max(-1.0, 1 - float(residual / total)) if float(total) > 1e-12 else 0.0

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed, nn
 
+from worldline.device import CPU
 from worldline.errors import ConfigError
 from worldline.models.layers.gather import num_processes
 
@@ -25,10 +26,13 @@ _GROUPS: Final = count()
 
 
 @contextmanager
-def processes() -> Iterator[None]:
+def processes(device: torch.device = CPU) -> Iterator[None]:
     """Joins the process group of `torchrun` for the duration of the context; does nothing without `torchrun`.
 
     All processes must join equally often. The first waits for the others.
+
+    Args:
+        device: of this process, for tensors that are averaged; numbers are averaged on the CPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -36,12 +40,16 @@ def processes() -> Iterator[None]:
         return
     # Not every build of torch has these modules. The first is imported for its side effect, before the group exists:
     # it keeps a reference to any existing group for ever, whose threads can abort the process at exit.
-    import torch.distributed.nn  # noqa: F401
+    import torch.distributed.nn
     from torch.distributed.distributed_c10d import PrefixStore
 
     # Without a prefix, keys of an earlier group would count for this one, and all processes would wait for ever.
     own = PrefixStore(f"group {next(_GROUPS)}", _rendezvous_store())
-    distributed.init_process_group("gloo", store=own, rank=rank(), world_size=size, timeout=TIMEOUT)
+    gpu = device.type == "cuda"
+    if gpu:
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    distributed.init_process_group(backend, store=own, rank=rank(), world_size=size, timeout=TIMEOUT)
     try:
         yield
     finally:
@@ -104,7 +112,7 @@ def mean_over_processes(value: float) -> float:
     """The mean of a number over all processes."""
     if num_processes() == 1:
         return value
-    shared = torch.tensor(value, dtype=torch.float64)
+    shared = torch.tensor(value, dtype=torch.float64, device="cpu")
     distributed.all_reduce(shared)
     return float(shared) / num_processes()
 

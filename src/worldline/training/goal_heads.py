@@ -23,11 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from worldline.device import autocast
 from worldline.errors import DataError
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.models.layers.precision import autocast
 from worldline.training.head_fitting import Fit, descend
 from worldline.training.stored_latents import Imagination, LatentTable
 
@@ -55,22 +55,22 @@ def fit_distance(table: LatentTable, imagination: Imagination, fit: Fit, *, far:
     """
     now = imagination.present  # a goal is one observation without a past
     size, pictures = table.features[:, now].shape[1], table.pictures
-    head = Distance(DistanceConfig(latent_size=size, width=fit.width, pictures=pictures is not None))
+    head = Distance(DistanceConfig(latent_size=size, width=fit.width, pictures=pictures is not None)).to(table.device)
     count = 2 * fit.batch_size
     for optimizer in fit.optimise(head):
         rows, goal = table.pairs(count, imagination.generator)
         start = table.features[rows]
         following = table.features[torch.minimum(rows + 1, table.first[rows] + table.length[rows] - 1)]
-        with torch.no_grad(), autocast():
+        with torch.no_grad(), autocast(table.device):
             after = imagination.step(start, imagination.random_actions(count)).float()
-        with autocast():
+        with autocast(table.device):
             embedded = head.embed(torch.cat([start, after, following, table.features[goal]])[:, now]).float()
         before, imagined, logged, there = embedded.chunk(4)
         step = torch.cat([head.between(before, imagined), head.between(before, logged)])
         apart = torch.cat([head.between(before, there), head.between(imagined, there)])
         loss = _push(far, apart).mean() + STEP_WEIGHT * (step - 1).relu().square().mean()
         if pictures is not None:
-            with autocast():
+            with autocast(table.device):
                 shown = head.embed_pictures(pictures.latents[goal]).float()
             apart = _push(far, head.between(before, shown)) + _push(far, head.between(imagined, shown))
             taken = pictures.taken[goal].float()
@@ -105,19 +105,21 @@ def fit_inverse(table: LatentTable, distance: Distance, imagination: Imagination
             width=fit.width,
             longest=2 * fit.unroll,
         )
-    )
-    elapsed = torch.arange(1, fit.unroll + 1)[:, None]
+    ).to(table.device)
+    elapsed = torch.arange(1, fit.unroll + 1, device=table.device)[:, None]
     for optimizer in fit.optimise(head):
         rows, goal = table.pairs(fit.batch_size, imagination.generator)
-        num_steps = torch.randint(1, head.config.longest + 1, (fit.batch_size,), generator=imagination.generator)
+        num_steps = torch.randint(
+            1, head.config.longest + 1, (fit.batch_size,), generator=imagination.generator, device=table.device
+        )
         latent, wanted = table.features[rows], table.features[goal][:, now]
         there = distance.embed(wanted)
         if table.pictures is not None:  # every second goal is image-only, if its images were observed
-            some = table.pictures.taken[goal] & (torch.arange(len(goal)) % 2 == 0)
+            some = table.pictures.taken[goal] & (torch.arange(len(goal), device=table.device) % 2 == 0)
             wanted[some] = table.pictures.latents[goal[some]]
             there[some] = distance.embed_pictures(wanted[some])
         path = []
-        with autocast():
+        with autocast(table.device):
             for step in range(fit.unroll):
                 latent = imagination.step(latent, head(latent[:, now], wanted, num_steps - step))
                 path.append(latent[:, now])
@@ -158,8 +160,8 @@ def fit_landmarks(
             "no observation holds all inputs of the model, so no landmark can be chosen",
             fix="Learn from fewer signals, or set num_landmarks to 0.",
         )
-    places = known[torch.randperm(len(known), generator=generator)[:MAX_LANDMARK_CANDIDATES]]
-    head = Landmarks(config)
+    places = known[torch.randperm(len(known), generator=generator, device=table.device)[:MAX_LANDMARK_CANDIDATES]]
+    head = Landmarks(config).to(table.device)
     head.latents.copy_(latents[places[_spread(distance, distance.embed(latents[places]), num_landmarks)]])
     marks = distance.embed(head.latents)
     nearest, coming, leaving = [], [], []
@@ -183,20 +185,20 @@ def fit_landmarks(
 
 def _spread(distance: Distance, places: Float[Tensor, "P size"], count: int) -> Tensor:
     """Indices [count] of places, each the furthest from those before it; they repeat if there are too few places."""
-    chosen, left = [0], torch.full((len(places),), torch.inf)
+    chosen, left = [0], torch.full((len(places),), torch.inf, device=places.device)
     while len(chosen) < count:
         last = places[chosen[-1]]
         left = torch.minimum(left, torch.maximum(distance.between(places, last), distance.between(last, places)))
         chosen.append(int(left.argmax()))
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device=places.device)
 
 
 def _legs(
     table: LatentTable, nearest: Tensor, coming: Tensor, leaving: Tensor, config: LandmarksConfig
 ) -> Float[Tensor, "M M"]:
     """The steps of the shortest logged path from near one landmark to near another; infinite without one."""
-    count, rows = config.num_landmarks, torch.arange(len(nearest))
-    legs = torch.full((count * count,), torch.inf)
+    count, rows = config.num_landmarks, torch.arange(len(nearest), device=table.device)
+    legs = torch.full((count * count,), torch.inf, device=table.device)
     for gap in range(1, int(config.reach / 2) + 1):
         start = rows[(table.steps_after >= gap) & table.whole & table.whole.roll(-gap)]
         there = start + gap

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from worldline.data.splits import Split
 from worldline.data.store import Store
+from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
 from worldline.models.base import WorldModel
 from worldline.models.heads.decoder import Decoder
@@ -25,7 +26,6 @@ from worldline.models.heads.landmarks import Landmarks
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
-from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import picture_goals, trace
 from worldline.training.goal_heads import fit_distance, fit_inverse, fit_landmarks
@@ -162,7 +162,7 @@ def refine_dynamics(
             "goals need bounded vector actions and no exogenous signals. Add low and high to the action signals "
             "of schema.json, or learn with goals=False."
         )
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator(device_of(model)).manual_seed(config.seed)
     table = LatentTable.of(trace(model, store, split.train, inputs, generator=generator), split.train)
     imagination = Imagination(model, store.schema, generator)
     fit = _UpdatePlan({"dynamics": config.dynamics_updates}, config, progress).fit("dynamics")
@@ -201,8 +201,8 @@ def fit_heads(
     plan = _UpdatePlan.of(store, split, inputs, config, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # initial weights
-        mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=table.features.shape[1]))
-        mahalanobis.fit(table.features)
+        mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=table.features.shape[1])).to(table.device)
+        mahalanobis.fit(table.features.cpu())
         readout = fit_readout(store, table, imagination, plan.fit("readout"))
         distance, inverse, landmarks, reward, termination, decoder = None, None, None, None, None, None
         if config.goals:
@@ -285,9 +285,9 @@ def _fit_dynamics(model: WorldModel, table: LatentTable, imagination: Imaginatio
     model.requires_grad_(True)
     for optimizer in fit.optimise(model):
         start = table.starts(fit.batch_size, steps, imagination.generator)
-        with autocast():
+        with autocast(table.device):
             path = imagination.logged(table, start, steps).float()
-        rows = start[:, None] + torch.arange(steps + 1)
+        rows = start[:, None] + torch.arange(steps + 1, device=table.device)
         loss = model.forecast_error(table.features[rows], path.transpose(0, 1), table.whole[rows])
         descend(optimizer, loss)
         losses.append(loss.detach())

@@ -29,6 +29,7 @@ class Health:
 
 def measure_health(features: Float[Tensor, "B H D"]) -> Health:
     """The health of B sequences of H latents, H at least 3."""
+    features = features.cpu()  # for double precision
     flat = features.flatten(0, 1).double()
     values = torch.linalg.svdvals(flat - flat.mean(0))
     share = values / values.sum().clamp(min=1e-12)

@@ -19,10 +19,11 @@ from worldline.config import to_json
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
+from worldline.device import device_of
 from worldline.errors import CollapseError
 from worldline.models.base import Losses, Window, WorldModel
 from worldline.models.layers.gather import num_processes
-from worldline.training.batches import fold, to_window, window_signals
+from worldline.training.batches import fold, to_tensor, to_window, window_signals
 from worldline.training.checkpoint import (
     Checkpoint,
     deferred_interrupt,
@@ -34,7 +35,7 @@ from worldline.training.control_measures import measure_control
 from worldline.training.distributed import is_main, share_of, wait_for_all
 from worldline.training.latent_health import guard, measure_health
 from worldline.training.tracking import Tracker
-from worldline.training.updates import GradientSummary, TrainingConfig, Updates, precision
+from worldline.training.updates import GradientSummary, TrainingConfig, Updates
 
 Progress = Callable[[int, int], None]
 """Called with the completed and the total number of updates."""
@@ -160,7 +161,8 @@ class Run:
         checked = Windows(store, config.window, split.validation, names)
         # A fixed seed: trainings with different seeds validate on the same windows and are comparable.
         drawn = checked.read(np.unique(checked.draw(config.num_validation, np.random.default_rng(0)), axis=0))
-        self.validation, self.episodes = to_window(drawn, store.schema), torch.from_numpy(drawn.starts[:, 0])
+        self.validation = to_window(drawn, store.schema, self.updates.device)
+        self.episodes = to_tensor(drawn.starts[:, 0])
         self.fingerprint = _fingerprint(model, store, split, config)
         self.step, self.curves, self.notes = 0, list[dict[str, float]](), list[str]()
         self.typical: float | None = None
@@ -193,7 +195,8 @@ class Run:
 
     def _sample(self, num: int) -> Window:
         """Windows of the training data, the same at each validation."""
-        return to_window(self.updates.windows.sample(num, np.random.default_rng(0)), self.store.schema)
+        sample = self.updates.windows.sample(num, np.random.default_rng(0))
+        return to_window(sample, self.store.schema, self.updates.device)
 
     def finish(self) -> Trained:
         """Loads the kept weights, recomputes batch statistics and sets evaluation mode."""
@@ -279,8 +282,8 @@ class Run:
         config, model = self.config, self.model
         self.recalibrate_batch_norm(4, seed=self.step)
         model.eval()
-        generator = torch.Generator().manual_seed(config.seed)
-        with precision(config):
+        generator = torch.Generator(self.updates.device).manual_seed(config.seed)
+        with self.updates.precision():
             losses = model.loss(self.validation, generator=generator)
             draws = 1 if model.deterministic else 2
             features = torch.stack([fold(model, self.validation, generator=generator) for _ in range(draws)])
@@ -292,7 +295,7 @@ class Run:
 
     def recalibrate_batch_norm(self, num_batches: int, *, seed: int) -> None:
         """Replaces running batch statistics by exact ones over `num_batches` batches."""
-        with precision(self.config):
+        with self.updates.precision():
             recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)
 
     def _remember_best(self, row: Mapping[str, float]) -> None:
@@ -331,10 +334,12 @@ def recompute_batch_norm(model: WorldModel, windows: Windows, store: Store, *, n
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average
-    batches, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    device, batches = device_of(model), np.random.default_rng(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     size = num_processes() * -(-RECALIBRATION_BATCH_SIZE // num_processes())  # equally many per process
     for _ in range(num_batches):
-        model.loss(to_window(windows.read(share_of(windows.draw(size, batches))), store.schema), generator=generator)
+        window = to_window(windows.read(share_of(windows.draw(size, batches))), store.schema, device)
+        model.loss(window, generator=generator)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.train(was_training)

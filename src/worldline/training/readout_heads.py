@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldline.data.store import Store
+from worldline.device import autocast
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.layers.codes import code_size, to_code
-from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Signal
 from worldline.training.batches import to_tensor
 from worldline.training.head_fitting import Fit, descend
@@ -49,9 +49,10 @@ def fit_readout(store: Store, table: LatentTable, imagination: Imagination, fit:
     signals = tuple(signal for signal in store.schema.observations if signal.kind is not Kind.IMAGE)
     head = Readout(ReadoutConfig(latent_size=table.features.shape[1], signals=signals, width=fit.width))
     if not signals:
-        return head.eval().requires_grad_(False)
+        return head.eval().requires_grad_(False).to(table.device)
     codes, known = _codes(store, table, signals)
-    head.fit_linear(table.features, codes, known, table.held_out, whole=fit.updates == 0)
+    head.fit_linear(table.features.cpu(), codes, known, table.held_out.cpu(), whole=fit.updates == 0)
+    head, codes, known = head.to(table.device), codes.to(table.device), known.to(table.device)
     target, linear = head.normaliser(codes).where(known, 0.0), copy.deepcopy(head)
 
     def errors(one: Readout, paths: Paths) -> tuple[Tensor, Tensor]:
@@ -61,7 +62,7 @@ def fit_readout(store: Store, table: LatentTable, imagination: Imagination, fit:
         return error.sum((0, 1)), counted.sum((0, 1))
 
     validation = imagination.exam(table, table.held_out, fit.unroll) if fit.updates else None
-    before = torch.zeros(()) if validation is None else errors(linear, validation)[0].detach()
+    before = codes.new_zeros(()) if validation is None else errors(linear, validation)[0].detach()
 
     def judge() -> float:
         assert validation is not None
@@ -89,10 +90,13 @@ def fit_reward(store: Store, table: LatentTable, imagination: Imagination, fit: 
     if not signals or not steps.any():
         return None
     earned = [_rewards(store, signals, episode) for episode in table.numbers]
-    reward, size = torch.cat(earned), table.actions.shape[1]  # of the step after each row; 0 after the last row
-    head = Reward(RewardConfig(latent_size=table.features.shape[1], action_size=size, width=fit.width))
+    reward, size = (
+        torch.cat(earned).to(table.device),
+        table.actions.shape[1],
+    )  # of the step after each row; 0 after the last row
+    head = Reward(RewardConfig(latent_size=table.features.shape[1], action_size=size, width=fit.width)).to(table.device)
     before = steps.nonzero()[:, 0]
-    head.fit_normaliser(table.features[before + 1], table.actions[before], reward[before])
+    head.fit_normaliser(table.features[before + 1].cpu(), table.actions[before].cpu(), reward[before].cpu())
     target = head.normaliser(reward[:, None])[:, 0]
 
     def error(paths: Paths) -> Tensor:
@@ -118,15 +122,15 @@ def fit_termination(store: Store, table: LatentTable, imagination: Imagination, 
         imagination: the model.
         fit: settings.
     """
-    ends = torch.from_numpy(store.terminated[table.episode.numpy()])
+    ends = to_tensor(store.terminated[table.episode.cpu().numpy()], table.device)
     terminal = ends & (table.steps_after == 0)
     if not terminal.any():
         return None
     held_out = table.held_out
     if not (terminal & held_out).any() or not (terminal & ~held_out).any():
         held_out = torch.zeros_like(held_out)  # both parts need a terminal state
-    head = Termination(TerminationConfig(latent_size=table.features.shape[1], width=fit.width))
-    head.fit_rate(table.features, terminal)
+    head = Termination(TerminationConfig(latent_size=table.features.shape[1], width=fit.width)).to(table.device)
+    head.fit_rate(table.features.cpu(), terminal.cpu())
 
     def error(paths: Paths) -> Tensor:
         inside = paths.inside.float()
@@ -155,10 +159,10 @@ def fit_decoder(
     """
     if not images:
         return None
-    head = Decoder(DecoderConfig(latent_size=table.features.shape[1], images=images))
+    head = Decoder(DecoderConfig(latent_size=table.features.shape[1], images=images)).to(table.device)
     frame_bytes = sum(signal.size for signal in images)
     count = min(len(table.features), MAX_DECODER_FRAMES, max(1, MAX_DECODER_BYTES // frame_bytes))
-    rows = torch.randperm(len(table.features), generator=generator)[:count]
+    rows = torch.randperm(len(table.features), generator=generator, device=table.device)[:count]
     frames = [_frames(store, table, signal, rows) for signal in images]
     for number, (pictures, known) in enumerate(frames):
         head.of(number).fit(pictures[:, None], known[:, None])
@@ -167,7 +171,7 @@ def fit_decoder(
         latents, parts = table.features[rows[some]], []
         for number, (pictures, known) in enumerate(frames):
             camera, seen = head.of(number), known[some].float()
-            with autocast():
+            with autocast(table.device):
                 shown = camera(latents).float()
             squared = (shown - camera.scores(pictures[some])).square().mean((1, 2, 3))
             parts.append((squared * seen).sum() / seen.sum().clamp(min=1))
@@ -179,7 +183,7 @@ def fit_decoder(
     batch_size = min(fit.batch_size, max(MIN_DECODER_BATCH, UPDATE_PIXELS // pixels))
     fit = replace(fit, learning_rate=DECODER_RATE_RATIO * fit.learning_rate)
     for optimizer in fit.optimise(head, (lambda: float(error(validation))) if len(validation) else None):
-        drawn = torch.randint(len(fitted), (batch_size,), generator=generator)
+        drawn = torch.randint(len(fitted), (batch_size,), generator=generator, device=table.device)
         descend(optimizer, error(fitted[drawn]))
     return head
 
@@ -191,7 +195,7 @@ def _codes(
     codes, known = [], []
     for signal in signals:
         lengths = [(episode, int(store.num_steps[episode]) + 1) for episode in table.numbers]
-        seen = torch.from_numpy(np.concatenate([store.observed(signal.name, e, 0, rows) for e, rows in lengths]))
+        seen = to_tensor(np.concatenate([store.observed(signal.name, e, 0, rows) for e, rows in lengths]))
         values = torch.cat([to_tensor(store.read(signal.name, e, 0, rows)) for e, rows in lengths])
         values = values.where(seen.view(-1, *[1] * (values.ndim - 1)), 0)
         codes.append(to_code(signal, values))
@@ -205,13 +209,13 @@ def _rewards(store: Store, signals: Sequence[Signal], episode: int) -> Float[Ten
     total = np.zeros(steps + 1, np.float32)
     for signal in signals:
         total[:-1] += store.read(signal.name, episode, 0, steps).reshape(steps, -1).sum(1)
-    return torch.from_numpy(total)
+    return to_tensor(total)
 
 
 def _frames(store: Store, table: LatentTable, signal: Signal, rows: Tensor) -> tuple[Tensor, Bool[Tensor, " K"]]:
     """The images [K, height, width, channels] of these rows, and whether each was observed."""
-    places = torch.stack([table.episode[rows], rows - table.first[rows]], 1).numpy()
+    places = torch.stack([table.episode[rows], rows - table.first[rows]], 1).cpu().numpy()
     pictures = np.empty((len(rows), 1, *signal.shape), signal.dtype)
     store.read_into(signal.name, places, pictures)
     known = [store.observed(signal.name, episode, step, step + 1)[0] for episode, step in places.tolist()]
-    return torch.from_numpy(pictures[:, 0]), torch.tensor(known)
+    return to_tensor(pictures[:, 0], table.device), to_tensor(np.array(known), table.device)

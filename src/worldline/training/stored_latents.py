@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from worldline.device import device_of
 from worldline.models.base import Inputs, WorldModel
 from worldline.schema import Schema
 from worldline.training.batches import PictureGoals, Trace
@@ -52,17 +53,18 @@ class LatentTable:
     @staticmethod
     def of(traces: Sequence[Trace], episodes: Sequence[int]) -> LatentTable:
         """The table of these episodes, in any order, without `pictures`."""
-        lengths = torch.tensor([len(one.features) for one in traces])
+        device = traces[0].features.device
+        lengths = torch.tensor([len(one.features) for one in traces], device=device)
         firsts = lengths.cumsum(0) - lengths
         known = [one.exogenous for one in traces if one.exogenous is not None]
-        order = torch.arange(len(traces))
+        order = torch.arange(len(traces), device=device)
         held_out = (order % HELD_OUT_EVERY == min(len(traces), HELD_OUT_EVERY) - 1) & (len(traces) > 1)
         return LatentTable(
             features=torch.cat([one.features for one in traces]),
             actions=torch.cat([pad(one.actions, (0, 0, 0, 1)) for one in traces]),
             exogenous=torch.cat([pad(inputs, (0, 0, 0, 1)) for inputs in known]) if known else None,
             step_s=torch.cat([pad(one.step_s, (0, 1)) for one in traces]),
-            episode=torch.tensor(list(episodes)).repeat_interleave(lengths),
+            episode=torch.tensor(list(episodes), device=device).repeat_interleave(lengths),
             first=firsts.repeat_interleave(lengths),
             length=lengths.repeat_interleave(lengths),
             held_out=held_out.repeat_interleave(lengths),
@@ -70,9 +72,14 @@ class LatentTable:
         )
 
     @property
+    def device(self) -> torch.device:
+        """The device of all tensors."""
+        return self.features.device
+
+    @property
     def steps_after(self) -> Int[Tensor, " M"]:
         """Number of logged steps after each row."""
-        return self.first + self.length - torch.arange(len(self.features)) - 1
+        return self.first + self.length - torch.arange(len(self.features), device=self.device) - 1
 
     @property
     def numbers(self) -> list[int]:
@@ -81,14 +88,14 @@ class LatentTable:
 
     def pairs(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of `count` random states, and for each the row of a random state of the same episode."""
-        rows = torch.randint(len(self.features), (count,), generator=generator)
-        share = torch.rand(count, generator=generator)
+        rows = torch.randint(len(self.features), (count,), generator=generator, device=self.device)
+        share = torch.rand(count, generator=generator, device=self.device)
         return rows, self.first[rows] + (share * self.length[rows]).long()
 
     def starts(self, count: int, num_steps: int, generator: torch.Generator) -> Tensor:
         """Rows of `count` random states with at least `num_steps` logged steps after them."""
         able = (self.steps_after >= num_steps).nonzero()[:, 0]
-        return able[torch.randint(len(able), (count,), generator=generator)]
+        return able[torch.randint(len(able), (count,), generator=generator, device=self.device)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,22 +119,26 @@ class Imagination:
     Args:
         model: in evaluation mode.
         schema: of the logs.
-        generator: for all draws.
+        generator: for all draws, on the device of the model.
     """
 
     def __init__(self, model: WorldModel, schema: Schema, generator: torch.Generator) -> None:
         self._model, self.generator, self.present = model, generator, model.present
         self._step_s = schema.step_s or 1.0
-        self.low = torch.tensor([bound for signal in schema.actions for bound in signal.low or ()])
-        self.high = torch.tensor([bound for signal in schema.actions for bound in signal.high or ()])
+        self.device = device_of(model)
+        self.low = torch.tensor([bound for signal in schema.actions for bound in signal.low or ()], device=self.device)
+        self.high = torch.tensor(
+            [bound for signal in schema.actions for bound in signal.high or ()], device=self.device
+        )
 
     def step(self, latent: Float[Tensor, "B D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B D"]:
         """The latent after `action`, without exogenous inputs."""
-        return self._rollout(latent, action[:, None], None, torch.full((len(action), 1), self._step_s))[:, 0]
+        step_s = torch.full((len(action), 1), self._step_s, device=self.device)
+        return self._rollout(latent, action[:, None], None, step_s)[:, 0]
 
     def logged(self, table: LatentTable, rows: Int[Tensor, " B"], num_steps: int) -> Float[Tensor, "T B D"]:
         """The predicted latents after each of the next steps, from the latents in `rows` under the logged inputs."""
-        ahead = (rows[:, None] + torch.arange(num_steps)).clamp(max=len(table.features) - 1)
+        ahead = (rows[:, None] + torch.arange(num_steps, device=self.device)).clamp(max=len(table.features) - 1)
         exogenous = None if table.exogenous is None else table.exogenous[ahead]
         path = self._rollout(table.features[rows], table.actions[ahead], exogenous, table.step_s[ahead])
         return path.transpose(0, 1)
@@ -135,7 +146,7 @@ class Imagination:
     @torch.no_grad()
     def paths(self, table: LatentTable, rows: Int[Tensor, " B"], num_steps: int) -> Paths:
         """Rollouts from `rows`, without gradient. Near the end of an episode a path leaves it (`inside` is False)."""
-        elapsed = torch.arange(num_steps + 1)[:, None]
+        elapsed = torch.arange(num_steps + 1, device=self.device)[:, None]
         imagined = self.logged(table, rows, num_steps)
         return Paths(
             features=torch.cat([table.features[rows][None], imagined]).float(),
@@ -146,19 +157,22 @@ class Imagination:
     def draw(self, table: LatentTable, among: Bool[Tensor, " M"], count: int, num_steps: int) -> Paths:
         """Paths from `count` random rows where `among` is True."""
         able = among.nonzero()[:, 0]
-        return self.paths(table, able[torch.randint(len(able), (count,), generator=self.generator)], num_steps)
+        return self.paths(
+            table, able[torch.randint(len(able), (count,), generator=self.generator, device=self.device)], num_steps
+        )
 
     def exam(self, table: LatentTable, held_out: Bool[Tensor, " M"], num_steps: int) -> Paths | None:
         """The paths on which a head is validated, always the same; None if nothing is held out."""
         able = held_out.nonzero()[:, 0]
         if not len(able):
             return None
-        order = torch.randperm(len(able), generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator(self.device).manual_seed(0)
+        order = torch.randperm(len(able), generator=generator, device=self.device)
         return self.paths(table, able[order[:MAX_VALIDATION_STATES]], num_steps)
 
     def random_actions(self, count: int) -> Float[Tensor, "B A"]:
         """Random actions, uniform over the action space."""
-        share = torch.rand(count, len(self.low), generator=self.generator)
+        share = torch.rand(count, len(self.low), generator=self.generator, device=self.device)
         return self.low + share * (self.high - self.low)
 
     def _rollout(

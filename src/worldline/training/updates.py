@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
+from worldline.device import autocast, device_of, generator_on
 from worldline.errors import ConfigError
-from worldline.models.base import Losses, WorldModel
-from worldline.models.layers.precision import autocast
+from worldline.models.base import Losses, Window, WorldModel
 from worldline.training.batches import to_window, window_signals
 from worldline.training.distributed import average_gradients, mean_over_processes, share_of
 from worldline.training.weight_average import Average
@@ -41,7 +43,7 @@ class TrainingConfig:
         choose: which weights are kept: those with the best control score (see `ControlMeasures`), or the last.
         min_rank: smallest accepted effective rank of the latents.
         min_deviation: smallest accepted standard deviation of the latents.
-        precision: "auto" for half precision if the CPU supports it, or "float32".
+        precision: "auto" for half precision if the device supports it, or "float32".
         seed: of initial weights, batches and the draws of the loss.
     """
 
@@ -112,31 +114,51 @@ class Updates:
         self, model: WorldModel, store: Store, split: Split, signals: Sequence[str], config: TrainingConfig
     ) -> None:
         self.model, self.config, self.schema = model, config, store.schema
+        self.device = device_of(model)
         names = window_signals(store.schema, (*signals, *model.targets))
         self.windows = Windows(store, config.window, split.train, names)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.average = Average(model, config.average) if config.average else None
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = torch.Generator("cpu").manual_seed(config.seed)
         self.batches = np.random.default_rng(config.seed)
         self._batch: WindowBatch | None = None  # reused buffer, which saves allocations
+        self._ahead: tuple[NDArray[np.int64], Window] | None = None  # the next windows, and where they start
 
     def gradient(self) -> GradientSummary:
         """Computes the gradient of the next batch; weights do not change."""
         config = self.config
         self.optimizer.zero_grad()
-        pieces = list[Losses]()
-        for piece in np.split(self.windows.draw(config.batch_size, self.batches), config.accumulate):
-            self._batch = self.windows.read(share_of(piece), into=self._batch)
-            window = to_window(self._batch, self.schema)
-            with precision(config):
-                losses = self.model.loss(window, generator=self.generator)
+        generator, pieces = generator_on(self.device, self.generator), list[Losses]()
+        for starts in self._draw(self.batches):
+            window = self._read(starts)
+            with self.precision():
+                losses = self.model.loss(window, generator=generator)
             (losses.total / config.accumulate).backward()
             pieces.append(losses)
         average_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        if self.device.type != "cpu":  # reads while the GPU computes; the next update repeats the draw
+            starts = self._draw(deepcopy(self.batches))[0]
+            self._ahead = starts, self._read(starts)
         return GradientSummary(losses=_mean(pieces), norm=float(norm))
+
+    def precision(self) -> torch.autocast:
+        """The autocast context for losses."""
+        return autocast(self.device, enabled=self.config.precision == "auto")
+
+    def _draw(self, batches: np.random.Generator) -> list[NDArray[np.int64]]:
+        """The starts of the next windows, in parts that are computed one after the other."""
+        return np.split(self.windows.draw(self.config.batch_size, batches), self.config.accumulate)
+
+    def _read(self, starts: NDArray[np.int64]) -> Window:
+        """The windows of this process, unless they were read ahead."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and np.array_equal(ahead[0], starts):
+            return ahead[1]
+        self._batch = self.windows.read(share_of(starts), into=self._batch)
+        return to_window(self._batch, self.schema, self.device)
 
     def apply(self, step: int, *, caution: float = 1.0) -> None:
         """Applies the last gradient to the weights, and updates their average.
@@ -152,11 +174,6 @@ class Updates:
             self.average.update(step + 1)
 
 
-def precision(config: TrainingConfig) -> torch.autocast:
-    """The autocast context for losses."""
-    return autocast() if config.precision == "auto" else torch.autocast("cpu", enabled=False)
-
-
 def _learning_rate(config: TrainingConfig, step: int) -> float:
     warm = max(1, round(config.warm_up * config.num_updates))
     if step < warm:
@@ -169,7 +186,7 @@ def _mean(pieces: Sequence[Losses]) -> Losses:
     """Each term's mean over the parts of a batch, and over all processes; without gradient."""
     terms = {
         name: torch.tensor(
-            mean_over_processes(float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces))
+            mean_over_processes(float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces)), device="cpu"
         )
         for name in pieces[0].terms
     }

@@ -8,7 +8,7 @@ from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
     from worldline.workflows.learned import Learned
-    from worldline.workflows.manifest import device, versions
+    from worldline.workflows.manifest import versions
     from worldline.workflows.stage import Stage
     from worldline.workflows.training import build_model, learn_world
 
@@ -16,7 +16,6 @@ __all__ = [
     "Learned",
     "Stage",
     "build_model",
-    "device",
     "learn_world",
     "versions",
 ]

@@ -37,6 +37,7 @@ def audit(
     *,
     environment: str | None = None,
     seed: int = 0,
+    device: str = "auto",
     stage: Stage | None = None,
 ) -> Audit:
     """The audit of a world on held-out logs.
@@ -48,6 +49,7 @@ def audit(
         environment: name of a lab or Gymnasium environment with exact replay from a seed, or "greenhouse"; None for
             no twins.
         seed: of all draws.
+        device: on which the world is opened; argument of `worldline.open`.
         stage: called with the name of a stage, the steps done and their total.
 
     Raises:
@@ -59,7 +61,7 @@ def audit(
     logs, opened_from = Path(logs), "" if isinstance(target, World) else str(target)
     if is_reference(opened_from):
         opened_from = str(Catalog().resolve(opened_from))
-    world = target if isinstance(target, World) else open_target(opened_from)
+    world = target if isinstance(target, World) else open_target(opened_from, device=device)
     title = Path(opened_from).resolve().name if opened_from else world.describe().name
     try:
         return _audit(world, title, logs, opened_from, environment, seed, stage)

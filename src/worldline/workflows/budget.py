@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from worldline.data.splits import Split
 from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.device import CPU
 from worldline.errors import ConfigError
 from worldline.models.base import WorldModel
 from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.training.batches import to_window
+from worldline.training.batches import to_window, window_signals
 from worldline.training.heads import HeadsConfig, fit_heads
 from worldline.training.loop import RECALIBRATION_BATCHES, Run
 
@@ -61,13 +64,16 @@ class Sizing:
         return replace(sized, training=training, heads=_shortened(sized.heads, self.heads))
 
 
-def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = time.monotonic) -> Sizing:
+def size_for(
+    store: Store, recipe: Recipe, budget_s: float, *, device: torch.device = CPU, clock: Clock = time.monotonic
+) -> Sizing:
     """The largest model that gets the recipe's number of updates within the budget, or more updates if they fit.
 
     Args:
         store: training data.
         recipe: its size and lengths are scaled.
         budget_s: seconds for training, heads and calibration.
+        device: of the training.
         clock: measures time.
 
     Raises:
@@ -76,7 +82,7 @@ def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = ti
     split, planned = recipe.split(store), recipe.training.num_updates
     for size in SIZES:
         sized = resized(recipe, size)
-        pace = _time_training(store, split, sized, clock)
+        pace = _time_training(store, split, sized, device, clock)
         affordable = pace.updates_in(TRAINING * budget_s)
         if affordable >= planned:
             break
@@ -87,7 +93,7 @@ def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = ti
             f"{1000 * pace.update_s:.0f} ms, a check {pace.check_s:.1f} s. "
             f"Give at least {math.ceil(needed / 60)} min per seed."
         )
-    heads_s = _time_heads(store, split, sized, clock)
+    heads_s = _time_heads(store, split, sized, device, clock)
     return Sizing(
         size=size,
         num_updates=min(affordable, int(MAX_UPDATES_RATIO * planned)),
@@ -98,12 +104,12 @@ def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = ti
 
 def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, clock: Clock = time.monotonic) -> Sizing:
     """The recipe's size with the updates and checks that fit into these times, at least 1."""
-    pace = _time_training(store, recipe.split(store), recipe, clock)
+    pace = _time_training(store, recipe.split(store), recipe, CPU, clock)
     return Sizing(
         size=1.0,
         num_updates=max(1, min(recipe.training.num_updates, pace.updates_in(train_s))),
         num_checks=pace.checks_in(train_s),
-        heads=min(1.0, heads_s / _time_heads(store, recipe.split(store), recipe, clock)),
+        heads=min(1.0, heads_s / _time_heads(store, recipe.split(store), recipe, CPU, clock)),
     )
 
 
@@ -131,12 +137,13 @@ class _Pace:
         return int((seconds - self.settle_s - self.checks_in(seconds) * self.check_s) / self.update_s)
 
 
-def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> _Pace:
+def _time_training(store: Store, split: Split, recipe: Recipe, device: torch.device, clock: Clock) -> _Pace:
     model, times_s = _fresh(store, recipe), list[float]()
-    untrained = replace(recipe.training, min_rank=1.0, min_deviation=0.0)
+    untrained, inputs = replace(recipe.training, min_rank=1.0, min_deviation=0.0), recipe.model_config.inputs
+    windows = Windows(store, untrained.window, split.train, window_signals(store.schema, (*inputs, *model.targets)))
+    model.fit_normaliser(to_window(windows.sample(64, np.random.default_rng(0)), store.schema))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(model, store, split, recipe.model_config.inputs, untrained, Path(folder))
-    model.fit_normaliser(to_window(run.updates.windows.sample(64, np.random.default_rng(0)), store.schema))
+        run = Run(model.to(device), store, split, inputs, untrained, Path(folder))
     while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one is for warm-up
         started = clock()
         run.updates.gradient()
@@ -155,9 +162,9 @@ def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> 
     )
 
 
-def _time_heads(store: Store, split: Split, recipe: Recipe, clock: Clock) -> float:
+def _time_heads(store: Store, split: Split, recipe: Recipe, device: torch.device, clock: Clock) -> float:
     """Seconds for fitting the recipe's heads, extrapolated from two short fits on a few episodes."""
-    model, few = _fresh(store, recipe).eval(), replace(split, train=split.train[:8])
+    model, few = _fresh(store, recipe).to(device).eval(), replace(split, train=split.train[:8])
     shares, times_s = (0.01, 0.03), []
     for share in shares:
         started = clock()

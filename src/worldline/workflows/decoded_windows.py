@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from worldline.audit.report_evidence import Decoded, DecodedWindow, Image
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows, evenly_spaced
+from worldline.device import autocast
 from worldline.engines.learned import LearnedEngine
 from worldline.models.heads.decoder import Decoder
-from worldline.models.layers.precision import autocast
 from worldline.schema import Role
 from worldline.stats import Floats, draw_clusters, rmse_curve, skill_curve
 from worldline.training.batches import fold, to_window
@@ -87,7 +87,7 @@ def decoded_frames(
     steps = moments(horizon)
     signals = [s.name for s in store.schema.signals if s.role in (Role.ACTION, Role.EXOGENOUS)]
     windows = Windows(store, context + horizon, long, [*engine.inputs, *signals])
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     squares: dict[str, list[_Squares]] = {signal.name: [] for signal in engine.decoder.config.images}
     shown: dict[str, list[DecodedWindow]] = {name: [] for name in squares}
     for first in range(0, len(starts), BATCH):
@@ -132,11 +132,11 @@ def _draw(
     generator: torch.Generator,
 ) -> Mapping[str, _Drawn]:
     """Decoded images by image signal, in windows of H + T observations."""
-    window, now = to_window(batch, engine.schema), context - 1
+    window, now = to_window(batch, engine.schema, engine.device), context - 1
     belief = engine.model.encode(window.first(context), generator=generator)
     future = window.past.steps(slice(now, None))
     path = engine.model.rollout(belief, future, generator=generator).features[:, 0].mean(1)
-    with autocast():
+    with autocast(engine.device):
         seen = fold(engine.model, window, generator=generator)
     ahead = [step - 1 for step in steps]
     at = [now, *(now + step for step in steps)]
@@ -149,8 +149,8 @@ def _draw(
         found[name] = _Drawn(
             real=np.concatenate([last[:, None], frames[:, at[1:]]], 1).astype(np.uint8),
             known=np.concatenate([known[:, :context].any(1, keepdims=True), known[:, at[1:]]], 1),
-            imagined=imagined[name].numpy(),
-            redrawn=redrawn[name].numpy(),
+            imagined=imagined[name].cpu().numpy(),
+            redrawn=redrawn[name].cpu().numpy(),
         )
     return found
 

@@ -14,6 +14,7 @@ from worldline.audit.report_evidence import Decoded, Evidence, Films, GoalOutcom
 from worldline.control.goal_pairs import StartGoalPair
 from worldline.control.goal_reaching import GoalReaching
 from worldline.data.store import Store
+from worldline.device import choose_device, describe_device
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
@@ -41,7 +42,7 @@ from worldline.workflows.goals import (
 )
 from worldline.workflows.learn import MakeRecipe
 from worldline.workflows.learned import Learned
-from worldline.workflows.manifest import device, facts, peak_memory_gb, run_manifest
+from worldline.workflows.manifest import facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
 from worldline.workflows.report_data import (
     diagnosis,
@@ -116,6 +117,7 @@ def demo(
     num_episodes: int | None = None,
     num_pairs: int = 200,
     recipe: MakeRecipe | None = None,
+    device: str = "auto",
     stage: Stage | None = None,
 ) -> DemoResult:
     """Runs the demo; writes logs, world (a bundle), report.html and plans.png into `folder`.
@@ -127,14 +129,15 @@ def demo(
         num_episodes: to record; default 500 with fixed and 1,600 with random walls.
         num_pairs: number of start and goal pairs; even.
         recipe: default is the Two Rooms recipe for these walls.
+        device: of the training and planning; see `worldline.device.choose_device`.
         stage: called with the name of a stage, the steps done and their total.
 
     Raises:
-        InputError: `folder` holds other files, or `walls` is unknown.
+        InputError: `folder` holds other files, `walls` is unknown, or the device is unknown or not available.
         DataError: there are too few held-out episodes for the pairs.
         CollapseError: the latents collapsed.
     """
-    started, folder = time.monotonic(), Path(folder)
+    started, folder, chosen_device = time.monotonic(), Path(folder), choose_device(device)
     lab = TwoRooms(walls)
     num_episodes = _EPISODES[walls] if num_episodes is None else num_episodes
     settings = {"walls": walls, "seed": seed, "num_episodes": num_episodes, "num_pairs": num_pairs}
@@ -144,7 +147,7 @@ def demo(
     store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=progress)
     times_s = {"record": time.monotonic() - started}
     chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
-    learned = learn_world(store, chosen, folder=folder / "partial", stage=stage)
+    learned = learn_world(store, chosen, folder=folder / "partial", stage=stage, device=chosen_device)
     planned = time.monotonic()
     pairs = held_out_pairs(store, learned.split.held_out, num_pairs)
     rows = reach(learned, pairs, walls, seed=seed, stage=stage)
@@ -173,7 +176,7 @@ def demo(
         plan_ms=round(plan_durations.alone_ms, 2),
         plan_batched_ms=round(plan_durations.batched_ms, 2),
         peak_memory_gb=peak_memory_gb(),
-        device=device(),
+        device=describe_device(learned.engine.device),
     )
     _write(folder / MARKER, {**settings, "result": asdict(result)})
     return result

@@ -20,6 +20,7 @@ from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
 from worldline.data.splits import split_store
 from worldline.data.store import Store, is_store, open_store
+from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, WorldlineError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
@@ -95,6 +96,8 @@ class Options:
             for those of the recipe.
         trackers: registered names of additional trackers; "jsonl" always writes into `<out>.log`.
         resume: continue an interrupted run, in its import or from the checkpoint in `<out>.partial`.
+        device: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and cpu that is
+            available. A run can continue on another device.
     """
 
     recipe: str | MakeRecipe | None = None
@@ -106,10 +109,12 @@ class Options:
     budget_s: float | None = None
     trackers: tuple[str, ...] = ()
     resume: bool = False
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.num_seeds < 1:
             raise ConfigError(f"num_seeds is {self.num_seeds}, expected at least 1.")
+        choose_device(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +147,7 @@ def learn(
     budget_s: float | None = None,
     trackers: Sequence[str] = (),
     resume: bool = False,
+    device: str = "auto",
     stage: Stage | None = None,
 ) -> World:
     """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
@@ -160,13 +166,15 @@ def learn(
         budget_s: see `Options`.
         trackers: see `Options`.
         resume: see `Options`.
+        device: see `Options`.
         stage: called with the name of a stage, the steps done and their total.
 
     Raises:
         DataError: the logs cannot be used; the message names file, episode, signal and step, and the fix.
         UnsupportedError: the family does not support these signals; the message names the reason and alternatives.
         CollapseError: the latents collapsed, or the loss diverged.
-        InputError: `out` is not a bundle, or `<out>.store` has episodes that are not in the logs.
+        InputError: `out` is not a bundle, `<out>.store` has episodes that are not in the logs, or the device is unknown
+            or not available.
         BundleError: there is nothing to resume.
     """
     options = Options(
@@ -179,11 +187,12 @@ def learn(
         budget_s=budget_s,
         trackers=tuple(trackers),
         resume=resume,
+        device=device,
     )
     if rank():
         run_worker(Path(logs), Path(out), options)
         barrier()
-        return open_world(out)
+        return open_world(out, device=device)
     world = learn_logs(logs, out, options, stage=stage).world
     barrier()  # the bundle is complete
     return world
@@ -262,6 +271,7 @@ def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None)
                 stage=stage,
                 trackers=trackers,
                 name=out.name,
+                device=choose_device(options.device),
             )
         except CollapseError as error:
             yield CollapseError(f"seed {recipe.training.seed}: {error}") if options.num_seeds > 1 else error
@@ -279,7 +289,8 @@ def run_worker(logs: Path, out: Path, options: Options) -> None:
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
         with suppress(CollapseError):  # reported by the first process
-            train_model(store, recipe, folder=folder, resume=_resumes(options, unfinished, folder))
+            resume = _resumes(options, unfinished, folder)
+            train_model(store, recipe, folder=folder, resume=resume, device=choose_device(options.device))
 
 
 def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | None) -> Iterator[Recipe]:
@@ -296,7 +307,7 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
         if options.resume and plan.exists():
             chosen = from_json(Sizing, plan.read_text(), where=plan)
         else:
-            chosen = size_for(store, recipe, options.budget_s / options.num_seeds)
+            chosen = size_for(store, recipe, options.budget_s / options.num_seeds, device=choose_device(options.device))
             unfinished.mkdir(parents=True, exist_ok=True)
             plan.write_text(to_json(chosen))
         recipe = chosen.apply(recipe)

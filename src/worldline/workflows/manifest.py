@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from worldline.config import to_json
 from worldline.data.store import Store
+from worldline.device import describe_device
 from worldline.workflows.held_out import fingerprints
 from worldline.workflows.learned import Learned
 
@@ -54,7 +53,7 @@ def run_manifest(
             "held_out": list(split.held_out),
         },
         "versions": versions(),
-        "device": device(),
+        "device": describe_device(learned.engine.device),
         "times_s": {name: round(value, 2) for name, value in times_s.items()},
         "peak_memory_gb": peak_memory_gb(),
         "findings": list(findings),
@@ -95,12 +94,6 @@ def versions() -> dict[str, str]:
     """Versions of the packages that affect results."""
     packages = {name: version(name) for name in ("worldline", "torch", "numpy")}
     return {**packages, "Python": platform.python_version()}
-
-
-def device() -> str:
-    """The device of torch."""
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def peak_memory_gb() -> float:

@@ -153,7 +153,7 @@ def latent_health(learned: Learned) -> LatentHealth:
 def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
     """Readout error of each vector signal on the held-out episodes."""
     engine, numbers = learned.engine, learned.split.held_out
-    traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator().manual_seed(0))
+    traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator("cpu").manual_seed(0))
     episode = np.repeat(np.arange(len(traces)), [len(one.features) for one in traces])
     with torch.no_grad():
         read = engine.readout(torch.cat([one.features for one in traces]))
@@ -162,7 +162,7 @@ def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
         truth = np.concatenate([store.read(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
         known = np.concatenate([store.observed(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
         if known.any():
-            truth, values = truth[known].astype(float), read[signal.name].numpy()[known]
+            truth, values = truth[known].astype(float), read[signal.name].cpu().numpy()[known]
             values = truth + signal.difference(values, truth)
             rows.append(readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
     return ReadoutQuality(rows=tuple(rows))
@@ -246,7 +246,8 @@ def _weights(store: Store, learned: Learned) -> Mapping[str, float]:
     names = window_signals(schema, (*learned.engine.inputs, *learned.engine.model.targets))
     batch = Windows(store, recipe.training.window, learned.split.validation, names).sample(2, np.random.default_rng(0))
     with torch.no_grad():
-        return learned.engine.model.loss(to_window(batch, schema), generator=torch.Generator().manual_seed(0)).weights
+        window = to_window(batch, schema, learned.engine.device)
+        return learned.engine.model.loss(window, generator=torch.Generator("cpu").manual_seed(0)).weights
 
 
 def _series(curves: Sequence[Mapping[str, float]], key: str, name: str) -> Series:

@@ -14,6 +14,7 @@ import torch
 from worldline.data.splits import FEW, Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
+from worldline.device import CPU
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import DataError
 from worldline.models.base import WorldModel
@@ -42,6 +43,7 @@ def learn_world(
     stage: Stage | None = None,
     trackers: Sequence[Tracker] = (),
     name: str = "world",
+    device: torch.device = CPU,
 ) -> Learned:
     """Trains the recipe's model on a store, refines its dynamics, fits its heads, and calibrates.
 
@@ -53,12 +55,15 @@ def learn_world(
         stage: receives the progress.
         trackers: receive the measurements of the training.
         name: of the run, for the trackers.
+        device: of the model and its heads.
 
     Raises:
         DataError: too few episodes are long enough, or an action is constant.
         CollapseError: the latents collapsed, or the loss diverged.
     """
-    found = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
+    found = train_model(
+        store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name, device=device
+    )
     model, trained = found.model, found.trained
     split, inputs = recipe.split(store), recipe.model_config.inputs
     model.requires_grad_(False)
@@ -117,12 +122,13 @@ def train_model(
     stage: Stage | None = None,
     trackers: Sequence[Tracker] = (),
     name: str = "world",
+    device: torch.device = CPU,
 ) -> TrainedModel:
     """The recipe's model, trained; under `torchrun` every process takes part. See `learn_world`."""
     split, inputs = recipe.split(store), recipe.model_config.inputs
-    model = build_model(store, split, recipe)
+    model = build_model(store, split, recipe).to(device)
     _check_lengths(store, split, model)
-    with processes():
+    with processes(device):
         trained = train(
             model,
             store,
@@ -152,7 +158,7 @@ def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
 
 
 def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
-    """An untrained model with a fitted normaliser."""
+    """An untrained model with a fitted normaliser, on the CPU, so that initial weights are equal on every device."""
     family = load("model", recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worldline.bundle import Bundle, read_bundle, write_bundle
 from worldline.config import from_json, to_json
+from worldline.device import CPU, choose_device
 from worldline.engines.base import CallCost, Card, Engine, Parts, Storable
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.episode import Arrays
@@ -160,7 +161,11 @@ def _engine_files(engine: Storable) -> dict[str, Content]:
 
 
 def open_world(
-    path: Path | str, *, planner: Planner | str | None = None, adaptation: Adaptation | None = None
+    path: Path | str,
+    *,
+    planner: Planner | str | None = None,
+    adaptation: Adaptation | None = None,
+    device: str = "auto",
 ) -> LocalWorld:
     """Opens the world in a bundle.
 
@@ -170,14 +175,16 @@ def open_world(
         adaptation: how the world adapts to the histories that it gets; None for no adaptation. The bundle is not
             changed. The adapted world has no bands, surprise or `Chance`, because the calibration belongs to the
             unadapted world. To get them, call `calibrate` on the adapted engine.
+        device: of a learned world; see `worldline.device.choose_device`.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, of another version, or its parts do not fit each other.
         UnknownNameError: the bundle needs a model, engine, lab or planner that is not installed.
         UnsupportedError: the model cannot adapt, or the engine is not a learned one.
+        InputError: the device is unknown or not available.
     """
     bundle = read_bundle(Path(path))
-    engine, calibration = open_engine(bundle), None
+    engine, calibration = open_engine(bundle, choose_device(device)), None
     if "calibration.safetensors" in bundle.files:
         calibration = Calibration.from_arrays(_arrays(bundle, "calibration"))
         _check_calibration(bundle, engine.describe(), calibration)
@@ -193,25 +200,25 @@ def open_world(
     return LocalWorld(engine, calibration, _planner(bundle, planner), num_proposals=card.num_proposals, call=card.call)
 
 
-def open_engine(bundle: Bundle) -> Engine:
-    """Opens the engine in a bundle; see `open_world`."""
+def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
+    """Opens the engine in a bundle; a learned one on `device`. See `open_world`."""
     schema = from_json(Schema, bundle.text("schema.json"), where=bundle.folder / "schema.json")
     if "engine.json" in bundle.files:
         return _open_stored(bundle, schema)
     family: type[WorldModel] = load("model", bundle.manifest.model)
     card = _card(bundle)
     return LearnedEngine(
-        model=_load(bundle, "model", family.Config, lambda config: family(schema=schema, config=config)),
+        model=_load(bundle, device, "model", family.Config, lambda config: family(schema=schema, config=config)),
         schema=schema,
         inputs=card.inputs,
-        readout=_load(bundle, "heads/readout", ReadoutConfig, Readout),
-        mahalanobis=_load(bundle, "heads/mahalanobis", MahalanobisConfig, MahalanobisScore),
-        distance_head=_load_if_there(bundle, "heads/distance", DistanceConfig, Distance),
-        inverse_head=_load_if_there(bundle, "heads/inverse", InverseConfig, Inverse),
-        landmarks=_load_if_there(bundle, "heads/landmarks", LandmarksConfig, Landmarks),
-        reward_head=_load_if_there(bundle, "heads/reward", RewardConfig, Reward),
-        termination_head=_load_if_there(bundle, "heads/termination", TerminationConfig, Termination),
-        decoder=_load_if_there(bundle, "heads/decoder", DecoderConfig, Decoder),
+        readout=_load(bundle, device, "heads/readout", ReadoutConfig, Readout),
+        mahalanobis=_load(bundle, device, "heads/mahalanobis", MahalanobisConfig, MahalanobisScore),
+        distance_head=_load_if_there(bundle, device, "heads/distance", DistanceConfig, Distance),
+        inverse_head=_load_if_there(bundle, device, "heads/inverse", InverseConfig, Inverse),
+        landmarks=_load_if_there(bundle, device, "heads/landmarks", LandmarksConfig, Landmarks),
+        reward_head=_load_if_there(bundle, device, "heads/reward", RewardConfig, Reward),
+        termination_head=_load_if_there(bundle, device, "heads/termination", TerminationConfig, Termination),
+        decoder=_load_if_there(bundle, device, "heads/decoder", DecoderConfig, Decoder),
         name=card.name,
         notes=card.notes,
     )
@@ -268,7 +275,9 @@ def _card(bundle: Bundle) -> BundleCard:
     return from_json(BundleCard, bundle.text("card.json"), where=bundle.folder / "card.json")
 
 
-def _load(bundle: Bundle, name: str, config_class: type[Config], build: Callable[[Config], Module]) -> Module:
+def _load(
+    bundle: Bundle, device: torch.device, name: str, config_class: type[Config], build: Callable[[Config], Module]
+) -> Module:
     """Builds the network on the meta device and assigns the tensors of the bundle, which must match it exactly."""
     config = from_json(config_class, bundle.text(f"{name}.json"), where=bundle.folder / f"{name}.json")
     tensors = bundle.tensors(f"{name}.safetensors")
@@ -283,13 +292,13 @@ def _load(bundle: Bundle, name: str, config_class: type[Config], build: Callable
             f"{wrong[0]}, got {given.get(wrong[0])}. {_AGAIN}."
         )
     network.load_state_dict(tensors, assign=True)
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False).to(device)
 
 
 def _load_if_there(
-    bundle: Bundle, name: str, config_class: type[Config], build: Callable[[Config], Module]
+    bundle: Bundle, device: torch.device, name: str, config_class: type[Config], build: Callable[[Config], Module]
 ) -> Module | None:
-    return _load(bundle, name, config_class, build) if f"{name}.json" in bundle.files else None
+    return _load(bundle, device, name, config_class, build) if f"{name}.json" in bundle.files else None
 
 
 def _arrays(bundle: Bundle, name: str) -> dict[str, NDArray[np.generic]]:
@@ -304,4 +313,4 @@ def _tensors(arrays: Arrays) -> dict[str, Tensor]:
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in network.state_dict().items()}
+    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}

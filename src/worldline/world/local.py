@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import CallCost, Card, Engine, Novelty
+from worldline.engines.tensors import tensor_engine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.planning.base import Constraint, Goal, PlanRequest
@@ -177,8 +178,8 @@ class LocalWorld(World):
         checked = check_actions(schema.actions, actions, (*present.leading, None, None))
         future = self._future(present, checked, exogenous, axes_between=1)
         aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
-        costs = aim.evaluate(join(schema.actions, future.actions))
-        cost, violation = costs.cost.numpy(), costs.violation.numpy()
+        costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
+        cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
         return Scores(
             cost=cost[0] if present.single else cost,
             violation=violation[0] if present.single else violation,
@@ -191,12 +192,15 @@ class LocalWorld(World):
         Raises:
             UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
         """
-        search = Search.begin(self.engine.describe().schema, request)
+        search = self._begin(request)
         return self._search(search, self.look(history, seed=request.seed), request)
 
     def plan_from(self, present: Present, request: PlanRequest) -> Plan:
         """As `World.plan`, from a present."""
-        return self._search(Search.begin(self.engine.describe().schema, request), present, request)
+        return self._search(self._begin(request), present, request)
+
+    def _begin(self, request: PlanRequest) -> Search:
+        return Search.begin(self.engine.describe().schema, request, tensor_engine(self.engine).device)
 
     def _search(self, search: Search, present: Present, request: PlanRequest) -> Plan:
         card = self.engine.describe()

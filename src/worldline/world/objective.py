@@ -17,7 +17,7 @@ from worldline.engines.tensors import TensorEngine, tensor_engine
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Constraint, Goal, Rollout
-from worldline.planning.costs.rollout_signals import Numbers, precise
+from worldline.planning.costs.rollout_signals import Numbers, exact, precise
 from worldline.planning.costs.target_error import target_cost
 from worldline.planning.planners.base import PlanCosts
 from worldline.schema import Kind
@@ -171,7 +171,7 @@ class Objective:
     def _margin(self, calibration: Calibration, horizon: int, level: float) -> Mapping[str, Tensor]:
         if level not in self.margins:
             self.margins[level] = {
-                name: torch.as_tensor(calibration.band_half_width(name, horizon, level), device=self.engine.device)
+                name: exact(calibration.band_half_width(name, horizon, level), self.engine.device)
                 for name in calibration.scale
             }
         return self.margins[level]
@@ -252,14 +252,14 @@ def objective(
         card=card,
         belief=belief,
         goal=goal,
-        targets={} if by_distance else {name: torch.as_tensor(v, device=device) for name, v in targets.items()},
-        scale={} if by_distance else {n: torch.as_tensor(_scale(card, calibration, goal, n)) for n in targets},
+        targets={} if by_distance else {name: exact(value, device) for name, value in targets.items()},
+        scale={} if by_distance else {n: exact(_scale(card, calibration, goal, n), device) for n in targets},
         encoded_goal=_encoded_goal(card, engine, tensors, belief, goal, targets, by_distance) if by_distance else None,
         constraints=constraints,
-        exogenous=join(card.schema.exogenous, exogenous).to(device) if exogenous else None,
-        present={name: to_tensor(value).to(device) for name, value in present.items()},
+        exogenous=join(card.schema.exogenous, exogenous, device) if exogenous else None,
+        present={name: to_tensor(value, device) for name, value in present.items()},
         calibration=calibration,
-        familiar_scores=None if calibration is None else precise(torch.as_tensor(calibration.novelty, device=device)),
+        familiar_scores=None if calibration is None else precise(exact(calibration.novelty, device)),
         seed=seed,
     )
 

@@ -49,8 +49,8 @@ class Search:
     started_s: float
 
     @classmethod
-    def begin(cls, schema: Schema, request: PlanRequest) -> Search:
-        """Starts a search; its clock runs from now.
+    def begin(cls, schema: Schema, request: PlanRequest, device: torch.device) -> Search:
+        """Starts a search for candidates on `device`; its clock runs from now.
 
         Raises:
             InputError: an action signal lacks finite bounds.
@@ -69,7 +69,9 @@ class Search:
                     f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}). Set "
                     "both in the schema."
                 )
-        space = ActionSpace(low=torch.tensor(low), high=torch.tensor(high), choices=tuple(choices))
+        space = ActionSpace(
+            low=torch.tensor(low, device=device), high=torch.tensor(high, device=device), choices=tuple(choices)
+        )
         return cls(signals=schema.actions, space=space, request=request, started_s=started_s)
 
     def check_proposals(self, proposals: Arrays, present: Present) -> Arrays:
@@ -129,8 +131,9 @@ class Search:
             num_proposals: proposals of the engine, if the cost is its distance in steps; 0 for none.
             pending: per action signal [W, D, *shape], actions before the plan; empty for none.
         """
-        starts = [] if proposals is None else [join(self.signals, proposals)]
-        first, left_s = join(self.signals, pending) if pending else None, self._left_s()
+        device = aim.engine.device
+        starts = [] if proposals is None else [join(self.signals, proposals, device)]
+        first, left_s = join(self.signals, pending, device) if pending else None, self._left_s()
         if aim.encoded_goal is not None and num_proposals:
             suggested = aim.engine.proposals(
                 aim.belief,
@@ -149,7 +152,7 @@ class Search:
             batch=present.num_worlds,
             horizon=self.request.horizon,
             proposals=torch.cat(starts, 1) if starts else None,
-            generator=torch.Generator().manual_seed(self.request.seed),
+            generator=torch.Generator("cpu").manual_seed(self.request.seed),
             deadline_s=self._left_s(),
         )
         return self._plan(planned, present)
@@ -161,7 +164,7 @@ class Search:
         return max(0.0, (1 - RESERVED_SHARE) * self.request.budget_s - (time.monotonic() - self.started_s))
 
     def _plan(self, planned: PlannedActions, present: Present) -> Plan:
-        violation = planned.violation.numpy()
+        violation = planned.violation.cpu().numpy()
         status, reason = PlanStatus.CONVERGED, ""
         if (violation > 0).any():
             world, number = (int(i) for i in np.argwhere(violation > 0)[0])
@@ -173,11 +176,11 @@ class Search:
             )
         elif not planned.converged:
             status = PlanStatus.BUDGET_EXHAUSTED
-        actions = {name: value.numpy() for name, value in split(self.signals, planned.actions).items()}
+        actions = {name: value.cpu().numpy() for name, value in split(self.signals, planned.actions).items()}
         return Plan(
             actions={name: value[0] for name, value in actions.items()} if present.single else actions,
             status=status,
-            cost=float(planned.cost[0]) if present.single else planned.cost.numpy(),
+            cost=float(planned.cost[0]) if present.single else planned.cost.cpu().numpy(),
             violation=violation[0] if present.single else violation,
             trust=present.shown_trust,
             reason=reason,

@@ -124,10 +124,16 @@ class _Moments:
     @staticmethod
     def of(latents: Float[Tensor, "M D"], target: Float[Tensor, "M C"], rows: Bool[Tensor, " M"]) -> _Moments:
         blocks, count = rows.nonzero()[:, 0].split(DOUBLE_PRECISION_ROWS), rows.sum().clamp(min=1)
-        latent = sum((latents[b].double().sum(0) for b in blocks), torch.zeros(latents.shape[1]).double()) / count
-        mean = sum((target[b].double().sum(0) for b in blocks), torch.zeros(target.shape[1]).double()) / count
-        squares = torch.zeros(len(latent), len(latent), dtype=torch.float64)
-        products = torch.zeros(len(latent), len(mean), dtype=torch.float64)
+        latent = (
+            sum((latents[b].double().sum(0) for b in blocks), latents.new_zeros(latents.shape[1], dtype=torch.double))
+            / count
+        )
+        mean = (
+            sum((target[b].double().sum(0) for b in blocks), target.new_zeros(target.shape[1], dtype=torch.double))
+            / count
+        )
+        squares = latent.new_zeros(len(latent), len(latent))
+        products = latent.new_zeros(len(latent), len(mean))
         for block in blocks:
             centred = latents[block].double() - latent
             squares += centred.T @ centred
@@ -159,7 +165,7 @@ def _ridge(
     """The linear map; each column has the penalty with the smallest error on the held-out rows."""
     validation = (rows & held_out).nonzero()[:, 0]
     moments = _Moments.of(latents, target, rows & ~held_out)
-    errors = torch.zeros(len(PENALTIES), target.shape[1], dtype=torch.float64)
+    errors = target.new_zeros(len(PENALTIES), target.shape[1], dtype=torch.double)
     for number, penalty in enumerate(PENALTIES):
         found = moments.solve(penalty)
         for block in validation.split(DOUBLE_PRECISION_ROWS):
@@ -168,6 +174,6 @@ def _ridge(
     if whole and len(validation):
         moments = _Moments.of(latents, target, rows)
     solved = [moments.solve(penalty) for penalty in PENALTIES]
-    best, columns = errors.argmin(0), torch.arange(target.shape[1])
+    best, columns = errors.argmin(0), torch.arange(target.shape[1], device=target.device)
     weights, biases = torch.stack([one.weight for one in solved]), torch.stack([one.bias for one in solved])
     return _Map(weight=weights[best, :, columns].T, bias=biases[best, columns])

@@ -40,7 +40,7 @@ def from_code(signal: Signal, code: Float[Tensor, "... size"]) -> Tensor:
     if signal.period is None:
         return code
     sine, cosine = code.chunk(2, -1)
-    low = torch.zeros(()) if signal.low is None else torch.tensor(signal.low)
+    low = torch.tensor(0.0 if signal.low is None else signal.low, device=code.device)
     turn = torch.atan2(sine, cosine) * (signal.period / (2 * math.pi)) - low
     turned = turn.remainder(signal.period)
     # `remainder` rounds tiny negative angles up to the period.

@@ -12,6 +12,7 @@ which w x equals the regression. Each component moves in proportion to its predi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Final
 
 import torch
@@ -87,18 +88,22 @@ class ConservedQuantity(nn.Module):
             imagined: open-loop predictions from the first of the values.
             error_scale: of the prediction error of each value in one step.
         """
+        law = deepcopy(self).cpu()  # not every device has double precision
+        law._fit(values.cpu().double(), inputs.cpu().double(), imagined.cpu().double(), error_scale.cpu())
+        self.load_state_dict(law.state_dict())
+
+    def _fit(self, values: Tensor, inputs: Tensor, imagined: Tensor, error_scale: Tensor) -> None:
         self.drop()
         if inputs.shape[:2].numel() < MIN_STEPS_PER_REGRESSOR * len(self.gain):
             return
-        values, imagined = values.double(), imagined.double()
         constant = [
             place.start
             for place in self.states
             if place.stop - place.start == 1 and not values[..., place].diff(dim=1).any() and values[..., place].std()
         ]
-        self.setting.copy_(torch.tensor([*constant, *[-1] * MAX_SETTINGS][:MAX_SETTINGS]))
+        self.setting.copy_(self.setting.new_tensor([*constant, *[-1] * MAX_SETTINGS][:MAX_SETTINGS]))
         lengths = self._lengths(values)
-        regressors, change = self._regressors(values[:, :-1], inputs.double()), lengths.diff(dim=1)
+        regressors, change = self._regressors(values[:, :-1], inputs), lengths.diff(dim=1)
         gain = _solve(regressors.flatten(0, 1), change.flatten(0, 1))
         model_error = self._lengths(imagined[:, -1]) - lengths[:, -1]
         law_error = (change - regressors @ gain).sum(1)

@@ -73,7 +73,8 @@ class ImageEncoder(nn.Module):
         """Fits mean and standard deviation of each colour on the observed images of [B, H, height, width, C]."""
         if not observed.any():
             return
-        count, total, squares = 0, torch.zeros(images.shape[-1]).double(), torch.zeros(images.shape[-1]).double()
+        total = torch.zeros(images.shape[-1], dtype=torch.double, device=images.device)
+        count, squares = 0, torch.zeros_like(total)
         for some in images[observed].split(MAX_FITTED_AT_ONCE):  # in double precision all at once may not fit in memory
             values = some.flatten(0, 2).double()
             count += len(values)

@@ -154,11 +154,11 @@ class LinearForecast(nn.Module):
             used = min(count, self.values)
             complete = [all_observed[:, place:][:, :num] for place in range(count - used, count + 1)]
             usable = torch.stack(complete).all(0)
-            columns = self._columns(count)
+            columns = self._columns(count, values.device)
             inputs, target = rows[usable][:, columns], change[:, count - 1 :][usable]
             if len(inputs) <= inputs.shape[1]:
                 break
-            found = torch.zeros(rows.shape[-1], self.size)
+            found = torch.zeros(rows.shape[-1], self.size, device=values.device)
             found[columns] = _solve(inputs, target, self.trim).float()
             # Longer pasts reuse the longest solution, because there may be too few rows for their own.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
@@ -181,11 +181,11 @@ class LinearForecast(nn.Module):
         limit = (1 + slack) * self.misses[-1].maximum(MIN_RESIDUAL_SHARE * change)
         return next(count for count, one in enumerate(self.misses, start=1) if (one <= limit).all())
 
-    def _columns(self, count: int) -> Bool[Tensor, " row"]:
+    def _columns(self, count: int, device: torch.device) -> Bool[Tensor, " row"]:
         """The columns of a row of `count` steps that the forecast uses."""
-        steps = torch.ones(count, self.both, dtype=torch.bool)
+        steps = torch.ones(count, self.both, dtype=torch.bool, device=device)
         steps[self.values :, : self.size] = False
-        return torch.cat([steps.flatten(), torch.ones(1, dtype=torch.bool)])
+        return torch.cat([steps.flatten(), steps.new_ones(1)])
 
     def forward(
         self, values: Float[Tensor, "B size"], known: Float[Tensor, "B inputs"], past: Past
@@ -227,7 +227,7 @@ def _least_squares(
     inputs: Float[Tensor, "n numbers"], target: Float[Tensor, "n size"]
 ) -> Float[Tensor, "numbers size"]:
     products = inputs.T @ inputs
-    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
+    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=products.dtype, device=products.device)
     return torch.as_tensor(torch.linalg.solve(products + ridge, inputs.T @ target))
 
 

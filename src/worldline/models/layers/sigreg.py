@@ -35,7 +35,7 @@ def sigreg(
     """
     if counted is None:
         counted = torch.ones_like(latents[..., 0], dtype=torch.bool)
-    slices = torch.randn(latents.shape[-1], num_slices, generator=generator, device=latents.device)
+    slices = torch.randn(latents.shape[-1], num_slices, generator=generator, device=generator.device).to(latents.device)
     with torch.autocast(latents.device.type, enabled=False):  # half precision cannot resolve a misfit of 0.01
         projected = gather(latents.float(), dim=1) @ (slices / slices.norm(dim=0))
     member = gather(counted.float(), dim=1)

@@ -51,7 +51,7 @@ class Cache:
         if not self.kept:
             return self
         places = min(self._num_kept + more, reach)
-        at = torch.arange(self._first, self.position) % places
+        at = torch.arange(self._first, self.position, device=self.kept[0][0].device) % places
 
         def to_ring(values: Tensor) -> Tensor:
             ring = values.new_zeros(*values.shape[:2], places, values.shape[3])
@@ -65,16 +65,17 @@ class Cache:
         if self.since is None:
             return self
         places = self._num_kept
-        at = torch.arange(max(self.since, self.position - places), self.position) % places
+        first, device = max(self.since, self.position - places), self.kept[0][0].device
+        at = torch.arange(first, self.position, device=device) % places
         return replace(self, kept=_each(self.kept, lambda values: values[:, :, at]), since=None)
 
-    def steps(self, more: int) -> Int[Tensor, "keys"]:
+    def steps(self, more: int, device: torch.device) -> Int[Tensor, "keys"]:
         """The step of each key after `more` further steps; unused places of a ring get a future step."""
         last = self.position + more
         if self.since is None:
-            return torch.arange(self._first - self._num_past, last)
-        own = last - 1 - (last - 1 - torch.arange(self._num_kept)) % self._num_kept
-        common = torch.arange(self.since - self._num_past, self.since)
+            return torch.arange(self._first - self._num_past, last, device=device)
+        own = last - 1 - (last - 1 - torch.arange(self._num_kept, device=device)) % self._num_kept
+        common = torch.arange(self.since - self._num_past, self.since, device=device)
         return torch.cat([common, own.where(own >= self.since, last)])
 
     def within(self, reach: int) -> Cache:
@@ -216,11 +217,12 @@ class CausalTransformer(nn.Module):
             cache: of the steps before; None at the start. A ring buffer is overwritten: do not reuse it.
         """
         before = cache if cache is not None else Cache()
-        now, keys = torch.arange(before.position, before.position + tokens.shape[1]), before.steps(tokens.shape[1])
+        now = torch.arange(before.position, before.position + tokens.shape[1], device=tokens.device)
+        keys = before.steps(tokens.shape[1], tokens.device)
         places = _Places(
-            turn=_angles(now, self.size).to(tokens.device),
-            seen=((keys <= now[:, None]) & (keys > now[:, None] - self.span)).to(tokens.device),
-            ring=None if before.since is None else (now % before.kept[0][0].shape[2]).to(tokens.device),
+            turn=_angles(now, self.size),
+            seen=(keys <= now[:, None]) & (keys > now[:, None] - self.span),
+            ring=None if before.since is None else now % before.kept[0][0].shape[2],
         )
         kepts = []
         for number, block in enumerate(self.blocks):
@@ -233,7 +235,7 @@ class CausalTransformer(nn.Module):
 
 
 def _angles(steps: Int[Tensor, "T"], size: int) -> Float[Tensor, "T half"]:
-    speed = 1000.0 ** -(torch.arange(size // 2) / (size // 2))
+    speed = 1000.0 ** -(torch.arange(size // 2, device=steps.device) / (size // 2))
     return steps[:, None] * speed
 
 

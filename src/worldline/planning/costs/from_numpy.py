@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldline.device import CPU
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Rollout
+from worldline.planning.costs.rollout_signals import exact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +57,8 @@ def from_numpy(function: Callable[[NumpyRollout], NDArray[np.generic]]) -> Calla
         )
         if found.dtype.kind not in "fiub":
             raise InputError(f"a function of from_numpy returned dtype {found.dtype}. Return numbers.")
-        device = next((value.device for value in rollout.signals.values()), torch.device("cpu"))
-        return torch.as_tensor(found.astype(np.float64), device="cpu").to(
-            device, torch.float32 if device.type == "mps" else torch.float64
-        )
+        device = next((value.device for value in rollout.signals.values()), CPU)
+        return exact(found.astype(np.float64), device)
 
     return adapted
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldline.device import exact_float
 from worldline.errors import InputError, UnknownNameError
 from worldline.planning.base import Rollout
 
@@ -35,7 +36,13 @@ def precise(values: Tensor) -> Tensor:
 
     A cost squares small differences of large values, such as a temperature in kelvin minus its target.
     """
-    return values.float() if values.device.type == "mps" else values.double()
+    return values.to(exact_float(values.device))
+
+
+def exact(given: Numbers | NDArray[np.generic], device: torch.device) -> Tensor:
+    """Given numbers as a tensor on `device`, in their own precision where the device has it."""
+    values = torch.as_tensor(given, device="cpu")
+    return values.to(device, exact_float(device) if values.dtype == torch.float64 else values.dtype)
 
 
 def constant(given: Numbers, values: Tensor) -> Tensor:

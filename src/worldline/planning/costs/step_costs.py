@@ -167,7 +167,7 @@ def _per_component(given: PerComponent | NDArray[np.floating]) -> tuple[PerCompo
 
 def _number(given: PerComponent | NDArray[np.floating] | Sequence[Sequence[float]]) -> Tensor:
     """The value in double precision; converted once per cost, not once per population."""
-    return torch.as_tensor(np.asarray(given, dtype=float))
+    return torch.as_tensor(np.asarray(given, dtype=float), device="cpu")
 
 
 def _over_time(what: str, signal: str, given: Tensor, values: Float[Tensor, "W N S T size"]) -> Tensor:
