@@ -40,8 +40,9 @@ from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.observation_encoder import EncoderConfig
+from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import HIGH, LOW, Integrator
@@ -85,7 +86,12 @@ class Keeps(Engine):
 def learned_world(episodes: list[Episode]) -> LocalWorld:
     """A small world of vectors with every head that planning needs."""
     torch.manual_seed(0)
-    config = JepaConfig(inputs=("position",), latent_size=LATENT, encoder_width=16, predictor_width=16)
+    config = JepaConfig(
+        inputs=("position",),
+        latent_size=LATENT,
+        encoder=EncoderConfig(width=16),
+        predictor=MlpPredictorConfig(width=16),
+    )
     readout = Readout(ReadoutConfig(latent_size=LATENT, signals=TOY.schema.observations, width=8))
     readout.normaliser.fit(torch.randn(50, 2))
     mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=LATENT))

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
+from worldline.config import replace_at
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.models.rssm import RssmConfig
@@ -61,10 +62,10 @@ def short(make: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
     def recipe(store: Store) -> Recipe:
         known = make(store)
         few = {name: min(2, updates) for name, updates in vars(known.heads).items() if name.endswith("_updates")}
-        sizes = {"channels": 8, "encoder_width": 32, "predictor_width": 32}
+        sizes = {"encoder.channels": 8, "encoder.width": 32, "predictor.width": 32}
         return replace(
             known,
-            model_config=replace(known.model_config, **sizes),
+            model_config=replace_at(known.model_config, sizes),
             training=replace(
                 known.training,
                 num_updates=2,

@@ -14,8 +14,9 @@ from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import Inputs, Window, WorldModel
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.observation_encoder import EncoderConfig
+from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.planning.base import Goal
 from worldline.registry import load, names
 from worldline.schema import Schema
@@ -102,7 +103,13 @@ SERVED = {"language"}
 
 
 def jepa_of_vectors() -> tuple[WorldModel, Schema]:
-    config = JepaConfig(inputs=("position",), latent_size=16, encoder_width=32, predictor_width=32, signal_weight=1.0)
+    config = JepaConfig(
+        inputs=("position",),
+        latent_size=16,
+        signal_weight=1.0,
+        encoder=EncoderConfig(width=32),
+        predictor=MlpPredictorConfig(width=32),
+    )
     return Jepa(schema=TOY.schema, config=config), TOY.schema
 
 

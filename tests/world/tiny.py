@@ -23,8 +23,9 @@ from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.observation_encoder import EncoderConfig
+from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
@@ -107,7 +108,12 @@ def _learned(model: WorldModel, schema: Schema, inputs: tuple[str, ...], latent:
 
 
 def _jepa(schema: Schema, inputs: tuple[str, ...]) -> LearnedEngine:
-    config = JepaConfig(inputs=inputs, latent_size=8, channels=4, encoder_width=16, predictor_width=16)
+    config = JepaConfig(
+        inputs=inputs,
+        latent_size=8,
+        encoder=EncoderConfig(channels=4, width=16),
+        predictor=MlpPredictorConfig(width=16),
+    )
     return _learned(Jepa(schema=schema, config=config), schema, inputs, 8)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldline.models.base import Inputs
 from worldline.models.layers.normaliser import Normaliser
+from worldline.schema import Schema
 
 
 def fit_inputs(past: Inputs, actions: Normaliser, exogenous: Normaliser, step_s: Normaliser | None = None) -> None:
@@ -37,3 +38,35 @@ def join_inputs(
     if step_s is not None:
         parts.append(step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
     return torch.cat(parts, -1)
+
+
+class InputNormaliser(nn.Module):
+    """Concatenated z-scores of the inputs of a step.
+
+    Args:
+        schema: actions and exogenous signals are used in its order.
+        timed: whether the duration of the step is an input.
+    """
+
+    def __init__(self, schema: Schema, *, timed: bool = False) -> None:
+        super().__init__()
+        self.signals = (*schema.actions, *schema.exogenous)
+        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
+        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        self.step_s = Normaliser(1) if timed else None
+        self.num_actions = len(self.actions.mean)
+        self.size = self.num_actions + len(self.exogenous.mean) + int(timed)
+
+    def fit(self, past: Inputs) -> None:
+        """Fits means and standard deviations on the inputs of a window."""
+        fit_inputs(past, self.actions, self.exogenous, self.step_s)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
+        """z-scores of actions, exogenous signals and duration."""
+        return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
+
+    def inverse(self, scores: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead inputs"]:
+        """Actions and exogenous signals in physical units, without the duration."""
+        actions, others = scores[..., : self.num_actions], scores[..., self.num_actions :]
+        exogenous = others[..., : len(self.exogenous.mean)]
+        return torch.cat([self.actions.inverse(actions), self.exogenous.inverse(exogenous)], -1)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldline.models.layers.changes import changes
+from worldline.models.layers.memory import Memory
 
 RIDGE = 1e-9
 """Relative penalty on the squared weights; needed for inputs that never change."""
@@ -19,7 +20,7 @@ MAX_CONCENTRATION_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
+class Past(Memory):
     """The steps before the present one, most recent first.
 
     Args:
@@ -31,10 +32,6 @@ class Past:
     steps: Float[Tensor, "B before both"]
     count: Int[Tensor, " B"]
     guessed: Int[Tensor, "B size"]
-
-    def select(self, index: Tensor) -> Past:
-        """The past of the batch entries in `index`."""
-        return Past(steps=self.steps[index], count=self.count[index], guessed=self.guessed[index])
 
     def flat(self) -> Float[Tensor, "B numbers"]:
         """All parts concatenated, the count last. `guessed` is not included: predicted values count as observed."""
@@ -229,12 +226,3 @@ def _least_squares(
     products = inputs.T @ inputs
     ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
     return torch.as_tensor(torch.linalg.solve(products + ridge, inputs.T @ target))
-
-
-def leave_forecast(predictor: nn.Module, num_exact: int) -> None:
-    """Initialises the predictor so that it adds 0 to the forecast of the first `num_exact` components."""
-    assert isinstance(predictor, nn.Sequential)
-    leave = predictor[-1]
-    assert isinstance(leave, nn.Linear)
-    nn.init.zeros_(leave.weight[:num_exact])
-    nn.init.zeros_(leave.bias[:num_exact])
