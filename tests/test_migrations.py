@@ -11,10 +11,9 @@ from worldline.config import from_json
 from worldline.migrations import BUNDLE_FORMAT, current_tensor, current_text
 from worldline.models.jepa import JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
-from worldline.models.layers.observation_encoder import EncoderConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import BlockPredictorConfig, MlpPredictorConfig
-from worldline.models.layers.sigreg import SigregConfig
-from worldline.models.layers.vicreg import VicregConfig
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ from worldline.models.layers.vicreg import VicregConfig
                 "depth": 2,
             },
             {
-                "encoder": EncoderConfig(channels=8, width=16),
+                "encoder": ObservationEncoderConfig(channels=8, width=16),
                 "predictor": MlpPredictorConfig(width=32, gated=True),
                 "regularizer": SigregConfig(weight=2.0),
                 "auxiliary": AuxiliaryConfig(width=32),

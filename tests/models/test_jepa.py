@@ -14,7 +14,7 @@ from worldline.models.jepa import Jepa, JepaConfig, Latent
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
-from worldline.models.layers.observation_encoder import EncoderConfig, ObservationEncoder
+from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
 from worldline.models.layers.predictors import (
     Block,
     BlockPredictorConfig,
@@ -23,8 +23,9 @@ from worldline.models.layers.predictors import (
     MlpPredictorConfig,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.sigreg import SigregConfig, sigreg
-from worldline.models.layers.vicreg import Vicreg, VicregConfig, covariance, variance
+from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig
+from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 
@@ -42,7 +43,7 @@ FREE = SigregConfig(weight=0.0)
 SMALL = JepaConfig(
     inputs=("camera",),
     latent_size=8,
-    encoder=EncoderConfig(channels=4, width=16),
+    encoder=ObservationEncoderConfig(channels=4, width=16),
     predictor=MLP,
     regularizer=SigregConfig(num_slices=8),
 )
@@ -485,7 +486,7 @@ def test_equal_seeds_give_equal_losses_whatever_the_global_state() -> None:
         (JepaConfig, {"inputs": ("camera",), "latent_size": 0}, "latent_size is 0"),
         (JepaConfig, {"inputs": ("camera",), "signal_weight": -0.1}, "signal_weight is -0.1"),
         (JepaConfig, {"inputs": ("camera",), "gradient_steps": -1}, "gradient_steps is -1"),
-        (EncoderConfig, {"channels": -1}, "channels is -1"),
+        (ObservationEncoderConfig, {"channels": -1}, "channels is -1"),
         (SigregConfig, {"num_slices": 0}, "num_slices is 0"),
         (SigregConfig, {"weight": -1.0}, "weight is -1"),
         (VicregConfig, {"variance_weight": -1.0}, "variance_weight is -1"),
@@ -772,7 +773,7 @@ def driven(batch: int, generator: torch.Generator, *, every: int, length: int = 
 def test_a_slow_sensor_takes_little_from_a_fast_one(signal_weight: float) -> None:
     """Error of the position four steps on, by a linear map from what is imagined, as a share of its variance."""
     regularizer = SigregConfig(weight=0.1 if signal_weight else 1.0, num_slices=8)
-    sizes = {"encoder": EncoderConfig(width=32), "predictor": MlpPredictorConfig(width=64)}
+    sizes = {"encoder": ObservationEncoderConfig(width=32), "predictor": MlpPredictorConfig(width=64)}
     small = replace(SMALL, signal_weight=signal_weight, regularizer=regularizer, **sizes)
     errors = []
     for inputs, every in ((("position",), 1), (("position", "heat"), 5)):
@@ -933,7 +934,7 @@ def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
     net = model(
         "position",
         exogenous=False,
-        encoder=EncoderConfig(width=64),
+        encoder=ObservationEncoderConfig(width=64),
         auxiliary=auxiliary(targets=("heat",), target_weight=3.0),
     )
     trained(net, lambda *_: seen, 60)

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from worldline.config import replace_at
 from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import Inputs, Window, WorldModel
 from worldline.models.jepa import Jepa, JepaConfig
-from worldline.models.layers.observation_encoder import EncoderConfig
-from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.planning.base import Goal
 from worldline.registry import load, names
 from worldline.schema import Schema
@@ -103,12 +102,9 @@ SERVED = {"language"}
 
 
 def jepa_of_vectors() -> tuple[WorldModel, Schema]:
-    config = JepaConfig(
-        inputs=("position",),
-        latent_size=16,
-        signal_weight=1.0,
-        encoder=EncoderConfig(width=32),
-        predictor=MlpPredictorConfig(width=32),
+    config = replace_at(
+        JepaConfig(inputs=("position",), latent_size=16, signal_weight=1.0),
+        {"encoder.width": 32, "predictor.width": 32},
     )
     return Jepa(schema=TOY.schema, config=config), TOY.schema
 

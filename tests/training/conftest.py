@@ -10,9 +10,9 @@ import torch
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa, JepaConfig
-from worldline.models.layers.observation_encoder import EncoderConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import MlpPredictorConfig
-from worldline.models.layers.sigreg import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
 
@@ -44,7 +44,7 @@ def build() -> Build:
         small = JepaConfig(
             inputs=("position",),
             latent_size=8,
-            encoder=EncoderConfig(width=16),
+            encoder=ObservationEncoderConfig(width=16),
             predictor=MlpPredictorConfig(width=16),
             regularizer=SigregConfig(num_slices=8),
         )

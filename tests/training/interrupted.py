@@ -24,10 +24,9 @@ from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.features import Features, features_config
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
-from worldline.models.layers.observation_encoder import EncoderConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import MlpPredictorConfig
-from worldline.models.layers.sigreg import SigregConfig
-from worldline.models.layers.vicreg import VicregConfig
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
@@ -41,7 +40,7 @@ BOTH = ("camera", "position")
 JEPA = JepaConfig(
     inputs=BOTH,
     latent_size=12,
-    encoder=EncoderConfig(channels=8, width=32),
+    encoder=ObservationEncoderConfig(channels=8, width=32),
     predictor=MlpPredictorConfig(width=32),
     regularizer=SigregConfig(weight=1.0, num_slices=16),
 )

@@ -22,7 +22,7 @@ from worldline.errors import BundleError, CollapseError
 from worldline.models.base import Losses, Window
 from worldline.models.jepa import Jepa
 from worldline.models.layers.predictors import MlpPredictorConfig
-from worldline.models.layers.sigreg import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.testing.toys import Integrator
 from worldline.training import distributed as parallel
 from worldline.training import loop

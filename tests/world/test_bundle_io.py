@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from worldline.bundle import read_bundle
+from worldline.config import replace_at
 from worldline.engines.base import CallCost, Engine, Parts
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.engines.learned import Adaptation, LearnedEngine
@@ -29,8 +30,6 @@ from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisSco
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
-from worldline.models.layers.observation_encoder import EncoderConfig
-from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
@@ -60,8 +59,8 @@ def a_map() -> Landmarks:
 def learned_engine() -> LearnedEngine:
     """Small and untrained: what is saved and opened need not be clever."""
     torch.manual_seed(0)
-    config = JepaConfig(
-        inputs=("position",), latent_size=SIZE, encoder=EncoderConfig(width=16), predictor=MlpPredictorConfig(width=16)
+    config = replace_at(
+        JepaConfig(inputs=("position",), latent_size=SIZE), {"encoder.width": 16, "predictor.width": 16}
     )
     return LearnedEngine(
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),

@@ -33,8 +33,8 @@ from worldline.models.layers.forecasting_predictors import (
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.memory import Memory
 from worldline.models.layers.observation_encoder import (
-    EncoderConfig,
     ObservationEncoder,
+    ObservationEncoderConfig,
     ObservedFeatures,
     last_whole,
 )
@@ -52,9 +52,7 @@ from worldline.models.layers.predictors import (
     TransformerPredictor,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizer import Regularizer
-from worldline.models.layers.sigreg import Sigreg, SigregConfig
-from worldline.models.layers.vicreg import Vicreg, VicregConfig
+from worldline.models.layers.regularizers import Regularizer, Sigreg, SigregConfig, Vicreg, VicregConfig
 from worldline.schema import Schema
 
 PredictorConfig = Annotated[
@@ -112,7 +110,7 @@ class JepaConfig:
     signal_weight: float = 0.0
     timed: bool = False
     gradient_steps: int = 0
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: ObservationEncoderConfig = field(default_factory=ObservationEncoderConfig)
     predictor: PredictorConfig = field(default_factory=MlpPredictorConfig)
     regularizer: RegularizerConfig = field(default_factory=SigregConfig)
     auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
@@ -174,8 +172,8 @@ class Jepa(WorldModel, Adapts):
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
-        ConfigError: the encoder does not support the size of an image, the latent is too small, the predictor forecasts
-            vectors but the inputs hold none, or actions are to be decoded but the schema has none.
+        ConfigError: a part does not fit the signals. The encoder does not support the size of an image, the latent is
+            too small, or the predictor forecasts vectors and the inputs hold none. The schema has no action to decode.
     """
 
     Config = JepaConfig
@@ -247,10 +245,10 @@ class Jepa(WorldModel, Adapts):
         latents = self.encoder.perceive(seen)
         return [self._begin(latents[:, at], seen.at(at)) for at in range(count)]
 
-    def _fold(self, window: Window, start: int) -> list[Latent]:
-        """The belief after each observation from `start` on."""
+    def _fold(self, window: Window, start: int, correction: Correction | None = None) -> list[Latent]:
+        """The belief after each observation from `start` on; a correction at the start grows with each step."""
         seen, known = self.encoder.look(window, start), self._inputs(window.past)[:, 0, start:]
-        found = [self._begin(self.encoder.perceive(seen.at(0)), seen.at(0))]
+        found = [replace(self._begin(self.encoder.perceive(seen.at(0)), seen.at(0)), correction=correction)]
         for step in range(known.shape[1]):
             found.append(self._advance(found[-1], known[:, step], seen.at(step + 1)))
         return found
@@ -283,17 +281,10 @@ class Jepa(WorldModel, Adapts):
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
         """Like `encode`, with the predictor's last layer corrected on the window (docs/design/adaptation.md)."""
         del generator
-        seen, known = self.encoder.look(window), self._inputs(window.past)[:, 0]
-        belief = self._begin(self.encoder.perceive(seen.at(0)), seen.at(0))
-        none = belief.latent.new_zeros(len(belief.latent), 0, 0)
         complete = self.encoder.flags(window.observed)[:, 0].all(-1)
-        belief = replace(
-            belief,
-            correction=Correction(hidden=none, residuals=none, complete=complete, trust=trust, num_steps=num_steps),
-        )
-        for step in range(known.shape[1]):
-            belief = self._advance(belief, known[:, step], seen.at(step + 1))
-        return belief
+        none = window.past.step_s.new_zeros(len(complete), 0, 0)
+        correction = Correction(hidden=none, residuals=none, complete=complete, trust=trust, num_steps=num_steps)
+        return self._fold(window, 0, correction)[-1]
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
@@ -329,13 +320,10 @@ class Jepa(WorldModel, Adapts):
         compared = (shown[:, 1:] & begun.long().cumsum(1).bool()[:, :-1]).float()
         error = (imagined - latents[:, 1:])[..., exact:].square().mean(-1)
         found = {"prediction": (1.0, share_mean(error, compared))}
-        by_time = latents[..., exact:].transpose(0, 1)
-        constant_size = self.layout.constant_size
-        found |= self.regularizer(by_time, counted=shown.T, constant_size=constant_size, generator=generator)
-        if self.layout.vectors is not None:
-            flags, change = encoder.exact_flags(window.observed), self.layout.vectors.change
-            error = signal_error(latents[..., :exact], imagined[..., :exact], flags, shown, change, warm)
-            found["signals"] = self.config.signal_weight, error
+        found |= self.regularizer(latents[..., exact:].transpose(0, 1), shown.T, self.layout.constant_size, generator)
+        if exact:
+            flags = encoder.exact_flags(window.observed)
+            found["signals"] = self.config.signal_weight, self._signal_error(latents, imagined, flags, shown, warm)
         actions = known[..., : self.layout.inputs.num_actions]
         found |= self.auxiliary(latents, imagined, window, shown=shown, actions=actions)
         return Losses(
@@ -349,12 +337,19 @@ class Jepa(WorldModel, Adapts):
         """Prediction error as in the loss: relative to persistence for vectors, absolute for the learned part."""
         learned = slice(self.num_exact, self.layout.size)
         error = super().forecast_error(stored[..., learned], imagined[..., learned], whole)
-        if self.layout.vectors is None:
+        if not self.num_exact:
             return error
-        pair = stored[..., : self.num_exact], imagined[..., : self.num_exact]
-        known = whole[..., None].expand_as(pair[0])
-        signals = signal_error(*pair, known, torch.ones_like(whole), self.layout.vectors.change, 1)
+        known = whole[..., None].expand(*whole.shape, self.num_exact)
+        signals = self._signal_error(stored, imagined, known, torch.ones_like(whole), 1)
         return torch.as_tensor(error + self.config.signal_weight * signals)
+
+    def _signal_error(
+        self, latents: Tensor, imagined: Tensor, known: Tensor, shown: Tensor, warm: int
+    ) -> Float[Tensor, ""]:
+        """The error of the exact vectors; arguments as for `signal_error`."""
+        assert self.layout.vectors is not None  # else there are no exact vectors
+        pair = latents[..., : self.num_exact], imagined[..., : self.num_exact]
+        return signal_error(*pair, known, shown, self.layout.vectors.change, warm)
 
     def _num_warm(self, length: int) -> int:
         """Number of observations in a window of this length from which predictions are made."""
@@ -391,7 +386,7 @@ class Jepa(WorldModel, Adapts):
         """The belief after an observation."""
         latent, encoder = self.encoder.perceive(seen, predicted.latent), self.encoder
         flags, shown = encoder.exact_flags(seen.observed), encoder.flags(seen.observed).any(-1)
-        memory = self.predictor.correct(predicted.memory, latent - predicted.latent, flags, shown)
+        memory = predicted.memory and predicted.memory.correct(latent - predicted.latent, flags, shown)
         return replace(predicted, latent=latent, memory=memory)
 
     def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:

@@ -18,9 +18,9 @@ from worldline.models.jepa import JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.codes import code_size
 from worldline.models.layers.forecasting_predictors import LinearResidualPredictorConfig
-from worldline.models.layers.observation_encoder import EncoderConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import GruPredictorConfig, MlpPredictorConfig
-from worldline.models.layers.sigreg import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.schema import Kind
@@ -99,7 +99,7 @@ def film(store: Store) -> Recipe:
         model_config=replace(
             base.model_config,
             constant_size=0,
-            encoder=EncoderConfig(channels=48),
+            encoder=ObservationEncoderConfig(channels=48),
             predictor=GruPredictorConfig(width=WIDTH, memory_size=128, context=context),
             auxiliary=AuxiliaryConfig(targets=targets, target_weight=TARGET_WEIGHT),
         ),

@@ -29,7 +29,7 @@ from worldline.labs.base import Policy
 from worldline.models.jepa import JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.forecasting_predictors import LinearResidualPredictorConfig
-from worldline.models.layers.sigreg import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal

@@ -10,7 +10,7 @@ from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa import JepaConfig
 from worldline.models.layers.predictors import MlpPredictorConfig
-from worldline.models.layers.sigreg import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.training.heads import HeadsConfig

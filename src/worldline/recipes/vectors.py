@@ -12,8 +12,8 @@ from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
 from worldline.models.jepa import JepaConfig
-from worldline.models.layers.observation_encoder import EncoderConfig
-from worldline.models.layers.sigreg import SigregConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.schema import Kind
@@ -50,7 +50,7 @@ def vectors(store: Store) -> Recipe:
             latent_size=sum(signal.size for signal in signals) + NUM_LEARNED_FEATURES,
             signal_weight=1.0,
             timed=store.has_step_s() and store.schema.step_s is not None,
-            encoder=EncoderConfig(width=128),
+            encoder=ObservationEncoderConfig(width=128),
             regularizer=SigregConfig(weight=0.1, num_slices=16),
         ),
         # No collapse check: the vectors are part of the latent, so it cannot collapse.

@@ -40,7 +40,8 @@ def test_a_block_takes_steps_until_it_is_full_and_then_sets_out_anew() -> None:
 
 
 def test_a_block_can_be_left_and_picked_from() -> None:
-    ended = block(3, [1, 2]).end(torch.tensor([False, True]))
+    observed = torch.zeros(2, 0, dtype=torch.bool)
+    ended = block(3, [1, 2]).correct(torch.zeros(2, 2), observed, torch.tensor([False, True]))
     assert ended.count.tolist() == [1, 3]
     assert ended.select(torch.tensor([1, 1, 0])).count.tolist() == [3, 3, 1]
 

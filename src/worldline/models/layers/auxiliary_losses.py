@@ -19,7 +19,7 @@ from worldline.models.layers.gather import share_mean
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.path_errors import bend
-from worldline.models.layers.regularizer import Terms
+from worldline.models.layers.regularizers import Terms
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Kind, Schema, Signal
 

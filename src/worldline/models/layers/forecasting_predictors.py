@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import ClassVar, Final, Literal
 
 import torch
@@ -23,7 +24,15 @@ from worldline.models.layers.encoders import VectorEncoder
 from worldline.models.layers.linear_forecast import LinearForecast, Past
 from worldline.models.layers.memory import Memory
 from worldline.models.layers.observation_encoder import LatentLayout
-from worldline.models.layers.predictors import AdaptablePredictor, NetworkConfig, ObservedPaths, Prepared, Step
+from worldline.models.layers.predictors import (
+    AdaptablePredictor,
+    Known,
+    Latents,
+    NetworkConfig,
+    ObservedPaths,
+    Prepared,
+    Step,
+)
 from worldline.schema import Kind, Signal
 
 LAW_START_SHARE: Final = 0.5
@@ -97,29 +106,17 @@ class ForecastingPredictor(AdaptablePredictor, ABC):
         """The smallest history with residuals that are at most a share of `slack` larger than those of the whole."""
         return self.linear.enough(self._vectors.change, slack)
 
-    def begin(self, latent: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"] | None = None) -> Past:
+    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Past:
         """An empty past."""
         past = self.linear.begin(len(latent), latent.device)
         return past if observed is None else replace(past, guessed=(~observed).long())
 
-    def restore(self, latent: Float[Tensor, "B D"], flat: Float[Tensor, "B numbers"]) -> Past:
+    def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> Past:
         """The past of the features."""
         del latent
         return self.linear.past(flat)
 
-    def correct(
-        self,
-        memory: Memory | None,
-        residual: Float[Tensor, "B D"],
-        observed: Bool[Tensor, "B exact"],
-        shown: Bool[Tensor, " B"],
-    ) -> Past:
-        """The past, with predicted values shifted by the error that an observation revealed."""
-        del shown
-        assert isinstance(memory, Past)
-        return memory.correct(residual[:, : self.layout.num_exact], observed)
-
-    def prepare(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None) -> Prepared:
+    def prepare(self, latent: Latents, known: Float[Tensor, "B I"], memory: Memory | None) -> Prepared:
         """Latent, inputs and past; the linear forecast; the past of the next step."""
         assert isinstance(memory, Past)
         forecast, after = self.linear(latent[:, : self.layout.num_exact], known, memory)
@@ -166,11 +163,7 @@ class ConservedPredictor(ForecastingPredictor):
         self.law = _law(self._vectors.signals, layout.inputs.signals)
 
     def forward(
-        self,
-        latent: Float[Tensor, "B D"],
-        known: Float[Tensor, "B I"],
-        memory: Memory | None,
-        correction: Correction | None = None,
+        self, latent: Latents, known: Known, memory: Memory | None, correction: Correction | None = None
     ) -> Step:
         """The next latent, with its vectors moved until the law holds."""
         after, memory = super().forward(latent, known, memory, correction)
@@ -219,14 +212,16 @@ class ConservedPredictor(ForecastingPredictor):
 
 def _law(vectors: tuple[Signal, ...], inputs: tuple[Signal, ...]) -> ConservedQuantity | None:
     """The law over concatenated vectors and inputs; angles and discrete values are left out."""
+    states = _places(vectors, [code_size(one) for one in vectors], lambda one: one.period is None)
+    known = _places(inputs, [one.size for one in inputs], lambda _: True)
+    return ConservedQuantity(states=states, inputs=known) if states else None
 
-    def places(signals: tuple[Signal, ...], size: Callable[[Signal], int], *, angles: bool) -> list[slice]:
-        found, place = [], 0
-        for signal in signals:
-            if signal.kind is Kind.VECTOR and (angles or signal.period is None):
-                found.append(slice(place, place + size(signal)))
-            place += size(signal)
-        return found
 
-    states = places(vectors, code_size, angles=False)
-    return ConservedQuantity(states=states, inputs=places(inputs, lambda s: s.size, angles=True)) if states else None
+def _places(signals: Sequence[Signal], sizes: Sequence[int], taken: Callable[[Signal], bool]) -> list[slice]:
+    """The places of the vectors that are taken."""
+    ends = accumulate(sizes)
+    return [
+        slice(end - size, end)
+        for one, size, end in zip(signals, sizes, ends, strict=True)
+        if one.kind is Kind.VECTOR and taken(one)
+    ]

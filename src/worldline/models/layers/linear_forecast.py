@@ -37,20 +37,24 @@ class Past(Memory):
         """All parts concatenated, the count last. `guessed` is not included: predicted values count as observed."""
         return torch.cat([self.steps.flatten(1), self.count[:, None].to(self.steps.dtype)], -1)
 
-    def correct(self, residual: Float[Tensor, "B size"], seen: Bool[Tensor, "B size"]) -> Past:
+    def correct(
+        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B size"], shown: Bool[Tensor, " B"]
+    ) -> Past:
         """The past after an observation: predicted values since the previous observation are shifted by the error.
 
         Without the shift, the jump from the last predicted value to the observed one would look like a velocity.
 
         Args:
-            residual: observed minus predicted values; any number where not observed.
-            seen: whether each value is observed.
+            residual: latent with the observation minus predicted latent; the values come first.
+            observed: whether each value is observed.
+            shown: unused.
         """
-        size, before = seen.shape[1], torch.arange(self.steps.shape[1], device=seen.device)
-        predicted = seen[:, None] & (before[:, None] < self.guessed[:, None] - 1)
-        values = self.steps[..., :size] + torch.where(predicted, residual[:, None].to(self.steps.dtype), 0.0)
+        del shown
+        size, before = observed.shape[1], torch.arange(self.steps.shape[1], device=observed.device)
+        predicted = observed[:, None] & (before[:, None] < self.guessed[:, None] - 1)
+        values = self.steps[..., :size] + torch.where(predicted, residual[:, None, :size].to(self.steps.dtype), 0.0)
         steps = torch.cat([values, self.steps[..., size:]], -1)
-        return replace(self, steps=steps, guessed=self.guessed.masked_fill(seen, 0))
+        return replace(self, steps=steps, guessed=self.guessed.masked_fill(observed, 0))
 
 
 class LinearForecast(nn.Module):

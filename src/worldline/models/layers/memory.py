@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -25,6 +25,19 @@ class Memory:
     def flat(self) -> Float[Tensor, "B numbers"] | None:
         """The part that belongs to the features of a belief; None if there is none."""
         return None
+
+    def correct(
+        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
+    ) -> Self:
+        """The memory after an observation; by default the same.
+
+        Args:
+            residual: latent with the observation minus predicted latent.
+            observed: whether each exact vector was observed.
+            shown: whether anything was observed.
+        """
+        del residual, observed, shown
+        return self
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})

@@ -93,7 +93,7 @@ class LatentLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class ObservationEncoderConfig:
     """Sizes of an observation encoder.
 
     Args:
@@ -130,7 +130,7 @@ class ObservationEncoder(nn.Module):
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: ObservationEncoderConfig,
         *,
         schema: Schema,
         inputs: tuple[str, ...],

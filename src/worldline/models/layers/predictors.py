@@ -25,7 +25,10 @@ from worldline.models.layers.mlp import mlp
 from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.transformer import Cache, CausalTransformer
 
-Step = tuple[Float[Tensor, "B D"], Memory | None]
+Latents = Float[Tensor, "B D"]
+Known = Float[Tensor, "B I"]
+"""z-scores of the inputs of a step."""
+Step = tuple[Latents, Memory | None]
 """The next latent, and the memory after the step."""
 Prepared = tuple[Float[Tensor, "B taken"], Float[Tensor, "B D"] | float, Memory | None]
 """The input of a network, the part of the change that is not learned, and the memory after the step."""
@@ -67,13 +70,13 @@ class Predictor(nn.Module, ABC):
         self.layout = layout
 
     @abstractmethod
-    def forward(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None) -> Step:
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
         """The next latent and memory.
 
         Args:
             latent: of the present.
             known: z-scores of the inputs.
-            memory: from `begin`, `correct`, `restore` or the step before.
+            memory: from `begin`, `restore` or the step before.
         """
 
     def fit(
@@ -91,30 +94,12 @@ class Predictor(nn.Module, ABC):
         """
         del paths, share
 
-    def begin(self, latent: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"] | None = None) -> Memory | None:
+    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Memory | None:
         """The memory of a latent without earlier steps; `observed` is True for vectors that are not predictions."""
         del latent, observed
         return None
 
-    def correct(
-        self,
-        memory: Memory | None,
-        residual: Float[Tensor, "B D"],
-        observed: Bool[Tensor, "B exact"],
-        shown: Bool[Tensor, " B"],
-    ) -> Memory | None:
-        """The memory after an observation.
-
-        Args:
-            memory: after the predicted step.
-            residual: latent with the observation minus predicted latent.
-            observed: whether each exact vector was observed.
-            shown: whether anything was observed.
-        """
-        del residual, observed, shown
-        return memory
-
-    def restore(self, latent: Float[Tensor, "B D"], flat: Float[Tensor, "B numbers"]) -> Memory | None:
+    def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> Memory | None:
         """The memory whose `Memory.flat` is `flat`; one without earlier steps if the memory is not in the features."""
         del flat
         return self.begin(latent)
@@ -140,15 +125,11 @@ class AdaptablePredictor(Predictor, ABC):
         self.layers = network(config, num_taken, layout.num_outputs)
 
     @abstractmethod
-    def prepare(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None) -> Prepared:
+    def prepare(self, latent: Latents, known: Known, memory: Memory | None) -> Prepared:
         """The input of the network, the part of the change that is not learned, and the memory after the step."""
 
     def forward(
-        self,
-        latent: Float[Tensor, "B D"],
-        known: Float[Tensor, "B I"],
-        memory: Memory | None,
-        correction: Correction | None = None,
+        self, latent: Latents, known: Known, memory: Memory | None, correction: Correction | None = None
     ) -> Step:
         """The next latent and memory; a correction is added to the output of the last layer."""
         taken, drift, memory = self.prepare(latent, known, memory)
@@ -159,9 +140,7 @@ class AdaptablePredictor(Predictor, ABC):
             output = self.layers[-1](hidden) + correction(hidden)
         return latent + (self.layout.to_change(output, self.unit()) + drift), memory
 
-    def hidden(
-        self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None
-    ) -> Float[Tensor, "B width"]:
+    def hidden(self, latent: Latents, known: Known, memory: Memory | None) -> Float[Tensor, "B width"]:
         """The input of the last layer."""
         return torch.as_tensor(self.layers[:-1](self.prepare(latent, known, memory)[0]))
 
@@ -209,7 +188,7 @@ class MlpPredictor(AdaptablePredictor):
     def __init__(self, config: MlpPredictorConfig, layout: LatentLayout) -> None:
         super().__init__(layout, config, layout.size + layout.inputs.size)
 
-    def prepare(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None) -> Prepared:
+    def prepare(self, latent: Latents, known: Known, memory: Memory | None) -> Prepared:
         """Latent and inputs."""
         return torch.cat([latent, known], -1), 0.0, memory
 
@@ -257,17 +236,17 @@ class GruPredictor(Predictor):
         self.cell = nn.GRUCell(layout.size + layout.inputs.size, config.memory_size)
         self.layers = mlp([layout.size + config.memory_size, config.width, layout.num_outputs])
 
-    def begin(self, latent: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"] | None = None) -> RecurrentState:
+    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> RecurrentState:
         """A state of zeros."""
         del observed
         return RecurrentState(state=latent.new_zeros(len(latent), self.memory_size))
 
-    def restore(self, latent: Float[Tensor, "B D"], flat: Float[Tensor, "B numbers"]) -> RecurrentState:
+    def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> RecurrentState:
         """The state itself."""
         del latent
         return RecurrentState(state=flat)
 
-    def forward(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None) -> Step:
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
         """The next latent and state."""
         assert isinstance(memory, RecurrentState)
         with torch.autocast(latent.device.type, enabled=False):  # rounding errors would add up over many steps
@@ -317,7 +296,7 @@ class TransformerPredictor(Predictor):
         self.layers = CausalTransformer(width=width, condition=layout.inputs.size, **sizes)
         self.leave = nn.Linear(width, layout.num_outputs)
 
-    def forward(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None) -> Step:
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
         """The next latent, and the cache including this step; a memory of None is an empty past."""
         assert memory is None or isinstance(memory, Cache)
         # A slice of one step is strided; torch would compute its product row by row, with copies of the weights.
@@ -357,7 +336,7 @@ class Block(Memory):
     inputs: Float[Tensor, "B k I"]
     count: Int[Tensor, " B"]
 
-    def take(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"]) -> Block:
+    def take(self, latent: Latents, known: Known) -> Block:
         """The block with one more step; a full block is replaced by a new one that starts at `latent`."""
         size = self.inputs.shape[1]
         full = self.count == size
@@ -369,9 +348,12 @@ class Block(Memory):
             count=count + 1,
         )
 
-    def end(self, where: Bool[Tensor, " B"]) -> Block:
-        """The block, marked as full in the entries `where`, so that the next step starts a new one."""
-        return replace(self, count=self.count.masked_fill(where, self.inputs.shape[1]))
+    def correct(
+        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
+    ) -> Block:
+        """A full block where anything was observed, so that the next step starts a new one from the observation."""
+        del residual, observed
+        return replace(self, count=self.count.masked_fill(shown, self.inputs.shape[1]))
 
 
 class BlockPredictor(Predictor):
@@ -385,26 +367,14 @@ class BlockPredictor(Predictor):
         self.frameskip = config.frameskip
         self.layers = network(config, layout.size + config.frameskip * layout.inputs.size + 1, layout.num_outputs)
 
-    def begin(self, latent: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"] | None = None) -> Block:
+    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Block:
         """A full block, so that the next step starts a new one at `latent`."""
         del observed
         inputs = latent.new_zeros(len(latent), self.frameskip, self.layout.inputs.size)
         full = torch.full((len(latent),), self.frameskip, device=latent.device)
         return Block(base=latent, inputs=inputs, count=full)
 
-    def correct(
-        self,
-        memory: Memory | None,
-        residual: Float[Tensor, "B D"],
-        observed: Bool[Tensor, "B exact"],
-        shown: Bool[Tensor, " B"],
-    ) -> Block:
-        """A full block where anything was observed; else predictions would start from the old latent."""
-        del residual, observed
-        assert isinstance(memory, Block)
-        return memory.end(shown)
-
-    def forward(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], memory: Memory | None) -> Step:
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
         """The next latent and block."""
         assert isinstance(memory, Block)
         block = memory.take(latent, known)

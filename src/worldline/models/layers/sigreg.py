@@ -5,66 +5,14 @@ Source: LeJEPA (arXiv 2511.08544): the Epps-Pulley statistic on random one-dimen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldline.config import require_at_least
 from worldline.models.layers.gather import gather
-from worldline.models.layers.regularizer import Regularizer, Terms
 
 NUM_POINTS, LAST_POINT = 17, 3.0
 """Number of quadrature points of the statistic, from 0 to the last point."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SigregConfig:
-    """Configures `Sigreg`.
-
-    Args:
-        weight: of the loss.
-        num_slices: random directions per update.
-    """
-
-    kind: Literal["sigreg"] = "sigreg"
-    weight: float = 5.0
-    num_slices: int = 64
-
-    def __post_init__(self) -> None:
-        require_at_least(0, self, "weight")
-        require_at_least(1, self, "num_slices")
-
-
-class Sigreg(Regularizer):
-    """Pulls latents towards a standard Gaussian. Constants, and the change of half of the latent, are pulled too."""
-
-    def __init__(self, config: SigregConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(
-        self,
-        latents: Float[Tensor, "T B L"],
-        *,
-        counted: Bool[Tensor, "T B"],
-        constant_size: int,
-        generator: torch.Generator,
-    ) -> Terms:
-        """The terms `sigreg`, and `constant` and `change` if there are constants; none if the weight is 0."""
-        config, groups = self.config, {}
-        if config.weight:
-            groups["sigreg"] = latents, counted
-        if config.weight and constant_size:
-            change = latents[-1:] - latents[:1]
-            groups["constant"] = latents[..., -constant_size:], counted
-            groups["change"] = change[..., : change.shape[-1] // 2], counted[-1:] & counted[:1]
-        return {
-            name: (config.weight, sigreg(group, num_slices=config.num_slices, generator=generator, counted=seen))
-            for name, (group, seen) in groups.items()
-        }
 
 
 def sigreg(

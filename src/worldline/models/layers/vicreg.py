@@ -6,61 +6,16 @@ eb_jepa, whose weights (16 and 8) belong to the mean over pairs used here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldline.config import require_at_least
 from worldline.models.layers.gather import gather
-from worldline.models.layers.regularizer import Regularizer, Terms
 
 TARGET_DEVIATION = 1.0
 """Standard deviation below which a component is penalised."""
 VARIANCE_FLOOR = 1e-4
 """Added to a variance, so that the gradient of its root is finite at 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VicregConfig:
-    """Configures `Vicreg`. Use it with `AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0)` (eb_jepa).
-
-    Args:
-        variance_weight: of the shortfall of each component's standard deviation from 1.
-        covariance_weight: of the squared covariance of two components.
-    """
-
-    kind: Literal["vicreg"] = "vicreg"
-    variance_weight: float = 16.0
-    covariance_weight: float = 8.0
-
-    def __post_init__(self) -> None:
-        require_at_least(0, self, "variance_weight", "covariance_weight")
-
-
-class Vicreg(Regularizer):
-    """Keeps each component's standard deviation at 1 or more, and components uncorrelated."""
-
-    def __init__(self, config: VicregConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(
-        self,
-        latents: Float[Tensor, "T B L"],
-        *,
-        counted: Bool[Tensor, "T B"],
-        constant_size: int,
-        generator: torch.Generator,
-    ) -> Terms:
-        """The terms `variance` and `covariance`. Constants are features like the others."""
-        del constant_size, generator
-        return {
-            "variance": (self.config.variance_weight, variance(latents, counted=counted)),
-            "covariance": (self.config.covariance_weight, covariance(latents, counted=counted)),
-        }
 
 
 def variance(latents: Float[Tensor, "T B D"], *, counted: Bool[Tensor, "T B"] | None = None) -> Float[Tensor, ""]:
