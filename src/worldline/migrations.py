@@ -22,16 +22,20 @@ _FILES: Final = {
 _TENSORS: Final = {"calibration.safetensors": {"strangeness": "ood", "strange": "ood_scores"}}
 """Renamed tensors: per file, first part of the name in format 1 to its current value."""
 
-_JEPA_TENSORS: Final = (
-    (r"(images|vectors|partial)(?=\.|$)", r"encoder.\1"),
-    (r"(actions|exogenous|step_s)\.", r"encoder.inputs.\1."),
-    (r"predictor\.(?=\d)", "predictor.layers."),
-    (r"linear\.", "predictor.linear."),
-    (r"conserved\.", "predictor.law."),
-    (r"(inverse|delta)\.", r"auxiliary.\1."),
-    (r"told\.", "auxiliary.targets."),
-)
-"""Renamed tensors of the model family `jepa`: start of the name before format 3, and its replacement."""
+_INPUTS: Final = (r"(actions|exogenous|step_s)\.", r"inputs.\1.")
+_MODEL_TENSORS: Final = {
+    **dict.fromkeys(("ensemble", "features", "lewm", "rssm"), (_INPUTS,)),
+    "jepa": (
+        _INPUTS,
+        (r"(images|vectors|partial|inputs)(?=\.|$)", r"encoder.\1"),
+        (r"predictor\.(?=\d)", "predictor.layers."),
+        (r"linear\.", "predictor.linear."),
+        (r"conserved\.", "predictor.law."),
+        (r"(inverse|delta)\.", r"auxiliary.\1."),
+        (r"told\.", "auxiliary.targets."),
+    ),
+}
+"""Renamed tensors of models: per family, starts of names before format 3 and replacements, applied in order."""
 
 _JEPA_SETTINGS: Final = {
     "encoder": {"channels": "channels", "encoder_width": "width"},
@@ -72,10 +76,9 @@ def current_tensor(file: str, name: str, number: int, model: str) -> str:
         number: the format of the bundle.
         model: registered name of the model.
     """
-    if number < 3 and model == "jepa" and file == "model.safetensors":
-        for pattern, replacement in _JEPA_TENSORS:
-            if re.match(pattern, name):
-                return re.sub(f"^{pattern}", replacement, name)
+    if number < 3 and file == "model.safetensors":
+        for start, replacement in _MODEL_TENSORS.get(model, ()):
+            name = re.sub(f"^{start}", replacement, name)
     first, slash, rest = name.partition("/")
     return f"{_TENSORS.get(file, {}).get(first, first)}{slash}{rest}" if number == 1 else name
 

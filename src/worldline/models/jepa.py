@@ -211,7 +211,7 @@ class Jepa(WorldModel, Adapts):
         self.encoder.fit(window)
         self.auxiliary.fit(window)
         exact = self.encoder.exact_scores(window)
-        self.predictor.fit(exact, self._inputs(window.past)[:, 0], self.encoder.exact_flags(window.observed))
+        self.predictor.fit(exact, self.encoder.inputs(window.past)[:, 0], self.encoder.exact_flags(window.observed))
 
     @torch.no_grad()
     def on_validation(self, sample: Callable[[int], Window], share: float) -> None:
@@ -219,7 +219,7 @@ class Jepa(WorldModel, Adapts):
 
         def paths() -> ObservedPaths:
             window = sample(NUM_REFIT_WINDOWS)
-            seen, known = self.encoder.look(window), self._inputs(window.past)[:, 0]
+            seen, known = self.encoder.look(window), self.encoder.inputs(window.past)[:, 0]
             start, warm = self.encoder.perceive(seen)[:, 0], self._num_warm(known.shape[1] + 1)
             return ObservedPaths(
                 scores=self.encoder.exact_scores(window)[:, warm - 1 :],
@@ -247,7 +247,7 @@ class Jepa(WorldModel, Adapts):
 
     def _fold(self, window: Window, start: int, correction: Correction | None = None) -> list[Latent]:
         """The belief after each observation from `start` on; a correction at the start grows with each step."""
-        seen, known = self.encoder.look(window, start), self._inputs(window.past)[:, 0, start:]
+        seen, known = self.encoder.look(window, start), self.encoder.inputs(window.past)[:, 0, start:]
         found = [replace(self._begin(self.encoder.perceive(seen.at(0)), seen.at(0)), correction=correction)]
         for step in range(known.shape[1]):
             found.append(self._advance(found[-1], known[:, step], seen.at(step + 1)))
@@ -268,7 +268,7 @@ class Jepa(WorldModel, Adapts):
         vectors are missing, or if the training data had gaps too; otherwise it is predicted.
         """
         del generator
-        latent, known = _latent(belief), self._inputs(inputs)[:, 0, 0]
+        latent, known = _latent(belief), self.encoder.inputs(inputs)[:, 0, 0]
         if latent.correction is None and not self.encoder.flags(observed).any():
             return self._step(latent, known)
         window = Window(
@@ -290,7 +290,7 @@ class Jepa(WorldModel, Adapts):
         """Deterministic: S is 1 and `generator` is unused."""
         del generator
         batch, versions, steps, _ = inputs.actions.shape
-        known = self._inputs(inputs).flatten(0, 1)
+        known = self.encoder.inputs(inputs).flatten(0, 1)
         latent = _latent(belief).repeat(versions)
         path = []
         for step in range(steps):
@@ -313,7 +313,7 @@ class Jepa(WorldModel, Adapts):
         exact, encoder = self.num_exact, self.encoder
         seen, shown = encoder.look(window), encoder.flags(window.observed).any(-1)
         latents = encoder.perceive(seen).float()
-        known, warm = self._inputs(window.past)[:, 0], self._num_warm(latents.shape[1])
+        known, warm = self.encoder.inputs(window.past)[:, 0], self._num_warm(latents.shape[1])
         imagined = self._unroll(seen, latents[:, 0], known, warm, self.config.gradient_steps).float()
         begun = shown.clone()
         begun[:, warm:] = False  # predictions do not use these observations
@@ -401,9 +401,6 @@ class Jepa(WorldModel, Adapts):
         hidden = self.predictor.hidden(belief.latent, known.to(belief.latent.dtype), belief.memory)
         residual = self.predictor.residual(corrected.latent - learned.latent)
         return replace(corrected, correction=correction.add(hidden, residual, complete))
-
-    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        return torch.as_tensor(self.encoder.inputs(inputs))
 
 
 def _latent(belief: Belief) -> Latent:

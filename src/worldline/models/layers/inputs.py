@@ -11,35 +11,6 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Schema
 
 
-def fit_inputs(past: Inputs, actions: Normaliser, exogenous: Normaliser, step_s: Normaliser | None = None) -> None:
-    """Fits normalisers on the inputs of a window.
-
-    Args:
-        past: with N = 1.
-        actions: of the concatenated actions.
-        exogenous: of the concatenated exogenous signals; of size 0 if the schema has none.
-        step_s: of the step's duration; None for a model without this input.
-    """
-    actions.fit(past.actions.flatten(0, 2))
-    if past.exogenous is not None:
-        exogenous.fit(past.exogenous.flatten(0, 1))
-    if step_s is not None:
-        step_s.fit(past.step_s.flatten()[:, None])
-
-
-def join_inputs(
-    inputs: Inputs, actions: Normaliser, exogenous: Normaliser, step_s: Normaliser | None = None
-) -> Float[Tensor, "B N T I"]:
-    """Concatenated z-scores of all inputs; arguments as for `fit_inputs`."""
-    parts = [actions(inputs.actions)]
-    versions = parts[0].shape[1]
-    if inputs.exogenous is not None:
-        parts.append(exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
-    if step_s is not None:
-        parts.append(step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
-    return torch.cat(parts, -1)
-
-
 class InputNormaliser(nn.Module):
     """Concatenated z-scores of the inputs of a step.
 
@@ -58,12 +29,22 @@ class InputNormaliser(nn.Module):
         self.size = self.num_actions + len(self.exogenous.mean) + int(timed)
 
     def fit(self, past: Inputs) -> None:
-        """Fits means and standard deviations on the inputs of a window."""
-        fit_inputs(past, self.actions, self.exogenous, self.step_s)
+        """Fits means and standard deviations on the inputs of a window, N = 1."""
+        self.actions.fit(past.actions.flatten(0, 2))
+        if past.exogenous is not None:
+            self.exogenous.fit(past.exogenous.flatten(0, 1))
+        if self.step_s is not None:
+            self.step_s.fit(past.step_s.flatten()[:, None])
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
         """z-scores of actions, exogenous signals and duration."""
-        return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
+        parts = [self.actions(inputs.actions)]
+        versions = parts[0].shape[1]
+        if inputs.exogenous is not None:
+            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
+        if self.step_s is not None:
+            parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
+        return torch.cat(parts, -1)
 
     def inverse(self, scores: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead inputs"]:
         """Actions and exogenous signals in physical units, without the duration."""
