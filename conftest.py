@@ -38,15 +38,17 @@ hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
 @pytest.fixture
 def tiny() -> Callable[[Store], Recipe]:
     """A recipe for Two Rooms that takes seconds, and learns next to nothing."""
-    from worldline.models.jepa_config import JepaConfig
+    from worldline.config import replace_at
+    from worldline.models.jepa import JepaConfig
     from worldline.recipes.two_rooms import two_rooms
 
     def recipe(store: Store) -> Recipe:
         known = two_rooms(store)
         return replace(
             known,
-            model_config=JepaConfig(
-                inputs=("camera",), latent_size=16, channels=8, encoder_width=32, predictor_width=32
+            model_config=replace_at(
+                JepaConfig(inputs=("camera",), latent_size=16),
+                {"encoder.channels": 8, "encoder.width": 32, "predictor.width": 32},
             ),
             training=replace(
                 known.training, num_updates=12, batch_size=16, num_checks=2, min_deviation=0.0, min_rank=1.0
@@ -62,11 +64,11 @@ def tiny() -> Callable[[Store], Recipe]:
 @pytest.fixture(scope="session")
 def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world of the toy without wind and camera, written as `worldline learn` does; it was not trained."""
+    from worldline.config import replace_at
     from worldline.engines.learned import LearnedEngine
     from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
     from worldline.models.heads.readout import Readout, ReadoutConfig
-    from worldline.models.jepa import Jepa
-    from worldline.models.jepa_config import JepaConfig
+    from worldline.models.jepa import Jepa, JepaConfig
     from worldline.planning.planners.cem import CrossEntropy
     from worldline.testing.toys import Integrator
     from worldline.world.bundle_io import save_world
@@ -74,7 +76,7 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from worldline.world.local import LocalWorld
 
     toy = Integrator(noise=0.1, camera=False, wind=False)
-    config = JepaConfig(inputs=("position",), latent_size=8, encoder_width=16, predictor_width=16)
+    config = replace_at(JepaConfig(inputs=("position",), latent_size=8), {"encoder.width": 16, "predictor.width": 16})
     engine = LearnedEngine(
         model=Jepa(schema=toy.schema, config=config).eval().requires_grad_(False),
         schema=toy.schema,

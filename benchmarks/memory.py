@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import track
 from train import machine
 
+from worldline.config import replace_at
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
@@ -40,8 +41,7 @@ from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import HIGH, LOW, Integrator
@@ -85,7 +85,9 @@ class Keeps(Engine):
 def learned_world(episodes: list[Episode]) -> LocalWorld:
     """A small world of vectors with every head that planning needs."""
     torch.manual_seed(0)
-    config = JepaConfig(inputs=("position",), latent_size=LATENT, encoder_width=16, predictor_width=16)
+    config = replace_at(
+        JepaConfig(inputs=("position",), latent_size=LATENT), {"encoder.width": 16, "predictor.width": 16}
+    )
     readout = Readout(ReadoutConfig(latent_size=LATENT, signals=TOY.schema.observations, width=8))
     readout.normaliser.fit(torch.randn(50, 2))
     mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=LATENT))

@@ -33,8 +33,7 @@ from rich.table import Table
 from train_peer import CLIP_NORM, follow, make_optimizer, timed
 
 from worldline.models.base import Inputs, Window, WorldModel
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.lewm import Lewm, LewmConfig, WholeLinear
 from worldline.models.lewm_checkpoint import from_published
 from worldline.schema import Kind, Role, Schema, Signal

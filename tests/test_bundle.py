@@ -341,7 +341,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "nested manifest": (nested_manifest, r"manifest\.json: not JSON"),
     "a list for a manifest": (list_manifest, r"manifest\.json: format None"),
     "a pickle for a manifest": (binary_manifest, r"manifest\.json: not JSON"),
-    "future format": (set_key("format", 3), r"format 3, but .* reads 1 to 2\. Upgrade"),
+    "future format": (
+        set_key("format", BUNDLE_FORMAT + 1),
+        rf"format {BUNDLE_FORMAT + 1}, but .* reads 1 to {BUNDLE_FORMAT}\. Upgrade",
+    ),
     "boolean format": (set_key("format", True), r"format True"),
     "fractional format": (set_key("format", 1.5), r"format 1\.5"),
     "unknown key": (set_key("run", "os.system"), r"'run'"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from worldline.audit.grades import Verdict
+from worldline.config import replace_at
 from worldline.data.store import Store
 from worldline.engines.baselines import Persistence
 from worldline.engines.learned import LearnedEngine
@@ -17,8 +18,8 @@ from worldline.labs.drawing import CAMERA
 from worldline.labs.playing import explore
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Signal
 from worldline.world.local import LocalWorld
@@ -67,12 +68,15 @@ def seeing() -> tuple[LearnedEngine, list[Any]]:
     """An untrained model that looks at pictures, with a readout that was solved for, and other episodes."""
     lab = Lamp(pictures=True)
     episodes = [explore(lab, seed, 10) for seed in range(36)]
-    config = JepaConfig(inputs=(CAMERA.name,), latent_size=128, channels=32, encoder_width=256, predictor_width=16)
+    config = replace_at(
+        JepaConfig(inputs=(CAMERA.name,), latent_size=128),
+        {"encoder.channels": 32, "encoder.width": 256, "predictor.width": 16},
+    )
     torch.manual_seed(0)
     model = Jepa(schema=lab.schema, config=config)
     frames = np.concatenate([one.observations[CAMERA.name] for one in episodes[:26]])
     told = np.concatenate([np.concatenate([one.observations[n] for n in HEATS], -1) for one in episodes[:26]])
-    encoder = model.images[0]
+    encoder = model.encoder.images[0]
     encoder.fit(torch.as_tensor(frames)[None], torch.ones(1, len(frames), dtype=torch.bool))
     with torch.no_grad():
         encoder(torch.as_tensor(frames), torch.ones(len(frames), dtype=torch.bool))
@@ -116,7 +120,9 @@ def test_what_is_not_told_or_cannot_be_cut_is_unreadable(seeing: tuple[LearnedEn
 def test_a_world_that_takes_vectors_reads_nothing_from_pictures() -> None:
     """It is blind here, however well it would read what it is not shown."""
     lab = HiddenMover(pictures=True)
-    config = JepaConfig(inputs=("puck_position",), latent_size=16, signal_weight=1.0, encoder_width=8)
+    config = JepaConfig(
+        inputs=("puck_position",), latent_size=16, signal_weight=1.0, encoder=ObservationEncoderConfig(width=8)
+    )
     model = Jepa(schema=lab.schema, config=config).eval()
     readout = Readout(ReadoutConfig(latent_size=16, signals=(lab.schema["puck_position"],), width=8))
     engine = LearnedEngine(

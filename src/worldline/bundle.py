@@ -32,7 +32,7 @@ from torch import Tensor
 from worldline.config import from_json, to_json
 from worldline.data.fsync import name_in_errors
 from worldline.errors import BundleError, ConfigError, UnknownNameError
-from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, stored_file
+from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, current_text, stored_file
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 2**20
@@ -104,9 +104,10 @@ class Bundle:
         """
         content = self._content(name)
         try:
-            return content.decode()
+            text = content.decode()
         except UnicodeDecodeError as error:
             raise _refusal(self.folder / name, f"not UTF-8 text ({error.reason} at byte {error.start})") from error
+        return current_text(name, text, self.manifest.format, self.manifest.model)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file, on the CPU.
@@ -121,7 +122,8 @@ class Bundle:
             tensors = load_tensors(content)
         except SafetensorError as error:
             raise _refusal(self.folder / name, f"not a safetensors file ({error})") from error
-        return {current_tensor(name, key, self.manifest.format): value for key, value in tensors.items()}
+        about = self.manifest.format, self.manifest.model
+        return {current_tensor(name, key, *about): value for key, value in tensors.items()}
 
     def _content(self, name: str) -> bytes:
         stored = stored_file(name, self.manifest.format)

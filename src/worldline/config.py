@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -14,7 +16,7 @@ from pydantic_core import from_json as parse_json
 
 from worldline.errors import ConfigError, UnknownNameError
 
-__all__ = ["from_json", "spelled", "to_json", "to_strict_json"]
+__all__ = ["from_json", "replace_at", "require_at_least", "spelled", "to_json", "to_strict_json"]
 
 T = TypeVar("T")
 
@@ -62,6 +64,26 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
         raise ConfigError(f"{where}: {place}: {first['msg']} (got {first['input']!r:.200}).") from error
     _refuse_unknown_keys(parse_json(text), adapter.dump_python(value, mode="json"), str(where))
     return value
+
+
+def replace_at(config: T, values: Mapping[str, object]) -> T:
+    """The frozen dataclass with other values; a dot separates the names of nested fields, as in `predictor.width`."""
+    for path, value in values.items():
+        first, _, rest = path.partition(".")
+        inner = replace_at(getattr(config, first), {rest: value}) if rest else value
+        config = replace(config, **{first: inner})  # type: ignore[type-var]
+    return config
+
+
+def require_at_least(minimum: float, config: object, *names: str) -> None:
+    """Checks fields of a configuration.
+
+    Raises:
+        ConfigError: one of them is below `minimum`.
+    """
+    for name in names:
+        if (value := getattr(config, name)) < minimum:
+            raise ConfigError(f"{name} is {value}. It must be at least {minimum}.")
 
 
 def _tree(value: object) -> Any:

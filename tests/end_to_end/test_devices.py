@@ -18,13 +18,13 @@ from tests.golden.make import SPECS, Spec, logs, small
 from tests.golden.test_golden import NAMES, answers_of, differences
 from tests.simulated_device import simulated_device
 
+from worldline.config import replace_at
 from worldline.data.splits import split_store
 from worldline.data.store import Store, open_store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.device import CPU, device_of
 from worldline.engines.learned import LearnedEngine
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Goal
 from worldline.recipes.recipe import Recipe
 from worldline.registry import names
@@ -149,10 +149,11 @@ def toy_run(folder: Path, device: torch.device) -> Run:
     store = open_store(path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sizes = {"latent_size": 8, "encoder_width": 16, "predictor_width": 16, "num_slices": 8}
-        model = Jepa(schema=toy.schema, config=JepaConfig(inputs=("position",), **sizes))
-    config = TrainingConfig(num_updates=6, batch_size=8, num_checks=6, min_rank=1.0, min_deviation=0.0, average=0.5)
-    return Run(model.to(device), store, split_store(store), ("position",), config, folder / "run")
+        sizes = {"encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8}
+        config = replace_at(JepaConfig(inputs=("position",), latent_size=8), sizes)
+        model = Jepa(schema=toy.schema, config=config)
+    training = TrainingConfig(num_updates=6, batch_size=8, num_checks=6, min_rank=1.0, min_deviation=0.0, average=0.5)
+    return Run(model.to(device), store, split_store(store), ("position",), training, folder / "run")
 
 
 def assert_checkpoint_moves(folder: Path, device: torch.device) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import worldline
+from worldline.config import replace_at
 from worldline.data.store import Store
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
@@ -26,7 +27,7 @@ from worldline.workflows.learn import Options, learn_logs
 from worldline.world.base import PlanStatus, World
 
 SIZES: dict[str, dict[str, Any]] = {
-    "jepa": {"latent_size": 8, "encoder_width": 16, "predictor_width": 16, "num_slices": 8},
+    "jepa": {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8},
     "ensemble": {"num_members": 2, "width": 16},
     "token": {"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4},
     "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "width": 16, "channels": 8, "image_width": 32},
@@ -68,7 +69,7 @@ def small(recipe: Callable[[Store], Recipe], family: str, weights: Path | None =
         updates = {name: min(4, count) for name, count in vars(whole.heads).items() if name.endswith("_updates")}
         return replace(
             whole,
-            model_config=replace(whole.model_config, **SIZES[family]),
+            model_config=replace_at(whole.model_config, SIZES[family]),
             training=replace(whole.training, num_updates=4, num_checks=2, batch_size=8, window=5, num_validation=16),
             heads=replace(whole.heads, **updates, width=16, unroll=2),
             horizon=4,

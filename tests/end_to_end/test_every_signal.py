@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldline.config import replace_at
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.episode import Episode
@@ -77,7 +78,7 @@ def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
         found = recipe(store)
         training = replace(found.training, num_updates=20, batch_size=8, num_checks=2, min_deviation=0.0, min_rank=1.0)
         heads = replace(found.heads, dynamics_updates=2, readout_updates=5, decoder_updates=2)
-        config = replace(found.model_config, channels=8, encoder_width=32, predictor_width=32)
+        config = replace_at(found.model_config, {"encoder.channels": 8, "encoder.width": 32, "predictor.width": 32})
         return replace(found, model_config=config, training=training, heads=heads, horizon=5)
 
     return make
@@ -143,7 +144,8 @@ def test_known_durations_explain_what_is_seen(store: Store, tmp_path: Path) -> N
 
     def error(timed: bool) -> float:
         recipe = vectors(store)
-        config = replace(recipe.model_config, encoder_width=32, predictor_width=64, timed=timed)
+        sizes = {"encoder.width": 32, "predictor.width": 64, "timed": timed}
+        config = replace_at(recipe.model_config, sizes)
         training = replace(recipe.training, num_updates=400, batch_size=64, num_checks=2, window=3)
         small = replace(recipe, model_config=config, training=training)
         model = build_model(store, small.split(store), small)

@@ -9,6 +9,7 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
+from worldline.config import replace_at
 from worldline.engines import learned
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.episode import Arrays, Episode, Future, History
@@ -21,8 +22,8 @@ from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.predictors import GruPredictorConfig
 from worldline.models.token import TokenConfig, TokenModel, TokenState
 from worldline.planning.base import Goal
 from worldline.planning.planners.gradient import GradientPlanner
@@ -46,7 +47,10 @@ def untrained(schema: Schema, inputs: tuple[str, ...], *, goals: bool) -> Learne
     """A tiny learned engine, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = JepaConfig(inputs=inputs, latent_size=SIZE, channels=4, encoder_width=16, predictor_width=16)
+        config = replace_at(
+            JepaConfig(inputs=inputs, latent_size=SIZE),
+            {"encoder.channels": 4, "encoder.width": 16, "predictor.width": 16},
+        )
         model = Jepa(schema=schema, config=config).eval().requires_grad_(False)
         signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
         readout = Readout(ReadoutConfig(latent_size=SIZE, signals=signals, width=8))
@@ -154,7 +158,7 @@ def test_impossible_adaptations_are_refused(settings: dict[str, float]) -> None:
 
 def test_a_model_that_cannot_adapt_is_refused() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
-    config = JepaConfig(inputs=("position",), latent_size=SIZE, encoder_width=16, predictor_width=16, memory="gru")
+    config = JepaConfig(inputs=("position",), latent_size=SIZE, predictor=GruPredictorConfig())
     for model in (PartialModel(), Jepa(schema=CALM.schema, config=config)):
         with pytest.raises(UnsupportedError, match=f"{type(model).__name__} cannot adapt"):
             replace(engine, model=model, adaptation=Adaptation())

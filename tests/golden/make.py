@@ -37,10 +37,12 @@ from tests.golden.answers import (
     write_answers,
 )
 
+from worldline.config import replace_at
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
+from worldline.models.layers.predictors import BlockPredictorConfig, TransformerPredictorConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.families import with_family
 from worldline.recipes.memory import memory
@@ -84,12 +86,17 @@ class Spec:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-JEPA: Mapping[str, Any] = {"latent_size": 8, "encoder_width": 16, "predictor_width": 16, "num_slices": 8}
-SMALL_IMAGES: Mapping[str, Any] = {"channels": 8}
+JEPA: Mapping[str, Any] = {
+    "latent_size": 8,
+    "encoder.width": 16,
+    "predictor.width": 16,
+    "regularizer.num_slices": 8,
+}
+SMALL_IMAGES: Mapping[str, Any] = {"encoder.channels": 8}
 HEADS: Mapping[str, Any] = {"width": 16, "unroll": 2, "batch_size": 32, "learning_rate": 1e-2}
 SPECS: Mapping[str, Spec] = {
     "jepa": Spec(recipe=vectors, family="jepa", model=JEPA, heads={"num_landmarks": 6, "reach": 4.0}),
-    "jepa-memory": Spec(recipe=memory, family="jepa", wind=True, model={**JEPA, "linear_history": 3}),
+    "jepa-memory": Spec(recipe=memory, family="jepa", wind=True, model={**JEPA, "predictor.history": 3}),
     "jepa-pixels": Spec(
         recipe=pixels,
         family="jepa",
@@ -109,17 +116,17 @@ SPECS: Mapping[str, Spec] = {
         family="jepa",
         camera=True,
         wind=True,
-        model={**JEPA, **SMALL_IMAGES, "context": 3, "memory_size": 8},
+        model={**JEPA, **SMALL_IMAGES, "predictor.context": 3, "predictor.memory_size": 8},
     ),
     "jepa-transformer": Spec(
         recipe=vectors,
         family="jepa",
         wind=True,
-        model={**JEPA, "memory": "transformer", "context": 3, "depth": 1, "num_heads": 2},
+        model={**JEPA, "predictor": TransformerPredictorConfig(width=16, depth=1, num_heads=2)},
         training={"window": 7},
         heads={"goals": False},
     ),
-    "jepa-frameskip": Spec(recipe=vectors, family="jepa", model={**JEPA, "frameskip": 2}),
+    "jepa-frameskip": Spec(recipe=vectors, family="jepa", model={**JEPA, "predictor": BlockPredictorConfig(width=16)}),
     "ensemble": Spec(recipe=vectors, family="ensemble", wind=True, model={"num_members": 2, "width": 16}),
     "token": Spec(
         recipe=vectors,
@@ -197,7 +204,7 @@ def small(spec: Spec, weights: Path | None) -> Callable[[Store], Recipe]:
         window = {"window": min(7, whole.training.window)}
         return replace(
             whole,
-            model_config=replace(whole.model_config, **spec.model),
+            model_config=replace_at(whole.model_config, spec.model),
             training=replace(
                 whole.training, **{**window, **training}, min_rank=1.0, min_deviation=0.0, precision="float32"
             ),

@@ -10,33 +10,50 @@ import torch
 from worldline.config import from_json, to_json
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import Belief, Inputs, Losses, Window
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_belief import Latent
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig, Latent
+from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.correction import Correction
-from worldline.models.layers.predictors import PredictorContext
+from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
+from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
+from worldline.models.layers.predictors import (
+    Block,
+    BlockPredictorConfig,
+    GruPredictor,
+    GruPredictorConfig,
+    MlpPredictorConfig,
+    TransformerPredictorConfig,
+)
+from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig
 from worldline.models.layers.sigreg import sigreg
 from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 
-CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
 POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
 HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
 LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
 HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
-REAR = replace(CAMERA, name="rear", shape=(96, 96, 3))
+REAR = replace(CAMERA, name="rear", shape=(48, 48, 3))
 PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m")
 WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
-SMALL = {"latent_size": 8, "channels": 4, "encoder_width": 16, "predictor_width": 16, "num_slices": 8, "memory_size": 6}
+MLP, GRU = MlpPredictorConfig(width=16), GruPredictorConfig(width=16, memory_size=6)
+TRANSFORMER, BLOCK = TransformerPredictorConfig(width=16), BlockPredictorConfig(width=16, frameskip=3)
+FREE = SigregConfig(weight=0.0)
+SMALL = JepaConfig(
+    inputs=("camera",),
+    latent_size=8,
+    encoder=ObservationEncoderConfig(channels=4, width=16),
+    predictor=MLP,
+    regularizer=SigregConfig(num_slices=8),
+)
 VICREG: dict[str, Any] = {
-    "sigreg_weight": 0.0,
-    "variance_weight": 16.0,
-    "covariance_weight": 8.0,
-    "similarity_weight": 12.0,
-    "inverse_weight": 1.0,
+    "regularizer": VicregConfig(),
+    "auxiliary": AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0, width=16),
 }
 BATCH, LENGTH = 4, 4
+NUM_LAW_WINDOWS = 400
+"""Enough to fit a conservation law on the toy."""
 
 
 def schema(*, exogenous: bool = True) -> Schema:
@@ -45,11 +62,23 @@ def schema(*, exogenous: bool = True) -> Schema:
 
 def model(*inputs: str, exogenous: bool = True, **settings: Any) -> Jepa:
     torch.manual_seed(0)
-    made = Jepa(schema=schema(exogenous=exogenous), config=JepaConfig(inputs=inputs, **{**SMALL, **settings}))
+    made = Jepa(schema=schema(exogenous=exogenous), config=replace(SMALL, inputs=inputs, **settings))
     for name, weight in made.predictor.named_parameters():
         if "steer.weight" in name:  # 0 at first, so that nothing steers
             torch.nn.init.normal_(weight, std=0.3)
     return made
+
+
+def linear(history: int = 2, **settings: Any) -> LinearResidualPredictorConfig:
+    return LinearResidualPredictorConfig(width=16, history=history, **settings)
+
+
+def conserving(history: int = 1, **settings: Any) -> ConservedPredictorConfig:
+    return ConservedPredictorConfig(width=16, history=history, **settings)
+
+
+def auxiliary(**settings: Any) -> AuxiliaryConfig:
+    return AuxiliaryConfig(width=16, **settings)
 
 
 def window(*, exogenous: bool = True, batch: int = BATCH, length: int = LENGTH) -> Window:
@@ -60,12 +89,12 @@ def window(*, exogenous: bool = True, batch: int = BATCH, length: int = LENGTH) 
 
     return Window(
         observations={
-            "camera": torch.randint(256, (batch, length, 64, 64, 3), generator=generator, dtype=torch.uint8),
+            "camera": torch.randint(256, (batch, length, 32, 32, 3), generator=generator, dtype=torch.uint8),
             "position": normal(batch, length, 2),
             "heat": 20 + 5 * normal(batch, length, 1),
             "heading": 400 * normal(batch, length, 1),
             "lamp": torch.randint(3, (batch, length), generator=generator),
-            "rear": torch.randint(256, (batch, length, 96, 96, 3), generator=generator, dtype=torch.uint8),
+            "rear": torch.randint(256, (batch, length, 48, 48, 3), generator=generator, dtype=torch.uint8),
         },
         observed={signal.name: torch.ones(batch, length, dtype=torch.bool) for signal in schema().observations},
         past=Inputs(
@@ -92,12 +121,11 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
     return replace(on, observations=observations, observed=observed)
 
 
-@pytest.mark.parametrize("exogenous", [True, False], ids=["wind", "calm"])
 @pytest.mark.parametrize(
-    ("inputs", "weights"),
+    ("inputs", "settings"),
     [
         (("camera",), {}),
-        (("camera",), {"sigreg_weight": 0.0, "signal_weight": 1.0}),
+        (("camera",), {"regularizer": FREE, "signal_weight": 1.0}),
         (("position", "heat"), {"signal_weight": 1.0}),
         (("position",), {"constant_size": 3}),
         (("camera", "position"), {"constant_size": 2, "signal_weight": 1.0}),
@@ -107,23 +135,35 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("lamp",), {}),
         (("position",), VICREG),
         (("camera", "heat"), {**VICREG, "constant_size": 2, "signal_weight": 1.0}),
-        (("position",), {"delta_weight": 1.0, "straightening_weight": 0.1, "constant_size": 2}),
-        (("position",), {"memory": "transformer"}),
-        (("camera", "heading"), {"memory": "transformer", "signal_weight": 1.0, "constant_size": 2, "timed": True}),
-        (("position",), {"memory": "gru"}),
-        (("camera", "lamp"), {"memory": "gru", "signal_weight": 1.0, "constant_size": 2}),
-        (("position",), {"frameskip": 3}),
-        (("camera", "heat"), {"frameskip": 2, "signal_weight": 1.0, "timed": True}),
-        (("position", "heat"), {"linear_history": 1, "signal_weight": 1.0}),
-        (("camera", "position"), {"linear_history": 3, "linear_values": 2, "signal_weight": 1.0, "constant_size": 2}),
-        (("position", "heading"), {"linear_history": 2, "signal_weight": 1.0, "gated": True, "conserves": True}),
-        (("lamp", "heat"), {"gated": True, "frameskip": 2, "timed": True}),
-        (("camera",), {"targets": ("position", "lamp", "heading")}),
-        (("position",), {"linear_history": 2, "signal_weight": 1.0, "targets": ("heat",)}),
+        (("position",), {"constant_size": 2, "auxiliary": auxiliary(delta_weight=1.0, straightening_weight=0.1)}),
+        (("position",), {"predictor": TRANSFORMER, "gradient_steps": 1}),
+        (("camera", "heading"), {"predictor": TRANSFORMER, "signal_weight": 1.0, "constant_size": 2, "timed": True}),
+        (("position",), {"predictor": GRU, "gradient_steps": 1}),
+        (("camera", "lamp"), {"predictor": GRU, "signal_weight": 1.0, "constant_size": 2}),
+        (("position",), {"predictor": BLOCK}),
+        (("camera", "heat"), {"predictor": replace(BLOCK, frameskip=2), "signal_weight": 1.0, "timed": True}),
+        (("position", "heat"), {"predictor": linear(1), "signal_weight": 1.0}),
+        (("camera", "position"), {"predictor": linear(3, values=2), "signal_weight": 1.0, "constant_size": 2}),
+        (("position", "heading"), {"predictor": conserving(2, gated=True), "signal_weight": 1.0}),
+        (("lamp", "heat"), {"predictor": replace(BLOCK, frameskip=2, gated=True), "timed": True}),
+        (("camera",), {"auxiliary": auxiliary(targets=("position", "lamp", "heading"))}),
+        (("position",), {"predictor": linear(), "auxiliary": auxiliary(targets=("heat",))}),
     ],
 )
-def test_conforms(inputs: tuple[str, ...], weights: dict[str, float], exogenous: bool) -> None:
-    check_model(model(*inputs, exogenous=exogenous, **weights), window(exogenous=exogenous))
+def test_conforms(inputs: tuple[str, ...], settings: dict[str, Any]) -> None:
+    exogenous = len(inputs) > 1
+    check_model(model(*inputs, exogenous=exogenous, **settings), window(exogenous=exogenous))
+
+
+def test_the_parts_may_be_modules_of_the_user() -> None:
+    """They do the work in the place of those that the config describes."""
+    encoder = ObservationEncoder(SMALL.encoder, schema=schema(), inputs=("position",), size=8)
+    gru, vicreg = GruPredictor(GRU, encoder.layout), Vicreg(VicregConfig())
+    config = replace(SMALL, inputs=("position",))
+    made = Jepa(schema=schema(), config=config, encoder=encoder, predictor=gru, regularizer=vicreg)
+    assert (made.encoder, made.predictor, made.context) == (encoder, gru, 3)
+    assert {"variance", "covariance"} < set(loss(made, window()).terms)
+    check_model(made, window())
 
 
 @pytest.mark.parametrize("inputs", [("camera",), ("position",)])
@@ -133,7 +173,7 @@ def test_conforms_once_its_normaliser_is_fitted(inputs: tuple[str, ...]) -> None
     check_model(fitted, window())
 
 
-@pytest.mark.parametrize("settings", [{}, {"memory": "gru"}, {"frameskip": 2, "signal_weight": 1.0}])
+@pytest.mark.parametrize("settings", [{}, {"predictor": GRU}, {"predictor": BLOCK, "signal_weight": 1.0}])
 def test_conforms_once_it_knows_gaps(settings: dict[str, Any]) -> None:
     fitted = model("camera", "position", "lamp", **settings)
     fitted.fit_normaliser(hide(window(), "camera", 0, 1))
@@ -147,15 +187,17 @@ def test_what_was_never_observed_keeps_its_scale(name: str) -> None:
     net.fit_normaliser(replace(seen, observed={**seen.observed, name: torch.zeros_like(seen.observed[name])}))
     untouched = model(name).state_dict()
     for key, value in net.state_dict().items():
-        if not key.startswith(("actions", "exogenous")):
+        if "inputs" not in key:
             assert torch.equal(value, untouched[key]), key
 
 
 def test_the_terms_are_those_of_the_config() -> None:
-    found = loss(model("camera", "position", sigreg_weight=2.0, constant_size=3, signal_weight=4.0), window())
+    found = loss(
+        model("camera", "position", regularizer=SigregConfig(weight=2.0), constant_size=3, signal_weight=4.0), window()
+    )
     assert found.weights == {"prediction": 1.0, "sigreg": 2.0, "constant": 2.0, "change": 2.0, "signals": 4.0}
     assert set(found.terms) == set(found.weights)
-    assert set(loss(model("camera", sigreg_weight=0.0, signal_weight=4.0), window()).terms) == {"prediction"}
+    assert set(loss(model("camera", regularizer=FREE, signal_weight=4.0), window()).terms) == {"prediction"}
 
 
 def test_no_input_changes_what_is_constant() -> None:
@@ -189,7 +231,7 @@ def test_sigreg_looks_at_the_latents_of_each_step_at_what_is_constant_and_at_hal
 
 def test_the_gradient_runs_through_the_targets_too() -> None:
     """There is no stop-gradient: the last observation is only ever a target, and is moved as well."""
-    net, seen = model("position", sigreg_weight=0.0), window()
+    net, seen = model("position", regularizer=FREE), window()
     position = seen.observations["position"].clone().requires_grad_()
     net.loss(
         replace(seen, observations={**seen.observations, "position": position}), generator=seeded()
@@ -200,9 +242,9 @@ def test_the_gradient_runs_through_the_targets_too() -> None:
 
 def test_a_forecast_is_judged_by_the_learned_part_and_by_the_vectors_against_standing_still() -> None:
     """What refining lessens: a slow vector costs as much as a fast one; the past costs nothing."""
-    net = model("camera", "position", signal_weight=2.0, linear_history=2)
+    net = model("camera", "position", signal_weight=2.0, predictor=linear())
     exact, latent = net.num_exact, net.config.latent_size
-    net.vectors.change.fill_(1e-5)
+    net.encoder.vectors.change.fill_(1e-5)
     stored = torch.zeros(5, 3, latent + 4)
     stored[:, 1:, 0], stored[:, 1:, 1:exact] = 1.0, 1e-3  # a fast number, and slow ones
     imagined = stored[:, 1:].clone()
@@ -222,7 +264,7 @@ def test_a_forecast_is_judged_by_the_learned_part_and_by_the_vectors_against_sta
 @pytest.mark.parametrize("hidden", [(4, 5, 6), (0, 1, 2)])
 def test_after_a_gap_it_goes_on_from_what_is_seen_at_the_speed_that_it_had(hidden: tuple[int, ...]) -> None:
     """Even where that is not where it was expected, or nothing had been seen before."""
-    net = model("position", signal_weight=1.0, linear_history=4, linear_values=2, exogenous=False).eval()
+    net = model("position", signal_weight=1.0, predictor=linear(4, values=2), exogenous=False).eval()
     learnt, shown = window(exogenous=False, batch=64, length=12), window(exogenous=False, batch=8, length=10)
 
     def gliding(seen: Window, length: int) -> Window:
@@ -241,7 +283,7 @@ def test_after_a_gap_it_goes_on_from_what_is_seen_at_the_speed_that_it_had(hidde
     belief = net.encode(given, generator=seeded())
     step = shown.past.steps(slice(last - 1, last)) if last < 10 else shown.past.steps(slice(8, 9))
     told = net.rollout(belief, step, generator=seeded()).features[:, 0, 0, 0, :2]
-    change = (told - belief.latent[:, :2]) * net.vectors.normaliser.deviation[:2]
+    change = (told - belief.latent[:, :2]) * net.encoder.vectors.normaliser.deviation[:2]
     torch.testing.assert_close(change, path[:, 1] - path[:, 0], rtol=0.02, atol=0.02)
 
 
@@ -257,15 +299,20 @@ def circling(batch: int, length: int) -> Window:
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.4, False), (0.6, True)])
-def test_a_length_that_stays_is_found_and_kept(share: float, kept: bool) -> None:
+def test_a_length_that_stays_is_found_kept_and_saved(share: float, kept: bool) -> None:
     """In the second half of training; where no turn can be told, predictions alone go to the middle."""
-    net = model("position", signal_weight=1.0, linear_history=1, conserves=True, exogenous=False).eval()
-    net.fit_normaliser(circling(400, 6))
-    net.on_validation(lambda num: circling(num, 6), share)
+    settings = {"signal_weight": 1.0, "predictor": conserving(), "exogenous": False}
+    trained, net = (model("position", **settings).eval() for _ in range(2))
+    trained.fit_normaliser(circling(NUM_LAW_WINDOWS, 6))
+    trained.on_validation(lambda _: circling(NUM_LAW_WINDOWS, 6), share)
+    net.load_state_dict(trained.state_dict())
+    assert net.predictor.law.found is kept
     seen = circling(50, 6)
     belief = net.encode(seen.first(2), generator=seeded())
     told = net.rollout(belief, seen.past.steps(slice(1, 5)), generator=seeded()).features[:, 0, 0, :, :2]
-    lengths = net.vectors.normaliser.inverse(told).norm(dim=-1) / seen.observations["position"][:, :1].norm(dim=-1)
+    lengths = net.encoder.vectors.normaliser.inverse(told).norm(dim=-1) / seen.observations["position"][:, :1].norm(
+        dim=-1
+    )
     close = (lengths - 1).abs() < 0.1
     assert bool(close.all()) is kept
     assert bool(close.any()) is kept
@@ -285,22 +332,22 @@ def test_a_law_of_what_is_seen_whole_is_held_against_what_goes_on_unseen(breaks:
             on, observations={"position": path}, observed={"position": on.observed["position"] | ~gone[:, None]}
         )
 
-    net = model("position", signal_weight=1.0, linear_history=1, conserves=True, exogenous=False).eval()
-    net.fit_normaliser(circling(400, 6))
-    net.on_validation(seen, 1.0)
-    assert net.conserved.found is not breaks
+    net = model("position", signal_weight=1.0, predictor=conserving(), exogenous=False).eval()
+    net.fit_normaliser(circling(NUM_LAW_WINDOWS, 6))
+    net.on_validation(lambda _: seen(NUM_LAW_WINDOWS), 1.0)
+    assert net.predictor.law.found is not breaks
 
 
 @pytest.mark.parametrize("name", ["heading", "position"])
 def test_where_no_law_can_be_sought_there_is_none(name: str) -> None:
     """Angles have no length; and where something is missing in each window, nothing is known from end to end."""
-    net = model(name, signal_weight=1.0, linear_history=1, conserves=True)
+    net = model(name, signal_weight=1.0, predictor=conserving())
     net.fit_normaliser(window(batch=64))
-    net.on_validation(lambda num: hide_all(window(batch=num), name), 1.0)
+    net.on_validation(lambda _: hide_all(window(batch=NUM_LAW_WINDOWS), name), 1.0)
     seen = window()
     told = net.rollout(net.encode(seen, generator=seeded()), seen.past, generator=seeded()).features
     assert torch.isfinite(told).all()
-    assert net.conserved is None or not net.conserved.found
+    assert net.predictor.law is None or not net.predictor.law.found
 
 
 def hide_all(on: Window, name: str) -> Window:
@@ -308,16 +355,6 @@ def hide_all(on: Window, name: str) -> Window:
     observed = on.observed[name].clone()
     observed[:, 1] = False
     return replace(on, observed={**on.observed, name: observed})
-
-
-def test_a_law_that_was_found_is_saved_with_the_model() -> None:
-    settings = {"signal_weight": 1.0, "linear_history": 1, "conserves": True, "exogenous": False}
-    net, other = (model("position", **settings) for _ in range(2))
-    net.fit_normaliser(circling(400, 6))
-    net.on_validation(lambda num: circling(num, 6), 1.0)
-    other.load_state_dict(net.state_dict())
-    assert net.conserved.found
-    assert other.conserved.found
 
 
 @pytest.mark.parametrize(("steps", "reaches"), [(0, True), (2, False), (3, True)])
@@ -332,19 +369,6 @@ def test_a_gradient_reaches_back_as_far_as_it_is_told(steps: int, reaches: bool)
     assert actions.grad is not None
     assert bool(actions.grad[:, 0, 0].any()) is reaches
     assert actions.grad[:, 0, 2].any()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"gated": True, "memory": "gru"}, "gated is True and memory is 'gru'"),
-        ({"conserves": True}, "conserves is True and linear_history is 0"),
-        ({"gradient_steps": -1}, "gradient_steps is -1"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_an_error(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        model("position", **settings)
 
 
 def test_with_a_signal_weight_the_vectors_are_the_first_numbers_of_the_latent() -> None:
@@ -456,30 +480,37 @@ def test_equal_seeds_give_equal_losses_whatever_the_global_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("kind", "settings", "message"),
     [
-        ({"inputs": ()}, "inputs is empty"),
-        ({"latent_size": 0}, "latent_size is 0"),
-        ({"channels": -1}, "channels is -1"),
-        ({"num_slices": 0}, "num_slices is 0"),
-        ({"sigreg_weight": -1.0}, "sigreg_weight is -1"),
-        ({"linear_values": -1}, "linear_values is -1"),
-        ({"linear_trim": 0.5}, "linear_trim is 0.5"),
-        ({"signal_weight": -0.1}, "signal_weight is -0.1"),
-        ({"straightening_weight": -1.0}, "straightening_weight is -1"),
-        ({"delta_steps": 0}, "delta_steps is 0"),
-        ({"memory": "gru", "frameskip": 2}, "frameskip is 2 and memory is 'gru'"),
-        ({"memory": "transformer", "num_heads": 3}, "multiple of twice num_heads, 6"),
+        (JepaConfig, {"inputs": ()}, "inputs is empty"),
+        (JepaConfig, {"inputs": ("camera",), "latent_size": 0}, "latent_size is 0"),
+        (JepaConfig, {"inputs": ("camera",), "signal_weight": -0.1}, "signal_weight is -0.1"),
+        (JepaConfig, {"inputs": ("camera",), "gradient_steps": -1}, "gradient_steps is -1"),
+        (ObservationEncoderConfig, {"channels": -1}, "channels is -1"),
+        (SigregConfig, {"num_slices": 0}, "num_slices is 0"),
+        (SigregConfig, {"weight": -1.0}, "weight is -1"),
+        (VicregConfig, {"variance_weight": -1.0}, "variance_weight is -1"),
+        (MlpPredictorConfig, {"width": 0}, "width is 0"),
+        (GruPredictorConfig, {"memory_size": 0}, "memory_size is 0"),
+        (BlockPredictorConfig, {"frameskip": 0}, "frameskip is 0"),
+        (TransformerPredictorConfig, {"num_heads": 3}, "multiple of twice num_heads, 6"),
+        (LinearResidualPredictorConfig, {"history": 0}, "history is 0"),
+        (LinearResidualPredictorConfig, {"values": -1}, "values is -1"),
+        (ConservedPredictorConfig, {"trim": 0.5}, r"trim is 0\.5"),
+        (AuxiliaryConfig, {"straightening_weight": -1.0}, "straightening_weight is -1"),
+        (AuxiliaryConfig, {"delta_steps": 0}, "delta_steps is 0"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_refused(kind: type, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        JepaConfig(**{"inputs": ("camera",), **settings})
+        kind(**settings)
 
 
 def test_signals_that_it_cannot_take_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'camera'"):
         model("camra")
+    with pytest.raises(ConfigError, match="forecasts vectors linearly, but the inputs hold no vector"):
+        model("camera", predictor=linear())
     odd = replace(CAMERA, shape=(96, 100, 3))
     with pytest.raises(ConfigError, match=r"96 by 100 .*multiples of 16"):
         Jepa(schema=Schema(signals=(odd, PUSH)), config=JepaConfig(inputs=("camera",)))
@@ -487,12 +518,22 @@ def test_signals_that_it_cannot_take_are_refused() -> None:
 
 def test_actions_that_are_not_there_cannot_be_decoded() -> None:
     with pytest.raises(ConfigError, match="decode actions, but the schema has none"):
-        Jepa(schema=Schema(signals=(POSITION, WIND)), config=JepaConfig(inputs=("position",), delta_weight=1.0))
+        Jepa(
+            schema=Schema(signals=(POSITION, WIND)),
+            config=replace(SMALL, inputs=("position",), auxiliary=auxiliary(delta_weight=1.0)),
+        )
 
 
-def test_the_config_survives_a_file() -> None:
-    config = JepaConfig(inputs=("camera",), memory="gru", context=8, straightening_weight=0.1)
+@pytest.mark.parametrize("predictor", [MLP, GRU, TRANSFORMER, BLOCK, linear(), conserving()])
+def test_the_config_survives_a_file(predictor: Any) -> None:
+    config = replace(SMALL, predictor=predictor, **VICREG)
     assert from_json(JepaConfig, to_json(config), where="here") == config
+
+
+def test_a_part_of_an_unknown_kind_is_refused() -> None:
+    text = to_json(SMALL).replace('"mlp"', '"lstm"')
+    with pytest.raises(ConfigError, match=r"predictor: Input tag 'lstm'.*'mlp', 'gru'"):
+        from_json(JepaConfig, text, where="here")
 
 
 def test_vicreg_is_variance_covariance_similarity_and_the_action() -> None:
@@ -504,8 +545,8 @@ def test_vicreg_is_variance_covariance_similarity_and_the_action() -> None:
     torch.testing.assert_close(found.terms["variance"], variance(latents.transpose(0, 1)))
     torch.testing.assert_close(found.terms["covariance"], covariance(latents.transpose(0, 1)))
     torch.testing.assert_close(found.terms["similarity"], (latents[:, 1:] - latents[:, :-1]).square().mean())
-    assert net.inverse is not None
-    decoded = net.inverse(torch.cat([latents[:, :-1], latents[:, 1:]], -1))
+    assert net.auxiliary.inverse is not None
+    decoded = net.auxiliary.inverse(torch.cat([latents[:, :-1], latents[:, 1:]], -1))
     actions = seen.past.actions[:, 0]
     scores = (actions - actions.mean((0, 1))) / actions.flatten(0, 1).std(0)
     torch.testing.assert_close(found.terms["inverse"], (decoded - scores).square().mean())
@@ -514,23 +555,28 @@ def test_vicreg_is_variance_covariance_similarity_and_the_action() -> None:
 @pytest.mark.parametrize(("steps", "used"), [(2, 2), (3, 3), (5, 3)])
 def test_the_actions_between_are_decoded_from_the_change_of_the_latent(steps: int, used: int) -> None:
     """A window of 4 observations has 3 actions: those of each start are compared one by one."""
-    net, seen = model("position", delta_weight=1.0, delta_steps=steps, constant_size=2).eval(), window()
+    net, seen = (
+        model("position", constant_size=2, auxiliary=auxiliary(delta_weight=1.0, delta_steps=steps)).eval(),
+        window(),
+    )
     latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)], 1)[..., :-2]
-    assert net.delta is not None
+    assert net.auxiliary.delta is not None
     errors = []
     for start in range(LENGTH - used):
-        decoded = torch.as_tensor(net.delta(latents[:, start + used] - latents[:, start])).unflatten(-1, (steps, 2))
+        decoded = torch.as_tensor(net.auxiliary.delta(latents[:, start + used] - latents[:, start])).unflatten(
+            -1, (steps, 2)
+        )
         errors.append(decoded[:, :used] - seen.past.actions[:, 0, start : start + used])
     torch.testing.assert_close(loss(net, seen).terms["delta"], torch.stack(errors).square().mean())
 
 
 def test_straightening_is_one_minus_the_cosine_between_changes() -> None:
     """The latents are the positions: a right turn costs 1, straight on 0, back 2, and a pause has no direction."""
-    net = model("position", straightening_weight=0.1, latent_size=2)
-    assert net.vectors is not None
-    net.vectors.layers = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False))
+    net = model("position", latent_size=2, auxiliary=auxiliary(straightening_weight=0.1))
+    assert net.encoder.vectors is not None
+    net.encoder.vectors.layers = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False))
     with torch.no_grad():
-        net.vectors.layers[0].weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        net.encoder.vectors.layers[0].weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
     paths = torch.tensor(
         [
             [[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [1.0, 3.0]],
@@ -546,15 +592,11 @@ def test_straightening_is_one_minus_the_cosine_between_changes() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_steps_at_which_nothing_was_seen_shape_nothing() -> None:
+@pytest.mark.parametrize("regularizer", [SMALL.regularizer, VicregConfig()])
+def test_steps_at_which_nothing_was_seen_shape_nothing(regularizer: Any) -> None:
     """But for the batch itself: the terms are those of the entries that saw something."""
-    settings: dict[str, Any] = {
-        **VICREG,
-        "delta_weight": 1.0,
-        "straightening_weight": 1.0,
-        "sigreg_weight": 1.0,
-        "constant_size": 2,
-    }
+    weights = {"delta_weight": 1.0, "straightening_weight": 1.0, "similarity_weight": 1.0, "inverse_weight": 1.0}
+    settings: dict[str, Any] = {"regularizer": regularizer, "auxiliary": auxiliary(**weights), "constant_size": 2}
     net, seen = model("position", **settings).eval(), window()
     blind = seen
     for step in range(LENGTH):
@@ -574,7 +616,10 @@ def test_steps_at_which_nothing_was_seen_shape_nothing() -> None:
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_block_is_predicted_from_where_it_began(start: int) -> None:
     """Frameskip 3 by hand; a belief in the middle of a block goes on with it."""
-    net, seen = model("position", frameskip=3, exogenous=False, timed=True).eval(), window(exogenous=False, length=9)
+    net, seen = (
+        model("position", predictor=BLOCK, exogenous=False, timed=True).eval(),
+        window(exogenous=False, length=9),
+    )
     known = torch.cat([seen.past.actions[:, 0], seen.past.step_s[..., None]], -1)
     base, due = encoded(net, seen, 0), []
     latent, pending = base, torch.zeros(BATCH, 3, 3)
@@ -583,7 +628,7 @@ def test_a_block_is_predicted_from_where_it_began(start: int) -> None:
             base, pending = latent, torch.zeros(BATCH, 3, 3)
         pending[:, step % 3] = known[:, step]
         share = torch.full((BATCH, 1), (step % 3 + 1) / 3)
-        latent = base + net.predictor(torch.cat([base, pending.flatten(1), share], -1))
+        latent = base + net.predictor.layers(torch.cat([base, pending.flatten(1), share], -1))
         due.append(latent)
     belief: Belief = net.belief(encoded(net, seen, 0))
     if start:
@@ -597,11 +642,11 @@ def test_a_block_is_predicted_from_where_it_began(start: int) -> None:
 
 
 def test_an_observation_begins_a_new_block_for_its_own_entry_only() -> None:
-    net, seen = model("position", frameskip=3).eval(), window(length=6)
+    net, seen = model("position", predictor=BLOCK).eval(), window(length=6)
     gap = hide(hide(seen, "position", 1, 1), "position", 1, 2)
     for one, due in ((gap.first(3), [3, 2, 3, 3]), (seen.first(3), [3, 3, 3, 3])):
         belief = net.encode(one, generator=seeded())
-        assert isinstance(belief.memory, PredictorContext)
+        assert isinstance(belief.memory, Block)
         assert belief.memory.count.tolist() == due  # 3 of 3: the next step sets out anew
     rest = seen.past.steps(slice(2, None))
     blocked = net.rollout(net.encode(gap.first(3), generator=seeded()), rest, generator=seeded()).features[1, 0, 0]
@@ -609,10 +654,10 @@ def test_an_observation_begins_a_new_block_for_its_own_entry_only() -> None:
     torch.testing.assert_close(blocked, whole[2:])
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer"])
-def test_with_memory_the_first_steps_are_met_by_observations(memory: str) -> None:
+@pytest.mark.parametrize("predictor", [GRU, TRANSFORMER])
+def test_with_memory_the_first_steps_are_met_by_observations(predictor: Any) -> None:
     """Of 6 observations the first 3 are shown, so 2 steps are predicted one by one, and 3 open loop."""
-    net, seen = model("position", memory=memory).eval(), window(length=6)
+    net, seen = model("position", predictor=predictor).eval(), window(length=6)
     latents = torch.stack([encoded(net, seen, step)[:, :8] for step in range(6)], 1)
     predicted = [
         net.rollout(
@@ -629,7 +674,7 @@ def test_with_memory_the_first_steps_are_met_by_observations(memory: str) -> Non
 
 
 def test_a_recurrent_belief_is_its_features() -> None:
-    net, seen = model("position", memory="gru").eval(), window()
+    net, seen = model("position", predictor=GRU).eval(), window()
     belief = net.encode(seen, generator=seeded())
     features = belief.features()[:, 0]
     assert features.shape == (BATCH, 8 + 6)
@@ -642,7 +687,7 @@ def test_a_recurrent_belief_is_its_features() -> None:
 
 def test_a_transformer_forgets_what_lies_beyond_its_reach() -> None:
     """Two layers that reach 3 steps see 5 in all."""
-    net, seen = model("position", memory="transformer", context=3, depth=2).eval(), window(length=9)
+    net, seen = model("position", predictor=TRANSFORMER).eval(), window(length=9)
     imagined = []
     for changed in (None, 2, 4):
         position = seen.observations["position"].clone()
@@ -682,26 +727,24 @@ def trained(net: Jepa, draw: Any, updates: int) -> Jepa:
 
 @pytest.mark.slow
 def test_memory_sees_a_velocity_that_no_observation_shows() -> None:
-    small: dict[str, Any] = {
-        "latent_size": 4,
-        "encoder_width": 16,
-        "predictor_width": 32,
-        "memory_size": 16,
-        "num_slices": 4,
+    memories: dict[str, Any] = {
+        "none": MlpPredictorConfig(width=32),
+        "gru": GruPredictorConfig(width=32, memory_size=16),
+        "transformer": TransformerPredictorConfig(width=32),
     }
+    small = replace(SMALL, inputs=("heat",), latent_size=4, signal_weight=1.0)
     errors = {}
-    for memory in ("none", "gru", "transformer"):
+    for memory, predictor in memories.items():
         torch.manual_seed(0)
-        settings = {**small, "signal_weight": 1.0, "sigreg_weight": 0.1, "memory": memory}
-        push = replace(PUSH, shape=(1,))
-        net = Jepa(schema=Schema(signals=(HEAT, push)), config=JepaConfig(inputs=("heat",), **settings))
+        config = replace(small, predictor=predictor, regularizer=SigregConfig(weight=0.1, num_slices=4))
+        net = Jepa(schema=Schema(signals=(HEAT, replace(PUSH, shape=(1,)))), config=config)
         trained(net, sliding, 100)
         seen = sliding(256, seeded(2), 9)
         with torch.no_grad():
             belief = net.encode(seen.first(6), generator=seeded())
             path = net.rollout(belief, seen.past.steps(slice(5, 8)), generator=seeded()).features[:, 0, 0, :, :1]
-        assert net.vectors is not None
-        due = net.vectors.normaliser(seen.observations["heat"])
+        assert net.encoder.vectors is not None
+        due = net.encoder.vectors.normaliser(seen.observations["heat"])
         errors[memory] = float((path - due[:, 6:]).square().mean() / (due[:, 5:6] - due[:, 6:]).square().mean())
     assert errors["gru"] < 0.6 * errors["none"]
     assert errors["transformer"] < 0.4 * errors["none"]
@@ -729,13 +772,13 @@ def driven(batch: int, generator: torch.Generator, *, every: int, length: int = 
 @pytest.mark.parametrize("signal_weight", [1.0, 0.0])
 def test_a_slow_sensor_takes_little_from_a_fast_one(signal_weight: float) -> None:
     """Error of the position four steps on, by a linear map from what is imagined, as a share of its variance."""
-    small: dict[str, Any] = {"latent_size": 8, "encoder_width": 32, "predictor_width": 64, "num_slices": 8}
+    regularizer = SigregConfig(weight=0.1 if signal_weight else 1.0, num_slices=8)
+    sizes = {"encoder": ObservationEncoderConfig(width=32), "predictor": MlpPredictorConfig(width=64)}
+    small = replace(SMALL, signal_weight=signal_weight, regularizer=regularizer, **sizes)
     errors = []
     for inputs, every in ((("position",), 1), (("position", "heat"), 5)):
         torch.manual_seed(0)
-        weights: dict[str, Any] = {"signal_weight": signal_weight, "sigreg_weight": 0.1 if signal_weight else 1.0}
-        config = JepaConfig(inputs=inputs, **small, **weights)
-        net = Jepa(schema=Schema(signals=(POSITION, HEAT, PUSH)), config=config)
+        net = Jepa(schema=Schema(signals=(POSITION, HEAT, PUSH)), config=replace(small, inputs=inputs))
         trained(net, lambda batch, generator, every=every: driven(batch, generator, every=every), 150)
         seen = driven(2000, seeded(2), every=every, length=13)
         with torch.no_grad():
@@ -756,9 +799,9 @@ def test_a_missing_vector_is_filled_in_with_what_is_predicted() -> None:
     found = net.encode(gap, generator=seeded()).features()[:, 0]
     before = net.belief(encoded(net, seen, LENGTH - 2))
     predicted = net.rollout(before, seen.past.steps(slice(LENGTH - 2, None)), generator=seeded()).features[:, 0, 0, 0]
-    assert net.vectors is not None
+    assert net.encoder.vectors is not None
     guess = seen.observations["heat"].clone()
-    guess[1, -1] = net.vectors.normaliser.inverse(predicted[:, :3])[1, 2]
+    guess[1, -1] = net.encoder.vectors.normaliser.inverse(predicted[:, :3])[1, 2]
     filled = replace(seen, observations={**seen.observations, "heat": guess})
     torch.testing.assert_close(found, encoded(net, filled, LENGTH - 1), rtol=1e-4, atol=1e-5)
 
@@ -770,8 +813,8 @@ def test_gaps_that_training_knew_are_shown_to_the_encoder() -> None:
     known, new = (model("camera", "position").eval() for _ in range(2))
     for net, sample in ((known, gap), (new, seen)):
         net.fit_normaliser(sample)
-    assert float(known.partial) == pytest.approx(1 / 16)
-    assert float(new.partial) == 0
+    assert float(known.encoder.partial) == pytest.approx(1 / 16)
+    assert float(new.encoder.partial) == 0
     torch.testing.assert_close(
         known.encode(gap, generator=seeded()).features()[:, 0], encoded(known, gap, LENGTH - 1), rtol=1e-4, atol=1e-5
     )
@@ -804,9 +847,9 @@ def test_a_component_unknown_at_the_start_is_compared_with_its_mean() -> None:
     blind = seen
     for entry in range(8):
         blind = hide(blind, "heat", entry, 0)
-    assert net.vectors is not None
-    scores = net.vectors.normaliser(torch.cat([seen.observations[name] for name in ("heat", "position")], -1))
-    usual, heat = net.vectors.change[1:].square(), scores[:, 1:, :1].square().mean(0)
+    assert net.encoder.vectors is not None
+    scores = net.encoder.vectors.normaliser(torch.cat([seen.observations[name] for name in ("heat", "position")], -1))
+    usual, heat = net.encoder.vectors.change[1:].square(), scores[:, 1:, :1].square().mean(0)
     still = (scores[:, 1:, 1:] - scores[:, :1, 1:]).square().mean(0)
     due = torch.cat([heat, still / (still + usual)], -1).mean()  # that of a mean is 1 whatever this batch holds
     torch.testing.assert_close(loss(net, blind).terms["signals"], due)
@@ -816,8 +859,8 @@ def test_what_comes_into_sight_near_its_mean_does_not_weigh_more() -> None:
     """At each step only few may come into sight; by their own distance from the mean the error could be anything."""
     net, seen = model("heat", "position", signal_weight=1.0).eval(), window(batch=8)
     net.fit_normaliser(seen)
-    assert net.vectors is not None
-    centre = net.vectors.normaliser.mean[0] + 1e-3 * net.vectors.normaliser.deviation[0]
+    assert net.encoder.vectors is not None
+    centre = net.encoder.vectors.normaliser.mean[0] + 1e-3 * net.encoder.vectors.normaliser.deviation[0]
     heat = torch.full_like(seen.observations["heat"], centre)
     blind = replace(seen, observations={**seen.observations, "heat": heat})
     for entry in range(8):
@@ -834,8 +877,8 @@ def test_pictures_have_to_tell_the_vectors_that_are_not_known_at_the_start() -> 
     blind = seen
     for entry in range(BATCH):
         blind = hide(blind, "position", entry, 0)
-    assert net.vectors is not None
-    due = net.vectors.normaliser(seen.observations["position"])[:, 1:].square().mean()
+    assert net.encoder.vectors is not None
+    due = net.encoder.vectors.normaliser(seen.observations["position"])[:, 1:].square().mean()
     torch.testing.assert_close(loss(net, blind).terms["signals"], due)
     for entry in range(BATCH):
         blind = hide(blind, "camera", entry, 0)
@@ -866,7 +909,7 @@ def encoded(net: Jepa, on: Window, step: int) -> torch.Tensor:
 
 def test_targets_are_learned_from_where_they_are_known() -> None:
     """Two that are never seen at once, one of them a choice of which -1 stands for none."""
-    net, seen = model("position", targets=("heat", "lamp")), window()
+    net, seen = model("position", auxiliary=auxiliary(targets=("heat", "lamp"))), window()
     lamp = torch.randint(3, (BATCH, LENGTH), generator=seeded())
     lamp[:, ::2] = -1
     observed = {**seen.observed, "lamp": lamp >= 0, "heat": lamp < 0}
@@ -878,32 +921,31 @@ def test_targets_are_learned_from_where_they_are_known() -> None:
     hidden = replace(partial, observations={**partial.observations, "heat": values})
     torch.testing.assert_close(loss(net, hidden).terms["targets"], term)
     with pytest.raises(ConfigError, match="contain an image"):
-        model("position", targets=("camera",))
+        model("position", auxiliary=auxiliary(targets=("camera",)))
 
 
 def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
-    toy = torch.randn(256, 5, 2, generator=seeded(3))
+    toy = torch.randn(128, 3, 2, generator=seeded(3))
     seen = replace(
-        window(batch=256, length=5, exogenous=False),
+        window(batch=128, length=3, exogenous=False),
         observations={"position": toy, "heat": (toy[..., :1] * toy[..., 1:]).sign() + 20},
-        observed={name: torch.ones(256, 5, dtype=torch.bool) for name in ("position", "heat")},
+        observed={name: torch.ones(128, 3, dtype=torch.bool) for name in ("position", "heat")},
     )
-    net = model("position", exogenous=False, targets=("heat",), target_weight=3.0, encoder_width=64)
-    net.fit_normaliser(seen)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
-    for _ in range(200):
-        optimizer.zero_grad()
-        losses = net.loss(seen, generator=seeded())
-        losses.total.backward()
-        optimizer.step()
-    assert net.told is not None
-    real = net.told.error(torch.stack([encoded(net, seen, step) for step in range(5)], 1), seen)
+    net = model(
+        "position",
+        exogenous=False,
+        encoder=ObservationEncoderConfig(width=64),
+        auxiliary=auxiliary(targets=("heat",), target_weight=3.0),
+    )
+    trained(net, lambda *_: seen, 60)
+    assert net.auxiliary.targets is not None
+    real = net.auxiliary.targets.error(torch.stack([encoded(net, seen, step) for step in range(3)], 1), seen)
     assert float(real.detach()) < 0.4
 
 
 ADAPTABLE = [
     pytest.param(("camera", "position"), {}, id="latents"),
-    pytest.param(("camera", "position"), {"signal_weight": 1.0, "linear_history": 2}, id="vectors in them"),
+    pytest.param(("camera", "position"), {"signal_weight": 1.0, "predictor": linear()}, id="vectors in them"),
     pytest.param(("camera",), {"constant_size": 3}, id="constants"),
 ]
 
@@ -980,9 +1022,9 @@ def test_a_window_of_one_observation_corrects_nothing() -> None:
         torch.testing.assert_close(*both)
 
 
-@pytest.mark.parametrize("settings", [{"memory": "gru"}, {"memory": "transformer"}, {"frameskip": 2}])
-def test_what_remembers_or_leaps_does_not_adapt(settings: dict[str, Any]) -> None:
-    assert not model("camera", **settings).can_adapt
+@pytest.mark.parametrize("predictor", [GRU, TRANSFORMER, BLOCK])
+def test_what_remembers_or_leaps_does_not_adapt(predictor: Any) -> None:
+    assert not model("camera", predictor=predictor).can_adapt
     assert model("camera").can_adapt
 
 

@@ -197,7 +197,7 @@ def test_a_rollout_is_teacher_forcing_on_its_own_latents() -> None:
     future = window(seed=6).past
     imagined = net.rollout(encoded(net, seen), future, generator=seeded()).features[:, 0, 0]
     path = torch.cat([encoded(net, seen).latents, imagined], 1)
-    codes = net.to_codes(torch.cat([net._inputs(seen.past), net._inputs(future)], 2)[:, 0])
+    codes = net.to_codes(torch.cat([net.inputs(seen.past), net.inputs(future)], 2)[:, 0])
     for step in range(2, path.shape[1]):
         some = slice(max(0, step - 3), step)
         again = net._predict(path[:, some], codes[:, some], seeded(), last_only=False)[:, -1]

@@ -22,7 +22,7 @@ def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 def asked(
     net: Lewm, *, batch: int, candidates: int, steps: int, past: int, seed: int = 0
 ) -> tuple[LatentHistory, Inputs]:
-    size, outside = len(net.actions.mean), len(net.exogenous.mean)
+    size, outside = net.inputs.num_actions, net.inputs.size - net.inputs.num_actions
     belief = LatentHistory(
         latents=draw((batch, past + 1, 8), seed), inputs=draw((batch, past, size + outside), seed + 1)
     )

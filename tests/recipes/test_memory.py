@@ -48,7 +48,7 @@ def test_histories_are_as_long_as_helps_and_the_episodes_allow(
     tmp_path: Path, num_steps: int, window: int, history: int
 ) -> None:
     recipe = memory(logs(tmp_path / "store", 40, num_steps))
-    assert (recipe.training.window, recipe.model_config.linear_history) == (window, history)
+    assert (recipe.training.window, recipe.model_config.predictor.history) == (window, history)
     assert not recipe.heads.goals
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldline.config import replace_at
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.episode import Episode
@@ -67,7 +68,7 @@ def logs(path: Path, signals: Sequence[Signal], episodes: Sequence[Episode] = ()
 
 
 def small(recipe: Recipe) -> Recipe:
-    config = replace(recipe.model_config, channels=8, encoder_width=64, predictor_width=64)
+    config = replace_at(recipe.model_config, {"encoder.channels": 8, "encoder.width": 64, "predictor.width": 64})
     return replace(recipe, model_config=config)
 
 
@@ -218,8 +219,8 @@ SPEED = replace(PLACE, name="speed", unit="m/s")
 def test_film_looks_at_pictures_alone_and_remembers(tmp_path: Path) -> None:
     recipe = film(logs(tmp_path / "store", (CAMERA, PLACE, SPEED, PUSH), [moving(0)]))
     config = recipe.model_config
-    assert (config.inputs, config.targets) == (("camera",), ("place", "speed"))
-    assert recipe.training.window == 2 * config.context <= 25
+    assert (config.inputs, config.auxiliary.targets) == (("camera",), ("place", "speed"))
+    assert recipe.training.window == 2 * config.predictor.context <= 25
     assert not recipe.heads.goals
     assert recipe.horizon == 24  # to the end of an episode; learning takes off what is remembered
     with pytest.raises(UnsupportedError, match="needs an image"):

@@ -22,6 +22,7 @@ from tests.surface.worlds_table import Abilities, ask, worlds_table
 
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.versions import HOME, Catalog, open_named
+from worldline.config import replace_at
 from worldline.data.windows import WindowBatch
 from worldline.engines.base import Engine
 from worldline.engines.language.chat import Chat
@@ -67,7 +68,7 @@ A remote or named world has the abilities of the world behind it. A fallback has
 
 """
 SIZES: dict[str, dict[str, Any]] = {
-    "jepa": {"latent_size": 8, "encoder_width": 16, "predictor_width": 16, "num_slices": 8},
+    "jepa": {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8},
     "ensemble": {"num_members": 2, "width": 16},
     "token": {"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4},
     "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "width": 16, "context": 3},
@@ -119,10 +120,10 @@ def model(family: str, inputs: tuple[str, ...]) -> WorldModel:
 
         with tempfile.TemporaryDirectory() as folder:
             dinov2().save_pretrained(folder)
-            known = replace(features_config(inputs=inputs, folder=folder), **SIZES[family])
+            known = replace_at(features_config(inputs=inputs, folder=folder), SIZES[family])
             made: WorldModel = Features.from_folder(schema=toy_schema(), config=known)
     else:
-        made = kind(schema=toy_schema(), config=kind.Config(inputs=inputs, **SIZES[family]))
+        made = kind(schema=toy_schema(), config=replace_at(kind.Config(inputs=inputs), SIZES[family]))
     episodes = toy_episodes()
     batch = WindowBatch(
         observations={k: np.stack([e.observations[k] for e in episodes]) for k in ("position", "camera")},

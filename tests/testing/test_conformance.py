@@ -11,12 +11,12 @@ import pytest
 import torch
 from tests.testing.toy_windows import window_of
 
+from worldline.config import replace_at
 from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Goal
 from worldline.registry import load, names
 from worldline.schema import Schema
@@ -103,7 +103,10 @@ SERVED = {"language"}
 
 
 def jepa_of_vectors() -> tuple[WorldModel, Schema]:
-    config = JepaConfig(inputs=("position",), latent_size=16, encoder_width=32, predictor_width=32, signal_weight=1.0)
+    config = replace_at(
+        JepaConfig(inputs=("position",), latent_size=16, signal_weight=1.0),
+        {"encoder.width": 32, "predictor.width": 32},
+    )
     return Jepa(schema=TOY.schema, config=config), TOY.schema
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.testing.exact_world import Exact, toy_episodes
 
+from worldline.config import replace_at
 from worldline.data.store import Store, open_store
 from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
@@ -15,8 +16,7 @@ from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnreadableError
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.logged_world import case_from_logs, logged_goal
@@ -91,7 +91,7 @@ def test_a_world_in_this_process_says_what_it_was_calibrated_on(tmp_path: Path) 
 def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_path: Path) -> None:
     logs = stored(tmp_path / "logs", TOY.episodes(9, 14, seed=3))
     torch.manual_seed(0)
-    config = JepaConfig(inputs=("position",), latent_size=4, encoder_width=8, predictor_width=8)
+    config = replace_at(JepaConfig(inputs=("position",), latent_size=4), {"encoder.width": 8, "predictor.width": 8})
     engine = LearnedEngine(
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
         schema=TOY.schema,

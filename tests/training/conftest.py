@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
+from worldline.models.layers.predictors import MlpPredictorConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
 
@@ -35,9 +39,15 @@ def parts(store: Store) -> Split:
 def build() -> Build:
     """Makes a tiny model of the toy, always with the same weights."""
 
-    def make(*, schema: Schema = TOY.schema, **settings: float) -> Jepa:
+    def make(*, schema: Schema = TOY.schema, **parts: Any) -> Jepa:
         torch.manual_seed(0)
-        sizes = {"latent_size": 8, "encoder_width": 16, "predictor_width": 16, "num_slices": 8}
-        return Jepa(schema=schema, config=JepaConfig(inputs=("position",), **{**sizes, **settings}))
+        small = JepaConfig(
+            inputs=("position",),
+            latent_size=8,
+            encoder=ObservationEncoderConfig(width=16),
+            predictor=MlpPredictorConfig(width=16),
+            regularizer=SigregConfig(num_slices=8),
+        )
+        return Jepa(schema=schema, config=replace(small, **parts))
 
     return make

@@ -22,8 +22,11 @@ from worldline.data.windows import Windows
 from worldline.models.base import WorldModel
 from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.features import Features, features_config
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
+from worldline.models.layers.predictors import MlpPredictorConfig
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
@@ -34,23 +37,28 @@ from worldline.training.loop import train
 from worldline.training.updates import TrainingConfig
 
 BOTH = ("camera", "position")
-JEPA = {"latent_size": 12, "channels": 8, "encoder_width": 32, "predictor_width": 32, "num_slices": 16}
-VICREG = {"sigreg_weight": 0.0, "variance_weight": 16.0, "covariance_weight": 8.0, "similarity_weight": 12.0}
+JEPA = JepaConfig(
+    inputs=BOTH,
+    latent_size=12,
+    encoder=ObservationEncoderConfig(channels=8, width=32),
+    predictor=MlpPredictorConfig(width=32),
+    regularizer=SigregConfig(weight=1.0, num_slices=16),
+)
 
 
 def sigreg(schema: Schema, encoder: Path) -> WorldModel:
-    return Jepa(schema=schema, config=JepaConfig(inputs=BOTH, **JEPA, sigreg_weight=1.0))
+    return Jepa(schema=schema, config=JEPA)
 
 
 def vicreg(schema: Schema, encoder: Path) -> WorldModel:
-    return Jepa(schema=schema, config=JepaConfig(inputs=BOTH, **JEPA, **VICREG, inverse_weight=1.0))
+    auxiliary = AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0, width=32)
+    return Jepa(schema=schema, config=replace(JEPA, regularizer=VicregConfig(), auxiliary=auxiliary))
 
 
 def signals(schema: Schema, encoder: Path) -> WorldModel:
     """What the other two leave out: exact vectors, targets, the shape of the path, a constant part."""
-    more = {"signal_weight": 1.0, "constant_size": 2, "delta_weight": 1.0, "straightening_weight": 0.1}
-    config = JepaConfig(inputs=BOTH, **JEPA, **more, targets=("speed",), sigreg_weight=1.0)
-    return Jepa(schema=schema, config=config)
+    auxiliary = AuxiliaryConfig(delta_weight=1.0, straightening_weight=0.1, targets=("speed",), width=32)
+    return Jepa(schema=schema, config=replace(JEPA, signal_weight=1.0, constant_size=2, auxiliary=auxiliary))
 
 
 def rssm(schema: Schema, encoder: Path) -> WorldModel:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldline.models.base import Belief, Inputs, LatentRollout, WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.jepa_belief import Latent
+from worldline.models.jepa import Latent
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import PictureGoals
 from worldline.training.goal_heads import fit_distance, fit_inverse

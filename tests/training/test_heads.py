@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldline.config import replace_at
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -15,8 +16,7 @@ from worldline.episode import Episode
 from worldline.errors import ConfigError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.heads.outcome import Reward, Termination
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window, trace
@@ -150,7 +150,9 @@ def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
             for signal in store.schema.observations
         }
         store.append(Episode(observations=observations, actions={"move": draw.uniform(-1, 1, (5, 2)).astype("f4")}))
-    config = JepaConfig(inputs=("camera",), latent_size=8, channels=4, encoder_width=8, predictor_width=8)
+    config = replace_at(
+        JepaConfig(inputs=("camera",), latent_size=8), {"encoder.channels": 4, "encoder.width": 8, "predictor.width": 8}
+    )
     model, parts = Jepa(schema=store.schema, config=config).eval(), split(len(store), seed=0)
     assert fit_heads(model, store, parts, ("camera",), NONE).decoder is None
     heads = fit_heads(model, store, parts, ("camera",), replace(NONE, decoder_updates=2))

@@ -75,7 +75,10 @@ def test_what_is_well_goes_on_up_to_the_very_bounds() -> None:
 @pytest.mark.parametrize(
     ("health", "words"),
     [
-        (Health(effective_rank=8.0, deviation=0.01, straightness=0.0), ["after 120 updates", "0.01", "sigreg_weight"]),
+        (
+            Health(effective_rank=8.0, deviation=0.01, straightness=0.0),
+            ["after 120 updates", "0.01", "weight of SIGReg"],
+        ),
         (Health(effective_rank=1.5, deviation=1.0, straightness=0.0), ["after 120 updates", "1.5", "constant_size"]),
         (Health(effective_rank=8.0, deviation=math.nan, straightness=0.0), ["nan"]),
         (Health(effective_rank=math.nan, deviation=1.0, straightness=0.0), ["nan"]),

@@ -21,6 +21,8 @@ from worldline.data.windows import Windows
 from worldline.errors import BundleError, CollapseError
 from worldline.models.base import Losses, Window
 from worldline.models.jepa import Jepa
+from worldline.models.layers.predictors import MlpPredictorConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.testing.toys import Integrator
 from worldline.training import distributed as parallel
 from worldline.training import loop
@@ -29,14 +31,15 @@ from worldline.training.tracking import JsonLines
 from worldline.training.updates import TrainingConfig
 
 Build = Callable[..., Jepa]
+FREE = SigregConfig(weight=0.0)
 SHORT = TrainingConfig(num_updates=12, window=4, batch_size=8, num_checks=4, min_rank=0.5, min_deviation=0.0)
 
 
 def normed(build: Build) -> Jepa:
     """A model with batch normalisation after its first layer; always with the same weights."""
     model = build()
-    assert model.vectors is not None
-    model.vectors.layers.insert(1, nn.BatchNorm1d(16))
+    assert model.encoder.vectors is not None
+    model.encoder.vectors.layers.insert(1, nn.BatchNorm1d(16))
     return model
 
 
@@ -101,7 +104,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_result(
     whole, resumed = build(), build()
     due = run(whole, store, SHORT, tmp_path / "whole")
     interrupted(build(), store, tmp_path / "part", at)
-    nn.init.zeros_(resumed.predictor[0].weight)  # the checkpoint's weights count, not these
+    nn.init.zeros_(resumed.predictor.layers[0].weight)  # the checkpoint's weights count, not these
     found = run(resumed, store, SHORT, tmp_path / "part", resume=True)
     assert same(whole, resumed)
     assert rows(found) == rows(due)
@@ -162,9 +165,9 @@ def test_only_the_same_run_goes_on(store: Store, build: Build, parts: Split, tmp
     with refused:
         run(build(), store, replace(SHORT, learning_rate=1e-3), tmp_path / "run", resume=True)
     with refused:
-        run(build(sigreg_weight=4.0), store, SHORT, tmp_path / "run", resume=True)
+        run(build(regularizer=SigregConfig(weight=4.0)), store, SHORT, tmp_path / "run", resume=True)
     with refused:
-        run(build(predictor_width=17), store, SHORT, tmp_path / "run", resume=True)
+        run(build(predictor=MlpPredictorConfig(width=17)), store, SHORT, tmp_path / "run", resume=True)
     with refused:
         fewer = replace(parts, train=parts.train[1:])
         train(build(), store, fewer, ("position",), SHORT, folder=tmp_path / "run", resume=True)
@@ -185,8 +188,8 @@ def test_without_a_checkpoint_there_is_nothing_to_resume(store: Store, build: Bu
 def test_a_model_that_nothing_keeps_from_collapsing_is_stopped(store: Store, build: Build, tmp_path: Path) -> None:
     config = TrainingConfig(num_updates=400, window=4, batch_size=32, num_checks=20, learning_rate=1e-2)
     steps: list[int] = []
-    with pytest.raises(CollapseError, match="sigreg_weight"):
-        run(build(sigreg_weight=0.0), store, config, tmp_path, progress=lambda done, total: steps.append(done))
+    with pytest.raises(CollapseError, match="weight of SIGReg"):
+        run(build(regularizer=FREE), store, config, tmp_path, progress=lambda done, total: steps.append(done))
     assert len(steps) < 400
     run(build(), store, replace(config, num_updates=60, num_checks=3), tmp_path)
 
@@ -250,7 +253,7 @@ def test_a_run_that_breaks_again_and_again_is_stopped(store: Store, build: Build
 
 def test_a_batch_in_pieces_is_the_batch(store: Store, build: Build, tmp_path: Path) -> None:
     config = replace(SHORT, num_updates=3, precision="float32", choose="last")
-    one, four = build(sigreg_weight=0.0), build(sigreg_weight=0.0)
+    one, four = build(regularizer=FREE), build(regularizer=FREE)
     run(one, store, config, tmp_path / "one")
     run(four, store, replace(config, accumulate=4), tmp_path / "four")
     for name, value in one.state_dict().items():
@@ -365,9 +368,9 @@ class FrozenNorm(nn.BatchNorm1d):
 
 def test_what_is_frozen_keeps_its_statistics(store: Store, build: Build, tmp_path: Path) -> None:
     model = build()
-    assert model.vectors is not None
-    model.vectors.layers.insert(1, FrozenNorm(16).train())
-    layer = model.vectors.layers[1]
+    assert model.encoder.vectors is not None
+    model.encoder.vectors.layers.insert(1, FrozenNorm(16).train())
+    layer = model.encoder.vectors.layers[1]
     nn.init.constant_(layer.running_mean, 3.0)
     run(model, store, SHORT, tmp_path)
     assert layer.running_mean.tolist() == [3.0] * 16

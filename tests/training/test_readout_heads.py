@@ -13,7 +13,7 @@ from torch import Tensor
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.models.base import Belief, Inputs, LatentRollout
-from worldline.models.jepa_belief import Latent
+from worldline.models.jepa import Latent
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace

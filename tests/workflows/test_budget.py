@@ -126,7 +126,7 @@ def test_the_largest_model_that_gets_its_updates_is_chosen(
 ) -> None:
     """Where an update takes as long as the layers are wide, and 1 second is what the recipe itself takes."""
     planned = recipe(logs)
-    width = planned.model_config.predictor_width
+    width = planned.model_config.predictor.width
     second = TRAINING / (planned.training.num_updates + NUM_CHECKS)
 
     def clock() -> float:
@@ -135,7 +135,7 @@ def test_the_largest_model_that_gets_its_updates_is_chosen(
     widths, loss = list[float](), Jepa.loss
 
     def counted(self: Jepa, window: Window, *, generator: torch.Generator) -> Losses:
-        widths.append(self.config.predictor_width / width)
+        widths.append(self.config.predictor.width / width)
         return loss(self, window, generator=generator)
 
     monkeypatch.setattr(Jepa, "loss", counted)
@@ -143,4 +143,4 @@ def test_the_largest_model_that_gets_its_updates_is_chosen(
     assert found.size == size
     assert found.num_updates == pytest.approx(updates * planned.training.num_updates, rel=0.1)
     assert found.heads == pytest.approx(min(MAX_UPDATES_RATIO, max(0.1, HEADS * 1.001 * budget_s)))
-    assert found.apply(planned).model_config.predictor_width == size * width
+    assert found.apply(planned).model_config.predictor.width == size * width

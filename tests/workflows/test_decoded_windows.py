@@ -18,7 +18,7 @@ from worldline.models.base import Belief, Inputs, LatentRollout, Window
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa_belief import Latent
+from worldline.models.jepa import Latent
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.decoded_windows import decoded_frames, decoded_rmse, moments
 

@@ -370,7 +370,7 @@ def test_a_budget_sets_size_and_updates(logs: Store, tmp_path: Path, tiny: Make)
     result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, budget_s=600.0))  # plenty, on any machine
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["training"]["num_updates"] == 48  # four times the recipe's: more is not worth its time
-    assert run["model"]["predictor_width"] == 64  # the largest of the sizes
+    assert run["model"]["predictor"]["width"] == 64  # the largest of the sizes
     assert run["heads"]["readout_updates"] == 80
     assert result.learned.recipe.training.num_updates == 48
 

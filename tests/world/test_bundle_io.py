@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from worldline.bundle import read_bundle
+from worldline.config import replace_at
 from worldline.engines.base import CallCost, Engine, Parts
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.engines.learned import Adaptation, LearnedEngine
@@ -28,8 +29,7 @@ from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
@@ -59,7 +59,9 @@ def a_map() -> Landmarks:
 def learned_engine() -> LearnedEngine:
     """Small and untrained: what is saved and opened need not be clever."""
     torch.manual_seed(0)
-    config = JepaConfig(inputs=("position",), latent_size=SIZE, encoder_width=16, predictor_width=16)
+    config = replace_at(
+        JepaConfig(inputs=("position",), latent_size=SIZE), {"encoder.width": 16, "predictor.width": 16}
+    )
     return LearnedEngine(
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
         schema=TOY.schema,
@@ -182,7 +184,7 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
         ("heads/termination.json", lambda config: {**config, "width": 17}),
         ("heads/decoder.json", lambda config: {**config, "channels": 5}),
         ("heads/mahalanobis.json", lambda config: {**config, "latent_size": SIZE - 1}),
-        ("model.json", lambda config: {**config, "predictor_width": 17}),
+        ("model.json", lambda config: {**config, "predictor": {**config["predictor"], "width": 17}}),
     ],
 )
 def test_weights_that_do_not_fit_their_config_are_refused(saved: Path, name: str, change: Change) -> None:
@@ -194,7 +196,8 @@ def test_weights_that_do_not_fit_their_config_are_refused(saved: Path, name: str
 def test_nothing_is_allocated_for_a_huge_config(saved: Path) -> None:
     # One layer of it would take 400 terabytes, more than any process can address: to try would be a RuntimeError.
     huge = 10**7
-    tamper(saved, "model.json", lambda config: {**config, "latent_size": huge, "predictor_width": huge})
+    sizes = {"latent_size": huge, "predictor": {"kind": "mlp", "width": huge}}
+    tamper(saved, "model.json", lambda config: {**config, **sizes})
     with pytest.raises(BundleError, match="does not fit"):
         open_world(saved)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.engines.test_simulator import Gusts
 
+from worldline.config import replace_at
 from worldline.engines.base import Engine
 from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
@@ -23,8 +24,7 @@ from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
@@ -107,7 +107,9 @@ def _learned(model: WorldModel, schema: Schema, inputs: tuple[str, ...], latent:
 
 
 def _jepa(schema: Schema, inputs: tuple[str, ...]) -> LearnedEngine:
-    config = JepaConfig(inputs=inputs, latent_size=8, channels=4, encoder_width=16, predictor_width=16)
+    config = replace_at(
+        JepaConfig(inputs=inputs, latent_size=8), {"encoder.channels": 4, "encoder.width": 16, "predictor.width": 16}
+    )
     return _learned(Jepa(schema=schema, config=config), schema, inputs, 8)
 
 

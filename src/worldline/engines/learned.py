@@ -121,8 +121,8 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
     def __post_init__(self) -> None:
         if self.adaptation is not None and not (isinstance(self.model, Adapts) and self.model.can_adapt):
             raise UnsupportedError(
-                f"{type(self.model).__name__} cannot adapt with this configuration. Use a 'jepa' with memory 'none' "
-                "and frameskip 1, or set adaptation to None."
+                f"{type(self.model).__name__} cannot adapt with this configuration. Use a 'jepa' with the predictor "
+                "'mlp', 'linear-residual' or 'conserved', or set adaptation to None."
             )
 
     @property

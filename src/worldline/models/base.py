@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -66,15 +66,18 @@ class Window:
 
 
 class Belief(ABC):
-    """A model's estimate of the present state. Immutable; its leaves are [B, S, ...]."""
+    """A model's estimate of the present state. An immutable dataclass; its leaves are [B, S, ...]."""
 
     @abstractmethod
     def features(self) -> Float[Tensor, "B S D"]:
         """The latent that heads read."""
 
-    @abstractmethod
-    def select(self, index: Tensor) -> Belief:
-        """The belief of the batch entries in `index` [B'], in this order; entries may repeat."""
+    def select(self, index: Tensor) -> Self:
+        """The belief of the batch entries in `index` [B'], in this order; entries may repeat.
+
+        Override it if a field is not a tensor [B, ...].
+        """
+        return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})  # type: ignore[type-var, arg-type]
 
 
 def concatenate(beliefs: Sequence[Belief]) -> Belief | None:

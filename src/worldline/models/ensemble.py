@@ -19,12 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from worldline.config import require_at_least
 from worldline.device import uniform
 from worldline.errors import ConfigError, InputError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
-from worldline.models.layers.inputs import fit_inputs, join_inputs
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Kind, Schema
 
@@ -62,11 +62,9 @@ class EnsembleConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one vector or discrete observation signal.")
-        for name, minimum in (("num_members", 2), ("history", 1), ("width", 1)):
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {minimum}.")
-        if self.path_weight < 0:
-            raise ConfigError(f"path_weight is {self.path_weight}. It must not be negative.")
+        require_at_least(2, self, "num_members")
+        require_at_least(1, self, "history", "width")
+        require_at_least(0, self, "path_weight")
         if not 0 <= self.beta <= 1:
             raise ConfigError(f"beta is {self.beta}. It must lie between 0 and 1.")
         if not 0 <= self.blanked < 1:
@@ -91,10 +89,6 @@ class EnsembleBelief(Belief):
     def features(self) -> Float[Tensor, "B M D"]:
         """All parts concatenated; the present z-scores come first."""
         return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
-
-    def select(self, index: Tensor) -> EnsembleBelief:
-        """The beliefs of the batch entries in `index`."""
-        return EnsembleBelief(codes=self.codes[index], stale=self.stale[index], inputs=self.inputs[index])
 
     def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
         """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
@@ -181,12 +175,9 @@ class Ensemble(WorldModel):
         self.schema, self.config, self.context = schema, config, config.history
         self.codes = Standardizer(signals)
         self.present = slice(len(self.codes.owner))
-        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
-        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
-        self.step_s = Normaliser(1) if config.timed else None
-        self.num_inputs = len(self.actions.mean) + len(self.exogenous.mean) + int(config.timed)
+        self.inputs = InputNormaliser(schema, timed=config.timed)
         members, width, size = config.num_members, config.width, len(self.codes.owner)
-        wide = config.history * (size + len(signals) + self.num_inputs)
+        wide = config.history * (size + len(signals) + self.inputs.size)
         self.layers = nn.ModuleList(
             [MemberLinear(members, wide, width)]
             + [MemberLinear(members, width, width) for _ in range(NUM_HIDDEN_LAYERS - 1)]
@@ -198,13 +189,13 @@ class Ensemble(WorldModel):
     def fit_normaliser(self, window: Window) -> None:
         """Fits each component on its observed values. A signal that was never observed keeps its scale."""
         self.codes.fit(window.observations, window.observed)
-        fit_inputs(window.past, self.actions, self.exogenous, self.step_s)
+        self.inputs.fit(window.past)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The last observations, with gaps filled by each member's prediction; draws nothing."""
         del generator
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
-        return self._follow(codes, seen, self._inputs(window.past)[:, 0])[-1]
+        return self._follow(codes, seen, self.inputs(window.past)[:, 0])[-1]
 
     def update(
         self,
@@ -218,12 +209,12 @@ class Ensemble(WorldModel):
         """The belief one step later; draws nothing."""
         del generator
         codes, seen = self.codes(observation, observed), self._seen(observed)
-        return self._observe(_memory(belief), self._inputs(inputs)[:, 0, 0], codes, seen)
+        return self._observe(_memory(belief), self.inputs(inputs)[:, 0, 0], codes, seen)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One particle per member, each with independent noise at every step (TS-infinity)."""
         batch, versions, steps, _ = inputs.actions.shape
-        known = self._inputs(inputs).flatten(0, 1)
+        known = self.inputs(inputs).flatten(0, 1)
         memory = _repeat(_memory(belief), versions)
         path = []
         for step in range(steps):
@@ -239,11 +230,11 @@ class Ensemble(WorldModel):
         config, signals = self.config, len(self.codes.signals)
         sizes = [config.history * len(self.codes.owner), config.history * signals]
         shared = features[:, None].expand(-1, config.num_members, -1)
-        codes, stale, inputs = shared.split([*sizes, (config.history - 1) * self.num_inputs], -1)
+        codes, stale, inputs = shared.split([*sizes, (config.history - 1) * self.inputs.size], -1)
         return EnsembleBelief(
             codes=codes.unflatten(-1, (config.history, -1)),
             stale=stale.unflatten(-1, (config.history, signals)),
-            inputs=inputs.unflatten(-1, (config.history - 1, self.num_inputs)),
+            inputs=inputs.unflatten(-1, (config.history - 1, self.inputs.size)),
         )
 
     @torch.no_grad()
@@ -270,7 +261,7 @@ class Ensemble(WorldModel):
         if num_particles < 2 or num_particles % 2:
             raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
         batch, versions, steps, _ = inputs.actions.shape
-        known = self._inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
+        known = self.inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
         memory = _repeat(_memory(belief), versions * num_particles)
         aleatoric, epistemic = [], []
         for step in range(steps):
@@ -296,7 +287,7 @@ class Ensemble(WorldModel):
         """
         config = self.config
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
-        now, visible = self._inputs(window.past)[:, 0], seen
+        now, visible = self.inputs(window.past)[:, 0], seen
         share = torch.ones(len(codes), config.num_members, 1, device=codes.device)
         if self.training:
             share = share_draw(
@@ -360,7 +351,7 @@ class Ensemble(WorldModel):
         memory = EnsembleBelief(
             codes=first[:, None, None].expand(-1, members, history, -1),
             stale=stale,
-            inputs=torch.zeros(len(codes), members, history - 1, self.num_inputs, device=codes.device),
+            inputs=torch.zeros(len(codes), members, history - 1, self.inputs.size, device=codes.device),
         )
         memories = [memory]
         for step in range(1, codes.shape[1]):
@@ -401,9 +392,6 @@ class Ensemble(WorldModel):
 
     def _seen(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead signals"]:
         return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)
-
-    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
 
 
 def _memory(belief: Belief) -> EnsembleBelief:

@@ -27,13 +27,14 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from worldline.config import require_at_least
 from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
 from worldline.models.layers.codes import code_size, join_codes
 from worldline.models.layers.gather import share_mean, whole_mean
-from worldline.models.layers.inputs import fit_inputs, join_inputs
+from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
@@ -69,11 +70,8 @@ class FeaturesConfig(EncoderConfig):
         super().__post_init__()
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one image for the encoder.")
-        for name in ("width", "depth", "num_heads", "span"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
-        if self.components < 0:
-            raise ConfigError(f"components is {self.components}. It must not be negative; 0 keeps every channel.")
+        require_at_least(1, self, "width", "depth", "num_heads", "span")
+        require_at_least(0, self, "components")
 
 
 def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str | None = None) -> FeaturesConfig:
@@ -234,14 +232,13 @@ class Features(WorldModel):
         self.codes = Normaliser(sum(code_size(signal) for signal in self.others))
         num_codes = len(self.codes.mean)
         self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # root mean square change in one step
-        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
-        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        self.inputs = InputNormaliser(schema)
         self.predictor = FeaturePredictor(
             config,
             places=len(views) * places,
             size=views[0].size,
             num_codes=num_codes,
-            num_inputs=len(self.actions.mean) + len(self.exogenous.mean),
+            num_inputs=self.inputs.size,
         )
 
     @classmethod
@@ -265,7 +262,7 @@ class Features(WorldModel):
         known = self._known(window.observed)[..., self.num_seen :].all(-1)
         if self.others and known.any():
             self.codes.fit(join_codes(self.others, self._filled(window.observations, window.observed))[known])
-        fit_inputs(window.past, self.actions, self.exogenous)
+        self.inputs.fit(window.past)
         first = slice(max(1, MAX_FITTED_FRAMES // known.shape[1]))
         observations = {name: values[first] for name, values in window.observations.items()}
         observed = {name: flags[first] for name, flags in window.observed.items()}
@@ -285,7 +282,7 @@ class Features(WorldModel):
         """The last frame with the caches of all frames before; missing parts of a frame are predicted."""
         del generator
         frames, flags = self._frames(window.observations, window.observed)
-        known = self._inputs(window.past)[:, 0]
+        known = self.inputs(window.past)[:, 0]
         belief = self.belief(frames[:, 0])
         for step in range(known.shape[1]):
             belief = self._advance(belief, known[:, step], frames[:, step + 1], flags[:, step + 1])
@@ -303,14 +300,14 @@ class Features(WorldModel):
         """The new frame; its missing parts are predicted."""
         del generator
         assert isinstance(belief, FrameBelief)
-        return self._advance(belief, self._inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
+        return self._advance(belief, self.inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""
         del generator
         assert isinstance(belief, FrameBelief)
         batch, versions, steps, _ = inputs.actions.shape
-        known = self._inputs(inputs).flatten(0, 1)
+        known = self.inputs(inputs).flatten(0, 1)
         frames = belief.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
         path = []
         for step in range(steps):
@@ -331,7 +328,7 @@ class Features(WorldModel):
         the mean frame.
         """
         frames, flags = self._frames(window.observations, window.observed)
-        known, start, target = self._inputs(window.past)[:, 0], frames[:, :-1], frames[:, 1:]
+        known, start, target = self.inputs(window.past)[:, 0], frames[:, :-1], frames[:, 1:]
         one_step, _ = self._predict(start, known, ())
         open_loop = self.rollout(self.belief(frames[:, 0]), window.past, generator=generator).features[:, 0, 0]
         complete = flags.all(-1, keepdim=True)
@@ -409,9 +406,6 @@ class Features(WorldModel):
         """The frames one step later. The network's output is scaled by the usual change of each feature."""
         step, past = self.predictor(frames, known, past)
         return frames + step * self.change, past
-
-    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        return join_inputs(inputs, self.actions, self.exogenous)
 
     def _views(self) -> list[View]:
         return cast("list[View]", list(self.views))

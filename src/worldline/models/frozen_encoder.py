@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from worldline.config import require_at_least
 from worldline.errors import ConfigError, MissingExtraError, UnknownNameError
 
 ENCODERS: Final = {
@@ -82,11 +83,8 @@ class EncoderConfig:
         for name, known in (("library", ("transformers", "timm")), ("pooling", ("patches", "mean", "cls"))):
             if getattr(self, name) not in known:
                 raise ConfigError(str(UnknownNameError(name, getattr(self, name), known)))
-        for name in ("image_side", "grid"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
-        if self.stride < 0:
-            raise ConfigError(f"stride is {self.stride}. It must not be negative; 0 is for a plain ViT.")
+        require_at_least(1, self, "image_side", "grid")
+        require_at_least(0, self, "stride")
         if min(self.pixel_deviation) <= 0:
             raise ConfigError(f"pixel_deviation is {self.pixel_deviation}. Each must be positive.")
 

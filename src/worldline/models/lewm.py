@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
+from worldline.config import require_at_least
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.gather import share_mean
-from worldline.models.layers.inputs import fit_inputs, join_inputs
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.sigreg import sigreg
 from worldline.models.lewm_predictor import Dropout, LewmPredictor
 from worldline.models.lewm_rollout import Folded, fold, imagine
@@ -81,17 +81,14 @@ class LewmConfig:
     def __post_init__(self) -> None:
         if len(self.inputs) != 1:
             raise ConfigError(f"inputs is {self.inputs}. The family 'lewm' needs exactly one camera; name it.")
-        for name in self.__dataclass_fields__.keys() - {"inputs", "dropout", "sigreg_weight"}:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
+        require_at_least(1, self, *(self.__dataclass_fields__.keys() - {"inputs", "dropout", "sigreg_weight"}))
+        require_at_least(0, self, "sigreg_weight")
         if self.latent_size % self.num_heads:
             raise ConfigError(
                 f"latent_size is {self.latent_size}. It must be a multiple of num_heads, {self.num_heads}."
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}. It must be at least 0 and below 1.")
-        if self.sigreg_weight < 0:
-            raise ConfigError(f"sigreg_weight is {self.sigreg_weight}. It must not be negative.")
 
 
 @cache
@@ -305,10 +302,6 @@ class LatentHistory(Belief):
         """The present latent; S is 1."""
         return self.latents[:, -1:]
 
-    def select(self, index: Tensor) -> LatentHistory:
-        """The histories of the batch entries in `index`."""
-        return LatentHistory(latents=self.latents[index], inputs=self.inputs[index])
-
 
 class Lewm(WorldModel):
     """The model. Its memory is limited to `history` observations.
@@ -334,13 +327,12 @@ class Lewm(WorldModel):
         if camera.kind is not Kind.IMAGE:
             raise ConfigError(f"input {camera.name!r} is a {camera.kind}. The family 'lewm' needs an image signal.")
         self.camera = camera.name
-        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
-        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
-        width, num_inputs = config.latent_size, len(self.actions.mean) + len(self.exogenous.mean)
+        self.inputs = InputNormaliser(schema)
+        width = config.latent_size
         self.encoder = Encoder(camera, config)
         self.projector = _projector(config)
         self.to_codes = nn.Sequential(
-            nn.Linear(num_inputs, config.code_size),
+            nn.Linear(self.inputs.size, config.code_size),
             nn.Linear(config.code_size, 4 * width),
             nn.SiLU(),
             nn.Linear(4 * width, width),
@@ -358,7 +350,7 @@ class Lewm(WorldModel):
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits actions and exogenous inputs; images are normalised with the statistics of ImageNet."""
-        fit_inputs(window.past, self.actions, self.exogenous)
+        self.inputs.fit(window.past)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> LatentHistory:
         """The history up to the last observation; the latents of missing images are predicted."""
@@ -367,7 +359,7 @@ class Lewm(WorldModel):
         if not seen[:, start:].all():
             start = 0
         latents = self._see(images[:, start:], seen[:, start:])
-        inputs = self._inputs(window.past)[:, 0, start:]
+        inputs = self.inputs(window.past)[:, 0, start:]
         belief = LatentHistory(latents=latents[:, :1], inputs=inputs[:, :0])
         for step in range(1, latents.shape[1]):
             now = inputs[:, step - 1 : step]
@@ -387,7 +379,7 @@ class Lewm(WorldModel):
         assert isinstance(belief, LatentHistory)
         images, seen = observation[self.camera], observed[self.camera]
         latents = self._see(images[:, None], seen[:, None])[:, 0]
-        return self._step(belief, self._inputs(inputs)[:, 0], latents, seen, generator)
+        return self._step(belief, self.inputs(inputs)[:, 0], latents, seen, generator)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Predicts each step from up to `history` steps before it; S is 1. Only dropout in training draws.
@@ -396,7 +388,7 @@ class Lewm(WorldModel):
         """
         assert isinstance(belief, LatentHistory)
         versions = inputs.actions.shape[1]
-        ahead = self._inputs(inputs).to(belief.inputs.dtype)
+        ahead = self.inputs(inputs).to(belief.inputs.dtype)
         if self.training or torch.is_grad_enabled():
             features = self._unroll(belief, ahead, generator)
         else:
@@ -410,8 +402,7 @@ class Lewm(WorldModel):
 
     def belief(self, features: Float[Tensor, "B D"]) -> LatentHistory:
         """A history of one step."""
-        num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
-        return LatentHistory(latents=features[:, None], inputs=features.new_zeros(len(features), 0, num_inputs))
+        return LatentHistory(latents=features[:, None], inputs=features.new_zeros(len(features), 0, self.inputs.size))
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """One-step error at each step of every subsequence of `history` observations, and SIGReg of all latents.
@@ -420,7 +411,7 @@ class Lewm(WorldModel):
         """
         config, seen = self.config, window.observed[self.camera]
         latents = self._see(window.observations[self.camera], seen)
-        inputs = self._inputs(window.past)[:, 0]
+        inputs = self.inputs(window.past)[:, 0]
         span = min(config.history, inputs.shape[1])
         codes = _subsequences(self.to_codes(inputs), span)
         predicted = self._predict(_subsequences(latents[:, :-1], span), codes, generator, last_only=False)
@@ -438,9 +429,6 @@ class Lewm(WorldModel):
     def _see(self, images: Tensor, seen: Bool[Tensor, "B H"]) -> Float[Tensor, "B H D"]:
         first = self.encoder(images.flatten(0, 1), seen.flatten())
         return torch.as_tensor(self.projector(first).float().unflatten(0, seen.shape))
-
-    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        return join_inputs(inputs, self.actions, self.exogenous)
 
     def _predict(
         self, latents: Tensor, codes: Tensor, generator: torch.Generator, *, last_only: bool

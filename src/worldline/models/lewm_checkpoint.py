@@ -85,7 +85,7 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
     model = Lewm(schema=schema, config=config)
     grid = tuple(side // config.patch for side in schema[camera].shape[:2])
     tensors["encoder.position"] = _scaled(tensors["encoder.position"], grid)
-    tensors |= {k: v for k, v in model.state_dict().items() if k.startswith(("actions.", "exogenous."))}
+    tensors |= {k: v for k, v in model.state_dict().items() if k.startswith("inputs.")}
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in tensors.items()}
     wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from worldline.config import require_at_least
 from worldline.device import uniform
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
@@ -27,7 +28,7 @@ from worldline.models.layers.codes import code_size, from_code
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.image_decoder import ImageDecoder
-from worldline.models.layers.inputs import fit_inputs, join_inputs
+from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
@@ -84,13 +85,10 @@ class RssmConfig:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
         sizes = ("hidden_size", "num_groups", "width", "channels", "image_width", "num_samples", "context")
-        for name, minimum in (*((size, 1) for size in sizes), ("num_classes", 2)):
-            if getattr(self, name) < minimum:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {minimum}.")
+        require_at_least(1, self, *sizes)
+        require_at_least(2, self, "num_classes")
         weights = ("image_weight", "vector_weight", "dynamics_weight", "representation_weight", "free_nats")
-        for name in weights:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
+        require_at_least(0, self, *weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +104,6 @@ class RssmBelief(Belief):
     def features(self) -> Float[Tensor, "B S D"]:
         """The state."""
         return self.state
-
-    def select(self, index: Tensor) -> RssmBelief:
-        """The states of the batch entries in `index`."""
-        return RssmBelief(state=self.state[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +206,8 @@ class Rssm(WorldModel):
         of_images = {"channels": config.channels, "width": config.image_width}
         self.images = nn.ModuleList(ImageEncoder(signal, out=width, **of_images) for signal in images)
         self.vectors = VectorEncoder(vectors, width=width, out=width) if vectors else None
-        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
-        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
-        num_known = len(self.actions.mean) + len(self.exogenous.mean)
-        self.recurrence = Recurrence(drawn=num_drawn, known=num_known, hidden=config.hidden_size, width=width)
+        self.inputs = InputNormaliser(schema)
+        self.recurrence = Recurrence(drawn=num_drawn, known=self.inputs.size, hidden=config.hidden_size, width=width)
         self.prior = mlp([config.hidden_size, width, num_drawn], norm=True)
         self.posterior = mlp([config.hidden_size + width + len(signals), width, num_drawn], norm=True)
         self.image_decoders = nn.ModuleList(ImageDecoder(signal, latent_size=size, **of_images) for signal in images)
@@ -237,7 +229,7 @@ class Rssm(WorldModel):
                 network.fit(window.observations[name], window.observed[name])
         if self.vectors is not None:
             self.vectors.fit(window.observations, window.observed)
-        fit_inputs(window.past, self.actions, self.exogenous)
+        self.inputs.fit(window.past)
         if window.reward is not None:
             self.rewards.fit(window.reward.flatten()[:, None])
 
@@ -262,7 +254,7 @@ class Rssm(WorldModel):
     ) -> RssmBelief:
         """The state one step later; sampled from the prior if nothing was observed."""
         state = belief.features()
-        known = self._inputs(inputs)[:, 0].expand(-1, state.shape[1], -1)
+        known = self.inputs(inputs)[:, 0].expand(-1, state.shape[1], -1)
         seen = torch.stack([observed[name] for name in self.config.inputs], -1)
         embedded = self._embed(observation, observed)
         state, _, _ = self._look(self.recurrence(state, known), embedded, seen, generator)
@@ -271,7 +263,7 @@ class Rssm(WorldModel):
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Samples the prior at each step, with noise [B, 1, S, ...] that all candidates share."""
         _, versions, steps, _ = inputs.actions.shape
-        known = self._inputs(inputs)
+        known = self.inputs(inputs)
         start = belief.features()
         state = start[:, None].expand(-1, versions, -1, -1)
         path = []
@@ -363,7 +355,7 @@ class Rssm(WorldModel):
         flat = {name: window.observations[name].flatten(0, 1) for name in self.config.inputs}
         flags = {name: window.observed[name].flatten(0, 1) for name in self.config.inputs}
         embedded = self._embed(flat, flags).unflatten(0, seen.shape[:2])
-        known = self._inputs(window.past)[:, 0, :, None].expand(-1, -1, num_samples, -1)
+        known = self.inputs(window.past)[:, 0, :, None].expand(-1, -1, num_samples, -1)
         hidden = embedded.new_zeros(len(seen), num_samples, self.config.hidden_size, dtype=torch.float32)
         states, priors, posteriors = list[Tensor](), list[Tensor](), list[Tensor]()
         for step in range(seen.shape[1]):
@@ -408,9 +400,6 @@ class Rssm(WorldModel):
         if self.vectors is not None:
             parts.append(self.vectors(observations, observed))
         return torch.as_tensor(torch.stack(parts).sum(0))
-
-    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        return join_inputs(inputs, self.actions, self.exogenous)
 
     def _image_error(self, states: Float[Tensor, "B H D"], window: Window) -> Float[Tensor, "B H"]:
         error = states.new_zeros(states.shape[:2])

@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding, one_hot
 
+from worldline.config import require_at_least
 from worldline.device import uniform
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
@@ -88,19 +89,9 @@ class TokenConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one observation signal.")
-        if self.smoothing < 0:
-            raise ConfigError(f"smoothing is {self.smoothing}. It must not be negative.")
-        minimums = {
-            "num_bins": 2 + 2 * self.margin,
-            "context_steps": 1,
-            "width": 1,
-            "depth": 1,
-            "num_heads": 1,
-            "num_samples": 1,
-        }
-        for name, bound in minimums.items():
-            if getattr(self, name) < bound:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {bound}.")
+        require_at_least(0, self, "smoothing")
+        require_at_least(1, self, "context_steps", "width", "depth", "num_heads", "num_samples")
+        require_at_least(2 + 2 * self.margin, self, "num_bins")
         if not 0 <= self.hidden < 1:
             raise ConfigError(f"hidden is {self.hidden}. It is a share, at least 0 and below 1.")
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from worldline.config import replace_at
 from worldline.data.store import Store
 from worldline.errors import InputError, UnsupportedError
 from worldline.models.base import WorldModel
 from worldline.models.ensemble import EnsembleConfig
 from worldline.models.features import Features, features_config, load_encoder
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import JepaConfig
 from worldline.models.lewm import LewmConfig
 from worldline.models.lewm_checkpoint import read_lewm
 from worldline.models.rssm import RssmConfig
@@ -32,7 +34,7 @@ from worldline.training.heads import HeadsConfig
 WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ensemble": ("width",),
     "features": ("width",),
-    "jepa": ("channels", "encoder_width", "predictor_width"),
+    "jepa": ("encoder.channels", "encoder.width", "predictor.width"),
     "lewm": (),  # fixed at the published size
     "rssm": ("hidden_size", "width", "channels", "image_width"),
     "token": ("width",),
@@ -88,8 +90,8 @@ def resized(recipe: Recipe, size: float) -> Recipe:
     if size == 1:
         return recipe
     config, names = recipe.model_config, WIDTHS.get(recipe.model, ())
-    widths = {name: max(16, 16 * round(getattr(config, name) * size / 16)) for name in names}
-    return replace(recipe, model_config=replace(config, **widths))
+    widths = {name: max(16, 16 * round(attrgetter(name)(config) * size / 16)) for name in names}
+    return replace(recipe, model_config=replace_at(config, widths))
 
 
 def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any]) -> Recipe:

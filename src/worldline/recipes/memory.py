@@ -19,8 +19,8 @@ import torch
 
 from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.models.jepa import Jepa
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.layers.forecasting_predictors import ConservedPredictor, ConservedPredictorConfig
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.training.batches import fit_normaliser
@@ -56,20 +56,18 @@ def memory(store: Store) -> Recipe:
         UnsupportedError: the logs hold no vector observation.
     """
     plain = vectors(store)
-    assert isinstance(plain.model_config, JepaConfig)  # for the type checker
     num_steps = int(np.quantile(store.num_steps, 0.2))
     longest = min(MAX_WINDOW, max(2, num_steps) + 1)
-    config = replace(
-        plain.model_config,
+    predictor = ConservedPredictorConfig(
         # A third of an episode, so that two thirds remain for predictions.
-        linear_history=max(1, min(MAX_HISTORY_STEPS, num_steps // 3)),
-        linear_values=NUM_VALUES,
-        linear_trim=TRIMMED_SHARE,
-        predictor_width=WIDTH,
-        signal_weight=SIGNAL_WEIGHT,
+        history=max(1, min(MAX_HISTORY_STEPS, num_steps // 3)),
+        values=NUM_VALUES,
+        trim=TRIMMED_SHARE,
+        width=WIDTH,
         gated=True,
-        gradient_steps=GRADIENT_STEPS,
-        conserves=True,
+    )
+    config = replace(
+        plain.model_config, signal_weight=SIGNAL_WEIGHT, gradient_steps=GRADIENT_STEPS, predictor=predictor
     )
     history = _helpful_history(store, config, longest)
     window = min(longest, history + OPEN_LOOP_STEPS)
@@ -77,7 +75,7 @@ def memory(store: Store) -> Recipe:
     return replace(
         plain,
         name="memory",
-        model_config=replace(config, linear_history=history),
+        model_config=replace(config, predictor=replace(predictor, history=history)),
         training=replace(
             plain.training,
             window=window,
@@ -95,6 +93,5 @@ def _helpful_history(store: Store, config: JepaConfig, window: int) -> int:
     with torch.random.fork_rng(devices=[]):
         model = Jepa(schema=store.schema, config=config)
     fit_normaliser(model, store, split_store(store).train, config.inputs, window)
-    assert model.linear is not None  # for the type checker
-    assert model.vectors is not None
-    return model.linear.enough(model.vectors.change, MAX_EXTRA_ERROR)
+    assert isinstance(model.predictor, ConservedPredictor)  # for the type checker
+    return model.predictor.smallest_history(MAX_EXTRA_ERROR)

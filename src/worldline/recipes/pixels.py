@@ -14,8 +14,13 @@ import numpy as np
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import JepaConfig
+from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.codes import code_size
+from worldline.models.layers.forecasting_predictors import LinearResidualPredictorConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
+from worldline.models.layers.predictors import GruPredictorConfig, MlpPredictorConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.schema import Kind
@@ -27,6 +32,8 @@ MAX_CONTEXT: Final = 8
 TARGET_WEIGHT: Final = 1.0
 """Weight of the auxiliary targets."""
 MAX_HORIZON: Final = 48
+WIDTH: Final = 512
+"""Units of the predictor's hidden layers."""
 
 
 def pixels(store: Store) -> Recipe:
@@ -50,9 +57,9 @@ def pixels(store: Store) -> Recipe:
             inputs=images,
             latent_size=128,
             constant_size=16,
-            sigreg_weight=1.0,
-            predictor_width=512,
             timed=store.has_step_s() and store.schema.step_s is not None,
+            predictor=MlpPredictorConfig(width=WIDTH),
+            regularizer=SigregConfig(weight=1.0),
         ),
         training=TrainingConfig(num_updates=2500),
         heads=HeadsConfig(
@@ -92,12 +99,9 @@ def film(store: Store) -> Recipe:
         model_config=replace(
             base.model_config,
             constant_size=0,
-            channels=48,
-            memory="gru",
-            context=context,
-            memory_size=128,
-            targets=targets,
-            target_weight=TARGET_WEIGHT,
+            encoder=ObservationEncoderConfig(channels=48),
+            predictor=GruPredictorConfig(width=WIDTH, memory_size=128, context=context),
+            auxiliary=AuxiliaryConfig(targets=targets, target_weight=TARGET_WEIGHT),
         ),
         # These settings let the exam finish in 53 minutes on two cores (benchmarks/log/exam-results.md).
         training=replace(
@@ -130,7 +134,7 @@ def pixels_and_vectors(store: Store) -> Recipe:
             inputs=tuple(signal.name for signal in observations if signal.kind is not Kind.DISCRETE),
             latent_size=config.latent_size + sum(code_size(signal) for signal in vectors),
             signal_weight=1.0,
-            linear_history=2,
+            predictor=LinearResidualPredictorConfig(width=WIDTH, history=2),
         ),
         heads=replace(
             base.heads,

@@ -26,7 +26,10 @@ from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError
 from worldline.labs.base import Policy
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import JepaConfig
+from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
+from worldline.models.layers.forecasting_predictors import LinearResidualPredictorConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
@@ -103,11 +106,10 @@ def push_t(store: Store) -> Recipe:
         model_config=JepaConfig(
             inputs=("camera", "agent_position"),
             latent_size=192,
-            predictor_width=512,
-            sigreg_weight=1.0,
             signal_weight=1.0,
-            linear_history=2,
-            targets=("block_position", "block_angle"),
+            predictor=LinearResidualPredictorConfig(width=512, history=2),
+            regularizer=SigregConfig(weight=1.0),
+            auxiliary=AuxiliaryConfig(targets=("block_position", "block_angle")),
         ),
         training=TrainingConfig(num_updates=3000, window=9),
         heads=HeadsConfig(

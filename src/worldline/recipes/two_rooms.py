@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import JepaConfig
+from worldline.models.layers.predictors import MlpPredictorConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.training.heads import HeadsConfig
@@ -21,7 +23,9 @@ def two_rooms(store: Store) -> Recipe:
     return Recipe(
         name="two-rooms",
         model="jepa",
-        model_config=JepaConfig(inputs=("camera",), sigreg_weight=1.0, predictor_width=512),
+        model_config=JepaConfig(
+            inputs=("camera",), predictor=MlpPredictorConfig(width=512), regularizer=SigregConfig(weight=1.0)
+        ),
         training=TrainingConfig(num_updates=800),
         heads=HeadsConfig(
             readout_updates=800, distance_updates=1800, inverse_updates=700, decoder_updates=1000, unroll=5
@@ -41,7 +45,11 @@ def two_rooms_random(store: Store) -> Recipe:
         name="two-rooms-random",
         model="jepa",
         model_config=JepaConfig(
-            inputs=("camera",), latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
+            inputs=("camera",),
+            latent_size=128,
+            constant_size=16,
+            predictor=MlpPredictorConfig(width=512),
+            regularizer=SigregConfig(weight=1.0),
         ),
         training=TrainingConfig(num_updates=2500),
         heads=HeadsConfig(

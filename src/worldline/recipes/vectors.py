@@ -11,7 +11,9 @@ import numpy as np
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
-from worldline.models.jepa_config import JepaConfig
+from worldline.models.jepa import JepaConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.schema import Kind
@@ -46,12 +48,10 @@ def vectors(store: Store) -> Recipe:
         model_config=JepaConfig(
             inputs=tuple(signal.name for signal in signals),
             latent_size=sum(signal.size for signal in signals) + NUM_LEARNED_FEATURES,
-            encoder_width=128,
-            predictor_width=256,
-            sigreg_weight=0.1,
-            num_slices=16,
             signal_weight=1.0,
             timed=store.has_step_s() and store.schema.step_s is not None,
+            encoder=ObservationEncoderConfig(width=128),
+            regularizer=SigregConfig(weight=0.1, num_slices=16),
         ),
         # No collapse check: the vectors are part of the latent, so it cannot collapse.
         training=TrainingConfig(

@@ -59,11 +59,11 @@ def guard(health: Health, *, step: int, min_rank: float, min_deviation: float) -
         raise CollapseError(
             f"after {step} updates the standard deviation of the latents is {health.deviation:.2g}, "
             f"below {min_deviation:g}: all observations look the same to the model. "
-            "Raise sigreg_weight, lower the learning rate, or check that the observations change."
+            "Raise the weight of SIGReg, lower the learning rate, or check that the observations change."
         )
     if not health.effective_rank >= min_rank:
         raise CollapseError(
             f"after {step} updates the latents fill {health.effective_rank:.2g} dimensions, "
             f"fewer than {min_rank:g}: the model encodes a single quantity, often the slowest. "
-            "Raise sigreg_weight or constant_size, or log more diverse episodes."
+            "Raise the weight of SIGReg or constant_size, or log more diverse episodes."
         )

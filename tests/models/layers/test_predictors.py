@@ -2,12 +2,29 @@ from __future__ import annotations
 
 import torch
 
-from worldline.models.layers.predictors import AttentivePredictor, Hidden, PredictorContext, RecurrentPredictor
+from worldline.models.layers.inputs import InputNormaliser
+from worldline.models.layers.observation_encoder import LatentLayout
+from worldline.models.layers.predictors import (
+    Block,
+    GruPredictor,
+    GruPredictorConfig,
+    RecurrentState,
+    TransformerPredictor,
+    TransformerPredictorConfig,
+)
+from worldline.schema import Kind, Role, Schema, Signal
+
+PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
+GRU = GruPredictorConfig(width=8, memory_size=4)
 
 
-def block(size: int, count: list[int]) -> PredictorContext:
+def layout(*signals: Signal) -> LatentLayout:
+    return LatentLayout(size=2, constant_size=0, vectors=None, inputs=InputNormaliser(Schema(signals=signals)))
+
+
+def block(size: int, count: list[int]) -> Block:
     batch = len(count)
-    return PredictorContext(
+    return Block(
         base=torch.zeros(batch, 2),
         inputs=torch.full((batch, size, 1), 5.0),
         count=torch.tensor(count, dtype=torch.long),
@@ -23,7 +40,8 @@ def test_a_block_takes_steps_until_it_is_full_and_then_sets_out_anew() -> None:
 
 
 def test_a_block_can_be_left_and_picked_from() -> None:
-    ended = block(3, [1, 2]).end(torch.tensor([False, True]))
+    observed = torch.zeros(2, 0, dtype=torch.bool)
+    ended = block(3, [1, 2]).correct(torch.zeros(2, 2), observed, torch.tensor([False, True]))
     assert ended.count.tolist() == [1, 3]
     assert ended.select(torch.tensor([1, 1, 0])).count.tolist() == [3, 3, 1]
 
@@ -37,8 +55,8 @@ def test_a_block_changes_nothing_that_it_came_from() -> None:
 
 def test_a_recurrent_state_remembers_what_the_latent_does_not_say() -> None:
     torch.manual_seed(0)
-    made = RecurrentPredictor(latent_size=2, num_inputs=1, width=8, memory_size=4, out=2)
-    latent, blank = torch.zeros(2, 2), Hidden(state=torch.zeros(2, 4))
+    made, latent = GruPredictor(GRU, layout(PUSH)), torch.zeros(2, 2)
+    blank = made.begin(latent)
     _, hidden = made(latent, torch.tensor([[1.0], [-1.0]]), blank)
     change, _ = made(latent, torch.zeros(2, 1), hidden)
     assert (change[0] != change[1]).all()
@@ -48,22 +66,24 @@ def test_a_recurrent_state_remembers_what_the_latent_does_not_say() -> None:
 
 def test_a_recurrent_state_stays_in_full_precision() -> None:
     torch.manual_seed(0)
-    made = RecurrentPredictor(latent_size=2, num_inputs=1, width=8, memory_size=4, out=2)
+    made = GruPredictor(GRU, layout(PUSH))
     with torch.autocast("cpu", torch.bfloat16):
-        _, hidden = made(torch.ones(1, 2).bfloat16(), torch.ones(1, 1).bfloat16(), Hidden(state=torch.zeros(1, 4)))
+        _, hidden = made(
+            torch.ones(1, 2).bfloat16(), torch.ones(1, 1).bfloat16(), RecurrentState(state=torch.zeros(1, 4))
+        )
     assert hidden.state.dtype == torch.float32
 
 
 def test_attention_steers_by_the_inputs_once_it_has_learned_to() -> None:
     torch.manual_seed(0)
-    sizes = {"latent_size": 2, "width": 8, "depth": 1, "num_heads": 2, "span": 2, "out": 2}
-    made, latent = AttentivePredictor(num_inputs=1, **sizes), torch.ones(2, 2)
+    config = TransformerPredictorConfig(width=8, depth=1, num_heads=2, context=2)
+    made, latent = TransformerPredictor(config, layout(PUSH)), torch.ones(2, 2)
     known = torch.tensor([[1.0], [-1.0]])
     change, cache = made(latent, known, None)
     assert torch.equal(change[0], change[1])
     assert cache.position == 1
-    change[0].square().sum().backward()  # both would cancel
+    (change - latent)[0].square().sum().backward()  # both would cancel
     steer = made.layers.blocks[0].steer
     assert steer.weight.grad.abs().max() > 0
-    free = AttentivePredictor(num_inputs=0, **sizes)  # a world in which nothing can be done
+    free = TransformerPredictor(config, layout())  # a world in which nothing can be done
     assert free(latent, torch.zeros(2, 0), None)[0].shape == (2, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -175,32 +174,3 @@ class VectorEncoder(nn.Module):
             s.name: observations[s.name].where(observed[s.name], 0) for s in self.signals if s.kind is Kind.DISCRETE
         }
         return join_codes(self.signals, {**observations, **values})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObservedFeatures:
-    """Encoded observations, before missing parts are filled in.
-
-    Args:
-        pictures: sum of the features of all cameras; None without a camera.
-        scores: z-scores of the vectors, 0 where missing; None without vectors.
-        observed: per signal.
-    """
-
-    pictures: Float[Tensor, "*lead L"] | None
-    scores: Float[Tensor, "*lead size"] | None
-    observed: Mapping[str, Bool[Tensor, "*lead"]]
-
-    def at(self, step: int) -> ObservedFeatures:
-        """One step of [B, H]."""
-        return ObservedFeatures(
-            pictures=None if self.pictures is None else self.pictures[:, step],
-            scores=None if self.scores is None else self.scores[:, step],
-            observed={name: flags[:, step] for name, flags in self.observed.items()},
-        )
-
-
-def last_whole(complete: Bool[Tensor, "B H"]) -> int:
-    """The latest start at which no batch entry loses its last complete observation; 0 if one has none."""
-    steps = torch.arange(complete.shape[1], device=complete.device)
-    return int(torch.where(complete, steps, 0).amax(1).min())

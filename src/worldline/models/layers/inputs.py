@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldline.models.base import Inputs
 from worldline.models.layers.normaliser import Normaliser
+from worldline.schema import Schema
 
 
-def fit_inputs(past: Inputs, actions: Normaliser, exogenous: Normaliser, step_s: Normaliser | None = None) -> None:
-    """Fits normalisers on the inputs of a window.
+class InputNormaliser(nn.Module):
+    """Concatenated z-scores of the inputs of a step.
 
     Args:
-        past: with N = 1.
-        actions: of the concatenated actions.
-        exogenous: of the concatenated exogenous signals; of size 0 if the schema has none.
-        step_s: of the step's duration; None for a model without this input.
+        schema: actions and exogenous signals are used in its order.
+        timed: whether the duration of the step is an input.
     """
-    actions.fit(past.actions.flatten(0, 2))
-    if past.exogenous is not None:
-        exogenous.fit(past.exogenous.flatten(0, 1))
-    if step_s is not None:
-        step_s.fit(past.step_s.flatten()[:, None])
 
+    def __init__(self, schema: Schema, *, timed: bool = False) -> None:
+        super().__init__()
+        self.signals = (*schema.actions, *schema.exogenous)
+        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
+        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        self.step_s = Normaliser(1) if timed else None
+        self.num_actions = len(self.actions.mean)
+        self.size = self.num_actions + len(self.exogenous.mean) + int(timed)
 
-def join_inputs(
-    inputs: Inputs, actions: Normaliser, exogenous: Normaliser, step_s: Normaliser | None = None
-) -> Float[Tensor, "B N T I"]:
-    """Concatenated z-scores of all inputs; arguments as for `fit_inputs`."""
-    parts = [actions(inputs.actions)]
-    versions = parts[0].shape[1]
-    if inputs.exogenous is not None:
-        parts.append(exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
-    if step_s is not None:
-        parts.append(step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
-    return torch.cat(parts, -1)
+    def fit(self, past: Inputs) -> None:
+        """Fits means and standard deviations on the inputs of a window, N = 1."""
+        self.actions.fit(past.actions.flatten(0, 2))
+        if past.exogenous is not None:
+            self.exogenous.fit(past.exogenous.flatten(0, 1))
+        if self.step_s is not None:
+            self.step_s.fit(past.step_s.flatten()[:, None])
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
+        """z-scores of actions, exogenous signals and duration."""
+        parts = [self.actions(inputs.actions)]
+        versions = parts[0].shape[1]
+        if inputs.exogenous is not None:
+            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
+        if self.step_s is not None:
+            parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
+        return torch.cat(parts, -1)
+
+    def inverse(self, scores: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead inputs"]:
+        """Actions and exogenous signals in physical units, without the duration."""
+        actions, others = scores[..., : self.num_actions], scores[..., self.num_actions :]
+        exogenous = others[..., : len(self.exogenous.mean)]
+        return torch.cat([self.actions.inverse(actions), self.exogenous.inverse(exogenous)], -1)

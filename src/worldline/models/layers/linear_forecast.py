@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldline.models.layers.changes import changes
+from worldline.models.layers.memory import Memory
 
 RIDGE = 1e-9
 """Relative penalty on the squared weights; needed for inputs that never change."""
@@ -19,7 +20,7 @@ MAX_CONCENTRATION_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
+class Past(Memory):
     """The steps before the present one, most recent first.
 
     Args:
@@ -32,28 +33,28 @@ class Past:
     count: Int[Tensor, " B"]
     guessed: Int[Tensor, "B size"]
 
-    def select(self, index: Tensor) -> Past:
-        """The past of the batch entries in `index`."""
-        return Past(steps=self.steps[index], count=self.count[index], guessed=self.guessed[index])
-
     def flat(self) -> Float[Tensor, "B numbers"]:
         """All parts concatenated, the count last. `guessed` is not included: predicted values count as observed."""
         return torch.cat([self.steps.flatten(1), self.count[:, None].to(self.steps.dtype)], -1)
 
-    def correct(self, residual: Float[Tensor, "B size"], seen: Bool[Tensor, "B size"]) -> Past:
+    def correct(
+        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B size"], shown: Bool[Tensor, " B"]
+    ) -> Past:
         """The past after an observation: predicted values since the previous observation are shifted by the error.
 
         Without the shift, the jump from the last predicted value to the observed one would look like a velocity.
 
         Args:
-            residual: observed minus predicted values; any number where not observed.
-            seen: whether each value is observed.
+            residual: latent with the observation minus predicted latent; the values come first.
+            observed: whether each value is observed.
+            shown: unused.
         """
-        size, before = seen.shape[1], torch.arange(self.steps.shape[1], device=seen.device)
-        predicted = seen[:, None] & (before[:, None] < self.guessed[:, None] - 1)
-        values = self.steps[..., :size] + torch.where(predicted, residual[:, None].to(self.steps.dtype), 0.0)
+        del shown
+        size, before = observed.shape[1], torch.arange(self.steps.shape[1], device=observed.device)
+        predicted = observed[:, None] & (before[:, None] < self.guessed[:, None] - 1)
+        values = self.steps[..., :size] + torch.where(predicted, residual[:, None, :size].to(self.steps.dtype), 0.0)
         steps = torch.cat([values, self.steps[..., size:]], -1)
-        return replace(self, steps=steps, guessed=self.guessed.masked_fill(seen, 0))
+        return replace(self, steps=steps, guessed=self.guessed.masked_fill(observed, 0))
 
 
 class LinearForecast(nn.Module):
@@ -229,12 +230,3 @@ def _least_squares(
     products = inputs.T @ inputs
     ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=products.dtype, device=products.device)
     return torch.as_tensor(torch.linalg.solve(products + ridge, inputs.T @ target))
-
-
-def leave_forecast(predictor: nn.Module, num_exact: int) -> None:
-    """Initialises the predictor so that it adds 0 to the forecast of the first `num_exact` components."""
-    assert isinstance(predictor, nn.Sequential)
-    leave = predictor[-1]
-    assert isinstance(leave, nn.Linear)
-    nn.init.zeros_(leave.weight[:num_exact])
-    nn.init.zeros_(leave.bias[:num_exact])

@@ -1,4 +1,4 @@
-"""Predictors of the change of a latent in one step, and their memories.
+"""Predictors of the next latent, each with its configuration and its memory.
 
 Sources: LeWM (arXiv 2603.19312) for a causal transformer over latents, conditioned on the inputs; eb_jepa for a
 recurrent cell; LeWM and DINO-WM (2411.04983) for one prediction over all actions of a block of steps.
@@ -6,31 +6,325 @@ recurrent cell; LeWM and DINO-WM (2411.04983) for one prediction over all action
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from worldline.config import require_at_least
+from worldline.errors import ConfigError
+from worldline.models.layers.correction import Correction
+from worldline.models.layers.gated import Gated
+from worldline.models.layers.memory import Memory
 from worldline.models.layers.mlp import mlp
+from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.transformer import Cache, CausalTransformer
+
+Latents = Float[Tensor, "B D"]
+Known = Float[Tensor, "B I"]
+"""z-scores of the inputs of a step."""
+Step = tuple[Latents, Memory | None]
+"""The next latent, and the memory after the step."""
+Prepared = tuple[Float[Tensor, "B taken"], Float[Tensor, "B D"] | float, Memory | None]
+"""The input of a network, the part of the change that is not learned, and the memory after the step."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hidden:
+class ObservedPaths:
+    """Windows of the training data, and the model's predictions for them.
+
+    Args:
+        scores: z-scores of the exact vectors, from the observation on after which predictions are open loop.
+        observed: whether each of all components of the window was observed.
+        known: z-scores of the inputs of the open-loop steps.
+        imagine: returns the open-loop predictions of the exact vectors by the present weights.
+    """
+
+    scores: Float[Tensor, "B T1 exact"]
+    observed: Bool[Tensor, "B H exact"]
+    known: Float[Tensor, "B T I"]
+    imagine: Callable[[], Float[Tensor, "B T exact"]]
+
+
+class Predictor(nn.Module, ABC):
+    """Predicts the latent after one step from the present one, the inputs of the step, and a memory.
+
+    Args:
+        layout: of the latents, from their encoder.
+    """
+
+    context: int = 1
+    """Number of observations that a memory needs for its full accuracy."""
+    remembers: bool = False
+    """Whether predictions depend on steps before the last observation."""
+    can_adapt: bool = False
+    """Whether it is an `AdaptablePredictor`."""
+
+    def __init__(self, layout: LatentLayout) -> None:
+        super().__init__()
+        self.layout = layout
+
+    @abstractmethod
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
+        """The next latent and memory.
+
+        Args:
+            latent: of the present.
+            known: z-scores of the inputs.
+            memory: from `begin`, `restore` or the step before.
+        """
+
+    def fit(
+        self, exact: Float[Tensor, "B H exact"], known: Float[Tensor, "B T I"], observed: Bool[Tensor, "B H exact"]
+    ) -> None:
+        """Fits parts that are solved for before training, on the exact vectors (z-scores); by default none."""
+        del exact, known, observed
+
+    def refit(self, paths: Callable[[], ObservedPaths], share: float) -> None:
+        """Fits parts that depend on the present weights, at each validation; by default none.
+
+        Args:
+            paths: draws windows of the training data, and predicts them.
+            share: completed share of the training.
+        """
+        del paths, share
+
+    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Memory | None:
+        """The memory of a latent without earlier steps; `observed` is True for vectors that are not predictions."""
+        del latent, observed
+        return None
+
+    def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> Memory | None:
+        """The memory whose `Memory.flat` is `flat`; one without earlier steps if the memory is not in the features."""
+        del flat
+        return self.begin(latent)
+
+    def unit(self) -> Float[Tensor, " exact"] | None:
+        """Scale of the network's output for exact vectors, z-scores: the usual change in one step."""
+        return None if self.layout.vectors is None else self.layout.vectors.change
+
+
+class AdaptablePredictor(Predictor, ABC):
+    """A predictor whose last layer is linear and can be corrected within a belief.
+
+    Args:
+        layout: of the latents.
+        config: of the network.
+        num_taken: size of the network's input.
+    """
+
+    can_adapt = True
+
+    def __init__(self, layout: LatentLayout, config: NetworkConfig, num_taken: int) -> None:
+        super().__init__(layout)
+        self.layers = network(config, num_taken, layout.num_outputs)
+
+    @abstractmethod
+    def prepare(self, latent: Latents, known: Known, memory: Memory | None) -> Prepared:
+        """The input of the network, the part of the change that is not learned, and the memory after the step."""
+
+    def forward(
+        self, latent: Latents, known: Known, memory: Memory | None, correction: Correction | None = None
+    ) -> Step:
+        """The next latent and memory; a correction is added to the output of the last layer."""
+        taken, drift, memory = self.prepare(latent, known, memory)
+        if correction is None or not correction.hidden.shape[1]:
+            output = self.layers(taken)
+        else:
+            hidden = self.layers[:-1](taken)
+            output = self.layers[-1](hidden) + correction(hidden)
+        return latent + (self.layout.to_change(output, self.unit()) + drift), memory
+
+    def hidden(self, latent: Latents, known: Known, memory: Memory | None) -> Float[Tensor, "B width"]:
+        """The input of the last layer."""
+        return torch.as_tensor(self.layers[:-1](self.prepare(latent, known, memory)[0]))
+
+    def residual(self, change: Float[Tensor, "B D"]) -> Float[Tensor, "B out"]:
+        """What the output of the last layer lacks if the predicted latent lacks `change`."""
+        return self.layout.to_output(change, self.unit())
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The network of a predictor without recurrence.
+
+    Args:
+        width: units of the two hidden layers.
+        gated: whether the network has gated linear responses (`models/layers/gated.py`), for contacts.
+    """
+
+    forecasts: ClassVar[bool] = False
+    """Whether the predictor needs exact vectors in the latent."""
+
+    width: int = 256
+    gated: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "width")
+
+
+def network(config: NetworkConfig, num_taken: int, out: int) -> nn.Sequential:
+    """A network whose last layer is linear."""
+    if config.gated:
+        return nn.Sequential(Gated(num_taken, config.width), nn.Linear(2 * config.width, out))
+    return mlp([num_taken, config.width, config.width, out])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpPredictorConfig(NetworkConfig):
+    """Configures `MlpPredictor`."""
+
+    kind: Literal["mlp"] = "mlp"
+
+
+class MlpPredictor(AdaptablePredictor):
+    """A network that receives the latent and the inputs; without memory."""
+
+    def __init__(self, config: MlpPredictorConfig, layout: LatentLayout) -> None:
+        super().__init__(layout, config, layout.size + layout.inputs.size)
+
+    def prepare(self, latent: Latents, known: Known, memory: Memory | None) -> Prepared:
+        """Latent and inputs."""
+        return torch.cat([latent, known], -1), 0.0, memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class GruPredictorConfig:
+    """Configures `GruPredictor`.
+
+    Args:
+        width: units of the hidden layer after the recurrent cell.
+        memory_size: size of the recurrent state, which follows the latent in the features.
+        context: observations that a belief needs. In training the memory receives at most half of a window, so use
+            windows of twice the context.
+    """
+
+    kind: Literal["gru"] = "gru"
+    forecasts: ClassVar[bool] = False
+    width: int = 256
+    memory_size: int = 64
+    context: int = 3
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "width", "memory_size", "context")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentState(Memory):
     """The state of a recurrent predictor."""
 
     state: Float[Tensor, "B size"]
 
-    def select(self, index: Tensor) -> Hidden:
-        """The states of the batch entries in `index`."""
-        return Hidden(state=self.state[index])
+    def flat(self) -> Float[Tensor, "B size"]:
+        """The state."""
+        return self.state
+
+
+class GruPredictor(Predictor):
+    """A network that receives the latent and a recurrent state, for states that one observation does not determine."""
+
+    remembers = True
+
+    def __init__(self, config: GruPredictorConfig, layout: LatentLayout) -> None:
+        super().__init__(layout)
+        self.context, self.memory_size = config.context, config.memory_size
+        self.cell = nn.GRUCell(layout.size + layout.inputs.size, config.memory_size)
+        self.layers = mlp([layout.size + config.memory_size, config.width, layout.num_outputs])
+
+    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> RecurrentState:
+        """A state of zeros."""
+        del observed
+        return RecurrentState(state=latent.new_zeros(len(latent), self.memory_size))
+
+    def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> RecurrentState:
+        """The state itself."""
+        del latent
+        return RecurrentState(state=flat)
+
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
+        """The next latent and state."""
+        assert isinstance(memory, RecurrentState)
+        with torch.autocast(latent.device.type, enabled=False):  # rounding errors would add up over many steps
+            state = self.cell(torch.cat([latent, known], -1).float(), memory.state.float())
+        output = self.layers(torch.cat([latent, state.to(latent.dtype)], -1))
+        return latent + self.layout.to_change(output, self.unit()), RecurrentState(state=state)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictorContext:
-    """The current block of steps of a predictor with frameskip k.
+class TransformerPredictorConfig:
+    """Configures `TransformerPredictor`.
+
+    Args:
+        width: of the layers, a multiple of `2 * num_heads`.
+        depth: number of layers.
+        num_heads: attention heads.
+        context: steps that attention covers, and observations that a belief needs. In training the memory receives at
+            most half of a window, so use windows of twice the context.
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    forecasts: ClassVar[bool] = False
+    width: int = 256
+    depth: int = 2
+    num_heads: int = 4
+    context: int = 3
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "width", "depth", "num_heads", "context")
+        if self.width % (2 * self.num_heads):
+            raise ConfigError(
+                f"width is {self.width}. The transformer needs a multiple of twice num_heads, {2 * self.num_heads}. "
+                "Change one of them."
+            )
+
+
+class TransformerPredictor(Predictor):
+    """Causal attention over the latents; every layer is conditioned on the inputs."""
+
+    remembers = True
+
+    def __init__(self, config: TransformerPredictorConfig, layout: LatentLayout) -> None:
+        super().__init__(layout)
+        self.context, width = config.context, config.width
+        self.enter = nn.Linear(layout.size, width)
+        sizes = {"depth": config.depth, "num_heads": config.num_heads, "span": config.context}
+        self.layers = CausalTransformer(width=width, condition=layout.inputs.size, **sizes)
+        self.leave = nn.Linear(width, layout.num_outputs)
+
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
+        """The next latent, and the cache including this step; a memory of None is an empty past."""
+        assert memory is None or isinstance(memory, Cache)
+        # A slice of one step is strided; torch would compute its product row by row, with copies of the weights.
+        steer = known.contiguous()[:, None] if self.layout.inputs.size else None
+        tokens, cache = self.layers(self.enter(latent)[:, None], steer, memory)
+        return latent + self.layout.to_change(self.leave(tokens[:, 0]), self.unit()), cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPredictorConfig(NetworkConfig):
+    """Configures `BlockPredictor`.
+
+    Args:
+        width: units of the two hidden layers.
+        gated: as for `NetworkConfig`.
+        frameskip: k, number of steps that one prediction spans.
+    """
+
+    kind: Literal["block"] = "block"
+    frameskip: int = 2
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "width", "frameskip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block(Memory):
+    """The current block of k steps.
 
     Args:
         base: the latent at the start of the block.
@@ -42,79 +336,48 @@ class PredictorContext:
     inputs: Float[Tensor, "B k I"]
     count: Int[Tensor, " B"]
 
-    def select(self, index: Tensor) -> PredictorContext:
-        """The blocks of the batch entries in `index`."""
-        return PredictorContext(base=self.base[index], inputs=self.inputs[index], count=self.count[index])
-
-    def take(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"]) -> PredictorContext:
+    def take(self, latent: Latents, known: Known) -> Block:
         """The block with one more step; a full block is replaced by a new one that starts at `latent`."""
         size = self.inputs.shape[1]
         full = self.count == size
         count = self.count.masked_fill(full, 0)
         position = one_hot(count, size).bool()[..., None]
-        return PredictorContext(
+        return Block(
             base=torch.where(full[:, None], latent, self.base),
             inputs=torch.where(position, known[:, None], self.inputs.masked_fill(full[:, None, None], 0.0)),
             count=count + 1,
         )
 
-    def end(self, where: Bool[Tensor, " B"]) -> PredictorContext:
-        """The block, marked as full in the entries `where`, so that the next step starts a new one."""
-        return replace(self, count=self.count.masked_fill(where, self.inputs.shape[1]))
+    def correct(
+        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
+    ) -> Block:
+        """A full block where anything was observed, so that the next step starts a new one from the observation."""
+        del residual, observed
+        return replace(self, count=self.count.masked_fill(shown, self.inputs.shape[1]))
 
 
-class AttentivePredictor(nn.Module):
-    """Predicts the change of a latent from it and the latents before; every layer is conditioned on the inputs.
+class BlockPredictor(Predictor):
+    """A network that predicts up to k steps at once, so errors accumulate only every k steps.
 
-    Args:
-        latent_size: D.
-        num_inputs: inputs per step.
-        width: of the layers, a multiple of `2 * num_heads`.
-        depth: number of layers.
-        num_heads: attention heads.
-        span: steps that attention covers, including the present one.
-        out: size of the predicted change.
+    It receives the latent at the start of a block and the actions since then. An observation starts a new block.
     """
 
-    def __init__(
-        self, *, latent_size: int, num_inputs: int, width: int, depth: int, num_heads: int, span: int, out: int
-    ) -> None:
-        super().__init__()
-        self.num_inputs = num_inputs
-        self.enter = nn.Linear(latent_size, width)
-        self.layers = CausalTransformer(width=width, depth=depth, num_heads=num_heads, span=span, condition=num_inputs)
-        self.leave = nn.Linear(width, out)
+    def __init__(self, config: BlockPredictorConfig, layout: LatentLayout) -> None:
+        super().__init__(layout)
+        self.frameskip = config.frameskip
+        self.layers = network(config, layout.size + config.frameskip * layout.inputs.size + 1, layout.num_outputs)
 
-    def forward(
-        self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], cache: Cache | None
-    ) -> tuple[Float[Tensor, "B out"], Cache]:
-        """The change, and the cache including this step; a cache of None is an empty past."""
-        # A slice of one step is strided; torch would compute its product row by row, with copies of the weights.
-        steer = known.contiguous()[:, None] if self.num_inputs else None
-        tokens, kept = self.layers(self.enter(latent)[:, None], steer, cache)
-        return self.leave(tokens[:, 0]), kept
+    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Block:
+        """A full block, so that the next step starts a new one at `latent`."""
+        del observed
+        inputs = latent.new_zeros(len(latent), self.frameskip, self.layout.inputs.size)
+        full = torch.full((len(latent),), self.frameskip, device=latent.device)
+        return Block(base=latent, inputs=inputs, count=full)
 
-
-class RecurrentPredictor(nn.Module):
-    """Predicts the change of a latent from it and a recurrent state.
-
-    Args:
-        latent_size: D.
-        num_inputs: inputs per step.
-        width: units of the hidden layer after the recurrent cell.
-        memory_size: of the recurrent state.
-        out: size of the predicted change.
-    """
-
-    def __init__(self, *, latent_size: int, num_inputs: int, width: int, memory_size: int, out: int) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(latent_size + num_inputs, memory_size)
-        self.layers = mlp([latent_size + memory_size, width, out])
-
-    def forward(
-        self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], hidden: Hidden
-    ) -> tuple[Float[Tensor, "B out"], Hidden]:
-        """The change, and the state after the step."""
-        with torch.autocast(latent.device.type, enabled=False):  # rounding errors would add up over many steps
-            state = self.cell(torch.cat([latent, known], -1).float(), hidden.state.float())
-        return self.layers(torch.cat([latent, state.to(latent.dtype)], -1)), Hidden(state=state)
+    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
+        """The next latent and block."""
+        assert isinstance(memory, Block)
+        block = memory.take(latent, known)
+        share = (block.count / self.frameskip).to(known.dtype)
+        output = self.layers(torch.cat([block.base, block.inputs.flatten(1), share[:, None]], -1))
+        return block.base + self.layout.to_change(output, self.unit()), block

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from worldline.errors import ConfigError
+from worldline.models.layers.memory import Memory
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cache:
+class Cache(Memory):
     """The last keys and values of each layer.
 
     Entries with the same past, such as the futures of one world, share it: R consecutive entries have a common past,
@@ -98,6 +99,10 @@ class Cache:
             return replace(self, past=_pick(self.past, groups), kept=_pick(self.kept, index))
         none = _each(self.kept, lambda values: values[:, :, :0])
         return replace(self, past=_pick(self.kept, groups), kept=_pick(none, index))
+
+    def detach(self) -> Cache:
+        """The cache without gradient history."""
+        return replace(self, past=_each(self.past, Tensor.detach), kept=_each(self.kept, Tensor.detach))
 
     @property
     def _num_kept(self) -> int:
