@@ -42,9 +42,9 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
         drawn.append(curve("line logs", points((x, one.value) for x, one in logs)))
     worlds = [(x, one.world) for x, one in zip(across, effects, strict=True)]
     drawn.append(curve("line world", points((x, one.value) for x, one in worlds)))
-    for x, one in worlds:
-        drawn.append(rule("whisker world", x, down(one.low), x, down(one.high)))
-        drawn.append(rule("dot world", x, down(one.value), x, down(one.value)))
+    for x, world in worlds:
+        drawn.append(rule("whisker world", x, down(world.low), x, down(world.high)))
+        drawn.append(rule("dot world", x, down(world.value), x, down(world.value)))
     unknown = " unknown" if effects[0].agreement == "not identifiable" else ""
     attributes = {"class": f"mini{unknown}", "role": "img", "aria-label": _alt_text(effects)}
     return tag("div", attributes, svg(*drawn))

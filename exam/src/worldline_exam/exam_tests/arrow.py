@@ -287,8 +287,8 @@ def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> Figur
     lines = tuple(points(name, found) for name, found in {**others, "this world": answers}.items())
     edge = max(max(*line.x, *line.y) for line in lines)
     diagonal = FigureLine.of("no difference", (0.0, edge), (0.0, edge))
-    labels = (f"surprise {way} [nat]" for way in ("forwards", "backwards"))
-    return FigurePanel.of(f"{table} table", *labels, (diagonal, *lines), equal=True)
+    forwards, backwards = (f"surprise {way} [nat]" for way in ("forwards", "backwards"))
+    return FigurePanel.of(f"{table} table", forwards, backwards, (diagonal, *lines), equal=True)
 
 
 def _speeds(table: str, scenes: Arrays) -> FigurePanel:
