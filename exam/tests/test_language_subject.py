@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from exam.tests.test_run import STEPS, Steering
+from exam.tests.steering import STEPS, Steering
 from tests.engines.language.chat_server import ChatServer, Fault, Values, latest, question_of
 from typer.testing import CliRunner
 
@@ -115,7 +115,7 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
         assert len(server.seen) == QUESTIONS
     facts = found.facts
     assert found.subject == "language, toy"
-    assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 60"
+    assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 30"
     assert facts["Model"].startswith("toy at http://127.0.0.1:")
     assert facts["Trainings"].startswith("none: it received no logs")
     assert facts["Prompt"].startswith(PROMPT_HASH)
