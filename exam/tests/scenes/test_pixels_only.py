@@ -26,7 +26,7 @@ from worldline_exam.scenes.pixels_only import PixelsOnlyWorld, pictured, picture
 
 CODES = names("test")
 SMALL = {
-    "num_scenes": 4,
+    "num_scenes": 2,
     "num_branches": 2,
     "num_pulses": 1,
     "num_quadruplets": 2,
@@ -93,6 +93,8 @@ def small(code: str, *, pixels: bool) -> ExamTest:
     known: dict[str, Any] = {one.name: SMALL[one.name] for one in fields(test) if one.name in SMALL}
     if code == "T2":
         known["num_scenes"] = 1  # of each length
+    if code == "C5":
+        known["num_scenes"] = 4  # of each of four kinds one
     return replace(test, **known)
 
 
