@@ -20,7 +20,7 @@ from worldline_exam.exam_tests.arrow import TABLES, ArrowOfTimeTest, backwards
 from worldline_exam.self_check import Examined, examine
 
 NOTHING = References(oracle={}, must_fail={})
-SMALL = ArrowOfTimeTest(num_pairs=24)
+SMALL = ArrowOfTimeTest(num_pairs=20)
 
 
 @cache
@@ -145,6 +145,6 @@ def test_the_exhibit_shows_each_clip_in_both_directions() -> None:
     figure = SMALL.figure(small().scenes, small().references.oracle, small().references)
     assert len(figure.panels) == 4
     drag = {line.name: line for line in figure.panels[0].lines}
-    assert len(drag["this world"].x) == 24
+    assert len(drag["this world"].x) == 20
     assert np.mean(np.array(drag["this world"].y) > np.array(drag["this world"].x)) > 0.95
     assert drag["persistence"].y == pytest.approx(drag["persistence"].x)

@@ -27,7 +27,7 @@ def logs_of(test: ConfoundedLogTest, num_episodes: int = 100) -> dict[str, list[
 
 @pytest.fixture(scope="module", params=list(Pool))
 def piloted(request: pytest.FixtureRequest) -> tuple[ConfoundedLogTest, dict[str, list[Episode]]]:
-    test = ConfoundedLogTest(pool=request.param, num_scenes=150, num_steps=10)
+    test = ConfoundedLogTest(pool=request.param, num_scenes=100, num_steps=10)
     return test, logs_of(test)
 
 

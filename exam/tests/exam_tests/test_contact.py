@@ -39,7 +39,7 @@ def score(examined: Examined, answers: Arrays) -> float:
     return found.score.value
 
 
-@pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.DEVELOPMENT, 1), (Pool.REPORT, 1)])
+@pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.REPORT, 1)])
 def test_it_holds(pool: Pool, seed: int) -> None:
     test = ContactTest(pool=pool)
     found = examine(test, seed, logs_of(test))

@@ -183,5 +183,5 @@ def test_the_delay_line_can_go_on_from_its_own_belief() -> None:
         engine.observe(engine.observe(None, first, seed=0), rest, seed=0),
         engine.observe(None, history, seed=0),
     )
-    np.testing.assert_array_equal(split.pipe, whole.pipe)
-    np.testing.assert_array_equal(split.excess, whole.excess)
+    np.testing.assert_array_equal(split["pipe"], whole["pipe"])
+    np.testing.assert_array_equal(split["excess"], whole["excess"])

@@ -25,6 +25,8 @@ from worldline_exam.references.lab_oracle import oracle_of
 from worldline_exam.scenes.driven import SYSTEMS, damped_by, lab_of
 from worldline_exam.self_check import Examined, examine
 
+SCENES = 90
+
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
@@ -33,13 +35,13 @@ def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
 
 
 @cache
-def examined(pool: Pool, seed: int, num_scenes: int = 150) -> Examined:
+def examined(pool: Pool, seed: int, num_scenes: int = SCENES) -> Examined:
     return examine(TrustedHorizonTest(pool=pool, num_scenes=num_scenes), seed, logs_of(pool))
 
 
 def graded(answers: Arrays) -> Grade:
     one = examined(Pool.REPORT, 0)
-    return TrustedHorizonTest(num_scenes=150).grade(one.scenes, answers, one.references)
+    return TrustedHorizonTest(num_scenes=SCENES).grade(one.scenes, answers, one.references)
 
 
 def scores(grade: Grade) -> dict[str, float]:
@@ -99,7 +101,7 @@ def test_the_floor_is_no_worse_than_any_member_where_it_was_chosen() -> None:
 
 def test_the_horizon_is_where_a_twin_is_lost() -> None:
     """A twin that is the truth for ten steps and elsewhere afterwards; and one that never leaves."""
-    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=SCENES)
     scenes = dict(one.scenes)
     for key in list(scenes):
         if ".twin." in key:
@@ -113,7 +115,7 @@ def test_the_horizon_is_where_a_twin_is_lost() -> None:
 
 
 def test_pucks_are_lost_sooner_than_what_is_damped() -> None:
-    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=SCENES)
     assert 15 < test.horizon(one.scenes, "elastic-pucks", 0.0) < 50
     assert test.horizon(one.scenes, "pendulum", 0.8) == 100
     start = one.scenes["pendulum.history.observations.angular_velocity"][:, -1]
@@ -140,7 +142,7 @@ def test_skill_ends_where_it_does() -> None:
 
 
 def test_pushes_that_are_a_step_late_are_noticed() -> None:
-    test, one = TrustedHorizonTest(num_scenes=150), examined(Pool.REPORT, 0)
+    test, one = TrustedHorizonTest(num_scenes=SCENES), examined(Pool.REPORT, 0)
     late = {k: np.roll(v, 1, axis=1) if ".future." in k else v for k, v in one.scenes.items()}
     worlds: dict[str, World] = {s: as_world(oracle_of(lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     found = scores(graded(test.ask(worlds, late)))
@@ -163,12 +165,12 @@ def test_a_swapped_body_is_noticed() -> None:
 @given(st.integers(0, 2**31))
 def test_answers_to_other_scenes_are_worth_nothing(seed: int) -> None:
     one = examined(Pool.REPORT, 0)
-    order = np.random.default_rng(seed).permutation(150)
+    order = np.random.default_rng(seed).permutation(SCENES)
     assert verdict_of(graded({k: v[order] for k, v in one.references.oracle.items()})) is Verdict.FAIL
 
 
 def test_where_the_floor_is_as_good_as_can_be_nothing_is_scored() -> None:
-    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=SCENES)
     known = replace(one.references, floor=one.references.oracle)
     grade = test.grade(one.scenes, one.references.oracle, known)
     assert all(cell.score is None and cell.note.startswith("gated") for cell in grade.cells)
@@ -189,7 +191,7 @@ def test_stored_answers_are_graded_alike() -> None:
 
 
 def test_the_exhibit_shows_skill_and_where_it_may_end() -> None:
-    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=SCENES)
     shown = test.figure(one.scenes, one.references.oracle, one.references)
     assert len(shown.panels) == 6
     for panel in shown.panels:
@@ -197,7 +199,7 @@ def test_the_exhibit_shows_skill_and_where_it_may_end() -> None:
         np.testing.assert_allclose(panel.lines[0].y, 1.0, atol=1e-4)
         assert max(panel.lines[2].y[20:]) < 0
     assert shown.panels[2].lines[-1].x[0] == test.horizon(one.scenes, "elastic-pucks", 0.0)
-    assert damped_by(one.scenes, "pendulum", 0.8).sum() == 50
+    assert damped_by(one.scenes, "pendulum", 0.8).sum() == SCENES // 3
 
 
 @pytest.mark.parametrize("wrong", [50.0, np.nan])

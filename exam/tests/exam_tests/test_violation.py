@@ -36,8 +36,7 @@ def examined(pool: Pool, seed: int) -> Examined:
     return examine(ViolationOfExpectationTest(pool=pool), seed, logs_of(pool))
 
 
-@pytest.mark.parametrize("pool", list(Pool))
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("pool", "seed"), [(Pool.REPORT, 0), (Pool.DEVELOPMENT, 1)])
 def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int) -> None:
     found = examined(pool, seed)
     assert found.flaws == ()
