@@ -131,7 +131,6 @@ def test_the_fix_mends_the_log() -> None:
     assert "change nothing" in early.fix
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     ("policy", "noise"),
     [
@@ -142,8 +141,8 @@ def test_the_fix_mends_the_log() -> None:
         (bang_bang, 0.3),
     ],
 )
-def test_feedback_is_not_taken_for_a_shift(policy: Policy, noise: float, seed: int) -> None:
-    found = verdict(drive(policy, seed, noise=noise), CART)
+def test_feedback_is_not_taken_for_a_shift(policy: Policy, noise: float) -> None:
+    found = verdict(drive(policy, 0, noise=noise), CART)
     assert found.shift == 0
     assert found.verdict in (AlignmentVerdict.ALIGNED, AlignmentVerdict.UNKNOWN)
 
@@ -253,7 +252,7 @@ OTHERS = ("greenhouse", "Pendulum-v1", "CartPole-v1", "MountainCarContinuous-v0"
 
 @pytest.mark.parametrize(("name", "views"), [("two-rooms, random walls", ("pictures",)), ("CartPole-v1", ("all",))])
 def test_shifts_are_caught_in_a_lab_and_in_gymnasium(name: str, views: tuple[str, ...], tmp_path: Any) -> None:
-    assert_all_told(name, logs(name, tmp_path / "store", 0, 30), views)
+    assert_all_told(name, logs(name, tmp_path / "store", 0, 20), views)
 
 
 @pytest.mark.slow
