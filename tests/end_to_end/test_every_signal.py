@@ -25,6 +25,8 @@ from worldline.workflows.learn import Options, learn_logs
 from worldline.workflows.training import build_model
 from worldline.world.base import PlanStatus
 
+pytestmark = pytest.mark.usefixtures("brief_recalibration")
+
 SCHEMA = Schema(
     signals=(
         Signal(name="arm.front", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3)),

@@ -69,11 +69,8 @@ def test_backwards_is_the_same_path_the_other_way() -> None:
         np.testing.assert_array_equal(value, clips[name])
 
 
-def test_a_seed_holds_all_scenes() -> None:
-    one, two, other = (ArrowOfTimeTest(num_pairs=10).generate(seed) for seed in (0, 0, 1))
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, two[name])
-    assert not np.array_equal(one["dissipative.red_position"], other["dissipative.red_position"])
+def test_only_friction_slows_the_balls_down() -> None:
+    one = ArrowOfTimeTest(num_pairs=10).generate(0)
     speed = np.linalg.norm(one["dissipative.red_velocity"], axis=-1).mean(0)
     assert speed[-1] < 0.7 * speed[0]
     speed = np.linalg.norm(one["frictionless.red_velocity"], axis=-1).mean(0)

@@ -113,7 +113,6 @@ def test_errors_that_are_no_numbers_are_not_ranked() -> None:
 def test_harmless_scenes_are_as_unusual_as_the_harmful_ones() -> None:
     test = OODDetectionTest(num_each=18)
     scenes = test.generate(0)
-    np.testing.assert_array_equal(test.generate(0)["novelty"], scenes["novelty"])
     harmful = scenes["kind"] >= 0
     assert abs(np.log(scenes["novelty"][harmful] / scenes["novelty"][~harmful])).mean() < 0.15
     tilted = scenes["kind"] == lost.KINDS.index("tilt")

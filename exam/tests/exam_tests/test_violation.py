@@ -128,15 +128,6 @@ def test_the_brighter_outcome_is_the_nearer_one_to_what_was_last_seen() -> None:
             assert (np.abs(seen - late[:, [bright]]) < np.abs(seen - late[:, [dull]])).all()
 
 
-def test_a_seed_holds_all_scenes() -> None:
-    test = ViolationOfExpectationTest(num_quadruplets=12)
-    one, two, other = test.generate(0), test.generate(0), test.generate(1)
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, two[name])
-    assert not np.array_equal(one["support.truth.outcome"], other["support.truth.outcome"])
-
-
 def test_wrong_answers_are_noticed() -> None:
     """Cues exchanged, pushes exchanged, one answer to both cues, none: each loses."""
     found, test = examined(Pool.REPORT, 0), ViolationOfExpectationTest()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.segments import track
@@ -212,9 +213,7 @@ def test_signals_that_no_action_reaches_do_not_hide_the_effect() -> None:
 
 
 def test_the_seed_decides_and_episodes_can_be_chosen(tmp_path: Any) -> None:
-    store = Store.create(tmp_path / "store", CART)
-    for episode in drive(white, 5):
-        store.append(episode)
+    store = stored(tmp_path / "store", CART, drive(white, 5))
     assert alignment(store, seed=3) == alignment(store, seed=3)
     assert alignment(store, range(12)).num_episodes == 12
     assert alignment(store).verdict is AlignmentVerdict.ALIGNED
