@@ -80,7 +80,7 @@ def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
         training = replace(found.training, num_updates=20, batch_size=8, num_checks=2, min_deviation=0.0, min_rank=1.0)
         heads = replace(found.heads, dynamics_updates=2, readout_updates=5, decoder_updates=2)
         config = replace(found.model_config, channels=8, encoder_width=32, predictor_width=32)
-        return replace(found, model_config=config, training=training, heads=heads, horizon=5)
+        return replace(found, model_config=config, training=training, heads=heads, horizon=5, num_windows=2)
 
     return make
 

@@ -141,11 +141,9 @@ def test_a_few_episodes_are_spread_over_the_store(tmp_path: Path) -> None:
 
 
 def test_times_of_an_episodes_own(tmp_path: Path) -> None:
-    store = stored(
-        tmp_path / "logs",
-        Schema(signals=(PLACE,)),
-        [random_episode(store.schema, 3, step_s=np.array([1, 2, 3], np.float32)), random_episode(store.schema, 3)],
-    )
+    schema = Schema(signals=(PLACE,))
+    uneven = random_episode(schema, 3, step_s=np.array([1, 2, 3], np.float32))
+    store = stored(tmp_path / "logs", schema, [uneven, random_episode(schema, 3)])
     assert view_episode(store, 0).axis.times.tolist() == [0, 1, 3, 6]
     assert view_episode(store, 1).axis.unit == ""
     assert measure(store).time_s is None
