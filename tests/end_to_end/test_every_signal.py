@@ -78,7 +78,8 @@ def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
     def make(store: Store) -> Recipe:
         found = recipe(store)
         training = replace(found.training, num_updates=20, batch_size=8, num_checks=2, min_deviation=0.0, min_rank=1.0)
-        heads = replace(found.heads, dynamics_updates=2, readout_updates=5, decoder_updates=2)
+        few = {"dynamics_updates": 2, "readout_updates": 5, "outcome_updates": 5, "decoder_updates": 2}
+        heads = replace(found.heads, **few)
         config = replace(found.model_config, channels=8, encoder_width=32, predictor_width=32)
         return replace(found, model_config=config, training=training, heads=heads, horizon=5, num_windows=2)
 
