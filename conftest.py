@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,18 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
 
 
-@pytest.fixture
-def tiny() -> Callable[[Store], Recipe]:
+@pytest.fixture(scope="module")
+def brief_recalibration() -> Iterator[None]:
+    """Recomputes the statistics of batch norms from few batches: exact ones take longer than a short training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worldline.training.loop.RECALIBRATION_BATCHES", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny(brief_recalibration: None) -> Callable[[Store], Recipe]:
     """A recipe for Two Rooms that takes seconds, and learns next to nothing."""
+    del brief_recalibration  # it acts by itself
     from worldline.config import replace_at
     from worldline.models.jepa import JepaConfig
     from worldline.recipes.two_rooms import two_rooms

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.audit.grades import Cell, Grade, Verdict
@@ -45,6 +45,7 @@ def of(ours: TestResult, theirs: TestResult, trainings: tuple[int, int] | None =
     return compared({"C1": ours}, {"C1": theirs}, trainings)
 
 
+@settings(max_examples=12)
 @given(seed=st.integers(0, 99), trainings=st.integers(1, 4))
 def test_of_many_trainings_it_is_that_of_their_mean_losses_with_scenes_drawn_whole(seed: int, trainings: int) -> None:
     ours, theirs = losses(seed, 2, trainings, SCENES)

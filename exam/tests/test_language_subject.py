@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from exam.tests.test_run import STEPS, Steering
+from exam.tests.steering import STEPS, Steering
 from tests.engines.language.chat_server import ChatServer, Fault, Values, latest, question_of
 from typer.testing import CliRunner
 
@@ -34,7 +35,7 @@ from worldline_exam.labs.fleet import BOATS, Fleet
 from worldline_exam.labs.wind import DECAY, Wind
 from worldline_exam.language_subject import TRANSCRIPT, LanguageSubject, endpoint_of
 from worldline_exam.options import ExamOptions
-from worldline_exam.results import ExamResult, without_draws
+from worldline_exam.results import ExamResult, same_figures, without_draws
 from worldline_exam.run import exam, regrade
 
 SCENES = 10
@@ -73,20 +74,36 @@ def still(history: Values, actions: Values, exogenous: Values) -> Values:
     return {"boat_position": latest(history["boat_position"])}
 
 
-Sit = Callable[..., ExamResult]
+@contextmanager
+def toy_tests() -> Iterator[None]:
+    """Makes the toy tests the only ones that there are."""
+    known: dict[str, type[ExamTest]] = {one.code: one for one in (Dear, Later, Banded)}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("worldline_exam.options.load", lambda kind, code: known[code])
+        patched.setattr("worldline_exam.options.names", lambda kind: list(known))
+        yield
+
+
+def sit(folder: Path, subject: LanguageSubject, *codes: str) -> ExamResult:
+    """Runs an exam of toy tests."""
+    with toy_tests():
+        return exam(subject, folder, ExamOptions(codes=codes, seed=3))
+
+
+@pytest.fixture(scope="module")
+def lawful_exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exam") / "law"
+    with ChatServer(lawful) as server:
+        sit(folder, subject(server, max_requests=500, max_price=2.0), "C9", "U9")
+        assert len(server.seen) == QUESTIONS
+    return folder
 
 
 @pytest.fixture
-def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
-    """Runs an exam of toy tests."""
-    known: dict[str, type[ExamTest]] = {one.code: one for one in (Dear, Later, Banded)}
-    monkeypatch.setattr("worldline_exam.options.load", lambda kind, code: known[code])
-    monkeypatch.setattr("worldline_exam.options.names", lambda kind: list(known))
-
-    def run(name: str, subject: LanguageSubject, *codes: str) -> ExamResult:
-        return exam(subject, tmp_path / name, ExamOptions(codes=codes, seed=3))
-
-    return run
+def law(lawful_exam: Path) -> Iterator[Path]:
+    """The folder of an exam of a model that knows the law."""
+    with toy_tests():
+        yield lawful_exam
 
 
 def subject(server: ChatServer, **settings: object) -> LanguageSubject:
@@ -102,20 +119,23 @@ def reason(found: ExamResult, code: str) -> str:
     return next(one.seeds[0].reason for one in found.tests if one.code == code)
 
 
-def test_who_knows_the_law_passes_and_who_holds_on_to_the_present_fails(sit: Sit) -> None:
-    with ChatServer(lawful) as server:
-        assert verdicts(sit("law", subject(server), "C9")) == {"C9": Verdict.PASS}
+def test_who_knows_the_law_passes_and_who_holds_on_to_the_present_fails(law: Path, tmp_path: Path) -> None:
+    found = read_exam(law).result
+    assert verdicts(found) == {"C9": Verdict.PASS, "U9": Verdict.UNSUPPORTED}
+    assert "Calibration" in reason(found, "U9")
     with ChatServer(still) as server:
-        assert verdicts(sit("still", subject(server), "C9")) == {"C9": Verdict.FAIL}
+        assert verdicts(sit(tmp_path / "still", subject(server), "C9")) == {"C9": Verdict.FAIL}
+        seen = len(server.seen)
+        sit(tmp_path / "bands", subject(server), "U9")
+        assert len(server.seen) == seen, "nothing is asked for tests of bands"
+    assert not (tmp_path / "bands" / "logs").exists()
 
 
-def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path) -> None:
-    with ChatServer(lawful) as server:
-        found = sit("law", subject(server, max_requests=500, max_price=2.0), "C9")
-        assert len(server.seen) == QUESTIONS
+def test_the_small_print_says_what_was_sent_and_charged(law: Path) -> None:
+    found = read_exam(law).result
     facts = found.facts
     assert found.subject == "language, toy"
-    assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 60"
+    assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 30; U9: num_scenes {SCENES} of 30"
     assert facts["Model"].startswith("toy at http://127.0.0.1:")
     assert facts["Trainings"].startswith("none: it received no logs")
     assert facts["Prompt"].startswith(PROMPT_HASH)
@@ -123,15 +143,15 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
     assert facts["Requests"] == f"{QUESTIONS} sent, of at most 500"
     assert facts["Tokens"] == f"{100 * QUESTIONS:,} input, {20 * QUESTIONS:,} output"
     assert facts["Cost"] == f"{QUESTIONS * (100 * 10 + 20 * 50) / 1e6:.4g} USD, of at most 2 USD"
-    report = (tmp_path / "law" / REPORT).read_text()
+    report = (law / REPORT).read_text()
     assert facts["Tokens"] in report
     assert facts["Cost"] in report
 
 
-def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit, tmp_path: Path) -> None:
+def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
         server.next(Fault.WORDS, Fault.WORDS)
-        first = sit("first", subject(server), "C9")
+        first = sit(tmp_path / "first", subject(server), "C9")
     assert first.facts["Requests"].startswith(f"{QUESTIONS + 2} sent")
     assert first.facts["Tries"].startswith(f"{QUESTIONS + 2} for {QUESTIONS} answers (")
     lines = (tmp_path / "first" / TRANSCRIPT).read_text().splitlines()
@@ -139,37 +159,27 @@ def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit
         json.dumps({name: value for name, value in json.loads(one).items() if name != "num_tries"}) for one in lines
     ]
     (tmp_path / "older.jsonl").write_text("\n".join([*older, ""]))
-    again = sit("again", LanguageSubject(transcript=tmp_path / "older.jsonl"), "C9")
+    again = sit(tmp_path / "again", LanguageSubject(transcript=tmp_path / "older.jsonl"), "C9")
     assert verdicts(again) == verdicts(first)
     assert again.facts["Tries"] == f"not recorded for {QUESTIONS} answers"
 
 
-def test_a_cost_that_is_known_in_part_is_at_least_that(sit: Sit) -> None:
+def test_a_cost_that_is_known_in_part_is_at_least_that(tmp_path: Path) -> None:
     with ChatServer(lawful, tells_usage=False) as server:
-        facts = sit("untold", subject(server), "C9").facts
+        facts = sit(tmp_path / "untold", subject(server), "C9").facts
     assert facts["Tokens"] == f"0 input, 0 output; not reported for {QUESTIONS} replies"
     assert facts["Cost"] == "at least 0 USD"
 
 
-def test_tests_of_bands_are_unsupported_and_nothing_is_asked_for_them(sit: Sit, tmp_path: Path) -> None:
-    with ChatServer(lawful) as server:
-        found = sit("bands", subject(server), "U9")
-        assert verdicts(found) == {"U9": Verdict.UNSUPPORTED}
-        assert "Calibration" in reason(found, "U9")
-        assert not server.seen
-    assert not (tmp_path / "bands" / "logs").exists()
-
-
-def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(sit: Sit, tmp_path: Path) -> None:
-    with ChatServer(lawful) as server:
-        first = sit("first", subject(server), "C9")
-    for name, given in (("file", tmp_path / "first" / TRANSCRIPT), ("folder", tmp_path / "first")):
-        again = sit(name, LanguageSubject(transcript=given), "C9")
-        assert to_json(replace(again.tests[0], elapsed_s=0.0)) == to_json(replace(first.tests[0], elapsed_s=0.0))
+def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(law: Path, tmp_path: Path) -> None:
+    first = read_exam(law).result
+    for name, given in (("file", law / TRANSCRIPT), ("folder", law)):
+        again = sit(tmp_path / name, LanguageSubject(transcript=given), "C9")
+        assert same_figures(replace(again.tests[0], elapsed_s=0.0), replace(first.tests[0], elapsed_s=0.0))
         assert again.facts["Requests"] == "0 sent"
         assert again.facts["Transcript"] == first.facts["Transcript"]
         assert "replayed" in again.facts["Model"]
-        assert (tmp_path / name / TRANSCRIPT).read_bytes() == (tmp_path / "first" / TRANSCRIPT).read_bytes()
+        assert (tmp_path / name / TRANSCRIPT).read_bytes() == (law / TRANSCRIPT).read_bytes()
 
 
 @pytest.mark.parametrize("other", [{"model": "other"}, {"temperature": 0.5}, {"max_tokens": None}])
@@ -196,10 +206,8 @@ def store(path: Path, request: Mapping[str, Any]) -> None:
     Transcript(path).add(exchange)
 
 
-def test_what_a_transcript_lacks_is_not_measured(sit: Sit, tmp_path: Path) -> None:
-    with ChatServer(lawful) as server:
-        sit("first", subject(server), "C9")
-    found = sit("again", LanguageSubject(transcript=tmp_path / "first"), "C9", "P9")
+def test_what_a_transcript_lacks_is_not_measured(law: Path, tmp_path: Path) -> None:
+    found = sit(tmp_path / "again", LanguageSubject(transcript=law), "C9", "P9")
     assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
     assert "not in the transcript" in reason(found, "P9")
 
@@ -208,15 +216,15 @@ def test_what_a_transcript_lacks_is_not_measured(sit: Sit, tmp_path: Path) -> No
     ("cap", "said"), [({"max_requests": QUESTIONS + 20}, "max_requests"), ({"max_price": 0.21}, "max_price")]
 )
 def test_beyond_the_cap_tests_are_not_measured_and_an_exam_after_it_goes_on(
-    sit: Sit, tmp_path: Path, cap: dict[str, float], said: str
+    tmp_path: Path, cap: dict[str, float], said: str
 ) -> None:
     with ChatServer(lawful) as server:
-        found = sit("capped", subject(server, **cap), "C9", "P9")
+        found = sit(tmp_path / "capped", subject(server, **cap), "C9", "P9")
         assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
         assert said in reason(found, "P9")
         assert found.failed_to_grade == ()
         assert QUESTIONS < len(server.seen) < 2 * QUESTIONS
-        whole = sit("whole", subject(server, transcript=tmp_path / "capped"), "C9", "P9")
+        whole = sit(tmp_path / "whole", subject(server, transcript=tmp_path / "capped"), "C9", "P9")
         assert verdicts(whole) == {"C9": Verdict.PASS, "P9": Verdict.PASS}
         assert len(server.seen) == 2 * QUESTIONS
 
@@ -233,28 +241,26 @@ def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "thrice").exists()
 
 
-def test_answers_that_are_no_good_are_an_error(sit: Sit) -> None:
+def test_answers_that_are_no_good_are_an_error(tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
         server.always(Fault.WORDS)
-        found = sit("words", subject(server), "C9")
+        found = sit(tmp_path / "words", subject(server), "C9")
     assert verdicts(found) == {"C9": Verdict.ERROR}
     assert "no good answer in 4 tries" in reason(found, "C9")
     assert found.failed_to_grade == ("C9",)
 
 
-def test_an_endpoint_that_gives_no_answers_is_not_measured(sit: Sit) -> None:
+def test_an_endpoint_that_gives_no_answers_is_not_measured(tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
         server.always(Fault.NOT_JSON)
-        found = sit("lost", subject(server), "C9")
+        found = sit(tmp_path / "lost", subject(server), "C9")
     assert verdicts(found) == {"C9": Verdict.NOT_MEASURED}
     assert found.failed_to_grade == ()
 
 
-def test_stored_answers_are_graded_again_with_the_same_result(sit: Sit, tmp_path: Path) -> None:
-    with ChatServer(lawful) as server:
-        sit("law", subject(server), "C9", "U9")
-    again = tuple(without_draws(one) for one in regrade(tmp_path / "law"))
-    assert to_json(again) == to_json(read_exam(tmp_path / "law").result.tests)
+def test_stored_answers_are_graded_again_with_the_same_result(law: Path) -> None:
+    again = tuple(without_draws(one) for one in regrade(law))
+    assert to_json(again) == to_json(read_exam(law).result.tests)
 
 
 def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -34,10 +35,7 @@ def short(store: Store) -> Recipe:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     toy = Integrator(noise=0.1, camera=False, wind=False)
-    made = Store.create(tmp_path / "logs", toy.schema)
-    for episode in toy.episodes(12, 12, seed=1):
-        made.append(episode)
-    return made
+    return stored(tmp_path / "logs", toy.schema, toy.episodes(12, 12, seed=1))
 
 
 def num_parameters(store: Store, recipe: Recipe) -> int:

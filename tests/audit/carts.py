@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from tests.data.stores import stored
 
 from worldline.audit.twins import TwinSource
-from worldline.data.store import Store
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.planning.planners.cem import CrossEntropy
@@ -105,9 +105,7 @@ def world(engine: Cart, push: Push = at_random, *, narrow: float = 1.0, hidden: 
 
 def write(folder: Path, push: Push = at_random, *, hidden: float = 0.0, count: int = 45) -> Path:
     """A store of carts."""
-    store = Store.create(folder, SCHEMA)
-    for episode in carts(0, count, push, hidden=hidden):
-        store.append(episode)
+    stored(folder, SCHEMA, carts(0, count, push, hidden=hidden))
     return folder
 
 

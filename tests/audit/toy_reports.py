@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -28,11 +28,10 @@ from worldline.audit.report_evidence import (
 )
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.report.report import Report
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Curve, Estimate, Floats, wilson
-from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Forecast, Prediction, World
 
 SCHEMA = Schema(
     signals=(
@@ -81,25 +80,7 @@ class Toy(World):
             signals={"place": forecast}, level=level, trust=np.ones(len(mean)), calibrated=half is not None
         )
 
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-    ) -> Scores:
-        raise NotImplementedError
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        raise NotImplementedError
-
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        raise NotImplementedError
-
-    def surprise(self, episode: Episode) -> Surprise:
-        raise NotImplementedError
+    score = answer_plan = what_if = surprise = None
 
 
 def still(history: History, actions: Arrays) -> Floats:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from worldline.catalog.fallback import FallbackWorld
 from worldline.engines.base import CallCost, Card
 from worldline.engines.baselines import Persistence
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnsupportedError
-from worldline.planning.base import Constraint, Goal, PlanRequest
+from worldline.planning.base import Goal, PlanRequest
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Signal
 from worldline.testing import check_world
@@ -49,31 +50,21 @@ class Odd(World):
     def describe(self) -> Card:
         return self.card
 
-    def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
-    ) -> Prediction:
+    def predict(self, *given: Any, **more: Any) -> Prediction:
         self.fail()
-        return self.world.predict(history, actions, exogenous=exogenous, level=level)
+        return self.world.predict(*given, **more)
 
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-    ) -> Scores:
+    def score(self, *given: Any, **more: Any) -> Scores:
         self.fail()
-        return self.world.score(history, actions, goal, constraints, exogenous=exogenous)
+        return self.world.score(*given, **more)
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         self.fail()
         return self.world.answer_plan(history, request)
 
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
+    def what_if(self, *given: Any) -> WhatIf:
         self.fail()
-        return self.world.what_if(episode, at, actions)
+        return self.world.what_if(*given)
 
     def surprise(self, episode: Episode) -> Surprise:
         self.fail()
@@ -156,15 +147,15 @@ def test_mistakes_and_defects_are_not_hidden(
 def test_a_strange_history_goes_to_the_next(world: LocalWorld, still: LocalWorld, history: History) -> None:
     far = replace(history, observations={"position": np.full((2, 2), 50.0, np.float32)})
     assert world.predict(far, PUSH).trust == pytest.approx(0.01)
-    trusting = Odd(still)
-    trusting.world = LocalWorld(still.engine, None, SEARCH)  # it never tells its trust
+    silent = Odd(still)
+    silent.world = LocalWorld(still.engine, None, SEARCH)  # it never tells its trust
     both = FallbackWorld([world, still], min_trust=0.05)
     with pytest.raises(
         UnsupportedError, match=r"linear: its trust in the history is 0.01, but min_trust is 0.05; pers"
     ):
         both.predict(far, PUSH)
     with pytest.raises(UnsupportedError, match="persistence: it is not calibrated"):
-        FallbackWorld([world, trusting], min_trust=0.05).predict(far, PUSH)
+        FallbackWorld([world, silent], min_trust=0.05).predict(far, PUSH)
     plan = both.plan(far, GOAL, horizon=2)
     assert plan.status is PlanStatus.REFUSED
     assert "linear: " in plan.reason
@@ -197,23 +188,15 @@ def test_a_plan_that_is_refused_is_left_to_the_next(
 class Believing(Odd):
     """Trusts anything."""
 
-    def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
-    ) -> Prediction:
-        found = super().predict(history, actions, exogenous=exogenous, level=level)
-        return replace(found, trust=1.0 if isinstance(found.trust, float) else np.ones_like(found.trust))
+    def predict(self, *given: Any, **more: Any) -> Prediction:
+        return trusting(super().predict(*given, **more))
 
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-    ) -> Scores:
-        found = super().score(history, actions, goal, constraints, exogenous=exogenous)
-        return replace(found, trust=1.0 if isinstance(found.trust, float) else np.ones_like(found.trust))
+    def score(self, *given: Any, **more: Any) -> Scores:
+        return trusting(super().score(*given, **more))
+
+
+def trusting(found: Any) -> Any:
+    return replace(found, trust=1.0 if isinstance(found.trust, float) else np.ones_like(found.trust))
 
 
 def test_in_a_batch_each_world_gets_the_answer_that_it_gets_alone(world: LocalWorld, still: LocalWorld) -> None:

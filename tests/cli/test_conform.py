@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.data.stores import stored
 from tests.testing.exact_world import Exact, toy_episodes
 from typer.testing import CliRunner
 
 import worldline
 from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
-from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
@@ -39,9 +39,7 @@ class OnlyPlans(Exact):
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = Store.create(tmp_path_factory.mktemp("held-out") / "logs", Exact().schema)
-    for episode in toy_episodes():
-        store.append(episode)
+    store = stored(tmp_path_factory.mktemp("held-out") / "logs", Exact().schema, toy_episodes())
     return store.path
 
 
@@ -96,9 +94,7 @@ def test_a_world_of_the_catalog_is_checked_as_its_bundle_is(
     name: str, learned_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = Integrator(noise=0.1, camera=False, wind=False)
-    store = Store.create(tmp_path / "logs", toy.schema)
-    for episode in toy.episodes(9, 14, seed=3):
-        store.append(episode)
+    store = stored(tmp_path / "logs", toy.schema, toy.episodes(9, 14, seed=3))
     bare = open_world(learned_bundle)
     assert isinstance(bare, LocalWorld)
     assert isinstance(bare.engine, LearnedEngine)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from tests.data.stores import stored
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
@@ -23,6 +24,8 @@ from worldline.recipes import two_rooms
 from worldline.recipes.recipe import Recipe
 from worldline.testing.toys import Integrator
 from worldline.training import checkpoint
+
+pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
 RUN = CliRunner()
 COMMANDS = ("demo", "record", "import", "check", "show", "export", "learn", "serve", "conform", "version")
@@ -110,7 +113,8 @@ from worldline.recipes.vectors import vectors
 def small(store):
     known = vectors(store)
     training = replace(known.training, num_updates=4, num_checks=1, min_deviation=0.0, min_rank=1.0)
-    return replace(known, name="my own", training=training)
+    heads = replace(known.heads, readout_updates=2, distance_updates=2, inverse_updates=2)
+    return replace(known, name="my own", training=training, heads=heads)
 """
 
 
@@ -118,9 +122,7 @@ def test_a_recipe_of_the_users_own_lies_in_the_current_folder(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("recipe_for_a_test.py").write_text(OWN_RECIPE)
-    store = Store.create("store", Integrator(camera=False).schema)
-    for episode in Integrator(camera=False).episodes(24, 12, seed=0):
-        store.append(episode)
+    stored("store", Integrator(camera=False).schema, Integrator(camera=False).episodes(24, 12, seed=0))
     arguments = ["learn", "store", "--out", "world", "--json", "figures.json", "--recipe"]
     shown = RUN.invoke(app, [*arguments, "recipe_for_a_test:small"])
     assert shown.exit_code == 0, shown.output
@@ -132,9 +134,7 @@ def test_a_recipe_of_the_users_own_lies_in_the_current_folder(tmp_path: Path, mo
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
     """A store of 24 episodes."""
-    store = Store.create(tmp_path / "toy", Integrator(camera=False).schema)
-    for episode in Integrator(camera=False).episodes(24, 12, seed=0):
-        store.append(episode)
+    store = stored(tmp_path / "toy", Integrator(camera=False).schema, Integrator(camera=False).episodes(24, 12, seed=0))
     return store.path
 
 

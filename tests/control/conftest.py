@@ -15,7 +15,7 @@ from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Plan, PlanStatus, World
 
 SCHEMA = Schema(
     signals=(
@@ -96,27 +96,7 @@ class LineWorld(World):
             elapsed_s=0.0,
         )
 
-    def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
-    ) -> Prediction:
-        raise NotImplementedError
-
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-    ) -> Scores:
-        raise NotImplementedError
-
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        raise NotImplementedError
-
-    def surprise(self, episode: Episode) -> Surprise:
-        raise NotImplementedError
+    predict = score = what_if = surprise = None
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.control.goal_pairs import StartGoalPair, draw_pairs, historical_pairs
 from worldline.data.store import Store
@@ -103,9 +104,7 @@ def test_refuses_numbers_that_make_no_sense(store: Store, wrong: dict[str, Any])
 
 
 def test_needs_reset_seeds(store: Store, schema: Schema, tmp_path: Path) -> None:
-    unseeded = Store.create(tmp_path / "unseeded", schema)
-    unseeded.append(store.episode(0))
-    unseeded.append(replace(store.episode(1), seed=None))
+    unseeded = stored(tmp_path / "unseeded", schema, [store.episode(0), replace(store.episode(1), seed=None)])
     with pytest.raises(DataError, match="episode 1: no reset seed"):
         draw_pairs(unseeded, [0, 1], offset=5, num_pairs=1, reached=reached, group=side, groups=("right",), seed=0)
 
@@ -113,7 +112,6 @@ def test_needs_reset_seeds(store: Store, schema: Schema, tmp_path: Path) -> None
 def test_leaves_out_what_was_not_observed(store: Store, schema: Schema, tmp_path: Path) -> None:
     seen = np.ones(31, bool)
     seen[10:] = False
-    masked = Store.create(tmp_path / "masked", schema)
-    masked.append(replace(store.episode(0), observed={"place": seen}))
+    masked = stored(tmp_path / "masked", schema, [replace(store.episode(0), observed={"place": seen})])
     pairs = draw_pairs(masked, [0], offset=5, num_pairs=5, reached=reached, group=side, groups=("right",), seed=0)
     assert sorted(pair.at for pair in pairs) == [0, 1, 2, 3, 4]

@@ -8,6 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.data import importing, store
 from worldline.data.checks import Severity
@@ -124,8 +125,7 @@ def test_importing_again_adds_what_is_new_and_doubles_nothing(tmp_path):
 
 def test_a_store_of_other_signals_is_not_added_to(tmp_path, schema, make_episode):
     save(tmp_path / "a.npz")
-    store = Store.create(tmp_path / "store", schema)
-    store.append(make_episode(0, 4))
+    store = stored(tmp_path / "store", schema, [make_episode(0, 4)])
     with pytest.raises(InputError, match="another schema"):
         import_logs(tmp_path / "a.npz", store.path, open_logs(tmp_path / "a.npz").schema)
     assert len(open_store(store.path)) == 1
@@ -192,9 +192,7 @@ def test_logs_with_equal_names_are_told_apart_by_what_they_hold(tmp_path):
 
 def test_episodes_that_are_equal_are_as_many_as_they_were(tmp_path, schema, make_episode):
     """A store without sources, with one episode twice."""
-    store = Store.create(tmp_path / "one", schema)
-    for number in (0, 1, 1):
-        store.append(make_episode(number, 4))
+    store = stored(tmp_path / "one", schema, (make_episode(number, 4) for number in (0, 1, 1)))
     assert import_logs(store.path, tmp_path / "two").num_episodes == 3
     assert import_logs(store.path, tmp_path / "two").num_episodes == 0
 

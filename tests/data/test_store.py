@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.data.stores import stored
 
 from worldline.data.store import Store, is_store, open_store
 from worldline.episode import Episode
@@ -55,8 +56,7 @@ def test_rows_are_read_for_each_role(tmp_path, schema, make_episode):
     ("gear", 1, 0, 1), ("gear", -1, 0, 1), ("gear", 0, 0, 5), ("push", 0, 0, 4), ("gear", 0, 2, 1), ("gear", 0, -1, 1),
 ])  # fmt: skip
 def test_rows_that_do_not_exist_are_refused(tmp_path, schema, make_episode, name, episode, start, stop):
-    store = Store.create(tmp_path / "store", schema)
-    store.append(make_episode(0, 3))
+    store = stored(tmp_path / "store", schema, [make_episode(0, 3)])
     with pytest.raises(InputError, match=r"has no rows|no episode"):
         store.read(name, episode, start, stop)
     with pytest.raises(UnknownNameError, match="position"):
@@ -64,8 +64,7 @@ def test_rows_that_do_not_exist_are_refused(tmp_path, schema, make_episode, name
 
 
 def test_an_episode_that_does_not_fit_leaves_the_store_as_it_was(tmp_path, schema, make_episode):
-    store = Store.create(tmp_path / "store", schema)
-    store.append(make_episode(0, 3))
+    store = stored(tmp_path / "store", schema, [make_episode(0, 3)])
     before = store.content_hash()
     good = make_episode(1, 3)
     bad = dataclasses.replace(good, actions={"push": good.actions["push"].astype(np.float64)})
@@ -89,14 +88,12 @@ def test_a_store_is_made_only_where_nothing_is(tmp_path, schema):
 
 
 def test_the_hash_tells_contents_apart(tmp_path, schema, make_episode):
-    def stored(name: str, numbers: list[int]) -> str:
-        store = Store.create(tmp_path / name, schema)
-        for number in numbers:
-            store.append(make_episode(number, 4, ("gear",)))
+    def hash_of(name: str, numbers: list[int]) -> str:
+        store = stored(tmp_path / name, schema, (make_episode(number, 4, ("gear",)) for number in numbers))
         return store.content_hash()
 
-    assert stored("a", [1, 2]) == stored("b", [1, 2])
-    assert len({stored("c", [1, 2]), stored("d", [2, 1]), stored("e", [1]), stored("f", [])}) == 4
+    assert hash_of("a", [1, 2]) == hash_of("b", [1, 2])
+    assert len({hash_of("c", [1, 2]), hash_of("d", [2, 1]), hash_of("e", [1]), hash_of("f", [])}) == 4
 
 
 def sizes(store: Store) -> dict[Path, int]:
@@ -141,9 +138,7 @@ def test_a_kill_at_any_moment_of_an_append_loses_nothing(
 
 @pytest.mark.parametrize("gone", ["gear.missing", "step_s.raw", "camera.dictionary", "sources.jsonl"])
 def test_what_the_index_speaks_of_must_be_there(tmp_path, schema, make_episode, gone):
-    store = Store.create(tmp_path / "store", schema)
-    store.append(make_episode(3, 4, ("gear",)))
-    store.append(make_episode(0, 4))
+    store = stored(tmp_path / "store", schema, [make_episode(3, 4, ("gear",)), make_episode(0, 4)])
     file = next(store.path.rglob(gone))
     os.truncate(file, 3)
     with pytest.raises(DataError, match=rf"{gone}.*3 bytes"):
@@ -155,9 +150,7 @@ def test_what_the_index_speaks_of_must_be_there(tmp_path, schema, make_episode, 
 
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_damage_to_the_last_records_is_no_torn_tail(tmp_path, schema, make_episode, first):
-    store = Store.create(tmp_path / "store", schema)
-    for number in range(5):
-        store.append(make_episode(number, 2))
+    store = stored(tmp_path / "store", schema, (make_episode(number, 2) for number in range(5)))
     content = bytearray((store.path / "index.bin").read_bytes())
     size = len(content) // 5
     for number in range(first, 5):
@@ -191,8 +184,7 @@ def test_a_strangers_schema_allocates_nothing(tmp_path, schema):
 
 
 def test_foreign_files_do_not_count(tmp_path, schema, make_episode):
-    store = Store.create(tmp_path / "store", schema)
-    store.append(make_episode(0, 2))
+    store = stored(tmp_path / "store", schema, [make_episode(0, 2)])
     before = store.num_bytes()
     (store.path / "blocks" / ".DS_Store").write_bytes(b"1234")
     assert store.num_bytes() == before
@@ -249,8 +241,7 @@ def test_a_thread_may_refresh_while_another_appends(tmp_path, schema, make_episo
 
 @pytest.mark.parametrize("blank", [0, 1, 20, 56, 57, 200])
 def test_zeros_at_the_end_of_the_index_are_no_episode(tmp_path, schema, make_episode, assert_equal, blank):
-    store = Store.create(tmp_path / "store", schema)
-    store.append(make_episode(0, 3))
+    store = stored(tmp_path / "store", schema, [make_episode(0, 3)])
     with (store.path / "index.bin").open("ab") as index:
         index.write(bytes(blank))
     again = open_store(store.path)
@@ -260,9 +251,7 @@ def test_zeros_at_the_end_of_the_index_are_no_episode(tmp_path, schema, make_epi
 
 
 def test_damage_is_named(tmp_path, schema, make_episode):
-    store = Store.create(tmp_path / "store", schema)
-    for number in range(2):
-        store.append(make_episode(number, 3))
+    store = stored(tmp_path / "store", schema, (make_episode(number, 3) for number in range(2)))
     block = store.path / "blocks" / "push.raw"
     os.truncate(block, 10)
     with pytest.raises(DataError, match=r"push\.raw.*10 bytes.*needs 24"):
@@ -444,8 +433,7 @@ def test_descriptors_are_closed_with_the_store(tmp_path, schema, make_episode):
     def num_open() -> int:
         return len(list(Path("/dev/fd").iterdir()))
 
-    store = Store.create(tmp_path / "store", schema)
-    store.append(make_episode(0, 3, ("gear",)))
+    store = stored(tmp_path / "store", schema, [make_episode(0, 3, ("gear",))])
     before = num_open()
     reader = open_store(store.path)
     reader.episode(0)
@@ -455,9 +443,7 @@ def test_descriptors_are_closed_with_the_store(tmp_path, schema, make_episode):
 
 
 def test_threads_read_at_once(tmp_path, schema, make_episode, assert_equal):
-    store = Store.create(tmp_path / "store", schema)
-    for number in range(4):
-        store.append(make_episode(number, 30))
+    store = stored(tmp_path / "store", schema, (make_episode(number, 30) for number in range(4)))
     with ThreadPoolExecutor(4) as pool:
         for number, episode in enumerate(pool.map(store.episode, [0, 1, 2, 3] * 20)):
             assert_equal(episode, make_episode(number % 4, 30))

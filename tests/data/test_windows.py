@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.data.stores import stored
 
-from worldline.data.store import Store
 from worldline.data.windows import (
     Windows,
     evenly_spaced_windows,
@@ -30,10 +30,7 @@ def episodes(make_episode):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, schema, episodes):
-    store = Store.create(tmp_path_factory.mktemp("windows") / "store", schema)
-    for episode in episodes:
-        store.append(episode)
-    return store
+    return stored(tmp_path_factory.mktemp("windows") / "store", schema, episodes)
 
 
 @given(length=st.integers(1, 9), seed=st.integers(0, 2**32), size=st.integers(1, 7))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 from tests.engines.language.chat_server import ChatServer, Dynamics, Values, latest
 
 import worldline
@@ -251,9 +252,7 @@ def two_rooms_workshop(folder: Path, running: ExitStack, patch: pytest.MonkeyPat
         return replace(known, training=training, heads=heads, horizon=6, num_windows=2, planner=PLANNER)
 
     lab = TwoRooms(camera=False)
-    store = Store.create(folder / "two-rooms", lab.schema)
-    for seed in range(120):
-        store.append(wander(lab, seed, num_steps=30))
+    store = stored(folder / "two-rooms", lab.schema, (wander(lab, seed, num_steps=30) for seed in range(120)))
     return Workshop(
         kind="two-rooms",
         folder=folder,

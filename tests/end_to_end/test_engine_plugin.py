@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 import worldline
-from worldline.data.store import Store
 from worldline.engines.base import Parts, Storable
 from worldline.episode import Episode, History
 from worldline.errors import DataError, InputError
@@ -68,9 +68,7 @@ def test_its_bundle_keeps_every_promise_of_a_world(bundle: Path, episodes: Seque
 def test_its_bundle_conforms_in_a_process_of_its_own(
     bundle: Path, engine_plugin: Path, episodes: Sequence[Episode], tmp_path: Path
 ) -> None:
-    logs = Store.create(tmp_path / "logs", TOY.schema)
-    for episode in episodes:
-        logs.append(episode)
+    logs = stored(tmp_path / "logs", TOY.schema, episodes)
     command = [sys.executable, "-W", "error", "-c", "from worldline.cli.main import app; app()"]
     command += ["conform", str(bundle), str(logs.path), "--json", str(tmp_path / "found.json")]
     path = os.pathsep.join([str(engine_plugin), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 import worldline
 from worldline.config import replace_at
@@ -43,10 +44,7 @@ OF_VECTORS, OF_PICTURES = ("jepa", "rssm", "ensemble", "token"), ("rssm", "featu
 @pytest.fixture(scope="module")
 def vector_logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     toy = Integrator(noise=0.1, wind=False, camera=False)
-    made = Store.create(tmp_path_factory.mktemp("vectors") / "store", toy.schema)
-    for episode in toy.episodes(40, 12, seed=0):
-        made.append(episode)
-    return made
+    return stored(tmp_path_factory.mktemp("vectors") / "store", toy.schema, toy.episodes(40, 12, seed=0))
 
 
 @pytest.fixture(scope="module")

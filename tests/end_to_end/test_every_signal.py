@@ -26,6 +26,8 @@ from worldline.workflows.learn import Options, learn_logs
 from worldline.workflows.training import build_model
 from worldline.world.base import PlanStatus
 
+pytestmark = pytest.mark.usefixtures("brief_recalibration")
+
 SCHEMA = Schema(
     signals=(
         Signal(name="arm.front", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3)),
@@ -77,9 +79,10 @@ def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
     def make(store: Store) -> Recipe:
         found = recipe(store)
         training = replace(found.training, num_updates=20, batch_size=8, num_checks=2, min_deviation=0.0, min_rank=1.0)
-        heads = replace(found.heads, dynamics_updates=2, readout_updates=5, decoder_updates=2)
+        few = {"dynamics_updates": 2, "readout_updates": 5, "outcome_updates": 5, "decoder_updates": 2}
+        heads = replace(found.heads, **few)
         config = replace_at(found.model_config, {"encoder.channels": 8, "encoder.width": 32, "predictor.width": 32})
-        return replace(found, model_config=config, training=training, heads=heads, horizon=5)
+        return replace(found, model_config=config, training=training, heads=heads, horizon=5, num_windows=2)
 
     return make
 

@@ -26,6 +26,8 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.registry import names
 from worldline.serve.http import serving
 
+pytestmark = pytest.mark.usefixtures("brief_recalibration")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG"
 Surroundings = tuple[ExitStack, pytest.MonkeyPatch]

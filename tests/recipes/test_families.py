@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.data.stores import stored
 
 from worldline.config import from_json, to_json
 from worldline.data.store import Store
@@ -23,10 +24,7 @@ from worldline.workflows.training import learn_world
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The toy without a picture."""
     toy = Integrator(camera=False)
-    store = Store.create(tmp_path_factory.mktemp("logs") / "store", toy.schema)
-    for episode in toy.episodes(60, 20, seed=0):
-        store.append(episode)
-    return store
+    return stored(tmp_path_factory.mktemp("logs") / "store", toy.schema, toy.episodes(60, 20, seed=0))
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +116,7 @@ def test_weights_count_where_the_recipe_has_the_family_already(rooms: Store, tmp
 
 def test_the_rssm_remembers_no_more_than_short_episodes_have(tmp_path: Path) -> None:
     toy = Integrator(camera=False)
-    store = Store.create(tmp_path / "store", toy.schema)
-    for episode in toy.episodes(20, 4, seed=0):
-        store.append(episode)
+    store = stored(tmp_path / "store", toy.schema, toy.episodes(20, 4, seed=0))
     recipe = with_family(vectors(store), store, "rssm")
     assert (recipe.training.window, recipe.model_config.context) == (5, 4)
 

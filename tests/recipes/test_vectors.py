@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.audit.diagnostics import diagnose
 from worldline.data.store import Store
@@ -63,9 +64,7 @@ def test_all_vectors_go_in_and_discrete_signals_do_not(tmp_path: Path, store: St
 def test_windows_and_bands_are_as_long_as_the_episodes_allow(
     tmp_path: Path, lengths: tuple[int, ...], window: int, horizon: int
 ) -> None:
-    made = Store.create(tmp_path / "store", SCHEMA)
-    for length in lengths:
-        made.append(episode(np.random.default_rng(0), length))
+    made = stored(tmp_path / "store", SCHEMA, (episode(np.random.default_rng(0), length) for length in lengths))
     recipe = vectors(made)
     assert (recipe.training.window, recipe.horizon) == (window, horizon)
 

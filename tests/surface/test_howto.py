@@ -29,9 +29,10 @@ from worldline.recipes import families, pixels, vectors
 from worldline.recipes.recipe import Recipe
 from worldline.registry import BUILTIN, load, names
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.training import loop
 from worldline.training.updates import TrainingConfig
 from worldline.workflows.training import train_model
+
+pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
 ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
@@ -100,12 +101,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def recompute_once(recompute: Callable[..., None], *arguments: Any, num_batches: int, seed: int) -> None:
-    """Statistics of one batch are exact enough for worlds that know nothing."""
-    del num_batches
-    recompute(*arguments, num_batches=1, seed=seed)
-
-
 def rows(heading: str) -> list[str]:
     """What the first cells of the table under a heading print."""
     section = PAGE.read_text().split(f"### {heading}\n")[1].split("\n#")[0]
@@ -142,7 +137,6 @@ def test_the_page_runs_from_top_to_bottom(folder: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(module, name, short(getattr(module, name)))
     little = {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "channels": 8, "image_width": 32}
     monkeypatch.setattr(families, "RssmConfig", partial(RssmConfig, **little))
-    monkeypatch.setattr(loop, "recompute_batch_norm", partial(recompute_once, loop.recompute_batch_norm))
     known: dict[str, Any] = {}
     text = PAGE.read_text().replace("k = 5", f"k = {K}")
     parts = re.findall(r"^```python\n(.*?)^```|^    worldline ([^\n]*)$", text, re.MULTILINE | re.DOTALL)

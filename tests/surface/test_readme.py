@@ -22,6 +22,8 @@ from worldline.cli.main import app
 from worldline.recipes import pixels, two_rooms, vectors
 from worldline.recipes.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("brief_recalibration")
+
 ROOT = Path(__file__).parents[2]
 README, COMMANDS, IMPORT = ROOT / "README.md", ROOT / "docs" / "commands.md", ROOT / "docs" / "howto" / "import-logs.md"
 EPISODES = 120

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.data.stores import stored
 
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
@@ -40,10 +41,7 @@ class Counter:
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     toy = Integrator(camera=False)
-    made = Store.create(tmp_path_factory.mktemp("toy") / "store", toy.schema)
-    for episode in toy.episodes(20, 12, seed=0):
-        made.append(episode)
-    return made
+    return stored(tmp_path_factory.mktemp("toy") / "store", toy.schema, toy.episodes(20, 12, seed=0))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.data.checks import Severity
 from worldline.data.quality.alignment import AlignmentVerdict, alignment
@@ -33,10 +34,7 @@ def make(number: int, late: int = 0) -> Episode:
 
 
 def write(path: Path, late: int = 0, num_episodes: int = 12) -> Store:
-    store = Store.create(path, SCHEMA)
-    for number in range(num_episodes):
-        store.append(make(number, late))
-    return store
+    return stored(path, SCHEMA, (make(number, late) for number in range(num_episodes)))
 
 
 def test_a_good_store_passes(tmp_path: Path) -> None:

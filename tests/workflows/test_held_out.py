@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.audit.carts import SCHEMA, Cart, carts, write
+from tests.data.stores import stored
 
 from worldline.audit.baselines import as_world
 from worldline.config import to_json
@@ -115,9 +116,7 @@ def test_episodes_that_a_world_was_learned_with_are_known_in_other_logs_too(tmp_
     order, others, logs = [5, 3, 0, 1, 2, 4], carts(50, 2), tmp_path / "more"
     episodes = [*others, *(learned.episode(number) for number in order)]
     if kind == "store":
-        store = Store.create(logs, SCHEMA)
-        for one in episodes:
-            store.append(one)
+        stored(logs, SCHEMA, episodes)
     else:
         files(logs, episodes)
     seen = list(read_episodes(learned_from(tmp_path / "logs").describe(), logs, opened_from))

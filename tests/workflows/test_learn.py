@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 import worldline
 from worldline.data.store import Store, open_store
@@ -20,7 +22,7 @@ from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
 from worldline.workflows import learn as learn_module
 from worldline.workflows.held_out import fingerprints
-from worldline.workflows.learn import Options, learn, learn_logs
+from worldline.workflows.learn import LearnResult, Options, learn, learn_logs
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
 from worldline.workflows.report_data import reported_steps
@@ -31,6 +33,12 @@ Make = Callable[[Store], Recipe]
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return record("two-rooms", tmp_path_factory.mktemp("logs") / "store", num_episodes=24, max_steps=30, seed=0)
+
+
+@pytest.fixture(scope="module")
+def whole(logs: Store, tmp_path_factory: pytest.TempPathFactory, tiny: Make) -> LearnResult:
+    """A training that nothing interrupts."""
+    return learn_logs(logs.path, tmp_path_factory.mktemp("whole") / "world", Options(recipe=tiny))
 
 
 def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
@@ -59,6 +67,9 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert sorted(number for part in run["split"].values() for number in part) == list(range(24))
     assert {"learn", "refine", "heads", "calibrate", "report"} <= run["times_s"].keys()
     page = (tmp_path / "world" / "report.html").read_text()
+    (unseen,) = (line for line in result.findings if "position" in line)
+    assert unseen == "Not among the model's inputs: position, wall."
+    assert unseen in html.unescape(page)
     assert run["times_s"]["refine"] > 0
     assert run["refinement"]["updates"] == run["heads"]["dynamics_updates"] == 30
     losses = run["refinement"]["losses"]
@@ -81,32 +92,6 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
         np.testing.assert_array_equal(vars(first)[part], vars(second)[part])
     plans = [w.plan(now, goal, horizon=4).actions["move"] for w in (result.world, again)]
     np.testing.assert_array_equal(*plans)
-
-
-def test_what_the_model_is_not_shown_is_in_the_result_and_in_the_report(
-    logs: Store, tmp_path: Path, tiny: Make
-) -> None:
-    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny))
-    (told,) = (line for line in result.findings if "position" in line)
-    assert told == "Not among the model's inputs: position, wall."
-    assert told in html.unescape((tmp_path / "world" / "report.html").read_text())
-
-
-def test_without_a_decoder_the_report_shows_no_pictures_of_what_is_imagined(
-    logs: Store, tmp_path: Path, tiny: Make
-) -> None:
-    def blind(store: Store) -> Recipe:
-        recipe = tiny(store)
-        return replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
-
-    stages: list[str] = []
-    result = learn_logs(
-        logs.path, tmp_path / "world", Options(recipe=blind), stage=lambda name, *_: stages.append(name)
-    )
-    assert result.decoded == ()
-    assert "refine dynamics" not in stages
-    assert json.loads((tmp_path / "world" / "run.json").read_text())["decoded_rmse"] == {}
-    assert "decoder" not in (tmp_path / "world" / "report.html").read_text()
 
 
 class Stopped(BaseException):
@@ -220,11 +205,26 @@ def test_logs_are_imported_beside_the_world(raw: Path, tmp_path: Path, tiny: Mak
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["findings"] == list(result.findings)
     assert run["unclear"] == list(result.unclear)
-    # Learned again, into the same place: the bundle is replaced.
-    learn(raw, tmp_path / "world", recipe=tiny)
 
 
-def test_an_interrupted_training_goes_on(logs: Store, tmp_path: Path, tiny: Make) -> None:
+def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_pictures(
+    logs: Store, whole: LearnResult, tmp_path: Path, tiny: Make
+) -> None:
+    def blind(store: Store) -> Recipe:
+        recipe = tiny(store)
+        return replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
+
+    world = shutil.copytree(whole.bundle, tmp_path / "world")
+    assert "decoder" in (world / "report.html").read_text()
+    stages: list[str] = []
+    result = learn_logs(logs.path, world, Options(recipe=blind), stage=lambda name, *_: stages.append(name))
+    assert result.decoded == ()
+    assert "refine dynamics" not in stages
+    assert json.loads((world / "run.json").read_text())["decoded_rmse"] == {}
+    assert "decoder" not in (world / "report.html").read_text()
+
+
+def test_an_interrupted_training_goes_on(logs: Store, whole: LearnResult, tmp_path: Path, tiny: Make) -> None:
     def interrupt(name: str, done: int, total: int) -> None:
         if (name, done) == ("learn", 5):
             signal.raise_signal(signal.SIGINT)
@@ -242,7 +242,6 @@ def test_an_interrupted_training_goes_on(logs: Store, tmp_path: Path, tiny: Make
     )
     assert seen == list(range(6, 13))
     assert not (tmp_path / "world.partial").exists()
-    whole = learn_logs(logs.path, tmp_path / "whole", Options(recipe=tiny))
     assert resumed.learned.trained.curves == whole.learned.trained.curves
 
 
@@ -343,9 +342,7 @@ def test_an_unknown_name_is_said_before_anything_is_imported(tmp_path: Path, giv
 
 def test_episodes_too_short_to_calibrate_are_refused_before_the_training(tmp_path: Path) -> None:
     toy, told = Integrator(camera=False), list[str]()
-    store = Store.create(tmp_path / "store", toy.schema)
-    for episode in toy.episodes(20, 2, seed=0):
-        store.append(episode)
+    store = stored(tmp_path / "store", toy.schema, toy.episodes(20, 2, seed=0))
     with pytest.raises(DataError, match=r"of the part 'held_out' have 4 observations"):
         learn_logs(store.path, tmp_path / "world", stage=lambda name, *_: told.append(name))
     assert not told
@@ -403,13 +400,15 @@ def test_actions_that_never_change_are_refused(logs: Store, tmp_path: Path) -> N
 
 def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside_persistence(tmp_path: Path) -> None:
     toy = Integrator(camera=False, wind=False)
-    store = Store.create(tmp_path / "store", toy.schema)
-    for episode in toy.episodes(24, 12, seed=0):
-        store.append(replace(episode, observed={"position": np.arange(13) % 3 == 0}))
+    store = stored(
+        tmp_path / "store",
+        toy.schema,
+        (replace(episode, observed={"position": np.arange(13) % 3 == 0}) for episode in toy.episodes(24, 12, seed=0)),
+    )
 
     def short(logs: Store) -> Recipe:
         known = vectors(logs)
-        heads = replace(known.heads, distance_updates=2, inverse_updates=2, width=16)
+        heads = replace(known.heads, readout_updates=2, distance_updates=2, inverse_updates=2, width=16)
         return replace(known, training=replace(known.training, num_updates=4, num_checks=2), heads=heads)
 
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import Autoreset, TimeLimit
+from tests.data.stores import stored
 
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, UnsupportedError
@@ -220,8 +221,7 @@ def test_a_store_goes_on_with_its_corrected_schema(tmp_path):
     loop(tmp_path / "logs")
     inferred = open_store(tmp_path / "logs").schema
     corrected = Schema(signals=tuple(dataclasses.replace(signal, unit="m") for signal in inferred.signals))
-    store = Store.create(tmp_path / "corrected", corrected)
-    store.append(open_store(tmp_path / "logs").episode(0))
+    stored(tmp_path / "corrected", corrected, [open_store(tmp_path / "logs").episode(0)])
     loop(tmp_path / "corrected")
     loop(tmp_path / "corrected", schema=corrected)
     assert len(open_store(tmp_path / "corrected")) == 3

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.data.stores import random_episode, stored
 
 from worldline.data.store import Store
-from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.show import MAX_PANELS, make_sheet, measure, show, view_episode
@@ -30,30 +30,10 @@ PRIZE = signal("prize", Role.REWARD)
 EVERYTHING = (EYE, DEPTH, PLACE, GEAR, PUSH, KEY, WIND, PRIZE)
 
 
-def values(one: Signal, rows: int, draw: np.random.Generator) -> np.ndarray:
-    if one.kind is Kind.VECTOR:
-        return draw.uniform(-1, 1, (rows, *one.shape)).astype(one.dtype)
-    return draw.integers(0, one.num_values or 256, (rows, *one.shape)).astype(one.dtype)
-
-
-def episode(schema: Schema, steps: int, number: int = 0, **more: object) -> Episode:
-    draw = np.random.default_rng(number)
-    arrays = {
-        role: {s.name: values(s, steps + (role is Role.OBSERVATION), draw) for s in schema.of(role)} for role in Role
-    }
-    return Episode(
-        observations=arrays[Role.OBSERVATION],
-        actions=arrays[Role.ACTION],
-        exogenous=arrays[Role.EXOGENOUS],
-        rewards=arrays[Role.REWARD],
-        **more,  # type: ignore[arg-type]
-    )
-
-
 def store_of(path: Path, signals: tuple[Signal, ...], *lengths: int, step_s: float | None = None) -> Store:
     store = Store.create(path, Schema(signals=signals, step_s=step_s))
     for number, steps in enumerate(lengths):
-        store.append(episode(store.schema, steps, number), {"file": f"{number // 2}.npz", "episode": number})
+        store.append(random_episode(store.schema, steps, number), {"file": f"{number // 2}.npz", "episode": number})
     return store
 
 
@@ -61,9 +41,9 @@ def test_figures(tmp_path: Path) -> None:
     schema = Schema(signals=(EYE, PLACE, PUSH), step_s=0.5)
     store = Store.create(tmp_path / "logs", schema, max_error={"eye": 3}, notes={"importer": "none"})
     seen = np.array([True, False, False, True, True])
-    store.append(episode(schema, 4, terminated=True, truncated=False, observed={"place": seen}), {"file": "a"})
-    store.append(episode(schema, 2, 1, seed=7), {"file": "b"})
-    store.append(episode(schema, 6, 2, step_s=np.full(6, 2.0, np.float32)), {"file": "b", "task": "none"})
+    store.append(random_episode(schema, 4, terminated=True, truncated=False, observed={"place": seen}), {"file": "a"})
+    store.append(random_episode(schema, 2, 1, seed=7), {"file": "b"})
+    store.append(random_episode(schema, 6, 2, step_s=np.full(6, 2.0, np.float32)), {"file": "b", "task": "none"})
     found = measure(store)
     assert (found.name, found.num_episodes, found.num_steps, found.time_s) == ("logs", 3, 12, 15.0)
     assert (found.shortest, found.median, found.longest) == (2, 4, 6)
@@ -136,7 +116,7 @@ def test_of_many_signals_the_first_are_drawn_and_the_rest_counted(tmp_path: Path
 def test_cameras_show_the_same_moments_and_their_gaps(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "logs", Schema(signals=(EYE, DEPTH)))
     seen = np.arange(100) % 100 != 0  # all but the first
-    one = episode(store.schema, 99, observed={"eye": seen})
+    one = random_episode(store.schema, 99, observed={"eye": seen})
     store.append(one)
     view = view_episode(store, 0)
     assert [len(strip.frames) for strip in view.strips] == [len(view.moments)] * 2
@@ -161,9 +141,9 @@ def test_a_few_episodes_are_spread_over_the_store(tmp_path: Path) -> None:
 
 
 def test_times_of_an_episodes_own(tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "logs", Schema(signals=(PLACE,)))
-    store.append(episode(store.schema, 3, step_s=np.array([1, 2, 3], np.float32)))
-    store.append(episode(store.schema, 3))
+    schema = Schema(signals=(PLACE,))
+    uneven = random_episode(schema, 3, step_s=np.array([1, 2, 3], np.float32))
+    store = stored(tmp_path / "logs", schema, [uneven, random_episode(schema, 3)])
     assert view_episode(store, 0).axis.times.tolist() == [0, 1, 3, 6]
     assert view_episode(store, 1).axis.unit == ""
     assert measure(store).time_s is None

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from exam.tests.grading import low_of
 
 from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline.audit.verdicts import verdict_of
 from worldline.episode import Episode
 from worldline.errors import UnreadableError, UnsupportedError
 from worldline.labs.playing import explore
@@ -43,13 +44,6 @@ def test() -> AbstentionTest:
 @pytest.fixture(scope="module")
 def examined(test: AbstentionTest) -> Examined:
     return examine(test, 0, logs_of(test, 150))
-
-
-def low_of(grade: Grade) -> float:
-    cell = weakest(grade)
-    assert cell is not None
-    assert cell.score is not None
-    return cell.score.low
 
 
 def test_small_it_separates(examined: Examined) -> None:

@@ -20,7 +20,7 @@ from worldline_exam.exam_tests.arrow import TABLES, ArrowOfTimeTest, backwards
 from worldline_exam.self_check import Examined, examine
 
 NOTHING = References(oracle={}, must_fail={})
-SMALL = ArrowOfTimeTest(num_pairs=24)
+SMALL = ArrowOfTimeTest(num_pairs=20)
 
 
 @cache
@@ -69,11 +69,8 @@ def test_backwards_is_the_same_path_the_other_way() -> None:
         np.testing.assert_array_equal(value, clips[name])
 
 
-def test_a_seed_holds_all_scenes() -> None:
-    one, two, other = (ArrowOfTimeTest(num_pairs=10).generate(seed) for seed in (0, 0, 1))
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, two[name])
-    assert not np.array_equal(one["dissipative.red_position"], other["dissipative.red_position"])
+def test_only_friction_slows_the_balls_down() -> None:
+    one = ArrowOfTimeTest(num_pairs=10).generate(0)
     speed = np.linalg.norm(one["dissipative.red_velocity"], axis=-1).mean(0)
     assert speed[-1] < 0.7 * speed[0]
     speed = np.linalg.norm(one["frictionless.red_velocity"], axis=-1).mean(0)
@@ -145,6 +142,6 @@ def test_the_exhibit_shows_each_clip_in_both_directions() -> None:
     figure = SMALL.figure(small().scenes, small().references.oracle, small().references)
     assert len(figure.panels) == 4
     drag = {line.name: line for line in figure.panels[0].lines}
-    assert len(drag["this world"].x) == 24
+    assert len(drag["this world"].x) == 20
     assert np.mean(np.array(drag["this world"].y) > np.array(drag["this world"].x)) > 0.95
     assert drag["persistence"].y == pytest.approx(drag["persistence"].x)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from exam.tests.grading import low_of
 
 from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline.audit.verdicts import verdict_of
 from worldline.episode import Episode
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore
@@ -27,7 +28,7 @@ def logs_of(test: ConfoundedLogTest, num_episodes: int = 100) -> dict[str, list[
 
 @pytest.fixture(scope="module", params=list(Pool))
 def piloted(request: pytest.FixtureRequest) -> tuple[ConfoundedLogTest, dict[str, list[Episode]]]:
-    test = ConfoundedLogTest(pool=request.param, num_scenes=150, num_steps=10)
+    test = ConfoundedLogTest(pool=request.param, num_scenes=100, num_steps=10)
     return test, logs_of(test)
 
 
@@ -38,13 +39,6 @@ def examined(piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]) -> Exa
 
 def changed(answers: Mapping[str, np.ndarray], means: np.ndarray) -> dict[str, np.ndarray]:
     return {**answers, "do.mean": means}
-
-
-def low_of(grade: Grade) -> float:
-    cell = weakest(grade)
-    assert cell is not None
-    assert cell.score is not None
-    return cell.score.low
 
 
 def test_it_holds(examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]) -> None:

@@ -13,12 +13,12 @@ from worldline_exam.base import Pool
 from worldline_exam.exam_tests import coverage
 from worldline_exam.exam_tests.coverage import JointCoverageTest
 from worldline_exam.references.puck_oracle import PuckOracle
-from worldline_exam.scenes.puck import SIGNALS, puck
+from worldline_exam.scenes.puck import SIGNALS, puck, recorded
 from worldline_exam.self_check import examine
 
 
 def logs_of(pool: Pool, num_episodes: int) -> list[Episode]:
-    return coverage._own_logs(puck(pool), num_episodes)
+    return recorded(puck(pool), num_episodes, np.random.default_rng([6, num_episodes]))
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
-from worldline.registry import load
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.influence import MAX_GAP, MIN_EFFECT, InfluenceTest, leaks
 from worldline_exam.labs.pusher_block import STATE
@@ -101,10 +100,8 @@ def test_couples_share_actions_and_gap_and_differ_in_influence(small: Examined) 
     assert np.median(np.abs(gap[::2] - gap[1::2])) < 0.01
 
 
-def test_scenes_are_the_same_for_a_seed_and_the_labs_own(small: Examined) -> None:
-    scenes, again = small.scenes, SMALL.generate(5)
-    for name, value in scenes.items():
-        np.testing.assert_array_equal(value, again[name])
+def test_scenes_are_the_labs_own(small: Examined) -> None:
+    scenes = small.scenes
     for scene in (0, 1, 25):
         done = np.concatenate([scenes["prelude"][scene], scenes["actions.second"][scene]])
         path = replay(make_lab(Pool.REPORT), int(scenes["seed"][scene]), {"velocity": done}).observations
@@ -184,7 +181,3 @@ def test_its_picture_shows_who_is_told_apart(small: Examined) -> None:
     assert max(y for x, y in zip(right.x, right.y, strict=True) if x == 0) == 1
     assert [sum(line.y) for line in counts.lines] == [20, 20]
     assert pairs.lines[1].points
-
-
-def test_it_is_registered() -> None:
-    assert load("test", "C5") is InfluenceTest

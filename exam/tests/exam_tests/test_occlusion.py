@@ -73,12 +73,8 @@ def test_it_holds_when_small() -> None:
     assert verdict_of(found.oracle) is Verdict.PASS
 
 
-def test_scenes_are_the_same_for_a_seed_and_end_one_frame_before_it_comes_out() -> None:
-    one, other = (SMALL.generate(3) for _ in range(2))
-    assert one.keys() == other.keys()
-    for name, array in one.items():
-        np.testing.assert_array_equal(array, other[name])
-    assert (SMALL.generate(4)["truth.path"] != one["truth.path"]).any()
+def test_scenes_end_one_frame_before_it_comes_out() -> None:
+    one = SMALL.generate(3)
     history = history_of(one)
     seen = history.observed["puck_position"]
     assert seen.shape == (5 * 30, HISTORY)

@@ -51,7 +51,7 @@ def test_a_trivial_model_with_the_toolkits_trust_has_nothing_of_its_own() -> Non
 def test_no_statistic_of_the_input_tells_harmful_from_harmless(pool: Pool) -> None:
     scenes = OODDetectionTest(pool=pool, num_each=60).generate(3)
     harmful, usual = scenes["kind"] >= 0, lost._InputDistribution.of(puck(pool))
-    unusual = usual.unusual(lost._history(scenes))
+    unusual = usual.unusual(lost.history_of(scenes))
     away = np.abs(unusual - np.log([6.0, 2.0, 2.0, 2.0]))
     for values in (*unusual.T, *away.T):
         assert abs(auroc(values, harmful)(np.ones((1, len(harmful))))[0]) < 0.1
@@ -113,7 +113,6 @@ def test_errors_that_are_no_numbers_are_not_ranked() -> None:
 def test_harmless_scenes_are_as_unusual_as_the_harmful_ones() -> None:
     test = OODDetectionTest(num_each=18)
     scenes = test.generate(0)
-    np.testing.assert_array_equal(test.generate(0)["novelty"], scenes["novelty"])
     harmful = scenes["kind"] >= 0
     assert abs(np.log(scenes["novelty"][harmful] / scenes["novelty"][~harmful])).mean() < 0.15
     tilted = scenes["kind"] == lost.KINDS.index("tilt")

@@ -36,8 +36,7 @@ def examined(pool: Pool, seed: int) -> Examined:
     return examine(ViolationOfExpectationTest(pool=pool), seed, logs_of(pool))
 
 
-@pytest.mark.parametrize("pool", list(Pool))
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("pool", "seed"), [(Pool.REPORT, 0), (Pool.DEVELOPMENT, 1)])
 def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int) -> None:
     found = examined(pool, seed)
     assert found.flaws == ()
@@ -127,15 +126,6 @@ def test_the_brighter_outcome_is_the_nearer_one_to_what_was_last_seen() -> None:
         late = scenes["immutability.truth.outcome"][:, :, -1].astype(float)
         for bright, dull in ((0, 1), (2, 3)):
             assert (np.abs(seen - late[:, [bright]]) < np.abs(seen - late[:, [dull]])).all()
-
-
-def test_a_seed_holds_all_scenes() -> None:
-    test = ViolationOfExpectationTest(num_quadruplets=12)
-    one, two, other = test.generate(0), test.generate(0), test.generate(1)
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, two[name])
-    assert not np.array_equal(one["support.truth.outcome"], other["support.truth.outcome"])
 
 
 def test_wrong_answers_are_noticed() -> None:

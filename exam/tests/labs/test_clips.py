@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.engines.storage import build_lab, name_lab
-from worldline.errors import InputError
-from worldline.labs.playing import explore, replay
-from worldline_exam.labs.clips import BALLS, HALF_TABLE, MAX_PUSH, SPEEDS, STEP_S, Clips, shown, unshown
+from worldline.labs.playing import replay
+from worldline_exam.labs.clips import BALLS, HALF_TABLE, SPEEDS, Clips, shown, unshown
 
 SEEDS = st.integers(0, 2**31)
 
@@ -24,16 +20,6 @@ def run(lab: Clips, states: np.ndarray, num_steps: int) -> np.ndarray:
 
 def reversed_velocity(states: np.ndarray) -> np.ndarray:
     return states * np.array([1.0, -1.0])[:, None]
-
-
-@settings(max_examples=20, deadline=None)
-@given(SEEDS, SEEDS)
-def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
-    lab = Clips(pictures=True)
-    explore(lab, before, 5)
-    first, second = explore(lab, seed, 10), explore(Clips(pictures=True), seed, 10)
-    for name, value in first.observations.items():
-        np.testing.assert_array_equal(value, second.observations[name])
 
 
 @settings(max_examples=20, deadline=None)
@@ -102,17 +88,6 @@ def test_noise_does_not_depend_on_what_is_done(seed: int) -> None:
     assert np.abs(clear_one[:, 0] - clear_two[:, 0]).max() > 1e-3
 
 
-def test_simulated_paths_are_those_of_the_environment() -> None:
-    lab = Clips(noise=0.0)
-    episode = explore(lab, 3, 30)
-    start = {name: value[:1] for name, value in episode.observations.items()}
-    path = lab.simulate(start, {"push": episode.actions["push"][None]})
-    for name, value in path.items():
-        np.testing.assert_allclose(value[0], episode.observations[name][1:], atol=1e-5)
-    far, edge = (replay(lab, 0, {"push": np.full((5, 2), push, np.float32)}) for push in (9.0, MAX_PUSH))
-    np.testing.assert_array_equal(far.observations["red_position"], edge.observations["red_position"])
-
-
 def test_signals_and_states_are_the_same() -> None:
     states = np.random.default_rng(0).standard_normal((4, 5, 3, 2, 2)).astype(np.float32).astype(float)
     found = shown(states)
@@ -143,24 +118,3 @@ def test_what_is_rendered_is_what_was_shown() -> None:
         np.testing.assert_array_equal(lab.render(), seen["camera"])
         for name in ("red_position", "camera"):
             seen[name] += 1  # theirs, not the lab's
-
-
-def test_it_is_built_again_from_its_settings() -> None:
-    lab = Clips(drag=0.1, bounce=0.9, noise=0.01, pictures=True)
-    found = build_lab(name_lab(lab))
-    assert isinstance(found, Clips)
-    assert found.settings == lab.settings
-    assert found.schema == lab.schema
-    assert found.schema.step_s == STEP_S
-
-
-@pytest.mark.parametrize("wrong", [{"drag": -0.1}, {"bounce": 0.0}, {"bounce": 1.1}, {"noise": -1.0}])
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="must be"):
-        Clips(**wrong)
-
-
-@pytest.mark.filterwarnings("ignore:.*(infinity|alternative render modes).*:UserWarning")
-@pytest.mark.parametrize("pictures", [False, True])
-def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
-    check_env(Clips(pictures=pictures))

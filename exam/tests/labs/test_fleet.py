@@ -4,12 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import worldline
-from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import PAPER, YELLOW
 from worldline.labs.playing import explore, replay
 from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILL_SHARE, DRILLED, FAR, MAX_MOTOR, STEADY, Fleet, Weather
@@ -46,16 +44,6 @@ def sailed(lab: Fleet, seed: int, num_steps: int) -> tuple[np.ndarray, ...]:
 def test_a_step_is_the_equation(seed: int) -> None:
     motors, drifts, winds, _ = sailed(Fleet(motor_effect=0.7, wind_effect=2.0, noise=0.0), seed, 6)
     np.testing.assert_allclose(drifts, 0.7 * motors + 2.0 * winds, atol=1e-5)
-
-
-@settings(max_examples=15, deadline=None)
-@given(SEEDS, SEEDS)
-def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
-    lab, motors = Fleet(), motors_of(seed, 8)
-    replay(lab, before, motors_of(before, 3))
-    first, again = replay(lab, seed, motors), replay(Fleet(), seed, motors)
-    for name, value in first.observations.items():
-        np.testing.assert_array_equal(value, again.observations[name])
 
 
 @settings(max_examples=15, deadline=None)
@@ -137,14 +125,6 @@ def test_no_log_holds_the_winds(tmp_path: Path) -> None:
     assert names == {*(boat.drift for boat in BOATS), *(boat.motor for boat in BOATS), "drill"}
 
 
-def test_motors_beyond_the_bounds_are_cut() -> None:
-    far, edge = (
-        replay(Fleet(), 0, {boat.motor: np.full((4, 1), motor, np.float32) for boat in BOATS})
-        for motor in (9.0, MAX_MOTOR)
-    )
-    np.testing.assert_array_equal(drifts_of(far.observations), drifts_of(edge.observations))
-
-
 def test_pictures_show_where_each_boat_lies_and_the_flag() -> None:
     lab, still = Fleet(pictures=True), np.zeros(len(BOATS))
     height = 64 // len(BOATS)
@@ -174,18 +154,3 @@ def test_a_boat_that_is_far_out_is_drawn_at_the_edge() -> None:
     inside, edge, beyond = (lab.picture(still + far, False) for far in (FAR - 1.4, FAR - 1.2, 2 * FAR))
     np.testing.assert_array_equal(edge, beyond)
     assert (inside != edge).any()
-
-
-def test_it_is_built_again_from_its_settings() -> None:
-    lab = Fleet(motor_effect=0.5, wind_effect=2.0, noise=0.1, pictures=True)
-    assert Fleet.from_settings(lab.settings).settings == lab.settings
-    with pytest.raises(ConfigError):
-        Fleet.from_settings({**lab.settings, "waves": 1})
-    with pytest.raises(InputError, match="at least 0"):
-        Fleet(noise=-1.0)
-
-
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
-@pytest.mark.parametrize("pictures", [False, True])
-def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
-    check_env(Fleet(pictures=pictures))

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
+from exam.tests.labs.integration import runge_kutta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.errors import ConfigError, InputError
 from worldline_exam.labs.driven import STEP_S
 from worldline_exam.labs.pendulum import GRAVITY, Pendulum
 
@@ -27,12 +26,7 @@ def test_a_step_solves_the_equation(
         pull = torque / (mass * length**2) - GRAVITY / length * np.sin(now[0])
         return np.array([now[1], pull - damping * now[1]])
 
-    now, dt = np.array([angle, speed]), STEP_S / 100
-    for _ in range(100):
-        first = slope(now)
-        second = slope(now + dt / 2 * first)
-        third = slope(now + dt / 2 * second)
-        now = now + dt / 6 * (first + 2 * second + 2 * third + slope(now + dt * third))
+    now = runge_kutta(slope, np.array([angle, speed]), STEP_S, 100)
     np.testing.assert_allclose(found, [np.cos(now[0]), np.sin(now[0]), now[1]], atol=1e-5)
 
 
@@ -70,14 +64,3 @@ def test_the_bob_is_drawn_where_it_is() -> None:
         red = (picture[..., 0] - picture[..., 1] > 80).nonzero()
         x, y = (red[1].mean() + 0.5) / 16 - 2, 2 - (red[0].mean() + 0.5) / 16
         np.testing.assert_allclose([x, y], [np.sin(angle), -np.cos(angle)], atol=0.07)
-
-
-@pytest.mark.parametrize("settings", [{"mass": 0.0}, {"length": 0.0}, {"length": 2.0}])
-def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="must be"):
-        Pendulum(**settings)
-
-
-def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="PendulumSettings"):
-        Pendulum.from_settings({"mass": 1.0, "length": 1.0})

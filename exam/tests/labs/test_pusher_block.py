@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.storage import build_lab, name_lab
-from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import SIZE
 from worldline.labs.playing import explore, replay
 from worldline.planning.planners.cem import CrossEntropy
@@ -162,12 +159,6 @@ def test_a_turned_block_is_laid_flat_by_a_wall() -> None:
     assert abs(np.arctan2(*shown["block_angle"][::-1])) < 0.05
 
 
-def test_what_is_faster_than_the_bounds_is_cut() -> None:
-    lab, far, edge = PusherBlock(), np.full((5, 2), 9.0, np.float32), np.full((5, 2), MAX_SPEED, np.float32)
-    one, two = (replay(lab, 0, {"velocity": velocity}).observations for velocity in (far, edge))
-    np.testing.assert_array_equal(one["pusher_position"], two["pusher_position"])
-
-
 def test_options_change_one_thing() -> None:
     lab = PusherBlock()
     plain, moved = lab.reset(seed=4)[0], lab.reset(seed=4, options={"block_position": [0.1, -0.2]})[0]
@@ -201,22 +192,6 @@ def test_a_simulator_goes_on_from_what_is_seen() -> None:
         np.testing.assert_array_equal(said.signals[name].mean, one.observations[name][9:])
 
 
-def test_it_is_built_again_from_its_settings() -> None:
-    lab = PusherBlock(block_half=0.12, pusher_radius=0.04, pictures=True)
-    again = build_lab(name_lab(lab))
-    assert isinstance(again, PusherBlock)
-    assert again.settings == lab.settings
-    assert again.schema == lab.schema
-    with pytest.raises(ConfigError):
-        PusherBlock.from_settings({"block_halves": 0.1})
-
-
-@pytest.mark.parametrize("settings_", [{"block_half": 0.5}, {"pusher_radius": 0.0}])
-def test_settings_out_of_range_are_refused(settings_: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="must be in"):
-        PusherBlock(**settings_)
-
-
 def test_pictures_show_where_everything_is() -> None:
     lab = PusherBlock(pictures=True)
     shown = placed(lab, (-0.3, 0.2), (0.15, -0.1), 0.7)
@@ -233,9 +208,3 @@ def test_pictures_show_where_everything_is() -> None:
     assert mark == pytest.approx(0.7, abs=0.1)
     assert (picture[0] < 60).all()
     assert (picture[:, -1] < 60).all()
-
-
-@pytest.mark.filterwarnings("ignore:.*(alternative render modes).*:UserWarning")
-@pytest.mark.parametrize("pictures", [False, True])
-def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
-    check_env(PusherBlock(pictures=pictures))

@@ -4,14 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import worldline
 from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.storage import build_lab, name_lab
-from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import BLUE
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.local import LocalWorld
@@ -48,14 +45,6 @@ def test_a_step_is_the_equation(seed: int) -> None:
     place = run(lab, seed, motors)
     due = DECAY * place[:-1] + MOTOR_EFFECT * motors[:, 0] + WIND_EFFECT * lab.hidden(seed)["wind"]
     np.testing.assert_allclose(place[1:], due, atol=1e-5)
-
-
-@settings(max_examples=20, deadline=None)
-@given(SEEDS, SEEDS)
-def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
-    lab, motors = Wind(), motors_of(seed, 12)
-    run(lab, before, motors_of(before, 5))
-    np.testing.assert_array_equal(run(lab, seed, motors), run(Wind(), seed, motors))
 
 
 @settings(max_examples=20, deadline=None)
@@ -116,11 +105,6 @@ def test_what_is_expected_is_the_mean_over_noise() -> None:
     np.testing.assert_allclose(paths.mean(0), due[0, :, 0], atol=5 * paths.std(0).max() / 20)
 
 
-def test_motors_beyond_the_bounds_are_cut() -> None:
-    far, edge = (run(Wind(), 0, np.full((5, 1), motor)) for motor in (9.0, MAX_MOTOR))
-    np.testing.assert_array_equal(far, edge)
-
-
 def test_a_simulator_of_it_answers_what_if_with_the_twin(tmp_path: Path) -> None:
     store = worldline.record("wind", tmp_path / "logs", num_episodes=1, max_steps=12, seed=0)
     episode, lab = store.episode(0), Wind()
@@ -131,26 +115,6 @@ def test_a_simulator_of_it_answers_what_if_with_the_twin(tmp_path: Path) -> None
     twin = run(lab, episode.seed, np.concatenate([episode.actions["motor"][:3], others]))
     assert found.abduction == "full"
     np.testing.assert_array_equal(found.signals["boat_position"][:, 0], twin[4:11].astype(np.float32))
-
-
-@pytest.mark.parametrize("settings", [{"confounding": 1.1}, {"confounding": -0.1}, {"noise": -1.0}])
-def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="must be in"):
-        Wind(**settings)
-
-
-def test_it_is_built_again_from_its_settings() -> None:
-    lab = Wind(0.6, noise=0.1, pictures=True)
-    again = build_lab(name_lab(lab))
-    assert isinstance(again, Wind)
-    assert again.settings == lab.settings == {"confounding": 0.6, "noise": 0.1, "pictures": True}
-    with pytest.raises(ConfigError):
-        Wind.from_settings({**lab.settings, "waves": 1})
-
-
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
-def test_it_is_a_gymnasium_environment() -> None:
-    check_env(Wind())
 
 
 def test_the_camera_shows_where_the_boat_is_and_can_draw_it_again() -> None:

@@ -11,12 +11,12 @@ from worldline.episode import Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.labs.playing import explore, stacked
 from worldline_exam.base import Pool
+from worldline_exam.exam_tests.confounded_log import ConfoundedLogTest
 from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILLED, MAX_MOTOR, STEADY, Fleet
 from worldline_exam.scenes.confounded_scenes import (
     DRIFTS,
     ConfoundedOracle,
     _with_flag,
-    dataset,
     drift_forecasts,
     fleet,
     scenes_of,
@@ -128,7 +128,7 @@ def test_bands_are_asked_of_worlds_that_give_them() -> None:
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_pools_are_other_labs(pool: Pool) -> None:
-    made = dataset(pool, pixels=False).make_lab()
+    made = ConfoundedLogTest(pool=pool).datasets()[0].make_lab()
     assert isinstance(made, Fleet)
     assert (made.motor_effect == 1.0) == (pool is Pool.REPORT)
     assert fleet(pool, pictures=True).pictures

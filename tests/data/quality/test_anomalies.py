@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.data.checks import Finding, Severity
 from worldline.data.quality.anomalies import Inspection, quality
-from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -210,8 +210,6 @@ def test_many_findings_of_a_kind_are_summed_up(episodes: list[Episode]) -> None:
 
 
 def test_episodes_of_a_store(tmp_path: Any, episodes: list[Episode]) -> None:
-    store = Store.create(tmp_path / "store", SCHEMA)
-    for episode in (*episodes[:3], episodes[0]):
-        store.append(episode)
+    store = stored(tmp_path / "store", SCHEMA, (*episodes[:3], episodes[0]))
     assert the_only(quality(store), "exact copy of episode 0").episode == 3
     assert quality(store, range(3)) == ()

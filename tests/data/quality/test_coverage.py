@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.stores import stored
 
 from worldline.data.quality import segments as tracks
 from worldline.data.quality.coverage import Coverage, coverage, survey
@@ -112,9 +113,7 @@ def test_pictures_count_where_there_is_nothing_else() -> None:
 def test_the_sample_is_seeded_bounded_and_of_the_chosen_episodes(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store.create(tmp_path / "store", SCHEMA)
-    for number in range(8):
-        store.append(make(number))
+    store = stored(tmp_path / "store", SCHEMA, (make(number) for number in range(8)))
     assert coverage(store, seed=1) == coverage(store, seed=1)
     assert coverage(store).num_episodes == 8
     assert Sample(store, [5, 2], 0).episodes == (2, 5)

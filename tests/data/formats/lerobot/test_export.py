@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.data.stores import random_episode
 
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.formats.lerobot import export as lerobot_export
@@ -32,26 +33,6 @@ def read(root: Path) -> list[LoggedEpisode]:
     results = list(logs.read())
     assert len(results) == len(logs)
     return results
-
-
-def random_of(signal: Signal, rows: int, draw: np.random.Generator) -> np.ndarray:
-    if signal.kind is Kind.IMAGE:
-        return draw.integers(0, 256, (rows, *signal.shape)).astype(np.uint8)
-    if signal.kind is Kind.DISCRETE:
-        return draw.integers(0, signal.num_values, rows)
-    return draw.normal(size=(rows, *signal.shape)).astype(signal.dtype)
-
-
-def random_episode(schema: Schema, num_steps: int, number: int = 0) -> Episode:
-    draw = np.random.default_rng([number, num_steps])
-    arrays = {role: {s.name: random_of(s, num_steps + (role is Role.OBSERVATION), draw) for s in schema.of(role)}
-              for role in Role}  # fmt: skip
-    return Episode(
-        observations=arrays[Role.OBSERVATION],
-        actions=arrays[Role.ACTION],
-        exogenous=arrays[Role.EXOGENOUS],
-        rewards=arrays[Role.REWARD],
-    )
 
 
 def test_every_kind_in_every_role_comes_back(tmp_path, assert_equal):

@@ -1,0 +1,44 @@
+"""Stores for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldline.data.store import Store
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+
+
+def stored(path: Path | str, schema: Schema, episodes: Iterable[Episode]) -> Store:
+    """A new store that holds the episodes."""
+    store = Store.create(path, schema)
+    for episode in episodes:
+        store.append(episode)
+    return store
+
+
+def random_episode(schema: Schema, num_steps: int, number: int = 0, **more: Any) -> Episode:
+    """An episode of noise within the bounds of signals that have a range from -1 to 1; `number` is its seed."""
+    draw = np.random.default_rng([number, num_steps])
+    arrays = {
+        role: {one.name: _noise(one, num_steps + (role is Role.OBSERVATION), draw) for one in schema.of(role)}
+        for role in Role
+    }
+    return Episode(
+        observations=arrays[Role.OBSERVATION],
+        actions=arrays[Role.ACTION],
+        exogenous=arrays[Role.EXOGENOUS],
+        rewards=arrays[Role.REWARD],
+        **more,
+    )
+
+
+def _noise(signal: Signal, num_rows: int, draw: np.random.Generator) -> np.ndarray:
+    shape = (num_rows, *signal.shape)
+    if signal.kind is Kind.VECTOR:
+        return draw.uniform(-1, 1, shape).astype(signal.dtype)
+    return draw.integers(0, signal.num_values or 256, shape).astype(signal.dtype)
