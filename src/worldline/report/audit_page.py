@@ -25,13 +25,8 @@ from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
 from worldline.report.page import chapter, facts, header, render_page, style_sheet
 
-_COLOURS: Final[Mapping[Advice, str]] = {
-    Advice.DEPLOY: "good",
-    Advice.LIMITS: "unclear",
-    Advice.NO: "bad",
-    Advice.UNREADABLE: "bad",
-    Advice.UNSUPPORTED: "bad",
-}
+_COLOURS: Final[Mapping[Advice, str]] = {Advice.DEPLOY: "good", Advice.LIMITS: "unclear"}
+"""Any other advice is bad."""
 MAX_REASONS: Final = 3
 MAX_LINES: Final = 5
 
@@ -67,7 +62,7 @@ def _card(decision: Decision) -> Html:
     word = decision.advice.value
     return tag(
         "section",
-        {"class": f"advice {_COLOURS[decision.advice]}", "aria-label": "Advice"},
+        {"class": f"advice {_COLOURS.get(decision.advice, 'bad')}", "aria-label": "Advice"},
         tag("p", {"class": "word"}, f"{word[0].upper()}{word[1:]}"),
         tag("p", {"class": "cause"}, _cause(decision)),
         tag("div", {"class": "columns"}, *columns),
@@ -110,13 +105,12 @@ def _tiles(found: Measured) -> dict[str, str]:
 
 def _chapters(found: Measured) -> list[Html]:
     errors = found.diagnostics
-    gaps = [gaps_block(errors.gaps)] if errors.gaps else []
     bands = [joint_block(found), coverage_block(errors)] if errors.bands else []
     return [
-        chapter("Effects of actions", effects_block(found)) if found.effects else Html(""),
-        chapter("Tests against twins", twins_block(found)) if found.twins else Html(""),
+        chapter("Effects of actions", *([effects_block(found)] if found.effects else [])),
+        chapter("Tests against twins", *([twins_block(found)] if found.twins else [])),
         chapter("Trusted horizon", horizon_block(found), skill_block(errors), open_loop_block(errors)),
-        chapter("Use of actions and history", *gaps, leak_block(found), rank_block(found)),
+        chapter("Use of actions and history", gaps_block(errors), leak_block(found), rank_block(found)),
         chapter("Prediction bands", *bands),
         chapter("Evidence in the logs", excitation_block(found), placebo_block(found), cover_block(found)),
     ]

@@ -64,8 +64,8 @@ class Report:
 
 def render(report: Report) -> str:
     """A self-contained UTF-8 page; deterministic."""
-    sections = sorted(report.sections, key=lambda one: _ORDER.index(type(one)))
-    tiles = {text: value for one in sections for value, text in _tiles(one)}
+    sections = sorted(report.sections, key=lambda one: list(_BLOCKS).index(type(one)))
+    tiles = {text: value for one in sections for text, value in _tiles(one).items()}
     top = header(report.title, report.subtitle, tiles, _hero(sections))
     methods = dict.fromkeys(text for one in sections for text in _methods(one))
     details = chapter("Methods and details", facts(list(report.facts.items())), *map(note, methods))
@@ -95,36 +95,30 @@ def _headline(big: str, small: str, chart: Html, finding: ReportFinding) -> Html
     return tag("section", {"class": "hero"}, figure, chart, tag("p", {"class": "lede"}, finding.text))
 
 
-def _tiles(one: Evidence) -> list[tuple[str, str]]:
-    """Values with labels."""
+def _tiles(one: Evidence) -> dict[str, str]:
+    """Key figures by label."""
     if isinstance(one, Learning) and one.learn_s is not None:
-        return [(duration(one.learn_s), "training time")]
+        return {"training time": duration(one.learn_s)}
     if isinstance(one, Planning) and one.plan_ms is not None:
-        return [(quantity(one.plan_ms, "ms"), "per plan")]
+        return {"per plan": quantity(one.plan_ms, "ms")}
     if isinstance(one, ReadoutQuality) and any(row.r2 is not None for row in one.rows):
         worst, r2 = min(((row, row.r2.value) for row in one.rows if row.r2 is not None), key=lambda pair: pair[1])
-        return [(number(r2, 4), f"R² of {label(worst.signal)}, the worst readout")]
-    if isinstance(one, Diagnostics):
-        return _measured_tiles(one)
-    return []
+        return {f"R² of {label(worst.signal)}, the worst readout": number(r2, 4)}
+    return _measured_tiles(one) if isinstance(one, Diagnostics) else {}
 
 
-def _measured_tiles(found: Diagnostics) -> list[tuple[str, str]]:
+def _measured_tiles(found: Diagnostics) -> dict[str, str]:
     """The smallest growth of the error under wrong actions, and the worst coverage."""
-    tiles = []
+    tiles = {}
     gaps = [gap for gap in found.gaps if gap.signal is None]
     if gaps:
         weakest = min(gaps, key=lambda gap: gap.increase.low)
-        tiles.append(
-            (percent(weakest.increase.value, signed=True), f"change of the error with actions {weakest.change}")
-        )
+        tiles[f"change of the error with actions {weakest.change}"] = percent(weakest.increase.value, signed=True)
     if found.bands:
-        level = min({band.level for band in found.bands}, key=lambda one: abs(one - findings.HEADLINE_LEVEL))
-        bands = [band for band in found.bands if band.level == level]
-        worst = max(bands, key=lambda band: abs(band.coverage.value - level))
-        tiles.append(
-            (percent(worst.coverage.value), f"coverage of the {round_percent(level)} band ({label(worst.signal)})")
-        )
+        bands = findings.headline_bands(found.bands)
+        worst = max(bands, key=lambda band: abs(band.coverage.value - band.level))
+        title = f"coverage of the {round_percent(worst.level)} band ({label(worst.signal)})"
+        tiles[title] = percent(worst.coverage.value)
     return tiles
 
 
@@ -132,46 +126,32 @@ def _chapters(sections: Sequence[Evidence]) -> list[Html]:
     """The chapters with content, in reading order."""
     blocks: dict[str, list[Html]] = {title: [] for title in _CHAPTERS}
     for one in sections:
-        for title, found in _measured(one) if isinstance(one, Diagnostics) else [_block(one)]:
-            blocks[title].append(found)
+        for title, make in _BLOCKS[type(one)]:
+            blocks[title].append(make(one))
     return [chapter(title, *found) for title, found in blocks.items()]
 
 
-def _block(one: Evidence) -> tuple[str, Html]:
-    title, make = _BLOCKS[type(one)]
-    return title, make(one)
+def _reported_skill(found: Diagnostics) -> Html:
+    return skill_block(found) if found.skills and found.horizons else Html("")
 
 
-_BLOCKS: Final[Mapping[type, tuple[str, Callable[[Any], Html]]]] = {
-    Planning: (PLANNING, planning_block),
-    Learning: (TRAINING, learning_block),
-    LatentHealth: (TRAINING, health_block),
-    ReadoutQuality: (PREDICTIONS, readout_block),
-    Forecasts: (PREDICTIONS, forecasts_block),
-    Decoded: (OPEN_LOOP, decoded_block),
-    PredictedPaths: (OPEN_LOOP, imagined_block),
-    Films: (PLANNING, films_block),
+_BLOCKS: Final[Mapping[type, Sequence[tuple[str, Callable[[Any], Html]]]]] = {
+    Planning: [(PLANNING, planning_block)],
+    Learning: [(TRAINING, learning_block)],
+    LatentHealth: [(TRAINING, health_block)],
+    ReadoutQuality: [(PREDICTIONS, readout_block)],
+    Diagnostics: [
+        (PREDICTIONS, _reported_skill),
+        (OPEN_LOOP, open_loop_block),
+        (CALIBRATION, gaps_block),
+        (CALIBRATION, coverage_block),
+    ],
+    Forecasts: [(PREDICTIONS, forecasts_block)],
+    Decoded: [(OPEN_LOOP, decoded_block)],
+    PredictedPaths: [(OPEN_LOOP, imagined_block)],
+    Films: [(PLANNING, films_block)],
 }
-"""The chapter and the block of each kind of evidence; `Diagnostics` has several."""
-_ORDER: Final = (
-    Planning,
-    Learning,
-    LatentHealth,
-    ReadoutQuality,
-    Diagnostics,
-    Forecasts,
-    Decoded,
-    PredictedPaths,
-    Films,
-)
-"""Order of evidence within a chapter and in the row of key figures."""
-
-
-def _measured(found: Diagnostics) -> list[tuple[str, Html]]:
-    blocks = [(PREDICTIONS, skill_block(found))] if found.skills and found.horizons else []
-    blocks += [(OPEN_LOOP, open_loop_block(found))] if found.errors else []
-    blocks += [(CALIBRATION, gaps_block(found.gaps))] if found.gaps else []
-    return blocks + ([(CALIBRATION, coverage_block(found))] if found.bands else [])
+"""Chapters and blocks of each kind of evidence, in the order within a chapter and in the row of key figures."""
 
 
 def _methods(one: Evidence) -> list[str]:
