@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 import numpy as np
 import torch
 
+from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
 from worldline.audit.queries import window_forecasts
 from worldline.audit.report_evidence import (
     Decoded,
+    Evidence,
     Forecasts,
     ImaginedPath,
     LatentHealth,
@@ -26,9 +27,6 @@ from worldline.audit.report_evidence import (
 )
 from worldline.data.store import Store
 from worldline.data.windows import Windows, forecast_windows
-from worldline.engines.base import Engine
-from worldline.engines.baselines import ActionBlind, Linear, Persistence
-from worldline.engines.fixed_lag import typical_values
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Signal
@@ -111,17 +109,11 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
     Persistence is always included. "linear" and "action_blind" need fully observed parts of the logs and are left out
     if there are none.
     """
-    vectors = _vectors(store)
+    vectors = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not vectors:
         return {}
     episodes = [_without_pictures(store, number, vectors) for number in learned.split.train]
-    engines: dict[str, Engine] = {
-        "persistence": Persistence(schema=store.schema, typical=typical_values(episodes, vectors), context=1)
-    }
-    for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
-        with suppress(DataError):  # no part is fully observed
-            engines[name] = family.fit(episodes, store.schema, context=CONTEXT)
-    return {name: LocalWorld(engine, None, learned.recipe.planner) for name, engine in engines.items()}
+    return fitted_baselines(episodes, store.schema, store.schema)
 
 
 def learning_curves(store: Store, learned: Learned) -> Learning:
@@ -168,17 +160,17 @@ def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
     return ReadoutQuality(rows=tuple(rows))
 
 
+def training_evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[Evidence, ...]:
+    """Learning curves and latent health; readouts and diagnostics too if the world predicts vectors."""
+    training = (learning_curves(store, learned), latent_health(learned))
+    return training if diagnostics is None else (*training, readout_quality(store, learned), diagnostics)
+
+
 def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> Forecasts:
     """One forecast, at the start of the first held-out episode that is long enough."""
     long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + diagnostics.horizon]
-    return sample_forecasts(
-        honest(learned),
-        [store.episode(long[0])],
-        index=0,
-        context=CONTEXT,
-        horizon=diagnostics.horizon,
-        level=BAND,
-    )
+    episodes, horizon = [store.episode(long[0])], diagnostics.horizon
+    return sample_forecasts(honest(learned), episodes, index=0, context=CONTEXT, horizon=horizon, level=BAND)
 
 
 def imagined_paths(
@@ -200,16 +192,11 @@ def imagined_paths(
     mean = window_forecasts(honest(learned), windows, level=BAND)[signal].mean
     frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
     paths = []
-    for row, episode in enumerate(episodes):
+    for episode, path in zip(episodes, mean.astype(float), strict=True):
         real = episode.observations[signal][: horizon + 1].astype(float)
-        paths.append(
-            ImaginedPath(
-                frames=episode.observations[camera][list(frame_steps)].astype(np.uint8),
-                frame_steps=frame_steps,
-                real=real,
-                imagined=np.concatenate([real[:1], mean[row].astype(float)]),
-            )
-        )
+        frames = episode.observations[camera][list(frame_steps)].astype(np.uint8)
+        imagined = np.concatenate([real[:1], path])
+        paths.append(ImaginedPath(frames=frames, frame_steps=frame_steps, real=real, imagined=imagined))
     return PredictedPaths(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
 
 
@@ -224,10 +211,6 @@ def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
         per_episode=PER_EPISODE,
         seed=learned.recipe.training.seed,
     )
-
-
-def _vectors(store: Store) -> tuple[Signal, ...]:
-    return tuple(signal for signal in store.schema.observations if signal.kind is Kind.VECTOR)
 
 
 def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> Episode:
