@@ -44,16 +44,6 @@ class _Drawn:
     redrawn: Image
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Squares:
-    """Squared errors [W, F] of W windows, each the mean over pixels and colours; 0 where not known."""
-
-    known: NDArray[np.bool_]
-    imagined: Floats
-    persistence: Floats
-    decoder: Floats
-
-
 def decoded_frames(
     store: Store,
     engine: LearnedEngine,
@@ -88,7 +78,7 @@ def decoded_frames(
     signals = [s.name for s in store.schema.signals if s.role in (Role.ACTION, Role.EXOGENOUS)]
     windows = Windows(store, context + horizon, long, [*engine.inputs, *signals])
     generator = torch.Generator().manual_seed(seed)
-    squares: dict[str, list[_Squares]] = {signal.name: [] for signal in engine.decoder.config.images}
+    squares: dict[str, list[dict[str, Floats]]] = {signal.name: [] for signal in engine.decoder.config.images}
     shown: dict[str, list[DecodedWindow]] = {name: [] for name in squares}
     for first in range(0, len(starts), BATCH):
         batch = windows.read(starts[first : first + BATCH])
@@ -106,12 +96,10 @@ def decoded_rmse(found: Sequence[Decoded]) -> dict[str, dict[str, dict[str, floa
     """The errors in grey levels by image signal, step and source; "world" is the world's prediction."""
     return {
         one.camera: {
-            str(step): {
-                "world": one.imagined.value[k],
-                "persistence": one.persistence.value[k],
-                "decoder": one.decoder.value[k],
-            }
-            for k, step in enumerate(one.steps)
+            str(step): {"world": world, "persistence": persistence, "decoder": decoder}
+            for step, world, persistence, decoder in zip(
+                one.steps, one.imagined.value, one.persistence.value, one.decoder.value, strict=True
+            )
         }
         for one in found
     }
@@ -155,19 +143,18 @@ def _draw(
     return found
 
 
-def _squares(drawn: _Drawn) -> _Squares:
-    """Squared errors at the predicted steps, where the frame and one before the prediction are known."""
+def _squares(drawn: _Drawn) -> dict[str, Floats]:
+    """Squared errors [W, F] at the predicted steps, each the mean over pixels and colours.
+
+    They are 0 unless the frame and one before the prediction are known, which "known" tells.
+    """
     known, real = drawn.known[:, 1:] & drawn.known[:, :1], drawn.real[:, 1:].astype(np.float32)
 
     def square(frames: Image) -> Floats:
         return np.where(known, np.square(frames - real).mean((2, 3, 4), dtype=np.float64), 0.0)
 
-    return _Squares(
-        known=known,
-        imagined=square(drawn.imagined),
-        persistence=square(drawn.real[:, :1]),
-        decoder=square(drawn.redrawn[:, 1:]),
-    )
+    guesses = {"imagined": drawn.imagined, "persistence": drawn.real[:, :1], "decoder": drawn.redrawn[:, 1:]}
+    return {"known": known.astype(float), **{name: square(frames) for name, frames in guesses.items()}}
 
 
 def _first(drawn: _Drawn, leads: NDArray[np.bool_], max_windows: int) -> list[DecodedWindow]:
@@ -182,13 +169,14 @@ def _measured(
     steps: tuple[int, ...],
     step_s: float | None,
     shown: Sequence[DecodedWindow],
-    parts: Sequence[_Squares],
+    parts: Sequence[Mapping[str, Floats]],
     episode: NDArray[np.integer],
     seed: int,
 ) -> Decoded:
-    errors = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
-    imagined, persistence, known = errors["imagined"], errors["persistence"], errors["known"]
+    errors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    known = errors.pop("known").astype(bool)
     weights, counted = draw_clusters(int(episode.max()) + 1, seed), known.any(1)
+    curves = {name: rmse_curve(squared, known, episode, weights) for name, squared in errors.items()}
     return Decoded(
         camera=camera,
         step_s=step_s,
@@ -196,8 +184,6 @@ def _measured(
         windows=tuple(shown),
         num_windows=int(counted.sum()),
         num_episodes=len(np.unique(episode[counted])),
-        imagined=rmse_curve(imagined, known, episode, weights),
-        persistence=rmse_curve(persistence, known, episode, weights),
-        decoder=rmse_curve(errors["decoder"], known, episode, weights),
-        saved=skill_curve(imagined, persistence, known, episode, weights),
+        saved=skill_curve(errors["imagined"], errors["persistence"], known, episode, weights),
+        **curves,
     )

@@ -38,15 +38,17 @@ NEAR_PX: Final = 3.0
 NUM_TIMED: Final = 50
 FILMED, FILMED_A_ROW = 24, 8
 GROUPS: Final = ("same room", "across the wall")
-PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE = (
-    "learned planner",
-    "inverse head alone",
-    "random actions",
-    "no move",
-    "straight at the goal",
-    "true dynamics",
-)
+PLANNER, INVERSE, RANDOM = "learned planner", "inverse head alone", "random actions"
+NO_MOVE, STRAIGHT, ORACLE = "no move", "straight at the goal", "true dynamics"
 """Names of the methods in the report."""
+ROLES: Final[Mapping[str, Literal["planner", "peer", "floor", "ceiling"]]] = {
+    PLANNER: "planner",
+    INVERSE: "peer",
+    RANDOM: "floor",
+    NO_MOVE: "floor",
+    STRAIGHT: "floor",
+    ORACLE: "ceiling",
+}
 DETOURS: Final = "where straight fails"
 """Pairs that the straight-line baseline misses: they need a way around the wall."""
 
@@ -109,7 +111,7 @@ def reach(
     *,
     seed: int,
     stage: Stage | None,
-    who: Sequence[str] = (PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE),
+    who: Sequence[str] = tuple(ROLES),
 ) -> dict[str, GoalReaching]:
     """Success of each method in `who` under the same strict protocol.
 
@@ -118,9 +120,8 @@ def reach(
     card, picture = learned.engine.describe(), ("camera",)
     schema = card.schema
     inverse = LocalWorld(learned.engine, learned.calibration, FirstProposal())
-    oracle = LocalWorld(
-        OracleEngine(lab=TwoRooms(walls)), None, CrossEntropy(num_candidates=16, num_iterations=2), num_proposals=1
-    )
+    search = CrossEntropy(num_candidates=16, num_iterations=2)
+    oracle = LocalWorld(OracleEngine(lab=TwoRooms(walls)), None, search, num_proposals=1)
     rows: dict[str, tuple[Actor, Sequence[str], int]] = {
         PLANNER: (WorldActor(world=learned.world, horizon=HORIZON), picture, 1),
         INVERSE: (WorldActor(world=inverse, horizon=1, warm_start=False), picture, 1),
@@ -185,17 +186,15 @@ class PlanTimes:
 
 def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> PlanTimes:
     """Measures the durations of plans for these pairs."""
-    alone = []
-    for pair in pairs[:NUM_TIMED]:
-        history, goal = _plan_query([pair], learned.engine.schema)
-        started = time.perf_counter()
-        learned.world.plan(history, goal, horizon=HORIZON)
-        alone.append(time.perf_counter() - started)
+    alone_s = [_plan_s(learned, [pair]) for pair in pairs[:NUM_TIMED]]
+    return PlanTimes(alone_ms=1e3 * statistics.median(alone_s), batched_ms=1e3 * _plan_s(learned, pairs) / len(pairs))
+
+
+def _plan_s(learned: Learned, pairs: Sequence[StartGoalPair]) -> float:
     history, goal = _plan_query(pairs, learned.engine.schema)
     started = time.perf_counter()
     learned.world.plan(history, goal, horizon=HORIZON)
-    batched_s = (time.perf_counter() - started) / len(pairs)
-    return PlanTimes(alone_ms=1e3 * statistics.median(alone), batched_ms=1e3 * batched_s)
+    return time.perf_counter() - started
 
 
 def _plan_query(pairs: Sequence[StartGoalPair], schema: Schema) -> tuple[History, Goal]:
