@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.queries import outside_band, predicted_vectors, window_forecasts
+from worldline.audit.queries import leaves_band, predicted_vectors, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
@@ -289,7 +289,7 @@ def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], le
         low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
         if low is None or high is None:
             continue
-        coverage = cluster_rate(~outside_band(windows, signal, low, high).any(-1), windows.episode)
+        coverage = cluster_rate(~leaves_band(windows, signal, low, high), windows.episode)
         width = tuple(map(float, (high - low).mean((0, 2))))
         found.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
     return found

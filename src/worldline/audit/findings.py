@@ -8,18 +8,8 @@ from typing import Final, Literal
 
 import numpy as np
 
+from worldline.audit import report_evidence as evidence
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.report_evidence import (
-    Decoded,
-    Films,
-    Forecasts,
-    GoalOutcome,
-    LatentHealth,
-    Learning,
-    Planning,
-    PredictedPaths,
-    ReadoutQuality,
-)
 from worldline.formatting import (
     between,
     duration,
@@ -56,7 +46,7 @@ class ReportFinding:
     verdict: Verdict
 
 
-def planning(found: Planning) -> ReportFinding:
+def planning(found: evidence.Planning) -> ReportFinding:
     """Success rate of the planner, compared with the best baseline and the upper bound."""
     rate, floor, ceiling = found.planner.all, _best(found.outcomes, "floor"), _best(found.outcomes, "ceiling")
     text = f"Planning reaches {number(rate.successes)} of {plural(rate.trials, 'goal')}: {_share(rate)}."
@@ -79,7 +69,7 @@ def planning(found: Planning) -> ReportFinding:
     return ReportFinding(text, verdict)
 
 
-def splits(found: Planning) -> ReportFinding:
+def splits(found: evidence.Planning) -> ReportFinding:
     """Success rate by kind of pair, comparison with the best peer, and time per plan."""
     peer, rate = _best(found.outcomes, "peer"), found.planner.all
     shares = [f"{_share(one)} {kind}" for kind, one in (found.planner.split or {"over all pairs": rate}).items()]
@@ -91,14 +81,14 @@ def splits(found: Planning) -> ReportFinding:
     return ReportFinding(f"{text} {speed(found)}".strip(), "bad" if verdict == "bad" else "plain")
 
 
-def speed(found: Planning) -> str:
+def speed(found: evidence.Planning) -> str:
     """Time per plan; empty if not measured."""
     times = {"alone": found.plan_ms, f"in a batch of {found.planner.all.trials}": found.plan_batched_ms}
     parts = [f"{quantity(time_ms, 'ms')} {how}" for how, time_ms in times.items() if time_ms is not None]
     return f"One plan takes {listing(parts)}." if parts else ""
 
 
-def learning(found: Learning) -> ReportFinding:
+def learning(found: evidence.Learning) -> ReportFinding:
     """Whether the validation loss fell and stayed low."""
     time = "" if found.learn_s is None else f" Training took {duration(found.learn_s)}."
     series = found.validation or found.terms[0]
@@ -121,7 +111,7 @@ def learning(found: Learning) -> ReportFinding:
     return ReportFinding(text, "good" if found.validation is not None else "plain")
 
 
-def latent_health(found: LatentHealth) -> ReportFinding:
+def latent_health(found: evidence.LatentHealth) -> ReportFinding:
     """Whether every measure stayed above its threshold."""
     guarded = [(vital, vital.threshold) for vital in found.vitals if vital.threshold is not None]
     fallen = [(vital, limit) for vital, limit in guarded if not vital.series.values[-1] >= limit]
@@ -138,7 +128,7 @@ def latent_health(found: LatentHealth) -> ReportFinding:
     return ReportFinding(f"The latent did not collapse: {listing(ends)}.", "good")
 
 
-def readout(found: ReadoutQuality) -> ReportFinding:
+def readout(found: evidence.ReadoutQuality) -> ReportFinding:
     """Quality of the worst readout."""
     rows = [(row, row.r2) for row in found.rows if row.r2 is not None]
     if not rows:
@@ -286,7 +276,7 @@ def headline_bands(found: Sequence[Band]) -> list[Band]:
     return [band for band in found if band.level == level]
 
 
-def imagined(found: PredictedPaths) -> ReportFinding:
+def imagined(found: evidence.PredictedPaths) -> ReportFinding:
     """Error at the end of the predicted paths, compared with no motion."""
     misses = [float(np.linalg.norm(path.real[-1] - path.imagined[-1])) for path in found.paths]
     travelled = [float(np.linalg.norm(path.real[-1] - path.real[0])) for path in found.paths]
@@ -298,7 +288,7 @@ def imagined(found: PredictedPaths) -> ReportFinding:
     return ReportFinding(f"{text}{shown}{far}.", "plain" if miss < way else "bad")
 
 
-def decoded(found: Decoded) -> ReportFinding:
+def decoded(found: evidence.Decoded) -> ReportFinding:
     """Error of the decoded predictions at the last step, compared with persistence and the decoder alone."""
     own, stays, alone = (one.value[-1] for one in (found.imagined, found.persistence, found.decoder))
     text = (
@@ -314,7 +304,7 @@ def decoded(found: Decoded) -> ReportFinding:
     return ReportFinding(f"{text} The difference from persistence is not significant.", "unclear")
 
 
-def films(found: Films) -> ReportFinding:
+def films(found: evidence.Films) -> ReportFinding:
     """Number of the plans shown that reached their goal."""
     reached = sum(film.reached for film in found.films)
     shown = plural(len(found.films), "plan")
@@ -324,7 +314,7 @@ def films(found: Films) -> ReportFinding:
     return ReportFinding(text, "plain" if reached else "bad")
 
 
-def sampled(found: Forecasts) -> ReportFinding:
+def sampled(found: evidence.Forecasts) -> ReportFinding:
     """Number of true trajectories inside the drawn bands."""
     inside = [
         all(low <= real <= high for low, real, high in zip(one.low, one.real, one.high, strict=True))
@@ -339,7 +329,7 @@ def sampled(found: Forecasts) -> ReportFinding:
     return ReportFinding(text, "plain")
 
 
-def _best(outcomes: Sequence[GoalOutcome], role: str) -> GoalOutcome | None:
+def _best(outcomes: Sequence[evidence.GoalOutcome], role: str) -> evidence.GoalOutcome | None:
     """The outcome of this role with the highest success rate."""
     return max((one for one in outcomes if one.role == role), key=lambda one: one.all.value, default=None)
 

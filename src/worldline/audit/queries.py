@@ -87,8 +87,8 @@ def predicted_vectors(world: World, among: Container[str]) -> list[Signal]:
     return [one for one in signals if one.name in among]
 
 
-def outside_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
-    """Whether the known truth is outside the band at each step [W, T].
+def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    """Whether the known truth [W, T, n] is outside the band at any step [W].
 
     An unbounded band contains everything, a NaN band nothing.
     """
@@ -96,7 +96,8 @@ def outside_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Fl
         middle = (low + high) / 2
     truth = middle + signal.difference(windows.truth[signal.name].astype(float), middle)
     truth = np.where(np.isfinite(middle), truth, 0.0)
-    return np.asarray((~((truth >= low) & (truth <= high))).any(-1) & windows.known[signal.name])
+    outside = (~((truth >= low) & (truth <= high))).any(-1)
+    return np.asarray((outside & windows.known[signal.name]).any(-1))
 
 
 def window_forecasts(

@@ -109,8 +109,10 @@ class Canvas:
 
     def box(self, x: Number, y: Number, width: Number, height: Number, *, fill: str, edge: str) -> None:
         """Draws a rectangle with its top left corner at `x`, `y`."""
-        colours = {"facecolor": palette()[fill], "edgecolor": palette()[edge]}
-        area = Rectangle((x, y), width, height, linewidth=1.0, transform=self._pixels, **colours)
+        inside, border = palette()[fill], palette()[edge]
+        area = Rectangle(
+            (x, y), width, height, facecolor=inside, edgecolor=border, linewidth=1.0, transform=self._pixels
+        )
         self._figure.add_artist(area)
 
     def axes(

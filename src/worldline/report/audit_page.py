@@ -9,17 +9,7 @@ from worldline.audit.advice import NO_TWINS, identified_effects, trusted_signals
 from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
 from worldline.audit.grades import Verdict
 from worldline.formatting import percent, plural, span
-from worldline.report.audit_blocks import (
-    cover_block,
-    effects_block,
-    excitation_block,
-    horizon_block,
-    joint_block,
-    leak_block,
-    placebo_block,
-    rank_block,
-    twins_block,
-)
+from worldline.report import audit_blocks as blocks
 from worldline.report.evidence_blocks import note
 from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
@@ -105,14 +95,19 @@ def _tiles(found: Measured) -> dict[str, str]:
 
 def _chapters(found: Measured) -> list[Html]:
     errors = found.diagnostics
-    bands = [joint_block(found), coverage_block(errors)] if errors.bands else []
+    bands = [blocks.joint_block(found), coverage_block(errors)] if errors.bands else []
     return [
-        chapter("Effects of actions", *([effects_block(found)] if found.effects else [])),
-        chapter("Tests against twins", *([twins_block(found)] if found.twins else [])),
-        chapter("Trusted horizon", horizon_block(found), skill_block(errors), open_loop_block(errors)),
-        chapter("Use of actions and history", gaps_block(errors), leak_block(found), rank_block(found)),
+        chapter("Effects of actions", *([blocks.effects_block(found)] if found.effects else [])),
+        chapter("Tests against twins", *([blocks.twins_block(found)] if found.twins else [])),
+        chapter("Trusted horizon", blocks.horizon_block(found), skill_block(errors), open_loop_block(errors)),
+        chapter("Use of actions and history", gaps_block(errors), blocks.leak_block(found), blocks.rank_block(found)),
         chapter("Prediction bands", *bands),
-        chapter("Evidence in the logs", excitation_block(found), placebo_block(found), cover_block(found)),
+        chapter(
+            "Evidence in the logs",
+            blocks.excitation_block(found),
+            blocks.placebo_block(found),
+            blocks.cover_block(found),
+        ),
     ]
 
 

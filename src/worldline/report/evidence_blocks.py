@@ -6,32 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from worldline.audit import findings
+from worldline.audit import report_evidence as evidence
 from worldline.audit.findings import ReportFinding
-from worldline.audit.report_evidence import (
-    Film,
-    Films,
-    Forecasts,
-    ForecastSample,
-    ImaginedPath,
-    LatentHealth,
-    Learning,
-    Planning,
-    PredictedPaths,
-    ReadoutQuality,
-    Series,
-    Vital,
-)
-from worldline.formatting import (
-    between,
-    clock,
-    label,
-    listing,
-    number,
-    percent,
-    plural,
-    quantity,
-    with_unit,
-)
+from worldline.formatting import between, clock, label, listing, number, percent, plural, quantity, with_unit
 from worldline.report import images
 from worldline.report.charts import ChartLine, Dot, LineChart, line_chart, share_chart
 from worldline.report.markup import Html, table, tag
@@ -65,7 +42,7 @@ def note(text: str) -> Html:
     return tag("p", {"class": "note"}, text) if text else Html("")
 
 
-def outcomes_chart(planning: Planning, kind: str | None) -> Html:
+def outcomes_chart(planning: evidence.Planning, kind: str | None) -> Html:
     """Success rate of every method with its interval, over all pairs or one kind."""
     rates = [(one, one.all if kind is None else one.split.get(kind)) for one in planning.outcomes]
     chosen = [(one, rate) for one, rate in rates if rate is not None]
@@ -78,7 +55,7 @@ def outcomes_chart(planning: Planning, kind: str | None) -> Html:
     return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {alt}")
 
 
-def planning_block(planning: Planning) -> Html:
+def planning_block(planning: evidence.Planning) -> Html:
     """Success rate by kind of pair, and time per plan."""
     kinds: Sequence[str | None] = [*planning.planner.split] or [None]
     figures = [outcomes_chart(planning, kind) for kind in kinds]
@@ -86,12 +63,12 @@ def planning_block(planning: Planning) -> Html:
     return block(findings.splits(planning), gallery(figures), note(details))
 
 
-def films_block(films: Films) -> Html:
+def films_block(films: evidence.Films) -> Html:
     """Executed plans as animations; still frames if the reader prefers reduced motion."""
     return block(findings.films(films), gallery([_film(one, k) for k, one in enumerate(films.films)]))
 
 
-def _film(film: Film, index: int) -> Html:
+def _film(film: evidence.Film, index: int) -> Html:
     """An animation with a pause switch, and a strip of frames for reduced motion."""
     steps, ending = plural(len(film.frames) - 1, "step"), "reached" if film.reached else "not reached"
     alt, switch = f"Executed plan of {steps}, goal {ending}", f"still-{index}"
@@ -113,7 +90,7 @@ def _film(film: Film, index: int) -> Html:
     )
 
 
-def learning_block(learning: Learning) -> Html:
+def learning_block(learning: evidence.Learning) -> Html:
     """Losses over training steps."""
     terms = [_series_line(one, f"other{k % 6}") for k, one in enumerate(learning.terms)]
     charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
@@ -122,7 +99,7 @@ def learning_block(learning: Learning) -> Html:
     return block(findings.learning(learning), gallery(charts))
 
 
-def _series_line(series: Series, style: str) -> ChartLine:
+def _series_line(series: evidence.Series, style: str) -> ChartLine:
     return ChartLine(label=label(series.name), style=style, x=series.steps, y=series.values)
 
 
@@ -135,12 +112,12 @@ def _loss_chart(title: str, lines: Sequence[ChartLine]) -> Html:
     return line_chart(chart)
 
 
-def health_block(health: LatentHealth) -> Html:
+def health_block(health: evidence.LatentHealth) -> Html:
     """Measures of latent collapse over training steps, with the thresholds of the guard."""
     return block(findings.latent_health(health), gallery([_vital_chart(vital) for vital in health.vitals]))
 
 
-def _vital_chart(vital: Vital) -> Html:
+def _vital_chart(vital: evidence.Vital) -> Html:
     series, title = vital.series, label(vital.series.name)
     levels = [] if vital.threshold is None else [("guard threshold", vital.threshold)]
     levels += [] if vital.most is None else [("maximum", vital.most)]
@@ -150,7 +127,7 @@ def _vital_chart(vital: Vital) -> Html:
     return line_chart(LineChart(title=title, alt=alt, x_label="step", y_label=title, lines=lines, levels=levels))
 
 
-def readout_block(readout: ReadoutQuality) -> Html:
+def readout_block(readout: evidence.ReadoutQuality) -> Html:
     """R² and error of each readout."""
     rows = [
         [
@@ -166,12 +143,12 @@ def readout_block(readout: ReadoutQuality) -> Html:
     return block(findings.readout(readout), table(head, rows, caption=caption))
 
 
-def forecasts_block(found: Forecasts) -> Html:
+def forecasts_block(found: evidence.Forecasts) -> Html:
     """Sample forecasts with bands and ground truth."""
     return block(findings.sampled(found), gallery([_forecast_chart(one, found) for one in found.samples]))
 
 
-def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
+def _forecast_chart(sample: evidence.ForecastSample, found: evidence.Forecasts) -> Html:
     """Past, forecast and ground truth of one component."""
     unit, unit_name = clock(len(sample.real), found.step_s)
     ahead = [unit * k for k in range(len(sample.real) + 1)]
@@ -190,7 +167,7 @@ def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
     return line_chart(LineChart(title=title, alt=alt, x_label=x_label, y_label=y_label, lines=lines, now=0.0))
 
 
-def imagined_block(found: PredictedPaths) -> Html:
+def imagined_block(found: evidence.PredictedPaths) -> Html:
     """Predicted and true paths over the last true frame, and a strip of frames."""
     figures = [_imagined_figure(path, found) for path in found.paths]
     keys = [
@@ -202,7 +179,7 @@ def imagined_block(found: PredictedPaths) -> Html:
     return block(findings.imagined(found), key, gallery(figures), note(details))
 
 
-def _imagined_figure(path: ImaginedPath, found: PredictedPaths) -> Html:
+def _imagined_figure(path: evidence.ImaginedPath, found: evidence.PredictedPaths) -> Html:
     miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
     title = f"error {quantity(miss, found.unit)} after {plural(len(path.real) - 1, 'step')}"
     alt = f"True and predicted path of {label(found.signal)} over the last true frame: {title}."

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from worldline.audit.report_evidence import Film
 from worldline.errors import InputError
 from worldline.plots.canvas import Frames
 from worldline.report.markup import Html, tag
-
-Floats = NDArray[np.floating]
+from worldline.stats import Floats
 
 FRAME_MS: Final = 180
 LAST_MS: Final = 1400

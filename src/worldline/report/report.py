@@ -10,32 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from worldline.audit import findings
+from worldline.audit import report_evidence as evidence
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.findings import ReportFinding
-from worldline.audit.report_evidence import (
-    Decoded,
-    Evidence,
-    Films,
-    Forecasts,
-    LatentHealth,
-    Learning,
-    Planning,
-    PredictedPaths,
-    ReadoutQuality,
-)
 from worldline.formatting import between, duration, label, number, percent, plural, quantity, round_percent
+from worldline.report import evidence_blocks as blocks
 from worldline.report.decoded_block import decoded_block
-from worldline.report.evidence_blocks import (
-    films_block,
-    forecasts_block,
-    health_block,
-    imagined_block,
-    learning_block,
-    note,
-    outcomes_chart,
-    planning_block,
-    readout_block,
-)
 from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block, skill_chart
 from worldline.report.page import chapter, facts, header, render_page
@@ -59,7 +39,7 @@ class Report:
     title: str
     subtitle: str
     facts: Mapping[str, str]
-    sections: tuple[Evidence, ...]
+    sections: tuple[evidence.Evidence, ...]
 
 
 def render(report: Report) -> str:
@@ -68,17 +48,17 @@ def render(report: Report) -> str:
     tiles = {text: value for one in sections for text, value in _tiles(one).items()}
     top = header(report.title, report.subtitle, tiles, _hero(sections))
     methods = dict.fromkeys(text for one in sections for text in _methods(one))
-    details = chapter("Methods and details", facts(list(report.facts.items())), *map(note, methods))
+    details = chapter("Methods and details", facts(list(report.facts.items())), *map(blocks.note, methods))
     return render_page(report.title, top, *_chapters(sections), details)
 
 
-def _hero(sections: Sequence[Evidence]) -> Html:
+def _hero(sections: Sequence[evidence.Evidence]) -> Html:
     """The headline: success rate of planning if measured, else the number of signals with skill."""
     for one in sections:
-        if isinstance(one, Planning):
+        if isinstance(one, evidence.Planning):
             rate = one.planner.all
             small = f"of {plural(rate.trials, 'goal')} reached · 95\u00a0% interval {between(rate)}"
-            return _headline(percent(rate.value), small, outcomes_chart(one, None), findings.planning(one))
+            return _headline(percent(rate.value), small, blocks.outcomes_chart(one, None), findings.planning(one))
     for one in sections:
         if isinstance(one, Diagnostics) and one.skills and one.horizons:
             signals = list(dict.fromkeys(skill.signal for skill in one.skills))
@@ -95,13 +75,13 @@ def _headline(big: str, small: str, chart: Html, finding: ReportFinding) -> Html
     return tag("section", {"class": "hero"}, figure, chart, tag("p", {"class": "lede"}, finding.text))
 
 
-def _tiles(one: Evidence) -> dict[str, str]:
+def _tiles(one: evidence.Evidence) -> dict[str, str]:
     """Key figures by label."""
-    if isinstance(one, Learning) and one.learn_s is not None:
+    if isinstance(one, evidence.Learning) and one.learn_s is not None:
         return {"training time": duration(one.learn_s)}
-    if isinstance(one, Planning) and one.plan_ms is not None:
+    if isinstance(one, evidence.Planning) and one.plan_ms is not None:
         return {"per plan": quantity(one.plan_ms, "ms")}
-    if isinstance(one, ReadoutQuality) and any(row.r2 is not None for row in one.rows):
+    if isinstance(one, evidence.ReadoutQuality) and any(row.r2 is not None for row in one.rows):
         worst, r2 = min(((row, row.r2.value) for row in one.rows if row.r2 is not None), key=lambda pair: pair[1])
         return {f"R² of {label(worst.signal)}, the worst readout": number(r2, 4)}
     return _measured_tiles(one) if isinstance(one, Diagnostics) else {}
@@ -122,13 +102,13 @@ def _measured_tiles(found: Diagnostics) -> dict[str, str]:
     return tiles
 
 
-def _chapters(sections: Sequence[Evidence]) -> list[Html]:
+def _chapters(sections: Sequence[evidence.Evidence]) -> list[Html]:
     """The chapters with content, in reading order."""
-    blocks: dict[str, list[Html]] = {title: [] for title in _CHAPTERS}
+    found: dict[str, list[Html]] = {title: [] for title in _CHAPTERS}
     for one in sections:
         for title, make in _BLOCKS[type(one)]:
-            blocks[title].append(make(one))
-    return [chapter(title, *found) for title, found in blocks.items()]
+            found[title].append(make(one))
+    return [chapter(title, *blocks_) for title, blocks_ in found.items()]
 
 
 def _reported_skill(found: Diagnostics) -> Html:
@@ -136,27 +116,27 @@ def _reported_skill(found: Diagnostics) -> Html:
 
 
 _BLOCKS: Final[Mapping[type, Sequence[tuple[str, Callable[[Any], Html]]]]] = {
-    Planning: [(PLANNING, planning_block)],
-    Learning: [(TRAINING, learning_block)],
-    LatentHealth: [(TRAINING, health_block)],
-    ReadoutQuality: [(PREDICTIONS, readout_block)],
+    evidence.Planning: [(PLANNING, blocks.planning_block)],
+    evidence.Learning: [(TRAINING, blocks.learning_block)],
+    evidence.LatentHealth: [(TRAINING, blocks.health_block)],
+    evidence.ReadoutQuality: [(PREDICTIONS, blocks.readout_block)],
     Diagnostics: [
         (PREDICTIONS, _reported_skill),
         (OPEN_LOOP, open_loop_block),
         (CALIBRATION, gaps_block),
         (CALIBRATION, coverage_block),
     ],
-    Forecasts: [(PREDICTIONS, forecasts_block)],
-    Decoded: [(OPEN_LOOP, decoded_block)],
-    PredictedPaths: [(OPEN_LOOP, imagined_block)],
-    Films: [(PLANNING, films_block)],
+    evidence.Forecasts: [(PREDICTIONS, blocks.forecasts_block)],
+    evidence.Decoded: [(OPEN_LOOP, decoded_block)],
+    evidence.PredictedPaths: [(OPEN_LOOP, blocks.imagined_block)],
+    evidence.Films: [(PLANNING, blocks.films_block)],
 }
 """Chapters and blocks of each kind of evidence, in the order within a chapter and in the row of key figures."""
 
 
-def _methods(one: Evidence) -> list[str]:
+def _methods(one: evidence.Evidence) -> list[str]:
     """How this evidence was measured."""
-    if isinstance(one, Planning):
+    if isinstance(one, evidence.Planning):
         return [
             "Success rates have 95\u00a0% Wilson score intervals; a difference is significant if they do not overlap."
         ]

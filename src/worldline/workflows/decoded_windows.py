@@ -44,6 +44,10 @@ class _Drawn:
     redrawn: Image
 
 
+_Squares = Mapping[str, Floats]
+"""Squared errors [W, F] by source, each the mean over pixels and colours; 0 where not "known"."""
+
+
 def decoded_frames(
     store: Store,
     engine: LearnedEngine,
@@ -78,7 +82,7 @@ def decoded_frames(
     signals = [s.name for s in store.schema.signals if s.role in (Role.ACTION, Role.EXOGENOUS)]
     windows = Windows(store, context + horizon, long, [*engine.inputs, *signals])
     generator = torch.Generator().manual_seed(seed)
-    squares: dict[str, list[dict[str, Floats]]] = {signal.name: [] for signal in engine.decoder.config.images}
+    squares: dict[str, list[_Squares]] = {signal.name: [] for signal in engine.decoder.config.images}
     shown: dict[str, list[DecodedWindow]] = {name: [] for name in squares}
     for first in range(0, len(starts), BATCH):
         batch = windows.read(starts[first : first + BATCH])
@@ -143,11 +147,8 @@ def _draw(
     return found
 
 
-def _squares(drawn: _Drawn) -> dict[str, Floats]:
-    """Squared errors [W, F] at the predicted steps, each the mean over pixels and colours.
-
-    They are 0 unless the frame and one before the prediction are known, which "known" tells.
-    """
+def _squares(drawn: _Drawn) -> _Squares:
+    """Squared errors at the predicted steps, where the frame and one before the prediction are known."""
     known, real = drawn.known[:, 1:] & drawn.known[:, :1], drawn.real[:, 1:].astype(np.float32)
 
     def square(frames: Image) -> Floats:
@@ -169,7 +170,7 @@ def _measured(
     steps: tuple[int, ...],
     step_s: float | None,
     shown: Sequence[DecodedWindow],
-    parts: Sequence[Mapping[str, Floats]],
+    parts: Sequence[_Squares],
     episode: NDArray[np.integer],
     seed: int,
 ) -> Decoded:

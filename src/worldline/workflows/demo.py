@@ -26,7 +26,8 @@ from worldline.workflows.manifest import device, facts, peak_memory_gb, run_mani
 from worldline.workflows.record import record
 from worldline.workflows.report_data import diagnosis, drawn_imagination, imagined_paths, training_evidence
 from worldline.workflows.stage import Stage, counted, tell
-from worldline.workflows.training import learn_world, save_learned
+from worldline.workflows.training import learn_world
+from worldline.world.bundle_io import save_world
 
 MAX_STEPS: Final = 60
 MARKER: Final = "demo.json"
@@ -180,7 +181,7 @@ def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tupl
     )
     report = Report(title="Two Rooms, learned from pixels", subtitle=subtitle, facts=facts(run), sections=sections)
     page = render(report)
-    save_learned(folder / "world", learned, run=run, report=page)
+    save_world(folder / "world", learned.world, run=run, report=page)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 

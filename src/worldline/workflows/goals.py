@@ -23,7 +23,6 @@ from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.report.images import film_grid
-from worldline.schema import Schema
 from worldline.stats import Rate, wilson
 from worldline.workflows.learned import Learned
 from worldline.workflows.stage import Stage, counted
@@ -191,15 +190,11 @@ def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> PlanTimes:
 
 
 def _plan_s(learned: Learned, pairs: Sequence[StartGoalPair]) -> float:
-    history, goal = _plan_query(pairs, learned.engine.schema)
+    """Seconds for planning all pairs as one batch."""
+    starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
+    none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in learned.engine.schema.actions}
+    history = History(observations=starts, actions=none)
+    goal = Goal(targets={"camera": np.stack([pair.goal["camera"] for pair in pairs])})
     started = time.perf_counter()
     learned.world.plan(history, goal, horizon=HORIZON)
     return time.perf_counter() - started
-
-
-def _plan_query(pairs: Sequence[StartGoalPair], schema: Schema) -> tuple[History, Goal]:
-    """Histories and goals of the pairs, as a batch of W."""
-    starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
-    none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in schema.actions}
-    targets = {"camera": np.stack([pair.goal["camera"] for pair in pairs])}
-    return History(observations=starts, actions=none), Goal(targets=targets)

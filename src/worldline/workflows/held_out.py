@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,8 +164,9 @@ def _run(opened_from: str) -> _TrainingRun:
     if "run.json" not in bundle.files:
         return _TrainingRun()
     try:
-        return msgspec.json.decode(bundle.text("run.json"), type=_TrainingRun)
-    except msgspec.MsgspecError as error:
+        # Not `msgspec.json`: the curves may have NaN, which JSON lacks.
+        return msgspec.convert(json.loads(bundle.text("run.json")), _TrainingRun)
+    except (ValueError, msgspec.ValidationError) as error:
         raise BundleError(
             f"{bundle.folder / 'run.json'}: the split or the fingerprints are invalid ({error}), so the training data "
             "are unknown. Fetch the bundle again, or learn the world again."

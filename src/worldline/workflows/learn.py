@@ -41,9 +41,9 @@ from worldline.workflows.report_data import (
     training_evidence,
 )
 from worldline.workflows.stage import Stage, counted, tell
-from worldline.workflows.training import learn_world, save_learned, train_model
+from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
-from worldline.world.bundle_io import open_world
+from worldline.world.bundle_io import open_world, save_world
 
 MakeRecipe = Callable[[Store], Recipe]
 
@@ -221,7 +221,7 @@ def learn_logs(
     run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
     report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
-    save_learned(out, learned, run=run, report=render(report))
+    save_world(out, learned.world, run=run, report=render(report))
     if unfinished.is_dir():
         shutil.rmtree(unfinished)
     return LearnResult(
@@ -406,11 +406,9 @@ def _left_out(diagnostics: Diagnostics | None) -> tuple[str, ...]:
 
 
 def _seed_result(learned: Learned, found: Diagnostics | None) -> SeedResult:
-    own = {} if found is None else {error.signal: error.rmse for error in found.errors if not error.world}
-    steps = () if found is None else found.horizons
-    return SeedResult(
-        seed=learned.recipe.training.seed,
-        control=learned.trained.control,
-        chosen_step=learned.trained.chosen_step,
-        rmse={signal: {step: float(rmse.value[step - 1]) for step in steps} for signal, rmse in own.items()},
-    )
+    seed, trained = learned.recipe.training.seed, learned.trained
+    rmse: dict[str, dict[int, float]] = {}
+    if found is not None:
+        for own in (one for one in found.errors if not one.world):
+            rmse[own.signal] = {step: float(own.rmse.value[step - 1]) for step in found.horizons}
+    return SeedResult(seed=seed, control=trained.control, chosen_step=trained.chosen_step, rmse=rmse)

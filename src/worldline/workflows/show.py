@@ -169,8 +169,8 @@ def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> 
     left = len(schema.signals) - len(shown) - len(curves)
     notes = [envelope_note(entry.num_steps + 1)] if any(p.kind is Kind.VECTOR for p in curves) else []
     if left:
-        count = f"{plural(left, 'signal')} of {number(len(schema.signals))}"
-        notes.append(f"{count} left out. Choose with --signal NAME.")
+        listed = f"{plural(left, 'signal')} of {number(len(schema.signals))}"
+        notes.append(f"{listed} left out. Choose with --signal NAME.")
     return EpisodeView(
         title=f"Episode {number_}",
         subtitle=f"{store.path.absolute().name} · {_length(store, number_)} · {_ending(store, number_)}",
