@@ -10,7 +10,7 @@ from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Spar
 from worldline.plots.episode_plot import EpisodeView
 from worldline.plots.panels import make_panel, time_axis
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures
-from worldline.report.store_page import Link, episode_page, index_page
+from worldline.report.store_page import episode_page, index_page
 from worldline.schema import Kind, Role, Schema, Signal
 
 HEIGHT = Signal(name="height<b>", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
@@ -51,7 +51,7 @@ def figures() -> StoreFigures:
 
 
 def test_the_index_says_what_is_in_the_store(figures: StoreFigures) -> None:
-    html = index_page(figures, None, [Link(file="episode-0.html", text="Episode 0")])
+    html = index_page(figures, None, {"episode-0.html": "Episode 0"})
     check(html)
     text = html.replace("\u00a0", " ")
     for said in (
@@ -75,7 +75,7 @@ def test_the_index_says_what_is_in_the_store(figures: StoreFigures) -> None:
 def test_an_empty_store_has_a_page(figures: StoreFigures) -> None:
     empty = replace(figures, num_episodes=0, num_steps=0, time_s=None, shortest=0, median=0.0, longest=0)
     signals = tuple(replace(one, num_rows=0, num_bytes=0) for one in figures.signals)
-    html = index_page(replace(empty, signals=signals), None, [])
+    html = index_page(replace(empty, signals=signals), None, {})
     check(html)
     assert "not known" in html
     assert "per step" not in html
@@ -89,7 +89,7 @@ def test_pictures_fill_a_grid(figures: StoreFigures) -> None:
     ]
     reel = Reel(name="eye", shape=(2, 3, 1), rows=rows)
     sheet = Sheet(title="", subtitle="", rows=[Heading(title="episode 0"), Heading(title="episode 9")], reels=[reel])
-    html = index_page(figures, sheet, [])
+    html = index_page(figures, sheet, {})
     check(html)
     assert html.count("<img") == 2
     assert "missing" in html
@@ -101,7 +101,7 @@ def test_without_pictures_curves_fill_it(figures: StoreFigures) -> None:
     panel = make_panel(HEIGHT, np.array([[0.0], [1.0]]), np.ones(2, bool), time_axis(1, None))
     sparks = Sparks(columns=[[panel, panel]], span=(0.0, 1.0))
     rows = [Heading(title="episode 0", lines=("1 step",)), Heading(title="episode 1")]
-    html = index_page(figures, Sheet(title="", subtitle="", rows=rows, reels=[], sparks=sparks, note="more"), [])
+    html = index_page(figures, Sheet(title="", subtitle="", rows=rows, reels=[], sparks=sparks, note="more"), {})
     check(html)
     assert html.count('class="spark"') == 2
     assert "more" in html
@@ -118,7 +118,7 @@ def test_an_episode_has_a_page() -> None:
         panels=(panel,),
         notes=("n.",),
     )
-    html = episode_page("logs", view, [("file", "<a>")], [Link(file="index.html", text="logs")])
+    html = episode_page("logs", view, [("file", "<a>")], {"index.html": "logs"})
     check(html)
     assert "<title>Episode 7, logs</title>" in html
     assert "&lt;a&gt;" in html

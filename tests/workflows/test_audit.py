@@ -178,7 +178,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_another_environment_than_that_of_the_logs_is_unreadable(tmp_path: Path) -> None:
     found = audit(world(Cart()), write(tmp_path / "logs"), environment="wind")
     assert found.decision.advice is Advice.UNREADABLE
-    assert "the environment wind has" in found.decision.reasons[0]
+    assert "is not in the environment wind" in found.decision.reasons[0]
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ def files(folder: Path, episodes: Sequence[Episode]) -> Path:
 def test_of_the_store_that_a_world_was_learned_from_each_episode_has_its_part(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", count=6)
     split = {"rule": "at random", "train": [0, 1, 2], "validation": [3], "calibration": [4], "held_out": [5]}
-    found = read_episodes(learned_from(logs).describe(), logs, bundle(tmp_path / "world", {"split": split}))
+    run = {"split": split, "curves": [{"train_loss": float("nan")}]}
+    found = read_episodes(learned_from(logs).describe(), logs, bundle(tmp_path / "world", run))
     assert [one.part for one in found] == ["train"] * 3 + ["held_out"]
 
 

@@ -23,6 +23,7 @@ MIN_OPPOSITE_SHARE: Final = 0.25
 """Share of identified effects with the opposite sign from which a world is not deployed."""
 LINEAR: Final = "linear"
 _BASELINE_NAMES: Final = {"action_blind": "an action-blind model", LINEAR: "a linear model"}
+_IDENTIFIED: Final = ("agrees", "apart", "opposite")
 NO_TWINS: Final = "Causal effects were not tested against twins. Logs alone cannot confirm them."
 
 
@@ -34,18 +35,18 @@ def decide(found: Measured) -> Decision:
     """
     known = cause_of(found) is Verdict.PASS
     graded = _finite(found)
-    against = [*_broken(found), *_not_finite(found), *_no_skill(graded), *_wrong_effects(graded), *_failed(found)]
+    against = [*_broken(found), *_not_finite(found), *_no_skill(graded), *_wrong_effects(graded)]
+    against += [f"It fails the twin test {one.name} ({one.title})." for one in _failed_tests(found)]
     limits = [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
     limits += [] if _wrong_effects(graded) else _different_effects(graded)
     limits += [*found.unchecked, *_weak_twin_tests(found), *_regions(found), *_few(found)]
-    wanted = tuple(dict.fromkeys([*_data(found, known), *_learning(graded), *_twins(found), *found.data.advice]))
-    if against:
-        return Decision(
-            advice=Advice.NO, reasons=tuple(against), limits=tuple(limits), help=wanted, cause=cause_of(found)
-        )
-    advice = Advice.LIMITS if limits else Advice.DEPLOY
+    wanted = dict.fromkeys([*_data(found, known), *_learning(graded), *_twins(found), *found.data.advice])
     return Decision(
-        advice=advice, reasons=tuple(_good(found)), limits=tuple(limits), help=wanted, cause=cause_of(found)
+        advice=Advice.NO if against else Advice.LIMITS if limits else Advice.DEPLOY,
+        reasons=tuple(against or _good(found)),
+        limits=tuple(limits),
+        help=tuple(wanted),
+        cause=cause_of(found),
     )
 
 
@@ -61,7 +62,7 @@ def trusted_signals(found: Measured) -> list[Trusted]:
 
 def identified_effects(found: Measured) -> list[Effect]:
     """The effects that the logs identify and that are not negligible."""
-    return [one for one in found.effects if one.agreement in ("agrees", "apart", "opposite")]
+    return [one for one in found.effects if one.agreement in _IDENTIFIED]
 
 
 def not_finite(found: Measured) -> dict[str, int]:
@@ -69,12 +70,11 @@ def not_finite(found: Measured) -> dict[str, int]:
 
     Steps that were never observed have no known error, neither of the world nor of a baseline. They are ignored.
     """
-    curves = [one for one in found.diagnostics.errors if not one.world]
-    first: dict[str, int] = {}
-    for own in curves:
-        others = [one.rmse.value for one in found.diagnostics.errors if one.world and one.signal == own.signal]
-        for step, value in enumerate(own.rmse.value, 1):
-            if not isfinite(value) and any(isfinite(other[step - 1]) for other in others):
+    errors, first = found.diagnostics.errors, dict[str, int]()
+    for own in (one for one in errors if not one.world):
+        others = [one.rmse.value for one in errors if one.world and one.signal == own.signal]
+        for step, (value, *theirs) in enumerate(zip(own.rmse.value, *others, strict=True), 1):
+            if not isfinite(value) and any(map(isfinite, theirs)):
                 first.setdefault(own.signal, step)
     return first
 
@@ -101,26 +101,24 @@ def _not_finite(found: Measured) -> list[str]:
     return [] if all(map(isfinite, values)) else ["Predictions are not finite under changed actions."]
 
 
-def _broken(found: Measured) -> list[str]:
+def _broken(found: Measured) -> Iterable[str]:
     leak = found.leak
-    reasons = []
     if leak.leaks:
-        reasons.append(
+        yield (
             f"Predictions depend on later actions: these change {label(leak.signal)} by {percent(leak.worst)}. "
             "This is a bug in the world, and it makes the other figures too good."
         )
     if found.rank.collapsed:
-        reasons.append(
+        yield (
             f"Predictions hardly depend on the history: they have {percent(found.rank.spread)} of the variance of the "
             "observations."
         )
     for one in found.coverage:
         if one.inside.high < one.level - MAX_COVERAGE_GAP:
-            reasons.append(
+            yield (
                 f"Its bands are far too narrow: the {round_percent(one.level)} band of {label(one.signal)} contains "
                 f"{one.inside.successes} of {one.inside.trials} trajectories."
             )
-    return reasons
 
 
 def _no_skill(found: Measured) -> list[str]:
@@ -128,8 +126,7 @@ def _no_skill(found: Measured) -> list[str]:
         return ["No predicted signal varies in these logs, so nothing could be graded."]
     if trusted_signals(found) or not found.trusted:
         return []
-    stops = listing(list(dict.fromkeys(end_reason(one.stops) for one in found.trusted)))
-    return [f"No signal can be trusted: {stops} from the first step."]
+    return [f"No signal can be trusted: {_end_reasons(found.trusted)} from the first step."]
 
 
 def _wrong_effects(found: Measured) -> list[str]:
@@ -188,12 +185,16 @@ def end_reason(name: str) -> str:
     return "a linear model is better" if name == LINEAR else f"{_BASELINE_NAMES.get(name, label(name))} is as good"
 
 
+def _labels(names: Iterable[str]) -> str:
+    return listing([label(name) for name in names])
+
+
+def _end_reasons(trusted: Iterable[Trusted]) -> str:
+    return listing(list(dict.fromkeys(end_reason(one.stops) for one in trusted)))
+
+
 def _any_excited(found: Measured) -> bool:
     return any(one.enough for one in found.excitation)
-
-
-def _failed(found: Measured) -> list[str]:
-    return [f"It fails the twin test {one.name} ({one.title})." for one in _failed_tests(found)]
 
 
 def _failed_tests(found: Measured) -> list[TwinTest]:
@@ -203,41 +204,34 @@ def _failed_tests(found: Measured) -> list[TwinTest]:
 # Limits of use.
 
 
-def _horizons(found: Measured) -> list[str]:
+def _horizons(found: Measured) -> Iterable[str]:
     """Signals that must not be used, and the horizons of the others."""
-    step_s = found.diagnostics.step_s
     useless = [one for one in found.trusted if not one.steps]
-    limits = []
-    short = [one for one in trusted_signals(found) if one.steps < one.of]
-    for steps in sorted({one.steps for one in short}):
-        names = [label(one.signal) for one in short if one.steps == steps]
-        stops = listing(list(dict.fromkeys(end_reason(one.stops) for one in short if one.steps == steps)))
-        limits.append(f"Predict {listing(names)} for at most {span(steps, step_s)}: after that, {stops}.")
+    for steps in sorted({one.steps for one in trusted_signals(found) if one.steps < one.of}):
+        short = [one for one in found.trusted if one.steps == steps < one.of]
+        names, most = _labels(one.signal for one in short), span(steps, found.diagnostics.step_s)
+        yield f"Predict {names} for at most {most}: after that, {_end_reasons(short)}."
     if useless and trusted_signals(found):
-        names = [label(one.signal) for one in useless]
-        stops = listing(list(dict.fromkeys(end_reason(one.stops) for one in useless)))
-        limits.append(f"Do not use predictions of {listing(names)}: {stops} from the first step.")
-    return limits
+        names = _labels(one.signal for one in useless)
+        yield f"Do not use predictions of {names}: {_end_reasons(useless)} from the first step."
 
 
-def _bands(found: Measured) -> list[str]:
+def _bands(found: Measured) -> Iterable[str]:
     if not found.coverage:
-        return ["It has no prediction bands: its uncertainty is unknown, and plans cannot use chance constraints."]
-    limits = []
+        yield "It has no prediction bands: its uncertainty is unknown, and plans cannot use chance constraints."
     for one in found.coverage:
         count = f"{one.inside.successes} of {one.inside.trials}"
         if narrow(one):
             chance = "" if one.verdict == "narrow" else " With few calibration episodes, this may be chance."
-            limits.append(
+            yield (
                 f"Recalibrate the bands of {label(one.signal)} before you rely on them: the "
                 f"{round_percent(one.level)} band contains {count} trajectories.{chance}"
             )
         elif one.verdict == "wide":
-            limits.append(
+            yield (
                 f"The bands of {label(one.signal)} are wider than necessary: the {round_percent(one.level)} band "
                 f"contains {count} trajectories. Constraints may reject safe plans."
             )
-    return limits
 
 
 def narrow(one: JointCoverage) -> bool:
@@ -245,52 +239,48 @@ def narrow(one: JointCoverage) -> bool:
     return one.inside.high < one.level
 
 
-def _unidentified(found: Measured, known: bool) -> list[str]:
+def _unidentified(found: Measured, known: bool) -> Iterable[str]:
     """Actions with unidentified effects; only actions that are constant in the logs if twins confirm the effects."""
     constant = {one.name for one in found.data.actions if one.least == one.greatest}
     dull = [one for one in found.excitation if not one.enough and (not known or one.action in constant)]
     hidden = [] if known else sorted({one.action for one in found.placebo if one.found})
-    limits = []
     if dull:
         names = [f"{label(one.action)} (excitation {number(one.left.value, 2)})" for one in dull]
-        limits.append(
+        yield (
             f"Do not plan with {listing(names)}: the history explains nearly all of the variance, so effects are "
             "NOT IDENTIFIABLE. Forecasts are valid while actions are chosen as in the logs."
         )
     if hidden:
-        limits.append(
-            f"Do not treat effects of {listing([label(one) for one in hidden])} as causal: errors of the world predict "
+        yield (
+            f"Do not treat effects of {_labels(hidden)} as causal: errors of the world predict "
             "the next action, so an unlogged cause may drive both (NOT IDENTIFIABLE)."
         )
-    return limits
 
 
 def _unchecked(found: Measured, known: bool) -> list[str]:
     """A limit if neither logs nor twins could check the predicted effects."""
-    if known or any(one.agreement in ("agrees", "apart", "opposite", "none") for one in found.effects):
+    if known or any(one.agreement in (*_IDENTIFIED, "none") for one in found.effects):
         return []
     if all(one.agreement == "not identifiable" for one in found.effects) and (found.effects or not _any_excited(found)):
         return []  # `_unidentified` names each action
     return ["Effects of actions were not checked: the logs have too few rows or too many signals for a regression."]
 
 
-def _different_effects(found: Measured) -> list[str]:
+def _different_effects(found: Measured) -> Iterable[str]:
     """Effects that differ from the logs, by action and signal."""
-    limits = []
-    effects = identified_effects(found)
-    for pair in dict.fromkeys((one.action, one.signal) for one in effects if one.agreement != "agrees"):
-        wrong = [one for one in effects if (one.action, one.signal) == pair and one.agreement != "agrees"]
+    different = [one for one in identified_effects(found) if one.agreement != "agrees"]
+    for pair in dict.fromkeys((one.action, one.signal) for one in different):
+        wrong = [one for one in different if (one.action, one.signal) == pair]
         worst = max(wrong, key=lambda one: abs(one.world.value - (one.logs.value if one.logs else 0.0)) / one.spread)
         assert worst.logs is not None  # for the type checker
         how = f"{number(worst.world.value / worst.logs.value, 2)} times the effect in the logs"
         if worst.logs.low * worst.logs.high <= 0:
             how = f"{quantity(worst.world.value, worst.unit)}, and the logs show no effect"
         when = span(worst.lag, found.diagnostics.step_s)
-        limits.append(
+        yield (
             f"Check the effect of {label(pair[0])} on {label(pair[1])}: after {when} the world predicts {how}. The "
             "logs are fitted by a linear model; if the effect depends on the state, both may be right."
         )
-    return limits
 
 
 def _weak_twin_tests(found: Measured) -> list[str]:
@@ -304,76 +294,66 @@ def _weak_twin_tests(found: Measured) -> list[str]:
     ]
 
 
-def _regions(found: Measured) -> list[str]:
+def _regions(found: Measured) -> Iterable[str]:
     """Parts of an action's range that were never logged."""
-    limits = []
     for one in found.data.actions:
         if one.low is None or one.high is None or one.never or one.low >= one.high or one.least == one.greatest:
             continue
-        span_ = one.high - one.low
-        if (one.least - one.low) / span_ >= 0.2 or (one.high - one.greatest) / span_ >= 0.2:
-            limits.append(
+        if max(one.least - one.low, one.high - one.greatest) / (one.high - one.low) >= 0.2:
+            yield (
                 f"Keep {label(one.name)} between {number(one.least)} and {number(one.greatest)}: no other values of "
                 f"its range ({number(one.low)} to {number(one.high)}) were logged."
             )
         elif one.used < 0.8:
-            limits.append(f"The logs use only {percent(one.used)} of the range of {label(one.name)}.")
-    limits += [
-        f"Do not choose {', '.join(map(str, one.never))} for {label(one.name)}: never logged."
-        for one in found.data.actions
-        if one.never
-    ]
-    return limits
+            yield f"The logs use only {percent(one.used)} of the range of {label(one.name)}."
+    for one in found.data.actions:
+        if one.never:
+            yield f"Do not choose {', '.join(map(str, one.never))} for {label(one.name)}: never logged."
 
 
-def _few(found: Measured) -> list[str]:
-    count = found.diagnostics.num_episodes
-    if count >= MIN_EPISODES:
-        return []
-    return [
-        f"Only {plural(count, 'episode')} could be graded: monitor the world closely, and audit it again with more."
-    ]
+def _few(found: Measured) -> Iterable[str]:
+    if found.diagnostics.num_episodes < MIN_EPISODES:
+        count = plural(found.diagnostics.num_episodes, "episode")
+        yield f"Only {count} could be graded: monitor the world closely, and audit it again with more."
 
 
 # Reasons for deployment, and data that would help.
 
 
-def _good(found: Measured) -> list[str]:
-    step_s, reasons = found.diagnostics.step_s, []
+def _good(found: Measured) -> Iterable[str]:
     best = max((one.steps for one in trusted_signals(found)), default=0)
-    longest = [(label(one.signal), baselines_beaten(found, one)) for one in trusted_signals(found) if one.steps == best]
-    for how in dict.fromkeys(how for _, how in longest):
-        names = listing([name for name, other in longest if other == how])
-        reasons.append(f"It predicts {names} {how} at every step up to {span(best, step_s)}.")
+    longest: dict[str, list[str]] = {}
+    for one in (one for one in trusted_signals(found) if one.steps == best):
+        longest.setdefault(baselines_beaten(found, one), []).append(label(one.signal))
+    for how, names in longest.items():
+        ahead = span(best, found.diagnostics.step_s)
+        yield f"It predicts {listing(names)} {how} at every step up to {ahead}."
     grown = min((one.increase.low for one in found.diagnostics.gaps if one.signal is None), default=0.0)
     if grown > 0:
-        reasons.append(f"It uses its actions: with wrong actions its error grows by at least {percent(grown)}.")
+        yield f"It uses its actions: with wrong actions its error grows by at least {percent(grown)}."
     effects = identified_effects(found)
     right = sum(one.agreement == "agrees" for one in effects)
     if right:
-        reasons.append(f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world.")
+        yield f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world."
     valid = [one for one in found.coverage if not narrow(one)]
     if valid:
-        worst = min(valid, key=lambda one: one.inside.value)
-        which = (
-            "Its bands" if len(valid) == len(found.coverage) else f"The bands of {_names(one.signal for one in valid)}"
-        )
-        reasons.append(
+        worst, which = min(valid, key=lambda one: one.inside.value), "Its bands"
+        if len(valid) < len(found.coverage):
+            which = f"The bands of {_labels(one.signal for one in valid)}"
+        yield (
             f"{which} are calibrated: the {round_percent(worst.level)} band contains at least {worst.inside.successes} "
             f"of {plural(worst.inside.trials, 'trajectory')} of each signal."
         )
-    reasons.append(f"No prediction depends on later actions ({plural(found.leak.num_checked, 'value')} compared).")
-    return reasons
+    yield f"No prediction depends on later actions ({plural(found.leak.num_checked, 'value')} compared)."
 
 
 def _data(found: Measured, known: bool) -> Iterable[str]:
-    if not known:
-        for one in found.excitation:
-            if not one.enough:
-                yield (
-                    f"Randomise {label(one.action)} in 10\u00a0% of steps, and flag them in a signal 'randomised': its "
-                    f"excitation is {number(one.left.value, 2)} and must be at least {number(0.05)}."
-                )
+    for one in found.excitation:
+        if not known and not one.enough:
+            yield (
+                f"Randomise {label(one.action)} in 10\u00a0% of steps, and flag them in a signal 'randomised': its "
+                f"excitation is {number(one.left.value, 2)} and must be at least {number(0.05)}."
+            )
     for action in sorted({one.action for one in found.placebo if one.found}):
         yield (
             f"Log everything that determines {label(action)}, or randomise it in 10\u00a0% of steps and flag them in a "

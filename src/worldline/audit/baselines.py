@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -13,6 +14,7 @@ from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.engines.fixed_lag import typical_values
 from worldline.episode import Arrays, Episode, Future, History
+from worldline.errors import DataError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Schema
 from worldline.world.base import World
@@ -41,6 +43,22 @@ def engines(episodes: Sequence[Episode], schema: Schema) -> dict[str, Engine]:
     }
     if schema.actions:
         found["shuffled action"] = ShuffledActions(inner=Linear.fit(episodes, schema, context=CONTEXT))
+    return found
+
+
+def fitted_baselines(episodes: Sequence[Episode], schema: Schema, regressed: Schema) -> dict[str, World]:
+    """Baselines on the vector signals of logs: "persistence", "action_blind" and "linear".
+
+    Args:
+        episodes: training episodes.
+        schema: schema of their signals.
+        regressed: signals of the regressions, which are left out if no row of these is complete.
+    """
+    typical = typical_values(episodes, [one for one in schema.observations if one.kind is Kind.VECTOR])
+    found: dict[str, World] = {"persistence": as_world(Persistence(schema=schema, typical=typical, context=1))}
+    for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
+        with suppress(DataError):
+            found[name] = as_world(replace(family.fit(episodes, regressed, context=CONTEXT), schema=schema))
     return found
 
 

@@ -9,11 +9,11 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.queries import window_forecasts
+from worldline.audit.queries import leaves_band, predicted_vectors, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
-from worldline.schema import Kind, Schema, Signal
+from worldline.schema import Schema, Signal
 from worldline.stats import (
     Curve,
     Estimate,
@@ -165,8 +165,7 @@ def diagnose(
         raise InputError('the name "" is reserved for the world under test. Give each comparison another name.')
     card = world.describe()
     windows = evenly_spaced_windows(episodes, length=context, horizon=horizon, per_episode=per_episode)
-    signals = [s for s in card.schema.observations if s.kind is Kind.VECTOR and s.name in card.predicts]
-    signals = [s for s in signals if s.name in windows.truth]
+    signals = predicted_vectors(world, windows.truth)
     if not signals:
         raise InputError(f"{card.name} predicts no vector signal of these episodes. Fit a readout head first.")
     num_episodes = int(windows.episode.max()) + 1
@@ -198,13 +197,11 @@ def _squared_errors(
     means: Mapping[str, Floats], windows: ForecastWindows, signals: Sequence[Signal]
 ) -> dict[str, Floats]:
     """Squared error [W, T] of each predicted signal, mean over components; 0 at unobserved steps."""
-    return {
-        s.name: np.where(
-            windows.known[s.name], (s.difference(means[s.name], windows.truth[s.name].astype(float)) ** 2).mean(-1), 0.0
-        )
-        for s in signals
-        if s.name in means
-    }
+    found = {}
+    for signal in (one for one in signals if one.name in means):
+        error = signal.difference(means[signal.name], windows.truth[signal.name].astype(float))
+        found[signal.name] = np.where(windows.known[signal.name], (error**2).mean(-1), 0.0)
+    return found
 
 
 def _error_curves(
@@ -222,13 +219,11 @@ def _skill_curves(
 ) -> tuple[SkillCurve, ...]:
     """Skill is defined only if the baseline has an error above 0 at every step."""
     found = []
-    for against in [name for name in errors if name]:
-        for name, theirs in errors[against].items():
-            if name not in errors[""]:
-                continue
-            skill = skill_curve(errors[""][name], theirs, windows.known[name], windows.episode, weights)
-            if skill is not None:
-                found.append(SkillCurve(against=against, signal=name, skill=skill))
+    for against, name in ((world, name) for world, squares in errors.items() if world for name in squares):
+        if name in errors[""]:
+            own, theirs = errors[""][name], errors[against][name]
+            skill = skill_curve(own, theirs, windows.known[name], windows.episode, weights)
+            found += [] if skill is None else [SkillCurve(against=against, signal=name, skill=skill)]
     return tuple(found)
 
 
@@ -270,13 +265,12 @@ def _increase(before: Floats, after: Floats, windows: ForecastWindows, weights: 
 
 def _zeroed(actions: Arrays, schema: Schema) -> Arrays:
     """Zeros, clipped to the bounds of each signal."""
-    zeros = {name: np.zeros_like(values) for name, values in actions.items()}
-    for name in actions:
+    zeros = {}
+    for name, values in actions.items():
         signal = schema[name]
-        if signal.kind is Kind.VECTOR:
-            low = np.array(signal.low if signal.low is not None else -np.inf)
-            high = np.array(signal.high if signal.high is not None else np.inf)
-            zeros[name] = np.clip(zeros[name], low, high).astype(actions[name].dtype)
+        zeros[name] = np.zeros_like(values)
+        if signal.low is not None or signal.high is not None:
+            zeros[name] = np.clip(zeros[name], signal.low, signal.high).astype(values.dtype)
     return zeros
 
 
@@ -295,10 +289,7 @@ def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], le
         low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
         if low is None or high is None:
             continue
-        middle = (low + high) / 2
-        truth = middle + signal.difference(windows.truth[name].astype(float), middle)
-        outside = ((truth < low) | (truth > high)).any(-1) & windows.known[name]
-        coverage = cluster_rate(~np.asarray(outside.any(-1)), windows.episode)
+        coverage = cluster_rate(~leaves_band(windows, signal, low, high), windows.episode)
         width = tuple(map(float, (high - low).mean((0, 2))))
         found.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
     return found

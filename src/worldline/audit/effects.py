@@ -112,8 +112,7 @@ def log_effects(
     table, target = (table - centre) / scale, _apart(schema, rows.after, present[:, 0])
     weights = np.concatenate([np.ones((1, rows.num_episodes)), draw_clusters(rows.num_episodes, seed)[:NUM_FITS]])
     products = _products(table, np.concatenate([table, target], 1), rows)
-    sums = np.tensordot(weights, products, axes=(1, 0))
-    matrix, right = sums[..., : table.shape[1]], sums[..., table.shape[1] :]
+    matrix, right = np.split(np.tensordot(weights, products, axes=(1, 0)), [table.shape[1]], axis=-1)
     matrix = matrix + RIDGE * len(table) * np.eye(table.shape[1])
     fitted = np.linalg.solve(matrix, right) / scale[:, None]
     found = _impulses(fitted, size, rows.action.shape[1], changed, horizon)

@@ -107,24 +107,19 @@ def excitations(found: Innovations, names: Sequence[str], *, seed: int) -> tuple
         names: names of the components.
         seed: seed of the bootstrap.
     """
-    rows, least = found.rows, found.least
+    rows = found.rows
     weights = draw_clusters(rows.num_episodes, seed)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     results = []
     for k, name in enumerate(names):
         centred = rows.action[:, k] - rows.action[:, k].mean()
-        shares = [_share(left[:, k], centred, rows, weights) for left in (found.linear, found.bent, least)]
+        linear, bent, left = (
+            _share(residual[:, k], centred, rows, weights) for residual in (found.linear, found.bent, found.least)
+        )
         random = rows.action[rows.randomised, k]
         varies = flagged and float(random.var()) >= MIN_EXCITATION * float(centred.var()) > 0
-        results.append(
-            Excitation(
-                action=name,
-                linear=shares[0].value,
-                bent=shares[1].value,
-                left=shares[2],
-                enough=bool(varies or shares[2].value >= MIN_EXCITATION),
-            )
-        )
+        enough = bool(varies or left.value >= MIN_EXCITATION)
+        results.append(Excitation(action=name, linear=linear.value, bent=bent.value, left=left, enough=enough))
     return tuple(results)
 
 
@@ -187,16 +182,14 @@ def _placebo(
     cluster = np.unique(episode, return_inverse=True)[1]
     num_episodes = int(cluster.max()) + 1
     own, strict = (_correlation(error, unexplained, cluster, one) for one in (0.05, alpha))
-    significant = (
-        num_episodes >= MIN_EPISODES and (strict.low > 0 or strict.high < 0) and abs(own.value) >= MIN_CORRELATION
-    )
+    significant = num_episodes >= MIN_EPISODES and (strict.low > 0 or strict.high < 0)
     return Placebo(
         action=names[0],
         signal=names[1],
         raw=_correlation(error, action, cluster, 0.05),
         value=own,
         num_episodes=num_episodes,
-        found=bool(significant),
+        found=bool(significant and abs(own.value) >= MIN_CORRELATION),
     )
 
 

@@ -8,18 +8,8 @@ from typing import Final, Literal
 
 import numpy as np
 
+from worldline.audit import report_evidence as evidence
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.report_evidence import (
-    Decoded,
-    Films,
-    Forecasts,
-    GoalOutcome,
-    LatentHealth,
-    Learning,
-    Planning,
-    PredictedPaths,
-    ReadoutQuality,
-)
 from worldline.formatting import (
     between,
     duration,
@@ -56,59 +46,49 @@ class ReportFinding:
     verdict: Verdict
 
 
-def planning(found: Planning) -> ReportFinding:
+def planning(found: evidence.Planning) -> ReportFinding:
     """Success rate of the planner, compared with the best baseline and the upper bound."""
-    planner = found.planner
-    rate, floor, ceiling = planner.all, _best(found.outcomes, "floor"), _best(found.outcomes, "ceiling")
+    rate, floor, ceiling = found.planner.all, _best(found.outcomes, "floor"), _best(found.outcomes, "ceiling")
     text = f"Planning reaches {number(rate.successes)} of {plural(rate.trials, 'goal')}: {_share(rate)}."
     verdict: Verdict = "plain"
     if floor is not None:
-        verdict = _order(rate, floor.all)
+        verdict, share = _order(rate, floor.all), percent(floor.all.value)
         text += {
-            "good": f" The best baseline, {floor.name}, reaches {percent(floor.all.value)}.",
-            "bad": f" This is worse than the baseline {floor.name}, which reaches {percent(floor.all.value)}.",
-            "unclear": f" The baseline {floor.name} reaches {percent(floor.all.value)}; the difference is not "
-            "significant.",
+            "good": f" The best baseline, {floor.name}, reaches {share}.",
+            "bad": f" This is worse than the baseline {floor.name}, which reaches {share}.",
+            "unclear": f" The baseline {floor.name} reaches {share}; the difference is not significant.",
         }[verdict]
     if ceiling is not None:
-        order = _order(rate, ceiling.all)
+        share, more = percent(ceiling.all.value), number(100 * (ceiling.all.value - rate.value))
+        reaches = f" The upper bound, {ceiling.name}, reaches {share}"
         text += {
-            "good": f" This is better than the upper bound, {ceiling.name}, with {percent(ceiling.all.value)}.",
-            "bad": f" The upper bound, {ceiling.name}, reaches {percent(ceiling.all.value)}, which is "
-            f"{number(100 * (ceiling.all.value - rate.value))} percentage points more.",
-            "unclear": f" The upper bound, {ceiling.name}, reaches {percent(ceiling.all.value)}; the difference is "
-            "not significant.",
-        }[order]
+            "good": f" This is better than the upper bound, {ceiling.name}, with {share}.",
+            "bad": f"{reaches}, which is {more} percentage points more.",
+            "unclear": f"{reaches}; the difference is not significant.",
+        }[_order(rate, ceiling.all)]
     return ReportFinding(text, verdict)
 
 
-def splits(found: Planning) -> ReportFinding:
+def splits(found: evidence.Planning) -> ReportFinding:
     """Success rate by kind of pair, comparison with the best peer, and time per plan."""
     peer, rate = _best(found.outcomes, "peer"), found.planner.all
     shares = [f"{_share(one)} {kind}" for kind, one in (found.planner.split or {"over all pairs": rate}).items()]
     text, verdict = f"Goals reached: {listing(shares)}.", "plain"
     if peer is not None:
         verdict = _order(rate, peer.all)
-        text += {
-            "good": f" Search improves on {peer.name}, which reaches {percent(peer.all.value)} of all goals.",
-            "bad": f" Search is worse than {peer.name}, which reaches {percent(peer.all.value)} of all goals.",
-            "unclear": f" Search does not significantly differ from {peer.name}, which reaches "
-            f"{percent(peer.all.value)} of all goals.",
-        }[verdict]
+        how = {"good": "improves on", "bad": "is worse than", "unclear": "does not significantly differ from"}[verdict]
+        text += f" Search {how} {peer.name}, which reaches {percent(peer.all.value)} of all goals."
     return ReportFinding(f"{text} {speed(found)}".strip(), "bad" if verdict == "bad" else "plain")
 
 
-def speed(found: Planning) -> str:
+def speed(found: evidence.Planning) -> str:
     """Time per plan; empty if not measured."""
-    parts = []
-    if found.plan_ms is not None:
-        parts.append(f"{quantity(found.plan_ms, 'ms')} alone")
-    if found.plan_batched_ms is not None:
-        parts.append(f"{quantity(found.plan_batched_ms, 'ms')} in a batch of {found.planner.all.trials}")
+    times = {"alone": found.plan_ms, f"in a batch of {found.planner.all.trials}": found.plan_batched_ms}
+    parts = [f"{quantity(time_ms, 'ms')} {how}" for how, time_ms in times.items() if time_ms is not None]
     return f"One plan takes {listing(parts)}." if parts else ""
 
 
-def learning(found: Learning) -> ReportFinding:
+def learning(found: evidence.Learning) -> ReportFinding:
     """Whether the validation loss fell and stayed low."""
     time = "" if found.learn_s is None else f" Training took {duration(found.learn_s)}."
     series = found.validation or found.terms[0]
@@ -118,9 +98,8 @@ def learning(found: Learning) -> ReportFinding:
     if not np.isfinite(end):
         return ReportFinding(f"The {name} is not finite after {steps}: training diverged.", "bad")
     if not end < start:
-        return ReportFinding(
-            f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}.{time}", "bad"
-        )
+        text = f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}.{time}"
+        return ReportFinding(text, "bad")
     if end > 1.2 * series.values[best]:
         text = (
             f"The {name} fell from {number(start)} to {number(series.values[best])} by step "
@@ -132,7 +111,7 @@ def learning(found: Learning) -> ReportFinding:
     return ReportFinding(text, "good" if found.validation is not None else "plain")
 
 
-def latent_health(found: LatentHealth) -> ReportFinding:
+def latent_health(found: evidence.LatentHealth) -> ReportFinding:
     """Whether every measure stayed above its threshold."""
     guarded = [(vital, vital.threshold) for vital in found.vitals if vital.threshold is not None]
     fallen = [(vital, limit) for vital, limit in guarded if not vital.series.values[-1] >= limit]
@@ -149,7 +128,7 @@ def latent_health(found: LatentHealth) -> ReportFinding:
     return ReportFinding(f"The latent did not collapse: {listing(ends)}.", "good")
 
 
-def readout(found: ReadoutQuality) -> ReportFinding:
+def readout(found: evidence.ReadoutQuality) -> ReportFinding:
     """Quality of the worst readout."""
     rows = [(row, row.r2) for row in found.rows if row.r2 is not None]
     if not rows:
@@ -162,9 +141,8 @@ def readout(found: ReadoutQuality) -> ReportFinding:
         return ReportFinding(f"{which} can be read from the latent to within {error} ({explained}).", "good")
     if r2.high < POORLY_READ:
         return ReportFinding(f"{_capital(name)} cannot be read from the latent ({explained}).", "bad")
-    return ReportFinding(
-        f"{_capital(name)} can be read from the latent only roughly, to within {error} ({explained}).", "unclear"
-    )
+    text = f"{_capital(name)} can be read from the latent only roughly, to within {error} ({explained})."
+    return ReportFinding(text, "unclear")
 
 
 def skills(found: Diagnostics) -> ReportFinding:
@@ -173,10 +151,7 @@ def skills(found: Diagnostics) -> ReportFinding:
     signals = list(dict.fromkeys(one.signal for one in found.skills))
     won = [name for name in signals if wins(found, name)]
     lost = [name for name in signals if any(_clearly_worse(one, found) for one in found.skills if one.signal == name)]
-    baselines, when = (
-        listing([label(name) for name in against]),
-        listing([span(h, found.step_s) for h in found.horizons]),
-    )
+    baselines, when = listing(list(map(label, against))), listing([span(h, found.step_s) for h in found.horizons])
     count = f"on {len(won)} of {plural(len(signals), 'signal')}"
     text = f"The world predicts better than {baselines} at {when} {count}."
     if lost:
@@ -216,14 +191,13 @@ def open_loops(found: Diagnostics) -> ReportFinding:
     own = [error for error in found.errors if not error.world]
     if len(own) == 1:
         return open_loop(found, own[0])
-    each = {error.signal: open_loop(found, error) for error in own}
     end = span(found.horizon, found.step_s)
     contested = [error for error in own if any(one.signal == error.signal for one in found.skills)]
     if len(contested) == 1:
         return open_loop(found, contested[0])
     if not contested:
         return ReportFinding(f"The open-loop error was measured over {end} on {len(own)} signals.", "plain")
-    better = [label(name) for name, finding in each.items() if finding.verdict == "good"]
+    better = [label(error.signal) for error in own if open_loop(found, error).verdict == "good"]
     baselines = listing(list(dict.fromkeys(label(one.against) for one in found.skills)))
     which = f" ({listing(better)})" if 0 < len(better) < len(contested) else ""
     count = f"{len(better)} of {len(contested)} signals{which}"
@@ -281,17 +255,14 @@ def changed(gap: Gap) -> str:
 
 def coverage(found: Sequence[Band]) -> ReportFinding:
     """Measured coverage of the bands at the level nearest to 0.9."""
-    level = min({band.level for band in found}, key=lambda one: abs(one - HEADLINE_LEVEL))
-    bands = [band for band in found if band.level == level]
+    bands = headline_bands(found)
+    level = bands[0].level
     narrow = [band for band in bands if band.coverage.high < level]
     wide = [band for band in bands if band.coverage.low > level]
     worst = max(narrow or wide or bands, key=lambda band: abs(band.coverage.value - level))
     rate = worst.coverage
-    trials = plural(rate.trials, "true trajectory")
-    measured = (
-        f"the {round_percent(level)} band contains {number(rate.successes)} of {trials} of {label(worst.signal)}, "
-        f"{_share(rate)}"
-    )
+    count = f"{number(rate.successes)} of {plural(rate.trials, 'true trajectory')} of {label(worst.signal)}"
+    measured = f"the {round_percent(level)} band contains {count}, {_share(rate)}"
     if narrow:
         return ReportFinding(f"The bands are too narrow: {measured}.", "bad")
     if wide:
@@ -299,7 +270,13 @@ def coverage(found: Sequence[Band]) -> ReportFinding:
     return ReportFinding(f"The bands are calibrated: {measured}.", "good")
 
 
-def imagined(found: PredictedPaths) -> ReportFinding:
+def headline_bands(found: Sequence[Band]) -> list[Band]:
+    """The bands of all signals at the level nearest to 0.9."""
+    level = min({band.level for band in found}, key=lambda one: abs(one - HEADLINE_LEVEL))
+    return [band for band in found if band.level == level]
+
+
+def imagined(found: evidence.PredictedPaths) -> ReportFinding:
     """Error at the end of the predicted paths, compared with no motion."""
     misses = [float(np.linalg.norm(path.real[-1] - path.imagined[-1])) for path in found.paths]
     travelled = [float(np.linalg.norm(path.real[-1] - path.real[0])) for path in found.paths]
@@ -311,7 +288,7 @@ def imagined(found: PredictedPaths) -> ReportFinding:
     return ReportFinding(f"{text}{shown}{far}.", "plain" if miss < way else "bad")
 
 
-def decoded(found: Decoded) -> ReportFinding:
+def decoded(found: evidence.Decoded) -> ReportFinding:
     """Error of the decoded predictions at the last step, compared with persistence and the decoder alone."""
     own, stays, alone = (one.value[-1] for one in (found.imagined, found.persistence, found.decoder))
     text = (
@@ -327,7 +304,7 @@ def decoded(found: Decoded) -> ReportFinding:
     return ReportFinding(f"{text} The difference from persistence is not significant.", "unclear")
 
 
-def films(found: Films) -> ReportFinding:
+def films(found: evidence.Films) -> ReportFinding:
     """Number of the plans shown that reached their goal."""
     reached = sum(film.reached for film in found.films)
     shown = plural(len(found.films), "plan")
@@ -337,7 +314,7 @@ def films(found: Films) -> ReportFinding:
     return ReportFinding(text, "plain" if reached else "bad")
 
 
-def sampled(found: Forecasts) -> ReportFinding:
+def sampled(found: evidence.Forecasts) -> ReportFinding:
     """Number of true trajectories inside the drawn bands."""
     inside = [
         all(low <= real <= high for low, real, high in zip(one.low, one.real, one.high, strict=True))
@@ -347,13 +324,12 @@ def sampled(found: Forecasts) -> ReportFinding:
     ahead = span(len(found.samples[0].real), found.step_s)
     text = f"One held-out forecast over {ahead} with its ground truth."
     if inside:
-        text += (
-            f" {sum(inside)} of {plural(len(inside), 'trajectory')} stay inside the {round_percent(found.level)} band."
-        )
+        count = f"{sum(inside)} of {plural(len(inside), 'trajectory')}"
+        text += f" {count} stay inside the {round_percent(found.level)} band."
     return ReportFinding(text, "plain")
 
 
-def _best(outcomes: Sequence[GoalOutcome], role: str) -> GoalOutcome | None:
+def _best(outcomes: Sequence[evidence.GoalOutcome], role: str) -> evidence.GoalOutcome | None:
     """The outcome of this role with the highest success rate."""
     return max((one for one in outcomes if one.role == role), key=lambda one: one.all.value, default=None)
 

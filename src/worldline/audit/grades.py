@@ -78,15 +78,15 @@ class Grade:
 
 
 class Verdict(StrEnum):
-    """Verdict of a test."""
+    """Verdict of a test; the worst first."""
 
-    PASS = "PASS"
-    PARTIAL = "PARTIAL"
+    VOID = "VOID"
+    ERROR = "ERROR"
     FAIL = "FAIL"
-    INCONCLUSIVE = "INCONCLUSIVE"
-    NOT_IDENTIFIABLE = "NOT IDENTIFIABLE"
     UNREADABLE = "UNREADABLE"
     UNSUPPORTED = "UNSUPPORTED"
     NOT_MEASURED = "NOT MEASURED"
-    VOID = "VOID"
-    ERROR = "ERROR"
+    NOT_IDENTIFIABLE = "NOT IDENTIFIABLE"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    PARTIAL = "PARTIAL"
+    PASS = "PASS"

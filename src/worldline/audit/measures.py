@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.queries import window_forecasts
+from worldline.audit.queries import leaves_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Signal
+from worldline.schema import Signal
 from worldline.stats import tails, wilson
 from worldline.world.base import Forecast, Prediction, World
 
@@ -171,13 +171,8 @@ def joint_coverage(
         low, high = predicted[signal.name].low, predicted[signal.name].high
         if low is None or high is None:
             continue
-        with np.errstate(invalid="ignore"):  # an unbounded band has no middle
-            middle = (low + high) / 2
-        truth = middle + signal.difference(windows.truth[signal.name].astype(float), middle)
-        truth = np.where(np.isfinite(middle), truth, 0.0)  # an unbounded band covers everything
-        known = windows.known[signal.name]
-        outside = (~((truth >= low) & (truth <= high))).any(-1) & known  # a NaN band covers nothing
-        inside = ~np.asarray(outside.any(-1))[kept[np.asarray(known.any(-1))[kept]]]
+        known = np.asarray(windows.known[signal.name].any(-1))
+        inside = ~leaves_band(windows, signal, low, high)[kept[known[kept]]]
         if not len(inside):
             continue
         count, trials = int(inside.sum()), len(inside)
@@ -204,25 +199,29 @@ def rank_of(world: World, windows: ForecastWindows, signals: Sequence[Signal]) -
         windows: at least one.
         signals: vector observations that the world predicts.
     """
-    predicted, tables = window_forecasts(world, windows), []
-    for source in ("predicted", "real"):
-        parts = []
-        for signal in signals:
-            known = windows.known[signal.name][..., None]
-            truth = np.where(known, windows.truth[signal.name].astype(float), 0.0)
-            mean = np.where(known, predicted[signal.name].mean.astype(float), 0.0)
-            deviation = signal.deviations(truth).std((0, 1))
-            one = signal.deviations(mean if source == "predicted" else truth)
-            parts.append((one / np.where(deviation > 0, deviation, 1.0))[:, 0])
-        tables.append(np.concatenate(parts, 1))
-    share = float(tables[0].var(0).sum() / max(float(tables[1].var(0).sum()), 1e-12))
+    means = {name: one.mean for name, one in window_forecasts(world, windows).items()}
+    predicted, real = (_first_steps(windows, signals, values) for values in (means, windows.truth))
+    share = float(predicted.var(0).sum() / max(float(real.var(0).sum()), 1e-12))
     return Rank(
-        predicted=participation(tables[0]),
-        real=participation(tables[1]),
-        num_components=tables[0].shape[1],
+        predicted=participation(predicted),
+        real=participation(real),
+        num_components=predicted.shape[1],
         spread=share,
         collapsed=share < MIN_VARIANCE_SHARE,
     )
+
+
+def _first_steps(
+    windows: ForecastWindows, signals: Sequence[Signal], values: Arrays
+) -> Float[np.ndarray, "W components"]:
+    """The values [W, T, n] at the first step, divided by the standard deviations of the truth; 0 if unknown."""
+    parts = []
+    for signal in signals:
+        known = windows.known[signal.name][..., None]
+        own, truth = (np.where(known, one[signal.name].astype(float), 0.0) for one in (values, windows.truth))
+        deviation = signal.deviations(truth).std((0, 1))
+        parts.append((signal.deviations(own) / np.where(deviation > 0, deviation, 1.0))[:, 0])
+    return np.concatenate(parts, 1)
 
 
 def participation(table: Float[np.ndarray, "n d"]) -> float:
@@ -250,32 +249,12 @@ def one_step_errors(
     Returns:
         Observation minus prediction; NaN where it was not observed.
     """
-    long = [number for number, one in enumerate(episodes) if one.num_steps >= context]
-    windows = evenly_spaced_windows(
-        [episodes[number] for number in long], length=context, horizon=1, per_episode=per_episode
-    )
+    long = {number: one for number, one in enumerate(episodes) if one.num_steps >= context}
+    windows = evenly_spaced_windows([*long.values()], length=context, horizon=1, per_episode=per_episode)
     predicted, parts = window_forecasts(world, windows), []
     for signal in signals:
         mean = predicted[signal.name].mean[:, 0].astype(float)
         error = signal.difference(windows.truth[signal.name][:, 0].astype(float), mean)
         parts.append(np.where(windows.known[signal.name][:, :1], error, np.nan))
-    places = [_presents(episodes[number], context, per_episode) for number in long]
-    return (
-        np.concatenate(parts, 1),
-        np.array(long)[windows.episode],
-        np.concatenate(places) + 1,
-    )
-
-
-def _presents(episode: Episode, context: int, per_episode: int) -> Int[np.ndarray, "k"]:
-    return np.array(evenly_spaced(episode.num_steps, context, 1, per_episode))
-
-
-def vectors(world: World, windows: ForecastWindows) -> list[Signal]:
-    """Vector observations that the world predicts and the windows contain."""
-    card = world.describe()
-    return [
-        s
-        for s in card.schema.observations
-        if s.kind is Kind.VECTOR and s.name in card.predicts and s.name in windows.truth
-    ]
+    presents = [evenly_spaced(one.num_steps, context, 1, per_episode) for one in long.values()]
+    return np.concatenate(parts, 1), np.array([*long])[windows.episode], np.concatenate(presents) + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, NoGoodAnswerError, UnreadableError, UnsupportedError
-from worldline.schema import Kind
+from worldline.schema import Kind, Signal
+from worldline.stats import Floats
 from worldline.world.base import Forecast, World
 
 BATCH: Final = 256
@@ -19,6 +20,8 @@ BATCH: Final = 256
 
 WINDOW_BATCH: Final = 64
 """Windows per call of a world; they may hold images."""
+
+_PARTS: Final = ("observations", "actions", "exogenous", "observed")
 
 Array = NDArray[np.generic]
 
@@ -35,23 +38,14 @@ def unpacked(arrays: Arrays, group: str) -> dict[str, Array]:
 
 def history_of(scenes: Arrays, group: str = "history") -> History:
     """The history [E, H, *shape] that `packed_history` stored in scenes."""
-    observed = {name: value.astype(bool) for name, value in unpacked(scenes, f"{group}.observed").items()}
-    return History(
-        observations=unpacked(scenes, f"{group}.observations"),
-        actions=unpacked(scenes, f"{group}.actions"),
-        exogenous=unpacked(scenes, f"{group}.exogenous"),
-        observed=observed,
-    )
+    observations, actions, exogenous, observed = (unpacked(scenes, f"{group}.{part}") for part in _PARTS)
+    masks = {name: value.astype(bool) for name, value in observed.items()}
+    return History(observations=observations, actions=actions, exogenous=exogenous, observed=masks)
 
 
 def packed_history(history: History, group: str = "history") -> dict[str, Array]:
     """A history [E, H, *shape] under dotted names; the inverse of `history_of`."""
-    return {
-        **packed(f"{group}.observations", history.observations),
-        **packed(f"{group}.actions", history.actions),
-        **packed(f"{group}.exogenous", history.exogenous),
-        **packed(f"{group}.observed", history.observed),
-    }
+    return {k: v for part in _PARTS for k, v in packed(f"{group}.{part}", getattr(history, part)).items()}
 
 
 def forecasts(
@@ -84,6 +78,26 @@ def forecasts(
     if checked:
         check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
     return found
+
+
+def predicted_vectors(world: World, among: Container[str]) -> list[Signal]:
+    """The vector observations that the world predicts and `among` contains."""
+    card = world.describe()
+    signals = [one for one in card.schema.observations if one.kind is Kind.VECTOR and one.name in card.predicts]
+    return [one for one in signals if one.name in among]
+
+
+def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    """Whether the known truth [W, T, n] is outside the band at any step [W].
+
+    An unbounded band contains everything, a NaN band nothing.
+    """
+    with np.errstate(invalid="ignore"):  # an unbounded band has no middle
+        middle = (low + high) / 2
+    truth = middle + signal.difference(windows.truth[signal.name].astype(float), middle)
+    truth = np.where(np.isfinite(middle), truth, 0.0)
+    outside = (~((truth >= low) & (truth <= high))).any(-1)
+    return np.asarray((outside & windows.known[signal.name]).any(-1))
 
 
 def window_forecasts(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 from worldline.data.quality.segments import Segment, component_names, track
 from worldline.episode import Episode
@@ -91,20 +92,10 @@ def rows_of(tracks: Sequence[Segment], flags: Sequence[Floats | None]) -> Regres
         raise DataError(
             f"no {LAGS + 1} consecutive observations are complete", fix="Give longer episodes, or fewer signals."
         )
-    return RegressionRows(
-        states=found["states"],
-        before=found["before"],
-        action=found["action"],
-        inputs=found["inputs"],
-        after=found["after"],
-        episode=found["episode"].astype(np.int64),
-        step=found["step"].astype(np.int64),
-        randomised=found["randomised"].astype(bool),
-        num_episodes=len(tracks),
-    )
+    return RegressionRows(**found, num_episodes=len(tracks))
 
 
-def _rows(number: int, one: Segment, flag: Floats | None) -> dict[str, Floats]:
+def _rows(number: int, one: Segment, flag: Floats | None) -> dict[str, NDArray[Any]]:
     """The arrays of `RegressionRows` for one episode."""
     table, whole, length = one.table, one.whole, len(one.actions)
     at = np.arange(LAGS - 1, length)

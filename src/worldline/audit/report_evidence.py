@@ -14,7 +14,6 @@ from worldline.audit.queries import window_forecasts
 from worldline.data.windows import forecast_windows
 from worldline.episode import Episode
 from worldline.errors import InputError
-from worldline.schema import Kind
 from worldline.stats import Curve, Estimate, Floats, Rate, r_squared
 from worldline.world.base import World
 
@@ -357,7 +356,7 @@ def sample_forecasts(
     samples = []
     for name, forecast in window_forecasts(world, windows, level=level).items():
         signal, past = schema[name], windows.history.observations[name][0]
-        for k in range(signal.size if signal.kind is Kind.VECTOR else 0):
+        for k in range(signal.size):
             part = signal.components[k] if signal.components else str(k)
             samples.append(
                 ForecastSample(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
-from worldline.audit.baselines import as_world
+from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.effects import (
     MAX_STILL_DEVIATION,
@@ -23,18 +22,17 @@ from worldline.audit.effects import (
 )
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.grades import Verdict
-from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons, vectors
-from worldline.audit.regression_rows import LAGS, RegressionRows, action_names, rows_of, tracks_of
+from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons
+from worldline.audit.queries import predicted_vectors
+from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of
 from worldline.audit.twins import TwinSource, failed_runs, twin_horizon, twin_tests
 from worldline.data.quality.coverage import survey
 from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
-from worldline.engines.baselines import ActionBlind, Linear, Persistence
-from worldline.engines.fixed_lag import typical_values
 from worldline.episode import Episode
 from worldline.errors import DataError, UnsupportedError
 from worldline.formatting import label, listing
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Floats
 from worldline.world.base import World
 
@@ -98,7 +96,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     windows = evenly_spaced_windows(
         material.graded, length=material.context, horizon=material.horizon, per_episode=PER_EPISODE
     )
-    signals = vectors(world, windows)
+    signals = predicted_vectors(world, windows.truth)
     numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
     tracks = tracks_of(_regressed_episodes(material), numbers)
     rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
@@ -122,7 +120,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         effects=_effects(world, often, windows, rows, signals, history, material.horizon, seed),
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
-        units=_units(schema),
+        units={name: one.unit for one in (*numbers.observations, *numbers.actions) for name in names_of(one)},
         unchecked=(
             *ungraded([schema[name] for name in world.describe().predicts], signals),
             *twin_limits,
@@ -133,19 +131,10 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
 
 
 def comparisons(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
-    """Baselines of an audit, fitted on the vectors of `episodes`.
-
-    Regressions omit rarely observed signals. They are missing if the other signals have no complete row.
-    """
-    signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
-    typical = typical_values(episodes, signals)
-    found: dict[str, World] = {"persistence": as_world(Persistence(schema=schema, typical=typical, context=1))}
+    """Baselines of an audit; regressions omit rarely observed signals, see `fitted_baselines`."""
+    signals = (one for one in schema.observations if one.kind is Kind.VECTOR)
     numbers = Schema(signals=(*signals, *schema.actions, *schema.exogenous), step_s=schema.step_s)
-    often = _without(numbers, seldom_seen(tracks_of(episodes, numbers)))
-    for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
-        with suppress(DataError):
-            found[name] = as_world(replace(family.fit(episodes, often, context=LAGS), schema=schema))
-    return found
+    return fitted_baselines(episodes, schema, _without(numbers, seldom_seen(tracks_of(episodes, numbers))))
 
 
 def _without(schema: Schema, names: Sequence[str]) -> Schema:
@@ -229,11 +218,17 @@ def _lags(horizon: int) -> tuple[int, ...]:
     return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
 
 
+def _size(windows: ForecastWindows, signal: Signal) -> float:
+    """The largest absolute value."""
+    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
+    return float(np.abs(known).max(initial=0.0))
+
+
 def _spread(windows: ForecastWindows, signal: Signal) -> float:
     """Standard deviation; 0 for a constant signal."""
     known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
     found = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
-    return found if found > MAX_STILL_DEVIATION * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
+    return found if found > MAX_STILL_DEVIATION * (1 + _size(windows, signal)) else 0.0
 
 
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:
@@ -247,12 +242,8 @@ def _without_regressions(found: Diagnostics, trusted: Sequence[Trusted]) -> list
     """A limit that names the signals with persistence as their only baseline."""
     fitted = {one.signal for one in found.errors if one.world == "linear"}
     alone = [label(one.signal) for one in trusted if one.steps and one.signal not in fitted]
-    if not alone:
-        return []
-    return [
-        f"Predictions of {listing(alone)} were compared with persistence only: the logs have too few complete rows to "
-        "fit a linear model."
-    ]
+    text = "were compared with persistence only: the logs have too few complete rows to fit a linear model"
+    return [f"Predictions of {listing(alone)} {text}."] if alone else []
 
 
 def _without_placebo(signals: Sequence[Signal], found: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
@@ -261,19 +252,5 @@ def _without_placebo(signals: Sequence[Signal], found: Sequence[Placebo], twins:
         return []
     tested = {one.signal for one in found}
     lacking = [label(one.name) for one in signals if tested.isdisjoint(names_of(one))]
-    if not lacking:
-        return []
-    return [
-        f"Hidden common causes of the actions and {listing(lacking)} were not checked: too few steps or episodes have "
-        "a known error."
-    ]
-
-
-def _size(windows: ForecastWindows, signal: Signal) -> float:
-    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
-    return float(np.abs(known).max(initial=0.0))
-
-
-def _units(schema: Schema) -> Mapping[str, str]:
-    signals = [one for role in (Role.OBSERVATION, Role.ACTION) for one in schema.of(role)]
-    return {name: one.unit for one in signals if one.kind is not Kind.IMAGE for name in names_of(one)}
+    text = "were not checked: too few steps or episodes have a known error"
+    return [f"Hidden common causes of the actions and {listing(lacking)} {text}."] if lacking else []

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worldline.audit.audit_evidence import TwinTest
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.grades import Cell, Condition, Grade, Verdict
-from worldline.audit.queries import forecasts
+from worldline.audit.queries import forecasts, predicted_vectors
 from worldline.audit.scoring import skill_cell
 from worldline.audit.verdicts import GATED, verdict_of
 from worldline.data.windows import forecast_windows
@@ -116,12 +116,10 @@ def twin_tests(
         DataError: no logged episode is long enough, or nearly all twins end before the horizon.
         UnsupportedError: the environment cannot be replayed.
     """
-    card = world.describe()
-    observed = {one.name for one in source.schema.observations}
-    signals = [s for s in card.schema.observations if s.kind is Kind.VECTOR and s.name in card.predicts]
-    signals = [one for one in signals if one.name in observed]
-    twins = branches(source, card.schema, episodes, context=context, horizon=horizon, seed=seed)
-    pulsed = pulses(source, card.schema, episodes, context=context, horizon=horizon, seed=seed + 1)
+    schema = world.describe().schema
+    signals = predicted_vectors(world, {one.name for one in source.schema.observations})
+    twins = branches(source, schema, episodes, context=context, horizon=horizon, seed=seed)
+    pulsed = pulses(source, schema, episodes, context=context, horizon=horizon, seed=seed + 1)
     predicted = answers(world, twins, signals)
     grades = {
         "C1": branch_effect(twins, predicted, signals),
@@ -270,10 +268,10 @@ def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dic
     """Predicted mean of every branch, per signal [E, K, T, n]."""
     names, count = [one.name for one in signals], next(iter(twins.actions.values())).shape[1]
     given = twins.exogenous or None
-    branches = [{name: value[:, k] for name, value in twins.actions.items()} for k in range(count)]
-    parts = [
-        forecasts(world, twins.history, actions, signals=names, exogenous=given, checked=False) for actions in branches
-    ]
+    parts = []
+    for k in range(count):
+        actions = {name: value[:, k] for name, value in twins.actions.items()}
+        parts.append(forecasts(world, twins.history, actions, signals=names, exogenous=given, checked=False))
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
 
@@ -285,15 +283,10 @@ def branch_effect(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sign
     cells, conditions = [], []
     for signal in signals:
         own, true = (_between(arrays[signal.name], signal) for arrays in (predicted, twins.truth))
-        loss, floor, inner = (
-            (part**2).sum((1, 2, 3)) if k < 2 else part.sum((1, 2, 3))
-            for k, part in enumerate((own - true, true, own * true))
-        )
-        spread = _squares(twins.truth[signal.name], signal)[:, 1:].sum((1, 2, 3))
-        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=MIN_SQUARED_DIFFERENCE))
+        cells.append(_cell(signal, (own - true) ** 2, true**2, _squares(twins.truth[signal.name], signal)[:, 1:]))
         if cells[-1].note.startswith(GATED):
             continue
-        gain = float(ratio(inner.sum(keepdims=True), floor.sum(keepdims=True))[0])
+        gain = ratio((own * true).sum(keepdims=True), (true**2).sum(keepdims=True)).item()
         conditions.append(
             Condition(
                 name=f"gain of {signal.name} in [{GAIN_BOUNDS[0]}, {GAIN_BOUNDS[1]}]",
@@ -302,6 +295,12 @@ def branch_effect(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sign
             )
         )
     return Grade(cells=tuple(cells), conditions=tuple(conditions))
+
+
+def _cell(signal: Signal, loss: Floats, floor: Floats, spread: Floats) -> Cell:
+    """The cell of a signal from squares [E, ...]; gated if those of `floor` are small relative to `spread`."""
+    sums = [one.reshape(len(one), -1).sum(1) for one in (loss, floor, spread)]
+    return skill_cell(signal.name, sums[0], sums[1], marginal=sums[2], gate=MIN_SQUARED_DIFFERENCE)
 
 
 def _between(values: NDArray[np.generic], signal: Signal) -> Floats:
@@ -336,8 +335,7 @@ def beyond_persistence(twins: TwinEpisodes, predicted: Arrays, signals: Sequence
         size = held.sum((0, 1, 3))
         moved = size > MIN_SQUARED_DIFFERENCE * spread.sum() / spread.shape[2]
         if not moved.any():
-            sums = [part.sum((1, 2, 3)) for part in (loss, held, spread)]
-            cells.append(skill_cell(signal.name, sums[0], sums[1], marginal=sums[2], gate=MIN_SQUARED_DIFFERENCE))
+            cells.append(_cell(signal, loss, held, spread))
             continue
         weight = (moved / np.where(moved, size, 1.0))[None, None, :, None]  # every step has the same weight
         cells.append(skill_cell(signal.name, (loss * weight).sum((1, 2, 3)), (held * weight).sum((1, 2, 3))))
@@ -352,11 +350,8 @@ def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sig
     cells, conditions = [], []
     for signal in signals:
         own, true = (_between(arrays[signal.name], signal)[:, 0] for arrays in (predicted, twins.truth))
-        steps = [lag - 1 for lag in lags]
-        loss = ((own - true)[:, steps] ** 2).sum((1, 2))
-        floor = (true[:, steps] ** 2).sum((1, 2))
-        spread = _squares(twins.truth[signal.name], signal)[:, 1, steps].sum((1, 2))
-        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=MIN_SQUARED_DIFFERENCE))
+        steps, spread = [lag - 1 for lag in lags], _squares(twins.truth[signal.name], signal)[:, 1]
+        cells.append(_cell(signal, (own - true)[:, steps] ** 2, true[:, steps] ** 2, spread[:, steps]))
         if cells[-1].note.startswith(GATED):
             continue
         sizes = [np.abs(one).sum(-1).mean(0) for one in (own, true)]

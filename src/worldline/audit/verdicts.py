@@ -19,19 +19,6 @@ GATED: Final = "gated"
 UNKNOWABLE: Final = str(Verdict.NOT_IDENTIFIABLE)
 """Prefix of the note of a cell that is not scored because the logs do not identify it for any model."""
 
-_WORST_FIRST: Final = (
-    Verdict.VOID,
-    Verdict.ERROR,
-    Verdict.FAIL,
-    Verdict.UNREADABLE,
-    Verdict.UNSUPPORTED,
-    Verdict.NOT_MEASURED,
-    Verdict.NOT_IDENTIFIABLE,
-    Verdict.INCONCLUSIVE,
-    Verdict.PARTIAL,
-    Verdict.PASS,
-)
-
 
 def weakest(grade: Grade) -> Cell | None:
     """The scored cell with the smallest lower end; it bounds the verdict."""
@@ -66,7 +53,7 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """
     if not verdicts:
         raise InputError("expected at least one verdict, got none. Grade at least one training seed.")
-    return min(verdicts, key=_WORST_FIRST.index)
+    return min(verdicts, key=list(Verdict).index)
 
 
 def flaws(

@@ -37,23 +37,13 @@ def show(
 def _print(figures: StoreFigures) -> None:
     """Three tables: signals, sizes on disk, and origin of the episodes."""
     from worldline.cli.output import print_table
-    from worldline.formatting import duration, number, pretty_unit
+    from worldline.formatting import duration, number
     from worldline.report import store_figures as say
 
     print_table(
         f"Signals of {figures.name}",
-        ("signal", "role", "kind", "shape", "unit", "bounds"),
-        [
-            (
-                one.signal.name,
-                str(one.signal.role),
-                str(one.signal.kind),
-                say.shape(one.signal),
-                pretty_unit(one.signal.unit) or one.signal.unit,
-                say.bounds(one.signal),
-            )
-            for one in figures.signals
-        ],
+        say.SIGNAL_TITLES,
+        [say.signal_cells(one.signal) for one in figures.signals],
     )
     each = [
         (
@@ -61,7 +51,7 @@ def _print(figures: StoreFigures) -> None:
             one.signal.dtype,
             say.missing(one),
             say.size(one.num_bytes),
-            say.size(one.num_bytes / one.num_rows) if one.num_rows else "–",
+            say.value_size(one),
             say.exactness(one),
         )
         for one in figures.signals

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from worldline.formatting import Number
@@ -67,6 +68,7 @@ class Canvas:
         self.width, self.height = float(round(width)), float(round(height))
         self._figure = Figure((self.width / 72, self.height / 72), dpi=_DPI, facecolor=palette()["paper"])
         FigureCanvasAgg(self._figure)  # the figure keeps a reference
+        self._pixels = Affine2D().scale(1 / self.width, -1 / self.height).translate(0, 1) + self._figure.transFigure
 
     def text(
         self,
@@ -90,16 +92,9 @@ class Canvas:
             bold: whether the text is bold.
             align: meaning of `x`.
         """
-        font = _font(bold)
-        self._figure.text(
-            x / self.width,
-            1 - y / self.height,
-            _printable(text, bold),
-            fontproperties=FontProperties(fname=str(font), size=size),
-            color=palette()[color],
-            ha=align,
-            va="baseline",
-        )
+        font, ink = FontProperties(fname=str(_font(bold)), size=size), palette()[color]
+        shown = _printable(text, bold)
+        self._figure.text(x, y, shown, fontproperties=font, color=ink, ha=align, va="baseline", transform=self._pixels)
 
     def picture(self, x: Number, y: Number, image: Frames) -> None:
         """Draws an image [height, width, 3] with its top left corner at `x`, `y`, unscaled in pixels of the PNG."""
@@ -109,21 +104,14 @@ class Canvas:
     def line(self, points: Sequence[tuple[Number, Number]], *, color: str, width: Number = 1.0) -> None:
         """Draws straight lines between consecutive points."""
         xs, ys = ([point[k] for point in points] for k in (0, 1))
-        across, up = [x / self.width for x in xs], [1 - y / self.height for y in ys]
-        stroke = Line2D(across, up, color=palette()[color], linewidth=width, transform=self._figure.transFigure)
+        stroke = Line2D(xs, ys, color=palette()[color], linewidth=width, transform=self._pixels)
         self._figure.add_artist(stroke)
 
     def box(self, x: Number, y: Number, width: Number, height: Number, *, fill: str, edge: str) -> None:
         """Draws a rectangle with its top left corner at `x`, `y`."""
-        corner = (x / self.width, 1 - (y + height) / self.height)
+        inside, border = palette()[fill], palette()[edge]
         area = Rectangle(
-            corner,
-            width / self.width,
-            height / self.height,
-            facecolor=palette()[fill],
-            edgecolor=palette()[edge],
-            linewidth=1.0,
-            transform=self._figure.transFigure,
+            (x, y), width, height, facecolor=inside, edgecolor=border, linewidth=1.0, transform=self._pixels
         )
         self._figure.add_artist(area)
 

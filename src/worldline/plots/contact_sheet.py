@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.plots.canvas import SCALE, Canvas, Frames, drawing, plot, shorten
+from worldline.plots.canvas import Canvas, Frames, drawing, plot, shorten
 from worldline.plots.panels import SignalPanel
-from worldline.plots.thumbnails import fitted, thumbnail
+from worldline.plots.thumbnails import draw_frame, drawn_size
 
 MARGIN: Final = 28.0
 LABELS: Final = 138.0
 """Width of the column of headings."""
 _GAP: Final = 8.0
-_BOX: Final = 112
+_BOX: Final = (112, 112)
 """Largest width and height of an image, in pixels of the drawing."""
 _SPARK: Final = (150.0, 46.0)
 _MIN_WIDTH: Final = 640.0
@@ -97,11 +97,9 @@ class Sheet:
 
 def contact_sheet(sheet: Sheet) -> bytes:
     """The sheet as PNG; deterministic."""
-    sizes = [fitted(reel.shape, _BOX * SCALE, _BOX * SCALE) for reel in sheet.reels]
-    cells = [(max(width / SCALE, 52.0) + _GAP, max(height / SCALE, 24.0) + 26) for width, height in sizes]
-    wide = [
-        cell[0] * max(len(row) for row in reel.rows) for reel, cell in zip(sheet.reels, cells, strict=True) if reel.rows
-    ]
+    sizes = [drawn_size(reel.shape, _BOX) for reel in sheet.reels]
+    cells = [(max(width, 52.0) + _GAP, max(height, 24.0) + 26) for width, height in sizes]
+    wide = [cell[0] * max(map(len, reel.rows), default=0) for reel, cell in zip(sheet.reels, cells, strict=True)]
     high = [30 + cell[1] * len(sheet.rows) + 16 for cell in cells]
     if sheet.sparks is not None:
         wide.append(len(sheet.sparks.columns) * (_SPARK[0] + 3 * _GAP))
@@ -133,12 +131,7 @@ def _draw_reel(canvas: Canvas, top: float, rows: Sequence[Heading], reel: Reel, 
         _draw_heading(canvas, y, heading)
         for column, moment in enumerate(moments):
             x = MARGIN + LABELS + column * cell[0]
-            if moment.frame is None:
-                width, height = fitted(reel.shape, _BOX * SCALE, _BOX * SCALE)
-                canvas.box(x, y, width / SCALE, height / SCALE, fill="panel", edge="rule")
-                canvas.text(x + width / SCALE / 2, y + height / SCALE / 2 + 3, "missing", size=8, align="center")
-            else:
-                canvas.picture(x, y, thumbnail(moment.frame, _BOX * SCALE, _BOX * SCALE))
+            draw_frame(canvas, x, y, moment.frame, reel.shape, _BOX)
             canvas.text(x, y + cell[1] - 14, moment.text, size=7.5, color="soft")
 
 
@@ -159,13 +152,9 @@ def _draw_sparks(canvas: Canvas, top: float, rows: Sequence[Heading], sparks: Sp
         canvas.text(x, top + 31, f"{low} to {high}", size=7.5, color="soft")
         for k, panel in enumerate(panels):
             y = top + 46 + k * (_SPARK[1] + 2 * _GAP)
-            up = panel.ticks[0], panel.ticks[-1]
-            axes = canvas.axes(x, y, *_SPARK, sparks.span, up)
-            for height in up:
-                canvas.line(
-                    [(x, y + _SPARK[1] * (height != up[1])), (x + _SPARK[0], y + _SPARK[1] * (height != up[1]))],
-                    color="grid",
-                )
+            axes = canvas.axes(x, y, *_SPARK, sparks.span, (panel.ticks[0], panel.ticks[-1]))
+            for edge in (y, y + _SPARK[1]):
+                canvas.line([(x, edge), (x + _SPARK[0], edge)], color="grid")
             for curve in reversed(panel.curves):
                 plot(axes, curve.x, curve.y, color=curve.colour, width=1.0)
     for k, heading in enumerate(rows):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from worldline.plots.canvas import SCALE, Canvas, Frames, drawing, palette, plot, shorten
+from worldline.plots.canvas import Canvas, Frames, drawing, palette, plot, shorten
 from worldline.plots.panels import SignalPanel, TimeAxis, tick_texts
-from worldline.plots.thumbnails import fitted, thumbnail
+from worldline.plots.thumbnails import draw_frame, drawn_size
 from worldline.schema import Role
 
 MAX_FRAMES: Final = 14
@@ -73,14 +73,14 @@ class EpisodeView:
 
 def num_frames(shapes: Sequence[tuple[int, ...]]) -> int:
     """Number of frames that fit side by side, for cameras with these shapes (height, width, channels)."""
-    widths = [fitted(shape, _BOX[0] * SCALE, _BOX[1] * SCALE)[0] / SCALE for shape in shapes]
+    widths = [drawn_size(shape, _BOX)[0] for shape in shapes]
     return max(1, min([MAX_FRAMES, *(int((_AXIS_WIDTH + _GAP) / (width + _GAP)) for width in widths)]))
 
 
 def episode_plot(view: EpisodeView) -> bytes:
     """The episode as PNG; deterministic."""
     roles = len({panel.signal.role for panel in view.panels})
-    strips = [18 + fitted(strip.shape, _BOX[0] * SCALE, _BOX[1] * SCALE)[1] / SCALE + 10 for strip in view.strips]
+    strips = [18 + drawn_size(strip.shape, _BOX)[1] + 10 for strip in view.strips]
     films = sum(strips) + _LEADERS + 4 if strips else 0.0
     height = 84 + films + 22 + roles * 26 + len(view.panels) * (_PANEL + 34) + 46 + 15 * len(view.notes)
     with drawing(_WIDTH, height) as canvas:
@@ -114,15 +114,11 @@ def _across(axis: TimeAxis, time: float) -> float:
 
 def _draw_strip(canvas: Canvas, top: float, strip: Strip) -> None:
     """The name of the camera and its frames, evenly spaced."""
-    width, height = fitted(strip.shape, _BOX[0] * SCALE, _BOX[1] * SCALE)
+    width, _ = drawn_size(strip.shape, _BOX)
     canvas.text(_LEFT, top + 10, shorten(strip.name, 60), size=9.5, bold=True)
     for k, frame in enumerate(strip.frames):
-        x, y = _LEFT + _AXIS_WIDTH * (k + 0.5) / len(strip.frames) - width / SCALE / 2, top + 18
-        if frame is None:
-            canvas.box(x, y, width / SCALE, height / SCALE, fill="panel", edge="rule")
-            canvas.text(x + width / SCALE / 2, y + height / SCALE / 2 + 3, "missing", size=7.5, align="center")
-        else:
-            canvas.picture(x, y, thumbnail(frame, _BOX[0] * SCALE, _BOX[1] * SCALE))
+        x = _LEFT + _AXIS_WIDTH * (k + 0.5) / len(strip.frames) - width / 2
+        draw_frame(canvas, x, top + 18, frame, strip.shape, _BOX)
 
 
 def _draw_leaders(canvas: Canvas, top: float, view: EpisodeView) -> None:
@@ -131,9 +127,8 @@ def _draw_leaders(canvas: Canvas, top: float, view: EpisodeView) -> None:
         frame = _LEFT + _AXIS_WIDTH * (k + 0.5) / len(view.moments)
         time = _across(view.axis, float(view.axis.times[moment]))
         frame = time if abs(frame - time) < _MAX_STRAIGHT_OFFSET else frame
-        canvas.line(
-            [(frame, top), (frame, top + 3), (time, top + _LEADERS + 3), (time, top + _LEADERS + 8)], color="soft"
-        )
+        bends = [(frame, top), (frame, top + 3), (time, top + _LEADERS + 3), (time, top + _LEADERS + 8)]
+        canvas.line(bends, color="soft")
 
 
 def _draw_time(canvas: Canvas, top: float, axis: TimeAxis) -> float:

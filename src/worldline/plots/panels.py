@@ -212,16 +212,13 @@ def tick_texts(ticks: list[float]) -> list[str]:
     largest = max(abs(value) for value in ticks)
     if largest == 0 or 1e-4 < largest < 1e6:
         return [tick(value) for value in ticks]
-    texts = [f"{value:.15e}" for value in ticks]
-    for digits in range(15, -1, -1):
-        shorter = [f"{value:.{digits}e}" for value in ticks]
-        if any(abs(float(text) - value) > 1e-12 * largest for text, value in zip(shorter, ticks, strict=True)):
+    for digits in range(16):
+        texts = [f"{value:.{digits}e}" for value in ticks]
+        if all(abs(float(text) - value) <= 1e-12 * largest for text, value in zip(texts, ticks, strict=True)):
             break
-        texts = shorter
-    parts = [text.partition("e") for text in texts]
-    return [
-        (f"{mantissa}e{int(exponent)}" if float(mantissa) else "0").replace("-", "−") for mantissa, _, exponent in parts
-    ]
+    parts = [text.split("e") for text in texts]
+    shown = [f"{mantissa}e{int(exponent)}" if float(mantissa) else "0" for mantissa, exponent in parts]
+    return [text.replace("-", "−") for text in shown]
 
 
 def envelope_note(num_rows: int) -> str:
@@ -237,26 +234,22 @@ def _rows_per_bin(num_rows: int) -> int:
 
 def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values: Floats) -> SignalCurve:
     """The curve of one component; `stops` are the ends of constant values, None for a line."""
-    no_band = np.empty(0)
+    x, y, low, high = starts, values, np.empty(0), np.empty(0)
+    held = np.empty(0, np.int64)
     if stops is not None:
         same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
-        first = np.flatnonzero(np.concatenate([[True], ~same]))
-        if len(first) <= MAX_POINTS:
-            last = np.append(first[1:], len(values)) - 1
-            x = np.stack([starts[first], stops[last]], 1).reshape(-1)
-            return SignalCurve(
-                label=label, colour=colour, x=x, y=np.repeat(values[first], 2), low=no_band, high=no_band
-            )
-    if len(values) <= MAX_POINTS:
-        return SignalCurve(label=label, colour=colour, x=starts, y=values, low=no_band, high=no_band)
-    size = _rows_per_bin(len(values))
-    first = np.arange(0, len(values), size)
-    low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
-    known = np.add.reduceat(~np.isnan(values), first, dtype=np.float64)
-    total = np.add.reduceat(np.nan_to_num(values), first)
-    mean = np.divide(total, known, out=np.full(len(first), np.nan), where=known > 0)
-    middle = np.add.reduceat(starts, first) / np.diff(np.append(first, len(values)))
-    return SignalCurve(label=label, colour=colour, x=middle, y=mean, low=low, high=high)
+        held = np.flatnonzero(np.concatenate([[True], ~same]))
+    if stops is not None and len(held) <= MAX_POINTS:
+        last = np.append(held[1:], len(values)) - 1
+        x, y = np.stack([starts[held], stops[last]], 1).reshape(-1), np.repeat(values[held], 2)
+    elif len(values) > MAX_POINTS:
+        first = np.arange(0, len(values), _rows_per_bin(len(values)))
+        low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
+        known = np.add.reduceat(~np.isnan(values), first, dtype=np.float64)
+        total = np.add.reduceat(np.nan_to_num(values), first)
+        y = np.divide(total, known, out=np.full(len(first), np.nan), where=known > 0)
+        x = np.add.reduceat(starts, first) / np.diff(np.append(first, len(values)))
+    return SignalCurve(label=label, colour=colour, x=x, y=y, low=low, high=high)
 
 
 def _range(known: Floats) -> Range:

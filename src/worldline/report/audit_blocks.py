@@ -25,22 +25,23 @@ from worldline.formatting import (
     with_unit,
 )
 from worldline.plots.ticks import nice_ticks, zero_ticks
-from worldline.report.charts import Dot, IntervalChart, interval_chart
+from worldline.report.charts import Dot, IntervalChart, interval_chart, share_chart
 from worldline.report.effect_chart import effect_picture
-from worldline.report.evidence_blocks import SHARES, block, note, verdict
+from worldline.report.evidence_blocks import block, note, verdict
 from worldline.report.markup import Html, numbers, table, tag
 from worldline.stats import Estimate
 
 MAX_ROWS: Final = 24
 MAX_PLACEBOS: Final = 12
 _AGREEMENT: Final[dict[Agreement, tuple[str, str]]] = {
-    "agrees": ("good", "✓ agrees"),
-    "apart": ("unclear", "≈ different size"),
     "opposite": ("bad", "✗ opposite sign"),
-    "none": ("soft", "no effect"),
-    "unclear": ("soft", "too few logs"),
+    "apart": ("unclear", "≈ different size"),
+    "agrees": ("good", "✓ agrees"),
     "not identifiable": ("unclear", "NOT IDENTIFIABLE"),
+    "unclear": ("soft", "too few logs"),
+    "none": ("soft", "no effect"),
 }
+"""Style and text of each agreement, the worst first."""
 _COVERAGE: Final = {
     "holds": ("good", "✓ calibrated"),
     "narrow": ("bad", "✗ too narrow"),
@@ -52,17 +53,16 @@ _TRUSTED: Final = (
     "A linear model with actions must not be significantly better. If the error of a baseline is negligible, the world "
     "must only not be worse."
 )
-_WORST: Final[tuple[Agreement, ...]] = ("opposite", "apart", "agrees", "not identifiable", "unclear", "none")
 
 
 def effects_block(found: Measured) -> Html:
     """Effects by action and signal: a chart over the lags, the largest effect, and the agreement with the logs."""
-    pairs = list(dict.fromkeys((one.action, one.signal) for one in found.effects))
-    groups = [[one for one in found.effects if (one.action, one.signal) == pair] for pair in pairs]
-    groups.sort(key=_weight, reverse=True)
+    pairs: dict[tuple[str, str], list[Effect]] = {}
+    for one in found.effects:
+        pairs.setdefault((one.action, one.signal), []).append(one)
+    groups = sorted(pairs.values(), key=_weight, reverse=True)
     step_s = found.diagnostics.step_s
-    lags = [one.lag for one in groups[0]]
-    head = tag("div", {"class": "lags"}, *(tag("span", {}, str(lag)) for lag in lags))
+    head = tag("div", {"class": "lags"}, *(tag("span", {}, str(one.lag)) for one in groups[0]))
     rows = [_effect_row(group, found) for group in groups[:MAX_ROWS]]
     titles = ["action → signal", head, "world", "logs", "agreement"]
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
@@ -83,47 +83,41 @@ def _weight(group: Sequence[Effect]) -> float:
 
 def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
     """The worst agreement of a pair, and the steps at which the effect is not identifiable."""
-    agreement = min((one.agreement for one in group), key=_WORST.index)
+    agreement = min((one.agreement for one in group), key=list(_AGREEMENT).index)
     shown = [one for one in group if one.agreement != "not identifiable"] or group
     hidden = [str(one.lag) for one in group if one not in shown]
     largest = max(shown, key=lambda one: abs((one.logs or one.world).value))
     style, words = _AGREEMENT[agreement]
     change = quantity(largest.change, found.units.get(largest.action, "1"))
     unknown = f"; after {listing(hidden)} NOT IDENTIFIABLE" if hidden else ""
-    title = tag(
-        "span",
-        {},
-        f"{label(largest.action)} → {label(largest.signal)}",
-        tag("small", {}, f"+{change}; largest effect after {plural(largest.lag, 'step')}{unknown}"),
-    )
+    details = f"+{change}; largest effect after {plural(largest.lag, 'step')}{unknown}"
+    logs = None if agreement == "not identifiable" else largest.logs
     return [
-        title,
+        _stacked(f"{label(largest.action)} → {label(largest.signal)}", details),
         effect_picture(group),
-        _stacked(largest.world, largest.unit),
-        "–" if agreement == "not identifiable" or largest.logs is None else _stacked(largest.logs, largest.unit),
+        _stacked(*_texts(largest.world, largest.unit)),
+        "–" if logs is None else _stacked(*_texts(logs, largest.unit)),
         verdict(f"{style} agreement", words),
     ]
 
 
-def _stacked(found: Estimate, unit: str) -> Html:
-    """A figure with its interval below."""
-    interval = f"{number(found.low)} to {number(found.high)}"
-    return tag("span", {}, quantity(found.value, unit), tag("small", {}, interval))
+def _stacked(text: str, small: str) -> Html:
+    """A text with a small one below."""
+    return tag("span", {}, text, tag("small", {}, small))
+
+
+def _texts(found: Estimate, unit: str) -> tuple[str, str]:
+    """A figure and its interval."""
+    return quantity(found.value, unit), f"{number(found.low)} to {number(found.high)}"
 
 
 def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
     """All figures with intervals in a collapsed table."""
-    rows = [
-        [
-            f"{label(one.action)} → {label(one.signal)}",
-            str(one.lag),
-            with_interval(one.world),
-            "–" if one.logs is None else with_interval(one.logs),
-            one.agreement,
-        ]
-        for group in groups
-        for one in group
-    ]
+    rows = []
+    for one in (one for group in groups for one in group):
+        logs = "–" if one.logs is None else with_interval(one.logs)
+        name = f"{label(one.action)} → {label(one.signal)}"
+        rows.append([name, str(one.lag), with_interval(one.world), logs, one.agreement])
     return numbers(["effect", "steps", "world", "logs", "agreement"], rows, caption="Effects with 95\u00a0% intervals")
 
 
@@ -197,23 +191,14 @@ def rank_block(found: Measured) -> Html:
 
 def joint_block(found: Measured) -> Html:
     """Coverage of whole trajectories, with exact probabilities."""
-    rows = [
-        [
-            label(one.signal),
-            round_percent(one.level),
-            f"{one.inside.successes} of {one.inside.trials}",
-            number(one.too_few, 2),
-            number(one.too_many, 2),
-            verdict(*_COVERAGE[one.verdict]),
-        ]
-        for one in found.coverage
-    ]
+    rows = []
+    for one in found.coverage:
+        counts = [f"{one.inside.successes} of {one.inside.trials}", number(one.too_few, 2), number(one.too_many, 2)]
+        rows.append([label(one.signal), round_percent(one.level), *counts, verdict(*_COVERAGE[one.verdict])])
     narrow = [label(one.signal) for one in found.coverage if one.verdict == "narrow"]
-    text = (
-        f"The bands of {listing(narrow)} are too narrow."
-        if narrow
-        else "No band is significantly too narrow with this number of episodes."
-    )
+    text = "No band is significantly too narrow with this number of episodes."
+    if narrow:
+        text = f"The bands of {listing(narrow)} are too narrow."
     head = ["signal", "nominal", "inside", "P(this or fewer)", "P(this or more)", "result"]
     caption = "Trajectories inside the band, one per episode, and the probability of this count under nominal coverage"
     return block(ReportFinding(text, "bad" if narrow else "good"), table(head, rows, caption=caption))
@@ -221,29 +206,20 @@ def joint_block(found: Measured) -> Html:
 
 def excitation_block(found: Measured) -> Html:
     """Excitation of each action."""
+    styles = {True: "world", False: "missed"}
     rows = [
-        Dot.of(
-            label(one.action),
-            one.left,
-            percent(one.left.value),
-            "world" if one.enough else "missed",
-            target=MIN_EXCITATION,
-        )
+        Dot.of(label(one.action), one.left, percent(one.left.value), styles[one.enough], target=MIN_EXCITATION)
         for one in found.excitation
     ]
-    title = "Share of each action that the history does not predict"
-    head = ("action", "excitation")
-    chart = IntervalChart(title=title, rows=rows, ticks=SHARES, show=round_percent, head=head)
+    chart = share_chart("Share of each action that the history does not predict", ("action", "excitation"), rows)
     dull = [label(one.action) for one in found.excitation if not one.enough]
-    text = (
-        f"Excitation of {listing(dull)} is too low to identify effects."
-        if dull
-        else "Every action has enough excitation to identify its effects."
-    )
+    text = "Every action has enough excitation to identify its effects."
+    if dull:
+        text = f"Excitation of {listing(dull)} is too low to identify effects."
     if found.randomised is not None:
         text += f" {percent(found.randomised)} of the steps are flagged as randomised."
     details = f"Vertical tick: {round_percent(MIN_EXCITATION)}; below it, effects are not identifiable."
-    return block(ReportFinding(text, "bad" if dull else "good"), interval_chart(chart), note(details))
+    return block(ReportFinding(text, "bad" if dull else "good"), chart, note(details))
 
 
 def placebo_block(found: Measured) -> Html:
@@ -251,16 +227,10 @@ def placebo_block(found: Measured) -> Html:
     if not found.placebo:
         return note("The placebo test was not run: too few steps are complete.")
     ranked = sorted(found.placebo, key=lambda one: -abs(one.value.value))[:MAX_PLACEBOS]
-    rows = [
-        Dot.of(
-            f"{label(one.signal)}, {label(one.action)}",
-            one.value,
-            number(one.value.value, 2),
-            "missed" if one.found else "world",
-            target=0.0,
-        )
-        for one in ranked
-    ]
+    rows = []
+    for one in ranked:
+        name, style = f"{label(one.signal)}, {label(one.action)}", "missed" if one.found else "world"
+        rows.append(Dot.of(name, one.value, number(one.value.value, 2), style, target=0.0))
     ends = max(0.2, *(max(abs(row.low), abs(row.high)) for row in rows))
     title = "Correlation of the last error with the next action, given the last observation and action"
     head = ("error, action", "correlation")
@@ -281,24 +251,20 @@ def _placebo_finding(actions: str, num_episodes: int) -> ReportFinding:
     if num_episodes < MIN_EPISODES:
         return ReportFinding(f"The placebo test needs {MIN_EPISODES} episodes; there are {num_episodes}.", "unclear")
     if actions:
-        return ReportFinding(
-            f"Errors predict {actions}: a controller with a memory or an unlogged cause affects both.", "bad"
-        )
+        text = f"Errors predict {actions}: a controller with a memory or an unlogged cause affects both."
+        return ReportFinding(text, "bad")
     return ReportFinding("Errors do not predict the next action.", "good")
 
 
 def cover_block(found: Measured) -> Html:
     """Coverage of actions and states by the logs."""
-    data = found.data
-    rows = [
-        [
-            with_unit(label(one.name), found.units.get(one.name, "1")),
-            f"{number(one.least)} to {number(one.greatest)}",
-            "not known" if one.low is None or one.high is None else f"{number(one.low)} to {number(one.high)}",
-            percent(one.used),
-        ]
-        for one in data.actions
-    ]
+    data, rows = found.data, []
+    for one in data.actions:
+        possible = "not known"
+        if one.low is not None and one.high is not None:
+            possible = f"{number(one.low)} to {number(one.high)}"
+        logged = f"{number(one.least)} to {number(one.greatest)}"
+        rows.append([with_unit(label(one.name), found.units.get(one.name, "1")), logged, possible, percent(one.used)])
     text = (
         f"Observations have an effective dimension of {number(data.effective_dimension, 2)} with "
         f"{plural(data.num_components, 'component')}"

@@ -9,29 +9,14 @@ from worldline.audit.advice import NO_TWINS, identified_effects, trusted_signals
 from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
 from worldline.audit.grades import Verdict
 from worldline.formatting import percent, plural, span
-from worldline.report.audit_blocks import (
-    cover_block,
-    effects_block,
-    excitation_block,
-    horizon_block,
-    joint_block,
-    leak_block,
-    placebo_block,
-    rank_block,
-    twins_block,
-)
+from worldline.report import audit_blocks as blocks
 from worldline.report.evidence_blocks import note
 from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
 from worldline.report.page import chapter, facts, header, render_page, style_sheet
 
-_COLOURS: Final[Mapping[Advice, str]] = {
-    Advice.DEPLOY: "good",
-    Advice.LIMITS: "unclear",
-    Advice.NO: "bad",
-    Advice.UNREADABLE: "bad",
-    Advice.UNSUPPORTED: "bad",
-}
+_COLOURS: Final[Mapping[Advice, str]] = {Advice.DEPLOY: "good", Advice.LIMITS: "unclear"}
+"""Any other advice is bad."""
 MAX_REASONS: Final = 3
 MAX_LINES: Final = 5
 
@@ -67,7 +52,7 @@ def _card(decision: Decision) -> Html:
     word = decision.advice.value
     return tag(
         "section",
-        {"class": f"advice {_COLOURS[decision.advice]}", "aria-label": "Advice"},
+        {"class": f"advice {_COLOURS.get(decision.advice, 'bad')}", "aria-label": "Advice"},
         tag("p", {"class": "word"}, f"{word[0].upper()}{word[1:]}"),
         tag("p", {"class": "cause"}, _cause(decision)),
         tag("div", {"class": "columns"}, *columns),
@@ -110,15 +95,19 @@ def _tiles(found: Measured) -> dict[str, str]:
 
 def _chapters(found: Measured) -> list[Html]:
     errors = found.diagnostics
-    gaps = [gaps_block(errors.gaps)] if errors.gaps else []
-    bands = [joint_block(found), coverage_block(errors)] if errors.bands else []
+    bands = [blocks.joint_block(found), coverage_block(errors)] if errors.bands else []
     return [
-        chapter("Effects of actions", effects_block(found)) if found.effects else Html(""),
-        chapter("Tests against twins", twins_block(found)) if found.twins else Html(""),
-        chapter("Trusted horizon", horizon_block(found), skill_block(errors), open_loop_block(errors)),
-        chapter("Use of actions and history", *gaps, leak_block(found), rank_block(found)),
+        chapter("Effects of actions", *([blocks.effects_block(found)] if found.effects else [])),
+        chapter("Tests against twins", *([blocks.twins_block(found)] if found.twins else [])),
+        chapter("Trusted horizon", blocks.horizon_block(found), skill_block(errors), open_loop_block(errors)),
+        chapter("Use of actions and history", gaps_block(errors), blocks.leak_block(found), blocks.rank_block(found)),
         chapter("Prediction bands", *bands),
-        chapter("Evidence in the logs", excitation_block(found), placebo_block(found), cover_block(found)),
+        chapter(
+            "Evidence in the logs",
+            blocks.excitation_block(found),
+            blocks.placebo_block(found),
+            blocks.cover_block(found),
+        ),
     ]
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from worldline.audit.grades import Score
-from worldline.formatting import Number, number, tick, with_interval
-from worldline.plots.ticks import log_ticks, nice_ticks
+from worldline.formatting import Number, number, round_percent, tick, with_interval
+from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
 from worldline.report.markup import Html, numbers, tag
-from worldline.report.svg import GRID, area, curve, legend, rule, svg
+from worldline.report.svg import Plane, area, curve, legend, rule, svg
 from worldline.stats import Estimate, Rate
 
 _MAX_POINTS: Final = 400
@@ -132,31 +132,22 @@ class IntervalChart:
 def line_chart(chart: LineChart) -> Html:
     """The chart with legend and numbers."""
     xs = [x for line in chart.lines for x in line.x if math.isfinite(x)] or [0.0, 1.0]
-    x_low, x_high = min(xs), max(xs)
-    ticks = _y_ticks(chart)
+    x_ends, ticks = (min(xs), max(xs)), _y_ticks(chart)
     if chart.equal:
-        (x_low, x_high), ticks = _one_scale((x_low, x_high), (ticks[0], ticks[-1]))
-    flip = math.log10 if chart.log else float
-
-    def across(x: Number) -> Number:
-        return GRID * (x - x_low) / ((x_high - x_low) or 1.0)
-
-    def down(y: Number) -> Number:
-        return GRID * (1 - (flip(y) - flip(ticks[0])) / (flip(ticks[-1]) - flip(ticks[0])))
-
-    x_ticks = [x for x in nice_ticks(x_low, x_high, 5) if x_low <= x <= x_high]
-    drawn = [rule("grid", 0, down(y), GRID, down(y)) for y in ticks]
-    drawn += [rule("level", 0, down(height), GRID, down(height)) for _, height in chart.levels]
-    drawn += [] if chart.now is None else [rule("level", across(chart.now), 0, across(chart.now), GRID)]
+        x_ends, ticks = _one_scale(x_ends, (ticks[0], ticks[-1]))
+    plane = Plane(x_ends, (ticks[0], ticks[-1]), log=chart.log)
+    drawn = [plane.horizontal("grid", y) for y in ticks]
+    drawn += [plane.horizontal("level", height) for _, height in chart.levels]
+    drawn += [] if chart.now is None else [plane.vertical("level", chart.now)]
     drawn += [
-        area(f"band {line.style}", *(_pieces(line.x, edge, across, down) for edge in (line.high, line.low)))
+        area(f"band {line.style}", *(_runs(plane, line, edge) for edge in (line.high, line.low)))
         for line in chart.lines
         if line.low
     ]
-    drawn += [_curve(line, _pieces(line.x, line.y, across, down)) for line in chart.lines]
-    labels = [_place("y-tick", "top", down(y), tick(y)) for y in ticks]
-    labels += [_place("x-tick", "left", across(x), tick(x)) for x in x_ticks]
-    labels += [_place("level-label", "top", down(height), text) for text, height in chart.levels]
+    drawn += [_curve(line, _runs(plane, line, line.y)) for line in chart.lines]
+    labels = [plane.y_label("y-tick", y, tick(y)) for y in ticks]
+    labels += [plane.x_label("x-tick", x, tick(x)) for x in nice_ticks(*x_ends, 5) if x_ends[0] <= x <= x_ends[1]]
+    labels += [plane.y_label("level-label", height, text) for text, height in chart.levels]
     kind = "plot map" if chart.equal else "plot"
     plot = tag("div", {"class": kind, "role": "img", "aria-label": chart.alt}, svg(*drawn), *labels)
     axis = tag("div", {"class": "y-label"}, chart.y_label)
@@ -168,12 +159,13 @@ def line_chart(chart: LineChart) -> Html:
 def interval_chart(chart: IntervalChart) -> Html:
     """The chart with numbers."""
     low, high = chart.ticks[0], chart.ticks[-1]
+    plane = Plane((low, high))
 
     def across(x: Number) -> Number:
-        return GRID * min(1.0, max(0.0, (x - low) / ((high - low) or 1.0)))
+        return plane.across(min(high, max(low, x)))
 
-    grid = [rule("grid", across(x), 0, across(x), GRID) for x in chart.ticks]
-    grid += [rule("level", across(0), 0, across(0), GRID)] if chart.zero else []
+    grid = [plane.vertical("grid", x) for x in chart.ticks]
+    grid += [plane.vertical("level", 0)] if chart.zero else []
     rows = []
     for row in chart.rows:
         marks = [*grid]
@@ -186,13 +178,25 @@ def interval_chart(chart: IntervalChart) -> Html:
             tag("div", {"class": "row-text"}, row.text),
         )
         rows.append(tag("div", {"class": f"row {row.style}"}, *cells))
-    ticks = [_place("x-tick", "left", across(x), chart.show(x)) for x in chart.ticks]
+    ticks = [plane.x_label("x-tick", x, chart.show(x)) for x in chart.ticks]
     rows.append(tag("div", {"class": "row axis"}, tag("div", {"class": "track"}, *ticks)))
     cells_of = [[row.label, chart.show(row.value), chart.show(row.low), chart.show(row.high)] for row in chart.rows]
     folded = numbers([chart.head[0], chart.head[1], "low", "high"], cells_of, caption=chart.title)
     alt = chart.alt or f"{chart.title}: {'; '.join(f'{row.label}: {row.text}' for row in chart.rows)}"
     body = tag("div", {"class": "rows", "role": "img", "aria-label": alt}, *rows)
     return _figure(chart.title, [body, folded], "intervals")
+
+
+def share_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, alt: str = "") -> Html:
+    """An interval chart of shares from 0 to 1; see `IntervalChart`."""
+    ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
+    return interval_chart(IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, head=head, alt=alt))
+
+
+def zero_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, least: Number = 0.0) -> Html:
+    """An interval chart of shares around 0; see `IntervalChart`. The axis reaches at least to `least`."""
+    ticks = zero_ticks((row.low for row in rows), (least, *(row.high for row in rows)))
+    return interval_chart(IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, zero=True, head=head))
 
 
 def _figure(title: str, parts: Iterable[str], kind: str) -> Html:
@@ -229,32 +233,11 @@ def _legend(chart: LineChart) -> Html:
     return legend({line.label: line.style for line in chart.lines[::-1]}.items())
 
 
-def _place(style: str, side: str, position: Number, text: str) -> Html:
-    """A label at `position` (0 to 1000) from `side`."""
-    return tag("span", {"class": style, "style": f"{side}:{position / 10:.2f}%", "aria-hidden": "true"}, text)
-
-
-def _thinned(count: int) -> list[int]:
-    """At most 401 evenly spread indices, including the last."""
-    stride = max(1, math.ceil(count / _MAX_POINTS))
-    return sorted({*range(0, count, stride), count - 1})
-
-
-def _pieces(
-    xs: Sequence[Number], ys: Sequence[Number], across: Callable[[Number], Number], down: Callable[[Number], Number]
-) -> list[list[str]]:
-    """The points as runs between gaps."""
-    runs: list[list[str]] = [[]]
-    for k in _thinned(len(xs)):
-        try:
-            point = f"{across(xs[k]):.1f} {down(ys[k]):.1f}"
-        except ValueError:
-            point = "nan"
-        if "nan" in point or "inf" in point:
-            runs.append([])
-        else:
-            runs[-1].append(point)
-    return [run for run in runs if run]
+def _runs(plane: Plane, line: ChartLine, ys: Sequence[Number]) -> list[list[str]]:
+    """At most 401 evenly spread points of a line, including the last, between its gaps."""
+    count = len(line.x)
+    shown = sorted({*range(0, count, max(1, math.ceil(count / _MAX_POINTS))), count - 1})
+    return plane.runs([line.x[k] for k in shown], [ys[k] for k in shown])
 
 
 def _curve(line: ChartLine, runs: Iterable[list[str]]) -> Html:

@@ -31,9 +31,8 @@ def decoded_block(found: Decoded) -> Html:
     ]
     caption = f"{label(found.camera)}: true and predicted frames"
     body = tag("table", {"aria-label": caption}, tag("thead", {}, head), *windows, _errors(found))
-    figure = tag(
-        "figure", {"class": "decoded"}, tag("figcaption", {}, caption), body, _numbers(found, ahead, unit_name)
-    )
+    folded = _numbers(found, [f"{unit_name} ahead", *ahead])
+    figure = tag("figure", {"class": "decoded"}, tag("figcaption", {}, caption), body, folded)
     details = (
         "The decoder serves visualisation only: it was fitted to the trained model, and planning does not use it. "
         "There is no observation after \u201cnow\u201d; the predicted frame at \u201cnow\u201d is decoded from the "
@@ -64,25 +63,23 @@ def _errors(found: Decoded) -> Html:
     windows, episodes = plural(found.num_windows, "window"), plural(found.num_episodes, "episode")
     text = f"Error (RMSE) in grey levels of 0 to 255, over {windows} of {episodes}, held out"
     top = tag("tr", {}, tag("th", {"scope": "colgroup", "colspan": str(len(found.steps) + 2)}, text))
-    rows = [
-        tag("tr", {"class": style}, _title(name), tag("td", {}), *(tag("td", {}, number(v)) for v in curve.value))
-        for name, style, curve in _curves(found)
-    ]
+    rows = []
+    for name, curve in _curves(found).items():
+        cells = [_title(name), tag("td", {}), *(tag("td", {}, number(v)) for v in curve.value)]
+        rows.append(tag("tr", {"class": "world" if curve is found.imagined else "other"}, *cells))
     return tag("tbody", {"class": "errors"}, top, *rows)
 
 
-def _curves(found: Decoded) -> list[tuple[str, str, Curve]]:
-    """Name, style and values of each row of errors."""
-    return [
-        ("predicted", "world", found.imagined),
-        ("persistence", "other", found.persistence),
-        ("decoder alone", "other", found.decoder),
-    ]
+def _curves(found: Decoded) -> dict[str, Curve]:
+    return {"predicted": found.imagined, "persistence": found.persistence, "decoder alone": found.decoder}
 
 
-def _numbers(found: Decoded, ahead: Sequence[str], unit_name: str) -> Html:
-    """Errors with intervals in a collapsed table."""
-    curves = [curve for _, _, curve in _curves(found)]
-    rows = [[step, *(with_interval(one.at(k + 1)) for one in curves)] for k, step in enumerate(ahead)]
-    head = [f"{unit_name} ahead", *(name for name, _, _ in _curves(found))]
-    return numbers(head, rows, caption="Error (RMSE) in grey levels, with 95\u00a0% bootstrap intervals over episodes")
+def _numbers(found: Decoded, titles: Sequence[str]) -> Html:
+    """Errors with intervals in a collapsed table; `titles` are those of the steps and of each row."""
+    curves = _curves(found)
+    rows = [[step, *(with_interval(one.at(k + 1)) for one in curves.values())] for k, step in enumerate(titles[1:])]
+    return numbers(
+        [titles[0], *curves],
+        rows,
+        caption="Error (RMSE) in grey levels, with 95\u00a0% bootstrap intervals over episodes",
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from worldline.audit.audit_evidence import Effect
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.formatting import number, pretty_unit
 from worldline.report.markup import Html, tag
-from worldline.report.svg import GRID, area, curve, rule, svg
+from worldline.report.svg import Plane, area, curve, rule, svg
+from worldline.stats import Estimate
 
 
 def effect_picture(effects: Sequence[Effect]) -> Html:
@@ -18,33 +19,22 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
         effects: effects of one action on one signal, by lag.
     """
     least = MIN_EFFECT_SHARE * effects[0].spread  # a negligible effect must look negligible
-    ends = [-least, least]
-    for one in effects:
-        ends += [one.world.low, one.world.high]
-        ends += [] if one.logs is None else [one.logs.low, one.logs.high]
-    low, high = min(ends), max(ends)
-    margin = 0.06 * ((high - low) or 1.0)
-    low, high = low - margin, high + margin
+    logs = [(k + 0.5, one.logs) for k, one in enumerate(effects) if one.logs is not None]
+    worlds = [(k + 0.5, one.world) for k, one in enumerate(effects)]
+    ends = [-least, least, *(end for _, one in (*worlds, *logs) for end in (one.low, one.high))]
+    margin = 0.06 * ((max(ends) - min(ends)) or 1.0)
+    plane = Plane((0, len(effects)), (min(ends) - margin, max(ends) + margin))
 
-    def down(value: float) -> float:
-        return GRID * (1 - (value - low) / (high - low))
+    def runs(found: Sequence[tuple[float, Estimate]], name: str) -> list[list[str]]:
+        return plane.runs([x for x, _ in found], [getattr(one, name) for _, one in found])
 
-    across = [GRID * (k + 0.5) / len(effects) for k in range(len(effects))]
-    logs = [(x, one.logs) for x, one in zip(across, effects, strict=True) if one.logs is not None]
-    drawn = [rule("level", 0.0, down(0.0), GRID, down(0.0))]
-
-    def points(values: Iterable[tuple[float, float]]) -> list[list[str]]:
-        return [[f"{x:.1f} {down(y):.1f}" for x, y in values]]
-
+    drawn = [plane.horizontal("level", 0.0)]
     if logs:
-        edges = [points((x, one.high) for x, one in logs), points((x, one.low) for x, one in logs)]
-        drawn.append(area("band logs", *edges))
-        drawn.append(curve("line logs", points((x, one.value) for x, one in logs)))
-    worlds = [(x, one.world) for x, one in zip(across, effects, strict=True)]
-    drawn.append(curve("line world", points((x, one.value) for x, one in worlds)))
-    for x, world in worlds:
-        drawn.append(rule("whisker world", x, down(world.low), x, down(world.high)))
-        drawn.append(rule("dot world", x, down(world.value), x, down(world.value)))
+        drawn += [area("band logs", runs(logs, "high"), runs(logs, "low")), curve("line logs", runs(logs, "value"))]
+    drawn.append(curve("line world", runs(worlds, "value")))
+    for k, one in worlds:
+        x, low, high, middle = plane.across(k), *(plane.down(y) for y in (one.low, one.high, one.value))
+        drawn += [rule("whisker world", x, low, x, high), rule("dot world", x, middle, x, middle)]
     unknown = " unknown" if effects[0].agreement == "not identifiable" else ""
     attributes = {"class": f"mini{unknown}", "role": "img", "aria-label": _alt_text(effects)}
     return tag("div", attributes, svg(*drawn))

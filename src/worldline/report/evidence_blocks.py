@@ -6,40 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from worldline.audit import findings
+from worldline.audit import report_evidence as evidence
 from worldline.audit.findings import ReportFinding
-from worldline.audit.report_evidence import (
-    Film,
-    Films,
-    Forecasts,
-    ForecastSample,
-    GoalOutcome,
-    ImaginedPath,
-    LatentHealth,
-    Learning,
-    Planning,
-    PredictedPaths,
-    ReadoutQuality,
-    Series,
-    Vital,
-)
-from worldline.formatting import (
-    between,
-    clock,
-    label,
-    listing,
-    number,
-    percent,
-    plural,
-    quantity,
-    round_percent,
-    with_unit,
-)
+from worldline.formatting import between, clock, label, listing, number, percent, plural, quantity, with_unit
 from worldline.report import images
-from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
+from worldline.report.charts import ChartLine, Dot, LineChart, line_chart, share_chart
 from worldline.report.markup import Html, table, tag
-from worldline.stats import Rate
 
-SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MARKS: Final = {"good": "✓", "bad": "✗", "unclear": "?"}
 _SPOKEN: Final = {"good": "holds", "bad": "does not hold", "unclear": "unclear"}
 
@@ -69,40 +42,36 @@ def note(text: str) -> Html:
     return tag("p", {"class": "note"}, text) if text else Html("")
 
 
-def outcomes_chart(planning: Planning, kind: str | None) -> Html:
+def outcomes_chart(planning: evidence.Planning, kind: str | None) -> Html:
     """Success rate of every method with its interval, over all pairs or one kind."""
-    chosen: list[tuple[GoalOutcome, Rate]] = [
-        (one, one.all if kind is None else one.split[kind])
-        for one in planning.outcomes
-        if kind is None or kind in one.split
+    rates = [(one, one.all if kind is None else one.split.get(kind)) for one in planning.outcomes]
+    chosen = [(one, rate) for one, rate in rates if rate is not None]
+    rows = [
+        Dot.of(one.name, rate, percent(rate.value), "world" if one.role == "planner" else one.role)
+        for one, rate in chosen
     ]
-    styles = {"planner": "world", "peer": "peer", "floor": "floor", "ceiling": "ceiling"}
-    rows = [Dot.of(one.name, rate, percent(rate.value), styles[one.role]) for one, rate in chosen]
     alt = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
     title = f"Goals reached, {kind or 'all pairs'} ({chosen[0][1].trials} each)"
-    head = ("method", "goals reached")
-    chart = IntervalChart(title=title, alt=f"{title}: {alt}", rows=rows, ticks=SHARES, show=round_percent, head=head)
-    return interval_chart(chart)
+    return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {alt}")
 
 
-def planning_block(planning: Planning) -> Html:
+def planning_block(planning: evidence.Planning) -> Html:
     """Success rate by kind of pair, and time per plan."""
-    kinds = list(planning.planner.split)
-    figures = [outcomes_chart(planning, kind) for kind in kinds] or [outcomes_chart(planning, None)]
+    kinds: Sequence[str | None] = [*planning.planner.split] or [None]
+    figures = [outcomes_chart(planning, kind) for kind in kinds]
     details = f"A pair counts as solved when {planning.task}. Bars are 95\u00a0% Wilson intervals."
     return block(findings.splits(planning), gallery(figures), note(details))
 
 
-def films_block(films: Films) -> Html:
+def films_block(films: evidence.Films) -> Html:
     """Executed plans as animations; still frames if the reader prefers reduced motion."""
     return block(findings.films(films), gallery([_film(one, k) for k, one in enumerate(films.films)]))
 
 
-def _film(film: Film, index: int) -> Html:
+def _film(film: evidence.Film, index: int) -> Html:
     """An animation with a pause switch, and a strip of frames for reduced motion."""
-    ending = "goal reached" if film.reached else "goal not reached"
-    alt = f"Executed plan of {plural(len(film.frames) - 1, 'step')}, {ending}"
-    switch = f"still-{index}"
+    steps, ending = plural(len(film.frames) - 1, "step"), "reached" if film.reached else "not reached"
+    alt, switch = f"Executed plan of {steps}, goal {ending}", f"still-{index}"
     shown = [
         images.picture(images.animation(film.frames), f"{alt}, playing in a loop.", kind="pixels moving"),
         images.picture(images.strip(film.frames, 6), f"{alt}, as a strip of frames.", kind="pixels still"),
@@ -111,18 +80,17 @@ def _film(film: Film, index: int) -> Html:
     if film.goal is not None:
         image = images.picture(images.png(film.goal), "Goal image.", kind="pixels")
         goal = [tag("div", {"class": "goal"}, tag("span", {}, "goal"), image)]
-    title = f"{plural(len(film.frames) - 1, 'step')}, {'reached' if film.reached else 'not reached'}"
     return tag(
         "figure",
         {"class": "film"},
-        tag("figcaption", {}, title),
+        tag("figcaption", {}, f"{steps}, {ending}"),
         tag("input", {"type": "checkbox", "id": switch, "class": "switch"}),
         tag("label", {"for": switch}, "Pause"),
         tag("div", {"class": "screen"}, tag("div", {"class": "executed"}, tag("span", {}, "executed"), *shown), *goal),
     )
 
 
-def learning_block(learning: Learning) -> Html:
+def learning_block(learning: evidence.Learning) -> Html:
     """Losses over training steps."""
     terms = [_series_line(one, f"other{k % 6}") for k, one in enumerate(learning.terms)]
     charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
@@ -131,7 +99,7 @@ def learning_block(learning: Learning) -> Html:
     return block(findings.learning(learning), gallery(charts))
 
 
-def _series_line(series: Series, style: str) -> ChartLine:
+def _series_line(series: evidence.Series, style: str) -> ChartLine:
     return ChartLine(label=label(series.name), style=style, x=series.steps, y=series.values)
 
 
@@ -144,12 +112,12 @@ def _loss_chart(title: str, lines: Sequence[ChartLine]) -> Html:
     return line_chart(chart)
 
 
-def health_block(health: LatentHealth) -> Html:
+def health_block(health: evidence.LatentHealth) -> Html:
     """Measures of latent collapse over training steps, with the thresholds of the guard."""
     return block(findings.latent_health(health), gallery([_vital_chart(vital) for vital in health.vitals]))
 
 
-def _vital_chart(vital: Vital) -> Html:
+def _vital_chart(vital: evidence.Vital) -> Html:
     series, title = vital.series, label(vital.series.name)
     levels = [] if vital.threshold is None else [("guard threshold", vital.threshold)]
     levels += [] if vital.most is None else [("maximum", vital.most)]
@@ -159,7 +127,7 @@ def _vital_chart(vital: Vital) -> Html:
     return line_chart(LineChart(title=title, alt=alt, x_label="step", y_label=title, lines=lines, levels=levels))
 
 
-def readout_block(readout: ReadoutQuality) -> Html:
+def readout_block(readout: evidence.ReadoutQuality) -> Html:
     """R² and error of each readout."""
     rows = [
         [
@@ -171,32 +139,25 @@ def readout_block(readout: ReadoutQuality) -> Html:
         for row in readout.rows
     ]
     caption = "Readouts from the latent of a single step, on held-out episodes"
-    return block(
-        findings.readout(readout), table(["signal", "R²", "95\u00a0% interval", "error (RMSE)"], rows, caption=caption)
-    )
+    head = ["signal", "R²", "95\u00a0% interval", "error (RMSE)"]
+    return block(findings.readout(readout), table(head, rows, caption=caption))
 
 
-def forecasts_block(found: Forecasts) -> Html:
+def forecasts_block(found: evidence.Forecasts) -> Html:
     """Sample forecasts with bands and ground truth."""
     return block(findings.sampled(found), gallery([_forecast_chart(one, found) for one in found.samples]))
 
 
-def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
+def _forecast_chart(sample: evidence.ForecastSample, found: evidence.Forecasts) -> Html:
     """Past, forecast and ground truth of one component."""
     unit, unit_name = clock(len(sample.real), found.step_s)
     ahead = [unit * k for k in range(len(sample.real) + 1)]
     before = [unit * (k - len(sample.past) + 1) for k in range(len(sample.past))]
     present = sample.past[-1:]
     low, high = (() if edge is None else (*present, *edge) for edge in (sample.low, sample.high))
+    name = "forecast with band" if low else "forecast"
     lines = [
-        ChartLine(
-            label="forecast with band" if low else "forecast",
-            style="world",
-            x=ahead,
-            y=(*present, *sample.mean),
-            low=low,
-            high=high,
-        ),
+        ChartLine(label=name, style="world", x=ahead, y=(*present, *sample.mean), low=low, high=high),
         ChartLine(label="ground truth", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
     ]
     title = label(sample.label)
@@ -206,26 +167,24 @@ def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
     return line_chart(LineChart(title=title, alt=alt, x_label=x_label, y_label=y_label, lines=lines, now=0.0))
 
 
-def imagined_block(found: PredictedPaths) -> Html:
+def imagined_block(found: evidence.PredictedPaths) -> Html:
     """Predicted and true paths over the last true frame, and a strip of frames."""
     figures = [_imagined_figure(path, found) for path in found.paths]
-    key = tag(
-        "div",
-        {"class": "legend", "aria-hidden": "true"},
-        tag("span", {"class": "key"}, tag("i", {"class": "swatch real-swatch"}), "true path"),
-        tag("span", {"class": "key"}, tag("i", {"class": "swatch imagined-swatch"}), "predicted path"),
-    )
+    keys = [
+        tag("span", {"class": "key"}, tag("i", {"class": f"swatch {style}-swatch"}), text)
+        for style, text in (("real", "true path"), ("imagined", "predicted path"))
+    ]
+    key = tag("div", {"class": "legend", "aria-hidden": "true"}, *keys)
     details = f"Drawn over the last true frame. The predicted {label(found.signal)} is read out from predicted latents."
     return block(findings.imagined(found), key, gallery(figures), note(details))
 
 
-def _imagined_figure(path: ImaginedPath, found: PredictedPaths) -> Html:
+def _imagined_figure(path: evidence.ImaginedPath, found: evidence.PredictedPaths) -> Html:
     miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
     title = f"error {quantity(miss, found.unit)} after {plural(len(path.real) - 1, 'step')}"
     alt = f"True and predicted path of {label(found.signal)} over the last true frame: {title}."
     steps = listing([str(step) for step in path.frame_steps])
-    row = images.picture(
-        images.strip(path.frames, len(path.frames)), f"True frames at steps {steps}.", kind="pixels strip"
-    )
+    strip = images.strip(path.frames, len(path.frames))
+    row = images.picture(strip, f"True frames at steps {steps}.", kind="pixels strip")
     over = images.overlay(path.frames[-1], path.real, path.imagined, alt)
     return tag("figure", {"class": "paths"}, tag("figcaption", {}, title), over, row)

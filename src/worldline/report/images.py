@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from worldline.audit.report_evidence import Film
 from worldline.errors import InputError
 from worldline.plots.canvas import Frames
 from worldline.report.markup import Html, tag
-
-Floats = NDArray[np.floating]
+from worldline.stats import Floats
 
 FRAME_MS: Final = 180
 LAST_MS: Final = 1400
@@ -28,9 +26,7 @@ _GOING, _REACHED, _MISSED = ((214, 214, 214), (46, 140, 87), (200, 60, 50))
 
 def png(image: Frames) -> bytes:
     """The image [height, width, 3] as PNG."""
-    buffer = io.BytesIO()
-    Pillow.fromarray(_checked(image, 3)).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return _encoded(Pillow.fromarray(_checked(image, 3)), optimize=True)
 
 
 def animation(frames: Frames) -> bytes:
@@ -38,10 +34,8 @@ def animation(frames: Frames) -> bytes:
     stills = [Pillow.fromarray(frame) for frame in _checked(frames, 4)]
     if len(stills) == 1:
         return png(frames[0])
-    buffer = io.BytesIO()
     times = [FRAME_MS] * (len(stills) - 1) + [LAST_MS]
-    stills[0].save(buffer, format="PNG", save_all=True, append_images=stills[1:], duration=times, loop=0)
-    return buffer.getvalue()
+    return _encoded(stills[0], save_all=True, append_images=stills[1:], duration=times, loop=0)
 
 
 def film_grid(films: Sequence[Film], columns: int) -> bytes:
@@ -65,9 +59,8 @@ def film_grid(films: Sequence[Film], columns: int) -> bytes:
     height, width, _ = next(iter(sizes))
     rows, longest = -(-len(films) // columns), max(len(film.frames) for film in films)
     tall, wide = height + 2 * _BORDER, width + 2 * _BORDER
-    canvas = np.full(
-        (longest, rows * (tall + _GUTTER) - _GUTTER, columns * (wide + _GUTTER) - _GUTTER, 3), 255, np.uint8
-    )
+    size = rows * (tall + _GUTTER) - _GUTTER, columns * (wide + _GUTTER) - _GUTTER
+    canvas = np.full((longest, *size, 3), 255, np.uint8)
     for number, film in enumerate(films):
         top, left = number // columns * (tall + _GUTTER), number % columns * (wide + _GUTTER)
         tile = canvas[:, top : top + tall, left : left + wide]
@@ -84,13 +77,15 @@ def strip(frames: Frames, count: int) -> bytes:
     """Up to `count` evenly spread frames side by side as PNG, including the first and the last."""
     frames = _checked(frames, 4)
     chosen = frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))]
-    height, width = frames.shape[1:3]
-    canvas = np.zeros((height, len(chosen) * (width + _GUTTER) - _GUTTER, 4), np.uint8)
-    for k, frame in enumerate(chosen):
-        left = k * (width + _GUTTER)
-        canvas[:, left : left + width, :3], canvas[:, left : left + width, 3] = frame, 255
+    opaque = np.concatenate([chosen, np.full_like(chosen[..., :1], 255)], -1)
+    spaced = np.pad(opaque, ((0, 0), (0, 0), (0, _GUTTER), (0, 0)))  # transparent gutters
+    return _encoded(Pillow.fromarray(np.concatenate(spaced, 1)[:, :-_GUTTER]), optimize=True)
+
+
+def _encoded(image: Pillow.Image, **options: Any) -> bytes:
+    """The image as PNG, with options of Pillow."""
     buffer = io.BytesIO()
-    Pillow.fromarray(canvas).save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", **options)
     return buffer.getvalue()
 
 

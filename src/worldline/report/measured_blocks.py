@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worldline.audit import findings
-from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
 from worldline.formatting import clock, label, listing, number, percent, round_percent, span, with_unit
-from worldline.plots.ticks import zero_ticks
-from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
-from worldline.report.evidence_blocks import SHARES, block, gallery, note, verdict
+from worldline.report.charts import ChartLine, Dot, LineChart, line_chart, share_chart, zero_chart
+from worldline.report.evidence_blocks import block, gallery, note, verdict
 from worldline.report.markup import Html, table, tag
 
 
@@ -18,25 +17,15 @@ def skill_block(found: Diagnostics) -> Html:
     if not found.skills:
         return block(findings.margins(found))
     against = list(dict.fromkeys(one.against for one in found.skills))
-    signals = list(dict.fromkeys(one.signal for one in found.skills))
     errors = {(one.world, one.signal): one.rmse for one in found.errors}
-    rows = [
-        [
-            tag(
-                "span",
-                {"class": "first" if step == found.horizons[0] else "again"},
-                with_unit(label(signal), found.units[signal]),
-            ),
-            span(step, found.step_s),
-            *(
-                number(errors[name, signal].at(step).value) if (name, signal) in errors else "–"
-                for name in ["", *against]
-            ),
-            _contest(found, signal, step),
-        ]
-        for signal in signals
-        for step in found.horizons
-    ]
+    rows = []
+    for signal in dict.fromkeys(one.signal for one in found.skills):
+        curves = [errors.get((name, signal)) for name in ["", *against]]
+        for step in found.horizons:
+            style = {"class": "first" if step == found.horizons[0] else "again"}
+            title = tag("span", style, with_unit(label(signal), found.units[signal]))
+            values = ["–" if one is None else number(one.at(step).value) for one in curves]
+            rows.append([title, span(step, found.step_s), *values, _contest(found, signal, step)])
     head = ["signal", "ahead", "this world", *map(label, against), "verdict"]
     caption = (
         "Error (RMSE) on the same held-out windows; a difference is significant if its 95\u00a0% interval excludes 0"
@@ -67,14 +56,13 @@ def skill_chart(found: Diagnostics) -> Html:
         style = "world" if skill.low > 0 else "missed" if skill.high < 0 else "floor"
         rows.append(Dot.of(label(signal), skill, text, style))
     title = f"Error reduction after {span(step, found.step_s)} against the strongest baseline"
-    ticks = zero_ticks((row.low for row in rows), (row.high for row in rows))
-    head = ("signal", "reduction")
-    chart = IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, zero=True, head=head)
-    return interval_chart(chart)
+    return zero_chart(title, ("signal", "reduction"), rows)
 
 
 def open_loop_block(found: Diagnostics) -> Html:
-    """Error over the horizon by signal, with the baselines."""
+    """Error over the horizon by signal, with the baselines; empty without errors."""
+    if not found.errors:
+        return Html("")
     own = [error for error in found.errors if not error.world]
     charts = [_error_chart(found, error) for error in own]
     summary = findings.open_loops(found)
@@ -103,27 +91,28 @@ def _error_chart(found: Diagnostics, own: ErrorCurve) -> Html:
     )
 
 
-def gaps_block(gaps: Sequence[Gap]) -> Html:
-    """Growth of the error without the true actions."""
-    overall = [gap for gap in gaps if gap.signal is None]
-    shown = overall if len({gap.signal for gap in gaps}) == 2 and overall else gaps
+def gaps_block(found: Diagnostics) -> Html:
+    """Growth of the error without the true actions; empty without gaps."""
+    if not found.gaps:
+        return Html("")
+    overall = [gap for gap in found.gaps if gap.signal is None]
+    shown = overall if len({gap.signal for gap in found.gaps}) == 2 and overall else found.gaps
     rows = []
     for gap in shown:
         one, name = gap.increase, "all signals" if gap.signal is None else label(gap.signal)
         style = "world" if one.low > 0 else "floor"
         rows.append(Dot.of(f"{name}, {gap.change}", one, percent(one.value, signed=True), style))
     title = "Growth of the error without the true actions"
-    ticks = zero_ticks((row.low for row in rows), (0.1, *(row.high for row in rows)))
-    head = ("actions", "growth")
-    chart = IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, zero=True, head=head)
-    return block(findings.gaps(gaps), interval_chart(chart))
+    return block(findings.gaps(found.gaps), zero_chart(title, ("actions", "growth"), rows, least=0.1))
 
 
 def coverage_block(found: Diagnostics) -> Html:
-    """Nominal and measured coverage, and the width of the bands."""
+    """Nominal and measured coverage, and the width of the bands; empty without bands."""
+    if not found.bands:
+        return Html("")
     signals = list(dict.fromkeys(band.signal for band in found.bands))
     charts = [_coverage_chart([band for band in found.bands if band.signal == name]) for name in signals]
-    level = min({band.level for band in found.bands}, key=lambda one: abs(one - findings.HEADLINE_LEVEL))
+    bands = findings.headline_bands(found.bands)
     steps = found.horizons or (found.horizon,)
     rows = [
         [
@@ -131,11 +120,10 @@ def coverage_block(found: Diagnostics) -> Html:
             *(number(band.width[step - 1]) for step in steps),
             span(band.horizon, found.step_s),
         ]
-        for band in found.bands
-        if band.level == level
+        for band in bands
     ]
     head = ["signal", *(f"after {span(step, found.step_s)}" for step in steps), "informative up to"]
-    caption = f"Mean width of the {round_percent(level)} band"
+    caption = f"Mean width of the {round_percent(bands[0].level)} band"
     details = "A band contains a trajectory if every step and component lies inside. Vertical tick: nominal coverage."
     return block(findings.coverage(found.bands), gallery(charts), note(details), table(head, rows, caption=caption))
 
@@ -151,6 +139,4 @@ def _coverage_chart(bands: Sequence[Band]) -> Html:
         )
         for band in bands
     ]
-    title = f"Trajectories inside, {label(bands[0].signal)}"
-    chart = IntervalChart(title=title, rows=rows, ticks=SHARES, show=round_percent, head=("band", "inside"))
-    return interval_chart(chart)
+    return share_chart(f"Trajectories inside, {label(bands[0].signal)}", ("band", "inside"), rows)

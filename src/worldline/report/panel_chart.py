@@ -5,19 +5,18 @@ Labels are HTML, placed in per cent.
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import Final
-
-import numpy as np
 
 from worldline.formatting import number, quantity
 from worldline.plots.canvas import Frames
 from worldline.plots.episode_plot import ROLES, EpisodeView, Strip
-from worldline.plots.panels import Floats, SignalCurve, SignalPanel, TimeAxis, tick_texts
+from worldline.plots.panels import SignalPanel, TimeAxis, tick_texts
 from worldline.plots.thumbnails import fitted, thumbnail
 from worldline.report import images
 from worldline.report.markup import Html, tag
-from worldline.report.svg import GRID, area, curve, legend, path, svg
+from worldline.report.svg import GRID, Plane, area, curve, legend, path, svg
 
 _FRAME: Final = (132, 88)
 _MAX_STRAIGHT_OFFSET: Final = 6.0
@@ -42,15 +41,13 @@ def timeline(view: EpisodeView) -> Html:
 
 def panel_figure(panel: SignalPanel, axis: TimeAxis) -> Html:
     """One signal over time."""
-    low, high = panel.ticks[0], panel.ticks[-1]
-    grid = [path("grid", f"M0 {_down(tick, low, high)}H1000") for tick in panel.ticks]
-    grid += [path("grid", f"M{_across(time, axis.span)} 0V1000") for time in axis.ticks]
-    labels = [
-        tag("span", {"class": "y-tick", "style": f"top:{100 * (high - tick) / (high - low):.2f}%"}, text)
-        for tick, text in zip(panel.ticks, panel.tick_texts, strict=True)
-    ]
+    plane = _plane(panel, axis.span)
+    grid = [plane.horizontal("grid", tick) for tick in panel.ticks]
+    grid += [plane.vertical("grid", time) for time in axis.ticks]
+    texts = zip(panel.ticks, panel.tick_texts, strict=True)
+    labels = [plane.y_label("y-tick", tick, text) for tick, text in texts]
     alt = f"{panel.title} over time: {_alt_text(panel)}"
-    drawn = [*_gaps(panel, axis.span), *grid, *_curves(panel, axis.span)]
+    drawn = [*_gaps(panel, plane), *grid, *_curves(panel, plane)]
     plot = tag("div", {"class": "plot", "role": "img", "aria-label": alt}, svg(*drawn), *labels)
     aside = tag("span", {"class": "aside"}, panel.note) if panel.note else Html("")
     return tag("figure", {"class": "panel"}, tag("figcaption", {}, panel.title, aside), _legend(panel), plot)
@@ -63,8 +60,9 @@ def spark(panel: SignalPanel, span: tuple[float, float]) -> Html:
         panel: panel of an episode.
         span: ends of the time axis.
     """
-    drawn = [*_gaps(panel, span), *_curves(panel, span)]
-    return tag("div", {"class": "spark", "role": "img", "aria-label": _alt_text(panel)}, svg(*drawn))
+    plane = _plane(panel, span)
+    drawn = svg(*_gaps(panel, plane), *_curves(panel, plane))
+    return tag("div", {"class": "spark", "role": "img", "aria-label": _alt_text(panel)}, drawn)
 
 
 def still(frame: Frames | None, shape: tuple[int, ...], alt: str) -> Html:
@@ -92,7 +90,7 @@ def _leaders(view: EpisodeView) -> Html:
     count = len(view.moments)
     paths = []
     for k, moment in enumerate(view.moments):
-        frame, time = GRID * (k + 0.5) / count, GRID * float(view.axis.times[moment]) / view.axis.span[1]
+        frame, time = GRID * (k + 0.5) / count, Plane(view.axis.span).across(float(view.axis.times[moment]))
         frame = time if abs(frame - time) < _MAX_STRAIGHT_OFFSET else frame
         paths.append(path("leader", f"M{frame:.1f} 0V200L{time:.1f} 750V1000"))
     return tag("div", {"class": "leaders"}, svg(*paths))
@@ -100,10 +98,8 @@ def _leaders(view: EpisodeView) -> Html:
 
 def _times(axis: TimeAxis) -> Html:
     """Tick labels of the time axis."""
-    labels = [
-        tag("span", {"class": "x-tick", "style": f"left:{100 * time / axis.span[1]:.2f}%"}, text)
-        for time, text in zip(axis.ticks, tick_texts(axis.ticks), strict=True)
-    ]
+    plane, texts = Plane(axis.span), zip(axis.ticks, tick_texts(axis.ticks), strict=True)
+    labels = [plane.x_label("x-tick", time, text) for time, text in texts]
     return tag("div", {"class": "times", "aria-hidden": "true"}, *labels)
 
 
@@ -118,48 +114,30 @@ def _alt_text(panel: SignalPanel) -> str:
     unit = panel.signal.unit
     parts = []
     for line, found in zip(panel.curves, panel.ranges, strict=True):
-        values = "not observed" if np.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
+        values = "not observed" if math.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
         parts.append(f"{line.label} {values}" if len(panel.curves) > 1 else values)
     return "; ".join(parts)
 
 
-def _curves(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
+def _plane(panel: SignalPanel, span: tuple[float, float]) -> Plane:
+    return Plane(span, (panel.ticks[0], panel.ticks[-1]))
+
+
+def _curves(panel: SignalPanel, plane: Plane) -> list[Html]:
     """Bands below curves; the first curve on top."""
-    low, high = panel.ticks[0], panel.ticks[-1]
-
-    def runs(one: SignalCurve, y: Floats) -> list[list[str]]:
-        return _runs(one.x, y, span, low, high)
-
-    banded = [one for one in panel.curves if one.low.size]
-    return [area(f"band {one.colour}", runs(one, one.high), runs(one, one.low)) for one in banded] + [
-        curve(f"line {one.colour}", runs(one, one.y)) for one in reversed(panel.curves)
+    bands = [
+        area(f"band {one.colour}", plane.runs(one.x, one.high), plane.runs(one.x, one.low))
+        for one in panel.curves
+        if one.low.size
     ]
+    return bands + [curve(f"line {one.colour}", plane.runs(one.x, one.y)) for one in reversed(panel.curves)]
 
 
-def _gaps(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
+def _gaps(panel: SignalPanel, plane: Plane) -> list[Html]:
     """Stretches without observations."""
     found = []
     for gap in panel.missing:
-        width = f"{1000 * (gap.stop - gap.start) / span[1]:.1f}"
-        place = {"class": "gap", "x": _across(gap.start, span), "y": "0", "width": width, "height": "1000"}
+        start, stop = plane.across(gap.start), plane.across(gap.stop)
+        place = {"class": "gap", "x": f"{start:.1f}", "y": "0", "width": f"{stop - start:.1f}", "height": "1000"}
         found.append(tag("rect", place))
     return found
-
-
-def _runs(x: Floats, y: Floats, span: tuple[float, float], low: float, high: float) -> list[list[str]]:
-    """The points as runs between gaps."""
-    known = np.isfinite(y)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
-    across, down = GRID * x / span[1], GRID * (high - y) / (high - low)
-    return [
-        [f"{a:.1f} {b:.1f}" for a, b in zip(across[start:stop], down[start:stop], strict=True)]
-        for start, stop in zip(edges[::2], edges[1::2], strict=True)
-    ]
-
-
-def _across(time: float, span: tuple[float, float]) -> str:
-    return f"{GRID * time / span[1]:.1f}"
-
-
-def _down(value: float, low: float, high: float) -> str:
-    return f"{GRID * (high - value) / (high - low):.1f}"

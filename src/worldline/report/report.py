@@ -10,32 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from worldline.audit import findings
+from worldline.audit import report_evidence as evidence
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.findings import ReportFinding
-from worldline.audit.report_evidence import (
-    Decoded,
-    Evidence,
-    Films,
-    Forecasts,
-    LatentHealth,
-    Learning,
-    Planning,
-    PredictedPaths,
-    ReadoutQuality,
-)
 from worldline.formatting import between, duration, label, number, percent, plural, quantity, round_percent
+from worldline.report import evidence_blocks as blocks
 from worldline.report.decoded_block import decoded_block
-from worldline.report.evidence_blocks import (
-    films_block,
-    forecasts_block,
-    health_block,
-    imagined_block,
-    learning_block,
-    note,
-    outcomes_chart,
-    planning_block,
-    readout_block,
-)
 from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block, skill_chart
 from worldline.report.page import chapter, facts, header, render_page
@@ -59,26 +39,26 @@ class Report:
     title: str
     subtitle: str
     facts: Mapping[str, str]
-    sections: tuple[Evidence, ...]
+    sections: tuple[evidence.Evidence, ...]
 
 
 def render(report: Report) -> str:
     """A self-contained UTF-8 page; deterministic."""
-    sections = sorted(report.sections, key=lambda one: _ORDER.index(type(one)))
-    tiles = {text: value for one in sections for value, text in _tiles(one)}
+    sections = sorted(report.sections, key=lambda one: list(_BLOCKS).index(type(one)))
+    tiles = {text: value for one in sections for text, value in _tiles(one).items()}
     top = header(report.title, report.subtitle, tiles, _hero(sections))
     methods = dict.fromkeys(text for one in sections for text in _methods(one))
-    details = chapter("Methods and details", facts(list(report.facts.items())), *map(note, methods))
+    details = chapter("Methods and details", facts(list(report.facts.items())), *map(blocks.note, methods))
     return render_page(report.title, top, *_chapters(sections), details)
 
 
-def _hero(sections: Sequence[Evidence]) -> Html:
+def _hero(sections: Sequence[evidence.Evidence]) -> Html:
     """The headline: success rate of planning if measured, else the number of signals with skill."""
     for one in sections:
-        if isinstance(one, Planning):
+        if isinstance(one, evidence.Planning):
             rate = one.planner.all
             small = f"of {plural(rate.trials, 'goal')} reached · 95\u00a0% interval {between(rate)}"
-            return _headline(percent(rate.value), small, outcomes_chart(one, None), findings.planning(one))
+            return _headline(percent(rate.value), small, blocks.outcomes_chart(one, None), findings.planning(one))
     for one in sections:
         if isinstance(one, Diagnostics) and one.skills and one.horizons:
             signals = list(dict.fromkeys(skill.signal for skill in one.skills))
@@ -95,88 +75,68 @@ def _headline(big: str, small: str, chart: Html, finding: ReportFinding) -> Html
     return tag("section", {"class": "hero"}, figure, chart, tag("p", {"class": "lede"}, finding.text))
 
 
-def _tiles(one: Evidence) -> list[tuple[str, str]]:
-    """Values with labels."""
-    if isinstance(one, Learning) and one.learn_s is not None:
-        return [(duration(one.learn_s), "training time")]
-    if isinstance(one, Planning) and one.plan_ms is not None:
-        return [(quantity(one.plan_ms, "ms"), "per plan")]
-    if isinstance(one, ReadoutQuality) and any(row.r2 is not None for row in one.rows):
+def _tiles(one: evidence.Evidence) -> dict[str, str]:
+    """Key figures by label."""
+    if isinstance(one, evidence.Learning) and one.learn_s is not None:
+        return {"training time": duration(one.learn_s)}
+    if isinstance(one, evidence.Planning) and one.plan_ms is not None:
+        return {"per plan": quantity(one.plan_ms, "ms")}
+    if isinstance(one, evidence.ReadoutQuality) and any(row.r2 is not None for row in one.rows):
         worst, r2 = min(((row, row.r2.value) for row in one.rows if row.r2 is not None), key=lambda pair: pair[1])
-        return [(number(r2, 4), f"R² of {label(worst.signal)}, the worst readout")]
-    if isinstance(one, Diagnostics):
-        return _measured_tiles(one)
-    return []
+        return {f"R² of {label(worst.signal)}, the worst readout": number(r2, 4)}
+    return _measured_tiles(one) if isinstance(one, Diagnostics) else {}
 
 
-def _measured_tiles(found: Diagnostics) -> list[tuple[str, str]]:
+def _measured_tiles(found: Diagnostics) -> dict[str, str]:
     """The smallest growth of the error under wrong actions, and the worst coverage."""
-    tiles = []
+    tiles = {}
     gaps = [gap for gap in found.gaps if gap.signal is None]
     if gaps:
         weakest = min(gaps, key=lambda gap: gap.increase.low)
-        tiles.append(
-            (percent(weakest.increase.value, signed=True), f"change of the error with actions {weakest.change}")
-        )
+        tiles[f"change of the error with actions {weakest.change}"] = percent(weakest.increase.value, signed=True)
     if found.bands:
-        level = min({band.level for band in found.bands}, key=lambda one: abs(one - findings.HEADLINE_LEVEL))
-        bands = [band for band in found.bands if band.level == level]
-        worst = max(bands, key=lambda band: abs(band.coverage.value - level))
-        tiles.append(
-            (percent(worst.coverage.value), f"coverage of the {round_percent(level)} band ({label(worst.signal)})")
-        )
+        bands = findings.headline_bands(found.bands)
+        worst = max(bands, key=lambda band: abs(band.coverage.value - band.level))
+        title = f"coverage of the {round_percent(worst.level)} band ({label(worst.signal)})"
+        tiles[title] = percent(worst.coverage.value)
     return tiles
 
 
-def _chapters(sections: Sequence[Evidence]) -> list[Html]:
+def _chapters(sections: Sequence[evidence.Evidence]) -> list[Html]:
     """The chapters with content, in reading order."""
-    blocks: dict[str, list[Html]] = {title: [] for title in _CHAPTERS}
+    found: dict[str, list[Html]] = {title: [] for title in _CHAPTERS}
     for one in sections:
-        for title, found in _measured(one) if isinstance(one, Diagnostics) else [_block(one)]:
-            blocks[title].append(found)
-    return [chapter(title, *found) for title, found in blocks.items()]
+        for title, make in _BLOCKS[type(one)]:
+            found[title].append(make(one))
+    return [chapter(title, *blocks_) for title, blocks_ in found.items()]
 
 
-def _block(one: Evidence) -> tuple[str, Html]:
-    title, make = _BLOCKS[type(one)]
-    return title, make(one)
+def _reported_skill(found: Diagnostics) -> Html:
+    return skill_block(found) if found.skills and found.horizons else Html("")
 
 
-_BLOCKS: Final[Mapping[type, tuple[str, Callable[[Any], Html]]]] = {
-    Planning: (PLANNING, planning_block),
-    Learning: (TRAINING, learning_block),
-    LatentHealth: (TRAINING, health_block),
-    ReadoutQuality: (PREDICTIONS, readout_block),
-    Forecasts: (PREDICTIONS, forecasts_block),
-    Decoded: (OPEN_LOOP, decoded_block),
-    PredictedPaths: (OPEN_LOOP, imagined_block),
-    Films: (PLANNING, films_block),
+_BLOCKS: Final[Mapping[type, Sequence[tuple[str, Callable[[Any], Html]]]]] = {
+    evidence.Planning: [(PLANNING, blocks.planning_block)],
+    evidence.Learning: [(TRAINING, blocks.learning_block)],
+    evidence.LatentHealth: [(TRAINING, blocks.health_block)],
+    evidence.ReadoutQuality: [(PREDICTIONS, blocks.readout_block)],
+    Diagnostics: [
+        (PREDICTIONS, _reported_skill),
+        (OPEN_LOOP, open_loop_block),
+        (CALIBRATION, gaps_block),
+        (CALIBRATION, coverage_block),
+    ],
+    evidence.Forecasts: [(PREDICTIONS, blocks.forecasts_block)],
+    evidence.Decoded: [(OPEN_LOOP, decoded_block)],
+    evidence.PredictedPaths: [(OPEN_LOOP, blocks.imagined_block)],
+    evidence.Films: [(PLANNING, blocks.films_block)],
 }
-"""The chapter and the block of each kind of evidence; `Diagnostics` has several."""
-_ORDER: Final = (
-    Planning,
-    Learning,
-    LatentHealth,
-    ReadoutQuality,
-    Diagnostics,
-    Forecasts,
-    Decoded,
-    PredictedPaths,
-    Films,
-)
-"""Order of evidence within a chapter and in the row of key figures."""
+"""Chapters and blocks of each kind of evidence, in the order within a chapter and in the row of key figures."""
 
 
-def _measured(found: Diagnostics) -> list[tuple[str, Html]]:
-    blocks = [(PREDICTIONS, skill_block(found))] if found.skills and found.horizons else []
-    blocks += [(OPEN_LOOP, open_loop_block(found))] if found.errors else []
-    blocks += [(CALIBRATION, gaps_block(found.gaps))] if found.gaps else []
-    return blocks + ([(CALIBRATION, coverage_block(found))] if found.bands else [])
-
-
-def _methods(one: Evidence) -> list[str]:
+def _methods(one: evidence.Evidence) -> list[str]:
     """How this evidence was measured."""
-    if isinstance(one, Planning):
+    if isinstance(one, evidence.Planning):
         return [
             "Success rates have 95\u00a0% Wilson score intervals; a difference is significant if they do not overlap."
         ]

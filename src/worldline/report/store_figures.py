@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.formatting import NBSP, Number, listing, number, percent, plural, tick
+from worldline.formatting import NBSP, Number, listing, number, percent, plural, pretty_unit, tick
 from worldline.schema import Kind, Role, Schema, Signal
 
+SIGNAL_TITLES: Final = ("signal", "role", "kind", "shape", "unit", "bounds")
 _SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -146,6 +147,17 @@ def _between(low: float | None, high: float | None) -> str:
 def shape(signal: Signal) -> str:
     """The shape of one value: "64 × 64 × 3"; empty for a discrete signal."""
     return f"{NBSP}×{NBSP}".join(str(n) for n in signal.shape)
+
+
+def signal_cells(signal: Signal) -> tuple[str, ...]:
+    """The cells of a signal in a table with `SIGNAL_TITLES`."""
+    unit = pretty_unit(signal.unit) or signal.unit
+    return signal.name, str(signal.role), str(signal.kind), shape(signal), unit, bounds(signal)
+
+
+def value_size(one: SignalFigures) -> str:
+    """Bytes per stored value; a dash if there is none."""
+    return size(one.num_bytes / one.num_rows) if one.num_rows else "–"
 
 
 def exactness(one: SignalFigures) -> str:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from worldline.formatting import duration, number, percent, plural, pretty_unit, tick
 from worldline.plots.contact_sheet import Reel, Sheet, Sparks
 from worldline.plots.episode_plot import EpisodeView
 from worldline.report import store_figures as say
-from worldline.report.markup import Html, join, table, tag
+from worldline.report.evidence_blocks import note
+from worldline.report.markup import Html, table, tag
 from worldline.report.page import chapter, facts, header, render_page, style_sheet
 from worldline.report.panel_chart import spark, still, timeline
 from worldline.report.store_figures import StoreFigures
 
 
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """A link to another file in the folder of the page.
-
-    Args:
-        file: name of the file.
-        text: text of the link.
-    """
-
-    file: str
-    text: str
-
-
-def index_page(figures: StoreFigures, sheet: Sheet | None, links: Sequence[Link]) -> str:
+def index_page(figures: StoreFigures, sheet: Sheet | None, links: Mapping[str, str]) -> str:
     """The page of a store.
 
     Args:
         figures: figures of the store.
         sheet: its contact sheet; None for none.
-        links: links to other files in the same folder.
+        links: texts of links, by file in the same folder.
     """
     time = "not known" if figures.time_s is None else duration(figures.time_s)
     tiles = {
@@ -46,12 +33,11 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Sequence[Link]
     if figures.num_steps:
         tiles["per step"] = say.size(figures.num_bytes / figures.num_steps)
     top = header(figures.name, f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}", tiles)
-    preview = [_sheet(sheet)] if sheet is not None else []
     return render_page(
         figures.name,
         top,
         _links(links),
-        chapter("Preview", *preview),
+        chapter("Preview", *([] if sheet is None else _sheet(sheet))),
         chapter("Signals", _signals_table(figures)),
         chapter("Size on disk", _sizes_table(figures)),
         chapter("Origin", facts(_origin(figures))),
@@ -59,46 +45,33 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Sequence[Link]
     )
 
 
-def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]], links: Sequence[Link]) -> str:
+def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]], links: Mapping[str, str]) -> str:
     """The page of one episode.
 
     Args:
         store: name of the store.
         view: view of the episode.
         source: origin of the episode.
-        links: links to other files in the same folder.
+        links: texts of links, by file in the same folder.
     """
-    notes = [tag("p", {"class": "note"}, note) for note in view.notes]
     return render_page(
         f"{view.title}, {store}",
         header(view.title, view.subtitle, {}),
         _links(links),
-        chapter("Time series", timeline(view), *notes),
+        chapter("Time series", timeline(view), *map(note, view.notes)),
         chapter("Value ranges", *([_ranges_table(view)] if view.panels else [])),
         chapter("Origin", facts(source)),
         style=style_sheet("worldline.report", "show.css"),
     )
 
 
-def _links(links: Sequence[Link]) -> Html:
-    return tag("nav", {"class": "links"}, *(tag("a", {"href": link.file}, link.text) for link in links))
+def _links(links: Mapping[str, str]) -> Html:
+    return tag("nav", {"class": "links"}, *(tag("a", {"href": file}, text) for file, text in links.items()))
 
 
 def _signals_table(figures: StoreFigures) -> Html:
-    head = ["signal", "role", "kind", "shape", "unit", "bounds", "stored as", "missing"]
-    rows = [
-        [
-            one.signal.name,
-            str(one.signal.role),
-            str(one.signal.kind),
-            say.shape(one.signal),
-            pretty_unit(one.signal.unit) or one.signal.unit,
-            say.bounds(one.signal),
-            one.signal.dtype,
-            say.missing(one),
-        ]
-        for one in figures.signals
-    ]
+    head = [*say.SIGNAL_TITLES, "stored as", "missing"]
+    rows = [[*say.signal_cells(one.signal), one.signal.dtype, say.missing(one)] for one in figures.signals]
     step_s = figures.schema.step_s
     period = "The time per step is unknown" if step_s is None else f"One step takes {tick(step_s)} s"
     return table(head, rows, caption=f"{period}. Units: 1 is dimensionless, ? is unknown.")
@@ -110,7 +83,7 @@ def _sizes_table(figures: StoreFigures) -> Html:
         [
             one.signal.name,
             say.size(one.num_bytes),
-            say.size(one.num_bytes / one.num_rows) if one.num_rows else "–",
+            say.value_size(one),
             percent(one.num_bytes / total),
             say.exactness(one),
         ]
@@ -131,27 +104,21 @@ def _origin(figures: StoreFigures) -> list[tuple[str, str]]:
 
 def _ranges_table(view: EpisodeView) -> Html:
     """Minimum, mean and maximum of every curve."""
-    rows = [
-        [
-            panel.signal.name if len(panel.curves) == 1 else f"{panel.signal.name} · {curve.label}",
-            pretty_unit(panel.signal.unit) or panel.signal.unit,
-            number(found.least, 4),
-            number(found.mean, 4),
-            number(found.most, 4),
-        ]
-        for panel in view.panels
-        for curve, found in zip(panel.curves, panel.ranges, strict=True)
-    ]
+    rows = []
+    for panel in view.panels:
+        name, unit = panel.signal.name, pretty_unit(panel.signal.unit) or panel.signal.unit
+        for curve, found in zip(panel.curves, panel.ranges, strict=True):
+            title = name if len(panel.curves) == 1 else f"{name} · {curve.label}"
+            rows.append([title, unit, *(number(value, 4) for value in (found.least, found.mean, found.most))])
     head = ["signal", "unit", "minimum", "mean", "maximum"]
     return tag("div", {"class": "number"}, table(head, rows, caption="Over the whole episode"))
 
 
-def _sheet(sheet: Sheet) -> Html:
+def _sheet(sheet: Sheet) -> list[Html]:
     """Images by camera, or small curves."""
     parts = [_reel(sheet, reel) for reel in sheet.reels]
     parts += [] if sheet.sparks is None else [_sparks(sheet, sheet.sparks)]
-    parts += [tag("p", {"class": "note"}, sheet.note)] if sheet.note else []
-    return join(parts)
+    return [*parts, note(sheet.note)]
 
 
 def _reel(sheet: Sheet, reel: Reel) -> Html:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from worldline.formatting import Number
@@ -13,6 +15,60 @@ GRID: Final = 1000.0
 
 Runs = Sequence[Sequence[str]]
 """Points "x y" of a curve between its gaps."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Maps data to the coordinates of a drawing.
+
+    Args:
+        x: values at the left and right ends.
+        y: values at the lower and upper ends.
+        log: whether the y axis is logarithmic.
+    """
+
+    x: tuple[Number, Number]
+    y: tuple[Number, Number] = (0.0, 1.0)
+    log: bool = False
+
+    def across(self, x: Number) -> Number:
+        """The horizontal coordinate."""
+        return GRID * (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1.0)
+
+    def down(self, y: Number) -> Number:
+        """The vertical coordinate."""
+        low, high, value = (math.log10(one) if self.log else one for one in (*self.y, y))
+        return GRID * (high - value) / (high - low)
+
+    def runs(self, xs: Iterable[Number], ys: Iterable[Number]) -> list[list[str]]:
+        """The points of a curve between its gaps, which are values that cannot be drawn."""
+        runs: list[list[str]] = [[]]
+        for x, y in zip(xs, ys, strict=True):
+            if math.isfinite(x) and math.isfinite(y) and (y > 0 or not self.log):
+                runs[-1].append(f"{self.across(x):.1f} {self.down(y):.1f}")
+            else:
+                runs.append([])
+        return [run for run in runs if run]
+
+    def horizontal(self, style: str, y: Number) -> Html:
+        """A line over the whole width."""
+        return rule(style, 0, self.down(y), GRID, self.down(y))
+
+    def vertical(self, style: str, x: Number) -> Html:
+        """A line over the whole height."""
+        return rule(style, self.across(x), 0, self.across(x), GRID)
+
+    def x_label(self, style: str, x: Number, text: str) -> Html:
+        """A label of the x axis, placed in per cent."""
+        return _label(style, "left", self.across(x), text)
+
+    def y_label(self, style: str, y: Number, text: str) -> Html:
+        """A label of the y axis, placed in per cent."""
+        return _label(style, "top", self.down(y), text)
+
+
+def _label(style: str, side: str, position: Number, text: str) -> Html:
+    return tag("span", {"class": style, "style": f"{side}:{position / 10:.2f}%", "aria-hidden": "true"}, text)
 
 
 def svg(*drawn: str, style: str = "") -> Html:

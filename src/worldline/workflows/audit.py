@@ -11,10 +11,12 @@ import numpy as np
 from worldline.audit.advice import decide
 from worldline.audit.audit_evidence import Advice, Audit, Decision
 from worldline.audit.grades import Verdict
+from worldline.audit.queries import window_forecasts
 from worldline.audit.regression_rows import LAGS
 from worldline.audit.run import LEVEL, Material, measure
 from worldline.catalog.opening import is_reference, open_target
 from worldline.catalog.versions import Catalog
+from worldline.data.windows import forecast_windows
 from worldline.errors import DataError, UnreadableError, UnsupportedError
 from worldline.formatting import plural
 from worldline.schema import Kind
@@ -65,16 +67,14 @@ def audit(
     title = Path(opened_from).resolve().name if opened_from else world.describe().name
     try:
         return _audit(world, title, logs, opened_from, environment, seed, stage)
-    except UnreadableError as error:
-        return refused(Advice.UNREADABLE, title, logs, str(error))
     except UnsupportedError as error:
-        return refused(Advice.UNSUPPORTED, title, logs, str(error))
+        return refused(error, title, logs)
 
 
-def refused(advice: Advice, title: str, logs: Path, reason: str) -> Audit:
+def refused(error: UnsupportedError, title: str, logs: Path) -> Audit:
     """The audit of a world that cannot be evaluated on these logs."""
-    cause = Verdict.UNREADABLE if advice is Advice.UNREADABLE else Verdict.UNSUPPORTED
-    decision = Decision(advice=advice, reasons=(reason,), limits=(), help=(), cause=cause)
+    kind = "UNREADABLE" if isinstance(error, UnreadableError) else "UNSUPPORTED"
+    decision = Decision(advice=Advice[kind], reasons=(str(error),), limits=(), help=(), cause=Verdict[kind])
     return Audit(world=title, logs=logs.name, decision=decision, measured=None, facts={})
 
 
@@ -161,15 +161,9 @@ def _material(world: World, seen: list[WorldEpisode], num_calibration: int | Non
 
 
 def _has_bands(world: World, material: Material) -> bool:
-    one, at = material.graded[0], material.context - 1
-    during = slice(at, at + 1)
-    prediction = world.predict(
-        one.history(at, material.context),
-        {name: value[during] for name, value in one.actions.items()},
-        exogenous={name: value[during] for name, value in one.exogenous.items()} or None,
-        level=LEVEL,
-    )
-    return prediction.calibrated
+    place = (material.graded[0], material.context - 1)
+    windows = forecast_windows([place], length=material.context, horizon=1)
+    return any(one.low is not None for one in window_forecasts(world, windows, level=LEVEL).values())
 
 
 def _fingerprint(material: Material) -> str:

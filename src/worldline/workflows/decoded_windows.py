@@ -44,14 +44,8 @@ class _Drawn:
     redrawn: Image
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Squares:
-    """Squared errors [W, F] of W windows, each the mean over pixels and colours; 0 where not known."""
-
-    known: NDArray[np.bool_]
-    imagined: Floats
-    persistence: Floats
-    decoder: Floats
+_Squares = Mapping[str, Floats]
+"""Squared errors [W, F] by source, each the mean over pixels and colours; 0 where not "known"."""
 
 
 def decoded_frames(
@@ -106,12 +100,10 @@ def decoded_rmse(found: Sequence[Decoded]) -> dict[str, dict[str, dict[str, floa
     """The errors in grey levels by image signal, step and source; "world" is the world's prediction."""
     return {
         one.camera: {
-            str(step): {
-                "world": one.imagined.value[k],
-                "persistence": one.persistence.value[k],
-                "decoder": one.decoder.value[k],
-            }
-            for k, step in enumerate(one.steps)
+            str(step): {"world": world, "persistence": persistence, "decoder": decoder}
+            for step, world, persistence, decoder in zip(
+                one.steps, one.imagined.value, one.persistence.value, one.decoder.value, strict=True
+            )
         }
         for one in found
     }
@@ -162,12 +154,8 @@ def _squares(drawn: _Drawn) -> _Squares:
     def square(frames: Image) -> Floats:
         return np.where(known, np.square(frames - real).mean((2, 3, 4), dtype=np.float64), 0.0)
 
-    return _Squares(
-        known=known,
-        imagined=square(drawn.imagined),
-        persistence=square(drawn.real[:, :1]),
-        decoder=square(drawn.redrawn[:, 1:]),
-    )
+    guesses = {"imagined": drawn.imagined, "persistence": drawn.real[:, :1], "decoder": drawn.redrawn[:, 1:]}
+    return {"known": known.astype(float), **{name: square(frames) for name, frames in guesses.items()}}
 
 
 def _first(drawn: _Drawn, leads: NDArray[np.bool_], max_windows: int) -> list[DecodedWindow]:
@@ -186,9 +174,10 @@ def _measured(
     episode: NDArray[np.integer],
     seed: int,
 ) -> Decoded:
-    errors = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
-    imagined, persistence, known = errors["imagined"], errors["persistence"], errors["known"]
+    errors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    known = errors.pop("known").astype(bool)
     weights, counted = draw_clusters(int(episode.max()) + 1, seed), known.any(1)
+    curves = {name: rmse_curve(squared, known, episode, weights) for name, squared in errors.items()}
     return Decoded(
         camera=camera,
         step_s=step_s,
@@ -196,8 +185,6 @@ def _measured(
         windows=tuple(shown),
         num_windows=int(counted.sum()),
         num_episodes=len(np.unique(episode[counted])),
-        imagined=rmse_curve(imagined, known, episode, weights),
-        persistence=rmse_curve(persistence, known, episode, weights),
-        decoder=rmse_curve(errors["decoder"], known, episode, weights),
-        saved=skill_curve(imagined, persistence, known, episode, weights),
+        saved=skill_curve(errors["imagined"], errors["persistence"], known, episode, weights),
+        **curves,
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from worldline.audit.report_evidence import Decoded, Evidence, Films, GoalOutcome, Planning
 from worldline.control.goal_pairs import StartGoalPair
@@ -19,47 +19,22 @@ from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.report.report import Report, render
+from worldline.workflows import goals
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.goals import (
-    DETOURS,
-    HORIZON,
-    INVERSE,
-    NEAR_PX,
-    NO_MOVE,
-    OFFSET,
-    ORACLE,
-    PLANNER,
-    RANDOM,
-    STRAIGHT,
-    PlanTimes,
-    Walls,
-    film,
-    films,
-    held_out_pairs,
-    on_detours,
-    plan_times,
-    reach,
-)
 from worldline.workflows.learn import MakeRecipe
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
-from worldline.workflows.report_data import (
-    diagnosis,
-    drawn_imagination,
-    imagined_paths,
-    latent_health,
-    learning_curves,
-    readout_quality,
-)
-from worldline.workflows.stage import Stage, counted
-from worldline.workflows.training import learn_world, save_learned
+from worldline.workflows.report_data import diagnosis, drawn_imagination, imagined_paths, training_evidence
+from worldline.workflows.stage import Stage, counted, tell
+from worldline.workflows.training import learn_world
+from worldline.world.bundle_io import save_world
 
 MAX_STEPS: Final = 60
 MARKER: Final = "demo.json"
 _OWN: Final = frozenset({MARKER, "logs", "world", "report.html", "plans.png", "partial"})
-_EPISODES: Final[Mapping[Walls, int]] = {"fixed": 500, "random": 1600}
-_RECIPES: Final[Mapping[Walls, MakeRecipe]] = {"fixed": two_rooms, "random": two_rooms_random}
+_EPISODES: Final[Mapping[goals.Walls, int]] = {"fixed": 500, "random": 1600}
+_RECIPES: Final[Mapping[goals.Walls, MakeRecipe]] = {"fixed": two_rooms, "random": two_rooms_random}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +87,7 @@ class DemoResult:
 def demo(
     folder: Path | str,
     *,
-    walls: Walls = "fixed",
+    walls: goals.Walls = "fixed",
     seed: int = 0,
     num_episodes: int | None = None,
     num_pairs: int = 200,
@@ -149,23 +124,17 @@ def demo(
     chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
     learned = learn_world(store, chosen, folder=folder / "partial", stage=stage, device=chosen_device)
     planned = time.monotonic()
-    pairs = held_out_pairs(store, learned.split.held_out, num_pairs)
-    rows = reach(learned, pairs, walls, seed=seed, stage=stage)
-    plan_durations = plan_times(learned, pairs)
+    pairs = goals.held_out_pairs(store, learned.split.held_out, num_pairs)
+    rows = goals.reach(learned, pairs, walls, seed=seed, stage=stage)
+    plan_durations = goals.plan_times(learned, pairs)
     times_s |= {**learned.times_s, "plan": time.monotonic() - planned}
-    if stage is not None:
-        stage("measure", 0, 1)
-    sections = (_planning(rows, plan_durations), *_sections(store, learned), _films(rows[PLANNER], pairs))
-    run = {
-        **run_manifest(store, learned, times_s=times_s, findings=(), unclear=()),
-        "demo": settings,
-        "decoded_rmse": decoded_rmse([one for one in sections if isinstance(one, Decoded)]),
-    }
-    _save(folder, learned, run, sections)
-    (folder / "plans.png").write_bytes(films(rows[PLANNER], pairs))
+    tell(stage, "measure", 0)
+    sections = (_planning(rows, plan_durations), *_sections(store, learned), _films(rows[goals.PLANNER], pairs))
+    run = run_manifest(store, learned, times_s=times_s, findings=(), unclear=())
+    _save(folder, learned, {**run, "demo": settings}, sections)
+    (folder / "plans.png").write_bytes(goals.films(rows[goals.PLANNER], pairs))
     shutil.rmtree(folder / "partial")
-    if stage is not None:
-        stage("measure", 1, 1)
+    tell(stage, "measure", 1)
     result = DemoResult(
         **_rates(rows),
         pairs=len(pairs),
@@ -183,61 +152,52 @@ def demo(
 
 
 def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
-    success, detours = rows[PLANNER].success, on_detours(rows, PLANNER)
+    success, detours = rows[goals.PLANNER].success, goals.on_detours(rows, goals.PLANNER)
     return {
         "success": success.value,
         "success_low": success.low,
         "success_high": success.high,
-        "random": rows[RANDOM].success.value,
-        "no_move": rows[NO_MOVE].success.value,
-        "straight": rows[STRAIGHT].success.value,
+        "random": rows[goals.RANDOM].success.value,
+        "no_move": rows[goals.NO_MOVE].success.value,
+        "straight": rows[goals.STRAIGHT].success.value,
         "detours": detours.trials if detours else 0,
         "detour_success": detours.value if detours else None,
-        "inverse": rows[INVERSE].success.value,
-        "oracle": rows[ORACLE].success.value,
+        "inverse": rows[goals.INVERSE].success.value,
+        "oracle": rows[goals.ORACLE].success.value,
     }
 
 
 def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
-    ahead = min(2 * HORIZON, learned.calibration.horizon)
+    ahead = min(2 * goals.HORIZON, learned.calibration.horizon)
     return (
-        learning_curves(store, learned),
-        latent_health(learned),
-        readout_quality(store, learned),
-        diagnosis(store, learned),
+        *training_evidence(store, learned, diagnosis(store, learned)),
         imagined_paths(store, learned, signal="position", camera="camera", horizon=ahead, num_paths=4),
         *drawn_imagination(store, learned),
     )
 
 
 def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tuple[Evidence, ...]) -> None:
+    run = {**run, "decoded_rmse": decoded_rmse([one for one in sections if isinstance(one, Decoded)])}
     subtitle = (
         f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
         "Logged positions were used only to fit a readout of the frozen model."
     )
     report = Report(title="Two Rooms, learned from pixels", subtitle=subtitle, facts=facts(run), sections=sections)
     page = render(report)
-    save_learned(folder / "world", learned, run=run, report=page)
+    save_world(folder / "world", learned.world, run=run, report=page)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _planning(rows: Mapping[str, GoalReaching], durations: PlanTimes) -> Planning:
-    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"]) -> GoalOutcome:
-        detours = on_detours(rows, name)
-        split = {**rows[name].groups, **({DETOURS: detours} if detours else {})}
-        return GoalOutcome(name=name, role=role, all=rows[name].success, split=split)
-
+def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> Planning:
+    outcomes = []
+    for name, role in goals.ROLES.items():
+        detours = goals.on_detours(rows, name)
+        split = {**rows[name].groups, **({goals.DETOURS: detours} if detours else {})}
+        outcomes.append(GoalOutcome(name=name, role=role, all=rows[name].success, split=split))
     return Planning(
-        task=f"move the dot within {NEAR_PX:g} px of a goal {OFFSET} logged steps ahead, in at most {2 * OFFSET} "
-        "steps; no goal is reached at the start",
-        outcomes=(
-            outcome(PLANNER, "planner"),
-            outcome(INVERSE, "peer"),
-            outcome(RANDOM, "floor"),
-            outcome(NO_MOVE, "floor"),
-            outcome(STRAIGHT, "floor"),
-            outcome(ORACLE, "ceiling"),
-        ),
+        task=f"move the dot within {goals.NEAR_PX:g} px of a goal {goals.OFFSET} logged steps ahead, in at most "
+        f"{2 * goals.OFFSET} steps; no goal is reached at the start",
+        outcomes=tuple(outcomes),
         plan_ms=durations.alone_ms,
         plan_batched_ms=durations.batched_ms,
     )
@@ -246,11 +206,8 @@ def _planning(rows: Mapping[str, GoalReaching], durations: PlanTimes) -> Plannin
 def _films(found: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
     """The first two pairs across the wall, and the first in one room."""
     across = len(pairs) // 2
-    return Films(
-        films=tuple(
-            film(found, pairs, number) for number in sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
-        )
-    )
+    numbers = sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
+    return Films(films=tuple(goals.film(found, pairs, number) for number in numbers))
 
 
 def _clear(folder: Path) -> None:

@@ -23,7 +23,6 @@ from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.report.images import film_grid
-from worldline.schema import Schema
 from worldline.stats import Rate, wilson
 from worldline.workflows.learned import Learned
 from worldline.workflows.stage import Stage, counted
@@ -38,15 +37,17 @@ NEAR_PX: Final = 3.0
 NUM_TIMED: Final = 50
 FILMED, FILMED_A_ROW = 24, 8
 GROUPS: Final = ("same room", "across the wall")
-PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE = (
-    "learned planner",
-    "inverse head alone",
-    "random actions",
-    "no move",
-    "straight at the goal",
-    "true dynamics",
-)
+PLANNER, INVERSE, RANDOM = "learned planner", "inverse head alone", "random actions"
+NO_MOVE, STRAIGHT, ORACLE = "no move", "straight at the goal", "true dynamics"
 """Names of the methods in the report."""
+ROLES: Final[Mapping[str, Literal["planner", "peer", "floor", "ceiling"]]] = {
+    PLANNER: "planner",
+    INVERSE: "peer",
+    RANDOM: "floor",
+    NO_MOVE: "floor",
+    STRAIGHT: "floor",
+    ORACLE: "ceiling",
+}
 DETOURS: Final = "where straight fails"
 """Pairs that the straight-line baseline misses: they need a way around the wall."""
 
@@ -109,7 +110,7 @@ def reach(
     *,
     seed: int,
     stage: Stage | None,
-    who: Sequence[str] = (PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE),
+    who: Sequence[str] = tuple(ROLES),
 ) -> dict[str, GoalReaching]:
     """Success of each method in `who` under the same strict protocol.
 
@@ -118,9 +119,8 @@ def reach(
     card, picture = learned.engine.describe(), ("camera",)
     schema = card.schema
     inverse = LocalWorld(learned.engine, learned.calibration, FirstProposal())
-    oracle = LocalWorld(
-        OracleEngine(lab=TwoRooms(walls)), None, CrossEntropy(num_candidates=16, num_iterations=2), num_proposals=1
-    )
+    search = CrossEntropy(num_candidates=16, num_iterations=2)
+    oracle = LocalWorld(OracleEngine(lab=TwoRooms(walls)), None, search, num_proposals=1)
     rows: dict[str, tuple[Actor, Sequence[str], int]] = {
         PLANNER: (WorldActor(world=learned.world, horizon=HORIZON), picture, 1),
         INVERSE: (WorldActor(world=inverse, horizon=1, warm_start=False), picture, 1),
@@ -185,22 +185,16 @@ class PlanTimes:
 
 def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> PlanTimes:
     """Measures the durations of plans for these pairs."""
-    alone = []
-    for pair in pairs[:NUM_TIMED]:
-        history, goal = _plan_query([pair], learned.engine.schema)
-        started = time.perf_counter()
-        learned.world.plan(history, goal, horizon=HORIZON)
-        alone.append(time.perf_counter() - started)
-    history, goal = _plan_query(pairs, learned.engine.schema)
+    alone_s = [_plan_s(learned, [pair]) for pair in pairs[:NUM_TIMED]]
+    return PlanTimes(alone_ms=1e3 * statistics.median(alone_s), batched_ms=1e3 * _plan_s(learned, pairs) / len(pairs))
+
+
+def _plan_s(learned: Learned, pairs: Sequence[StartGoalPair]) -> float:
+    """Seconds for planning all pairs as one batch."""
+    starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
+    none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in learned.engine.schema.actions}
+    history = History(observations=starts, actions=none)
+    goal = Goal(targets={"camera": np.stack([pair.goal["camera"] for pair in pairs])})
     started = time.perf_counter()
     learned.world.plan(history, goal, horizon=HORIZON)
-    batched_s = (time.perf_counter() - started) / len(pairs)
-    return PlanTimes(alone_ms=1e3 * statistics.median(alone), batched_ms=1e3 * batched_s)
-
-
-def _plan_query(pairs: Sequence[StartGoalPair], schema: Schema) -> tuple[History, Goal]:
-    """Histories and goals of the pairs, as a batch of W."""
-    starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
-    none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in schema.actions}
-    targets = {"camera": np.stack([pair.goal["camera"] for pair in pairs])}
-    return History(observations=starts, actions=none), Goal(targets=targets)
+    return time.perf_counter() - started

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,7 +62,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
     """
     if is_store(logs):
         store = open_store(logs)
-        check_signals(store.schema, card.schema, logs)
+        _check_logs(store.schema, card.schema, logs)
         known = _parts(card, store, opened_from)
         for number in range(len(store)):
             part = known.get(number, "")
@@ -69,7 +70,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
                 yield _seen(store.episode(number), card.schema, part)
         return
     found, marked = open_logs(logs), _known(_run(opened_from))
-    check_signals(found.schema, card.schema, logs)
+    _check_logs(found.schema, card.schema, logs)
     for episode in _sound(found):
         numbers = {signal.name: arrays_of(episode, signal.role)[signal.name] for signal in _numbers(card.schema)}
         part = marked.get(_digest(numbers), "") if marked else ""
@@ -132,80 +133,81 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     return split
 
 
-def _known(run: Mapping[str, Any]) -> dict[str, str]:
+def _known(run: _TrainingRun) -> dict[str, str]:
     """The part of each episode of the training by its fingerprint."""
-    split, found = _split(run), run.get("data", {}).get("fingerprints", [])
+    split, found = _split(run), run.data.fingerprints
     return {found[number]: part for number, part in split.items() if number < len(found)}
 
 
-def _split(run: Mapping[str, Any]) -> dict[int, str]:
+def _split(run: _TrainingRun) -> dict[int, str]:
     """The part of each episode; empty if the run manifest has no split."""
-    parts = {name: numbers for name, numbers in run.get("split", {}).items() if isinstance(numbers, list)}
-    return {int(number): name for name, numbers in parts.items() for number in numbers}
+    parts = {name: numbers for name, numbers in run.split.items() if isinstance(numbers, list)}
+    return {number: name for name, numbers in parts.items() for number in numbers}
 
 
-def _run(opened_from: str) -> Mapping[str, Any]:
+class _TrainingData(msgspec.Struct):
+    fingerprints: list[str] = []
+
+
+class _TrainingRun(msgspec.Struct):
+    """The parts of a run manifest that name the episodes of the training."""
+
+    split: dict[str, str | list[Annotated[int, msgspec.Meta(ge=0)]]] = {}
+    data: _TrainingData = msgspec.field(default_factory=_TrainingData)
+
+
+def _run(opened_from: str) -> _TrainingRun:
     """The run manifest in the folder of a bundle; empty if there is none. Raises BundleError if invalid."""
     if not opened_from or not Path(opened_from).is_dir():  # an empty path means the working directory
-        return {}
+        return _TrainingRun()
     bundle = read_bundle(Path(opened_from))
     if "run.json" not in bundle.files:
-        return {}
-    text = bundle.text("run.json")
+        return _TrainingRun()
     try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not _is_valid(found):
+        # Not `msgspec.json`: the curves may have NaN, which JSON lacks.
+        return msgspec.convert(json.loads(bundle.text("run.json")), _TrainingRun)
+    except (ValueError, msgspec.ValidationError) as error:
         raise BundleError(
-            f"{bundle.folder / 'run.json'}: the split or the fingerprints are invalid, so the training data are "
-            "unknown. Fetch the bundle again, or learn the world again."
-        )
-    return dict(found)
+            f"{bundle.folder / 'run.json'}: the split or the fingerprints are invalid ({error}), so the training data "
+            "are unknown. Fetch the bundle again, or learn the world again."
+        ) from error
 
 
-def _is_valid(run: object) -> bool:
-    """Whether split and fingerprints of a run, if any, are episode numbers and strings."""
-    if not isinstance(run, dict):
-        return False
-    split, data = run.get("split", {}), run.get("data", {})
-    if not isinstance(split, dict) or not isinstance(data, dict):
-        return False
-    numbers = [number for part in split.values() if isinstance(part, list) for number in part]
-    found = data.get("fingerprints", [])
-    return (
-        all(type(number) is int and number >= 0 for number in numbers)
-        and isinstance(found, list)
-        and all(isinstance(one, str) for one in found)
+def _check_logs(given: Schema, required: Schema, logs: Path) -> None:
+    fixes = (
+        "Give logs of this world, or rename the signals in schema.json.",
+        "Give logs of this world, or import them with this shape.",
+        "Convert the logs, or correct the unit in schema.json.",
     )
+    check_signals(given, (one for one in required.signals if one.role is not Role.REWARD), str(logs), fixes)
 
 
-def check_signals(given: Schema, required: Schema, logs: Path) -> None:
-    """Refuses logs without a signal of the world, or with another kind, shape or unit of it.
+def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes: tuple[str, str, str]) -> None:
+    """Refuses a source without a signal of the world, or with another kind, shape or unit of it.
+
+    Args:
+        given: signals of the source.
+        required: signals of the world.
+        source: name of the source.
+        fixes: what to do if a signal is missing, has another shape, or another unit.
 
     Raises:
-        UnreadableError: names the signal and the contents of the logs.
+        UnreadableError: names the signal and the contents of the source.
     """
     known = {signal.name: signal for signal in given.signals}
-    for signal in required.signals:
-        if signal.role is Role.REWARD:
-            continue
+    for signal in required:
         found = known.get(signal.name)
         if found is None:
-            raise UnreadableError(
-                f"signal {signal.name!r} of the world is not in {logs} ({', '.join(sorted(known))}). Give logs of "
-                "this world, or rename the signals in schema.json."
-            )
+            names = ", ".join(sorted(known))
+            raise UnreadableError(f"signal {signal.name!r} of the world is not in {source} ({names}). {fixes[0]}")
         if (found.role, found.kind, found.shape) != (signal.role, signal.kind, signal.shape):
             raise UnreadableError(
-                f"{signal.name!r} is {found.role} {found.kind} {found.shape} in {logs}, but the world takes "
-                f"{signal.role} {signal.kind} {signal.shape}. Give logs of this world, or import them with this shape."
+                f"{signal.name!r} is {found.role} {found.kind} {found.shape} in {source}, but the world takes "
+                f"{signal.role} {signal.kind} {signal.shape}. {fixes[1]}"
             )
         if "?" not in (found.unit, signal.unit) and found.unit != signal.unit:
-            raise UnreadableError(
-                f"{signal.name!r} is in {found.unit} in {logs}, but the world takes {signal.unit}. Convert the logs, "
-                "or correct the unit in schema.json."
-            )
+            units = f"{signal.name!r} is in {found.unit} in {source}, but the world takes {signal.unit}"
+            raise UnreadableError(f"{units}. {fixes[2]}")
 
 
 def _seen(episode: Episode, schema: Schema, part: str) -> WorldEpisode:

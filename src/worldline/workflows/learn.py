@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.report_evidence import Decoded, Evidence
+from worldline.audit.report_evidence import Decoded
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
 from worldline.data.base import schema_beside
@@ -38,15 +38,13 @@ from worldline.workflows.report_data import (
     diagnosis,
     drawn_imagination,
     forecast_sample,
-    latent_health,
-    learning_curves,
-    readout_quality,
     supports,
+    training_evidence,
 )
 from worldline.workflows.stage import Stage, counted, tell
-from worldline.workflows.training import learn_world, save_learned, train_model
+from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
-from worldline.world.bundle_io import open_world
+from worldline.world.bundle_io import open_world, save_world
 
 MakeRecipe = Callable[[Store], Recipe]
 
@@ -221,17 +219,18 @@ def learn_logs(
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
     noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures))
-    noticed = (*_unused_inputs(store, learned.recipe), *noticed, *_left_out(diagnostics))
-    findings = (*findings, *noticed)
+    findings = (*findings, *_unused_inputs(store, learned.recipe), *noticed, *_left_out(diagnostics))
     measured = time.monotonic()
     decoded = drawn_imagination(store, learned)
-    sections = (*_evidence(store, learned, diagnostics), *decoded)
+    sections = (*training_evidence(store, learned, diagnostics), *decoded)
+    if diagnostics is not None and supports(learned.calibration, BAND):
+        sections = (*sections, forecast_sample(store, learned, diagnostics))
     times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
     run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
     report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
-    save_learned(out, learned, run=run, report=render(report))
+    save_world(out, learned.world, run=run, report=render(report))
     if unfinished.is_dir():
         shutil.rmtree(unfinished)
     return LearnResult(
@@ -417,22 +416,10 @@ def _left_out(diagnostics: Diagnostics | None) -> tuple[str, ...]:
     return ("No part of the logs is completely observed: persistence is the only baseline.",)
 
 
-def _evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[Evidence, ...]:
-    sections: list[Evidence] = [learning_curves(store, learned), latent_health(learned)]
-    if diagnostics is None:
-        return tuple(sections)
-    sections += [readout_quality(store, learned), diagnostics]
-    if supports(learned.calibration, BAND):
-        sections.append(forecast_sample(store, learned, diagnostics))
-    return tuple(sections)
-
-
 def _seed_result(learned: Learned, found: Diagnostics | None) -> SeedResult:
-    own = {} if found is None else {error.signal: error.rmse for error in found.errors if not error.world}
-    steps = () if found is None else found.horizons
-    return SeedResult(
-        seed=learned.recipe.training.seed,
-        control=learned.trained.control,
-        chosen_step=learned.trained.chosen_step,
-        rmse={signal: {step: float(rmse.value[step - 1]) for step in steps} for signal, rmse in own.items()},
-    )
+    seed, trained = learned.recipe.training.seed, learned.trained
+    rmse: dict[str, dict[int, float]] = {}
+    if found is not None:
+        for own in (one for one in found.errors if not one.world):
+            rmse[own.signal] = {step: float(own.rmse.value[step - 1]) for step in found.horizons}
+    return SeedResult(seed=seed, control=trained.control, chosen_step=trained.chosen_step, rmse=rmse)

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
 import numpy as np
 import torch
 
+from worldline.audit import report_evidence as evidence
+from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
 from worldline.audit.queries import window_forecasts
-from worldline.audit.report_evidence import (
-    Decoded,
-    Forecasts,
-    ImaginedPath,
-    LatentHealth,
-    Learning,
-    PredictedPaths,
-    ReadoutQuality,
-    Series,
-    Vital,
-    readout_row,
-    sample_forecasts,
-)
 from worldline.data.store import Store
 from worldline.data.windows import Windows, forecast_windows
-from worldline.engines.base import Engine
-from worldline.engines.baselines import ActionBlind, Linear, Persistence
-from worldline.engines.fixed_lag import typical_values
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Signal
@@ -111,46 +96,43 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
     Persistence is always included. "linear" and "action_blind" need fully observed parts of the logs and are left out
     if there are none.
     """
-    vectors = _vectors(store)
+    vectors = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not vectors:
         return {}
     episodes = [_without_pictures(store, number, vectors) for number in learned.split.train]
-    engines: dict[str, Engine] = {
-        "persistence": Persistence(schema=store.schema, typical=typical_values(episodes, vectors), context=1)
-    }
-    for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
-        with suppress(DataError):  # no part is fully observed
-            engines[name] = family.fit(episodes, store.schema, context=CONTEXT)
-    return {name: LocalWorld(engine, None, learned.recipe.planner) for name, engine in engines.items()}
+    return fitted_baselines(episodes, store.schema, store.schema)
 
 
-def learning_curves(store: Store, learned: Learned) -> Learning:
+def learning_curves(store: Store, learned: Learned) -> evidence.Learning:
     """The losses during training, and the weighted sum of the validation losses."""
     curves = learned.trained.curves
     terms = [name.removeprefix("train_") for name in curves[0] if name.startswith("train_")]
     weights = _weights(store, learned)
     total = [sum(weights[term] * row[f"validation_{term}"] for term in terms) for row in curves]
-    return Learning(
+    return evidence.Learning(
         terms=tuple(_series(curves, f"train_{term}", term) for term in terms),
-        validation=Series(name="validation", steps=_steps(curves), values=tuple(total)),
+        validation=evidence.Series(name="validation", steps=_steps(curves), values=tuple(total)),
         learn_s=learned.learn_s,
     )
 
 
-def latent_health(learned: Learned) -> LatentHealth:
+def latent_health(learned: Learned) -> evidence.LatentHealth:
     """Rank, deviation and straightness during training, with the thresholds of the collapse guard."""
     curves, training = learned.trained.curves, learned.recipe.training
     size = float(learned.engine.readout.config.latent_size)
-    return LatentHealth(
-        vitals=(
-            Vital(series=_series(curves, "effective_rank", "effective rank"), threshold=training.min_rank, most=size),
-            Vital(series=_series(curves, "deviation", "deviation"), threshold=training.min_deviation, most=None),
-            Vital(series=_series(curves, "straightness", "straightness"), threshold=None, most=1.0),
-        )
-    )
+    bounds = {
+        "effective_rank": (training.min_rank, size),
+        "deviation": (training.min_deviation, None),
+        "straightness": (None, 1.0),
+    }
+    vitals = [
+        evidence.Vital(series=_series(curves, name, name.replace("_", " ")), threshold=threshold, most=most)
+        for name, (threshold, most) in bounds.items()
+    ]
+    return evidence.LatentHealth(vitals=tuple(vitals))
 
 
-def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
+def readout_quality(store: Store, learned: Learned) -> evidence.ReadoutQuality:
     """Readout error of each vector signal on the held-out episodes."""
     engine, numbers = learned.engine, learned.split.held_out
     traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator("cpu").manual_seed(0))
@@ -164,26 +146,26 @@ def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
         if known.any():
             truth, values = truth[known].astype(float), read[signal.name].cpu().numpy()[known]
             values = truth + signal.difference(values, truth)
-            rows.append(readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
-    return ReadoutQuality(rows=tuple(rows))
+            rows.append(evidence.readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
+    return evidence.ReadoutQuality(rows=tuple(rows))
 
 
-def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> Forecasts:
+def training_evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[evidence.Evidence, ...]:
+    """Learning curves and latent health; readouts and diagnostics too if the world predicts vectors."""
+    training = (learning_curves(store, learned), latent_health(learned))
+    return training if diagnostics is None else (*training, readout_quality(store, learned), diagnostics)
+
+
+def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> evidence.Forecasts:
     """One forecast, at the start of the first held-out episode that is long enough."""
     long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + diagnostics.horizon]
-    return sample_forecasts(
-        honest(learned),
-        [store.episode(long[0])],
-        index=0,
-        context=CONTEXT,
-        horizon=diagnostics.horizon,
-        level=BAND,
-    )
+    episodes, horizon = [store.episode(long[0])], diagnostics.horizon
+    return evidence.sample_forecasts(honest(learned), episodes, index=0, context=CONTEXT, horizon=horizon, level=BAND)
 
 
 def imagined_paths(
     store: Store, learned: Learned, *, signal: str, camera: str, horizon: int, num_paths: int
-) -> PredictedPaths:
+) -> evidence.PredictedPaths:
     """The first held-out episodes, real and predicted from their first observation.
 
     Args:
@@ -200,20 +182,15 @@ def imagined_paths(
     mean = window_forecasts(honest(learned), windows, level=BAND)[signal].mean
     frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
     paths = []
-    for row, episode in enumerate(episodes):
+    for episode, path in zip(episodes, mean.astype(float), strict=True):
         real = episode.observations[signal][: horizon + 1].astype(float)
-        paths.append(
-            ImaginedPath(
-                frames=episode.observations[camera][list(frame_steps)].astype(np.uint8),
-                frame_steps=frame_steps,
-                real=real,
-                imagined=np.concatenate([real[:1], mean[row].astype(float)]),
-            )
-        )
-    return PredictedPaths(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
+        frames = episode.observations[camera][list(frame_steps)].astype(np.uint8)
+        imagined = np.concatenate([real[:1], path])
+        paths.append(evidence.ImaginedPath(frames=frames, frame_steps=frame_steps, real=real, imagined=imagined))
+    return evidence.PredictedPaths(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
 
 
-def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
+def drawn_imagination(store: Store, learned: Learned) -> tuple[evidence.Decoded, ...]:
     """Decoded predictions of the windows of `diagnosis`, one item per image signal; empty without a decoder."""
     return decoded_frames(
         store,
@@ -224,10 +201,6 @@ def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
         per_episode=PER_EPISODE,
         seed=learned.recipe.training.seed,
     )
-
-
-def _vectors(store: Store) -> tuple[Signal, ...]:
-    return tuple(signal for signal in store.schema.observations if signal.kind is Kind.VECTOR)
 
 
 def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> Episode:
@@ -250,8 +223,8 @@ def _weights(store: Store, learned: Learned) -> Mapping[str, float]:
         return learned.engine.model.loss(window, generator=torch.Generator("cpu").manual_seed(0)).weights
 
 
-def _series(curves: Sequence[Mapping[str, float]], key: str, name: str) -> Series:
-    return Series(name=name, steps=_steps(curves), values=tuple(float(row[key]) for row in curves))
+def _series(curves: Sequence[Mapping[str, float]], key: str, name: str) -> evidence.Series:
+    return evidence.Series(name=name, steps=_steps(curves), values=tuple(float(row[key]) for row in curves))
 
 
 def _steps(curves: Sequence[Mapping[str, float]]) -> tuple[int, ...]:

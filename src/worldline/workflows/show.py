@@ -28,7 +28,7 @@ from worldline.plots.panels import (
     time_axis,
 )
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures, drawn_signals
-from worldline.report.store_page import Link, episode_page, index_page
+from worldline.report.store_page import episode_page, index_page
 from worldline.schema import Kind, Role, Signal
 
 MAX_PANELS: Final = 12
@@ -74,22 +74,21 @@ def show(store: Store, destination: Path, *, episode: int | None = None, signals
         store.entry(number_)  # raises if it does not exist, before anything is written
     destination.mkdir(parents=True, exist_ok=True)
     figures, sheet = measure(store), make_sheet(store)
-    files: dict[str, str | bytes] = {}
-    links = []
+    files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
     if sheet is not None:
         files["contact-sheet.png"] = contact_sheet(sheet)
-        links.append(Link(file="contact-sheet.png", text="Contact sheet as PNG"))
+        links["contact-sheet.png"] = "Contact sheet as PNG"
     if number_ is not None:
         view, name = view_episode(store, number_, chosen), f"episode-{number_}"
-        beside = [Link(file="index.html", text=figures.name), Link(file=f"{name}.png", text="This episode as PNG")]
+        beside = {"index.html": figures.name, f"{name}.png": "This episode as PNG"}
         files[f"{name}.png"] = episode_plot(view)
-        files[f"{name}.html"] = episode_page(figures.name, view, _source(store, number_), beside)
-        links.insert(0, Link(file=f"{name}.html", text=f"Episode {number_}, signal by signal"))
-    files = {"index.html": index_page(figures, sheet, links), **files}
+        files[f"{name}.html"] = episode_page(figures.name, view, _source(store, number_), beside).encode()
+        links = {f"{name}.html": f"Episode {number_}, signal by signal", **links}
+    files = {"index.html": index_page(figures, sheet, links).encode(), **files}
     for name, content in files.items():
-        data = content if isinstance(content, bytes) else content.encode()
         with name_in_errors(destination / name):
-            (destination / name).write_bytes(data)
+            (destination / name).write_bytes(content)
     return Shown(figures=figures, files=tuple(destination / name for name in files))
 
 
@@ -135,19 +134,17 @@ def make_sheet(store: Store) -> Sheet | None:
     cameras = _cameras(store)
     if not numbers or not store.schema.signals:
         return None
-    shown = cameras[:MAX_CAMERAS]
-    left = [f"{plural(len(cameras) - len(shown), 'camera')} left out."] if len(cameras) > len(shown) else []
+    shown, curves = cameras[:MAX_CAMERAS], drawn_signals(store.schema.signals, SHEET_SIGNALS)
+    left, noun = len(cameras) - len(shown), "camera"
     if not shown:
-        curves = drawn_signals(store.schema.signals, SHEET_SIGNALS)
-        more = sum(one.kind is not Kind.IMAGE for one in store.schema.signals) - len(curves)
-        left = [f"{plural(more, 'signal')} left out."] if more else []
+        left, noun = sum(one.kind is not Kind.IMAGE for one in store.schema.signals) - len(curves), "signal"
     return Sheet(
         title=store.path.absolute().name,
         subtitle=f"{plural(len(numbers), 'episode')} of {number(len(store))}, spread over the store",
         rows=[_heading(store, one) for one in numbers],
         reels=[Reel(name=c.name, shape=c.shape, rows=[_moments(store, c, one) for one in numbers]) for c in shown],
         sparks=None if shown else _sparks(store, curves, numbers),
-        note=" ".join(left),
+        note=f"{plural(left, noun)} left out." if left else "",
     )
 
 
@@ -172,16 +169,15 @@ def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> 
     left = len(schema.signals) - len(shown) - len(curves)
     notes = [envelope_note(entry.num_steps + 1)] if any(p.kind is Kind.VECTOR for p in curves) else []
     if left:
-        listed = f"{plural(left, 'signal')} of {number(len(schema.signals))} left out. Choose with --signal NAME."
-        notes.append(listed)
+        listed = f"{plural(left, 'signal')} of {number(len(schema.signals))}"
+        notes.append(f"{listed} left out. Choose with --signal NAME.")
     return EpisodeView(
         title=f"Episode {number_}",
         subtitle=f"{store.path.absolute().name} · {_length(store, number_)} · {_ending(store, number_)}",
         axis=axis,
         moments=moments,
         strips=[
-            Strip(name=c.name, shape=c.shape, frames=[_frame(store, c, number_, moment) for moment in moments])
-            for c in shown
+            Strip(name=c.name, shape=c.shape, frames=[_frame(store, c, number_, at) for at in moments]) for c in shown
         ],
         panels=[_panel(store, signal, number_, axis) for signal in curves],
         notes=[note for note in notes if note],
@@ -215,13 +211,14 @@ def _time_s(store: Store) -> float | None:
     """Seconds of all episodes; None if unknown for one."""
     if not store.has_step_s():
         return None if store.schema.step_s is None else store.schema.step_s * int(store.num_steps.sum())
-    total = 0.0
-    for k, steps in enumerate(store.num_steps.tolist()):
-        step_s = _step_s(store, k)
-        if step_s is None:
-            return None
-        total += float(elapsed_s(steps, step_s)[-1])
-    return total
+    times_s = [_duration_s(store, k) for k in range(len(store))]
+    return None if None in times_s else sum(time_s for time_s in times_s if time_s is not None)
+
+
+def _duration_s(store: Store, number_: int) -> float | None:
+    """Seconds of an episode; None if unknown."""
+    step_s = _step_s(store, number_)
+    return None if step_s is None else float(elapsed_s(int(store.num_steps[number_]), step_s)[-1])
 
 
 def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
@@ -237,19 +234,17 @@ def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
 def _tally(store: Store) -> tuple[Counter[tuple[bool, bool]], int, tuple[KeyFigures, ...]]:
     """Counts of episode ends (terminated, truncated), number of seeds, and values per key of the sources."""
     ends, seeded = Counter[tuple[bool, bool]](), 0
-    values: dict[str, dict[str, None]] = {}
-    having = Counter[str]()
+    values: dict[str, Counter[str]] = {}
     for k in range(len(store)):
         entry = store.entry(k)
         ends[entry.terminated, entry.truncated] += 1
         seeded += entry.seed is not None
-        having.update(entry.source.keys())
         for key, value in entry.source.items():
-            values.setdefault(key, {})[str(value)] = None
-    keys = (
-        KeyFigures(name=key, num_episodes=having[key], num_values=len(found), examples=tuple(list(found)[:_EXAMPLES]))
+            values.setdefault(key, Counter())[str(value)] += 1
+    keys = [
+        KeyFigures(name=key, num_episodes=found.total(), num_values=len(found), examples=tuple(found)[:_EXAMPLES])
         for key, found in values.items()
-    )
+    ]
     return ends, seeded, tuple(keys)
 
 
@@ -260,9 +255,8 @@ def _source(store: Store, number_: int) -> list[tuple[str, str]]:
 
 
 def _length(store: Store, number_: int) -> str:
-    steps, step_s = int(store.num_steps[number_]), _step_s(store, number_)
-    counted = plural(steps, "step")
-    return counted if step_s is None else f"{counted}, {duration(float(elapsed_s(steps, step_s)[-1]))}"
+    counted, time_s = plural(int(store.num_steps[number_]), "step"), _duration_s(store, number_)
+    return counted if time_s is None else f"{counted}, {duration(time_s)}"
 
 
 def _ending(store: Store, number_: int) -> str:
@@ -300,10 +294,9 @@ def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> Signal
         store.read(signal.name, number_, k, min(k + chunk, rows)).reshape(-1, width)[:, :MAX_CURVES].copy()
         for k in range(0, rows, chunk)
     ]
-    values = np.concatenate(parts)
     known = signal.role is not Role.OBSERVATION
     observed = np.ones(rows, np.bool_) if known else store.observed(signal.name, number_, 0, rows)
-    return make_panel(signal, values, observed, axis)
+    return make_panel(signal, np.concatenate(parts), observed, axis)
 
 
 def _sparks(store: Store, signals: Sequence[Signal], numbers: Sequence[int]) -> Sparks | None:

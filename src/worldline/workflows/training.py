@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import CONTEXT
 from worldline.workflows.stage import Stage, counted, tell
-from worldline.world.bundle_io import save_world
 from worldline.world.calibration import calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.local import LocalWorld
@@ -186,8 +184,3 @@ def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) 
         name=recipe.name,
         notes={"data": store.content_hash(), "recipe": recipe.name},
     )
-
-
-def save_learned(out: Path, learned: Learned, *, run: Mapping[str, Any], report: str) -> None:
-    """Writes the bundle; an earlier one is replaced."""
-    save_world(out, learned.world, run=run, report=report)

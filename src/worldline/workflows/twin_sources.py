@@ -10,10 +10,11 @@ import numpy as np
 
 from worldline.audit.twins import TwinSource
 from worldline.episode import Arrays, Episode
-from worldline.errors import UnreadableError, UnsupportedError
+from worldline.errors import UnsupportedError
 from worldline.labs.spaces import SpaceLayout, schema_of
 from worldline.recipes.greenhouse import EPISODE_DAYS, FIRST_DAY, NUM_STEPS, SCHEMA, Plant
 from worldline.schema import Role, Schema
+from worldline.workflows.held_out import check_signals
 from worldline.workflows.record import make
 
 GREENHOUSE: Final = "greenhouse"
@@ -34,21 +35,12 @@ def twin_source(name: str, required: Schema) -> TwinSource:
         UnsupportedError: the world takes exogenous signals that the environment does not have.
     """
     source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
-    given = {one.name: one for one in source.schema.signals}
-    for signal in (*required.actions, *required.observations):
-        found = given.get(signal.name)
-        if found is None or (found.role, found.kind, found.shape) != (signal.role, signal.kind, signal.shape):
-            raise UnreadableError(
-                f"the environment {name} has {', '.join(sorted(given))}, but the world has {signal.name!r} "
-                f"({signal.role} {signal.kind} {signal.shape}). Give the environment of the logs."
-            )
-    for signal in (one for one in required.signals if one.name in given):
-        unit = given[signal.name].unit
-        if "?" not in (unit, signal.unit) and unit != signal.unit:
-            raise UnreadableError(
-                f"{signal.name!r} is in {unit} in the environment {name}, but in {signal.unit} in the world. Give the "
-                "environment of the logs, or audit without --env."
-            )
+    given = {one.name for one in source.schema.signals}
+    known = [one for one in required.exogenous if one.name in given]
+    fix = "Give the environment of the logs, or audit without --env."
+    check_signals(
+        source.schema, (*required.actions, *required.observations, *known), f"the environment {name}", (fix, fix, fix)
+    )
     lacking = [one.name for one in required.exogenous if one.name not in given]
     if lacking:
         raise UnsupportedError(
