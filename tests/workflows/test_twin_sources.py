@@ -29,7 +29,9 @@ def in_unit(unit: str) -> Schema:
 
 
 def test_an_environment_in_other_units_is_unreadable() -> None:
-    with pytest.raises(UnreadableError, match="'boat_position' is in m in the environment wind, but the world takes cm"):
+    with pytest.raises(
+        UnreadableError, match="'boat_position' is in m in the environment wind, but the world takes cm"
+    ):
         twin_source("wind", in_unit("cm"))
     for unit in ("m", "?"):
         assert twin_source("wind", in_unit(unit)) == EnvironmentTwins(name="wind")
