@@ -17,11 +17,4 @@ __all__ = [
     "open_target",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.catalog.fallback": ("FallbackWorld",),
-        "worldline.catalog.opening": ("open_target",),
-        "worldline.catalog.versions": ("Catalog",),
-    },
-)
+__getattr__ = lazy_names(__name__)
