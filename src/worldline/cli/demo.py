@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json, Threads, use_threads
+from worldline.cli.output import print_table, write_json
+from worldline.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from worldline.workflows.demo import DemoResult
@@ -37,8 +39,6 @@ def demo(
     """Record, learn, plan and report on the Two Rooms lab."""
     from dataclasses import asdict
 
-    from worldline.cli.output import write_json
-    from worldline.cli.progress import progress_bars
     from worldline.workflows.demo import demo as run
 
     use_threads(threads)
@@ -52,8 +52,6 @@ def demo(
 
 def _print(result: DemoResult, walls: Walls) -> None:
     """Two tables: success rates, and time and memory."""
-    from worldline.cli.output import print_table
-
     interval = f"{result.success_low:.1%} to {result.success_high:.1%}"
     detours = "" if result.detour_success is None else f"{result.detour_success:.1%}"
     print_table(

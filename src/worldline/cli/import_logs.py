@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
+from worldline.cli.output import write_json
+from worldline.cli.progress import progress_bars
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,8 +58,6 @@ def import_logs(
     json: Json = None,
 ) -> None:
     """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
-    from worldline.cli.output import write_json
-    from worldline.cli.progress import progress_bars
     from worldline.config import from_json
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors

@@ -7,15 +7,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from worldline.errors import InputError
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table; the first column is left-aligned, and brackets are not rich markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=Text(title, style="bold"), title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if number == 0 else "right")
@@ -26,6 +26,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def print_wrapped(text: str, indent: str = "") -> None:
     """Prints text wrapped at words, with the further lines indented."""
+    from rich.console import Console
+
     print(textwrap.fill(text, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
 
 

@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
@@ -23,13 +12,11 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
     The bars are printed to stderr. A stage with one unit has an indeterminate bar.
     """
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    from rich.console import Console
+    from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    _, bar, share, left = Progress.get_default_columns()
+    columns = (TextColumn("{task.description:<26}"), bar, share, TimeElapsedColumn(), left)
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as bars:
 

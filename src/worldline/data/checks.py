@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,14 +96,36 @@ def raise_errors(findings: Iterable[Finding]) -> None:
             raise finding.error()
 
 
+_GROUPS = {
+    Role.OBSERVATION: "observations",
+    Role.ACTION: "actions",
+    Role.EXOGENOUS: "exogenous",
+    Role.REWARD: "rewards",
+}
+"""Per role the field of `Episode` and `WindowBatch`."""
+
+
 def arrays_of(episode: Episode, role: Role) -> Arrays:
     """The arrays of `episode` that have this role."""
-    return {
-        Role.OBSERVATION: episode.observations,
-        Role.ACTION: episode.actions,
-        Role.EXOGENOUS: episode.exogenous,
-        Role.REWARD: episode.rewards,
-    }[role]
+    arrays: Arrays = getattr(episode, _GROUPS[role])
+    return arrays
+
+
+def grouped(signals: Iterable[Signal], values_of: Callable[[Signal], Array]) -> dict[str, Any]:
+    """The values of each signal, grouped as `Episode` and `WindowBatch` take them."""
+    found: dict[str, Any] = {group: {} for group in _GROUPS.values()}
+    for signal in signals:
+        found[_GROUPS[signal.role]][signal.name] = values_of(signal)
+    return found
+
+
+def with_values(episode: Episode, change: Callable[[str, Array], Array]) -> Episode:
+    """The episode with the values of each signal replaced by `change(name, values)`."""
+    groups = {group: getattr(episode, group) for group in _GROUPS.values()}
+    changed: dict[str, Any] = {
+        group: {name: change(name, values) for name, values in arrays.items()} for group, arrays in groups.items()
+    }
+    return replace(episode, **changed)
 
 
 def check_episode(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.checks import grouped
 from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Schema, Signal
 
 Array = NDArray[np.generic]
 
@@ -34,15 +35,9 @@ def to_episode(
         seed: see `Episode`.
         step_s: see `Episode`.
     """
-    found: dict[Role, dict[str, Array]] = {role: {} for role in Role}
-    for signal in schema.signals:
-        if signal.name in arrays:
-            found[signal.role][signal.name] = convert(arrays[signal.name], signal)
+    known = (signal for signal in schema.signals if signal.name in arrays)
     return Episode(
-        observations=found[Role.OBSERVATION],
-        actions=found[Role.ACTION],
-        exogenous=found[Role.EXOGENOUS],
-        rewards=found[Role.REWARD],
+        **grouped(known, lambda signal: convert(arrays[signal.name], signal)),
         observed=observed or {},
         terminated=terminated,
         truncated=truncated,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions
-from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
+from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
 from worldline.data.data_card import CARD_FILE
 from worldline.data.locking import locked
 from worldline.data.open_logs import open_logs, recognise
@@ -224,13 +224,9 @@ def _origin(source: Source) -> str:
 
 
 def _changed_finding(logged: LoggedEpisode) -> Finding:
-    return Finding(
-        problem="the store already holds a different episode of the same origin; it now holds both",
-        fix="If the file was corrected, import all logs into a new store.",
-        severity=Severity.WARNING,
-        file=logged.file,
-        episode=logged.number,
-    )
+    problem = "the store already holds a different episode of the same origin; it now holds both"
+    fix = "If the file was corrected, import all logs into a new store."
+    return warning(problem=problem, fix=fix, file=logged.file, episode=logged.number)
 
 
 def _other_episodes_error(store: Store, count: int, findings: Sequence[Finding]) -> InputError:
@@ -247,9 +243,7 @@ def _with_progress(error: DataError, store: Store) -> DataError:
     """The same error, with the path of the store's schema and the number of episodes in the store."""
     fix = error.fix.replace(SCHEMA_FILE, str(store.path / SCHEMA_FILE))
     fix = f"{fix} {store.path} holds {len(store)} episodes; --keep-going imports all other episodes too."
-    return DataError(
-        error.problem, fix=fix, file=error.file, episode=error.episode, signal=error.signal, step=error.step
-    )
+    return replace(Finding.of(error), fix=fix).error()
 
 
 def _no_episode_error(findings: Sequence[Finding], source: Path) -> DataError:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldline.episode import Arrays, Episode
+from worldline.data.checks import with_values
+from worldline.episode import Episode
 from worldline.schema import Kind, Schema
 
 Array = NDArray[np.generic]
@@ -25,18 +26,8 @@ def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:
 
 def scale(episode: Episode, schema: Schema) -> Episode:
     """The episode with its images scaled to the sizes in `schema`; other signals are unchanged."""
-    return replace(
-        episode,
-        observations=_scale_all(episode.observations, schema),
-        actions=_scale_all(episode.actions, schema),
-        exogenous=_scale_all(episode.exogenous, schema),
-        rewards=_scale_all(episode.rewards, schema),
-    )
-
-
-def _scale_all(arrays: Arrays, schema: Schema) -> dict[str, Array]:
     shapes = {signal.name: signal.shape for signal in schema.signals if signal.kind is Kind.IMAGE}
-    return {name: _scale(values, shapes[name]) if name in shapes else values for name, values in arrays.items()}
+    return with_values(episode, lambda name, values: _scale(values, shapes[name]) if name in shapes else values)
 
 
 def _scale(pictures: Array, shape: tuple[int, ...]) -> Array:

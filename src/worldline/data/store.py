@@ -27,14 +27,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.data.checks import arrays_of, check_episode, raise_errors
+from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
 from worldline.data.fsync import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.image_block import PictureBlock
@@ -214,13 +214,7 @@ class Store:
         """The episode with its images rounded as this store keeps them."""
         if not any(self.card.max_error.values()):
             return episode
-        return replace(
-            episode,
-            observations={name: self._rounded(name, values) for name, values in episode.observations.items()},
-            actions={name: self._rounded(name, values) for name, values in episode.actions.items()},
-            exogenous={name: self._rounded(name, values) for name, values in episode.exogenous.items()},
-            rewards={name: self._rounded(name, values) for name, values in episode.rewards.items()},
-        )
+        return with_values(episode, self._rounded)
 
     def read(self, signal: str, episode: int, start: int, stop: int) -> Array:
         """Rows `start` to `stop` of one signal, [stop - start, *shape].
@@ -353,16 +347,13 @@ class Store:
             DataError: the data is damaged.
         """
         entry = self.entry(number)
-        arrays: dict[Role, dict[str, Array]] = {role: {} for role in Role}
-        for signal in self.schema.signals:
-            rows = entry.num_steps + (signal.role is Role.OBSERVATION)
-            arrays[signal.role][signal.name] = self.read(signal.name, number, 0, rows)
-        masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays[Role.OBSERVATION]}
+        arrays = grouped(
+            self.schema.signals,
+            lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION)),
+        )
+        masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays["observations"]}
         return Episode(
-            observations=arrays[Role.OBSERVATION],
-            actions=arrays[Role.ACTION],
-            exogenous=arrays[Role.EXOGENOUS],
-            rewards=arrays[Role.REWARD],
+            **arrays,
             observed={name: mask for name, mask in masks.items() if not mask.all()},
             terminated=entry.terminated,
             truncated=entry.truncated,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, check_lengths
+from worldline.data.checks import Finding, check_lengths, grouped
 from worldline.data.store import Store
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError, InputError
@@ -138,15 +138,10 @@ class Windows:
             episode, step = starts[~inside][0].tolist()
             length = self.num_inputs + 1
             raise InputError(f"no window of {length} observations begins at step {step} of episode {episode}.")
-        batch: dict[Role, dict[str, NDArray[np.generic]]] = {role: {} for role in Role}
-        for signal in self._signals:
-            batch[signal.role][signal.name] = self._read_signal(signal, starts, into)
+        arrays = grouped(self._signals, lambda signal: self._read_signal(signal, starts, into))
         return WindowBatch(
-            observations=batch[Role.OBSERVATION],
-            observed={name: self._read_mask(name, starts) for name in batch[Role.OBSERVATION]},
-            actions=batch[Role.ACTION],
-            exogenous=batch[Role.EXOGENOUS],
-            rewards=batch[Role.REWARD],
+            **arrays,
+            observed={name: self._read_mask(name, starts) for name in arrays["observations"]},
             terminated=self._read_terminated(starts),
             step_s=self._read_step_s(starts),
             starts=starts,

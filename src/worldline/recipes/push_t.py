@@ -21,7 +21,6 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError
@@ -121,8 +120,6 @@ def push_t(store: Store) -> Recipe:
         horizon=25,
         num_windows=4,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
-        num_proposals=0,
-        split=split_store,
     )
 
 

@@ -7,7 +7,7 @@ import struct
 import zlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from worldline.data.base import LoggedEpisode, Logs
 from worldline.data.checks import Finding, Severity, warning
-from worldline.data.conversion import to_episode
+from worldline.data.conversion import steps_s, to_episode
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
@@ -27,7 +27,7 @@ from worldline.schema import Role, Schema, Signal
 
 Array = NDArray[np.generic]
 Metadata = dict[str, str | int | float]
-T = TypeVar("T")
+K, V, T = TypeVar("K"), TypeVar("V"), TypeVar("T")
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError, SyntaxError),
@@ -97,6 +97,33 @@ def converted(
         raise DataError(f"{problem} ({reason(error):.300})", fix=fix, file=file, signal=signal) from error
 
 
+def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Path) -> Iterator[tuple[K, V]]:
+    """Yields each item with what was read of it, without the unreadable ones, which `Logs.read` reports.
+
+    Args:
+        items: such as files.
+        read: reads one of them.
+        what: the items are, in plural.
+        file: for errors without a file.
+
+    Raises:
+        DataError: none can be read; the first reason.
+    """
+    failure, num_read = None, 0
+    for item in items:
+        try:
+            found = read(item)
+        except UNREADABLE as error:
+            failure = failure or error
+            continue
+        num_read += 1
+        yield item, found
+    if failure is not None and not num_read:
+        first = failure if isinstance(failure, DataError) else DataError(reason(failure), fix=DAMAGED)
+        problem = f"none of the {len(items)} {what} can be read; the first: {first.problem}"
+        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failure
+
+
 def duplicate(names: Iterable[str]) -> str | None:
     """Returns the first name that occurs twice; None if there is none."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
@@ -133,7 +160,8 @@ class EpisodeDraft:
         terminated: as in `Episode`.
         truncated: as in `Episode`.
         seed: as in `Episode`.
-        step_s: as in `Episode`.
+        times: [T+1] seconds; None if unknown.
+        step_s: as in `Episode`, if `times` is None.
     """
 
     source: Metadata = field(default_factory=dict)
@@ -143,7 +171,13 @@ class EpisodeDraft:
     terminated: bool = False
     truncated: bool = True
     seed: int | None = None
+    times: Array | None = None
     step_s: NDArray[np.float32] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a finding is an error."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
 
     def warn(self, problem: str, fix: str, *, signal: str | None = None, step: int | None = None) -> None:
         """Adds a warning."""
@@ -177,7 +211,7 @@ class EpisodeDraft:
     def logged(self, schema: Schema, file: str, number: int) -> LoggedEpisode:
         """Returns the episode, without its arrays if a finding is an error."""
         findings = tuple(replace(finding, file=file, episode=number) for finding in self.findings)
-        if any(finding.severity is Severity.ERROR for finding in findings):
+        if self.failed:
             return LoggedEpisode(file=file, number=number, episode=None, findings=findings, source=self.source)
         episode = to_episode(
             self.values,
@@ -186,7 +220,7 @@ class EpisodeDraft:
             terminated=self.terminated,
             truncated=self.truncated,
             seed=self.seed,
-            step_s=self.step_s,
+            step_s=self.step_s if self.times is None else steps_s(self.times, schema.step_s),
         )
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from worldline.data.quality.segments import (
 )
 from worldline.data.store import Store
 from worldline.errors import DataError
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema
 
 Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]
@@ -179,48 +180,37 @@ def _actions(tracks: Sequence[Segment], schema: Schema, draw: np.random.Generato
     found: list[ActionCoverage] = []
     column = 0
     for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
-        width = len(names_of(signal))
-        table, share = actions[:, column : column + width], predictable[column : column + width]
-        column += width
+        names = names_of(signal)
+        table, share = actions[:, column : column + len(names)], predictable[column : column + len(names)]
+        column += len(names)
         if signal.num_values is not None:
-            found.append(_choice(signal, table, float(share.mean())))
+            # The last value has no column.
+            chosen = np.where(table.sum(1) == 0, table.shape[1], table.argmax(1))
+            found.append(_usage(signal.name, float(share.mean()), chosen, 0.0, signal.size - 1.0, signal.size))
             continue
-        for part, name in enumerate(names_of(signal)):
-            low, high, values = _bound(signal.low, part), _bound(signal.high, part), table[:, part]
-            least, greatest = float(values.min()), float(values.max())
-            first = least if low is None else low
-            span = (greatest if high is None else high) - first
-            tenths = np.unique(np.clip((values - first) / (span or 1.0) * 10, 0, 9).astype(np.int64))
-            found.append(
-                ActionCoverage(
-                    name=name,
-                    predictable=float(share[part]),
-                    excitation=1 - float(share[part]),
-                    least=least,
-                    greatest=greatest,
-                    low=low,
-                    high=high,
-                    used=len(tenths) / 10,
-                    never=(),
-                )
-            )
+        for part, name in enumerate(names):
+            low, high = _bound(signal.low, part), _bound(signal.high, part)
+            found.append(_usage(name, float(share[part]), table[:, part], low, high))
     return tuple(found)
 
 
-def _choice(signal: Signal, one_hot: Floats, predictable: float) -> ActionCoverage:
-    last = one_hot.sum(1) == 0
-    chosen = np.where(last, one_hot.shape[1], one_hot.argmax(1))
-    values = np.unique(chosen)
+def _usage(
+    name: str, predictable: float, values: NDArray[np.number], low: float | None, high: float | None, size: int = 0
+) -> ActionCoverage:
+    """Coverage of the range between the bounds, or of the `size` values of a discrete action."""
+    least, greatest = float(values.min()), float(values.max())
+    first, last = least if low is None else low, greatest if high is None else high
+    tenths = np.clip((values.astype(np.float64) - first) / (last - first or 1.0) * 10, 0, 9).astype(np.int64)
     return ActionCoverage(
-        name=signal.name,
+        name=name,
         predictable=predictable,
         excitation=1 - predictable,
-        least=float(values[0]),
-        greatest=float(values[-1]),
-        low=0.0,
-        high=float(signal.size - 1),
-        used=len(values) / signal.size,
-        never=tuple(sorted(set(range(signal.size)) - set(values.tolist()))),
+        least=least,
+        greatest=greatest,
+        low=low,
+        high=high,
+        used=len(np.unique(values)) / size if size else len(np.unique(tenths)) / 10,
+        never=tuple(sorted(set(range(size)) - set(values.tolist()))),
     )
 
 
@@ -266,12 +256,10 @@ def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
         bins.append(np.unique(cell, return_inverse=True)[1])
         kept.append(name)
     found = []
-    for i, one in enumerate(bins):
-        for j in range(i + 1, len(bins)):
-            width = int(bins[j].max()) + 1
-            visited = len(np.unique(one * width + bins[j]))
-            share = visited / ((int(one.max()) + 1) * width)
-            found.append(PairCoverage(one=kept[i], other=kept[j], share=share))
+    for (name, one), (other_name, other) in combinations(zip(kept, bins, strict=True), 2):
+        width = int(other.max()) + 1
+        share = len(np.unique(one * width + other)) / ((int(one.max()) + 1) * width)
+        found.append(PairCoverage(one=name, other=other_name, share=share))
     return tuple(sorted(found, key=lambda pair: pair.share))
 
 

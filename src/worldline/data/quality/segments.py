@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import arrays_of
+from worldline.data.formats.missing import held
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError
@@ -116,7 +117,7 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segm
         if signal.kind is Kind.IMAGE:
             pictures[name] = shrink(episode.observations[name][rows])
         else:
-            states[name] = _held(_columns(episode.observations[name][rows], signal), known[name])
+            states[name] = held(_columns(episode.observations[name][rows], signal), known[name])
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
     times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
     return Segment(
@@ -187,12 +188,6 @@ def _table(episode: Episode, schema: Schema, role: Role) -> Floats:
     arrays = arrays_of(episode, role)
     parts = [_columns(arrays[s.name], s) for s in schema.of(role) if s.kind is not Kind.IMAGE]
     return np.concatenate([np.empty((episode.num_steps, 0)), *parts], 1)
-
-
-def _held(table: Floats, known: Booleans) -> Floats:
-    """`table` with missing rows filled by the last known row, or by the first known row at the start."""
-    last = np.maximum.accumulate(np.where(known, np.arange(len(table)), -1))
-    return table[np.where(last < 0, np.argmax(known), last)] if known.any() else np.zeros_like(table)
 
 
 def _columns(values: NDArray[np.generic], signal: Signal) -> Floats:

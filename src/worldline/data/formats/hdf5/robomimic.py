@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from worldline.data.formats.reading import (
     EpisodeLogs,
     Metadata,
     converted,
+    readable,
     reason,
     source_of,
 )
@@ -109,7 +110,7 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
             if schema is None:
                 schema, doubts = _infer(file, names, metadata[names[0]], path)
                 unclear += doubts
-            first = next(_readable(file, names, path))
+            _, first = next(readable(names, lambda name: _demo(file, name, path), what="demos", file=path))
             unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
         return cls(path, metadata, bool(first.following), schema, unclear)
 
@@ -231,22 +232,20 @@ def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, M
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
     draft, seen = SchemaDraft(path), dict[str, list[Summary]]()
-    failure: Exception | None = None
-    for demo in _readable(file, names, path):
+
+    def summaries(name: str) -> dict[str, Summary]:
+        demo = _demo(file, name, path)
         known = [n for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)]
-        try:
-            found = {name: _summary(demo, name) for name in known}
-        except UNREADABLE as error:  # `read` reports it
-            failure = failure or error
-            continue
+        return {name: _summary(demo, name) for name in known}
+
+    for _, found in readable(names, summaries, what="demos", file=path):
         for name, summary in found.items():
             seen.setdefault(name, []).append(summary)
     for name, summaries in seen.items():
         draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), summaries))
     if draft.lacks(Role.OBSERVATION):
-        problem = "no demo has observations" if failure is None else f"no demo can be read: {reason(failure)}"
-        fix = "Extract observations from the states with robomimic's scripts." if failure is None else DAMAGED
-        raise DataError(problem, fix=fix, file=path)
+        fix = "Extract observations from the states with robomimic's scripts."
+        raise DataError("no demo has observations", fix=fix, file=path)
     step_s = _step_s(metadata)
     draft.note(
         "The step duration is not in the logs: step_s is left empty."
@@ -274,22 +273,6 @@ def _step_s(metadata: Metadata) -> float | None:
         return 1 / rate if rate > 0 else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _readable(file: h5py.File, names: Sequence[str], path: Path) -> Iterator[_Demo]:
-    """Yields the demos whose structure can be read; raises if there are none."""
-    failure: Exception | None = None
-    num_read = 0
-    for name in names:
-        try:
-            demo = _demo(file, name, path)
-        except UNREADABLE as error:  # `read` reports it
-            failure = failure or error
-            continue
-        num_read += 1
-        yield demo
-    if not num_read:
-        raise DataError(f"no demo can be read: {reason(failure)}", fix=DAMAGED, file=path)
 
 
 def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:

@@ -23,10 +23,18 @@ from worldline.data.formats.lerobot.episode import (
     is_numeric,
     signal_name,
 )
-from worldline.data.formats.lerobot.layout import INFO_FILE, OWN, Feature, LeRobotLayout, read_layout, read_tasks
+from worldline.data.formats.lerobot.layout import (
+    INFO_FILE,
+    OWN,
+    EpisodePlace,
+    Feature,
+    LeRobotLayout,
+    read_layout,
+    read_tasks,
+)
 from worldline.data.formats.lerobot.metadata import within
 from worldline.data.formats.lerobot.tables import DataFiles
-from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs
+from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, readable
 from worldline.data.infer import SchemaDraft, Summary, role_of_column, summarise
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
@@ -116,23 +124,21 @@ def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
 
 def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
     """Returns a summary for each readable episode, by feature key."""
-    files, failure = DataFiles(layout.root), None
-    seen: dict[str, list[Summary]] = {}
-    num_read = 0
-    for place in layout.episodes:
-        try:
-            piece = files.locate(place.data, place.number, place.num_rows)
-            for feature in features:
-                values = piece.numbers(feature.key, feature.shape, feature.key).values
-                keep = len(piece) if _role(feature.key) is Role.OBSERVATION else len(piece) - 1
-                if keep:
-                    seen.setdefault(feature.key, []).append(summarise(_cells(values[:keep], feature)))
-            num_read += 1
-        except DataError as error:
-            failure = failure or error
-    if failure is not None and not num_read:
-        problem = f"none of the {len(layout.episodes)} episodes can be read; the first: {failure.problem}"
-        raise DataError(problem, fix=failure.fix, file=failure.file, signal=failure.signal, step=failure.step)
+    files, seen = DataFiles(layout.root), dict[str, list[Summary]]()
+
+    def summaries(place: EpisodePlace) -> dict[str, Summary]:
+        piece = files.locate(place.data, place.number, place.num_rows)
+        found = {}
+        for feature in features:
+            values = piece.numbers(feature.key, feature.shape, feature.key).values
+            keep = len(piece) if _role(feature.key) is Role.OBSERVATION else len(piece) - 1
+            if keep:
+                found[feature.key] = summarise(_cells(values[:keep], feature))
+        return found
+
+    for _, found in readable(layout.episodes, summaries, what="episodes", file=layout.root):
+        for key, summary in found.items():
+            seen.setdefault(key, []).append(summary)
     return seen
 
 

@@ -21,7 +21,7 @@ from worldline.data.formats.minari.storage import (
     is_jpeg,
     leaves,
 )
-from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, reason
+from worldline.data.formats.reading import DAMAGED, Array, readable, reason
 from worldline.data.infer import SchemaDraft, Summary
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -67,22 +67,14 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
     """
     seen: dict[tuple[str, str], tuple[str, list[Summary]]] = {}
     left: dict[str, None] = {}
-    failure: Exception | None = None
-    for number in storage.numbers:
-        try:
-            raw = storage.read(number)
-            names = names_of(raw) | {(REWARD, ""): REWARD}
-            parts = {**raw.parts, REWARD: {"": raw.rewards}}
-            found = {key: summary_of(parts[key[0]][key[1]]) for key in names if key[1] in parts[key[0]]}
-        except UNREADABLE as error:  # `read` reports it
-            failure = failure or error
-            continue
-        for key, summary in found.items():
-            seen.setdefault(key, (names[key], []))[1].append(summary)
+    for _, raw in readable(storage.numbers, storage.read, what="episodes", file=folder):
+        parts = {**raw.parts, REWARD: {"": raw.rewards}}
+        for (part, member), name in (names_of(raw) | {(REWARD, ""): REWARD}).items():
+            if member in parts[part]:
+                seen.setdefault((part, member), (name, []))[1].append(summary_of(parts[part][member]))
         left |= dict.fromkeys(f"{INFOS}.{member}" for member in (*raw.parts[INFOS], *raw.texts[INFOS]))
     if not any(part == OBSERVATION for part, _ in seen):
-        problem = "no episode has observations" if failure is None else f"no episode can be read: {reason(failure)}"
-        raise DataError(problem, fix=DAMAGED, file=folder)
+        raise DataError("no episode has observations", fix=DAMAGED, file=folder)
     draft = SchemaDraft(folder)
     draft.note("The step duration is not in the logs: step_s is left empty.")
     spaces = {part: leaves(metadata[f"{part}_space"]) for part in _ROLES}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
-from worldline.data.checks import Finding, Severity, warning
+from worldline.data.checks import Finding, warning
 from worldline.data.formats.missing import held
 from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft
 from worldline.data.formats.tables.columns import Column, as_numbers
@@ -25,23 +25,7 @@ from worldline.schema import Kind, Role, Signal
 _MAX_STEPS_A_ROW = 10_000  # more means a damaged time or a wrong unit, and would fill the memory
 
 
-@dataclass(kw_only=True)
-class TableDraft(EpisodeDraft):
-    """What was read of an episode so far; signals with an error are left out.
-
-    Args:
-        times: [T+1] seconds; None if the rows have no times.
-    """
-
-    times: NDArray[np.float64] | None
-
-    @property
-    def failed(self) -> bool:
-        """Whether a finding is an error."""
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
-
-
-def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> TableDraft:
+def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> EpisodeDraft:
     """Builds the arrays of an episode; they are incomplete if a finding is an error.
 
     Args:
@@ -49,7 +33,7 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Tabl
         layout: of the logs.
         reading: if it has a rate, all signals are resampled to it.
     """
-    draft = TableDraft(times=piece.times)
+    draft = EpisodeDraft(times=piece.times)
     draft.findings = [*_rows(piece), *_times(piece, reading), *_early_ends(piece)]
     if draft.findings:
         return draft
@@ -129,7 +113,7 @@ class _Cells:
 
 
 def _cells(
-    draft: TableDraft, signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout
+    draft: EpisodeDraft, signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout
 ) -> _Cells | None:
     """Returns the cells of a signal, or adds an error; a discrete signal accepts whole numbers in a float column."""
     values, known, is_good = [], np.ones(len(piece.rows), np.bool_), True
@@ -176,7 +160,7 @@ def _numbers(
     return np.zeros(len(rows)), ~missing
 
 
-def _add_rows(draft: TableDraft, cell: _Cells, piece: EpisodeRows) -> None:
+def _add_rows(draft: EpisodeDraft, cell: _Cells, piece: EpisodeRows) -> None:
     """Adds a signal without resampling."""
     if cell.signal.role is Role.OBSERVATION:
         _add_observation(draft, cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
@@ -191,7 +175,7 @@ def _add_rows(draft: TableDraft, cell: _Cells, piece: EpisodeRows) -> None:
 
 
 def _add_resampled(
-    draft: TableDraft, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
+    draft: EpisodeDraft, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
 ) -> None:
     """Adds a signal at the times of a grid."""
     signal, known, values = cell.signal, cell.known & ~cell.repeated, cell.values
@@ -215,7 +199,7 @@ def _add_resampled(
 
 
 def _warn_of_lost_changes(
-    draft: TableDraft, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
+    draft: EpisodeDraft, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
 ) -> None:
     """Adds a warning if an input changes more often than there are steps, so that changes are lost."""
     within = (times >= grid[0]) & (times < grid[-1])
@@ -228,7 +212,7 @@ def _warn_of_lost_changes(
         )
 
 
-def _add_observation(draft: TableDraft, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
+def _add_observation(draft: EpisodeDraft, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
     if not cell.known.any():
         problem = "it has no value in the whole episode and is marked as not observed"
         fix = "Leave the episode out, or remove the signal from schema.json."

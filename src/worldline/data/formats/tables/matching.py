@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding
 from worldline.data.formats.missing import held
+from worldline.data.formats.reading import EpisodeDraft
 from worldline.data.formats.tables.columns import Column
-from worldline.data.formats.tables.episode_arrays import TableDraft, build
+from worldline.data.formats.tables.episode_arrays import build
 from worldline.data.formats.tables.episode_rows import EpisodeRows
 from worldline.data.formats.tables.frame_sources import Clip, fits_memory, open_clip
 from worldline.data.formats.tables.layout import TableLayout
@@ -54,7 +55,7 @@ class FrameRows:
 
 def build_with_pictures(
     rows: FrameRows, clips: Mapping[str, Path], layout: TableLayout, reading: ReadOptions
-) -> TableDraft:
+) -> EpisodeDraft:
     """Builds the arrays of an episode, including its cameras.
 
     Args:
@@ -75,7 +76,7 @@ def build_with_pictures(
             _add(draft, name, _by_step(piece, by_row[name], draft.times, reading), clip, rows)
     except DataError as error:
         problem = f"{error.file}: {error.problem}" if error.file else error.problem
-        return TableDraft(times=None, findings=[Finding(problem=problem, fix=error.fix)])
+        return EpisodeDraft(findings=[Finding(problem=problem, fix=error.fix)])
     return draft
 
 
@@ -136,7 +137,7 @@ def _by_step(
     return np.where(reached, on_grid, -1).astype(np.int64)
 
 
-def _add(draft: TableDraft, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> None:
+def _add(draft: EpisodeDraft, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> None:
     """Adds the frames of one camera."""
     if by_step is None:
         by_step = _by_time(draft, clip, rows, name)
@@ -153,7 +154,7 @@ def _add(draft: TableDraft, name: str, by_step: Frames | None, clip: Clip, rows:
     draft.put(name, _load(clip, use), fresh)
 
 
-def _by_time(draft: TableDraft, clip: Clip, rows: FrameRows, name: str) -> Frames:
+def _by_time(draft: EpisodeDraft, clip: Clip, rows: FrameRows, name: str) -> Frames:
     """Returns the last frame at or before each time, -1 if it is older than `MAX_FRAME_AGE`."""
     assert draft.times is not None
     assert clip.times is not None
@@ -173,7 +174,7 @@ def _by_time(draft: TableDraft, clip: Clip, rows: FrameRows, name: str) -> Frame
     return np.where((frames >= 0) & (age <= (MAX_FRAME_AGE + SLACK) * interval), frames, -1).astype(np.int64)
 
 
-def _warn_of_missing(draft: TableDraft, by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> None:
+def _warn_of_missing(draft: EpisodeDraft, by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> None:
     """Adds warnings for rows without frames, dropped frames, and frames before the first or after the last row."""
     lost = np.flatnonzero(by_step < 0)
     if len(lost):

@@ -23,9 +23,8 @@ import numpy as np
 
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
-from worldline.data.formats.reading import unread
+from worldline.data.formats.reading import EpisodeDraft, unread
 from worldline.data.formats.tables.columns import tables_in
-from worldline.data.formats.tables.episode_arrays import TableDraft
 from worldline.data.formats.tables.episode_rows import EpisodeRows
 from worldline.data.formats.tables.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
 from worldline.data.formats.tables.layout import TableLayout
@@ -118,7 +117,7 @@ class VideoLogs(TableLogs):
 
     def _drafts(
         self, file: Path, pieces: Sequence[EpisodeRows], times: Times | None
-    ) -> Iterator[tuple[EpisodeRows, TableDraft]]:
+    ) -> Iterator[tuple[EpisodeRows, EpisodeDraft]]:
         for label, same in groupby(pieces, key=lambda piece: piece.label):
             if (file, label) not in self._plan.names:
                 continue
@@ -128,7 +127,7 @@ class VideoLogs(TableLogs):
                     which = f"named {label!r}" if label else "for these rows"
                     problem = f"there is no video {which} (found: {', '.join(self._plan.recordings)})"
                     fix = "Name the video like the table, or like the episode in its column."
-                    yield piece, TableDraft(times=None, findings=[Finding(problem=problem, fix=fix)])
+                    yield piece, EpisodeDraft(findings=[Finding(problem=problem, fix=fix)])
                 else:
                     clips = self._plan.recordings[name]
                     yield piece, build_with_pictures(rows, clips, self._layout, self._reading)
