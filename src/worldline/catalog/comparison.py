@@ -15,6 +15,7 @@ from jaxtyping import Float
 from worldline.catalog.outcomes import ForecastOutcome
 from worldline.config import from_json
 from worldline.errors import ConfigError
+from worldline.stats import Estimate, student_quantile
 
 MIN_SCORED = 100
 """Smallest number of scored calls for an interval. Fewer give too few blocks for the bootstrap."""
@@ -110,20 +111,6 @@ class ShadowComparison:
     reason: str
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An interval of a mean.
-
-    Args:
-        low: lower end.
-        high: upper end.
-    """
-
-    low: float
-    high: float
-
-
 def read_records(path: Path) -> tuple[ShadowRecord, ...]:
     """The recorded calls; empty if the file does not exist.
 
@@ -174,8 +161,8 @@ def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, se
     )
 
 
-def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Interval:
-    """The 95 % interval of the mean of an autocorrelated series, by the moving-block bootstrap.
+def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Estimate:
+    """The mean and its 95 % interval of an autocorrelated series, by the moving-block bootstrap.
 
     The block length is the square root of the series length. With few blocks, resamples vary too little. Their
     quantiles are therefore widened by the ratio of Student's t to the normal distribution.
@@ -184,8 +171,7 @@ def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Interval:
         values: [N], in order, N at least 4.
         seed: seed of the resamples.
 
-    Source: Künsch 1989, "The jackknife and the bootstrap for general stationary observations", section 2; the
-    expansion of Student's quantile: Fisher and Cornish 1960.
+    Source: Künsch 1989, "The jackknife and the bootstrap for general stationary observations", section 2.
     """
     size = len(values)
     length = ceil(sqrt(size))
@@ -193,11 +179,9 @@ def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Interval:
     sums = np.concatenate([[0.0], np.cumsum(values)])
     starts = np.random.default_rng(seed).integers(0, size - length + 1, (_RESAMPLES, count))
     means = (sums[starts + length] - sums[starts]).sum(1) / (count * length)
-    z, degrees = _LEVEL_Z, size / length - 1
-    student = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-    wider = student / z * sqrt(size / (size - length))
+    wider = student_quantile(0.025, size / length - 1) / _LEVEL_Z * sqrt(size / (size - length))
     low, high = values.mean() + wider * np.quantile(means - means.mean(), (0.025, 0.975))
-    return Interval(low=float(low), high=float(high))
+    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
 
 
 def _scores(records: Sequence[ShadowRecord]) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
@@ -220,7 +204,7 @@ def _verdict(
     records: Sequence[ShadowRecord],
     failed: Sequence[ShadowRecord],
     apart: Float[np.ndarray, "N"],
-    interval: Interval | None,
+    interval: Estimate | None,
 ) -> tuple[ShadowVerdict, str]:
     if failed:
         return (
@@ -231,7 +215,7 @@ def _verdict(
         count = f"{len(apart)} scored calls of {len(records)}; {MIN_SCORED} are needed"
         why = next((record.unscored for record in reversed(records) if record.unscored), "")
         return ShadowVerdict.TOO_FEW, f"{count}; last unscored call: {why.rstrip('.')}" if why else count
-    figures = f"{apart.mean():+.4g} (95 % interval {interval.low:+.4g} to {interval.high:+.4g}, {len(apart)} calls)"
+    figures = f"{interval.value:+.4g} (95 % interval {interval.low:+.4g} to {interval.high:+.4g}, {len(apart)} calls)"
     reason = f"its error minus that of the serving version, relative to persistence, is {figures}"
     if interval.high < 0:
         return ShadowVerdict.BETTER, reason

@@ -24,6 +24,7 @@ TrustedAnswer = TypeVar("TrustedAnswer", Prediction, Scores)
 MergedAnswer = TypeVar("MergedAnswer", Forecast, Scores)
 Value = TypeVar("Value")
 Steps = TypeVar("Steps", History, Episode)
+OptionalArrays = TypeVar("OptionalArrays", Arrays, Arrays | None)
 Mask = NDArray[np.bool_]
 
 
@@ -94,12 +95,8 @@ class FallbackWorld(World):
         """
 
         def ask(number: int, rows: Mask | None) -> Prediction:
-            found = self._worlds[number].predict(
-                self._known(number, _rows_of(history, rows)),
-                _rows(actions, rows),
-                exogenous=None if exogenous is None else _rows(exogenous, rows),
-                level=level,
-            )
+            past, inputs = self._known(number, _rows_of(history, rows)), _rows(exogenous, rows)
+            found = self._worlds[number].predict(past, _rows(actions, rows), exogenous=inputs, level=level)
             return replace(found, signals=self._common(found.signals))
 
         return self._trusted(ask, _merged_prediction)
@@ -117,13 +114,9 @@ class FallbackWorld(World):
 
         def ask(number: int, rows: Mask | None) -> Scores:
             self._check_goal(number, goal)
-            return self._worlds[number].score(
-                self._known(number, _rows_of(history, rows)),
-                _rows(actions, rows),
-                replace(goal, targets=_rows(goal.targets, rows)),
-                constraints,
-                exogenous=None if exogenous is None else _rows(exogenous, rows),
-            )
+            past, inputs = self._known(number, _rows_of(history, rows)), _rows(exogenous, rows)
+            part = replace(goal, targets=_rows(goal.targets, rows))
+            return self._worlds[number].score(past, _rows(actions, rows), part, constraints, exogenous=inputs)
 
         return self._trusted(ask, _merged)
 
@@ -352,9 +345,9 @@ def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
         raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(found)}. {fix}")
 
 
-def _rows(arrays: Arrays, rows: Mask | None) -> Arrays:
+def _rows(arrays: OptionalArrays, rows: Mask | None) -> OptionalArrays:
     """The rows of these worlds in arrays [W, ...]; all without a mask."""
-    return arrays if rows is None else {name: np.asarray(value)[rows] for name, value in arrays.items()}
+    return arrays if arrays is None or rows is None else {n: np.asarray(value)[rows] for n, value in arrays.items()}
 
 
 def _rows_of(history: History, rows: Mask | None) -> History:

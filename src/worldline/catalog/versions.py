@@ -280,9 +280,8 @@ class Catalog:
                 )
             version = directory.check_version(now.earlier[-1].version)
             self.open_bundle(directory.path(version))
-            turn = Turn(version=version, since=_time(), reason=f"rolled back from {now.now.version}")
-            shadow = None if now.shadow == version else now.shadow
-            known = {**directory.aliases(), alias: Alias(now=turn, earlier=now.earlier[:-1], shadow=shadow)}
+            known = _pointed(directory.aliases(), alias, version, f"rolled back from {now.now.version}")
+            known[alias] = replace(known[alias], earlier=now.earlier[:-1])
             directory.write(known)
         return self._version(directory, version, known)
 
@@ -335,7 +334,7 @@ class Catalog:
 
 def _pointed(known: Mapping[str, Alias], alias: str, version: int, reason: str) -> dict[str, Alias]:
     """The aliases, with this one pointing to `version`."""
-    turn = Turn(version=version, since=_time(), reason=reason)
+    turn = Turn(version=version, since=datetime.now(UTC).isoformat(timespec="seconds"), reason=reason)
     if alias not in known:
         return {**known, alias: Alias(now=turn)}
     now = known[alias]
@@ -360,7 +359,3 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
             os.fsync(file.fileno())
     for folder in {(target / name).parent for name in names}:
         sync_folder(folder)
-
-
-def _time() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

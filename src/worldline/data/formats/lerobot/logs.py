@@ -14,15 +14,7 @@ from pathlib import Path
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse
 from worldline.data.checks import Finding
-from worldline.data.formats.lerobot.episode import (
-    BOOKKEEPING,
-    ENDS,
-    SUCCESS,
-    SURPLUS,
-    EpisodeReader,
-    is_numeric,
-    signal_name,
-)
+from worldline.data.formats.lerobot import episode
 from worldline.data.formats.lerobot.layout import (
     INFO_FILE,
     OWN,
@@ -41,7 +33,7 @@ from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 
-class LeRobotLogs(EpisodeLogs[EpisodeReader]):
+class LeRobotLogs(EpisodeLogs[episode.EpisodeReader]):
     """The episodes of a LeRobot dataset.
 
     Args:
@@ -89,11 +81,11 @@ class LeRobotLogs(EpisodeLogs[EpisodeReader]):
     def __len__(self) -> int:
         return len(self._layout.episodes) + len(self._lost)
 
-    def opened(self) -> nullcontext[EpisodeReader]:
+    def opened(self) -> nullcontext[episode.EpisodeReader]:
         """A reader that opens the files one after another."""
-        return nullcontext(EpisodeReader(self._layout, self.schema, self._tasks))
+        return nullcontext(episode.EpisodeReader(self._layout, self.schema, self._tasks))
 
-    def draft(self, opened: EpisodeReader, number: int) -> EpisodeDraft:
+    def draft(self, opened: episode.EpisodeReader, number: int) -> EpisodeDraft:
         """Reads a listed episode; the lost ones come after them."""
         if number >= len(self._layout.episodes):
             raise self._lost[number - len(self._layout.episodes)].error()
@@ -103,15 +95,15 @@ class LeRobotLogs(EpisodeLogs[EpisodeReader]):
 def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
     """Infers a schema from the declared features and the numbers in the rows; also returns doubts."""
     draft = SchemaDraft(layout.root)
-    seen = _summaries(layout, [feature for feature in layout.features.values() if is_numeric(feature)])
+    seen = _summaries(layout, [feature for feature in layout.features.values() if episode.is_numeric(feature)])
     for feature in layout.features.values():
-        name, role = signal_name(layout, feature.key), _role(feature.key)
+        name, role = episode.signal_name(layout, feature.key), _role(feature.key)
         if feature.dtype in ("video", "image") and not feature.is_depth:
             channels = 3 if feature.dtype == "video" else feature.num_channels  # a decoded video has three
             draft.add(Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*feature.height_width, channels), unit="1"))
         elif feature.key in seen:
             signal, doubts = draft.infer(name, role, seen[feature.key])
-            if feature.key == SUCCESS:
+            if feature.key == episode.SUCCESS:
                 doubts.append("used as a reward of 0 or 1, not as an end of the episode.")
             if not feature.key.startswith(("observation", "action", "next.")):
                 doubts.insert(0, f"its role is {role} because of its name.")
@@ -151,28 +143,28 @@ def _role(key: str) -> Role:
     """Returns the role of a feature by LeRobot's naming convention."""
     if key.split(".")[0] in ("observation", "action"):
         return Role(key.split(".")[0])
-    return Role.REWARD if key == SUCCESS else role_of_column(key)
+    return Role.REWARD if key == episode.SUCCESS else role_of_column(key)
 
 
 def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:
     """Returns sentences on what reading the dataset with this schema leaves out or assumes."""
     notes = []
-    if SURPLUS not in layout.features:
+    if episode.SURPLUS not in layout.features:
         notes.append(
             "The last action of each episode has no following observation. It is dropped with its reward and exogenous "
             "inputs."
         )
-    names = {signal.name for signal in schema.signals}
+    names, others = {signal.name for signal in schema.signals}, (*episode.BOOKKEEPING, *episode.ENDS)
     for key, feature in layout.features.items():
-        name = signal_name(layout, key)
-        if key in ENDS and not layout.is_own:
+        name = episode.signal_name(layout, key)
+        if key in episode.ENDS and not layout.is_own:
             notes.append(
-                f"{key}: used as the end of the episode ({ENDS[key]}) if it is set at the last action that is kept. "
-                "An episode that sets it only in the last row counts as truncated."
+                f"{key}: used as the end of the episode ({episode.ENDS[key]}) if it is set at the last action that is "
+                "kept. An episode that sets it only in the last row counts as truncated."
             )
         elif feature.dtype == "string":
             notes.append(f"{key}: text; kept in the source if it is constant in the episode.")
-        elif name not in names and key not in BOOKKEEPING and key not in ENDS and not key.startswith(f"{OWN}."):
+        elif name not in names and key not in others and not key.startswith(f"{OWN}."):
             why = "a depth map" if feature.is_depth else f"{feature.dtype} of shape {feature.shape}"
             notes.append(f"{key}: left out, because the schema has no signal {name!r} ({why}).")
         elif feature.dtype == "video":

@@ -20,18 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from worldline.data.formats.hdf5.access import (
-    arrays_in,
-    attributes,
-    check_written,
-    embedded_json,
-    is_numeric,
-    is_text,
-    member_of,
-    names_in,
-    read_rows,
-    texts_in,
-)
+from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.heap_checks import check_heaps
 from worldline.data.formats.pictures import decode_picture
 from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
@@ -159,7 +148,9 @@ class Hdf5Storage(Storage):
     def _found(self) -> frozenset[int]:
         """Numbers of the existing groups."""
         with converted("it cannot be read", file=self._path):
-            return frozenset(int(match[1]) for name in names_in(self._file) if (match := _EPISODE.fullmatch(name)))
+            return frozenset(
+                int(match[1]) for name in access.names_in(self._file) if (match := _EPISODE.fullmatch(name))
+            )
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -171,23 +162,23 @@ class Hdf5Storage(Storage):
         group = self._file[f"episode_{number}"] if number in self._found else None
         if not isinstance(group, h5py.Group):
             raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
-        metadata = attributes(group)
+        metadata = access.attributes(group)
         rewards, terminations, truncations = (
             self._column(group, name) for name in ("rewards", "terminations", "truncations")
         )
         if (total := metadata.pop("total_steps", len(rewards))) != len(rewards):
             raise DataError(f"total_steps is {total}, but the episode has {len(rewards)} rewards", fix=DAMAGED)
-        note = embedded_json(group, NOTE_ATTRIBUTE)
+        note = access.embedded_json(group, NOTE_ATTRIBUTE)
         parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
         texts: dict[str, dict[str, list[str]]] = {part: {} for part in PARTS}
         for part, key in PARTS.items():
             for name, dataset in self._datasets(group, key, tuples=note is None).items():
                 if is_jpeg(self._spaces.get(part, {}).get(name), self._metadata):
                     parts[part][name] = _decode(dataset, self._spaces[part][name], name or part, self._max_images)
-                elif is_text(dataset) and len(dataset.shape or ()) == 1:
-                    texts[part][name] = texts_in(dataset, 0, len(dataset))
-                elif is_numeric(dataset):
-                    parts[part][name] = read_rows(dataset, 0, len(dataset), name or part)
+                elif access.is_text(dataset) and len(dataset.shape or ()) == 1:
+                    texts[part][name] = access.texts_in(dataset, 0, len(dataset))
+                elif access.is_numeric(dataset):
+                    parts[part][name] = access.read_rows(dataset, 0, len(dataset), name or part)
         return RawEpisode(
             parts=parts,
             texts=texts,
@@ -199,21 +190,21 @@ class Hdf5Storage(Storage):
         )
 
     def _column(self, group: h5py.Group, name: str) -> Array:
-        dataset = member_of(group, name)
-        if not isinstance(dataset, h5py.Dataset) or not is_numeric(dataset):
+        dataset = access.member_of(group, name)
+        if not isinstance(dataset, h5py.Dataset) or not access.is_numeric(dataset):
             raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
-        return read_rows(dataset, 0, len(dataset), name)
+        return access.read_rows(dataset, 0, len(dataset), name)
 
     def _datasets(self, group: h5py.Group, key: str, *, tuples: bool) -> dict[str, h5py.Dataset]:
         """Returns the datasets of a part by dotted name; members of tuples are named by index."""
-        part = member_of(group, key)
+        part = access.member_of(group, key)
         if part is None and key == INFOS:
             return {}
         if isinstance(part, h5py.Dataset):
             return {"": part}
         if not isinstance(part, h5py.Group):
             raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
-        found = arrays_in(part, self._path)
+        found = access.arrays_in(part, self._path)
         return {_INDEX.sub(r"\1", name): dataset for name, dataset in found.items()} if tuples else found
 
 
@@ -305,7 +296,7 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None
     with converted("its images cannot be read", signal=name):
         check_heaps(Path(dataset.file.filename))
         num_rows = len(dataset) if max_rows is None else min(max_rows, len(dataset))
-        check_written(dataset, 0, num_rows)
+        access.check_written(dataset, 0, num_rows)
         if num_rows * prod(shape) > _MAX_BYTES:
             raise DataError(f"{num_rows} images of shape {shape} do not fit into memory", fix=DAMAGED, signal=name)
         rows = np.empty((num_rows, *shape), np.uint8)
