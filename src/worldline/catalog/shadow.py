@@ -22,8 +22,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from worldline.catalog.comparison import ShadowRecord
-from worldline.catalog.outcomes import LEVEL, backtest_of, compare_forecasts
+from worldline.catalog.comparison import LEVEL, ShadowRecord, backtest_of, compare_forecasts
 from worldline.episode import History
 from worldline.world.base import Prediction, World
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json, Threads, checked_file, use_threads
-from worldline.cli.output import print_list, print_table, write_json, write_text
-from worldline.cli.progress import progress_bars
+from worldline.cli.output import print_list, print_table, progress_bars, write_json, write_text
 
 if TYPE_CHECKING:
     from worldline.audit.audit_evidence import Audit, Decision, Measured

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
-from worldline.cli.output import print_list, print_table, print_wrapped, write_json
-from worldline.cli.progress import progress_bars
+from worldline.cli.output import print_list, print_table, print_wrapped, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.data.checks import Finding

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
-from worldline.cli.output import write_json
-from worldline.cli.progress import progress_bars
+from worldline.cli.output import progress_bars, write_json
 from worldline.errors import InputError
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json, Threads, use_threads
-from worldline.cli.output import print_table, write_json
-from worldline.cli.progress import progress_bars
+from worldline.cli.output import print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.workflows.learn import LearnResult

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worldline.cli.progress import progress_bars
+from worldline.cli.output import progress_bars
 from worldline.errors import InputError
 
 

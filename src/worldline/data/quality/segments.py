@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import arrays_of
-from worldline.data.formats.missing import held
+from worldline.data.formats.reading import held
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError

@@ -37,16 +37,19 @@ from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import arrays_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
-from worldline.data.formats.hdf5.layout import Hdf5Layout, read_layout, shift_of, usual_shift
-from worldline.data.formats.hdf5.rows import (
+from worldline.data.formats.hdf5.layout import (
     STEP_S,
     Columns,
+    Hdf5Layout,
     add_metadata,
     end_of,
     is_metadata,
     nothing_known,
+    read_layout,
+    shift_of,
     step_s_of,
     summary_of,
+    usual_shift,
 )
 from worldline.data.formats.reading import (
     FLAGS,

@@ -23,7 +23,7 @@ import numpy as np
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import attributes, is_numeric, read_rows
-from worldline.data.formats.hdf5.rows import Columns, nothing_known, summary_of
+from worldline.data.formats.hdf5.layout import Columns, nothing_known, summary_of
 from worldline.data.formats.reading import (
     DAMAGED,
     FOREIGN_ENDS,

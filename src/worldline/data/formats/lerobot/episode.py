@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from worldline.data.formats.decoding import frames, frames_between
+from worldline.data.formats.decoding import decode_picture, frames, frames_between
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, EpisodePlace, Feature, LeRobotLayout
 from worldline.data.formats.lerobot.metadata import FIX, Checked, list_of, within
 from worldline.data.formats.lerobot.tables import DataFiles, RowRange
-from worldline.data.formats.missing import UNKNOWN_FIX, held
-from worldline.data.formats.pictures import decode_picture
-from worldline.data.formats.reading import Array, EpisodeDraft, converted
+from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, converted, held
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
 

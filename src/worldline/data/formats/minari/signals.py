@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from worldline.data.formats.hdf5.rows import summary_of
+from worldline.data.formats.hdf5.layout import summary_of
 from worldline.data.formats.minari.storage import (
     ACTION,
     INFOS,

@@ -20,9 +20,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from worldline.data.formats.decoding import decode_picture
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.heap_checks import check_heaps
-from worldline.data.formats.pictures import decode_picture
 from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
 from worldline.errors import DataError, MissingExtraError
 

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.missing import held
-from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft
+from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, held
 from worldline.data.formats.tables.columns import Column, as_numbers
-from worldline.data.formats.tables.episode_rows import EpisodeRows
-from worldline.data.formats.tables.layout import TableLayout, parts_of
+from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of
 from worldline.data.formats.tables.resampling import grid_times, repeats, resample, summed
 from worldline.schema import Kind, Role, Signal
 

@@ -19,9 +19,8 @@ from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import EpisodeDraft, Metadata, readable, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import build
-from worldline.data.formats.tables.episode_rows import EpisodeRows, split
-from worldline.data.formats.tables.frame_sources import has_pictures
-from worldline.data.formats.tables.layout import Survey, TableLayout, episode_name
+from worldline.data.formats.tables.layout import EpisodeRows, Survey, TableLayout, episode_name, split
+from worldline.data.formats.tables.matching import has_pictures
 from worldline.data.formats.tables.timestamps import Times, read_times
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema

@@ -25,10 +25,15 @@ from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
 from worldline.data.formats.reading import EpisodeDraft, unread
 from worldline.data.formats.tables.columns import tables_in
-from worldline.data.formats.tables.episode_rows import EpisodeRows
-from worldline.data.formats.tables.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
-from worldline.data.formats.tables.layout import TableLayout
-from worldline.data.formats.tables.matching import FRAME_NAMES, FrameRows, build_with_pictures
+from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
+from worldline.data.formats.tables.matching import (
+    FRAME_NAMES,
+    VIDEO_SUFFIXES,
+    FrameRows,
+    build_with_pictures,
+    clips_in,
+    open_clip,
+)
 from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, resampling_notes, scan_tables
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
