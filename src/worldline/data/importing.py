@@ -12,10 +12,10 @@ from pathlib import Path
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
+from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
 from worldline.data.locking import locked
 from worldline.data.open_logs import open_logs, recognise
-from worldline.data.resizing import scale, scaled_schema
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError

@@ -13,8 +13,7 @@ import numpy as np
 
 from worldline.data.formats.decoding import decode_picture, frames, frames_between
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, EpisodePlace, Feature, LeRobotLayout
-from worldline.data.formats.lerobot.metadata import FIX, Checked, list_of, within
-from worldline.data.formats.lerobot.tables import DataFiles, RowRange
+from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, list_of, within
 from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, converted, held
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal

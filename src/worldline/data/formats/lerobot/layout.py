@@ -18,8 +18,16 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from worldline.data.checks import Finding
-from worldline.data.formats.lerobot.metadata import FIX, NUMBER, WHOLE, Checked, parse_json, read_text, within
-from worldline.data.formats.lerobot.tables import ParquetRows
+from worldline.data.formats.lerobot.tables import (
+    FIX,
+    NUMBER,
+    WHOLE,
+    Checked,
+    ParquetRows,
+    parse_json,
+    read_text,
+    within,
+)
 from worldline.errors import DataError
 
 INFO_FILE = "meta/info.json"

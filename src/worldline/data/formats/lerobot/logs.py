@@ -24,8 +24,7 @@ from worldline.data.formats.lerobot.layout import (
     read_layout,
     read_tasks,
 )
-from worldline.data.formats.lerobot.metadata import within
-from worldline.data.formats.lerobot.tables import DataFiles
+from worldline.data.formats.lerobot.tables import DataFiles, within
 from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, readable
 from worldline.data.infer import SchemaDraft, Summary, role_of_column, summarise
 from worldline.data.store import SCHEMA_FILE
