@@ -51,23 +51,20 @@ class Finding:
     step: int | None = None
 
     @classmethod
-    def of(
-        cls, error: DataError, *, file: str | None = None, episode: int | None = None, signal: str | None = None
-    ) -> Finding:
+    def of(cls, error: DataError, *, file: str | None = None, episode: int | None = None) -> Finding:
         """The finding for an error.
 
         Args:
             error: gives the problem, the fix and the step, and the place where an argument is None.
             file: the file with the problem.
             episode: number in the source.
-            signal: the signal's name, if the error has none.
         """
         return cls(
             problem=error.problem,
             fix=error.fix,
             file=file or (None if error.file is None else str(error.file)),
             episode=error.episode if episode is None else episode,
-            signal=error.signal or signal,
+            signal=error.signal,
             step=error.step,
         )
 

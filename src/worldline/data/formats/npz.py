@@ -77,9 +77,6 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
             schema, unclear = _infer(files)
         return cls(files, schema, [*unclear, *unread(path, files, "not .npz files")])
 
-    def __len__(self) -> int:
-        return len(self._paths)
-
     def opened(self) -> nullcontext[tuple[Path, ...]]:
         """The files; each is opened when its episode is read."""
         return nullcontext(self._paths)

@@ -301,20 +301,19 @@ class EpisodeLogs(Logs, Generic[T]):
         schema: see `Logs`.
         unclear: see `Logs`.
         root: the folder of the logs.
-        files: of the episodes, relative to the folder; a single one for all episodes.
+        files: of each episode, relative to the folder.
     """
 
     def __init__(self, schema: Schema, unclear: Sequence[str], root: Path, files: Sequence[str]) -> None:
         super().__init__(schema, unclear)
         self._root, self._files = root, tuple(files)
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     @abstractmethod
     def opened(self) -> AbstractContextManager[T]:
         """Opens what the episodes are read from."""
-
-    def file_of(self, number: int) -> str:
-        """The file of an episode, relative to the logs."""
-        return self._files[number if len(self._files) > 1 else 0]
 
     @abstractmethod
     def draft(self, opened: T, number: int) -> EpisodeDraft:
@@ -334,7 +333,7 @@ class EpisodeLogs(Logs, Generic[T]):
                 return
             for number in range(len(self)):
                 try:
-                    logged = self.draft(opened, number).logged(self.schema, self.file_of(number), number)
+                    logged = self.draft(opened, number).logged(self.schema, self._files[number], number)
                 except UNREADABLE as error:
                     logged = self.failed(error, number)
                 yield logged
@@ -343,8 +342,8 @@ class EpisodeLogs(Logs, Generic[T]):
         """Returns the episode that cannot be read because of an error."""
         if not isinstance(error, DataError):
             error = DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED)
-        finding = Finding.of(error, file=relative(self._root, error.file) or self.file_of(number), episode=number)
-        return LoggedEpisode(file=self.file_of(number), number=number, episode=None, findings=(finding,))
+        finding = Finding.of(error, file=relative(self._root, error.file) or self._files[number], episode=number)
+        return LoggedEpisode(file=self._files[number], number=number, episode=None, findings=(finding,))
 
 
 def relative(root: Path, file: Path | str | None) -> str | None:

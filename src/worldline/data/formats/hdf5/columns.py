@@ -87,7 +87,7 @@ class Hdf5Logs(EpisodeLogs[Columns]):
     def __init__(
         self, file: Path, layout: Hdf5Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
     ) -> None:
-        super().__init__(schema, unclear, file.parent, [file.name])
+        super().__init__(schema, unclear, file.parent, [file.name] * len(layout.lengths))
         self._file, self._layout, self._shifts = file, layout, dict(shifts)
 
     @classmethod
@@ -120,9 +120,6 @@ class Hdf5Logs(EpisodeLogs[Columns]):
                 shifts[signal.name], doubt = shift_of(columns[signal.name], signal.role, layout)
                 unclear += [f"{signal.name}: {doubt}"] if doubt else []
         return cls(path, layout, schema, shifts, unclear)
-
-    def __len__(self) -> int:
-        return len(self._layout.lengths)
 
     @contextmanager
     def opened(self) -> Iterator[Columns]:

@@ -90,7 +90,7 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
         self, file: Path, demos: Mapping[str, Metadata], has_next: bool, schema: Schema, unclear: Sequence[str]
     ) -> None:
         self._file, self._demos, self._has_next = file, dict(demos), has_next
-        super().__init__(schema, unclear, file.parent, [file.name])
+        super().__init__(schema, unclear, file.parent, [file.name] * len(demos))
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -113,9 +113,6 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
             _, first = next(readable(names, lambda name: _demo(file, name, path), what="demos", file=path))
             unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
         return cls(path, metadata, bool(first.following), schema, unclear)
-
-    def __len__(self) -> int:
-        return len(self._demos)
 
     def opened(self) -> AbstractContextManager[h5py.File]:
         """Opens the file."""

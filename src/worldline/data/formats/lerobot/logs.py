@@ -77,9 +77,6 @@ class LeRobotLogs(EpisodeLogs[episode.EpisodeReader]):
         schema, unclear = (schema, _assumptions(layout, schema)) if schema is not None else _infer(layout)
         return cls(layout, schema, unclear, lost, tasks)
 
-    def __len__(self) -> int:
-        return len(self._layout.episodes) + len(self._lost)
-
     def opened(self) -> nullcontext[episode.EpisodeReader]:
         """A reader that opens the files one after another."""
         return nullcontext(episode.EpisodeReader(self._layout, self.schema, self._tasks))

@@ -62,7 +62,7 @@ class MinariLogs(EpisodeLogs[storage.Storage]):
         unclear: Sequence[str],
     ) -> None:
         self._folder, self._metadata, self._numbers = folder, metadata, tuple(numbers)
-        files = [_MAIN_FILE] if metadata["data_format"] == "hdf5" else list(map(str, numbers))
+        files = [_MAIN_FILE if metadata["data_format"] == "hdf5" else str(number) for number in numbers]
         super().__init__(schema, unclear, folder, files)
         self._exported = exported
 
@@ -90,9 +90,6 @@ class MinariLogs(EpisodeLogs[storage.Storage]):
         if len(numbers) != (total := metadata["total_episodes"]):
             unclear.append(f"The dataset declares {total} episodes; {len(numbers)} are read.")
         return cls(folder, metadata, numbers, exported, schema, unclear)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
 
     @contextmanager
     def opened(self) -> Iterator[storage.Storage]:
@@ -124,7 +121,7 @@ class MinariLogs(EpisodeLogs[storage.Storage]):
         draft.seed = None if seed is None else int(seed)
         if raw.note and _STEP_S in raw.parts[storage.INFOS]:
             draft.step_s = raw.parts[storage.INFOS][_STEP_S].astype(np.float32)
-        draft.source = source_of(self.file_of(number), self._numbers[number], draft.source)
+        draft.source = source_of(self._files[number], self._numbers[number], draft.source)
         return draft
 
 

@@ -100,8 +100,8 @@ class VideoLogs(TableLogs):
         plan, unused = _usual_cameras(plan) if schema is None else _cameras_of(schema, plan)
         scan.survey.reserve(FRAME_NAMES)
         with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
-        look = _look(with_rows or plan.recordings.values()) if schema is None else _Look(cameras=(), step_s=None)
-        layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else look.step_s, look.cameras)
+        cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
+        layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else step_s, cameras)
         unclear = [*scan.assumptions, _MATCHING, *unused, *layout.unclear, *resampling_notes(layout.schema, reading)]
         unclear += unread(path, {*tables, *clips}, "neither videos nor tables")
         return cls(plan, layout, reading, unclear)
@@ -249,21 +249,10 @@ def _only(plan: _RecordingPlan, cameras: Sequence[str]) -> _RecordingPlan:
     return replace(plan, recordings=kept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """Cameras and frame interval, read from the clips.
-
-    Args:
-        cameras: one signal per camera.
-        step_s: usual seconds between frames; None if there are only images.
-    """
-
-    cameras: tuple[Signal, ...]
-    step_s: float | None
-
-
-def _look(recordings: Iterable[Mapping[str, Path]]) -> _Look:
+def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...], float | None]:
     """Reads the first frame of each camera from its first readable clip.
+
+    Returns the cameras, and the usual seconds between frames; None if there are only images.
 
     Raises:
         DataError: a camera has no readable clip.
@@ -286,4 +275,4 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> _Look:
     for name, failure in failures.items():
         if name not in found:
             raise failure
-    return _Look(cameras=tuple(found.values()), step_s=step_s)
+    return tuple(found.values()), step_s
