@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import final
 
 from worldline.config import from_json, to_json
-from worldline.data.fsync import sync_folder
-from worldline.data.locking import locked
+from worldline.data.fsync import locked, sync_folder
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 FORMAT = 1

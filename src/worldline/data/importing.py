@@ -14,7 +14,7 @@ from worldline.data.base import LoggedEpisode, Logs, ReadOptions
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
-from worldline.data.locking import locked
+from worldline.data.fsync import locked
 from worldline.data.open_logs import open_logs, recognise
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.episode import Arrays

@@ -36,10 +36,9 @@ from numpy.typing import NDArray
 from worldline.config import from_json, to_json
 from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
-from worldline.data.fsync import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
-from worldline.data.locking import locked
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema

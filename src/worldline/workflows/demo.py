@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from worldline.audit.report_evidence import Decoded, Evidence, Films, GoalOutcome, Planning
-from worldline.control.goal_pairs import StartGoalPair
-from worldline.control.goal_reaching import GoalReaching
+from worldline.control.goal_reaching import GoalReaching, StartGoalPair
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.quality import segments
-from worldline.data.quality.regression import NUM_FOLDS, HeldOut, clipped, folds, scaled, waves
+from worldline.data.quality.segments import NUM_FOLDS, HeldOut, clipped, folds, scaled, waves
 from worldline.data.store import Store
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema

@@ -17,7 +17,7 @@ from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, held
 from worldline.data.formats.tables.columns import Column, as_numbers
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of
-from worldline.data.formats.tables.resampling import grid_times, repeats, resample, summed
+from worldline.data.formats.tables.timestamps import grid_times, repeats, resample, summed
 from worldline.schema import Kind, Role, Signal
 
 _MAX_STEPS_A_ROW = 10_000  # more means a damaged time or a wrong unit, and would fill the memory

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from worldline.data.base import ReadOptions
 from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
-from worldline.data.formats.tables.resampling import Changes, changes, refresh_period
-from worldline.data.formats.tables.timestamps import Times, time_names
+from worldline.data.formats.tables.timestamps import Changes, Times, changes, refresh_period, time_names
 from worldline.data.infer import Summary, infer_signal, role_of_column, role_of_input
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal

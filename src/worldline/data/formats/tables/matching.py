@@ -22,7 +22,7 @@ from worldline.data.formats.reading import EpisodeDraft, held, natural
 from worldline.data.formats.tables.columns import Column
 from worldline.data.formats.tables.episode_arrays import build
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
-from worldline.data.formats.tables.resampling import SLACK, resample
+from worldline.data.formats.tables.timestamps import SLACK, resample
 from worldline.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
