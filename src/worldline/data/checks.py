@@ -226,10 +226,9 @@ def _check_step_s(step_s: NDArray[np.float32], num_steps: int, found: Callable[.
         fix = f"Give step_s in seconds as float32 of shape ({num_steps},)."
         yield found(problem=f"step_s is {step_s.dtype} of shape {step_s.shape}", fix=fix)
         return
-    wrong = np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0)))
-    if len(wrong):
+    if wrong := np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0))).tolist():
         problem = f"a step takes {step_s[wrong[0]]} s ({_how_often(wrong)})"
-        yield found(problem=problem, fix="Times must increase: sort or repair the rows.", step=int(wrong[0]))
+        yield found(problem=problem, fix="Times must increase: sort or repair the rows.", step=wrong[0])
 
 
 def _num_steps(episode: Episode, schema: Schema) -> int:
@@ -279,22 +278,20 @@ def _check_values(
     """At most one finding about values that are not finite, and one about values out of bounds."""
     table = values.reshape(len(values), -1).astype(np.float64)
     finite = np.isfinite(table)
-    steps = np.flatnonzero(~finite.all(1) & observed)
-    if len(steps):
+    if steps := np.flatnonzero(~finite.all(1) & observed).tolist():
         fix = (
             f"Repair the log, or mark the missing steps in a mask ('observed.{signal.name}')."
             if signal.role is Role.OBSERVATION
             else "Actions and other inputs must not be missing: repair the log, or cut the episode there."
         )
         problem = f"the value is {values[steps[0]].tolist()} ({_how_often(steps)})"
-        yield found(problem=problem, fix=fix, step=int(steps[0]))
+        yield found(problem=problem, fix=fix, step=steps[0])
     low, high = _bounds(signal)
-    steps = np.flatnonzero((finite & ((table < low) | (table > high))).any(1) & observed)
-    if len(steps):
+    if steps := np.flatnonzero((finite & ((table < low) | (table > high))).any(1) & observed).tolist():
         limits = f"[{low.tolist()}, {high.tolist()}]"
         problem = f"the value {values[steps[0]].tolist()} is outside {limits} ({_how_often(steps)})"
         fix = "Repair the log, or widen the signal's bounds in schema.json."
-        yield found(problem=problem, fix=fix, step=int(steps[0]))
+        yield found(problem=problem, fix=fix, step=steps[0])
 
 
 def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -306,5 +303,5 @@ def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.array(low, signal.dtype).astype(np.float64), np.array(high, signal.dtype).astype(np.float64)
 
 
-def _how_often(steps: NDArray[np.intp]) -> str:
+def _how_often(steps: Sequence[int]) -> str:
     return "in one step" if len(steps) == 1 else f"the first of {len(steps)} steps"

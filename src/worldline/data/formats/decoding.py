@@ -143,8 +143,7 @@ def frame_times(path: Path) -> NDArray[np.float64]:
                 stamps.append(video.stamp(packet.pts, f"frame {len(stamps)} of the file"))
         packets.check_end(len(stamps))
     times = np.sort(np.array(stamps, np.int64))
-    twice = np.flatnonzero(np.diff(times) == 0)
-    if len(twice):
+    if twice := np.flatnonzero(np.diff(times) == 0).tolist():
         raise video.error(f"frames {twice[0]} and {twice[0] + 1} have the same time")
     seconds: NDArray[np.float64] = (times - times[0]) * video.tick_s
     return seconds

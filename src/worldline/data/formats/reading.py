@@ -99,10 +99,9 @@ def check_known(values: Array, signal: str) -> None:
     Raises:
         DataError: a value is NaN; values of these roles cannot be masked.
     """
-    steps = np.flatnonzero(_gone(values).any(1))
-    if len(steps):
+    if steps := np.flatnonzero(_gone(values).any(1)).tolist():
         problem = f"the value is missing ({len(steps)} steps)"
-        raise DataError(problem, fix=UNKNOWN_FIX, signal=signal, step=int(steps[0]))
+        raise DataError(problem, fix=UNKNOWN_FIX, signal=signal, step=steps[0])
 
 
 def _gone(values: Array) -> NDArray[np.bool_]:
@@ -211,9 +210,8 @@ def flag_at_end(flags: Array, name: str, *, fix: str) -> bool:
     """
     rows = np.atleast_1d(flags)
     is_set = ((rows != 0) & (rows == rows)).reshape(len(rows), -1).any(1)
-    early = np.flatnonzero(is_set[:-1])
-    if len(early):
-        raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
+    if early := np.flatnonzero(is_set[:-1]).tolist():
+        raise DataError(f"{name} is set before the end", fix=fix, step=early[0])
     return bool(is_set[-1:].any())
 
 

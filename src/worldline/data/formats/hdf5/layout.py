@@ -118,10 +118,9 @@ def _check_offsets(starts: NDArray[np.int64], offsets: NDArray[np.int64], file: 
     if len(offsets) != len(starts):
         problem = f"the file has {len(starts)} lengths of episodes and {len(offsets)} offsets"
         raise DataError(problem, fix="Write both for every episode, or leave one out.", file=file)
-    wrong = np.flatnonzero(offsets != starts)
-    if len(wrong):
+    if wrong := np.flatnonzero(offsets != starts).tolist():
         problem = f"its offset is {offsets[wrong[0]]}, but the episodes before it have {starts[wrong[0]]} rows in total"
-        raise DataError(problem, fix="Correct lengths or offsets, or leave one out.", file=file, episode=int(wrong[0]))
+        raise DataError(problem, fix="Correct lengths or offsets, or leave one out.", file=file, episode=wrong[0])
 
 
 def usual_shift(role: Role) -> int:
@@ -275,9 +274,8 @@ def add_metadata(draft: EpisodeDraft, columns: Columns, number: int, start: int,
 def _check_steps(steps: Array, name: str) -> None:
     """Raises unless the step numbers rise evenly."""
     gaps = np.diff(steps.astype(np.int64))
-    wrong = np.flatnonzero((gaps != gaps[0]) | (gaps < 1))
-    if len(wrong):
-        at = int(wrong[0])
+    if wrong := np.flatnonzero((gaps != gaps[0]) | (gaps < 1)).tolist():
+        at = wrong[0]
         problem = f"{name} goes from {steps[at]} to {steps[at + 1]}: rows are missing, or the lengths are wrong"
         raise DataError(problem, fix="Correct the log, or leave the column out.", step=at)
 

@@ -176,24 +176,21 @@ class EpisodeReader:
 def _check_bookkeeping(piece: RowRange, layout: LeRobotLayout) -> None:
     """Raises unless the rows are the frames 0, 1, 2, ... of the episode, each at its time."""
     expected, fps = np.arange(len(piece)), layout.fps
-    wrong = np.flatnonzero(piece.whole("frame_index") != expected)
-    if len(wrong):
+    if wrong := np.flatnonzero(piece.whole("frame_index") != expected).tolist():
         problem = f"expected frame_index {wrong[0]}, got {piece.whole('frame_index')[wrong[0]]}"
         fix = "Restore the rows; they are missing, repeated or out of order."
-        raise piece.rows.error(problem, fix=fix, step=int(wrong[0]))
+        raise piece.rows.error(problem, fix=fix, step=wrong[0])
     times = piece.known("timestamp").astype(np.float64)
-    wrong = np.flatnonzero(~(np.abs(times - expected / fps) <= 0.5 / fps))
-    if len(wrong):
+    if wrong := np.flatnonzero(~(np.abs(times - expected / fps) <= 0.5 / fps)).tolist():
         problem = f"the timestamp is {times[wrong[0]]:.6g} s; at {fps:g} rows per second it should be "
         problem += f"{wrong[0] / fps:.6g} s"
         fix = f"Correct fps in {INFO_FILE}, or resample the episode to it."
-        raise piece.rows.error(problem, fix=fix, signal="timestamp", step=int(wrong[0]))
+        raise piece.rows.error(problem, fix=fix, signal="timestamp", step=wrong[0])
     if SURPLUS in layout.features:
         marks = piece.known(SURPLUS)
-        wrong = np.flatnonzero(marks != (expected == len(piece) - 1))
-        if len(wrong):
+        if wrong := np.flatnonzero(marks != (expected == len(piece) - 1)).tolist():
             problem = f"{SURPLUS} must be set in the last row of an episode only"
-            raise piece.rows.error(problem, fix="Export the store again.", step=int(wrong[0]))
+            raise piece.rows.error(problem, fix="Export the store again.", step=wrong[0])
 
 
 def _add_numbers(
@@ -207,10 +204,9 @@ def _add_numbers(
         raise piece.rows.error(problem, signal=signal.name)
     if is_own:  # our exporter stores masks separately, so NaN is a value and only empty cells are missing
         missing = column.empty[:keep]
-    steps = np.flatnonzero(missing)
-    if len(steps) and (is_own or signal.role is not Role.OBSERVATION):
+    if (steps := np.flatnonzero(missing).tolist()) and (is_own or signal.role is not Role.OBSERVATION):
         problem = f"the value is missing ({len(steps)} steps in total)"
-        raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=int(steps[0]))
+        raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=steps[0])
     draft.put(signal.name, held(values, ~missing), ~missing)
 
 
@@ -237,14 +233,13 @@ def _add_ends(draft: EpisodeDraft, piece: RowRange, layout: LeRobotLayout) -> No
     for key in (key for key in ENDS if key in layout.features and len(piece) > 1):
         flags = piece.known(key).astype(np.bool_)
         ends[ENDS[key]] |= bool(flags[-2])
-        early = np.flatnonzero(flags[:-2])
-        if len(early) and not flags[early[0] :].all():
+        if (early := np.flatnonzero(flags[:-2]).tolist()) and not flags[early[0] :].all():
             problem = f"{key} is set at this step and unset later, so the episode seems to contain a reset"
-            raise piece.rows.error(problem, fix="Split the episode after this step.", step=int(early[0]))
-        if len(early):
+            raise piece.rows.error(problem, fix="Split the episode after this step.", step=early[0])
+        if early:
             problem = f"{key} is set from this step to the end; the rows after it were kept"
             fix = "If nothing can happen after it, end the episode there."
-            draft.warn(problem, fix, signal=key, step=int(early[0]))
+            draft.warn(problem, fix, signal=key, step=early[0])
     draft.end(ends["terminated"], ends["truncated"] or None)
 
 

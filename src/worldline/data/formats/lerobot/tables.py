@@ -265,8 +265,7 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
         ):
             raise error(f"a cell is {column.type}; expected a list of shape {shape}")
         lengths = np.asarray(flat.value_lengths().fill_null(-1))
-        wrong = np.flatnonzero(lengths != size)
-        if len(wrong):
+        if wrong := np.flatnonzero(lengths != size).tolist():
             step = int(present[wrong[0] * len(present) // max(len(lengths), 1)])
             raise error(f"a cell has {lengths[wrong[0]]} numbers, but shape {shape} needs {size}", step=step)
         flat = flat.flatten()
@@ -323,9 +322,8 @@ class RowRange:
             DataError: it is missing or damaged, or has missing values.
         """
         found = self.numbers(key, (1,), key)
-        gaps = np.flatnonzero(found.missing)
-        if len(gaps):
-            raise self.rows.error("the cell is empty", signal=key, step=int(gaps[0]))
+        if gaps := np.flatnonzero(found.missing).tolist():
+            raise self.rows.error("the cell is empty", signal=key, step=gaps[0])
         return found.values.reshape(-1)
 
     def whole(self, key: str) -> NDArray[np.int64]:

@@ -74,15 +74,13 @@ def _times(piece: EpisodeRows, reading: ReadOptions) -> Iterator[Finding]:
             fix = "Name the column of times, or leave the rate out."
             yield Finding(problem="rows without times cannot be resampled", fix=fix)
         return
-    missing = np.flatnonzero(np.isnan(piece.times))
-    if len(missing):
-        step = int(missing[0])
+    if missing := np.flatnonzero(np.isnan(piece.times)).tolist():
+        step = missing[0]
         problem = f"row {piece.rows[step]} of the file has no readable time ({len(missing)} rows in total)"
         yield Finding(problem=problem, fix="Fill it in, or drop the row.", step=step)
         return
-    fallen = np.flatnonzero(np.diff(piece.times) <= 0)
-    if len(fallen):
-        step = int(fallen[0]) + 1
+    if fallen := np.flatnonzero(np.diff(piece.times) <= 0).tolist():
+        step = fallen[0] + 1
         before, after = piece.times[step - 1], piece.times[step]
         how = "repeats the time of the row before" if before == after else f"goes back from {before} s to"
         problem = f"row {piece.rows[step]} of the file {how} {after} s ({len(fallen)} such rows in total)"
@@ -121,9 +119,8 @@ def _cells(
         values.append(part)
         missing = column.missing[piece.rows]
         known &= ~missing
-        wrong = np.flatnonzero(bad)
-        if len(wrong):
-            step, is_good = int(wrong[0]), False
+        if wrong := np.flatnonzero(bad).tolist():
+            step, is_good = wrong[0], False
             cell = column.values[piece.rows[step]]
             problem = f"row {piece.rows[step]} of the file has {cell!r} in the column {column.header!r}"
             fix = f"Repair it: the column should hold {'texts' if column.name in layout.codes else 'numbers'}."
@@ -163,9 +160,8 @@ def _add_rows(draft: EpisodeDraft, cell: _Cells, piece: EpisodeRows) -> None:
     if cell.signal.role is Role.OBSERVATION:
         _add_observation(draft, cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
         return
-    missing = np.flatnonzero(~cell.known[:-1])
-    if len(missing):
-        step = int(missing[0])
+    if missing := np.flatnonzero(~cell.known[:-1]).tolist():
+        step = missing[0]
         problem = f"row {piece.rows[step]} of the file has no value ({len(missing)} rows in total)"
         fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
         draft.findings.append(Finding(problem=problem, fix=fix, signal=cell.signal.name, step=step))
@@ -263,11 +259,10 @@ def _early_ends(piece: EpisodeRows) -> Iterator[Finding]:
         column = piece.table.columns.get(name)
         if column is None or not column.is_number:
             continue
-        steps = np.flatnonzero(_set(column, piece.rows)[:-2])
-        if len(steps):
+        if steps := np.flatnonzero(_set(column, piece.rows)[:-2]).tolist():
             problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
             fix = "Add a column of episodes."
-            yield Finding(problem=problem, fix=fix, step=int(steps[0]))
+            yield Finding(problem=problem, fix=fix, step=steps[0])
 
 
 def _unused(piece: EpisodeRows) -> Iterator[Finding]:

@@ -303,11 +303,10 @@ def _by_time(draft: EpisodeDraft, clip: Clip, rows: FrameRows, name: str) -> Fra
 
 def _warn_of_missing(draft: EpisodeDraft, by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> None:
     """Adds warnings for rows without frames, dropped frames, and frames before the first or after the last row."""
-    lost = np.flatnonzero(by_step < 0)
-    if len(lost):
+    if lost := np.flatnonzero(by_step < 0).tolist():
         problem = f"{len(lost)} of {len(by_step)} rows have no frame in {clip.path.name}, the first is row {lost[0]}"
         fix = "They are marked as not observed. If the video should have these frames, export it again."
-        draft.warn(problem, fix, signal=name, step=int(lost[0]))
+        draft.warn(problem, fix, signal=name, step=lost[0])
     if problem := _gaps(clip):
         fix = "Rows without a frame are marked as not observed. If the video should have them, export it again."
         draft.warn(problem, fix, signal=name)
