@@ -20,6 +20,7 @@ EXOGENOUS_WORDS = ("exogenous", "weather", "outdoor", "outside", "ambient", "dis
 ACTION_WORDS = ("action", "control", "move", "command", "cmd", "actuator", "setpoint", "valve", "motor")
 MAX_VALUES = 256
 """Integer signals with larger values are vectors, not discrete signals."""
+_NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +54,16 @@ class SchemaDraft:
 
     Args:
         file: of the logs, for errors.
+        unclear: the first assumptions.
     """
 
-    def __init__(self, file: Path | str | None = None) -> None:
+    def __init__(self, file: Path | str | None = None, unclear: Sequence[str] = (_NO_UNITS,)) -> None:
         self._file, self._signals = file, list[Signal]()
-        self._unclear = {"Units are not in the logs: every unit is '?'. Write them into schema.json.": None}
+        self.unclear = dict.fromkeys(unclear)
 
     def note(self, *sentences: str) -> None:
         """Adds assumptions, once each."""
-        self._unclear |= dict.fromkeys(sentences)
+        self.unclear |= dict.fromkeys(sentences)
 
     def add(self, signal: Signal, doubts: Iterable[str] = ()) -> None:
         """Adds a signal.
@@ -108,7 +110,7 @@ class SchemaDraft:
         """Returns the schema, with signals in the order of their roles, and the assumptions as full sentences."""
         order = list(Role)
         signals = sorted(self._signals, key=lambda signal: order.index(signal.role))
-        return Schema(signals=tuple(signals), step_s=step_s), list(self._unclear)
+        return Schema(signals=tuple(signals), step_s=step_s), list(self.unclear)
 
 
 def infer_schema(

@@ -113,13 +113,8 @@ def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | No
     numbers = np.arange(len(groups))  # np.roll moves the last groups to the front, where the parts are cut
     order = np.roll(numbers, 3 * size) if generator is None else generator.permutation(len(groups))
     parts = np.split(order, [size, 2 * size, 3 * size])
-    validation, calibration, held_out, train = (
-        sorted(number for group in part.tolist() for number in groups[group]) for part in parts
-    )
-    return Split(
-        train=tuple(train),
-        validation=tuple(validation),
-        calibration=tuple(calibration),
-        held_out=tuple(held_out),
-        rule=rule,
-    )
+    found = {
+        name: tuple(sorted(number for group in part.tolist() for number in groups[group]))
+        for name, part in zip(("validation", "calibration", "held_out", "train"), parts, strict=True)
+    }
+    return Split(**found, rule=rule)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,18 +234,11 @@ class ForecastWindows:
 
     def select(self, index: slice | Sequence[int] | NDArray[np.generic]) -> ForecastWindows:
         """The windows with these indices, in this order."""
-
-        def chosen(arrays: Arrays) -> Arrays:
-            return {name: value[index] for name, value in arrays.items()}
-
-        return ForecastWindows(
-            history=self.history.worlds(index),
-            actions=chosen(self.actions),
-            exogenous=chosen(self.exogenous),
-            truth=chosen(self.truth),
-            known={name: mask[index] for name, mask in self.known.items()},
-            episode=self.episode[index],
-        )
+        groups: dict[str, Any] = {
+            group: {name: value[index] for name, value in getattr(self, group).items()}
+            for group in ("actions", "exogenous", "truth", "known")
+        }
+        return replace(self, history=self.history.worlds(index), episode=self.episode[index], **groups)
 
 
 def forecast_windows(

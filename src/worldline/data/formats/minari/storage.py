@@ -34,6 +34,7 @@ Space = Mapping[str, Any]
 OBSERVATION, ACTION, REWARD, INFOS = "observation", "action", "reward", "infos"
 NOTE_ATTRIBUTE = "worldline"
 PARTS = {OBSERVATION: "observations", ACTION: "actions", INFOS: "infos"}
+_COLUMNS = ("rewards", "terminations", "truncations")
 _OF_PACKAGE = (*UNREADABLE, AssertionError, AttributeError)
 """Exceptions of the minari package for damaged files."""
 _MAX_BYTES = 1 << 36
@@ -168,11 +169,10 @@ class Hdf5Storage(Storage):
         if not isinstance(group, h5py.Group):
             raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
         metadata = access.attributes(group)
-        rewards, terminations, truncations = (
-            self._column(group, name) for name in ("rewards", "terminations", "truncations")
-        )
-        if (total := metadata.pop("total_steps", len(rewards))) != len(rewards):
-            raise DataError(f"total_steps is {total}, but the episode has {len(rewards)} rewards", fix=DAMAGED)
+        columns = {name: self._column(group, name) for name in _COLUMNS}
+        num_steps = len(columns["rewards"])
+        if (total := metadata.pop("total_steps", num_steps)) != num_steps:
+            raise DataError(f"total_steps is {total}, but the episode has {num_steps} rewards", fix=DAMAGED)
         note = access.embedded_json(group, NOTE_ATTRIBUTE)
         parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
         texts: dict[str, dict[str, list[str]]] = {part: {} for part in PARTS}
@@ -184,15 +184,8 @@ class Hdf5Storage(Storage):
                     texts[part][name] = access.texts_in(dataset, 0, len(dataset))
                 elif access.is_numeric(dataset):
                     parts[part][name] = access.read_rows(dataset, 0, len(dataset), name or part)
-        return RawEpisode(
-            parts=parts,
-            texts=texts,
-            rewards=rewards,
-            terminations=terminations,
-            truncations=truncations,
-            metadata=metadata,
-            note=None if note is None else json.loads(note),
-        )
+        noted = None if note is None else json.loads(note)
+        return RawEpisode(parts=parts, texts=texts, metadata=metadata, note=noted, **columns)
 
     def _column(self, group: h5py.Group, name: str) -> Array:
         dataset = access.member_of(group, name)
@@ -258,14 +251,8 @@ class ArrowStorage(Storage):
             flat = _flatten({} if episode[key] is None else episode[key])
             parts[part] = {name: value for name, value in flat.items() if isinstance(value, np.ndarray)}
             texts[part] = {name: value for name, value in flat.items() if isinstance(value, list)}
-        return RawEpisode(
-            parts=parts,
-            texts=texts,
-            rewards=episode["rewards"],
-            terminations=episode["terminations"],
-            truncations=episode["truncations"],
-            metadata={name: value for name, value in metadata.items() if isinstance(value, str | int | float)},
-        )
+        plain = {name: value for name, value in metadata.items() if isinstance(value, str | int | float)}
+        return RawEpisode(parts=parts, texts=texts, metadata=plain, **{name: episode[name] for name in _COLUMNS})
 
     def _num_rows(self, number: int) -> int:
         """Returns the rows of an episode, and validates its buffers, which the package does not do."""

@@ -12,7 +12,7 @@ from worldline.data.base import ReadOptions
 from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
 from worldline.data.formats.tables.timestamps import Changes, Times, changes, refresh_period, time_names
-from worldline.data.infer import Summary, infer_signal, role_of_column, role_of_input
+from worldline.data.infer import SchemaDraft, Summary, infer_signal, role_of_column, role_of_input
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -121,7 +121,7 @@ class Survey:
         self._reserved: set[str] = set()
         self._seen: dict[str, _ColumnSummary] = {}
         self._more_times: dict[str, None] = {}
-        self._notes: dict[str, None] = {}
+        self._draft = SchemaDraft(unclear=())
 
     def reserve(self, names: Iterable[str]) -> None:
         """Excludes columns of these names from inference; the user's schema may still use them."""
@@ -156,7 +156,7 @@ class Survey:
             step_s: seconds per step, for an inferred schema.
             cameras: image signals, for an inferred schema.
         """
-        self._notes = {}
+        self._draft = SchemaDraft(unclear=())
         unnamed: set[str] = set()
         if schema is None:
             unnamed = {*self._more_times, *(name for name in self._seen if name.lower() in FOREIGN_ENDS)}
@@ -171,7 +171,7 @@ class Survey:
         texts = {name: tuple(sorted(self._seen[name].texts)) for name in chosen}
         codes = {name: signal.components or texts[name] for name, signal in chosen.items() if texts[name]}
         for name, known in codes.items():
-            self._note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
+            self._draft.note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
         stale = self._stale(used)
         return TableLayout(
             schema=schema,
@@ -179,35 +179,36 @@ class Survey:
             stale=stale,
             facts=frozenset(facts),
             known=frozenset(own | facts),
-            unclear=tuple(self._notes),
+            unclear=tuple(self._draft.unclear),
         )
 
     def _inferred(self, step_s: float | None, cameras: Sequence[Signal]) -> Schema:
         """Infers the schema from the columns."""
         for name in self._more_times:
-            self._note(f"{name}: looks like another column of times and is left out.")
+            self._draft.note(f"{name}: looks like another column of times and is left out.")
         self.reserve(camera.name for camera in cameras)
-        signals = [signal for name, seen in self._seen.items() if (signal := self._signal(name, seen))]
-        signals = sorted([*cameras, *signals], key=lambda signal: list(Role).index(signal.role))
-        schema = Schema(signals=tuple(signals), step_s=step_s)
+        for camera in cameras:
+            self._draft.add(camera)
+        for name, seen in self._seen.items():
+            self._add_signal(name, seen)
+        schema, _ = self._draft.result(step_s)
         self._note_gaps(schema)
         return schema
 
-    def _note(self, sentence: str) -> None:
-        self._notes[sentence] = None
-
-    def _signal(self, name: str, seen: _ColumnSummary) -> Signal | None:
+    def _add_signal(self, name: str, seen: _ColumnSummary) -> None:
         """Infers the signal in a column, if there is one."""
         word = name.lower()
         if word in FOREIGN_ENDS:
-            self._note(f"{name}: looks like an end flag and is left out; log `terminated` and `truncated` instead.")
+            self._draft.note(
+                f"{name}: looks like an end flag and is left out; use `terminated` and `truncated` instead."
+            )
         if (
             name in self._reserved
             or name in self._more_times
             or word in (*FLAGS, *FOREIGN_ENDS, "seed")
             or 2 * seen.files < self.num_tables
         ):
-            return None
+            return
         role = role_of_column(name)
         if seen.is_number:
             dtype = np.dtype(np.float64) if seen.units and seen.dtype.kind in "iu" else seen.dtype
@@ -217,33 +218,31 @@ class Survey:
             signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=len(texts), components=texts)
             doubts = []
         else:
-            return None
+            return
         if role is not Role.OBSERVATION and (doubt := role_of_input(name)[1]):
             doubts = [doubt, *doubts]
         if seen.texts and seen.is_number:
             doubts.append("some of its cells are not numbers; their episodes are left out.")
         if len(seen.units) > 1:
             doubts.append(f"its headers have several units ({', '.join(seen.units)}); the first one is used.")
-        for doubt in doubts:
-            self._note(f"{name}: {doubt}")
         unit = next(iter(seen.units), signal.unit)
-        return replace(signal, unit=unit) if signal.kind is Kind.VECTOR else signal
+        self._draft.add(replace(signal, unit=unit) if signal.kind is Kind.VECTOR else signal, doubts)
 
     def _note_gaps(self, schema: Schema) -> None:
         unknown = [signal.name for signal in schema.signals if signal.unit == "?"]
         if unknown:
-            self._note(f"The logs have no units for {', '.join(unknown)}: set to '?'. Write them into schema.json.")
+            self._draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'. Add them to schema.json.")
         if schema.step_s is None:
-            self._note("The step duration is not in the logs (no column is named time): step_s is left empty.")
+            self._draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
         if not schema.actions:
-            self._note("No column has the name of an action: set the role of actions in a schema.json.")
+            self._draft.note("No column has the name of an action: set the role of actions in a schema.json.")
 
     def _compare_units(self, used: Mapping[str, Signal]) -> None:
         """Notes headers whose unit differs from the schema; the values are not converted."""
         for name, signal in used.items():
             for unit in self._seen[name].units:
                 if signal.unit not in ("?", unit):
-                    self._note(f"{name}: its header has the unit {unit}, the schema {signal.unit}; not converted.")
+                    self._draft.note(f"{name}: its header has the unit {unit}, the schema {signal.unit}; unchanged.")
 
     def _stale(self, used: Mapping[str, Signal]) -> frozenset[str]:
         """Finds columns of observations that update less often than other columns."""
@@ -257,12 +256,12 @@ class Survey:
                     found[name] = period
         for name in [name for name in found if any(used[name] is used[n] and n not in found for n in used)]:
             del found[name]
-            self._note(
+            self._draft.note(
                 f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
             )
         for name, period in found.items():
             how = f"it changes only every {period:.3g} rows, other columns in every row"
-            self._note(f"{name}: {how}; its repeats are marked as not observed.")
+            self._draft.note(f"{name}: {how}; its repeats are marked as not observed.")
         return frozenset(found)
 
 
