@@ -345,8 +345,7 @@ def _scores(records: Sequence[ShadowRecord]) -> tuple[Float[np.ndarray, "N"], Fl
     scale = {name: float(np.mean(moved)) for name, moved in changes.items() if any(moved)}
     own, other = [], []
     for record in records:
-        known = {name: one for name, one in record.outcomes.items() if name in scale}
-        if known:
+        if known := {name: one for name, one in record.outcomes.items() if name in scale}:
             own.append(float(np.mean([one.serving / scale[name] for name, one in known.items()])))
             other.append(float(np.mean([one.candidate / scale[name] for name, one in known.items()])))
     return np.array(own, np.float64), np.array(other, np.float64)

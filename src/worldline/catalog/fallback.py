@@ -245,8 +245,7 @@ class FallbackWorld(World):
 
     def _common(self, found: Mapping[str, Value]) -> dict[str, Value]:
         """The common signals of one answer."""
-        missing = [name for name in self._card.predicts if name not in found]
-        if missing:
+        if missing := [name for name in self._card.predicts if name not in found]:
             raise UnsupportedError(f"it no longer predicts {', '.join(missing)}. Create the FallbackWorld again.")
         return {name: found[name] for name in self._card.predicts}
 

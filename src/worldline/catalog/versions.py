@@ -54,8 +54,7 @@ class Version:
 
 def default_folder() -> Path:
     """The folder of the catalog: `WORLDLINE_HOME`, else `worldline` in the user's data folder."""
-    chosen = os.environ.get(HOME)
-    if chosen:
+    if chosen := os.environ.get(HOME):
         return Path(chosen)
     data = Path(os.environ.get("XDG_DATA_HOME", ""))  # the XDG specification ignores relative paths
     return (data if data.is_absolute() else Path.home() / ".local" / "share") / "worldline"

@@ -128,8 +128,7 @@ def draw_pairs(
                     group=label,
                 )
             )
-    missing = [f"{len(pairs)} of group {label!r}" for label, pairs in found.items() if len(pairs) < quota]
-    if missing:
+    if missing := [f"{len(pairs)} of group {label!r}" for label, pairs in found.items() if len(pairs) < quota]:
         raise DataError(
             f"each group needs {quota} pairs, but there are only {' and '.join(missing)} among {len(starts)} "
             f"starts in {len(episodes)} episodes",
@@ -181,8 +180,7 @@ def historical_pairs(
 def _reset_seeds(store: Store, episodes: Sequence[int]) -> dict[int, int]:
     seeds = {}
     for episode in episodes:
-        seed = store.entry(episode).seed
-        if seed is None:
+        if (seed := store.entry(episode).seed) is None:
             fix = "Log reset seeds: a start is reached by replaying its episode."
             raise DataError("no reset seed was logged", fix=fix, episode=episode)
         seeds[episode] = seed

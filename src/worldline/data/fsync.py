@@ -65,8 +65,7 @@ def name_in_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
+        if (code := re.search(r"os error (\d+)", str(error))) is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
     except OSError as error:

@@ -139,8 +139,7 @@ def greenhouse_split(store: Store) -> Split:
             fix = "Split stores from record_greenhouse only, or use worldline.data.splits.split."
             raise DataError(problem, fix=fix, file=store.path, episode=number)
         parts[PARTS[_block(day) % len(PARTS)]].append(number)
-    empty = [name for name, numbers in parts.items() if not numbers]
-    if empty:
+    if empty := [name for name, numbers in parts.items() if not numbers]:
         fix = f"Record at least {len(PARTS)}."
         raise DataError(f"{len(store)} episodes leave nothing for: {', '.join(empty)}", fix=fix, file=store.path)
     return Split(

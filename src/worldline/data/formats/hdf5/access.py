@@ -50,8 +50,7 @@ def check_heaps(path: Path) -> None:
     Source: HDF5 File Format Specification 3.0, section III.E.
     """
     status = path.stat()
-    place = _damage(path, status.st_size, status.st_mtime_ns)
-    if place is not None:
+    if (place := _damage(path, status.st_size, status.st_mtime_ns)) is not None:
         raise DataError(
             f"its variable-length values are damaged near byte {place}",
             fix="Restore the file from a copy, or write it again.",
@@ -207,8 +206,7 @@ def _walk(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, h5p
     if depth > _MAX_DEPTH:  # also stops at a group that contains itself
         raise DataError(f"groups are nested more than {_MAX_DEPTH} levels deep", fix=DAMAGED)
     for key in names_in(group):
-        link = group.get(key, getlink=True)
-        if link is None:
+        if (link := group.get(key, getlink=True)) is None:
             raise DataError(f"the link to {key!r} is damaged", fix=DAMAGED)
         if not isinstance(link, h5py.HardLink):
             continue

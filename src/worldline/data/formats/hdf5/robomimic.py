@@ -278,14 +278,12 @@ def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
     unclear: list[str] = []
     if not demo.following:
         unclear.append("There is no next_obs: the last action of each demo has no outcome and is left out.")
-    ends = [name for name in demo.arrays if name.lower() in FOREIGN_ENDS and name not in signals]
-    if ends:
+    if ends := [name for name in demo.arrays if name.lower() in FOREIGN_ENDS and name not in signals]:
         unclear.append(
             f"{', '.join(ends)}: left out, because it does not distinguish terminated from truncated; all episodes "
             "count as truncated."
         )
-    left = [name for name in demo.arrays if name not in signals and name not in ends]
-    if left:
+    if left := [name for name in demo.arrays if name not in signals and name not in ends]:
         unclear.append(f"Left out, because the schema has no such signals: {', '.join(left)}.")
     partial = [n for n, s in signals.items() if s.role is Role.OBSERVATION and n in demo.arrays]
     partial = [n for n in partial if demo.following and n not in demo.following]

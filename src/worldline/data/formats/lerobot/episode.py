@@ -80,8 +80,7 @@ class EpisodeReader:
         draft = EpisodeDraft(source={"file": place.data, "episode": place.number})
         self._add_texts(draft, piece, place)
         for signal in self._schema.signals:
-            feature = self._features.get(signal.name)
-            if feature is None:
+            if (feature := self._features.get(signal.name)) is None:
                 continue  # `check_episode` reports it as missing
             keep = len(piece) if signal.role is Role.OBSERVATION else len(piece) - 1
             if feature.dtype == "video":

@@ -75,8 +75,7 @@ class MinariLogs(EpisodeLogs[storage.Storage]):
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> MinariLogs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "Minari")
-        folder = access.minari_folder(path)
-        if folder is None:
+        if (folder := access.minari_folder(path)) is None:
             fix = "Give the folder of one dataset, which contains data/metadata.json."
             raise DataError("the path is not a Minari dataset", fix=fix, file=path)
         metadata = storage.read_metadata(folder)

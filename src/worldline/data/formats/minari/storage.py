@@ -259,8 +259,7 @@ class ArrowStorage(Storage):
         import pyarrow.dataset as ds
 
         ending = self._metadata["data_format"]
-        files = sorted((self._folder / str(number)).glob(f"*.{ending}"))
-        if not files:
+        if not (files := sorted((self._folder / str(number)).glob(f"*.{ending}"))):
             raise DataError(f"the .{ending} file of episode {number} is missing", fix="Restore it.")
         table = ds.dataset([str(file) for file in files], format=ending).to_table()
         table.validate(full=True)

@@ -181,8 +181,7 @@ def _clean(header: str) -> str:
 
 def _name_and_unit(header: str) -> tuple[str, str | None]:
     """Returns name and unit of a header; only the name is cleaned, since units may have slashes."""
-    parts = _UNIT.match(header.strip())
-    if parts and (name := _clean(parts["name"])):
+    if (parts := _UNIT.match(header.strip())) and (name := _clean(parts["name"])):
         unit = (parts["square"] or parts["round"]).strip()
         if not unit.isdigit():  # "joint[2]" has an index, not a unit
             return name, unit

@@ -229,8 +229,7 @@ class Survey:
         self._draft.add(replace(signal, unit=unit) if signal.kind is Kind.VECTOR else signal, doubts)
 
     def _note_gaps(self, schema: Schema) -> None:
-        unknown = [signal.name for signal in schema.signals if signal.unit == "?"]
-        if unknown:
+        if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:
             self._draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'. Add them to schema.json.")
         if schema.step_s is None:
             self._draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
@@ -250,10 +249,9 @@ class Survey:
         for name, signal in used.items():
             seen = self._seen[name]
             busy = any(other.is_busy for key, other in self._seen.items() if key in used and key != name)
-            if signal.role is Role.OBSERVATION and signal.kind is Kind.VECTOR and seen.episodes and busy:
-                period = refresh_period(seen.episodes)
-                if period is not None:
-                    found[name] = period
+            is_sensor = signal.role is Role.OBSERVATION and signal.kind is Kind.VECTOR and busy
+            if is_sensor and seen.episodes and (period := refresh_period(seen.episodes)) is not None:
+                found[name] = period
         for name in [name for name in found if any(used[name] is used[n] and n not in found for n in used)]:
             del found[name]
             self._draft.note(

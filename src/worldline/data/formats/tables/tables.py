@@ -62,8 +62,7 @@ class TableLogs(Logs):
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> TableLogs:
         """Opens the logs; scans all tables once."""
-        files = tables_in(path)
-        if not files:
+        if not (files := tables_in(path)):
             raise DataError("there are no tables at this path", fix="Give CSV or Parquet files.", file=path)
         schema = schema or schema_beside(path)
         scan = scan_tables(files, reading)

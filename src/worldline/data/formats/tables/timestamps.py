@@ -81,8 +81,7 @@ def read_times(table: ColumnTable, requested: str | None) -> Times | None:
     name = requested if requested is not None else next(iter(time_names(table.columns)), None)
     if name is None:
         return None
-    column = table.columns.get(name)
-    if column is None:
+    if (column := table.columns.get(name)) is None:
         problem = f"the table has no column of times {name!r}; its columns are {', '.join(table.columns)}"
         raise DataError(problem, fix="Name one of them.", file=table.file)
     if column.values.dtype.kind == "O" and not column.is_empty:
