@@ -24,16 +24,9 @@ import numpy as np
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
 from worldline.data.formats.reading import EpisodeDraft, unread
+from worldline.data.formats.tables import matching
 from worldline.data.formats.tables.columns import tables_in
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
-from worldline.data.formats.tables.matching import (
-    FRAME_NAMES,
-    VIDEO_SUFFIXES,
-    FrameRows,
-    build_with_pictures,
-    clips_in,
-    open_clip,
-)
 from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, resampling_notes, scan_tables
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
@@ -81,15 +74,15 @@ class VideoLogs(TableLogs):
     def recognises(cls, path: Path) -> bool:
         """Whether `path` is a video file, or a folder with a video or with sub-folders of images and a table."""
         if path.is_file():
-            return path.suffix.lower() in VIDEO_SUFFIXES
-        clips = clips_in(path) if not (path / LEROBOT_FILE).is_file() else []
+            return path.suffix.lower() in matching.VIDEO_SUFFIXES
+        clips = matching.clips_in(path) if not (path / LEROBOT_FILE).is_file() else []
         return any(clip.is_file() for clip in clips) or (bool(clips) and bool(tables_in(path)))
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> VideoLogs:
         """Opens the logs; scans all tables, and one frame per camera if no schema is given."""
         folder = path.parent if path.is_file() else path
-        clips, tables = clips_in(folder), tables_in(folder)
+        clips, tables = matching.clips_in(folder), tables_in(folder)
         if not clips or not tables:
             lacks = "table of actions" if clips else "video or folder of images"
             fix = "Put videos and their tables into one folder."
@@ -98,7 +91,7 @@ class VideoLogs(TableLogs):
         scan = scan_tables(tables, reading)
         plan = _plan(clips, tables, scan, only=path if path.is_file() else None)
         plan, unused = _usual_cameras(plan) if schema is None else _cameras_of(schema, plan)
-        scan.survey.reserve(FRAME_NAMES)
+        scan.survey.reserve(matching.FRAME_NAMES)
         with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
         cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
         layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else step_s, cameras)
@@ -135,7 +128,7 @@ class VideoLogs(TableLogs):
                     yield piece, EpisodeDraft(findings=[Finding(problem=problem, fix=fix)])
                 else:
                     clips = self._plan.recordings[name]
-                    yield piece, build_with_pictures(rows, clips, self._layout, self._reading)
+                    yield piece, matching.build_with_pictures(rows, clips, self._layout, self._reading)
 
 
 _MATCHING = (
@@ -145,14 +138,14 @@ _MATCHING = (
 )
 
 
-def _rows_of(pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[tuple[EpisodeRows, FrameRows]]:
+def _rows_of(pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[tuple[EpisodeRows, matching.FrameRows]]:
     """Yields the episodes of one recording, each with its position in it."""
     num_rows, first = sum(len(piece.rows) for piece in pieces), 0
     start_s = float(times.seconds[pieces[0].rows[0]]) if times is not None and num_rows else None
     for piece in pieces:
         places = np.arange(first, first + len(piece.rows))
         is_date = times is not None and times.is_date
-        yield piece, FrameRows(piece=piece, places=places, num_rows=num_rows, start_s=start_s, is_date=is_date)
+        yield piece, matching.FrameRows(piece=piece, places=places, num_rows=num_rows, start_s=start_s, is_date=is_date)
         first += len(piece.rows)
 
 
@@ -264,7 +257,7 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...],
         if name in found:
             continue
         try:
-            clip = open_clip(path)
+            clip = matching.open_clip(path)
             picture = next(clip.between(0, 0))
         except DataError as error:
             failures.setdefault(name, error)
