@@ -99,9 +99,8 @@ def backtest_of(history: History, serving: Card, candidate: Card) -> Backtest:
     context = max(serving.context, candidate.context, 1)
     steps = min(MAX_STEPS, length - context)
     if steps < 1:
-        raise InputError(
-            f"expected at least {context + 1} observations, got {length}. Use histories of {context + MAX_STEPS}."
-        )
+        fix = f"Use histories of {context + MAX_STEPS}."
+        raise InputError(f"expected at least {context + 1} observations, got {length}. {fix}")
     names = [name for name in serving.predicts if name in candidate.predicts and name in history.observations]
     signals = tuple(schema[name] for name in names if schema[name].kind is Kind.VECTOR)
     if not signals:

@@ -24,7 +24,6 @@ TrustedAnswer = TypeVar("TrustedAnswer", Prediction, Scores)
 MergedAnswer = TypeVar("MergedAnswer", Forecast, Scores)
 Value = TypeVar("Value")
 Steps = TypeVar("Steps", History, Episode)
-OptionalArrays = TypeVar("OptionalArrays", Arrays, Arrays | None)
 Mask = NDArray[np.bool_]
 
 
@@ -95,7 +94,8 @@ class FallbackWorld(World):
         """
 
         def ask(number: int, rows: Mask | None) -> Prediction:
-            past, inputs = self._known(number, _rows_of(history, rows)), _rows(exogenous, rows)
+            past = self._known(number, _rows_of(history, rows))
+            inputs = None if exogenous is None else _rows(exogenous, rows)
             found = self._worlds[number].predict(past, _rows(actions, rows), exogenous=inputs, level=level)
             return replace(found, signals=self._common(found.signals))
 
@@ -114,7 +114,8 @@ class FallbackWorld(World):
 
         def ask(number: int, rows: Mask | None) -> Scores:
             self._check_goal(number, goal)
-            past, inputs = self._known(number, _rows_of(history, rows)), _rows(exogenous, rows)
+            past = self._known(number, _rows_of(history, rows))
+            inputs = None if exogenous is None else _rows(exogenous, rows)
             part = replace(goal, targets=_rows(goal.targets, rows))
             return self._worlds[number].score(past, _rows(actions, rows), part, constraints, exogenous=inputs)
 
@@ -251,9 +252,7 @@ class FallbackWorld(World):
 
     def _knows(self, number: int, name: str) -> bool:
         """Whether a world knows an observation signal. True if the first does not: then the caller is wrong."""
-        world, first = (
-            {signal.name for signal in card.schema.observations} for card in (self._cards[number], self._card)
-        )
+        world, first = ({s.name for s in card.schema.observations} for card in (self._cards[number], self._card))
         return name in world or name not in first
 
     def _known(self, number: int, steps: Steps) -> Steps:
@@ -344,9 +343,9 @@ def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
         raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(found)}. {fix}")
 
 
-def _rows(arrays: OptionalArrays, rows: Mask | None) -> OptionalArrays:
+def _rows(arrays: Arrays, rows: Mask | None) -> Arrays:
     """The rows of these worlds in arrays [W, ...]; all without a mask."""
-    return arrays if arrays is None or rows is None else {n: np.asarray(value)[rows] for n, value in arrays.items()}
+    return arrays if rows is None else {name: np.asarray(value)[rows] for name, value in arrays.items()}
 
 
 def _rows_of(history: History, rows: Mask | None) -> History:

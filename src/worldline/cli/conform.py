@@ -191,6 +191,5 @@ def _engine(name: str) -> EngineCase:
             "worldline.testing.check_engine."
         )
     toy = Integrator(noise=0.2)
-    return EngineCase(
-        engine=family.fit(toy.episodes(60, 14, seed=1), toy.schema), episodes=toy.episodes(20, 14, seed=2)
-    )
+    engine = family.fit(toy.episodes(60, 14, seed=1), toy.schema)
+    return EngineCase(engine=engine, episodes=toy.episodes(20, 14, seed=2))

@@ -194,9 +194,8 @@ def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, .
     findings = []
     for name, changed in changes.items():
         if not changed.all():
-            which = (
-                f"component {', '.join(map(str, np.flatnonzero(~changed)))} of the action" if changed.any() else "it"
-            )
+            fixed = ", ".join(map(str, np.flatnonzero(~changed)))
+            which = f"component {fixed} of the action" if changed.any() else "it"
             problem = f"{which} never changes in the whole log (its first value: {first[name].tolist()}): {reason}"
             fix = "Log episodes in which it varies, or remove it from the schema."
             findings.append(warning(problem=problem, fix=fix, signal=name))

@@ -216,9 +216,8 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
     doubts = ["its integers are assumed to be measured numbers."] if is_integer else []
     if len(shape) > 1:
         doubts.append(f"its shape {shape} is flattened to one vector.")
-    precision: Literal["float32", "float64"] = (
-        "float64" if dtype == np.float64 or (is_integer and dtype.itemsize > 2) else "float32"
-    )
+    is_wide = dtype == np.float64 or (is_integer and dtype.itemsize > 2)
+    precision: Literal["float32", "float64"] = "float64" if is_wide else "float32"
     shape = (max(1, int(np.prod(shape))),)
     signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=shape, unit="?", precision=precision)
     if role is Role.ACTION and np.isfinite([low, high]).all():

@@ -227,9 +227,8 @@ class ForecastWindows:
         if num_candidates > 1:
             rng, shape = np.random.default_rng(seed), (self.num_worlds, num_candidates - 1, self.horizon)
             worlds, steps = (rng.integers(0, high, shape) for high in (self.num_worlds, self.horizon))
-            actions = {
-                name: np.concatenate([value, self.actions[name][worlds, steps]], 1) for name, value in actions.items()
-            }
+            others = {name: value[worlds, steps] for name, value in self.actions.items()}
+            actions = {name: np.concatenate([value, others[name]], 1) for name, value in actions.items()}
         return Future(actions=actions, exogenous=self.exogenous)
 
     def select(self, index: slice | Sequence[int] | NDArray[np.generic]) -> ForecastWindows:
@@ -282,9 +281,8 @@ def one_step_windows(history: History, num_steps: int, *, length: int, targets: 
         for one, start, stop in ((history, 0, length), (ahead, length - 1, length + 1))
     )
     num_worlds = len(next(iter(history.observations.values())))
-    past, future = (
-        one.map(lambda value: value.reshape(num_worlds * num_steps, *value.shape[2:])) for one in (pasts, futures)
-    )
+    size = num_worlds * num_steps
+    past, future = (one.map(lambda value: value.reshape(size, *value.shape[2:])) for one in (pasts, futures))
     return _split(past, future, np.repeat(np.arange(num_worlds), num_steps))
 
 
@@ -330,9 +328,7 @@ def evenly_spaced_windows(
         InputError: fewer than two episodes are long enough, or a count is below 1.
     """
     if min(length, horizon, per_episode) < 1:
-        raise InputError(
-            f"length, horizon and per_episode must be at least 1, got {length}, {horizon} and {per_episode}."
-        )
+        raise InputError(f"length, horizon and per_episode must be at least 1, got {length}, {horizon}, {per_episode}.")
     long = [episode for episode in episodes if episode.num_steps >= length - 1 + horizon]
     if len(long) < 2:
         raise InputError(

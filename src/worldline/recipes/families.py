@@ -66,9 +66,7 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
             if name == "jepa"
             else "Write a function that returns a Recipe."
         )
-        raise UnsupportedError(
-            f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}. {start}"
-        )
+        raise UnsupportedError(f"the recipe {recipe.name!r} cannot be turned into one with family {name!r}. {start}")
     images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
     if images and name in ("ensemble", "token"):
         raise UnsupportedError(
@@ -128,9 +126,8 @@ def _token(recipe: Recipe, store: Store) -> tuple[TokenConfig, dict[str, Any]]:
 
 def _rssm(recipe: Recipe, store: Store) -> tuple[RssmConfig, dict[str, Any]]:
     window = _window(store, 16)
-    config = RssmConfig(
-        inputs=recipe.model_config.inputs, continuation=bool(store.terminated.any()), context=min(8, window - 1)
-    )
+    ends = bool(store.terminated.any())
+    config = RssmConfig(inputs=recipe.model_config.inputs, continuation=ends, context=min(8, window - 1))
     return config, {"window": window, "learning_rate": 2e-3, "batch_size": 16, "num_validation": 128}
 
 

@@ -142,9 +142,8 @@ def greenhouse_split(store: Store) -> Split:
     if empty := [name for name, numbers in parts.items() if not numbers]:
         fix = f"Record at least {len(PARTS)}."
         raise DataError(f"{len(store)} episodes leave nothing for: {', '.join(empty)}", fix=fix, file=store.path)
-    return Split(
-        **{name: tuple(numbers) for name, numbers in parts.items()}, rule=f"by date, in blocks of {BLOCK_DAYS:g} days"
-    )
+    rule = f"by date, in blocks of {BLOCK_DAYS:g} days"
+    return Split(**{name: tuple(numbers) for name, numbers in parts.items()}, rule=rule)
 
 
 def make_greenhouse(changed: Mapping[str, float] | None = None) -> Greenhouse:
@@ -211,9 +210,8 @@ class Plant:
         """
         missing = [signal.name for signal in SCHEMA.actions if signal.name not in controls]
         if missing or self._env.snapshot().step_index >= NUM_STEPS:
-            raise InputError(
-                f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Make a new Plant."
-            )
+            problem = f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Make a new Plant."
+            raise InputError(problem)
         requested = np.concatenate([np.asarray(controls[signal.name], float) for signal in SCHEMA.actions])
         allowed = _safe(np.clip(requested, 0, MAX_CONTROLS), air_temperature=float(self.now["air_temperature"][0]))
         self.now = self._named(self._env.step(self._env.encode_control(allowed))[0])

@@ -364,9 +364,8 @@ def _push(state: Floats, generator: np.random.Generator) -> list[_PushStage] | N
         at_once = generator.random() < 0.5
         ahead = _unit(contact - state[:2] if at_once else generator.normal(size=2))
         start = contact - back * ahead
-        reachable = at_once or bool(
-            (np.abs(start - FIELD / 2) < FIELD / 2 - MIN_TARGET_DISTANCE).all() and _is_clear(state, start)
-        )
+        inside = bool((np.abs(start - FIELD / 2) < FIELD / 2 - MIN_TARGET_DISTANCE).all())
+        reachable = at_once or (inside and _is_clear(state, start))
         if reachable and _space_ahead(state, ahead) > CLEARANCE:
             push = _pushing(point, ahead, generator)
             return [push] if at_once else [_beside(point, back * ahead, generator), push]

@@ -28,7 +28,9 @@ Array = NDArray[np.generic]
 
 UNKNOWN_FIX = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
 Metadata = dict[str, str | int | float]
-K, V, T = TypeVar("K"), TypeVar("V"), TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError, SyntaxError),

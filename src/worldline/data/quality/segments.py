@@ -82,9 +82,8 @@ class Sample:
         shuffled = draw.permutation(among)
         steps = store.num_steps[shuffled]
         pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
-        enough = np.cumsum(np.minimum(steps, SEGMENT)) - np.minimum(steps, SEGMENT) < (
-            MAX_PICTURES if pictures else MAX_STEPS
-        )
+        taken = np.minimum(steps, SEGMENT)
+        enough = np.cumsum(taken) - taken < (MAX_PICTURES if pictures else MAX_STEPS)
         starts = draw.integers(0, np.maximum(steps - SEGMENT, 0) + 1)
         self._starts = dict(zip(shuffled[enough].tolist(), starts[enough].tolist(), strict=True))
 
@@ -119,7 +118,8 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segm
         if signal.kind is Kind.IMAGE:
             pictures[name] = shrink(episode.observations[name][rows])
         else:
-            states[name] = held(_columns(episode.observations[name][rows], signal), known[name])
+            table = _columns(episode.observations[name][rows], signal)
+            states[name] = np.asarray(held(table, known[name]), np.float64)
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
     times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
     return Segment(

@@ -72,9 +72,8 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
     at_lengths = next((name for name in LENGTHS if name in datasets), None)
     at_offsets = next((name for name in OFFSETS if name in datasets), None)
     if at_lengths is None and at_offsets is None:
-        problem = (
-            f"it has neither lengths nor offsets of episodes (datasets: {', '.join(list(datasets)[:20]) or 'none'})"
-        )
+        listed = ", ".join(list(datasets)[:20]) or "none"
+        problem = f"it has neither lengths nor offsets of episodes (datasets: {listed})"
         raise DataError(problem, fix=f"Add a dataset {LENGTHS[0]} with the number of rows per episode.", file=file)
     index = tuple(name for name in (at_lengths, at_offsets) if name is not None)
     lengths = None if at_lengths is None else _counts(datasets[at_lengths], at_lengths, file)
@@ -103,9 +102,7 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
 def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     """Lengths or offsets as int64."""
     try:
-        values = (
-            read_rows(dataset, 0, len(dataset), name) if len(dataset.shape or ()) == 1 else np.zeros((1, 1), np.int8)
-        )
+        values = read_rows(dataset, 0, len(dataset), name) if len(dataset.shape or ()) == 1 else np.zeros((1, 1), int)
     except DataError as error:
         raise Finding.of(error, file=str(file)).error() from error
     if values.ndim != 1 or values.dtype.kind not in "iu" or (values.astype(np.float64) >= 2.0**62).any():
@@ -252,9 +249,8 @@ def add_metadata(draft: EpisodeDraft, columns: Columns, number: int, start: int,
     """
     for name, dataset in columns.items():
         if is_text(dataset):
-            add_text(
-                draft, name, set(texts_in(dataset, start, start + rows)) if len(dataset.shape or ()) == 1 else set()
-            )
+            is_column = len(dataset.shape or ()) == 1
+            add_text(draft, name, set(texts_in(dataset, start, start + rows)) if is_column else set())
         elif name in EPISODE_IDS and is_metadata(name, dataset, -1, num_episodes):
             ids = read_rows(dataset, start, start + rows, name).reshape(rows)
             changes = np.flatnonzero(ids != ids[0])

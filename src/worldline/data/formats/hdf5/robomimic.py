@@ -230,12 +230,12 @@ def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
     draft, seen = SchemaDraft(path), dict[str, list[Summary]]()
 
-    def summaries(name: str) -> dict[str, Summary]:
+    def read(name: str) -> dict[str, Summary]:
         demo = _demo(file, name, path)
         known = [n for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)]
         return {name: _summary(demo, name) for name in known}
 
-    for _, found in readable(names, summaries, what="demos", file=path):
+    for _, found in readable(names, read, what="demos", file=path):
         for name, summary in found.items():
             seen.setdefault(name, []).append(summary)
     for name, summaries in seen.items():

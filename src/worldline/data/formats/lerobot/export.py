@@ -251,9 +251,8 @@ class _Export:
         types = {f"{OWN}/seed": pa.int64(), f"{OWN}/step_s": pa.list_(pa.float32())}
         masks = [key for key in self._episodes[0] if key.startswith(f"{OWN}/{MASKS}")]
         types |= dict.fromkeys(masks, pa.list_(pa.bool_()))
-        return pa.table(
-            {key: pa.array([row[key] for row in self._episodes], types.get(key)) for key in self._episodes[0]}
-        )
+        rows = self._episodes
+        return pa.table({key: pa.array([row[key] for row in rows], types.get(key)) for key in rows[0]})
 
 
 def _statistics(values: Array) -> dict[str, Array]:

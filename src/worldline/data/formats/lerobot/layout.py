@@ -170,10 +170,8 @@ def _feature(key: str, value: Any) -> Feature:
     details = [entry.entries.get(name) for name in ("info", "video_info")]
     is_depth = any(bool(d.get(f"{p}is_depth_map")) for d in details if isinstance(d, dict) for p in ("", "video."))
     size = _height_width(shape, names)
-    channels = math.prod(shape) // math.prod(size)
-    return Feature(
-        key=key, dtype=dtype, shape=tuple(shape), is_depth=is_depth, height_width=size, num_channels=channels
-    )
+    num = math.prod(shape) // math.prod(size)
+    return Feature(key=key, dtype=dtype, shape=tuple(shape), is_depth=is_depth, height_width=size, num_channels=num)
 
 
 def _height_width(shape: Sequence[int], names: Any) -> tuple[int, int]:

@@ -154,9 +154,7 @@ class EpisodeReader:
                 if at != row or row >= num_rows:
                     raise error(_misplaced(at, row, num_rows, time), step=row)
                 if picture.shape[:2] != feature.height_width:
-                    problem = (
-                        f"the frame has {_size(picture.shape)} pixels, {INFO_FILE} has {_size(feature.height_width)}"
-                    )
+                    problem = f"the frame is {_size(picture.shape)}, {INFO_FILE} has {_size(feature.height_width)}"
                     raise error(problem, step=row)
                 values = np.empty((num_rows, *picture.shape), np.uint8) if values is None else values
                 values[row] = picture
@@ -408,7 +406,6 @@ def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:
         elif feature.dtype == "video":
             notes.append(f"{key}: decoded from a lossy video.")
     if schema.step_s is not None and abs(schema.step_s * layout.fps - 1) > 0.01:
-        notes.append(
-            f"The schema has {schema.step_s:g} s per step, the dataset {1 / layout.fps:g} s; the schema's is used."
-        )
+        logged = f"the dataset {1 / layout.fps:g} s"
+        notes.append(f"The schema has {schema.step_s:g} s per step, {logged}; the schema's is used.")
     return notes

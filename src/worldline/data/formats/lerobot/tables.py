@@ -132,9 +132,8 @@ class Checked:
 
     def flat(self, key: str) -> Mapping[str, str | int | float]:
         """Returns texts and numbers by name, from JSON in a text."""
-        found = Checked(
-            {key: parse_json(self.get(key, str).encode(), self.file, f"{self._place}: ")}, self.file, self._place
-        )
+        parsed = parse_json(self.get(key, str).encode(), self.file, f"{self._place}: ")
+        found = Checked({key: parsed}, self.file, self._place)
         names: dict[str, str | int | float] = found.get(key, dict[str, str | int | float])
         return names
 
@@ -212,9 +211,8 @@ class ParquetRows:
         """
         import pyarrow as pa
 
-        groups = range(
-            int(np.searchsorted(self._first, start, "right")) - 1, int(np.searchsorted(self._first, stop, "left"))
-        )
+        first = int(np.searchsorted(self._first, start, "right")) - 1
+        groups = range(first, int(np.searchsorted(self._first, stop, "left")))
         parts = [self._group(group, tuple(names)) for group in groups]
         if not parts:
             return self._parquet.schema_arrow.empty_table().select(list(names))
@@ -260,9 +258,8 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
     if shape == (1,) and not pa.types.is_nested(flat.type):
         dimensions = []
     for size in dimensions:
-        if not (
-            pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type)
-        ):
+        kind = flat.type
+        if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             raise error(f"a cell is {column.type}; expected a list of shape {shape}")
         lengths = np.asarray(flat.value_lengths().fill_null(-1))
         if wrong := np.flatnonzero(lengths != size).tolist():

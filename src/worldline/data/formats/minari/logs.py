@@ -250,9 +250,7 @@ def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
     for name, values in episode.observations.items():
         create_dataset(group["observations"], name, values)
     for name, values in episode.actions.items():
-        create_dataset(
-            group if len(actions) == 1 else group["actions"], "actions" if len(actions) == 1 else name, values
-        )
+        create_dataset(group, "actions" if len(actions) == 1 else f"actions/{name}", values)
     rewards = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
     create_dataset(group, "rewards", rewards)
     last = np.arange(num_steps) == num_steps - 1

@@ -154,9 +154,8 @@ class Hdf5Storage(Storage):
     def _found(self) -> frozenset[int]:
         """Numbers of the existing groups."""
         with converted("it cannot be read", file=self._path):
-            return frozenset(
-                int(match[1]) for name in access.names_in(self._file) if (match := _EPISODE.fullmatch(name))
-            )
+            found = map(_EPISODE.fullmatch, access.names_in(self._file))
+            return frozenset(int(match[1]) for match in found if match)
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -199,9 +199,7 @@ class Survey:
         """Infers the signal in a column, if there is one."""
         word = name.lower()
         if word in FOREIGN_ENDS:
-            self._draft.note(
-                f"{name}: looks like an end flag and is left out; use `terminated` and `truncated` instead."
-            )
+            self._draft.note(f"{name}: looks like an end flag and is left out; use `terminated` and `truncated`.")
         if (
             name in self._reserved
             or name in self._more_times

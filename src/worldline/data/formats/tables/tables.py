@@ -184,9 +184,8 @@ def _assumptions(
     if by is not None and reading.episode is None:
         yield f"{by}: used as the column of episodes."
     elif by is None and len(pieces) > 1:
-        yield "Episodes end at gaps in time of more than " + (
-            "ten usual steps." if reading.gap_s is None else f"{reading.gap_s} s."
-        )
+        gap = "ten usual steps" if reading.gap_s is None else f"{reading.gap_s} s"
+        yield f"Episodes end at gaps in time of more than {gap}."
 
 
 def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:
