@@ -136,10 +136,8 @@ class FallbackWorld(World):
             left_s = request.budget_s
             if left_s is not None:
                 left_s = max(1e-3, left_s - (time.monotonic() - started_s))
-            min_trust = max(request.min_trust, self._min_trust)
-            found = self._worlds[number].answer_plan(
-                self._known(number, history), replace(request, budget_s=left_s, min_trust=min_trust)
-            )
+            part = replace(request, budget_s=left_s, min_trust=max(request.min_trust, self._min_trust))
+            found = self._worlds[number].answer_plan(self._known(number, history), part)
             if found.status is PlanStatus.REFUSED:
                 refusals.append(found)
                 raise UnsupportedError(found.reason)

@@ -375,12 +375,11 @@ def _stacked(steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
 
 def _idle(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArray[np.generic]]:
     """Actions [W, T, *shape] of 0, clipped to the bounds."""
-    return {
-        signal.name: np.zeros((num_worlds, num_steps, *signal.shape), signal.dtype).clip(
-            *_bounds(signal), dtype=signal.dtype, casting="unsafe"
-        )
-        for signal in schema.actions
-    }
+    idle = {}
+    for signal in schema.actions:
+        zeros = np.zeros((num_worlds, num_steps, *signal.shape), signal.dtype)
+        idle[signal.name] = zeros.clip(*_bounds(signal), dtype=signal.dtype, casting="unsafe")
+    return idle
 
 
 def _select(arrays: Arrays, worlds: NDArray[np.integer]) -> dict[str, NDArray[np.generic]]:

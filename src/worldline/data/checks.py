@@ -118,11 +118,10 @@ def grouped(signals: Iterable[Signal], values_of: Callable[[Signal], Array]) -> 
 
 def with_values(episode: Episode, change: Callable[[str, Array], Array]) -> Episode:
     """The episode with the values of each signal replaced by `change(name, values)`."""
-    groups = {group: getattr(episode, group) for group in _GROUPS.values()}
-    changed: dict[str, Any] = {
-        group: {name: change(name, values) for name, values in arrays.items()} for group, arrays in groups.items()
-    }
-    return replace(episode, **changed)
+    groups: dict[str, Any] = {}
+    for group in _GROUPS.values():
+        groups[group] = {name: change(name, values) for name, values in getattr(episode, group).items()}
+    return replace(episode, **groups)
 
 
 def check_episode(

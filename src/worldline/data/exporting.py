@@ -28,9 +28,8 @@ def export_store(store: Store, destination: Path | str, *, exporter: str | None 
     destination = Path(destination)
     name = exporter or _ENDINGS.get(destination.suffix)
     if name is None:
-        raise InputError(
-            f"{destination}: the suffix matches no format. Set exporter (--as): {', '.join(names('exporter'))}."
-        )
+        known = ", ".join(names("exporter"))
+        raise InputError(f"{destination}: the suffix matches no format. Set exporter (--as): {known}.")
     if destination.exists():
         raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     write: Callable[[Store, Path], None] = load("exporter", name)

@@ -48,10 +48,8 @@ MAX_CONTROLS: Final = np.array([1.2, 7.5, 150.0])
 
 
 def _signal(name: str, role: Role, unit: str, low: float | None, high: float | None, entity: str) -> Signal:
-    bounds = (None if low is None else (low,), None if high is None else (high,))
-    return Signal(
-        name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=bounds[0], high=bounds[1], entity=entity
-    )
+    least, most = (None if end is None else (end,) for end in (low, high))
+    return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=least, high=most, entity=entity)
 
 
 SCHEMA: Final = Schema(

@@ -92,7 +92,7 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
             draft.end(ends.get("terminated"), ends.get("truncated"))
             if "seed" in arrays and arrays["seed"].size == 1:
                 draft.seed = int(arrays["seed"].item())
-            draft.times = next((arrays[name] for name in TIMES if name in arrays), None)
+            draft.times = next((arrays[name].astype(np.float64) for name in TIMES if name in arrays), None)
         for name in unknown:
             fix = "Add a signal of this name to schema.json to keep it."
             draft.warn("the array is not in the schema and is left out", fix, signal=name)

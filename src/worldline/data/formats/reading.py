@@ -240,7 +240,7 @@ class EpisodeDraft:
     terminated: bool = False
     truncated: bool = True
     seed: int | None = None
-    times: Array | None = None
+    times: NDArray[np.float64] | None = None
     step_s: NDArray[np.float32] | None = None
 
     @property

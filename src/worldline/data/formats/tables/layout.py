@@ -252,9 +252,8 @@ class Survey:
                 found[name] = period
         for name in [name for name in found if any(used[name] is used[n] and n not in found for n in used)]:
             del found[name]
-            self._draft.note(
-                f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
-            )
+            others = f"other components of {used[name].name}"
+            self._draft.note(f"{name}: it updates less often than {others}; make it a separate signal.")
         for name, period in found.items():
             how = f"it changes only every {period:.3g} rows, other columns in every row"
             self._draft.note(f"{name}: {how}; its repeats are marked as not observed.")
