@@ -147,15 +147,13 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _create(
-    destination: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]
-) -> Store:
+def _create(path: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]) -> Store:
     """A new store. Its card includes the error `before` that images of a copied store already have."""
     images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
     if not images and (max_error or "size" in notes):
         raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
     lost = {name: max(max_error, before.get(name, 0)) for name in images}
-    return Store.create(destination, schema, max_error=lost, notes=notes)
+    return Store.create(path, schema, max_error=lost, notes=notes)
 
 
 @contextmanager

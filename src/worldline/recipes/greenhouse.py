@@ -232,11 +232,9 @@ def _start_day(seed: int, number: int) -> float:
     return FIRST_DAY + BLOCK_DAYS * float(blocks[turn % len(blocks)])
 
 
-def _run(
-    env: Greenhouse, policy: Callable[[Floats], Floats], start_day: float, generator: np.random.Generator
-) -> Episode:
+def _run(env: Greenhouse, policy: Callable[[Floats], Floats], day: float, generator: np.random.Generator) -> Episode:
     """An episode from a random state; `policy` maps the observation to physical controls [3]."""
-    env.reset(seed=0, options={"start_day": start_day})
+    env.reset(seed=0, options={"start_day": day})
     raw = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
     controls = []
     for _ in range(NUM_STEPS):

@@ -35,6 +35,7 @@ import numpy as np
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import arrays_of
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
 from worldline.data.formats.hdf5.layout import (
@@ -62,7 +63,6 @@ from worldline.data.formats.reading import (
     EpisodeLogs,
     source_of,
 )
-from worldline.data.formats.writing import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.infer import SchemaDraft, Summary, role_of_column, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode

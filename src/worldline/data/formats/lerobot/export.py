@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from worldline.config import to_json
 from worldline.data.checks import arrays_of
+from worldline.data.exporting import drafted
 from worldline.data.formats.decoding import encode_picture
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE
 from worldline.data.formats.lerobot.logs import MASKS, SURPLUS
 from worldline.data.formats.reading import duplicate
-from worldline.data.formats.writing import drafted
 from worldline.data.store import SCHEMA_FILE, Entry, Store
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError, UnsupportedError

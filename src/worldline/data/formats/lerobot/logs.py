@@ -210,18 +210,16 @@ def _check_bookkeeping(piece: RowRange, layout: LeRobotLayout) -> None:
             raise piece.rows.error(problem, fix="Export the store again.", step=wrong[0])
 
 
-def _add_numbers(
-    draft: EpisodeDraft, piece: RowRange, feature: Feature, signal: Signal, keep: int, is_own: bool
-) -> None:
+def _add_numbers(draft: EpisodeDraft, piece: RowRange, feature: Feature, signal: Signal, keep: int, own: bool) -> None:
     """Adds the numbers of a signal; masks missing observations, and raises if other values are missing."""
     column = piece.numbers(feature.key, feature.shape, signal.name)
     values, missing = column.values[:keep], column.missing[:keep]
     if _family(feature.dtype) != _family(values.dtype.name):
         problem = f"the column holds {values.dtype}, {INFO_FILE} declares {feature.dtype}"
         raise piece.rows.error(problem, signal=signal.name)
-    if is_own:  # our exporter stores masks separately, so NaN is a value and only empty cells are missing
+    if own:  # our exporter stores masks separately, so NaN is a value and only empty cells are missing
         missing = column.empty[:keep]
-    if (steps := np.flatnonzero(missing).tolist()) and (is_own or signal.role is not Role.OBSERVATION):
+    if (steps := np.flatnonzero(missing).tolist()) and (own or signal.role is not Role.OBSERVATION):
         problem = f"the value is missing ({len(steps)} steps in total)"
         raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=steps[0])
     draft.put(signal.name, held(values, ~missing), ~missing)

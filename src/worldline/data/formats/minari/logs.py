@@ -23,12 +23,12 @@ import numpy as np
 
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.layout import add_text
 from worldline.data.formats.minari import storage
 from worldline.data.formats.minari.storage import infer_signals, named_arrays, names_of
 from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, flag_at_end, source_of
-from worldline.data.formats.writing import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError

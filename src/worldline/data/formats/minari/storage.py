@@ -351,7 +351,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
     for (part, member), (name, summaries) in seen.items():
         space = spaces[part].get(member) if part in spaces else None
         signal, doubts = draft.infer(name, _ROLES.get(part, Role.REWARD), summaries)
-        signal, doubts = _with_space(signal, doubts, space, summaries)
+        signal, doubts = _bounded(signal, doubts, space, summaries)
         if is_jpeg(space, metadata):
             doubts = [*doubts, "its images were stored as JPEG, which loses detail."]
         draft.add(signal, doubts)
@@ -360,9 +360,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
     return draft.result()
 
 
-def _with_space(
-    signal: Signal, doubts: list[str], space: Space | None, seen: list[Summary]
-) -> tuple[Signal, list[str]]:
+def _bounded(signal: Signal, doubts: list[str], space: Space | None, seen: list[Summary]) -> tuple[Signal, list[str]]:
     """Adds kind and bounds of the space to the signal, if the logged values lie within them."""
     bounds = [summary for summary in seen if summary.low and np.isfinite(summary.low).all()]
     if space is None or not bounds:
