@@ -60,12 +60,7 @@ def default_folder() -> Path:
     return (data if data.is_absolute() else Path.home() / ".local" / "share") / "worldline"
 
 
-def open_named(
-    reference: str,
-    *,
-    planner: Planner | str | None = None,
-    adaptation: Adaptation | None = None,
-) -> World:
+def open_named(reference: str, *, planner: Planner | str | None = None, adaptation: Adaptation | None = None) -> World:
     """Opens a world of the catalog in `default_folder()`.
 
     `name@alias` follows the alias when it changes (see `NamedWorld`). `name@3` stays at that version.

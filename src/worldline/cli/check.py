@@ -143,9 +143,4 @@ def _print_coverage(report: CheckReport) -> None:
 
 def _figures(report: CheckReport) -> dict[str, object]:
     """The report as values for JSON."""
-    return {
-        **asdict(report),
-        "path": str(report.path),
-        "failed": report.failed,
-        "misaligned": report.misaligned,
-    }
+    return {**asdict(report), "path": str(report.path), "failed": report.failed, "misaligned": report.misaligned}

@@ -138,13 +138,7 @@ def draw_pairs(
 
 
 def historical_pairs(
-    store: Store,
-    episodes: Sequence[int],
-    *,
-    offset: int = 25,
-    num_pairs: int = 50,
-    context: int = 1,
-    seed: int = 42,
+    store: Store, episodes: Sequence[int], *, offset: int = 25, num_pairs: int = 50, context: int = 1, seed: int = 42
 ) -> tuple[StartGoalPair, ...]:
     """Pairs of the protocol of published figures: any start, including starts that are already at the goal.
 

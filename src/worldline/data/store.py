@@ -346,8 +346,7 @@ class Store:
         """
         entry = self.entry(number)
         arrays = grouped(
-            self.schema.signals,
-            lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION)),
+            self.schema.signals, lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION))
         )
         masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays["observations"]}
         return Episode(

@@ -66,12 +66,7 @@ class Windows:
     """
 
     def __init__(
-        self,
-        store: Store,
-        num_observations: int,
-        episodes: Sequence[int],
-        signals: Sequence[str],
-        stride: int = 1,
+        self, store: Store, num_observations: int, episodes: Sequence[int], signals: Sequence[str], stride: int = 1
     ) -> None:
         for name, number in (("num_observations", num_observations), ("stride", stride)):
             if number < 1:

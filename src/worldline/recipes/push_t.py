@@ -194,9 +194,8 @@ def make_push_t() -> Raw:
 
         def _set_state(self, state: Floats) -> None:
             self.agent.position = tuple(map(float, state[:2]))
-            self.block.angle = float(
-                state[4]
-            )  # first: the block turns about its centre of mass, so the angle changes its position
+            # The block turns about its centre of mass, so the angle changes its position and must be set first.
+            self.block.angle = float(state[4])
             self.block.position = tuple(map(float, state[2:4]))
             self.space.step(self.dt)
 

@@ -340,11 +340,7 @@ def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list
         groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
     return [
         EpisodeRows(
-            table=table,
-            number=number,
-            rows=rows,
-            label=label,
-            times=times.seconds[rows] if times is not None else None,
+            table=table, number=number, rows=rows, label=label, times=times.seconds[rows] if times is not None else None
         )
         for number, (label, rows) in enumerate(groups)
     ]
