@@ -129,11 +129,9 @@ def draw_pairs(
                 )
             )
     if missing := [f"{len(pairs)} of group {label!r}" for label, pairs in found.items() if len(pairs) < quota]:
-        raise DataError(
-            f"each group needs {quota} pairs, but there are only {' and '.join(missing)} among {len(starts)} "
-            f"starts in {len(episodes)} episodes",
-            fix="Log more or longer episodes, or reduce num_pairs or offset.",
-        )
+        problem = f"each group needs {quota} pairs, but there are only {' and '.join(missing)}"
+        among = f"among {len(starts)} starts in {len(episodes)} episodes"
+        raise DataError(f"{problem} {among}", fix="Log more or longer episodes, or reduce num_pairs or offset.")
     return tuple(pair for label in groups for pair in found[label])
 
 
@@ -349,13 +347,9 @@ class _Run:
             value = self.observation.get(name)
             if value is None or not _same(value, logged, self.schema[name].kind):
                 problem = "has no such signal" if value is None else "has another value than the log"
-                raise DataError(
-                    f"the environment, replayed from seed {self.pair.seed}, {problem}",
-                    fix="Check that it is the environment of the log, and that it is deterministic after a reset.",
-                    episode=self.pair.episode,
-                    signal=name,
-                    step=self.pair.at,
-                )
+                problem = f"the environment, replayed from seed {self.pair.seed}, {problem}"
+                fix = "Check that it is the environment of the log, and that it is deterministic after a reset."
+                raise DataError(problem, fix=fix, episode=self.pair.episode, signal=name, step=self.pair.at)
 
 
 def _same(value: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:

@@ -413,11 +413,8 @@ class Store:
         for file, length in self._lengths().items():
             size = file.stat().st_size if file.exists() else -1
             if size < length:
-                raise DataError(
-                    "the file is missing" if size < 0 else f"the file has {size} bytes; the index needs {length}",
-                    fix="Restore the file from a copy, or import the logs again.",
-                    file=file,
-                )
+                problem = "the file is missing" if size < 0 else f"the file has {size} bytes; the index needs {length}"
+                raise DataError(problem, fix="Restore the file from a copy, or import the logs again.", file=file)
 
     def _check_rows(self, episode: int, start: int, stop: int, role: Role) -> None:
         if not 0 <= episode < len(self):

@@ -51,11 +51,7 @@ def check_heaps(path: Path) -> None:
     """
     status = path.stat()
     if (place := _damage(path, status.st_size, status.st_mtime_ns)) is not None:
-        raise DataError(
-            f"its variable-length values are damaged near byte {place}",
-            fix="Restore the file from a copy, or write it again.",
-            file=path,
-        )
+        raise DataError(f"its variable-length values are damaged near byte {place}", fix=DAMAGED, file=path)
 
 
 @lru_cache(maxsize=32)

@@ -159,7 +159,7 @@ def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
     survey = Survey()
     steps: list[float] = []
     assumptions: dict[str, None] = {}
-    labels = dict.fromkeys(files, (None,))
+    labels: dict[Path, tuple[str | None, ...]] = dict.fromkeys(files, (None,))
     opened = readable(files, lambda file: open_table(file, reading), what="tables", file=files[0].parent)
     for file, (table, times, pieces) in opened:
         labels[file] = tuple(piece.label for piece in pieces)
