@@ -111,7 +111,8 @@ class LeRobotLayout:
         fps: rows per second.
         features: by key, in order.
         episodes: in the order of their numbers.
-        lost: errors in the list of episodes, one per lost episode.
+        lost: errors in the lists of episodes and tasks, one per lost episode.
+        tasks: descriptions by `task_index`.
         signals: signal names by feature key, if our exporter wrote them.
         is_own: whether our exporter wrote the dataset.
     """
@@ -121,6 +122,7 @@ class LeRobotLayout:
     features: Mapping[str, Feature]
     episodes: tuple[EpisodePlace, ...]
     lost: tuple[Finding, ...]
+    tasks: Mapping[int, str]
     signals: Mapping[str, str]
     is_own: bool
 
@@ -146,13 +148,18 @@ def read_layout(root: Path) -> LeRobotLayout:
     lost += _miscounted(info, found) if not lost else []
     if not found:
         raise lost[0].error() if lost else info.error("no episode is listed")
-    is_own = (root / OWN_FILE).exists()
+    is_own, tasks = (root / OWN_FILE).exists(), dict[int, str]()
+    try:
+        tasks |= _tasks(root)
+    except DataError as error:
+        lost.append(Finding.of(error))
     return LeRobotLayout(
         root=root,
         fps=fps,
         features=features,
         episodes=tuple(found),
         lost=tuple(lost),
+        tasks=tasks,
         signals=_signals(root, features) if is_own else {},
         is_own=is_own,
     )
@@ -302,15 +309,8 @@ def _miscounted(info: Checked, found: Sequence[EpisodePlace]) -> Iterator[Findin
             yield Finding(problem=problem, fix=fix, file=INFO_FILE)
 
 
-def read_tasks(root: Path) -> Mapping[int, str]:
-    """Returns task descriptions by `task_index`; empty if the dataset has no list of tasks.
-
-    Args:
-        root: of the dataset.
-
-    Raises:
-        DataError: the list cannot be read, or an index occurs twice.
-    """
+def _tasks(root: Path) -> dict[int, str]:
+    """Returns task descriptions by `task_index`; empty if the dataset has no list of tasks."""
     entries: Iterable[Checked | DataError] = ()
     if (root / TASKS_FILE).exists():
         rows = ParquetRows(within(root, TASKS_FILE))

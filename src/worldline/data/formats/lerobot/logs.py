@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,6 @@ import numpy as np
 
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse
-from worldline.data.checks import Finding
 from worldline.data.formats.decoding import decode_picture, frames, frames_between
 from worldline.data.formats.lerobot.layout import (
     EPISODES_FOLDER,
@@ -29,7 +28,6 @@ from worldline.data.formats.lerobot.layout import (
     Feature,
     LeRobotLayout,
     read_layout,
-    read_tasks,
 )
 from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, list_of, within
 from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, EpisodeLogs, converted, held, readable
@@ -80,11 +78,10 @@ class EpisodeReader:
     Args:
         layout: of the dataset.
         schema: of its episodes.
-        tasks: descriptions by `task_index`.
     """
 
-    def __init__(self, layout: LeRobotLayout, schema: Schema, tasks: Mapping[int, str]) -> None:
-        self._layout, self._schema, self._tasks = layout, schema, tasks
+    def __init__(self, layout: LeRobotLayout, schema: Schema) -> None:
+        self._layout, self._schema = layout, schema
         self._files = DataFiles(layout.root)
         self._features = {signal_name(layout, key): feature for key, feature in layout.features.items()}
 
@@ -118,7 +115,8 @@ class EpisodeReader:
     def _add_texts(self, draft: EpisodeDraft, piece: RowRange, place: EpisodePlace) -> None:
         """Adds the task and constant texts to the source, and a warning for texts that change."""
         indices = piece.whole("task_index") if "task_index" in piece.rows.names else np.zeros(0, np.int64)
-        row_tasks = [self._tasks[index] for index in dict.fromkeys(indices.tolist()) if index in self._tasks]
+        known = self._layout.tasks
+        row_tasks = [known[index] for index in dict.fromkeys(indices.tolist()) if index in known]
         tasks = place.tasks or tuple(row_tasks)
         if task := "; ".join(text for text in tasks if text):
             draft.source["task"] = task
@@ -274,25 +272,15 @@ class LeRobotLogs(EpisodeLogs[EpisodeReader]):
     """The episodes of a LeRobot dataset.
 
     Args:
-        layout: of the dataset.
+        layout: of the dataset; what it lost is reported as unreadable episodes.
         schema: of every episode.
         unclear: see `Logs`.
-        lost: errors in the lists of episodes and tasks; each is reported as an unreadable episode.
-        tasks: descriptions by `task_index`.
     """
 
-    def __init__(
-        self,
-        layout: LeRobotLayout,
-        schema: Schema,
-        unclear: Sequence[str],
-        lost: Sequence[Finding],
-        tasks: Mapping[int, str],
-    ) -> None:
-        files = [*(place.data for place in layout.episodes), *(one.file or INFO_FILE for one in lost)]
+    def __init__(self, layout: LeRobotLayout, schema: Schema, unclear: Sequence[str]) -> None:
+        files = [*(place.data for place in layout.episodes), *(one.file or INFO_FILE for one in layout.lost)]
         super().__init__(schema, unclear, layout.root, files)
         self._layout = layout
-        self._lost, self._tasks = tuple(lost), tasks
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -304,25 +292,20 @@ class LeRobotLogs(EpisodeLogs[EpisodeReader]):
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "LeRobot")
         layout = read_layout(path)
-        lost, tasks = list(layout.lost), dict[int, str]()
-        try:
-            tasks.update(read_tasks(path))
-        except DataError as error:
-            lost.append(Finding.of(error))
         if schema is None and (path / SCHEMA_FILE).exists():
             where = within(path, SCHEMA_FILE)
             schema = from_json(Schema, where.read_bytes(), where=where)
         schema, unclear = (schema, _assumptions(layout, schema)) if schema is not None else _infer(layout)
-        return cls(layout, schema, unclear, lost, tasks)
+        return cls(layout, schema, unclear)
 
     def opened(self) -> nullcontext[EpisodeReader]:
         """A reader that opens the files one after another."""
-        return nullcontext(EpisodeReader(self._layout, self.schema, self._tasks))
+        return nullcontext(EpisodeReader(self._layout, self.schema))
 
     def draft(self, opened: EpisodeReader, number: int) -> EpisodeDraft:
         """Reads a listed episode; the lost ones come after them."""
         if number >= len(self._layout.episodes):
-            raise self._lost[number - len(self._layout.episodes)].error()
+            raise self._layout.lost[number - len(self._layout.episodes)].error()
         return opened.read(self._layout.episodes[number])
 
 
