@@ -66,7 +66,8 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
             if name == "jepa"
             else "Write a function that returns a Recipe."
         )
-        raise UnsupportedError(f"the recipe {recipe.name!r} cannot be turned into one with family {name!r}. {start}")
+        problem = f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}"
+        raise UnsupportedError(f"{problem}. {start}")
     images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
     if images and name in ("ensemble", "token"):
         raise UnsupportedError(
