@@ -32,8 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldline.control.controller import ReplanningController, WorldActor
-from worldline.control.goal_pairs import draw_pairs
-from worldline.control.goal_reaching import evaluate
+from worldline.control.goal_reaching import draw_pairs, evaluate
 from worldline.data.store import Store
 from worldline.episode import Arrays
 from worldline.labs.two_rooms import TwoRooms

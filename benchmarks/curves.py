@@ -23,8 +23,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from worldline.control.controller import Actor, WorldActor
-from worldline.control.goal_pairs import StartGoalPair
-from worldline.control.goal_reaching import evaluate
+from worldline.control.goal_reaching import StartGoalPair, evaluate
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.recipe import Recipe

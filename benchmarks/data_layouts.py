@@ -23,7 +23,7 @@ import zstandard
 from data_frames import ROWS, FrameSet, Pictures
 from PIL import Image
 
-from worldline.data.image_codec import ImageCodec
+from worldline.data.image_block import ImageCodec
 
 NUM_OBSERVATIONS, STRIDE, BATCH_SIZE = 4, 5, 64
 SPAN = (NUM_OBSERVATIONS - 1) * STRIDE + 1

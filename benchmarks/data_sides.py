@@ -16,7 +16,7 @@ from data_frames import FrameSet
 from data_layouts import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE
 from data_peer import measure
 
-from worldline.data.image_codec import round_off
+from worldline.data.image_block import round_off
 from worldline.data.store import Store, open_store
 from worldline.data.windows import WindowBatch, Windows
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, Situation, WorldActor
-from worldline.control.goal_pairs import Grouping, Reached
+from worldline.control.goal_reaching import Grouping, Reached
 from worldline.data.store import Store
 from worldline.engines.learned import Adaptation
 from worldline.engines.oracle import OracleEngine

@@ -43,8 +43,7 @@ from goal_tasks import TASKS, Task
 from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
-from worldline.control.goal_pairs import StartGoalPair, draw_pairs, historical_pairs
-from worldline.control.goal_reaching import evaluate
+from worldline.control.goal_reaching import StartGoalPair, draw_pairs, evaluate, historical_pairs
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import has_bfloat16
 from worldline.engines.learned import LearnedEngine

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.config import from_json, to_json, to_strict_json
+from worldline.config import from_json, replace_at, to_json, to_strict_json
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -138,3 +138,26 @@ def test_a_value_that_the_class_refuses_gives_its_reason() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"name": NaN', "\x00"])
 def test_malformed_json_is_refused(text: str) -> None:
     assert "runs/x.json: the document: " in refused(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    width: int = 12
+    count: int = 3
+
+    def __post_init__(self) -> None:
+        if self.width % self.count:
+            raise ConfigError("width must be a multiple of count")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    depth: int = 1
+    heads: Heads = field(default_factory=Heads)
+
+
+def test_values_that_are_replaced_are_checked_together() -> None:
+    changed = replace_at(Network(), {"heads.width": 16, "depth": 2, "heads.count": 4})
+    assert changed == Network(depth=2, heads=Heads(width=16, count=4))
+    with pytest.raises(ConfigError, match="multiple"):
+        replace_at(Network(), {"heads.width": 16})

@@ -46,21 +46,7 @@ __all__ = [
     "record",
 ]
 
-_load = lazy_names(
-    __name__,
-    {
-        "worldline.catalog.opening": ("open_target as open",),
-        "worldline.data.store": ("Store", "open_store"),
-        "worldline.episode": ("Episode", "History"),
-        "worldline.planning.base": ("Goal",),
-        "worldline.schema": ("Kind", "Role", "Schema", "Signal"),
-        "worldline.workflows.learn": ("learn",),
-        "worldline.workflows.record": ("record",),
-        "worldline.workflows.recorder": ("Recorder",),
-        "worldline.world.base": ("World",),
-        "worldline.world.session": ("Session",),
-    },
-)
+_load = lazy_names(__name__)
 
 
 def __getattr__(name: str) -> object:

@@ -67,12 +67,17 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
 
 
 def replace_at(config: T, values: Mapping[str, object]) -> T:
-    """The frozen dataclass with other values; a dot separates the names of nested fields, as in `predictor.width`."""
-    for path, value in values.items():
+    """The frozen dataclass with other values; a dot separates the names of nested fields, as in `predictor.width`.
+
+    All values of a dataclass are replaced together, so that its checks see no mixture of old and new values.
+    """
+    fields = {path: value for path, value in values.items() if "." not in path}
+    nested = dict[str, dict[str, object]]()
+    for path in values.keys() - fields.keys():
         first, _, rest = path.partition(".")
-        inner = replace_at(getattr(config, first), {rest: value}) if rest else value
-        config = replace(config, **{first: inner})  # type: ignore[type-var]
-    return config
+        nested.setdefault(first, {})[rest] = values[path]
+    fields |= {first: replace_at(getattr(config, first), inner) for first, inner in nested.items()}
+    return replace(config, **fields)  # type: ignore[type-var]
 
 
 def require_at_least(minimum: float, config: object, *names: str) -> None:

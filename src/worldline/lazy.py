@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 
-def lazy_names(package: str, homes: Mapping[str, Sequence[str]] | None = None) -> Callable[[str], object]:
+def lazy_names(package: str) -> Callable[[str], object]:
     """The `__getattr__` of a package that imports public names from its modules on first use.
 
     Args:
-        package: `__name__` of the package.
-        homes: per module the public names that it defines; "name as other" for a name that is public as `other`. None
-            for the imports under `if TYPE_CHECKING:` in the `__init__.py` of the package.
+        package: `__name__` of the package. The names are the imports under `if TYPE_CHECKING:` in its `__init__.py`.
     """
-    if homes is None:
-        home_of = _type_checking_imports(package)
-    else:
-        found = [(module, *name.split(" as ")) for module, names in homes.items() for name in names]
-        home_of = {name[-1]: (module, name[0]) for module, *name in found}
+    home_of = _type_checking_imports(package)
 
     def get(name: str) -> object:
         if name not in home_of:

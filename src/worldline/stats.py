@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class Estimate:
     high: float
 
     @classmethod
-    def around(cls, value: float, low: float | np.floating, high: float | np.floating) -> Estimate:
+    def around(cls, value: float, low: float | np.floating, high: float | np.floating) -> Self:
         """The figure with an interval that is widened to contain it."""
         return cls(value=value, low=min(float(low), value), high=max(float(high), value))
 

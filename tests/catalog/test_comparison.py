@@ -7,8 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.catalog.comparison import MIN_SCORED, ShadowRecord, ShadowVerdict, block_interval, compare, read_records
-from worldline.catalog.outcomes import ForecastOutcome
+from worldline.catalog.comparison import (
+    MIN_SCORED,
+    ForecastOutcome,
+    ShadowRecord,
+    ShadowVerdict,
+    block_interval,
+    compare,
+    read_records,
+)
 from worldline.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.catalog.outcomes import LEVEL, Backtest, backtest_of, compare_forecasts
+from worldline.catalog.comparison import LEVEL, Backtest, backtest_of, compare_forecasts
 from worldline.episode import Episode, History
 from worldline.errors import InputError
 from worldline.schema import Kind, Role, Schema, Signal

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from worldline.cli.progress import progress_bars
+from worldline.cli.output import progress_bars
 
 
 def test_a_bar_for_each_stage_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

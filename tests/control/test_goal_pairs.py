@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.control.goal_pairs import StartGoalPair, draw_pairs, historical_pairs
+from worldline.control.goal_reaching import StartGoalPair, draw_pairs, historical_pairs
 from worldline.data.store import Store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError

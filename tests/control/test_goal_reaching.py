@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from worldline.control.controller import NoMoveActor, RandomActor, WorldActor
-from worldline.control.goal_pairs import StartGoalPair, draw_pairs
-from worldline.control.goal_reaching import GoalReaching, evaluate
+from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError, UnknownNameError

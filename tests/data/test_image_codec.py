@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from worldline.data.image_codec import ImageCodec, round_off
+from worldline.data.image_block import ImageCodec, round_off
 from worldline.errors import DataError
 
 SHAPES = st.sampled_from([(1, 1, 1), (7, 5, 3), (64, 64, 3), (160, 150, 3), (224, 224, 4)])

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from worldline.data.locking import LOCKED_BYTE, locked
+from worldline.data.fsync import LOCKED_BYTE, locked
 
 HOLDER = """
     import sys, time
     from pathlib import Path
-    from worldline.data.locking import locked
+    from worldline.data.fsync import locked
     with locked(Path(sys.argv[1])):
         print("held", flush=True)
         time.sleep(60)

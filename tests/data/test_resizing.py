@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from worldline.data.conversion import scale, scaled_schema
 from worldline.data.importing import import_logs
-from worldline.data.resizing import scale, scaled_schema
 from worldline.data.store import open_store
 from worldline.errors import InputError
 

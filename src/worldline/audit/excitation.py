@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from worldline.audit.audit_evidence import Excitation, Placebo
 from worldline.audit.regression_rows import RegressionRows
-from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
+from worldline.data.quality.segments import HeldOut, clipped, folds, scaled, waves
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio, student_quantile
 
 MIN_EXCITATION: Final = 0.05

@@ -11,17 +11,6 @@ if TYPE_CHECKING:
     from worldline.catalog.opening import open_target
     from worldline.catalog.versions import Catalog
 
-__all__ = [
-    "Catalog",
-    "FallbackWorld",
-    "open_target",
-]
+__all__ = ["Catalog", "FallbackWorld", "open_target"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.catalog.fallback": ("FallbackWorld",),
-        "worldline.catalog.opening": ("open_target",),
-        "worldline.catalog.versions": ("Catalog",),
-    },
-)
+__getattr__ = lazy_names(__name__)

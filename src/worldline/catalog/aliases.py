@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import final
 
 from worldline.config import from_json, to_json
-from worldline.data.fsync import sync_folder
-from worldline.data.locking import locked
+from worldline.data.fsync import locked, sync_folder
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 FORMAT = 1
@@ -71,9 +70,7 @@ class Reference:
         """
         name, sign, which = text.partition("@")
         if not sign or not which:
-            raise InputError(
-                f"{text[:120]!r} names no version. Use NAME@ALIAS or NAME@NUMBER, such as greenhouse@prod."
-            )
+            raise InputError(f"{text[:120]!r} names no version. Use NAME@ALIAS or NAME@NUMBER, as in greenhouse@prod.")
         check_name("world", name)
         if _NUMBER.fullmatch(which):
             return cls(name=name, alias=None, version=int(which))

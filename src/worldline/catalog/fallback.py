@@ -94,12 +94,9 @@ class FallbackWorld(World):
         """
 
         def ask(number: int, rows: Mask | None) -> Prediction:
-            found = self._worlds[number].predict(
-                self._known(number, _rows_of(history, rows)),
-                _rows(actions, rows),
-                exogenous=None if exogenous is None else _rows(exogenous, rows),
-                level=level,
-            )
+            past = self._known(number, _rows_of(history, rows))
+            inputs = None if exogenous is None else _rows(exogenous, rows)
+            found = self._worlds[number].predict(past, _rows(actions, rows), exogenous=inputs, level=level)
             return replace(found, signals=self._common(found.signals))
 
         return self._trusted(ask, _merged_prediction)
@@ -117,13 +114,10 @@ class FallbackWorld(World):
 
         def ask(number: int, rows: Mask | None) -> Scores:
             self._check_goal(number, goal)
-            return self._worlds[number].score(
-                self._known(number, _rows_of(history, rows)),
-                _rows(actions, rows),
-                replace(goal, targets=_rows(goal.targets, rows)),
-                constraints,
-                exogenous=None if exogenous is None else _rows(exogenous, rows),
-            )
+            past = self._known(number, _rows_of(history, rows))
+            inputs = None if exogenous is None else _rows(exogenous, rows)
+            part = replace(goal, targets=_rows(goal.targets, rows))
+            return self._worlds[number].score(past, _rows(actions, rows), part, constraints, exogenous=inputs)
 
         return self._trusted(ask, _merged)
 
@@ -142,10 +136,8 @@ class FallbackWorld(World):
             left_s = request.budget_s
             if left_s is not None:
                 left_s = max(1e-3, left_s - (time.monotonic() - started_s))
-            min_trust = max(request.min_trust, self._min_trust)
-            found = self._worlds[number].answer_plan(
-                self._known(number, history), replace(request, budget_s=left_s, min_trust=min_trust)
-            )
+            part = replace(request, budget_s=left_s, min_trust=max(request.min_trust, self._min_trust))
+            found = self._worlds[number].answer_plan(self._known(number, history), part)
             if found.status is PlanStatus.REFUSED:
                 refusals.append(found)
                 raise UnsupportedError(found.reason)
@@ -252,16 +244,13 @@ class FallbackWorld(World):
 
     def _common(self, found: Mapping[str, Value]) -> dict[str, Value]:
         """The common signals of one answer."""
-        missing = [name for name in self._card.predicts if name not in found]
-        if missing:
+        if missing := [name for name in self._card.predicts if name not in found]:
             raise UnsupportedError(f"it no longer predicts {', '.join(missing)}. Create the FallbackWorld again.")
         return {name: found[name] for name in self._card.predicts}
 
     def _knows(self, number: int, name: str) -> bool:
         """Whether a world knows an observation signal. True if the first does not: then the caller is wrong."""
-        world, first = (
-            {signal.name for signal in card.schema.observations} for card in (self._cards[number], self._card)
-        )
+        world, first = ({s.name for s in card.schema.observations} for card in (self._cards[number], self._card))
         return name in world or name not in first
 
     def _known(self, number: int, steps: Steps) -> Steps:

@@ -22,8 +22,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from worldline.catalog.comparison import ShadowRecord
-from worldline.catalog.outcomes import LEVEL, backtest_of, compare_forecasts
+from worldline.catalog.comparison import LEVEL, ShadowRecord, backtest_of, compare_forecasts
 from worldline.episode import History
 from worldline.world.base import Prediction, World
 
@@ -288,12 +287,9 @@ def _with_answer(record: ShadowRecord, call: ShadowCall, candidate: World) -> Sh
     """The record with the duration or the error of the candidate on the same call."""
     started = perf_counter()
     answer = _attempt(partial(call.again, candidate))
-    seconds = perf_counter() - started
-    return (
-        replace(record, error=_error_text(answer))
-        if isinstance(answer, BaseException)
-        else replace(record, candidate_s=seconds)
-    )
+    if isinstance(answer, BaseException):
+        return replace(record, error=_error_text(answer))
+    return replace(record, candidate_s=perf_counter() - started)
 
 
 def _with_outcomes(state: _State, record: ShadowRecord, call: ShadowCall, candidate: World) -> ShadowRecord:

@@ -54,8 +54,7 @@ class Version:
 
 def default_folder() -> Path:
     """The folder of the catalog: `WORLDLINE_HOME`, else `worldline` in the user's data folder."""
-    chosen = os.environ.get(HOME)
-    if chosen:
+    if chosen := os.environ.get(HOME):
         return Path(chosen)
     data = Path(os.environ.get("XDG_DATA_HOME", ""))  # the XDG specification ignores relative paths
     return (data if data.is_absolute() else Path.home() / ".local" / "share") / "worldline"
@@ -218,9 +217,7 @@ class Catalog:
             if version is not None:
                 directory.check_version(version)
                 if version == now.now.version:
-                    raise InputError(
-                        f"{name}@{alias} already points to version {version}. Shadow it with another version."
-                    )
+                    raise InputError(f"{name}@{alias} already points to version {version}. Shadow it with another.")
                 self._check_compatible(directory, alias, now, directory.path(version))
             directory.write({**directory.aliases(), alias: replace(now, shadow=version)})
 
@@ -277,14 +274,11 @@ class Catalog:
         with directory.locked():
             now = directory.alias(alias)
             if not now.earlier:
-                raise InputError(
-                    f"{name}@{alias} has no version before {now.now.version}. Point it to another version."
-                )
+                raise InputError(f"{name}@{alias} has no version before {now.now.version}. Point it to another one.")
             version = directory.check_version(now.earlier[-1].version)
             self.open_bundle(directory.path(version))
-            turn = Turn(version=version, since=_time(), reason=f"rolled back from {now.now.version}")
-            shadow = None if now.shadow == version else now.shadow
-            known = {**directory.aliases(), alias: Alias(now=turn, earlier=now.earlier[:-1], shadow=shadow)}
+            known = _pointed(directory.aliases(), alias, version, f"rolled back from {now.now.version}")
+            known[alias] = replace(known[alias], earlier=now.earlier[:-1])
             directory.write(known)
         return self._version(directory, version, known)
 
@@ -337,7 +331,7 @@ class Catalog:
 
 def _pointed(known: Mapping[str, Alias], alias: str, version: int, reason: str) -> dict[str, Alias]:
     """The aliases, with this one pointing to `version`."""
-    turn = Turn(version=version, since=_time(), reason=reason)
+    turn = Turn(version=version, since=datetime.now(UTC).isoformat(timespec="seconds"), reason=reason)
     if alias not in known:
         return {**known, alias: Alias(now=turn)}
     now = known[alias]
@@ -362,7 +356,3 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
             os.fsync(file.fileno())
     for folder in {(target / name).parent for name in names}:
         sync_folder(folder)
-
-
-def _time() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,8 +8,7 @@ from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
     from worldline.cli.options import Device, Json, Threads, check_json, free_cores, use_threads
-    from worldline.cli.output import print_table, write_json
-    from worldline.cli.progress import progress_bars
+    from worldline.cli.output import print_table, progress_bars, write_json
 
 __all__ = [
     "Device",

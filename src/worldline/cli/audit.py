@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Device, Json, Threads, checked_file, use_threads
+from worldline.cli.output import print_list, print_table, progress_bars, write_json, write_text
 
 if TYPE_CHECKING:
     from worldline.audit.audit_evidence import Audit, Decision, Measured
@@ -33,8 +34,6 @@ def audit(
 
     The exit status is 0 for "deploy" and "deploy with limits", else 1.
     """
-    from worldline.cli.output import write_json, write_text
-    from worldline.cli.progress import progress_bars
     from worldline.config import to_strict_json
     from worldline.report.audit_page import render_audit
     from worldline.workflows.audit import audit as run
@@ -67,8 +66,6 @@ def _print_decision(decision: Decision, title: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from worldline.cli.output import print_list
-
     Console().print(Text(f"{title}: {decision.advice.value}", style="bold"))
     print_list("Reasons", decision.reasons)
     print_list("Limits" if decision.advice == "deploy with limits" else "Further findings", decision.limits)
@@ -78,8 +75,6 @@ def _print_decision(decision: Decision, title: str) -> None:
 
 def _print_effects(measured: Measured) -> None:
     """One row per action and signal with the largest identified effect; report and JSON have all lags."""
-    from worldline.cli.output import print_table
-
     ranked = sorted(
         measured.effects, key=lambda one: (one.agreement != "not identifiable", abs((one.logs or one.world).value))
     )
@@ -104,7 +99,6 @@ def _print_effects(measured: Measured) -> None:
 
 def _print_horizons(measured: Measured) -> None:
     """Trusted horizon and band coverage of each signal, then the twin tests."""
-    from worldline.cli.output import print_table
     from worldline.formatting import span
 
     step_s = measured.diagnostics.step_s

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
+from worldline.cli.output import print_table, write_json
 
 if TYPE_CHECKING:
     from worldline.catalog.comparison import ShadowComparison
@@ -36,7 +37,6 @@ def publish(
 def worlds(json: Json = None) -> None:
     """List published worlds with versions and aliases."""
     from worldline.catalog.versions import Catalog
-    from worldline.cli.output import print_table, write_json
 
     catalog = Catalog()
     found = [version for name in catalog.names() for version in catalog.versions(name)]
@@ -77,7 +77,6 @@ def shadow(
     json: Json = None,
 ) -> None:
     """Run a version in shadow of an alias on the same calls, or show the comparison."""
-    from worldline.cli.output import write_json
     from worldline.errors import InputError
 
     catalog, world, which = _begin(name)
@@ -121,8 +120,6 @@ def _begin(name: str) -> tuple[Catalog, str, str]:
 
 
 def _finish(version: Version, json: Path | None) -> None:
-    from worldline.cli.output import write_json
-
     for name in version.aliases:
         print(f"{version.name}@{name} points to version {version.number}")
     write_json(json, _figures(version))
@@ -133,8 +130,6 @@ def _figures(version: Version) -> dict[str, object]:
 
 
 def _print(name: str, found: ShadowComparison) -> None:
-    from worldline.cli.output import print_table
-
     def number(value: float | None, factor: float = 1.0, unit: str = "") -> str:
         return "?" if value is None else f"{factor * value:.4g}{unit}"
 

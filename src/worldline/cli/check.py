@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
+from worldline.cli.output import print_list, print_table, print_wrapped, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.data.checks import Finding
@@ -25,8 +26,6 @@ def check(
     json: Json = None,
 ) -> None:
     """Check a store for damage, misaligned actions, anomalies and low coverage. The exit status is 1 on errors."""
-    from worldline.cli.output import write_json
-    from worldline.cli.progress import progress_bars
     from worldline.workflows.check import check as run
 
     with progress_bars() as stage:
@@ -38,8 +37,6 @@ def check(
 
 
 def _print(report: CheckReport) -> None:
-    from worldline.cli.output import print_list, print_wrapped
-
     damaged = report.num_episodes - report.num_whole
     state = f"{damaged} of them DAMAGED" if damaged else "all intact"
     print_wrapped(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {state}.")
@@ -62,8 +59,6 @@ def _result(report: CheckReport) -> str:
 
 def _print_alignment(report: CheckReport) -> None:
     """Prints the verdict, and the explained share for each shift of the actions."""
-    from worldline.cli.output import print_table, print_wrapped
-
     found = report.alignment
     if found is None:
         return
@@ -104,8 +99,6 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from worldline.cli.output import print_wrapped
-
     if not findings:
         print_wrapped("Signals: no findings.")
         print()
@@ -124,8 +117,6 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
 
 
 def _print_coverage(report: CheckReport) -> None:
-    from worldline.cli.output import print_table, print_wrapped
-
     covered = report.coverage
     if covered is None:
         return
@@ -152,9 +143,4 @@ def _print_coverage(report: CheckReport) -> None:
 
 def _figures(report: CheckReport) -> dict[str, object]:
     """The report as values for JSON."""
-    return {
-        **asdict(report),
-        "path": str(report.path),
-        "failed": report.failed,
-        "misaligned": report.misaligned,
-    }
+    return {**asdict(report), "path": str(report.path), "failed": report.failed, "misaligned": report.misaligned}

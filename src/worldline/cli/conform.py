@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Device, Json
+from worldline.cli.output import print_table, write_json
 from worldline.errors import InputError
 from worldline.registry import load
 
@@ -55,7 +56,6 @@ def conform(
     World: `worldline conform WORLD LOGS`. Write `conform world WORLD LOGS` if the world has the name of a kind.
     Part: `worldline conform planner|model|engine NAME`. The exit status is 1 if a clause does not hold.
     """
-    from worldline.cli.output import print_table, write_json
     from worldline.testing.clauses import ClauseStatus
 
     kind, name, logs = _parse_arguments(subject, second, third)
@@ -152,6 +152,7 @@ def _model(name: str) -> ModelCase:
     import torch
 
     from worldline.data.windows import WindowBatch
+    from worldline.episode import History
     from worldline.testing.models import ModelCase
     from worldline.testing.toys import Integrator
     from worldline.training.batches import to_window
@@ -159,13 +160,12 @@ def _model(name: str) -> ModelCase:
     family, toy = load("model", name), Integrator(noise=0.2)
     torch.manual_seed(0)
     model = family(schema=toy.schema, config=family.Config(inputs=("position",)))
-    episodes = toy.episodes(6, 5, seed=3)
-    observations = {k: np.stack([one.observations[k] for one in episodes]) for k in ("position", "camera")}
+    past = History.stack([one.history() for one in toy.episodes(6, 5, seed=3)])
     batch = WindowBatch(
-        observations=observations,
-        observed={k: np.ones(v.shape[:2], bool) for k, v in observations.items()},
-        actions={"push": np.stack([one.actions["push"] for one in episodes])},
-        exogenous={"wind": np.stack([one.exogenous["wind"] for one in episodes])},
+        observations=past.observations,
+        observed={name: np.ones((6, 6), bool) for name in past.observations},
+        actions=past.actions,
+        exogenous=past.exogenous,
         rewards={},
         terminated=np.zeros((6, 5), bool),
         step_s=np.full((6, 5), toy.schema.step_s, np.float32),
@@ -192,6 +192,5 @@ def _engine(name: str) -> EngineCase:
             "worldline.testing.check_engine."
         )
     toy = Integrator(noise=0.2)
-    return EngineCase(
-        engine=family.fit(toy.episodes(60, 14, seed=1), toy.schema), episodes=toy.episodes(20, 14, seed=2)
-    )
+    engine = family.fit(toy.episodes(60, 14, seed=1), toy.schema)
+    return EngineCase(engine=engine, episodes=toy.episodes(20, 14, seed=2))

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from worldline.cli.options import Device, Json, Threads, use_threads
+from worldline.cli.output import print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.workflows.demo import DemoResult
 
 
-class Walls(StrEnum):
-    """Position of the wall and its door."""
-
-    FIXED = "fixed"
-    RANDOM = "random"
-
-
 def demo(
     walls: Annotated[
-        Walls, typer.Option(help="The same wall in all episodes, or a random one per episode.")
-    ] = Walls.FIXED,
+        Literal["fixed", "random"], typer.Option(help="The same wall in all episodes, or a random one per episode.")
+    ] = "fixed",
     seed: Annotated[int, typer.Option(help="Random seed of initial weights, batches and planning.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for all results; an earlier demo is replaced.")] = Path("demo"),
     episodes: Annotated[
@@ -38,31 +31,19 @@ def demo(
     """Record, learn, plan and report on the Two Rooms lab."""
     from dataclasses import asdict
 
-    from worldline.cli.output import write_json
-    from worldline.cli.progress import progress_bars
     from worldline.workflows.demo import demo as run
 
     use_threads(threads)
     with progress_bars() as stage:
-        result = run(
-            out,
-            walls=walls.value,
-            seed=seed,
-            num_episodes=episodes,
-            num_pairs=pairs,
-            device=device,
-            stage=stage,
-        )
+        result = run(out, walls=walls, seed=seed, num_episodes=episodes, num_pairs=pairs, device=device, stage=stage)
     _print(result, walls)
     write_json(json, asdict(result))
     print(f"Report: {out / 'report.html'}, executed plans: {out / 'plans.png'}")
     print(f"World:  {out / 'world'}")
 
 
-def _print(result: DemoResult, walls: Walls) -> None:
+def _print(result: DemoResult, walls: str) -> None:
     """Two tables: success rates, and time and memory."""
-    from worldline.cli.output import print_table
-
     interval = f"{result.success_low:.1%} to {result.success_high:.1%}"
     detours = "" if result.detour_success is None else f"{result.detour_success:.1%}"
     print_table(

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from worldline.cli.options import Json
+from worldline.cli.output import progress_bars, write_json
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.data.importing import ImportReport
 
 MAX_LINES = 30
-
-
-class Rule(StrEnum):
-    """Interpolation of a resampled signal between two rows."""
-
-    HOLD = "hold"
-    LINEAR = "linear"
-    NEAREST = "nearest"
 
 
 def import_logs(
@@ -52,19 +44,19 @@ def import_logs(
     rate: Annotated[
         float | None, typer.Option(help="Resample to this number of steps per second.", show_default="no resampling")
     ] = None,
-    rule: Annotated[Rule, typer.Option(help="Interpolation of resampled signals.")] = Rule.HOLD,
+    rule: Annotated[
+        Literal["hold", "linear", "nearest"], typer.Option(help="Interpolation of resampled signals.")
+    ] = "hold",
     json: Json = None,
 ) -> None:
     """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
-    from worldline.cli.output import write_json
-    from worldline.cli.progress import progress_bars
     from worldline.config import from_json
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.schema import Schema
 
-    reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)
+    reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule)
     if schema is not None and not schema.is_file():
         raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
@@ -82,9 +74,8 @@ def import_logs(
         )
     _print(report)
     write_json(json, _figures(report))
-    raise_errors(
-        finding for finding in report.findings if finding.episode is None
-    )  # the store cannot be used for training
+    # Without these the store cannot be used for training.
+    raise_errors(finding for finding in report.findings if finding.episode is None)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Device, Json, Threads, use_threads
+from worldline.cli.output import print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.workflows.learn import LearnResult
@@ -62,8 +63,6 @@ def learn(
     json: Json = None,
 ) -> None:
     """Train a world from logs. The result is a bundle with a report."""
-    from worldline.cli.output import write_json
-    from worldline.cli.progress import progress_bars
     from worldline.training.distributed import rank
     from worldline.workflows.learn import Options, learn_logs, log_folder, run_worker
 
@@ -138,7 +137,6 @@ def _saved(logs: Path, out: Path) -> str:
 
 def _print(result: LearnResult) -> None:
     """Error of each signal and baseline at each reported horizon."""
-    from worldline.cli.output import print_table
     from worldline.formatting import span
 
     found = result.diagnostics
@@ -162,8 +160,6 @@ def _print(result: LearnResult) -> None:
 
 def _print_seeds(result: LearnResult) -> None:
     """One row per training seed, if there are several."""
-    from worldline.cli.output import print_table
-
     if len(result.seeds) == 1:
         return
     columns = [(signal, step) for signal, errors in result.seeds[0].rmse.items() for step in errors]

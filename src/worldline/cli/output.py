@@ -1,21 +1,22 @@
-"""Output of results as tables and JSON files."""
+"""Output of results as tables and JSON files, and progress bars."""
 
 from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from worldline.errors import InputError
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table; the first column is left-aligned, and brackets are not rich markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=Text(title, style="bold"), title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if number == 0 else "right")
@@ -26,6 +27,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def print_wrapped(text: str, indent: str = "") -> None:
     """Prints text wrapped at words, with the further lines indented."""
+    from rich.console import Console
+
     print(textwrap.fill(text, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
 
 
@@ -53,3 +56,26 @@ def write_text(path: Path, text: str, option: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{option} {path} cannot be written: {error.strerror}. Choose another path.") from error
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function that reports progress: name of the stage, finished and total number of units.
+
+    The bars are printed to stderr. A stage with one unit has an indeterminate bar.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    _, bar, share, left = Progress.get_default_columns()
+    columns = (TextColumn("{task.description:<26}"), bar, share, TimeElapsedColumn(), left)
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def stage(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name)
+            counted = total > 1 or done >= total
+            bars.update(tasks[name], completed=done, total=total if counted else None)
+
+        yield stage

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from worldline.cli.output import progress_bars
 from worldline.errors import InputError
 
 
@@ -40,7 +41,6 @@ def record(
     ] = None,
 ) -> None:
     """Record episodes of an environment in a store."""
-    from worldline.cli.progress import progress_bars
     from worldline.workflows.record import record as run
 
     if policy is not None and ":" in policy:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
+from worldline.cli.output import print_table, write_json
 
 if TYPE_CHECKING:
     from worldline.report.store_figures import StoreFigures
@@ -23,7 +24,6 @@ def show(
     json: Json = None,
 ) -> None:
     """Show signals, sizes and origin of a store, with a contact sheet and plots of an episode."""
-    from worldline.cli.output import write_json
     from worldline.data.store import open_store
     from worldline.workflows.show import show as run
 
@@ -36,7 +36,6 @@ def show(
 
 def _print(figures: StoreFigures) -> None:
     """Three tables: signals, sizes on disk, and origin of the episodes."""
-    from worldline.cli.output import print_table
     from worldline.formatting import duration, number
     from worldline.report import store_figures as say
 

@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from worldline.control.controller import ReplanningController
     from worldline.control.realtime import RealTimeLoop
 
-__all__ = [
-    "RealTimeLoop",
-    "ReplanningController",
-]
+__all__ = ["RealTimeLoop", "ReplanningController"]
 
 __getattr__ = lazy_names(__name__)

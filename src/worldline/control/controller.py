@@ -245,15 +245,12 @@ class ReplanningController:
             )
         self.actor, self.schema, self.seed = actor, schema, seed
         self.context, self.replan_every, self.repeat, self.delay = context, replan_every, repeat, delay
-        self.rounds: deque[ControlRound] = deque(maxlen=MAX_ROUNDS)
-        self.fresh, self._clock, self._num_calls = False, clock, 0
-        self._goals: Arrays = {}
+        self._clock = clock
         self._observations: deque[Arrays] = deque(maxlen=context)
         self._actions: deque[Arrays] = deque(maxlen=context - 1)
         self._exogenous: deque[Arrays] = deque(maxlen=context - 1)
         self._pending: deque[Arrays] = deque(maxlen=delay)
-        self._answer: Arrays | None = None
-        self._num_taken, self._num_sent = 0, 0
+        self.reset({})
 
     def reset(self, goals: Arrays, past: History | None = None) -> None:
         """Starts a new run.
@@ -263,9 +260,10 @@ class ReplanningController:
             past: the history before the first `act`, with as many actions as observations. The last action leads to
                 the first observation of `act`. None for none.
         """
-        self._goals, self._answer, self.fresh = goals, None, False
+        self._goals, self.fresh = goals, False
+        self._answer: Arrays | None = None
         self._num_taken, self._num_sent, self._num_calls = 0, 0, 0
-        self.rounds = deque(maxlen=MAX_ROUNDS)  # a new one, because the caller may keep the old one
+        self.rounds: deque[ControlRound] = deque(maxlen=MAX_ROUNDS)  # new, because the caller may keep the old one
         for queue in (self._observations, self._actions, self._exogenous, self._pending):
             queue.clear()
         if past is None:
@@ -377,12 +375,11 @@ def _stacked(steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
 
 def _idle(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArray[np.generic]]:
     """Actions [W, T, *shape] of 0, clipped to the bounds."""
-    return {
-        signal.name: np.zeros((num_worlds, num_steps, *signal.shape), signal.dtype).clip(
-            *_bounds(signal), dtype=signal.dtype, casting="unsafe"
-        )
-        for signal in schema.actions
-    }
+    idle = {}
+    for signal in schema.actions:
+        zeros = np.zeros((num_worlds, num_steps, *signal.shape), signal.dtype)
+        idle[signal.name] = zeros.clip(*_bounds(signal), dtype=signal.dtype, casting="unsafe")
+    return idle
 
 
 def _select(arrays: Arrays, worlds: NDArray[np.integer]) -> dict[str, NDArray[np.generic]]:

@@ -34,19 +34,7 @@ __all__ = [
     "to_episode",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.data.base": ("LoggedEpisode", "Logs", "ReadOptions", "refuse", "schema_beside"),
-        "worldline.data.checks": ("Finding",),
-        "worldline.data.conversion": ("steps_s", "to_episode"),
-        "worldline.data.exporting": ("export_store",),
-        "worldline.data.importing": ("import_logs",),
-        "worldline.data.open_logs": ("open_logs as open",),
-        "worldline.data.splits": ("Split", "split_store"),
-        "worldline.data.store": ("Store", "open_store"),
-    },
-)
+__getattr__ = lazy_names(__name__)
 
 
 def __dir__() -> list[str]:

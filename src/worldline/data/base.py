@@ -39,8 +39,7 @@ class ReadOptions:
         if self.rule != "hold" and self.rate_hz is None:
             raise InputError(f"rule is {self.rule!r}, but rows are only resampled with rate_hz. Set rate_hz.")
         for name in ("gap_s", "rate_hz"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}. It must be a positive number.")
 
 
@@ -139,6 +138,5 @@ def refuse(reading: ReadOptions, what: str) -> None:
     Raises:
         InputError: an option differs from its default.
     """
-    changed = [f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default]
-    if changed:
+    if changed := [f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default]:
         raise InputError(f"{what} logs take no {', '.join(changed)}: only timestamped rows do. Leave it out.")

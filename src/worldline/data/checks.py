@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,23 +51,20 @@ class Finding:
     step: int | None = None
 
     @classmethod
-    def of(
-        cls, error: DataError, *, file: str | None = None, episode: int | None = None, signal: str | None = None
-    ) -> Finding:
+    def of(cls, error: DataError, *, file: str | None = None, episode: int | None = None) -> Finding:
         """The finding for an error.
 
         Args:
             error: gives the problem, the fix and the step, and the place where an argument is None.
             file: the file with the problem.
             episode: number in the source.
-            signal: the signal's name, if the error has none.
         """
         return cls(
             problem=error.problem,
             fix=error.fix,
             file=file or (None if error.file is None else str(error.file)),
             episode=error.episode if episode is None else episode,
-            signal=error.signal or signal,
+            signal=error.signal,
             step=error.step,
         )
 
@@ -95,14 +93,35 @@ def raise_errors(findings: Iterable[Finding]) -> None:
             raise finding.error()
 
 
+_GROUPS = {
+    Role.OBSERVATION: "observations",
+    Role.ACTION: "actions",
+    Role.EXOGENOUS: "exogenous",
+    Role.REWARD: "rewards",
+}
+"""Per role the field of `Episode` and `WindowBatch`."""
+
+
 def arrays_of(episode: Episode, role: Role) -> Arrays:
     """The arrays of `episode` that have this role."""
-    return {
-        Role.OBSERVATION: episode.observations,
-        Role.ACTION: episode.actions,
-        Role.EXOGENOUS: episode.exogenous,
-        Role.REWARD: episode.rewards,
-    }[role]
+    arrays: Arrays = getattr(episode, _GROUPS[role])
+    return arrays
+
+
+def grouped(signals: Iterable[Signal], values_of: Callable[[Signal], Array]) -> dict[str, Any]:
+    """The values of each signal, grouped as `Episode` and `WindowBatch` take them."""
+    found: dict[str, Any] = {group: {} for group in _GROUPS.values()}
+    for signal in signals:
+        found[_GROUPS[signal.role]][signal.name] = values_of(signal)
+    return found
+
+
+def with_values(episode: Episode, change: Callable[[str, Array], Array]) -> Episode:
+    """The episode with the values of each signal replaced by `change(name, values)`."""
+    groups: dict[str, Any] = {}
+    for group in _GROUPS.values():
+        groups[group] = {name: change(name, values) for name, values in getattr(episode, group).items()}
+    return replace(episode, **groups)
 
 
 def check_episode(
@@ -174,9 +193,8 @@ def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, .
     findings = []
     for name, changed in changes.items():
         if not changed.all():
-            which = (
-                f"component {', '.join(map(str, np.flatnonzero(~changed)))} of the action" if changed.any() else "it"
-            )
+            fixed = ", ".join(map(str, np.flatnonzero(~changed)))
+            which = f"component {fixed} of the action" if changed.any() else "it"
             problem = f"{which} never changes in the whole log (its first value: {first[name].tolist()}): {reason}"
             fix = "Log episodes in which it varies, or remove it from the schema."
             findings.append(warning(problem=problem, fix=fix, signal=name))
@@ -206,10 +224,9 @@ def _check_step_s(step_s: NDArray[np.float32], num_steps: int, found: Callable[.
         fix = f"Give step_s in seconds as float32 of shape ({num_steps},)."
         yield found(problem=f"step_s is {step_s.dtype} of shape {step_s.shape}", fix=fix)
         return
-    wrong = np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0)))
-    if len(wrong):
+    if wrong := np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0))).tolist():
         problem = f"a step takes {step_s[wrong[0]]} s ({_how_often(wrong)})"
-        yield found(problem=problem, fix="Times must increase: sort or repair the rows.", step=int(wrong[0]))
+        yield found(problem=problem, fix="Times must increase: sort or repair the rows.", step=wrong[0])
 
 
 def _num_steps(episode: Episode, schema: Schema) -> int:
@@ -259,22 +276,20 @@ def _check_values(
     """At most one finding about values that are not finite, and one about values out of bounds."""
     table = values.reshape(len(values), -1).astype(np.float64)
     finite = np.isfinite(table)
-    steps = np.flatnonzero(~finite.all(1) & observed)
-    if len(steps):
+    if steps := np.flatnonzero(~finite.all(1) & observed).tolist():
         fix = (
             f"Repair the log, or mark the missing steps in a mask ('observed.{signal.name}')."
             if signal.role is Role.OBSERVATION
             else "Actions and other inputs must not be missing: repair the log, or cut the episode there."
         )
         problem = f"the value is {values[steps[0]].tolist()} ({_how_often(steps)})"
-        yield found(problem=problem, fix=fix, step=int(steps[0]))
+        yield found(problem=problem, fix=fix, step=steps[0])
     low, high = _bounds(signal)
-    steps = np.flatnonzero((finite & ((table < low) | (table > high))).any(1) & observed)
-    if len(steps):
+    if steps := np.flatnonzero((finite & ((table < low) | (table > high))).any(1) & observed).tolist():
         limits = f"[{low.tolist()}, {high.tolist()}]"
         problem = f"the value {values[steps[0]].tolist()} is outside {limits} ({_how_often(steps)})"
         fix = "Repair the log, or widen the signal's bounds in schema.json."
-        yield found(problem=problem, fix=fix, step=int(steps[0]))
+        yield found(problem=problem, fix=fix, step=steps[0])
 
 
 def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -286,5 +301,5 @@ def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.array(low, signal.dtype).astype(np.float64), np.array(high, signal.dtype).astype(np.float64)
 
 
-def _how_often(steps: NDArray[np.intp]) -> str:
+def _how_often(steps: Sequence[int]) -> str:
     return "in one step" if len(steps) == 1 else f"the first of {len(steps)} steps"

@@ -1,15 +1,31 @@
-"""Export of a store to another file format."""
+"""Export of a store to another file format, and what the exporters share.
+
+The output appears only when it is complete. Datasets have checksums.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
-from worldline.data.store import Store
+import h5py
+import numpy as np
+
+from worldline.config import to_json
+from worldline.data.formats.reading import Array
+from worldline.data.store import Entry, Store
 from worldline.errors import InputError
 from worldline.registry import load, names
+from worldline.schema import Schema
 
 _ENDINGS = {".h5": "hdf5", ".hdf5": "hdf5"}
+SCHEMA_ATTRIBUTE = "worldline_schema"
+_CHUNK_BYTES = 1 << 16
 
 
 def export_store(store: Store, destination: Path | str, *, exporter: str | None = None) -> str:
@@ -28,11 +44,75 @@ def export_store(store: Store, destination: Path | str, *, exporter: str | None 
     destination = Path(destination)
     name = exporter or _ENDINGS.get(destination.suffix)
     if name is None:
-        raise InputError(
-            f"{destination}: the suffix matches no format. Set exporter (--as): {', '.join(names('exporter'))}."
-        )
+        known = ", ".join(names("exporter"))
+        raise InputError(f"{destination}: the suffix matches no format. Set exporter (--as): {known}.")
     if destination.exists():
         raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     write: Callable[[Store, Path], None] = load("exporter", name)
     write(store, destination)
     return name
+
+
+@contextmanager
+def drafted(destination: Path) -> Iterator[Path]:
+    """Yields a temporary path; it becomes `destination` at the end, or is deleted if an error occurs.
+
+    Raises:
+        InputError: `destination` exists.
+    """
+    if destination.exists() or destination.is_symlink():
+        raise InputError(f"{destination} exists. Choose another path, or delete it first.")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    try:
+        yield folder / destination.name
+        (folder / destination.name).rename(destination)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def new_hdf5(path: Path, schema: Schema) -> Iterator[h5py.File]:
+    """Opens a new HDF5 file that holds the schema.
+
+    Raises:
+        InputError: HDF5 cannot keep the name of a signal.
+    """
+    for signal in schema.signals:
+        if not signal.name.isprintable():
+            raise InputError(f"signal {signal.name!r}: the name has unprintable characters. Rename the signal.")
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        file.attrs[SCHEMA_ATTRIBUTE] = np.bytes_(to_json(schema).encode())
+        yield file
+
+
+def note_of(entry: Entry) -> np.bytes_:
+    """Returns seed and source of an episode as JSON of fixed length."""
+    return np.bytes_(json.dumps({"seed": entry.seed, "source": dict(entry.source)}, allow_nan=False).encode())
+
+
+def create_dataset(group: h5py.Group, name: str, values: Array, num_rows: int | None = None) -> None:
+    """Creates a compressed dataset with checksums.
+
+    Args:
+        group: that gets it.
+        name: of the dataset.
+        values: the first rows.
+        num_rows: of the dataset, which may grow; None for those of `values`, in chunks of whole arrays or images.
+    """
+    shape, dtype = values.shape[1:], values.dtype
+    rows_a_chunk = len(values) if dtype != np.uint8 or values.ndim != 4 else 1
+    if num_rows is not None:
+        rows_a_chunk = max(1, min(_CHUNK_BYTES // max(1, prod(shape) * dtype.itemsize), num_rows))
+    dataset = group.create_dataset(
+        name,
+        shape=(len(values) if num_rows is None else num_rows, *shape),
+        dtype=dtype,
+        maxshape=None if num_rows is None else (None, *shape),
+        chunks=(rows_a_chunk, *shape),
+        shuffle=True,
+        compression="gzip",
+        compression_opts=1,
+        fletcher32=True,
+    )
+    dataset[: len(values)] = values

@@ -1,15 +1,18 @@
-"""Durable writes with fsync, and positional reads that are safe between threads."""
+"""Durable writes with fsync, positional reads that are safe between threads, and locks of files."""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from io import BufferedWriter
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,10 @@ _MAX_OPEN_FILES = 64
 
 Ends = Mapping[Path, tuple[int, bytes]]
 """Per file an offset, and the bytes that replace everything after it."""
+POLL_S: Final = 0.01
+"""Seconds between two attempts on Windows, where a blocking lock gives up after ten seconds."""
+LOCKED_BYTE: Final = 2**30
+"""The byte that is locked on Windows. It lies after the end of the file, because a locked byte cannot be read."""
 
 
 class OpenFiles:
@@ -58,8 +65,7 @@ def name_in_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
+        if (code := re.search(r"os error (\d+)", str(error))) is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
     except OSError as error:
@@ -145,3 +151,44 @@ def read_exactly(descriptor: int, out: NDArray[np.generic], offset: int) -> None
         if got == 0:
             raise DataError("a block ends too early", fix="It was truncated while open: restore it from a copy.")
         rest, offset = rest[got:], offset + got
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds the lock of a file. The system releases it when the process ends, even if it is killed.
+
+    Args:
+        file: must exist and be writable; some file systems lock only writable files.
+        wait: whether to wait until the lock is free.
+
+    Raises:
+        BlockingIOError: the lock is not free, and `wait` is False.
+    """
+    with file.open("r+b") as stream:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            with _locked_byte(stream.fileno(), wait):
+                yield
+        else:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            yield  # closing the file releases the lock
+
+
+@contextmanager
+def _locked_byte(descriptor: int, wait: bool) -> Iterator[None]:
+    windows: Any = import_module("msvcrt")  # typed on Windows only
+    while True:
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            windows.locking(descriptor, windows.LK_NBLCK, 1)
+            break
+        except OSError as error:
+            if not wait:
+                raise BlockingIOError("the file is locked") from error
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+        windows.locking(descriptor, windows.LK_UNLCK, 1)

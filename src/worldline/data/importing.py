@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions
-from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
+from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
+from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
-from worldline.data.locking import locked
+from worldline.data.fsync import locked
 from worldline.data.open_logs import open_logs, recognise
-from worldline.data.resizing import scale, scaled_schema
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
@@ -147,15 +147,13 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _create(
-    destination: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]
-) -> Store:
+def _create(path: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]) -> Store:
     """A new store. Its card includes the error `before` that images of a copied store already have."""
     images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
     if not images and (max_error or "size" in notes):
         raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
     lost = {name: max(max_error, before.get(name, 0)) for name in images}
-    return Store.create(destination, schema, max_error=lost, notes=notes)
+    return Store.create(path, schema, max_error=lost, notes=notes)
 
 
 @contextmanager
@@ -224,13 +222,9 @@ def _origin(source: Source) -> str:
 
 
 def _changed_finding(logged: LoggedEpisode) -> Finding:
-    return Finding(
-        problem="the store already holds a different episode of the same origin; it now holds both",
-        fix="If the file was corrected, import all logs into a new store.",
-        severity=Severity.WARNING,
-        file=logged.file,
-        episode=logged.number,
-    )
+    problem = "the store already holds a different episode of the same origin; it now holds both"
+    fix = "If the file was corrected, import all logs into a new store."
+    return warning(problem=problem, fix=fix, file=logged.file, episode=logged.number)
 
 
 def _other_episodes_error(store: Store, count: int, findings: Sequence[Finding]) -> InputError:
@@ -247,9 +241,7 @@ def _with_progress(error: DataError, store: Store) -> DataError:
     """The same error, with the path of the store's schema and the number of episodes in the store."""
     fix = error.fix.replace(SCHEMA_FILE, str(store.path / SCHEMA_FILE))
     fix = f"{fix} {store.path} holds {len(store)} episodes; --keep-going imports all other episodes too."
-    return DataError(
-        error.problem, fix=fix, file=error.file, episode=error.episode, signal=error.signal, step=error.step
-    )
+    return replace(Finding.of(error), fix=fix).error()
 
 
 def _no_episode_error(findings: Sequence[Finding], source: Path) -> DataError:

@@ -20,6 +20,7 @@ EXOGENOUS_WORDS = ("exogenous", "weather", "outdoor", "outside", "ambient", "dis
 ACTION_WORDS = ("action", "control", "move", "command", "cmd", "actuator", "setpoint", "valve", "motor")
 MAX_VALUES = 256
 """Integer signals with larger values are vectors, not discrete signals."""
+_NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +54,16 @@ class SchemaDraft:
 
     Args:
         file: of the logs, for errors.
+        unclear: the first assumptions.
     """
 
-    def __init__(self, file: Path | str | None = None) -> None:
+    def __init__(self, file: Path | str | None = None, unclear: Sequence[str] = (_NO_UNITS,)) -> None:
         self._file, self._signals = file, list[Signal]()
-        self._unclear = {"Units are not in the logs: every unit is '?'. Write them into schema.json.": None}
+        self.unclear = dict.fromkeys(unclear)
 
     def note(self, *sentences: str) -> None:
         """Adds assumptions, once each."""
-        self._unclear |= dict.fromkeys(sentences)
+        self.unclear |= dict.fromkeys(sentences)
 
     def add(self, signal: Signal, doubts: Iterable[str] = ()) -> None:
         """Adds a signal.
@@ -108,7 +110,7 @@ class SchemaDraft:
         """Returns the schema, with signals in the order of their roles, and the assumptions as full sentences."""
         order = list(Role)
         signals = sorted(self._signals, key=lambda signal: order.index(signal.role))
-        return Schema(signals=tuple(signals), step_s=step_s), list(self._unclear)
+        return Schema(signals=tuple(signals), step_s=step_s), list(self.unclear)
 
 
 def infer_schema(
@@ -214,9 +216,8 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
     doubts = ["its integers are assumed to be measured numbers."] if is_integer else []
     if len(shape) > 1:
         doubts.append(f"its shape {shape} is flattened to one vector.")
-    precision: Literal["float32", "float64"] = (
-        "float64" if dtype == np.float64 or (is_integer and dtype.itemsize > 2) else "float32"
-    )
+    is_wide = dtype == np.float64 or (is_integer and dtype.itemsize > 2)
+    precision: Literal["float32", "float64"] = "float64" if is_wide else "float32"
     shape = (max(1, int(np.prod(shape))),)
     signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=shape, unit="?", precision=precision)
     if role is Role.ACTION and np.isfinite([low, high]).all():

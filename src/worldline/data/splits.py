@@ -74,9 +74,8 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
     if rule == "time":
         return _assign([[number] for number in range(len(store))], None, "in the order of the store", "episodes")
     if kind not in ("key", "time") or not key:
-        raise InputError(
-            f"split is {rule!r}. Use 'episode', 'time', 'time:NAME' or 'key:NAME', where NAME is a key of the sources."
-        )
+        known = "'episode', 'time', 'time:NAME' or 'key:NAME', where NAME is a key of the sources"
+        raise InputError(f"split is {rule!r}. Use {known}.")
     values = _values(store, key)
     if kind == "time":
         kinds = {isinstance(value, str) for value in values}
@@ -113,13 +112,8 @@ def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | No
     numbers = np.arange(len(groups))  # np.roll moves the last groups to the front, where the parts are cut
     order = np.roll(numbers, 3 * size) if generator is None else generator.permutation(len(groups))
     parts = np.split(order, [size, 2 * size, 3 * size])
-    validation, calibration, held_out, train = (
-        sorted(number for group in part.tolist() for number in groups[group]) for part in parts
-    )
-    return Split(
-        train=tuple(train),
-        validation=tuple(validation),
-        calibration=tuple(calibration),
-        held_out=tuple(held_out),
-        rule=rule,
-    )
+    found = {
+        name: tuple(sorted(number for group in part.tolist() for number in groups[group]))
+        for name, part in zip(("validation", "calibration", "held_out", "train"), parts, strict=True)
+    }
+    return Split(**found, rule=rule)

@@ -27,20 +27,18 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.data.checks import arrays_of, check_episode, raise_errors
+from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
-from worldline.data.fsync import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
-from worldline.data.image_block import PictureBlock
-from worldline.data.image_codec import round_off
+from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
-from worldline.data.locking import locked
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema
@@ -214,13 +212,7 @@ class Store:
         """The episode with its images rounded as this store keeps them."""
         if not any(self.card.max_error.values()):
             return episode
-        return replace(
-            episode,
-            observations={name: self._rounded(name, values) for name, values in episode.observations.items()},
-            actions={name: self._rounded(name, values) for name, values in episode.actions.items()},
-            exogenous={name: self._rounded(name, values) for name, values in episode.exogenous.items()},
-            rewards={name: self._rounded(name, values) for name, values in episode.rewards.items()},
-        )
+        return with_values(episode, self._rounded)
 
     def read(self, signal: str, episode: int, start: int, stop: int) -> Array:
         """Rows `start` to `stop` of one signal, [stop - start, *shape].
@@ -353,16 +345,12 @@ class Store:
             DataError: the data is damaged.
         """
         entry = self.entry(number)
-        arrays: dict[Role, dict[str, Array]] = {role: {} for role in Role}
-        for signal in self.schema.signals:
-            rows = entry.num_steps + (signal.role is Role.OBSERVATION)
-            arrays[signal.role][signal.name] = self.read(signal.name, number, 0, rows)
-        masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays[Role.OBSERVATION]}
+        arrays = grouped(
+            self.schema.signals, lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION))
+        )
+        masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays["observations"]}
         return Episode(
-            observations=arrays[Role.OBSERVATION],
-            actions=arrays[Role.ACTION],
-            exogenous=arrays[Role.EXOGENOUS],
-            rewards=arrays[Role.REWARD],
+            **arrays,
             observed={name: mask for name, mask in masks.items() if not mask.all()},
             terminated=entry.terminated,
             truncated=entry.truncated,
@@ -425,11 +413,8 @@ class Store:
         for file, length in self._lengths().items():
             size = file.stat().st_size if file.exists() else -1
             if size < length:
-                raise DataError(
-                    "the file is missing" if size < 0 else f"the file has {size} bytes; the index needs {length}",
-                    fix="Restore the file from a copy, or import the logs again.",
-                    file=file,
-                )
+                problem = "the file is missing" if size < 0 else f"the file has {size} bytes; the index needs {length}"
+                raise DataError(problem, fix="Restore the file from a copy, or import the logs again.", file=file)
 
     def _check_rows(self, episode: int, start: int, stop: int, role: Role) -> None:
         if not 0 <= episode < len(self):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, check_lengths
+from worldline.data.checks import Finding, check_lengths, grouped
 from worldline.data.store import Store
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError, InputError
@@ -65,12 +66,7 @@ class Windows:
     """
 
     def __init__(
-        self,
-        store: Store,
-        num_observations: int,
-        episodes: Sequence[int],
-        signals: Sequence[str],
-        stride: int = 1,
+        self, store: Store, num_observations: int, episodes: Sequence[int], signals: Sequence[str], stride: int = 1
     ) -> None:
         for name, number in (("num_observations", num_observations), ("stride", stride)):
             if number < 1:
@@ -138,15 +134,10 @@ class Windows:
             episode, step = starts[~inside][0].tolist()
             length = self.num_inputs + 1
             raise InputError(f"no window of {length} observations begins at step {step} of episode {episode}.")
-        batch: dict[Role, dict[str, NDArray[np.generic]]] = {role: {} for role in Role}
-        for signal in self._signals:
-            batch[signal.role][signal.name] = self._read_signal(signal, starts, into)
+        arrays = grouped(self._signals, lambda signal: self._read_signal(signal, starts, into))
         return WindowBatch(
-            observations=batch[Role.OBSERVATION],
-            observed={name: self._read_mask(name, starts) for name in batch[Role.OBSERVATION]},
-            actions=batch[Role.ACTION],
-            exogenous=batch[Role.EXOGENOUS],
-            rewards=batch[Role.REWARD],
+            **arrays,
+            observed={name: self._read_mask(name, starts) for name in arrays["observations"]},
             terminated=self._read_terminated(starts),
             step_s=self._read_step_s(starts),
             starts=starts,
@@ -231,25 +222,17 @@ class ForecastWindows:
         if num_candidates > 1:
             rng, shape = np.random.default_rng(seed), (self.num_worlds, num_candidates - 1, self.horizon)
             worlds, steps = (rng.integers(0, high, shape) for high in (self.num_worlds, self.horizon))
-            actions = {
-                name: np.concatenate([value, self.actions[name][worlds, steps]], 1) for name, value in actions.items()
-            }
+            others = {name: value[worlds, steps] for name, value in self.actions.items()}
+            actions = {name: np.concatenate([value, others[name]], 1) for name, value in actions.items()}
         return Future(actions=actions, exogenous=self.exogenous)
 
     def select(self, index: slice | Sequence[int] | NDArray[np.generic]) -> ForecastWindows:
         """The windows with these indices, in this order."""
-
-        def chosen(arrays: Arrays) -> Arrays:
-            return {name: value[index] for name, value in arrays.items()}
-
-        return ForecastWindows(
-            history=self.history.worlds(index),
-            actions=chosen(self.actions),
-            exogenous=chosen(self.exogenous),
-            truth=chosen(self.truth),
-            known={name: mask[index] for name, mask in self.known.items()},
-            episode=self.episode[index],
-        )
+        groups: dict[str, Any] = {
+            group: {name: value[index] for name, value in getattr(self, group).items()}
+            for group in ("actions", "exogenous", "truth", "known")
+        }
+        return replace(self, history=self.history.worlds(index), episode=self.episode[index], **groups)
 
 
 def forecast_windows(
@@ -293,9 +276,8 @@ def one_step_windows(history: History, num_steps: int, *, length: int, targets: 
         for one, start, stop in ((history, 0, length), (ahead, length - 1, length + 1))
     )
     num_worlds = len(next(iter(history.observations.values())))
-    past, future = (
-        one.map(lambda value: value.reshape(num_worlds * num_steps, *value.shape[2:])) for one in (pasts, futures)
-    )
+    size = num_worlds * num_steps
+    past, future = (one.map(lambda value: value.reshape(size, *value.shape[2:])) for one in (pasts, futures))
     return _split(past, future, np.repeat(np.arange(num_worlds), num_steps))
 
 
@@ -341,9 +323,7 @@ def evenly_spaced_windows(
         InputError: fewer than two episodes are long enough, or a count is below 1.
     """
     if min(length, horizon, per_episode) < 1:
-        raise InputError(
-            f"length, horizon and per_episode must be at least 1, got {length}, {horizon} and {per_episode}."
-        )
+        raise InputError(f"length, horizon and per_episode must be at least 1, got {length}, {horizon}, {per_episode}.")
     long = [episode for episode in episodes if episode.num_steps >= length - 1 + horizon]
     if len(long) < 2:
         raise InputError(

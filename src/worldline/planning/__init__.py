@@ -48,17 +48,4 @@ __all__ = [
     "from_numpy",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "PlanRequest", "Rollout"),
-        "worldline.planning.costs.constraints": ("AtLeast", "AtMost", "KeepOut"),
-        "worldline.planning.costs.contact": ("KeepApart", "KeepClear", "Point", "away_from_wall"),
-        "worldline.planning.costs.from_numpy": ("NumpyRollout", "from_numpy"),
-        "worldline.planning.costs.out_of_distribution": ("RequireInDistribution", "OODPenalty"),
-        "worldline.planning.costs.step_costs": ("Change", "Price", "Track", "Within"),
-        "worldline.planning.planners.base": ("ActionSpace", "CostFunction", "PlanCosts", "PlannedActions", "Planner"),
-        "worldline.planning.planners.cem": ("CrossEntropy",),
-        "worldline.planning.planners.shooting": ("Shooting",),
-    },
-)
+__getattr__ = lazy_names(__name__)

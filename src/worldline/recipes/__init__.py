@@ -10,10 +10,6 @@ if TYPE_CHECKING:
     from worldline.recipes.families import resized, with_family
     from worldline.recipes.recipe import Recipe
 
-__all__ = [
-    "Recipe",
-    "resized",
-    "with_family",
-]
+__all__ = ["Recipe", "resized", "with_family"]
 
 __getattr__ = lazy_names(__name__)

@@ -7,7 +7,7 @@ benchmarks/families.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -62,15 +62,14 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
         raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
     if name == recipe.model and weights is None:
         return recipe
-    if name not in _CHANGES:
+    if name not in WIDTHS or name == "jepa":
         start = (
             "Use a recipe that has it: --recipe pixels or vectors."
             if name == "jepa"
             else "Write a function that returns a Recipe."
         )
-        raise UnsupportedError(
-            f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}. {start}"
-        )
+        problem = f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}"
+        raise UnsupportedError(f"{problem}. {start}")
     images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
     if images and name in ("ensemble", "token"):
         raise UnsupportedError(
@@ -82,7 +81,11 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
             f"the family {name!r} learns from images, and {recipe.name!r} has none. "
             "Choose jepa, rssm, ensemble or token."
         )
-    return _CHANGES[name](recipe, store, weights)
+    if name == "features":
+        return _features(recipe, weights)
+    if name == "lewm":
+        return _lewm(recipe, store, weights)
+    return _change(recipe, name, *{"ensemble": _ensemble, "rssm": _rssm, "token": _token}[name](recipe, store))
 
 
 def resized(recipe: Recipe, size: float) -> Recipe:
@@ -112,33 +115,26 @@ def _window(store: Store, longest: int) -> int:
     return max(3, min(longest, int(np.quantile(store.num_steps, 0.2)) + 1))
 
 
-def _ensemble(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
-    del weights
+def _ensemble(recipe: Recipe, store: Store) -> tuple[EnsembleConfig, dict[str, Any]]:
     timed = isinstance(recipe.model_config, JepaConfig) and recipe.model_config.timed
     config = EnsembleConfig(inputs=recipe.model_config.inputs, timed=timed)
-    return _change(recipe, "ensemble", config, {"window": _window(store, 9), "learning_rate": 5e-3})
+    return config, {"window": _window(store, 9), "learning_rate": 5e-3}
 
 
-def _token(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
-    del weights
+def _token(recipe: Recipe, store: Store) -> tuple[TokenConfig, dict[str, Any]]:
     window = _window(store, 9)  # longer than the context of attention
     config = TokenConfig(inputs=recipe.model_config.inputs, context_steps=min(8, window - 1))
-    training = {"window": window, "learning_rate": 1e-2, "batch_size": 32}
-    return _change(recipe, "token", config, training)
+    return config, {"window": window, "learning_rate": 1e-2, "batch_size": 32}
 
 
-def _rssm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
-    del weights
+def _rssm(recipe: Recipe, store: Store) -> tuple[RssmConfig, dict[str, Any]]:
     window = _window(store, 16)
-    config = RssmConfig(
-        inputs=recipe.model_config.inputs, continuation=bool(store.terminated.any()), context=min(8, window - 1)
-    )
-    training = {"window": window, "learning_rate": 2e-3, "batch_size": 16, "num_validation": 128}
-    return _change(recipe, "rssm", config, training)
+    ends = bool(store.terminated.any())
+    config = RssmConfig(inputs=recipe.model_config.inputs, continuation=ends, context=min(8, window - 1))
+    return config, {"window": window, "learning_rate": 2e-3, "batch_size": 16, "num_validation": 128}
 
 
-def _features(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
-    del store
+def _features(recipe: Recipe, weights: Path | None) -> Recipe:
     if weights is None:
         raise InputError("the family 'features' needs a pretrained encoder. Give its folder: --weights.")
     config = features_config(inputs=recipe.model_config.inputs, folder=weights)
@@ -174,12 +170,3 @@ def _image_alone(recipe: Recipe, camera: str) -> Recipe:
         return recipe
     updates = max(recipe.heads.readout_updates, HeadsConfig().readout_updates)
     return replace(recipe, heads=replace(recipe.heads, readout_updates=updates))
-
-
-_CHANGES: Final[Mapping[str, Callable[[Recipe, Store, Path | None], Recipe]]] = {
-    "ensemble": _ensemble,
-    "features": _features,
-    "lewm": _lewm,
-    "rssm": _rssm,
-    "token": _token,
-}

@@ -48,10 +48,8 @@ MAX_CONTROLS: Final = np.array([1.2, 7.5, 150.0])
 
 
 def _signal(name: str, role: Role, unit: str, low: float | None, high: float | None, entity: str) -> Signal:
-    bounds = (None if low is None else (low,), None if high is None else (high,))
-    return Signal(
-        name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=bounds[0], high=bounds[1], entity=entity
-    )
+    least, most = (None if end is None else (end,) for end in (low, high))
+    return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=least, high=most, entity=entity)
 
 
 SCHEMA: Final = Schema(
@@ -139,13 +137,11 @@ def greenhouse_split(store: Store) -> Split:
             fix = "Split stores from record_greenhouse only, or use worldline.data.splits.split."
             raise DataError(problem, fix=fix, file=store.path, episode=number)
         parts[PARTS[_block(day) % len(PARTS)]].append(number)
-    empty = [name for name, numbers in parts.items() if not numbers]
-    if empty:
+    if empty := [name for name, numbers in parts.items() if not numbers]:
         fix = f"Record at least {len(PARTS)}."
         raise DataError(f"{len(store)} episodes leave nothing for: {', '.join(empty)}", fix=fix, file=store.path)
-    return Split(
-        **{name: tuple(numbers) for name, numbers in parts.items()}, rule=f"by date, in blocks of {BLOCK_DAYS:g} days"
-    )
+    rule = f"by date, in blocks of {BLOCK_DAYS:g} days"
+    return Split(**{name: tuple(numbers) for name, numbers in parts.items()}, rule=rule)
 
 
 def make_greenhouse(changed: Mapping[str, float] | None = None) -> Greenhouse:
@@ -212,9 +208,8 @@ class Plant:
         """
         missing = [signal.name for signal in SCHEMA.actions if signal.name not in controls]
         if missing or self._env.snapshot().step_index >= NUM_STEPS:
-            raise InputError(
-                f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Make a new Plant."
-            )
+            problem = f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Make a new Plant."
+            raise InputError(problem)
         requested = np.concatenate([np.asarray(controls[signal.name], float) for signal in SCHEMA.actions])
         allowed = _safe(np.clip(requested, 0, MAX_CONTROLS), air_temperature=float(self.now["air_temperature"][0]))
         self.now = self._named(self._env.step(self._env.encode_control(allowed))[0])
@@ -237,11 +232,9 @@ def _start_day(seed: int, number: int) -> float:
     return FIRST_DAY + BLOCK_DAYS * float(blocks[turn % len(blocks)])
 
 
-def _run(
-    env: Greenhouse, policy: Callable[[Floats], Floats], start_day: float, generator: np.random.Generator
-) -> Episode:
+def _run(env: Greenhouse, policy: Callable[[Floats], Floats], day: float, generator: np.random.Generator) -> Episode:
     """An episode from a random state; `policy` maps the observation to physical controls [3]."""
-    env.reset(seed=0, options={"start_day": start_day})
+    env.reset(seed=0, options={"start_day": day})
     raw = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
     controls = []
     for _ in range(NUM_STEPS):

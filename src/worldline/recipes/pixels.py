@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
 from worldline.models.jepa import JepaConfig
@@ -75,8 +74,6 @@ def pixels(store: Store) -> Recipe:
         horizon=min(20, int(np.quantile(store.num_steps, 0.2))),
         num_windows=2,
         planner=planner_for(store.schema, CrossEntropy(num_candidates=64, num_iterations=3)),
-        num_proposals=0,
-        split=split_store,
     )
 
 

@@ -21,7 +21,6 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError
@@ -123,8 +122,6 @@ def push_t(store: Store) -> Recipe:
         horizon=25,
         num_windows=4,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
-        num_proposals=0,
-        split=split_store,
     )
 
 
@@ -199,9 +196,8 @@ def make_push_t() -> Raw:
 
         def _set_state(self, state: Floats) -> None:
             self.agent.position = tuple(map(float, state[:2]))
-            self.block.angle = float(
-                state[4]
-            )  # first: the block turns about its centre of mass, so the angle changes its position
+            # The block turns about its centre of mass, so the angle changes its position and must be set first.
+            self.block.angle = float(state[4])
             self.block.position = tuple(map(float, state[2:4]))
             self.space.step(self.dt)
 
@@ -369,9 +365,8 @@ def _push(state: Floats, generator: np.random.Generator) -> list[_PushStage] | N
         at_once = generator.random() < 0.5
         ahead = _unit(contact - state[:2] if at_once else generator.normal(size=2))
         start = contact - back * ahead
-        reachable = at_once or bool(
-            (np.abs(start - FIELD / 2) < FIELD / 2 - MIN_TARGET_DISTANCE).all() and _is_clear(state, start)
-        )
+        inside = bool((np.abs(start - FIELD / 2) < FIELD / 2 - MIN_TARGET_DISTANCE).all())
+        reachable = at_once or (inside and _is_clear(state, start))
         if reachable and _space_ahead(state, ahead) > CLEARANCE:
             push = _pushing(point, ahead, generator)
             return [push] if at_once else [_beside(point, back * ahead, generator), push]

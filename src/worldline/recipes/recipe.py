@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from worldline.data.splits import Split
+from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.models.base import WorldModel
 from worldline.planning.planners.base import Planner
@@ -43,8 +43,8 @@ class Recipe:
     horizon: int
     num_windows: int
     planner: Planner
-    num_proposals: int
-    split: Callable[[Store], Split]
+    num_proposals: int = 0
+    split: Callable[[Store], Split] = split_store
     pretrained: Callable[[WorldModel], None] | None = None
 
     def with_seed(self, seed: int) -> Recipe:

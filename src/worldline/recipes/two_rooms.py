@@ -6,7 +6,8 @@ benchmarks/demo.py measures reached goals of held-out pairs, with 200 pairs for 
 
 from __future__ import annotations
 
-from worldline.data.splits import split_store
+from dataclasses import replace
+
 from worldline.data.store import Store
 from worldline.models.jepa import JepaConfig
 from worldline.models.layers.predictors import MlpPredictorConfig
@@ -34,35 +35,20 @@ def two_rooms(store: Store) -> Recipe:
         num_windows=2,
         planner=CrossEntropy(num_iterations=2),
         num_proposals=1,
-        split=split_store,
     )
 
 
 def two_rooms_random(store: Store) -> Recipe:
     """For a wall and a door that move between episodes, with 1,600 episodes of 60 steps."""
-    del store
-    return Recipe(
+    fixed = two_rooms(store)
+    return replace(
+        fixed,
         name="two-rooms-random",
-        model="jepa",
-        model_config=JepaConfig(
-            inputs=("camera",),
-            latent_size=128,
-            constant_size=16,
-            predictor=MlpPredictorConfig(width=512),
-            regularizer=SigregConfig(weight=1.0),
-        ),
+        model_config=replace(fixed.model_config, latent_size=128, constant_size=16),
         training=TrainingConfig(num_updates=2500),
         heads=HeadsConfig(
-            dynamics_updates=6000,
-            distance_updates=2500,
-            inverse_updates=700,
-            decoder_updates=1000,
-            unroll=5,
-            width=384,
+            dynamics_updates=6000, distance_updates=2500, inverse_updates=700, decoder_updates=1000, unroll=5, width=384
         ),
-        horizon=20,
-        num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
         num_proposals=0,  # proposals of the inverse head exploit model errors at the door
-        split=split_store,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
 from worldline.models.jepa import JepaConfig
@@ -67,5 +66,4 @@ def vectors(store: Store) -> Recipe:
         num_windows=8,
         planner=planner_for(store.schema, CrossEntropy(num_candidates=128, num_iterations=4)),
         num_proposals=1,
-        split=split_store,
     )

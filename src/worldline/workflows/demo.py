@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worldline.audit.report_evidence import Decoded, Evidence, Films, GoalOutcome, Planning
-from worldline.control.goal_pairs import StartGoalPair
-from worldline.control.goal_reaching import GoalReaching
+from worldline.control.goal_reaching import GoalReaching, StartGoalPair
 from worldline.data.store import Store
 from worldline.device import choose_device, describe_device
 from worldline.errors import InputError

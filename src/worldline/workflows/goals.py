@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from worldline.audit.report_evidence import Film
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
-from worldline.control.goal_pairs import StartGoalPair, draw_pairs
-from worldline.control.goal_reaching import GoalReaching, evaluate
+from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store
 from worldline.engines.oracle import OracleEngine
 from worldline.episode import Arrays, History

@@ -47,26 +47,4 @@ __all__ = [
     "save_world",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "worldline.world.base": (
-            "Abduction",
-            "Forecast",
-            "Moment",
-            "Plan",
-            "PlanStatus",
-            "Prediction",
-            "Scores",
-            "Surprise",
-            "WhatIf",
-            "World",
-        ),
-        "worldline.world.bundle_io": ("open_world", "save_world"),
-        "worldline.world.calibration": ("Calibration", "calibrate"),
-        "worldline.world.compatibility": ("clashes",),
-        "worldline.world.local": ("LocalWorld",),
-        "worldline.world.remote": ("RemoteWorld",),
-        "worldline.world.session": ("Session",),
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worldline.data.checks import Severity
-from worldline.data.formats.missing import check_known, mark_missing, partly_missing
+from worldline.data.formats.reading import check_known, mark_missing, partly_missing
 from worldline.errors import DataError
 
 NAN = float("nan")

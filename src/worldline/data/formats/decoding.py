@@ -1,4 +1,4 @@
-"""Decoding of video files into frames and times.
+"""Decoding of images, and of video files into frames and times.
 
 Times are in seconds from the first frame. A damaged frame raises an error that names it; frames are never repaired,
 invented or skipped. A lossy codec may decode flipped bits without an error, so not all damage is detected.
@@ -6,8 +6,10 @@ invented or skipped. A lossy codec may decode flipped bits without an error, so 
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,8 +20,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from worldline.data.formats.pictures import MAX_PIXELS
 from worldline.data.formats.reading import UNREADABLE, converted
 from worldline.errors import DataError, MissingExtraError
 
@@ -30,9 +32,58 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+MAX_PIXELS = 1 << 26
+"""A header that claims more pixels (8192 by 8192) counts as damaged."""
+PICTURE_FIX = "Save it again as an 8-bit PNG."
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_CHANNELS = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
+"""Target mode per PIL mode; other modes, such as 16-bit ones, would lose precision."""
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _FIX = "Copy or export the video again; if it plays elsewhere, convert it to H.264 in MP4."
+
+
+def decode_picture(source: Path | bytes) -> NDArray[np.uint8]:
+    """Returns an image [h, w, c] with 1, 3 or 4 channels.
+
+    Args:
+        source: an image file, or its content.
+
+    Raises:
+        DataError: it cannot be read, is too large, or has more than 8 bits per channel.
+    """
+    file = source if isinstance(source, Path) else None
+    errors = (*UNREADABLE, Image.DecompressionBombError)
+    with converted("the image cannot be read", fix=PICTURE_FIX, file=file, errors=errors), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
+        with Image.open(_stream(source), formats=_FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                problem = f"the header claims {picture.width} by {picture.height} pixels"
+                raise DataError(problem, fix=PICTURE_FIX, file=file)
+            if picture.mode not in _CHANNELS:
+                problem = f"the image mode {picture.mode} has no 8-bit channels"
+                raise DataError(problem, fix=PICTURE_FIX, file=file)
+            picture.verify()  # decoding a PNG does not check the checksums
+        with Image.open(_stream(source), formats=_FORMATS) as picture:
+            transparent = picture.mode == "P" and "transparency" in picture.info
+            values = np.array(picture.convert("RGBA" if transparent else _CHANNELS[picture.mode]), np.uint8)
+    return values.reshape(*values.shape[:2], -1)
+
+
+def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
+    """Encodes an image as PNG; `decode_picture` returns it bit for bit.
+
+    Args:
+        pixels: [h, w, channels], 1, 3 or 4 channels.
+    """
+    out = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, "PNG", compress_level=3)
+    return out.getvalue()
+
+
+def _stream(source: Path | bytes) -> Path | io.BytesIO:
+    return source if isinstance(source, Path) else io.BytesIO(source)
 
 
 def frames(path: Path) -> Generator[tuple[float, NDArray[np.uint8]], None, None]:
@@ -92,8 +143,7 @@ def frame_times(path: Path) -> NDArray[np.float64]:
                 stamps.append(video.stamp(packet.pts, f"frame {len(stamps)} of the file"))
         packets.check_end(len(stamps))
     times = np.sort(np.array(stamps, np.int64))
-    twice = np.flatnonzero(np.diff(times) == 0)
-    if len(twice):
+    if twice := np.flatnonzero(np.diff(times) == 0).tolist():
         raise video.error(f"frames {twice[0]} and {twice[0] + 1} have the same time")
     seconds: NDArray[np.float64] = (times - times[0]) * video.tick_s
     return seconds

@@ -25,24 +25,21 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions, refuse, schema_beside
-from worldline.data.conversion import steps_s
 from worldline.data.formats.reading import (
     FLAGS,
     FOREIGN_ENDS,
     MASK_PREFIX,
     TIMES,
-    UNREADABLE,
     EpisodeDraft,
     EpisodeLogs,
     converted,
     duplicate,
     flag_at_end,
     natural,
-    reason,
+    readable,
     unread,
 )
 from worldline.data.infer import SchemaDraft, Summary, infer_schema, summarise
-from worldline.errors import DataError
 from worldline.schema import Schema
 
 Array = NDArray[np.generic]
@@ -80,9 +77,6 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
             schema, unclear = _infer(files)
         return cls(files, schema, [*unclear, *unread(path, files, "not .npz files")])
 
-    def __len__(self) -> int:
-        return len(self._paths)
-
     def opened(self) -> nullcontext[tuple[Path, ...]]:
         """The files; each is opened when its episode is read."""
         return nullcontext(self._paths)
@@ -98,8 +92,7 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
             draft.end(ends.get("terminated"), ends.get("truncated"))
             if "seed" in arrays and arrays["seed"].size == 1:
                 draft.seed = int(arrays["seed"].item())
-            times = next((arrays[name] for name in TIMES if name in arrays), None)
-            draft.step_s = None if times is None else steps_s(times, self.schema.step_s)
+            draft.times = next((arrays[name].astype(np.float64) for name in TIMES if name in arrays), None)
         for name in unknown:
             fix = "Add a signal of this name to schema.json to keep it."
             draft.warn("the array is not in the schema and is left out", fix, signal=name)
@@ -133,21 +126,12 @@ def _infer(files: Sequence[Path]) -> tuple[Schema, list[str]]:
     summaries: dict[str, dict[str, Summary]] = {}
     steps_s: list[float] = []
     draft = SchemaDraft()
-    failure: Exception | None = None
-    for file in files:
-        try:
-            arrays, times = _summarise(file)
-        except UNREADABLE as error:
-            failure = failure or error
-            continue
+    for file, (arrays, times) in readable(files, _summarise, what="files", file=files[0]):
         for name in [name for name in arrays if name.lower() in FOREIGN_ENDS]:
             draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")
             del arrays[name]
         summaries[file.name] = arrays
         steps_s += [draft.usual_step(name, gaps) for name, gaps in times.items()]
-    if not summaries:
-        why = f"the file cannot be read ({reason(failure)})" if failure else "there are no files"
-        raise DataError(f"none of the {len(files)} files can be read: {why}", fix=_FIX, file=files[0])
     step_s = float(np.median(steps_s)) if steps_s else None
     return infer_schema(summaries, step_s if step_s is not None and step_s > 0 else None, draft)
 

@@ -1,4 +1,4 @@
-"""What the importers share: drafts of episodes, the loop over episodes, and errors that name their place."""
+"""What the importers share: missing values, drafts and the loop over episodes, and errors that name their place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 import zlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 
 from worldline.data.base import LoggedEpisode, Logs
 from worldline.data.checks import Finding, Severity, warning
-from worldline.data.conversion import to_episode
-from worldline.data.formats.missing import check_known, mark_missing, partly_missing
+from worldline.data.conversion import steps_s, to_episode
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
 
 Array = NDArray[np.generic]
+
+UNKNOWN_FIX = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
 Metadata = dict[str, str | int | float]
+K = TypeVar("K")
+V = TypeVar("V")
 T = TypeVar("T")
 
 UNREADABLE = (
@@ -41,6 +44,73 @@ TIMES = ("time", "timestamp")
 MASK_PREFIX = "observed."
 FOREIGN_ENDS = ("done", "dones", "terminal", "terminals", "timeout", "timeouts")
 """End flags of other tools, which do not distinguish terminated from truncated."""
+
+
+def mark_missing(values: Array) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Returns values without NaN, and a mask [rows] of observed rows; None if all rows are observed.
+
+    A missing value is replaced by the last known value, else by the next one, else by 0. A row counts as observed
+    only if all its components are known.
+
+    Args:
+        values: [rows, ...]
+    """
+    gone = _gone(values)
+    if not gone.any():
+        return values, None
+    columns = zip(values.reshape(len(values), -1).T, ~gone.T, strict=True)
+    filled = np.stack([held(column, known) for column, known in columns], 1)
+    return filled.reshape(values.shape), np.asarray(~gone.any(1))
+
+
+def held(values: Array, known: NDArray[np.bool_]) -> Array:
+    """Replaces each missing row by the last known one, else by the first known one, else by 0.
+
+    Args:
+        values: [rows, ...].
+        known: [rows] bool.
+    """
+    if known.all() or not known.any():
+        return values if known.all() else np.zeros_like(values)
+    return values[np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))]
+
+
+def partly_missing(values: Array, signal: str) -> list[Finding]:
+    """Returns a warning if some rows are partly missing, because such rows count as missing.
+
+    Args:
+        values: [rows, ...] of an observation.
+        signal: its name, for the warning.
+    """
+    gone = _gone(values)
+    steps = np.flatnonzero(gone.any(1) & ~gone.all(1))
+    if not len(steps):
+        return []
+    problem = f"some components are missing in {len(steps)} of {len(values)} rows; these rows count as missing"
+    fix = "To use the other components, log the incomplete ones as separate signals."
+    return [warning(problem=problem, fix=fix, signal=signal, step=int(steps[0]))]
+
+
+def check_known(values: Array, signal: str) -> None:
+    """Checks that no value is NaN.
+
+    Args:
+        values: [rows, ...] of an action, exogenous signal or reward.
+        signal: its name, for errors.
+
+    Raises:
+        DataError: a value is NaN; values of these roles cannot be masked.
+    """
+    if steps := np.flatnonzero(_gone(values).any(1)).tolist():
+        problem = f"the value is missing ({len(steps)} steps)"
+        raise DataError(problem, fix=UNKNOWN_FIX, signal=signal, step=steps[0])
+
+
+def _gone(values: Array) -> NDArray[np.bool_]:
+    """[rows, components], True for NaN; without columns if the dtype has no NaN."""
+    if values.dtype.kind != "f" or not len(values):
+        return np.zeros((len(values) if values.ndim else 0, 0), np.bool_)
+    return np.isnan(values.reshape(len(values), -1))
 
 
 def natural(path: Path) -> tuple[tuple[int, str], ...]:
@@ -97,6 +167,33 @@ def converted(
         raise DataError(f"{problem} ({reason(error):.300})", fix=fix, file=file, signal=signal) from error
 
 
+def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Path) -> Iterator[tuple[K, V]]:
+    """Yields each item with what was read of it, without the unreadable ones, which `Logs.read` reports.
+
+    Args:
+        items: such as files.
+        read: reads one of them.
+        what: the items are, in plural.
+        file: for errors without a file.
+
+    Raises:
+        DataError: none can be read; the first reason.
+    """
+    failure, num_read = None, 0
+    for item in items:
+        try:
+            found = read(item)
+        except UNREADABLE as error:
+            failure = failure or error
+            continue
+        num_read += 1
+        yield item, found
+    if failure is not None and not num_read:
+        first = failure if isinstance(failure, DataError) else DataError(reason(failure), fix=DAMAGED)
+        problem = f"none of the {len(items)} {what} can be read; the first: {first.problem}"
+        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failure
+
+
 def duplicate(names: Iterable[str]) -> str | None:
     """Returns the first name that occurs twice; None if there is none."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
@@ -115,9 +212,8 @@ def flag_at_end(flags: Array, name: str, *, fix: str) -> bool:
     """
     rows = np.atleast_1d(flags)
     is_set = ((rows != 0) & (rows == rows)).reshape(len(rows), -1).any(1)
-    early = np.flatnonzero(is_set[:-1])
-    if len(early):
-        raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
+    if early := np.flatnonzero(is_set[:-1]).tolist():
+        raise DataError(f"{name} is set before the end", fix=fix, step=early[0])
     return bool(is_set[-1:].any())
 
 
@@ -133,7 +229,8 @@ class EpisodeDraft:
         terminated: as in `Episode`.
         truncated: as in `Episode`.
         seed: as in `Episode`.
-        step_s: as in `Episode`.
+        times: [T+1] seconds; None if unknown.
+        step_s: as in `Episode`, if `times` is None.
     """
 
     source: Metadata = field(default_factory=dict)
@@ -143,7 +240,13 @@ class EpisodeDraft:
     terminated: bool = False
     truncated: bool = True
     seed: int | None = None
+    times: NDArray[np.float64] | None = None
     step_s: NDArray[np.float32] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a finding is an error."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
 
     def warn(self, problem: str, fix: str, *, signal: str | None = None, step: int | None = None) -> None:
         """Adds a warning."""
@@ -177,7 +280,7 @@ class EpisodeDraft:
     def logged(self, schema: Schema, file: str, number: int) -> LoggedEpisode:
         """Returns the episode, without its arrays if a finding is an error."""
         findings = tuple(replace(finding, file=file, episode=number) for finding in self.findings)
-        if any(finding.severity is Severity.ERROR for finding in findings):
+        if self.failed:
             return LoggedEpisode(file=file, number=number, episode=None, findings=findings, source=self.source)
         episode = to_episode(
             self.values,
@@ -186,7 +289,7 @@ class EpisodeDraft:
             terminated=self.terminated,
             truncated=self.truncated,
             seed=self.seed,
-            step_s=self.step_s,
+            step_s=self.step_s if self.times is None else steps_s(self.times, schema.step_s),
         )
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 
@@ -198,20 +301,19 @@ class EpisodeLogs(Logs, Generic[T]):
         schema: see `Logs`.
         unclear: see `Logs`.
         root: the folder of the logs.
-        files: of the episodes, relative to the folder; a single one for all episodes.
+        files: of each episode, relative to the folder.
     """
 
     def __init__(self, schema: Schema, unclear: Sequence[str], root: Path, files: Sequence[str]) -> None:
         super().__init__(schema, unclear)
         self._root, self._files = root, tuple(files)
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     @abstractmethod
     def opened(self) -> AbstractContextManager[T]:
         """Opens what the episodes are read from."""
-
-    def file_of(self, number: int) -> str:
-        """The file of an episode, relative to the logs."""
-        return self._files[number if len(self._files) > 1 else 0]
 
     @abstractmethod
     def draft(self, opened: T, number: int) -> EpisodeDraft:
@@ -231,7 +333,7 @@ class EpisodeLogs(Logs, Generic[T]):
                 return
             for number in range(len(self)):
                 try:
-                    logged = self.draft(opened, number).logged(self.schema, self.file_of(number), number)
+                    logged = self.draft(opened, number).logged(self.schema, self._files[number], number)
                 except UNREADABLE as error:
                     logged = self.failed(error, number)
                 yield logged
@@ -240,8 +342,8 @@ class EpisodeLogs(Logs, Generic[T]):
         """Returns the episode that cannot be read because of an error."""
         if not isinstance(error, DataError):
             error = DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED)
-        finding = Finding.of(error, file=relative(self._root, error.file) or self.file_of(number), episode=number)
-        return LoggedEpisode(file=self.file_of(number), number=number, episode=None, findings=(finding,))
+        finding = Finding.of(error, file=relative(self._root, error.file) or self._files[number], episode=number)
+        return LoggedEpisode(file=self._files[number], number=number, episode=None, findings=(finding,))
 
 
 def relative(root: Path, file: Path | str | None) -> str | None:

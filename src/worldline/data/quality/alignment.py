@@ -22,9 +22,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
-from worldline.data.quality.segments import Sample, Segment, seldom_seen, without
+from worldline.data.quality.segments import (
+    HeldOut,
+    Sample,
+    Segment,
+    clipped,
+    folds,
+    scaled,
+    seldom_seen,
+    waves,
+    without,
+)
 from worldline.data.store import Store
+from worldline.stats import Estimate
 
 Floats = NDArray[np.floating]
 
@@ -60,19 +70,11 @@ class AlignmentVerdict(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
+class Share(Estimate):
     """An explained share of the residual variance on held-out episodes, with its 99 % interval.
 
-    Args:
-        value: at most 1; below 0 if the predictions became worse.
-        low: lower end.
-        high: upper end.
+    It is at most 1, and below 0 if the predictions became worse.
     """
-
-    value: float
-    low: float
-    high: float
 
     def __str__(self) -> str:
         return f"{100 * self.value:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f} %)"
@@ -400,14 +402,12 @@ def _log_volume(residual: Floats, group: NDArray[np.int64], times: Floats, count
 
 def _share(draws: Floats) -> Share:
     low, high = np.quantile(draws[1:], (TAIL, 1 - TAIL))
-    return Share(value=float(draws[0]), low=float(min(low, draws[0])), high=float(max(high, draws[0])))
+    return Share.around(float(draws[0]), low, high)
 
 
 def _verdict(found: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
-    numbers = range(-rows.reach, rows.reach + 1)
-    shifts = tuple(
-        Shift(shift=s, alone=_share(found.alone[i]), added=_share(found.added[i])) for i, s in enumerate(numbers)
-    )
+    figures = zip(range(-rows.reach, rows.reach + 1), found.alone, found.added, strict=True)
+    shifts = tuple(Shift(shift=s, alone=_share(alone), added=_share(added)) for s, alone, added in figures)
     verdict, shift, reason, fix = _explain(found, shifts)
     return Alignment(
         verdict=verdict,
@@ -426,9 +426,8 @@ def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Align
     vary = "Log some episodes with random actions, which make the shift identifiable."
     if not explaining:
         strongest = max(shifts, key=lambda one: one.alone.value)
-        reason = (
-            f"no row of the actions explains the change; the best, {_row(strongest.shift)}, explains {strongest.alone}."
-        )
+        best_row = f"the best, {_row(strongest.shift)}, explains {strongest.alone}"
+        reason = f"no row of the actions explains the change; {best_row}."
         fix = f"The actions vary too little, or do not affect the observed signals. {vary}"
         return AlignmentVerdict.UNKNOWN, 0, reason, fix
     best = int(np.argmin(found.misfit[:, 0]))

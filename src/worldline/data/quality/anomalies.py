@@ -187,8 +187,7 @@ class Inspection:
     def _summaries(self) -> Iterator[_SignalSummary]:
         """The figures of each signal that was observed at all, in the order of the roles."""
         for signal in _numeric(self._schema):
-            among = [one for one in self._seen if signal.name in one.numbers]
-            if among:
+            if among := [one for one in self._seen if signal.name in one.numbers]:
                 stacked = zip(*(one.numbers[signal.name] for one in among), strict=True)
                 numbers = _Numbers(*map(np.stack, stacked))
                 rows = np.concatenate([numbers.low[:0], *self._rows[signal.name]])
@@ -293,9 +292,9 @@ def _few(findings: list[Finding]) -> list[Finding]:
     return [*findings[: MAX_FINDINGS - 1], replace(last, problem=problem)]
 
 
-def _episode_list(episodes: str, names: Sequence[int]) -> str:
+def _episode_list(seen: Sequence[_EpisodeSummary], names: Sequence[int]) -> str:
     listed = ", ".join(map(str, names[:MAX_FINDINGS])) + (", ..." if len(names) > MAX_FINDINGS else "")
-    return f"{len(names)} of {episodes} episodes ({listed})"
+    return f"{len(names)} of {len(seen)} episodes ({listed})"
 
 
 def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
@@ -439,21 +438,16 @@ def _masks(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
 
 def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Episodes in which no observation ever changes."""
-    names = [signal.name for signal in schema.observations]
-    static = [
-        one.number
-        for one in seen
-        if not any(
-            one.pictures[name].moves if name in one.pictures else one.numbers[name].changes.any()
-            for name in names
-            if name in one.pictures or name in one.numbers
-        )
-    ]
-    if static:
-        problem = f"no observation ever changes in {_episode_list(str(len(seen)), static)}"
-        yield warning(
-            problem=problem, fix="Leave them out, unless they are meant to show standstill.", episode=static[0]
-        )
+    names = {signal.name for signal in schema.observations}
+
+    def changes(one: _EpisodeSummary) -> bool:
+        in_pictures = any(camera.moves for name, camera in one.pictures.items() if name in names)
+        return in_pictures or any(n.changes.any() for name, n in one.numbers.items() if name in names)
+
+    if static := [one.number for one in seen if not changes(one)]:
+        problem = f"no observation ever changes in {_episode_list(seen, static)}"
+        fix = "Leave them out, unless they are meant to show standstill."
+        yield warning(problem=problem, fix=fix, episode=static[0])
 
 
 def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Iterator[Finding]:
@@ -488,21 +482,18 @@ def _is_stop(numbers: _Numbers, index: int, component: int) -> bool:
 def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, float]) -> Iterator[Finding]:
     """Black and uniform images, and cameras that froze."""
     for name in seen[0].pictures:
-        for words, steps in (
-            ("black", {one.number: one.pictures[name].dark for one in seen}),
-            ("of one single colour", {one.number: one.pictures[name].blank for one in seen}),
-        ):
-            hit = [number for number, at in steps.items() if len(at)]
-            if hit:
+        dark = {one.number: one.pictures[name].dark for one in seen}
+        blank = {one.number: one.pictures[name].blank for one in seen}
+        for words, steps in (("black", dark), ("of one single colour", blank)):
+            if hit := [number for number, at in steps.items() if len(at)]:
                 num = sum(map(len, steps.values()))
                 share = 100 * num / sum(one.pictures[name].num for one in seen)
-                problem = f"{num} images ({share:.1f} %) are {words}, in {_episode_list(str(len(seen)), hit)}"
+                problem = f"{num} images ({share:.1f} %) are {words}, in {_episode_list(seen, hit)}"
                 fix = "Mark them as missing, or leave these episodes out."
                 step = int(steps[hit[0]][0])
                 yield warning(problem=problem, fix=fix, signal=name, episode=hit[0], step=step)
-        frozen = [one.number for one in seen if not one.pictures[name].moves and moves[one.number] > 0]
-        if frozen:
-            problem = f"the image never changes while other signals do, in {_episode_list(str(len(seen)), frozen)}"
+        if frozen := [one.number for one in seen if not one.pictures[name].moves and moves[one.number] > 0]:
+            problem = f"the image never changes while other signals do, in {_episode_list(seen, frozen)}"
             fix = "The camera froze, or does not see any motion: leave out these episodes, or the camera."
             yield warning(problem=problem, fix=fix, signal=name, episode=frozen[0])
 
@@ -518,16 +509,11 @@ def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
             found.append(warning(problem=f"it is an exact copy of episode {other}", fix=fix, episode=one.number))
     yield from _few(found)
     fix = "Put both into the same part of the split, or leave one out: otherwise test data leaks into training."
-    yield from _few(
-        [
-            warning(
-                problem=f"it is nearly a copy of episode {earlier}: start, actions and end agree",
-                fix=fix,
-                episode=later,
-            )
-            for earlier, later in _near_pairs([one for one in seen if first[one.digest] == one.number])
-        ]
-    )
+    found = []
+    for earlier, later in _near_pairs([one for one in seen if first[one.digest] == one.number]):
+        problem = f"it is nearly a copy of episode {earlier}: start, actions and end agree"
+        found.append(warning(problem=problem, fix=fix, episode=later))
+    yield from _few(found)
 
 
 def _near_pairs(seen: Sequence[_EpisodeSummary]) -> list[tuple[int, int]]:

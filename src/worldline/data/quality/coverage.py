@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.quality.regression import NUM_FOLDS, HeldOut, clipped, folds, scaled, waves
-from worldline.data.quality.segments import (
-    MAX_STEPS,
-    SEGMENT,
-    Sample,
-    Segment,
-    component_names,
-    names_of,
-    seldom_seen,
-    without,
-)
+from worldline.data.quality import segments
+from worldline.data.quality.segments import NUM_FOLDS, HeldOut, clipped, folds, scaled, waves
 from worldline.data.store import Store
 from worldline.errors import DataError
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema
 
 Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]
@@ -115,13 +107,13 @@ def coverage(store: Store, episodes: Sequence[int] | None = None, seed: int = 0)
         InputError: an episode does not exist.
         DataError: an episode is damaged, or the store is empty.
     """
-    sample = Sample(store, episodes, seed)
+    sample = segments.Sample(store, episodes, seed)
     for number in sample.episodes:
         sample.add(number, store.episode(number))
     return survey(sample.tracks, store.schema, seed)
 
 
-def survey(tracks: Sequence[Segment], schema: Schema, seed: int = 0) -> Coverage:
+def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) -> Coverage:
     """The coverage of some segments.
 
     Args:
@@ -134,14 +126,14 @@ def survey(tracks: Sequence[Segment], schema: Schema, seed: int = 0) -> Coverage
     """
     if not tracks:
         raise DataError("there is no episode to measure", fix="Record or import episodes first.")
-    dropped = seldom_seen(tracks)
-    tracks = [without(one, dropped) for one in tracks]
+    dropped = segments.seldom_seen(tracks)
+    tracks = [segments.without(one, dropped) for one in tracks]
     states = np.concatenate([one.table[:-1] for one in tracks])
     actions = np.concatenate([one.actions for one in tracks])
     known = np.concatenate([one.whole[:-1] for one in tracks])
     used = _actions(tracks, schema, np.random.default_rng([seed, 3]))
     kept = Schema(signals=tuple(signal for signal in schema.signals if signal.name not in dropped))
-    names = (*component_names(kept, Role.OBSERVATION), *component_names(kept, Role.ACTION))
+    names = (*segments.component_names(kept, Role.OBSERVATION), *segments.component_names(kept, Role.ACTION))
     pairs = _pairs(np.concatenate([states, actions], 1)[known], names)
     seen = scaled(clipped(states[known]))
     if not seen.shape[1] and tracks[0].pictures:
@@ -173,54 +165,45 @@ def _effective_dimension(table: Floats) -> float:
     return float(np.trace(covariance) ** 2 / squares) if squares > 0 else 0.0
 
 
-def _actions(tracks: Sequence[Segment], schema: Schema, draw: np.random.Generator) -> tuple[ActionCoverage, ...]:
+def _actions(
+    tracks: Sequence[segments.Segment], schema: Schema, draw: np.random.Generator
+) -> tuple[ActionCoverage, ...]:
     actions = np.concatenate([one.actions for one in tracks])
     predictable = _predictable(tracks, draw)
     found: list[ActionCoverage] = []
     column = 0
     for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
-        width = len(names_of(signal))
-        table, share = actions[:, column : column + width], predictable[column : column + width]
-        column += width
+        names = segments.names_of(signal)
+        table, share = actions[:, column : column + len(names)], predictable[column : column + len(names)]
+        column += len(names)
         if signal.num_values is not None:
-            found.append(_choice(signal, table, float(share.mean())))
+            # The last value has no column.
+            chosen = np.where(table.sum(1) == 0, table.shape[1], table.argmax(1))
+            found.append(_usage(signal.name, float(share.mean()), chosen, 0.0, signal.size - 1.0, signal.size))
             continue
-        for part, name in enumerate(names_of(signal)):
-            low, high, values = _bound(signal.low, part), _bound(signal.high, part), table[:, part]
-            least, greatest = float(values.min()), float(values.max())
-            first = least if low is None else low
-            span = (greatest if high is None else high) - first
-            tenths = np.unique(np.clip((values - first) / (span or 1.0) * 10, 0, 9).astype(np.int64))
-            found.append(
-                ActionCoverage(
-                    name=name,
-                    predictable=float(share[part]),
-                    excitation=1 - float(share[part]),
-                    least=least,
-                    greatest=greatest,
-                    low=low,
-                    high=high,
-                    used=len(tenths) / 10,
-                    never=(),
-                )
-            )
+        for part, name in enumerate(names):
+            low, high = _bound(signal.low, part), _bound(signal.high, part)
+            found.append(_usage(name, float(share[part]), table[:, part], low, high))
     return tuple(found)
 
 
-def _choice(signal: Signal, one_hot: Floats, predictable: float) -> ActionCoverage:
-    last = one_hot.sum(1) == 0
-    chosen = np.where(last, one_hot.shape[1], one_hot.argmax(1))
-    values = np.unique(chosen)
+def _usage(
+    name: str, predictable: float, values: NDArray[np.number], low: float | None, high: float | None, size: int = 0
+) -> ActionCoverage:
+    """Coverage of the range between the bounds, or of the `size` values of a discrete action."""
+    least, greatest = float(values.min()), float(values.max())
+    first, last = least if low is None else low, greatest if high is None else high
+    tenths = np.clip((values.astype(np.float64) - first) / (last - first or 1.0) * 10, 0, 9).astype(np.int64)
     return ActionCoverage(
-        name=signal.name,
+        name=name,
         predictable=predictable,
         excitation=1 - predictable,
-        least=float(values[0]),
-        greatest=float(values[-1]),
-        low=0.0,
-        high=float(signal.size - 1),
-        used=len(values) / signal.size,
-        never=tuple(sorted(set(range(signal.size)) - set(values.tolist()))),
+        least=least,
+        greatest=greatest,
+        low=low,
+        high=high,
+        used=len(np.unique(values)) / size if size else len(np.unique(tenths)) / 10,
+        never=tuple(sorted(set(range(size)) - set(values.tolist()))),
     )
 
 
@@ -228,20 +211,20 @@ def _bound(bounds: tuple[float, ...] | None, part: int) -> float | None:
     return None if bounds is None or not np.isfinite(bounds[part]) else bounds[part]
 
 
-def _predictable(tracks: Sequence[Segment], draw: np.random.Generator) -> Floats:
+def _predictable(tracks: Sequence[segments.Segment], draw: np.random.Generator) -> Floats:
     """R², from 0 to 1, of each component of action t on actions t-2 and t-1, observations t-1 and t, and inputs t."""
     rows = [np.arange(2, len(one.actions)) for one in tracks]
     steps = [at[one.whole[at] & one.whole[at - 1]] for at, one in zip(rows, tracks, strict=True)]
     if sum(map(len, steps)) < 10 * NUM_FOLDS:
         return np.zeros(tracks[0].actions.shape[1])
-    size = 20 if len(tracks) < NUM_FOLDS else SEGMENT
-    group = np.concatenate([number * SEGMENT + at // size for number, at in enumerate(steps)])
+    size = 20 if len(tracks) < NUM_FOLDS else segments.SEGMENT
+    group = np.concatenate([number * segments.SEGMENT + at // size for number, at in enumerate(steps)])
     past = [
         np.concatenate([one.actions[at - 2], one.actions[at - 1], one.table[at - 1], one.table[at], one.inputs[at]], 1)
         for one, at in zip(tracks, steps, strict=True)
     ]
     target = np.concatenate([one.actions[at] for one, at in zip(tracks, steps, strict=True)])
-    chosen = np.sort(draw.permutation(len(target))[: MAX_STEPS // 2])
+    chosen = np.sort(draw.permutation(len(target))[: segments.MAX_STEPS // 2])
     table, target = np.clip(scaled(clipped(np.concatenate(past)))[chosen], -6, 6), target[chosen]
     table = np.concatenate([table, waves(table, min(100, len(table) // 10), draw)], 1)
     held_out = HeldOut(table, target, folds(np.unique(group[chosen], return_inverse=True)[1], draw))
@@ -266,12 +249,10 @@ def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
         bins.append(np.unique(cell, return_inverse=True)[1])
         kept.append(name)
     found = []
-    for i, one in enumerate(bins):
-        for j in range(i + 1, len(bins)):
-            width = int(bins[j].max()) + 1
-            visited = len(np.unique(one * width + bins[j]))
-            share = visited / ((int(one.max()) + 1) * width)
-            found.append(PairCoverage(one=kept[i], other=kept[j], share=share))
+    for (name, one), (other_name, other) in combinations(zip(kept, bins, strict=True), 2):
+        width = int(other.max()) + 1
+        share = len(np.unique(one * width + other)) / ((int(one.max()) + 1) * width)
+        found.append(PairCoverage(one=name, other=other_name, share=share))
     return tuple(sorted(found, key=lambda pair: pair.share))
 
 

@@ -1,4 +1,4 @@
-"""Segments: contiguous parts of episodes as numeric tables, and how they are sampled from a store."""
+"""Segments: parts of episodes as numeric tables, how they are sampled, and ridge regressions on held-out episodes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import arrays_of
+from worldline.data.formats.reading import held
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError
@@ -25,6 +26,8 @@ SEGMENT: Final = 400
 """Largest number of steps of a segment."""
 GRID: Final = 16
 """Rows and columns that images are shrunk to, approximately."""
+
+NUM_FOLDS: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +82,8 @@ class Sample:
         shuffled = draw.permutation(among)
         steps = store.num_steps[shuffled]
         pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
-        enough = np.cumsum(np.minimum(steps, SEGMENT)) - np.minimum(steps, SEGMENT) < (
-            MAX_PICTURES if pictures else MAX_STEPS
-        )
+        taken = np.minimum(steps, SEGMENT)
+        enough = np.cumsum(taken) - taken < (MAX_PICTURES if pictures else MAX_STEPS)
         starts = draw.integers(0, np.maximum(steps - SEGMENT, 0) + 1)
         self._starts = dict(zip(shuffled[enough].tolist(), starts[enough].tolist(), strict=True))
 
@@ -116,7 +118,8 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segm
         if signal.kind is Kind.IMAGE:
             pictures[name] = shrink(episode.observations[name][rows])
         else:
-            states[name] = _held(_columns(episode.observations[name][rows], signal), known[name])
+            table = _columns(episode.observations[name][rows], signal)
+            states[name] = np.asarray(held(table, known[name]), np.float64)
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
     times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
     return Segment(
@@ -189,13 +192,78 @@ def _table(episode: Episode, schema: Schema, role: Role) -> Floats:
     return np.concatenate([np.empty((episode.num_steps, 0)), *parts], 1)
 
 
-def _held(table: Floats, known: Booleans) -> Floats:
-    """`table` with missing rows filled by the last known row, or by the first known row at the start."""
-    last = np.maximum.accumulate(np.where(known, np.arange(len(table)), -1))
-    return table[np.where(last < 0, np.argmax(known), last)] if known.any() else np.zeros_like(table)
-
-
 def _columns(values: NDArray[np.generic], signal: Signal) -> Floats:
     if signal.num_values is None:
         return values.reshape(len(values), -1).astype(np.float64)
     return np.asarray(values[:, None] == np.arange(_num_columns(signal)), np.float64)
+
+
+class HeldOut:
+    """Cross-validated ridge regressions on any columns of a table; each residual is from a fit without its row.
+
+    Args:
+        inputs: [n, P]; scaled here.
+        targets: [n, q].
+        fold: [n] which of `NUM_FOLDS` parts each row belongs to; a row is predicted from the other parts.
+    """
+
+    def __init__(self, inputs: Floats, targets: Floats, fold: NDArray[np.integer]) -> None:
+        deviation = inputs.std(0)
+        scaled = (inputs - inputs.mean(0)) / np.where(deviation > 0, deviation, 1.0)
+        self._inputs = np.concatenate([scaled, np.ones((len(inputs), 1))], 1)
+        self._targets, self._rows = targets, [np.flatnonzero(fold == part) for part in range(NUM_FOLDS)]
+        self._squares = np.stack([self._inputs[rows].T @ self._inputs[rows] for rows in self._rows])
+        self._products = np.stack([self._inputs[rows].T @ targets[rows] for rows in self._rows])
+
+    def residual(self, columns: NDArray[np.integer], targets: NDArray[np.integer], ridge: float) -> Floats:
+        """The residuals of a regression of these targets on these columns, [n, targets].
+
+        Args:
+            columns: numbers of the inputs; a constant is added.
+            targets: numbers of the targets.
+            ridge: penalty per row, for inputs with standard deviation 1.
+        """
+        columns = np.append(columns, self._inputs.shape[1] - 1)
+        left = self._targets[:, targets].copy()
+        squares, products = self._squares.sum(0), self._products.sum(0)
+        for part, rows in enumerate(self._rows):
+            matrix = (squares - self._squares[part])[np.ix_(columns, columns)]
+            matrix[np.diag_indices(len(columns))] += ridge * (len(left) - len(rows)) + 1e-9
+            weights = np.linalg.solve(matrix, (products - self._products[part])[np.ix_(columns, targets)])
+            left[rows] -= self._inputs[np.ix_(rows, columns)] @ weights
+        return left
+
+
+def folds(group: NDArray[np.integer], draw: np.random.Generator) -> NDArray[np.integer]:
+    """A random fold for each row; rows of one group share it."""
+    return np.asarray(draw.permutation(int(group.max()) + 1)[group] % NUM_FOLDS)
+
+
+def waves(table: Floats, num: int, draw: np.random.Generator) -> Floats:
+    """Random Fourier features [n, num] of the rows of `table` [n, d], for nonlinear ridge regression.
+
+    Source: Rahimi and Recht 2007, "Random features for large-scale kernel machines", section 3.
+    """
+    if not table.shape[1]:
+        return np.empty((len(table), 0))
+    lengths = np.sqrt(table.shape[1]) * draw.choice([0.5, 1.0, 2.0], num)
+    turns = table @ (draw.normal(size=(table.shape[1], num)) / lengths)
+    return np.asarray(np.sqrt(2) * np.cos(turns + draw.uniform(0, 2 * np.pi, num)))
+
+
+def scaled(table: Floats) -> Floats:
+    """The z-scores of the columns of `table` that vary."""
+    if not len(table):
+        return table[:, :0]
+    deviation = table.std(0)
+    live = deviation > 1e-9 * np.abs(table).max(0, initial=0)
+    return np.asarray((table[:, live] - table[:, live].mean(0)) / deviation[live])
+
+
+def clipped(table: Floats) -> Floats:
+    """`table` with outliers clipped, which would dominate a regression."""
+    if not len(table):
+        return table
+    low, high = np.quantile(table, (0.005, 0.995), axis=0)
+    span = np.where(high > low, high - low, np.inf)
+    return np.asarray(np.clip(table, low - span, high + span))

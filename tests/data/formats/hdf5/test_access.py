@@ -4,9 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
+from worldline.data.exporting import drafted
 from worldline.data.formats.hdf5.access import arrays_in, attributes, opened, read_rows, texts_in
 from worldline.data.formats.reading import source_of
-from worldline.data.formats.writing import drafted
 from worldline.errors import DataError, InputError
 
 

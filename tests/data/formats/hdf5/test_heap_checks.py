@@ -5,7 +5,7 @@ import struct
 import h5py
 import pytest
 
-from worldline.data.formats.hdf5.heap_checks import check_heaps
+from worldline.data.formats.hdf5.access import check_heaps
 from worldline.errors import DataError
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.data.formats.tables.resampling import (
+from worldline.data.formats.tables.timestamps import (
     SLACK,
     USUAL_GAP,
     changes,

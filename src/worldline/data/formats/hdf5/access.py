@@ -7,20 +7,23 @@ values are read.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from weakref import WeakKeyDictionary
 
 import h5py
 import numpy as np
 
-from worldline.data.formats.hdf5.heap_checks import check_heaps
 from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
 from worldline.errors import DataError
 
+_BLOCK = 1 << 22
+_LETTERS, _HEAD = b"GCOL", 16
 ENDINGS = (".h5", ".hdf5")
 MAX_TEXT_LENGTH = 4096
 """Maximum length of a text that is kept with an episode; excludes the XML of simulators."""
@@ -28,6 +31,65 @@ _MAX_BYTES = 1 << 28  # declared sizes up to this are always read
 _MAX_COMPRESSION_RATIO = 2000  # deflate reaches 1032
 _is_complete: WeakKeyDictionary[h5py.Dataset, bool] = WeakKeyDictionary()  # cached: h5py counts chunks one by one
 _MAX_DEPTH, _MAX_OBJECTS = 16, 1_000_000
+
+
+def check_heaps(path: Path) -> None:
+    """Checks all heaps. Reads the complete file once, and again only after it changed.
+
+    Values of variable length are stored in global heaps, which have no checksum, and the library can hang on damaged
+    ones. A heap begins with the letters GCOL, a version and its length. Its objects follow without gaps, each with a
+    16-byte header: index, references, padding, length. Index 0 is the free space, whose length includes the header.
+
+    Args:
+        path: of an HDF5 file.
+
+    Raises:
+        DataError: a heap is damaged.
+        OSError: the file cannot be read.
+
+    Source: HDF5 File Format Specification 3.0, section III.E.
+    """
+    status = path.stat()
+    if (place := _damage(path, status.st_size, status.st_mtime_ns)) is not None:
+        raise DataError(f"its variable-length values are damaged near byte {place}", fix=DAMAGED, file=path)
+
+
+@lru_cache(maxsize=32)
+def _damage(path: Path, size: int, _changed_ns: int) -> int | None:
+    """Returns the position of the first damaged heap; None if all are intact."""
+    with path.open("rb") as stream:
+        begin, kept = 0, b""
+        while block := stream.read(_BLOCK):
+            text = kept + block
+            found = text.find(_LETTERS)
+            while found >= 0:
+                if not _is_sound(stream, begin + found, size):
+                    return begin + found
+                found = text.find(_LETTERS, found + 1)
+            kept = text[1 - len(_LETTERS) :]
+            begin += len(text) - len(kept)
+            stream.seek(begin + len(kept))
+    return None
+
+
+def _is_sound(stream: BinaryIO, at: int, size: int) -> bool:
+    """Whether the objects of the heap at this byte fill it without gaps; True if the letters are not a heap."""
+    stream.seek(at)
+    head = stream.read(_HEAD)
+    if len(head) < _HEAD or head[4:8] != b"\1\0\0\0":
+        return True
+    (length,) = struct.unpack_from("<Q", head, 8)
+    if not _HEAD <= length <= size - at:
+        return False
+    heap = stream.read(length - _HEAD)
+    place = 0
+    while place + _HEAD <= len(heap):
+        index, _, _, num_bytes = struct.unpack_from("<HHIQ", heap, place)
+        need = num_bytes if index == 0 else _HEAD + -(-num_bytes // 8) * 8
+        if need < _HEAD or place + need > len(heap):
+            return False
+        place += need
+    return True
 
 
 def hdf5_files(path: Path) -> list[Path]:
@@ -140,8 +202,7 @@ def _walk(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, h5p
     if depth > _MAX_DEPTH:  # also stops at a group that contains itself
         raise DataError(f"groups are nested more than {_MAX_DEPTH} levels deep", fix=DAMAGED)
     for key in names_in(group):
-        link = group.get(key, getlink=True)
-        if link is None:
+        if (link := group.get(key, getlink=True)) is None:
             raise DataError(f"the link to {key!r} is damaged", fix=DAMAGED)
         if not isinstance(link, h5py.HardLink):
             continue

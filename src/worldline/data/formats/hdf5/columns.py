@@ -35,18 +35,22 @@ import numpy as np
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import arrays_of
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
-from worldline.data.formats.hdf5.layout import Hdf5Layout, read_layout, shift_of, usual_shift
-from worldline.data.formats.hdf5.rows import (
+from worldline.data.formats.hdf5.layout import (
     STEP_S,
     Columns,
+    Hdf5Layout,
     add_metadata,
     end_of,
     is_metadata,
     nothing_known,
+    read_layout,
+    shift_of,
     step_s_of,
     summary_of,
+    usual_shift,
 )
 from worldline.data.formats.reading import (
     FLAGS,
@@ -59,7 +63,6 @@ from worldline.data.formats.reading import (
     EpisodeLogs,
     source_of,
 )
-from worldline.data.formats.writing import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.infer import SchemaDraft, Summary, role_of_column, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -84,7 +87,7 @@ class Hdf5Logs(EpisodeLogs[Columns]):
     def __init__(
         self, file: Path, layout: Hdf5Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
     ) -> None:
-        super().__init__(schema, unclear, file.parent, [file.name])
+        super().__init__(schema, unclear, file.parent, [file.name] * len(layout.lengths))
         self._file, self._layout, self._shifts = file, layout, dict(shifts)
 
     @classmethod
@@ -117,9 +120,6 @@ class Hdf5Logs(EpisodeLogs[Columns]):
                 shifts[signal.name], doubt = shift_of(columns[signal.name], signal.role, layout)
                 unclear += [f"{signal.name}: {doubt}"] if doubt else []
         return cls(path, layout, schema, shifts, unclear)
-
-    def __len__(self) -> int:
-        return len(self._layout.lengths)
 
     @contextmanager
     def opened(self) -> Iterator[Columns]:

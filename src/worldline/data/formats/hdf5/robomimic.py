@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import attributes, is_numeric, read_rows
-from worldline.data.formats.hdf5.rows import Columns, nothing_known, summary_of
+from worldline.data.formats.hdf5.layout import Columns, nothing_known, summary_of
 from worldline.data.formats.reading import (
     DAMAGED,
     FOREIGN_ENDS,
@@ -33,6 +33,7 @@ from worldline.data.formats.reading import (
     EpisodeLogs,
     Metadata,
     converted,
+    readable,
     reason,
     source_of,
 )
@@ -89,7 +90,7 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
         self, file: Path, demos: Mapping[str, Metadata], has_next: bool, schema: Schema, unclear: Sequence[str]
     ) -> None:
         self._file, self._demos, self._has_next = file, dict(demos), has_next
-        super().__init__(schema, unclear, file.parent, [file.name])
+        super().__init__(schema, unclear, file.parent, [file.name] * len(demos))
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -109,12 +110,9 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
             if schema is None:
                 schema, doubts = _infer(file, names, metadata[names[0]], path)
                 unclear += doubts
-            first = next(_readable(file, names, path))
+            _, first = next(readable(names, lambda name: _demo(file, name, path), what="demos", file=path))
             unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
         return cls(path, metadata, bool(first.following), schema, unclear)
-
-    def __len__(self) -> int:
-        return len(self._demos)
 
     def opened(self) -> AbstractContextManager[h5py.File]:
         """Opens the file."""
@@ -231,22 +229,20 @@ def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, M
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
     draft, seen = SchemaDraft(path), dict[str, list[Summary]]()
-    failure: Exception | None = None
-    for demo in _readable(file, names, path):
+
+    def read(name: str) -> dict[str, Summary]:
+        demo = _demo(file, name, path)
         known = [n for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)]
-        try:
-            found = {name: _summary(demo, name) for name in known}
-        except UNREADABLE as error:  # `read` reports it
-            failure = failure or error
-            continue
+        return {name: _summary(demo, name) for name in known}
+
+    for _, found in readable(names, read, what="demos", file=path):
         for name, summary in found.items():
             seen.setdefault(name, []).append(summary)
     for name, summaries in seen.items():
         draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), summaries))
     if draft.lacks(Role.OBSERVATION):
-        problem = "no demo has observations" if failure is None else f"no demo can be read: {reason(failure)}"
-        fix = "Extract observations from the states with robomimic's scripts." if failure is None else DAMAGED
-        raise DataError(problem, fix=fix, file=path)
+        fix = "Extract observations from the states with robomimic's scripts."
+        raise DataError("no demo has observations", fix=fix, file=path)
     step_s = _step_s(metadata)
     draft.note(
         "The step duration is not in the logs: step_s is left empty."
@@ -276,36 +272,18 @@ def _step_s(metadata: Metadata) -> float | None:
         return None
 
 
-def _readable(file: h5py.File, names: Sequence[str], path: Path) -> Iterator[_Demo]:
-    """Yields the demos whose structure can be read; raises if there are none."""
-    failure: Exception | None = None
-    num_read = 0
-    for name in names:
-        try:
-            demo = _demo(file, name, path)
-        except UNREADABLE as error:  # `read` reports it
-            failure = failure or error
-            continue
-        num_read += 1
-        yield demo
-    if not num_read:
-        raise DataError(f"no demo can be read: {reason(failure)}", fix=DAMAGED, file=path)
-
-
 def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
     """Returns sentences on how rows become steps, and on datasets that are left out."""
     signals = {signal.name: signal for signal in schema.signals}
     unclear: list[str] = []
     if not demo.following:
         unclear.append("There is no next_obs: the last action of each demo has no outcome and is left out.")
-    ends = [name for name in demo.arrays if name.lower() in FOREIGN_ENDS and name not in signals]
-    if ends:
+    if ends := [name for name in demo.arrays if name.lower() in FOREIGN_ENDS and name not in signals]:
         unclear.append(
             f"{', '.join(ends)}: left out, because it does not distinguish terminated from truncated; all episodes "
             "count as truncated."
         )
-    left = [name for name in demo.arrays if name not in signals and name not in ends]
-    if left:
+    if left := [name for name in demo.arrays if name not in signals and name not in ends]:
         unclear.append(f"Left out, because the schema has no such signals: {', '.join(left)}.")
     partial = [n for n, s in signals.items() if s.role is Role.OBSERVATION and n in demo.arrays]
     partial = [n for n in partial if demo.following and n not in demo.following]

@@ -11,26 +11,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import to_json
 from worldline.data.checks import arrays_of
-from worldline.data.formats.lerobot.episode import MASKS, SURPLUS
+from worldline.data.exporting import drafted
+from worldline.data.formats.decoding import encode_picture
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE
-from worldline.data.formats.pictures import encode_picture
+from worldline.data.formats.lerobot.logs import MASKS, SURPLUS
 from worldline.data.formats.reading import duplicate
-from worldline.data.formats.writing import drafted
 from worldline.data.store import SCHEMA_FILE, Entry, Store
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError, UnsupportedError
 from worldline.schema import Kind, Role, Schema, Signal
 
-if TYPE_CHECKING:
+try:
     import pyarrow as pa
     import pyarrow.parquet as pq
+except ImportError as error:
+    raise MissingExtraError("pyarrow", "lerobot") from error
 
 Array = NDArray[np.generic]
 
@@ -51,15 +53,10 @@ def export_lerobot(store: Store, destination: Path) -> None:
     Raises:
         InputError: the destination exists, or the store has no episodes, no `step_s` or names that collide.
         UnsupportedError: an image does not have 1, 3 or 4 channels.
-        MissingExtraError: the package pyarrow is not installed.
     """
     if not len(store):
         raise InputError(f"{store.path} has no episodes. Import or record some first.")
     columns, fps = _columns(store.schema), _fps(store.schema)
-    try:
-        import pyarrow.parquet  # noqa: F401 (only to report a missing extra)
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "lerobot") from error
     with drafted(destination) as draft:
         (draft / "meta").mkdir(parents=True)
         _Export(draft, columns, fps).write(store)
@@ -91,8 +88,6 @@ class _Column:
 
     def cells(self, values: Array) -> pa.Array:
         """Converts values to a column of numbers, lists of equal length, or PNG files."""
-        import pyarrow as pa
-
         if self.signal.kind is Kind.IMAGE:
             files = [encode_picture(np.asarray(picture, np.uint8)) for picture in values]
             names = [f"frame-{number:06d}.png" for number in range(len(files))]
@@ -186,8 +181,6 @@ class _Export:
         }
 
     def _table(self, arrays: Mapping[str, Array]) -> pa.Table:
-        import pyarrow as pa
-
         cells = {column.key: column.cells(arrays[column.key]) for column in self._columns}
         return pa.table(cells | {key: pa.array(values) for key, values in arrays.items() if key not in cells})
 
@@ -255,14 +248,11 @@ class _Export:
         _write(self._root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), self._episodes_table())
 
     def _episodes_table(self) -> pa.Table:
-        import pyarrow as pa
-
         types = {f"{OWN}/seed": pa.int64(), f"{OWN}/step_s": pa.list_(pa.float32())}
         masks = [key for key in self._episodes[0] if key.startswith(f"{OWN}/{MASKS}")]
         types |= dict.fromkeys(masks, pa.list_(pa.bool_()))
-        return pa.table(
-            {key: pa.array([row[key] for row in self._episodes], types.get(key)) for key in self._episodes[0]}
-        )
+        rows = self._episodes
+        return pa.table({key: pa.array([row[key] for row in rows], types.get(key)) for key in rows[0]})
 
 
 def _statistics(values: Array) -> dict[str, Array]:
@@ -295,8 +285,6 @@ def _task(entry: Entry) -> str:
 
 def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
     """Returns the list of tasks, marked so that pandas uses the texts as index, which the lerobot package expects."""
-    import pyarrow as pa
-
     columns = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
         for name, kind, dtype in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
@@ -308,8 +296,6 @@ def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Opens a parquet file for writing, with page checksums."""
-    import pyarrow.parquet as pq
-
     path.parent.mkdir(parents=True, exist_ok=True)
     return pq.ParquetWriter(path, schema, compression="snappy", write_page_checksum=True)
 

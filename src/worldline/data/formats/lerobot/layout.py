@@ -18,8 +18,16 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from worldline.data.checks import Finding
-from worldline.data.formats.lerobot.metadata import FIX, NUMBER, WHOLE, Checked, parse_json, read_text, within
-from worldline.data.formats.lerobot.tables import ParquetRows
+from worldline.data.formats.lerobot.tables import (
+    FIX,
+    NUMBER,
+    WHOLE,
+    Checked,
+    ParquetRows,
+    parse_json,
+    read_text,
+    within,
+)
 from worldline.errors import DataError
 
 INFO_FILE = "meta/info.json"
@@ -103,7 +111,8 @@ class LeRobotLayout:
         fps: rows per second.
         features: by key, in order.
         episodes: in the order of their numbers.
-        lost: errors in the list of episodes, one per lost episode.
+        lost: errors in the lists of episodes and tasks, one per lost episode.
+        tasks: descriptions by `task_index`.
         signals: signal names by feature key, if our exporter wrote them.
         is_own: whether our exporter wrote the dataset.
     """
@@ -113,6 +122,7 @@ class LeRobotLayout:
     features: Mapping[str, Feature]
     episodes: tuple[EpisodePlace, ...]
     lost: tuple[Finding, ...]
+    tasks: Mapping[int, str]
     signals: Mapping[str, str]
     is_own: bool
 
@@ -138,13 +148,18 @@ def read_layout(root: Path) -> LeRobotLayout:
     lost += _miscounted(info, found) if not lost else []
     if not found:
         raise lost[0].error() if lost else info.error("no episode is listed")
-    is_own = (root / OWN_FILE).exists()
+    is_own, tasks = (root / OWN_FILE).exists(), dict[int, str]()
+    try:
+        tasks |= _tasks(root)
+    except DataError as error:
+        lost.append(Finding.of(error))
     return LeRobotLayout(
         root=root,
         fps=fps,
         features=features,
         episodes=tuple(found),
         lost=tuple(lost),
+        tasks=tasks,
         signals=_signals(root, features) if is_own else {},
         is_own=is_own,
     )
@@ -162,10 +177,8 @@ def _feature(key: str, value: Any) -> Feature:
     details = [entry.entries.get(name) for name in ("info", "video_info")]
     is_depth = any(bool(d.get(f"{p}is_depth_map")) for d in details if isinstance(d, dict) for p in ("", "video."))
     size = _height_width(shape, names)
-    channels = math.prod(shape) // math.prod(size)
-    return Feature(
-        key=key, dtype=dtype, shape=tuple(shape), is_depth=is_depth, height_width=size, num_channels=channels
-    )
+    num = math.prod(shape) // math.prod(size)
+    return Feature(key=key, dtype=dtype, shape=tuple(shape), is_depth=is_depth, height_width=size, num_channels=num)
 
 
 def _height_width(shape: Sequence[int], names: Any) -> tuple[int, int]:
@@ -296,15 +309,8 @@ def _miscounted(info: Checked, found: Sequence[EpisodePlace]) -> Iterator[Findin
             yield Finding(problem=problem, fix=fix, file=INFO_FILE)
 
 
-def read_tasks(root: Path) -> Mapping[int, str]:
-    """Returns task descriptions by `task_index`; empty if the dataset has no list of tasks.
-
-    Args:
-        root: of the dataset.
-
-    Raises:
-        DataError: the list cannot be read, or an index occurs twice.
-    """
+def _tasks(root: Path) -> dict[int, str]:
+    """Returns task descriptions by `task_index`; empty if the dataset has no list of tasks."""
     entries: Iterable[Checked | DataError] = ()
     if (root / TASKS_FILE).exists():
         rows = ParquetRows(within(root, TASKS_FILE))

@@ -1,25 +1,146 @@
-"""Reading of LeRobot's Parquet files: numbers, lists of numbers, texts and images in cells."""
+"""Checked reading of untrusted LeRobot files: metadata in JSON, and numbers, texts and images in Parquet cells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.formats.lerobot.metadata import FIX, within
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FIX = "Download or copy the dataset again."
+WHOLE: Final = Annotated[int, msgspec.Meta(ge=0)]
+NUMBER: Final = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
+"""A finite number."""
 _MAX_ROWS_A_BYTE = 100  # rising times do not compress this well; more means a damaged footer
+
+
+def within(root: Path, file: str) -> Path:
+    """Returns the path of a file of the dataset.
+
+    Args:
+        root: of the dataset.
+        file: the relative path in its metadata.
+
+    Raises:
+        DataError: the file is outside the dataset or does not exist.
+    """
+    path = root / file
+    with converted("the path is invalid", fix=FIX, file=file[:200]):  # too long, a zero byte, or a loop of links
+        inside = not Path(file).is_absolute() and path.resolve().is_relative_to(root.resolve())
+        exists = inside and path.is_file()
+    if not inside:
+        fix = "If a link leads there, copy the dataset with its links resolved (cp -rL)."
+        raise DataError("the path leads out of the dataset's folder", fix=fix, file=file)
+    if not exists:
+        raise DataError("the file is missing", fix=FIX, file=file)
+    return path
+
+
+def read_text(path: Path, file: str) -> bytes:
+    """Reads a file.
+
+    Args:
+        path: of the file.
+        file: its name in errors.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with converted("the file cannot be read", fix=FIX, file=file):
+        return path.read_bytes()
+
+
+def parse_json(text: bytes, file: str, place: str = "") -> Any:
+    """Parses JSON in UTF-8.
+
+    Args:
+        text: of the file or line.
+        file: its name in errors.
+        place: of the line; prefix of the message.
+
+    Raises:
+        DataError: it is not JSON, or has a repeated key.
+    """
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if twice := duplicate(key for key, _ in pairs):
+            raise ValueError(f"the key {twice!r:.100} occurs twice")
+        return dict(pairs)
+
+    with converted(f"{place}invalid JSON", fix=FIX, file=file):
+        return json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
+
+
+class Checked:
+    """A JSON object or row with type-checked access.
+
+    Args:
+        entries: the parsed value.
+        file: for errors.
+        place: of the object in the file, for errors.
+    """
+
+    def __init__(self, entries: Any, file: str, place: str = "") -> None:
+        self.file, self._place = file, place
+        if not isinstance(entries, Mapping):
+            raise self.error(f"expected names with values, got {type(entries).__name__}")
+        self.entries: Mapping[str, Any] = entries
+
+    def error(self, problem: str) -> DataError:
+        """Returns the problem as an error that names the place."""
+        return DataError(f"{self._place}: {problem}" if self._place else problem, fix=FIX, file=self.file)
+
+    def get(self, key: str, kind: Any) -> Any:
+        """Returns an entry.
+
+        Args:
+            key: its name.
+            kind: its type, as for `msgspec.convert`.
+
+        Raises:
+            DataError: it is missing, or has another type.
+        """
+        if key not in self.entries:
+            raise self.error(f"{key!r} is missing")
+        try:
+            return msgspec.convert(self.entries[key], kind)
+        except msgspec.ValidationError as error:
+            raise self.error(f"{key!r} is {self.entries[key]!r:.80}: {error}") from error
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Returns a list of texts; a single text becomes a list of one, and a missing entry an empty list."""
+        value: str | list[str] | None = self.get(key, str | list[str] | None) if key in self.entries else None
+        return (value,) if isinstance(value, str) else tuple(value or ())
+
+    def only(self, keys: Collection[str]) -> None:
+        """Raises unless the keys are exactly these."""
+        if wrong := sorted(set(keys) ^ self.entries.keys()):
+            raise self.error(f"{wrong[0]!r:.100} is {'missing' if wrong[0] in keys else 'unknown'}")
+
+    def flat(self, key: str) -> Mapping[str, str | int | float]:
+        """Returns texts and numbers by name, from JSON in a text."""
+        parsed = parse_json(self.get(key, str).encode(), self.file, f"{self._place}: ")
+        found = Checked({key: parsed}, self.file, self._place)
+        names: dict[str, str | int | float] = found.get(key, dict[str, str | int | float])
+        return names
+
+
+def list_of(kind: type, length: int) -> Any:
+    """The type of a list of this length, or None."""
+    return Annotated[list[kind], msgspec.Meta(min_length=length, max_length=length)] | None  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +211,8 @@ class ParquetRows:
         """
         import pyarrow as pa
 
-        groups = range(
-            int(np.searchsorted(self._first, start, "right")) - 1, int(np.searchsorted(self._first, stop, "left"))
-        )
+        first = int(np.searchsorted(self._first, start, "right")) - 1
+        groups = range(first, int(np.searchsorted(self._first, stop, "left")))
         parts = [self._group(group, tuple(names)) for group in groups]
         if not parts:
             return self._parquet.schema_arrow.empty_table().select(list(names))
@@ -138,13 +258,11 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
     if shape == (1,) and not pa.types.is_nested(flat.type):
         dimensions = []
     for size in dimensions:
-        if not (
-            pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type)
-        ):
+        kind = flat.type
+        if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             raise error(f"a cell is {column.type}; expected a list of shape {shape}")
         lengths = np.asarray(flat.value_lengths().fill_null(-1))
-        wrong = np.flatnonzero(lengths != size)
-        if len(wrong):
+        if wrong := np.flatnonzero(lengths != size).tolist():
             step = int(present[wrong[0] * len(present) // max(len(lengths), 1)])
             raise error(f"a cell has {lengths[wrong[0]]} numbers, but shape {shape} needs {size}", step=step)
         flat = flat.flatten()
@@ -201,9 +319,8 @@ class RowRange:
             DataError: it is missing or damaged, or has missing values.
         """
         found = self.numbers(key, (1,), key)
-        gaps = np.flatnonzero(found.missing)
-        if len(gaps):
-            raise self.rows.error("the cell is empty", signal=key, step=int(gaps[0]))
+        if gaps := np.flatnonzero(found.missing).tolist():
+            raise self.rows.error("the cell is empty", signal=key, step=gaps[0])
         return found.values.reshape(-1)
 
     def whole(self, key: str) -> NDArray[np.int64]:

@@ -23,22 +23,12 @@ import numpy as np
 
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
-from worldline.data.formats.hdf5.rows import add_text
-from worldline.data.formats.minari.signals import infer_signals, named_arrays, names_of
-from worldline.data.formats.minari.storage import (
-    ACTION,
-    INFOS,
-    NOTE_ATTRIBUTE,
-    OBSERVATION,
-    ArrowStorage,
-    Hdf5Storage,
-    RawEpisode,
-    Storage,
-    read_metadata,
-)
+from worldline.data.formats.hdf5.layout import add_text
+from worldline.data.formats.minari import storage
+from worldline.data.formats.minari.storage import infer_signals, named_arrays, names_of
 from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, flag_at_end, source_of
-from worldline.data.formats.writing import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError
@@ -50,7 +40,7 @@ _MAIN_FILE = "main_data.hdf5"
 _STEP_S, _OBSERVED, _EXOGENOUS, _REWARDS = "step_s", "observed.", "exogenous.", "rewards."
 
 
-class MinariLogs(EpisodeLogs[Storage]):
+class MinariLogs(EpisodeLogs[storage.Storage]):
     """A Minari dataset.
 
     Args:
@@ -72,7 +62,7 @@ class MinariLogs(EpisodeLogs[Storage]):
         unclear: Sequence[str],
     ) -> None:
         self._folder, self._metadata, self._numbers = folder, metadata, tuple(numbers)
-        files = [_MAIN_FILE] if metadata["data_format"] == "hdf5" else list(map(str, numbers))
+        files = [_MAIN_FILE if metadata["data_format"] == "hdf5" else str(number) for number in numbers]
         super().__init__(schema, unclear, folder, files)
         self._exported = exported
 
@@ -85,32 +75,28 @@ class MinariLogs(EpisodeLogs[Storage]):
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> MinariLogs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "Minari")
-        folder = access.minari_folder(path)
-        if folder is None:
+        if (folder := access.minari_folder(path)) is None:
             fix = "Give the folder of one dataset, which contains data/metadata.json."
             raise DataError("the path is not a Minari dataset", fix=fix, file=path)
-        metadata = read_metadata(folder)
+        metadata = storage.read_metadata(folder)
         schema = schema or schema_beside(folder) or schema_beside(folder.parent)
-        with _storage(folder, metadata, max_images=1) as (storage, embedded):
-            numbers, unclear = storage.numbers, list[str]()
+        with _storage(folder, metadata, max_images=1) as (dataset, embedded):
+            numbers, unclear = dataset.numbers, list[str]()
             exported = None if embedded is None else from_json(Schema, embedded, where=folder / _MAIN_FILE)
             schema = schema or exported
             if schema is None:
-                schema, unclear = infer_signals(storage, metadata, folder)
+                schema, unclear = infer_signals(dataset, metadata, folder)
         if len(numbers) != (total := metadata["total_episodes"]):
             unclear.append(f"The dataset declares {total} episodes; {len(numbers)} are read.")
         return cls(folder, metadata, numbers, exported, schema, unclear)
 
-    def __len__(self) -> int:
-        return len(self._numbers)
-
     @contextmanager
-    def opened(self) -> Iterator[Storage]:
+    def opened(self) -> Iterator[storage.Storage]:
         """Opens the storage."""
-        with _storage(self._folder, self._metadata) as (storage, _):
-            yield storage
+        with _storage(self._folder, self._metadata) as (dataset, _):
+            yield dataset
 
-    def draft(self, opened: Storage, number: int) -> EpisodeDraft:
+    def draft(self, opened: storage.Storage, number: int) -> EpisodeDraft:
         """Reads an episode."""
         raw = opened.read(self._numbers[number])
         draft = EpisodeDraft(source={"dataset": str(self._metadata.get("dataset_id", "")), **raw.metadata})
@@ -132,16 +118,16 @@ class MinariLogs(EpisodeLogs[Storage]):
         draft.terminated = _end(raw.terminations, len(raw.rewards), "terminations")
         draft.truncated = _end(raw.truncations, len(raw.rewards), "truncations")
         draft.seed = None if seed is None else int(seed)
-        if raw.note and _STEP_S in raw.parts[INFOS]:
-            draft.step_s = raw.parts[INFOS][_STEP_S].astype(np.float32)
-        draft.source = source_of(self.file_of(number), self._numbers[number], draft.source)
+        if raw.note and _STEP_S in raw.parts[storage.INFOS]:
+            draft.step_s = raw.parts[storage.INFOS][_STEP_S].astype(np.float32)
+        draft.source = source_of(self._files[number], self._numbers[number], draft.source)
         return draft
 
 
 @contextmanager
 def _storage(
     folder: Path, metadata: Mapping[str, Any], max_images: int | None = None
-) -> Iterator[tuple[Storage, bytes | None]]:
+) -> Iterator[tuple[storage.Storage, bytes | None]]:
     """Opens the storage of a dataset; also yields the schema that our exporter stored.
 
     Args:
@@ -152,11 +138,11 @@ def _storage(
     if metadata["data_format"] == "hdf5":
         with access.opened(folder / _MAIN_FILE) as file:
             yield (
-                Hdf5Storage(file, folder / _MAIN_FILE, metadata, max_images),
+                storage.Hdf5Storage(file, folder / _MAIN_FILE, metadata, max_images),
                 access.embedded_json(file, SCHEMA_ATTRIBUTE),
             )
     elif metadata["data_format"] in ("arrow", "parquet"):
-        yield ArrowStorage(folder, metadata), None
+        yield storage.ArrowStorage(folder, metadata), None
     else:
         problem = f"its data_format is {metadata['data_format']!r}"
         raise DataError(problem, fix="Convert it to hdf5, arrow or parquet.", file=folder)
@@ -171,12 +157,12 @@ def _end(flags: Array, num_steps: int, name: str) -> bool:
     return flag_at_end(flags, name, fix=fix)
 
 
-def _exported_arrays(raw: RawEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
+def _exported_arrays(raw: storage.RawEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
     """Returns values and masks of an episode that `export_minari` wrote."""
-    infos = raw.parts[INFOS]
-    arrays = dict(raw.parts[OBSERVATION])
+    infos = raw.parts[storage.INFOS]
+    arrays = dict(raw.parts[storage.OBSERVATION])
     actions, reward = schema.actions, _plain_reward(schema)
-    arrays |= {actions[0].name: raw.parts[ACTION][""]} if len(actions) == 1 else raw.parts[ACTION]
+    arrays |= {actions[0].name: raw.parts[storage.ACTION][""]} if len(actions) == 1 else raw.parts[storage.ACTION]
     for prefix in (_EXOGENOUS, _REWARDS):
         arrays |= {name.removeprefix(prefix): values for name, values in infos.items() if name.startswith(prefix)}
     if reward is not None:
@@ -216,7 +202,7 @@ def export_minari(store: Store, destination: Path) -> None:
                 group.attrs["id"], group.attrs["total_steps"] = number, entry.num_steps
                 if entry.seed is not None:
                     group.attrs["seed"] = entry.seed
-                group.attrs[NOTE_ATTRIBUTE] = note_of(entry)
+                group.attrs[storage.NOTE_ATTRIBUTE] = note_of(entry)
         actions = {signal.name: _space(signal) for signal in schema.actions}
         observations = {signal.name: _space(signal) for signal in schema.observations}
         metadata = {
@@ -264,19 +250,17 @@ def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
     for name, values in episode.observations.items():
         create_dataset(group["observations"], name, values)
     for name, values in episode.actions.items():
-        create_dataset(
-            group if len(actions) == 1 else group["actions"], "actions" if len(actions) == 1 else name, values
-        )
+        create_dataset(group, "actions" if len(actions) == 1 else f"actions/{name}", values)
     rewards = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
     create_dataset(group, "rewards", rewards)
     last = np.arange(num_steps) == num_steps - 1
     create_dataset(group, "terminations", last & episode.terminated)
     create_dataset(group, "truncations", last & episode.truncated)
-    infos = {f"{INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
-    infos |= {f"{INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
+    infos = {f"{storage.INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
+    infos |= {f"{storage.INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
     if reward is None:
-        infos |= {f"{INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
+        infos |= {f"{storage.INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
     if episode.step_s is not None:
-        infos[f"{INFOS}/{_STEP_S}"] = episode.step_s
+        infos[f"{storage.INFOS}/{_STEP_S}"] = episode.step_s
     for path, values in infos.items():
         create_dataset(group, path, values)

@@ -1,4 +1,6 @@
-"""Storage backends of Minari datasets: HDF5, Arrow and Parquet, read into named arrays.
+"""Storage backends of Minari datasets: HDF5, Arrow and Parquet, read into named arrays, and inference of signals.
+
+Names of signals come from the structure of the dataset, kinds and bounds from its spaces.
 
 HDF5 is read with h5py and not with the minari package. The package trusts declared sizes, reads unwritten chunks as
 zeros, and creates the environment named in a file that lacks its spaces. Arrow and Parquet are read with the package
@@ -11,7 +13,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -20,32 +22,25 @@ from typing import Any
 import h5py
 import numpy as np
 
-from worldline.data.formats.hdf5.access import (
-    arrays_in,
-    attributes,
-    check_written,
-    embedded_json,
-    is_numeric,
-    is_text,
-    member_of,
-    names_in,
-    read_rows,
-    texts_in,
-)
-from worldline.data.formats.hdf5.heap_checks import check_heaps
-from worldline.data.formats.pictures import decode_picture
-from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
+from worldline.data.formats.decoding import decode_picture
+from worldline.data.formats.hdf5 import access
+from worldline.data.formats.hdf5.layout import summary_of
+from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted, readable, reason
+from worldline.data.infer import SchemaDraft, Summary
 from worldline.errors import DataError, MissingExtraError
+from worldline.schema import Kind, Role, Schema, Signal
 
 Space = Mapping[str, Any]
 OBSERVATION, ACTION, REWARD, INFOS = "observation", "action", "reward", "infos"
 NOTE_ATTRIBUTE = "worldline"
 PARTS = {OBSERVATION: "observations", ACTION: "actions", INFOS: "infos"}
+_COLUMNS = ("rewards", "terminations", "truncations")
 _OF_PACKAGE = (*UNREADABLE, AssertionError, AttributeError)
 """Exceptions of the minari package for damaged files."""
 _MAX_BYTES = 1 << 36
 _EPISODE = re.compile(r"episode_(\d+)")
 _INDEX = re.compile(r"_index_(\d+)")
+_ROLES = {OBSERVATION: Role.OBSERVATION, ACTION: Role.ACTION}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +154,8 @@ class Hdf5Storage(Storage):
     def _found(self) -> frozenset[int]:
         """Numbers of the existing groups."""
         with converted("it cannot be read", file=self._path):
-            return frozenset(int(match[1]) for name in names_in(self._file) if (match := _EPISODE.fullmatch(name)))
+            found = map(_EPISODE.fullmatch, access.names_in(self._file))
+            return frozenset(int(match[1]) for match in found if match)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -171,49 +167,41 @@ class Hdf5Storage(Storage):
         group = self._file[f"episode_{number}"] if number in self._found else None
         if not isinstance(group, h5py.Group):
             raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
-        metadata = attributes(group)
-        rewards, terminations, truncations = (
-            self._column(group, name) for name in ("rewards", "terminations", "truncations")
-        )
-        if (total := metadata.pop("total_steps", len(rewards))) != len(rewards):
-            raise DataError(f"total_steps is {total}, but the episode has {len(rewards)} rewards", fix=DAMAGED)
-        note = embedded_json(group, NOTE_ATTRIBUTE)
+        metadata = access.attributes(group)
+        columns = {name: self._column(group, name) for name in _COLUMNS}
+        num_steps = len(columns["rewards"])
+        if (total := metadata.pop("total_steps", num_steps)) != num_steps:
+            raise DataError(f"total_steps is {total}, but the episode has {num_steps} rewards", fix=DAMAGED)
+        note = access.embedded_json(group, NOTE_ATTRIBUTE)
         parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
         texts: dict[str, dict[str, list[str]]] = {part: {} for part in PARTS}
         for part, key in PARTS.items():
             for name, dataset in self._datasets(group, key, tuples=note is None).items():
                 if is_jpeg(self._spaces.get(part, {}).get(name), self._metadata):
                     parts[part][name] = _decode(dataset, self._spaces[part][name], name or part, self._max_images)
-                elif is_text(dataset) and len(dataset.shape or ()) == 1:
-                    texts[part][name] = texts_in(dataset, 0, len(dataset))
-                elif is_numeric(dataset):
-                    parts[part][name] = read_rows(dataset, 0, len(dataset), name or part)
-        return RawEpisode(
-            parts=parts,
-            texts=texts,
-            rewards=rewards,
-            terminations=terminations,
-            truncations=truncations,
-            metadata=metadata,
-            note=None if note is None else json.loads(note),
-        )
+                elif access.is_text(dataset) and len(dataset.shape or ()) == 1:
+                    texts[part][name] = access.texts_in(dataset, 0, len(dataset))
+                elif access.is_numeric(dataset):
+                    parts[part][name] = access.read_rows(dataset, 0, len(dataset), name or part)
+        noted = None if note is None else json.loads(note)
+        return RawEpisode(parts=parts, texts=texts, metadata=metadata, note=noted, **columns)
 
     def _column(self, group: h5py.Group, name: str) -> Array:
-        dataset = member_of(group, name)
-        if not isinstance(dataset, h5py.Dataset) or not is_numeric(dataset):
+        dataset = access.member_of(group, name)
+        if not isinstance(dataset, h5py.Dataset) or not access.is_numeric(dataset):
             raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
-        return read_rows(dataset, 0, len(dataset), name)
+        return access.read_rows(dataset, 0, len(dataset), name)
 
     def _datasets(self, group: h5py.Group, key: str, *, tuples: bool) -> dict[str, h5py.Dataset]:
         """Returns the datasets of a part by dotted name; members of tuples are named by index."""
-        part = member_of(group, key)
+        part = access.member_of(group, key)
         if part is None and key == INFOS:
             return {}
         if isinstance(part, h5py.Dataset):
             return {"": part}
         if not isinstance(part, h5py.Group):
             raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
-        found = arrays_in(part, self._path)
+        found = access.arrays_in(part, self._path)
         return {_INDEX.sub(r"\1", name): dataset for name, dataset in found.items()} if tuples else found
 
 
@@ -262,22 +250,15 @@ class ArrowStorage(Storage):
             flat = _flatten({} if episode[key] is None else episode[key])
             parts[part] = {name: value for name, value in flat.items() if isinstance(value, np.ndarray)}
             texts[part] = {name: value for name, value in flat.items() if isinstance(value, list)}
-        return RawEpisode(
-            parts=parts,
-            texts=texts,
-            rewards=episode["rewards"],
-            terminations=episode["terminations"],
-            truncations=episode["truncations"],
-            metadata={name: value for name, value in metadata.items() if isinstance(value, str | int | float)},
-        )
+        plain = {name: value for name, value in metadata.items() if isinstance(value, str | int | float)}
+        return RawEpisode(parts=parts, texts=texts, metadata=plain, **{name: episode[name] for name in _COLUMNS})
 
     def _num_rows(self, number: int) -> int:
         """Returns the rows of an episode, and validates its buffers, which the package does not do."""
         import pyarrow.dataset as ds
 
         ending = self._metadata["data_format"]
-        files = sorted((self._folder / str(number)).glob(f"*.{ending}"))
-        if not files:
+        if not (files := sorted((self._folder / str(number)).glob(f"*.{ending}"))):
             raise DataError(f"the .{ending} file of episode {number} is missing", fix="Restore it.")
         table = ds.dataset([str(file) for file in files], format=ending).to_table()
         table.validate(full=True)
@@ -303,9 +284,9 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None
     """Decodes the first `max_rows` JPEG images to [rows, *shape of the space]."""
     shape = tuple(space["shape"])
     with converted("its images cannot be read", signal=name):
-        check_heaps(Path(dataset.file.filename))
+        access.check_heaps(Path(dataset.file.filename))
         num_rows = len(dataset) if max_rows is None else min(max_rows, len(dataset))
-        check_written(dataset, 0, num_rows)
+        access.check_written(dataset, 0, num_rows)
         if num_rows * prod(shape) > _MAX_BYTES:
             raise DataError(f"{num_rows} images of shape {shape} do not fit into memory", fix=DAMAGED, signal=name)
         rows = np.empty((num_rows, *shape), np.uint8)
@@ -316,3 +297,92 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None
                 raise DataError(problem, fix=DAMAGED, signal=name)
             rows[number] = picture.reshape(shape)
     return rows
+
+
+def names_of(raw: RawEpisode) -> dict[tuple[str, str], str]:
+    """Returns the signal name of each member of observation and action, texts included.
+
+    Members of tuples, and members whose names would collide, get the part's name as prefix.
+
+    Args:
+        raw: an episode.
+    """
+    members = [(part, member) for part in _ROLES for member in (*raw.parts[part], *raw.texts[part])]
+    plain = [member.replace("/", ".") or part for part, member in members]
+    names = {}
+    for (part, member), name in zip(members, plain, strict=True):
+        shared = plain.count(name) > 1 or name == REWARD or name.startswith(f"{INFOS}.") or name[0].isdigit()
+        names[part, member] = f"{part}.{name}" if member and shared else name
+    return names
+
+
+def named_arrays(raw: RawEpisode) -> dict[str, Array]:
+    """Returns the arrays of an episode by signal name."""
+    names = names_of(raw)
+    arrays = {name: raw.parts[part][member] for (part, member), name in names.items() if member in raw.parts[part]}
+    infos = {f"{INFOS}.{member}" if member else INFOS: values for member, values in raw.parts[INFOS].items()}
+    return {**infos, **arrays, REWARD: raw.rewards}
+
+
+def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -> tuple[Schema, list[str]]:
+    """Infers the schema from spaces and values; also returns doubts, in full sentences.
+
+    Args:
+        storage: of the dataset; every episode is read.
+        metadata: see `read_metadata`.
+        folder: for errors.
+
+    Raises:
+        DataError: no episode can be read, or none has observations.
+    """
+    seen: dict[tuple[str, str], tuple[str, list[Summary]]] = {}
+    left: dict[str, None] = {}
+    for _, raw in readable(storage.numbers, storage.read, what="episodes", file=folder):
+        parts = {**raw.parts, REWARD: {"": raw.rewards}}
+        for (part, member), name in (names_of(raw) | {(REWARD, ""): REWARD}).items():
+            if member in parts[part]:
+                seen.setdefault((part, member), (name, []))[1].append(summary_of(parts[part][member]))
+        left |= dict.fromkeys(f"{INFOS}.{member}" for member in (*raw.parts[INFOS], *raw.texts[INFOS]))
+    if not any(part == OBSERVATION for part, _ in seen):
+        raise DataError("no episode has observations", fix=DAMAGED, file=folder)
+    draft = SchemaDraft(folder)
+    draft.note("The step duration is not in the logs: step_s is left empty.")
+    spaces = {part: leaves(metadata[f"{part}_space"]) for part in _ROLES}
+    for (part, member), (name, summaries) in seen.items():
+        space = spaces[part].get(member) if part in spaces else None
+        signal, doubts = draft.infer(name, _ROLES.get(part, Role.REWARD), summaries)
+        signal, doubts = _bounded(signal, doubts, space, summaries)
+        if is_jpeg(space, metadata):
+            doubts = [*doubts, "its images were stored as JPEG, which loses detail."]
+        draft.add(signal, doubts)
+    if left:
+        draft.note(f"Left out; to keep one, add it to schema.json: {', '.join(left)}.")
+    return draft.result()
+
+
+def _bounded(signal: Signal, doubts: list[str], space: Space | None, seen: list[Summary]) -> tuple[Signal, list[str]]:
+    """Adds kind and bounds of the space to the signal, if the logged values lie within them."""
+    bounds = [summary for summary in seen if summary.low and np.isfinite(summary.low).all()]
+    if space is None or not bounds:
+        return signal, doubts
+    low, high = np.min([s.low for s in bounds], axis=0), np.max([s.high for s in bounds], axis=0)
+    try:
+        if space["type"] == "Discrete":
+            start, end = int(space["start"]), int(space["start"]) + int(space["n"])
+            if start < 0 or low.size != 1 or not start <= low[0] <= high[0] < end:
+                return signal, [*doubts, f"its values are not within {start} to {end - 1}, the range of its space."]
+            choice = replace(signal, kind=Kind.DISCRETE, shape=(), num_values=end, unit="1", low=None, high=None)
+            return replace(choice, precision="float32"), []
+        if space["type"] != "Box" or signal.kind is not Kind.VECTOR:
+            return signal, doubts
+        space_low = np.array(space["low"], np.float64).reshape(-1)
+        space_high = np.array(space["high"], np.float64).reshape(-1)
+        if not np.isfinite([space_low, space_high]).any():
+            return signal, doubts
+        dtype = np.dtype(signal.dtype)  # bounds are rounded like the values before they are compared
+        is_within = (low >= space_low.astype(dtype)) & (high <= space_high.astype(dtype))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        return signal, [*doubts, f"its space cannot be read ({reason(error)})."]
+    if space_low.size != signal.size or not is_within.all():
+        return signal, [*doubts, "its values exceed the bounds of its space, so these are not used."]
+    return replace(signal, low=tuple(space_low.tolist()), high=tuple(space_high.tolist())), []

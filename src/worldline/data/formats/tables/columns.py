@@ -181,8 +181,7 @@ def _clean(header: str) -> str:
 
 def _name_and_unit(header: str) -> tuple[str, str | None]:
     """Returns name and unit of a header; only the name is cleaned, since units may have slashes."""
-    parts = _UNIT.match(header.strip())
-    if parts and (name := _clean(parts["name"])):
+    if (parts := _UNIT.match(header.strip())) and (name := _clean(parts["name"])):
         unit = (parts["square"] or parts["round"]).strip()
         if not unit.isdigit():  # "joint[2]" has an index, not a unit
             return name, unit
@@ -293,11 +292,9 @@ def _cut(file: Path) -> Iterator[Finding]:
 def _distinct(columns: Sequence[Column], file: Path) -> list[Column]:
     """Returns the columns; if names are equal without their units, the headers become the names."""
     counts = Counter(column.name for column in columns)
-    distinct = [
-        c if counts[c.name] == 1 else replace(c, name=_clean(c.header), header=_clean(c.header)) for c in columns
-    ]
-    if twice := duplicate(column.name for column in distinct):
+    found = [c if counts[c.name] == 1 else replace(c, name=_clean(c.header), header=_clean(c.header)) for c in columns]
+    if twice := duplicate(column.name for column in found):
         headers = ", ".join(repr(column.header) for column in columns if _clean(column.header) == twice)
         problem = f"the columns {headers} would all get the name {twice!r}"
         raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice)
-    return distinct
+    return found

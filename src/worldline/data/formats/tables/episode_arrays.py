@@ -13,35 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
-from worldline.data.checks import Finding, Severity, warning
-from worldline.data.formats.missing import held
-from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft
+from worldline.data.checks import Finding, warning
+from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, held
 from worldline.data.formats.tables.columns import Column, as_numbers
-from worldline.data.formats.tables.episode_rows import EpisodeRows
-from worldline.data.formats.tables.layout import TableLayout, parts_of
-from worldline.data.formats.tables.resampling import grid_times, repeats, resample, summed
+from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of
+from worldline.data.formats.tables.timestamps import grid_times, repeats, resample, summed
 from worldline.schema import Kind, Role, Signal
 
 _MAX_STEPS_A_ROW = 10_000  # more means a damaged time or a wrong unit, and would fill the memory
 
 
-@dataclass(kw_only=True)
-class TableDraft(EpisodeDraft):
-    """What was read of an episode so far; signals with an error are left out.
-
-    Args:
-        times: [T+1] seconds; None if the rows have no times.
-    """
-
-    times: NDArray[np.float64] | None
-
-    @property
-    def failed(self) -> bool:
-        """Whether a finding is an error."""
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
-
-
-def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> TableDraft:
+def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> EpisodeDraft:
     """Builds the arrays of an episode; they are incomplete if a finding is an error.
 
     Args:
@@ -49,7 +31,7 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Tabl
         layout: of the logs.
         reading: if it has a rate, all signals are resampled to it.
     """
-    draft = TableDraft(times=piece.times)
+    draft = EpisodeDraft(times=piece.times)
     draft.findings = [*_rows(piece), *_times(piece, reading), *_early_ends(piece)]
     if draft.findings:
         return draft
@@ -92,15 +74,13 @@ def _times(piece: EpisodeRows, reading: ReadOptions) -> Iterator[Finding]:
             fix = "Name the column of times, or leave the rate out."
             yield Finding(problem="rows without times cannot be resampled", fix=fix)
         return
-    missing = np.flatnonzero(np.isnan(piece.times))
-    if len(missing):
-        step = int(missing[0])
+    if missing := np.flatnonzero(np.isnan(piece.times)).tolist():
+        step = missing[0]
         problem = f"row {piece.rows[step]} of the file has no readable time ({len(missing)} rows in total)"
         yield Finding(problem=problem, fix="Fill it in, or drop the row.", step=step)
         return
-    fallen = np.flatnonzero(np.diff(piece.times) <= 0)
-    if len(fallen):
-        step = int(fallen[0]) + 1
+    if fallen := np.flatnonzero(np.diff(piece.times) <= 0).tolist():
+        step = fallen[0] + 1
         before, after = piece.times[step - 1], piece.times[step]
         how = "repeats the time of the row before" if before == after else f"goes back from {before} s to"
         problem = f"row {piece.rows[step]} of the file {how} {after} s ({len(fallen)} such rows in total)"
@@ -129,7 +109,7 @@ class _Cells:
 
 
 def _cells(
-    draft: TableDraft, signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout
+    draft: EpisodeDraft, signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout
 ) -> _Cells | None:
     """Returns the cells of a signal, or adds an error; a discrete signal accepts whole numbers in a float column."""
     values, known, is_good = [], np.ones(len(piece.rows), np.bool_), True
@@ -139,9 +119,8 @@ def _cells(
         values.append(part)
         missing = column.missing[piece.rows]
         known &= ~missing
-        wrong = np.flatnonzero(bad)
-        if len(wrong):
-            step, is_good = int(wrong[0]), False
+        if wrong := np.flatnonzero(bad).tolist():
+            step, is_good = wrong[0], False
             cell = column.values[piece.rows[step]]
             problem = f"row {piece.rows[step]} of the file has {cell!r} in the column {column.header!r}"
             fix = f"Repair it: the column should hold {'texts' if column.name in layout.codes else 'numbers'}."
@@ -176,14 +155,13 @@ def _numbers(
     return np.zeros(len(rows)), ~missing
 
 
-def _add_rows(draft: TableDraft, cell: _Cells, piece: EpisodeRows) -> None:
+def _add_rows(draft: EpisodeDraft, cell: _Cells, piece: EpisodeRows) -> None:
     """Adds a signal without resampling."""
     if cell.signal.role is Role.OBSERVATION:
         _add_observation(draft, cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
         return
-    missing = np.flatnonzero(~cell.known[:-1])
-    if len(missing):
-        step = int(missing[0])
+    if missing := np.flatnonzero(~cell.known[:-1]).tolist():
+        step = missing[0]
         problem = f"row {piece.rows[step]} of the file has no value ({len(missing)} rows in total)"
         fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
         draft.findings.append(Finding(problem=problem, fix=fix, signal=cell.signal.name, step=step))
@@ -191,7 +169,7 @@ def _add_rows(draft: TableDraft, cell: _Cells, piece: EpisodeRows) -> None:
 
 
 def _add_resampled(
-    draft: TableDraft, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
+    draft: EpisodeDraft, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
 ) -> None:
     """Adds a signal at the times of a grid."""
     signal, known, values = cell.signal, cell.known & ~cell.repeated, cell.values
@@ -215,7 +193,7 @@ def _add_resampled(
 
 
 def _warn_of_lost_changes(
-    draft: TableDraft, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
+    draft: EpisodeDraft, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
 ) -> None:
     """Adds a warning if an input changes more often than there are steps, so that changes are lost."""
     within = (times >= grid[0]) & (times < grid[-1])
@@ -223,12 +201,10 @@ def _warn_of_lost_changes(
     changes = int((inside[1:] != inside[:-1]).any(1).sum())
     if changes > len(grid) - 1:
         problem = f"it changes {changes} times within {len(grid) - 1} steps; values between steps are lost"
-        draft.warn(
-            problem, "Resample to a higher rate, or log an aggregate for each step, such as the mean.", signal=name
-        )
+        draft.warn(problem, "Resample to a higher rate, or log an aggregate per step, such as the mean.", signal=name)
 
 
-def _add_observation(draft: TableDraft, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
+def _add_observation(draft: EpisodeDraft, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
     if not cell.known.any():
         problem = "it has no value in the whole episode and is marked as not observed"
         fix = "Leave the episode out, or remove the signal from schema.json."
@@ -281,11 +257,10 @@ def _early_ends(piece: EpisodeRows) -> Iterator[Finding]:
         column = piece.table.columns.get(name)
         if column is None or not column.is_number:
             continue
-        steps = np.flatnonzero(_set(column, piece.rows)[:-2])
-        if len(steps):
+        if steps := np.flatnonzero(_set(column, piece.rows)[:-2]).tolist():
             problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
             fix = "Add a column of episodes."
-            yield Finding(problem=problem, fix=fix, step=int(steps[0]))
+            yield Finding(problem=problem, fix=fix, step=steps[0])
 
 
 def _unused(piece: EpisodeRows) -> Iterator[Finding]:

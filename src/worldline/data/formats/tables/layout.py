@@ -1,18 +1,19 @@
-"""Classification of table columns into signals, times, episodes, flags and metadata of episodes."""
+"""Classification of table columns into signals, times, flags and metadata, and splitting of rows into episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.base import ReadOptions
 from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
-from worldline.data.formats.tables.columns import Column, as_numbers
-from worldline.data.formats.tables.resampling import Changes, changes, refresh_period
-from worldline.data.formats.tables.timestamps import time_names
-from worldline.data.infer import Summary, infer_signal, role_of_column, role_of_input
+from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
+from worldline.data.formats.tables.timestamps import Changes, Times, changes, refresh_period, time_names
+from worldline.data.infer import SchemaDraft, Summary, infer_signal, role_of_column, role_of_input
+from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 EPISODE_NAMES: tuple[str, ...] = (
@@ -25,6 +26,8 @@ MAX_TEXTS = 32
 
 _MOSTLY_NUMBERS = 0.9
 _BUSY = 0.8
+USUAL_GAPS = 10
+"""Without a column of episodes, a gap of more usual steps than this ends an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,7 @@ class Survey:
         self._reserved: set[str] = set()
         self._seen: dict[str, _ColumnSummary] = {}
         self._more_times: dict[str, None] = {}
-        self._notes: dict[str, None] = {}
+        self._draft = SchemaDraft(unclear=())
 
     def reserve(self, names: Iterable[str]) -> None:
         """Excludes columns of these names from inference; the user's schema may still use them."""
@@ -153,7 +156,7 @@ class Survey:
             step_s: seconds per step, for an inferred schema.
             cameras: image signals, for an inferred schema.
         """
-        self._notes = {}
+        self._draft = SchemaDraft(unclear=())
         unnamed: set[str] = set()
         if schema is None:
             unnamed = {*self._more_times, *(name for name in self._seen if name.lower() in FOREIGN_ENDS)}
@@ -168,7 +171,7 @@ class Survey:
         texts = {name: tuple(sorted(self._seen[name].texts)) for name in chosen}
         codes = {name: signal.components or texts[name] for name, signal in chosen.items() if texts[name]}
         for name, known in codes.items():
-            self._note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
+            self._draft.note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
         stale = self._stale(used)
         return TableLayout(
             schema=schema,
@@ -176,35 +179,34 @@ class Survey:
             stale=stale,
             facts=frozenset(facts),
             known=frozenset(own | facts),
-            unclear=tuple(self._notes),
+            unclear=tuple(self._draft.unclear),
         )
 
     def _inferred(self, step_s: float | None, cameras: Sequence[Signal]) -> Schema:
         """Infers the schema from the columns."""
         for name in self._more_times:
-            self._note(f"{name}: looks like another column of times and is left out.")
+            self._draft.note(f"{name}: looks like another column of times and is left out.")
         self.reserve(camera.name for camera in cameras)
-        signals = [signal for name, seen in self._seen.items() if (signal := self._signal(name, seen))]
-        signals = sorted([*cameras, *signals], key=lambda signal: list(Role).index(signal.role))
-        schema = Schema(signals=tuple(signals), step_s=step_s)
+        for camera in cameras:
+            self._draft.add(camera)
+        for name, seen in self._seen.items():
+            self._add_signal(name, seen)
+        schema, _ = self._draft.result(step_s)
         self._note_gaps(schema)
         return schema
 
-    def _note(self, sentence: str) -> None:
-        self._notes[sentence] = None
-
-    def _signal(self, name: str, seen: _ColumnSummary) -> Signal | None:
+    def _add_signal(self, name: str, seen: _ColumnSummary) -> None:
         """Infers the signal in a column, if there is one."""
         word = name.lower()
         if word in FOREIGN_ENDS:
-            self._note(f"{name}: looks like an end flag and is left out; log `terminated` and `truncated` instead.")
+            self._draft.note(f"{name}: looks like an end flag and is left out; use `terminated` and `truncated`.")
         if (
             name in self._reserved
             or name in self._more_times
             or word in (*FLAGS, *FOREIGN_ENDS, "seed")
             or 2 * seen.files < self.num_tables
         ):
-            return None
+            return
         role = role_of_column(name)
         if seen.is_number:
             dtype = np.dtype(np.float64) if seen.units and seen.dtype.kind in "iu" else seen.dtype
@@ -214,33 +216,30 @@ class Survey:
             signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=len(texts), components=texts)
             doubts = []
         else:
-            return None
+            return
         if role is not Role.OBSERVATION and (doubt := role_of_input(name)[1]):
             doubts = [doubt, *doubts]
         if seen.texts and seen.is_number:
             doubts.append("some of its cells are not numbers; their episodes are left out.")
         if len(seen.units) > 1:
             doubts.append(f"its headers have several units ({', '.join(seen.units)}); the first one is used.")
-        for doubt in doubts:
-            self._note(f"{name}: {doubt}")
         unit = next(iter(seen.units), signal.unit)
-        return replace(signal, unit=unit) if signal.kind is Kind.VECTOR else signal
+        self._draft.add(replace(signal, unit=unit) if signal.kind is Kind.VECTOR else signal, doubts)
 
     def _note_gaps(self, schema: Schema) -> None:
-        unknown = [signal.name for signal in schema.signals if signal.unit == "?"]
-        if unknown:
-            self._note(f"The logs have no units for {', '.join(unknown)}: set to '?'. Write them into schema.json.")
+        if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:
+            self._draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'. Add them to schema.json.")
         if schema.step_s is None:
-            self._note("The step duration is not in the logs (no column is named time): step_s is left empty.")
+            self._draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
         if not schema.actions:
-            self._note("No column has the name of an action: set the role of actions in a schema.json.")
+            self._draft.note("No column has the name of an action: set the role of actions in a schema.json.")
 
     def _compare_units(self, used: Mapping[str, Signal]) -> None:
         """Notes headers whose unit differs from the schema; the values are not converted."""
         for name, signal in used.items():
             for unit in self._seen[name].units:
                 if signal.unit not in ("?", unit):
-                    self._note(f"{name}: its header has the unit {unit}, the schema {signal.unit}; not converted.")
+                    self._draft.note(f"{name}: its header has the unit {unit}, the schema {signal.unit}; unchanged.")
 
     def _stale(self, used: Mapping[str, Signal]) -> frozenset[str]:
         """Finds columns of observations that update less often than other columns."""
@@ -248,18 +247,16 @@ class Survey:
         for name, signal in used.items():
             seen = self._seen[name]
             busy = any(other.is_busy for key, other in self._seen.items() if key in used and key != name)
-            if signal.role is Role.OBSERVATION and signal.kind is Kind.VECTOR and seen.episodes and busy:
-                period = refresh_period(seen.episodes)
-                if period is not None:
-                    found[name] = period
+            is_sensor = signal.role is Role.OBSERVATION and signal.kind is Kind.VECTOR and busy
+            if is_sensor and seen.episodes and (period := refresh_period(seen.episodes)) is not None:
+                found[name] = period
         for name in [name for name in found if any(used[name] is used[n] and n not in found for n in used)]:
             del found[name]
-            self._note(
-                f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
-            )
+            others = f"other components of {used[name].name}"
+            self._draft.note(f"{name}: it updates less often than {others}; make it a separate signal.")
         for name, period in found.items():
             how = f"it changes only every {period:.3g} rows, other columns in every row"
-            self._note(f"{name}: {how}; its repeats are marked as not observed.")
+            self._draft.note(f"{name}: {how}; its repeats are marked as not observed.")
         return frozenset(found)
 
 
@@ -302,3 +299,65 @@ def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[ND
             seen.episodes = None
         if seen.episodes is not None:
             seen.episodes.append(moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRows:
+    """The rows of one episode in a table.
+
+    Args:
+        table: the table.
+        number: of the episode in the table, from 0.
+        rows: row numbers of the table, in order.
+        label: value of the column of episodes; empty without such a column; None if the cell is missing.
+        times: [rows] seconds; None without times.
+    """
+
+    table: ColumnTable
+    number: int
+    rows: NDArray[np.intp]
+    label: str | None = ""
+    times: NDArray[np.float64] | None = None
+
+
+def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list[EpisodeRows]:
+    """Splits a table by its column of episodes, else by gaps in time, else into one episode.
+
+    Args:
+        table: of one file.
+        times: of its rows.
+        reading: the user's options; an explicit gap also splits the episodes of a column.
+
+    Raises:
+        DataError: the requested column of episodes does not exist.
+    """
+    name = episode_name(table.columns, reading.episode)
+    if name is not None and name not in table.columns:
+        problem = f"the table has no column of episodes {name!r}; its columns are {', '.join(table.columns)}"
+        raise DataError(problem, fix="Name one of them.", file=table.file)
+    groups = _by_label(table.columns[name]) if name is not None else [("", np.arange(table.num_rows))]
+    if times is not None and (name is None or reading.gap_s is not None):
+        groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
+    return [
+        EpisodeRows(
+            table=table, number=number, rows=rows, label=label, times=times.seconds[rows] if times is not None else None
+        )
+        for number, (label, rows) in enumerate(groups)
+    ]
+
+
+def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:
+    """Groups rows by value, in order of first appearance."""
+    labels = [None if missing else str(v) for v, missing in zip(column.values.tolist(), column.missing, strict=True)]
+    rows: dict[str | None, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    return [(label, np.array(found, np.intp)) for label, found in rows.items()]
+
+
+def _by_gap(rows: NDArray[np.intp], seconds: NDArray[np.float64], gap_s: float | None) -> Iterator[NDArray[np.intp]]:
+    steps = np.diff(seconds[rows])
+    forward = steps[steps > 0]
+    if gap_s is None:
+        gap_s = USUAL_GAPS * float(np.median(forward)) if len(forward) else np.inf
+    yield from np.split(rows, np.flatnonzero(steps > gap_s) + 1)

@@ -1,8 +1,14 @@
-"""Matching of video frames to rows of a table; missing frames are reported and masked, never replaced."""
+"""Camera frames of videos and folders of images, and their matching to rows of a table.
+
+Missing frames are reported and masked, never replaced.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,15 +17,16 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding
-from worldline.data.formats.missing import held
+from worldline.data.formats.decoding import decode_picture, frame_times, frames, frames_between
+from worldline.data.formats.reading import EpisodeDraft, held, natural
 from worldline.data.formats.tables.columns import Column
-from worldline.data.formats.tables.episode_arrays import TableDraft, build
-from worldline.data.formats.tables.episode_rows import EpisodeRows
-from worldline.data.formats.tables.frame_sources import Clip, fits_memory, open_clip
-from worldline.data.formats.tables.layout import TableLayout
-from worldline.data.formats.tables.resampling import SLACK, resample
+from worldline.data.formats.tables.episode_arrays import build
+from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
+from worldline.data.formats.tables.timestamps import SLACK, resample
 from worldline.errors import DataError
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")
 """A column with one of these names holds the frame number of each row, from 0."""
 
@@ -31,6 +38,127 @@ MAX_FRAME_AGE = 1.5
 
 Frames = NDArray[np.int64]
 """[rows or steps] index of the frame in its clip, -1 for none."""
+
+
+class Clip(ABC):
+    """The frames of one camera.
+
+    Args:
+        path: a file or folder.
+        times: [frames] seconds from the first frame; None if unknown.
+        slots: [frames] number by which a table refers to each frame, rising from 0; a gap is a dropped frame.
+    """
+
+    def __init__(self, path: Path, times: NDArray[np.float64] | None, slots: NDArray[np.int64]) -> None:
+        self.path, self.times, self.slots = path, times, slots
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @abstractmethod
+    def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+        """Yields the frames from `first` to `last`, both included, [h, w, c].
+
+        Raises:
+            DataError: a frame is damaged.
+        """
+
+
+class _VideoFrames(Clip):
+    """A video file."""
+
+    def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+        assert self.times is not None
+        if first == 0 and last == len(self) - 1:
+            found = frames(self.path)
+        else:  # a margin of half a frame interval at both ends
+            edges = np.concatenate([[0.0], (self.times[1:] + self.times[:-1]) / 2, [np.inf]])
+            found = frames_between(self.path, float(edges[first]), float(edges[last + 1]))
+        for _, picture in found:
+            yield picture
+
+
+class _Folder(Clip):
+    """A folder of images.
+
+    Args:
+        path: the folder.
+        files: its images, in order.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        super().__init__(path, None, _slots(files))
+        self._files = tuple(files)
+
+    def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+        for file in self._files[first : last + 1]:
+            yield decode_picture(file)
+
+
+def open_clip(path: Path) -> Clip:
+    """Opens a video file or a folder of images; reads only times and names.
+
+    Raises:
+        DataError: the file cannot be read.
+        MissingExtraError: the package av is not installed.
+    """
+    if path.is_dir():
+        return _Folder(path, _pictures_in(path))
+    times = frame_times(path)
+    return _VideoFrames(path, times, np.arange(len(times)))
+
+
+def clips_in(folder: Path) -> list[Path]:
+    """Returns video files and sub-folders of images in natural order, or the folder itself if it holds the images.
+
+    Args:
+        folder: an existing folder.
+    """
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    found += [path for path in inside if path.is_dir() and len(_pictures_in(path)) > 1]
+    own = _pictures_in(folder)
+    # Numbered names distinguish frames from plots that lie next to tables.
+    if not found and len(own) > 1 and all(_number(file) is not None for file in own):
+        return [folder]
+    return sorted(found, key=natural)
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether a folder contains videos or folders of images; looks only at names."""
+    return bool(clips_in(folder))
+
+
+def fits_memory(num_frames: int, shape: Sequence[int]) -> bool:
+    """Whether the frames take less than half of the machine's memory.
+
+    Args:
+        num_frames: of one episode.
+        shape: of one frame.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return num_frames * int(np.prod(shape)) < memory / 2
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."]
+    return sorted(files, key=natural)
+
+
+def _number(file: Path) -> int | None:
+    """Returns the number at the end of the name."""
+    digits = re.search(r"(\d+)$", file.stem)
+    return int(digits[1]) if digits and len(digits[1]) < 10 else None
+
+
+def _slots(files: Sequence[Path]) -> NDArray[np.int64]:
+    """Returns the number of each frame: its position, or the number in its name if the names have gaps."""
+    place = np.arange(len(files))
+    numbers = [_number(file) for file in files]
+    known = np.array([number for number in numbers if number is not None], np.int64)
+    if len(known) < len(files) or (np.diff(known) <= 0).any() or (np.diff(known) == 1).all():
+        return place
+    return known - min(int(known[0]), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +182,7 @@ class FrameRows:
 
 def build_with_pictures(
     rows: FrameRows, clips: Mapping[str, Path], layout: TableLayout, reading: ReadOptions
-) -> TableDraft:
+) -> EpisodeDraft:
     """Builds the arrays of an episode, including its cameras.
 
     Args:
@@ -75,7 +203,7 @@ def build_with_pictures(
             _add(draft, name, _by_step(piece, by_row[name], draft.times, reading), clip, rows)
     except DataError as error:
         problem = f"{error.file}: {error.problem}" if error.file else error.problem
-        return TableDraft(times=None, findings=[Finding(problem=problem, fix=error.fix)])
+        return EpisodeDraft(findings=[Finding(problem=problem, fix=error.fix)])
     return draft
 
 
@@ -136,7 +264,7 @@ def _by_step(
     return np.where(reached, on_grid, -1).astype(np.int64)
 
 
-def _add(draft: TableDraft, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> None:
+def _add(draft: EpisodeDraft, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> None:
     """Adds the frames of one camera."""
     if by_step is None:
         by_step = _by_time(draft, clip, rows, name)
@@ -153,7 +281,7 @@ def _add(draft: TableDraft, name: str, by_step: Frames | None, clip: Clip, rows:
     draft.put(name, _load(clip, use), fresh)
 
 
-def _by_time(draft: TableDraft, clip: Clip, rows: FrameRows, name: str) -> Frames:
+def _by_time(draft: EpisodeDraft, clip: Clip, rows: FrameRows, name: str) -> Frames:
     """Returns the last frame at or before each time, -1 if it is older than `MAX_FRAME_AGE`."""
     assert draft.times is not None
     assert clip.times is not None
@@ -173,13 +301,12 @@ def _by_time(draft: TableDraft, clip: Clip, rows: FrameRows, name: str) -> Frame
     return np.where((frames >= 0) & (age <= (MAX_FRAME_AGE + SLACK) * interval), frames, -1).astype(np.int64)
 
 
-def _warn_of_missing(draft: TableDraft, by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> None:
+def _warn_of_missing(draft: EpisodeDraft, by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> None:
     """Adds warnings for rows without frames, dropped frames, and frames before the first or after the last row."""
-    lost = np.flatnonzero(by_step < 0)
-    if len(lost):
+    if lost := np.flatnonzero(by_step < 0).tolist():
         problem = f"{len(lost)} of {len(by_step)} rows have no frame in {clip.path.name}, the first is row {lost[0]}"
         fix = "They are marked as not observed. If the video should have these frames, export it again."
-        draft.warn(problem, fix, signal=name, step=int(lost[0]))
+        draft.warn(problem, fix, signal=name, step=lost[0])
     if problem := _gaps(clip):
         fix = "Rows without a frame are marked as not observed. If the video should have them, export it again."
         draft.warn(problem, fix, signal=name)

@@ -16,13 +16,11 @@ import numpy as np
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding, warning
-from worldline.data.conversion import steps_s
-from worldline.data.formats.reading import Metadata, unread
+from worldline.data.formats.reading import EpisodeDraft, Metadata, readable, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
-from worldline.data.formats.tables.episode_arrays import TableDraft, build
-from worldline.data.formats.tables.episode_rows import EpisodeRows, split
-from worldline.data.formats.tables.frame_sources import has_pictures
-from worldline.data.formats.tables.layout import Survey, TableLayout, episode_name
+from worldline.data.formats.tables.episode_arrays import build
+from worldline.data.formats.tables.layout import EpisodeRows, Survey, TableLayout, episode_name, split
+from worldline.data.formats.tables.matching import has_pictures
 from worldline.data.formats.tables.timestamps import Times, read_times
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
@@ -64,8 +62,7 @@ class TableLogs(Logs):
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> TableLogs:
         """Opens the logs; scans all tables once."""
-        files = tables_in(path)
-        if not files:
+        if not (files := tables_in(path)):
             raise DataError("there are no tables at this path", fix="Give CSV or Parquet files.", file=path)
         schema = schema or schema_beside(path)
         scan = scan_tables(files, reading)
@@ -97,7 +94,6 @@ class TableLogs(Logs):
         of_table = [*table.findings, *_left_out(table, self._layout)]
         for piece, draft in self._drafts(file, pieces, times):
             draft.source = _source_of(piece, self._layout, times)
-            draft.step_s = None if draft.times is None else steps_s(draft.times, self.schema.step_s)
             draft.findings, of_table = of_table + draft.findings, []
             yield draft.logged(self.schema, file.name, next(numbers))
 
@@ -107,7 +103,7 @@ class TableLogs(Logs):
 
     def _drafts(
         self, _file: Path, pieces: Sequence[EpisodeRows], _times: Times | None
-    ) -> Iterator[tuple[EpisodeRows, TableDraft]]:
+    ) -> Iterator[tuple[EpisodeRows, EpisodeDraft]]:
         """Yields the rows and the arrays of each episode in a table."""
         for piece in pieces:
             yield piece, build(piece, self._layout, self._reading)
@@ -161,18 +157,12 @@ def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
         DataError: no table can be read.
     """
     survey = Survey()
-    labels: list[tuple[str | None, ...]] = []
     steps: list[float] = []
     assumptions: dict[str, None] = {}
-    failure: DataError | None = None
-    for file in files:
-        try:
-            table, times, pieces = open_table(file, reading)
-        except DataError as error:
-            failure = failure or error
-            labels.append((None,))
-            continue
-        labels.append(tuple(piece.label for piece in pieces))
+    labels: dict[Path, tuple[str | None, ...]] = dict.fromkeys(files, (None,))
+    opened = readable(files, lambda file: open_table(file, reading), what="tables", file=files[0].parent)
+    for file, (table, times, pieces) in opened:
+        labels[file] = tuple(piece.label for piece in pieces)
         by = episode_name(table.columns, reading.episode)
         reserved = [name for name in (by, times.name if times else None) if name is not None]
         survey.add(table.columns, [piece.rows for piece in pieces], reserved)
@@ -180,11 +170,9 @@ def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
         gaps = [np.diff(piece.times) for piece in pieces if piece.times is not None]
         forward = np.concatenate([gap[gap > 0] for gap in gaps] or [np.zeros(0)])
         steps += [float(np.median(forward))] if len(forward) else []
-    if failure is not None and not survey.num_tables:
-        raise failure
     usual = float(f"{np.median(steps):.9g}") if steps else None  # removes rounding errors of the times
     step_s = 1 / reading.rate_hz if reading.rate_hz is not None else usual
-    return Scan(survey=survey, labels=tuple(labels), step_s=step_s, assumptions=tuple(assumptions))
+    return Scan(survey=survey, labels=tuple(labels.values()), step_s=step_s, assumptions=tuple(assumptions))
 
 
 def _assumptions(
@@ -196,9 +184,8 @@ def _assumptions(
     if by is not None and reading.episode is None:
         yield f"{by}: used as the column of episodes."
     elif by is None and len(pieces) > 1:
-        yield "Episodes end at gaps in time of more than " + (
-            "ten usual steps." if reading.gap_s is None else f"{reading.gap_s} s."
-        )
+        gap = "ten usual steps" if reading.gap_s is None else f"{reading.gap_s} s"
+        yield f"Episodes end at gaps in time of more than {gap}."
 
 
 def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:

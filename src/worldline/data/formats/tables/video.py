@@ -23,13 +23,10 @@ import numpy as np
 
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
-from worldline.data.formats.reading import unread
+from worldline.data.formats.reading import EpisodeDraft, unread
+from worldline.data.formats.tables import matching
 from worldline.data.formats.tables.columns import tables_in
-from worldline.data.formats.tables.episode_arrays import TableDraft
-from worldline.data.formats.tables.episode_rows import EpisodeRows
-from worldline.data.formats.tables.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
-from worldline.data.formats.tables.layout import TableLayout
-from worldline.data.formats.tables.matching import FRAME_NAMES, FrameRows, build_with_pictures
+from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
 from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, resampling_notes, scan_tables
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
@@ -77,15 +74,15 @@ class VideoLogs(TableLogs):
     def recognises(cls, path: Path) -> bool:
         """Whether `path` is a video file, or a folder with a video or with sub-folders of images and a table."""
         if path.is_file():
-            return path.suffix.lower() in VIDEO_SUFFIXES
-        clips = clips_in(path) if not (path / LEROBOT_FILE).is_file() else []
+            return path.suffix.lower() in matching.VIDEO_SUFFIXES
+        clips = matching.clips_in(path) if not (path / LEROBOT_FILE).is_file() else []
         return any(clip.is_file() for clip in clips) or (bool(clips) and bool(tables_in(path)))
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> VideoLogs:
         """Opens the logs; scans all tables, and one frame per camera if no schema is given."""
         folder = path.parent if path.is_file() else path
-        clips, tables = clips_in(folder), tables_in(folder)
+        clips, tables = matching.clips_in(folder), tables_in(folder)
         if not clips or not tables:
             lacks = "table of actions" if clips else "video or folder of images"
             fix = "Put videos and their tables into one folder."
@@ -94,10 +91,10 @@ class VideoLogs(TableLogs):
         scan = scan_tables(tables, reading)
         plan = _plan(clips, tables, scan, only=path if path.is_file() else None)
         plan, unused = _usual_cameras(plan) if schema is None else _cameras_of(schema, plan)
-        scan.survey.reserve(FRAME_NAMES)
+        scan.survey.reserve(matching.FRAME_NAMES)
         with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
-        look = _look(with_rows or plan.recordings.values()) if schema is None else _Look(cameras=(), step_s=None)
-        layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else look.step_s, look.cameras)
+        cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
+        layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else step_s, cameras)
         unclear = [*scan.assumptions, _MATCHING, *unused, *layout.unclear, *resampling_notes(layout.schema, reading)]
         unclear += unread(path, {*tables, *clips}, "neither videos nor tables")
         return cls(plan, layout, reading, unclear)
@@ -118,7 +115,7 @@ class VideoLogs(TableLogs):
 
     def _drafts(
         self, file: Path, pieces: Sequence[EpisodeRows], times: Times | None
-    ) -> Iterator[tuple[EpisodeRows, TableDraft]]:
+    ) -> Iterator[tuple[EpisodeRows, EpisodeDraft]]:
         for label, same in groupby(pieces, key=lambda piece: piece.label):
             if (file, label) not in self._plan.names:
                 continue
@@ -128,10 +125,10 @@ class VideoLogs(TableLogs):
                     which = f"named {label!r}" if label else "for these rows"
                     problem = f"there is no video {which} (found: {', '.join(self._plan.recordings)})"
                     fix = "Name the video like the table, or like the episode in its column."
-                    yield piece, TableDraft(times=None, findings=[Finding(problem=problem, fix=fix)])
+                    yield piece, EpisodeDraft(findings=[Finding(problem=problem, fix=fix)])
                 else:
                     clips = self._plan.recordings[name]
-                    yield piece, build_with_pictures(rows, clips, self._layout, self._reading)
+                    yield piece, matching.build_with_pictures(rows, clips, self._layout, self._reading)
 
 
 _MATCHING = (
@@ -141,14 +138,14 @@ _MATCHING = (
 )
 
 
-def _rows_of(pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[tuple[EpisodeRows, FrameRows]]:
+def _rows_of(pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[tuple[EpisodeRows, matching.FrameRows]]:
     """Yields the episodes of one recording, each with its position in it."""
     num_rows, first = sum(len(piece.rows) for piece in pieces), 0
     start_s = float(times.seconds[pieces[0].rows[0]]) if times is not None and num_rows else None
     for piece in pieces:
         places = np.arange(first, first + len(piece.rows))
         is_date = times is not None and times.is_date
-        yield piece, FrameRows(piece=piece, places=places, num_rows=num_rows, start_s=start_s, is_date=is_date)
+        yield piece, matching.FrameRows(piece=piece, places=places, num_rows=num_rows, start_s=start_s, is_date=is_date)
         first += len(piece.rows)
 
 
@@ -245,21 +242,10 @@ def _only(plan: _RecordingPlan, cameras: Sequence[str]) -> _RecordingPlan:
     return replace(plan, recordings=kept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """Cameras and frame interval, read from the clips.
-
-    Args:
-        cameras: one signal per camera.
-        step_s: usual seconds between frames; None if there are only images.
-    """
-
-    cameras: tuple[Signal, ...]
-    step_s: float | None
-
-
-def _look(recordings: Iterable[Mapping[str, Path]]) -> _Look:
+def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...], float | None]:
     """Reads the first frame of each camera from its first readable clip.
+
+    Returns the cameras, and the usual seconds between frames; None if there are only images.
 
     Raises:
         DataError: a camera has no readable clip.
@@ -271,7 +257,7 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> _Look:
         if name in found:
             continue
         try:
-            clip = open_clip(path)
+            clip = matching.open_clip(path)
             picture = next(clip.between(0, 0))
         except DataError as error:
             failures.setdefault(name, error)
@@ -282,4 +268,4 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> _Look:
     for name, failure in failures.items():
         if name not in found:
             raise failure
-    return _Look(cameras=tuple(found.values()), step_s=step_s)
+    return tuple(found.values()), step_s
