@@ -80,7 +80,7 @@ def replace_at(config: T, values: Mapping[str, object]) -> T:
     return replace(config, **fields)  # type: ignore[type-var]
 
 
-def require_at_least(minimum: float, config: object, *names: str) -> None:
+def require_at_least(minimum: int, config: object, *names: str) -> None:
     """Checks fields of a configuration.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final, Self
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,9 @@ class Rate:
         return self.successes / self.trials
 
 
+AnyEstimate = TypeVar("AnyEstimate", bound="Estimate")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A measured figure with its 95 % interval.
@@ -74,7 +77,9 @@ class Estimate:
     high: float
 
     @classmethod
-    def around(cls, value: float, low: float | np.floating, high: float | np.floating) -> Self:
+    def around(
+        cls: type[AnyEstimate], value: float, low: float | np.floating, high: float | np.floating
+    ) -> AnyEstimate:
         """The figure with an interval that is widened to contain it."""
         return cls(value=value, low=min(float(low), value), high=max(float(high), value))
 

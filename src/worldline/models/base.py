@@ -9,11 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+AnyBelief = TypeVar("AnyBelief", bound="Belief")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class Belief(ABC):
     def features(self) -> Float[Tensor, "B S D"]:
         """The latent that heads read."""
 
-    def select(self, index: Tensor) -> Self:
+    def select(self: AnyBelief, index: Tensor) -> AnyBelief:
         """The belief of the batch entries in `index` [B'], in this order; entries may repeat.
 
         Override it if a field is not a tensor [B, ...].

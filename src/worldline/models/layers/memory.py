@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TypeVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+AnyMemory = TypeVar("AnyMemory", bound="Memory")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """Base class: every field is a tensor [B, ...], unless `select` and `detach` are overridden. Immutable."""
 
-    def select(self, index: Tensor) -> Self:
+    def select(self: AnyMemory, index: Tensor) -> AnyMemory:
         """The memories of the batch entries in `index`."""
         return self._each(lambda values: values[index])
 
-    def detach(self) -> Self:
+    def detach(self: AnyMemory) -> AnyMemory:
         """The memory without gradient history."""
         return self._each(Tensor.detach)
 
@@ -27,8 +29,8 @@ class Memory:
         return None
 
     def correct(
-        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
-    ) -> Self:
+        self: AnyMemory, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
+    ) -> AnyMemory:
         """The memory after an observation; by default the same.
 
         Args:
@@ -39,5 +41,5 @@ class Memory:
         del residual, observed, shown
         return self
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def _each(self: AnyMemory, change: Callable[[Tensor], Tensor]) -> AnyMemory:
         return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})
