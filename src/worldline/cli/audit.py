@@ -23,7 +23,8 @@ def audit(
         typer.Option(help="Also test against twins in a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also write a report to this HTML file.", callback=checked_file)
+        Path | None,
+        typer.Option("--out", help="Also write a report to this HTML file.", callback=checked_file("--out")),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     device: Device = "auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,14 +26,19 @@ def check_json(path: Path | None, option: str = "--json") -> None:
         )
 
 
-def checked_file(param: typer.CallbackParam, path: Path | None) -> Path | None:
-    """The path of an output file, checked while the arguments are parsed."""
-    check_json(path, param.opts[0])
-    return path
+def checked_file(option: str) -> Callable[[Path | None], Path | None]:
+    """A callback that checks the path of an output file while the arguments are parsed."""
+
+    def checked(path: Path | None) -> Path | None:
+        check_json(path, option)
+        return path
+
+    return checked
 
 
 Json = Annotated[
-    Path | None, typer.Option("--json", help="Also write the results to this JSON file.", callback=checked_file)
+    Path | None,
+    typer.Option("--json", help="Also write the results to this JSON file.", callback=checked_file("--json")),
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, final
+from typing import Final, Protocol, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ Law = Callable[[Arrays, Arrays], Arrays]
 """Maps states [M, *shape] and actions [M, T, *shape] to states [M, T, *shape], all vector observations."""
 
 
+@runtime_checkable
 class DeterministicLab(Protocol):
     """A lab that simulates many action sequences without noise."""
 
