@@ -14,6 +14,7 @@ from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
 from worldline.engines.learned import LearnedEngine
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.testing.clauses import Clause
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
 from worldline.testing.worlds import CLAUSES
@@ -47,7 +48,8 @@ def open_as(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Lets `worldline.open` give a world; the list grows with what it was asked for."""
     asked: list[str] = []
 
-    def opened(name: str) -> World:
+    def opened(name: str, *, device: str) -> World:
+        assert device == "auto"
         asked.append(name)
         return world
 
@@ -109,7 +111,7 @@ def test_a_world_of_the_catalog_is_checked_as_its_bundle_is(
     def noted(case: WorldCase) -> None:
         cases.append(case)
 
-    monkeypatch.setattr("worldline.testing.worlds.CLAUSES", (noted,))
+    monkeypatch.setattr("worldline.testing.worlds.CLAUSES", (Clause(noted, "nowhere"),))
     shown = RUN.invoke(app, ["conform", name, str(store.path)])
     assert shown.exit_code == 0, shown.output
     assert "2 episodes of" in shown.output
