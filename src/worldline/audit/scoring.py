@@ -8,7 +8,7 @@ machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, SupportsFloat
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -148,10 +148,10 @@ def auroc(values: Float[np.ndarray, "E"], positive: Bool[np.ndarray, "E"]) -> St
     return statistic
 
 
-def rounded(**figures: float | np.floating) -> dict[str, float]:
+def rounded(**figures: SupportsFloat) -> dict[str, float]:
     """Raw figures, rounded as they are stored."""
     return {name: _rounded(value) for name, value in figures.items()}
 
 
-def _rounded(value: float | np.floating) -> float:
+def _rounded(value: SupportsFloat) -> float:
     return round(float(value), DECIMALS) + 0.0  # no negative zero
