@@ -1,7 +1,8 @@
 """Training and planning with LeWM on the GPU against the CPU of the same run.
 
 Run: .venv/bin/python benchmarks/device.py [--repeats 11] [--quick]
-Writes benchmarks/results/device.json (with --quick only prints). Without a GPU it prints that there is none and writes nothing.
+Writes benchmarks/results/device.json (with --quick only prints).
+Without a GPU it prints that there is none, and writes nothing.
 
 Both devices have the same new weights and the same windows. A training step is that of `worldline learn`: loss in
 bfloat16 where the device supports it, gradient, clipping, AdamW. A plan is one search of the cross-entropy method (300
