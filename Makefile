@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up first. They need Python 3.11 or newer, git and make.
 
-.PHONY: demo test soak check bench clean install
+.PHONY: demo test soak gpu check bench clean install
 
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
 	if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \

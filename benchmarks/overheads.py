@@ -5,7 +5,7 @@ Writes benchmarks/results/overheads.json, one family at a time. About 30 minutes
 
 The earlier version is checked out into a temporary folder. It learns one small world per family, at the default size of
 its recipe, and saves it. Both versions open these bundles, so the weights are equal. Each version runs in a separate
-process with one thread; the two answer in turn, and each row is the median over the repeats.
+process with one thread. The two answer in turn; times are medians over the repeats.
 
 Counts come from instrumentation: frames are observations that `WorldModel.encode` and `update` receive, a rollout is a
 call of `WorldModel.rollout`, and a conversion is a call that turns an array into a tensor or back.
@@ -14,7 +14,7 @@ Rows:
   counts    frames per `predict` with 8 and 41 observations, frames per `Session.observe` and `Session.predict` with 100
             kept, and per plan: rollouts per population, goal encodings, conversions inside the search.
   times     `plan` (CEM, 64 candidates, 3 populations, horizon 12, a goal in steps and a constraint), `predict` with 41
-            observations; new over old.
+            observations; the speedup is the old time divided by the new one.
   equality  costs and violations of injected candidates, and of whole plans from many starts.
 """
 
@@ -186,7 +186,7 @@ class Version:
         return time.process_time() - start
 
     def count_plan(self, family: str, penalty: bool, rules: bool) -> dict[str, float]:
-        """Counts of one plan."""
+        """Counts of one plan; `rules` adds a constraint."""
         plan = self.plan(family, penalty=penalty, rules=rules)
         with self._counting(family) as counts:
             plan()
@@ -248,7 +248,7 @@ class Version:
         ]  # fmt: skip
 
     def costs_by_start(self, family: str, starts: Sequence[int]) -> list[float]:
-        """The costs of whole plans, judged by one measure: the error to a signal goal of the plan's prediction."""
+        """The costs of whole plans for a goal on a predicted signal."""
         found = []
         for start in starts:
             world = self.world(family)
@@ -263,7 +263,7 @@ class Version:
     def _counting(self, family: str) -> Iterator[dict[str, int]]:
         """Counts what the model and the conversions do inside the block."""
         torch, world = self.torch, self.world(family)
-        model, kind, planner = world.engine.model, type(world.engine.model), type(world.planner)
+        kind, planner = type(world.engine.model), type(world.planner)
         counts = dict.fromkeys(
             ("frames", "rollouts", "rollouts_in_search", "populations", "goals", "conversions_in_search"), 0
         )
@@ -340,7 +340,6 @@ class Version:
             for key, original in patched.items():
                 setattr(torch, key, original)
             setattr(module, name, goal_of)
-        assert model is world.engine.model
 
 
 # --- the driver

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -30,7 +30,7 @@ class SimulatedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, numbers: Tensor) -> SimulatedTensor:
-        made: SimulatedTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined] # torch leaves it untyped
+        made: SimulatedTensor = cast("Any", Tensor)._make_wrapper_subclass(
             cls,
             numbers.shape,
             strides=numbers.stride(),
@@ -41,7 +41,8 @@ class SimulatedTensor(Tensor):
         made.numbers = numbers
         return made
 
-    def __repr__(self, **_: object) -> str:  # type: ignore[override] # no further arguments
+    def __repr__(self, *, tensor_contents: object = None) -> str:
+        del tensor_contents
         return f"simulated {self.numbers!r}"
 
     @classmethod
@@ -49,7 +50,7 @@ class SimulatedTensor(Tensor):
         return _run(operation, args, kwargs or {})
 
 
-class _AnyGenerator(type(torch.Generator)):  # type: ignore[misc] # torch leaves its class untyped
+class _AnyGenerator(type(torch.Generator)):  # type: ignore[misc] # this metaclass has no public name in torch
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, _CpuGenerator)
 
@@ -65,7 +66,7 @@ class _Generator(_CpuGenerator, metaclass=_AnyGenerator):
         return made
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override] # torch declares a variable
+    def device(self) -> torch.device:  # type: ignore[override] # torch declares a settable attribute
         return self.reported
 
 

@@ -7,10 +7,19 @@ import torch
 from torch import nn
 
 from worldline import device as devices
-from worldline.device import autocast, choose_device, describe_device, device_of, exact_float, generator_on, uniform
+from worldline.device import (
+    CPU,
+    autocast,
+    choose_device,
+    describe_device,
+    device_of,
+    exact_float,
+    generator_on,
+    normal,
+    uniform,
+)
 from worldline.errors import InputError
 
-CPU = torch.device("cpu")
 Machine = Callable[..., None]
 
 
@@ -90,6 +99,7 @@ def test_reports_name_the_threads_or_the_card(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
     assert describe_device(CPU) == "cpu, 2 threads"
     assert describe_device(torch.device("cuda:1")) == "cuda:1, H100"
+    assert describe_device(torch.device("mps:0")) == "mps"
 
 
 def test_a_cpu_generator_draws_itself_and_seeds_those_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +113,10 @@ def test_a_cpu_generator_draws_itself_and_seeds_those_of_other_devices(monkeypat
 
 
 def test_draws_are_moved_from_the_device_of_the_generator() -> None:
-    drawn = uniform((2, 3), torch.Generator().manual_seed(0), CPU)
-    assert torch.equal(drawn, torch.rand(2, 3, generator=torch.Generator().manual_seed(0)))
-    assert uniform((2, 3), torch.Generator(), torch.device("meta")).device.type == "meta"
+    for draw, own in ((uniform, torch.rand), (normal, torch.randn)):
+        drawn = draw((2, 3), torch.Generator().manual_seed(0), CPU)
+        assert torch.equal(drawn, own(2, 3, generator=torch.Generator().manual_seed(0)))
+        assert draw((2, 3), torch.Generator(), torch.device("meta")).device.type == "meta"
 
 
 def test_double_precision_is_used_where_it_exists() -> None:

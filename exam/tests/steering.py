@@ -46,7 +46,7 @@ class Steering(ExamTest):
     def generate(self, seed: int) -> Arrays:
         lab, rng = Wind(0.0), np.random.default_rng(seed)
         motors = rng.uniform(-2, 2, (self.num_scenes, STEPS, 1)).astype(np.float32)
-        # As logs are recorded from their seed, so that scenes of the same one would begin as they do.
+        # Derived from the seed as for logs: with an equal seed, scenes and logged episodes would begin alike.
         seeds = [int(np.random.SeedSequence([seed, one]).generate_state(1)[0]) for one in range(self.num_scenes)]
         pushed = stacked([replay(lab, one, {"motor": motor}) for one, motor in zip(seeds, motors, strict=True)])
         still = stacked([replay(lab, one, {"motor": np.zeros((STEPS, 1), np.float32)}) for one in seeds])
@@ -80,8 +80,5 @@ class Steering(ExamTest):
         return Grade(cells=(skill_cell("boat", error, size),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        steps = tuple(float(step) for step in range(STEPS))
-        line = FigureLine(name="this world", x=steps, y=tuple(map(float, answers["effect"][0, :, 0])))
-        return ExamFigure(
-            caption="It moves.", panels=(FigurePanel(title="Boat", x_label="step", y_label="m", lines=(line,)),)
-        )
+        line = FigureLine.of("this world", range(STEPS), answers["effect"][0, :, 0])
+        return ExamFigure(caption="It moves.", panels=(FigurePanel.of("Boat", "step", "m", (line,)),))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json as parse_json
@@ -77,7 +77,8 @@ def replace_at(config: T, values: Mapping[str, object]) -> T:
         first, _, rest = path.partition(".")
         nested.setdefault(first, {})[rest] = values[path]
     fields |= {first: replace_at(getattr(config, first), inner) for first, inner in nested.items()}
-    return replace(config, **fields)  # type: ignore[type-var]
+    changed: T = replace(cast("Any", config), **fields)
+    return changed
 
 
 def require_at_least(minimum: int, config: object, *names: str) -> None:

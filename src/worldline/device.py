@@ -55,6 +55,8 @@ def describe_device(device: torch.device) -> str:
     """A device in words for reports: the name of the GPU, or the number of threads of the CPU."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
+    if device.type != "cpu":
+        return device.type
     threads = torch.get_num_threads()
     return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
 
@@ -73,6 +75,11 @@ def generator_on(device: torch.device, source: torch.Generator) -> torch.Generat
 def uniform(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> torch.Tensor:
     """Uniform numbers in [0, 1), drawn on the device of the generator and moved to `device`."""
     return torch.rand(tuple(shape), generator=generator, device=generator.device).to(device)
+
+
+def normal(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """Standard normal numbers, drawn on the device of the generator and moved to `device`."""
+    return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
 
 
 def move(values: torch.Tensor, device: torch.device) -> torch.Tensor:

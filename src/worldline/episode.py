@@ -92,6 +92,15 @@ class History:
         stop = next(iter(self.observations.values())).shape[axis]
         return self.window(max(stop - length, 0), stop, axis=axis)
 
+    def step(self, at: int) -> History:
+        """Observation `at` of W worlds and the inputs that lead to it, as `Engine.observe` takes them for an update.
+
+        Args:
+            at: index of the observation, from 1.
+        """
+        inputs = self.window(at - 1, at + 1, axis=1)
+        return replace(inputs.window(1, 2, axis=1), actions=inputs.actions, exogenous=inputs.exogenous)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:

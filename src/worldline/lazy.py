@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -15,9 +16,13 @@ def lazy_names(package: str) -> Callable[[str], object]:
     Args:
         package: `__name__` of the package. The names are the imports under `if TYPE_CHECKING:` in its `__init__.py`.
     """
-    home_of = _type_checking_imports(package)
+
+    @cache
+    def homes() -> dict[str, tuple[str, str]]:
+        return _type_checking_imports(package)
 
     def get(name: str) -> object:
+        home_of = homes()
         if name not in home_of:
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}. Public names: {', '.join(sorted(home_of))}."

@@ -40,8 +40,16 @@ _MODEL_TENSORS: Final = {
 _JEPA_SETTINGS: Final = {
     "encoder": {"channels": "channels", "encoder_width": "width"},
     "auxiliary": {
-        **{name: name for name in ("similarity_weight", "inverse_weight", "delta_weight", "delta_steps")},
-        **{name: name for name in ("straightening_weight", "targets", "target_weight")},
+        name: name
+        for name in (
+            "similarity_weight",
+            "inverse_weight",
+            "delta_weight",
+            "delta_steps",
+            "straightening_weight",
+            "targets",
+            "target_weight",
+        )
     },
 }
 """Settings of the model family `jepa` that moved in format 2: per part, earlier name to current name."""
@@ -115,14 +123,16 @@ def _current_jepa(settings: Mapping[str, Any]) -> dict[str, Any]:
     predictor = {"kind": kind, **width, **taken({name: name.removeprefix("linear_") for name in own})}
     sigreg = taken({"sigreg_weight": "weight", "num_slices": "num_slices"})
     vicreg = taken({name: name for name in ("variance_weight", "covariance_weight")})
-    found = {
-        **{part: taken(names) for part, names in _JEPA_SETTINGS.items()},
+    if any(vicreg.values()) and not sigreg.get("weight"):
+        regularizer = {"kind": "vicreg", **vicreg}
+    else:
+        regularizer = {"kind": "sigreg", **sigreg}
+    encoder, auxiliary = (taken(_JEPA_SETTINGS[part]) for part in ("encoder", "auxiliary"))
+    without_effect = {"conserves"}.union(*_JEPA_PREDICTORS.values())  # settings of the other predictors
+    return {
+        **{name: value for name, value in left.items() if name not in without_effect},
+        "encoder": encoder,
         "predictor": predictor,
-        "regularizer": {"kind": "vicreg", **vicreg}
-        if any(vicreg.values()) and not sigreg.get("weight")
-        else {"kind": "sigreg", **sigreg},
+        "regularizer": regularizer,
+        "auxiliary": {**auxiliary, **width},
     }
-    found["auxiliary"] |= width
-    for names in _JEPA_PREDICTORS.values():  # settings of the other predictors had no effect
-        taken({name: name for name in (*names, "conserves")})
-    return {**left, **found}

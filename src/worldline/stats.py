@@ -300,7 +300,7 @@ def tails(count: int, trials: int, share: float, num_calibration: int | None = N
     """
     if not (0 <= count <= trials and trials >= 1 and 0 < share < 1):
         raise InputError(f"{count} of {trials} at {share}. Give at least one trial and a share between 0 and 1.")
-    from scipy.stats import betabinom, binom  # as above
+    from scipy.stats import betabinom, binom  # imported here for the reason in `student_quantile`
 
     if num_calibration is None:
         hits = binom(trials, share)

@@ -96,7 +96,7 @@ class LineWorld(World):
             elapsed_s=0.0,
         )
 
-    predict = score = what_if = surprise = None
+    predict = score = what_if = surprise = None  # a controller only plans
 
 
 @pytest.fixture

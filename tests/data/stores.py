@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldline.data.store import Store
+from worldline.data.store import Source, Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 
 
-def stored(path: Path | str, schema: Schema, episodes: Iterable[Episode]) -> Store:
-    """A new store that holds the episodes."""
+def stored(path: Path | str, schema: Schema, episodes: Iterable[Episode], sources: Sequence[Source] = ()) -> Store:
+    """A new store that holds the episodes, with a source for each of them or for none."""
     store = Store.create(path, schema)
-    for episode in episodes:
-        store.append(episode)
+    for number, episode in enumerate(episodes):
+        store.append(episode, sources[number] if sources else {})
     return store
 
 

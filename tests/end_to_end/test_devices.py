@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from tests.data.stores import stored
 from tests.explicit_devices import TOOLKIT, explicit_devices
 from tests.golden.answers import BUNDLES, CASES, read_answers
 from tests.golden.make import SPECS, Spec, logs, small
@@ -62,7 +63,9 @@ def device() -> Iterator[torch.device]:
 )
 def test_a_device_error_of_the_toolkit_raises(code: str, error: str, device: torch.device) -> None:
     names_of_code = {"torch": torch, "np": np, "device": device}
-    exec(compile(f"def called(): return {code}", TOOLKIT / "module.py", "exec"), names_of_code)  # noqa: S102 (the file name matters)
+    # The check applies to files of the toolkit, so the code is compiled with the name of such a file.
+    compiled = compile(f"def called(): return {code}", TOOLKIT / "module.py", "exec")
+    exec(compiled, names_of_code)  # noqa: S102 (the code is one of the literals above)
     with pytest.raises((AssertionError, RuntimeError, TypeError), match=error):
         names_of_code["called"]()
 
@@ -83,10 +86,7 @@ def test_a_bundle_answers_as_on_the_cpu(name: str, device: torch.device) -> None
 def toy_logs(spec: Spec, folder: Path) -> Store:
     """The last nine steps of twelve episodes; some end in a terminal state."""
     schema, episodes = logs(spec, 12, seed=0)
-    store = Store.create(folder, schema)
-    for episode in episodes:
-        store.append(episode.last(10))
-    return store
+    return stored(folder, schema, (episode.last(10) for episode in episodes))
 
 
 def brief(recipe: Recipe) -> Recipe:
@@ -142,11 +142,7 @@ def toy_run(folder: Path, device: torch.device) -> Run:
     """A training of a tiny model, always with the same weights and logs."""
     toy = Integrator(camera=False, wind=False)
     path = folder / "store"
-    if not path.exists():
-        made = Store.create(path, toy.schema)
-        for episode in toy.episodes(12, 12, seed=0):
-            made.append(episode)
-    store = open_store(path)
+    store = open_store(path) if path.exists() else stored(path, toy.schema, toy.episodes(12, 12, seed=0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sizes = {"encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8}

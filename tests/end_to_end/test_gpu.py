@@ -1,4 +1,4 @@
-"""The same on a real GPU; run with `make gpu`."""
+"""Bundles, trainings and checkpoints on a real GPU; run with `make gpu`. `test_devices` simulates a device."""
 
 from __future__ import annotations
 

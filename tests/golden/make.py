@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.data.stores import stored
 from tests.golden.answers import (
     BUNDLES,
     CASES,
@@ -237,9 +238,7 @@ def write_bundle(name: str) -> None:
             weights = place / "encoder"
             _encoder().save_pretrained(weights)
         schema, episodes = logs(spec, 60, seed=0)
-        store = Store.create(place / "logs", schema)
-        for episode in episodes:
-            store.append(episode)
+        store = stored(place / "logs", schema, episodes)
         learned = learn_world(store, small(spec, weights)(store), folder=place / "partial")
         run = run_manifest(store, learned, times_s={}, findings=(), unclear=())
         shutil.rmtree(BUNDLES / name, ignore_errors=True)

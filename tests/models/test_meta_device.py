@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.data.stores import stored
 from tests.golden.answers import BUNDLES
 from tests.golden.make import SPECS, logs
 from torch import Tensor
@@ -17,7 +18,6 @@ from torch.fx.experimental import _config as fx_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from worldline.bundle import read_bundle
-from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
 from worldline.models.frozen_encoder import Memo
@@ -56,9 +56,7 @@ def encode_all(self: Memo, images: Tensor, make: Callable[[Tensor], Tensor], *, 
 def test_shapes_run_through(name: str, assumed: None, tmp_path: Path) -> None:
     """Encode, update, rollout and loss with its gradient; all results stay on the device."""
     schema, episodes = logs(SPECS[name], 2, seed=0)
-    store = Store.create(tmp_path / "logs", schema)
-    for episode in episodes:
-        store.append(episode)
+    store = stored(tmp_path / "logs", schema, episodes)
     engine = open_engine(read_bundle(BUNDLES / name), META)
     assert isinstance(engine, LearnedEngine)
     model, generator = engine.model.requires_grad_(True), torch.Generator()
@@ -68,8 +66,7 @@ def test_shapes_run_through(name: str, assumed: None, tmp_path: Path) -> None:
     now = CONTEXT - 1
     belief = model.encode(window.first(now), generator=generator)
     observation, observed = (
-        {name: values[:, CONTEXT - 1] for name, values in part.items()}
-        for part in (window.observations, window.observed)
+        {name: values[:, now] for name, values in part.items()} for part in (window.observations, window.observed)
     )
     inputs = window.past.steps(slice(now - 1, now))
     belief = model.update(belief, inputs, observation, observed, generator=generator)

@@ -26,7 +26,7 @@ def world() -> World:
     return LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
 
 
-def told(found: Reply) -> WorldlineError:
+def error_of(found: Reply) -> WorldlineError:
     """The error in a reply."""
     error = decode_answer(Card, found.body)
     assert isinstance(error, WorldlineError)
@@ -43,20 +43,20 @@ def test_a_request_is_answered(world: World) -> None:
 
 def test_an_error_of_the_world_is_told(world: World) -> None:
     call = Call("predict", {"history": HISTORY, "actions": {}})
-    error = told(reply(world, "predict", encode_call(call)))
+    error = error_of(reply(world, "predict", encode_call(call)))
     assert type(error) is InputError
     assert "action 'push' is missing" in str(error)
 
 
 def test_a_request_that_cannot_be_read_is_told(world: World) -> None:
-    assert type(told(reply(world, "describe", b"\xc1"))) is InputError
-    assert type(told(reply(world, "descibe", b""))) is UnknownNameError
+    assert type(error_of(reply(world, "describe", b"\xc1"))) is InputError
+    assert type(error_of(reply(world, "descibe", b""))) is UnknownNameError
 
 
 def test_a_plan_of_any_length_cannot_be_asked_for(world: World) -> None:
     goal = Goal(targets={"position": np.zeros(2)}, tolerance={"position": 1.0})
     call = Call("plan", {"history": HISTORY, "request": PlanRequest(goal=goal, horizon=MAX_STEPS + 1)})
-    assert "plans at most 10000 steps" in str(told(reply(world, "plan", encode_call(call))))
+    assert "plans at most 10000 steps" in str(error_of(reply(world, "plan", encode_call(call))))
 
 
 class Broken(World):
@@ -73,12 +73,12 @@ class Broken(World):
 
 def test_too_much_for_the_memory_is_the_callers_to_mend() -> None:
     found = reply(Broken(MemoryError()), "describe", ASK)
-    assert "describe needs more memory than the server has" in str(told(found))
+    assert "describe needs more memory than the server has" in str(error_of(found))
 
 
 def test_a_world_that_cannot_be_reached_itself_says_so() -> None:
     found = reply(Broken(UnavailableError("gone.")), "describe", ASK)
-    assert type(told(found)) is UnavailableError
+    assert type(error_of(found)) is UnavailableError
 
 
 def test_a_fault_of_the_world_is_not_hidden() -> None:

@@ -128,10 +128,10 @@ def refuse(error: Exception) -> None:
 
 
 def test_a_refusal_must_say_what_is_wanted() -> None:
-    told = InputError("action 'push' has shape (3, 2). Give it shape (4, 2), not below -1.5.")
-    refuses("a push", partial(refuse, told), "push", (4, 2), (3, 2), -1.5)
+    error = InputError("action 'push' has shape (3, 2). Give it shape (4, 2), not below -1.5.")
+    refuses("a push", partial(refuse, error), "push", (4, 2), (3, 2), -1.5)
     with pytest.raises(AssertionError, match=r"a push: the message .* does not contain pull, \(5, 2\), 2.5"):
-        refuses("a push", partial(refuse, told), "push", "pull", (5, 2), 2.5)
+        refuses("a push", partial(refuse, error), "push", "pull", (5, 2), 2.5)
     with pytest.raises(AssertionError, match=r"a push: expected InputError, got KeyError \('push'\)"):
         refuses("a push", partial(refuse, KeyError("push")))
     with pytest.raises(AssertionError, match="a push: expected InputError, got an answer"):

@@ -21,9 +21,11 @@ class BlindAfterTwo(Exact):
         found = super().predict(*args, **rest)
         forecast = found.signals["position"]
         mean = np.concatenate([forecast.mean[..., :2, :], -forecast.mean[..., 2:, :]], -2)
-        return replace(found, signals={"position": replace(forecast, mean=mean, horizon=self.told(forecast.horizon))})
+        return replace(
+            found, signals={"position": replace(forecast, mean=mean, horizon=self.reported(forecast.horizon))}
+        )
 
-    def told(self, horizon):
+    def reported(self, horizon):
         return np.full_like(horizon, self.claimed) if isinstance(horizon, np.ndarray) else self.claimed
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.data import stores
 from tests.testing.exact_world import Exact, toy_episodes
 
 from worldline.config import replace_at
@@ -31,10 +32,8 @@ TOY = Integrator(noise=0.3)
 
 
 def stored(path: Path, episodes: list[Episode], schema: Schema = TOY.schema) -> Path:
-    """A store of them."""
-    store = Store.create(path, schema)
-    for episode in episodes:
-        store.append(episode)
+    """The path of a new store that holds the episodes."""
+    stores.stored(path, schema, episodes)
     return path
 
 

@@ -59,7 +59,7 @@ class Descent(Planner):
             num_evaluated=num_evaluated,
             converged=rounds == self.num_rounds,
         )
-        return self.told(result, space)
+        return self.reported(result, space)
 
     def choose(self, space: ActionSpace) -> None:
         if space.choices:
@@ -87,7 +87,7 @@ class Descent(Planner):
     def rank(self, value: PlanCosts):
         return value.cost + 1e6 * value.violation.sum(-1)
 
-    def told(self, result: PlannedActions, space: ActionSpace) -> PlannedActions:
+    def reported(self, result: PlannedActions, space: ActionSpace) -> PlannedActions:
         return result
 
 
@@ -109,7 +109,7 @@ class ReturnsWorst(Descent):
 
 
 class CostsAnotherSequence(Descent):
-    def told(self, result, space):
+    def reported(self, result, space):
         middle = (space.low + space.high) / 2
         return replace(result, actions=0.9 * result.actions + 0.1 * middle)
 
@@ -134,7 +134,7 @@ class KeepsState(Descent):
 
 
 class MutatesSpace(Descent):
-    def told(self, result, space):
+    def reported(self, result, space):
         space.low.add_(0.1)
         return result
 
@@ -154,34 +154,44 @@ class TakesChoicesForNumbers(Descent):
 
 PLANNER_FAULTS = [
     (
-        altered(Descent, "OneStep", told=lambda result: replace(result, actions=result.actions[:, :1])),
+        altered(Descent, "OneStep", reported=lambda result: replace(result, actions=result.actions[:, :1])),
         result_shapes,
         "actions has shape",
     ),
     (IgnoresBoundsInSearch, bounds, ""),
     (IgnoresBoundsOfProposals, bounds, ""),
-    (altered(Descent, "ReturnsOutside", told=lambda result: replace(result, actions=result.actions * 1.5)), bounds, ""),
+    (
+        altered(Descent, "ReturnsOutside", reported=lambda result: replace(result, actions=result.actions * 1.5)),
+        bounds,
+        "",
+    ),
     (altered(Descent, "ForgetsProposals", proposed=lambda proposals: proposals + 0.01), proposals_kept, ""),
     (ReturnsWorst, best_found, ""),
     (CostsAnotherSequence, best_found, ""),
-    (altered(Descent, "LiesAboutCost", told=lambda result: replace(result, cost=0.5 * result.cost)), best_found, ""),
+    (
+        altered(Descent, "LiesAboutCost", reported=lambda result: replace(result, cost=0.5 * result.cost)),
+        best_found,
+        "",
+    ),
     (
         altered(
             Descent,
             "LiesAboutViolation",
-            told=lambda result: replace(result, violation=torch.ones_like(result.violation)),
+            reported=lambda result: replace(result, violation=torch.ones_like(result.violation)),
         ),
         feasible_first,
         "",
     ),
     (
-        altered(Descent, "LiesAboutCount", told=lambda result: replace(result, num_evaluated=result.num_evaluated - 1)),
+        altered(
+            Descent, "LiesAboutCount", reported=lambda result: replace(result, num_evaluated=result.num_evaluated - 1)
+        ),
         count,
         "",
     ),
     (PrefersTheInfeasible, feasible_first, ""),
     (altered(Descent, "IgnoresDeadline", late=lambda _: False), deadline, ""),
-    (altered(Descent, "ClaimsConvergence", told=lambda result: replace(result, converged=True)), deadline, ""),
+    (altered(Descent, "ClaimsConvergence", reported=lambda result: replace(result, converged=True)), deadline, ""),
     (Unseeded, deterministic, ""),
     (KeepsState, deterministic, ""),
     (altered(Descent, "MutatesProposals", proposed=lambda proposals: proposals.mul_(0.99)), deterministic, ""),
@@ -211,7 +221,7 @@ def test_clauses_can_be_called_one_by_one() -> None:
 
 def test_a_crash_names_the_clause() -> None:
     class Crashing(Descent):
-        def told(self, result, space):
+        def reported(self, result, space):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError) as raised:

@@ -150,9 +150,8 @@ def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
             for signal in store.schema.observations
         }
         store.append(Episode(observations=observations, actions={"move": draw.uniform(-1, 1, (5, 2)).astype("f4")}))
-    config = replace_at(
-        JepaConfig(inputs=("camera",), latent_size=8), {"encoder.channels": 4, "encoder.width": 8, "predictor.width": 8}
-    )
+    sizes = {"encoder.channels": 4, "encoder.width": 8, "predictor.width": 8}
+    config = replace_at(JepaConfig(inputs=("camera",), latent_size=8), sizes)
     model, parts = Jepa(schema=store.schema, config=config).eval(), split(len(store), seed=0)
     assert fit_heads(model, store, parts, ("camera",), NONE).decoder is None
     heads = fit_heads(model, store, parts, ("camera",), replace(NONE, decoder_updates=2))

@@ -81,8 +81,8 @@ def test_who_abstains_where_nothing_can_be_told_passes(test: AbstentionTest, exa
 def test_width_does_not_pay_for_a_confounded_slope(test: AbstentionTest, examined: Examined) -> None:
     """Bands that hold nearly all of both groups have the whole score, whatever is in their middle."""
     wide = examined.must_fail[WIDER]
-    told = [cell.score for cell in wide.cells if cell.name.startswith("drilled")]
-    assert all(one is not None and one.value > 0.9 for one in told)
+    drilled_scores = [cell.score for cell in wide.cells if cell.name.startswith("drilled")]
+    assert all(one is not None and one.value > 0.9 for one in drilled_scores)
     assert [one.met for one in wide.conditions[1:3]] == [False, False]
     undrilled = examined.must_fail[UNDRILLED]
     assert low_of(undrilled) > 0.85

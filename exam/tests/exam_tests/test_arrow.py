@@ -26,10 +26,10 @@ SMALL = ArrowOfTimeTest(num_pairs=20)
 @cache
 def logs_of(pool: Pool, pixels: bool = False) -> Mapping[str, Sequence[Episode]]:
     """By the names of the exam; in pictures without any, which no reference looks at."""
-    told, bare = (ArrowOfTimeTest(pool=pool, pixels=one).datasets() for one in (pixels, False))
+    datasets, bare = (ArrowOfTimeTest(pool=pool, pixels=one).datasets() for one in (pixels, False))
     return {
         one.name: [explore(plain.make_lab(), seed, one.num_steps) for seed in range(40)]
-        for one, plain in zip(told, bare, strict=True)
+        for one, plain in zip(datasets, bare, strict=True)
     }
 
 
@@ -107,8 +107,8 @@ def test_not_telling_gains_nothing() -> None:
     good, scenes = small().references.oracle, small().scenes
     level = {name: np.ones_like(value) for name, value in good.items()}
 
-    def graded(told: str) -> Cell:
-        mixed = {name: value if name.startswith(told) else level[name] for name, value in good.items()}
+    def graded(prefix: str) -> Cell:
+        mixed = {name: value if name.startswith(prefix) else level[name] for name, value in good.items()}
         return SMALL.grade(scenes, mixed, NOTHING).cells[0]
 
     silent, mute = graded("dissipative"), graded("frictionless")

@@ -81,8 +81,8 @@ def test_twins_differ_by_one_pulse_and_their_observations_do_not() -> None:
 
 
 def test_no_name_tells_the_lag() -> None:
-    told = str(SMALL.make_lab().schema)
-    assert "lag" not in told
+    listed = str(SMALL.make_lab().schema)
+    assert "lag" not in listed
     assert DelayedEffectTest(pool=Pool.REPORT).make_lab().lags != SMALL.make_lab().lags
 
 

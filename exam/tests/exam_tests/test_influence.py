@@ -65,11 +65,11 @@ def test_who_tells_influence_without_an_effect_makes_the_test_void(small: Examin
     oracle = small.references.oracle
     moved = {key: 1.1 * value if key.startswith("second.block") else value for key, value in oracle.items()}
     shifted = {key: value + 100 if key.startswith("second.block_position") else value for key, value in moved.items()}
-    told = {
+    as_influenced = {
         key: np.where(small.scenes["influenced"][:, None, None], shifted[key], value) for key, value in oracle.items()
     }
-    references = replace(small.references, must_fail={name: told})
-    assert not all(one.met for one in SMALL.grade(small.scenes, told, references).conditions)
+    references = replace(small.references, must_fail={name: as_influenced})
+    assert not all(one.met for one in SMALL.grade(small.scenes, as_influenced, references).conditions)
     (why,) = graded(SMALL, small.scenes, references).flaws
     assert f"{name} must fail but scores 1.00" in why
 

@@ -92,22 +92,22 @@ def test_who_is_told_the_kind_ranks_better_than_who_is_told_of_a_change() -> Non
     rng = np.random.default_rng(0)
     level, kind = np.repeat([0, 1], 120), np.tile(np.arange(120) % 6 - 1, 2)
     error = np.exp(0.3 * kind + 0.2 * rng.standard_normal(240))
-    told = lost._reference_rank(error, level, kind)
+    reference_rank = lost._reference_rank(error, level, kind)
     every = np.ones((1, 240))
-    assert lost._ranking(told, error, told, level)(every)[0] == pytest.approx(1, abs=0.01)
-    assert 0.3 < lost._ranking((kind >= 0).astype(float), error, told, level)(every)[0] < 0.8
+    assert lost._ranking(reference_rank, error, reference_rank, level)(every)[0] == pytest.approx(1, abs=0.01)
+    assert 0.3 < lost._ranking((kind >= 0).astype(float), error, reference_rank, level)(every)[0] < 0.8
     luck = rng.permutation(error)
     assert lost._spearman(lost._reference_rank(luck, level, kind), luck, level)(every)[0] > 0.15
-    assert np.isnan(lost._ranking(told, luck, lost._reference_rank(luck, level, kind), level)(every)[0])
+    assert np.isnan(lost._ranking(reference_rank, luck, lost._reference_rank(luck, level, kind), level)(every)[0])
 
 
 def test_errors_that_are_no_numbers_are_not_ranked() -> None:
     rng = np.random.default_rng(0)
     level, kind = np.repeat([0, 1], 120), np.tile(np.arange(120) % 6 - 1, 2)
     error = np.exp(0.3 * kind + 0.2 * rng.standard_normal(240))
-    told = lost._reference_rank(error, level, kind)
+    reference_rank = lost._reference_rank(error, level, kind)
     error[kind < 0] = np.nan
-    assert np.isnan(lost._ranking(told, error, told, level)(np.ones((3, 240)))).all()
+    assert np.isnan(lost._ranking(reference_rank, error, reference_rank, level)(np.ones((3, 240)))).all()
 
 
 def test_harmless_scenes_are_as_unusual_as_the_harmful_ones() -> None:

@@ -1,4 +1,4 @@
-"""A second account of equations of motion."""
+"""Numerical integration, as ground truth for the equations of motion of the labs."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def runge_kutta(slope: Callable[[np.ndarray], np.ndarray], state: np.ndarray, time: float, parts: int) -> np.ndarray:
-    """The state after some time, in small steps of fourth order."""
+    """The state after `time`, by `parts` steps of the fourth-order Runge-Kutta method."""
     dt = time / parts
     for _ in range(parts):
         first = slope(state)

@@ -30,11 +30,6 @@ def pushes_of(lab: Driven, seed: int, num: int, num_steps: int) -> dict[str, np.
     return {one.name: rng.uniform(*bounds(one), (num, num_steps, *one.shape)).astype(np.float32) for one in lab.pushes}
 
 
-def starts_of(lab: Driven, seed: int, num: int, damping: float) -> dict[str, np.ndarray]:
-    drawn = lab.split(lab.draw_states(np.random.default_rng(seed), num))
-    return {**{n: v.astype(np.float32) for n, v in drawn.items()}, "damping": np.full((num, 1), damping, np.float32)}
-
-
 def drift(lab: Driven, damping: float, num_steps: int = 100) -> np.ndarray:
     """Energy [steps + 1, 200] of bodies that nobody pushes, in float64 throughout."""
     state = lab.draw_states(np.random.default_rng(0), 200)

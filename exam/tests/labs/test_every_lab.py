@@ -29,7 +29,12 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "elastic-pucks": {"masses": (1.0, 2.0), "radii": (0.2, 0.3)},
     "fleet": {"motor_effect": 0.5, "wind_effect": 2.0, "noise": 0.1},
     "gusty-puck": {
-        "friction": (0.4, 3.0), "gust": 0.2, "mass": 0.6, "spring": 0.7, "tilt": (0.1, 0.0), "speed": 1.5
+        "friction": (0.4, 3.0),
+        "gust": 0.2,
+        "mass": 0.6,
+        "spring": 0.7,
+        "tilt": (0.1, 0.0),
+        "speed": 1.5,
     },
     "hidden-mover": {"drag": 0.5, "bounce": 0.3, "mass": 1.5, "half_side": 1.2},
     "lamp": {"effect": -2.0, "noise": 0.3},
@@ -39,19 +44,28 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "pusher-block": {"block_half": 0.12, "pusher_radius": 0.04},
     "two-bodies": {"masses": (1.0, 2.0), "strength": 0.5, "softening": 0.4, "trap": 0.3},
     "wind": {"confounding": 0.6, "noise": 0.1},
-}  # fmt: skip
+}
+"""Settings that differ from the defaults."""
 WRONG: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "clips": ({"drag": -0.1}, {"bounce": 0.0}, {"bounce": 1.1}, {"noise": -1.0}),
     "collision": ({"meetings": ()}, {"radius": 0.0}, {"contact_s": 0.0}),
     "containers": (
-        *({"num_discs": 0}, {"num_discs": 9}, {"restitution": 0.0}, {"radius": -1.0}, {"stiffness": 0.0}),
+        {"num_discs": 0},
+        {"num_discs": 9},
+        {"restitution": 0.0},
+        {"radius": -1.0},
+        {"stiffness": 0.0},
         {"pen": (0.1, 0.5)},
     ),
     "delayed-actuator": ({"lags": (1, 2)}, {"lags": (0, 1, 2, 3, -1)}, {"fade": 1.0}, {"fade": -0.1}),
     "elastic-pucks": ({"masses": (1.0, 0.0)}, {"radii": (0.0, 0.2)}, {"radii": (0.5, 0.5)}),
     "fleet": ({"noise": -1.0},),
     "gusty-puck": (
-        *({"friction": (0.0, 1.0)}, {"friction": (2.0, 1.0)}, {"gust": -0.1}, {"mass": 0.0}, {"spring": 0.0}),
+        {"friction": (0.0, 1.0)},
+        {"friction": (2.0, 1.0)},
+        {"gust": -0.1},
+        {"mass": 0.0},
+        {"spring": 0.0},
         {"speed": 0.0},
     ),
     "hidden-mover": ({"drag": -0.1}, {"bounce": 1.1}, {"mass": 0.0}, {"half_side": 0.0}),
@@ -65,8 +79,12 @@ WRONG: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 }
 """Settings out of range."""
 CALM: Mapping[str, Mapping[str, Any]] = {
-    "clips": {"noise": 0.0}, "collision": {}, "containers": {}, "lamp": {"noise": 0.0}, "parabola": {},
-}  # fmt: skip
+    "clips": {"noise": 0.0},
+    "collision": {},
+    "containers": {},
+    "lamp": {"noise": 0.0},
+    "parabola": {},
+}
 """Settings of labs without noise, whose observations hold the whole state."""
 every_lab = pytest.mark.parametrize("name", SETTINGS)
 

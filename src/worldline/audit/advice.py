@@ -70,8 +70,11 @@ def not_finite(found: Measured) -> dict[str, int]:
 
     Steps that were never observed have no known error, neither of the world nor of a baseline. They are ignored.
     """
-    errors, first = found.diagnostics.errors, dict[str, int]()
-    for own in (one for one in errors if not one.world):
+    errors = found.diagnostics.errors
+    first: dict[str, int] = {}
+    for own in errors:
+        if own.world:
+            continue
         others = [one.rmse.value for one in errors if one.world and one.signal == own.signal]
         for step, (value, *theirs) in enumerate(zip(own.rmse.value, *others, strict=True), 1):
             if not isfinite(value) and any(map(isfinite, theirs)):
@@ -207,10 +210,11 @@ def _failed_tests(found: Measured) -> list[TwinTest]:
 def _horizons(found: Measured) -> Iterable[str]:
     """Signals that must not be used, and the horizons of the others."""
     useless = [one for one in found.trusted if not one.steps]
-    for steps in sorted({one.steps for one in trusted_signals(found) if one.steps < one.of}):
-        short = [one for one in found.trusted if one.steps == steps < one.of]
-        names, most = _labels(one.signal for one in short), span(steps, found.diagnostics.step_s)
-        yield f"Predict {names} for at most {most}: after that, {_end_reasons(short)}."
+    shortened = [one for one in trusted_signals(found) if one.steps < one.of]
+    for steps in sorted({one.steps for one in shortened}):
+        group = [one for one in shortened if one.steps == steps]
+        names, longest = _labels(one.signal for one in group), span(steps, found.diagnostics.step_s)
+        yield f"Predict {names} for at most {longest}: after that, {_end_reasons(group)}."
     if useless and trusted_signals(found):
         names = _labels(one.signal for one in useless)
         yield f"Do not use predictions of {names}: {_end_reasons(useless)} from the first step."
@@ -323,8 +327,9 @@ def _few(found: Measured) -> Iterable[str]:
 def _good(found: Measured) -> Iterable[str]:
     best = max((one.steps for one in trusted_signals(found)), default=0)
     longest: dict[str, list[str]] = {}
-    for one in (one for one in trusted_signals(found) if one.steps == best):
-        longest.setdefault(baselines_beaten(found, one), []).append(label(one.signal))
+    for one in trusted_signals(found):
+        if one.steps == best:
+            longest.setdefault(baselines_beaten(found, one), []).append(label(one.signal))
     for how, names in longest.items():
         ahead = span(best, found.diagnostics.step_s)
         yield f"It predicts {listing(names)} {how} at every step up to {ahead}."
@@ -337,9 +342,9 @@ def _good(found: Measured) -> Iterable[str]:
         yield f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world."
     valid = [one for one in found.coverage if not narrow(one)]
     if valid:
-        worst, which = min(valid, key=lambda one: one.inside.value), "Its bands"
-        if len(valid) < len(found.coverage):
-            which = f"The bands of {_labels(one.signal for one in valid)}"
+        worst = min(valid, key=lambda one: one.inside.value)
+        all_valid = len(valid) == len(found.coverage)
+        which = "Its bands" if all_valid else f"The bands of {_labels(one.signal for one in valid)}"
         yield (
             f"{which} are calibrated: the {round_percent(worst.level)} band contains at least {worst.inside.successes} "
             f"of {plural(worst.inside.trials, 'trajectory')} of each signal."

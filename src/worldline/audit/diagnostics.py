@@ -198,9 +198,10 @@ def _squared_errors(
 ) -> dict[str, Floats]:
     """Squared error [W, T] of each predicted signal, mean over components; 0 at unobserved steps."""
     found = {}
-    for signal in (one for one in signals if one.name in means):
-        error = signal.difference(means[signal.name], windows.truth[signal.name].astype(float))
-        found[signal.name] = np.where(windows.known[signal.name], (error**2).mean(-1), 0.0)
+    for signal in signals:
+        if signal.name in means:
+            error = signal.difference(means[signal.name], windows.truth[signal.name].astype(float))
+            found[signal.name] = np.where(windows.known[signal.name], (error**2).mean(-1), 0.0)
     return found
 
 
@@ -219,11 +220,13 @@ def _skill_curves(
 ) -> tuple[SkillCurve, ...]:
     """Skill is defined only if the baseline has an error above 0 at every step."""
     found = []
-    for against, name in ((world, name) for world, squares in errors.items() if world for name in squares):
-        if name in errors[""]:
-            own, theirs = errors[""][name], errors[against][name]
-            skill = skill_curve(own, theirs, windows.known[name], windows.episode, weights)
-            found += [] if skill is None else [SkillCurve(against=against, signal=name, skill=skill)]
+    for against in [name for name in errors if name]:
+        for name, theirs in errors[against].items():
+            if name not in errors[""]:
+                continue
+            skill = skill_curve(errors[""][name], theirs, windows.known[name], windows.episode, weights)
+            if skill is not None:
+                found.append(SkillCurve(against=against, signal=name, skill=skill))
     return tuple(found)
 
 

@@ -52,14 +52,16 @@ def planning(found: evidence.Planning) -> ReportFinding:
     text = f"Planning reaches {number(rate.successes)} of {plural(rate.trials, 'goal')}: {_share(rate)}."
     verdict: Verdict = "plain"
     if floor is not None:
-        verdict, share = _order(rate, floor.all), percent(floor.all.value)
+        verdict = _order(rate, floor.all)
+        share = percent(floor.all.value)
         text += {
             "good": f" The best baseline, {floor.name}, reaches {share}.",
             "bad": f" This is worse than the baseline {floor.name}, which reaches {share}.",
             "unclear": f" The baseline {floor.name} reaches {share}; the difference is not significant.",
         }[verdict]
     if ceiling is not None:
-        share, more = percent(ceiling.all.value), number(100 * (ceiling.all.value - rate.value))
+        share = percent(ceiling.all.value)
+        more = number(100 * (ceiling.all.value - rate.value))
         reaches = f" The upper bound, {ceiling.name}, reaches {share}"
         text += {
             "good": f" This is better than the upper bound, {ceiling.name}, with {share}.",

@@ -250,11 +250,11 @@ def one_step_errors(
         Observation minus prediction; NaN where it was not observed.
     """
     long = {number: one for number, one in enumerate(episodes) if one.num_steps >= context}
-    windows = evenly_spaced_windows([*long.values()], length=context, horizon=1, per_episode=per_episode)
+    windows = evenly_spaced_windows(list(long.values()), length=context, horizon=1, per_episode=per_episode)
     predicted, parts = window_forecasts(world, windows), []
     for signal in signals:
         mean = predicted[signal.name].mean[:, 0].astype(float)
         error = signal.difference(windows.truth[signal.name][:, 0].astype(float), mean)
         parts.append(np.where(windows.known[signal.name][:, :1], error, np.nan))
     presents = [evenly_spaced(one.num_steps, context, 1, per_episode) for one in long.values()]
-    return np.concatenate(parts, 1), np.array([*long])[windows.episode], np.concatenate(presents) + 1
+    return np.concatenate(parts, 1), np.array(list(long))[windows.episode], np.concatenate(presents) + 1

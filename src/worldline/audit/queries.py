@@ -19,7 +19,7 @@ BATCH: Final = 256
 """Scenes per call of a world; bounds memory and changes no figure."""
 
 WINDOW_BATCH: Final = 64
-"""Windows per call of a world; they may hold images."""
+"""Windows per call of a world. Windows may hold images, so the batches are smaller than `BATCH`."""
 
 _PARTS: Final = ("observations", "actions", "exogenous", "observed")
 
@@ -129,7 +129,7 @@ def _in_batches(
     level: float,
     size: int,
 ) -> dict[str, Forecast]:
-    """The forecasts of `signals`, from one call of the world for `size` worlds at a time."""
+    """The forecasts of `signals`; each call of the world gets at most `size` histories."""
     parts = []
     for first in range(0, len(next(iter(history.observations.values()))), size):
         rows = slice(first, first + size)

@@ -256,7 +256,7 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
     ]
     history = windows[0].history
     return TwinEpisodes(
-        history=replace(history, observed={}),
+        history=replace(history, observed={}),  # a replayed environment observes every step
         actions={name: np.stack([one.actions[name] for one in windows], 1) for name in windows[0].actions},
         exogenous=windows[0].exogenous,
         truth={name: np.stack([one.truth[name] for one in windows], 1) for name in windows[0].truth},

@@ -70,7 +70,9 @@ class Reference:
         """
         name, sign, which = text.partition("@")
         if not sign or not which:
-            raise InputError(f"{text[:120]!r} names no version. Use NAME@ALIAS or NAME@NUMBER, as in greenhouse@prod.")
+            raise InputError(
+                f"{text[:120]!r} names no version. Use NAME@ALIAS or NAME@NUMBER, such as greenhouse@prod."
+            )
         check_name("world", name)
         if _NUMBER.fullmatch(which):
             return cls(name=name, alias=None, version=int(which))

@@ -1,4 +1,4 @@
-"""Comparison of a candidate in shadow with the serving version: backtests of their calls, and statistics of these."""
+"""Comparison of a candidate in shadow with the serving version: backtests of their calls and a verdict."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from worldline.schema import Kind, Signal
 from worldline.stats import Estimate, student_quantile
 from worldline.world.base import Forecast, Prediction
 
+Floats = NDArray[np.floating]
+
 MAX_STEPS = 4
 """Largest number of predicted steps at the end of a history."""
 
 LEVEL = 0.9
 """Level of the bands whose coverage is measured."""
 
-Floats = NDArray[np.floating]
 MIN_SCORED = 100
 """Smallest number of scored calls for an interval. Fewer give too few blocks for the bootstrap."""
 
@@ -99,8 +100,9 @@ def backtest_of(history: History, serving: Card, candidate: Card) -> Backtest:
     context = max(serving.context, candidate.context, 1)
     steps = min(MAX_STEPS, length - context)
     if steps < 1:
-        fix = f"Use histories of {context + MAX_STEPS}."
-        raise InputError(f"expected at least {context + 1} observations, got {length}. {fix}")
+        raise InputError(
+            f"expected at least {context + 1} observations, got {length}. Use histories of {context + MAX_STEPS}."
+        )
     names = [name for name in serving.predicts if name in candidate.predicts and name in history.observations]
     signals = tuple(schema[name] for name in names if schema[name].kind is Kind.VECTOR)
     if not signals:

@@ -20,7 +20,6 @@ from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, Wor
 Answer = TypeVar("Answer")
 
 _logger = logging.getLogger(__name__)
-_STAYS = "%s@%s: version %d stays, because the version that the alias points to now cannot be opened: %s"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +159,14 @@ class NamedWorld(World):
         except Exception as error:
             if serving is None:
                 raise
-            _logger.warning(_STAYS, self._directory.name, self._alias, serving.version, error, exc_info=True)
+            _logger.warning(
+                "%s@%s: version %d stays, because the version that the alias points to now cannot be opened: %s",
+                self._directory.name,
+                self._alias,
+                serving.version,
+                error,
+                exc_info=True,
+            )
             found = replace(serving, stamp=stamp)  # retry when the file changes, not at every call
         self._serving = found
         return found

@@ -217,7 +217,9 @@ class Catalog:
             if version is not None:
                 directory.check_version(version)
                 if version == now.now.version:
-                    raise InputError(f"{name}@{alias} already points to version {version}. Shadow it with another.")
+                    raise InputError(
+                        f"{name}@{alias} already points to version {version}. Shadow it with another version."
+                    )
                 self._check_compatible(directory, alias, now, directory.path(version))
             directory.write({**directory.aliases(), alias: replace(now, shadow=version)})
 
@@ -274,7 +276,9 @@ class Catalog:
         with directory.locked():
             now = directory.alias(alias)
             if not now.earlier:
-                raise InputError(f"{name}@{alias} has no version before {now.now.version}. Point it to another one.")
+                raise InputError(
+                    f"{name}@{alias} has no version before {now.now.version}. Point it to another version."
+                )
             version = directory.check_version(now.earlier[-1].version)
             self.open_bundle(directory.path(version))
             known = _pointed(directory.aliases(), alias, version, f"rolled back from {now.now.version}")

@@ -163,7 +163,7 @@ def _model(name: str) -> ModelCase:
     past = History.stack([one.history() for one in toy.episodes(6, 5, seed=3)])
     batch = WindowBatch(
         observations=past.observations,
-        observed={name: np.ones((6, 6), bool) for name in past.observations},
+        observed={key: np.ones(value.shape[:2], bool) for key, value in past.observations.items()},
         actions=past.actions,
         exogenous=past.exogenous,
         rewards={},

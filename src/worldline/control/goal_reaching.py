@@ -32,6 +32,7 @@ Reached = Callable[[Arrays, Arrays], bool]
 
 Grouping = Callable[[Arrays, Arrays], str]
 """The label of the pair of a start and a goal; both are {signal: [*shape]}."""
+
 ROUNDING = 1e-4
 """Absolute and relative tolerance of a replayed vector. Images may differ by one grey level on average."""
 
@@ -129,9 +130,11 @@ def draw_pairs(
                 )
             )
     if missing := [f"{len(pairs)} of group {label!r}" for label, pairs in found.items() if len(pairs) < quota]:
-        problem = f"each group needs {quota} pairs, but there are only {' and '.join(missing)}"
-        among = f"among {len(starts)} starts in {len(episodes)} episodes"
-        raise DataError(f"{problem} {among}", fix="Log more or longer episodes, or reduce num_pairs or offset.")
+        raise DataError(
+            f"each group needs {quota} pairs, but there are only {' and '.join(missing)} among {len(starts)} starts in "
+            f"{len(episodes)} episodes",
+            fix="Log more or longer episodes, or reduce num_pairs or offset.",
+        )
     return tuple(pair for label in groups for pair in found[label])
 
 
@@ -265,7 +268,9 @@ def evaluate(
             raise UnknownNameError("observation signal", name, pairs[0].goal)
     shortest = min(pair.at for pair in pairs) + 1
     if shortest < context:
-        raise InputError(f"a start has {shortest} observations, context is {context}. Draw pairs with this context.")
+        raise InputError(
+            f"a start has {shortest} observations, but context is {context}. Draw pairs with this context."
+        )
     with ExitStack() as stack:
         runs = [_Run(pair, stack.enter_context(closing(make_environment())), track) for pair in pairs]
         pasts = [run.replay(context) for run in runs]
@@ -347,9 +352,13 @@ class _Run:
             value = self.observation.get(name)
             if value is None or not _same(value, logged, self.schema[name].kind):
                 problem = "has no such signal" if value is None else "has another value than the log"
-                problem = f"the environment, replayed from seed {self.pair.seed}, {problem}"
-                fix = "Check that it is the environment of the log, and that it is deterministic after a reset."
-                raise DataError(problem, fix=fix, episode=self.pair.episode, signal=name, step=self.pair.at)
+                raise DataError(
+                    f"the environment, replayed from seed {self.pair.seed}, {problem}",
+                    fix="Check that it is the environment of the log, and that it is deterministic after a reset.",
+                    episode=self.pair.episode,
+                    signal=name,
+                    step=self.pair.at,
+                )
 
 
 def _same(value: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:

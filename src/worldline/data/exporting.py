@@ -101,15 +101,17 @@ def create_dataset(group: h5py.Group, name: str, values: Array, num_rows: int | 
         num_rows: of the dataset, which may grow; None for those of `values`, in chunks of whole arrays or images.
     """
     shape, dtype = values.shape[1:], values.dtype
-    rows_a_chunk = len(values) if dtype != np.uint8 or values.ndim != 4 else 1
+    is_image = dtype == np.uint8 and values.ndim == 4
+    rows_per_chunk = 1 if is_image else len(values)
     if num_rows is not None:
-        rows_a_chunk = max(1, min(_CHUNK_BYTES // max(1, prod(shape) * dtype.itemsize), num_rows))
+        row_bytes = max(1, prod(shape) * dtype.itemsize)
+        rows_per_chunk = max(1, min(_CHUNK_BYTES // row_bytes, num_rows))
     dataset = group.create_dataset(
         name,
         shape=(len(values) if num_rows is None else num_rows, *shape),
         dtype=dtype,
         maxshape=None if num_rows is None else (None, *shape),
-        chunks=(rows_a_chunk, *shape),
+        chunks=(rows_per_chunk, *shape),
         shuffle=True,
         compression="gzip",
         compression_opts=1,

@@ -74,8 +74,9 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
     if rule == "time":
         return _assign([[number] for number in range(len(store))], None, "in the order of the store", "episodes")
     if kind not in ("key", "time") or not key:
-        known = "'episode', 'time', 'time:NAME' or 'key:NAME', where NAME is a key of the sources"
-        raise InputError(f"split is {rule!r}. Use {known}.")
+        raise InputError(
+            f"split is {rule!r}. Use 'episode', 'time', 'time:NAME' or 'key:NAME', where NAME is a key of the sources."
+        )
     values = _values(store, key)
     if kind == "time":
         kinds = {isinstance(value, str) for value in values}

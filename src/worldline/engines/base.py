@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -162,16 +162,13 @@ class Engine(ABC):
         belief = self.observe(None, steps.window(0, length - num_steps, axis=1), seed=seed)
         parts = list[Arrays]()
         for now in range(length - num_steps, length):
-            actions, exogenous = (
-                {name: value[:, now - 1 : now] for name, value in group.items()}
-                for group in (steps.actions, steps.exogenous)
-            )
-            future = Future(actions={name: value[:, None] for name, value in actions.items()}, exogenous=exogenous)
+            step = steps.step(now)
+            inputs = {name: value[:, None] for name, value in step.actions.items()}
+            future = Future(actions=inputs, exogenous=step.exogenous)
             # A seed per step: equal draws at every step would be correlated.
             samples = self.imagine(belief, future, num_samples=num_samples, seed=seed + now).signals
             parts.append({name: value[:, 0, :, 0] for name, value in samples.items()})
-            observation = steps.window(now, now + 1, axis=1)
-            belief = self.observe(belief, replace(observation, actions=actions, exogenous=exogenous), seed=seed + now)
+            belief = self.observe(belief, step, seed=seed + now)
         names = self.describe().predicts if parts else ()
         return ReplayedHistory(
             belief=belief, signals={name: np.stack([part[name] for part in parts], 1) for name in names}

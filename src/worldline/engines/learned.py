@@ -92,8 +92,8 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         distance_head: for goal observations; None if they are not supported.
         inverse_head: for proposals; None for no proposals.
         landmarks: intermediate goals on the way to distant ones; None to use the goal only.
-        reward_head: for `rewards`; None if they are not supported.
-        termination_head: for `termination`; None if it is not supported.
+        reward_head: for `Rollout.reward`; None if it is not supported.
+        termination_head: for `Rollout.termination`; None if it is not supported.
         decoder: from latents to images, for reports only.
         adaptation: None for no adaptation. A calibration holds for one setting only.
         name: on the card.
@@ -209,7 +209,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
             ]
             return ReplayedHistory(
                 belief=beliefs[-1],
-                signals={n: np.stack([each[n][:, 0, :, 0] for each in one_by_one], 1) for n in one_by_one[0]},
+                signals={name: np.stack([each[name][:, 0, :, 0] for each in one_by_one], 1) for name in one_by_one[0]},
             )
         by_step = Inputs(
             actions=inputs.actions[:, 0].transpose(0, 1).flatten(0, 1)[:, None, None],

@@ -67,7 +67,10 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
 
 def stacked(episodes: list[Episode]) -> Episode:
     """Stacks episodes of equal length into arrays [E, ...]; the seeds are dropped."""
-    return Episode(**vars(History.stack([one.history() for one in episodes])))
+    joined = History.stack([one.history() for one in episodes])
+    return Episode(
+        observations=joined.observations, actions=joined.actions, exogenous=joined.exogenous, observed=joined.observed
+    )
 
 
 def _num_steps(lab: Lab, actions: Arrays) -> int:

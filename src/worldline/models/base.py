@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -79,7 +79,10 @@ class Belief(ABC):
 
         Override it if a field is not a tensor [B, ...].
         """
-        return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})  # type: ignore[type-var, arg-type]
+        dataclass_of_tensors = cast("Any", self)
+        chosen = {field.name: getattr(self, field.name)[index] for field in fields(dataclass_of_tensors)}
+        selected: AnyBelief = replace(dataclass_of_tensors, **chosen)
+        return selected
 
 
 def concatenate(beliefs: Sequence[Belief]) -> Belief | None:
@@ -103,7 +106,9 @@ def _concatenated(parts: Sequence[Any]) -> Any:
             raise _SizeError
         return torch.cat(list(parts))
     if is_dataclass(first):
-        return replace(first, **{f.name: _concatenated([getattr(p, f.name) for p in parts]) for f in fields(first)})  # type: ignore[type-var]
+        names = [field.name for field in fields(first)]
+        joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in names}
+        return replace(cast("Any", first), **joined)
     if isinstance(first, tuple | list):
         if any(len(part) != len(first) for part in parts):
             raise _SizeError

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from worldline.config import require_at_least
-from worldline.device import uniform
+from worldline.device import normal, uniform
 from worldline.errors import ConfigError, InputError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
@@ -290,9 +290,11 @@ class Ensemble(WorldModel):
         now, visible = self.inputs(window.past)[:, 0], seen
         share = torch.ones(len(codes), config.num_members, 1, device=codes.device)
         if self.training:
-            share = share_draw(
-                lambda shape: torch.poisson(torch.ones(shape, device=generator.device), generator), share.shape
-            ).to(share)
+
+            def counts(shape: tuple[int, ...]) -> Tensor:
+                return torch.poisson(torch.ones(shape, device=generator.device), generator).to(codes.device)
+
+            share = share_draw(counts, share.shape)
             chance = share_draw(lambda shape: uniform(shape, generator, seen.device), seen.shape)
             visible = seen & (chance >= config.blanked)
         with torch.no_grad():
@@ -411,4 +413,4 @@ def _imagine(memory: EnsembleBelief, codes: Float[Tensor, "B M size"], now: Floa
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
+    return normal(like.shape, generator, like.device)

@@ -27,6 +27,7 @@ from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import (
     ConservedPredictor,
     ConservedPredictorConfig,
+    ForecastConfig,
     LinearResidualPredictor,
     LinearResidualPredictorConfig,
 )
@@ -195,7 +196,7 @@ class Jepa(WorldModel, Adapts):
             inputs=config.inputs,
             size=config.latent_size,
             constant_size=config.constant_size,
-            exact=config.signal_weight > 0 or config.predictor.forecasts,
+            exact=config.signal_weight > 0 or isinstance(config.predictor, ForecastConfig),
             timed=config.timed,
         )
         layout = self.encoder.layout
@@ -204,7 +205,7 @@ class Jepa(WorldModel, Adapts):
         self.auxiliary = AuxiliaryLosses(config.auxiliary, schema=schema, layout=layout)
         self.layout, self.num_exact = layout, layout.num_exact
         self.present, self.targets = slice(layout.size), config.auxiliary.targets
-        self.context, self.can_adapt = self.predictor.context, self.predictor.can_adapt
+        self.context, self.can_adapt = self.predictor.context, isinstance(self.predictor, AdaptablePredictor)
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits scales on observed values, and a linear forecast; never observed signals keep their scale."""
@@ -313,7 +314,7 @@ class Jepa(WorldModel, Adapts):
         exact, encoder = self.num_exact, self.encoder
         seen, shown = encoder.look(window), encoder.flags(window.observed).any(-1)
         latents = encoder.perceive(seen).float()
-        known, warm = self.encoder.inputs(window.past)[:, 0], self._num_warm(latents.shape[1])
+        known, warm = encoder.inputs(window.past)[:, 0], self._num_warm(latents.shape[1])
         imagined = self._unroll(seen, latents[:, 0], known, warm, self.config.gradient_steps).float()
         begun = shown.clone()
         begun[:, warm:] = False  # predictions do not use these observations
@@ -384,9 +385,11 @@ class Jepa(WorldModel, Adapts):
 
     def _correct(self, predicted: Latent, seen: ObservedFeatures) -> Latent:
         """The belief after an observation."""
-        latent, encoder = self.encoder.perceive(seen, predicted.latent), self.encoder
-        flags, shown = encoder.exact_flags(seen.observed), encoder.flags(seen.observed).any(-1)
-        memory = predicted.memory and predicted.memory.correct(latent - predicted.latent, flags, shown)
+        encoder, memory = self.encoder, predicted.memory
+        latent = encoder.perceive(seen, predicted.latent)
+        if memory is not None:
+            flags, shown = encoder.exact_flags(seen.observed), encoder.flags(seen.observed).any(-1)
+            memory = memory.correct(latent - predicted.latent, flags, shown)
         return replace(predicted, latent=latent, memory=memory)
 
     def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:

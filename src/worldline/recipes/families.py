@@ -85,7 +85,9 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
         return _features(recipe, weights)
     if name == "lewm":
         return _lewm(recipe, store, weights)
-    return _change(recipe, name, *{"ensemble": _ensemble, "rssm": _rssm, "token": _token}[name](recipe, store))
+    settings_of = {"ensemble": _ensemble, "rssm": _rssm, "token": _token}
+    config, training = settings_of[name](recipe, store)
+    return _change(recipe, name, config, training)
 
 
 def resized(recipe: Recipe, size: float) -> Recipe:

@@ -48,8 +48,16 @@ MAX_CONTROLS: Final = np.array([1.2, 7.5, 150.0])
 
 
 def _signal(name: str, role: Role, unit: str, low: float | None, high: float | None, entity: str) -> Signal:
-    least, most = (None if end is None else (end,) for end in (low, high))
-    return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=least, high=most, entity=entity)
+    return Signal(
+        name=name,
+        role=role,
+        kind=Kind.VECTOR,
+        shape=(1,),
+        unit=unit,
+        low=None if low is None else (low,),
+        high=None if high is None else (high,),
+        entity=entity,
+    )
 
 
 SCHEMA: Final = Schema(
@@ -232,9 +240,11 @@ def _start_day(seed: int, number: int) -> float:
     return FIRST_DAY + BLOCK_DAYS * float(blocks[turn % len(blocks)])
 
 
-def _run(env: Greenhouse, policy: Callable[[Floats], Floats], day: float, generator: np.random.Generator) -> Episode:
+def _run(
+    env: Greenhouse, policy: Callable[[Floats], Floats], start_day: float, generator: np.random.Generator
+) -> Episode:
     """An episode from a random state; `policy` maps the observation to physical controls [3]."""
-    env.reset(seed=0, options={"start_day": day})
+    env.reset(seed=0, options={"start_day": start_day})
     raw = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
     controls = []
     for _ in range(NUM_STEPS):

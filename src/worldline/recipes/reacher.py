@@ -55,7 +55,8 @@ class Reacher(gymnasium.Env[dict[str, Any], dict[str, Any]]):
             raise MissingExtraError("dm_control", "envs") from error
         self.arm = suite.load("reacher", "easy", task_kwargs={"random": 0, "time_limit": math.inf})
         box = gymnasium.spaces.Box
-        angles, velocity = (box(-end, end, (2,), np.float32) for end in (math.pi, np.inf))
+        angles = box(-math.pi, math.pi, (2,), np.float32)
+        velocity = box(-np.inf, np.inf, (2,), np.float32)
         self.observation_space = gymnasium.spaces.Dict({"angles": angles, "velocity": velocity})
         self.action_space = gymnasium.spaces.Dict({"torque": box(-1, 1, (2,), np.float32)})
 

@@ -56,7 +56,12 @@ _TRUSTED: Final = (
 
 
 def effects_block(found: Measured) -> Html:
-    """Effects by action and signal: a chart over the lags, the largest effect, and the agreement with the logs."""
+    """Effects by action and signal: a chart over the lags, the largest effect, and the agreement with the logs.
+
+    Empty without effects.
+    """
+    if not found.effects:
+        return Html("")
     pairs: dict[tuple[str, str], list[Effect]] = {}
     for one in found.effects:
         pairs.setdefault((one.action, one.signal), []).append(one)
@@ -114,10 +119,11 @@ def _texts(found: Estimate, unit: str) -> tuple[str, str]:
 def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
     """All figures with intervals in a collapsed table."""
     rows = []
-    for one in (one for group in groups for one in group):
-        logs = "–" if one.logs is None else with_interval(one.logs)
-        name = f"{label(one.action)} → {label(one.signal)}"
-        rows.append([name, str(one.lag), with_interval(one.world), logs, one.agreement])
+    for group in groups:
+        for one in group:
+            logs = "–" if one.logs is None else with_interval(one.logs)
+            name = f"{label(one.action)} → {label(one.signal)}"
+            rows.append([name, str(one.lag), with_interval(one.world), logs, one.agreement])
     return numbers(["effect", "steps", "world", "logs", "agreement"], rows, caption="Effects with 95\u00a0% intervals")
 
 
@@ -206,11 +212,10 @@ def joint_block(found: Measured) -> Html:
 
 def excitation_block(found: Measured) -> Html:
     """Excitation of each action."""
-    styles = {True: "world", False: "missed"}
-    rows = [
-        Dot.of(label(one.action), one.left, percent(one.left.value), styles[one.enough], target=MIN_EXCITATION)
-        for one in found.excitation
-    ]
+    rows = []
+    for one in found.excitation:
+        style = "world" if one.enough else "missed"
+        rows.append(Dot.of(label(one.action), one.left, percent(one.left.value), style, target=MIN_EXCITATION))
     chart = share_chart("Share of each action that the history does not predict", ("action", "excitation"), rows)
     dull = [label(one.action) for one in found.excitation if not one.enough]
     text = "Every action has enough excitation to identify its effects."
@@ -280,7 +285,9 @@ def cover_block(found: Measured) -> Html:
 
 
 def twins_block(found: Measured) -> Html:
-    """Scores of the tests against twins."""
+    """Scores of the tests against twins; empty without tests."""
+    if not found.twins:
+        return Html("")
     rows, notes = [], []
     for test in found.twins:
         for cell in test.grade.cells:

@@ -97,8 +97,8 @@ def _chapters(found: Measured) -> list[Html]:
     errors = found.diagnostics
     bands = [blocks.joint_block(found), coverage_block(errors)] if errors.bands else []
     return [
-        chapter("Effects of actions", *([blocks.effects_block(found)] if found.effects else [])),
-        chapter("Tests against twins", *([blocks.twins_block(found)] if found.twins else [])),
+        chapter("Effects of actions", blocks.effects_block(found)),
+        chapter("Tests against twins", blocks.twins_block(found)),
         chapter("Trusted horizon", blocks.horizon_block(found), skill_block(errors), open_loop_block(errors)),
         chapter("Use of actions and history", gaps_block(errors), blocks.leak_block(found), blocks.rank_block(found)),
         chapter("Prediction bands", *bands),

@@ -31,7 +31,7 @@ def decoded_block(found: Decoded) -> Html:
     ]
     caption = f"{label(found.camera)}: true and predicted frames"
     body = tag("table", {"aria-label": caption}, tag("thead", {}, head), *windows, _errors(found))
-    folded = _numbers(found, [f"{unit_name} ahead", *ahead])
+    folded = _numbers(found, ahead, unit_name)
     figure = tag("figure", {"class": "decoded"}, tag("figcaption", {}, caption), body, folded)
     details = (
         "The decoder serves visualisation only: it was fitted to the trained model, and planning does not use it. "
@@ -74,12 +74,9 @@ def _curves(found: Decoded) -> dict[str, Curve]:
     return {"predicted": found.imagined, "persistence": found.persistence, "decoder alone": found.decoder}
 
 
-def _numbers(found: Decoded, titles: Sequence[str]) -> Html:
-    """Errors with intervals in a collapsed table; `titles` are those of the steps and of each row."""
+def _numbers(found: Decoded, ahead: Sequence[str], unit_name: str) -> Html:
+    """Errors with intervals in a collapsed table."""
     curves = _curves(found)
-    rows = [[step, *(with_interval(one.at(k + 1)) for one in curves.values())] for k, step in enumerate(titles[1:])]
-    return numbers(
-        [titles[0], *curves],
-        rows,
-        caption="Error (RMSE) in grey levels, with 95\u00a0% bootstrap intervals over episodes",
-    )
+    rows = [[when, *(with_interval(one.at(k + 1)) for one in curves.values())] for k, when in enumerate(ahead)]
+    head = [f"{unit_name} ahead", *curves]
+    return numbers(head, rows, caption="Error (RMSE) in grey levels, with 95\u00a0% bootstrap intervals over episodes")

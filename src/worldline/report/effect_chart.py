@@ -32,9 +32,10 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
     if logs:
         drawn += [area("band logs", runs(logs, "high"), runs(logs, "low")), curve("line logs", runs(logs, "value"))]
     drawn.append(curve("line world", runs(worlds, "value")))
-    for k, one in worlds:
-        x, low, high, middle = plane.across(k), *(plane.down(y) for y in (one.low, one.high, one.value))
-        drawn += [rule("whisker world", x, low, x, high), rule("dot world", x, middle, x, middle)]
+    for position, one in worlds:
+        x, middle = plane.across(position), plane.down(one.value)
+        drawn.append(rule("whisker world", x, plane.down(one.low), x, plane.down(one.high)))
+        drawn.append(rule("dot world", x, middle, x, middle))
     unknown = " unknown" if effects[0].agreement == "not identifiable" else ""
     attributes = {"class": f"mini{unknown}", "role": "img", "aria-label": _alt_text(effects)}
     return tag("div", attributes, svg(*drawn))

@@ -146,8 +146,10 @@ def _levels(case: WorldCase) -> list[float]:
 
 def _band(prediction: Prediction, name: str) -> tuple[Floats, Floats]:
     low, high = prediction.signals[name].low, prediction.signals[name].high
-    holds(low is not None and high is not None, "a calibrated vector signal has no band")
-    return as_float(low), as_float(high)  # type: ignore[arg-type]  # checked by holds
+    holds(low is not None and high is not None, f"signal {name!r}: a calibrated vector signal has no band")
+    assert low is not None  # for the type checker
+    assert high is not None
+    return as_float(low), as_float(high)
 
 
 def _inside(windows: ForecastWindows, name: str, low: Floats, high: Floats) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """Checks an `Engine`: the clauses of `engines/base.py`, one function each; `CLAUSES` lists them all.
 
-`check_engine(engine, episodes)` checks them all; `no_peek(EngineCase(engine=engine, episodes=episodes))` checks one.
+`check_engine(engine, episodes)` checks them all; `samples_shape(EngineCase(engine=engine, episodes=episodes))` checks
+one. The clauses that engines and worlds share are in `predictions.py`.
 """
 
 from __future__ import annotations

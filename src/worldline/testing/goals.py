@@ -94,7 +94,7 @@ def costs_add_up(case: WorldCase) -> None:
 def tolerance_scales(case: WorldCase) -> None:
     """Twice the tolerance gives a quarter of the cost; the default tolerance is a standard deviation."""
     four = Candidates(case)
-    calibrated = case.predict_one(four.query).calibrated
+    calibrated = case.calibrated()
     for name in case.vectors:
         target = as_float(case.windows().truth[name][1, -1]).astype(case.card.schema[name].dtype)
         spread = observed_values(case.episodes, name).std(0)
@@ -161,7 +161,7 @@ def chance_uses_the_band(case: WorldCase) -> None:
     for name in _plain(case):
         bound = float(np.median(four.means(name)[0]))
         rule = Chance(constraint=AtMost(signal=name, bound=bound), level=0.8)
-        if not case.predict_one(four.query).calibrated:
+        if not case.calibrated():
             refuses("Chance in a world without bands", partial(four.violation, rule), 0.8)
             return
         highest = [-np.inf if one.high is None else float(one.high.max()) for one in four.forecasts(name)]

@@ -76,7 +76,7 @@ def ranges_kept(case: WorldCase) -> None:
 @clause("World.what_if and surprise; InputError if the episode does not fit")
 def episodes_fit(case: WorldCase) -> None:
     """A branch outside the episode, or an invalid signal in the episode, is refused; the message names it."""
-    episode, world = case.episodes[0], case.world
+    episode, world, calibrated = case.episodes[0], case.world, case.calibrated()
     last, taken = episode.num_steps, {name: value[:1] for name, value in episode.actions.items()}
     twice = {name: np.concatenate([value, value]) for name, value in taken.items()}
     for at, actions, steps in ((-1, taken, 1), (last, taken, 1), (last + 1, taken, 1), (last - 1, twice, 2)):
@@ -92,7 +92,7 @@ def episodes_fit(case: WorldCase) -> None:
         bad.append((f"{name!r} misshapen in the episode", odd, (name, expected, wide.shape)))
     for what, wrong, wanted in bad:
         refuses(f"what_if: {what}", partial(world.what_if, wrong, 0, taken), *wanted)
-        if case.calibrated():
+        if calibrated:
             refuses(f"surprise: {what}", partial(world.surprise, wrong), *wanted)
 
 
@@ -112,10 +112,8 @@ def refusals_name_what_is_missing(case: WorldCase) -> None:
                 holds("reaches" in card.abilities, f"{what} {problem}")
                 costs = case.score_one(query, plans, goal).cost
                 holds(float(np.ptp(costs)) > 0, f"every plan towards {signal.name!r} costs {costs[0]:.4g}")
-    refused, calibrated = (
-        lacks("surprise", partial(case.world.surprise, case.episodes[0]), "calibrat"),
-        case.calibrated(),
-    )
+    refused = lacks("surprise", partial(case.world.surprise, case.episodes[0]), "calibrat")
+    calibrated = case.calibrated()
     problem = f"surprise was {'refused' if refused else 'answered'}, but predictions are "
     holds(refused != calibrated, f"{problem}{'' if calibrated else 'not '}calibrated")
 

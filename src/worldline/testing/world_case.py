@@ -63,7 +63,7 @@ class WorldCase(PredictionCase):
 
     def calibrated(self) -> bool:
         """Whether predictions have bands."""
-        return self.predict(self.windows()).calibrated
+        return self.predict_one(self.query()).calibrated
 
     def means(self, windows: ForecastWindows) -> Arrays:
         """The mean prediction per signal [W, T, *shape]."""

@@ -1,6 +1,7 @@
 """Checks a `World`: the clauses of `world/base.py`, one function each; `CLAUSES` lists them all.
 
-`check_world(world, episodes, goal)` checks them all; `no_peek(WorldCase(world=world, ...))` checks one.
+`check_world(world, episodes, goal)` checks them all; `batch_is_loop(WorldCase(world=world, ...))` checks one. Most
+clauses are in modules by subject, such as `plans.py`.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def measure_control(
         window: B windows of at least 3 observations.
         features: results of R calls of `fold` on `window`. Only features of the present count, because a memory
             contains the actions.
-        episode: episode of each window.
+        episode: episode of each window, on the CPU.
         seed: of the model's draws.
     """
     known = min(model.context, features.shape[2] - 2)
@@ -108,10 +108,10 @@ def _skill(error: float, baseline: float) -> float:
 
 def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[Tensor, " B"]) -> float:
     """R² on half of the episodes of a ridge regression fitted on the other half; 0 with a single episode."""
-    numbers = episode.cpu().unique()
+    numbers = episode.unique()
     if len(numbers) < 2:
         return 0.0
-    first = torch.isin(episode.cpu(), numbers[: len(numbers) // 2])
+    first = torch.isin(episode, numbers[: len(numbers) // 2])
     inputs = torch.cat([features[:, :-1], features.diff(dim=1)], -1).cpu().double()
     actions = past.actions[:, 0].cpu().double()
     fit, fit_actions = _thin(inputs[first]), _thin(actions[first])
@@ -120,10 +120,9 @@ def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[T
     centre, mean = fit.mean(0), fit_actions.mean(0)
     fit, test = (fit - centre) / spread, (test - centre) / spread
     products = fit @ fit.T  # dual form, because latents may have more components than there are rows
-    penalty = (
-        RIDGE * products.diagonal().mean().clamp(min=1e-9) * torch.eye(len(products), dtype=torch.double, device="cpu")
-    )
-    weights = torch.linalg.solve(products + penalty, fit_actions - mean)
+    penalty = RIDGE * products.diagonal().mean().clamp(min=1e-9)
+    identity = torch.eye(len(products), dtype=products.dtype, device=products.device)
+    weights = torch.linalg.solve(products + penalty * identity, fit_actions - mean)
     residual = (test @ (fit.T @ weights) + mean - test_actions).square().sum()
     total = (test_actions - mean).square().sum()
     return max(-1.0, 1 - float(residual / total)) if float(total) > 1e-12 else 0.0

@@ -90,10 +90,8 @@ def fit_reward(store: Store, table: LatentTable, imagination: Imagination, fit: 
     if not signals or not steps.any():
         return None
     earned = [_rewards(store, signals, episode) for episode in table.numbers]
-    reward, size = (
-        torch.cat(earned).to(table.device),
-        table.actions.shape[1],
-    )  # of the step after each row; 0 after the last row
+    reward = torch.cat(earned).to(table.device)  # of the step after each row; 0 after the last row
+    size = table.actions.shape[1]
     head = Reward(RewardConfig(latent_size=table.features.shape[1], action_size=size, width=fit.width)).to(table.device)
     before = steps.nonzero()[:, 0]
     head.fit_normaliser(table.features[before + 1].cpu(), table.actions[before].cpu(), reward[before].cpu())

@@ -157,9 +157,8 @@ class Imagination:
     def draw(self, table: LatentTable, among: Bool[Tensor, " M"], count: int, num_steps: int) -> Paths:
         """Paths from `count` random rows where `among` is True."""
         able = among.nonzero()[:, 0]
-        return self.paths(
-            table, able[torch.randint(len(able), (count,), generator=self.generator, device=self.device)], num_steps
-        )
+        drawn = torch.randint(len(able), (count,), generator=self.generator, device=self.device)
+        return self.paths(table, able[drawn], num_steps)
 
     def exam(self, table: LatentTable, held_out: Bool[Tensor, " M"], num_steps: int) -> Paths | None:
         """The paths on which a head is validated, always the same; None if nothing is held out."""

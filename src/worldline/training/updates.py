@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from worldline.data.splits import Split
 from worldline.data.store import Store
@@ -184,10 +184,8 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
 
 def _mean(pieces: Sequence[Losses]) -> Losses:
     """Each term's mean over the parts of a batch, and over all processes; without gradient."""
-    terms = {
-        name: torch.tensor(
-            mean_over_processes(float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces)), device="cpu"
-        )
-        for name in pieces[0].terms
-    }
+    terms = dict[str, Tensor]()
+    for name in pieces[0].terms:
+        mean = float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces)
+        terms[name] = torch.tensor(mean_over_processes(mean), device="cpu")
     return Losses(terms=terms, weights=pieces[0].weights)

@@ -10,19 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from worldline.data.splits import Split
 from worldline.data.store import Store
-from worldline.data.windows import Windows
 from worldline.device import CPU
 from worldline.errors import ConfigError
 from worldline.models.base import WorldModel
 from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.training.batches import to_window, window_signals
+from worldline.training.batches import fit_normaliser
 from worldline.training.heads import HeadsConfig, fit_heads
 from worldline.training.loop import RECALIBRATION_BATCHES, Run
 
@@ -140,8 +138,7 @@ class _Pace:
 def _time_training(store: Store, split: Split, recipe: Recipe, device: torch.device, clock: Clock) -> _Pace:
     model, times_s = _fresh(store, recipe), list[float]()
     untrained, inputs = replace(recipe.training, min_rank=1.0, min_deviation=0.0), recipe.model_config.inputs
-    windows = Windows(store, untrained.window, split.train, window_signals(store.schema, (*inputs, *model.targets)))
-    model.fit_normaliser(to_window(windows.sample(64, np.random.default_rng(0)), store.schema))
+    fit_normaliser(model, store, split.train, inputs, untrained.window)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(model.to(device), store, split, inputs, untrained, Path(folder))
     while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one is for warm-up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -44,8 +44,8 @@ class _Drawn:
     redrawn: Image
 
 
-_Squares = Mapping[str, Floats]
-"""Squared errors [W, F] by source, each the mean over pixels and colours; 0 where not "known"."""
+_Squares = Mapping[str, NDArray[Any]]
+"""Squared errors [W, F] by source, each the mean over pixels and colours; 0 where the mask "known" is False."""
 
 
 def decoded_frames(
@@ -155,7 +155,7 @@ def _squares(drawn: _Drawn) -> _Squares:
         return np.where(known, np.square(frames - real).mean((2, 3, 4), dtype=np.float64), 0.0)
 
     guesses = {"imagined": drawn.imagined, "persistence": drawn.real[:, :1], "decoder": drawn.redrawn[:, 1:]}
-    return {"known": known.astype(float), **{name: square(frames) for name, frames in guesses.items()}}
+    return {"known": known, **{name: square(frames) for name, frames in guesses.items()}}
 
 
 def _first(drawn: _Drawn, leads: NDArray[np.bool_], max_windows: int) -> list[DecodedWindow]:
@@ -175,7 +175,7 @@ def _measured(
     seed: int,
 ) -> Decoded:
     errors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    known = errors.pop("known").astype(bool)
+    known = errors.pop("known")
     weights, counted = draw_clusters(int(episode.max()) + 1, seed), known.any(1)
     curves = {name: rmse_curve(squared, known, episode, weights) for name, squared in errors.items()}
     return Decoded(

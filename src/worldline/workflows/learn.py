@@ -420,6 +420,7 @@ def _seed_result(learned: Learned, found: Diagnostics | None) -> SeedResult:
     seed, trained = learned.recipe.training.seed, learned.trained
     rmse: dict[str, dict[int, float]] = {}
     if found is not None:
-        for own in (one for one in found.errors if not one.world):
-            rmse[own.signal] = {step: float(own.rmse.value[step - 1]) for step in found.horizons}
+        for error in found.errors:
+            if not error.world:
+                rmse[error.signal] = {step: float(error.rmse.value[step - 1]) for step in found.horizons}
     return SeedResult(seed=seed, control=trained.control, chosen_step=trained.chosen_step, rmse=rmse)

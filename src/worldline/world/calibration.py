@@ -34,6 +34,7 @@ from worldline.world.ood import (
     step_errors_at,
 )
 from worldline.world.prediction_errors import errors, mean_of, vectors_of
+from worldline.world.validation import check_level
 from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
@@ -125,8 +126,7 @@ class Calibration:
         Raises:
             InputError: `num_steps` exceeds `horizon`, or there are too few calibration episodes for `level`.
         """
-        if not 0 < level < 1:
-            raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
+        check_level(level)
         if num_steps > self.horizon:
             raise InputError(
                 f"bands are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "

@@ -26,11 +26,13 @@ from worldline.world.prediction_errors import mean_of, num_samples, step_differe
 from worldline.world.present import Present, values_of
 from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
+    add_world_axis,
     check_actions,
     check_episode,
     check_goal,
     check_group,
     check_history,
+    check_level,
 )
 from worldline.world.what_if import obstacle, twins
 
@@ -72,8 +74,7 @@ class LocalWorld(World):
         self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
     ) -> Prediction:
         """See `World`. Bands hold for histories of `Card.context` observations and up to the calibrated horizon."""
-        if not 0 < level < 1:
-            raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
+        check_level(level)  # before the history is encoded
         return self.predict_from(self.look(history), actions, exogenous=exogenous, level=level)
 
     def look(self, history: History, *, seed: int = SEED) -> Present:
@@ -117,8 +118,7 @@ class LocalWorld(World):
         inputs = {name: value[:, None] for name, value in history.actions.items()}
         future = Future(actions=inputs, exogenous=history.exogenous)
         seed = SEED + before.num_observed  # equal draws at every step would be correlated
-        step = replace(history.window(1, 2, axis=1), actions=history.actions, exogenous=history.exogenous)
-        belief = self.engine.observe(before.belief, step, seed=seed)
+        belief = self.engine.observe(before.belief, history.step(1), seed=seed)
         errors, p_value, lengths = None, None, before.num_tested
         trust: NDArray[np.floating] = np.full(history.num_worlds, np.nan)
         calibration = self.calibration
@@ -150,14 +150,13 @@ class LocalWorld(World):
         self, present: Present, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
     ) -> Prediction:
         """As `World.predict`, from a present."""
-        if not 0 < level < 1:
-            raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
+        check_level(level)
         card = self.engine.describe()
         checked = check_actions(card.schema.actions, actions, (*present.leading, None))
         future = self._future(present, checked, exogenous, axes_between=0)
         samples = self.engine.imagine(present.belief, future, num_samples=num_samples(card), seed=SEED).signals
         return Prediction(
-            signals={n: self._forecast(card.schema[n], samples[n], present, level) for n in card.predicts},
+            signals={name: self._forecast(card.schema[name], samples[name], present, level) for name in card.predicts},
             level=level,
             trust=present.shown_trust,
             calibrated=self.calibration is not None and self.calibration.has_error_scores,
@@ -272,7 +271,7 @@ class LocalWorld(World):
         checked = check_episode(card.schema, episode)
         if checked.num_steps < 1:
             raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
-        history = checked.history().map(lambda value: value[None])
+        history = add_world_axis(checked.history())
         replayed = self.engine.replay(history, checked.num_steps, num_samples=num_samples(card), seed=SEED)
         found, known = step_differences(card, history, replayed.signals)
         p_values = self.calibration.surprise(card.schema, {name: value[0] for name, value in found.items()})

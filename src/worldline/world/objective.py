@@ -7,6 +7,7 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,8 @@ from worldline.schema import Kind
 from worldline.training.batches import join, split, to_tensor
 from worldline.world.calibration import Calibration
 from worldline.world.prediction_errors import num_samples
+
+_NO_TENSOR: Final = "Return a torch tensor, or wrap a NumPy function in from_numpy."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +119,7 @@ class Objective:
         constraint = self.constraints[number]
         found = constraint(self._with_margin(rollout, constraint, size[2]))
         if not isinstance(found, Tensor):
-            raise InputError(f"constraint {number} returned a {type(found).__name__}. {NO_TENSOR}")
+            raise InputError(f"constraint {number} returned a {type(found).__name__}. {_NO_TENSOR}")
         if found.ndim != 2 or any(got not in (1, want) for got, want in zip(found.shape, size, strict=False)):
             raise InputError(
                 f"constraint {number}: expected a violation [W, N] of shape {tuple(size[:2])}, got shape "
@@ -187,7 +190,7 @@ class Objective:
         for number, cost in enumerate(self.goal.costs):
             step = cost(rollout)
             if not isinstance(step, Tensor):
-                raise InputError(f"cost {number} returned a {type(step).__name__}. {NO_TENSOR}")
+                raise InputError(f"cost {number} returned a {type(step).__name__}. {_NO_TENSOR}")
             num_drawn = max((value.shape[2] for value in rollout.signals.values()), default=1)
             expected = (*size[:2], num_drawn, size[2])
             if step.ndim != 4 or any(got not in (1, want) for got, want in zip(step.shape, expected, strict=True)):
@@ -207,9 +210,6 @@ class Objective:
         num_worst = math.ceil(self.goal.risk * cost.shape[-1] - 1e-9)
         # Ranks instead of a threshold, so that ties never add up to more than the worst share.
         return cost.sort(-1).values[..., -num_worst:].mean(-1).float()
-
-
-NO_TENSOR = "Return a torch tensor, or wrap a NumPy function in from_numpy."
 
 
 def objective(

@@ -64,7 +64,7 @@ def differences(
     """
     found: dict[str, NDArray[np.floating]] = {}
     for name, value in truth.items():
-        signal, mask = schema[name], known[name].astype(bool)
+        signal, mask = schema[name], known[name]
         value = np.where(mask.reshape(mask.shape + (1,) * (value.ndim - 2)), value, 0)
         if signal.kind is Kind.DISCRETE:
             error = (predicted[name] != value[:, None]).mean(1)[..., None]

@@ -100,7 +100,7 @@ class Session:
         """
         if self._episode is None:
             raise InputError("nothing was observed yet. Call observe with the first observation.")
-        return self._episode.history(self._episode.num_steps, self._episode.num_steps + 1)
+        return self._episode.history()
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
@@ -136,7 +136,7 @@ class Session:
         predicted, p_value = self._tracker.observe(episode)
         # All calls of the world precede all changes of state, so a step on which the world fails is not added.
         self._compare(episode, predicted, p_value)
-        self._episode = Episode(**vars(episode.history().last(self.num_kept)))
+        self._episode = episode.last(self.num_kept)
         self._num_seen += 1
 
     def predict(self, actions: Arrays, *, exogenous: Arrays | None = None) -> Prediction:

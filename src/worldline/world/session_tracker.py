@@ -100,9 +100,8 @@ class HistoryTracker(SessionTracker):
             predicted = self._world.predict(past, actions, exogenous=exogenous, level=self.level)
             if not predicted.calibrated:
                 return None, None
-        recent = episode.history(length=card.context + 1)
-        steps = Episode(**vars(recent))
-        return predicted, float(self._world.surprise(steps).steps[-1])
+        recent = episode.last(card.context + 1)
+        return predicted, float(self._world.surprise(recent).steps[-1])
 
     def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
         """From the history."""

@@ -216,6 +216,16 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
     return replace(episode, **vars(checked), rewards={}, step_s=None)
 
 
+def check_level(level: float) -> None:
+    """Checks the probability of a band.
+
+    Raises:
+        InputError: it is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
+
+
 def add_world_axis(history: History) -> History:
     """The history of one world as a batch of one."""
     return history.map(lambda value: value[None])

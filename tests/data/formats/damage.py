@@ -30,7 +30,7 @@ def damage_file(file: Path, damage: Damage) -> None:
     file.write_bytes(damaged(file.read_bytes(), damage))
 
 
-def read_or_refused(read: Callable[[Path], list[LoggedEpisode]], path: Path) -> list[LoggedEpisode]:
+def assert_read_or_refused(read: Callable[[Path], list[LoggedEpisode]], path: Path) -> list[LoggedEpisode]:
     """The episodes; none if the logs are refused. Each lost episode must have an error."""
     try:
         logged = read(path)

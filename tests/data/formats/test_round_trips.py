@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.formats.damage import DAMAGES, FEW, Damage, damage_file, read_or_refused
+from tests.data.formats.damage import DAMAGES, FEW, Damage, assert_read_or_refused, damage_file
+from tests.data.stores import stored
 
 from worldline.data.base import LoggedEpisode
 from worldline.data.exporting import export_store
@@ -34,9 +35,7 @@ FORMATS = pytest.mark.parametrize("name", OUT)
 def exported(
     folder: Path, name: str, schema: Schema, episodes: list[Episode], sources: list[Any] | None = None
 ) -> Store:
-    store = Store.create(folder / "store", schema)
-    for number, episode in enumerate(episodes):
-        store.append(episode, sources[number] if sources else {})
+    store = stored(folder / "store", schema, episodes, sources or ())
     export_store(store, folder / OUT[name], exporter=name)
     return store
 
@@ -101,6 +100,6 @@ def test_damage_to_an_export_never_passes_for_data(
     copy = (shutil.copytree if whole.is_dir() else shutil.copy)(whole, folder / whole.name)
     files = sorted(file for file in (copy if copy.is_dir() else folder).glob(CHECKED[name]) if file.is_file())
     damage_file(files[number % len(files)], damage)
-    for logged in read_or_refused(read, copy):
+    for logged in assert_read_or_refused(read, copy):
         if logged.episode is not None:
             assert_equal(logged.episode, store.episode(logged.number))

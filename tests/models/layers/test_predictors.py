@@ -66,11 +66,9 @@ def test_a_recurrent_state_remembers_what_the_latent_does_not_say() -> None:
 
 def test_a_recurrent_state_stays_in_full_precision() -> None:
     torch.manual_seed(0)
-    made = GruPredictor(GRU, layout(PUSH))
+    made, latent = GruPredictor(GRU, layout(PUSH)), torch.ones(1, 2).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        _, hidden = made(
-            torch.ones(1, 2).bfloat16(), torch.ones(1, 1).bfloat16(), RecurrentState(state=torch.zeros(1, 4))
-        )
+        _, hidden = made(latent, torch.ones(1, 1).bfloat16(), RecurrentState(state=torch.zeros(1, 4)))
     assert hidden.state.dtype == torch.float32
 
 

@@ -62,7 +62,7 @@ from worldline.world import Forecast, World, calibrate
 from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.clips import BALLS, STEP_S, Clips, shown
-from worldline_exam.references.lab_oracle import LabOracle
+from worldline_exam.references.lab_oracle import oracle_of
 
 TABLES: Final = ("dissipative", "frictionless")
 SIGNALS: Final = tuple(f"{ball}_{what}" for ball in BALLS for what in ("position", "velocity"))
@@ -139,7 +139,7 @@ class ArrowOfTimeTest(ExamTest):
         for table in TABLES:
             episodes = logs[self._name(table)]
             engines: tuple[Engine, ...] = (
-                LabOracle(schema=schema, law=self._lab(table).simulate),
+                oracle_of(self._lab(table)),
                 Persistence.fit(episodes, schema),
                 ConstantVelocity.fit(episodes, schema),
             )

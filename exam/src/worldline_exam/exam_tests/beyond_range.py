@@ -91,7 +91,7 @@ from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.collision import Collision
 from worldline_exam.labs.parabola import FAST, SLOW, STEP_S, STRONG, USUAL, WEAK, Band, Parabola
 from worldline_exam.references.false_laws import passing, slowed, slowed_at_contact, sticking
-from worldline_exam.references.lab_oracle import LabOracle, Law
+from worldline_exam.references.lab_oracle import LabOracle, Law, oracle_of
 from worldline_exam.references.nearest_case import NearestCase
 
 HISTORY: Final = 4
@@ -212,7 +212,7 @@ class BeyondRangeTest(ExamTest):
             fail[COPY] |= self._answers(kind, as_world(copy), scenes)
             for name in laws:
                 fail.setdefault(name, {}).update(on_scenes[name])
-            oracle |= self._answers(kind, as_world(LabOracle(schema=lab.schema, law=lab.simulate)), scenes)
+            oracle |= self._answers(kind, as_world(oracle_of(lab)), scenes)
         return References(floor=floor, oracle=oracle, must_fail=fail, floor_name="; ".join(chosen))
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:

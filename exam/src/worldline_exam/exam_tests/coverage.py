@@ -158,7 +158,9 @@ class JointCoverageTest(ExamTest):
         best = best_of({name: _answers(world, pilot) for name, world in bank.items()}, lambda a: _loss(a, pilot))
         trivial = {name: _answers(world, scenes) for name, world in bank.items()}
         oracle = PuckOracle(lab=lab, context=HISTORY)
-        calibration = _calibrated(oracle, recorded(lab, self.num_own, np.random.default_rng([6, self.num_own])))
+        # Drawn with a seed of their own, separate from `logs`.
+        own_logs = recorded(lab, self.num_own, np.random.default_rng([6, self.num_own]))
+        calibration = _calibrated(oracle, own_logs)
         return References(
             floor=trivial[best]
             | {f"marginal.{name}": _energies(trivial["marginal mean"], scenes, name) for name in SIGNALS},

@@ -216,9 +216,9 @@ class DelayLine(ReferenceEngine):
 
     def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
         """The temperatures under the law of the lab."""
-        held, forgotten = each_version(own_belief(belief, dict), actions), 0
-        if self.reach is not None:
-            forgotten = max(max(self.lab.lags) - self.reach, 0)
+        held = each_version(own_belief(belief, dict), actions)
+        longest = max(self.lab.lags)
+        forgotten = 0 if self.reach is None else max(longest - self.reach, 0)
 
         def move(excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:
             return self.lab.move(excess, np.where(np.arange(pipe.shape[1])[:, None] < forgotten, 0.0, pipe), valves)

@@ -41,7 +41,7 @@ from worldline.stats import draw_clusters, ratio
 from worldline_exam.base import References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.driven import DAMPINGS
-from worldline_exam.references.lab_oracle import LabOracle
+from worldline_exam.references.lab_oracle import oracle_of
 from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, damped_by, present, rollouts
 
 READOUT_ERROR: Final = 0.01
@@ -101,7 +101,7 @@ class TrustedHorizonTest(DrivenTest):
                 if key.startswith(f"{system}."):
                     members = np.stack([trivial[name][key] for name in names])
                     floor[key][rows, np.arange(self.num_steps)] = members[best, rows, np.arange(self.num_steps)]
-        oracle = {system: as_world(LabOracle(schema=lab.schema, law=lab.simulate)) for system, lab in labs.items()}
+        oracle = {system: as_world(oracle_of(lab)) for system, lab in labs.items()}
         return References(
             floor=floor,
             oracle=self.question(oracle, scenes),

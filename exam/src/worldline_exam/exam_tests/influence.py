@@ -56,7 +56,7 @@ from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.exam_tests.twin_effect import effect_of
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.pusher_block import STATE, STEP_S, PusherBlock
-from worldline_exam.references.lab_oracle import LabOracle
+from worldline_exam.references.lab_oracle import oracle_of
 from worldline_exam.scenes.pusher import (
     Beginnings,
     beginnings,
@@ -165,7 +165,7 @@ class InfluenceTest(ExamTest):
         lab = make_lab(self.pool)
         episodes = next(iter(logs.values()))
 
-        oracle = self.answers_of(LabOracle(schema=lab.schema, law=lab.simulate), scenes)
+        oracle = self.answers_of(oracle_of(lab), scenes)
         return References(
             oracle=oracle,
             must_fail={

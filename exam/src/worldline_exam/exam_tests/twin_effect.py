@@ -57,7 +57,7 @@ from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.pusher_block import STATE, PusherBlock
-from worldline_exam.references.lab_oracle import LabOracle, Law
+from worldline_exam.references.lab_oracle import LabOracle, Law, oracle_of
 from worldline_exam.scenes.pusher import (
     Beginnings,
     beginnings,
@@ -153,7 +153,7 @@ class TwinEffectTest(ExamTest):
         del pilot  # the floor is no effect
         lab = make_lab(self.pool)
         episodes = next(iter(logs.values()))
-        oracle = LabOracle(schema=lab.schema, law=lab.simulate)
+        oracle = oracle_of(lab)
         return References(
             oracle=self.answers_of(oracle, scenes),
             must_fail={

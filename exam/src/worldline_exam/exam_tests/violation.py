@@ -94,7 +94,7 @@ from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.occluder import BARRIER, DOOR_PLAY, LEVEL, LOWER, MAX_PUSH, RADIUS, STEP_S, UPPER, Occluder
 from worldline_exam.references.initial_observation_regression import InitialObservationRegression, Terms, When
-from worldline_exam.references.lab_oracle import LabOracle, Untrained
+from worldline_exam.references.lab_oracle import Untrained, oracle_of
 
 CURRICULUM: Final = "occluder"
 HORIZON: Final = 12
@@ -228,7 +228,7 @@ class ViolationOfExpectationTest(ExamTest):
             self._answers(as_world(Untrained.fit(episodes, schema, seed=seed)), scenes) for seed in range(NUM_NETWORKS)
         ]
         return References(
-            oracle=self._answers(as_world(LabOracle(schema=schema, law=lab.simulate)), scenes),
+            oracle=self._answers(as_world(oracle_of(lab)), scenes),
             must_fail={
                 **{name: self._answers(world, scenes) for name, world in trivial.items()},
                 "untrained networks": _alternating(untrained),

@@ -25,8 +25,6 @@ from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
 
 Array = NDArray[np.generic]
-
-UNKNOWN_FIX = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
 Metadata = dict[str, str | int | float]
 K = TypeVar("K")
 V = TypeVar("V")
@@ -39,6 +37,7 @@ UNREADABLE = (
 """Exceptions of libraries for damaged files; they include `DataError` (a `ValueError`)."""
 
 DAMAGED = "Restore the file from a copy, or write it again."
+UNKNOWN_FIX = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
 FLAGS = ("terminated", "truncated")
 TIMES = ("time", "timestamp")
 MASK_PREFIX = "observed."
@@ -70,9 +69,12 @@ def held(values: Array, known: NDArray[np.bool_]) -> Array:
         values: [rows, ...].
         known: [rows] bool.
     """
-    if known.all() or not known.any():
-        return values if known.all() else np.zeros_like(values)
-    return values[np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))]
+    if known.all():
+        return values
+    if not known.any():
+        return np.zeros_like(values)
+    last_known = np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))
+    return values[last_known]
 
 
 def partly_missing(values: Array, signal: str) -> list[Finding]:
@@ -125,7 +127,7 @@ def unread(folder: Path, used: Collection[Path], what: str) -> list[str]:
     Args:
         folder: of the logs, or a single file.
         used: the files that are read.
-        what: the logs are, in plural.
+        what: the other files are, such as "not tables".
     """
     if not folder.is_dir() or folder in used:
         return []
@@ -179,7 +181,8 @@ def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Pat
     Raises:
         DataError: none can be read; the first reason.
     """
-    failure, num_read = None, 0
+    failure: Exception | None = None
+    num_read = 0
     for item in items:
         try:
             found = read(item)
@@ -270,7 +273,11 @@ class EpisodeDraft:
             return
         self.findings += partly_missing(values, signal.name)
         values, known = mark_missing(values)
-        self.put(signal.name, values, known if mask is None else mask if known is None else mask & known)
+        if known is None:
+            known = mask
+        elif mask is not None:
+            known = known & mask
+        self.put(signal.name, values, known)
 
     def end(self, terminated: bool | None, truncated: bool | None) -> None:
         """Sets how the episode ended; an unknown `truncated` is the opposite of `terminated`."""
@@ -348,8 +355,10 @@ class EpisodeLogs(Logs, Generic[T]):
 
 def relative(root: Path, file: Path | str | None) -> str | None:
     """Returns the path of a file relative to the folder of the logs; other paths are kept."""
-    if file is None or not Path(file).is_relative_to(root):
-        return None if file is None else str(file)
+    if file is None:
+        return None
+    if not Path(file).is_relative_to(root):
+        return str(file)
     return Path(file).relative_to(root).as_posix()
 
 

@@ -426,8 +426,9 @@ def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Align
     vary = "Log some episodes with random actions, which make the shift identifiable."
     if not explaining:
         strongest = max(shifts, key=lambda one: one.alone.value)
-        best_row = f"the best, {_row(strongest.shift)}, explains {strongest.alone}"
-        reason = f"no row of the actions explains the change; {best_row}."
+        reason = (
+            f"no row of the actions explains the change; the best, {_row(strongest.shift)}, explains {strongest.alone}."
+        )
         fix = f"The actions vary too little, or do not affect the observed signals. {vary}"
         return AlignmentVerdict.UNKNOWN, 0, reason, fix
     best = int(np.argmin(found.misfit[:, 0]))

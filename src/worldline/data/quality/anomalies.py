@@ -359,8 +359,8 @@ def _outliers(signals: Sequence[_SignalSummary], done: set[tuple[int | None, str
                 episode, is_above = one.episodes[index], above[index] > below[index]
                 value = (numbers.high if is_above else numbers.low)[index, component]
                 step = int((numbers.high_at if is_above else numbers.low_at)[index, component])
-                problem = f"{_part(one.signal, component)} is {value:g}, but 99 % of the values lie in "
-                problem += f"{low:.4g} to {high:.4g}"
+                usual = f"{low:.4g} to {high:.4g}"
+                problem = f"{_part(one.signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
                 if (episode, name) not in done:
                     found.append(warning(problem=problem, fix=fix, episode=episode, signal=name, step=step))
         yield from _few(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any, final
@@ -182,9 +182,7 @@ class LanguageEngine(Engine, Storable):
         num_worlds, length = check_observations(steps, self.signals)
         beliefs = [self.observe(None, steps.window(0, length - num_steps, axis=1), seed=seed)]
         for now in range(length - num_steps, length):
-            inputs = steps.window(now - 1, now + 1, axis=1)
-            step = replace(inputs.window(1, 2, axis=1), actions=inputs.actions, exogenous=inputs.exogenous)
-            beliefs.append(self.observe(beliefs[-1], step, seed=seed))
+            beliefs.append(self.observe(beliefs[-1], steps.step(now), seed=seed))
         if not num_steps:
             return ReplayedHistory(belief=beliefs[-1], signals={})
 
@@ -202,7 +200,10 @@ class LanguageEngine(Engine, Storable):
         one_step = {name: value[:, 0, :, 0] for name, value in samples.items()}
         return ReplayedHistory(
             belief=beliefs[-1],
-            signals={n: np.moveaxis(v.reshape(num_steps, num_worlds, *v.shape[1:]), 0, 1) for n, v in one_step.items()},
+            signals={
+                name: np.moveaxis(value.reshape(num_steps, num_worlds, *value.shape[1:]), 0, 1)
+                for name, value in one_step.items()
+            },
         )
 
     def imagine(

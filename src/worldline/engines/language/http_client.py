@@ -37,7 +37,7 @@ class HttpReply:
 
     @property
     def is_failure(self) -> bool:
-        """Whether the same request may succeed later."""
+        """Whether the same request may succeed later. The openai client repeats requests with these statuses."""
         return self.status is None or self.status in (408, 409, 429) or self.status >= 500
 
 

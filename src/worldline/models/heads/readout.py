@@ -124,14 +124,14 @@ class _Moments:
     @staticmethod
     def of(latents: Float[Tensor, "M D"], target: Float[Tensor, "M C"], rows: Bool[Tensor, " M"]) -> _Moments:
         blocks, count = rows.nonzero()[:, 0].split(DOUBLE_PRECISION_ROWS), rows.sum().clamp(min=1)
-        latent = (
-            sum((latents[b].double().sum(0) for b in blocks), latents.new_zeros(latents.shape[1], dtype=torch.double))
-            / count
-        )
-        mean = (
-            sum((target[b].double().sum(0) for b in blocks), target.new_zeros(target.shape[1], dtype=torch.double))
-            / count
-        )
+
+        def mean_of(values: Tensor) -> Tensor:
+            total = values.new_zeros(values.shape[1], dtype=torch.double)
+            for block in blocks:
+                total += values[block].double().sum(0)
+            return total / count
+
+        latent, mean = mean_of(latents), mean_of(target)
         squares = latent.new_zeros(len(latent), len(latent))
         products = latent.new_zeros(len(latent), len(mean))
         for block in blocks:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -47,7 +47,7 @@ some windows have gaps, because laws are fitted on complete windows only."""
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastConfig(NetworkConfig):
-    """The network and the linear forecast of a predictor.
+    """The network and the linear forecast of a predictor, which needs exact vectors in the latent.
 
     Args:
         width: units of the two hidden layers.
@@ -58,7 +58,6 @@ class ForecastConfig(NetworkConfig):
         trim: share of the steps with the largest residuals, such as contacts, that the fit ignores. 0 to below 0.5.
     """
 
-    forecasts: ClassVar[bool] = True
     history: int = 2
     values: int = 0
     trim: float = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -62,8 +62,6 @@ class Predictor(nn.Module, ABC):
     """Number of observations that a memory needs for its full accuracy."""
     remembers: bool = False
     """Whether predictions depend on steps before the last observation."""
-    can_adapt: bool = False
-    """Whether it is an `AdaptablePredictor`."""
 
     def __init__(self, layout: LatentLayout) -> None:
         super().__init__()
@@ -118,8 +116,6 @@ class AdaptablePredictor(Predictor, ABC):
         num_taken: size of the network's input.
     """
 
-    can_adapt = True
-
     def __init__(self, layout: LatentLayout, config: NetworkConfig, num_taken: int) -> None:
         super().__init__(layout)
         self.layers = network(config, num_taken, layout.num_outputs)
@@ -157,9 +153,6 @@ class NetworkConfig:
         width: units of the two hidden layers.
         gated: whether the network has gated linear responses (`models/layers/gated.py`), for contacts.
     """
-
-    forecasts: ClassVar[bool] = False
-    """Whether the predictor needs exact vectors in the latent."""
 
     width: int = 256
     gated: bool = False
@@ -205,7 +198,6 @@ class GruPredictorConfig:
     """
 
     kind: Literal["gru"] = "gru"
-    forecasts: ClassVar[bool] = False
     width: int = 256
     memory_size: int = 64
     context: int = 3
@@ -268,7 +260,6 @@ class TransformerPredictorConfig:
     """
 
     kind: Literal["transformer"] = "transformer"
-    forecasts: ClassVar[bool] = False
     width: int = 256
     depth: int = 2
     num_heads: int = 4

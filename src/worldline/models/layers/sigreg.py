@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldline.device import normal
 from worldline.models.layers.gather import gather
 
 NUM_POINTS, LAST_POINT = 17, 3.0
@@ -35,7 +36,7 @@ def sigreg(
     """
     if counted is None:
         counted = torch.ones_like(latents[..., 0], dtype=torch.bool)
-    slices = torch.randn(latents.shape[-1], num_slices, generator=generator, device=generator.device).to(latents.device)
+    slices = normal((latents.shape[-1], num_slices), generator, latents.device)
     with torch.autocast(latents.device.type, enabled=False):  # half precision cannot resolve a misfit of 0.01
         projected = gather(latents.float(), dim=1) @ (slices / slices.norm(dim=0))
     member = gather(counted.float(), dim=1)

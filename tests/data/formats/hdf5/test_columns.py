@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from hypothesis import given
-from tests.data.formats.damage import DAMAGES, FEW, damage_file, read_or_refused
+from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -266,4 +266,4 @@ def test_damage_to_a_file_of_others_is_survived(tmp_path_factory, damage):
     path = tmp_path_factory.mktemp("damaged") / "a.h5"
     save(path, task=np.array([b"open"] * 5 + [b"shut"] * 4))
     damage_file(path, damage)
-    read_or_refused(read, path)
+    assert_read_or_refused(read, path)

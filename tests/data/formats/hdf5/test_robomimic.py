@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from hypothesis import given
-from tests.data.formats.damage import DAMAGES, FEW, damage_file, read_or_refused
+from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -162,7 +162,7 @@ def test_damage_is_survived(tmp_path_factory, damage):
     path = tmp_path_factory.mktemp("damaged") / "a.hdf5"
     save(path, (2, 2))
     damage_file(path, damage)
-    read_or_refused(read, path)
+    assert_read_or_refused(read, path)
 
 
 def test_damaged_texts_do_not_hang(tmp_path):

@@ -3,29 +3,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.data.stores import random_episode
+from tests.data.stores import random_episode, stored
 
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.formats.lerobot import export as lerobot_export
 from worldline.data.formats.lerobot.export import export_lerobot
 from worldline.data.formats.lerobot.logs import LeRobotLogs
 from worldline.data.store import Store, open_store
-from worldline.episode import Episode
 from worldline.errors import InputError, UnsupportedError
 from worldline.schema import Kind, Role, Schema, Signal
-
-
-def stored(path: Path, schema: Schema, episodes: Sequence[Episode], sources: Sequence[dict] = ()) -> Store:
-    store = Store.create(path, schema)
-    for number, episode in enumerate(episodes):
-        store.append(episode, sources[number] if sources else {})
-    return store
 
 
 def read(root: Path) -> list[LoggedEpisode]:

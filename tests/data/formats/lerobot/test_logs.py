@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.data.formats.damage import DAMAGES, FEW, damage_file, read_or_refused
+from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
 from tests.data.formats.lerobot.lerobot_fixture import (
     FRONT,
     MAP,
@@ -467,9 +467,13 @@ def test_damage_anywhere_ends_in_an_error_a_finding_or_whole_episodes(fuzzed, nu
     whole = file.read_bytes()
     try:
         damage_file(file, damage)
-        results = read_or_refused(read, fuzzed)
+        results = assert_read_or_refused(read, fuzzed)
+        schema = opened(fuzzed).schema if results else None
     finally:
         file.write_bytes(whole)
+    for logged in results:
+        if logged.episode is not None:
+            check_episode(logged.episode, schema)
     if damage[2] and file.suffix == ".parquet" and results:
         assert any(logged.episode is None for logged in results)
 

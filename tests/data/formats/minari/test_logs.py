@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
-from tests.data.formats.damage import DAMAGES, FEW, damage_file, read_or_refused
+from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -277,4 +277,4 @@ def test_damage_to_a_dataset_of_others_is_survived(tmp_path_factory, foreign, nu
     shutil.copytree(foreign, path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     damage_file(files[number % len(files)], damage)
-    read_or_refused(read, path)
+    assert_read_or_refused(read, path)

@@ -322,9 +322,13 @@ def attributes(item: h5py.HLObject) -> Metadata:
             if text is not None and text.length is None:
                 check_heaps(Path(item.file.filename))
             value: Any = np.asarray(item.attrs[name], None if text is None else object).reshape(-1)[0]
-            value = value.item() if text is None else text_of(value)
-            # A store keeps attributes as JSON, which has no NaN.
-            if len(value) <= MAX_TEXT_LENGTH if text is not None else np.isfinite(value):
+            if text is not None:
+                value = text_of(value)
+                is_kept = len(value) <= MAX_TEXT_LENGTH
+            else:
+                value = value.item()
+                is_kept = bool(np.isfinite(value))  # a store keeps attributes as JSON, which has no NaN
+            if is_kept:
                 found[name] = value
     return found
 

@@ -89,7 +89,7 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
     def __init__(
         self, file: Path, demos: Mapping[str, Metadata], has_next: bool, schema: Schema, unclear: Sequence[str]
     ) -> None:
-        self._file, self._demos, self._has_next = file, dict(demos), has_next
+        self._file, self._demos, self._has_next = file, tuple(demos.items()), has_next
         super().__init__(schema, unclear, file.parent, [file.name] * len(demos))
 
     @classmethod
@@ -120,12 +120,12 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
 
     def draft(self, opened: h5py.File, number: int) -> EpisodeDraft:
         """Reads a demo."""
-        name = list(self._demos)[number]
+        name, known = self._demos[number]
         demo = _demo(opened, name, self._file)
         if demo.num_steps < 1:
             problem = f"it has no complete step: {demo.num_samples} samples and no observation after the last action"
             raise DataError(problem, fix="Add next_obs, or leave the demo out.")
-        metadata = {"demo": name} | self._demos[name] | demo.metadata
+        metadata = {"demo": name} | known | demo.metadata
         draft = EpisodeDraft(source=source_of(self._file.name, number, metadata))
         if self._has_next and not demo.following:
             problem = "it has no next_obs, unlike the first demo, so its last action is left out"

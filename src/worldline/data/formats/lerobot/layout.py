@@ -25,7 +25,8 @@ from worldline.data.formats.lerobot.tables import (
     Checked,
     ParquetRows,
     parse_json,
-    read_text,
+    read_bytes,
+    read_object,
     within,
 )
 from worldline.errors import DataError
@@ -111,7 +112,7 @@ class LeRobotLayout:
         fps: rows per second.
         features: by key, in order.
         episodes: in the order of their numbers.
-        lost: errors in the lists of episodes and tasks, one per lost episode.
+        lost: errors in the lists of episodes and tasks; each is reported as an unreadable episode.
         tasks: descriptions by `task_index`.
         signals: signal names by feature key, if our exporter wrote them.
         is_own: whether our exporter wrote the dataset.
@@ -134,21 +135,22 @@ def read_layout(root: Path) -> LeRobotLayout:
         DataError: `meta/info.json` is invalid, or no episode is listed.
         MissingExtraError: the dataset is v3.0 and the package pyarrow is not installed.
     """
-    info = Checked(parse_json(read_text(within(root, INFO_FILE), INFO_FILE), INFO_FILE), INFO_FILE)
+    info = read_object(root, INFO_FILE)
     version = info.get("codebase_version", str)
     fps: float = info.get("fps", Annotated[float, Meta(gt=0, lt=1e300)])
     features = {key: _feature(key, value) for key, value in info.get("features", dict[str, Any]).items()}
     if re.fullmatch(r"v2\.\d+", version):
-        found, lost = _listed(_rows_v2(root), lambda row: _place_v2(info, row, features))
+        found, lost = _listed(_json_lines(root, EPISODES_LINES), lambda row: _place_v2(info, row, features))
     elif re.fullmatch(r"v3\.\d+", version):
-        found, lost = _listed(_rows_v3(root), lambda row: _place_v3(info, row, features))
+        found, lost = _listed(_parquet_rows(root), lambda row: _place_v3(info, row, features))
     else:
         fix = "Convert the dataset with the lerobot package to v2.1 or v3.0."
         raise DataError(f"the version {version!r:.40} is not supported", fix=fix, file=INFO_FILE)
     lost += _miscounted(info, found) if not lost else []
     if not found:
         raise lost[0].error() if lost else info.error("no episode is listed")
-    is_own, tasks = (root / OWN_FILE).exists(), dict[int, str]()
+    is_own = (root / OWN_FILE).exists()
+    tasks: dict[int, str] = {}
     try:
         tasks |= _tasks(root)
     except DataError as error:
@@ -177,8 +179,10 @@ def _feature(key: str, value: Any) -> Feature:
     details = [entry.entries.get(name) for name in ("info", "video_info")]
     is_depth = any(bool(d.get(f"{p}is_depth_map")) for d in details if isinstance(d, dict) for p in ("", "video."))
     size = _height_width(shape, names)
-    num = math.prod(shape) // math.prod(size)
-    return Feature(key=key, dtype=dtype, shape=tuple(shape), is_depth=is_depth, height_width=size, num_channels=num)
+    channels = math.prod(shape) // math.prod(size)
+    return Feature(
+        key=key, dtype=dtype, shape=tuple(shape), is_depth=is_depth, height_width=size, num_channels=channels
+    )
 
 
 def _height_width(shape: Sequence[int], names: Any) -> tuple[int, int]:
@@ -253,9 +257,9 @@ def _place_v2(info: Checked, row: Checked, features: Mapping[str, Feature]) -> E
     )
 
 
-def _rows_v2(root: Path, file: str = EPISODES_LINES) -> Iterator[Checked | DataError]:
+def _json_lines(root: Path, file: str) -> Iterator[Checked | DataError]:
     """Yields each line of a file with JSON lines; an error instead of an invalid line."""
-    for number, line in enumerate(read_text(within(root, file), file).splitlines(), 1):
+    for number, line in enumerate(read_bytes(root, file).splitlines(), 1):
         try:
             if line.strip():
                 yield Checked(parse_json(line, file, f"line {number}: "), file, f"line {number}")
@@ -263,7 +267,7 @@ def _rows_v2(root: Path, file: str = EPISODES_LINES) -> Iterator[Checked | DataE
             yield error
 
 
-def _rows_v3(root: Path) -> Iterator[Checked | DataError]:
+def _parquet_rows(root: Path) -> Iterator[Checked | DataError]:
     """Yields each row of the parquet files in meta/episodes; an error instead of an unreadable file."""
     for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
         file = path.relative_to(root).as_posix()
@@ -320,7 +324,7 @@ def _tasks(root: Path) -> dict[int, str]:
         table = rows.read(["task_index", column], 0, len(rows)).rename_columns(["task_index", "task"])
         entries = [Checked(row, TASKS_FILE, f"entry {number}") for number, row in enumerate(table.to_pylist())]
     elif (root / TASKS_LINES).exists():
-        entries = _rows_v2(root, TASKS_LINES)
+        entries = _json_lines(root, TASKS_LINES)
     tasks: dict[int, str] = {}
     for row in entries:
         if isinstance(row, DataError):
@@ -333,7 +337,7 @@ def _tasks(root: Path) -> dict[int, str]:
 
 def _signals(root: Path, features: Mapping[str, Feature]) -> Mapping[str, str]:
     """Reads the signal of each feature from our exporter's file."""
-    own = Checked(parse_json(read_text(within(root, OWN_FILE), OWN_FILE), OWN_FILE), OWN_FILE)
+    own = read_object(root, OWN_FILE)
     signals: dict[str, str] = own.get("signals", dict[str, str])
     if unknown := [key for key in signals if key not in features]:
         raise own.error(f"the dataset has no feature {unknown[0]!r:.80}")

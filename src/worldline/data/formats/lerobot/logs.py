@@ -29,7 +29,7 @@ from worldline.data.formats.lerobot.layout import (
     LeRobotLayout,
     read_layout,
 )
-from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, list_of, within
+from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, within
 from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, EpisodeLogs, converted, held, readable
 from worldline.data.infer import SchemaDraft, Summary, role_of_column, summarise
 from worldline.data.store import SCHEMA_FILE
@@ -152,7 +152,8 @@ class EpisodeReader:
                 if at != row or row >= num_rows:
                     raise error(_misplaced(at, row, num_rows, time), step=row)
                 if picture.shape[:2] != feature.height_width:
-                    problem = f"the frame is {_size(picture.shape)}, {INFO_FILE} has {_size(feature.height_width)}"
+                    declared = _size(feature.height_width)
+                    problem = f"the frame has {_size(picture.shape)} pixels, {INFO_FILE} has {declared}"
                     raise error(problem, step=row)
                 values = np.empty((num_rows, *picture.shape), np.uint8) if values is None else values
                 values[row] = picture
@@ -208,16 +209,18 @@ def _check_bookkeeping(piece: RowRange, layout: LeRobotLayout) -> None:
             raise piece.rows.error(problem, fix="Export the store again.", step=wrong[0])
 
 
-def _add_numbers(draft: EpisodeDraft, piece: RowRange, feature: Feature, signal: Signal, keep: int, own: bool) -> None:
+def _add_numbers(
+    draft: EpisodeDraft, piece: RowRange, feature: Feature, signal: Signal, keep: int, is_own: bool
+) -> None:
     """Adds the numbers of a signal; masks missing observations, and raises if other values are missing."""
     column = piece.numbers(feature.key, feature.shape, signal.name)
     values, missing = column.values[:keep], column.missing[:keep]
     if _family(feature.dtype) != _family(values.dtype.name):
         problem = f"the column holds {values.dtype}, {INFO_FILE} declares {feature.dtype}"
         raise piece.rows.error(problem, signal=signal.name)
-    if own:  # our exporter stores masks separately, so NaN is a value and only empty cells are missing
+    if is_own:  # our exporter stores masks separately, so NaN is a value and only empty cells are missing
         missing = column.empty[:keep]
-    if (steps := np.flatnonzero(missing).tolist()) and (own or signal.role is not Role.OBSERVATION):
+    if (steps := np.flatnonzero(missing).tolist()) and (is_own or signal.role is not Role.OBSERVATION):
         problem = f"the value is missing ({len(steps)} steps in total)"
         raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=steps[0])
     draft.put(signal.name, held(values, ~missing), ~missing)
@@ -230,10 +233,10 @@ def _add_own(draft: EpisodeDraft, piece: RowRange, place: EpisodePlace, layout: 
     own.only((*NOTES, *masks.values()))
     draft.terminated, draft.truncated = own.get("terminated", bool), own.get("truncated", bool)
     draft.seed = own.get("seed", int | None)
-    step_s = own.get("step_s", list_of(float, len(piece) - 1))
+    step_s = own.optional_list("step_s", list[float], len(piece) - 1)
     draft.step_s = None if step_s is None else np.array(step_s, np.float32)
     for name, key in masks.items():
-        if (mask := own.get(key, list_of(bool, len(piece)))) is not None:
+        if (mask := own.optional_list(key, list[bool], len(piece))) is not None:
             draft.observed[name] = np.array(mask, np.bool_)
     noted = own.flat("source")
     for name in sorted(noted, key=lambda name: name in ORIGIN):  # the first origin is kept
@@ -371,7 +374,7 @@ def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:
             "The last action of each episode has no following observation. It is dropped with its reward and exogenous "
             "inputs."
         )
-    names, others = {signal.name for signal in schema.signals}, (*BOOKKEEPING, *ENDS)
+    names = {signal.name for signal in schema.signals}
     for key, feature in layout.features.items():
         name = signal_name(layout, key)
         if key in ENDS and not layout.is_own:
@@ -381,12 +384,13 @@ def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:
             )
         elif feature.dtype == "string":
             notes.append(f"{key}: text; kept in the source if it is constant in the episode.")
-        elif name not in names and key not in others and not key.startswith(f"{OWN}."):
+        elif name not in names and key not in (*BOOKKEEPING, *ENDS) and not key.startswith(f"{OWN}."):
             why = "a depth map" if feature.is_depth else f"{feature.dtype} of shape {feature.shape}"
             notes.append(f"{key}: left out, because the schema has no signal {name!r} ({why}).")
         elif feature.dtype == "video":
             notes.append(f"{key}: decoded from a lossy video.")
     if schema.step_s is not None and abs(schema.step_s * layout.fps - 1) > 0.01:
-        logged = f"the dataset {1 / layout.fps:g} s"
-        notes.append(f"The schema has {schema.step_s:g} s per step, {logged}; the schema's is used.")
+        notes.append(
+            f"The schema has {schema.step_s:g} s per step, the dataset {1 / layout.fps:g} s; the schema's is used."
+        )
     return notes

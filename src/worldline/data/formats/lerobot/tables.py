@@ -49,16 +49,17 @@ def within(root: Path, file: str) -> Path:
     return path
 
 
-def read_text(path: Path, file: str) -> bytes:
-    """Reads a file.
+def read_bytes(root: Path, file: str) -> bytes:
+    """Reads a file of the dataset.
 
     Args:
-        path: of the file.
-        file: its name in errors.
+        root: of the dataset.
+        file: the relative path.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it is missing or cannot be read.
     """
+    path = within(root, file)
     with converted("the file cannot be read", fix=FIX, file=file):
         return path.read_bytes()
 
@@ -120,6 +121,22 @@ class Checked:
         except msgspec.ValidationError as error:
             raise self.error(f"{key!r} is {self.entries[key]!r:.80}: {error}") from error
 
+    def optional_list(self, key: str, kind: Any, length: int) -> Any:
+        """Returns a list of this length, or None.
+
+        Args:
+            key: its name.
+            kind: its type, such as `list[float]`.
+            length: of the list.
+
+        Raises:
+            DataError: it is missing, or has another type or length.
+        """
+        values: list[Any] | None = self.get(key, kind | None)
+        if values is not None and len(values) != length:
+            raise self.error(f"{key!r} has {len(values)} values; expected {length}")
+        return values
+
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns a list of texts; a single text becomes a list of one, and a missing entry an empty list."""
         value: str | list[str] | None = self.get(key, str | list[str] | None) if key in self.entries else None
@@ -138,9 +155,17 @@ class Checked:
         return names
 
 
-def list_of(kind: type, length: int) -> Any:
-    """The type of a list of this length, or None."""
-    return Annotated[list[kind], msgspec.Meta(min_length=length, max_length=length)] | None  # type: ignore[valid-type]
+def read_object(root: Path, file: str) -> Checked:
+    """Reads a JSON object from a file of the dataset.
+
+    Args:
+        root: of the dataset.
+        file: the relative path.
+
+    Raises:
+        DataError: the file is missing, cannot be read, or does not hold a JSON object.
+    """
+    return Checked(parse_json(read_bytes(root, file), file), file)
 
 
 @dataclass(frozen=True, kw_only=True)

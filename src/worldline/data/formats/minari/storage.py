@@ -92,10 +92,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it is not JSON, or an entry is missing.
     """
-    file, fix = (
-        folder / "metadata.json",
-        "Write observation_space, action_space, total_episodes and data_format into it.",
-    )
+    file = folder / "metadata.json"
+    fix = "Write observation_space, action_space, total_episodes and data_format into it."
     with converted("the metadata cannot be read", fix=fix, file=file, errors=_OF_PACKAGE):
         metadata = json.loads(file.read_text("utf-8"))
         for name in ("observation_space", "action_space"):

@@ -201,7 +201,8 @@ def _warn_of_lost_changes(
     changes = int((inside[1:] != inside[:-1]).any(1).sum())
     if changes > len(grid) - 1:
         problem = f"it changes {changes} times within {len(grid) - 1} steps; values between steps are lost"
-        draft.warn(problem, "Resample to a higher rate, or log an aggregate per step, such as the mean.", signal=name)
+        fix = "Resample to a higher rate, or log an aggregate for each step, such as the mean."
+        draft.warn(problem, fix, signal=name)
 
 
 def _add_observation(draft: EpisodeDraft, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:

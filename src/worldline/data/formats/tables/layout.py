@@ -199,7 +199,9 @@ class Survey:
         """Infers the signal in a column, if there is one."""
         word = name.lower()
         if word in FOREIGN_ENDS:
-            self._draft.note(f"{name}: looks like an end flag and is left out; use `terminated` and `truncated`.")
+            self._draft.note(
+                f"{name}: looks like an end flag and is left out; log `terminated` and `truncated` instead."
+            )
         if (
             name in self._reserved
             or name in self._more_times
@@ -228,7 +230,9 @@ class Survey:
 
     def _note_gaps(self, schema: Schema) -> None:
         if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:
-            self._draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'. Add them to schema.json.")
+            self._draft.note(
+                f"The logs have no units for {', '.join(unknown)}: set to '?'. Write them into schema.json."
+            )
         if schema.step_s is None:
             self._draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
         if not schema.actions:
@@ -239,7 +243,9 @@ class Survey:
         for name, signal in used.items():
             for unit in self._seen[name].units:
                 if signal.unit not in ("?", unit):
-                    self._draft.note(f"{name}: its header has the unit {unit}, the schema {signal.unit}; unchanged.")
+                    self._draft.note(
+                        f"{name}: its header has the unit {unit}, the schema {signal.unit}; not converted."
+                    )
 
     def _stale(self, used: Mapping[str, Signal]) -> frozenset[str]:
         """Finds columns of observations that update less often than other columns."""
@@ -252,8 +258,9 @@ class Survey:
                 found[name] = period
         for name in [name for name in found if any(used[name] is used[n] and n not in found for n in used)]:
             del found[name]
-            others = f"other components of {used[name].name}"
-            self._draft.note(f"{name}: it updates less often than {others}; make it a separate signal.")
+            self._draft.note(
+                f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
+            )
         for name, period in found.items():
             how = f"it changes only every {period:.3g} rows, other columns in every row"
             self._draft.note(f"{name}: {how}; its repeats are marked as not observed.")

@@ -94,7 +94,8 @@ class TableLogs(Logs):
         of_table = [*table.findings, *_left_out(table, self._layout)]
         for piece, draft in self._drafts(file, pieces, times):
             draft.source = _source_of(piece, self._layout, times)
-            draft.findings, of_table = of_table + draft.findings, []
+            draft.findings = of_table + draft.findings
+            of_table = []  # those of the table are reported once, with its first episode
             yield draft.logged(self.schema, file.name, next(numbers))
 
     def _without_table(self, file: Path, error: DataError, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
