@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -507,6 +508,44 @@ def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
     assert furthest(far) > 1.5 * edge
     assert 0.7 * edge < furthest(far, RequireInDistribution(trust=0.1)) <= edge + 1e-3
     assert furthest(replace(far, costs=(OODPenalty(trust=0.1, weight=1e4),))) <= edge + 1e-3
+
+
+class Local(Steep, Novelty):
+    """The engine in torch, to which a position is the less familiar the further it is from the origin."""
+
+    def describe(self) -> Card:
+        return replace(super().describe(), abilities=("differentiable", "novelty"))
+
+    def rollout(self, *args: Any, **kwargs: Any) -> Rollout:
+        found = super().rollout(*args, **kwargs)
+        return replace(found, ood_score=lambda: found.signals["position"].norm(dim=-1).mean(2))
+
+    def novelty(self, belief: EngineBelief) -> np.ndarray:
+        assert isinstance(belief, torch.Tensor)
+        return belief.norm(dim=-1).numpy()
+
+    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> np.ndarray:
+        path = self.imagine(belief, future, num_samples=1, seed=seed).signals["position"][:, :, 0]
+        return np.linalg.norm(path.astype(float), axis=-1)
+
+
+def test_the_gradient_planner_returns_to_familiar_states() -> None:
+    """The goal lies outside of all that was seen."""
+    engine = Local()
+    calibration = calibrate(engine, engine.toy.episodes(40, 12, seed=0), horizon=12, num_windows=4, seed=0)
+    world = LocalWorld(engine, calibration, GradientPlanner(num_iterations=100))
+    edge = float(calibration.novelty[calibration.trust(calibration.novelty) >= 0.1].max())
+    far = Goal(targets={"position": np.full(2, 30.0)}, tolerance={"position": 1.0})
+    penalised = replace(far, costs=(OODPenalty(trust=0.1, weight=1e4),))
+
+    def furthest(goal: Goal, *rules: RequireInDistribution) -> float:
+        plan = world.plan(CALM_ORIGIN, goal, constraints=rules, horizon=12)
+        assert (plan.violation == 0).all()
+        return float(np.linalg.norm(world.predict(CALM_ORIGIN, plan.actions).signals["position"].mean, axis=-1).max())
+
+    assert furthest(far) > 1.5 * edge
+    assert 0.7 * edge < furthest(far, RequireInDistribution(trust=0.1)) <= edge + 1e-3
+    assert 0.7 * edge < furthest(penalised) <= edge + 1e-3
 
 
 def test_a_trust_that_so_few_episodes_cannot_tell_is_refused(linear: Linear) -> None:

@@ -80,13 +80,12 @@ def exam(
     json: Json = None,
 ) -> None:
     """Train a recipe on the logs of each lab and grade its predictions against ground truth from simulators."""
-    from worldline.cli import check_json, progress_bars, write_json
+    from worldline.cli import progress_bars, write_json
     from worldline_exam.base import Pool
     from worldline_exam.folder import REPORT
     from worldline_exam.options import ExamOptions
     from worldline_exam.run import exam as run
 
-    check_json(json)
     if ":" in subject:
         sys.path.append(str(Path.cwd()))  # finds the user's recipe module; installed packages take precedence
     chat_options = _ChatOptions(
@@ -150,12 +149,11 @@ def compare(
     """Score differences A minus B, paired by scene and training, with 95 % intervals over scenes and trainings."""
     from dataclasses import asdict
 
-    from worldline.cli import check_json, write_json
+    from worldline.cli import write_json
     from worldline.config import spelled
     from worldline_exam.folder import read_exam
     from worldline_exam.run import compare as run
 
-    check_json(json)
     found = run(ours, theirs, trainings)
     names = [read_exam(folder).result.subject for folder in (ours, theirs)]
     titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]

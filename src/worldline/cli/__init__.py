@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.cli.options import Device, Json, Threads, check_json, free_cores, use_threads
+    from worldline.cli.options import Device, Json, Threads, free_cores, use_threads
     from worldline.cli.output import print_table, progress_bars, write_json
 
 __all__ = [
     "Device",
     "Json",
     "Threads",
-    "check_json",
     "free_cores",
     "print_table",
     "progress_bars",

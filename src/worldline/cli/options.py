@@ -14,23 +14,17 @@ from worldline.errors import InputError
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads.", show_default="number of free cores")]
 
 
-def check_json(path: Path | None, option: str = "--json") -> None:
-    """Checks the path of an output file before the command does its work.
-
-    Raises:
-        InputError: the path is a folder, or its folder does not exist.
-    """
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(
-            f"{option} {path} is not a file in an existing folder. Give the path of a file in an existing folder."
-        )
-
-
 def checked_file(option: str) -> Callable[[Path | None], Path | None]:
-    """A callback that checks the path of an output file while the arguments are parsed."""
+    """A callback that checks the path of an output file while the arguments are parsed.
+
+    It raises `InputError` if the path is a folder, or its folder does not exist.
+    """
 
     def checked(path: Path | None) -> Path | None:
-        check_json(path, option)
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise InputError(
+                f"{option} {path} is not a file in an existing folder. Give the path of a file in an existing folder."
+            )
         return path
 
     return checked

@@ -157,7 +157,10 @@ class Objective:
         assert reference is not None  # of this calibration
         higher = len(reference) - torch.searchsorted(reference, score.detach().contiguous(), side="left")
         p_values = (1 + higher / calibration.num_windows) / (1 + len(reference) / calibration.num_windows)
-        return p_values.to(score)[:, :, None]
+        # A p-value is a step function of the score. Its gradient is that of the line from the smallest to the largest
+        # calibration score, at which the p-value is 1 and about 0.
+        line = -score / (reference[-1] - reference[0]).clamp(min=torch.finfo(score.dtype).tiny)
+        return (p_values.to(score) + (line - line.detach()))[:, :, None]
 
     def _with_margin(self, rollout: Rollout, constraint: Constraint, horizon: int) -> Rollout:
         """The rollout, with bands if the constraint is a `Chance`."""
