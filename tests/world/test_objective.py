@@ -21,6 +21,7 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.gradient import GradientPlanner
 from worldline.testing.toys import Integrator, picture
+from worldline.world.base import PlanStatus
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -508,6 +509,37 @@ def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
     assert furthest(far) > 1.5 * edge
     assert 0.7 * edge < furthest(far, RequireInDistribution(trust=0.1)) <= edge + 1e-3
     assert furthest(replace(far, costs=(OODPenalty(trust=0.1, weight=1e4),))) <= edge + 1e-3
+
+
+class Drawn(Steep):
+    """Draws as many strengths of the pushes as it is asked for, and keeps these numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.asked: list[int] = []
+
+    def rollout(self, *args: Any, num_samples: int, seed: int) -> Rollout:
+        self.asked.append(num_samples)
+        self.samples = num_samples
+        return super().rollout(*args, num_samples=num_samples, seed=seed)
+
+
+@pytest.mark.parametrize(("risk", "searched"), [(1.0, 5), (0.5, 16)])
+def test_a_search_draws_few_samples_and_its_best_plans_are_compared_with_all(risk: float, searched: int) -> None:
+    engine = Drawn()
+    world = LocalWorld(engine, None, CrossEntropy(num_candidates=32, num_iterations=3))
+    goal = Goal(targets={"position": np.array([4.0, -3.0])}, tolerance={"position": 1.0}, risk=risk)
+    plan = world.plan(CALM_ORIGIN, goal, horizon=2)
+    assert engine.asked == [searched] * 3 + [16] * (searched < 16)
+    every = world.score(CALM_ORIGIN, {"push": plan.actions["push"][None]}, goal)
+    assert plan.cost == pytest.approx(every.cost[0], rel=1e-6)
+
+
+def test_a_plan_of_a_search_without_time_left_is_not_evaluated_again() -> None:
+    engine = Drawn()
+    goal = Goal(targets={"position": np.array([4.0, -3.0])}, tolerance={"position": 1.0})
+    plan = LocalWorld(engine, None, CrossEntropy()).plan(CALM_ORIGIN, goal, horizon=2, budget_s=1e-9)
+    assert (engine.asked, plan.status) == ([5], PlanStatus.BUDGET_EXHAUSTED)
 
 
 class Local(Steep, Novelty):

@@ -47,6 +47,7 @@ class Objective:
         calibration: for `Chance` constraints and trust.
         familiar_scores: sorted out-of-distribution scores of the calibration data, for trust; None without calibration.
         seed: seed of the engine's draws, the same for all plans.
+        num_samples: S, the samples that a stochastic engine draws of each plan; 1 for a deterministic engine.
         margins: the bands of the levels that were needed so far. All plans of a search have one horizon.
     """
 
@@ -63,6 +64,7 @@ class Objective:
     calibration: Calibration | None
     familiar_scores: Float[Tensor, " K"] | None
     seed: int
+    num_samples: int
     margins: dict[float, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def evaluate(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
@@ -77,7 +79,7 @@ class Objective:
                 discrete.
         """
         self._check_gradient(actions)
-        limit = self.engine.max_candidates(self.belief, actions.shape[2], num_samples(self.card))
+        limit = self.engine.max_candidates(self.belief, actions.shape[2], self.num_samples)
         with torch.set_grad_enabled(actions.requires_grad):
             parts = [self._evaluate_part(part) for part in actions.split(limit, 1)]
         return PlanCosts(
@@ -101,9 +103,7 @@ class Objective:
 
     def _rollout(self, actions: Float[Tensor, "W N T A"]) -> Rollout:
         schema = self.card.schema
-        found = self.engine.rollout(
-            self.belief, actions, self.exogenous, num_samples=num_samples(self.card), seed=self.seed
-        )
+        found = self.engine.rollout(self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed)
         inputs = {name: value[:, :, None] for name, value in split(schema.actions, actions).items()}
         if self.exogenous is not None:
             inputs |= {n: value[:, None, None] for n, value in split(schema.exogenous, self.exogenous).items()}
@@ -264,6 +264,7 @@ def objective(
         calibration=calibration,
         familiar_scores=None if calibration is None else precise(exact(calibration.novelty, device)),
         seed=seed,
+        num_samples=num_samples(card),
     )
 
 

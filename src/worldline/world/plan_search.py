@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.planning.base import PlanRequest
-from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
+from worldline.planning.planners.population import Population, ranked
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split
 from worldline.world.base import Plan, PlanStatus
@@ -30,6 +31,12 @@ MAX_PROPOSAL_SHARE: Final = 0.5
 """Largest share of the remaining budget for the engine's proposals. The rest is for the search that improves them."""
 RESERVED_SHARE: Final = 0.02
 """Share of the budget that is reserved for the time after the search."""
+SEARCH_SAMPLES: Final = 5
+"""Samples of each sequence during the search: one per member of an ensemble of the default size."""
+SHORTLIST_SIZE: Final = 8
+"""Best sequences of the search that are evaluated again with all samples."""
+SHORTLIST_SHARE: Final = 0.1
+"""Share of the remaining budget that is reserved for this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,16 +153,30 @@ class Search:
             )
             starts += [] if suggested is None else [suggested]
         starts = [start for start in starts if start.shape[1]]
+        # A tail of the samples needs all of them; their mean is close with a few.
+        num_samples = min(SEARCH_SAMPLES, aim.num_samples) if self.request.goal.risk == 1 else aim.num_samples
+        exact, refines = partial(_cost, aim, first), num_samples < aim.num_samples
+        coarse = _Shortlist(partial(_cost, replace(aim, num_samples=num_samples), first))
+        left_s = self._left_s()
         planned = planner.plan(
-            partial(_cost, aim, first),
+            coarse if refines else exact,
             self.space,
             batch=present.num_worlds,
             horizon=self.request.horizon,
             proposals=torch.cat(starts, 1) if starts else None,
             generator=torch.Generator("cpu").manual_seed(self.request.seed),
-            deadline_s=self._left_s(),
+            deadline_s=left_s if left_s is None or not refines else (1 - SHORTLIST_SHARE) * left_s,
         )
-        return self._plan(planned, present)
+        return self._plan(self._refined(planned, coarse, exact) if refines else planned, present)
+
+    def _refined(self, planned: PlannedActions, shortlist: _Shortlist, exact: CostFunction) -> PlannedActions:
+        """The best of the plan and the shortlist by exact costs; the plan as it is if the budget is spent."""
+        if self._left_s() == 0:
+            return planned
+        best = planned.actions[:, None]
+        if shortlist.best is not None:
+            best = torch.cat([best, shortlist.best.actions], 1)
+        return ranked(best, exact(best)).best(num_evaluated=planned.num_evaluated, converged=planned.converged)
 
     def _left_s(self) -> float | None:
         """The remaining seconds for proposals and search; None for no limit."""
@@ -186,6 +207,20 @@ class Search:
             reason=reason,
             elapsed_s=time.monotonic() - self.started_s,
         )
+
+
+class _Shortlist:
+    """A cost function that remembers the best sequences that it has evaluated."""
+
+    def __init__(self, cost: CostFunction) -> None:
+        self.cost = cost
+        self.best: Population | None = None
+
+    def __call__(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
+        value = self.cost(actions)
+        found = ranked(actions.detach(), value)
+        self.best = (found if self.best is None else self.best.merge(found)).first(SHORTLIST_SIZE)
+        return value
 
 
 def _cost(aim: Objective, first: Float[Tensor, "B D A"] | None, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
