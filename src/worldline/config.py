@@ -17,7 +17,17 @@ from pydantic_core import from_json as parse_json
 
 from worldline.errors import ConfigError, UnknownNameError
 
-__all__ = ["from_json", "nested", "replace_at", "require_at_least", "spelled", "to_json", "to_strict_json", "to_toml"]
+__all__ = [
+    "from_json",
+    "merged",
+    "nested",
+    "replace_at",
+    "require_at_least",
+    "spelled",
+    "to_json",
+    "to_strict_json",
+    "to_toml",
+]
 
 T = TypeVar("T")
 
@@ -85,39 +95,49 @@ def replace_at(config: T, values: Mapping[str, object], *, where: str = "setting
         UnknownNameError: there is no such field; the message suggests the nearest and lists the fields there.
         ConfigError: a value has the wrong type or is out of range.
     """
-    return from_json(type(config), json.dumps(_overlaid(config, nested(values), where)), where=where)
+    given = nested(values)
+    _check_names(config, given, where)
+    text = json.dumps(merged(_tree(config), given), default=lambda value: _plain(value, where))
+    return from_json(type(config), text, where=where)
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in nested mappings: a dot in a name separates the names of nested fields."""
+    """The values as nested mappings of JSON values: a dot in a name separates the names of nested fields."""
     tree = dict[str, Any]()
     for path, value in values.items():
         first, _, rest = path.partition(".")
-        inner = {rest: value} if rest else value
-        if isinstance(inner, Mapping):
-            known = tree.get(first)
-            inner = {**(known if isinstance(known, dict) else {}), **inner}
-        tree[first] = inner
-    return {name: nested(value) if isinstance(value, dict) else value for name, value in tree.items()}
-
-
-def _overlaid(config: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The JSON tree of a dataclass with these values."""
-    tree: dict[str, Any] = _tree(config)
-    if values.get("kind", tree.get("kind")) != tree.get("kind"):
-        tree = {}
-    elif unknown := values.keys() - tree.keys():
-        raise unknown_field(config, sorted(unknown)[0], where)
-    for name, value in values.items():
-        part = getattr(config, name, None)
-        if tree and is_dataclass(part) and isinstance(value, Mapping):
-            tree[name] = _overlaid(part, value, f"{where}.{name}")
-        else:
-            tree[name] = _tree(value)
+        inner = {rest: value} if rest else _tree(value) if is_dataclass(value) else value
+        tree[first] = merged(tree.get(first), nested(inner)) if isinstance(inner, Mapping) else inner
     return tree
 
 
-def unknown_field(config: Any, name: str, where: str) -> UnknownNameError:
+def merged(base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings with other values; values of another `kind` replace the whole mapping."""
+    if not isinstance(base, Mapping) or values.get("kind", base.get("kind")) != base.get("kind"):
+        return dict(values)
+    inner = {n: merged(base.get(n), value) if isinstance(value, Mapping) else value for n, value in values.items()}
+    return {**base, **inner}
+
+
+def _plain(value: object, where: str) -> object:
+    """A NumPy number as a Python number."""
+    if not hasattr(value, "item"):
+        raise ConfigError(f"{where}: {value!r} is no setting. Use text, numbers, truth values, lists and mappings.")
+    return value.item()
+
+
+def _check_names(config: Any, values: Mapping[str, Any], where: str) -> None:
+    """Raises for a name that no field has; those of a part of another kind are checked when it is built."""
+    if values.get("kind", getattr(config, "kind", None)) != getattr(config, "kind", None):
+        return
+    for name, value in values.items():
+        if name not in {field.name for field in fields(config)}:
+            raise _unknown_field(config, name, where)
+        if is_dataclass(part := getattr(config, name)) and isinstance(value, Mapping):
+            _check_names(part, value, f"{where}.{name}")
+
+
+def _unknown_field(config: Any, name: str, where: str) -> UnknownNameError:
     """The error for a field that a dataclass lacks; it also suggests nested fields of this name."""
     own = [f"{where}.{field.name}" for field in fields(config)]
     deeper = [path for path in _paths(config, where) if path.rpartition(".")[2] == name]
