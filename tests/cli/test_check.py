@@ -46,7 +46,7 @@ def test_a_good_store(tmp_path: Path) -> None:
     assert "Actions and observations: aligned" in said
     assert "episode 12: Keep one of the two" in said
     assert "place [left]" in said or "exact copy of episode 3" in said
-    assert said.endswith("Result: passed: 1 warning")
+    assert said.endswith(f"Result: passed: 1 warning Next: worldline learn {tmp_path / 'store'} --out world/")
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
