@@ -184,7 +184,7 @@ def test_a_value_may_be_nested_or_a_dataclass() -> None:
 
 def test_another_kind_starts_from_its_own_defaults() -> None:
     assert replace_at(Network(), {"part.kind": "deep"}).part == Deep()
-    assert replace_at(Network(), {"part.kind": "deep", "part.depth": 2}).part == Deep(depth=2)
+    assert replace_at(Network(), {"part.depth": 2, "part.kind": "deep"}).part == Deep(depth=2)
     with pytest.raises(ConfigError, match="'width'"):
         replace_at(Network(), {"part.kind": "deep", "part.width": 2})
 

@@ -113,7 +113,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def merged(base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings with other values; values of another `kind` replace the whole mapping."""
-    if not isinstance(base, Mapping) or values.get("kind", base.get("kind")) != base.get("kind"):
+    if not isinstance(base, Mapping) or ("kind" in base and values.get("kind", base["kind"]) != base["kind"]):
         return dict(values)
     inner = {n: merged(base.get(n), value) if isinstance(value, Mapping) else value for n, value in values.items()}
     return {**base, **inner}

@@ -104,7 +104,7 @@ def _print(report: ImportReport) -> None:
         + "."
     )
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
-    print(f"Store:   {report.destination}")
+    print(f"Store:  {report.destination}")
 
 
 def _figures(report: ImportReport) -> dict[str, object]:

@@ -117,11 +117,11 @@ def learn(
     _print(result)
     _print_seeds(result)
     write_json(json, _figures(result))
-    print(f"Schema:   {result.store.path / 'schema.json'}")
-    print(f"Settings: {out / 'run.toml'}")
-    print(f"Report:   {out / 'report.html'}")
-    print(f"Curves:   {log_folder(out)}")
-    print(f"World:    {out}")
+    print(f"Schema: {result.store.path / 'schema.json'}")
+    print(f"Config: {out / 'run.toml'}")
+    print(f"Report: {out / 'report.html'}")
+    print(f"Curves: {log_folder(out)}")
+    print(f"World:  {out}")
     print_next("audit", out, result.store.path)
 
 

@@ -21,7 +21,7 @@ from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.report.report import Report, render
 from worldline.workflows import goals
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.learn import MakeRecipe
+from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
@@ -119,7 +119,8 @@ def demo(
     _write(folder / MARKER, settings)
     store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=progress)
     times_s = {"record": time.monotonic() - started}
-    chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
+    options = Options(recipe=recipe or _RECIPES[walls], seed=seed, device=device)
+    chosen = make_recipe(store, options).with_seed(seed)
     learned = learn_world(store, chosen, folder=folder / "partial", progress=progress, device=chosen_device)
     planned = time.monotonic()
     pairs = goals.held_out_pairs(store, learned.split.held_out, num_pairs)
@@ -129,7 +130,8 @@ def demo(
     tell(progress, "measure", 0)
     sections = (_planning(rows, plan_durations), *_sections(store, learned), _films(rows[goals.PLANNER], pairs))
     run = run_manifest(store, learned, times_s=times_s, findings=(), unclear=())
-    _save(folder, learned, {**run, "demo": settings}, sections)
+    repeated = run_toml(store, options, chosen, horizon=learned.calibration.horizon)
+    _save(folder, learned, {**run, "demo": settings}, repeated, sections)
     (folder / "plans.png").write_bytes(goals.films(rows[goals.PLANNER], pairs))
     shutil.rmtree(folder / "partial")
     tell(progress, "measure", 1)
@@ -174,7 +176,9 @@ def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
     )
 
 
-def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tuple[Evidence, ...]) -> None:
+def _save(
+    folder: Path, learned: Learned, run: Mapping[str, Any], settings: str, sections: tuple[Evidence, ...]
+) -> None:
     run = {**run, "decoded_rmse": decoded_rmse([one for one in sections if isinstance(one, Decoded)])}
     subtitle = (
         f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
@@ -182,7 +186,7 @@ def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tupl
     )
     report = Report(title="Two Rooms, learned from pixels", subtitle=subtitle, facts=facts(run), sections=sections)
     page = render(report)
-    save_world(folder / "world", learned.world, run=run, report=page)
+    save_world(folder / "world", learned.world, run=run, settings=settings, report=page)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
