@@ -19,8 +19,6 @@ from worldline.errors import ConfigError, UnknownNameError
 
 __all__ = [
     "from_json",
-    "merged",
-    "nested",
     "replace_at",
     "require_at_least",
     "spelled",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from worldline.errors import StoppedError
 
-__all__ = ["OnProgress", "Progress", "renamed", "stoppable", "tell"]
+__all__ = ["OnProgress", "Progress", "tell"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     assert [stage for stage in dict.fromkeys(stages) if not stage.startswith("plan")] == [
         "record",
         "learn",
+        "encode",
         "fit heads",
         "calibrate",
         "measure",
