@@ -78,12 +78,12 @@ def test_a_setting_has_a_path_and_a_value_and_is_given_once(texts: list[str], sa
         parse_settings(texts)
 
 
-@pytest.mark.parametrize(("budget", "expected"), [("90s", 90.0), ("1.5 min", 90.0), ("2h", 7200.0), (90, 90.0)])
+@pytest.mark.parametrize(("budget", "expected"), [("90s", 90.0), ("1.5 min", 90.0), ("2h", 7200.0), (90.0, 90.0)])
 def test_a_budget_is_a_duration(budget: str | float, expected: float) -> None:
     assert seconds(budget) == expected
 
 
-@pytest.mark.parametrize("budget", ["90", "0s", "soon", 0.0, -1, float("nan")])
+@pytest.mark.parametrize("budget", ["90", "0s", "soon", 0.0, -1.0, float("nan")])
 def test_a_budget_that_is_no_duration_is_refused_with_the_options(budget: str | float) -> None:
     with pytest.raises(ConfigError, match=r"budget is .* no duration\. Use"):
         Options(budget=budget)
