@@ -124,8 +124,11 @@ def seconds(budget: str | float) -> float:
     Raises:
         ConfigError: it is not a positive duration.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", budget) if isinstance(budget, str) else None
-    value = float(found[1]) * _SECONDS[found[2]] if found else 0.0 if isinstance(budget, str) else float(budget)
+    if isinstance(budget, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", budget)
+        value = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    else:
+        value = budget
     if not value > 0:
         raise ConfigError(f"budget is {budget!r}, which is no duration. Use a number with s, min or h, such as 10min.")
     return value
