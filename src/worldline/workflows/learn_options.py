@@ -6,20 +6,19 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from worldline.config import merged, nested, to_toml
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.device import choose_device
-from worldline.errors import ConfigError, InputError, UnknownNameError, UnsupportedError
+from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import NUMBERS, PARTS, Recipe
-from worldline.registry import imported, load, name_of
+from worldline.registry import BUILTIN, imported, load
 from worldline.schema import Kind
 
 MakeRecipe = Callable[[Store], Recipe]
@@ -251,8 +250,9 @@ def _name(recipe: str | MakeRecipe) -> str:
     """The registered name of a recipe, else "module:name" if it can be imported."""
     if isinstance(recipe, str):
         return recipe
-    with suppress(UnsupportedError, AttributeError):
-        return name_of("recipe", cast("type", recipe))
     module, name = getattr(recipe, "__module__", ""), getattr(recipe, "__qualname__", "")
+    registered = {address: name for name, address in BUILTIN["recipe"].items()}
+    if (address := f"{module}:{name}") in registered:
+        return registered[address]
     known = module != "__main__" and getattr(sys.modules.get(module), name, None) is recipe
-    return f"{module}:{name}" if known else _UNNAMED
+    return address if known else _UNNAMED
