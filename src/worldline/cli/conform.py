@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from worldline.testing.engine_case import EngineCase
     from worldline.testing.models import ModelCase
 
-    _Check = tuple[Sized, Iterator[ClauseOutcome]]
-
 
 class PartKind(StrEnum):
     """Kinds of parts with a contract."""
@@ -118,7 +116,7 @@ def _parse_arguments(subject: str, second: str | None, third: Path | None) -> tu
 
 def _world(
     name: str, logs: Path | None, horizon: int, num_episodes: int, num_calibration: int | None, seed: int, device: str
-) -> _Check:
+) -> tuple[Sized, Iterator[ClauseOutcome]]:
     """The clauses of `World` and their results.
 
     Raises:
@@ -156,7 +154,7 @@ def _bundle(name: str) -> str:
     return str(Catalog().resolve(name)) if is_reference(name) else name
 
 
-def _part(kind: PartKind, name: str) -> _Check:
+def _part(kind: PartKind, name: str) -> tuple[Sized, Iterator[ClauseOutcome]]:
     """The clauses of the part's contract and their results."""
     from worldline.testing import engines, models, planners
     from worldline.testing.clauses import outcomes
