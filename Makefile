@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up first. They need Python 3.11 or newer, git and make.
+# `make demo` and `make test` set up what they need first. They need Python 3.11 or newer, git and make.
 
 .PHONY: demo test soak gpu check bench clean install
 
@@ -8,9 +8,10 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 BIN := .venv/bin
 # Two processes, each with whole files, so that what a file sets up is set up once.
 SPREAD := -n 2 --dist loadfile
-INSTALLED := .venv/installed-from-pyproject
+CORE := .venv/installed-core
+INSTALLED := .venv/installed-all
 
-demo: $(INSTALLED)
+demo: $(CORE)
 	$(BIN)/worldline demo
 
 test: $(INSTALLED)
@@ -33,12 +34,17 @@ bench: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml exam/pyproject.toml
+# Python compiles modules when they are first imported. Compiling all of them at once would add a quarter of a gigabyte.
+$(CORE): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "worldline needs Python 3.11 or newer, and none is on the PATH." \
 		"Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
 		"On Debian and Ubuntu run: apt-get install python3-venv"; exit 1; }
 	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --no-compile -e .
+	@touch $@
+
+$(INSTALLED): $(CORE) exam/pyproject.toml
 	$(BIN)/python -m pip install -e '.[tables,video,lerobot,minari,features,language,track,envs,serve,client,dev]' -e exam
 	@touch $@
 

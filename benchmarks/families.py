@@ -144,11 +144,11 @@ def goals(learned: Learned, store: Store, walls: Walls, seed: int) -> Figures:
     """How often held-out goals are reached; of fewer goals where plans take long."""
     few = held_out_pairs(store, learned.split.held_out, 2, context=CONTEXT)
     started = time.process_time()
-    reach(learned, few, walls, seed=seed, stage=None, who=(PLANNER,))
+    reach(learned, few, walls, seed=seed, progress=None, who=(PLANNER,))
     pair_s = (time.process_time() - started) / len(few)
     count = min(200, max(20, 2 * int(GOALS_S / pair_s / 2)))
     pairs = held_out_pairs(store, learned.split.held_out, count, context=CONTEXT)
-    rows = reach(learned, pairs, walls, seed=seed, stage=None, who=(PLANNER, INVERSE, STRAIGHT))
+    rows = reach(learned, pairs, walls, seed=seed, progress=None, who=(PLANNER, INVERSE, STRAIGHT))
     success = {name: [one.success.value, one.success.low, one.success.high] for name, one in rows.items()}
     return {"success": success, "goals": count, "goal_cpu_s": round(pair_s, 2)}
 

@@ -43,7 +43,18 @@ def sit(out: Path, seeds: int) -> list[Path]:
     """Folders of the exams with this processor and with an older one, run in parallel on one core each."""
     folders, sitting = [out / "here", out / "older"], []
     for folder, before, further in zip(folders, ("", WITHOUT_BFLOAT16), ({}, OLDER), strict=True):
-        asked = ["--tests", TESTS, "--seed", str(SEED), "--seeds", str(seeds), "--threads", "1", "--out", str(folder)]
+        asked = [
+            "--tests",
+            TESTS,
+            "--seed",
+            str(SEED),
+            "--num-seeds",
+            str(seeds),
+            "--threads",
+            "1",
+            "--out",
+            str(folder),
+        ]
         command = [sys.executable, "-c", before + RUN, "exam", "memory", *asked]
         sitting.append(subprocess.Popen(command, env={**os.environ, **further, "OMP_NUM_THREADS": "1"}))
     for one in sitting:

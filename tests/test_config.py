@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.config import from_json, replace_at, to_json, to_strict_json
-from worldline.errors import ConfigError
+from worldline.config import from_json, replace_at, to_json, to_strict_json, to_toml
+from worldline.errors import ConfigError, UnknownNameError
 from worldline.schema import Kind, Role, Schema, Signal
 
 
@@ -151,9 +152,22 @@ class Heads:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Flat:
+    kind: Literal["flat"] = "flat"
+    width: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deep:
+    kind: Literal["deep"] = "deep"
+    depth: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     depth: int = 1
     heads: Heads = field(default_factory=Heads)
+    part: Flat | Deep = field(default_factory=Flat)
 
 
 def test_values_that_are_replaced_are_checked_together() -> None:
@@ -161,3 +175,58 @@ def test_values_that_are_replaced_are_checked_together() -> None:
     assert changed == Network(depth=2, heads=Heads(width=16, count=4))
     with pytest.raises(ConfigError, match="multiple"):
         replace_at(Network(), {"heads.width": 16})
+
+
+def test_a_value_may_be_nested_or_a_dataclass() -> None:
+    changed = replace_at(Network(), {"heads": {"count": 4}, "part": Deep(depth=7)})
+    assert changed == Network(heads=Heads(count=4), part=Deep(depth=7))
+
+
+def test_another_kind_starts_from_its_own_defaults() -> None:
+    assert replace_at(Network(), {"part.kind": "deep"}).part == Deep()
+    assert replace_at(Network(), {"part.depth": 2, "part.kind": "deep"}).part == Deep(depth=2)
+    with pytest.raises(ConfigError, match="'width'"):
+        replace_at(Network(), {"part.kind": "deep", "part.width": 2})
+
+
+def test_an_unknown_path_lists_the_near_ones_and_the_fields_there() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        replace_at(Network(), {"width": 3}, where="model")
+    assert str(caught.value).startswith("no setting is called 'model.width'. Did you mean ")
+    assert "Known: model.depth, model.heads, model.heads.width, model.part, model.part.width." in str(caught.value)
+    with pytest.raises(UnknownNameError, match=r"'settings.heads.cuont'\. Did you mean 'settings.heads.count'"):
+        replace_at(Network(), {"heads.cuont": 3})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"depth": "deep"}, r"^model: depth: .*integer \(got 'deep'\)\.$"),
+        ({"heads": 3}, r"^model: heads: .*\(got 3\)\.$"),
+        ({"heads.width": 16}, "^model: heads: width must be a multiple of count$"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_with_its_path(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        replace_at(Network(), values, where="model")
+
+
+trees = st.recursive(
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), trees, max_size=4))
+def test_what_is_written_as_toml_is_read(tree: dict[str, Any]) -> None:
+    assert tomllib.loads(to_toml(tree)) == tree
+
+
+def test_toml_leaves_none_out() -> None:
+    assert tomllib.loads(to_toml({"a": None, "b": {"c": None, "d": 1}})) == {"b": {"d": 1}}

@@ -26,6 +26,7 @@ BASES = {
     "UnreadableError": UnsupportedError,  # one kind of it, and so caught with it
     "CollapseError": ArithmeticError,
     "BundleError": ValueError,
+    "StoppedError": RuntimeError,
     "UnavailableError": ConnectionError,
     "NoGoodAnswerError": UnavailableError,  # likewise
 }

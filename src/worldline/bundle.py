@@ -1,4 +1,4 @@
-"""Bundles: folders that hold a world as safetensors, JSON and HTML, read as untrusted input.
+"""Bundles: folders that hold a world as safetensors, JSON, TOML and HTML, read as untrusted input.
 
 Nothing in a bundle is executed, and no file can name code to import. Sizes, hashes and the shapes in headers are
 checked before memory of that size is allocated.
@@ -40,7 +40,9 @@ MAX_HEADER_BYTES = 4 * 2**20
 MAX_TENSORS = 10_000
 MAX_BYTES = 8 * 2**30
 
-_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(?:safetensors|json|html)")
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(?:safetensors|json|toml|html)"
+)
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _FETCH = "Fetch or write the bundle again, or use one from a trusted source"
 
@@ -97,7 +99,7 @@ class Bundle:
         return tuple(sorted(current_file(name, self.manifest.format) for name in self.manifest.files))
 
     def text(self, name: str) -> str:
-        """The content of a JSON or HTML file.
+        """The content of a text file.
 
         Raises:
             BundleError: the file does not exist, changed since it was checked, or is not UTF-8.
@@ -162,7 +164,9 @@ def write_bundle(
     for name, content in contents.items():
         _check_name(folder, name)
         if name.endswith(".safetensors") != isinstance(content, Mapping):
-            raise BundleError(f"{folder / name}: tensors need the suffix .safetensors, text .json or .html. Rename it.")
+            raise BundleError(
+                f"{folder / name}: tensors need the suffix .safetensors, text .json, .toml or .html. Rename it."
+            )
     previous = _previous(folder)
     if previous.is_dir() and not folder.exists():
         previous.rename(folder)
@@ -227,7 +231,7 @@ def _check_name(folder: Path, name: str) -> None:
     if not _NAME.fullmatch(name) or name == MANIFEST:
         raise BundleError(
             f"{folder}: the name {name[:200]!r} is not allowed. Use letters, digits, '_', '-' and '.', at most one "
-            "folder, and the suffix .safetensors, .json or .html."
+            "folder, and the suffix .safetensors, .json, .toml or .html."
         )
 
 

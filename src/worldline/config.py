@@ -1,22 +1,31 @@
-"""Strict conversion between frozen dataclasses and JSON: an unknown key or a wrong type is an error."""
+"""Strict conversion between frozen dataclasses, JSON and TOML: an unknown key or a wrong type is an error."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json as parse_json
 
 from worldline.errors import ConfigError, UnknownNameError
 
-__all__ = ["from_json", "replace_at", "require_at_least", "spelled", "to_json", "to_strict_json"]
+__all__ = [
+    "from_json",
+    "replace_at",
+    "require_at_least",
+    "spelled",
+    "to_json",
+    "to_strict_json",
+    "to_toml",
+]
 
 T = TypeVar("T")
 
@@ -60,25 +69,115 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
         value: T = _validated(adapter, text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":  # raised by the class; it names the value
+            raise ConfigError(": ".join(filter(None, (str(where), place, str(first["ctx"]["error"]))))) from error
+        place = place or "the document"
         raise ConfigError(f"{where}: {place}: {first['msg']} (got {first['input']!r:.200}).") from error
     _refuse_unknown_keys(parse_json(text), adapter.dump_python(value, mode="json"), str(where))
     return value
 
 
-def replace_at(config: T, values: Mapping[str, object]) -> T:
+def replace_at(config: T, values: Mapping[str, object], *, where: str = "settings") -> T:
     """The frozen dataclass with other values; a dot separates the names of nested fields, as in `predictor.width`.
 
-    All values of a dataclass are replaced together, so that its checks see no mixture of old and new values.
+    All values of a dataclass are replaced together, so that its checks see no mixture of old and new values. A value is
+    checked against the type of its field. Another `kind` of a part starts from the defaults of this kind.
+
+    Args:
+        config: of any type that `to_json` writes.
+        values: JSON values or dataclasses, by name, by dotted path, or in nested mappings.
+        where: path of `config`, named in errors.
+
+    Raises:
+        UnknownNameError: there is no such field; the message suggests the nearest and lists the fields there.
+        ConfigError: a value has the wrong type or is out of range.
     """
-    fields = {path: value for path, value in values.items() if "." not in path}
-    nested = dict[str, dict[str, object]]()
-    for path in values.keys() - fields.keys():
+    given = nested(values)
+    _check_names(config, given, where)
+    text = json.dumps(merged(_tree(config), given), default=lambda value: _plain(value, where))
+    return from_json(type(config), text, where=where)
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as nested mappings of JSON values: a dot in a name separates the names of nested fields."""
+    tree = dict[str, Any]()
+    for path, value in values.items():
         first, _, rest = path.partition(".")
-        nested.setdefault(first, {})[rest] = values[path]
-    fields |= {first: replace_at(getattr(config, first), inner) for first, inner in nested.items()}
-    changed: T = replace(cast("Any", config), **fields)
-    return changed
+        inner = {rest: value} if rest else _tree(value) if is_dataclass(value) else value
+        tree[first] = merged(tree.get(first), nested(inner)) if isinstance(inner, Mapping) else inner
+    return tree
+
+
+def merged(base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings with other values; values of another `kind` replace the whole mapping."""
+    if not isinstance(base, Mapping) or ("kind" in base and values.get("kind", base["kind"]) != base["kind"]):
+        return dict(values)
+    inner = {n: merged(base.get(n), value) if isinstance(value, Mapping) else value for n, value in values.items()}
+    return {**base, **inner}
+
+
+def _plain(value: object, where: str) -> object:
+    """A NumPy number as a Python number."""
+    if not hasattr(value, "item"):
+        raise ConfigError(f"{where}: {value!r} is no setting. Use text, numbers, truth values, lists and mappings.")
+    return value.item()
+
+
+def _check_names(config: Any, values: Mapping[str, Any], where: str) -> None:
+    """Raises for a name that no field has; those of a part of another kind are checked when it is built."""
+    if values.get("kind", getattr(config, "kind", None)) != getattr(config, "kind", None):
+        return
+    for name, value in values.items():
+        if name not in {field.name for field in fields(config)}:
+            raise _unknown_field(config, name, where)
+        if is_dataclass(part := getattr(config, name)) and isinstance(value, Mapping):
+            _check_names(part, value, f"{where}.{name}")
+
+
+def _unknown_field(config: Any, name: str, where: str) -> UnknownNameError:
+    """The error for a field that a dataclass lacks; it also suggests nested fields of this name."""
+    own = [f"{where}.{field.name}" for field in fields(config)]
+    deeper = [path for path in _paths(config, where) if path.rpartition(".")[2] == name]
+    return UnknownNameError("setting", f"{where}.{name}", {*own, *deeper})
+
+
+def _paths(config: Any, where: str) -> Iterator[str]:
+    """The path of every field, nested fields included."""
+    for field in fields(config):
+        yield (path := f"{where}.{field.name}")
+        if is_dataclass(part := getattr(config, field.name)):
+            yield from _paths(part, path)
+
+
+def to_toml(values: Mapping[str, Any], path: str = "") -> str:
+    """TOML text of nested mappings of JSON values. None is left out, because TOML has no such value.
+
+    Args:
+        values: by name.
+        path: of the table that holds the values.
+    """
+    lines = [f"\n[{path}]"] if path else []
+    tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    for name, value in values.items():
+        if name not in tables and value is not None:
+            lines.append(f"{_toml_key(name)} = {_toml_value(value)}")
+    prefix = f"{path}." if path else ""
+    return "\n".join([*lines, *(to_toml(inner, prefix + _toml_key(name)) for name, inner in tables.items())])
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml_value(name)
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, Mapping):  # in a list
+        return "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, float):  # JSON has no "nan" and "inf"
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON need not escape DEL
 
 
 def require_at_least(minimum: int, config: object, *names: str) -> None:

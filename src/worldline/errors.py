@@ -15,6 +15,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "NoGoodAnswerError",
+    "StoppedError",
     "UnavailableError",
     "UnknownNameError",
     "UnreadableError",
@@ -132,6 +133,10 @@ class UnreadableError(UnsupportedError):
 
 class CollapseError(WorldlineError, ArithmeticError):
     """Training was stopped because the latents collapsed; the message is the diagnosis."""
+
+
+class StoppedError(WorldlineError, RuntimeError):
+    """A call ended early because its `stop` returned True; the message says what was saved and how to resume."""
 
 
 class BundleError(WorldlineError, ValueError):

@@ -46,8 +46,9 @@ def test_a_good_store(tmp_path: Path) -> None:
     assert "Actions and observations: aligned" in said
     assert "episode 12: Keep one of the two" in said
     assert "place [left]" in said or "exact copy of episode 3" in said
-    assert said.endswith("Result: passed: 1 warning")
-    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert said.endswith(f"Result: passed: 1 warning Next: worldline learn {tmp_path / 'store'} --out world/")
+    *report, _ = shown.stdout.splitlines()  # the command to type next is one line, to be copied
+    assert max(map(len, report)) <= 80
 
 
 def test_a_shifted_store_exits_with_1(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_world_of_the_catalog_is_checked_as_its_bundle_is(
 
 def test_a_breach_of_a_world_is_shown_with_where_to_look(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_as(OnlyPlans(), monkeypatch)
-    shown = RUN.invoke(app, ["conform", "toy", str(logs), "--episodes", "12", "--horizon", "6"])
+    shown = RUN.invoke(app, ["conform", "toy", str(logs), "--num-episodes", "12", "--horizon", "6"])
     assert shown.exit_code == 1
     assert "12 episodes of" in shown.output
     assert "[world.plan_honest] Plan.cost differs from World.score" in shown.output

@@ -68,10 +68,10 @@ def test_a_schema_can_be_given(tmp_path: Path, logs: Path) -> None:
 
 
 def test_options_of_other_formats_are_refused(tmp_path: Path, logs: Path) -> None:
-    said = run(logs, tmp_path / "store", "--rate", "10", "--rule", "linear", code=1)
+    said = run(logs, tmp_path / "store", "--rate-hz", "10", "--rule", "linear", code=1)
     assert "npz logs take no rate_hz, rule" in said
     assert not (tmp_path / "store").exists()
-    assert "no importer is called 'npy'" in run(logs, tmp_path / "store", "--as", "npy", code=1)
+    assert "no importer is called 'npy'" in run(logs, tmp_path / "store", "--importer", "npy", code=1)
 
 
 def test_logs_without_an_action_are_stored_and_fail(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_an_error_is_one_line_on_stderr(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_suggests_the_nearest(tmp_path: Path) -> None:
-    RUN.invoke(app, ["record", "two-rooms", "--out", str(tmp_path / "logs"), "--episodes", "4", "--steps", "5"])
+    RUN.invoke(app, ["record", "two-rooms", "--out", str(tmp_path / "logs"), "--num-episodes", "4", "--max-steps", "5"])
     shown = RUN.invoke(app, ["learn", str(tmp_path / "logs"), "--out", str(tmp_path / "w"), "--recipe", "pixel"])
     assert shown.exit_code == 1
     assert "Did you mean 'pixels'" in shown.stderr
@@ -81,7 +81,7 @@ def test_a_place_for_results_is_checked_first(
 
 
 def test_record(tmp_path: Path) -> None:
-    options = ["--episodes", "3", "--steps", "4", "--seed", "1"]
+    options = ["--num-episodes", "3", "--max-steps", "4", "--seed", "1"]
     shown = RUN.invoke(app, ["record", "two-rooms", "--out", str(tmp_path / "logs"), *options])
     assert shown.exit_code == 0, shown.output
     assert "3 episodes, 12 steps" in shown.output
@@ -91,7 +91,9 @@ def test_record(tmp_path: Path) -> None:
 def test_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe]) -> None:
     monkeypatch.setattr(two_rooms, "two_rooms", tiny)
     (tmp_path / "logs").mkdir()
-    RUN.invoke(app, ["record", "two-rooms", "--out", str(tmp_path / "store"), "--episodes", "24", "--steps", "30"])
+    RUN.invoke(
+        app, ["record", "two-rooms", "--out", str(tmp_path / "store"), "--num-episodes", "24", "--max-steps", "30"]
+    )
     for number in range(24):
         episode = open_store(tmp_path / "store").episode(number)
         np.savez(tmp_path / "logs" / f"{number:02}.npz", **episode.observations, **episode.actions)
@@ -210,7 +212,7 @@ def test_a_training_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, m
     said = failed(*arguments)
     assert "worldline: world.partial/checkpoint-4-" in said
     assert "No space left on device. Free space" in said
-    assert said.endswith("The training was saved. Run the same command with --resume.")
+    assert said.endswith("The training is saved in world.partial. Run the same again with --resume.")
     shown = RUN.invoke(app, [*arguments, "--resume"])
     assert shown.exit_code == 0, shown.output
 

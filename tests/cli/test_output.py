@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worldline.cli.output import print_table, write_json, write_text
+from worldline.cli.output import print_next, print_table, write_json, write_text
 from worldline.errors import InputError
 
 
@@ -33,3 +33,8 @@ def test_what_cannot_be_written_after_all_is_told_with_its_option(tmp_path: Path
         write_json(Path("/dev/full"), {"success": 1.0})
     with pytest.raises(InputError, match=r"--out .* cannot be written: Is a directory"):
         write_text(tmp_path, "page", "--out")
+
+
+def test_the_next_command_can_be_copied_with_the_users_paths(capsys: pytest.CaptureFixture[str]) -> None:
+    print_next("learn", Path("my store"), "--out", "world/")
+    assert capsys.readouterr().out == "Next:   worldline learn 'my store' --out world/\n"

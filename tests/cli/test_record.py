@@ -34,21 +34,21 @@ def refusal(*arguments: str) -> str:
 
 
 def test_environments_run_side_by_side() -> None:
-    options = ["Pendulum-v1", "--episodes", "5", "--steps", "6", "--seed", "2"]
+    options = ["Pendulum-v1", "--num-episodes", "5", "--max-steps", "6", "--seed", "2"]
     assert "5 episodes, 30 steps: observation (observation), action (action), reward" in record(*options, "--out", "a")
-    record(*options, "--out", "b", "--envs", "3")
-    record(*options, "--out", "c", "--envs", "3", "--env-kwargs", '{"g": 1.6}')
+    record(*options, "--out", "b", "--num-envs", "3")
+    record(*options, "--out", "c", "--num-envs", "3", "--env-kwargs", '{"g": 1.6}')
     hashes = [open_store(name).content_hash() for name in "abc"]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_policy_lies_in_the_current_folder() -> None:
-    record("CartPole-v1", "--out", "logs", "--episodes", "2", "--policy", "steering_for_a_test:left")
+    record("CartPole-v1", "--out", "logs", "--num-episodes", "2", "--policy", "steering_for_a_test:left")
     assert not open_store("logs").episode(1).actions["action"].any()
 
 
 def test_wrong_options_are_named() -> None:
-    start = ["Pendulum-v1", "--out", "logs", "--episodes", "1"]
+    start = ["Pendulum-v1", "--out", "logs", "--num-episodes", "1"]
     assert "no policy in steering_for_a_test is called 'lefd'. Did you mean 'left'" in refusal(
         *start, "--policy", "steering_for_a_test:lefd"
     )

@@ -86,13 +86,13 @@ def test_figures_as_json(logs: Path, tmp_path: Path) -> None:
 
 def test_the_default_folder_is_show(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert RUN.invoke(APP, [str(logs), "--signal", "push"]).exit_code == 0
+    assert RUN.invoke(APP, [str(logs), "--signals", "push"]).exit_code == 0
     page = (tmp_path / "show" / "episode-0.html").read_text()
     assert "push" in page
     assert "air_temperature" not in page
 
 
-@pytest.mark.parametrize("arguments", [["9"], ["--signal", "pull"], ["--json", "/nowhere/figures.json"]])
+@pytest.mark.parametrize("arguments", [["9"], ["--signals", "pull"], ["--json", "/nowhere/figures.json"]])
 def test_mistakes_are_errors_that_say_so(logs: Path, tmp_path: Path, arguments: list[str]) -> None:
     shown = RUN.invoke(APP, [str(logs), *arguments, "--out", str(tmp_path / "pages")])
     assert isinstance(shown.exception, WorldlineError)

@@ -127,7 +127,7 @@ def test_reports_progress_and_closes_every_environment(pairs: Any, line: Any, li
         made.append(line())
         return made[-1]
 
-    run(WorldActor(world=line_world(), horizon=4), make, pairs, progress=lambda now, of: seen.append((now, of)))
+    run(WorldActor(world=line_world(), horizon=4), make, pairs, progress=lambda now: seen.append((now.step, now.total)))
     assert seen == sorted(seen)
     assert seen[-1] == (20, 20)
     assert len(made) == 20

@@ -56,7 +56,7 @@ def test_the_command(tmp_path, store):
     shown = CliRunner().invoke(app, ["export", str(store.path), str(tmp_path / "out.h5")])
     assert (shown.exit_code, "Exported 4 episodes as hdf5" in shown.output) == (0, True)
     shown = CliRunner().invoke(app, ["export", str(store.path), str(tmp_path / "out")])
-    assert (shown.exit_code, "--as" in shown.output) == (1, True)
+    assert (shown.exit_code, "--exporter" in shown.output) == (1, True)
 
 
 def test_a_copy_of_a_store_says_what_was_lost(tmp_path, schema, make_episode):

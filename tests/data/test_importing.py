@@ -16,6 +16,7 @@ from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError
+from worldline.progress import Progress
 
 
 def save(path, num_steps=4, *, seed=0, **changes):
@@ -48,7 +49,7 @@ def mixed(tmp_path):
 def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     ticks = []
     report = import_logs(
-        mixed, tmp_path / "store", keep_going=True, progress=lambda done, total: ticks.append((done, total))
+        mixed, tmp_path / "store", keep_going=True, progress=lambda now: ticks.append((now.step, now.total))
     )
     assert ticks == [(n, 11) for n in range(1, 12)]
     assert [file.file for file in report.files] == sorted(path.name for path in mixed.iterdir())
@@ -136,10 +137,10 @@ def test_two_imports_into_one_store_are_refused(tmp_path, mixed):
     save(mixed / "new.npz", seed=20)
     refused = []
 
-    def again(done: int, total: int) -> None:
+    def again(now: Progress) -> None:
         with pytest.raises(InputError, match="is running"):
             import_logs(mixed, tmp_path / "store", keep_going=True)
-        refused.append(done)
+        refused.append(now.step)
 
     assert import_logs(mixed, tmp_path / "store", keep_going=True, progress=again).num_episodes == 1
     assert len(refused) == 12
@@ -167,7 +168,7 @@ def test_each_episode_is_checked_and_hashed_once(tmp_path, monkeypatch):
 IMPORTER = """
     import sys
     from worldline.data.importing import import_logs
-    import_logs(sys.argv[1], sys.argv[2], progress=lambda done, total: print(done, flush=True))
+    import_logs(sys.argv[1], sys.argv[2], progress=lambda now: print(now.step, flush=True))
 """
 
 

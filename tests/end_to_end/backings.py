@@ -34,7 +34,8 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
 from worldline.serve.http import serving
-from worldline.workflows.learn import Options, learn_logs
+from worldline.workflows.learn import learn_logs
+from worldline.workflows.learn_options import Options
 from worldline.world.base import World
 from worldline.world.bundle_io import save_world
 from worldline.world.calibration import calibrate

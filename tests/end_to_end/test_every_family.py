@@ -24,7 +24,8 @@ from worldline.recipes.vectors import vectors
 from worldline.registry import names
 from worldline.schema import Kind
 from worldline.testing.toys import Integrator
-from worldline.workflows.learn import Options, learn_logs
+from worldline.workflows.learn import learn_logs
+from worldline.workflows.learn_options import Options
 from worldline.world.base import PlanStatus, World
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -22,7 +22,8 @@ from worldline.recipes.vectors import vectors
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import to_window
 from worldline.training.loop import train
-from worldline.workflows.learn import Options, learn_logs
+from worldline.workflows.learn import learn_logs
+from worldline.workflows.learn_options import Options
 from worldline.workflows.training import build_model
 from worldline.world.base import PlanStatus
 

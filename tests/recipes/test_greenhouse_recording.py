@@ -108,7 +108,7 @@ def test_every_block_lies_within_the_weather():
 def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path, store):
     ticks = []
     again = record_greenhouse(
-        tmp_path / "again", num_episodes=2, seed=0, progress=lambda done, total: ticks.append((done, total))
+        tmp_path / "again", num_episodes=2, seed=0, progress=lambda now: ticks.append((now.step, now.total))
     )
     other = record_greenhouse(tmp_path / "other", num_episodes=1, seed=1)
     assert ticks == [(1, 2), (2, 2)]

@@ -20,7 +20,8 @@ from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.models import check_model
 from worldline.training.batches import to_window, window_signals
-from worldline.workflows.learn import Options, recipes
+from worldline.workflows.learn import recipes
+from worldline.workflows.learn_options import Options
 from worldline.workflows.learned import Learned
 from worldline.workflows.training import build_model, learn_world
 from worldline.world.base import PlanStatus

@@ -142,7 +142,7 @@ def test_the_environment_counts_contacts_on_any_version_of_pymunk() -> None:
 def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path: Path, store: Store) -> None:
     ticks: list[tuple[int, int]] = []
     again = record_push_t(
-        tmp_path / "again", num_episodes=2, seed=0, progress=lambda done, total: ticks.append((done, total))
+        tmp_path / "again", num_episodes=2, seed=0, progress=lambda now: ticks.append((now.step, now.total))
     )
     twice = record_push_t(tmp_path / "twice", num_episodes=2, seed=0)
     other = record_push_t(tmp_path / "other", num_episodes=2, seed=1)

@@ -24,6 +24,7 @@ PUBLIC: Final = (
     "worldline.labs",
     "worldline.models",
     "worldline.planning",
+    "worldline.progress",
     "worldline.recipes",
     "worldline.registry",
     "worldline.report",

@@ -61,13 +61,18 @@ def test_without_updates_the_model_stays_as_it_was(store: Store, build: Build, p
 
 
 def test_every_update_is_told(store: Store, build: Build, parts: Split) -> None:
-    refined: list[tuple[int, int]] = []
-    fitted: list[tuple[int, int]] = []
+    refined, fitted = list[tuple[str, int, int]](), list[tuple[str, int, int]]()
     config, model = replace(NONE, dynamics_updates=3, readout_updates=2), build().eval()
     refinement = refine_dynamics(
-        model, store, parts, ("position",), config, progress=lambda done, total: refined.append((done, total))
+        model,
+        store,
+        parts,
+        ("position",),
+        config,
+        progress=lambda now: refined.append((now.stage, now.step, now.total)),
     )
-    assert refined == [(1, 3), (2, 3), (3, 3)]
+    encoded = [("encode", 0, 1), ("encode", 1, 1)]
+    assert refined == [*encoded, *(("refine dynamics", step, 3) for step in (1, 2, 3))]
     assert len(refinement.losses) == 3
     fit_heads(
         model,
@@ -76,9 +81,9 @@ def test_every_update_is_told(store: Store, build: Build, parts: Split) -> None:
         ("position",),
         config,
         refinement=refinement,
-        progress=lambda done, total: fitted.append((done, total)),
+        progress=lambda now: fitted.append((now.stage, now.step, now.total)),
     )
-    assert fitted == [(1, 2), (2, 2)]
+    assert fitted == [("fit heads", 1, 2), ("fit heads", 2, 2)]
 
 
 def test_heads_do_not_depend_on_whether_the_refinement_was_a_stage_of_its_own(
@@ -108,9 +113,9 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
     config = replace(NONE, outcome_updates=2, decoder_updates=3)
     model = build(schema=schema).eval()
     heads = fit_heads(
-        model, store, parts, ("position",), config, progress=lambda done, total: told.append((done, total))
+        model, store, parts, ("position",), config, progress=lambda now: told.append((now.step, now.total))
     )
-    assert told == [(done, 4) for done in range(1, 5)]
+    assert told == [(0, 1), (1, 1), *((step, 4) for step in range(1, 5))]
     assert isinstance(heads.reward, Reward)
     assert isinstance(heads.termination, Termination)
     assert heads.decoder is None

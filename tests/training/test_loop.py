@@ -23,6 +23,7 @@ from worldline.models.base import Losses, Window
 from worldline.models.jepa import Jepa
 from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig
+from worldline.progress import Progress
 from worldline.testing.toys import Integrator
 from worldline.training import distributed as parallel
 from worldline.training import loop
@@ -59,7 +60,7 @@ def rows(trained: Trained) -> list[dict[str, float]]:
 def test_the_loss_falls_and_the_curves_say_so(store: Store, build: Build, tmp_path: Path) -> None:
     config = TrainingConfig(num_updates=200, window=4, batch_size=32, num_checks=5, min_rank=0.5, learning_rate=1e-2)
     model, seen = build(), []
-    trained = run(model, store, config, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    trained = run(model, store, config, tmp_path, progress=lambda now: seen.append((now.step, now.total)))
     assert seen == [(step, 200) for step in range(1, 201)]
     assert [row["step"] for row in trained.curves] == [40, 80, 120, 160, 200]
     terms = {f"{part}_{term}" for part in ("train", "validation") for term in ("prediction", "sigreg")}
@@ -89,8 +90,8 @@ def test_one_seed_gives_one_result_whatever_the_global_state(store: Store, build
 def interrupted(
     model: Jepa, store: Store, folder: Path, at: int, config: TrainingConfig = SHORT, **options: Any
 ) -> None:
-    def stop(done: int, total: int) -> None:
-        if done == at:
+    def stop(now: Progress) -> None:
+        if now.step == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -129,7 +130,7 @@ def test_an_interrupt_in_the_middle_of_an_update_waits_for_its_end(store: Store,
 
     model.predictor.register_forward_hook(press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        run(model, store, SHORT, tmp_path / "part", progress=lambda step, total: done.append(step))
+        run(model, store, SHORT, tmp_path / "part", progress=lambda now: done.append(now.step))
     assert 0 < len(done) < 12
     run(resumed, store, SHORT, tmp_path / "part", resume=True)
     assert same(whole, resumed)
@@ -140,8 +141,8 @@ def test_a_run_can_be_interrupted_more_than_once(store: Store, build: Build, tmp
     run(whole, store, SHORT, tmp_path / "whole")
     interrupted(build(), store, tmp_path / "part", 3)
 
-    def stop(done: int, total: int) -> None:
-        if done == 8:
+    def stop(now: Progress) -> None:
+        if now.step == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -153,7 +154,7 @@ def test_a_run_can_be_interrupted_more_than_once(store: Store, build: Build, tmp
 def test_a_run_that_is_complete_is_not_run_again(store: Store, build: Build, tmp_path: Path) -> None:
     whole, again, updates = normed(build), normed(build), list[int]()
     due = run(whole, store, SHORT, tmp_path)
-    found = run(again, store, SHORT, tmp_path, resume=True, progress=lambda done, total: updates.append(done))
+    found = run(again, store, SHORT, tmp_path, resume=True, progress=lambda now: updates.append(now.step))
     assert not updates
     assert same(whole, again)
     assert rows(found) == rows(due)
@@ -189,7 +190,7 @@ def test_a_model_that_nothing_keeps_from_collapsing_is_stopped(store: Store, bui
     config = TrainingConfig(num_updates=400, window=4, batch_size=32, num_checks=20, learning_rate=1e-2)
     steps: list[int] = []
     with pytest.raises(CollapseError, match="weight of SIGReg"):
-        run(build(regularizer=FREE), store, config, tmp_path, progress=lambda done, total: steps.append(done))
+        run(build(regularizer=FREE), store, config, tmp_path, progress=lambda now: steps.append(now.step))
     assert len(steps) < 400
     run(build(), store, replace(config, num_updates=60, num_checks=3), tmp_path)
 
@@ -234,7 +235,7 @@ def test_a_run_that_breaks_goes_back_and_says_why(
     hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
     try:
         model = failing(build, {8}, scaled(factor))
-        trained = run(model, store, SHORT, tmp_path, progress=lambda done, total: steps.append(done))
+        trained = run(model, store, SHORT, tmp_path, progress=lambda now: steps.append(now.step))
     finally:
         hook.remove()
     (note,) = trained.notes
@@ -286,7 +287,7 @@ def test_what_is_best_for_control_is_kept(store: Store, build: Build, tmp_path: 
     steps, model = [0], build()
     model.__class__ = Fading
     config = replace(SHORT, num_updates=200, batch_size=32, num_checks=10, learning_rate=1e-2)
-    trained = run(model, store, config, tmp_path, progress=lambda done, total: steps.insert(0, done))
+    trained = run(model, store, config, tmp_path, progress=lambda now: steps.insert(0, now.step))
     best = max(trained.curves, key=lambda row: row["control"])
     assert trained.chosen_step == best["step"] <= 80
     assert best["control"] > trained.curves[-1]["control"] + 0.1

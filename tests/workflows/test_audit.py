@@ -172,11 +172,11 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least two are needed"):
         audit(world(Cart()), write(tmp_path / "few", count=2))
     with pytest.raises(UnknownNameError):
-        audit(world(Cart()), tmp_path / "few", environment="gusty-pluck")
+        audit(world(Cart()), tmp_path / "few", env="gusty-pluck")
 
 
 def test_another_environment_than_that_of_the_logs_is_unreadable(tmp_path: Path) -> None:
-    found = audit(world(Cart()), write(tmp_path / "logs"), environment="wind")
+    found = audit(world(Cart()), write(tmp_path / "logs"), env="wind")
     assert found.decision.advice is Advice.UNREADABLE
     assert "is not in the environment wind" in found.decision.reasons[0]
 
@@ -186,9 +186,9 @@ def test_twins_of_a_lab_grade_cause(tmp_path: Path) -> None:
     lab = GustyPuck()
     fits = [explore(lab, seed, 30) for seed in range(900, 940)]
     record("gusty-puck", tmp_path / "logs", num_episodes=30, max_steps=30, seed=0)
-    right = audit(as_world(Linear.fit(fits, lab.schema)), tmp_path / "logs", environment="gusty-puck")
+    right = audit(as_world(Linear.fit(fits, lab.schema)), tmp_path / "logs", env="gusty-puck")
     assert right.decision.cause is Verdict.PASS
     assert [one.name for one in measured(right).twins] == ["C1", "T1", "T3"]
-    still = audit(as_world(Persistence.fit(fits, lab.schema)), tmp_path / "logs", environment="gusty-puck")
+    still = audit(as_world(Persistence.fit(fits, lab.schema)), tmp_path / "logs", env="gusty-puck")
     assert still.decision.cause is Verdict.FAIL
     assert any("fails the twin test C1" in line for line in still.decision.reasons)

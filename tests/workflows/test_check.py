@@ -39,24 +39,24 @@ def write(path: Path, late: int = 0, num_episodes: int = 12) -> Store:
 
 def test_a_good_store_passes(tmp_path: Path) -> None:
     store, ticks = write(tmp_path / "store"), []
-    report = check(store, progress=lambda done, total: ticks.append((done, total)))
+    report = check(store, progress=lambda now: ticks.append((now.step, now.total)))
     assert not report.failed
     assert not report.misaligned
     assert (report.num_episodes, report.num_steps, report.num_whole) == (12, 360, 12)
     assert report.findings == ()
     assert report.advice == ()
-    assert ticks == [(number, 12) for number in range(1, 13)]
+    assert ticks == [*((number, 12) for number in range(1, 13)), (0, 1), (1, 1)]
     assert report.alignment is not None
     assert report.alignment.verdict is AlignmentVerdict.ALIGNED
 
 
 def test_it_says_what_its_parts_say(tmp_path: Path) -> None:
     store = write(tmp_path / "store")
-    report = check(tmp_path / "store", 3)
+    report = check(tmp_path / "store", seed=3)
     assert report.alignment == alignment(store, seed=3)
     assert report.coverage == coverage(store, seed=3)
     assert report.findings == quality(store, seed=3)
-    assert report == check(store, 3)
+    assert report == check(store, seed=3)
 
 
 @pytest.mark.parametrize(("late", "verdict"), [(1, AlignmentVerdict.LAG), (-1, AlignmentVerdict.LEAD)])

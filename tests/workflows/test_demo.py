@@ -39,7 +39,7 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
         num_episodes=24,
         num_pairs=4,
         recipe=tiny,
-        stage=lambda name, done, total: stages.append(name),
+        progress=lambda now: stages.append(now.stage),
     )
     assert result.pairs == 4
     assert result.oracle == 1.0
@@ -51,6 +51,7 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     assert [stage for stage in dict.fromkeys(stages) if not stage.startswith("plan")] == [
         "record",
         "learn",
+        "encode",
         "fit heads",
         "calibrate",
         "measure",

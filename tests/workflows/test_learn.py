@@ -17,12 +17,14 @@ from tests.data.stores import stored
 import worldline
 from worldline.data.store import Store, open_store
 from worldline.errors import BundleError, CollapseError, ConfigError, DataError, InputError, UnknownNameError
+from worldline.progress import Progress
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
 from worldline.workflows import learn as learn_module
 from worldline.workflows.held_out import fingerprints
-from worldline.workflows.learn import LearnResult, Options, learn, learn_logs
+from worldline.workflows.learn import LearnResult, learn, learn_logs
+from worldline.workflows.learn_options import Options
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
 from worldline.workflows.report_data import reported_steps
@@ -53,9 +55,9 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
         logs.path,
         tmp_path / "world",
         Options(recipe=refining, seed=3),
-        stage=lambda name, done, total: told.append((name, done, total)),
+        progress=lambda now: told.append((now.stage, now.step, now.total)),
     )
-    stages = ["learn", "refine dynamics", "fit heads", "calibrate", "measure"]
+    stages = ["learn", "encode", "refine dynamics", "fit heads", "calibrate", "measure", "report"]
     assert list(dict.fromkeys(name for name, _, _ in told)) == stages
     assert all((name, total, total) in told for name, _, total in told)
     run = json.loads((tmp_path / "world" / "run.json").read_text())
@@ -98,11 +100,11 @@ class Stopped(BaseException):
     """As a kill: nothing in the package catches it."""
 
 
-def at(name: str, done: int = 0) -> Callable[[str, int, int], None]:
+def at(stage: str, step: int = 0) -> Callable[[Progress], None]:
     """A stage that is stopped."""
 
-    def stop(stage: str, now: int, total: int) -> None:
-        if stage == name and now >= done:
+    def stop(now: Progress) -> None:
+        if now.stage == stage and now.step >= step:
             raise Stopped
 
     return stop
@@ -133,11 +135,11 @@ def test_an_edited_schema_is_used_by_the_next_call_which_adds_what_is_new(
 ) -> None:
     (raw / "00.npz").rename(tmp_path / "00.npz")
     with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
     edit_step(tmp_path / "world.store")
     (tmp_path / "00.npz").rename(raw / "00.npz")  # before all that are in the store
     with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
     store = open_store(tmp_path / "world.store")
     assert store.schema.step_s == 0.25
     assert [entry.source["file"] for entry in store.entries()] == [f"{n:02}.npz" for n in (*range(1, 24), 0)]
@@ -145,7 +147,7 @@ def test_an_edited_schema_is_used_by_the_next_call_which_adds_what_is_new(
 
 def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: Path, tiny: Make) -> None:
     with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
     edit_step(tmp_path / "world.store")
     files = [path for path in (tmp_path / "world.store").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
@@ -166,7 +168,7 @@ def test_an_import_that_fails_leaves_nothing_to_resume(tmp_path: Path) -> None:
 def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path: Path, tiny: Make) -> None:
     """Also where it is the remedy: without an action nothing can be learned."""
     with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+        learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
     known = json.loads((tmp_path / "world.store" / "schema.json").read_text())
     (raw / "schema.json").write_text(json.dumps(known))
     for one in known["signals"]:
@@ -178,17 +180,17 @@ def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path:
 
 def test_a_killed_import_goes_on_with_resume(raw: Path, tmp_path: Path, tiny: Make) -> None:
     with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, stage=at("import", 10))
+        learn(raw, tmp_path / "world", recipe=tiny, progress=at("import", 10))
     assert len(open_store(tmp_path / "world.store")) == 10
     edit_step(tmp_path / "world.store")
     seen: list[tuple[str, int]] = []
 
-    def stage(name: str, done: int, total: int) -> None:
-        seen.append((name, done))
-        at("learn", 2)(name, done, total)
+    def see(now: Progress) -> None:
+        seen.append((now.stage, now.step))
+        at("learn", 2)(now)
 
     with pytest.raises(Stopped):
-        learn(raw, tmp_path / "world", recipe=tiny, resume=True, stage=stage)
+        learn(raw, tmp_path / "world", recipe=tiny, resume=True, progress=see)
     assert seen[-2:] == [("learn", 1), ("learn", 2)]
     store = open_store(tmp_path / "world.store")
     assert (len(store), store.schema.step_s) == (24, 0.25)
@@ -217,7 +219,7 @@ def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_picture
     world = shutil.copytree(whole.bundle, tmp_path / "world")
     assert "decoder" in (world / "report.html").read_text()
     stages: list[str] = []
-    result = learn_logs(logs.path, world, Options(recipe=blind), stage=lambda name, *_: stages.append(name))
+    result = learn_logs(logs.path, world, Options(recipe=blind), progress=lambda now: stages.append(now.stage))
     assert result.decoded == ()
     assert "refine dynamics" not in stages
     assert json.loads((world / "run.json").read_text())["decoded_rmse"] == {}
@@ -225,20 +227,20 @@ def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_picture
 
 
 def test_an_interrupted_training_goes_on(logs: Store, whole: LearnResult, tmp_path: Path, tiny: Make) -> None:
-    def interrupt(name: str, done: int, total: int) -> None:
-        if (name, done) == ("learn", 5):
+    def interrupt(now: Progress) -> None:
+        if (now.stage, now.step) == ("learn", 5):
             signal.raise_signal(signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
     with pytest.raises(KeyboardInterrupt):
-        learn(logs.path, tmp_path / "world", recipe=tiny, stage=interrupt)
+        learn(logs.path, tmp_path / "world", recipe=tiny, progress=interrupt)
     assert (tmp_path / "world.partial").is_dir()
     seen: list[int] = []
     resumed = learn_logs(
         logs.path,
         tmp_path / "world",
         Options(recipe=tiny, resume=True),
-        stage=lambda name, done, total: seen.append(done) if name == "learn" else None,
+        progress=lambda now: seen.append(now.step) if now.stage == "learn" else None,
     )
     assert seen == list(range(6, 13))
     assert not (tmp_path / "world.partial").exists()
@@ -246,15 +248,15 @@ def test_an_interrupted_training_goes_on(logs: Store, whole: LearnResult, tmp_pa
 
 
 def test_an_interrupt_after_the_training_does_not_lose_it(logs: Store, tmp_path: Path, tiny: Make) -> None:
-    def interrupt(name: str, done: int, total: int) -> None:
-        if name == "calibrate":
+    def interrupt(now: Progress) -> None:
+        if now.stage == "calibrate":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn(logs.path, tmp_path / "world", recipe=tiny, stage=interrupt)
+        learn(logs.path, tmp_path / "world", recipe=tiny, progress=interrupt)
     stages: list[str] = []
     resumed = learn_logs(
-        logs.path, tmp_path / "world", Options(recipe=tiny, resume=True), stage=lambda name, *_: stages.append(name)
+        logs.path, tmp_path / "world", Options(recipe=tiny, resume=True), progress=lambda now: stages.append(now.stage)
     )
     assert "learn" not in stages
     assert not (tmp_path / "world.partial").exists()
@@ -280,13 +282,13 @@ def test_the_best_of_several_seeds_is_kept_and_all_are_told(logs: Store, tmp_pat
 def test_of_several_seeds_those_that_were_not_begun_start_afresh(logs: Store, tmp_path: Path, tiny: Make) -> None:
     updates: list[int] = []
 
-    def interrupt(name: str, done: int, total: int) -> None:
-        updates.append(done) if name == "learn" else None
+    def interrupt(now: Progress) -> None:
+        updates.append(now.step) if now.stage == "learn" else None
         if len(updates) == 12 + 5:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        learn(logs.path, tmp_path / "world", recipe=tiny, num_seeds=3, stage=interrupt)
+        learn(logs.path, tmp_path / "world", recipe=tiny, num_seeds=3, progress=interrupt)
     resumed = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, num_seeds=3, resume=True))
     whole = learn_logs(logs.path, tmp_path / "whole", Options(recipe=tiny, num_seeds=3))
     assert resumed.seeds == whole.seeds
@@ -318,11 +320,11 @@ def test_what_an_earlier_call_left_is_not_met_by_a_later_resume(logs: Store, tmp
     old.parent.mkdir(parents=True)
     old.write_text("of other settings")
 
-    def stop(name: str, done: int, total: int) -> None:
+    def stop(now: Progress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, num_seeds=2), stage=stop)
+        learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, num_seeds=2), progress=stop)
     assert not old.exists()
 
 
@@ -332,7 +334,7 @@ def test_what_an_earlier_call_left_is_not_met_by_a_later_resume(logs: Store, tmp
         {"model": "jeppa"},
         {"recipe": "pixel"},
         {"recipe": "worldline.recipes.vectors:vektors"},
-        {"trackers": ("tensorbord",)},
+        {"track": ("tensorbord",)},
     ],
 )
 def test_an_unknown_name_is_said_before_anything_is_imported(tmp_path: Path, given: dict[str, Any]) -> None:
@@ -344,7 +346,7 @@ def test_episodes_too_short_to_calibrate_are_refused_before_the_training(tmp_pat
     toy, told = Integrator(camera=False), list[str]()
     store = stored(tmp_path / "store", toy.schema, toy.episodes(20, 2, seed=0))
     with pytest.raises(DataError, match=r"of the part 'held_out' have 4 observations"):
-        learn_logs(store.path, tmp_path / "world", stage=lambda name, *_: told.append(name))
+        learn_logs(store.path, tmp_path / "world", progress=lambda now: told.append(now.stage))
     assert not told
 
 
@@ -358,13 +360,13 @@ def test_a_budget_is_not_shared_between_processes(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="without torchrun"):
-        learn(logs.path, tmp_path / "world", recipe=tiny, budget_s=30.0)
+        learn(logs.path, tmp_path / "world", recipe=tiny, budget=30.0)
 
 
 def test_a_budget_sets_size_and_updates(logs: Store, tmp_path: Path, tiny: Make) -> None:
     with pytest.raises(ConfigError, match="too short"):
-        learn(logs.path, tmp_path / "never", recipe=tiny, budget_s=0.01)
-    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, budget_s=600.0))  # plenty, on any machine
+        learn(logs.path, tmp_path / "never", recipe=tiny, budget=0.01)
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, budget=600.0))  # plenty, on any machine
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["training"]["num_updates"] == 48  # four times the recipe's: more is not worth its time
     assert run["model"]["predictor"]["width"] == 64  # the largest of the sizes

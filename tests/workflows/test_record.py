@@ -14,6 +14,7 @@ from worldline.data.store import Store, open_store
 from worldline.errors import ConfigError, DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.base import Policy
 from worldline.labs.spaces import from_signals
+from worldline.progress import Progress
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.record import record
 
@@ -140,7 +141,7 @@ def test_a_lab_is_explored_by_its_own_policy(tmp_path):
     ticks = []
     explored = record(
         "two-rooms", tmp_path / "a", num_episodes=2, max_steps=4, seed=0,
-        progress=lambda done, total: ticks.append((done, total)),
+        progress=lambda now: ticks.append((now.step, now.total)),
     )  # fmt: skip
     named = record("two-rooms", tmp_path / "b", policy="explorer", num_episodes=2, max_steps=4, seed=0)
     random = record("two-rooms", tmp_path / "c", policy="random", num_episodes=2, max_steps=4, seed=0)
@@ -407,8 +408,8 @@ def test_wrong_arguments_are_refused(tmp_path):
 
 
 def test_an_interrupted_recording_keeps_what_was_complete(tmp_path):
-    def give_up(done: int, total: int) -> None:
-        if done == 3:
+    def give_up(now: Progress) -> None:
+        if now.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

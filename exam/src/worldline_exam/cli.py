@@ -42,7 +42,7 @@ def exam(
     development: Annotated[
         bool, typer.Option("--development", help="Use the scene generators for model development.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the worst verdict counts.")] = 1,
+    num_seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the worst verdict counts.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of logs and scenes; use a fresh one for each report.")] = 0,
     resume: Annotated[
         bool,
@@ -80,7 +80,7 @@ def exam(
     json: Json = None,
 ) -> None:
     """Train a recipe on the logs of each lab and grade its predictions against ground truth from simulators."""
-    from worldline.cli import progress_bars, write_json
+    from worldline.cli import print_next, progress_bars, write_json
     from worldline_exam.base import Pool
     from worldline_exam.folder import REPORT
     from worldline_exam.options import ExamOptions
@@ -102,25 +102,32 @@ def exam(
         pool=Pool.DEVELOPMENT if development else Pool.REPORT,
         pixels=pixels,
         seed=seed,
-        num_seeds=seeds,
+        num_seeds=num_seeds,
         num_processes=threads or free_cores(),
     )
     use_threads(1)  # the worker processes share the cores
-    with progress_bars() as stage:
+    with progress_bars() as progress:
         result = run(
-            _subject(subject, model, device, chat_options), out, options, resume=resume, command=_command(), stage=stage
+            _subject(subject, model, device, chat_options),
+            out,
+            options,
+            resume=resume,
+            command=_command(),
+            progress=progress,
         )
     try:
         write_json(json, {"passed": result.passed, **_figures(result)})
     finally:
         _print(result.tests, result.passed)
     print(f"Report: {out / REPORT}")
+    print_next("compare", out, "OTHER")
     if result.failed_to_grade:
         raise typer.Exit(1)
 
 
 def regrade(folder: Annotated[Path, typer.Argument(help="Folder of an exam.")]) -> None:
     """Grade the stored answers of an exam again. The exit status is 1 if a figure differs."""
+    from worldline.cli import print_next
     from worldline_exam.folder import read_exam
     from worldline_exam.results import ExamResult, same_figures, without_draws
     from worldline_exam.run import regrade as run
@@ -130,6 +137,7 @@ def regrade(folder: Annotated[Path, typer.Argument(help="Folder of an exam.")]) 
     _print(again, ExamResult(subject=before.subject, facts={}, command="", tests=again).passed)
     different = [one.code for one, other in zip(again, before.tests, strict=True) if not same_figures(one, other)]
     print(f"Different from {folder}: {', '.join(different)}" if different else f"Identical to {folder}, bit for bit.")
+    print_next("compare", folder, "OTHER")
     if different:
         raise typer.Exit(1)
 
@@ -149,7 +157,7 @@ def compare(
     """Score differences A minus B, paired by scene and training, with 95 % intervals over scenes and trainings."""
     from dataclasses import asdict
 
-    from worldline.cli import write_json
+    from worldline.cli import print_next, write_json
     from worldline.config import spelled
     from worldline_exam.folder import read_exam
     from worldline_exam.run import compare as run
@@ -161,6 +169,7 @@ def compare(
         write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
     finally:
         _print_comparison(found, titles)
+    print_next("regrade", ours)
 
 
 def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
@@ -178,7 +187,9 @@ def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
     alike = sum(one.includes_zero for one in found.differences)
     print(f"{alike} of {len(found.differences)} intervals include 0.")
     if any(len(one.pairs) == 1 for one in found.differences):
-        print("With one training each, intervals cover scenes only; retraining may change more. Run with --seeds 3.")
+        print(
+            "With one training each, intervals cover scenes only; retraining may change more. Run with --num-seeds 3."
+        )
     for lost in found.unpaired:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in (("A", lost.ours), ("B", lost.theirs)) if reason)
         where = f" ({_trainings((lost.pair,))})" if lost.pair else ""

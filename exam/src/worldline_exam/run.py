@@ -35,8 +35,9 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
+from worldline.progress import OnProgress, tell
 from worldline.schema import Kind
-from worldline.workflows import Stage, versions
+from worldline.workflows import versions
 from worldline.world import clashes, save_world
 from worldline_exam.base import DatasetSpec, ExamTest
 from worldline_exam.comparison import ExamComparison, Pair, compared
@@ -84,7 +85,7 @@ def exam(
     *,
     resume: bool = False,
     command: str = "",
-    stage: Stage | None = None,
+    progress: OnProgress | None = None,
 ) -> ExamResult:
     """Trains the subject on the logs of each lab and grades it.
 
@@ -95,7 +96,7 @@ def exam(
         resume: resume an exam of this subject in the folder, with at least its tests and trainings. Logs, worlds and
             answers are reused. An interrupted training restarts, and missing or damaged files are built again.
         command: command line that repeats the exam.
-        stage: progress callback.
+        progress: called after each step.
 
     Raises:
         InputError: the folder is not empty, holds another exam, or cannot be written to. Also if several trainings
@@ -104,7 +105,7 @@ def exam(
     if subject.pays and options.num_seeds > 1:
         raise InputError(
             f"{options.num_seeds} trainings were requested, but {subject.title} is not trained: all answers would be "
-            "the same. Omit --seeds."
+            "the same. Omit --num-seeds."
         )
     options, start = replace(options, paid=subject.pays), time.monotonic()
     begun, tests, seeds = begun_with(subject, options), options.tests(), range(options.num_seeds)
@@ -115,7 +116,7 @@ def exam(
         if not subject.pays:
             write(folder / BEGUN, to_json(begun))
     skipped = {test.code: one for test in tests if (one := _skipped(subject, test, seeds)) is not None}
-    learned, found = _run(subject, folder, options, [test for test in tests if test.code not in skipped], stage)
+    learned, found = _run(subject, folder, options, [test for test in tests if test.code not in skipped], progress)
     graded = tuple(skipped.get(test.code) or found[test.code] for test in tests)
     elapsed = f"{time.monotonic() - start:.0f} s{', resumed' if resumed else ''}"
     facts = {**_facts(options, learned), "Wall time": elapsed, **subject.facts}
@@ -187,7 +188,7 @@ def _skipped(subject: ExamSubject, test: ExamTest, seeds: Sequence[int]) -> Test
 
 
 def _run(
-    subject: ExamSubject, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], stage: Stage | None
+    subject: ExamSubject, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], progress: OnProgress | None
 ) -> tuple[list[Mapping[str, str]], dict[str, TestResult]]:
     """Facts about the learned worlds, and the result of each test by code."""
     if not tests:
@@ -196,7 +197,7 @@ def _run(
     owners = {one.name: test for test in reversed(tests) for one in test.datasets()}
     with workers(1 if subject.pays else options.num_processes) as pool:
         logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in datasets}
-        lost = {name: error for name, error in _finished(logged, "record", stage) if error is not None}
+        lost = {name: error for name, error in _finished(logged, "record", progress) if error is not None}
         tasks = {
             (name, seed): pool.submit(
                 _learn,
@@ -216,7 +217,7 @@ def _run(
         }
         learned: dict[tuple[str, int], LearnRecord] = {}
         running: dict[str, Future[TestResult]] = {}
-        for key, one in _finished(tasks, "learn", stage):
+        for key, one in _finished(tasks, "learn", progress):
             learned[key] = _or_reason(key[1], one)
             for test in tests:  # starts as soon as its worlds exist, while other worlds still train
                 needed = {(one.name, seed) for one in test.datasets() for seed in seeds}
@@ -225,7 +226,7 @@ def _run(
                     running[test.code] = pool.submit(
                         _run_test, subject, test, options.seed, tuple(seeds), missing, folder
                     )
-        ended = _finished(running, "query and grade", stage)
+        ended = _finished(running, "query and grade", progress)
         found = dict(ended)
     known = [one.facts for one in learned.values() if one.lost is None]
     return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
@@ -396,15 +397,13 @@ def _stored_answers(path: Path, before: SeedGrade) -> Arrays | SeedGrade:
 
 
 def _finished(
-    tasks: Mapping[Key, Future[Value]], name: str, stage: Stage | None
+    tasks: Mapping[Key, Future[Value]], name: str, progress: OnProgress | None
 ) -> Iterator[tuple[Key, Value | BaseException]]:
     """Result or exception of each task, in order of completion."""
     keys = {task: key for key, task in tasks.items()}
-    if stage is not None:
-        stage(name, 0, len(tasks))
+    tell(progress, name, 0, len(tasks))
     for done, task in enumerate(as_completed(keys), start=1):
-        if stage is not None:
-            stage(name, done, len(tasks))
+        tell(progress, name, done, len(tasks))
         error = task.exception()
         yield keys[task], (task.result() if error is None else error)
 

@@ -8,13 +8,14 @@ from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
     from worldline.cli.options import Device, Json, Threads, free_cores, use_threads
-    from worldline.cli.output import print_table, progress_bars, write_json
+    from worldline.cli.output import print_next, print_table, progress_bars, write_json
 
 __all__ = [
     "Device",
     "Json",
     "Threads",
     "free_cores",
+    "print_next",
     "print_table",
     "progress_bars",
     "use_threads",

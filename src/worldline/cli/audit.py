@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Device, Json, Threads, checked_file, use_threads
-from worldline.cli.output import print_list, print_table, progress_bars, write_json, write_text
+from worldline.cli.output import print_list, print_next, print_table, progress_bars, write_json, write_text
 
 if TYPE_CHECKING:
     from worldline.audit.audit_evidence import Audit, Decision, Measured
@@ -36,12 +36,13 @@ def audit(
     The exit status is 0 for "deploy" and "deploy with limits", else 1.
     """
     from worldline.config import to_strict_json
+    from worldline.data.store import is_store
     from worldline.report.audit_page import render_audit
     from worldline.workflows.audit import audit as run
 
     use_threads(threads)
-    with progress_bars() as stage:
-        found = run(world, logs, environment=env, seed=seed, device=device, stage=stage)
+    with progress_bars() as progress:
+        found = run(world, logs, env=env, seed=seed, device=device, progress=progress)
     try:
         if out is not None:
             write_text(out, render_audit(found), "--out")
@@ -51,8 +52,10 @@ def audit(
         finally:
             _print(found)
     if out is not None:
-        print(f"Page: {out}")
-    if found.decision.advice not in ("deploy", "deploy with limits"):
+        print(f"Page:   {out}")
+    deploys = found.decision.advice in ("deploy", "deploy with limits")
+    print_next(*(("serve", world) if deploys else ("check", logs) if is_store(logs) else ("import", logs, "store/")))
+    if not deploys:
         raise typer.Exit(1)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
-from worldline.cli.output import print_table, write_json
+from worldline.cli.output import print_next, print_table, write_json
 
 if TYPE_CHECKING:
     from worldline.catalog.comparison import ShadowComparison
@@ -32,6 +32,7 @@ def publish(
     version = Catalog().publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
     _finish(version, json)
+    print_next("serve", f"{name}@{alias or version.number}")
 
 
 def worlds(json: Json = None) -> None:
@@ -55,6 +56,7 @@ def worlds(json: Json = None) -> None:
         ],
     )
     write_json(json, {"folder": str(catalog.folder), "versions": [_figures(version) for version in found]})
+    print_next(*(("serve", f"{found[-1].name}@{found[-1].number}") if found else ("publish", "WORLD", "NAME")))
 
 
 def alias(
@@ -66,6 +68,7 @@ def alias(
     """Point an alias to a version. Running applications switch to it."""
     catalog, world, which = _begin(name)
     _finish(catalog.point(world, which, version, reason=reason), json)
+    print_next("serve", name)
 
 
 def shadow(
@@ -84,12 +87,14 @@ def shadow(
         found = catalog.comparison(world, which)
         _print(name, found)
         write_json(json, asdict(found))
+        print_next("promote", name)
         return
     if version != "none" and not version.isdecimal():
         raise InputError(f"{version!r} is not a version. Give the number of a version, or none to end the shadow.")
     catalog.shadow(world, which, None if version == "none" else int(version))
     print(f"{name}: {'no version' if version == 'none' else f'version {version}'} runs in its shadow")
     write_json(json, asdict(catalog.alias(world, which)))
+    print_next(*(("worlds",) if version == "none" else ("shadow", name)))
 
 
 def promote(
@@ -100,12 +105,14 @@ def promote(
     """Point an alias to the version in its shadow. Running applications switch to it."""
     catalog, world, which = _begin(name)
     _finish(catalog.promote(world, which, despite=despite), json)
+    print_next("rollback", name)
 
 
 def roll_back(name: Named, json: Json = None) -> None:
     """Point an alias to its previous version. Running applications switch to it."""
     catalog, world, which = _begin(name)
     _finish(catalog.roll_back(world, which), json)
+    print_next("worlds")
 
 
 def _begin(name: str) -> tuple[Catalog, str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
-from worldline.cli.output import print_list, print_table, print_wrapped, progress_bars, write_json
+from worldline.cli.output import print_list, print_next, print_table, print_wrapped, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.data.checks import Finding
@@ -28,10 +28,11 @@ def check(
     """Check a store for damage, misaligned actions, anomalies and low coverage. The exit status is 1 on errors."""
     from worldline.workflows.check import check as run
 
-    with progress_bars() as stage:
-        report = run(store, seed, delay=delay, progress=lambda done, total: stage("read", done, total))
+    with progress_bars() as progress:
+        report = run(store, delay=delay, seed=seed, progress=progress)
     _print(report)
     write_json(json, _figures(report))
+    print_next(*(("show", store) if report.failed else ("learn", store, "--out", "world/")))
     if report.failed:
         raise typer.Exit(1)
 

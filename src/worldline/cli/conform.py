@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Device, Json
-from worldline.cli.output import print_table, write_json
+from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.errors import InputError
+from worldline.progress import tell
 from worldline.registry import load
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def conform(
     ] = None,
     third: Annotated[Path | None, typer.Argument(metavar="LOGS", help="Held-out logs after `world WORLD`.")] = None,
     horizon: Annotated[int, typer.Option(min=2, help="Predicted and planned steps.")] = 4,
-    episodes: Annotated[int, typer.Option(min=2, help="Maximum number of episodes.")] = 100,
-    calibrated_on: Annotated[
+    num_episodes: Annotated[int, typer.Option(min=2, help="Maximum number of episodes.")] = 100,
+    num_calibration: Annotated[
         int | None,
         typer.Option(min=1, help="Number of episodes that calibrated the bands.", show_default="number in the bundle"),
     ] = None,
@@ -59,18 +60,37 @@ def conform(
     from worldline.testing.clauses import ClauseStatus
 
     kind, name, logs = _parse_arguments(subject, second, third)
-    if kind is PartKind.WORLD:
-        found = list(_world(name, logs, horizon, episodes, calibrated_on, seed, device))
-    else:
-        found = list(_part(kind, name))
+    with progress_bars() as progress:
+        tell(progress, "prepare", 0)
+        if kind is PartKind.WORLD:
+            clauses, outcomes = _world(name, logs, horizon, num_episodes, num_calibration, seed, device)
+        else:
+            clauses, outcomes = _part(kind, name)
+        tell(progress, "prepare", 1)
+        found = []
+        for one in outcomes:
+            found.append(one)
+            tell(progress, "check", len(found), len(clauses))
     print_table(f"{kind} {name}", ("clause", "result"), [(one.clause, one.verdict) for one in found])
     for one in found:
         if one.text:
             print(one.text)
     rows = [{"clause": one.clause, "verdict": str(one.verdict).lower(), "text": one.text} for one in found]
     write_json(json, {"kind": str(kind), "name": name, "clauses": rows})
+    print_next(*_next(kind, name, logs))
     if any(one.verdict is not ClauseStatus.HOLDS for one in found):
         raise typer.Exit(1)
+
+
+def _next(kind: PartKind, name: str, logs: Path | None) -> tuple[object, ...]:
+    """The command that uses the checked world or part."""
+    if kind is PartKind.WORLD:
+        return "audit", name, logs
+    return (
+        ("learn", "LOGS", "--out", "world/", "--model", name)
+        if kind is PartKind.MODEL
+        else ("conform", "WORLD", "LOGS")
+    )
 
 
 def _parse_arguments(subject: str, second: str | None, third: Path | None) -> tuple[PartKind, str, Path | None]:
@@ -95,9 +115,9 @@ def _parse_arguments(subject: str, second: str | None, third: Path | None) -> tu
 
 
 def _world(
-    name: str, logs: Path | None, horizon: int, episodes: int, calibrated_on: int | None, seed: int, device: str
-) -> Iterator[ClauseOutcome]:
-    """Results of the clauses of `World`.
+    name: str, logs: Path | None, horizon: int, num_episodes: int, num_calibration: int | None, seed: int, device: str
+) -> tuple[Sized, Iterator[ClauseOutcome]]:
+    """The clauses of `World` and their results.
 
     Raises:
         InputError: no logs are given.
@@ -118,12 +138,12 @@ def _world(
         logs,
         opened_from=opened_from,
         horizon=horizon,
-        num_episodes=episodes,
-        num_calibration=calibrated_on,
+        num_episodes=num_episodes,
+        num_calibration=num_calibration,
         seed=seed,
     )
     print(f"{len(case.episodes)} episodes of {logs}, {horizon} steps ahead.")
-    return outcomes(case, CLAUSES)
+    return CLAUSES, outcomes(case, CLAUSES)
 
 
 def _bundle(name: str) -> str:
@@ -134,16 +154,17 @@ def _bundle(name: str) -> str:
     return str(Catalog().resolve(name)) if is_reference(name) else name
 
 
-def _part(kind: PartKind, name: str) -> Iterator[ClauseOutcome]:
-    """Results of the clauses of the part's contract."""
+def _part(kind: PartKind, name: str) -> tuple[Sized, Iterator[ClauseOutcome]]:
+    """The clauses of the part's contract and their results."""
     from worldline.testing import engines, models, planners
     from worldline.testing.clauses import outcomes
 
     if kind is PartKind.PLANNER:
-        return outcomes(planners.PlannerCase(planner=load("planner", name)()), planners.CLAUSES)
+        case = planners.PlannerCase(planner=load("planner", name)())
+        return planners.CLAUSES, outcomes(case, planners.CLAUSES)
     if kind is PartKind.MODEL:
-        return outcomes(_model(name), models.CLAUSES)
-    return outcomes(_engine(name), engines.CLAUSES)
+        return models.CLAUSES, outcomes(_model(name), models.CLAUSES)
+    return engines.CLAUSES, outcomes(_engine(name), engines.CLAUSES)
 
 
 def _model(name: str) -> ModelCase:

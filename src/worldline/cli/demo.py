@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from worldline.cli.options import Device, Json, Threads, use_threads
-from worldline.cli.output import print_table, progress_bars, write_json
+from worldline.cli.output import print_next, print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.workflows.demo import DemoResult
@@ -20,10 +20,10 @@ def demo(
     ] = "fixed",
     seed: Annotated[int, typer.Option(help="Random seed of initial weights, batches and planning.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for all results; an earlier demo is replaced.")] = Path("demo"),
-    episodes: Annotated[
+    num_episodes: Annotated[
         int | None, typer.Option(min=30, help="Number of recorded episodes.", show_default="500 fixed, 1600 random")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=2, help="Number of planned goals; even.")] = 200,
+    num_pairs: Annotated[int, typer.Option(min=2, help="Number of planned goals; even.")] = 200,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
@@ -34,12 +34,22 @@ def demo(
     from worldline.workflows.demo import demo as run
 
     use_threads(threads)
-    with progress_bars() as stage:
-        result = run(out, walls=walls, seed=seed, num_episodes=episodes, num_pairs=pairs, device=device, stage=stage)
+    with progress_bars() as progress:
+        result = run(
+            out,
+            walls=walls,
+            seed=seed,
+            num_episodes=num_episodes,
+            num_pairs=num_pairs,
+            device=device,
+            progress=progress,
+        )
     _print(result, walls)
     write_json(json, asdict(result))
     print(f"Report: {out / 'report.html'}, executed plans: {out / 'plans.png'}")
     print(f"World:  {out / 'world'}")
+    print("Your own logs: a CSV file, or a folder of tables, videos, HDF5, LeRobot or NumPy files, in place of LOGS.")
+    print_next("import", "LOGS", "store/")
 
 
 def _print(result: DemoResult, walls: str) -> None:

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from worldline.cli.output import print_next, progress_bars
+
 
 def export(
     store: Annotated[Path, typer.Argument(help="Folder of the store.")],
     destination: Annotated[Path, typer.Argument(help="New file or folder.")],
     exporter: Annotated[
-        str | None, typer.Option("--as", help="Format: hdf5, minari or lerobot.", show_default="hdf5 for .h5 and .hdf5")
+        str | None, typer.Option(help="Format: hdf5, minari or lerobot.", show_default="hdf5 for .h5 and .hdf5")
     ] = None,
 ) -> None:
     """Export a store to another format. An import of the result gives the same episodes."""
@@ -20,5 +22,7 @@ def export(
     from worldline.data.store import open_store
 
     opened = open_store(store)
-    name = export_store(opened, destination, exporter=exporter)
+    with progress_bars() as progress:
+        name = export_store(opened, destination, exporter=exporter, progress=progress)
     print(f"Exported {len(opened)} episodes as {name}: {destination}")
+    print_next("import", destination, "copy/")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from worldline.cli.options import Json
-from worldline.cli.output import progress_bars, write_json
+from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MAX_LINES = 30
 def import_logs(
     source: Annotated[Path, typer.Argument(help="Logs: a file or folder in any known format.")],
     destination: Annotated[Path, typer.Argument(help="New folder, or an existing store to extend.")],
-    importer: Annotated[str | None, typer.Option("--as", help="Format of the logs.", show_default="detected")] = None,
+    importer: Annotated[str | None, typer.Option(help="Format of the logs.", show_default="detected")] = None,
     schema: Annotated[
         Path | None,
         typer.Option(
@@ -38,10 +38,10 @@ def import_logs(
         str | None, typer.Option(help="Column with the episode of each row.", show_default="by name")
     ] = None,
     time: Annotated[str | None, typer.Option(help="Column with times.", show_default="by name")] = None,
-    gap: Annotated[
+    gap_s: Annotated[
         float | None, typer.Option(help="Gap in seconds that ends an episode.", show_default="ten typical steps")
     ] = None,
-    rate: Annotated[
+    rate_hz: Annotated[
         float | None, typer.Option(help="Resample to this number of steps per second.", show_default="no resampling")
     ] = None,
     rule: Annotated[
@@ -56,11 +56,11 @@ def import_logs(
     from worldline.data.importing import import_logs as run
     from worldline.schema import Schema
 
-    reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule)
+    reading = ReadOptions(episode=episode, time=time, gap_s=gap_s, rate_hz=rate_hz, rule=rule)
     if schema is not None and not schema.is_file():
         raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
-    with progress_bars() as stage:
+    with progress_bars() as progress:
         report = run(
             source,
             destination,
@@ -70,12 +70,13 @@ def import_logs(
             keep_going=keep_going,
             max_error=max_error,
             size=_size(size),
-            progress=lambda done, total: stage("import", done, total),
+            progress=progress,
         )
     _print(report)
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
+    print_next("check", report.destination)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -103,8 +104,7 @@ def _print(report: ImportReport) -> None:
         + "."
     )
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
-    print(f"Store:   {report.destination}")
-    print(f"Next:    worldline check {report.destination}")
+    print(f"Store:  {report.destination}")
 
 
 def _figures(report: ImportReport) -> dict[str, object]:

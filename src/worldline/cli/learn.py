@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,12 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Device, Json, Threads, use_threads
-from worldline.cli.output import print_table, progress_bars, write_json
+from worldline.cli.output import print_next, print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.workflows.learn import LearnResult
-
-UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 RecipeName = Annotated[
@@ -38,6 +35,28 @@ SplitRule = Annotated[
         help="Split of held-out episodes: episode, time, time:NAME or key:NAME.", show_default="from the recipe"
     ),
 ]
+Horizon = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Steps ahead for which bands are calibrated and errors reported.", show_default="from the recipe"
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="A setting of the recipe, such as training.num_updates=3000; repeat for more.",
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option(help="TOML file with settings, such as the run.toml of a world, which repeats its run.")
+]
+Seed = Annotated[int | None, typer.Option(help="Random seed of initial weights and batches.", show_default="0")]
+NumSeeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of trainings; the best one for control is kept.", show_default="1"),
+]
 Budget = Annotated[
     str | None,
     typer.Option(
@@ -53,8 +72,11 @@ def learn(
     model: Family = None,
     weights: Annotated[Path | None, typer.Option(help="Folder with pretrained weights; required by features.")] = None,
     split: SplitRule = None,
-    seed: Annotated[int, typer.Option(help="Random seed of initial weights and batches.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the best one for control is kept.")] = 1,
+    horizon: Horizon = None,
+    set: Settings = None,  # noqa: A002 (Python has an argument of this name)
+    config: Config = None,
+    seed: Seed = None,
+    num_seeds: NumSeeds = None,
     budget: Budget = None,
     track: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import or training.")] = False,
@@ -64,17 +86,21 @@ def learn(
 ) -> None:
     """Train a world from logs. The result is a bundle with a report."""
     from worldline.training.distributed import rank
-    from worldline.workflows.learn import Options, learn_logs, log_folder, run_worker
+    from worldline.workflows.learn import learn_logs, log_folder, run_worker
+    from worldline.workflows.learn_options import Options, parse_settings
 
     options = Options(
         recipe=recipe,
         model=model,
         weights=weights,
         split=split,
+        horizon=horizon,
+        set=parse_settings(set or ()),
+        config=config,
         seed=seed,
-        num_seeds=seeds,
-        budget_s=None if budget is None else seconds(budget),
-        trackers=tuple(track or ()),
+        num_seeds=num_seeds,
+        budget=budget,
+        track=tuple(track or ()),
         resume=resume,
         device=device,
     )
@@ -84,55 +110,35 @@ def learn(
     if rank():  # not the first process of torchrun
         run_worker(logs, out, options)
         return
-    with _saved_work_named(logs, out), progress_bars() as stage:
-        result = learn_logs(logs, out, options, stage=stage)
+    with _saved_work_named(logs, out), progress_bars() as progress:
+        result = learn_logs(logs, out, options, progress=progress)
     for line in (*result.findings, *result.unclear):
         print(line)
     _print(result)
     _print_seeds(result)
     write_json(json, _figures(result))
     print(f"Schema: {result.store.path / 'schema.json'}")
+    print(f"Config: {out / 'run.toml'}")
     print(f"Report: {out / 'report.html'}")
     print(f"Curves: {log_folder(out)}")
     print(f"World:  {out}")
-
-
-def seconds(budget: str) -> float:
-    """The seconds of a duration such as "90s", "10min" or "1.5h".
-
-    Raises:
-        typer.BadParameter: the text is not a positive duration.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", budget)
-    if found is None or float(found[1]) <= 0:
-        raise typer.BadParameter(f"{budget!r} is not a duration. Give a number with s, min or h, such as 10min.")
-    return float(found[1]) * UNITS[found[2]]
+    print_next("audit", out, result.store.path)
 
 
 @contextmanager
 def _saved_work_named(logs: Path, out: Path) -> Iterator[None]:
     """Names the saved work if the user or the system interrupts a run."""
+    from worldline.workflows.learn import saved_work
+
     try:
         yield
     except KeyboardInterrupt:
-        print(f"worldline: stopped. {_saved(logs, out)}", file=sys.stderr)
+        print(f"worldline: stopped. {saved_work(logs, out, resume='--resume')}", file=sys.stderr)
         raise typer.Exit(130) from None
     except OSError as error:
         with suppress(OSError):  # the path may be unreadable
-            error.add_note(_saved(logs, out))
+            error.add_note(saved_work(logs, out, resume="--resume"))
         raise
-
-
-def _saved(logs: Path, out: Path) -> str:
-    """What an interrupted run saved, and how to resume it."""
-    from worldline.data.store import is_store
-    from worldline.workflows.learn import partial_folder, store_folder
-
-    if any(partial_folder(out).rglob("checkpoint.json")):
-        return "The training was saved. Run the same command with --resume."
-    if not is_store(logs) and is_store(store_folder(out)):
-        return f"The imported episodes are in {store_folder(out)}. Run the same command again."
-    return "Nothing was saved, because the training had not started."
 
 
 def _print(result: LearnResult) -> None:

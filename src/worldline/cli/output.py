@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from worldline.errors import InputError
+from worldline.progress import OnProgress, Progress
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -59,23 +61,39 @@ def write_text(path: Path, text: str, option: str) -> None:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a function that reports progress: name of the stage, finished and total number of units.
+def progress_bars() -> Iterator[OnProgress]:
+    """Yields a receiver of progress that shows one bar per stage on stderr.
 
-    The bars are printed to stderr. A stage with one unit has an indeterminate bar.
+    A stage whose steps are not counted has an indeterminate bar.
     """
     from rich.console import Console
-    from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID, TextColumn, TimeElapsedColumn
 
-    _, bar, share, left = Progress.get_default_columns()
+    _, bar, share, left = Bars.get_default_columns()
     columns = (TextColumn("{task.description:<26}"), bar, share, TimeElapsedColumn(), left)
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=Console(stderr=True)) as bars:
 
-        def stage(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name)
-            counted = total > 1 or done >= total
-            bars.update(tasks[name], completed=done, total=total if counted else None)
+        def report(now: Progress) -> None:
+            if now.stage not in tasks:
+                tasks[now.stage] = bars.add_task(now.stage)
+            counted = now.total > 1 or now.step >= now.total
+            loss = "" if now.loss is None else f" (loss {now.loss:.3g})"
+            bars.update(
+                tasks[now.stage],
+                description=f"{now.stage}{loss}",
+                completed=now.step,
+                total=now.total if counted else None,
+            )
 
-        yield stage
+        yield report
+
+
+def print_next(*parts: object) -> None:
+    """Prints the command to type next, without its first word `worldline`, as the last line of a command.
+
+    Args:
+        parts: words, paths and names; those with spaces are quoted.
+    """
+    print(f"Next:   {shlex.join(['worldline', *map(str, parts)])}", flush=True)

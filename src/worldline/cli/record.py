@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from worldline.cli.output import progress_bars
+from worldline.cli.output import print_next, progress_bars
 from worldline.errors import InputError
 
 
 def record(
     environment: Annotated[str, typer.Argument(help="Name of a lab, such as two-rooms, or a Gymnasium id.")],
     out: Annotated[Path, typer.Option(help="New folder for the store.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 500,
-    steps: Annotated[int, typer.Option(min=1, help="Maximum number of steps per episode.")] = 60,
+    num_episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 500,
+    max_steps: Annotated[int, typer.Option(min=1, help="Maximum number of steps per episode.")] = 60,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -27,7 +27,7 @@ def record(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of resets and policy.")] = 0,
-    envs: Annotated[
+    num_envs: Annotated[
         int, typer.Option(min=1, help="Number of parallel environments; it does not change the recorded data.")
     ] = 1,
     processes: Annotated[
@@ -45,23 +45,23 @@ def record(
 
     if policy is not None and ":" in policy:
         sys.path.append(str(Path.cwd()))  # policies are imported from the working directory, after installed packages
-    with progress_bars() as stage:
+    with progress_bars() as progress:
         store = run(
             environment,
             out,
             policy=policy,
-            num_episodes=episodes,
-            max_steps=steps,
+            num_episodes=num_episodes,
+            max_steps=max_steps,
             seed=seed,
-            num_envs=envs,
+            num_envs=num_envs,
             processes=processes,
             env_kwargs=_settings(env_kwargs),
-            progress=lambda done, total: stage("record", done, total),
+            progress=progress,
         )
     signals = ", ".join(f"{signal.name} ({signal.role})" for signal in store.schema.signals)
     print(f"{len(store)} episodes, {int(store.num_steps.sum())} steps: {signals}")
-    print(f"Store: {out}")
-    print(f"Next:  worldline learn {out} --out world/")
+    print(f"Store:  {out}")
+    print_next("learn", out, "--out", "world/")
 
 
 def _settings(text: str | None) -> dict[str, Any]:

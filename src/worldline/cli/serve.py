@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from worldline.cli.options import Device, Threads, use_threads
+from worldline.cli.output import print_next
 
 
 def serve(
@@ -26,5 +27,6 @@ def serve(
     opened = open_target(world, device=device)
     name, listener = opened.describe().name, http.listen(host, port)
     url = http.url_of(listener)
-    print(f"{name} is served at {url}. Open it with worldline.open({url!r}). Stop with Ctrl-C.", flush=True)
+    print(f"{name} is served at {url}. Open it with worldline.open({url!r}). Stop with Ctrl-C.")
+    print_next("audit", url, "LOGS")
     http.serve(opened, listener)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
-from worldline.cli.output import print_table, write_json
+from worldline.cli.output import print_next, print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.report.store_figures import StoreFigures
@@ -18,7 +18,7 @@ def show(
     store: Annotated[Path, typer.Argument(help="Folder of the store.")],
     episode: Annotated[int | None, typer.Argument(help="Number of the plotted episode.", show_default="0")] = None,
     out: Annotated[Path, typer.Option(help="Folder for pages and images.")] = Path("show"),
-    signal: Annotated[
+    signals: Annotated[
         list[str] | None, typer.Option(help="A plotted signal; repeat for more.", show_default="the first 12")
     ] = None,
     json: Json = None,
@@ -27,11 +27,13 @@ def show(
     from worldline.data.store import open_store
     from worldline.workflows.show import show as run
 
-    shown = run(open_store(store), out, episode=episode, signals=signal or ())
+    with progress_bars() as progress:
+        shown = run(open_store(store), out, episode=episode, signals=signals or (), progress=progress)
     _print(shown.figures)
     write_json(json, _figures(shown.figures))
     for title, path in zip(("Page:", *[""] * len(shown.files)), shown.files, strict=False):
         print(f"{title:8}{path}")
+    print_next("check", store)
 
 
 def _print(figures: StoreFigures) -> None:

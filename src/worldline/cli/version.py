@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from worldline.cli.output import print_next
+
 
 def version() -> None:
     """Print the versions of worldline and its main dependencies."""
@@ -9,3 +11,4 @@ def version() -> None:
 
     for name, value in versions().items():
         print(f"{name} {value}")
+    print_next("demo")

@@ -24,6 +24,7 @@ from worldline.data.store import Store
 from worldline.episode import Arrays, History
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
+from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Role
 from worldline.stats import Rate, wilson
 
@@ -238,7 +239,7 @@ def evaluate(
     replan_every: int,
     track: Sequence[str] = (),
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> GoalReaching:
     """The success rate of `actor` on the goals of `pairs`, all attempted in parallel.
 
@@ -252,7 +253,7 @@ def evaluate(
         replan_every: steps that are taken of each answer.
         track: observation signals whose paths are kept; none by default.
         seed: of every draw of the actor.
-        progress: called after every step with the number of finished pairs and of all pairs; None for no report.
+        progress: called after every step; counts the finished pairs. None for no report.
 
     Raises:
         InputError: there is no pair or goal signal, or a start has fewer observations than the context.
@@ -280,8 +281,7 @@ def evaluate(
         unfinished = runs
         while unfinished:
             unfinished = _step(controller, unfinished, reached)
-            if progress is not None:
-                progress(len(runs) - len(unfinished), len(runs))
+            tell(progress, "reach goals", len(runs) - len(unfinished), len(runs))
     return _result(runs, controller.rounds)
 
 

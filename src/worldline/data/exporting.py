@@ -20,6 +20,7 @@ from worldline.config import to_json
 from worldline.data.formats.reading import Array
 from worldline.data.store import Entry, Store
 from worldline.errors import InputError
+from worldline.progress import OnProgress, tell
 from worldline.registry import load, names
 from worldline.schema import Schema
 
@@ -28,13 +29,16 @@ SCHEMA_ATTRIBUTE = "worldline_schema"
 _CHUNK_BYTES = 1 << 16
 
 
-def export_store(store: Store, destination: Path | str, *, exporter: str | None = None) -> str:
+def export_store(
+    store: Store, destination: Path | str, *, exporter: str | None = None, progress: OnProgress | None = None
+) -> str:
     """Writes a store in another format and returns the name of the format. Importing it gives the same episodes.
 
     Args:
         store: to write.
         destination: a new file or folder.
         exporter: name of the format; default is to infer it from the suffix of `destination`.
+        progress: called at the start and at the end.
 
     Raises:
         InputError: the destination exists, its suffix is unknown, or the format cannot represent the store.
@@ -45,11 +49,13 @@ def export_store(store: Store, destination: Path | str, *, exporter: str | None 
     name = exporter or _ENDINGS.get(destination.suffix)
     if name is None:
         known = ", ".join(names("exporter"))
-        raise InputError(f"{destination}: the suffix matches no format. Set exporter (--as): {known}.")
+        raise InputError(f"{destination}: the suffix matches no format. Set exporter (--exporter): {known}.")
     if destination.exists():
         raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     write: Callable[[Store, Path], None] = load("exporter", name)
+    tell(progress, "export", 0)
     write(store, destination)
+    tell(progress, "export", 1)
     return name
 
 

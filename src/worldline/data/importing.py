@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from worldline.data.open_logs import open_logs, recognise
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
+from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Schema
 
 
@@ -76,7 +77,7 @@ def import_logs(
     max_error: int = 0,
     size: tuple[int, int] | None = None,
     only: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> ImportReport:
     """Imports logs into a new store, or adds the episodes that an existing store does not hold yet.
 
@@ -92,7 +93,7 @@ def import_logs(
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
         only: refuse a store with episodes that are not in these logs; nothing is added to it then.
-        progress: called with the number of processed episodes and their total.
+        progress: called after each processed episode.
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
@@ -169,7 +170,7 @@ def _import_lock(store: Store) -> Iterator[None]:
 
 
 def _add_all(
-    logs: Logs, store: Store, *, scaled: bool, keep_going: bool, only: bool, progress: Callable[[int, int], None] | None
+    logs: Logs, store: Store, *, scaled: bool, keep_going: bool, only: bool, progress: OnProgress | None
 ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
     """Adds the usable episodes that the store does not hold yet.
 
@@ -204,8 +205,7 @@ def _add_all(
                 findings += [_changed_finding(logged)] if logged.source and origin in origins else []
                 store.append_checked(logged.episode, logged.source, digest=digest)
                 kept[logged.file] += 1
-        if progress is not None:
-            progress(number, len(logs))
+        tell(progress, "import", number, len(logs))
     if num_not_found:
         raise _other_episodes_error(store, num_not_found, findings)
     if postponed:

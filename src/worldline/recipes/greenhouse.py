@@ -24,6 +24,7 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.episode import Arrays, Episode
 from worldline.errors import DataError, InputError, MissingExtraError
+from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.schema import Kind, Role, Schema, Signal
@@ -89,7 +90,7 @@ def record_greenhouse(
     num_episodes: int,
     seed: int,
     changed: Mapping[str, float] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Store:
     """A new store with episodes of five days in steps of half an hour, spread evenly over the year's weather.
 
@@ -103,7 +104,7 @@ def record_greenhouse(
         num_episodes: at least 1. The first 8 cover every part of `greenhouse_split` in the right proportion.
         seed: determines all draws. An episode depends on the seed and its number only.
         changed: as in `make_greenhouse`.
-        progress: called with the number of recorded episodes and the total.
+        progress: called after each recorded episode.
 
     Raises:
         MissingExtraError: lettuce-greenhouse-gym is not installed.
@@ -119,8 +120,7 @@ def record_greenhouse(
         name, policy = list(_POLICIES.items())[int(generator.integers(len(_POLICIES)))]
         episode = _run(env, policy(env, generator), start_day, generator)
         store.append(episode, {"number": number, "start_day": start_day, "policy": name})
-        if progress is not None:
-            progress(number + 1, num_episodes)
+        tell(progress, "record", number + 1, num_episodes)
     return store
 
 

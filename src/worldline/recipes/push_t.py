@@ -30,6 +30,7 @@ from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.forecasting_predictors import LinearResidualPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.heads import HeadsConfig, can_reach
@@ -131,7 +132,7 @@ def record_push_t(
     num_episodes: int,
     seed: int,
     side: int = 64,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Store:
     """A new store with episodes of ten seconds in steps of 0.1 s.
 
@@ -148,7 +149,7 @@ def record_push_t(
         num_episodes: at least 1.
         seed: determines all draws. An episode depends on the seed and its number only.
         side: pixels per side of the square image.
-        progress: called with the number of recorded episodes and the total.
+        progress: called after each recorded episode.
 
     Raises:
         MissingExtraError: gym-pusht is not installed.
@@ -165,8 +166,7 @@ def record_push_t(
         while episode is None:
             episode = _run(env, _Policy(pushes, generator), side, generator)
         store.append(episode, {"seed": seed, "number": number, "policy": name})
-        if progress is not None:
-            progress(number + 1, num_episodes)
+        tell(progress, "record", number + 1, num_episodes)
     return store
 
 

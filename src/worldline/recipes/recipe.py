@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from json import loads
+from typing import Any, Final
 
+from worldline.config import nested, replace_at, to_json
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
+from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import WorldModel
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.categorical import Categorical
@@ -15,6 +18,16 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Schema
 from worldline.training.heads import HeadsConfig
 from worldline.training.updates import TrainingConfig
+
+PARTS: Final[Mapping[str, str]] = {
+    "training": "training",
+    "model": "model_config",
+    "heads": "heads",
+    "planner": "planner",
+}
+"""Parts of a recipe with settings of their own: name in paths and in `run.toml`, and field of `Recipe`."""
+NUMBERS: Final = ("horizon", "num_windows", "num_proposals")
+"""Settings of the recipe itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +46,8 @@ class Recipe:
         num_proposals: sequences of the inverse head from which the planner starts; see `LocalWorld`.
         split: assigns the episodes to training, calibration, validation and held-out set.
         pretrained: loads pretrained weights into a new model; None for none.
+        exact_horizon: whether episodes that are too short for the horizon are an error; otherwise the horizon is
+            shortened.
     """
 
     name: str
@@ -46,10 +61,54 @@ class Recipe:
     num_proposals: int = 0
     split: Callable[[Store], Split] = split_store
     pretrained: Callable[[WorldModel], None] | None = None
+    exact_horizon: bool = False
 
     def with_seed(self, seed: int) -> Recipe:
         """The recipe with another seed for initial weights and batches; the split does not change."""
         return replace(self, training=replace(self.training, seed=seed), heads=replace(self.heads, seed=seed))
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name as JSON values; those of a part in a mapping. Seeds are left out."""
+        parts = {name: loads(to_json(getattr(self, field))) for name, field in PARTS.items()}
+        for name in ("training", "heads"):
+            del parts[name]["seed"]
+        return {**{name: getattr(self, name) for name in NUMBERS}, **parts}
+
+    def with_settings(self, values: Mapping[str, object]) -> Recipe:
+        """The recipe with other settings.
+
+        Args:
+            values: by path, such as "horizon" or "training.num_updates", or in nested mappings as in `run.toml`; see
+                `replace_at`. A horizon that is set is exact.
+
+        Raises:
+            UnknownNameError: there is no such setting; the message suggests the nearest and lists the settings there.
+            ConfigError: a value has the wrong type or is out of range.
+        """
+        changed = dict[str, Any]()
+        for name, value in nested(values).items():
+            if name in NUMBERS:
+                changed[name] = _count(name, value)
+            elif name not in PARTS:
+                raise UnknownNameError("setting", name, (*PARTS, *NUMBERS))
+            elif not isinstance(value, Mapping):
+                raise ConfigError(f"{name} is {value!r}. Set one of its fields, such as {self._example(name)}.")
+            elif name in ("training", "heads") and "seed" in value:
+                raise ConfigError(f"{name}.seed is set by the seed of the run. Use --seed or seed=.")
+            else:
+                changed[PARTS[name]] = replace_at(getattr(self, PARTS[name]), value, where=name)
+        return replace(self, **changed, exact_horizon=self.exact_horizon or "horizon" in changed)
+
+    def _example(self, part: str) -> str:
+        name, value = next(item for item in self.settings()[part].items() if not isinstance(item[1], dict | list))
+        return f"{part}.{name}={value}"
+
+
+def _count(name: str, value: object) -> int:
+    minimum = 0 if name == "num_proposals" else 1
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ConfigError(f"{name} is {value!r}. It must be a whole number of at least {minimum}.")
+    return value
 
 
 def planner_for(schema: Schema, numbers: CrossEntropy) -> Planner:

@@ -25,6 +25,11 @@ TIMEOUT: Final = timedelta(days=1)
 _GROUPS: Final = count()
 
 
+def world_size() -> int:
+    """Number of processes that `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def processes(device: torch.device = CPU) -> Iterator[None]:
     """Joins the process group of `torchrun` for the duration of the context; does nothing without `torchrun`.
@@ -34,7 +39,7 @@ def processes(device: torch.device = CPU) -> Iterator[None]:
     Args:
         device: of this process, for tensors that are averaged; numbers are averaged on the CPU.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = world_size()
     if size == 1:
         yield
         return

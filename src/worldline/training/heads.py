@@ -8,7 +8,7 @@ transitions (docs/design/dynamics.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,14 +26,13 @@ from worldline.models.heads.landmarks import Landmarks
 from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
+from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import picture_goals, trace
 from worldline.training.goal_heads import fit_distance, fit_inverse, fit_landmarks
 from worldline.training.head_fitting import NUM_LOOKS, Fit, descend
 from worldline.training.readout_heads import fit_decoder, fit_readout, fit_reward, fit_termination
 from worldline.training.stored_latents import Imagination, LatentTable
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +141,7 @@ def refine_dynamics(
     inputs: tuple[str, ...],
     config: HeadsConfig,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Refinement:
     """Encodes the training episodes, and trains the model's rollout further on their latents.
 
@@ -163,9 +162,11 @@ def refine_dynamics(
             "of schema.json, or learn with goals=False."
         )
     generator = torch.Generator(device_of(model)).manual_seed(config.seed)
+    tell(progress, "encode", 0)
     table = LatentTable.of(trace(model, store, split.train, inputs, generator=generator), split.train)
+    tell(progress, "encode", 1)
     imagination = Imagination(model, store.schema, generator)
-    fit = _UpdatePlan({"dynamics": config.dynamics_updates}, config, progress).fit("dynamics")
+    fit = _UpdatePlan({"dynamics": config.dynamics_updates}, config, progress, "refine dynamics").fit("dynamics")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         losses = _fit_dynamics(model, table, imagination, fit)
@@ -180,7 +181,7 @@ def fit_heads(
     config: HeadsConfig,
     *,
     refinement: Refinement | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Heads:
     """Fits the heads of a trained model.
 
@@ -196,7 +197,7 @@ def fit_heads(
     Raises:
         ConfigError: `config.goals` is True, but actions are unbounded or discrete, or the schema has exogenous signals.
     """
-    refinement = refinement or refine_dynamics(model, store, split, inputs, config)
+    refinement = refinement or refine_dynamics(model, store, split, inputs, config, progress=progress)
     table, imagination = refinement.table, refinement.imagination
     plan = _UpdatePlan.of(store, split, inputs, config, progress)
     with torch.random.fork_rng(devices=[]):
@@ -239,12 +240,14 @@ def fit_heads(
 class _UpdatePlan:
     """The number of updates of each head, and a counter over all heads."""
 
-    def __init__(self, updates: Mapping[str, int], config: HeadsConfig, progress: Progress | None) -> None:
-        self.updates, self._config, self._progress, self._done = updates, config, progress, 0
+    def __init__(
+        self, updates: Mapping[str, int], config: HeadsConfig, progress: OnProgress | None, stage: str
+    ) -> None:
+        self.updates, self._config, self._progress, self._stage, self._done = updates, config, progress, stage, 0
 
     @classmethod
     def of(
-        cls, store: Store, split: Split, inputs: tuple[str, ...], config: HeadsConfig, progress: Progress | None
+        cls, store: Store, split: Split, inputs: tuple[str, ...], config: HeadsConfig, progress: OnProgress | None
     ) -> _UpdatePlan:
         """The plan for these logs; heads without data get no updates."""
         ends = bool(store.terminated[list(split.train)].any())
@@ -256,7 +259,7 @@ class _UpdatePlan:
             "termination": config.outcome_updates if ends else 0,
             "decoder": config.decoder_updates if _images(store, inputs) else 0,
         }
-        return cls(updates, config, progress)
+        return cls(updates, config, progress, "fit heads")
 
     def fit(self, head: str) -> Fit:
         """The settings of the fit of this head."""
@@ -271,8 +274,7 @@ class _UpdatePlan:
 
     def _tick(self) -> None:
         self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, sum(self.updates.values()))
+        tell(self._progress, self._stage, self._done, sum(self.updates.values()))
 
 
 def _images(store: Store, inputs: tuple[str, ...]) -> tuple[Signal, ...]:

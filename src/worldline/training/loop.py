@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.device import device_of
-from worldline.errors import CollapseError
+from worldline.errors import CollapseError, StoppedError
 from worldline.models.base import Losses, Window, WorldModel
 from worldline.models.layers.gather import num_processes
+from worldline.progress import OnProgress, tell
 from worldline.training.batches import fold, to_tensor, to_window, window_signals
 from worldline.training.checkpoint import (
     Checkpoint,
@@ -36,9 +37,6 @@ from worldline.training.distributed import is_main, share_of, wait_for_all
 from worldline.training.latent_health import guard, measure_health
 from worldline.training.tracking import Tracker
 from worldline.training.updates import GradientSummary, TrainingConfig, Updates
-
-Progress = Callable[[int, int], None]
-"""Called with the completed and the total number of updates."""
 
 MAX_RETURNS = 5
 """Maximum number of returns to the last checkpoint."""
@@ -84,7 +82,7 @@ def train(
     *,
     folder: Path,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     trackers: Sequence[Tracker] = (),
     name: str = "run",
 ) -> Trained:
@@ -104,7 +102,7 @@ def train(
         config: see `TrainingConfig`.
         folder: for the checkpoint.
         resume: continue from the checkpoint in `folder`.
-        progress: called after each update.
+        progress: called after each update, with the loss. If it raises `StoppedError`, a checkpoint is written.
         trackers: receive the results of each validation.
         name: of the run, for the trackers.
 
@@ -112,6 +110,7 @@ def train(
         CollapseError: the latents collapsed, or the loss diverged too often; the model keeps its weights of then.
         BundleError: there is no checkpoint to resume from.
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
+        StoppedError: raised by `progress`, after the checkpoint is written.
     """
     run = Run(model, store, split, signals, config, folder)
     if resume:
@@ -130,10 +129,9 @@ def train(
                     if row is not None:
                         for tracker in active:
                             tracker.log(run.step, {name: value for name, value in row.items() if name != "step"})
-                    if progress is not None:
-                        progress(run.step, config.num_updates)
+                    tell(progress, "learn", run.step, config.num_updates, loss=run.loss)
                     pass_on_interrupt()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, StoppedError):
                 if num_processes() == 1:  # several may stop at different updates; their last checkpoint remains
                     run.save()
                 raise
@@ -166,6 +164,7 @@ class Run:
         self.fingerprint = _fingerprint(model, store, split, config)
         self.step, self.curves, self.notes = 0, list[dict[str, float]](), list[str]()
         self.typical: float | None = None
+        self.loss: float | None = None
         self.best: dict[str, Tensor] = {}
         self.every = math.ceil(config.num_updates / config.num_checks)
         self.started = time.monotonic()
@@ -180,7 +179,7 @@ class Run:
             return None
         self.updates.apply(self.step, caution=0.5 ** len(self.notes))
         self.step += 1
-        total = float(found.losses.total)
+        self.loss = total = float(found.losses.total)
         usual = total if self.typical is None else self.typical
         self.typical = LOSS_AVERAGE_DECAY * usual + (1 - LOSS_AVERAGE_DECAY) * total
         if self.step % self.every and self.step != self.config.num_updates:

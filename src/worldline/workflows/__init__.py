@@ -9,12 +9,10 @@ from worldline.lazy import lazy_names
 if TYPE_CHECKING:
     from worldline.workflows.learned import Learned
     from worldline.workflows.manifest import versions
-    from worldline.workflows.stage import Stage
     from worldline.workflows.training import build_model, learn_world
 
 __all__ = [
     "Learned",
-    "Stage",
     "build_model",
     "learn_world",
     "versions",

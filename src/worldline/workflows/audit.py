@@ -19,10 +19,10 @@ from worldline.catalog.versions import Catalog
 from worldline.data.windows import forecast_windows
 from worldline.errors import DataError, UnreadableError, UnsupportedError
 from worldline.formatting import plural
+from worldline.progress import OnProgress, tell
 from worldline.schema import Kind
 from worldline.workflows.held_out import WorldEpisode, chosen, read_episodes
 from worldline.workflows.report_data import reported_steps, supports
-from worldline.workflows.stage import Stage, tell
 from worldline.workflows.twin_sources import twin_source
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -37,10 +37,10 @@ def audit(
     target: Path | str | World,
     logs: Path | str,
     *,
-    environment: str | None = None,
+    env: str | None = None,
     seed: int = 0,
     device: str = "auto",
-    stage: Stage | None = None,
+    progress: OnProgress | None = None,
 ) -> Audit:
     """The audit of a world on held-out logs.
 
@@ -48,11 +48,11 @@ def audit(
         target: argument of `worldline.open`, or a world.
         logs: a store, or logs in any format that an importer reads. If they contain the training data, only held-out
             episodes are graded.
-        environment: name of a lab or Gymnasium environment with exact replay from a seed, or "greenhouse"; None for
+        env: name of a lab or Gymnasium environment with exact replay from a seed, or "greenhouse"; None for
             no twins.
         seed: of all draws.
         device: on which the world is opened; argument of `worldline.open`.
-        stage: called with the name of a stage, the steps done and their total.
+        progress: called after each step.
 
     Raises:
         BundleError: there is no such world.
@@ -66,7 +66,7 @@ def audit(
     world = target if isinstance(target, World) else open_target(opened_from, device=device)
     title = Path(opened_from).resolve().name if opened_from else world.describe().name
     try:
-        return _audit(world, title, logs, opened_from, environment, seed, stage)
+        return _audit(world, title, logs, opened_from, env, seed, progress)
     except UnsupportedError as error:
         return refused(error, title, logs)
 
@@ -79,20 +79,26 @@ def refused(error: UnsupportedError, title: str, logs: Path) -> Audit:
 
 
 def _audit(
-    world: World, title: str, logs: Path, opened_from: str, environment: str | None, seed: int, stage: Stage | None
+    world: World,
+    title: str,
+    logs: Path,
+    opened_from: str,
+    env: str | None,
+    seed: int,
+    progress: OnProgress | None,
 ) -> Audit:
     card = world.describe()
     _check_world(world)
-    source = None if environment is None else twin_source(environment, card.schema)
-    tell(stage, "read", 0)
+    source = None if env is None else twin_source(env, card.schema)
+    tell(progress, "read", 0)
     seen = list(read_episodes(card, logs, opened_from))
-    tell(stage, "read", 1)
+    tell(progress, "read", 1)
     world, num_calibration = _banded(world)
     material = _material(world, seen, num_calibration, seed)
-    tell(stage, "audit", 0)
+    tell(progress, "audit", 0)
     banded = _has_bands(world, material)
     found = measure(world, material, banded=banded, source=source, seed=seed)
-    tell(stage, "audit", 1)
+    tell(progress, "audit", 1)
     held, met = (sum(one.part == part for one in seen) for part in ("held_out", ""))
     parts = "held out from its training" if held else "none used in its training, as far as is known"
     parts = f"{parts}, including {plural(met, 'other')}" if held and met else parts
@@ -106,7 +112,7 @@ def _audit(
         else f"widths set by {num_calibration} episodes"
         if num_calibration
         else "number of calibration episodes unknown; levels are treated as exact",
-        "Twins": environment or "none: no environment was given",
+        "Twins": env or "none: no environment was given",
         "Seed": str(seed),
         "Logs, fingerprint": _fingerprint(material),
     }

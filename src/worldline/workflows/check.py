@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError
+from worldline.progress import OnProgress, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +55,18 @@ class CheckReport:
 
 def check(
     store: Store | Path | str,
-    seed: int = 0,
     *,
     delay: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    seed: int = 0,
+    progress: OnProgress | None = None,
 ) -> CheckReport:
     """Checks a store. Every episode is read once; figures come from a sample.
 
     Args:
         store: the store or its folder.
-        seed: of the samples, the regressions and the intervals.
         delay: known response delay of the system in steps; actions that lead by it are no error.
-        progress: called with the number of episodes read and their total.
+        seed: of the samples, the regressions and the intervals.
+        progress: called after each episode that was read, and around the regressions.
 
     Raises:
         InputError: `delay` is negative.
@@ -86,11 +86,12 @@ def check(
         else:
             sample.add(number, episode)
             inspection.add(number, episode)
-        if progress is not None:
-            progress(number + 1, len(store))
+        tell(progress, "read", number + 1, len(store))
+    tell(progress, "check", 0)
     found = judge(sample.tracks, seed) if sample.tracks else None
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
     findings = (*damaged, *inspection.findings())
+    tell(progress, "check", 1)
     return CheckReport(
         path=store.path,
         num_episodes=len(store),

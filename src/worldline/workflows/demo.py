@@ -16,16 +16,16 @@ from worldline.data.store import Store
 from worldline.device import choose_device, describe_device
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
+from worldline.progress import OnProgress, tell
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.report.report import Report, render
 from worldline.workflows import goals
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.learn import MakeRecipe
+from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
 from worldline.workflows.report_data import diagnosis, drawn_imagination, imagined_paths, training_evidence
-from worldline.workflows.stage import Stage, counted, tell
 from worldline.workflows.training import learn_world
 from worldline.world.bundle_io import save_world
 
@@ -84,7 +84,7 @@ class DemoResult:
 
 
 def demo(
-    folder: Path | str,
+    out: Path | str,
     *,
     walls: goals.Walls = "fixed",
     seed: int = 0,
@@ -92,48 +92,49 @@ def demo(
     num_pairs: int = 200,
     recipe: MakeRecipe | None = None,
     device: str = "auto",
-    stage: Stage | None = None,
+    progress: OnProgress | None = None,
 ) -> DemoResult:
-    """Runs the demo; writes logs, world (a bundle), report.html and plans.png into `folder`.
+    """Runs the demo; writes logs, world (a bundle), report.html and plans.png into `out`.
 
     Args:
-        folder: new or empty, or an earlier demo, which is replaced.
+        out: folder, new or empty, or an earlier demo, which is replaced.
         walls: see `TwoRooms`.
         seed: of initial weights, batches and planning; logs, split and pairs do not depend on it.
         num_episodes: to record; default 500 with fixed and 1,600 with random walls.
         num_pairs: number of start and goal pairs; even.
         recipe: default is the Two Rooms recipe for these walls.
         device: of the training and planning; see `worldline.device.choose_device`.
-        stage: called with the name of a stage, the steps done and their total.
+        progress: called after each step.
 
     Raises:
-        InputError: `folder` holds other files, `walls` is unknown, or the device is unknown or not available.
+        InputError: `out` holds other files, `walls` is unknown, or the device is unknown or not available.
         DataError: there are too few held-out episodes for the pairs.
         CollapseError: the latents collapsed.
     """
-    started, folder, chosen_device = time.monotonic(), Path(folder), choose_device(device)
+    started, folder, chosen_device = time.monotonic(), Path(out), choose_device(device)
     lab = TwoRooms(walls)
     num_episodes = _EPISODES[walls] if num_episodes is None else num_episodes
     settings = {"walls": walls, "seed": seed, "num_episodes": num_episodes, "num_pairs": num_pairs}
     _clear(folder)
     _write(folder / MARKER, settings)
-    progress = counted(stage, "record")
     store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=progress)
     times_s = {"record": time.monotonic() - started}
-    chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
-    learned = learn_world(store, chosen, folder=folder / "partial", stage=stage, device=chosen_device)
+    options = Options(recipe=recipe or _RECIPES[walls], seed=seed, device=device)
+    chosen = make_recipe(store, options).with_seed(seed)
+    learned = learn_world(store, chosen, folder=folder / "partial", progress=progress, device=chosen_device)
     planned = time.monotonic()
     pairs = goals.held_out_pairs(store, learned.split.held_out, num_pairs)
-    rows = goals.reach(learned, pairs, walls, seed=seed, stage=stage)
+    rows = goals.reach(learned, pairs, walls, seed=seed, progress=progress)
     plan_durations = goals.plan_times(learned, pairs)
     times_s |= {**learned.times_s, "plan": time.monotonic() - planned}
-    tell(stage, "measure", 0)
+    tell(progress, "measure", 0)
     sections = (_planning(rows, plan_durations), *_sections(store, learned), _films(rows[goals.PLANNER], pairs))
     run = run_manifest(store, learned, times_s=times_s, findings=(), unclear=())
-    _save(folder, learned, {**run, "demo": settings}, sections)
+    repeated = run_toml(store, options, chosen, horizon=learned.calibration.horizon)
+    _save(folder, learned, {**run, "demo": settings}, repeated, sections)
     (folder / "plans.png").write_bytes(goals.films(rows[goals.PLANNER], pairs))
     shutil.rmtree(folder / "partial")
-    tell(stage, "measure", 1)
+    tell(progress, "measure", 1)
     result = DemoResult(
         **_rates(rows),
         pairs=len(pairs),
@@ -175,7 +176,9 @@ def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
     )
 
 
-def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tuple[Evidence, ...]) -> None:
+def _save(
+    folder: Path, learned: Learned, run: Mapping[str, Any], settings: str, sections: tuple[Evidence, ...]
+) -> None:
     run = {**run, "decoded_rmse": decoded_rmse([one for one in sections if isinstance(one, Decoded)])}
     subtitle = (
         f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
@@ -183,7 +186,7 @@ def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tupl
     )
     report = Report(title="Two Rooms, learned from pixels", subtitle=subtitle, facts=facts(run), sections=sections)
     page = render(report)
-    save_world(folder / "world", learned.world, run=run, report=page)
+    save_world(folder / "world", learned.world, run=run, settings=settings, report=page)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 

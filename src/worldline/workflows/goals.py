@@ -21,10 +21,10 @@ from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.progress import OnProgress, renamed
 from worldline.report.images import film_grid
 from worldline.stats import Rate, wilson
 from worldline.workflows.learned import Learned
-from worldline.workflows.stage import Stage, counted
 from worldline.world.local import LocalWorld
 
 Walls = Literal["fixed", "random"]
@@ -108,7 +108,7 @@ def reach(
     walls: Walls,
     *,
     seed: int,
-    stage: Stage | None,
+    progress: OnProgress | None,
     who: Sequence[str] = tuple(ROLES),
 ) -> dict[str, GoalReaching]:
     """Success of each method in `who` under the same strict protocol.
@@ -141,7 +141,7 @@ def reach(
             replan_every=replan_every,
             track=picture if name == PLANNER else (),
             seed=seed,
-            progress=counted(stage, f"plan: {name}"),
+            progress=renamed(progress, f"plan: {name}"),
         )
     return found
 

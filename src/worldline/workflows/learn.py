@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from worldline.audit.diagnostics import Diagnostics
@@ -18,19 +16,19 @@ from worldline.config import from_json, to_json
 from worldline.data.base import schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
-from worldline.data.splits import split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
-from worldline.errors import BundleError, CollapseError, ConfigError, InputError, WorldlineError
-from worldline.recipes.families import with_family
+from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
+from worldline.progress import OnProgress, stoppable, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.report.report import Report, render
 from worldline.schema import Kind
 from worldline.training.checkpoint import STATE
-from worldline.training.distributed import barrier, rank
+from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for
 from worldline.workflows.decoded_windows import decoded_rmse
+from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml, seconds
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.report_data import (
@@ -41,12 +39,9 @@ from worldline.workflows.report_data import (
     supports,
     training_evidence,
 )
-from worldline.workflows.stage import Stage, counted, tell
 from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
-
-MakeRecipe = Callable[[Store], Recipe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,43 +74,6 @@ class LearnResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of a run.
-
-    Args:
-        recipe: registered name, "module:name" of a function that maps a store to a recipe, or such a function. None
-            for "pixels-and-vectors", "pixels" or "vectors", depending on the kinds of the observations.
-        model: registered name of a family that replaces the recipe's; None keeps the recipe's.
-        weights: folder of pretrained weights, for families that need them; see `recipes.families`.
-        split: rule of `split_store` for the parts of the episodes; None for the recipe's.
-        seed: of initial weights and batches.
-        num_seeds: number of trainings, with seeds from `seed` on.
-        budget_s: seconds for learning with all seeds on this machine; sets model size and number of updates. None
-            for those of the recipe.
-        trackers: registered names of additional trackers; "jsonl" always writes into `<out>.log`.
-        resume: continue an interrupted run, in its import or from the checkpoint in `<out>.partial`.
-        device: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and cpu that is
-            available. A run can continue on another device.
-    """
-
-    recipe: str | MakeRecipe | None = None
-    model: str | None = None
-    weights: Path | None = None
-    split: str | None = None
-    seed: int = 0
-    num_seeds: int = 1
-    budget_s: float | None = None
-    trackers: tuple[str, ...] = ()
-    resume: bool = False
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.num_seeds < 1:
-            raise ConfigError(f"num_seeds is {self.num_seeds}, expected at least 1.")
-        choose_device(self.device)
-
-
-@dataclass(frozen=True, kw_only=True)
 class SeedResult:
     """Result of one training seed.
 
@@ -140,87 +98,114 @@ def learn(
     model: str | None = None,
     weights: Path | str | None = None,
     split: str | None = None,
-    seed: int = 0,
-    num_seeds: int = 1,
-    budget_s: float | None = None,
-    trackers: Sequence[str] = (),
+    horizon: int | None = None,
+    set: Mapping[str, object] | None = None,  # noqa: A002 (the name of the command's option)
+    config: Path | str | None = None,
+    seed: int | None = None,
+    num_seeds: int | None = None,
+    budget: str | float | None = None,
+    track: Sequence[str] = (),
     resume: bool = False,
     device: str = "auto",
-    stage: Stage | None = None,
+    progress: OnProgress | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> World:
     """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
 
     Args:
         logs: a store, or logs that `worldline.data.open_logs.open_logs` reads. These are imported into `<out>.store`,
             where the inferred schema can be edited. A later call uses this schema and adds new episodes.
-        out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
-            the measurements of the training.
+        out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, its settings are
+            `run.toml`, and `<out>.log` gets the measurements of the training.
         recipe: see `Options`, also for the arguments below.
         model: see `Options`.
         weights: see `Options`.
         split: see `Options`.
+        horizon: see `Options`.
+        set: see `Options`.
+        config: see `Options`.
         seed: see `Options`.
         num_seeds: see `Options`.
-        budget_s: see `Options`.
-        trackers: see `Options`.
+        budget: see `Options`.
+        track: see `Options`.
         resume: see `Options`.
         device: see `Options`.
-        stage: called with the name of a stage, the steps done and their total.
+        progress: called with a `Progress` after each step: stage, completed steps, their total, and the training loss.
+        stop: called after each step, such as an update of the training. If it returns True, the call saves what can be
+            resumed and raises `StoppedError`, as Ctrl-C does in the command. No world is returned or written.
 
     Raises:
         DataError: the logs cannot be used; the message names file, episode, signal and step, and the fix.
         UnsupportedError: the family does not support these signals; the message names the reason and alternatives.
         CollapseError: the latents collapsed, or the loss diverged.
+        ConfigError: a setting or the file `config` is invalid, or the horizon is too long for the episodes.
+        UnknownNameError: there is no such setting, recipe, family or tracker.
         InputError: `out` is not a bundle, `<out>.store` has episodes that are not in the logs, or the device is unknown
             or not available.
         BundleError: there is nothing to resume.
+        StoppedError: `stop` returned True. Call again with `resume=True` to continue; the message says what was saved.
     """
     options = Options(
         recipe=recipe,
         model=model,
         weights=None if weights is None else Path(weights),
         split=split,
+        horizon=horizon,
+        set=set or {},
+        config=None if config is None else Path(config),
         seed=seed,
         num_seeds=num_seeds,
-        budget_s=budget_s,
-        trackers=tuple(trackers),
+        budget=budget,
+        track=tuple(track),
         resume=resume,
         device=device,
     )
+    if stop is not None and world_size() > 1:
+        raise ConfigError("stop needs a single process. Leave it out, or learn without torchrun.")
     if rank():
         run_worker(Path(logs), Path(out), options)
         barrier()
         return open_world(out, device=device)
-    world = learn_logs(logs, out, options, stage=stage).world
+    try:
+        world = learn_logs(logs, out, options, progress=stoppable(progress, stop)).world
+    except StoppedError as error:
+        raise StoppedError(f"{error}. {saved_work(Path(logs), Path(out), resume='resume=True')}") from error
     barrier()  # the bundle is complete
     return world
 
 
 def learn_logs(
-    logs: Path | str, out: Path | str, options: Options | None = None, *, stage: Stage | None = None
+    logs: Path | str, out: Path | str, options: Options | None = None, *, progress: OnProgress | None = None
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
-    started, out, options = time.monotonic(), Path(out), options or Options()
+    started, out, options = time.monotonic(), Path(out), (options or Options()).resolved()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
     _check_names(options)
     unfinished = partial_folder(out)
     if options.resume and not unfinished.is_dir():
         raise BundleError(f"{unfinished} has no checkpoint to resume from. Start the run without --resume.")
-    store, findings, unclear = _open(Path(logs), out, stage)
+    store, findings, unclear = _open(Path(logs), out, progress)
     imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
-    outcomes = list(_learn_seeds(store, out, options, stage))
-    worlds = [(one, _diagnostics(store, one, stage)) for one in outcomes if isinstance(one, Learned)]
+    outcomes = list(_learn_seeds(store, out, options, progress))
+    worlds = [(one, _diagnostics(store, one, progress)) for one in outcomes if isinstance(one, Learned)]
     failures = [one for one in outcomes if isinstance(one, CollapseError)]
     if not worlds:
         raise failures[0]
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
     noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures))
-    findings = (*findings, *_unused_inputs(store, learned.recipe), *noticed, *_left_out(diagnostics))
+    findings = (
+        *findings,
+        *_unused_inputs(store, learned.recipe),
+        *noticed,
+        *_left_out(diagnostics),
+        *_short(store, learned),
+    )
     measured = time.monotonic()
+    tell(progress, "report", 0)
     decoded = drawn_imagination(store, learned)
     sections = (*training_evidence(store, learned, diagnostics), *decoded)
     if diagnostics is not None and supports(learned.calibration, BAND):
@@ -230,7 +215,9 @@ def learn_logs(
     run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
     report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
-    save_world(out, learned.world, run=run, report=render(report))
+    settings = run_toml(store, options, learned.recipe, horizon=learned.calibration.horizon)
+    save_world(out, learned.world, run=run, settings=settings, report=render(report))
+    tell(progress, "report", 1)
     if unfinished.is_dir():
         shutil.rmtree(unfinished)
     return LearnResult(
@@ -249,17 +236,19 @@ def learn_logs(
 
 def _check_names(options: Options) -> None:
     """Loads named recipes, families and trackers, so that a wrong name raises before hours of importing."""
-    given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.trackers)]
+    given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
     for kind, name in given:
         if isinstance(name, str):
             (imported if kind == "recipe" and ":" in name else load)(kind, name)
 
 
-def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None) -> Iterator[Learned | CollapseError]:
+def _learn_seeds(
+    store: Store, out: Path, options: Options, progress: OnProgress | None
+) -> Iterator[Learned | CollapseError]:
     """The result of each seed, or its error; a failed seed does not end the run."""
     unfinished = partial_folder(out)
-    trackers = [load("tracker", name)(log_folder(out)) for name in dict.fromkeys(("jsonl", *options.trackers))]
-    for recipe in recipes(store, unfinished, options, stage):
+    trackers = [load("tracker", name)(log_folder(out)) for name in dict.fromkeys(("jsonl", *options.track))]
+    for recipe in recipes(store, unfinished, options, progress):
         folder = _seed_folder(unfinished, recipe, options)
         try:
             yield learn_world(
@@ -267,13 +256,13 @@ def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None)
                 recipe,
                 folder=folder,
                 resume=_resumes(options, unfinished, folder),
-                stage=stage,
+                progress=progress,
                 trackers=trackers,
                 name=out.name,
                 device=choose_device(options.device),
             )
         except CollapseError as error:
-            yield CollapseError(f"seed {recipe.training.seed}: {error}") if options.num_seeds > 1 else error
+            yield CollapseError(f"seed {recipe.training.seed}: {error}") if len(options.seeds) > 1 else error
 
 
 def run_worker(logs: Path, out: Path, options: Options) -> None:
@@ -284,7 +273,7 @@ def run_worker(logs: Path, out: Path, options: Options) -> None:
     """
     if not is_store(logs):
         raise InputError(f"{logs} is no store, and several processes cannot import it. Import it first.")
-    store, unfinished = open_store(logs), partial_folder(out)
+    store, unfinished, options = open_store(logs), partial_folder(out), options.resolved()
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
         with suppress(CollapseError):  # reported by the first process
@@ -292,31 +281,32 @@ def run_worker(logs: Path, out: Path, options: Options) -> None:
             train_model(store, recipe, folder=folder, resume=resume, device=choose_device(options.device))
 
 
-def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | None) -> Iterator[Recipe]:
+def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgress | None) -> Iterator[Recipe]:
     """The recipe of each seed, fitted to the budget.
 
     A resumed run keeps the size that is stored with its checkpoint.
     """
-    recipe = _recipe(store, options)
-    if options.budget_s is not None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    recipe = make_recipe(store, options)
+    if options.budget is not None:
+        if world_size() > 1:
             raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
-        tell(stage, "fit to the budget", 0)
+        tell(progress, "fit to the budget", 0)
         plan = unfinished / "budget.json"
         if options.resume and plan.exists():
             chosen = from_json(Sizing, plan.read_text(), where=plan)
         else:
-            chosen = size_for(store, recipe, options.budget_s / options.num_seeds, device=choose_device(options.device))
+            budget_s = seconds(options.budget) / len(options.seeds)
+            chosen = size_for(store, recipe, budget_s, device=choose_device(options.device))
             unfinished.mkdir(parents=True, exist_ok=True)
             plan.write_text(to_json(chosen))
         recipe = chosen.apply(recipe)
-        tell(stage, "fit to the budget", 1)
-    for seed in range(options.seed, options.seed + options.num_seeds):
+        tell(progress, "fit to the budget", 1)
+    for seed in options.seeds:
         yield recipe.with_seed(seed)
 
 
 def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
-    return unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
+    return unfinished if len(options.seeds) == 1 else unfinished / f"seed{recipe.training.seed}"
 
 
 def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
@@ -325,7 +315,7 @@ def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
     True if the interrupted run had another number of seeds, so that the missing checkpoint is an error.
     """
     begun, several = (folder / STATE).exists(), any(unfinished.glob(f"seed*/{STATE}"))
-    other = several if options.num_seeds == 1 else not several and (unfinished / STATE).exists()
+    other = several if len(options.seeds) == 1 else not several and (unfinished / STATE).exists()
     return options.resume and (begun or other)
 
 
@@ -347,7 +337,16 @@ def store_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.store")
 
 
-def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
+def saved_work(logs: Path, out: Path, *, resume: str) -> str:
+    """What an interrupted run saved, and how to resume it; `resume` is the option that does so."""
+    if any(partial_folder(out).rglob(STATE)):
+        return f"The training is saved in {partial_folder(out)}. Run the same again with {resume}."
+    if not is_store(logs) and is_store(store_folder(out)):
+        return f"The imported episodes are in {store_folder(out)}. Run the same again."
+    return "Nothing was saved, because the training had not started."
+
+
+def _open(logs: Path, out: Path, progress: OnProgress | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store, the findings about the logs, and the ambiguities in them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
@@ -358,7 +357,7 @@ def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str,
         destination, unfinished = store_folder(out), partial_folder(out)
         unfinished.mkdir(parents=True, exist_ok=True)
         try:
-            imported = import_logs(logs, destination, keep_going=True, only=True, progress=counted(stage, "import"))
+            imported = import_logs(logs, destination, keep_going=True, only=True, progress=progress)
         except WorldlineError:
             with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()
@@ -379,29 +378,13 @@ def _other_schema(logs: Path, store: Store) -> tuple[str, ...]:
     )
 
 
-def _recipe(store: Store, options: Options) -> Recipe:
-    given = options.recipe
-    if given is None:
-        kinds = {signal.kind for signal in store.schema.observations}
-        seen = "pixels-and-vectors" if Kind.VECTOR in kinds else "pixels"
-        given = seen if Kind.IMAGE in kinds else "vectors"
-    if isinstance(given, str):
-        given = imported("recipe", given) if ":" in given else load("recipe", given)
-    recipe = given(store)
-    if options.model is not None:
-        recipe = with_family(recipe, store, options.model, weights=options.weights)
-    elif options.weights is not None:
-        raise InputError("weights are given without a family that uses them. Add --model features or --model lewm.")
-    return recipe if options.split is None else replace(recipe, split=partial(split_store, rule=options.split))
-
-
-def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnostics | None:
+def _diagnostics(store: Store, learned: Learned, progress: OnProgress | None) -> Diagnostics | None:
     card = learned.engine.describe()
     if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
         return None
-    tell(stage, "measure", 0)
+    tell(progress, "measure", 0)
     found = diagnosis(store, learned)
-    tell(stage, "measure", 1)
+    tell(progress, "measure", 1)
     return found
 
 
@@ -414,6 +397,15 @@ def _left_out(diagnostics: Diagnostics | None) -> tuple[str, ...]:
     if diagnostics is None or "linear" in {one.world for one in diagnostics.errors}:
         return ()
     return ("No part of the logs is completely observed: persistence is the only baseline.",)
+
+
+def _short(store: Store, learned: Learned) -> tuple[str, ...]:
+    """A note if calibration episodes are too short for the horizon that the user set."""
+    horizon, numbers = learned.calibration.horizon, list(learned.split.calibration)
+    long = int((store.num_steps[numbers] >= learned.engine.describe().context - 1 + horizon).sum())
+    if not learned.recipe.exact_horizon or long == len(numbers):
+        return ()
+    return (f"{long} of {len(numbers)} calibration episodes are long enough for a horizon of {horizon} steps.",)
 
 
 def _seed_result(learned: Learned, found: Diagnostics | None) -> SeedResult:

@@ -20,6 +20,7 @@ from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.base import Policy
 from worldline.labs.spaces import AnyEnv
+from worldline.progress import OnProgress, tell
 from worldline.registry import load, names
 from worldline.schema import Schema
 from worldline.workflows.policies import Act, policies_for
@@ -32,7 +33,7 @@ _Step = tuple[Any, float, bool, bool]
 
 def record(
     environment: str | AnyEnv | Callable[[], AnyEnv],
-    destination: Path | str,
+    out: Path | str,
     *,
     policy: Policy | type[Policy] | Act | str | None = None,
     num_episodes: int,
@@ -42,7 +43,7 @@ def record(
     processes: bool = False,
     schema: Schema | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Store:
     """Records episodes of an environment into a new store, in the order of their numbers, with their reset seeds.
 
@@ -50,7 +51,7 @@ def record(
 
     Args:
         environment: name of a lab, Gymnasium id, function that makes an environment, or an environment (not closed).
-        destination: a new folder.
+        out: a new folder.
         policy: "explorer" (of a lab), "random", a function of observation and generator, a policy or a class of
             policies, or "module:name" of one of these. Default: the explorer of a lab, else random. Each of several
             environments has a copy of the policy.
@@ -62,10 +63,10 @@ def record(
         schema: default is the environment's with its reward (the schema of a lab has none); other signals are not
             stored.
         env_kwargs: settings of an environment that is given by name.
-        progress: called with the number of episodes stored and their total.
+        progress: called after each stored episode.
 
     Raises:
-        InputError: a number is not positive, the destination exists, there is no such policy, or `num_envs`,
+        InputError: a number is not positive, `out` exists, there is no such policy, or `num_envs`,
             `processes` or `env_kwargs` do not fit the environment.
         UnknownNameError: there is no lab or Gymnasium environment of this name.
         UnsupportedError: a space of the environment cannot be converted to signals.
@@ -82,7 +83,7 @@ def record(
         lanes = _ProcessLanes(make_one, count, stack) if processes else _LocalLanes(first, make_one, count, stack)
         name = environment if isinstance(environment, str) else type(first.unwrapped).__name__
         chosen = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
-        store = Store.create(destination, schema, notes={"environment": name, "policy": chosen, "seed": str(seed)})
+        store = Store.create(out, schema, notes={"environment": name, "policy": chosen, "seed": str(seed)})
         runners = [_LaneRunner(actor, EpisodeRecord(first, schema)) for actor in actors]
         try:
             _store_in_order(store, _run(lanes, runners, num_episodes, max_steps, seed), num_episodes, progress)
@@ -283,7 +284,7 @@ def _run(
 
 
 def _store_in_order(
-    store: Store, numbered: Iterable[tuple[int, Episode]], total: int, progress: Callable[[int, int], None] | None
+    store: Store, numbered: Iterable[tuple[int, Episode]], total: int, progress: OnProgress | None
 ) -> None:
     """Stores the episodes by number."""
     ready: dict[int, Episode] = {}  # ended before an episode with a lower number
@@ -291,8 +292,7 @@ def _store_in_order(
         ready[number] = episode
         while len(store) in ready:
             store.append(ready.pop(len(store)), {"number": len(store)})
-            if progress is not None:
-                progress(len(store), total)
+            tell(progress, "record", len(store), total)
 
 
 def _begin(lanes: _Lanes, runners: Sequence[_LaneRunner], ended: Sequence[bool], seed: int) -> None:

@@ -27,6 +27,7 @@ from worldline.plots.panels import (
     share_axis,
     time_axis,
 )
+from worldline.progress import OnProgress, tell
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures, drawn_signals
 from worldline.report.store_page import episode_page, index_page
 from worldline.schema import Kind, Role, Signal
@@ -53,27 +54,38 @@ class Shown:
     files: tuple[Path, ...]
 
 
-def show(store: Store, destination: Path, *, episode: int | None = None, signals: Sequence[str] = ()) -> Shown:
+def show(
+    store: Store,
+    out: Path,
+    *,
+    episode: int | None = None,
+    signals: Sequence[str] = (),
+    progress: OnProgress | None = None,
+) -> Shown:
     """Writes pages and images of a store; returns its figures.
 
     Args:
         store: the store.
-        destination: folder for the files; existing files of the same names are replaced.
+        out: folder for the files; existing files of the same names are replaced.
         episode: number of the episode to plot; default is the first.
         signals: names of the signals to plot; default is the first 12 and 4 cameras, with each role represented.
+        progress: called after each step.
 
     Raises:
-        InputError: there is no such episode, or the destination is a file or a store.
+        InputError: there is no such episode, or `out` is a file or a store.
         UnknownNameError: there is no such signal.
     """
-    if destination.is_file() or is_store(destination):
-        raise InputError(f"{destination} is a {'store' if destination.is_dir() else 'file'}. Choose another folder.")
+    if out.is_file() or is_store(out):
+        raise InputError(f"{out} is a {'store' if out.is_dir() else 'file'}. Choose another folder.")
     chosen = [store.schema[name] for name in signals]
     number_ = (0 if len(store) else None) if episode is None else episode
     if number_ is not None:
         store.entry(number_)  # raises if it does not exist, before anything is written
-    destination.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    tell(progress, "measure", 0)
     figures, sheet = measure(store), make_sheet(store)
+    tell(progress, "measure", 1)
+    tell(progress, "draw", 0)
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
     if sheet is not None:
@@ -87,9 +99,10 @@ def show(store: Store, destination: Path, *, episode: int | None = None, signals
         links = {f"{name}.html": f"Episode {number_}, signal by signal", **links}
     files = {"index.html": index_page(figures, sheet, links).encode(), **files}
     for name, content in files.items():
-        with name_in_errors(destination / name):
-            (destination / name).write_bytes(content)
-    return Shown(figures=figures, files=tuple(destination / name for name in files))
+        with name_in_errors(out / name):
+            (out / name).write_bytes(content)
+    tell(progress, "draw", 1)
+    return Shown(figures=figures, files=tuple(out / name for name in files))
 
 
 def measure(store: Store) -> StoreFigures:
@@ -155,6 +168,7 @@ def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> 
         store: the store.
         number_: 0 to len - 1.
         signals: to plot; default is the first 12 and 4 cameras, with each role represented.
+        progress: called after each step.
 
     Raises:
         InputError: there is no such episode.
@@ -170,7 +184,7 @@ def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> 
     notes = [envelope_note(entry.num_steps + 1)] if any(p.kind is Kind.VECTOR for p in curves) else []
     if left:
         listed = f"{plural(left, 'signal')} of {number(len(schema.signals))}"
-        notes.append(f"{listed} left out. Choose with --signal NAME.")
+        notes.append(f"{listed} left out. Choose with --signals NAME.")
     return EpisodeView(
         title=f"Episode {number_}",
         subtitle=f"{store.path.absolute().name} · {_length(store, number_)} · {_ending(store, number_)}",

@@ -15,8 +15,9 @@ from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.device import CPU
 from worldline.engines.learned import LearnedEngine
-from worldline.errors import DataError
+from worldline.errors import ConfigError, DataError
 from worldline.models.base import WorldModel
+from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.training.batches import fit_normaliser
@@ -26,7 +27,6 @@ from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import CONTEXT
-from worldline.workflows.stage import Stage, counted, tell
 from worldline.world.calibration import calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.local import LocalWorld
@@ -38,7 +38,7 @@ def learn_world(
     *,
     folder: Path,
     resume: bool = False,
-    stage: Stage | None = None,
+    progress: OnProgress | None = None,
     trackers: Sequence[Tracker] = (),
     name: str = "world",
     device: torch.device = CPU,
@@ -50,7 +50,7 @@ def learn_world(
         recipe: the configuration of the run.
         folder: for the checkpoint of the training; the caller removes it.
         resume: continue from this checkpoint.
-        stage: receives the progress.
+        progress: called after each step.
         trackers: receive the measurements of the training.
         name: of the run, for the trackers.
         device: of the model and its heads.
@@ -60,7 +60,7 @@ def learn_world(
         CollapseError: the latents collapsed, or the loss diverged.
     """
     found = train_model(
-        store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name, device=device
+        store, recipe, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
     )
     model, trained = found.model, found.trained
     split, inputs = recipe.split(store), recipe.model_config.inputs
@@ -68,25 +68,21 @@ def learn_world(
     refinement, refine_s = None, 0.0
     if recipe.heads.dynamics_updates:
         started = time.monotonic()
-        refining = counted(stage, "refine dynamics")
-        refinement = refine_dynamics(model, store, split, inputs, recipe.heads, progress=refining)
+        refinement = refine_dynamics(model, store, split, inputs, recipe.heads, progress=progress)
         refine_s = time.monotonic() - started
     started = time.monotonic()
-    fitting = counted(stage, "fit heads")
-    heads = fit_heads(model, store, split, inputs, recipe.heads, refinement=refinement, progress=fitting)
+    heads = fit_heads(model, store, split, inputs, recipe.heads, refinement=refinement, progress=progress)
     heads_s = time.monotonic() - started
     engine = build_engine(store, recipe, model, heads)
     started = time.monotonic()
-    tell(stage, "calibrate", 0)
+    tell(progress, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
-    # The context shortens the horizon if the recipe's horizon fills an episode. Two episodes must be long enough.
-    lengths = int(np.quantile(store.num_steps, 0.2)), int(np.sort(store.num_steps[list(split.calibration)])[-2])
-    horizon = max(1, min(recipe.horizon, min(lengths) - engine.describe().context + 1))
+    horizon = _horizon(store, split, recipe, engine.describe().context)
     calibration = calibrate(
         engine, episodes, horizon=horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
     )
     call = measure_call(engine, episodes, horizon=horizon)
-    tell(stage, "calibrate", 1)
+    tell(progress, "calibrate", 1)
     return Learned(
         recipe=recipe,
         data_hash=engine.notes["data"],
@@ -117,7 +113,7 @@ def train_model(
     *,
     folder: Path,
     resume: bool = False,
-    stage: Stage | None = None,
+    progress: OnProgress | None = None,
     trackers: Sequence[Tracker] = (),
     name: str = "world",
     device: torch.device = CPU,
@@ -126,6 +122,7 @@ def train_model(
     split, inputs = recipe.split(store), recipe.model_config.inputs
     model = build_model(store, split, recipe).to(device)
     _check_lengths(store, split, model)
+    _horizon(store, split, recipe, model.context)
     with processes(device):
         trained = train(
             model,
@@ -135,7 +132,7 @@ def train_model(
             recipe.training,
             folder=folder,
             resume=resume,
-            progress=counted(stage, "learn"),
+            progress=progress,
             trackers=trackers,
             name=name,
         )
@@ -153,6 +150,30 @@ def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
                 fix=f"Log longer episodes, or at least {FEW}, so that each part gets two.",
                 file=store.path,
             )
+
+
+def _horizon(store: Store, split: Split, recipe: Recipe, context: int) -> int:
+    """The calibrated horizon, which the second longest episodes of calibration and held-out set limit.
+
+    A horizon that the user set is exact. Another one is also shortened to what four in five episodes allow.
+
+    Raises:
+        ConfigError: the exact horizon is too long.
+    """
+    parts = {"calibration": context, "held-out": CONTEXT}
+    lengths = {part: int(np.sort(store.num_steps[list(vars(split)[part.replace("-", "_")])])[-2]) for part in parts}
+    longest = {part: lengths[part] - parts[part] + 1 for part in parts}
+    if not recipe.exact_horizon:
+        usual = int(np.quantile(store.num_steps, 0.2)) - context + 1
+        return max(1, min(recipe.horizon, usual, longest["calibration"]))
+    part = min(longest, key=lambda name: longest[name])
+    if recipe.horizon > longest[part]:
+        raise ConfigError(
+            f"horizon is {recipe.horizon}, but the longest possible is {longest[part]}: the second longest {part} "
+            f"episode has {lengths[part]} steps, and {parts[part]} observations are given. Lower the horizon, or log "
+            "longer episodes."
+        )
+    return recipe.horizon
 
 
 def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:

@@ -74,7 +74,12 @@ class StoredEngine:
 
 
 def save_world(
-    path: Path | str, world: LocalWorld, *, run: Mapping[str, Any] | None = None, report: str | None = None
+    path: Path | str,
+    world: LocalWorld,
+    *,
+    run: Mapping[str, Any] | None = None,
+    settings: str | None = None,
+    report: str | None = None,
 ) -> Bundle:
     """Writes a world to a bundle; an existing bundle at `path` is replaced.
 
@@ -82,6 +87,7 @@ def save_world(
         path: a folder.
         world: a world over a learned or `Storable` engine. The engine and the planner must be registered.
         run: provenance as plain JSON values: configuration, seeds, data, versions, times. None for none.
+        settings: TOML that repeats the run, see `workflows.learn_options.run_toml`; None for none.
         report: HTML; None for none.
 
     Raises:
@@ -116,6 +122,8 @@ def save_world(
         contents["calibration.safetensors"] = _tensors(world.calibration.to_arrays())
     if run is not None:
         contents["run.json"] = json.dumps(run, indent=2)
+    if settings is not None:
+        contents["run.toml"] = settings
     if report is not None:
         contents["report.html"] = report
     return write_bundle(Path(path), contents, model=model, notes={"planner": name_of("planner", type(world.planner))})

@@ -32,6 +32,7 @@ from worldline.errors import (
     DataError,
     InputError,
     MissingExtraError,
+    StoppedError,
     UnavailableError,
     UnknownNameError,
     UnsupportedError,
@@ -102,6 +103,7 @@ _PLAIN_ERRORS: Final[tuple[type[WorldlineError], ...]] = (
     CollapseError,
     ConfigError,
     InputError,
+    StoppedError,
     UnavailableError,
     UnsupportedError,
 )
