@@ -425,7 +425,7 @@ def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside
         (1, None, (1,)),
         (48, 1800.0, (2, 12, 48)),  # 1, 6 and 24 hours
         (20, 0.05, (1, 5, 20)),  # only one round time fits
-        (300, 0.1, (10, 100)),
+        (300, 0.1, (10, 100, 300)),
     ],
 )
 def test_reported_steps(horizon: int, step_s: float | None, steps: tuple[int, ...]) -> None:
