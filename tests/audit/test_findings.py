@@ -201,8 +201,11 @@ def test_open_loop() -> None:
         "It is below that of persistence and action-blind at every step."
     )
     assert good.verdict == "good"
-    bad = findings.open_loops(diagnosis({("a", "persistence"): OPEN}))
-    assert plain(bad).endswith("It is not significantly below that of persistence at any step.")
+    tied = findings.open_loops(diagnosis({("a", "persistence"): OPEN}))
+    assert plain(tied).endswith("It is tied with that of persistence at every step.")
+    assert tied.verdict == "unclear"
+    bad = findings.open_loops(diagnosis({("a", "persistence"): BAD}))
+    assert plain(bad).endswith("It is above that of persistence at 4 of 4 steps.")
     assert bad.verdict == "bad"
     two = findings.open_loops(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
     assert plain(two) == (

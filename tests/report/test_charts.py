@@ -163,7 +163,7 @@ def test_names_replace_numbers_on_the_axis() -> None:
     chart = LineChart(
         title="t", alt="a", x_label="x", y_label="", lines=[line], y_ticks=(0.0, 1.0), tick_texts=("off", "on")
     )
-    assert [text for text, _ in chart.y_marks] == ["off", "on"]
+    assert [text for _, text in chart.y_marks] == ["off", "on"]
     assert chart.data is not None
     assert chart.data["ticks"] == [[0.0, "off"], [1.0, "on"]]
 

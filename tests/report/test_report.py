@@ -139,7 +139,7 @@ def test_without_plans_the_headline_is_an_error_in_units(report: Report, diagnos
     page = ParsedPage(render(replace(report, sections=(diagnostics, TRUST))))
     text = " ".join(page.text.split())
     assert page.headings[0].replace("\u00a0", " ") == "Place: error 0.60 m after 30 min, 62 % below persistence."
-    assert "place 0.10 m 0.60 m 62 % – 100 % 20 min" in text
+    assert "place 0.10 m 0.60 m 62 % 100 % 20 min" in text
     assert "Place can be trusted only until 20 min: at the next step it is not significantly better" in text
     assert "One sensor was frozen." in text
     assert "worldline audit world NEW-LOGS" in text
@@ -192,6 +192,14 @@ def test_constant_signals_are_left_out(report: Report, diagnostics: Diagnostics)
     html = render(replace(report, sections=(diagnostics, still)))
     assert ParsedPage(html).headings[0] == "A toy world"
     assert "place [m]" not in html
+
+
+def test_baselines_that_see_more_than_the_world_are_left_out(report: Report, diagnostics: Diagnostics) -> None:
+    trust = TrustedHorizons(trusted=(), deviation={"place": 1.5}, unseen=("place",))
+    page = ParsedPage(render(replace(report, sections=(skilled(diagnostics, "linear", -0.6, -0.4), trust))))
+    assert page.headings[0].replace("\u00a0", " ") == "Place: error 0.60 m after 30 min."
+    assert "The world does not see place" in page.text
+    assert "worse than" not in page.text
 
 
 def test_worlds_of_pixels_begin_with_real_and_imagined_frames(report: Report) -> None:

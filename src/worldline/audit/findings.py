@@ -215,14 +215,18 @@ def open_loop(found: Diagnostics, error: ErrorCurve) -> ReportFinding:
         text += f" There is no skill against {listing(exact)}, whose error is 0 at some step." if exact else ""
         return ReportFinding(text, "plain")
     ahead = {one.against: sum(low > 0 for low in one.skill.low) for one in curves}
+    behind = {one.against: sum(high < 0 for high in one.skill.high) for one in curves}
     always = [label(name) for name, steps in ahead.items() if steps == last]
-    never = [label(name) for name, steps in ahead.items() if steps == 0]
+    tied = [label(name) for name, steps in ahead.items() if steps == behind[name] == 0]
     text += f" It is below that of {listing(always)} at every step." if always else ""
-    text += f" It is not significantly below that of {listing(never)} at any step." if never else ""
+    text += f" It is tied with that of {listing(tied)} at every step." if tied else ""
     for name, steps in ahead.items():
-        if 0 < steps < last:
-            text += f" It is below that of {label(name)} at {number(steps)} of {plural(last, 'step')}."
-    return ReportFinding(text, "bad" if never else "good" if len(always) == len(ahead) else "unclear")
+        parts = [(steps, "below"), (behind[name], "above")]
+        found_at = [f"{how} that of {label(name)} at {number(count)}" for count, how in parts if count]
+        if found_at and steps < last:
+            text += f" It is {listing(found_at)} of {plural(last, 'step')}."
+    lost = any(behind[name] and not ahead[name] for name in ahead)
+    return ReportFinding(text, "bad" if lost else "good" if len(always) == len(ahead) else "unclear")
 
 
 def gaps(found: Sequence[Gap]) -> ReportFinding:

@@ -326,10 +326,12 @@ class TrustedHorizons:
     Args:
         trusted: one per signal that varies.
         deviation: standard deviation of each signal, in its unit; 0 for a constant signal.
+        unseen: signals that the baselines see and the world does not, so that their errors cannot be compared.
     """
 
     trusted: tuple[Trusted, ...]
     deviation: Mapping[str, float]
+    unseen: tuple[str, ...] = ()
 
 
 Evidence = (

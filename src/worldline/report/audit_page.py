@@ -8,7 +8,7 @@ from typing import Final
 from worldline.audit.advice import NO_TWINS, identified_effects, trusted_signals, weakest_gap
 from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
 from worldline.audit.grades import Verdict
-from worldline.formatting import growth, percent, plural, span
+from worldline.formatting import growth, percent, plural, round_percent, span
 from worldline.report import audit_blocks as blocks
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
 from worldline.report.page import render_page
@@ -82,7 +82,7 @@ def _tiles(found: Measured) -> list[tuple[str, str]]:
         tiles["effects that agree with the logs"] = f"{agreeing} of {len(effects)}"
     if found.coverage:
         worst = min(found.coverage, key=lambda one: one.inside.value)
-        tiles[f"lowest coverage of the {percent(worst.level)} bands"] = percent(worst.inside.value)
+        tiles[f"lowest coverage of the {round_percent(worst.level)} bands"] = percent(worst.inside.value)
     tiles["lowest excitation of an action"] = percent(min((one.left.value for one in found.excitation), default=0.0))
     return list(tiles.items())
 

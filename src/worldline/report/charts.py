@@ -7,7 +7,7 @@ mode and print.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -128,22 +128,15 @@ class LineChart(Part):
         ]
 
     @property
-    def y_marks(self) -> list[tuple[str, Number]]:
-        """Texts of the y ticks and their places in per cent from the top."""
-        ticks = self._axes[1]
-        texts = self.tick_texts or [tick(y) for y in ticks]
-        return [(text, self.plane.down(y) / 10) for text, y in zip(texts, ticks, strict=True)]
+    def y_marks(self) -> Iterable[tuple[Number, str]]:
+        """The y ticks with their texts."""
+        return zip(self._axes[1], self.tick_texts or map(tick, self._axes[1]), strict=True)
 
     @property
-    def x_marks(self) -> list[tuple[str, Number]]:
-        """Texts of the x ticks and their places in per cent from the left."""
+    def x_marks(self) -> list[tuple[Number, str]]:
+        """The x ticks with their texts."""
         low, high = self.plane.x
-        return [(tick(x), self.plane.across(x) / 10) for x in nice_ticks(low, high, 5) if low <= x <= high]
-
-    @property
-    def level_marks(self) -> list[tuple[str, Number]]:
-        """Texts of the levels and their places in per cent from the top."""
-        return [(text, self.plane.down(height) / 10) for text, height in self.levels]
+        return [(x, tick(x)) for x in nice_ticks(low, high, 5) if low <= x <= high]
 
     @property
     def legend(self) -> dict[str, str]:
@@ -239,19 +232,9 @@ class IntervalChart(Part):
     alt: str = ""
 
     @property
-    def spoken(self) -> str:
-        """The alternative text."""
-        return self.alt or f"{self.title}: {'; '.join(f'{row.label}: {row.text}' for row in self.rows)}"
-
-    @property
     def plane(self) -> Plane:
         """The axis of the drawing."""
         return Plane((self.ticks[0], self.ticks[-1]))
-
-    @property
-    def marks(self) -> list[tuple[str, Number]]:
-        """Texts of the ticks and their places in per cent."""
-        return [(self.show(x), self.plane.across(x) / 10) for x in self.ticks]
 
     @property
     def tracks(self) -> list[tuple[Dot, list[Stroke]]]:

@@ -12,7 +12,18 @@ from typing import Final, TypeVar
 from worldline.audit import findings
 from worldline.audit import report_evidence as evidence
 from worldline.audit.diagnostics import Diagnostics
-from worldline.formatting import between, clock, label, listing, number, percent, plural, quantity, with_unit
+from worldline.formatting import (
+    between,
+    clock,
+    label,
+    listing,
+    number,
+    percent,
+    plural,
+    quantity,
+    round_percent,
+    with_unit,
+)
 from worldline.plots.thumbnails import thumbnail
 from worldline.report import images
 from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
@@ -34,23 +45,15 @@ from worldline.report.parts import (
     Picture,
     Table,
 )
-from worldline.report.signal_rows import (
-    Headline,
-    decoded_headline,
-    headline,
-    planning_headline,
-    signal_table,
-    varying,
-    varying_samples,
-    weaknesses,
-)
+from worldline.report.signal_rows import comparable, headline, sentences, signal_table, weaknesses
 from worldline.stats import Curve
 
 MAX_FINDINGS: Final = 3
 _MAX_SHARP_SIZE: Final = 128
 """Largest side in pixels of a frame with visible pixels; larger frames are scaled smoothly."""
 _MAX_SIZE: Final = 256
-_MAX_CHARTS: Final = 24
+_MAX_ROWS: Final = 8
+"""Further components of signals with charts."""
 _T = TypeVar("_T")
 
 
@@ -78,7 +81,7 @@ class Report:
 def render(report: Report) -> str:
     """A self-contained UTF-8 page; deterministic."""
     found = _Found(report)
-    top = found.headline or Headline(title=report.title)
+    top = found.headline or Header(title=report.title)
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
     facts = Facts(list(report.facts.items())) if report.facts else None
     columns = [
@@ -100,10 +103,15 @@ class _Found:
 
     def __init__(self, report: Report) -> None:
         self.sections = report.sections
-        self.trust = self.one(evidence.TrustedHorizons)
-        self.diagnostics = varying(self.one(Diagnostics), self.trust)
+        self.trust, self.diagnostics = self.one(evidence.TrustedHorizons), self.one(Diagnostics)
+        forecasts = self.one(evidence.Forecasts)
+        self.samples = () if forecasts is None else forecasts.samples
+        if self.trust is not None:
+            deviation = self.trust.deviation
+            self.samples = tuple(one for one in self.samples if deviation.get(one.signal))
+            self.diagnostics = None if self.diagnostics is None else comparable(self.diagnostics, self.trust)
+        self.level, self.step_s = (forecasts.level, forecasts.step_s) if forecasts else (0.0, None)
         self.planning, self.decoded = self.one(evidence.Planning), list(self.all(evidence.Decoded))
-        self.forecasts = varying_samples(self.one(evidence.Forecasts), self.trust)
         self.paths = self.one(evidence.PredictedPaths)
         self.weak = weaknesses(self.sections, self.diagnostics, self.trust, report.notices)
         self.signals = None if self.diagnostics is None else signal_table(self.diagnostics, self.trust)
@@ -115,12 +123,12 @@ class _Found:
         return next(iter(self.all(kind)), None)
 
     @property
-    def headline(self) -> Headline | None:
+    def headline(self) -> Header | None:
         if self.planning is not None:
-            return planning_headline(self.planning)
+            return sentences(findings.planning(self.planning))
         if self.diagnostics is not None and self.diagnostics.horizons:
             return headline(self.diagnostics, self.trust)
-        return decoded_headline(self.decoded[0]) if self.decoded else None
+        return sentences(findings.decoded(self.decoded[0])) if self.decoded else None
 
     @property
     def methods(self) -> list[str]:
@@ -152,26 +160,18 @@ def _pictures(found: _Found) -> list[Part]:
 
 def _first_charts(found: _Found) -> list[Part]:
     """Measured against predicted in a few held-out episodes, for the first component of the first signal."""
-    if found.forecasts is None or not found.forecasts.samples:
+    if not found.samples:
         return []
-    samples = found.forecasts.samples
-    first = [one for one in samples if (one.signal, one.component) == (samples[0].signal, samples[0].component)]
-    return [
-        Group.gallery([_forecast_chart(one, found.forecasts, title=one.case) for one in first]),
-        _forecast_legend(found.forecasts),
-    ]
-
-
-def _forecast_legend(found: evidence.Forecasts) -> Legend:
-    banded = any(one.low for one in found.samples)
-    band = f", with its {percent(found.level).replace('.0', '')} band" if banded else ""
+    first = [one for one in found.samples if _component(one) == _component(found.samples[0])]
+    band = f", with its {round_percent(found.level)} band" if any(one.low for one in found.samples) else ""
     rival = [("best linear model", "soft")] if any(one.rival for one in found.samples) else []
-    return Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])
+    legend = Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])
+    return [Group.gallery([_forecast_chart(one, found.step_s) for one in first]), legend]
 
 
-def _forecast_chart(sample: evidence.ForecastSample, found: evidence.Forecasts, *, title: str) -> LineChart:
+def _forecast_chart(sample: evidence.ForecastSample, step_s: float | None) -> LineChart:
     """Past, forecast and ground truth of one component."""
-    unit, unit_name = clock(len(sample.real), found.step_s)
+    unit, unit_name = clock(len(sample.real), step_s)
     ahead = [unit * k for k in range(len(sample.real) + 1)]
     before = [unit * (k - len(sample.past) + 1) for k in range(len(sample.past))]
     present = sample.past[-1:]
@@ -185,7 +185,7 @@ def _forecast_chart(sample: evidence.ForecastSample, found: evidence.Forecasts, 
     name = _component(sample)
     ends = [quantity(values[-1], sample.unit) for values in (sample.mean, sample.real)]
     return LineChart(
-        title=title,
+        title=sample.case,
         alt=f"{name}, {sample.case}, at the last step: predicted {ends[0]}, measured {ends[1]}",
         x_label=f"{unit_name} from now",
         y_label=with_unit(name, sample.unit),
@@ -205,7 +205,11 @@ def _chapters(found: _Found) -> list[Chapter]:
     measured: list[Part | None] = []
     if diagnostics is not None:
         measured = [gaps_block(diagnostics), coverage_block(diagnostics)]
-    errors = [] if diagnostics is None else [skill_block(diagnostics), open_loop_block(diagnostics)]
+    errors = (
+        []
+        if diagnostics is None
+        else [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
+    )
     seen = [_decoded_block(one) for one in found.decoded]
     paths = [] if found.paths is None else [_imagined_block(found.paths)]
     planning = [] if found.planning is None else [_planning_block(found.planning)]
@@ -219,24 +223,20 @@ def _chapters(found: _Found) -> list[Chapter]:
         Chapter("Planning", planning),
         Chapter("Images", [*seen, *paths]),
         Chapter("Use of actions and calibration", measured),
-        Chapter("All signals in these episodes", _all_forecasts(found.forecasts), folded=True),
+        Chapter("All signals in these episodes", _all_forecasts(found), folded=True),
         Chapter("Errors and baselines", errors if diagnostics and diagnostics.errors else [], folded=True),
         Chapter("Training, latents and readouts", training, folded=True),
     ]
 
 
-def _all_forecasts(found: evidence.Forecasts | None) -> list[Part]:
+def _all_forecasts(found: _Found) -> list[Part]:
     """One row of charts for every further component."""
-    if found is None:
-        return []
-    groups: dict[str, list[evidence.ForecastSample]] = {}
+    rows: dict[str, list[Part]] = {}
     for one in found.samples:
-        groups.setdefault(_component(one), []).append(one)
-    rows = list(groups.values())[1:]
-    most = max(1, _MAX_CHARTS // max([1, *map(len, rows)]))
-    galleries = [Group.gallery([_forecast_chart(one, found, title=one.case) for one in row]) for row in rows[:most]]
-    left = [_component(row[0]) for row in rows[most:]]
-    return [*galleries, *([Note(f"Not shown: {listing(left)}.")] if left else [])]
+        rows.setdefault(_component(one), []).append(_forecast_chart(one, found.step_s))
+    further = list(rows)[1:]
+    left = [Note(f"Not shown: {listing(further[_MAX_ROWS:])}.")] if further[_MAX_ROWS:] else []
+    return [*(Group.gallery(rows[name]) for name in further[:_MAX_ROWS]), *left]
 
 
 def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:

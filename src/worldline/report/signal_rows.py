@@ -9,28 +9,14 @@ from typing import Final
 from worldline.audit import findings
 from worldline.audit import report_evidence as evidence
 from worldline.audit.audit_evidence import Trusted
-from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.diagnostics import Band, Diagnostics
 from worldline.formatting import MAX_GROWTH, NBSP, label, listing, number, percent, pretty_unit, round_percent, span
-from worldline.report.parts import Part, Phrase, Table
-from worldline.stats import Rate
+from worldline.report.parts import Header, Part, Phrase, Table
 
 NEGLIGIBLE: Final = 0.01
 """Share of a signal's standard deviation up to which a difference of two errors counts as a tie."""
 _LINEAR: Final = ("linear", "action_blind")
 """The linear models among the baselines."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Headline:
-    """The main finding of a report.
-
-    Args:
-        title: one sentence.
-        lede: further sentences; empty for none.
-    """
-
-    title: str
-    lede: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +60,7 @@ class SignalRow:
         errors: root mean square error at each reported step.
         persistence: comparison at the last reported step; None if there is no such baseline or no skill.
         linear: comparison with the better linear model.
-        coverage: share of paths inside the band of `level`; None without a band.
-        level: level of that band.
+        band: its prediction band; None without one.
         trusted: trusted horizon; None if it was not measured.
     """
 
@@ -84,31 +69,21 @@ class SignalRow:
     errors: tuple[float, ...]
     persistence: Rivalry | None
     linear: Rivalry | None
-    coverage: Rate | None
-    level: float
+    band: Band | None
     trusted: Trusted | None
 
 
-def varying(found: Diagnostics | None, trust: evidence.TrustedHorizons | None) -> Diagnostics | None:
-    """The diagnostics without constant signals, as far as the deviations are known."""
-    if found is None or trust is None:
-        return found
+def comparable(found: Diagnostics, trust: evidence.TrustedHorizons) -> Diagnostics:
+    """The diagnostics without constant signals, and without baselines on signals that only these see."""
+    names = {name for name, deviation in trust.deviation.items() if deviation}
+    seen = names.difference(trust.unseen)
     return replace(
         found,
-        errors=tuple(one for one in found.errors if trust.deviation.get(one.signal)),
-        skills=tuple(one for one in found.skills if trust.deviation.get(one.signal)),
-        gaps=tuple(one for one in found.gaps if one.signal is None or trust.deviation.get(one.signal)),
-        bands=tuple(one for one in found.bands if trust.deviation.get(one.signal)),
+        errors=tuple(one for one in found.errors if one.signal in (seen if one.world else names)),
+        skills=tuple(one for one in found.skills if one.signal in seen),
+        gaps=tuple(one for one in found.gaps if one.signal in {None, *names}),
+        bands=tuple(one for one in found.bands if one.signal in names),
     )
-
-
-def varying_samples(
-    found: evidence.Forecasts | None, trust: evidence.TrustedHorizons | None
-) -> evidence.Forecasts | None:
-    """The sample forecasts without constant signals."""
-    if found is None or trust is None:
-        return found
-    return replace(found, samples=tuple(one for one in found.samples if trust.deviation.get(one.signal)))
 
 
 def signal_rows(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> list[SignalRow]:
@@ -117,7 +92,7 @@ def signal_rows(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> l
     trusted = {one.signal: one for one in (trust.trusted if trust else ())}
     rows = []
     for error in (one for one in found.errors if not one.world):
-        name, band = error.signal, bands.get(error.signal)
+        name = error.signal
         rows.append(
             SignalRow(
                 signal=name,
@@ -125,8 +100,7 @@ def signal_rows(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> l
                 errors=tuple(float(error.rmse.value[step - 1]) for step in found.horizons),
                 persistence=_rivalry(found, trust, name, ("persistence",)),
                 linear=_rivalry(found, trust, name, _LINEAR),
-                coverage=band.coverage if band else None,
-                level=band.level if band else findings.HEADLINE_LEVEL,
+                band=bands.get(name),
                 trusted=trusted.get(name),
             )
         )
@@ -168,25 +142,36 @@ def signal_table(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> 
     rows = signal_rows(found, trust)
     if not rows or not found.horizons:
         return None
+    level = next((row.band.level for row in rows if row.band is not None), findings.HEADLINE_LEVEL)
     ahead = [f"after {span(step, found.step_s)}" for step in found.horizons]
-    head = ["signal", *ahead, "below persistence", "below best linear", f"inside {round_percent(rows[0].level)} band"]
+    head = [
+        "signal",
+        *ahead,
+        "below persistence",
+        "below best linear",
+        f"inside {round_percent(level)} band",
+        "trusted until",
+    ]
     cells: list[list[str | Part]] = []
     for row in rows:
         errors = [_quantity(value, row.unit) for value in row.errors]
-        inside = Phrase(_share(row.coverage.value), _calibrated(row)) if row.coverage else "–"
+        inside = "–" if row.band is None else Phrase(_share(row.band.coverage.value), _calibrated(row.band))
         rivals = ["–" if one is None else one.cell for one in (row.persistence, row.linear)]
-        trusted = [_trusted(row.trusted, found.step_s)] if trust is not None else []
-        cells.append([label(row.signal), *errors, *rivals, inside, *trusted])
+        trusted = _trusted(row.trusted, found.step_s)
+        cells.append([label(row.signal), *errors, *rivals, inside, trusted])
     caption = (
         f"Error (RMSE) on {found.num_windows} held-out windows. Comparisons {ahead[-1]}; "
         "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
     )
-    return Table(caption, [*head, *(["trusted until"] if trust is not None else [])], cells, style="number signals")
+    if trust is not None and trust.unseen:
+        unseen = listing([label(name) for name in trust.unseen])
+        caption += f" The world does not see {unseen}: baselines that do are left out."
+    kept = [k for k in range(len(head)) if any(row[k] != "–" for row in cells)]
+    return Table(caption, [head[k] for k in kept], [[row[k] for k in kept] for row in cells], style="number signals")
 
 
-def _calibrated(row: SignalRow) -> str:
-    assert row.coverage is not None
-    narrow, wide = row.coverage.high < row.level, row.coverage.low > row.level
+def _calibrated(band: Band) -> str:
+    narrow, wide = band.coverage.high < band.level, band.coverage.low > band.level
     return "verdict bad" if narrow else "verdict unclear" if wide else ""
 
 
@@ -197,7 +182,7 @@ def _trusted(one: Trusted | None, step_s: float | None) -> Phrase | str:
     return Phrase(span(one.steps, step_s) if one.steps else "not trusted", style)
 
 
-def headline(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Headline | None:
+def headline(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Header | None:
     """The error of the first signal in units, compared with the baselines; None if no signal varies."""
     rows = signal_rows(found, trust)
     if not rows:
@@ -208,16 +193,17 @@ def headline(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Head
     parts += [one.sentence(name) for one, name in rivals if one is not None and one.skill is not None]
     tied = [name for one, name in rivals if one is not None and one.skill is None]
     parts += [f"tied with {listing(tied)}"] if tied else []
-    return Headline(title=f"{_capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, found))
+    return Header(title=f"{_capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, found))
 
 
 def _lede(rows: Sequence[SignalRow], found: Diagnostics) -> str:
     """Coverage of the first signal, the trusted horizon, and the other signals."""
     first, texts = rows[0], []
-    if first.coverage is not None:
+    if first.band is not None:
+        inside = first.band.coverage
         texts.append(
-            f"{_share(first.coverage.value)} of {first.coverage.trials} held-out paths stay inside their "
-            f"{round_percent(first.level)} band."
+            f"{_share(inside.value)} of {inside.trials} held-out paths stay inside their "
+            f"{round_percent(first.band.level)} band."
         )
     whole = [label(row.signal) for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
     if whole:
@@ -227,16 +213,10 @@ def _lede(rows: Sequence[SignalRow], found: Diagnostics) -> str:
     return " ".join(texts)
 
 
-def planning_headline(found: evidence.Planning) -> Headline:
-    """Goals reached, compared with the best baseline and the upper bound."""
-    first, _, rest = findings.planning(found).text.partition(". ")
-    return Headline(title=first.removesuffix(".") + ".", lede=rest)
-
-
-def decoded_headline(found: evidence.Decoded) -> Headline:
-    """Error of the decoded predictions."""
-    first, _, rest = findings.decoded(found).text.partition(". ")
-    return Headline(title=first.removesuffix(".") + ".", lede=rest)
+def sentences(finding: findings.ReportFinding) -> Header:
+    """A finding whose first sentence is the title."""
+    first, _, rest = finding.text.partition(". ")
+    return Header(title=first.removesuffix(".") + ".", lede=rest)
 
 
 def weaknesses(
@@ -273,12 +253,11 @@ def _signal_weaknesses(row: SignalRow, found: Diagnostics) -> list[tuple[int, st
         )
         until = f"only until {span(one.steps, found.step_s)}: at the next step" if one.steps else "at no step:"
         texts.append((1 if one.steps else 0, f"{name} can be trusted {until} {reason}."))
-    if row.coverage is not None and not row.coverage.low <= row.level <= row.coverage.high:
-        narrow = row.coverage.high < row.level
-        share = f"{percent(row.coverage.value)} of the paths are inside the {round_percent(row.level)} band"
-        texts.append(
-            (1 if narrow else 3, f"The bands of {label(row.signal)} are too {'narrow' if narrow else 'wide'}: {share}.")
-        )
+    if row.band is not None and not row.band.coverage.low <= row.band.level <= row.band.coverage.high:
+        narrow = row.band.coverage.high < row.band.level
+        share = f"{percent(row.band.coverage.value)} of the paths are inside the {round_percent(row.band.level)} band"
+        how = "narrow" if narrow else "wide"
+        texts.append((1 if narrow else 3, f"The bands of {label(row.signal)} are too {how}: {share}."))
     return texts
 
 

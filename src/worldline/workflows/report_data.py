@@ -179,16 +179,18 @@ def held_out_evidence(
     spreads, sizes = ({one.name: of(windows, one) for one in signals} for of in (deviation, largest_value))
     first = next((signal for signal in signals if spreads[signal.name]), signals[0])
     linear, rivals = comparisons(store, learned), {}
+    unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.inputs)
     for signal in signals:
         name = best_linear(diagnostics, signal.name, horizon)
-        if name is not None:
+        if name is not None and signal.name not in unseen:
             rivals[signal.name] = linear[name]
     cases = {
         f"Episode {places[row][0]}: {case}": (episodes[places[row][0]], places[row][1])
         for case, row in _cases(window_forecasts(world, windows, level=level)[first.name], windows, first).items()
     }
+    trusted = tuple(one for one in trusted_horizons(diagnostics, spreads, sizes) if one.signal not in unseen)
     return (
-        evidence.TrustedHorizons(trusted=trusted_horizons(diagnostics, spreads, sizes), deviation=spreads),
+        evidence.TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen),
         evidence.sample_forecasts(world, cases, context=CONTEXT, horizon=horizon, level=level, rivals=rivals),
     )
 

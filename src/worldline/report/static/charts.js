@@ -85,7 +85,8 @@
   const axisWidth = (u, values, at) => {
     if (!values) return 40;
     u.ctx.font = u.axes[at].font[0];
-    return 14 + Math.max(...values.map(value => u.ctx.measureText(value || "").width)) / devicePixelRatio;
+    const least = u.root.closest(".panel") ? 48 : 0; // so that charts below each other have one time axis
+    return Math.max(least, 14 + Math.max(...values.map(value => u.ctx.measureText(value || "").width)) / devicePixelRatio);
   };
 
   const draw = (box, chart) => {
