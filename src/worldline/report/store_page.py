@@ -11,7 +11,7 @@ from worldline.formatting import duration, number, percent, plural, pretty_unit,
 from worldline.plots.canvas import Frames
 from worldline.plots.contact_sheet import Reel, Sheet, Sparks
 from worldline.plots.episode_plot import ROLES, EpisodeView
-from worldline.plots.panels import SignalPanel, TimeAxis
+from worldline.plots.panels import SignalCurve, SignalPanel, TimeAxis
 from worldline.plots.thumbnails import thumbnail
 from worldline.report import images
 from worldline.report import store_figures as say
@@ -94,10 +94,7 @@ def panel_chart(panel: SignalPanel, axis: TimeAxis) -> LineChart:
         alt=f"{panel.title} over time: {_alt_text(panel)}",
         x_label=axis.label,
         y_label="",
-        lines=[
-            ChartLine(label=one.label, style=one.colour, x=one.x, y=one.y, low=one.low, high=one.high)
-            for one in panel.curves[::-1]
-        ],
+        lines=[_line(one) for one in panel.curves[::-1]],
         x_ends=axis.span,
         y_ticks=panel.ticks,
         tick_texts=named,
@@ -105,6 +102,11 @@ def panel_chart(panel: SignalPanel, axis: TimeAxis) -> LineChart:
         folds=False,
         style="panel" if len(panel.curves) > 1 else "panel unkeyed",
     )
+
+
+def _line(curve: SignalCurve) -> ChartLine:
+    x, y, low, high = (values.tolist() for values in (curve.x, curve.y, curve.low, curve.high))
+    return ChartLine(label=curve.label, style=curve.colour, x=x, y=y, low=low, high=high)
 
 
 def _alt_text(panel: SignalPanel) -> str:
@@ -208,9 +210,9 @@ def _sparks(sheet: Sheet, sparks: Sparks) -> Captioned:
 
 def spark(panel: SignalPanel, span: tuple[float, float]) -> Sketch:
     """A small chart with curves only."""
-    plane = Plane(span, (panel.ticks[0], panel.ticks[-1]))
-    drawn = [plane.area(f"band {one.colour}", one.x, one.low, one.high) for one in panel.curves if one.low.size]
-    drawn += [plane.curve(f"line {one.colour}", one.x, one.y) for one in reversed(panel.curves)]
+    plane, lines = Plane(span, (panel.ticks[0], panel.ticks[-1])), [_line(one) for one in panel.curves[::-1]]
+    drawn = [plane.area(f"band {one.style}", one.x, one.low, one.high) for one in lines if one.low]
+    drawn += [plane.curve(f"line {one.style}", one.x, one.y) for one in lines]
     return Sketch(drawn, _alt_text(panel))
 
 
