@@ -76,7 +76,7 @@ def effects_block(found: Measured) -> Block | None:
         "Effect of one standard deviation of an action, applied for one step, after the given number of steps"
         f"{each}. Line with intervals: world; dashed line in a band: logs. Later actions are unchanged."
     )
-    head = ["action → signal", lags, "world", "logs", "agreement"]
+    head: list[str | Part] = ["action → signal", lags, "world", "logs", "agreement"]
     table = Table(caption, head, [_effect_row(group, found) for group in shown], style="effects")
     left = len(groups) - MAX_ROWS
     more = Note(f"The JSON file has {plural(left, 'more pair')} with smaller effects.") if left > 0 else None

@@ -84,7 +84,7 @@ def render(report: Report) -> str:
     top = found.headline or Header(title=report.title)
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
     facts = Facts(list(report.facts.items())) if report.facts else None
-    columns = [
+    columns: list[Part | None] = [
         Items("Worth knowing", found.weak, MAX_FINDINGS) if found.weak else None,
         Commands(report.commands) if report.commands else None,
     ]
@@ -105,7 +105,7 @@ class _Found:
         self.sections = report.sections
         self.trust, self.diagnostics = self.one(evidence.TrustedHorizons), self.one(Diagnostics)
         forecasts = self.one(evidence.Forecasts)
-        self.samples = () if forecasts is None else forecasts.samples
+        self.samples: tuple[evidence.ForecastSample, ...] = () if forecasts is None else forecasts.samples
         if self.trust is not None:
             deviation = self.trust.deviation
             self.samples = tuple(one for one in self.samples if deviation.get(one.signal))

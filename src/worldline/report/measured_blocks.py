@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from worldline.audit import findings
@@ -10,6 +10,7 @@ from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
 from worldline.audit.findings import ReportFinding
 from worldline.formatting import (
     MAX_GROWTH,
+    Number,
     clock,
     growth,
     label,
@@ -107,7 +108,7 @@ def gaps_block(found: Diagnostics) -> Block | None:
         dot = Dot.of(f"{name}, {gap.change}", one, growth(one.value), "world" if one.low > 0 else "floor")
         rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
     title = "Growth of the error without the true actions"
-    show = (lambda factor: f"×{number(factor)}") if large else growth
+    show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
     return block(findings.gaps(found.gaps), zero_chart(title, ("actions", "growth"), rows, least=0.1, show=show))
 
 

@@ -155,8 +155,8 @@ def signal_table(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> 
     cells: list[list[str | Part]] = []
     for row in rows:
         errors = [_quantity(value, row.unit) for value in row.errors]
-        inside = "–" if row.band is None else Phrase(_share(row.band.coverage.value), _calibrated(row.band))
-        rivals = ["–" if one is None else one.cell for one in (row.persistence, row.linear)]
+        inside: str | Part = "–" if row.band is None else Phrase(_share(row.band.coverage.value), _calibrated(row.band))
+        rivals: list[str | Part] = ["–" if one is None else one.cell for one in (row.persistence, row.linear)]
         trusted = _trusted(row.trusted, found.step_s)
         cells.append([label(row.signal), *errors, *rivals, inside, trusted])
     caption = (

@@ -178,7 +178,7 @@ def held_out_evidence(
     signals = predicted_vectors(world, windows.truth)
     spreads, sizes = ({one.name: of(windows, one) for one in signals} for of in (deviation, largest_value))
     first = next((signal for signal in signals if spreads[signal.name]), signals[0])
-    linear, rivals = comparisons(store, learned), {}
+    linear, rivals = comparisons(store, learned), dict[str, World]()
     unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.inputs)
     for signal in signals:
         name = best_linear(diagnostics, signal.name, horizon)
