@@ -1,11 +1,11 @@
 """The report of an exam, on a result that is made up."""
 
-import html
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from worldline.audit.grades import Cell, Condition, Grade, Score, Verdict
 from worldline_exam.base import Section
@@ -143,18 +143,18 @@ def test_every_test_is_in_a_sentence() -> None:
         "It passes “Title of C1”. It passes “Title of C2” individually, but not significantly over all tests. "
         "Undecided: C3. Unsupported: C4. Not identifiable from the logs: C5. Not measured: P1 and P2. "
     ) in text
-    assert "1 of 7 tests passed by every training, significant over all tests (Holm)" in text
+    assert "1 of 7 tests passed" in text
+    assert "A test counts if every training passes it, significant over all tests (Holm)." in text
 
 
 def test_where_nothing_was_measured_the_count_is_no_failure() -> None:
     tests = tuple(outcome(code, Verdict.NOT_MEASURED, Section.CAUSE, reason="no endpoint") for code in ("C1", "C2"))
     page = render(replace(RESULT, tests=tests))
-    assert '<p class="big">—</p>' in page
-    assert "no test was graded" in page
+    assert "<h1>No test was graded</h1>" in page
     assert "significant over all" not in page
     assert "Not measured: C1 and C2." in text_of(page)
     failed = render(replace(RESULT, tests=(outcome("C1", Verdict.FAIL, Section.CAUSE, cell("all", -1.0)),)))
-    assert '<p class="big bad">0 of 1</p>' in failed
+    assert "<h1>0 of 1 tests passed</h1>" in failed
 
 
 def test_what_is_told_of_a_test_is_what_decided_it() -> None:
@@ -201,8 +201,8 @@ def test_of_several_trainings_each_has_its_verdict_and_its_reasons() -> None:
 def test_a_test_is_repeated_alone(command: str, alone: str) -> None:
     page = render(replace(RESULT, command=command))
     block = page.partition('id="C1"')[2].partition("</article>")[0]
-    assert re.findall("<code>([^<]+)</code>", block) == [html.escape(alone)]
-    assert html.escape(command) in page.partition("Details</h2>")[2], "and the whole exam by this"
+    assert re.findall("<code>([^<]+)</code>", block) == [str(escape(alone))]
+    assert str(escape(command)) in page.partition("Details</h2>")[2], "and the whole exam by this"
 
 
 def test_who_is_shown_pictures_and_cannot_read_them_is_told_so() -> None:
@@ -282,7 +282,7 @@ def test_a_model_that_must_fail_and_has_no_score_is_told_with_its_reasons(oracle
 
 def test_it_takes_nothing_from_outside_and_escapes_what_it_is_given(tmp_path: Path) -> None:
     page = render(replace(RESULT, subject="<script>alert(1)</script>"))
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 

@@ -36,6 +36,8 @@ Number = float | int
 NBSP: Final = "\u00a0"
 """Keeps a number and its unit on one line."""
 _UNITS: Final = {"degC": "°C", "1": "", "?": "", "percent": "%"}
+MAX_GROWTH: Final = 10.0
+"""Relative change from which a factor replaces the percentage."""
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 3600.0
 DAY_S: Final = 86400.0
@@ -68,9 +70,18 @@ def percent(share: Number, *, signed: bool = False) -> str:
     return f"{sign}{text.removesuffix('.0') if zero or text == '100.0' else text}{NBSP}%"
 
 
+def growth(share: Number) -> str:
+    """A relative change: "+45 %"; as a factor, "×24", from +1,000 % on."""
+    return _whole(percent(share, signed=True)) if share < MAX_GROWTH else f"×{number(1 + share, 2)}"
+
+
 def round_percent(share: Number) -> str:
     """A share in per cent, without a decimal that is 0, for levels and axes."""
-    return percent(share).replace(f".0{NBSP}", NBSP)
+    return _whole(percent(share))
+
+
+def _whole(text: str) -> str:
+    return text.replace(f".0{NBSP}", NBSP)
 
 
 def quantity(value: Number, unit: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from worldline.audit.audit_evidence import Trusted
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.report_evidence import (
     Decoded,
@@ -23,12 +24,13 @@ from worldline.audit.report_evidence import (
     ReadoutQuality,
     ReadoutRow,
     Series,
+    TrustedHorizons,
     Vital,
     sample_forecasts,
 )
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.report.report import Report
+from worldline.report.learn_page import Report
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Curve, Estimate, Floats, wilson
 from worldline.world.base import Forecast, Prediction, World
@@ -160,6 +162,8 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
         title="A toy world",
         subtitle="Learned from nothing.",
         facts={"Data": "10 episodes", "Seeds": "0"},
+        notices=("One sensor was frozen.",),
+        commands=("worldline audit world NEW-LOGS",),
         sections=(
             Planning(
                 task="the dot is near enough",
@@ -194,7 +198,17 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
                 saved=level(0.6),
             ),
             Films(films=(Film(frames=frames, goal=frames[0], reached=True),)),
-            sample_forecasts(Toy(exact, lambda level: level), episodes, index=1, context=3, horizon=6, level=0.9),
+            sample_forecasts(
+                Toy(exact, lambda level: level),
+                {"Episode 1: typical": (episodes[1], 2), "Episode 4: worst decile": (episodes[4], 5)},
+                context=3,
+                horizon=6,
+                level=0.9,
+                rivals={"place": Toy(still)},
+            ),
+            TrustedHorizons(
+                trusted=(Trusted(signal="place", steps=4, of=6, stops="persistence"),), deviation={"place": 1.5}
+            ),
         ),
     )
 

@@ -4,6 +4,8 @@ from collections import Counter
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "input", "br", "col"}
+SHAPES = {"path", "image", "circle"}
+"""Elements of SVG that close themselves."""
 
 
 class ParsedPage(HTMLParser):
@@ -15,6 +17,7 @@ class ParsedPage(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.headings: list[str] = []
         self.text = ""
+        self.data: list[str] = []
         self.feed(html)
         self.close()
         assert self.open == []
@@ -22,13 +25,22 @@ class ParsedPage(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len(attrs) == len(dict(attrs)), f"an attribute twice in {tag}"
         self.elements.append((tag, dict(attrs)))
+        self.text += " " if tag in ("td", "th", "li", "p", "dt", "dd", "h1", "h2") else ""
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in SHAPES
+        self.elements.append((tag, dict(attrs)))
+
     def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("script", "style"):
+            if ("type", "application/json") in self.elements[-1][1].items():
+                self.data.append(data)
+            return
         self.text += data
         if self.open and self.open[-1] in ("h1", "h2"):
             self.headings.append(data)

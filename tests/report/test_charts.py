@@ -9,20 +9,14 @@ from hypothesis import strategies as st
 
 from worldline.formatting import percent
 from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
-from worldline.report.charts import (
-    ChartLine,
-    Dot,
-    IntervalChart,
-    LineChart,
-    interval_chart,
-    line_chart,
-)
+from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart
+from worldline.report.page import show
 
 
 def chart(
     line: ChartLine, *, log: bool = False, zero: bool = False, levels: list[tuple[str, float]] | None = None
 ) -> str:
-    return line_chart(
+    return show(
         LineChart(
             title="t",
             alt="what it shows",
@@ -40,7 +34,12 @@ def points(html: str, style: str) -> list[tuple[float, float]]:
     """The corners of the first path of this class."""
     found = re.search(rf'<path class="{style}" d="([^"]*)"', html)
     assert found is not None
-    return [(float(x), float(y)) for x, y in re.findall(r"([\d.-]+) ([\d.-]+)", found[1])]
+    corners: list[tuple[float, float]] = []
+    for command, numbers in re.findall(r"([MLHV])([\d. -]+)", found[1]):
+        values = [float(one) for one in numbers.split()]
+        x, y = corners[-1] if corners else (0.0, 0.0)
+        corners.append({"H": (values[0], y), "V": (x, values[0])}.get(command, (values[0], values[-1])))
+    return corners
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))
@@ -118,7 +117,7 @@ def test_levels_are_inside_the_axis_and_named() -> None:
 
 def test_dots_and_whiskers_sit_where_the_figures_are() -> None:
     row = Dot(label="<me>", value=0.5, low=0.25, high=0.75, text="half", style="world", target=0.9)
-    html = interval_chart(IntervalChart(title="t", alt="a", rows=[row], ticks=[0.0, 0.5, 1.0], show=percent))
+    html = show(IntervalChart(title="t", alt="a", rows=[row], ticks=[0.0, 0.5, 1.0], show=percent))
     assert points(html, "dot world") == [(500, 500), (500, 500)]
     assert points(html, "whisker world") == [(250, 500), (750, 500)]
     assert points(html, "target")[0][0] == 900
@@ -129,13 +128,13 @@ def test_dots_and_whiskers_sit_where_the_figures_are() -> None:
 @pytest.mark.parametrize("value", [-3.0, 7.0])
 def test_figures_beyond_the_axis_stay_on_it(value: float) -> None:
     row = Dot(label="r", value=value, low=value, high=value, text="", style="floor")
-    html = interval_chart(IntervalChart(title="t", alt="a", rows=[row], ticks=[0.0, 1.0], show=percent))
+    html = show(IntervalChart(title="t", alt="a", rows=[row], ticks=[0.0, 1.0], show=percent))
     assert all(0 <= x <= 1000 for x, _ in points(html, "dot floor"))
 
 
 def test_lines_of_one_name_are_one_entry_of_the_legend() -> None:
     lines = [ChartLine(label=name, style="world", x=(0, 1), y=(0, 1)) for name in ("a", "b", "a")]
-    drawn = str(line_chart(LineChart(title="t", alt="t", x_label="x", y_label="y", lines=lines)))
+    drawn = str(show(LineChart(title="t", alt="t", x_label="x", y_label="y", lines=lines)))
     assert drawn.count('class="key"') == 2
 
 
@@ -143,12 +142,33 @@ def test_lines_of_one_name_are_one_entry_of_the_legend() -> None:
 @pytest.mark.parametrize("equal", [False, True])
 def test_what_lies_nowhere_is_left_out(beyond: float, equal: bool) -> None:
     line = ChartLine(label="way", x=(0.0, 1.0, beyond, 3.0), y=(0.0, 1.0, 2.0, 3.0), style="world")
-    drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=equal))
+    drawn = show(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=equal))
     assert "nan" not in re.findall(r'd="([^"]*)"', drawn)[-1]
     assert len(re.findall("M", re.findall(r'class="line world" d="([^"]*)"', drawn)[-1])) == 2
 
 
+def test_the_interactive_chart_has_the_axes_of_the_drawing_and_no_numbers_that_json_lacks() -> None:
+    line = ChartLine(label="way", x=(0.0, 1.0), y=(math.nan, 2.0), low=(-math.inf, 1.0), high=(1.0, 3.0), style="world")
+    chart = LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], now=0.5, levels=[("guard", -1.0)])
+    data = chart.data
+    assert data is not None
+    assert (data["x"], data["y"]) == ([0.0, 1.0], [-1.0, 3.0])
+    assert (data["lines"][0]["y"], data["lines"][0]["low"]) == ([None, 2.0], [None, 1.0])
+    assert (data["now"], data["levels"]) == (0.5, [-1.0])
+    assert LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=True).data is None
+
+
+def test_names_replace_numbers_on_the_axis() -> None:
+    line = ChartLine(label="mode", x=(0, 1), y=(0.0, 1.0), style="world")
+    chart = LineChart(
+        title="t", alt="a", x_label="x", y_label="", lines=[line], y_ticks=(0.0, 1.0), tick_texts=("off", "on")
+    )
+    assert [text for _, text in chart.y_marks] == ["off", "on"]
+    assert chart.data is not None
+    assert chart.data["ticks"] == [[0.0, "off"], [1.0, "on"]]
+
+
 def test_a_line_that_lies_nowhere_still_has_an_axis() -> None:
     line = ChartLine(label="way", x=(math.nan, math.nan), y=(0.0, 1.0), style="world")
-    drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line]))
+    drawn = show(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line]))
     assert "x-tick" in drawn

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngImageFile
 from worldline.audit.report_evidence import Film
 from worldline.errors import InputError
 from worldline.report import images
+from worldline.report.page import show
 
 FRAMES = np.random.default_rng(0).integers(0, 256, size=(7, 12, 10, 3), dtype=np.uint8)
 
@@ -95,16 +96,16 @@ def test_only_colour_bytes_are_pictures(image: np.ndarray) -> None:
 
 
 def test_pictures_carry_their_description_and_their_bytes() -> None:
-    html = images.picture(b"abc", 'a "dot"', kind="pixels")
+    html = str(show(images.picture(b"abc", 'a "dot"', "pixels")))
     source = f"data:image/png;base64,{base64.b64encode(b'abc').decode()}"
-    assert html == f'<img class="pixels" src="{source}" alt="a &quot;dot&quot;">'
+    assert html == f'<img class="pixels" src="{source}" alt="a &#34;dot&#34;">'
 
 
 def test_paths_are_drawn_in_pixels_of_the_frame() -> None:
     real, imagined = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [5.0, 6.0]])
-    html = images.overlay(FRAMES[0], real, imagined, "two paths")
+    html = str(show(images.overlay(FRAMES[0], real, imagined, "two paths")))
     assert 'viewBox="0 0 10 12"' in html
-    assert '<path class="real-path" d="M1.00 2.00L3.00 4.00">' in html
-    assert '<path class="imagined-path" d="M1.00 2.00L5.00 6.00">' in html
+    assert '<path class="real-path" d="M1.00 2.00L3.00 4.00"/>' in html
+    assert '<path class="imagined-path" d="M1.00 2.00L5.00 6.00"/>' in html
     assert 'cx="5.00" cy="6.00"' in html
     assert 'role="img" aria-label="two paths"' in html

@@ -1,28 +1,77 @@
 from __future__ import annotations
 
-from worldline.report.markup import tag
-from worldline.report.page import chapter, facts, header, render_page
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.report.parsed_page import ParsedPage
+
+from worldline.report.charts import ChartLine, LineChart
+from worldline.report.page import render_page, show
+from worldline.report.parts import Chapter, Facts, Header, Items, Note, Part, Phrase, Table
 
 
-def test_a_page_is_whole_and_asks_for_nothing_from_outside() -> None:
-    html = render_page("<me>", tag("p", {}, "body"))
+def chart(label: str) -> LineChart:
+    line = ChartLine(label=label, style="world", x=[0, 1], y=[1.0, 2.0])
+    return LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line])
+
+
+def test_a_page_is_complete_and_blocks_everything_from_outside() -> None:
+    html = render_page("<me>", Note("body"))
     assert html.startswith("<!doctype html>")
     assert "<title>&lt;me&gt;</title>" in html
-    assert "default-src &#x27;none&#x27;" in html
+    assert "default-src &#39;none&#39;" in html
+    assert "script-src &#39;none&#39;" in html
     assert "prefers-color-scheme: dark" in html
-    assert "http://" not in html
-    assert "https://" not in html
     assert "<script" not in html
 
 
-def test_what_is_empty_is_left_out() -> None:
-    assert chapter("title") == ""
-    assert chapter("title", "") == ""
-    assert facts([]) == ""
-    assert "glance" not in header("title", "", {})
-    assert "<h2>title</h2>" in chapter("title", tag("p", {}, "x"))
+def test_the_only_script_is_allowed_by_its_hash() -> None:
+    html = render_page("t", chart("a"))
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = dict(ParsedPage(html).elements[3][1])["content"]
+    assert policy is not None
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+    assert "unsafe-eval" not in policy
 
 
-def test_facts_of_the_same_name_are_all_there() -> None:
-    html = facts([("file", "a"), ("file", "b")])
-    assert html.count("<dt>file</dt>") == 2
+HOSTILE = ["</script><img src=x onerror=alert(1)>", "<!--<script>", "\u2028&<>", "]]>", "{{ 7 * 7 }}"]
+
+
+@given(st.one_of(st.sampled_from(HOSTILE), st.text()))
+def test_data_of_a_chart_cannot_leave_their_script(label: str) -> None:
+    html = str(show(chart(label)))
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    assert not set("<>&\u2028") & set(data)
+    assert json.loads(data)["lines"][0]["label"] == label
+    assert ParsedPage(html).counts() == ParsedPage(str(show(chart("word")))).counts()
+
+
+@pytest.mark.parametrize("empty", [Chapter("title", []), Chapter("title", [None]), Facts([])])
+def test_a_part_without_content_is_left_out(empty: Part) -> None:
+    assert show(empty).strip() == ""
+
+
+def test_strings_are_escaped_in_text_and_attributes() -> None:
+    html = show(Table('"c>', ["<a>"], [["<b>"], [Phrase("<c>", "verdict good", "<d>")]]))
+    assert 'aria-label="&#34;c&gt;"' in html
+    assert '<th scope="row"><span class="verdict good">&lt;c&gt;<small>&lt;d&gt;</small></span></th>' in html
+
+
+def test_facts_may_repeat_a_name() -> None:
+    assert show(Facts([("file", "a"), ("file", "b")])).count("<dt>file</dt>") == 2
+
+
+def test_further_items_are_folded() -> None:
+    html = show(Items("Limits", ["one", "two", "three"], 2))
+    assert html.index("two") < html.index("and 1 more") < html.index("three")
+    assert "details" not in show(Items("Limits", ["one"], 2))
+
+
+def test_a_header_has_only_what_is_given() -> None:
+    assert show(Header(title="t")) == "<header><h1>t</h1></header>"

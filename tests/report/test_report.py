@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -9,11 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tests.report.parsed_page import ParsedPage
 
-from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.audit_evidence import Trusted
+from worldline.audit.diagnostics import Diagnostics, SkillCurve
 from worldline.audit.report_evidence import (
     Decoded,
+    DecodedWindow,
     Films,
     Forecasts,
     ForecastSample,
@@ -25,10 +30,12 @@ from worldline.audit.report_evidence import (
     ReadoutQuality,
     ReadoutRow,
     Series,
+    TrustedHorizons,
     Vital,
 )
-from worldline.report.report import Report, render
-from worldline.stats import wilson
+from worldline.report.learn_page import Report, render
+from worldline.report.signal_rows import best_linear
+from worldline.stats import Curve, Estimate, wilson
 
 MARKERS = {
     Planning: "Goals reached",
@@ -39,7 +46,7 @@ MARKERS = {
     PredictedPaths: "predicted steps",
     Decoded: "The decoder serves visualisation only",
     Films: "The plan shown",
-    Forecasts: "One held-out forecast",
+    Forecasts: "Episode 1: typical",
 }
 
 
@@ -48,12 +55,15 @@ def test_the_page_is_well_formed_and_complete(report: Report) -> None:
     page = ParsedPage(html)
     assert html.startswith('<!doctype html>\n<html lang="en">')
     assert page.headings == [
-        "A toy world",
-        "Predictions and readouts",
-        "Training",
-        "Open-loop error",
-        "Use of actions and calibration",
+        "Planning reaches 99 of 100\u00a0goals: 99.0\u00a0% (94.6 to 99.8\u00a0%).",
+        "Worth knowing",
+        "Next",
         "Planning",
+        "Images",
+        "Use of actions and calibration",
+        "All signals in these episodes",
+        "Errors and baselines",
+        "Training, latents and readouts",
         "Methods and details",
     ]
     assert len(html) < 3_000_000
@@ -61,12 +71,12 @@ def test_the_page_is_well_formed_and_complete(report: Report) -> None:
 
 def test_nothing_comes_from_outside(report: Report) -> None:
     html = render(report)
-    assert not re.search(r"https?:|@import|url\(|<script|<link|<iframe|javascript:", html, re.IGNORECASE)
+    assert not re.search(r"@import|url\(|<link|<iframe|<script src|javascript:", html, re.IGNORECASE)
     for _, attributes in ParsedPage(html).elements:
         for name in ("src", "href", "srcset"):
             assert str(attributes.get(name) or "data:").startswith("data:")
         assert not any(name.startswith("on") for name in attributes)
-    assert "default-src 'none'" in html.replace("&#x27;", "'")
+    assert "default-src 'none'" in html.replace("&#39;", "'")
 
 
 def test_everything_seen_is_also_said(report: Report) -> None:
@@ -86,7 +96,7 @@ def test_everything_seen_is_also_said(report: Report) -> None:
 
 def test_every_chart_folds_its_numbers(report: Report) -> None:
     html = render(report)
-    charts = re.findall(r'<figure class="(?:chart|intervals)">.*?</figure>', html, re.DOTALL)
+    charts = re.findall(r'<figure class="(?:chart|intervals)[^"]*">.*?</figure>', html, re.DOTALL)
     assert len(charts) > 8
     assert all("<details>" in chart and "<table" in chart for chart in charts)
 
@@ -120,23 +130,123 @@ def test_an_empty_report_is_still_a_page() -> None:
     assert ParsedPage(html).headings == ["Nothing yet"]
 
 
-def test_the_headline_is_the_success_rate(report: Report) -> None:
-    text = render(report).replace("\u00a0", " ")
-    assert '<p class="big good">99.0 %</p>' in text
-    assert "95 % interval 94.6 to 99.8 %" in text
+TRUST = TrustedHorizons(
+    trusted=(Trusted(signal="place", steps=4, of=6, stops="persistence"),), deviation={"place": 1.5}
+)
 
 
-def test_without_plans_the_headline_is_the_signals_won(report: Report, diagnostics: Diagnostics) -> None:
-    html = render(replace(report, sections=(diagnostics,)))
-    assert re.search(r'<p class="big \w+">[01] of 1</p>', html)
-    assert "Error reduction after" in html
+def test_without_plans_the_headline_is_an_error_in_units(report: Report, diagnostics: Diagnostics) -> None:
+    page = ParsedPage(render(replace(report, sections=(diagnostics, TRUST))))
+    text = " ".join(page.text.split())
+    assert page.headings[0].replace("\u00a0", " ") == "Place: error 0.60 m after 30 min, 62 % below persistence."
+    assert "place 0.10 m 0.60 m 62 % 100 % 20 min" in text
+    assert "Place can be trusted only until 20 min: at the next step it is not significantly better" in text
+    assert "One sensor was frozen." in text
+    assert "worldline audit world NEW-LOGS" in text
+
+
+def skilled(diagnostics: Diagnostics, against: str, low: float, high: float) -> Diagnostics:
+    """With one more baseline that has half of the world's error, or 24 times."""
+    value = (low + high) / 2
+    own = next(one for one in diagnostics.errors if not one.world)
+    theirs = tuple(one / (1 - value) for one in own.rmse.value)
+    curve = Curve(value=(value,) * 6, low=(low,) * 6, high=(high,) * 6)
+    rival = replace(own, world=against, rmse=replace(own.rmse, value=theirs))
+    skills = (*diagnostics.skills, SkillCurve(against=against, signal="place", skill=curve))
+    return replace(diagnostics, errors=(*diagnostics.errors, rival), skills=skills)
+
+
+@pytest.mark.parametrize(
+    ("ends", "deviation", "cell", "said"),
+    [
+        ((0.3, 0.5), 1.5, "40 %", "40 % below the best linear model"),
+        ((-0.1, 0.3), 1.5, "tie", "tied with the best linear model"),
+        ((-0.6, -0.4), 1.5, "50 % above", "50 % above the best linear model"),
+        ((-0.6, -0.4), 100.0, "tie", "tied with persistence and the best linear model"),
+        ((-24.0, -22.0), 1.5, "×24", "24 times that of the best linear model"),
+        ((0.998, 0.9999), 1.5, "over 99 %", "over 99 % below the best linear model"),
+    ],
+)
+def test_ties_are_ties_and_no_percentage_exceeds_a_thousand(
+    report: Report,
+    diagnostics: Diagnostics,
+    ends: tuple[float, float],
+    deviation: float,
+    cell: str,
+    said: str,
+) -> None:
+    trust = replace(TRUST, deviation={"place": deviation})
+    page = ParsedPage(render(replace(report, sections=(skilled(diagnostics, "linear", *ends), trust))))
+    assert said in page.headings[0].replace("\u00a0", " ")
+    assert re.search(rf"0.60 m (62 %|tie) {cell}", " ".join(page.text.split()))
+
+
+def test_the_better_linear_model_counts(diagnostics: Diagnostics) -> None:
+    both = skilled(skilled(diagnostics, "linear", 0.5, 0.7), "action_blind", 0.1, 0.3)
+    assert best_linear(both, "place", 6) == "action_blind"
+    assert best_linear(diagnostics, "place", 6) is None
+
+
+def test_constant_signals_are_left_out(report: Report, diagnostics: Diagnostics) -> None:
+    still = replace(TRUST, trusted=(), deviation={"place": 0.0})
+    html = render(replace(report, sections=(diagnostics, still)))
+    assert ParsedPage(html).headings[0] == "A toy world"
+    assert "place [m]" not in html
+
+
+def test_baselines_that_see_more_than_the_world_are_left_out(report: Report, diagnostics: Diagnostics) -> None:
+    trust = TrustedHorizons(trusted=(), deviation={"place": 1.5}, unseen=("place",))
+    page = ParsedPage(render(replace(report, sections=(skilled(diagnostics, "linear", -0.6, -0.4), trust))))
+    assert page.headings[0].replace("\u00a0", " ") == "Place: error 0.60 m after 30 min."
+    assert "The world does not see place" in page.text
+    assert "worse than" not in page.text
+
+
+def test_worlds_of_pixels_begin_with_real_and_imagined_frames(report: Report) -> None:
+    html = render(report)
+    assert html.index("true and predicted frames") < html.index("Error (RMSE) on")
+    shown = re.findall(r'<img class="\w+" src="data:image/png;base64,([^"]+)" alt="((?:true|predicted), [^"]+)">', html)
+    ahead = ["now", *(f"{step} steps ahead" for step in (2, 4, 6, 8))]
+    assert [said for _, said in shown] == 2 * [f"{name}, {when}" for name in ("true", "predicted") for when in ahead]
+    (found,) = (one for one in report.sections if isinstance(one, Decoded))
+    window = found.windows[0]
+    for (data, _), frame in zip(shown, [*window.real, *window.drawn], strict=False):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), frame)
+
+
+def test_large_frames_are_shrunk_and_grey_ones_shown(report: Report) -> None:
+    (found,) = (one for one in report.sections if isinstance(one, Decoded))
+    frames = np.full((5, 300, 600, 1), 99, np.uint8)
+    large = replace(found, step_s=3600.0, windows=(DecodedWindow(real=frames, drawn=frames),))
+    html = render(replace(report, sections=(large,)))
+    assert "hours ahead" in html
+    for data in re.findall(r'<img class="smooth" src="data:image/png;base64,([^"]+)"', html):
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert pixels.shape == (128, 256, 3)
+        assert (pixels == 99).all()
+
+
+def test_errors_of_decoded_frames_have_intervals(report: Report) -> None:
+    text = " ".join(ParsedPage(render(report)).text.split())
+    assert "2 5 (4.50 to 5.50) 12.5 (11.2 to 13.8) 3 (2.70 to 3.30)" in text
+    assert "over 40 windows of 10 episodes, held out" in text
+    assert "planning does not use it" in text
+
+
+def test_a_nearly_perfect_readout_has_no_further_digits(report: Report) -> None:
+    r2 = Estimate(value=0.99999, low=0.99998, high=1.0)
+    found = ReadoutQuality(rows=(ReadoutRow(signal="place", unit="m", r2=r2, rmse=0.001),))
+    html = render(replace(report, sections=(found,)))
+    assert "R² above 0.999" in html
+    assert "1.000" not in ParsedPage(html).text
 
 
 def test_an_undiagnosed_part_is_left_out(report: Report, diagnostics: Diagnostics) -> None:
     bare = replace(diagnostics, gaps=(), bands=(), skills=())
-    assert ParsedPage(render(replace(report, sections=(bare,)))).headings == [
-        "A toy world",
-        "Open-loop error",
+    assert ParsedPage(render(replace(report, sections=(bare,)))).headings[1:] == [
+        "Worth knowing",
+        "Next",
+        "Errors and baselines",
         "Methods and details",
     ]
 
@@ -194,10 +304,14 @@ def poisoned(report: Report, text: str) -> Report:
             )
         elif isinstance(one, PredictedPaths):
             found.append(replace(one, signal=text, unit=text))
+        elif isinstance(one, TrustedHorizons):
+            found.append(TrustedHorizons(trusted=(), deviation={text: 1.0}))
         elif isinstance(one, Decoded):
             found.append(replace(one, camera=text))
         elif isinstance(one, Forecasts):
-            samples: list[ForecastSample] = [replace(sample, label=text, unit=text) for sample in one.samples]
+            samples: list[ForecastSample] = [
+                replace(sample, signal=text, component=text, unit=text, case=text) for sample in one.samples
+            ]
             found.append(replace(one, samples=tuple(samples)))
         elif isinstance(one, Diagnostics):
             found.append(
@@ -212,7 +326,9 @@ def poisoned(report: Report, text: str) -> Report:
             )
         else:
             found.append(one)
-    return Report(title=text, subtitle=text, facts={text: text}, sections=tuple(found))
+    return Report(
+        title=text, subtitle=text, facts={text: text}, sections=tuple(found), notices=(text,), commands=(text,)
+    )
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -78,7 +78,9 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert len(losses) == 10
     assert losses[-1] < losses[0]
     assert f"mean loss {losses[0]:.3g} in the first tenth and {losses[-1]:.3g} in the last" in page
-    assert all(chapter in page for chapter in ("Training", "Predictions and readouts", "Open-loop error"))
+    assert all(
+        chapter in page for chapter in ("Training, latents and readouts", "Errors and baselines", "Worth knowing")
+    )
     assert "The decoder serves visualisation only" in page
     (drawn,) = result.decoded
     assert run["decoded_rmse"]["camera"]["20"]["persistence"] == drawn.persistence.value[-1]
@@ -427,7 +429,7 @@ def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside
         (1, None, (1,)),
         (48, 1800.0, (2, 12, 48)),  # 1, 6 and 24 hours
         (20, 0.05, (1, 5, 20)),  # only one round time fits
-        (300, 0.1, (10, 100)),
+        (300, 0.1, (10, 100, 300)),
     ],
 )
 def test_reported_steps(horizon: int, step_s: float | None, steps: tuple[int, ...]) -> None:

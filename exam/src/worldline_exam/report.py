@@ -10,20 +10,21 @@ from typing import Final
 from worldline.audit import Cell, Score, Verdict, weakest
 from worldline.formatting import listing, number, plural
 from worldline.report import (
+    Block,
+    Chapter,
     ChartLine,
+    Chips,
     Dot,
-    Html,
+    Facts,
+    Group,
+    Header,
     IntervalChart,
     LineChart,
-    chapter,
-    facts,
-    interval_chart,
-    join,
-    line_chart,
+    Note,
+    Part,
+    Phrase,
+    Table,
     render_page,
-    style_sheet,
-    table,
-    tag,
 )
 from worldline_exam.base import Section
 from worldline_exam.figures import ExamFigure, FigurePanel
@@ -83,28 +84,24 @@ _AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
 
 def render(result: ExamResult) -> str:
     """The HTML page: UTF-8, self-contained, deterministic."""
+    details = [Facts(list(result.facts.items())), *_notes(result)]
     return render_page(
         f"Exam of {result.subject}",
         _top(result),
         *(_section(result, section) for section in _sections(result.tests)),
-        chapter("Details", facts(list(result.facts.items())), *_notes(result)),
-        style=style_sheet("worldline_exam", "exam.css"),
+        Chapter("Details", details),
     )
 
 
-def _top(result: ExamResult) -> Html:
-    """Title, number of passes and summary card."""
+def _top(result: ExamResult) -> Header:
+    """Number of passes, summary card and summary sentences."""
     passed, total = len(result.passed), len(result.tests)
     graded = is_any_graded(result.tests)
-    caption = "tests passed by every training, significant over all tests (Holm)"
-    count = tag(
-        "p", {"class": "big bad" if graded and not passed else "big"}, f"{passed} of {total}" if graded else "—"
-    )
-    small = tag("p", {"class": "small"}, caption if graded else "no test was graded")
-    card = tag("div", {"class": "card"}, *(_card_row(result.tests, section) for section in _sections(result.tests)))
-    lede = tag("p", {"class": "lede"}, _lede(result))
-    hero = tag("section", {"class": "hero"}, tag("div", {"class": "figure"}, count, small), card, lede)
-    return tag("header", {}, tag("h1", {}, f"Exam of {result.subject}"), hero)
+    title = f"{passed} of {total} tests passed" if graded else "No test was graded"
+    caption = "A test counts if every training passes it, significant over all tests (Holm)." if graded else ""
+    card = Group([_card_row(result.tests, section) for section in _sections(result.tests)], "card")
+    lede = " ".join(text for text in (_lede(result), caption) if text)
+    return Header(title=title, eyebrow=f"Exam of {result.subject}", lede=lede, parts=[card])
 
 
 def _lede(result: ExamResult) -> str:
@@ -146,7 +143,7 @@ def _sections(tests: Sequence[TestResult]) -> list[Section]:
     return sorted({one.section for one in tests}, key=lambda section: (low(section), section))
 
 
-def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
+def _card_row(tests: Sequence[TestResult], section: Section) -> Chips:
     """A section with its weakest lower bound and a chip for each test."""
     found = section_weakest(tests, section)
     bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
@@ -154,45 +151,30 @@ def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
     lost = sum(one.section is section and not is_fully_graded(one) for one in tests)
     where += f", {lost} not fully graded" if found is not None and lost else ""
     chips = [
-        tag("a", {"class": f"chip {_tone(one.verdict)}", "href": f"#{one.code}"}, one.code, _verdict(one.verdict))
+        (one.code, str(one.verdict).lower(), f"#{one.code}", f"chip {_tone(one.verdict)}")
         for one in tests
         if one.section is section
     ]
-    return tag(
-        "div",
-        {"class": "section-row"},
-        tag("p", {"class": "section-title"}, _TITLES[section], tag("span", {}, f"{bound}{where}")),
-        tag("div", {"class": "chips"}, *chips),
-    )
+    return Chips(chips, _TITLES[section], f"{bound}{where}")
 
 
-def _section(result: ExamResult, section: Section) -> Html:
+def _section(result: ExamResult, section: Section) -> Chapter:
     """A chapter with a block for each of its tests."""
     tests = [one for one in result.tests if one.section is section]
-    return chapter(_TITLES[section], *(_test(one, result.command) for one in tests))
+    return Chapter(_TITLES[section], [_test(one, result.command) for one in tests])
 
 
-def _test(one: TestResult, command: str) -> Html:
+def _test(one: TestResult, command: str) -> Block:
     """Block of a test: verdict, claim, figure, scores, conditions and how to reproduce it."""
-    finding = tag(
-        "p",
-        {"class": "finding"},
-        tag("span", {"class": "code"}, one.code),
-        f"{one.title}. ",
-        tag("span", {"class": f"verdict {_tone(one.verdict)}"}, str(one.verdict)),
-    )
-    claim = tag("p", {"class": "note"}, f"A pass means: {one.claim}")
-    parts = [finding, claim, *_trainings(one), *_reasons(one)]
-    if one.figure is not None:
-        parts.append(_figure(one.figure))
-    parts += _scores(one)
-    parts += _raw(one)
+    parts: list[Part] = [Note(f"A pass means: {one.claim}"), *_trainings(one), *_reasons(one)]
+    parts += [] if one.figure is None else _figure(one.figure)
+    parts += [*_scores(one), *_raw(one)]
     parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
-    parts.append(_reproduce(one, command))
-    return tag("article", {"class": "block", "id": one.code}, *parts)
+    result = Phrase(str(one.verdict), f"verdict {_tone(one.verdict)}")
+    return Block(f"{one.title}.", [*parts, _reproduce(one, command)], anchor=one.code, result=result)
 
 
-def _reasons(one: TestResult) -> list[Html]:
+def _reasons(one: TestResult) -> list[Part]:
     """Reasons for missing grades or scores and bugs of the world, with the trainings that they affect."""
     meaning = _MEANINGS.get(one.verdict)
     reasons = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
@@ -203,7 +185,7 @@ def _reasons(one: TestResult) -> list[Html]:
     for text, training in dict.fromkeys(reasons):
         of.setdefault(text, []).append(str(training))
     lines = [f"{_of(trainings, one)}{text}" for text, trainings in of.items()]
-    return [tag("p", {"class": "note reason"}, text) for text in ([meaning] if meaning else []) + lines]
+    return [Note(text, "note reason") for text in ([meaning] if meaning else []) + lines]
 
 
 def _of(trainings: Sequence[str], one: TestResult) -> str:
@@ -213,52 +195,48 @@ def _of(trainings: Sequence[str], one: TestResult) -> str:
     return f"Training{'s' if len(trainings) > 1 else ''} {listing(trainings)}: "
 
 
-def _trainings(one: TestResult) -> list[Html]:
+def _trainings(one: TestResult) -> list[Part]:
     """The verdict of each training, if they differ."""
     if len({seed.verdict for seed in one.seeds}) == 1:
         return []
     verdicts = ", ".join(f"{seed.seed} {seed.verdict}" for seed in one.seeds)
-    return [tag("p", {"class": "note"}, f"Training {verdicts}.")]
+    return [Note(f"Training {verdicts}.")]
 
 
-def _figure(figure: ExamFigure) -> Html:
+def _figure(figure: ExamFigure) -> list[Part]:
     names = list(dict.fromkeys(line.name for panel in figure.panels for line in panel.lines))
     others = [name for name in names if name not in ("truth", "this world")]
     styles = {name: f"other{place % 6}" for place, name in enumerate(others)} | {"truth": "real", "this world": "world"}
     charts = [_panel(panel, styles) for panel in figure.panels if any(line.x for line in panel.lines)]
-    size = "alone" if len(charts) == 1 else "three" if len(charts) % 3 == 0 else ""
-    caption = tag("p", {"class": "note"}, figure.caption)
-    return join([tag("div", {"class": f"gallery {size}".strip()}, *charts), caption])
+    return [Group.gallery(charts), Note(figure.caption)]
 
 
-def _panel(panel: FigurePanel, styles: dict[str, str]) -> Html:
+def _panel(panel: FigurePanel, styles: dict[str, str]) -> LineChart:
     order = {"this world": 2, "truth": 1}
     drawn = [line for line in panel.lines if line.x]  # a line may be empty, for example without contacts
     lines = sorted(drawn, key=lambda line: order.get(line.name, 0))
-    return line_chart(
-        LineChart(
-            title=panel.title,
-            alt=f"{panel.title}: {panel.y_label} over {panel.x_label}",
-            x_label=panel.x_label,
-            y_label=panel.y_label,
-            lines=[
-                ChartLine(
-                    label=line.name,
-                    style=styles[line.name],
-                    x=line.x,
-                    y=line.y,
-                    low=line.low,
-                    high=line.high,
-                    points=line.points,
-                )
-                for line in lines
-            ],
-            equal=panel.equal,
-        )
+    return LineChart(
+        title=panel.title,
+        alt=f"{panel.title}: {panel.y_label} over {panel.x_label}",
+        x_label=panel.x_label,
+        y_label=panel.y_label,
+        lines=[
+            ChartLine(
+                label=line.name,
+                style=styles[line.name],
+                x=line.x,
+                y=line.y,
+                low=line.low,
+                high=line.high,
+                points=line.points,
+            )
+            for line in lines
+        ],
+        equal=panel.equal,
     )
 
 
-def _scores(one: TestResult) -> list[Html]:
+def _scores(one: TestResult) -> list[Part]:
     """Scores of every part and training, then the weakest part of the oracle and of each must-fail model."""
     rows: list[Dot] = []
     many = _many(one)
@@ -269,7 +247,7 @@ def _scores(one: TestResult) -> list[Html]:
                 rows.append(_dot(name, cell.score, _DOTS.get(_tone(seed.verdict), "world")))
     references = [("the oracle", one.oracle, "ceiling")] if one.oracle else []
     references += [(f"must fail: {name}", grade, "floor") for name, grade in one.must_fail.items()]
-    unscored: list[Html] = []
+    unscored: list[Part] = []
     for name, grade, style in references:
         found = weakest(grade)
         gated = any(condition.gate and not condition.met for condition in grade.conditions)
@@ -278,7 +256,7 @@ def _scores(one: TestResult) -> list[Html]:
             rows.append(_dot(label, found.score, style))
         else:
             why = "; ".join(f"{cell.name}: {cell.note}" for cell in grade.cells)
-            unscored.append(tag("p", {"class": "note"}, f"Without a score: {label} ({why})."))
+            unscored.append(Note(f"Without a score: {label} ({why})."))
     if not rows:
         return unscored
     floor = f"0 is the best trivial baseline ({one.floor})" if one.floor else "0 is the floor of the test"
@@ -291,7 +269,7 @@ def _scores(one: TestResult) -> list[Html]:
         zero=True,
         head=("part", "score"),
     )
-    return [tag("div", {"class": "scores"}, interval_chart(chart)), *unscored]
+    return [chart, *unscored]
 
 
 def _reach(cell: Cell) -> str:
@@ -301,7 +279,7 @@ def _reach(cell: Cell) -> str:
     return f" (h* {number(cell.raw[HORIZON])}, skill to step {number(cell.raw[LAST])})"
 
 
-def _raw(one: TestResult) -> list[Html]:
+def _raw(one: TestResult) -> list[Part]:
     """Collapsed table of the raw figures of each part and training, in the units of the test."""
     found = [(cell, seed.seed) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.raw]
     names = list(dict.fromkeys(name for cell, _ in found for name in cell.raw))
@@ -318,8 +296,7 @@ def _raw(one: TestResult) -> list[Html]:
     ]
     head = ("part", *(["training"] if many else []), *(_RAW.get(name, name.replace("_", " ")) for name in names))
     units = "in the units of the test; a ceiling of 0 is ground truth"
-    summary = tag("summary", {}, "Raw figures")
-    return [tag("details", {}, summary, table(head, rows, caption=f"Raw figures of {one.code}, {units}"))]
+    return [Table(f"Raw figures of {one.code}, {units}", head, rows, folded="Raw figures")]
 
 
 def _dot(name: str, score: Score, style: str) -> Dot:
@@ -334,7 +311,7 @@ def _plain(value: float) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
-def _conditions(one: TestResult) -> Html:
+def _conditions(one: TestResult) -> Table:
     rows = [
         [
             f"{condition.name}{' (a gate)' if condition.gate else ''}",
@@ -346,14 +323,14 @@ def _conditions(one: TestResult) -> Html:
         if seed.grade is not None
         for condition in seed.grade.conditions
     ]
-    return table(("condition", "training", "found", ""), rows, caption="Conditions")
+    return Table("Conditions", ("condition", "training", "found", ""), rows)
 
 
-def _reproduce(one: TestResult, command: str) -> Html:
+def _reproduce(one: TestResult, command: str) -> Note:
     """The command that reproduces the test. A resumed exam reuses stored answers, so its time excludes them."""
     took = f"graded (and queried, without stored answers) in {number(one.elapsed_s, 2)} s"
-    again = [tag("code", {}, _alone(command, one.code))] if command else []
-    return tag("p", {"class": "note"}, f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not run. ", *again)
+    text = f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not run. "
+    return Note(text, code=_alone(command, one.code) if command else "")
 
 
 def _alone(command: str, code: str) -> str:
@@ -369,7 +346,7 @@ def _alone(command: str, code: str) -> str:
     return shlex.join([*kept, "--tests", code])
 
 
-def _notes(result: ExamResult) -> list[Html]:
+def _notes(result: ExamResult) -> list[Part]:
     texts = (
         "A score of 0 is the floor: the best trivial baseline or an uninformative answer. A score of 1 is the upper "
         "bound from the same information. "
@@ -379,8 +356,8 @@ def _notes(result: ExamResult) -> list[Html]:
         "Otherwise the test is VOID and has no grade.",
         "There is no total score. A section is summarised by its weakest lower bound.",
     )
-    again = [tag("p", {"class": "note"}, "Repeat: ", tag("code", {}, result.command))] if result.command else []
-    return [*again, *(tag("p", {"class": "note"}, text) for text in texts)]
+    again = [Note("Repeat: ", code=result.command)] if result.command else []
+    return [*again, *map(Note, texts)]
 
 
 def _many(one: TestResult) -> bool:
@@ -389,7 +366,3 @@ def _many(one: TestResult) -> bool:
 
 def _tone(verdict: Verdict) -> str:
     return _TONES.get(verdict, "none")
-
-
-def _verdict(verdict: Verdict) -> Html:
-    return tag("span", {}, str(verdict).lower())

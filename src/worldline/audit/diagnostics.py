@@ -170,7 +170,8 @@ def diagnose(
         raise InputError(f"{card.name} predicts no vector signal of these episodes. Fit a readout head first.")
     num_episodes = int(windows.episode.max()) + 1
     weights = draw_clusters(num_episodes, seed)
-    means = {name: _means(one, windows) for name, one in {"": world, **comparisons}.items()}
+    level = min(levels, default=0.9)
+    means = {name: _means(one, windows, level) for name, one in {"": world, **comparisons}.items()}
     errors = {name: _squared_errors(mean, windows, signals) for name, mean in means.items()}
     return Diagnostics(
         units={signal.name: signal.unit for signal in signals},
@@ -182,14 +183,14 @@ def diagnose(
         num_windows=len(windows.episode),
         errors=_error_curves(errors, windows, weights),
         skills=_skill_curves(errors, windows, weights),
-        gaps=_gaps(world, errors[""], windows, signals, weights, seed),
+        gaps=_gaps(world, errors[""], windows, signals, weights, level, seed),
         bands=tuple(band for level in levels for band in _bands(world, windows, signals, level)),
     )
 
 
-def _means(world: World, windows: ForecastWindows, actions: Arrays | None = None) -> dict[str, Floats]:
+def _means(world: World, windows: ForecastWindows, level: float, actions: Arrays | None = None) -> dict[str, Floats]:
     """Mean [W, T, n] of each predicted vector signal under `actions`; None for the logged ones."""
-    predicted = window_forecasts(world, windows, actions)
+    predicted = window_forecasts(world, windows, actions, level=level)
     return {name: forecast.mean.astype(float) for name, forecast in predicted.items()}
 
 
@@ -236,6 +237,7 @@ def _gaps(
     windows: ForecastWindows,
     signals: Sequence[Signal],
     weights: Floats,
+    level: float,
     seed: int,
 ) -> tuple[Gap, ...]:
     schema = world.describe().schema
@@ -247,7 +249,7 @@ def _gaps(
     scales = {name: np.array(1 / spread) for name, spread in spreads.items() if spread > 0}
     gaps = []
     for change, actions in changes.items():
-        wrong = _squared_errors(_means(world, windows, actions), windows, signals)
+        wrong = _squared_errors(_means(world, windows, level, actions), windows, signals)
         pairs: dict[str | None, tuple[Floats, Floats]] = {name: (true[name], wrong[name]) for name in true}
         if scales:
             overall = [np.stack([scales[k] * error[k] for k in scales]).sum(0) for error in (true, wrong)]

@@ -11,6 +11,7 @@ import numpy as np
 from worldline.audit import report_evidence as evidence
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.formatting import (
+    MAX_GROWTH,
     between,
     duration,
     label,
@@ -27,6 +28,8 @@ from worldline.stats import Rate
 NEGLIGIBLE: Final = 0.05
 """Growth of the error below which the world counts as not using its actions."""
 WELL_READ: Final = 0.9
+NEARLY_ALL: Final = 0.999
+"""R² above which no further digit is shown."""
 POORLY_READ: Final = 0.5
 HEADLINE_LEVEL: Final = 0.9
 
@@ -137,7 +140,8 @@ def readout(found: evidence.ReadoutQuality) -> ReportFinding:
         return ReportFinding("No signal varies on the held-out episodes, so readouts cannot be graded.", "plain")
     worst, r2 = min(rows, key=lambda pair: pair[1].value)
     name, error = label(worst.signal), quantity(worst.rmse, worst.unit)
-    explained = f"R² {number(r2.value, 4)}, {number(r2.low, 4)} to {number(r2.high, 4)}"
+    explained = f"R² {share_explained(r2.value)}, {share_explained(r2.low)} to {share_explained(r2.high)}"
+    explained = f"R² {share_explained(r2.value)}" if r2.low > NEARLY_ALL else explained
     if r2.low >= WELL_READ:
         which = _capital(name) if len(rows) == 1 else f"Every signal, including {name},"
         return ReportFinding(f"{which} can be read from the latent to within {error} ({explained}).", "good")
@@ -147,21 +151,9 @@ def readout(found: evidence.ReadoutQuality) -> ReportFinding:
     return ReportFinding(text, "unclear")
 
 
-def skills(found: Diagnostics) -> ReportFinding:
-    """Number of signals on which the world beats every baseline at every reported horizon."""
-    against = list(dict.fromkeys(one.against for one in found.skills))
-    signals = list(dict.fromkeys(one.signal for one in found.skills))
-    won = [name for name in signals if wins(found, name)]
-    lost = [name for name in signals if any(_clearly_worse(one, found) for one in found.skills if one.signal == name)]
-    baselines, when = listing(list(map(label, against))), listing([span(h, found.step_s) for h in found.horizons])
-    count = f"on {len(won)} of {plural(len(signals), 'signal')}"
-    text = f"The world predicts better than {baselines} at {when} {count}."
-    if lost:
-        text += f" It is worse at some horizon on {listing([label(name) for name in lost])}."
-    elif len(won) < len(signals):
-        rest = [label(name) for name in signals if name not in won]
-        text += f" On {listing(rest)} the difference is not significant at every horizon."
-    return ReportFinding(text, "good" if len(won) == len(signals) else "bad" if not won else "unclear")
+def share_explained(r2: float) -> str:
+    """An R² with three digits, or "above 0.999"."""
+    return f"above {NEARLY_ALL}" if r2 > NEARLY_ALL else number(r2)
 
 
 def margins(found: Diagnostics) -> ReportFinding:
@@ -170,22 +162,22 @@ def margins(found: Diagnostics) -> ReportFinding:
         return ReportFinding("No baseline has an error at every step, so no skill can be computed.", "unclear")
     step = found.horizons[-1]
     ranked = sorted(found.skills, key=lambda one: one.skill.at(step).value)
-    parts = []
-    for one in [ranked[-1], ranked[0]] if len(ranked) > 1 else ranked:
-        skill = one.skill.at(step)
-        how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
-        chance = "" if skill.low > 0 or skill.high < 0 else ", not significant"
-        name = f"{label(one.against)}'s on {label(one.signal)}"
-        parts.append(f"{how} than {name} (reduction: {between(skill)}{chance})")
+    parts = [margin(one, step) for one in ([ranked[-1], ranked[0]] if len(ranked) > 1 else ranked)]
     text = f"After {span(step, found.step_s)} its error is {listing(parts)}."
     worst, best = ranked[0].skill.at(step), ranked[-1].skill.at(step)
-    return ReportFinding(text, "good" if worst.low > 0 else "unclear" if best.low > 0 else "bad")
+    lost = worst.high < 0 and best.low <= 0
+    return ReportFinding(text, "good" if worst.low > 0 else "bad" if lost else "unclear")
 
 
-def wins(found: Diagnostics, signal: str) -> bool:
-    """Whether the world is significantly better than every baseline on `signal` at every reported horizon."""
-    curves = [one.skill for one in found.skills if one.signal == signal]
-    return bool(curves) and all(skill.at(step).low > 0 for skill in curves for step in found.horizons)
+def margin(one: SkillCurve, step: int) -> str:
+    """The error compared with that of a baseline at this step: "50 % smaller than linear's on a"."""
+    skill, whose = one.skill.at(step), f"{label(one.against)}'s on {label(one.signal)}"
+    if skill.low <= 0 <= skill.high:
+        return f"tied with {whose} (reduction: {between(skill)})"
+    if skill.value < -MAX_GROWTH:
+        return f"{number(1 - skill.value, 2)} times {whose}"
+    how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
+    return f"{how} than {whose} (reduction: {between(skill)})"
 
 
 def open_loops(found: Diagnostics) -> ReportFinding:
@@ -199,13 +191,15 @@ def open_loops(found: Diagnostics) -> ReportFinding:
         return open_loop(found, contested[0])
     if not contested:
         return ReportFinding(f"The open-loop error was measured over {end} on {len(own)} signals.", "plain")
-    better = [label(error.signal) for error in own if open_loop(found, error).verdict == "good"]
+    verdicts = {label(error.signal): open_loop(found, error).verdict for error in contested}
     baselines = listing(list(dict.fromkeys(label(one.against) for one in found.skills)))
-    which = f" ({listing(better)})" if 0 < len(better) < len(contested) else ""
-    count = f"{len(better)} of {len(contested)} signals{which}"
-    text = f"Its error is below that of {baselines} at every step up to {end} on {count}."
-    verdict: Verdict = "good" if len(better) == len(contested) else "unclear" if better else "bad"
-    return ReportFinding(text, verdict)
+    better = [name for name, verdict in verdicts.items() if verdict == "good"]
+    rest = [name for name, verdict in verdicts.items() if verdict != "good"]
+    where = f" on {listing(better)}" if better else ""
+    text = f"Its error is below that of {baselines} at every step up to {end}{where}." if better else ""
+    text += f" It is tied or larger at some step on {listing(rest)}." if rest else ""
+    lost = all(verdict == "bad" for verdict in verdicts.values())
+    return ReportFinding(text.strip(), "bad" if lost else "unclear" if rest else "good")
 
 
 def open_loop(found: Diagnostics, error: ErrorCurve) -> ReportFinding:
@@ -221,14 +215,18 @@ def open_loop(found: Diagnostics, error: ErrorCurve) -> ReportFinding:
         text += f" There is no skill against {listing(exact)}, whose error is 0 at some step." if exact else ""
         return ReportFinding(text, "plain")
     ahead = {one.against: sum(low > 0 for low in one.skill.low) for one in curves}
+    behind = {one.against: sum(high < 0 for high in one.skill.high) for one in curves}
     always = [label(name) for name, steps in ahead.items() if steps == last]
-    never = [label(name) for name, steps in ahead.items() if steps == 0]
+    tied = [label(name) for name, steps in ahead.items() if steps == behind[name] == 0]
     text += f" It is below that of {listing(always)} at every step." if always else ""
-    text += f" It is not significantly below that of {listing(never)} at any step." if never else ""
+    text += f" It is tied with that of {listing(tied)} at every step." if tied else ""
     for name, steps in ahead.items():
-        if 0 < steps < last:
-            text += f" It is below that of {label(name)} at {number(steps)} of {plural(last, 'step')}."
-    return ReportFinding(text, "bad" if never else "good" if len(always) == len(ahead) else "unclear")
+        parts = [(steps, "below"), (behind[name], "above")]
+        found_at = [f"{how} that of {label(name)} at {number(count)}" for count, how in parts if count]
+        if found_at and steps < last:
+            text += f" It is {listing(found_at)} of {plural(last, 'step')}."
+    lost = any(behind[name] and not ahead[name] for name in ahead)
+    return ReportFinding(text, "bad" if lost else "good" if len(always) == len(ahead) else "unclear")
 
 
 def gaps(found: Sequence[Gap]) -> ReportFinding:
@@ -246,8 +244,12 @@ def gaps(found: Sequence[Gap]) -> ReportFinding:
     if low <= 0:
         text = f"It is unclear whether the world uses its actions: {done} changes by {grown}."
         return ReportFinding(text, "unclear")
-    parts = [f"{percent(gap.increase.value)} when they are {changed(gap)}" for gap in overall]
-    return ReportFinding(f"The world uses its actions: its error grows by {listing(parts)}.", "good")
+    parts = [f"{_grown(gap.increase.value)} when they are {changed(gap)}" for gap in overall]
+    return ReportFinding(f"The world uses its actions: its error grows {listing(parts)}.", "good")
+
+
+def _grown(share: float) -> str:
+    return f"by {percent(share)}" if share < MAX_GROWTH else f"to {number(1 + share, 2)} times its value"
 
 
 def changed(gap: Gap) -> str:
@@ -316,21 +318,6 @@ def films(found: evidence.Films) -> ReportFinding:
     return ReportFinding(text, "plain" if reached else "bad")
 
 
-def sampled(found: evidence.Forecasts) -> ReportFinding:
-    """Number of true trajectories inside the drawn bands."""
-    inside = [
-        all(low <= real <= high for low, real, high in zip(one.low, one.real, one.high, strict=True))
-        for one in found.samples
-        if one.low is not None and one.high is not None
-    ]
-    ahead = span(len(found.samples[0].real), found.step_s)
-    text = f"One held-out forecast over {ahead} with its ground truth."
-    if inside:
-        count = f"{sum(inside)} of {plural(len(inside), 'trajectory')}"
-        text += f" {count} stay inside the {round_percent(found.level)} band."
-    return ReportFinding(text, "plain")
-
-
 def _best(outcomes: Sequence[evidence.GoalOutcome], role: str) -> evidence.GoalOutcome | None:
     """The outcome of this role with the highest success rate."""
     return max((one for one in outcomes if one.role == role), key=lambda one: one.all.value, default=None)
@@ -339,11 +326,6 @@ def _best(outcomes: Sequence[evidence.GoalOutcome], role: str) -> evidence.GoalO
 def _order(ours: Rate, theirs: Rate) -> Literal["good", "bad", "unclear"]:
     """Compares two rates by non-overlapping intervals."""
     return "good" if ours.low > theirs.high else "bad" if ours.high < theirs.low else "unclear"
-
-
-def _clearly_worse(one: SkillCurve, found: Diagnostics) -> bool:
-    """Whether the world is significantly worse than the baseline at a reported horizon."""
-    return any(one.skill.at(step).high < 0 for step in found.horizons)
 
 
 def _share(rate: Rate) -> str:

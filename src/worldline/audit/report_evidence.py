@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit.audit_evidence import Trusted
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.queries import window_forecasts
 from worldline.data.windows import forecast_windows
@@ -279,30 +280,36 @@ class ForecastSample:
     """One component of a forecast with its ground truth.
 
     Args:
-        label: the signal, with its component if it has several.
+        signal: name of the signal.
+        component: name of its component; empty for a scalar.
         unit: its unit.
-        past: [H], ends with the present.
+        case: the shown episode, such as "typical".
+        past: [P], measured values, the last one at the present.
         real: [T], ground truth.
         mean: [T].
         low: [T] or None.
         high: [T] or None.
+        rival: [T], the best linear model; empty for none.
     """
 
-    label: str
+    signal: str
+    component: str
     unit: str
+    case: str
     past: tuple[float, ...]
     real: tuple[float, ...]
     mean: tuple[float, ...]
     low: tuple[float, ...] | None
     high: tuple[float, ...] | None
+    rival: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecasts:
-    """Sample forecasts.
+    """Sample forecasts of a few held-out episodes.
 
     Args:
-        samples: one per component.
+        samples: one per case and component.
         level: nominal level of the bands.
         step_s: seconds per step; None if unknown.
     """
@@ -312,8 +319,32 @@ class Forecasts:
     step_s: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrustedHorizons:
+    """How far each signal can be trusted on the held-out episodes.
+
+    Args:
+        trusted: one per signal that varies.
+        deviation: standard deviation of each signal, in its unit; 0 for a constant signal.
+        unseen: signals that the baselines see and the world does not, so that their errors cannot be compared.
+    """
+
+    trusted: tuple[Trusted, ...]
+    deviation: Mapping[str, float]
+    unseen: tuple[str, ...] = ()
+
+
 Evidence = (
-    Planning | Learning | LatentHealth | ReadoutQuality | Diagnostics | PredictedPaths | Decoded | Films | Forecasts
+    Planning
+    | Learning
+    | LatentHealth
+    | ReadoutQuality
+    | Diagnostics
+    | TrustedHorizons
+    | PredictedPaths
+    | Decoded
+    | Films
+    | Forecasts
 )
 
 
@@ -336,45 +367,57 @@ def readout_row(
 
 
 def sample_forecasts(
-    world: World, episodes: Sequence[Episode], *, index: int, context: int, horizon: int, level: float
+    world: World,
+    cases: Mapping[str, tuple[Episode, int]],
+    *,
+    context: int,
+    horizon: int,
+    level: float,
+    rivals: Mapping[str, World] | None = None,
 ) -> Forecasts:
-    """Forecast from the first possible step of `episodes[index]`, for every component of every vector signal.
+    """Forecasts of every component of every vector signal.
 
     Args:
         world: world to query.
-        episodes: held out, each with at least `context + horizon` observations.
-        index: episode to show.
-        context: H, observations given and drawn.
+        cases: a held-out episode and the present in it for each shown case, by its name.
+        context: H, observations given.
         horizon: T, steps.
         level: level of the band.
+        rivals: the best linear model of each signal; signals without one have no rival.
 
     Raises:
         InputError: an episode is too short.
     """
-    windows = forecast_windows([(episodes[index], context - 1)], length=context, horizon=horizon)
+    windows = forecast_windows(list(cases.values()), length=context, horizon=horizon)
     schema = world.describe().schema
+    others = {name: window_forecasts(one, windows)[name].mean for name, one in (rivals or {}).items()}
     samples = []
     for name, forecast in window_forecasts(world, windows, level=level).items():
-        signal, past = schema[name], windows.history.observations[name][0]
-        for k in range(signal.size):
-            part = signal.components[k] if signal.components else str(k)
-            samples.append(
-                ForecastSample(
-                    label=name if signal.size == 1 else f"{name} · {part}",
-                    unit=signal.unit,
-                    past=_floats(past[:, k]),
-                    real=_floats(windows.truth[name][0, :, k]),
-                    mean=_floats(forecast.mean[0, :, k]),
-                    low=_edge(forecast.low, k),
-                    high=_edge(forecast.high, k),
+        signal = schema[name]
+        for row, (case, (episode, now)) in enumerate(cases.items()):
+            past = episode.observations[name][max(0, now + 1 - max(context, horizon // 3)) : now + 1]
+            for k in range(signal.size):
+                part = signal.components[k] if signal.components else str(k)
+                samples.append(
+                    ForecastSample(
+                        signal=name,
+                        component="" if signal.size == 1 else part,
+                        unit=signal.unit,
+                        case=case,
+                        past=_floats(past[:, k]),
+                        real=_floats(windows.truth[name][row, :, k]),
+                        mean=_floats(forecast.mean[row, :, k]),
+                        low=_edge(forecast.low, row, k),
+                        high=_edge(forecast.high, row, k),
+                        rival=_floats(others[name][row, :, k]) if name in others else (),
+                    )
                 )
-            )
     return Forecasts(samples=tuple(samples), level=level, step_s=schema.step_s)
 
 
-def _edge(band: NDArray[np.floating] | None, component: int) -> tuple[float, ...] | None:
-    """Edge of the band [W, T, size] in the first window; None without a finite band."""
-    return None if band is None or not np.isfinite(band).all() else _floats(band[0, :, component])
+def _edge(band: NDArray[np.floating] | None, row: int, component: int) -> tuple[float, ...] | None:
+    """Edge of the band [W, T, size] in one window; None without a finite band."""
+    return None if band is None or not np.isfinite(band[row]).all() else _floats(band[row, :, component])
 
 
 def _floats(values: NDArray[np.generic]) -> tuple[float, ...]:

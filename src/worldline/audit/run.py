@@ -104,7 +104,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
     twins, twin_limits = _twins(world, material, source, seed)
-    spreads, sizes = ({s.name: of(windows, s) for s in signals} for of in (_spread, _size))
+    spreads, sizes = ({s.name: of(windows, s) for s in signals} for of in (deviation, largest_value))
     trusted = trusted_horizons(found, spreads, sizes)
     return Measured(
         diagnostics=found,
@@ -218,17 +218,17 @@ def _lags(horizon: int) -> tuple[int, ...]:
     return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
 
 
-def _size(windows: ForecastWindows, signal: Signal) -> float:
+def largest_value(windows: ForecastWindows, signal: Signal) -> float:
     """The largest absolute value."""
     known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
     return float(np.abs(known).max(initial=0.0))
 
 
-def _spread(windows: ForecastWindows, signal: Signal) -> float:
+def deviation(windows: ForecastWindows, signal: Signal) -> float:
     """Standard deviation; 0 for a constant signal."""
     known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
     found = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
-    return found if found > MAX_STILL_DEVIATION * (1 + _size(windows, signal)) else 0.0
+    return found if found > MAX_STILL_DEVIATION * (1 + largest_value(windows, signal)) else 0.0
 
 
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:

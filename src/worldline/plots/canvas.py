@@ -40,7 +40,7 @@ _UNKNOWN: Final = "\N{WHITE SQUARE}"
 @cache
 def palette() -> Mapping[str, str]:
     """The colours of the report in light mode, by name."""
-    text = resources.files("worldline.plots").joinpath("report.css").read_text(encoding="utf-8")
+    text = resources.files("worldline.plots").joinpath("colours.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text.partition("@media")[0]))
 
 

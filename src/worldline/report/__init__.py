@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
-    from worldline.report.markup import Html, join, table, tag
-    from worldline.report.page import chapter, facts, render_page, style_sheet
+    from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart
+    from worldline.report.page import render_page
+    from worldline.report.parts import Block, Chapter, Chips, Facts, Group, Header, Note, Part, Phrase, Table
 
 __all__ = [
+    "Block",
+    "Chapter",
     "ChartLine",
+    "Chips",
     "Dot",
-    "Html",
+    "Facts",
+    "Group",
+    "Header",
     "IntervalChart",
     "LineChart",
-    "chapter",
-    "facts",
-    "interval_chart",
-    "join",
-    "line_chart",
+    "Note",
+    "Part",
+    "Phrase",
+    "Table",
     "render_page",
-    "style_sheet",
-    "table",
-    "tag",
 ]
 
 __getattr__ = lazy_names(__name__)

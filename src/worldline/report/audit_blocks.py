@@ -7,6 +7,7 @@ from typing import Final
 
 from worldline.audit.advice import baselines_beaten, end_reason, identified_effects, not_finite, trusted_signals
 from worldline.audit.audit_evidence import Agreement, Effect, Measured
+from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
 from worldline.audit.findings import ReportFinding
 from worldline.audit.findings import Verdict as Direction
@@ -18,6 +19,7 @@ from worldline.formatting import (
     number,
     percent,
     plural,
+    pretty_unit,
     quantity,
     round_percent,
     span,
@@ -25,10 +27,10 @@ from worldline.formatting import (
     with_unit,
 )
 from worldline.plots.ticks import nice_ticks, zero_ticks
-from worldline.report.charts import Dot, IntervalChart, interval_chart, share_chart
-from worldline.report.effect_chart import effect_picture
-from worldline.report.evidence_blocks import block, note, verdict
-from worldline.report.markup import Html, numbers, table, tag
+from worldline.report.charts import Dot, IntervalChart, Sketch, share_chart
+from worldline.report.measured_blocks import block, verdict
+from worldline.report.parts import Block, Group, Note, Part, Phrase, Table
+from worldline.report.svg import Plane
 from worldline.stats import Estimate
 
 MAX_ROWS: Final = 24
@@ -55,30 +57,30 @@ _TRUSTED: Final = (
 )
 
 
-def effects_block(found: Measured) -> Html:
+def effects_block(found: Measured) -> Block | None:
     """Effects by action and signal: a chart over the lags, the largest effect, and the agreement with the logs.
 
-    Empty without effects.
+    None without effects.
     """
     if not found.effects:
-        return Html("")
+        return None
     pairs: dict[tuple[str, str], list[Effect]] = {}
     for one in found.effects:
         pairs.setdefault((one.action, one.signal), []).append(one)
     groups = sorted(pairs.values(), key=_weight, reverse=True)
     step_s = found.diagnostics.step_s
-    head = tag("div", {"class": "lags"}, *(tag("span", {}, str(one.lag)) for one in groups[0]))
-    rows = [_effect_row(group, found) for group in groups[:MAX_ROWS]]
-    titles = ["action → signal", head, "world", "logs", "agreement"]
+    shown = groups[:MAX_ROWS]
+    lags = Group([Phrase(str(one.lag)) for one in groups[0]], "lags")
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
         "Effect of one standard deviation of an action, applied for one step, after the given number of steps"
         f"{each}. Line with intervals: world; dashed line in a band: logs. Later actions are unchanged."
     )
-    body = tag("div", {"class": "effects"}, table(titles, rows, caption=caption))
+    head: list[str | Part] = ["action → signal", lags, "world", "logs", "agreement"]
+    table = Table(caption, head, [_effect_row(group, found) for group in shown], style="effects")
     left = len(groups) - MAX_ROWS
-    more = note(f"The JSON file has {plural(left, 'more pair')} with smaller effects.") if left > 0 else Html("")
-    return block(_effects_finding(found), body, more, _effect_numbers(groups[:MAX_ROWS]))
+    more = Note(f"The JSON file has {plural(left, 'more pair')} with smaller effects.") if left > 0 else None
+    return block(_effects_finding(found), table, more, _effect_numbers(shown))
 
 
 def _weight(group: Sequence[Effect]) -> float:
@@ -86,7 +88,7 @@ def _weight(group: Sequence[Effect]) -> float:
     return max(abs((one.logs or one.world).value) / (one.spread or 1.0) for one in group)
 
 
-def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
+def _effect_row(group: Sequence[Effect], found: Measured) -> list[str | Part]:
     """The worst agreement of a pair, and the steps at which the effect is not identifiable."""
     agreement = min((one.agreement for one in group), key=list(_AGREEMENT).index)
     shown = [one for one in group if one.agreement != "not identifiable"] or group
@@ -98,25 +100,51 @@ def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
     details = f"+{change}; largest effect after {plural(largest.lag, 'step')}{unknown}"
     logs = None if agreement == "not identifiable" else largest.logs
     return [
-        _stacked(f"{label(largest.action)} → {label(largest.signal)}", details),
-        effect_picture(group),
-        _stacked(*_texts(largest.world, largest.unit)),
-        "–" if logs is None else _stacked(*_texts(logs, largest.unit)),
+        Phrase(f"{label(largest.action)} → {label(largest.signal)}", small=details),
+        effect_sketch(group),
+        _value(largest.world, largest.unit),
+        "–" if logs is None else _value(logs, largest.unit),
         verdict(f"{style} agreement", words),
     ]
 
 
-def _stacked(text: str, small: str) -> Html:
-    """A text with a small one below."""
-    return tag("span", {}, text, tag("small", {}, small))
-
-
-def _texts(found: Estimate, unit: str) -> tuple[str, str]:
+def _value(found: Estimate, unit: str) -> Phrase:
     """A figure and its interval."""
-    return quantity(found.value, unit), f"{number(found.low)} to {number(found.high)}"
+    return Phrase(quantity(found.value, unit), small=f"{number(found.low)} to {number(found.high)}")
 
 
-def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
+def effect_sketch(effects: Sequence[Effect]) -> Sketch:
+    """An effect over its lags, equally spaced: the logs as a band, the world as a line with intervals.
+
+    Args:
+        effects: effects of one action on one signal, by lag.
+    """
+    least = MIN_EFFECT_SHARE * effects[0].spread  # a negligible effect must look negligible
+    logs = [(k + 0.5, one.logs) for k, one in enumerate(effects) if one.logs is not None]
+    worlds = [(k + 0.5, one.world) for k, one in enumerate(effects)]
+    ends = [-least, least, *(end for _, one in (*worlds, *logs) for end in (one.low, one.high))]
+    margin = 0.06 * ((max(ends) - min(ends)) or 1.0)
+    plane = Plane((0, len(effects)), (min(ends) - margin, max(ends) + margin))
+    drawn = [plane.horizontal("level", 0.0)]
+    if logs:
+        xs, low, value, high = zip(*((x, one.low, one.value, one.high) for x, one in logs), strict=True)
+        drawn += [plane.area("band logs", xs, low, high), plane.curve("line logs", xs, value)]
+    drawn.append(plane.curve("line world", [x for x, _ in worlds], [one.value for _, one in worlds]))
+    for x, one in worlds:
+        drawn.append(plane.vertical("whisker world", x, plane.down(one.high), plane.down(one.low)))
+        drawn.append(plane.level("dot world", x, x, one.value))
+    unknown = " unknown" if effects[0].agreement == "not identifiable" else ""
+    unit = pretty_unit(effects[0].unit)
+    parts = [
+        f"after {one.lag}: {number(one.world.value)} {unit}".rstrip()
+        + ("" if one.logs is None else f", logs {number(one.logs.value)}")
+        for one in effects
+    ]
+    alt = f"Effect of {effects[0].action} on {effects[0].signal}, {'; '.join(parts)}"
+    return Sketch(drawn, alt, f"mini{unknown}")
+
+
+def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Table:
     """All figures with intervals in a collapsed table."""
     rows = []
     for group in groups:
@@ -124,7 +152,8 @@ def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
             logs = "–" if one.logs is None else with_interval(one.logs)
             name = f"{label(one.action)} → {label(one.signal)}"
             rows.append([name, str(one.lag), with_interval(one.world), logs, one.agreement])
-    return numbers(["effect", "steps", "world", "logs", "agreement"], rows, caption="Effects with 95\u00a0% intervals")
+    head = ["effect", "steps", "world", "logs", "agreement"]
+    return Table("Effects with 95\u00a0% intervals", head, rows, folded="Numbers")
 
 
 def _effects_finding(found: Measured) -> ReportFinding:
@@ -141,7 +170,7 @@ def _effects_finding(found: Measured) -> ReportFinding:
     return ReportFinding(text + unknown, direction)
 
 
-def horizon_block(found: Measured) -> Html:
+def horizon_block(found: Measured) -> Block:
     """The trusted horizon of each signal."""
     step_s, end, lost = found.diagnostics.step_s, found.diagnostics.horizon, not_finite(found)
     ends = {one.signal: "it is not finite" if one.signal in lost else end_reason(one.stops) for one in found.trusted}
@@ -160,17 +189,17 @@ def horizon_block(found: Measured) -> Html:
     good = [label(one.signal) for one in trusted_signals(found)]
     bad = [label(one.signal) for one in found.trusted if not one.steps]
     if not good:
-        return block(ReportFinding("No signal can be trusted.", "bad"), interval_chart(chart), note(_TRUSTED))
+        return block(ReportFinding("No signal can be trusted.", "bad"), chart, Note(_TRUSTED))
     shortest = min(one.steps for one in trusted_signals(found))
     text = f"Predictions of {listing(good)} can be trusted for at least {span(shortest, step_s)}."
     ways = list(dict.fromkeys(baselines_beaten(found, one).rstrip(",") for one in trusted_signals(found)))
     if bad or len(ways) == 1:
         text += f" Predictions of {listing(bad)} cannot." if bad else f" They are {ways[0]}."
     direction: Direction = "unclear" if bad or shortest < end else "good"
-    return block(ReportFinding(text, direction), interval_chart(chart), note(_TRUSTED))
+    return block(ReportFinding(text, direction), chart, Note(_TRUSTED))
 
 
-def leak_block(found: Measured) -> Html:
+def leak_block(found: Measured) -> Block:
     """Dependence of predictions on later actions."""
     leak = found.leak
     if leak.leaks:
@@ -181,7 +210,7 @@ def leak_block(found: Measured) -> Html:
     return block(ReportFinding(text, "good"))
 
 
-def rank_block(found: Measured) -> Html:
+def rank_block(found: Measured) -> Block:
     """Effective rank of the predictions."""
     rank = found.rank
     text = (
@@ -192,12 +221,12 @@ def rank_block(found: Measured) -> Html:
     details = (
         "The effective rank is the participation ratio of the predictions. The latents of a world are not accessible."
     )
-    return block(ReportFinding(text, "bad" if rank.collapsed else "good"), note(details))
+    return block(ReportFinding(text, "bad" if rank.collapsed else "good"), Note(details))
 
 
-def joint_block(found: Measured) -> Html:
+def joint_block(found: Measured) -> Block:
     """Coverage of whole trajectories, with exact probabilities."""
-    rows = []
+    rows: list[list[str | Part]] = []
     for one in found.coverage:
         counts = [f"{one.inside.successes} of {one.inside.trials}", number(one.too_few, 2), number(one.too_many, 2)]
         rows.append([label(one.signal), round_percent(one.level), *counts, verdict(*_COVERAGE[one.verdict])])
@@ -207,10 +236,10 @@ def joint_block(found: Measured) -> Html:
         text = f"The bands of {listing(narrow)} are too narrow."
     head = ["signal", "nominal", "inside", "P(this or fewer)", "P(this or more)", "result"]
     caption = "Trajectories inside the band, one per episode, and the probability of this count under nominal coverage"
-    return block(ReportFinding(text, "bad" if narrow else "good"), table(head, rows, caption=caption))
+    return block(ReportFinding(text, "bad" if narrow else "good"), Table(caption, head, rows))
 
 
-def excitation_block(found: Measured) -> Html:
+def excitation_block(found: Measured) -> Block:
     """Excitation of each action."""
     rows = []
     for one in found.excitation:
@@ -224,13 +253,13 @@ def excitation_block(found: Measured) -> Html:
     if found.randomised is not None:
         text += f" {percent(found.randomised)} of the steps are flagged as randomised."
     details = f"Vertical tick: {round_percent(MIN_EXCITATION)}; below it, effects are not identifiable."
-    return block(ReportFinding(text, "bad" if dull else "good"), chart, note(details))
+    return block(ReportFinding(text, "bad" if dull else "good"), chart, Note(details))
 
 
-def placebo_block(found: Measured) -> Html:
+def placebo_block(found: Measured) -> Part:
     """Correlation of errors with the next actions."""
     if not found.placebo:
-        return note("The placebo test was not run: too few steps are complete.")
+        return Note("The placebo test was not run: too few steps are complete.")
     ranked = sorted(found.placebo, key=lambda one: -abs(one.value.value))[:MAX_PLACEBOS]
     rows = []
     for one in ranked:
@@ -249,7 +278,7 @@ def placebo_block(found: Measured) -> Html:
         f"correlation counts if it is at least {MIN_CORRELATION} and significant after correction for all pairs. The "
         "test does not detect a hidden cause that is independent at every step."
     )
-    return block(finding, interval_chart(chart), note(details))
+    return block(finding, chart, Note(details))
 
 
 def _placebo_finding(actions: str, num_episodes: int) -> ReportFinding:
@@ -261,7 +290,7 @@ def _placebo_finding(actions: str, num_episodes: int) -> ReportFinding:
     return ReportFinding("Errors do not predict the next action.", "good")
 
 
-def cover_block(found: Measured) -> Html:
+def cover_block(found: Measured) -> Block:
     """Coverage of actions and states by the logs."""
     data, rows = found.data, []
     for one in data.actions:
@@ -278,16 +307,16 @@ def cover_block(found: Measured) -> Html:
     pairs = [
         f"{label(pair.one)} and {label(pair.other)} ({percent(pair.share)})" for pair in data.narrow if pair.share < 0.5
     ]
-    details = f"Pairs with few combinations: {listing(pairs)}." if pairs else ""
+    details = Note(f"Pairs with few combinations: {listing(pairs)}.") if pairs else None
     caption = "Logged range of each action; predictions outside of it are unreliable"
-    used = table(["action", "logged", "possible", "share used"], rows, caption=caption)
-    return block(ReportFinding(text, "plain"), used, note(details))
+    used = Table(caption, ["action", "logged", "possible", "share used"], rows)
+    return block(ReportFinding(text, "plain"), used, details)
 
 
-def twins_block(found: Measured) -> Html:
-    """Scores of the tests against twins; empty without tests."""
+def twins_block(found: Measured) -> Block | None:
+    """Scores of the tests against twins; None without tests."""
     if not found.twins:
-        return Html("")
+        return None
     rows, notes = [], []
     for test in found.twins:
         for cell in test.grade.cells:
@@ -302,11 +331,11 @@ def twins_block(found: Measured) -> Html:
     verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in found.twins]
     kinds = {test.verdict for test in found.twins}
     direction: Direction = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
-    parts = [*map(note, notes)]
+    parts: list[Part] = [*map(Note, notes)]
     if rows:
         low = min(0.0, max(-1.0, min(row.low for row in rows)))
         title = "Score: 0 is the best trivial baseline, 1 the ground truth"
         head = ("test and signal", "score")
         chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
-        parts.insert(0, interval_chart(chart))
+        parts.insert(0, chart)
     return block(ReportFinding(f"{'; '.join(verdicts)}.", direction), *parts)

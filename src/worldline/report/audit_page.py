@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from worldline.audit.advice import NO_TWINS, identified_effects, trusted_signals, weakest_gap
 from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
 from worldline.audit.grades import Verdict
-from worldline.formatting import percent, plural, span
+from worldline.formatting import growth, percent, plural, round_percent, span
 from worldline.report import audit_blocks as blocks
-from worldline.report.evidence_blocks import note
-from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
-from worldline.report.page import chapter, facts, header, render_page, style_sheet
+from worldline.report.page import render_page
+from worldline.report.parts import Chapter, Facts, Group, Header, Items, Note
 
 _COLOURS: Final[Mapping[Advice, str]] = {Advice.DEPLOY: "good", Advice.LIMITS: "unclear"}
 """Any other advice is bad."""
@@ -32,38 +31,33 @@ def render_audit(found: Audit) -> str:
     if measured is not None:
         count = plural(measured.diagnostics.num_episodes, "episode")
         graded = f": {count} graded over {span(measured.diagnostics.horizon, measured.diagnostics.step_s)}"
-    title, tiles = f"Audit of {found.world}", {} if measured is None else _tiles(measured)
-    top = header(title, f"Logs {found.logs}{graded}", tiles, _card(found.decision))
-    chapters = [] if measured is None else _chapters(measured)
-    methods = [] if measured is None else map(note, _METHODS)
-    details = chapter("Methods and details", facts(list(found.facts.items())), *methods)
-    return render_page(title, top, *chapters, details, style=style_sheet("worldline.report", "audit.css"))
+    title = f"Audit of {found.world}"
+    tiles = None if measured is None else Facts(_tiles(measured), "glance")
+    lede = f"Logs {found.logs}{graded}"
+    methods = [] if measured is None else map(Note, _METHODS)
+    return render_page(
+        title,
+        Header(title=title, lede=lede, parts=[_card(found.decision), tiles]),
+        *([] if measured is None else _chapters(measured)),
+        Chapter("Methods and details", [Facts(list(found.facts.items())), *methods]),
+    )
 
 
-def _card(decision: Decision) -> Html:
+def _card(decision: Decision) -> Group:
     """Advice, reasons, limits, and data that would help."""
     limits = "Limits" if decision.advice is Advice.LIMITS else "Further findings"
     lists = (
-        ("Reasons", decision.reasons, MAX_REASONS),
-        (limits, decision.limits, MAX_LINES),
-        ("Data that would help", decision.help, MAX_LINES),
+        Items("Reasons", decision.reasons, MAX_REASONS),
+        Items(limits, decision.limits, MAX_LINES),
+        Items("Data that would help", decision.help, MAX_LINES),
     )
-    columns = [_column(title, lines, most) for title, lines, most in lists if lines]
     word = decision.advice.value
-    return tag(
-        "section",
-        {"class": f"advice {_COLOURS.get(decision.advice, 'bad')}", "aria-label": "Advice"},
-        tag("p", {"class": "word"}, f"{word[0].upper()}{word[1:]}"),
-        tag("p", {"class": "cause"}, _cause(decision)),
-        tag("div", {"class": "columns"}, *columns),
-    )
-
-
-def _column(title: str, lines: Sequence[str], most: int) -> Html:
-    """A list whose further items are collapsed."""
-    items = [tag("li", {}, line) for line in lines]
-    folded = tag("details", {}, tag("summary", {}, f"and {len(lines) - most} more"), tag("ul", {}, *items[most:]))
-    return tag("div", {}, tag("h3", {}, title), tag("ul", {}, *items[:most]), *([folded] if items[most:] else []))
+    parts = [
+        Note(f"{word[0].upper()}{word[1:]}", "word"),
+        Note(_cause(decision), "cause"),
+        Group([one for one in lists if one.lines], "columns"),
+    ]
+    return Group(parts, f"advice {_COLOURS.get(decision.advice, 'bad')}", "Advice")
 
 
 def _cause(decision: Decision) -> str:
@@ -74,39 +68,37 @@ def _cause(decision: Decision) -> str:
     return f"Causal effects, tested against twins in a replayed environment: {decision.cause.value}."
 
 
-def _tiles(found: Measured) -> dict[str, str]:
+def _tiles(found: Measured) -> list[tuple[str, str]]:
     """Key figures by label."""
     step_s = found.diagnostics.step_s
     best = max((one.steps for one in trusted_signals(found)), default=0)
     tiles = {"longest trusted horizon of a signal": span(best, step_s)}
     gap = weakest_gap(found.diagnostics.gaps)
     if gap is not None:
-        tiles[f"change of the error with actions {gap.change}"] = percent(gap.increase.value, signed=True)
+        tiles[f"change of the error with actions {gap.change}"] = growth(gap.increase.value)
     effects = identified_effects(found)
     if effects:
         agreeing = sum(one.agreement == "agrees" for one in effects)
         tiles["effects that agree with the logs"] = f"{agreeing} of {len(effects)}"
     if found.coverage:
         worst = min(found.coverage, key=lambda one: one.inside.value)
-        tiles[f"lowest coverage of the {percent(worst.level)} bands"] = percent(worst.inside.value)
+        tiles[f"lowest coverage of the {round_percent(worst.level)} bands"] = percent(worst.inside.value)
     tiles["lowest excitation of an action"] = percent(min((one.left.value for one in found.excitation), default=0.0))
-    return tiles
+    return list(tiles.items())
 
 
-def _chapters(found: Measured) -> list[Html]:
+def _chapters(found: Measured) -> list[Chapter]:
     errors = found.diagnostics
     bands = [blocks.joint_block(found), coverage_block(errors)] if errors.bands else []
     return [
-        chapter("Effects of actions", blocks.effects_block(found)),
-        chapter("Tests against twins", blocks.twins_block(found)),
-        chapter("Trusted horizon", blocks.horizon_block(found), skill_block(errors), open_loop_block(errors)),
-        chapter("Use of actions and history", gaps_block(errors), blocks.leak_block(found), blocks.rank_block(found)),
-        chapter("Prediction bands", *bands),
-        chapter(
+        Chapter("Effects of actions", [blocks.effects_block(found)]),
+        Chapter("Tests against twins", [blocks.twins_block(found)]),
+        Chapter("Trusted horizon", [blocks.horizon_block(found), skill_block(errors), open_loop_block(errors)]),
+        Chapter("Use of actions and history", [gaps_block(errors), blocks.leak_block(found), blocks.rank_block(found)]),
+        Chapter("Prediction bands", bands),
+        Chapter(
             "Evidence in the logs",
-            blocks.excitation_block(found),
-            blocks.placebo_block(found),
-            blocks.cover_block(found),
+            [blocks.excitation_block(found), blocks.placebo_block(found), blocks.cover_block(found)],
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Charts as HTML with inline SVG that scale with the page; text and strokes keep their size.
+"""Charts of a page: a drawing and a table for readers without script, and the data of the interactive chart.
 
 Labels are HTML, placed in per cent. Colours are classes of the style sheet, so that one chart works in light mode, dark
 mode and print.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 from worldline.audit.grades import Score
 from worldline.formatting import Number, number, round_percent, tick, with_interval
 from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
-from worldline.report.markup import Html, numbers, tag
-from worldline.report.svg import Plane, area, curve, legend, rule, svg
+from worldline.report.parts import Part, Table
+from worldline.report.svg import Plane, Stroke
 from worldline.stats import Estimate, Rate
 
 _MAX_POINTS: Final = 400
@@ -44,22 +45,40 @@ class ChartLine:
     high: Sequence[Number] = ()
     points: bool = False
 
+    @property
+    def shown(self) -> ChartLine:
+        """The line with at most 401 evenly spread points, including the last."""
+        kept = sorted({*range(0, len(self.x), max(1, math.ceil(len(self.x) / _MAX_POINTS))), len(self.x) - 1} - {-1})
+        parts = {name: [getattr(self, name)[k] for k in kept] for name in ("x", "y", *self._edges)}
+        return ChartLine(label=self.label, style=self.style, points=self.points, **parts)
+
+    @property
+    def _edges(self) -> tuple[str, ...]:
+        return ("low", "high") if len(self.low) else ()
+
 
 @dataclass(frozen=True, kw_only=True)
-class LineChart:
+class LineChart(Part):
     """Curves over a common axis.
 
     Args:
         title: title above the chart.
         alt: alternative text.
-        x_label: label with unit.
-        y_label: label with unit.
+        x_label: label with unit; empty for none.
+        y_label: label with unit; empty for none.
         lines: drawn in order, the last on top.
         levels: horizontal lines: label and height.
         now: x of a vertical line at the present; None for none.
         log: whether the y axis is logarithmic; values must be positive.
         zero: whether the y axis must include 0.
-        equal: whether the chart is a map: equal scales and no table of numbers.
+        equal: whether the chart is a map: equal scales, no table of numbers, not interactive.
+        aside: remark beside the title; empty for none.
+        y_ticks: ticks of the y axis; empty for round numbers that enclose all values.
+        tick_texts: their texts, for ticks that are names; empty for numbers.
+        x_ends: ends of the x axis; None for those of the lines.
+        gaps: stretches of the x axis without data.
+        folds: whether a folded table has the numbers.
+        style: classes of the figure.
     """
 
     title: str
@@ -72,6 +91,90 @@ class LineChart:
     log: bool = False
     zero: bool = False
     equal: bool = False
+    aside: str = ""
+    y_ticks: Sequence[Number] = ()
+    tick_texts: Sequence[str] = ()
+    x_ends: tuple[Number, Number] | None = None
+    gaps: Sequence[tuple[Number, Number]] = ()
+    folds: bool = True
+    style: str = ""
+
+    @cached_property
+    def _axes(self) -> tuple[tuple[Number, Number], Sequence[Number]]:
+        """Ends of the x axis and ticks of the y axis."""
+        xs = [x for line in self.lines for x in line.x if math.isfinite(x)] or [0.0, 1.0]
+        ends, ticks = self.x_ends or (min(xs), max(xs)), self.y_ticks or _y_ticks(self)
+        return _one_scale(ends, (ticks[0], ticks[-1])) if self.equal else (ends, ticks)
+
+    @cached_property
+    def plane(self) -> Plane:
+        """The axes of the drawing."""
+        ends, ticks = self._axes
+        return Plane(ends, (ticks[0], ticks[-1]), log=self.log)
+
+    @property
+    def strokes(self) -> list[Stroke]:
+        """The drawing."""
+        plane, lines = self.plane, [line.shown for line in self.lines]
+        drawn = [Stroke("gap", f"M{plane.across(a):.1f} 0H{plane.across(b):.1f}V1000H{plane.across(a):.1f}Z")
+                 for a, b in self.gaps]  # fmt: skip
+        drawn += [plane.horizontal("grid", y) for y in self._axes[1]]
+        drawn += [plane.horizontal("level", height) for _, height in self.levels]
+        drawn += [] if self.now is None else [plane.vertical("level", self.now)]
+        drawn += [plane.area(f"band {one.style}", one.x, one.low, one.high) for one in lines if len(one.low)]
+        return drawn + [
+            plane.curve(f"{'points' if one.points else 'line'} {one.style}", one.x, one.y, points=one.points)
+            for one in lines
+        ]
+
+    @property
+    def y_marks(self) -> Iterable[tuple[Number, str]]:
+        """The y ticks with their texts."""
+        return zip(self._axes[1], self.tick_texts or map(tick, self._axes[1]), strict=True)
+
+    @property
+    def x_marks(self) -> list[tuple[Number, str]]:
+        """The x ticks with their texts."""
+        low, high = self.plane.x
+        return [(x, tick(x)) for x in nice_ticks(low, high, 5) if low <= x <= high]
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """Style of each label; empty if the only label equals the title."""
+        found = {line.label: line.style for line in self.lines[::-1]}
+        return {} if list(found) == [self.title] else found
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """The data of the interactive chart; None for a map."""
+        if self.equal:
+            return None
+        parts = [line.shown for line in self.lines]
+        return {
+            "x": [float(x) for x in self.plane.x],
+            "y": [float(y) for y in self.plane.y],
+            "log": self.log,
+            "now": self.now,
+            "levels": [height for _, height in self.levels],
+            "gaps": self.gaps,
+            "ticks": [[float(y), text] for text, y in zip(self.tick_texts, self.y_ticks, strict=False)],
+            "lines": [
+                {"label": one.label, "style": one.style, "points": one.points}
+                | {name: [_finite(v, log=self.log) for v in getattr(one, name)] for name in ("x", "y", "low", "high")}
+                for one in parts
+                if len(one.x)
+            ],
+        }
+
+    @property
+    def numbers(self) -> Table | None:
+        """A folded table with up to 13 points of each curve."""
+        if self.equal or not self.folds:
+            return None
+        xs = sorted({x for line in self.lines for x in line.x})
+        few = [xs[round(k * (len(xs) - 1) / (_MAX_ROWS - 1))] for k in range(_MAX_ROWS)] if len(xs) > _MAX_ROWS else xs
+        rows = [[number(x), *(_cell(line, x) for line in self.lines)] for x in few]
+        return Table(self.title, [self.x_label, *(line.label for line in self.lines)], rows, folded="Numbers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +210,7 @@ class Dot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntervalChart:
+class IntervalChart(Part):
     """Figures with intervals, one per row.
 
     Args:
@@ -128,79 +231,57 @@ class IntervalChart:
     zero: bool = False
     alt: str = ""
 
+    @property
+    def plane(self) -> Plane:
+        """The axis of the drawing."""
+        return Plane((self.ticks[0], self.ticks[-1]))
 
-def line_chart(chart: LineChart) -> Html:
-    """The chart with legend and numbers."""
-    xs = [x for line in chart.lines for x in line.x if math.isfinite(x)] or [0.0, 1.0]
-    x_ends, ticks = (min(xs), max(xs)), _y_ticks(chart)
-    if chart.equal:
-        x_ends, ticks = _one_scale(x_ends, (ticks[0], ticks[-1]))
-    plane = Plane(x_ends, (ticks[0], ticks[-1]), log=chart.log)
-    drawn = [plane.horizontal("grid", y) for y in ticks]
-    drawn += [plane.horizontal("level", height) for _, height in chart.levels]
-    drawn += [] if chart.now is None else [plane.vertical("level", chart.now)]
-    drawn += [
-        area(f"band {line.style}", *(_runs(plane, line, edge) for edge in (line.high, line.low)))
-        for line in chart.lines
-        if line.low
-    ]
-    drawn += [_curve(line, _runs(plane, line, line.y)) for line in chart.lines]
-    labels = [plane.y_label("y-tick", y, tick(y)) for y in ticks]
-    labels += [plane.x_label("x-tick", x, tick(x)) for x in nice_ticks(*x_ends, 5) if x_ends[0] <= x <= x_ends[1]]
-    labels += [plane.y_label("level-label", height, text) for text, height in chart.levels]
-    kind = "plot map" if chart.equal else "plot"
-    plot = tag("div", {"class": kind, "role": "img", "aria-label": chart.alt}, svg(*drawn), *labels)
-    axis = tag("div", {"class": "y-label"}, chart.y_label)
-    under = tag("div", {"class": "x-label"}, chart.x_label)
-    folded = Html("") if chart.equal else _line_numbers(chart)
-    return _figure(chart.title, [_legend(chart), axis, plot, under, folded], "chart")
+    @property
+    def tracks(self) -> list[tuple[Dot, list[Stroke]]]:
+        """Each row with its drawing."""
+        plane, found = self.plane, []
+        for row in self.rows:
+            drawn = [plane.vertical("grid", x) for x in self.ticks]
+            drawn += [plane.vertical("level", 0)] if self.zero else []
+            drawn += [] if row.target is None else [plane.vertical("target", row.target, 150, 850)]
+            drawn += [plane.level(f"whisker {row.style}", row.low, row.high)]
+            found.append((row, [*drawn, plane.level(f"dot {row.style}", row.value, row.value)]))
+        return found
+
+    @property
+    def numbers(self) -> Table:
+        """The figures in a folded table."""
+        rows = [[row.label, *(self.show(value) for value in (row.value, row.low, row.high))] for row in self.rows]
+        return Table(self.title, [*self.head, "low", "high"], rows, folded="Numbers")
 
 
-def interval_chart(chart: IntervalChart) -> Html:
-    """The chart with numbers."""
-    low, high = chart.ticks[0], chart.ticks[-1]
-    plane = Plane((low, high))
+@dataclass(frozen=True)
+class Sketch(Part):
+    """A small drawing without axes.
 
-    def across(x: Number) -> Number:
-        return plane.across(min(high, max(low, x)))
+    Args:
+        strokes: the drawing.
+        alt: alternative text.
+        style: classes of its box.
+    """
 
-    grid = [plane.vertical("grid", x) for x in chart.ticks]
-    grid += [plane.vertical("level", 0)] if chart.zero else []
-    rows = []
-    for row in chart.rows:
-        marks = [*grid]
-        marks += [] if row.target is None else [rule("target", across(row.target), 150, across(row.target), 850)]
-        marks += [rule(f"whisker {row.style}", across(row.low), 500, across(row.high), 500)]
-        marks += [rule(f"dot {row.style}", across(row.value), 500, across(row.value), 500)]
-        cells = (
-            tag("div", {"class": "row-label"}, row.label),
-            tag("div", {"class": "track"}, svg(*marks)),
-            tag("div", {"class": "row-text"}, row.text),
-        )
-        rows.append(tag("div", {"class": f"row {row.style}"}, *cells))
-    ticks = [plane.x_label("x-tick", x, chart.show(x)) for x in chart.ticks]
-    rows.append(tag("div", {"class": "row axis"}, tag("div", {"class": "track"}, *ticks)))
-    cells_of = [[row.label, chart.show(row.value), chart.show(row.low), chart.show(row.high)] for row in chart.rows]
-    folded = numbers([chart.head[0], chart.head[1], "low", "high"], cells_of, caption=chart.title)
-    alt = chart.alt or f"{chart.title}: {'; '.join(f'{row.label}: {row.text}' for row in chart.rows)}"
-    body = tag("div", {"class": "rows", "role": "img", "aria-label": alt}, *rows)
-    return _figure(chart.title, [body, folded], "intervals")
+    strokes: Sequence[Stroke]
+    alt: str
+    style: str = "spark"
 
 
-def share_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, alt: str = "") -> Html:
+def share_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, alt: str = "") -> IntervalChart:
     """An interval chart of shares from 0 to 1; see `IntervalChart`."""
     ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
-    return interval_chart(IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, head=head, alt=alt))
+    return IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, head=head, alt=alt)
 
 
-def zero_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, least: Number = 0.0) -> Html:
-    """An interval chart of shares around 0; see `IntervalChart`. The axis reaches at least to `least`."""
+def zero_chart(
+    title: str, head: tuple[str, str], rows: Sequence[Dot], *, least: Number = 0.0, show: Callable[[Number], str]
+) -> IntervalChart:
+    """An interval chart around 0; see `IntervalChart`. The axis reaches at least to `least`."""
     ticks = zero_ticks((row.low for row in rows), (least, *(row.high for row in rows)))
-    return interval_chart(IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, zero=True, head=head))
-
-
-def _figure(title: str, parts: Iterable[str], kind: str) -> Html:
-    return tag("figure", {"class": kind}, tag("figcaption", {}, title), *parts)
+    return IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True, head=head)
 
 
 def _one_scale(x: tuple[Number, Number], y: tuple[Number, Number]) -> tuple[tuple[Number, Number], list[float]]:
@@ -226,32 +307,9 @@ def _y_ticks(chart: LineChart) -> list[float]:
     return nice_ticks(min([0.0, *values]) if chart.zero else min(values), max(values), 5)
 
 
-def _legend(chart: LineChart) -> Html:
-    """One entry per curve; empty if the only label equals the title."""
-    if [line.label for line in chart.lines] == [chart.title]:
-        return Html("")
-    return legend({line.label: line.style for line in chart.lines[::-1]}.items())
-
-
-def _runs(plane: Plane, line: ChartLine, ys: Sequence[Number]) -> list[list[str]]:
-    """At most 401 evenly spread points of a line, including the last, between its gaps."""
-    count = len(line.x)
-    shown = sorted({*range(0, count, max(1, math.ceil(count / _MAX_POINTS))), count - 1})
-    return plane.runs([line.x[k] for k in shown], [ys[k] for k in shown])
-
-
-def _curve(line: ChartLine, runs: Iterable[list[str]]) -> Html:
-    if line.points:
-        return curve(f"points {line.style}", [[point] for run in runs for point in run])
-    return curve(f"line {line.style}", list(runs))
-
-
-def _line_numbers(chart: LineChart) -> Html:
-    """A table with up to 13 points of each curve."""
-    xs = sorted({x for line in chart.lines for x in line.x})
-    chosen = [xs[round(k * (len(xs) - 1) / (_MAX_ROWS - 1))] for k in range(_MAX_ROWS)] if len(xs) > _MAX_ROWS else xs
-    rows = [[number(x), *(_cell(line, x) for line in chart.lines)] for x in chosen]
-    return numbers([chart.x_label, *(line.label for line in chart.lines)], rows, caption=chart.title)
+def _finite(value: Number, *, log: bool) -> float | None:
+    """The value with 5 digits; None if it cannot be drawn."""
+    return float(f"{value:.5g}") if math.isfinite(value) and (value > 0 or not log) else None
 
 
 def _cell(line: ChartLine, x: Number) -> str:
@@ -259,6 +317,6 @@ def _cell(line: ChartLine, x: Number) -> str:
     if x not in line.x:
         return "–"
     k = list(line.x).index(x)
-    if not line.low:
+    if not len(line.low):
         return number(line.y[k])
     return with_interval(Estimate(value=float(line.y[k]), low=float(line.low[k]), high=float(line.high[k])))

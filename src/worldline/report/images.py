@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from worldline.audit.report_evidence import Film
 from worldline.errors import InputError
 from worldline.plots.canvas import Frames
-from worldline.report.markup import Html, tag
+from worldline.report.parts import Overlay, Picture
 from worldline.stats import Floats
 
 FRAME_MS: Final = 180
@@ -94,24 +94,20 @@ def data_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def picture(content: bytes, alt: str, *, kind: str) -> Html:
-    """An image element of class `kind` with the alternative text `alt`."""
-    return tag("img", {"class": kind, "src": data_uri(content), "alt": alt})
+def picture(content: bytes, alt: str, style: str) -> Picture:
+    """An image of class `style` with the alternative text `alt`."""
+    return Picture(data_uri(content), alt, style)
 
 
-def overlay(frame: Frames, real: Floats, imagined: Floats, alt: str) -> Html:
+def overlay(frame: Frames, real: Floats, imagined: Floats, alt: str) -> Overlay:
     """Two paths [T+1, 2] in pixels (x right, y down) over a frame: the true one solid, the predicted one dotted."""
+    paths = [
+        (style, "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in path))
+        for style, path in (("halo", real), ("real-path", real), ("imagined-path", imagined))
+    ]
     height, width = frame.shape[:2]
-    size = {"width": str(width), "height": str(height)}
-    box = {"class": "overlay", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": alt}
-    parts = [tag("image", {"href": data_uri(png(frame)), **size})]
-    for style, path in (("halo", real), ("real-path", real), ("imagined-path", imagined)):
-        points = "L".join(f"{x:.2f} {y:.2f}" for x, y in path)
-        parts.append(tag("path", {"class": style, "d": f"M{points}"}))
-    x, y = imagined[-1]
-    ring = {"class": "ring", "cx": f"{x:.2f}", "cy": f"{y:.2f}", "r": f"{max(height, width) / 22:.2f}"}
-    parts.append(tag("circle", ring))
-    return tag("svg", box, *parts)
+    end = float(imagined[-1, 0]), float(imagined[-1, 1])
+    return Overlay(src=data_uri(png(frame)), alt=alt, size=(width, height), paths=paths, end=end)
 
 
 def _checked(image: Frames, dimensions: int) -> Frames:

@@ -1,78 +1,84 @@
-"""Report blocks of diagnostics: skill, open-loop error, use of actions, coverage."""
+"""Blocks of diagnostics on the pages of learning and of an audit: skill, open-loop error, use of actions, coverage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from worldline.audit import findings
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
-from worldline.formatting import clock, label, listing, number, percent, round_percent, span, with_unit
-from worldline.report.charts import ChartLine, Dot, LineChart, line_chart, share_chart, zero_chart
-from worldline.report.evidence_blocks import block, gallery, note, verdict
-from worldline.report.markup import Html, table, tag
+from worldline.audit.findings import ReportFinding
+from worldline.formatting import (
+    MAX_GROWTH,
+    Number,
+    clock,
+    growth,
+    label,
+    listing,
+    number,
+    percent,
+    round_percent,
+    span,
+    with_unit,
+)
+from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart, zero_chart
+from worldline.report.parts import Block, Group, Note, Part, Phrase, Table
 
 
-def skill_block(found: Diagnostics) -> Html:
+def block(finding: ReportFinding, *parts: Part | None) -> Block:
+    """A finding with its figures."""
+    return Block(finding.text, parts, verdict=finding.verdict)
+
+
+def verdict(style: str, text: str) -> Phrase:
+    """A verdict in a table, in the colour of `style`: "good", "bad", "unclear" or "soft"."""
+    return Phrase(text, f"verdict {style}")
+
+
+def skill_block(found: Diagnostics) -> Block:
     """Errors of the world and the baselines by signal and horizon, with verdicts; a sentence if there is no skill."""
-    if not found.skills:
+    if not found.skills or not found.horizons:
         return block(findings.margins(found))
     against = list(dict.fromkeys(one.against for one in found.skills))
     errors = {(one.world, one.signal): one.rmse for one in found.errors}
-    rows = []
+    rows: list[list[str | Part]] = []
     for signal in dict.fromkeys(one.signal for one in found.skills):
         curves = [errors.get((name, signal)) for name in ["", *against]]
         for step in found.horizons:
-            style = {"class": "first" if step == found.horizons[0] else "again"}
-            title = tag("span", style, with_unit(label(signal), found.units[signal]))
+            style = "first" if step == found.horizons[0] else "again"
+            title = Phrase(with_unit(label(signal), found.units[signal]), style)
             values = ["–" if one is None else number(one.at(step).value) for one in curves]
             rows.append([title, span(step, found.step_s), *values, _contest(found, signal, step)])
     head = ["signal", "ahead", "this world", *map(label, against), "verdict"]
-    caption = (
-        "Error (RMSE) on the same held-out windows; a difference is significant if its 95\u00a0% interval excludes 0"
-    )
-    return block(findings.margins(found), table(head, rows, caption=caption))
+    caption = "Error (RMSE) on the same held-out windows; a tie is a difference whose 95\u00a0% interval includes 0"
+    return block(findings.margins(found), Table(caption, head, rows))
 
 
-def _contest(found: Diagnostics, signal: str, step: int) -> Html:
+def _contest(found: Diagnostics, signal: str, step: int) -> Phrase:
     """Verdict at this step."""
     skills = {one.against: one.skill.at(step) for one in found.skills if one.signal == signal}
     lost = [label(name) for name, skill in skills.items() if skill.high < 0]
-    open_ = [label(name) for name, skill in skills.items() if skill.low <= 0 <= skill.high]
+    tied = [label(name) for name, skill in skills.items() if skill.low <= 0 <= skill.high]
     if lost:
         return verdict("bad", f"✗ worse than {listing(lost)}")
-    if open_:
-        return verdict("unclear", f"≈ not significant: {listing(open_)}")
+    if tied:
+        return verdict("unclear", f"≈ tie with {listing(tied)}")
     return verdict("good", "✓ better")
 
 
-def skill_chart(found: Diagnostics) -> Html:
-    """Skill on every signal against its strongest baseline at the last reported horizon."""
-    step, rows = found.horizons[-1], []
-    for signal in dict.fromkeys(one.signal for one in found.skills):
-        curves = [one for one in found.skills if one.signal == signal]
-        strongest = min(curves, key=lambda one: one.skill.at(step).value)
-        skill = strongest.skill.at(step)
-        text = f"{percent(skill.value, signed=True)} vs {label(strongest.against)}"
-        style = "world" if skill.low > 0 else "missed" if skill.high < 0 else "floor"
-        rows.append(Dot.of(label(signal), skill, text, style))
-    title = f"Error reduction after {span(step, found.step_s)} against the strongest baseline"
-    return zero_chart(title, ("signal", "reduction"), rows)
-
-
-def open_loop_block(found: Diagnostics) -> Html:
-    """Error over the horizon by signal, with the baselines; empty without errors."""
-    if not found.errors:
-        return Html("")
+def open_loop_block(found: Diagnostics) -> Block | None:
+    """Error over the horizon by signal, with the baselines; None without errors."""
     own = [error for error in found.errors if not error.world]
-    charts = [_error_chart(found, error) for error in own]
+    if not own:
+        return None
     summary = findings.open_loops(found)
     texts = [findings.open_loop(found, error).text for error in own]
-    each = [note(text) for text in texts if text != summary.text]
-    details = "Open loop: no observation after the start. Shaded: 95\u00a0% interval over episodes."
-    return block(summary, gallery(charts), *each, note(details))
+    each = [Note(text) for text in texts if text != summary.text]
+    details = Note("Open loop: no observation after the start. Shaded: 95\u00a0% interval over episodes.")
+    return block(summary, Group.gallery([_error_chart(found, error) for error in own]), *each, details)
 
 
-def _error_chart(found: Diagnostics, own: ErrorCurve) -> Html:
+def _error_chart(found: Diagnostics, own: ErrorCurve) -> LineChart:
     """Curves of one signal; the world on top with its interval."""
     unit, unit_name = clock(found.horizon, found.step_s)
     x = [unit * (k + 1) for k in range(found.horizon)]
@@ -86,30 +92,30 @@ def _error_chart(found: Diagnostics, own: ErrorCurve) -> Html:
     title, y_label = label(own.signal), with_unit("error (RMSE)", found.units[own.signal])
     last = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
     alt = f"Error of {title} over the horizon; after {span(found.horizon, found.step_s)}: {last}"
-    return line_chart(
-        LineChart(title=title, alt=alt, x_label=f"{unit_name} ahead", y_label=y_label, lines=lines, zero=True)
-    )
+    return LineChart(title=title, alt=alt, x_label=f"{unit_name} ahead", y_label=y_label, lines=lines, zero=True)
 
 
-def gaps_block(found: Diagnostics) -> Html:
-    """Growth of the error without the true actions; empty without gaps."""
+def gaps_block(found: Diagnostics) -> Block | None:
+    """Growth of the error without the true actions; None without gaps."""
     if not found.gaps:
-        return Html("")
+        return None
     overall = [gap for gap in found.gaps if gap.signal is None]
     shown = overall if len({gap.signal for gap in found.gaps}) == 2 and overall else found.gaps
+    large = any(gap.increase.value >= MAX_GROWTH for gap in shown)  # then the axis has factors
     rows = []
     for gap in shown:
         one, name = gap.increase, "all signals" if gap.signal is None else label(gap.signal)
-        style = "world" if one.low > 0 else "floor"
-        rows.append(Dot.of(f"{name}, {gap.change}", one, percent(one.value, signed=True), style))
+        dot = Dot.of(f"{name}, {gap.change}", one, growth(one.value), "world" if one.low > 0 else "floor")
+        rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
     title = "Growth of the error without the true actions"
-    return block(findings.gaps(found.gaps), zero_chart(title, ("actions", "growth"), rows, least=0.1))
+    show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
+    return block(findings.gaps(found.gaps), zero_chart(title, ("actions", "growth"), rows, least=0.1, show=show))
 
 
-def coverage_block(found: Diagnostics) -> Html:
-    """Nominal and measured coverage, and the width of the bands; empty without bands."""
+def coverage_block(found: Diagnostics) -> Block | None:
+    """Nominal and measured coverage, and the width of the bands; None without bands."""
     if not found.bands:
-        return Html("")
+        return None
     signals = list(dict.fromkeys(band.signal for band in found.bands))
     charts = [_coverage_chart([band for band in found.bands if band.signal == name]) for name in signals]
     bands = findings.headline_bands(found.bands)
@@ -125,10 +131,11 @@ def coverage_block(found: Diagnostics) -> Html:
     head = ["signal", *(f"after {span(step, found.step_s)}" for step in steps), "informative up to"]
     caption = f"Mean width of the {round_percent(bands[0].level)} band"
     details = "A band contains a trajectory if every step and component lies inside. Vertical tick: nominal coverage."
-    return block(findings.coverage(found.bands), gallery(charts), note(details), table(head, rows, caption=caption))
+    table = Table(caption, head, rows)
+    return block(findings.coverage(found.bands), Group.gallery(charts), Note(details), table)
 
 
-def _coverage_chart(bands: Sequence[Band]) -> Html:
+def _coverage_chart(bands: Sequence[Band]) -> IntervalChart:
     rows = [
         Dot.of(
             f"{round_percent(band.level)} band",

@@ -1,68 +1,68 @@
-"""Renders a self-contained HTML page: header, chapters and facts."""
+"""Renders a self-contained HTML page from its parts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import base64
+import hashlib
+from functools import cache
 from importlib import resources
 from typing import Final
 
-from worldline.report.markup import Html, tag
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Content security policy; the browser blocks scripts and network access."""
+from worldline.report.parts import Part
+
+_STYLES: Final = (("worldline.plots", "colours.css"), ("worldline.report", "static/uPlot.min.css"))
+_STYLE: Final = ("worldline.report", "static/page.css")
+_SCRIPTS: Final = ("static/uPlot.iife.min.js", "static/charts.js")
 
 
-def render_page(title: str, *children: str, style: str = "") -> str:
+def render_page(title: str, *parts: Part | None) -> str:
     """A self-contained UTF-8 page with light and dark mode; deterministic.
 
+    The browser blocks network access, and all scripts except the one of the page, by a content security policy with its
+    hash. Data of charts are JSON that the script reads; without script the page has drawings and tables.
+
     Args:
         title: title of the page.
-        children: content of the page.
-        style: CSS to append to the style sheet of the report; empty for none.
+        parts: content of the page, in order.
     """
-    styles = [style_sheet("worldline.plots", "report.css"), style]
-    head = tag(
-        "head",
-        {},
-        tag("meta", {"charset": "utf-8"}),
-        tag("meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("meta", {"name": "color-scheme", "content": "light dark"}),
-        tag("title", {}, title),
-        tag("style", {}, Html("\n".join(styles))),
-    )
-    body = tag("body", {}, tag("main", {}, *children))
-    return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
+    body = Markup("").join(show(part) for part in parts)
+    script = _script() if 'type="application/json"' in body else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"'sha256-{digest}'" if script else "'none'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
+    page = _environment().get_template("page.html.jinja")
+    return page.render(title=title, body=body, policy=policy, style=_style(), script=Markup(script))
 
 
-def style_sheet(package: str, name: str) -> str:
-    """The text of a style sheet in a package."""
+def show(part: Part | str | None) -> Markup:
+    """The HTML of a part, or an escaped string."""
+    if part is None or isinstance(part, str):
+        return escape(part or "")
+    macros = _environment().get_template("parts.html.jinja").module
+    return Markup(getattr(macros, type(part).__name__)(part))
+
+
+@cache
+def _environment() -> Environment:
+    """Templates with escaped strings; `tojson` escapes <, >, &, ' and all characters outside ASCII."""
+    loader = PackageLoader("worldline.report")
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.globals["show"] = show
+    return found
+
+
+@cache
+def _style() -> Markup:
+    return Markup("\n".join(_text(*one) for one in (*_STYLES, _STYLE)))
+
+
+@cache
+def _script() -> str:
+    return "\n".join(_text("worldline.report", name) for name in _SCRIPTS)
+
+
+def _text(package: str, name: str) -> str:
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
-
-
-def header(title: str, subtitle: str, tiles: Mapping[str, str], *children: str) -> Html:
-    """Page header: title, subtitle, other content, and a row of key figures.
-
-    Args:
-        title: title of the page.
-        subtitle: one line; empty for none.
-        tiles: key figures by label, in order; empty for none.
-        children: content between subtitle and key figures.
-    """
-    small = tag("p", {"class": "subtitle"}, subtitle) if subtitle else Html("")
-    return tag("header", {}, tag("h1", {}, title), small, *children, _definitions("glance", tiles.items()))
-
-
-def chapter(title: str, *children: str) -> Html:
-    """A chapter; empty without children."""
-    return tag("section", {"class": "chapter"}, tag("h2", {}, title), *children) if any(children) else Html("")
-
-
-def facts(rows: Sequence[tuple[str, str]]) -> Html:
-    """A list of names and values; empty without rows."""
-    return _definitions("facts", rows)
-
-
-def _definitions(style: str, rows: Collection[tuple[str, str]]) -> Html:
-    items = [tag("div", {}, tag("dt", {}, name), tag("dd", {}, text)) for name, text in rows]
-    return tag("dl", {"class": style}, *items) if items else Html("")

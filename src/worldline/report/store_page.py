@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Final
 
-from worldline.formatting import duration, number, percent, plural, pretty_unit, tick
+from worldline.formatting import duration, number, percent, plural, pretty_unit, quantity, tick
+from worldline.plots.canvas import Frames
 from worldline.plots.contact_sheet import Reel, Sheet, Sparks
-from worldline.plots.episode_plot import EpisodeView
+from worldline.plots.episode_plot import ROLES, EpisodeView
+from worldline.plots.panels import SignalCurve, SignalPanel, TimeAxis
+from worldline.plots.thumbnails import thumbnail
+from worldline.report import images
 from worldline.report import store_figures as say
-from worldline.report.evidence_blocks import note
-from worldline.report.markup import Html, table, tag
-from worldline.report.page import chapter, facts, header, render_page, style_sheet
-from worldline.report.panel_chart import spark, still, timeline
+from worldline.report.charts import ChartLine, LineChart, Sketch
+from worldline.report.page import render_page
+from worldline.report.parts import Captioned, Chapter, Chips, Facts, Grid, GridCell, Header, Note, Part, Table
 from worldline.report.store_figures import StoreFigures
+from worldline.report.svg import Plane
+from worldline.schema import Kind
+
+_BOX: Final = 224
+"""Largest width and height of an image in pixels."""
 
 
 def index_page(figures: StoreFigures, sheet: Sheet | None, links: Mapping[str, str]) -> str:
@@ -32,16 +43,14 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Mapping[str, s
     }
     if figures.num_steps:
         tiles["per step"] = say.size(figures.num_bytes / figures.num_steps)
-    top = header(figures.name, f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}", tiles)
+    lede = f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}"
     return render_page(
         figures.name,
-        top,
-        _links(links),
-        chapter("Preview", *([] if sheet is None else _sheet(sheet))),
-        chapter("Signals", _signals_table(figures)),
-        chapter("Size on disk", _sizes_table(figures)),
-        chapter("Origin", facts(_origin(figures))),
-        style=style_sheet("worldline.report", "show.css"),
+        Header(title=figures.name, lede=lede, parts=[Facts(list(tiles.items()), "glance"), _links(links)]),
+        Chapter("Preview", [] if sheet is None else _sheet(sheet)),
+        Chapter("Signals", [_signals_table(figures)]),
+        Chapter("Size on disk", [_sizes_table(figures)]),
+        Chapter("Origin", [Facts(_origin(figures))]),
     )
 
 
@@ -54,30 +63,82 @@ def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]
         source: origin of the episode.
         links: texts of links, by file in the same folder.
     """
+    ranges = [_ranges_table(view)] if view.panels else []
     return render_page(
         f"{view.title}, {store}",
-        header(view.title, view.subtitle, {}),
-        _links(links),
-        chapter("Time series", timeline(view), *map(note, view.notes)),
-        chapter("Value ranges", *([_ranges_table(view)] if view.panels else [])),
-        chapter("Origin", facts(source)),
-        style=style_sheet("worldline.report", "show.css"),
+        Header(title=view.title, lede=view.subtitle, parts=[_links(links)]),
+        Chapter("Time series", [*_reels(view), *_panels(view), *map(Note, view.notes)]),
+        Chapter("Value ranges", ranges),
+        Chapter("Origin", [Facts(source)]),
     )
 
 
-def _links(links: Mapping[str, str]) -> Html:
-    return tag("nav", {"class": "links"}, *(tag("a", {"href": file}, text) for file, text in links.items()))
+def _links(links: Mapping[str, str]) -> Chips | None:
+    return Chips([(text, "", file, "") for file, text in links.items()]) if links else None
 
 
-def _signals_table(figures: StoreFigures) -> Html:
+def _panels(view: EpisodeView) -> list[Part]:
+    """Charts of all signals over a common time axis, by role."""
+    parts: list[Part] = []
+    for role, panels in groupby(view.panels, lambda panel: panel.signal.role):
+        parts += [Note(ROLES[role], "role"), *(panel_chart(panel, view.axis) for panel in panels)]
+    return parts
+
+
+def panel_chart(panel: SignalPanel, axis: TimeAxis) -> LineChart:
+    """One signal over time."""
+    named = panel.tick_texts if panel.signal.kind is Kind.DISCRETE else ()
+    return LineChart(
+        title=panel.title,
+        aside=panel.note,
+        alt=f"{panel.title} over time: {_alt_text(panel)}",
+        x_label=axis.label,
+        y_label="",
+        lines=[_line(one) for one in panel.curves[::-1]],
+        x_ends=axis.span,
+        y_ticks=panel.ticks,
+        tick_texts=named,
+        gaps=[(gap.start, gap.stop) for gap in panel.missing],
+        folds=False,
+        style="panel" if len(panel.curves) > 1 else "panel unkeyed",
+    )
+
+
+def _line(curve: SignalCurve) -> ChartLine:
+    x, y, low, high = (values.tolist() for values in (curve.x, curve.y, curve.low, curve.high))
+    return ChartLine(label=curve.label, style=curve.colour, x=x, y=y, low=low, high=high)
+
+
+def _alt_text(panel: SignalPanel) -> str:
+    unit = panel.signal.unit
+    parts = []
+    for line, found in zip(panel.curves, panel.ranges, strict=True):
+        values = "not observed" if math.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
+        parts.append(f"{line.label} {values}" if len(panel.curves) > 1 else values)
+    return "; ".join(parts)
+
+
+def _reels(view: EpisodeView) -> list[Part]:
+    """Frames of each camera, evenly spaced, with their times."""
+    found: list[Part] = []
+    for strip in view.strips:
+        cells = [
+            still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}", view.axis.text(moment))
+            for frame, moment in zip(strip.frames, view.moments, strict=True)
+        ]
+        found.append(Captioned(strip.name, [Grid(strip.name, f"repeat({len(cells)},minmax(3rem,1fr))", cells)], "wide"))
+    return found
+
+
+def _signals_table(figures: StoreFigures) -> Part:
     head = [*say.SIGNAL_TITLES, "stored as", "missing"]
     rows = [[*say.signal_cells(one.signal), one.signal.dtype, say.missing(one)] for one in figures.signals]
     step_s = figures.schema.step_s
     period = "The time per step is unknown" if step_s is None else f"One step takes {tick(step_s)} s"
-    return table(head, rows, caption=f"{period}. Units: 1 is dimensionless, ? is unknown.")
+    return Table(f"{period}. Units: 1 is dimensionless, ? is unknown.", head, rows)
 
 
-def _sizes_table(figures: StoreFigures) -> Html:
+def _sizes_table(figures: StoreFigures) -> Part:
     total = figures.num_bytes
     rows = [
         [
@@ -92,7 +153,7 @@ def _sizes_table(figures: StoreFigures) -> Html:
     rows.append(["index, cards", say.size(figures.other_bytes), "", percent(figures.other_bytes / total), ""])
     head = ["signal", "on disk", "per value", "share", "precision"]
     caption = f"{say.size(total)} on disk, layout {figures.layout}"
-    return tag("div", {"class": "number"}, table(head, rows, caption=caption))
+    return Table(caption, head, rows, style="number")
 
 
 def _origin(figures: StoreFigures) -> list[tuple[str, str]]:
@@ -102,7 +163,7 @@ def _origin(figures: StoreFigures) -> list[tuple[str, str]]:
     return rows + list(figures.notes.items())
 
 
-def _ranges_table(view: EpisodeView) -> Html:
+def _ranges_table(view: EpisodeView) -> Part:
     """Minimum, mean and maximum of every curve."""
     rows = []
     for panel in view.panels:
@@ -111,49 +172,54 @@ def _ranges_table(view: EpisodeView) -> Html:
             title = name if len(panel.curves) == 1 else f"{name} · {curve.label}"
             rows.append([title, unit, *(number(value, 4) for value in (found.least, found.mean, found.most))])
     head = ["signal", "unit", "minimum", "mean", "maximum"]
-    return tag("div", {"class": "number"}, table(head, rows, caption="Over the whole episode"))
+    return Table("Over the whole episode", head, rows, style="number")
 
 
-def _sheet(sheet: Sheet) -> list[Html]:
+def _sheet(sheet: Sheet) -> list[Part | None]:
     """Images by camera, or small curves."""
-    parts = [_reel(sheet, reel) for reel in sheet.reels]
+    parts: list[Part | None] = [_reel(sheet, reel) for reel in sheet.reels]
     parts += [] if sheet.sparks is None else [_sparks(sheet, sheet.sparks)]
-    return [*parts, note(sheet.note)]
+    return [*parts, Note(sheet.note) if sheet.note else None]
 
 
-def _reel(sheet: Sheet, reel: Reel) -> Html:
+def _reel(sheet: Sheet, reel: Reel) -> Captioned:
     """The images of one camera, one row per episode."""
     columns = max(len(row) for row in reel.rows)
-    cells = []
+    cells: list[Part] = []
     for heading, moments in zip(sheet.rows, reel.rows, strict=True):
-        cells.append(_head(heading.title, heading.lines))
+        cells.append(GridCell(heading.title, heading.lines))
         for moment in moments:
-            image = still(moment.frame, reel.shape, f"{reel.name}, {heading.title}, {moment.text}")
-            cells.append(tag("div", {"class": "cell"}, image, tag("span", {}, moment.text)))
-        cells += [tag("div", {})] * (columns - len(moments))
-    size = tag("span", {"class": "aside"}, " × ".join(str(n) for n in reel.shape))
-    return _grid([reel.name, size], cells, f"8rem repeat({columns},minmax(3rem,7rem))", reel.name)
+            cells.append(still(moment.frame, reel.shape, f"{reel.name}, {heading.title}, {moment.text}", moment.text))
+        cells += [GridCell()] * (columns - len(moments))
+    size = " × ".join(str(n) for n in reel.shape)
+    grid = Grid(reel.name, f"8rem repeat({columns},minmax(3rem,7rem))", cells)
+    return Captioned(reel.name, [grid], "wide", aside=size)
 
 
-def _sparks(sheet: Sheet, sparks: Sparks) -> Html:
+def _sparks(sheet: Sheet, sparks: Sparks) -> Captioned:
     """The curves of each signal, one row per episode."""
-    cells = [tag("div", {})]
+    cells: list[Part] = [GridCell()]
     for panels in sparks.columns:
-        ends = f"{panels[0].tick_texts[0]} to {panels[0].tick_texts[-1]}"
-        cells.append(_head(panels[0].title, [ends]))
+        cells.append(GridCell(panels[0].title, [f"{panels[0].tick_texts[0]} to {panels[0].tick_texts[-1]}"]))
     for k, heading in enumerate(sheet.rows):
-        cells.append(_head(heading.title, heading.lines))
-        cells += [tag("div", {"class": "cell"}, spark(panels[k], sparks.span)) for panels in sparks.columns]
-    columns = f"8rem repeat({len(sparks.columns)},minmax(6rem,1fr))"
-    return _grid(["signals"], cells, columns, "signals of a few episodes")
+        cells.append(GridCell(heading.title, heading.lines))
+        cells += [GridCell(picture=spark(panels[k], sparks.span)) for panels in sparks.columns]
+    grid = Grid("signals of a few episodes", f"8rem repeat({len(sparks.columns)},minmax(6rem,1fr))", cells)
+    return Captioned("signals", [grid], "wide")
 
 
-def _head(title: str, lines: Sequence[str]) -> Html:
-    return tag("div", {"class": "head"}, tag("b", {}, title), *(tag("div", {}, line) for line in lines))
+def spark(panel: SignalPanel, span: tuple[float, float]) -> Sketch:
+    """A small chart with curves only."""
+    plane, lines = Plane(span, (panel.ticks[0], panel.ticks[-1])), [_line(one) for one in panel.curves[::-1]]
+    drawn = [plane.area(f"band {one.style}", one.x, one.low, one.high) for one in lines if one.low]
+    drawn += [plane.curve(f"line {one.style}", one.x, one.y) for one in lines]
+    return Sketch(drawn, _alt_text(panel))
 
 
-def _grid(caption: Sequence[str], cells: Sequence[str], columns: str, alt: str) -> Html:
-    """A figure whose cells scroll horizontally if necessary."""
-    grid = tag("div", {"class": "sheet", "style": f"grid-template-columns:{columns}"}, *cells)
-    box = tag("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": alt}, grid)
-    return tag("figure", {"class": "wide"}, tag("figcaption", {}, *caption), box)
+def still(frame: Frames | None, shape: tuple[int, ...], alt: str, text: str) -> GridCell:
+    """A frame as a thumbnail with a text; an empty box of the same shape if it is missing."""
+    if frame is None:
+        return GridCell(lines=[text], lost=(shape[1], shape[0]))
+    small = images.png(thumbnail(frame, _BOX, _BOX, enlarge=False))
+    style = "pixels" if max(shape[:2]) < _BOX else "photo"
+    return GridCell(lines=[text], picture=images.picture(small, alt, style))

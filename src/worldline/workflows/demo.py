@@ -18,14 +18,20 @@ from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.progress import OnProgress, tell
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
-from worldline.report.report import Report, render
+from worldline.report.learn_page import Report, render
 from worldline.workflows import goals
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
-from worldline.workflows.report_data import diagnosis, drawn_imagination, imagined_paths, training_evidence
+from worldline.workflows.report_data import (
+    diagnosis,
+    drawn_imagination,
+    held_out_evidence,
+    imagined_paths,
+    training_evidence,
+)
 from worldline.workflows.training import learn_world
 from worldline.world.bundle_io import save_world
 
@@ -168,9 +174,10 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
 
 
 def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
-    ahead = min(2 * goals.HORIZON, learned.calibration.horizon)
+    ahead, diagnostics = min(2 * goals.HORIZON, learned.calibration.horizon), diagnosis(store, learned)
     return (
-        *training_evidence(store, learned, diagnosis(store, learned)),
+        *training_evidence(store, learned, diagnostics),
+        *held_out_evidence(store, learned, diagnostics),
         imagined_paths(store, learned, signal="position", camera="camera", horizon=ahead, num_paths=4),
         *drawn_imagination(store, learned),
     )
@@ -184,8 +191,15 @@ def _save(
         f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
         "Logged positions were used only to fit a readout of the frozen model."
     )
-    report = Report(title="Two Rooms, learned from pixels", subtitle=subtitle, facts=facts(run), sections=sections)
-    page = render(report)
+    page = render(
+        Report(
+            title="Two Rooms, learned from pixels",
+            subtitle=subtitle,
+            facts=facts(run),
+            sections=sections,
+            commands=("worldline learn YOUR-LOGS --out world",),
+        )
+    )
     save_world(folder / "world", learned.world, run=run, settings=settings, report=page)
     (folder / "report.html").write_text(page, encoding="utf-8")
 

@@ -22,7 +22,7 @@ from worldline.errors import BundleError, CollapseError, ConfigError, InputError
 from worldline.progress import OnProgress, stoppable, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
-from worldline.report.report import Report, render
+from worldline.report.learn_page import Report, render
 from worldline.schema import Kind
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
@@ -31,14 +31,7 @@ from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml, seconds
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, run_manifest
-from worldline.workflows.report_data import (
-    BAND,
-    diagnosis,
-    drawn_imagination,
-    forecast_sample,
-    supports,
-    training_evidence,
-)
+from worldline.workflows.report_data import diagnosis, drawn_imagination, held_out_evidence, training_evidence
 from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
@@ -208,13 +201,20 @@ def learn_logs(
     tell(progress, "report", 0)
     decoded = drawn_imagination(store, learned)
     sections = (*training_evidence(store, learned, diagnostics), *decoded)
-    if diagnostics is not None and supports(learned.calibration, BAND):
-        sections = (*sections, forecast_sample(store, learned, diagnostics))
+    if diagnostics is not None:
+        sections = (*sections, *held_out_evidence(store, learned, diagnostics))
     times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
     run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
-    report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
+    report = Report(
+        title=Path(logs).resolve().name,
+        subtitle=subtitle,
+        facts=facts(run),
+        sections=sections,
+        notices=findings,
+        commands=(f"worldline audit {out} NEW-LOGS", f"worldline serve {out}"),
+    )
     settings = run_toml(store, options, learned.recipe, horizon=learned.calibration.horizon)
     save_world(out, learned.world, run=run, settings=settings, report=render(report))
     tell(progress, "report", 1)

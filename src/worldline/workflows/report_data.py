@@ -11,16 +11,19 @@ import torch
 from worldline.audit import report_evidence as evidence
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
-from worldline.audit.queries import window_forecasts
+from worldline.audit.measures import trusted_horizons
+from worldline.audit.queries import predicted_vectors, window_forecasts
+from worldline.audit.run import deviation, largest_value
 from worldline.data.store import Store
-from worldline.data.windows import Windows, forecast_windows
+from worldline.data.windows import ForecastWindows, Windows, evenly_spaced, forecast_windows
 from worldline.episode import Episode
 from worldline.errors import DataError
+from worldline.report.signal_rows import best_linear
 from worldline.schema import Kind, Signal
 from worldline.training.batches import to_window, trace, window_signals
 from worldline.workflows.decoded_windows import decoded_frames
 from worldline.workflows.learned import Learned
-from worldline.world.base import World
+from worldline.world.base import Forecast, World
 from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 
@@ -37,7 +40,9 @@ def supports(calibration: Calibration, level: float) -> bool:
 
 
 def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
-    """The steps in reports: the last three round times, such as 1, 6 and 24 hours, else 1, 5 and 20 steps.
+    """Up to three steps in reports: the last round times, such as 1, 6 and 24 hours, else 1, 5 and 20 steps.
+
+    The horizon itself is added to two round times.
 
     Args:
         horizon: the longest.
@@ -47,13 +52,18 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
         steps = [round(time_s / step_s) for time_s in _TIMES_S if (time_s / step_s).is_integer()]
         timed = sorted({step for step in steps if 1 <= step <= horizon})
         if len(timed) >= 2:
-            return tuple(timed[-3:])
+            return tuple(sorted({*timed, horizon} if len(timed) == 2 else timed[-3:]))
     return tuple(sorted({min(step, horizon) for step in (1, 5, 20)}))
 
 
+def band_level(calibration: Calibration) -> float | None:
+    """The highest level of a band up to `BAND` for which there are enough calibration episodes; None for none."""
+    return max((level for level in LEVELS if level <= BAND and supports(calibration, level)), default=None)
+
+
 def honest(learned: Learned) -> World:
-    """The learned world; without bands if there are too few calibration episodes for 90 %."""
-    if supports(learned.calibration, BAND):
+    """The learned world; without bands if there are too few calibration episodes for the lowest level."""
+    if band_level(learned.calibration) is not None:
         return learned.world
     return LocalWorld(learned.engine, None, learned.recipe.planner)
 
@@ -156,11 +166,57 @@ def training_evidence(store: Store, learned: Learned, diagnostics: Diagnostics |
     return training if diagnostics is None else (*training, readout_quality(store, learned), diagnostics)
 
 
-def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> evidence.Forecasts:
-    """One forecast, at the start of the first held-out episode that is long enough."""
-    long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + diagnostics.horizon]
-    episodes, horizon = [store.episode(long[0])], diagnostics.horizon
-    return evidence.sample_forecasts(honest(learned), episodes, index=0, context=CONTEXT, horizon=horizon, level=BAND)
+def held_out_evidence(
+    store: Store, learned: Learned, diagnostics: Diagnostics
+) -> tuple[evidence.TrustedHorizons, evidence.Forecasts]:
+    """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
+    world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or BAND
+    long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + horizon]
+    places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), CONTEXT, horizon, PER_EPISODE)]
+    episodes = {n: store.episode(n) for n in long}
+    windows = forecast_windows([(episodes[n], now) for n, now in places], length=CONTEXT, horizon=horizon)
+    signals = predicted_vectors(world, windows.truth)
+    spreads, sizes = ({one.name: of(windows, one) for one in signals} for of in (deviation, largest_value))
+    first = next((signal for signal in signals if spreads[signal.name]), signals[0])
+    linear, rivals = comparisons(store, learned), dict[str, World]()
+    unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.inputs)
+    for signal in signals:
+        name = best_linear(diagnostics, signal.name, horizon)
+        if name is not None and signal.name not in unseen:
+            rivals[signal.name] = linear[name]
+    cases = {
+        f"Episode {places[row][0]}: {case}": (episodes[places[row][0]], places[row][1])
+        for case, row in _cases(window_forecasts(world, windows, level=level)[first.name], windows, first).items()
+    }
+    trusted = tuple(one for one in trusted_horizons(diagnostics, spreads, sizes) if one.signal not in unseen)
+    return (
+        evidence.TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen),
+        evidence.sample_forecasts(world, cases, context=CONTEXT, horizon=horizon, level=level, rivals=rivals),
+    )
+
+
+def _cases(found: Forecast, windows: ForecastWindows, signal: Signal) -> dict[str, int]:
+    """Windows by what they show: the median error, its worst decile, and the largest error in widths of the band.
+
+    Windows of another episode are preferred for each.
+    """
+    known = windows.known[signal.name][..., None]
+    miss = np.where(known, np.abs(signal.difference(found.mean, windows.truth[signal.name].astype(float))), 0.0)
+    error = np.sqrt((miss**2).mean((1, 2)))
+    surprise = error
+    if found.low is not None and found.high is not None:
+        half = np.maximum((found.high - found.low) / 2, 1e-12)
+        surprise = (miss / half).max((1, 2))
+    ranks = {
+        "typical": np.abs(error - np.median(error)),
+        "worst decile": np.abs(error - np.quantile(error, 0.9)),
+        "most surprising": -surprise,
+    }
+    chosen: dict[str, int] = {}
+    for case, rank in ranks.items():
+        taken = np.isin(windows.episode, windows.episode[list(chosen.values())])
+        chosen[case] = int(np.argmin(np.where(taken, np.inf, rank) if not taken.all() else rank))
+    return chosen
 
 
 def imagined_paths(
@@ -179,7 +235,8 @@ def imagined_paths(
     numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
     episodes = [store.episode(number) for number in numbers]
     windows = forecast_windows([(episode, 0) for episode in episodes], length=1, horizon=horizon)
-    mean = window_forecasts(honest(learned), windows, level=BAND)[signal].mean
+    level = band_level(learned.calibration) or BAND
+    mean = window_forecasts(honest(learned), windows, level=level)[signal].mean
     frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
     paths = []
     for episode, path in zip(episodes, mean.astype(float), strict=True):

@@ -1,0 +1,402 @@
+"""The page of a trained world: the main finding in units, then the details.
+
+Build a `Report` from evidence in any order; `render` returns the page. It has sections only for the given evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from worldline.audit import findings
+from worldline.audit import report_evidence as evidence
+from worldline.audit.diagnostics import Diagnostics
+from worldline.formatting import (
+    between,
+    clock,
+    label,
+    listing,
+    number,
+    percent,
+    plural,
+    quantity,
+    round_percent,
+    with_unit,
+)
+from worldline.plots.thumbnails import thumbnail
+from worldline.report import images
+from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
+from worldline.report.measured_blocks import block, coverage_block, gaps_block, open_loop_block, skill_block
+from worldline.report.page import render_page
+from worldline.report.parts import (
+    Animation,
+    Block,
+    Captioned,
+    Chapter,
+    Commands,
+    Facts,
+    Group,
+    Header,
+    Items,
+    Legend,
+    Note,
+    Part,
+    Picture,
+    Table,
+)
+from worldline.report.signal_rows import comparable, headline, sentences, signal_table, weaknesses
+from worldline.stats import Curve
+
+MAX_FINDINGS: Final = 3
+_MAX_SHARP_SIZE: Final = 128
+"""Largest side in pixels of a frame with visible pixels; larger frames are scaled smoothly."""
+_MAX_SIZE: Final = 256
+_MAX_ROWS: Final = 8
+"""Further components of signals with charts."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Content of a report.
+
+    Args:
+        title: title of the page.
+        subtitle: model and data in one line; empty for none.
+        facts: details in order, such as data, device, wall time, seeds, versions, hashes.
+        sections: evidence in any order.
+        notices: remarks on the logs and the training, the most important first.
+        commands: what to type next.
+    """
+
+    title: str
+    subtitle: str
+    facts: Mapping[str, str]
+    sections: tuple[evidence.Evidence, ...]
+    notices: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+def render(report: Report) -> str:
+    """A self-contained UTF-8 page; deterministic."""
+    found = _Found(report)
+    top = found.headline or Header(title=report.title)
+    eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
+    facts = Facts(list(report.facts.items())) if report.facts else None
+    columns: list[Part | None] = [
+        Items("Worth knowing", found.weak, MAX_FINDINGS) if found.weak else None,
+        Commands(report.commands) if report.commands else None,
+    ]
+    return render_page(
+        report.title,
+        Header(title=top.title, eyebrow=eyebrow, lede=top.lede, parts=[*_pictures(found), *_first_charts(found)]),
+        found.signals,
+        Group(columns, "columns"),
+        *_chapters(found),
+        Chapter("Methods and details", [facts, *map(Note, found.methods)], folded=True),
+    )
+
+
+class _Found:
+    """The evidence of a report by kind."""
+
+    def __init__(self, report: Report) -> None:
+        self.sections = report.sections
+        self.trust, self.diagnostics = self.one(evidence.TrustedHorizons), self.one(Diagnostics)
+        forecasts = self.one(evidence.Forecasts)
+        self.samples: tuple[evidence.ForecastSample, ...] = () if forecasts is None else forecasts.samples
+        if self.trust is not None:
+            deviation = self.trust.deviation
+            self.samples = tuple(one for one in self.samples if deviation.get(one.signal))
+            self.diagnostics = None if self.diagnostics is None else comparable(self.diagnostics, self.trust)
+        self.level, self.step_s = (forecasts.level, forecasts.step_s) if forecasts else (0.0, None)
+        self.planning, self.decoded = self.one(evidence.Planning), list(self.all(evidence.Decoded))
+        self.paths = self.one(evidence.PredictedPaths)
+        self.weak = weaknesses(self.sections, self.diagnostics, self.trust, report.notices)
+        self.signals = None if self.diagnostics is None else signal_table(self.diagnostics, self.trust)
+
+    def all(self, kind: type[_T]) -> Iterable[_T]:
+        return (one for one in self.sections if isinstance(one, kind))
+
+    def one(self, kind: type[_T]) -> _T | None:
+        return next(iter(self.all(kind)), None)
+
+    @property
+    def headline(self) -> Header | None:
+        if self.planning is not None:
+            return sentences(findings.planning(self.planning))
+        if self.diagnostics is not None and self.diagnostics.horizons:
+            return headline(self.diagnostics, self.trust)
+        return sentences(findings.decoded(self.decoded[0])) if self.decoded else None
+
+    @property
+    def methods(self) -> list[str]:
+        texts = []
+        if self.planning is not None:
+            texts.append(
+                "Success rates have 95\u00a0% Wilson score intervals; a difference is significant if they do not "
+                "overlap."
+            )
+        if self.diagnostics is not None:
+            one = self.diagnostics
+            short = f" {plural(one.num_short, 'episode')} were too short and left out." if one.num_short else ""
+            cut = f"{plural(one.num_windows, 'window')} of {plural(one.horizon, 'step')}"
+            texts += [
+                f"Errors, use of actions and coverage were measured on {cut} from {plural(one.num_episodes, 'episode')}"
+                f", which were not used for training or calibration.{short}",
+                "Intervals are 95\u00a0% bootstrap intervals over episodes (2,000 draws). Intervals of the coverage "
+                "are Wilson intervals, corrected for the dependence of windows of one episode.",
+            ]
+        return texts
+
+
+def _pictures(found: _Found) -> list[Part]:
+    """Imagined beside real pictures, the first of all if the world sees images."""
+    parts: list[Part] = [_outcomes(found.planning, None)] if found.planning is not None else []
+    parts += [_decoded_figure(one) for one in found.decoded]
+    return parts if found.decoded or found.paths is None else [*parts, *_path_figures(found.paths)]
+
+
+def _first_charts(found: _Found) -> list[Part]:
+    """Measured against predicted in a few held-out episodes, for the first component of the first signal."""
+    if not found.samples:
+        return []
+    first = [one for one in found.samples if _component(one) == _component(found.samples[0])]
+    band = f", with its {round_percent(found.level)} band" if any(one.low for one in found.samples) else ""
+    rival = [("best linear model", "soft")] if any(one.rival for one in found.samples) else []
+    legend = Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])
+    return [Group.gallery([_forecast_chart(one, found.step_s) for one in first]), legend]
+
+
+def _forecast_chart(sample: evidence.ForecastSample, step_s: float | None) -> LineChart:
+    """Past, forecast and ground truth of one component."""
+    unit, unit_name = clock(len(sample.real), step_s)
+    ahead = [unit * k for k in range(len(sample.real) + 1)]
+    before = [unit * (k - len(sample.past) + 1) for k in range(len(sample.past))]
+    present = sample.past[-1:]
+    low, high = (() if edge is None else (*present, *edge) for edge in (sample.low, sample.high))
+    lines = [
+        ChartLine(label="predicted", style="world", x=ahead, y=(*present, *sample.mean), low=low, high=high),
+        ChartLine(label="measured", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
+    ]
+    if sample.rival:
+        lines.insert(0, ChartLine(label="best linear model", style="soft", x=ahead, y=(*present, *sample.rival)))
+    name = _component(sample)
+    ends = [quantity(values[-1], sample.unit) for values in (sample.mean, sample.real)]
+    return LineChart(
+        title=sample.case,
+        alt=f"{name}, {sample.case}, at the last step: predicted {ends[0]}, measured {ends[1]}",
+        x_label=f"{unit_name} from now",
+        y_label=with_unit(name, sample.unit),
+        lines=lines,
+        now=0.0,
+        style="unkeyed",
+    )
+
+
+def _component(sample: evidence.ForecastSample) -> str:
+    return label(sample.signal) + (f" · {label(sample.component)}" if sample.component else "")
+
+
+def _chapters(found: _Found) -> list[Chapter]:
+    """The chapters in reading order; latents, ranks and losses are folded."""
+    diagnostics = found.diagnostics
+    measured: list[Part | None] = []
+    if diagnostics is not None:
+        measured = [gaps_block(diagnostics), coverage_block(diagnostics)]
+    errors = (
+        []
+        if diagnostics is None
+        else [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
+    )
+    seen = [_decoded_block(one) for one in found.decoded]
+    paths = [] if found.paths is None else [_imagined_block(found.paths)]
+    planning = [] if found.planning is None else [_planning_block(found.planning)]
+    planning += [_films_block(one) for one in found.all(evidence.Films)]
+    training = [
+        *map(_learning_block, found.all(evidence.Learning)),
+        *map(_health_block, found.all(evidence.LatentHealth)),
+        *map(_readout_block, found.all(evidence.ReadoutQuality)),
+    ]
+    return [
+        Chapter("Planning", planning),
+        Chapter("Images", [*seen, *paths]),
+        Chapter("Use of actions and calibration", measured),
+        Chapter("All signals in these episodes", _all_forecasts(found), folded=True),
+        Chapter("Errors and baselines", errors if diagnostics and diagnostics.errors else [], folded=True),
+        Chapter("Training, latents and readouts", training, folded=True),
+    ]
+
+
+def _all_forecasts(found: _Found) -> list[Part]:
+    """One row of charts for every further component."""
+    rows: dict[str, list[Part]] = {}
+    for one in found.samples:
+        rows.setdefault(_component(one), []).append(_forecast_chart(one, found.step_s))
+    further = list(rows)[1:]
+    left = [Note(f"Not shown: {listing(further[_MAX_ROWS:])}.")] if further[_MAX_ROWS:] else []
+    return [*(Group.gallery(rows[name]) for name in further[:_MAX_ROWS]), *left]
+
+
+def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:
+    """Success rate of every method with its interval, over all pairs or one kind."""
+    rates = [(one, one.all if kind is None else one.split.get(kind)) for one in planning.outcomes]
+    chosen = [(one, rate) for one, rate in rates if rate is not None]
+    rows = [
+        Dot.of(one.name, rate, percent(rate.value), "world" if one.role == "planner" else one.role)
+        for one, rate in chosen
+    ]
+    alt = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
+    title = f"Goals reached, {kind or 'all pairs'} ({chosen[0][1].trials} each)"
+    return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {alt}")
+
+
+def _planning_block(planning: evidence.Planning) -> Block:
+    """Success rate by kind of pair, and time per plan."""
+    details = Note(f"A pair counts as solved when {planning.task}. Bars are 95\u00a0% Wilson intervals.")
+    figures = [_outcomes(planning, kind) for kind in planning.planner.split]
+    return block(findings.splits(planning), Group.gallery(figures) if figures else None, details)
+
+
+def _films_block(films: evidence.Films) -> Block:
+    """Executed plans as animations; still frames if the reader prefers reduced motion."""
+    return block(findings.films(films), Group.gallery([_film(one, k) for k, one in enumerate(films.films)]))
+
+
+def _film(film: evidence.Film, index: int) -> Animation:
+    steps, ending = plural(len(film.frames) - 1, "step"), "reached" if film.reached else "not reached"
+    alt = f"Executed plan of {steps}, goal {ending}"
+    strip = images.strip(film.frames, 6)
+    return Animation(
+        title=f"{steps}, {ending}",
+        moving=images.picture(images.animation(film.frames), f"{alt}, playing in a loop.", "pixels moving"),
+        still=images.picture(strip, f"{alt}, as a strip of frames.", "pixels still"),
+        goal=None if film.goal is None else images.picture(images.png(film.goal), "Goal image.", "pixels"),
+        key=f"still-{index}",
+    )
+
+
+def _learning_block(learning: evidence.Learning) -> Block:
+    """Losses over training steps."""
+    terms = [_series_line(one, f"other{k % 6}") for k, one in enumerate(learning.terms)]
+    charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
+    if learning.validation is not None:
+        charts.append(_loss_chart("Validation loss", [_series_line(learning.validation, "world")]))
+    return block(findings.learning(learning), Group.gallery(charts))
+
+
+def _series_line(series: evidence.Series, style: str) -> ChartLine:
+    return ChartLine(label=label(series.name), style=style, x=series.steps, y=series.values)
+
+
+def _loss_chart(title: str, lines: Sequence[ChartLine]) -> LineChart:
+    """Losses, on a logarithmic axis if all are positive."""
+    positive = all(y > 0 for line in lines for y in line.y)
+    alt = "; ".join(f"{line.label} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
+    scale = "loss, logarithmic" if positive else "loss"
+    return LineChart(title=title, alt=f"{title}: {alt}", x_label="step", y_label=scale, lines=lines, log=positive)
+
+
+def _health_block(health: evidence.LatentHealth) -> Block:
+    """Measures of latent collapse over training steps, with the thresholds of the guard."""
+    return block(findings.latent_health(health), Group.gallery([_vital_chart(vital) for vital in health.vitals]))
+
+
+def _vital_chart(vital: evidence.Vital) -> LineChart:
+    series, title = vital.series, label(vital.series.name)
+    levels = [] if vital.threshold is None else [("guard threshold", vital.threshold)]
+    levels += [] if vital.most is None else [("maximum", vital.most)]
+    alt = f"{title}: from {number(series.values[0])} to {number(series.values[-1])}"
+    alt += "".join(f"; {name} {number(height)}" for name, height in levels)
+    lines = [_series_line(series, "world")]
+    return LineChart(title=title, alt=alt, x_label="step", y_label=title, lines=lines, levels=levels)
+
+
+def _readout_block(readout: evidence.ReadoutQuality) -> Block:
+    """R² and error of the readout of each signal that varies."""
+    share = findings.share_explained
+    rows = [
+        [
+            label(row.signal),
+            share(row.r2.value),
+            "" if row.r2.low > findings.NEARLY_ALL else f"{share(row.r2.low)} to {share(row.r2.high)}",
+            quantity(row.rmse, row.unit),
+        ]
+        for row in readout.rows
+        if row.r2 is not None
+    ]
+    caption = "Readouts from the latent of a single step, on held-out episodes"
+    table = Table(caption, ["signal", "R²", "95\u00a0% interval", "error (RMSE)"], rows) if rows else None
+    return block(findings.readout(readout), table)
+
+
+def _imagined_block(found: evidence.PredictedPaths) -> Block:
+    details = Note(
+        f"Drawn over the last true frame. The predicted {label(found.signal)} is read out from predicted latents."
+    )
+    return block(findings.imagined(found), *_path_figures(found), details)
+
+
+def _path_figures(found: evidence.PredictedPaths) -> list[Part]:
+    """Predicted and true paths over the last true frame, and a strip of frames."""
+    legend = Legend([("true path", "real-swatch"), ("predicted path", "imagined-swatch")])
+    return [legend, Group.gallery([_path_figure(path, found) for path in found.paths])]
+
+
+def _path_figure(path: evidence.ImaginedPath, found: evidence.PredictedPaths) -> Captioned:
+    miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
+    title = f"error {quantity(miss, found.unit)} after {plural(len(path.real) - 1, 'step')}"
+    alt = f"True and predicted path of {label(found.signal)} over the last true frame: {title}."
+    steps = listing([str(step) for step in path.frame_steps])
+    row = images.picture(images.strip(path.frames, len(path.frames)), f"True frames at steps {steps}.", "pixels strip")
+    return Captioned(title, [images.overlay(path.frames[-1], path.real, path.imagined, alt), row], "paths")
+
+
+def _decoded_figure(found: evidence.Decoded) -> Captioned:
+    """Frames of a few windows, true above predicted, one column per step."""
+    _, unit_name, ahead = _ahead(found)
+    moments = ["now", *(f"{one} {unit_name} ahead" for one in ahead)]
+    rows: list[list[str | Part]] = []
+    for window in found.windows:
+        rows += [["true", *_frames("true", window.real, moments)]]
+        rows += [["predicted", *_frames("predicted", window.drawn, moments)]]
+    title = f"{label(found.camera)}: true and predicted frames"
+    return Captioned(title, [Table(title, [f"{unit_name} ahead", "now", *ahead], rows, style="frames")], "decoded")
+
+
+def _ahead(found: evidence.Decoded) -> tuple[float, str, list[str]]:
+    unit, unit_name = clock(found.steps[-1], found.step_s)
+    return unit, unit_name, [number(unit * step) for step in found.steps]
+
+
+def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[Picture]:
+    style = "pixels" if max(frames.shape[1:3]) <= _MAX_SHARP_SIZE else "smooth"
+    return [
+        images.picture(images.png(thumbnail(frame, _MAX_SIZE, _MAX_SIZE, enlarge=False)), f"{name}, {moment}", style)
+        for frame, moment in zip(frames, moments, strict=True)
+    ]
+
+
+def _decoded_block(found: evidence.Decoded) -> Block:
+    """Errors of decoded predictions."""
+    _, unit_name, ahead = _ahead(found)
+    curves = {"predicted": found.imagined, "persistence": found.persistence, "decoder alone": found.decoder}
+    rows = [[when, *(_at(one, k) for one in curves.values())] for k, when in enumerate(ahead)]
+    counted = f"{plural(found.num_windows, 'window')} of {plural(found.num_episodes, 'episode')}, held out"
+    caption = (
+        f"{label(found.camera)}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
+        f"episodes, over {counted}"
+    )
+    details = (
+        "The decoder serves visualisation only: it was fitted to the trained model, and planning does not use it. "
+        "There is no observation after \u201cnow\u201d; the predicted frame at \u201cnow\u201d is decoded from the "
+        "latent of that frame. Persistence: the last observed frame. Decoder alone: decoded from the latents of the "
+        "true frames."
+    )
+    return block(findings.decoded(found), Table(caption, [f"{unit_name} ahead", *curves], rows), Note(details))
+
+
+def _at(curve: Curve, k: int) -> str:
+    one = curve.at(k + 1)
+    return f"{number(one.value)} ({number(one.low)} to {number(one.high)})"

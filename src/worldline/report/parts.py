@@ -1,0 +1,300 @@
+"""The elements of a page. A page is a tree of them; `parts.html.jinja` has one macro for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class Part:
+    """An element of a page, rendered by the macro with the name of its class. Its strings are escaped."""
+
+
+@dataclass(frozen=True)
+class Note(Part):
+    """A paragraph.
+
+    Args:
+        text: its text.
+        style: class of the style sheet.
+        code: text in a typewriter face after it; empty for none.
+    """
+
+    text: str
+    style: str = "note"
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Phrase(Part):
+    """A text within a table or a line.
+
+    Args:
+        text: the text.
+        style: classes of the style sheet, such as "verdict good"; empty for none.
+        small: a small text below; empty for none.
+    """
+
+    text: str
+    style: str = ""
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class Table(Part):
+    """A table that scrolls horizontally if necessary.
+
+    Args:
+        caption: above the table.
+        head: column titles; the first column holds row titles.
+        rows: cells, one per column.
+        folded: label of the fold that hides the table; empty for an open table.
+        style: classes of the style sheet; "number" aligns cells to the right.
+    """
+
+    caption: str
+    head: Sequence[str | Part]
+    rows: Sequence[Sequence[str | Part]]
+    folded: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Facts(Part):
+    """Names and values; nothing without rows.
+
+    Args:
+        rows: in order; names may repeat.
+        style: "facts" for small print, "glance" for a row of key figures.
+    """
+
+    rows: Sequence[tuple[str, str]]
+    style: str = "facts"
+
+
+@dataclass(frozen=True)
+class Commands(Part):
+    """Lines to type.
+
+    Args:
+        lines: commands.
+        title: heading.
+    """
+
+    lines: Sequence[str]
+    title: str = "Next"
+
+
+@dataclass(frozen=True)
+class Items(Part):
+    """A list whose further items are folded.
+
+    Args:
+        title: heading.
+        lines: items.
+        most: number of items that are not folded.
+    """
+
+    title: str
+    lines: Sequence[str]
+    most: int
+
+
+@dataclass(frozen=True)
+class Group(Part):
+    """Elements in a box of the style sheet.
+
+    Args:
+        parts: in order.
+        style: such as "gallery" for elements side by side on wide screens.
+        label: accessible name; empty for none.
+    """
+
+    parts: Sequence[Part | None]
+    style: str
+    label: str = ""
+
+    @classmethod
+    def gallery(cls, figures: Sequence[Part]) -> Group:
+        """Figures, side by side on wide screens."""
+        kinds = {1: "gallery alone", 3: "gallery three"}
+        return cls(figures, kinds.get(len(figures), "gallery"))
+
+
+@dataclass(frozen=True)
+class Captioned(Part):
+    """A figure with a title.
+
+    Args:
+        title: above the content.
+        parts: the content.
+        style: classes of the style sheet.
+        aside: remark beside the title; empty for none.
+    """
+
+    title: str
+    parts: Sequence[Part | None]
+    style: str = ""
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class Chips(Part):
+    """Short links in a row.
+
+    Args:
+        links: text, second text, address and style of each.
+        title: above them; empty for none.
+        aside: beside the title.
+    """
+
+    links: Sequence[tuple[str, str, str, str]]
+    title: str = ""
+    aside: str = ""
+
+
+@dataclass(frozen=True)
+class Legend(Part):
+    """A legend of lines.
+
+    Args:
+        entries: label and class of each line.
+    """
+
+    entries: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Block(Part):
+    """A finding with its figures.
+
+    Args:
+        finding: one to three sentences.
+        parts: figures, tables and notes.
+        verdict: "good", "bad" or "unclear" for a mark before the finding; "plain" for none.
+        anchor: target of links to the block, shown before the finding; empty for none.
+        result: a word after the finding with its style; None for none.
+    """
+
+    finding: str
+    parts: Sequence[Part | None] = ()
+    verdict: str = "plain"
+    anchor: str = ""
+    result: Phrase | None = None
+
+
+@dataclass(frozen=True)
+class Chapter(Part):
+    """A part of the page with a title; nothing without content.
+
+    Args:
+        title: heading.
+        parts: content.
+        folded: whether the reader has to open it.
+    """
+
+    title: str
+    parts: Sequence[Part | None]
+    folded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header(Part):
+    """The top of a page.
+
+    Args:
+        title: the heading; on a report its main finding.
+        eyebrow: what the page is about, in small letters above the heading; empty for none.
+        lede: sentences below the heading; empty for none.
+        parts: content below.
+    """
+
+    title: str
+    eyebrow: str = ""
+    lede: str = ""
+    parts: Sequence[Part | None] = ()
+
+
+@dataclass(frozen=True)
+class Picture(Part):
+    """An image.
+
+    Args:
+        src: data URI, see `images.data_uri`.
+        alt: alternative text.
+        style: class of the style sheet.
+    """
+
+    src: str
+    alt: str
+    style: str = "pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlay(Part):
+    """Two paths over an image.
+
+    Args:
+        src: data URI of the image.
+        alt: alternative text.
+        size: width and height of the image in pixels.
+        paths: class and commands of each path, in pixels.
+        end: centre of a ring around the end of a path.
+    """
+
+    src: str
+    alt: str
+    size: tuple[int, int]
+    paths: Sequence[tuple[str, str]]
+    end: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Animation(Part):
+    """A looping image with a pause switch, and a still image for readers who prefer reduced motion.
+
+    Args:
+        title: caption.
+        moving: the animation.
+        still: the still image.
+        goal: image of the goal; None for none.
+        key: identifier that is unique in the page.
+    """
+
+    title: str
+    moving: Picture
+    still: Picture
+    goal: Picture | None
+    key: str
+
+
+@dataclass(frozen=True)
+class Grid(Part):
+    """Cells in columns that scroll horizontally if necessary.
+
+    Args:
+        label: accessible name.
+        columns: widths of the columns, in CSS.
+        cells: row by row.
+    """
+
+    label: str
+    columns: str
+    cells: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class GridCell(Part):
+    """A cell of a grid; empty by default.
+
+    Args:
+        title: heading in the cell.
+        lines: small lines below.
+        picture: content; None for none.
+        lost: width and height of an empty box for a missing image; None for none.
+    """
+
+    title: str = ""
+    lines: Sequence[str] = ()
+    picture: Part | None = None
+    lost: tuple[int, int] | None = None

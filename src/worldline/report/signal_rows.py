@@ -1,0 +1,270 @@
+"""The first screen of a report: the main finding in units, a row per signal, and the weaknesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from worldline.audit import findings
+from worldline.audit import report_evidence as evidence
+from worldline.audit.audit_evidence import Trusted
+from worldline.audit.diagnostics import Band, Diagnostics
+from worldline.formatting import MAX_GROWTH, NBSP, label, listing, number, percent, pretty_unit, round_percent, span
+from worldline.report.parts import Header, Part, Phrase, Table
+
+NEGLIGIBLE: Final = 0.01
+"""Share of a signal's standard deviation up to which a difference of two errors counts as a tie."""
+_LINEAR: Final = ("linear", "action_blind")
+"""The linear models among the baselines."""
+
+
+@dataclass(frozen=True)
+class Rivalry:
+    """The error of the world compared with that of a baseline.
+
+    Args:
+        skill: 1 - error / error of the baseline; None for a tie.
+    """
+
+    skill: float | None
+
+    @property
+    def cell(self) -> Phrase:
+        """Its cell in the table: "40 %" below, "tie", "30 % above" or "×24"."""
+        if self.skill is None:
+            return Phrase("tie", "verdict soft")
+        if self.skill > 0:
+            return Phrase(_share(self.skill), "verdict good")
+        above = f"{_share(-self.skill)} above" if -self.skill < MAX_GROWTH else f"×{number(1 - self.skill, 2)}"
+        return Phrase(above, "verdict bad")
+
+    def sentence(self, name: str) -> str:
+        """A part of a sentence: "40 % below the best linear model"; empty for a tie."""
+        if self.skill is None:
+            return ""
+        if self.skill > 0:
+            return f"{_share(self.skill)} below {name}"
+        if -self.skill < MAX_GROWTH:
+            return f"{_share(-self.skill)} above {name}"
+        return f"{number(1 - self.skill, 2)} times that of {name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalRow:
+    """Measurements of one signal on held-out episodes.
+
+    Args:
+        signal: its name.
+        unit: its unit.
+        errors: root mean square error at each reported step.
+        persistence: comparison at the last reported step; None if there is no such baseline or no skill.
+        linear: comparison with the better linear model.
+        band: its prediction band; None without one.
+        trusted: trusted horizon; None if it was not measured.
+    """
+
+    signal: str
+    unit: str
+    errors: tuple[float, ...]
+    persistence: Rivalry | None
+    linear: Rivalry | None
+    band: Band | None
+    trusted: Trusted | None
+
+
+def comparable(found: Diagnostics, trust: evidence.TrustedHorizons) -> Diagnostics:
+    """The diagnostics without constant signals, and without baselines on signals that only these see."""
+    names = {name for name, deviation in trust.deviation.items() if deviation}
+    seen = names.difference(trust.unseen)
+    return replace(
+        found,
+        errors=tuple(one for one in found.errors if one.signal in (seen if one.world else names)),
+        skills=tuple(one for one in found.skills if one.signal in seen),
+        gaps=tuple(one for one in found.gaps if one.signal in {None, *names}),
+        bands=tuple(one for one in found.bands if one.signal in names),
+    )
+
+
+def signal_rows(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> list[SignalRow]:
+    """One row per predicted signal."""
+    bands = {one.signal: one for one in (findings.headline_bands(found.bands) if found.bands else ())}
+    trusted = {one.signal: one for one in (trust.trusted if trust else ())}
+    rows = []
+    for error in (one for one in found.errors if not one.world):
+        name = error.signal
+        rows.append(
+            SignalRow(
+                signal=name,
+                unit=found.units[name],
+                errors=tuple(float(error.rmse.value[step - 1]) for step in found.horizons),
+                persistence=_rivalry(found, trust, name, ("persistence",)),
+                linear=_rivalry(found, trust, name, _LINEAR),
+                band=bands.get(name),
+                trusted=trusted.get(name),
+            )
+        )
+    return rows
+
+
+def best_linear(found: Diagnostics, signal: str, step: int) -> str | None:
+    """Name of the linear model with the smallest error after `step` steps; None without one."""
+    return _strongest(found, signal, _LINEAR, step)
+
+
+def _strongest(found: Diagnostics, signal: str, names: Iterable[str], step: int) -> str | None:
+    errors = {one.world: one.rmse.value[step - 1] for one in found.errors if one.signal == signal}
+    return min((name for name in names if name in errors), key=lambda name: errors[name], default=None)
+
+
+def _rivalry(
+    found: Diagnostics, trust: evidence.TrustedHorizons | None, signal: str, names: Sequence[str]
+) -> Rivalry | None:
+    step = found.horizons[-1] if found.horizons else found.horizon
+    name = _strongest(found, signal, names, step)
+    skill = next((one.skill.at(step) for one in found.skills if (one.signal, one.against) == (signal, name)), None)
+    if skill is None:
+        return None
+    errors = {one.world: one.rmse.value[step - 1] for one in found.errors if one.signal == signal}
+    close = NEGLIGIBLE * (trust.deviation.get(signal, 0.0) if trust else 0.0)
+    if skill.low <= 0 <= skill.high or abs(errors[""] - errors[name or ""]) < close:
+        return Rivalry(None)
+    return Rivalry(skill.value)
+
+
+def _share(share: float) -> str:
+    """A share without decimals; 100 % and 0 % only if it is exact."""
+    return f"over 99{NBSP}%" if 0.995 <= share < 1 else round_percent(round(share, 2) if share > 0.005 else share)
+
+
+def signal_table(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Table | None:
+    """The errors of each signal in units, its skill, coverage and trusted horizon."""
+    rows = signal_rows(found, trust)
+    if not rows or not found.horizons:
+        return None
+    level = next((row.band.level for row in rows if row.band is not None), findings.HEADLINE_LEVEL)
+    ahead = [f"after {span(step, found.step_s)}" for step in found.horizons]
+    head = [
+        "signal",
+        *ahead,
+        "below persistence",
+        "below best linear",
+        f"inside {round_percent(level)} band",
+        "trusted until",
+    ]
+    cells: list[list[str | Part]] = []
+    for row in rows:
+        errors = [_quantity(value, row.unit) for value in row.errors]
+        inside: str | Part = "–" if row.band is None else Phrase(_share(row.band.coverage.value), _calibrated(row.band))
+        rivals: list[str | Part] = ["–" if one is None else one.cell for one in (row.persistence, row.linear)]
+        trusted = _trusted(row.trusted, found.step_s)
+        cells.append([label(row.signal), *errors, *rivals, inside, trusted])
+    caption = (
+        f"Error (RMSE) on {found.num_windows} held-out windows. Comparisons {ahead[-1]}; "
+        "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
+    )
+    if trust is not None and trust.unseen:
+        unseen = listing([label(name) for name in trust.unseen])
+        caption += f" The world does not see {unseen}: baselines that do are left out."
+    kept = [k for k in range(len(head)) if any(row[k] != "–" for row in cells)]
+    return Table(caption, [head[k] for k in kept], [[row[k] for k in kept] for row in cells], style="number signals")
+
+
+def _calibrated(band: Band) -> str:
+    narrow, wide = band.coverage.high < band.level, band.coverage.low > band.level
+    return "verdict bad" if narrow else "verdict unclear" if wide else ""
+
+
+def _trusted(one: Trusted | None, step_s: float | None) -> Phrase | str:
+    if one is None:
+        return "–"
+    style = "" if one.steps == one.of else "verdict unclear" if one.steps else "verdict bad"
+    return Phrase(span(one.steps, step_s) if one.steps else "not trusted", style)
+
+
+def headline(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Header | None:
+    """The error of the first signal in units, compared with the baselines; None if no signal varies."""
+    rows = signal_rows(found, trust)
+    if not rows:
+        return None
+    first, when = rows[0], span(found.horizons[-1], found.step_s)
+    rivals = [(first.persistence, "persistence"), (first.linear, "the best linear model")]
+    parts = [f"error {_quantity(first.errors[-1], first.unit)} after {when}"]
+    parts += [one.sentence(name) for one, name in rivals if one is not None and one.skill is not None]
+    tied = [name for one, name in rivals if one is not None and one.skill is None]
+    parts += [f"tied with {listing(tied)}"] if tied else []
+    return Header(title=f"{_capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, found))
+
+
+def _lede(rows: Sequence[SignalRow], found: Diagnostics) -> str:
+    """Coverage of the first signal, the trusted horizon, and the other signals."""
+    first, texts = rows[0], []
+    if first.band is not None:
+        inside = first.band.coverage
+        texts.append(
+            f"{_share(inside.value)} of {inside.trials} held-out paths stay inside their "
+            f"{round_percent(first.band.level)} band."
+        )
+    whole = [label(row.signal) for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
+    if whole:
+        which = "All signals" if len(whole) == len(rows) > 1 else _capital(listing(whole[:4]))
+        more = f" and {len(whole) - 4} more" if len(whole) > 4 and len(whole) < len(rows) else ""
+        texts.append(f"{which}{more} can be trusted for all of the {span(found.horizon, found.step_s)}.")
+    return " ".join(texts)
+
+
+def sentences(finding: findings.ReportFinding) -> Header:
+    """A finding whose first sentence is the title."""
+    first, _, rest = finding.text.partition(". ")
+    return Header(title=first.removesuffix(".") + ".", lede=rest)
+
+
+def weaknesses(
+    sections: Sequence[evidence.Evidence],
+    found: Diagnostics | None,
+    trust: evidence.TrustedHorizons | None,
+    notices: Sequence[str],
+) -> list[str]:
+    """What a user of the world should know, the worst first."""
+    ranked = [(2, text) for text in notices]
+    for one in sections:
+        if isinstance(one, evidence.LatentHealth):
+            ranked += _if_bad(0, findings.latent_health(one))
+        elif isinstance(one, evidence.Learning):
+            ranked += _if_bad(1, findings.learning(one))
+    if found is not None:
+        ranked += _if_bad(0, findings.gaps(found.gaps)) if found.gaps else []
+        for row in signal_rows(found, trust):
+            ranked += _signal_weaknesses(row, found)
+    return [text for _, text in sorted(ranked, key=lambda one: one[0])]
+
+
+def _if_bad(rank: int, finding: findings.ReportFinding) -> list[tuple[int, str]]:
+    return [(rank, finding.text)] if finding.verdict == "bad" else []
+
+
+def _signal_weaknesses(row: SignalRow, found: Diagnostics) -> list[tuple[int, str]]:
+    name, texts, one = _capital(label(row.signal)), [], row.trusted
+    if one is not None and one.steps < one.of:
+        reason = (
+            "a linear model is better"
+            if one.stops == "linear"
+            else f"it is not significantly better than {label(one.stops)}"
+        )
+        until = f"only until {span(one.steps, found.step_s)}: at the next step" if one.steps else "at no step:"
+        texts.append((1 if one.steps else 0, f"{name} can be trusted {until} {reason}."))
+    if row.band is not None and not row.band.coverage.low <= row.band.level <= row.band.coverage.high:
+        narrow = row.band.coverage.high < row.band.level
+        share = f"{percent(row.band.coverage.value)} of the paths are inside the {round_percent(row.band.level)} band"
+        how = "narrow" if narrow else "wide"
+        texts.append((1 if narrow else 3, f"The bands of {label(row.signal)} are too {how}: {share}."))
+    return texts
+
+
+def _quantity(value: float, unit: str) -> str:
+    """A value with two digits and its unit."""
+    return f"{number(value, 2)}{NBSP}{pretty_unit(unit)}".rstrip()
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

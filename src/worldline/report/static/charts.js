@@ -1,0 +1,134 @@
+// Draws every chart anew as an interactive one. Without script the drawing in the page stays, and so it does in print.
+"use strict";
+{
+  const css = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const dashes = {other0: [7, 4], other1: [2, 4], other2: [10, 3, 2, 3], other4: [12, 5], soft: [4, 3]};
+  const text = value => value == null ? "–" : String(+value.toPrecision(4)).replace("-", "−");
+
+  // Columns over the x of all lines: [x, then y, low and high of each line]. Equal x of a step are moved apart.
+  const columns = (lines, width) => uPlot.join(lines.map(line => {
+    const x = line.x.slice();
+    for (let k = 1; k < x.length; k++) if (x[k] <= x[k - 1]) x[k] = x[k - 1] + 1e-7 * width;
+    return line.low.length ? [x, line.y, line.low, line.high] : [x, line.y];
+  }));
+
+  const lonely = values => {
+    const known = [...values.keys()].filter(k => values[k] !== undefined);
+    return known.filter((k, at) =>
+      values[k] != null && values[known[at - 1]] == null && values[known[at + 1]] == null);
+  };
+
+  const series = lines => lines.flatMap(line => {
+    const own = {
+      label: line.label, scale: "y", stroke: css(line.style), dash: dashes[line.style],
+      width: line.style === "world" ? 2.25 : 1.5,
+      points: {show: true, size: 5, fill: css(line.style), width: 0,
+               filter: line.points ? undefined : (u, at) => lonely(u.data[at])},
+    };
+    if (line.points) own.paths = () => null;
+    const edge = {scale: "y", stroke: "transparent", points: {show: false}};
+    return line.low.length ? [own, edge, {...edge}] : [own];
+  });
+
+  const bands = lines => {
+    const found = [];
+    let at = 1;
+    for (const line of lines) {
+      if (line.low.length) found.push({series: [at + 2, at + 1], fill: css(line.style) + "2b"});
+      at += line.low.length ? 3 : 1;
+    }
+    return found;
+  };
+
+  const rules = chart => u => {
+    const {left, top, width, height} = u.bbox, context = u.ctx;
+    context.save();
+    context.strokeStyle = css("soft");
+    context.lineWidth = devicePixelRatio;
+    context.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
+    context.beginPath();
+    for (const level of chart.levels) {
+      const y = u.valToPos(level, "y", true);
+      context.moveTo(left, y), context.lineTo(left + width, y);
+    }
+    if (chart.now != null) {
+      const x = u.valToPos(chart.now, "x", true);
+      context.moveTo(x, top), context.lineTo(x, top + height);
+    }
+    context.stroke();
+    context.restore();
+  };
+
+  const shades = chart => u => {
+    u.ctx.save();
+    u.ctx.fillStyle = css("unclear") + "29";
+    for (const [start, stop] of chart.gaps) {
+      const from = u.valToPos(start, "x", true);
+      u.ctx.fillRect(from, u.bbox.top, u.valToPos(stop, "x", true) - from, u.bbox.height);
+    }
+    u.ctx.restore();
+  };
+
+  // The values under the cursor, in the corner that the cursor is not in.
+  const readout = u => {
+    const at = u.cursor.idx, box = u.root.querySelector(".readout");
+    box.hidden = at == null || u.cursor.left < 0;
+    if (box.hidden) return;
+    const last = data => { let k = at; while (k > 0 && data[k] === undefined) k--; return data[k]; };
+    const named = u.series.map((one, k) => [one.label, u.data[k]]).slice(1).filter(([label]) => label);
+    const parts = named.map(([label, data]) => `${named.length > 1 ? label + " " : ""}${text(last(data))}`);
+    box.textContent = [text(u.data[0][at]) + ":", ...parts].join("  ");
+    box.style[u.cursor.left > u.over.clientWidth / 2 ? "left" : "right"] = "0";
+    box.style[u.cursor.left > u.over.clientWidth / 2 ? "right" : "left"] = "auto";
+  };
+
+  const axisWidth = (u, values, at) => {
+    if (!values) return 40;
+    u.ctx.font = u.axes[at].font[0];
+    const least = u.root.closest(".panel") ? 48 : 0; // so that charts below each other have one time axis
+    return Math.max(least, 14 + Math.max(...values.map(value => u.ctx.measureText(value || "").width)) / devicePixelRatio);
+  };
+
+  const draw = (box, chart) => {
+    const axis = {stroke: css("soft"), font: "12px " + css("sans"), grid: {stroke: css("grid"), width: 1}, ticks: {show: false}, gap: 4};
+    const names = chart.ticks.length && {splits: () => chart.ticks.map(one => one[0]), values: () => chart.ticks.map(one => one[1])};
+    const plain = (u, splits) => splits.map(one => one == null ? "" : text(one));
+    const options = {
+      width: box.clientWidth, height: box.clientHeight, legend: {show: false}, padding: [8, 12, 0, 0],
+      cursor: {points: {size: 6}, drag: {x: false, y: false}, sync: box.closest(".panel") ? {key: "panel"} : undefined},
+      scales: {x: {time: false, range: () => chart.x}, y: {range: () => chart.y, distr: chart.log ? 3 : 1}},
+      series: [{}, ...series(chart.lines)], bands: bands(chart.lines),
+      axes: [
+        {...axis, scale: "x", size: 26, space: 60, values: plain},
+        {...axis, scale: "y", size: axisWidth, space: 28, ...(chart.log ? {} : {values: plain}), ...names},
+      ],
+      hooks: {drawClear: [shades(chart)], draw: [rules(chart)], setCursor: [readout]},
+    };
+    const drawn = new uPlot(options, columns(chart.lines, chart.x[1] - chart.x[0] || 1), box);
+    const corner = document.createElement("div");
+    corner.className = "readout";
+    corner.hidden = true;
+    drawn.over.append(corner);
+    return drawn;
+  };
+
+  const boxes = new Map();
+  const watch = new ResizeObserver(entries => entries.forEach(({target: box}) => {
+    if (!box.clientWidth) return; // folded away
+    if (boxes.get(box)) return boxes.get(box).setSize({width: box.clientWidth, height: box.clientHeight});
+    const chart = JSON.parse(box.parentElement.querySelector("script").textContent);
+    if (!chart.lines.length) return;
+    box.classList.add("live");
+    boxes.set(box, draw(box, chart));
+  }));
+  document.querySelectorAll("script[type='application/json']").forEach(data => {
+    const box = data.parentElement.querySelector(".plot");
+    boxes.set(box, null);
+    watch.observe(box);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => boxes.forEach((drawn, box) => {
+    if (!drawn) return;
+    drawn.destroy();
+    boxes.set(box, draw(box, JSON.parse(box.parentElement.querySelector("script").textContent)));
+  }));
+}
