@@ -137,6 +137,7 @@ class PlanRequest:
             None for no limit.
         min_trust: smallest trust that is accepted, 0 to 1. With n calibration episodes no p-value is
             below 1 / (n + 1), so a smaller `min_trust` never refuses.
+        clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values outside raise an error.
         seed: seed of every random draw.
 
     Raises:
@@ -151,6 +152,7 @@ class PlanRequest:
     pending: Arrays | None = None
     budget_s: float | None = None
     min_trust: float = 0.0
+    clip: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

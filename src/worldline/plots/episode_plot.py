@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from matplotlib.figure import Figure
+
 from worldline.plots.canvas import Canvas, Frames, drawing, palette, plot, shorten
 from worldline.plots.panels import SignalPanel, TimeAxis, tick_texts
 from worldline.plots.thumbnails import draw_frame, drawn_size
@@ -79,7 +81,20 @@ def num_frames(shapes: Sequence[tuple[int, ...]]) -> int:
 
 def episode_plot(view: EpisodeView) -> bytes:
     """The episode as PNG; deterministic."""
-    roles = len({panel.signal.role for panel in view.panels})
+    return _drawn(view).png()
+
+
+def episode_figure(view: EpisodeView) -> Figure:
+    """The episode as a figure of matplotlib."""
+    return _drawn(view).figure
+
+
+def _heading(panel: SignalPanel) -> str:
+    return panel.heading or ROLES[panel.signal.role]
+
+
+def _drawn(view: EpisodeView) -> Canvas:
+    roles = len({_heading(panel) for panel in view.panels})
     strips = [18 + drawn_size(strip.shape, _BOX)[1] + 10 for strip in view.strips]
     films = sum(strips) + _LEADERS + 4 if strips else 0.0
     height = 84 + films + 22 + roles * 26 + len(view.panels) * (_PANEL + 34) + 46 + 15 * len(view.notes)
@@ -94,9 +109,9 @@ def episode_plot(view: EpisodeView) -> bytes:
             _draw_leaders(canvas, top - 8, view)
             top += _LEADERS + 4
         top = _draw_time(canvas, top, view.axis) + 4
-        for role, panels in groupby(view.panels, lambda panel: panel.signal.role):
+        for heading, panels in groupby(view.panels, _heading):
             canvas.line([(_MARGIN, top), (_WIDTH - _MARGIN, top)], color="ink", width=0.8)
-            canvas.text(_MARGIN, top + 15, ROLES[role], size=9, color="soft", bold=True)
+            canvas.text(_MARGIN, top + 15, heading, size=9, color="soft", bold=True)
             top += 26
             for panel in panels:
                 _draw_panel(canvas, top, panel, view.axis)
@@ -104,7 +119,7 @@ def episode_plot(view: EpisodeView) -> bytes:
         top = _draw_time(canvas, top - 10, view.axis)
         for k, note in enumerate(view.notes):
             canvas.text(_MARGIN, top + 24 + 15 * k, shorten(note, 175), size=8.5, color="soft")
-        return canvas.png()
+        return canvas
 
 
 def _across(axis: TimeAxis, time: float) -> float:
@@ -156,9 +171,13 @@ def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) 
     for curve in reversed(panel.curves):
         if curve.low.size:
             axes.fill_between(curve.x, curve.low, curve.high, color=colours[curve.colour], alpha=0.2, linewidth=0)
-        plot(axes, curve.x, curve.y, color=curve.colour, width=1.4)
-    if len(panel.curves) > 1:
-        for k, curve in enumerate(panel.curves):
+        faint, dashes = curve.style == "faint", "--" if curve.style == "dashed" else "-"
+        width, alpha = (0.7, 0.3) if faint else (1.4, 1.0)
+        plot(axes, curve.x, curve.y, color=curve.colour, width=width, dashes=dashes, alpha=alpha)
+    named = [curve for curve in panel.curves if curve.label]
+    if len(named) > 1:
+        for k, curve in enumerate(named):
             x, middle = _LEFT + _AXIS_WIDTH + 14, y + 5 + k * 11.5
-            canvas.line([(x, middle), (x + 14, middle)], color=curve.colour, width=2.0)
+            dashes = "--" if curve.style == "dashed" else "-"
+            canvas.line([(x, middle), (x + 14, middle)], color=curve.colour, width=2.0, dashes=dashes)
             canvas.text(x + 20, middle + 3, shorten(curve.label, 15), size=8)

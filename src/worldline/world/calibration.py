@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
@@ -33,7 +33,7 @@ from worldline.world.ood import (
     step_errors,
     step_errors_at,
 )
-from worldline.world.prediction_errors import errors, mean_of, vectors_of
+from worldline.world.prediction_errors import errors, mean_of, residuals, vectors_of
 from worldline.world.validation import check_level
 from worldline.world.what_if import causes_of
 
@@ -49,7 +49,14 @@ SCALE_WINDOWS = 256
 MIN_STANDARD_ERRORS = 2.5
 """Standard errors by which the loss must be below the baseline to count as skill. High, as every step is tested."""
 
-_PARTS = ("scale", "scores", "one_step", "unit", "entities", "skill", "spread")
+DEFAULT_LEVEL = 0.9
+"""Level of bands if none is requested, and if there are enough calibration episodes for it."""
+
+MAX_PATHS = 512
+"""Largest number of stored residual paths; bounds the size of a bundle."""
+
+_ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", "residuals")
+_PARTS = (*_ERROR_PARTS, "skill", "spread")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +83,8 @@ class Calibration:
             first, length 0, is covered by `novelty`.
         complete: whether the windows behind `ood_scores` have no missing values.
         causes: how episodes differ from the predictions of the engine, for `World.what_if`; None if nothing was found.
+        residuals: per predicted vector signal [P, T, *shape], observed minus predicted in P windows, the same ones for
+            all signals. Empty in calibrations that were stored before sampled paths existed.
     """
 
     num_windows: int
@@ -93,6 +102,7 @@ class Calibration:
     ood_scores: Floats
     complete: bool
     causes: HiddenCauses | None = None
+    residuals: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def has_error_scores(self) -> bool:
@@ -101,7 +111,8 @@ class Calibration:
 
     def without_errors(self) -> Calibration:
         """The parts that do not depend on predictions: trust in the present, and the spread of the signals."""
-        return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0), causes=None)
+        nothing: Mapping[str, Mapping[str, Floats]] = {part: {} for part in _ERROR_PARTS}
+        return replace(self, **nothing, steps=np.zeros(0), causes=None)
 
     @property
     def num_episodes(self) -> int:
@@ -112,6 +123,60 @@ class Calibration:
     def horizon(self) -> int:
         """T, the longest prediction with a band; 0 if no vector signal is predicted."""
         return max((len(scale) for scale in self.scale.values()), default=0)
+
+    @property
+    def highest_level(self) -> float:
+        """The highest level of a band, K / (K + 1)."""
+        return self.num_episodes / (self.num_episodes + 1)
+
+    @property
+    def default_level(self) -> float:
+        """The level of bands if none is requested."""
+        return min(DEFAULT_LEVEL, self.highest_level)
+
+    def padded_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
+        """As `band_half_width` for any number of steps; infinite after `horizon`."""
+        known = self.band_half_width(signal, min(num_steps, self.horizon), level)
+        beyond = np.full((num_steps - len(known), *known.shape[1:]), np.inf)
+        return np.concatenate([known, beyond])
+
+    def sample_paths(self, schema: Schema, means: Arrays, num_samples: int, *, seed: int) -> dict[str, Floats]:
+        """Paths [W, S, T, *shape] around predictions: each mean plus the residuals of a whole calibration window.
+
+        A path keeps how errors depend on each other over steps, components and signals. The paths inside a band have
+        the share of its level, up to a share of 1 / (K + 1). Windows are drawn without replacement, as long as there
+        are enough. All W worlds share the draws.
+
+        Args:
+            schema: of the signals.
+            means: per predicted vector signal [W, T, *shape].
+            num_samples: S, at least 1.
+            seed: of the draws.
+
+        Raises:
+            UnsupportedError: there are no stored residuals.
+            InputError: T exceeds `horizon`.
+
+        Source: Vovk, Petej, Nouretdinov, Manokhin, Gammerman 2020, "Computationally efficient versions of conformal
+            predictive distributions" (Neurocomputing 397), the split conformal system, with paths instead of numbers.
+        """
+        if not self.residuals:
+            raise UnsupportedError(
+                "sampled paths need the residuals of a calibration, and this one holds none. Calibrate or learn again."
+            )
+        num_paths, num_steps = len(next(iter(self.residuals.values()))), next(iter(means.values())).shape[1]
+        if num_steps > self.horizon:
+            raise InputError(
+                f"sampled paths are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "
+                f"calibrate with horizon={num_steps}."
+            )
+        rng, rounds = np.random.default_rng(seed), -(-num_samples // num_paths)
+        rows = np.concatenate([rng.permutation(num_paths) for _ in range(rounds)])[:num_samples]
+        found = {}
+        for name, mean in means.items():
+            paths = mean[:, None].astype(np.float64) + self.residuals[name][rows, :num_steps]
+            found[name] = schema[name].wrapped(paths)
+        return found
 
     def band_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """Half the width of the simultaneous band [num_steps, *shape], in the unit of the signal.
@@ -138,7 +203,8 @@ class Calibration:
             needed = math.ceil(level / (1 - level) - 1e-9)
             raise InputError(
                 f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
-                f"{_with_scale(self.num_episodes)} that are long enough. Log more episodes, or lower the level."
+                f"{_with_scale(self.num_episodes)} that are long enough. The highest available level is "
+                f"{math.floor(1e4 * self.highest_level) / 1e4:g}. Lower the level, or log more episodes."
             )
         scores, scale = self.scores[signal][num_steps - 1], self.scale[signal][:num_steps]
         seen = np.count_nonzero(np.isfinite(scores))
@@ -264,6 +330,7 @@ class Calibration:
                 single[name] = value
         measure, causes = groups["input_novelty"], groups["causes"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
+        same = same and groups["residuals"].keys() in (set(), groups["scale"].keys())
         ood = groups["ood"]
         complete = single.keys() == _SINGLE_ARRAYS and ood.keys() == _OOD_ARRAYS
         complete = complete and len(single["ood_scores"]) == len(ood["usual"]) - 1
@@ -285,6 +352,7 @@ class Calibration:
             ood_scores=np.asarray(single["ood_scores"], dtype=np.float64),
             complete=bool(single["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
+            residuals=groups["residuals"],
         )
 
 
@@ -361,7 +429,8 @@ def calibrate(
         name: np.maximum(_mean_error(error, shape.known[name]), 1e-3 * spread[name] + 1e-12)
         for name, error in errors(engine, shape, seed=seed).items()
     }
-    found = errors(engine, windows, seed=seed)
+    left = residuals(engine, windows, seed=seed)
+    found = {name: np.abs(value) for name, value in left.items()}
     usual, one_step = (_first_scores(engine, card, places, scale, seed) for places in (shaping, scoring))
     unit = {name: _unit(score) for name, score in usual.items()}
     together = _combined(card.schema, one_step, unit)
@@ -387,6 +456,7 @@ def calibrate(
         novelty=trust.novelty,
         complete=trust.complete,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
+        residuals={name: _paths(value, windows.known[name], rng) for name, value in left.items()},
     )
 
 
@@ -510,6 +580,18 @@ def _mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
     count = known.sum(0)[:, None]
     overall = error.sum((0, 1)) / max(1, known.sum())
     return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
+
+
+def _paths(error: Floats, known: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+    """Residuals [P, T, *shape] of evenly spaced windows [W, T, *shape]; float32, because only draws need them.
+
+    A value that is not `known` [W, T] is drawn from the windows that know this step; 0 if none does.
+    """
+    filled = error.astype(np.float32)
+    for step, (values, there) in enumerate(zip(error.swapaxes(0, 1), known.T, strict=True)):
+        if there.any():
+            filled[~there, step] = rng.choice(values[there], (~there).sum())
+    return filled[np.linspace(0, len(filled) - 1, min(MAX_PATHS, len(filled))).round().astype(int)]
 
 
 def _running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
