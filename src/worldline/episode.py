@@ -209,12 +209,14 @@ _GROUPS = ("observations", "actions", "exogenous", "rewards", "observed")
 
 
 def _sizes(groups: Mapping[str, Arrays]) -> str:
-    """The shapes of the arrays of each group, without masks: "observations: speed [12, 1]; actions: power [11, 1]"."""
-    shown = {name: arrays for name, arrays in groups.items() if arrays and name != "observed"}
-    return "; ".join(
-        f"{group}: {', '.join(f'{name} {list(np.shape(value))}' for name, value in arrays.items())}"
-        for group, arrays in shown.items()
-    )
+    """The shapes of the first arrays of each group without masks: "observations: speed [12, 1]; actions: ..."."""
+    texts = []
+    for group, arrays in groups.items():
+        if arrays and group != "observed":
+            shown = [f"{name} {list(np.shape(value))}" for name, value in list(arrays.items())[:4]]
+            more = f" and {len(arrays) - len(shown)} more" if len(arrays) > len(shown) else ""
+            texts.append(f"{group}: {', '.join(shown)}{more}")
+    return "; ".join(texts)
 
 
 def _mapped(

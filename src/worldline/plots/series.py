@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -47,4 +48,4 @@ class Series:
 
 def columns(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Values [rows, *shape] as a table [rows, components]."""
-    return values.reshape(len(values), -1)
+    return values.reshape(len(values), math.prod(values.shape[1:]))

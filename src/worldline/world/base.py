@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.formatting import number, plural, round_percent
+from worldline.formatting import first_of, number, plural, round_percent
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.plots.series import Series
 from worldline.schema import Kind, Schema
@@ -350,8 +350,8 @@ class World(ABC):
 
     def __repr__(self) -> str:
         card = self.describe()
-        actions = ", ".join(signal.name for signal in card.schema.actions) or "no actions"
-        return f"{type(self).__name__}({card.name}: {actions} -> {', '.join(card.predicts)}; engine {card.engine})"
+        actions = first_of([signal.name for signal in card.schema.actions]) or "no actions"
+        return f"{type(self).__name__}({card.name}: {actions} -> {first_of(card.predicts)}; engine {card.engine})"
 
     @abstractmethod
     def predict(

@@ -41,6 +41,9 @@ from worldline.world.what_if import obstacle, twins
 SEED = 0
 """Seed of the draws of verbs without a seed argument, so that equal calls give equal answers."""
 
+MAX_SAMPLES = 10_000
+"""Largest number of sampled paths; bounds the memory for a request."""
+
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
@@ -200,8 +203,8 @@ class LocalWorld(World):
 
     def _checked_level(self, level: float | None, num_samples: int) -> float:
         """The level of the bands, after both arguments were checked."""
-        if num_samples < 0:
-            raise InputError(f"num_samples is {num_samples}. Give the number of sampled paths, or 0 for none.")
+        if not 0 <= num_samples <= MAX_SAMPLES:
+            raise InputError(f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none.")
         if num_samples and not self._has_bands:
             raise UnsupportedError("sampled paths need a calibration. Run `calibrate` on held-out episodes.")
         if level is not None:

@@ -80,7 +80,7 @@ class Result(ABC):
         series, images = self.series(shown), self.images_of(shown)
         ends = [one.first + len(one.values) - (one.drawn != "held") for one in series]
         ends += [len(frames) for frames in images.values()]
-        if not ends or max(ends) < 1:
+        if max(ends, default=0) < 1:
             raise UnsupportedError(f"there is nothing to plot: {self.headline()}.")
         if self.rows_are == "step":
             axis = time_axis(max(ends), None if self.schema is None else self.schema.step_s)
