@@ -24,6 +24,7 @@ from worldline.testing.clauses import (
     without,
 )
 from worldline.testing.log_windows import wider
+from worldline.testing.plans import TINY_S
 from worldline.testing.world_case import WorldCase, one_plan
 
 
@@ -66,7 +67,8 @@ def clipped_on_request(case: WorldCase) -> None:
     expected = case.score_one(query, inside).cost
     equal(found, expected, "clipped candidates cost something else", within=case.tolerance)
     if case.card.action_conditioned:
-        planned = accepts("plan with clip", partial(case.plan_one, query, proposals=wild, clip=True))
+        ask = partial(case.plan_one, query, proposals=wild, clip=True, budget_s=TINY_S)
+        planned = accepts("plan with clip", ask)
         for signal in case.card.schema.actions:
             inside_bounds(signal, planned.actions[signal.name])
 
