@@ -661,7 +661,7 @@ def _p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:
 
 def _with_scale(num_scoring: int) -> int:
     """The number of held-out episodes that leaves `num_scoring` episodes to set the widths."""
-    total = num_scoring
+    total = max(num_scoring, SCALE_SHARE * num_scoring // (SCALE_SHARE - 1) - 2)  # near the result, for levels near 1
     while total - max(1, total // SCALE_SHARE) < num_scoring:
         total += 1
     return total
