@@ -30,6 +30,8 @@ from worldline.formatting import Number
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.uint8]
+Dashes = Literal["-", "--"]
+"""A solid or a dashed line, as matplotlib names them."""
 
 SCALE: Final = 2
 """Pixels of the PNG per pixel of the drawing, so that text is sharp."""
@@ -116,9 +118,9 @@ class Canvas:
         self._figure.figimage(image, left, bottom, origin="upper", zorder=2)
 
     def line(
-        self, points: Sequence[tuple[Number, Number]], *, color: str, width: Number = 1.0, dashes: str = "-"
+        self, points: Sequence[tuple[Number, Number]], *, color: str, width: Number = 1.0, dashes: Dashes = "-"
     ) -> None:
-        """Draws straight lines between consecutive points; `dashes` is a line style of matplotlib."""
+        """Draws straight lines between consecutive points; `dashes` is its line style."""
         xs, ys = ([point[k] for point in points] for k in (0, 1))
         stroke = Line2D(xs, ys, color=palette()[color], linewidth=width, linestyle=dashes, transform=self._pixels)
         self._figure.add_artist(stroke)
@@ -168,9 +170,9 @@ class Canvas:
 
 
 def plot(
-    axes: Axes, x: Floats, y: Floats, *, color: str, width: Number, dashes: str = "-", alpha: Number = 1.0
+    axes: Axes, x: Floats, y: Floats, *, color: str, width: Number, dashes: Dashes = "-", alpha: Number = 1.0
 ) -> None:
-    """Draws a curve; NaN leaves a gap, and an isolated point is a dot. `dashes` is a line style of matplotlib."""
+    """Draws a curve; NaN leaves a gap, and an isolated point is a dot. `dashes` is its line style."""
     known = np.isfinite(y)
     padded = np.concatenate([[False], known, [False]])
     lone = known & ~padded[:-2] & ~padded[2:]

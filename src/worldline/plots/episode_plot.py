@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
 from matplotlib.figure import Figure
 
-from worldline.plots.canvas import Canvas, Frames, drawing, palette, plot, shorten
-from worldline.plots.panels import SignalPanel, TimeAxis, tick_texts
+from worldline.plots.canvas import Canvas, Dashes, Frames, drawing, palette, plot, shorten
+from worldline.plots.panels import SignalPanel, Style, TimeAxis, tick_texts
 from worldline.plots.thumbnails import draw_frame, drawn_size
 from worldline.schema import Role
 
@@ -22,6 +22,7 @@ ROLES: Final = {
     Role.EXOGENOUS: "exogenous inputs",
     Role.REWARD: "rewards",
 }
+_DASHES: Final[Mapping[Style, Dashes]] = {"line": "-", "dashed": "--", "faint": "-"}
 _WIDTH: Final = 1120.0
 _LEFT: Final = 84.0
 _LEGEND: Final = 136.0
@@ -171,13 +172,12 @@ def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) 
     for curve in reversed(panel.curves):
         if curve.low.size:
             axes.fill_between(curve.x, curve.low, curve.high, color=colours[curve.colour], alpha=0.2, linewidth=0)
-        faint, dashes = curve.style == "faint", "--" if curve.style == "dashed" else "-"
-        width, alpha = (0.7, 0.3) if faint else (1.4, 1.0)
-        plot(axes, curve.x, curve.y, color=curve.colour, width=width, dashes=dashes, alpha=alpha)
+        width, alpha = (0.7, 0.3) if curve.style == "faint" else (1.4, 1.0)
+        plot(axes, curve.x, curve.y, color=curve.colour, width=width, dashes=_DASHES[curve.style], alpha=alpha)
     named = [curve for curve in panel.curves if curve.label]
     if len(named) > 1:
         for k, curve in enumerate(named):
             x, middle = _LEFT + _AXIS_WIDTH + 14, y + 5 + k * 11.5
-            dashes = "--" if curve.style == "dashed" else "-"
-            canvas.line([(x, middle), (x + 14, middle)], color=curve.colour, width=2.0, dashes=dashes)
+            key = [(x, middle), (x + 14, middle)]
+            canvas.line(key, color=curve.colour, width=2.0, dashes=_DASHES[curve.style])
             canvas.text(x + 20, middle + 3, shorten(curve.label, 15), size=8)

@@ -21,7 +21,7 @@ from worldline.plots.panels import (
     axis_ticks,
     tick_texts,
 )
-from worldline.plots.series import Series, columns
+from worldline.plots.result_series import ResultSeries, columns
 from worldline.schema import Kind
 
 MAX_SAMPLES: Final = 24
@@ -32,7 +32,7 @@ _NONE: Final = np.empty(0)
 def result_figure(
     title: str,
     subtitle: str,
-    series: Sequence[Series],
+    series: Sequence[ResultSeries],
     axis: TimeAxis,
     images: Mapping[str, NDArray[np.generic]],
     *,
@@ -63,7 +63,7 @@ def result_figure(
     )
 
 
-def _panel(series: Series, axis: TimeAxis) -> SignalPanel:
+def _panel(series: ResultSeries, axis: TimeAxis) -> SignalPanel:
     """The panel of a signal."""
 
     def table(values: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -106,7 +106,7 @@ def _panel(series: Series, axis: TimeAxis) -> SignalPanel:
     )
 
 
-def _texts(series: Series, ticks: Sequence[float]) -> tuple[str, ...]:
+def _texts(series: ResultSeries, ticks: Sequence[float]) -> tuple[str, ...]:
     if series.logarithmic:
         return tuple(tick(float(f"{10**one:.3g}")) for one in ticks)
     named = dict(enumerate(series.signal.components)) if series.signal.kind is Kind.DISCRETE else {}

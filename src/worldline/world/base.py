@@ -22,12 +22,12 @@ from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.formatting import first_of, number, plural, round_percent
 from worldline.planning.base import Constraint, Goal, PlanRequest
-from worldline.plots.series import Series
+from worldline.plots.result_series import ResultSeries
 from worldline.schema import Kind, Schema
 from worldline.world.result import Result, p_text, plain_signal, signal_of
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Forecast:
     """The predicted path of one signal.
 
@@ -49,6 +49,11 @@ class Forecast:
     high: NDArray[np.floating] | None
     horizon: int | NDArray[np.integer]
     samples: NDArray[np.generic] | None = None
+
+    def __repr__(self) -> str:
+        band = "no band" if self.low is None else "with band"
+        samples = "" if self.samples is None else f", samples {list(self.samples.shape)}"
+        return f"Forecast(mean {list(self.mean.shape)}, {band}{samples})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -78,7 +83,8 @@ class Prediction(Result):
     def headline(self) -> str:
         """Number of steps, bands and trust."""
         axis = 0 if self.num_worlds() is None else 1
-        steps = plural(next(iter(self.signals.values())).mean.shape[axis], "step")
+        paths = [*(forecast.mean for forecast in self.signals.values()), *self.images.values()]
+        steps = plural(paths[0].shape[axis], "step") if paths else "no signals"
         bands = f"{round_percent(self.level)} bands" if self.calibrated else "not calibrated"
         return f"{steps}, {bands}, {p_text(self.trust)}"
 
@@ -86,9 +92,9 @@ class Prediction(Result):
         """W; None without an axis of worlds."""
         return len(self.trust) if isinstance(self.trust, np.ndarray) and self.trust.ndim else None
 
-    def series(self, world: int | None) -> Sequence[Series]:
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The signals without images, from step 1."""
-        found = list[Series]()
+        found = list[ResultSeries]()
         for name, forecast in self.signals.items():
             mean = _one(forecast.mean, world)
             signal = signal_of(self.schema, name, mean)
@@ -96,7 +102,7 @@ class Prediction(Result):
                 continue
             edges = {"low": forecast.low, "high": forecast.high}
             found.append(
-                Series(
+                ResultSeries(
                     signal=signal,
                     values=mean,
                     others={label: _one(edge, world) for label, edge in edges.items() if edge is not None},
@@ -143,13 +149,15 @@ class Scores(Result):
         """W; None without an axis of worlds."""
         return len(self.cost) if self.cost.ndim == 2 else None
 
-    def series(self, world: int | None) -> Sequence[Series]:
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
         """Cost and violations of the candidates."""
         cost, violation = _one(self.cost, world), _one(self.violation, world)
-        found = [Series(signal=plain_signal("cost"), values=cost[:, None], drawn="points", heading="candidates")]
+        found = [ResultSeries(signal=plain_signal("cost"), values=cost[:, None], drawn="points", heading="candidates")]
         for k in range(violation.shape[-1]):
             signal = plain_signal(f"violation of constraint {k}")
-            found.append(Series(signal=signal, values=violation[:, k, None], drawn="points", heading="candidates"))
+            found.append(
+                ResultSeries(signal=signal, values=violation[:, k, None], drawn="points", heading="candidates")
+            )
         return found
 
 
@@ -200,15 +208,15 @@ class Plan(Result):
         """W; None without an axis of worlds."""
         return len(self.cost) if isinstance(self.cost, np.ndarray) and self.cost.ndim else None
 
-    def series(self, world: int | None) -> Sequence[Series]:
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The actions, after pending ones, and the expected path."""
         path = [] if self.prediction is None else self.prediction.series(world)
-        found = list[Series]()
+        found = list[ResultSeries]()
         for name, value in self.actions.items():
             values = _one(value, world)
             start = max((len(one.values) for one in path), default=len(values)) - len(values)
             signal = signal_of(self.schema, name, values)
-            found.append(Series(signal=signal, values=values, first=start, drawn="held", heading="actions"))
+            found.append(ResultSeries(signal=signal, values=values, first=start, drawn="held", heading="actions"))
         return [*found, *path]
 
 
@@ -253,15 +261,17 @@ class WhatIf(Result):
     def num_worlds(self) -> int | None:
         """None: there is one episode."""
 
-    def series(self, world: int | None) -> Sequence[Series]:
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The signals without images, under other and under logged actions, from step 1."""
         del world
-        found = list[Series]()
+        found = list[ResultSeries]()
         for name, values in self.signals.items():
             signal = signal_of(self.schema, name, values)
             if signal.kind is not Kind.IMAGE:
                 others = {"logged": self.factual[name]}
-                found.append(Series(signal=signal, values=values, others=others, first=1, heading="other actions"))
+                found.append(
+                    ResultSeries(signal=signal, values=values, others=others, first=1, heading="other actions")
+                )
         return found
 
     def images_of(self, world: int | None) -> Arrays:
@@ -319,14 +329,14 @@ class Surprise(Result):
     def num_worlds(self) -> int | None:
         """None: there is one episode."""
 
-    def series(self, world: int | None) -> Sequence[Series]:
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The p-values of the steps: of all signals, of each entity and of each signal."""
         del world
         named = {"all signals": self.steps}
         named |= {f"entity {name}": value for name, value in self.entities.items()}
         named |= self.p_values
         return [
-            Series(
+            ResultSeries(
                 signal=plain_signal(name),
                 values=values[:, None],
                 drawn="held",

@@ -13,15 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
+from worldline.data.windows import Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import DataError, InputError, UnsupportedError
-from worldline.schema import Kind, Schema, Signal
+from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Schema
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
 from worldline.world.ood import (
@@ -33,7 +34,9 @@ from worldline.world.ood import (
     step_errors,
     step_errors_at,
 )
-from worldline.world.prediction_errors import errors, mean_of, residuals, vectors_of
+from worldline.world.prediction_errors import errors, residuals, vectors_of
+from worldline.world.sampled_paths import residual_paths, sample_paths
+from worldline.world.skill import last_skilled_step
 from worldline.world.validation import check_level
 from worldline.world.what_if import causes_of
 
@@ -46,14 +49,8 @@ episodes that did not shape them."""
 SCALE_WINDOWS = 256
 """Total number of windows that set the shape. They need not be independent."""
 
-MIN_STANDARD_ERRORS = 2.5
-"""Standard errors by which the loss must be below the baseline to count as skill. High, as every step is tested."""
-
 DEFAULT_LEVEL = 0.9
 """Level of bands if none is requested, and if there are enough calibration episodes for it."""
-
-MAX_PATHS = 512
-"""Largest number of stored residual paths; bounds the size of a bundle."""
 
 _ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", "residuals")
 _PARTS = (*_ERROR_PARTS, "skill", "spread")
@@ -111,7 +108,7 @@ class Calibration:
 
     def without_errors(self) -> Calibration:
         """The parts that do not depend on predictions: trust in the present, and the spread of the signals."""
-        nothing: Mapping[str, Mapping[str, Floats]] = {part: {} for part in _ERROR_PARTS}
+        nothing: dict[str, Any] = {part: {} for part in _ERROR_PARTS}
         return replace(self, **nothing, steps=np.zeros(0), causes=None)
 
     @property
@@ -134,6 +131,23 @@ class Calibration:
         """The level of bands if none is requested."""
         return min(DEFAULT_LEVEL, self.highest_level)
 
+    def check_available(self, level: float) -> None:
+        """Checks that the calibration supports bands at a level.
+
+        Raises:
+            InputError: `level` is not in (0, 1), or needs more episodes. The message names the highest available level.
+        """
+        check_level(level)
+        # 1e-9, here and below: rounding of a float product must not raise the rank by one.
+        if math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9) <= len(self.novelty):
+            return
+        needed = math.ceil(level / (1 - level) - 1e-9)
+        raise InputError(
+            f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
+            f"{_with_scale(self.num_episodes)} that are long enough. The highest available level is "
+            f"{math.floor(1e4 * self.highest_level) / 1e4:g}. Lower the level, or log more episodes."
+        )
+
     def padded_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """As `band_half_width` for any number of steps; infinite after `horizon`."""
         known = self.band_half_width(signal, min(num_steps, self.horizon), level)
@@ -141,42 +155,13 @@ class Calibration:
         return np.concatenate([known, beyond])
 
     def sample_paths(self, schema: Schema, means: Arrays, num_samples: int, *, seed: int) -> dict[str, Floats]:
-        """Paths [W, S, T, *shape] around predictions: each mean plus the residuals of a whole calibration window.
-
-        A path keeps how errors depend on each other over steps, components and signals. The paths inside a band have
-        the share of its level, up to a share of 1 / (K + 1). Windows are drawn without replacement, as long as there
-        are enough. All W worlds share the draws.
-
-        Args:
-            schema: of the signals.
-            means: per predicted vector signal [W, T, *shape].
-            num_samples: S, at least 1.
-            seed: of the draws.
+        """Paths [W, S, T, *shape] around predictions; see `sampled_paths.sample_paths`.
 
         Raises:
             UnsupportedError: there are no stored residuals.
             InputError: T exceeds `horizon`.
-
-        Source: Vovk, Petej, Nouretdinov, Manokhin, Gammerman 2020, "Computationally efficient versions of conformal
-            predictive distributions" (Neurocomputing 397), the split conformal system, with paths instead of numbers.
         """
-        if not self.residuals:
-            raise UnsupportedError(
-                "sampled paths need the residuals of a calibration, and this one holds none. Calibrate or learn again."
-            )
-        num_paths, num_steps = len(next(iter(self.residuals.values()))), next(iter(means.values())).shape[1]
-        if num_steps > self.horizon:
-            raise InputError(
-                f"sampled paths are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "
-                f"calibrate with horizon={num_steps}."
-            )
-        rng, rounds = np.random.default_rng(seed), -(-num_samples // num_paths)
-        rows = np.concatenate([rng.permutation(num_paths) for _ in range(rounds)])[:num_samples]
-        found = {}
-        for name, mean in means.items():
-            paths = mean[:, None].astype(np.float64) + self.residuals[name][rows, :num_steps]
-            found[name] = schema[name].wrapped(paths)
-        return found
+        return sample_paths(self.residuals, schema, means, num_samples, horizon=self.horizon, seed=seed)
 
     def band_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """Half the width of the simultaneous band [num_steps, *shape], in the unit of the signal.
@@ -191,20 +176,11 @@ class Calibration:
         Raises:
             InputError: `num_steps` exceeds `horizon`, or there are too few calibration episodes for `level`.
         """
-        check_level(level)
+        self.check_available(level)
         if num_steps > self.horizon:
             raise InputError(
                 f"bands are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "
                 f"calibrate with horizon={num_steps}."
-            )
-        # 1e-9, here and below: rounding of a float product must not raise the rank by one.
-        rank = math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9)
-        if rank > len(self.novelty):
-            needed = math.ceil(level / (1 - level) - 1e-9)
-            raise InputError(
-                f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
-                f"{_with_scale(self.num_episodes)} that are long enough. The highest available level is "
-                f"{math.floor(1e4 * self.highest_level) / 1e4:g}. Lower the level, or log more episodes."
             )
         scores, scale = self.scores[signal][num_steps - 1], self.scale[signal][:num_steps]
         seen = np.count_nonzero(np.isfinite(scores))
@@ -448,7 +424,10 @@ def calibrate(
         unit=unit,
         entities={name: _sorted(score) for name, score in together.entities.items()},
         steps=_sorted(together.steps),
-        skill={name: _skill(found[name], windows, card.schema[name], values[name], num_windows) for name in vectors},
+        skill={
+            name: last_skilled_step(found[name], windows, card.schema[name], values[name], num_windows)
+            for name in vectors
+        },
         spread=spread,
         input_novelty=measure,
         ood=trust.ood,
@@ -456,7 +435,7 @@ def calibrate(
         novelty=trust.novelty,
         complete=trust.complete,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
-        residuals={name: _paths(value, windows.known[name], rng) for name, value in left.items()},
+        residuals={name: residual_paths(value, windows.known[name], rng) for name, value in left.items()},
     )
 
 
@@ -521,47 +500,6 @@ def _first_scores(
     }
 
 
-def _skill(error: Floats, windows: ForecastWindows, signal: Signal, values: Floats, num_windows: int) -> Floats:
-    """The last step [] at which a signal is predicted with skill; see `Forecast.horizon`.
-
-    Episodes that did not observe a step are left out of its average.
-
-    Args:
-        error: [W, T, *shape], errors of the world.
-        windows: the windows, `num_windows` from each episode, one episode after the other.
-        signal: the signal.
-        values: [n, *shape], every value in the log.
-        num_windows: k.
-    """
-    truth, known = windows.truth[signal.name], windows.known[signal.name]
-    variance = max(float(values.var(0).sum()), 1e-12 * (1 + float(np.abs(values).max())) ** 2)
-    mean = mean_of(signal, values[None])[0] if signal.period is not None else values.mean(0)
-    last = np.broadcast_to(mean, truth[:, 0].shape)
-    if signal.name in windows.history.observations:
-        seen = windows.history.observed[signal.name][:, -1:]
-        last = np.where(seen, windows.history.observations[signal.name][:, -1], mean)
-
-    count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
-    num_known = (count > 0).sum(0)
-    enough = num_known >= min(2, len(count))
-
-    def loss(apart: Floats) -> Floats:
-        """Per episode and step the mean squared error over the variance; NaN if nothing was observed."""
-        each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
-        return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
-
-    own, persistence, constant = (
-        loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
-    )
-    baseline = np.where(np.nanmean(persistence, 0) < np.nanmean(constant, 0), persistence, constant)
-    gain = baseline - own
-    # One episode gives no estimate of the variance between episodes.
-    spread = np.nanstd(gain, axis=0, ddof=1) if len(gain) > 1 else math.inf
-    significant = np.nanmean(gain, 0) > MIN_STANDARD_ERRORS * spread / np.sqrt(np.maximum(num_known, 1))
-    good = np.flatnonzero(enough & (significant | (np.nanmean(own, 0) <= 0.05)))
-    return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
-
-
 def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list[Episode]:
     """The episodes that are long enough for a window, at least two."""
     needed = length - 1 + horizon
@@ -580,18 +518,6 @@ def _mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
     count = known.sum(0)[:, None]
     overall = error.sum((0, 1)) / max(1, known.sum())
     return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
-
-
-def _paths(error: Floats, known: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
-    """Residuals [P, T, *shape] of evenly spaced windows [W, T, *shape]; float32, because only draws need them.
-
-    A value that is not `known` [W, T] is drawn from the windows that know this step; 0 if none does.
-    """
-    filled = error.astype(np.float32)
-    for step, (values, there) in enumerate(zip(error.swapaxes(0, 1), known.T, strict=True)):
-        if there.any():
-            filled[~there, step] = rng.choice(values[there], (~there).sum())
-    return filled[np.linspace(0, len(filled) - 1, min(MAX_PATHS, len(filled))).round().astype(int)]
 
 
 def _running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:

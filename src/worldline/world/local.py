@@ -207,10 +207,12 @@ class LocalWorld(World):
             raise InputError(f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none.")
         if num_samples and not self._has_bands:
             raise UnsupportedError("sampled paths need a calibration. Run `calibrate` on held-out episodes.")
-        if level is not None:
-            check_level(level)
-            return level
-        return DEFAULT_LEVEL if self.calibration is None else self.calibration.default_level
+        if level is None:
+            return DEFAULT_LEVEL if self.calibration is None else self.calibration.default_level
+        check_level(level)
+        if self.calibration is not None and self.calibration.scale:
+            self.calibration.check_available(level)
+        return level
 
     def _paths(self, schema: Schema, means: Arrays, num_samples: int) -> Arrays:
         """The sampled paths [W, S, T, *shape] of the vector signals."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worldline.episode import Arrays
 from worldline.errors import InputError, MissingExtraError, UnsupportedError
 from worldline.formatting import number, plural, pretty_unit
-from worldline.plots.series import Series, columns
+from worldline.plots.result_series import ResultSeries, columns
 from worldline.schema import Kind, Role, Schema, Signal
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Result(ABC):
         """W; None without an axis of worlds."""
 
     @abstractmethod
-    def series(self, world: int | None) -> Sequence[Series]:
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The signals of one world; None for a result without an axis of worlds."""
 
     def images_of(self, world: int | None) -> Arrays:
@@ -156,19 +156,13 @@ def plain_signal(name: str, unit: str = "1") -> Signal:
     return Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit=unit)
 
 
-def with_schema(result: Any, schema: Schema) -> Any:
-    """The result, and the results in it, with a schema."""
-    inner = {name: with_schema(value, schema) for name, value in _fields(result).items() if isinstance(value, Result)}
-    return replace(result, schema=schema, **inner)
-
-
 def p_text(trust: float | NDArray[np.floating]) -> str:
     """Trust in words; of the first world of a batch."""
     value = float(np.ravel(trust)[0])
     return "trust unknown" if math.isnan(value) else f"trust {number(value, 2)}"
 
 
-def _line(series: Series) -> str:
+def _line(series: ResultSeries) -> str:
     """A signal in one line: its first and last values, and half the width of its band at the end."""
     table, unit = columns(series.values), pretty_unit(series.signal.unit)
     if not len(table):
@@ -181,7 +175,8 @@ def _line(series: Series) -> str:
         return f"{series.signal.name}: p-values from {number(table.min())} to {number(table.max())}"
     text = f"{series.signal.name}: {_numbers(table[0])} to {_numbers(table[-1])} {unit}".rstrip()
     if "low" in series.others:
-        half = columns((series.others["high"] - series.others["low"]) / 2)
+        low, high = (columns(series.others[edge]).astype(np.float64) for edge in ("low", "high"))
+        half = (high - low) / 2
         last = int(np.isfinite(half).all(-1).sum())
         text += f" ± {_numbers(half[last - 1])}" if last else ", no band"
         text += f" (at step {last}, without a band later)" if 0 < last < len(half) else ""

@@ -14,7 +14,7 @@ from worldline.schema import Kind, Signal
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Series:
+class ResultSeries:
     """One signal of a result.
 
     Args:
