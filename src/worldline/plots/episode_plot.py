@@ -22,7 +22,14 @@ ROLES: Final = {
     Role.EXOGENOUS: "exogenous inputs",
     Role.REWARD: "rewards",
 }
-_DASHES: Final[Mapping[Style, Dashes]] = {"line": "-", "dashed": "--", "faint": "-"}
+_DASHES: Final[Mapping[Style, Dashes]] = {"line": "-", "dashed": "--", "faint": "-", "points": "-"}
+_STROKES: Final[Mapping[Style, tuple[float, float]]] = {
+    "line": (1.4, 1.0),
+    "dashed": (1.4, 1.0),
+    "faint": (0.7, 0.3),
+    "points": (3.0, 1.0),
+}
+"""Width and opacity of the curves."""
 _WIDTH: Final = 1120.0
 _LEFT: Final = 84.0
 _LEGEND: Final = 136.0
@@ -172,7 +179,7 @@ def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) 
     for curve in reversed(panel.curves):
         if curve.low.size:
             axes.fill_between(curve.x, curve.low, curve.high, color=colours[curve.colour], alpha=0.2, linewidth=0)
-        width, alpha = (0.7, 0.3) if curve.style == "faint" else (1.4, 1.0)
+        width, alpha = _STROKES[curve.style]
         plot(axes, curve.x, curve.y, color=curve.colour, width=width, dashes=_DASHES[curve.style], alpha=alpha)
     named = [curve for curve in panel.curves if curve.label]
     if len(named) > 1:

@@ -25,7 +25,7 @@ COLOURS: Final = ("world", "other0", "other3", "other4", "other2", "other1", "re
 """Colours of the components, by names in the style sheet."""
 _MAX_VALUE: Final = 1e300
 
-Style = Literal["line", "dashed", "faint"]
+Style = Literal["line", "dashed", "faint", "points"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,8 @@ def _panel(series: ResultSeries, axis: TimeAxis) -> SignalPanel:
     for k in range(main.shape[1]):
         band = (_NONE, _NONE) if low is None or high is None else (low[:, k], high[:, k])
         label = series.heading if others and len(names) == 1 else names[k]
-        curves.append(_curve(label, k, "line", starts, stops, main[:, k], band))
+        style: Style = "points" if series.drawn == "points" else "line"
+        curves.append(_curve(label, k, style, starts, stops, main[:, k], band))
         curves += [
             _curve(f"{names[k]}, {name}" if len(names) > 1 else name, k, "dashed", starts, stops, value[:, k])
             for name, value in others.items()
