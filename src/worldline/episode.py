@@ -14,7 +14,7 @@ __all__ = ["Arrays", "Episode", "Future", "History"]
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class History:
     """The past up to the present: H observations and the inputs between them.
 
@@ -23,16 +23,19 @@ class History:
 
     Args:
         observations: per signal [H, *shape], physical units.
-        actions: per signal [H-1, *shape] (or H).
+        actions: per signal [H-1, *shape] (or H). A history of one observation needs none.
         exogenous: per signal [H-1, *shape] (or H); empty if the schema has none.
         observed: per signal [H] bool, False if the value is missing and must be ignored. An absent name means that
             no value is missing.
     """
 
     observations: Arrays
-    actions: Arrays
+    actions: Arrays = field(default_factory=dict)
     exogenous: Arrays = field(default_factory=dict)
     observed: Arrays = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"History({_sizes(vars(self))})"
 
     @classmethod
     def stack(cls, histories: Sequence[History], axis: int = 0) -> History:
@@ -102,7 +105,7 @@ class History:
         return replace(inputs.window(1, 2, axis=1), actions=inputs.actions, exogenous=inputs.exogenous)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Episode:
     """One logged episode.
 
@@ -127,6 +130,11 @@ class Episode:
     truncated: bool = True
     seed: int | None = None
     step_s: NDArray[np.float32] | None = None
+
+    def __repr__(self) -> str:
+        end = "terminated" if self.terminated else "truncated" if self.truncated else "no end"
+        sizes = _sizes({group: getattr(self, group) for group in _GROUPS})
+        return f"Episode({self.num_steps} steps, {end}; {sizes})"
 
     @property
     def num_steps(self) -> int:
@@ -198,6 +206,17 @@ class Future:
 
 
 _GROUPS = ("observations", "actions", "exogenous", "rewards", "observed")
+
+
+def _sizes(groups: Mapping[str, Arrays]) -> str:
+    """The shapes of the first arrays of each group without masks: "observations: speed [12, 1]; actions: ..."."""
+    texts = []
+    for group, arrays in groups.items():
+        if arrays and group != "observed":
+            shown = [f"{name} {list(np.shape(value))}" for name, value in list(arrays.items())[:4]]
+            more = f" and {len(arrays) - len(shown)} more" if len(arrays) > len(shown) else ""
+            texts.append(f"{group}: {', '.join(shown)}{more}")
+    return "; ".join(texts)
 
 
 def _mapped(

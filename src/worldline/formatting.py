@@ -17,6 +17,7 @@ __all__ = [
     "between",
     "clock",
     "duration",
+    "first_of",
     "label",
     "listing",
     "number",
@@ -118,6 +119,11 @@ def between(estimate: Estimate | Rate) -> str:
 def listing(parts: Sequence[str]) -> str:
     """A list in words: "a, b and c"."""
     return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def first_of(parts: Sequence[str], most: int = 6) -> str:
+    """A list that is cut after `most` parts: "a, b and 7 more"."""
+    return ", ".join(parts) if len(parts) <= most else f"{', '.join(parts[:most])} and {len(parts) - most} more"
 
 
 def plural(count: int, noun: str) -> str:

@@ -108,6 +108,13 @@ class Signal:
             return difference
         return np.mod(difference + self.period / 2, self.period) - self.period / 2
 
+    def wrapped(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """`values` [..., n]; of a periodic signal, in [low, low + period)."""
+        if self.period is None:
+            return values
+        low = np.asarray(self.low or 0.0)
+        return np.asarray(np.mod(values - low, self.period) + low)
+
     def deviations(self, values: NDArray[np.generic]) -> NDArray[np.floating]:
         """`values` [..., n] minus the mean over all axes but the last; of a periodic signal, the circular mean.
 

@@ -67,7 +67,7 @@ class Toy(World):
         )
 
     def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float | None = 0.9, **_: Any
     ) -> Prediction:
         self.asked += 1
         mean = self.imagine(history, actions)

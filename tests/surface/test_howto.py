@@ -204,7 +204,7 @@ def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch
     world, now = known["world"], known["now"]
     warmer = world.predict(now, plans[0].actions, level=0.8).signals["temperature"].mean[:, 0]
     assert warmer[5:] == pytest.approx(np.full(7, 20.0), abs=0.7)
-    tracked = world.predict(now, plans[1].actions, level=0.8).signals["temperature"].mean[:, 0]
+    tracked = world.predict(now, plans[2].actions, level=0.8).signals["temperature"].mean[:, 0]
     assert tracked[5] > tracked[10] + 1.5
     assert known["sure"].violation.max() <= 0
     assert known["careful"].status.value in ("converged", "infeasible")

@@ -65,6 +65,9 @@ A remote or named world has the abilities of the world behind it. A fallback has
 * **Gradient planner**: whether the planner `gradient` can differentiate the cost.
 * **What if**: the value of `WhatIf.abduction`.
 * **Trust by**: what the p-value tests in addition to one-step errors: the model's belief or the last observation.
+* **Draws samples**: whether the engine is stochastic. Every calibrated world returns sampled paths (`num_samples`).
+
+`predict(images=True)` works for worlds that predict images, and for learned worlds with a decoder.
 
 """
 SIZES: dict[str, dict[str, Any]] = {

@@ -124,19 +124,35 @@ class Exact(World):
 
     # --- predict
 
-    def predict(self, history, actions, *, exogenous=None, level=0.9) -> Prediction:
+    def predict(self, history, actions, *, exogenous=None, level=None, num_samples=0, images=False) -> Prediction:
+        level = self.default_level if level is None else level
         self.check_level(level)
+        self.check_options(num_samples, images)
         history, actions, exogenous, single = self.batched(history, actions, exogenous)
         mean = self.path(history, actions, exogenous)[:, :, 0]
-        half = np.broadcast_to(self.half_width(level)[: mean.shape[1], None], mean.shape)
+        width = np.append(self.half_width(level), np.full(max(mean.shape[1] - HORIZON, 0), np.inf))
+        half = np.broadcast_to(width[: mean.shape[1], None], mean.shape)
         horizon = np.full(len(mean), mean.shape[1] if self.calibrated else 0)
         forecast = self.forecast(mean, half, horizon)
         if not self.calibrated:
             forecast = replace(forecast, low=None, high=None)
+        if num_samples:
+            forecast = replace(forecast, samples=mean[:, None] + self.draws(num_samples)[:, : mean.shape[1]])
         found = Prediction(
             signals={"position": forecast}, level=level, trust=self.trust(history), calibrated=self.calibrated
         )
         return map_arrays(found, first_world) if single else found
+
+    default_level = 0.9
+
+    def draws(self, num_samples):
+        return residual_paths(num_samples)
+
+    def check_options(self, num_samples, images) -> None:
+        if num_samples and not self.calibrated:
+            raise UnsupportedError("sampled paths need a calibration. Calibrate on held-out episodes.")
+        if images:
+            raise UnsupportedError("exact predicts no images and has no decoder. Fit one.")
 
     def check_level(self, level) -> None:
         if not 0 < level < 1:
@@ -160,7 +176,8 @@ class Exact(World):
 
     # --- score
 
-    def score(self, history, actions, goal, constraints=(), *, exogenous=None) -> Scores:
+    def score(self, history, actions, goal, constraints=(), *, exogenous=None, clip=False) -> Scores:
+        actions = self.clipped(actions) if clip else actions
         self.check_goal(history, goal)
         self.supported(goal)
         history, actions, exogenous, single = self.batched(history, actions, exogenous, plans=True)
@@ -191,6 +208,9 @@ class Exact(World):
     def supported(self, goal) -> None:
         if goal.in_steps or not set(goal.targets) <= {"position"}:
             raise UnsupportedError("exact has no distance head. Fit one, or set a target on position, not in steps.")
+
+    def clipped(self, actions):
+        return {"push": self.inside(actions["push"])}
 
     def inputs(self, push):
         return {"push": push[:, :, None]}
@@ -270,7 +290,8 @@ class Exact(World):
                 reason="the history is unlike any that was seen.",
                 elapsed_s=0.0,
             )
-        started = self.started(request.proposals, request.horizon)
+        proposals = request.proposals
+        started = self.started(self.clipped(proposals) if request.clip and proposals else proposals, request.horizon)
         num_rounds = 6 if request.budget_s is None else 0
         goal, rules, exogenous = request.goal, request.constraints, request.exogenous
         best = self.search(history, goal, rules, request.horizon, exogenous, request.seed, sent, started, num_rounds)
@@ -280,6 +301,7 @@ class Exact(World):
         whole = {"push": np.concatenate([sent, best])[None]}
         scores = self.score(history, whole, goal, constraints, exogenous=exogenous)
         feasible = not scores.violation.any()
+        expected = self.expected(history, {"push": np.concatenate([sent, best])}, exogenous)
         status = PlanStatus.CONVERGED if searched else PlanStatus.BUDGET_EXHAUSTED
         return Plan(
             actions={"push": best},
@@ -289,7 +311,11 @@ class Exact(World):
             trust=trust,
             reason="" if feasible else "no plan meets the constraints.",
             elapsed_s=0.01,
+            prediction=expected,
         )
+
+    def expected(self, history, actions, exogenous):
+        return self.predict(history, actions, exogenous=exogenous)
 
     def stacked(self, plans):
         infeasible = [plan for plan in plans if plan.status is PlanStatus.INFEASIBLE]
@@ -381,7 +407,14 @@ class Exact(World):
 
     def batched(self, history, actions, exogenous, *, plans=False):
         self.check(history, actions, exogenous, plans=plans)
-        single = history.observations["position"].ndim == 2
+        position = history.observations["position"]
+        nothing = {name: np.zeros((*position.shape[:-2], 0, 2)) for name in ("push", "wind")}
+        history = replace(
+            history,
+            actions=history.actions or {"push": nothing["push"]},
+            exogenous=history.exogenous or {"wind": nothing["wind"]},
+        )
+        single = position.ndim == 2
         if single:
             history = add_world_axis(history)
             actions = {name: value[None] for name, value in actions.items()}

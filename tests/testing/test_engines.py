@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from tests.testing.exact_engine import Able, Drawing, Exact
-from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case
+from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, passes
 
-from worldline.engines.base import Samples
+from worldline.engines.base import Decodes, Samples
 from worldline.engines.tensors import TensorEngine
 from worldline.errors import InputError
 from worldline.planning.base import Rollout
@@ -182,6 +182,19 @@ class NoveltyOfThePresent(Able):
         return np.repeat(np.repeat(self.novelty(belief)[:, None, None], versions, 1), horizon, 2)
 
 
+class Draws(Exact, Decodes):
+    """Draws the camera, all black."""
+
+    abilities = ("decodes",)
+    pixels = np.uint8
+
+    def decode(self, belief, future, *, seed):
+        leading = future.actions["push"].shape[:3]
+        return {"camera": np.zeros((*leading, *self.toy.schema["camera"].shape), self.pixels)}
+
+
+test_an_engine_that_draws_passes = passes([Draws], [abilities_honest], engine_case)
+
 ENGINE_FAULTS = [
     (altered(Exact, "Shuffled", result=lambda path: path[:, ::-1]), versions_independent, "candidate 0 alone"),
     (NoisePerVersion, versions_independent, ""),
@@ -201,6 +214,8 @@ ENGINE_FAULTS = [
     ),
     (altered(Drawing, "LiesAboutDeterminism", deterministic=True), deterministic_claim, "two seeds differ"),
     (altered(Exact, "FalselyModest", deterministic=False), deterministic_claim, "all samples are equal"),
+    (altered(Draws, "HidesImages", abilities=()), abilities_honest, "does not list 'decodes', but images are answered"),
+    (altered(Draws, "FloatImages", pixels=None), abilities_honest, "dtype float64, expected uint8"),
     (altered(Exact, "ListsAnAbility", abilities=("abducts",)), abilities_honest, "the engine is not a Abducts"),
     (altered(Able, "HidesAnAbility", abilities=("novelty", "reaches")), abilities_honest, "does not list 'abducts'"),
     (answering(lambda found: found.astype(np.float64)), samples_shape, "has dtype float64"),

@@ -11,6 +11,7 @@ from worldline.errors import UnsupportedError
 from worldline.testing.plans import (
     plan_after_pending,
     plan_constrained,
+    plan_holds_path,
     plan_honest,
     plan_in_time,
     plan_needs_actions,
@@ -100,7 +101,20 @@ class RefusesForNoReason(IgnoresActions):
         raise UnsupportedError("not today. Come again.")
 
 
+class ExpectsWithoutPending(Exact):
+    def expected(self, history, actions, exogenous):
+        return super().expected(history, {"push": actions["push"][1:]}, {"wind": exogenous["wind"][1:]})
+
+
+class ExpectsIdleness(Exact):
+    def expected(self, history, actions, exogenous):
+        return super().expected(history, {"push": 0 * actions["push"]}, exogenous)
+
+
 WORLD_FAULTS = [
+    (ExpectsWithoutPending, plan_holds_path, "has shape"),
+    (ExpectsIdleness, plan_holds_path, "is not the prediction under the plan"),
+    (changing("NoPath", lambda plan: replace(plan, prediction=None)), plan_holds_path, "no prediction"),
     (
         changing("Nothing", lambda found: replace(found, actions={"push": found.actions["push"][:0]}), hurried=True),
         plan_in_time,

@@ -11,6 +11,7 @@ from tests.testing.planted import altered, catches, passes, world_case
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.refusals import (
     bounds_kept,
+    clipped_on_request,
     episodes_fit,
     exogenous_needed,
     ranges_kept,
@@ -41,6 +42,16 @@ class KeepsTheBoundToItself(Exact):
             return super().check_actions(actions, leading)
         except InputError as error:
             raise InputError(str(error).split("its bound")[0]) from None
+
+
+class RefusesDespiteClip(Exact):
+    def clipped(self, actions):
+        return actions
+
+
+class ClipsTooFar(Exact):
+    def clipped(self, actions):
+        return {"push": np.clip(actions["push"], -0.5, 0.5)}
 
 
 class CalmWithoutWind(Exact):
@@ -142,9 +153,9 @@ class FakedDistance(Exact):
     def supported(self, goal):
         pass
 
-    def score(self, history, actions, goal, constraints=(), *, exogenous=None):
+    def score(self, history, actions, goal, constraints=(), *, exogenous=None, clip=False):
         if "camera" not in goal.targets:
-            return super().score(history, actions, goal, constraints, exogenous=exogenous)
+            return super().score(history, actions, goal, constraints, exogenous=exogenous, clip=clip)
         nothing = np.zeros(actions["push"].shape[:-2])
         return Scores(cost=nothing, violation=np.zeros((*nothing.shape, len(constraints))), trust=1.0)
 
@@ -184,9 +195,9 @@ class RefusesSurpriseWithoutAWord(Exact):
 class TrustsAhead(Exact):
     """In what it imagines, by how far out it is; on 19 episodes."""
 
-    def score(self, history, actions, goal, constraints=(), *, exogenous=None):
+    def score(self, history, actions, goal, constraints=(), *, exogenous=None, clip=False):
         self.shape = (*actions["push"].shape[:-3], *actions["push"].shape[-3:-1])
-        return super().score(history, actions, goal, constraints, exogenous=exogenous)
+        return super().score(history, actions, goal, constraints, exogenous=exogenous, clip=clip)
 
     def trust_ahead(self, least):
         if least < 1 / 20:
@@ -209,7 +220,15 @@ def clipped(actions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     return {name: np.clip(value, -1, 1) for name, value in actions.items()}
 
 
-CLAUSES = (bounds_kept, exogenous_needed, ranges_kept, episodes_fit, refusals_name_what_is_missing, trust_ahead)
+CLAUSES = (
+    bounds_kept,
+    clipped_on_request,
+    exogenous_needed,
+    ranges_kept,
+    episodes_fit,
+    refusals_name_what_is_missing,
+    trust_ahead,
+)
 test_a_correct_world_passes = passes([TrustsAhead], CLAUSES, world_case)
 
 WORLD_FAULTS = [
@@ -217,6 +236,8 @@ WORLD_FAULTS = [
     (ClipsProposals, bounds_kept, r"plan with proposals with 'push' at -3"),
     (ClipsInHindsight, bounds_kept, r"what_if with 'push' at -3"),
     (KeepsTheBoundToItself, bounds_kept, r"predict with 'push' at -3, .* does not contain -1.0"),
+    (RefusesDespiteClip, clipped_on_request, "score with clip: expected an answer"),
+    (ClipsTooFar, clipped_on_request, "clipped candidates cost something else"),
     (CalmWithoutWind, exogenous_needed, r"predict without any of the exogenous signals"),
     (AnyLevel, ranges_kept, r"level 0.0: expected InputError"),
     (NoSteps, ranges_kept, r"horizon 0: expected InputError"),

@@ -78,13 +78,6 @@ def test_without_calibration_nothing_is_claimed(engine: Linear, history: History
         world.surprise(fresh[0])
 
 
-def test_a_prediction_longer_than_calibrated_is_refused(world: LocalWorld, history: History) -> None:
-    with pytest.raises(InputError, match="calibrated up to 8"):
-        world.predict(history, {"push": np.zeros((9, 2), np.float32)})
-    with pytest.raises(InputError, match=r"level is 1\.0"):
-        world.predict(history, PUSH, level=1.0)
-
-
 def test_exogenous_inputs_are_needed_where_the_schema_has_them() -> None:
     toy = Integrator(camera=False)
     world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())

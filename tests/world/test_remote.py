@@ -82,6 +82,7 @@ RULES = (
 ASKED: dict[str, Callable[[World, History, Episode], object]] = {
     "describe": lambda world, history, episode: world.describe(),
     "predict": lambda world, history, episode: world.predict(history, PUSH, level=0.8),
+    "samples": lambda world, history, episode: world.predict(history, PUSH, num_samples=5),
     "score": lambda world, history, episode: world.score(history, {"push": PUSH["push"][None]}, COSTLY, RULES),
     "plan": lambda world, history, episode: replace(
         world.plan(

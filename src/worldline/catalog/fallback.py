@@ -46,7 +46,8 @@ class FallbackWorld(World):
 
     The application sees the same signals from every world: those that all predict. An `InputError` is raised at once,
     because it is the mistake of the caller. In a batch, each of the W worlds gets the first trusted answer, but
-    one world makes the plan for all W. Bands are left out if one of the answers has none.
+    one world makes the plan for all W. Bands are left out if one of the answers has none. Their level is the
+    lowest one.
 
     Costs and constraints see all signals that the answering world predicts, which may be more than the common ones.
 
@@ -84,7 +85,14 @@ class FallbackWorld(World):
             return dict(self._counts)
 
     def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self,
+        history: History,
+        actions: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        level: float | None = None,
+        num_samples: int = 0,
+        images: bool = False,
     ) -> Prediction:
         """See `World`.
 
@@ -96,8 +104,10 @@ class FallbackWorld(World):
         def ask(number: int, rows: Mask | None) -> Prediction:
             past = self._known(number, _rows_of(history, rows))
             inputs = None if exogenous is None else _rows(exogenous, rows)
-            found = self._worlds[number].predict(past, _rows(actions, rows), exogenous=inputs, level=level)
-            return replace(found, signals=self._common(found.signals))
+            found = self._worlds[number].predict(
+                past, _rows(actions, rows), exogenous=inputs, level=level, num_samples=num_samples, images=images
+            )
+            return self._common_path(found)
 
         return self._trusted(ask, _merged_prediction)
 
@@ -109,6 +119,7 @@ class FallbackWorld(World):
         constraints: Sequence[Constraint] = (),
         *,
         exogenous: Arrays | None = None,
+        clip: bool = False,
     ) -> Scores:
         """See `World`; raises as `predict` does."""
 
@@ -117,7 +128,9 @@ class FallbackWorld(World):
             past = self._known(number, _rows_of(history, rows))
             inputs = None if exogenous is None else _rows(exogenous, rows)
             part = replace(goal, targets=_rows(goal.targets, rows))
-            return self._worlds[number].score(past, _rows(actions, rows), part, constraints, exogenous=inputs)
+            return self._worlds[number].score(
+                past, _rows(actions, rows), part, constraints, exogenous=inputs, clip=clip
+            )
 
         return self._trusted(ask, _merged)
 
@@ -141,7 +154,8 @@ class FallbackWorld(World):
             if found.status is PlanStatus.REFUSED:
                 refusals.append(found)
                 raise UnsupportedError(found.reason)
-            return found
+            path = None if found.prediction is None else self._common_path(found.prediction)
+            return replace(found, prediction=path)
 
         try:
             found = self._first(ask)
@@ -247,6 +261,9 @@ class FallbackWorld(World):
         if missing := [name for name in self._card.predicts if name not in found]:
             raise UnsupportedError(f"it no longer predicts {', '.join(missing)}. Create the FallbackWorld again.")
         return {name: found[name] for name in self._card.predicts}
+
+    def _common_path(self, found: Prediction) -> Prediction:
+        return replace(found, signals=self._common(found.signals))
 
     def _knows(self, number: int, name: str) -> bool:
         """Whether a world knows an observation signal. True if the first does not: then the caller is wrong."""
@@ -355,6 +372,8 @@ def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Pred
     return replace(
         first,
         signals={name: _merged(forecast, other.signals[name], rows) for name, forecast in first.signals.items()},
+        level=min(first.level, other.level),  # a band of a higher level holds with the lower one, too
+        images={name: _put(v, other.images[name], rows) for name, v in first.images.items() if name in other.images},
         trust=_put(first.trust, other.trust, rows),
         calibrated=first.calibrated and other.calibrated,
     )
@@ -364,7 +383,10 @@ def _merged(first: MergedAnswer, other: MergedAnswer, rows: Mask) -> MergedAnswe
     """`first`, with these worlds replaced by `other`; None where one of both has None."""
     old, new = vars(first), vars(other)
     missing = {name for name in old if old[name] is None or new[name] is None}
-    merged: dict[str, Any] = {name: None if name in missing else _put(old[name], new[name], rows) for name in old}
+    merged: dict[str, Any] = {
+        name: None if name in missing else old[name] if name == "schema" else _put(old[name], new[name], rows)
+        for name in old
+    }
     return replace(first, **merged)
 
 

@@ -67,6 +67,11 @@ class NamedWorld(World):
         """The number of the serving version."""
         return self._current().version
 
+    def __repr__(self) -> str:
+        serving = self._serving
+        version = "not open" if serving is None else f"version {serving.version}"
+        return f"NamedWorld({self._directory.name}@{self._alias}, {version})"
+
     def __enter__(self) -> NamedWorld:
         return self
 
@@ -86,10 +91,18 @@ class NamedWorld(World):
         return self._current().world.describe()
 
     def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self,
+        history: History,
+        actions: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        level: float | None = None,
+        num_samples: int = 0,
+        images: bool = False,
     ) -> Prediction:
         """See `World`."""
-        return self._ask(World.predict, history, actions, exogenous=exogenous, level=level)
+        options = {"exogenous": exogenous, "level": level, "num_samples": num_samples, "images": images}
+        return self._ask(World.predict, history, actions, **options)
 
     def score(
         self,
@@ -99,9 +112,10 @@ class NamedWorld(World):
         constraints: Sequence[Constraint] = (),
         *,
         exogenous: Arrays | None = None,
+        clip: bool = False,
     ) -> Scores:
         """See `World`."""
-        return self._ask(World.score, history, actions, goal, constraints, exogenous=exogenous)
+        return self._ask(World.score, history, actions, goal, constraints, exogenous=exogenous, clip=clip)
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`."""

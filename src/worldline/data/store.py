@@ -41,6 +41,7 @@ from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
+from worldline.formatting import first_of
 from worldline.schema import Kind, Role, Schema
 
 Array = NDArray[np.generic]
@@ -141,6 +142,10 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)  # still there only if the rename failed
         sync_folder(draft.parent)
         return cls(path, schema, card)
+
+    def __repr__(self) -> str:
+        signals = first_of([f"{signal.name} ({signal.role.value})" for signal in self.schema.signals])
+        return f"Store({self.path}: {len(self)} episodes, {int(self.num_steps.sum())} steps; {signals})"
 
     def __len__(self) -> int:
         return len(self._index)

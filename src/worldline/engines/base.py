@@ -237,6 +237,23 @@ class Novelty(ABC):
         """The score of each predicted state, on the scale of `novelty`. Equal seeds give equal scores."""
 
 
+class Decodes(ABC):
+    """Optional: draws predicted states as images, for people. Planning does not use them."""
+
+    @abstractmethod
+    def decode(self, belief: EngineBelief, future: Future, *, seed: int) -> Mapping[str, NDArray[np.uint8]]:
+        """Per decoded image signal [W, N, T, height, width, channels], 0 to 255. Equal seeds give equal images.
+
+        Args:
+            belief: as in `imagine`.
+            future: as in `imagine`.
+            seed: determines every random draw.
+
+        Raises:
+            UnsupportedError: the decoder was not fitted.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """The stored form of an engine.

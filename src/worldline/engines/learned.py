@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.device import autocast, device_of
-from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
+from worldline.engines.base import Card, Decodes, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
 from worldline.engines.tensors import LazySignals, TensorEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
@@ -80,7 +80,7 @@ class Adaptation:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LearnedEngine(TensorEngine, Novelty, GoalDistance):
+class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     """Wraps a model and its heads: signals at the interface, latents inside.
 
     Args:
@@ -94,7 +94,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
         landmarks: intermediate goals on the way to distant ones; None to use the goal only.
         reward_head: for `Rollout.reward`; None if it is not supported.
         termination_head: for `Rollout.termination`; None if it is not supported.
-        decoder: from latents to images, for reports only.
+        decoder: from latents to images, for people; None if images are not predicted.
         adaptation: None for no adaptation. A calibration holds for one setting only.
         name: on the card.
         notes: on the card.
@@ -141,7 +141,12 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
             context=max(self.model.context, 0 if self.adaptation is None else self.adaptation.num_steps + 1),
             deterministic=self.model.deterministic,
             action_conditioned=self.model.action_conditioned,
-            abilities=("differentiable", "novelty", *(() if self.distance_head is None else ("reaches",))),
+            abilities=(
+                "differentiable",
+                "novelty",
+                *(() if self.distance_head is None else ("reaches",)),
+                *(() if self.decoder is None else ("decodes",)),
+            ),
             notes=self.notes,
         )
 
@@ -360,6 +365,17 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance):
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The same score for predicted latents, averaged over the samples of the belief."""
         return np.asarray(self.mahalanobis(self._features(belief, future, seed).mean(2)).cpu().numpy())
+
+    @torch.no_grad()
+    def decode(self, belief: EngineBelief, future: Future, *, seed: int) -> Mapping[str, NDArray[np.uint8]]:
+        """The images that the decoder draws from predicted latents, averaged over the samples of the belief."""
+        if self.decoder is None:
+            raise UnsupportedError(
+                "this world has no decoder, so it draws no images. Learn it from images with a recipe that fits one: "
+                "heads.decoder_updates above 0."
+            )
+        worlds = [self.decoder(one) for one in self._features(belief, future, seed).mean(2)]
+        return {name: np.stack([world[name].cpu().numpy() for world in worlds]) for name in worlds[0]}
 
     def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
         """The largest N whose latents fit into memory together."""

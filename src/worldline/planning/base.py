@@ -134,9 +134,10 @@ class PlanRequest:
             an actuator with a delay of D steps. The cost includes them. None means D = 0.
         budget_s: seconds from the call, above 0, after which the best plan so far is returned. A step of the search
             that would exceed it is not started, except the evaluation of a few first sequences and `proposals`.
-            None for no limit.
+            Up to a quarter is reserved for `Plan.prediction`, as the measured latency requires. None for no limit.
         min_trust: smallest trust that is accepted, 0 to 1. With n calibration episodes no p-value is
             below 1 / (n + 1), so a smaller `min_trust` never refuses.
+        clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values outside raise an error.
         seed: seed of every random draw.
 
     Raises:
@@ -151,6 +152,7 @@ class PlanRequest:
     pending: Arrays | None = None
     budget_s: float | None = None
     min_trust: float = 0.0
+    clip: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -30,6 +30,8 @@ from worldline.formatting import Number
 
 Floats = NDArray[np.float64]
 Frames = NDArray[np.uint8]
+Dashes = Literal["-", "--"]
+"""A solid or a dashed line, as matplotlib names them."""
 
 SCALE: Final = 2
 """Pixels of the PNG per pixel of the drawing, so that text is sharp."""
@@ -56,6 +58,20 @@ def drawing(width: Number, height: Number) -> Iterator[Canvas]:
         yield Canvas(width, height)
 
 
+class PlotFigure(Figure):
+    """A figure that notebooks show, without global state of matplotlib."""
+
+    def png(self) -> bytes:
+        """The figure as PNG; deterministic."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+        return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        """For IPython."""
+        return self.png()
+
+
 class Canvas:
     """A canvas; created by `drawing`.
 
@@ -66,7 +82,7 @@ class Canvas:
 
     def __init__(self, width: Number, height: Number) -> None:
         self.width, self.height = float(round(width)), float(round(height))
-        self._figure = Figure((self.width / 72, self.height / 72), dpi=_DPI, facecolor=palette()["paper"])
+        self._figure = PlotFigure((self.width / 72, self.height / 72), dpi=_DPI, facecolor=palette()["paper"])
         FigureCanvasAgg(self._figure)  # the figure keeps a reference
         self._pixels = Affine2D().scale(1 / self.width, -1 / self.height).translate(0, 1) + self._figure.transFigure
 
@@ -101,10 +117,12 @@ class Canvas:
         left, bottom = round(x * SCALE), round((self.height - y) * SCALE) - len(image)
         self._figure.figimage(image, left, bottom, origin="upper", zorder=2)
 
-    def line(self, points: Sequence[tuple[Number, Number]], *, color: str, width: Number = 1.0) -> None:
-        """Draws straight lines between consecutive points."""
+    def line(
+        self, points: Sequence[tuple[Number, Number]], *, color: str, width: Number = 1.0, dashes: Dashes = "-"
+    ) -> None:
+        """Draws straight lines between consecutive points; `dashes` is its line style."""
         xs, ys = ([point[k] for point in points] for k in (0, 1))
-        stroke = Line2D(xs, ys, color=palette()[color], linewidth=width, transform=self._pixels)
+        stroke = Line2D(xs, ys, color=palette()[color], linewidth=width, linestyle=dashes, transform=self._pixels)
         self._figure.add_artist(stroke)
 
     def box(self, x: Number, y: Number, width: Number, height: Number, *, fill: str, edge: str) -> None:
@@ -141,21 +159,27 @@ class Canvas:
         axes.set_ylim(*up)
         return axes
 
+    @property
+    def figure(self) -> Figure:
+        """The figure of matplotlib."""
+        return self._figure
+
     def png(self) -> bytes:
         """The canvas as PNG."""
-        buffer = io.BytesIO()
-        self._figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-        return buffer.getvalue()
+        return self._figure.png()
 
 
-def plot(axes: Axes, x: Floats, y: Floats, *, color: str, width: Number) -> None:
-    """Draws a curve; NaN leaves a gap, and an isolated point is a dot."""
+def plot(
+    axes: Axes, x: Floats, y: Floats, *, color: str, width: Number, dashes: Dashes = "-", alpha: Number = 1.0
+) -> None:
+    """Draws a curve; NaN leaves a gap, and an isolated point is a dot. `dashes` is its line style."""
     known = np.isfinite(y)
     padded = np.concatenate([[False], known, [False]])
     lone = known & ~padded[:-2] & ~padded[2:]
     ink = palette()[color]
-    axes.plot(x, y, color=ink, linewidth=width, solid_capstyle="round", solid_joinstyle="round", clip_on=False)
-    axes.plot(x[lone], y[lone], ".", color=ink, markersize=2.4 * width, markeredgewidth=0, clip_on=False)
+    both: dict[str, Any] = {"color": ink, "alpha": alpha, "clip_on": False}
+    axes.plot(x, y, dashes, linewidth=width, solid_capstyle="round", solid_joinstyle="round", **both)
+    axes.plot(x[lone], y[lone], ".", markersize=2.4 * width, markeredgewidth=0, **both)
 
 
 def shorten(text: str, max_length: int) -> str:

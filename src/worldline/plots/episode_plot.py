@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from worldline.plots.canvas import Canvas, Frames, drawing, palette, plot, shorten
-from worldline.plots.panels import SignalPanel, TimeAxis, tick_texts
+from matplotlib.figure import Figure
+
+from worldline.plots.canvas import Canvas, Dashes, Frames, drawing, palette, plot, shorten
+from worldline.plots.panels import SignalPanel, Style, TimeAxis, tick_texts
 from worldline.plots.thumbnails import draw_frame, drawn_size
 from worldline.schema import Role
 
@@ -20,6 +22,14 @@ ROLES: Final = {
     Role.EXOGENOUS: "exogenous inputs",
     Role.REWARD: "rewards",
 }
+_DASHES: Final[Mapping[Style, Dashes]] = {"line": "-", "dashed": "--", "faint": "-", "points": "-"}
+_STROKES: Final[Mapping[Style, tuple[float, float]]] = {
+    "line": (1.4, 1.0),
+    "dashed": (1.4, 1.0),
+    "faint": (0.7, 0.3),
+    "points": (3.0, 1.0),
+}
+"""Width and opacity of the curves."""
 _WIDTH: Final = 1120.0
 _LEFT: Final = 84.0
 _LEGEND: Final = 136.0
@@ -79,7 +89,20 @@ def num_frames(shapes: Sequence[tuple[int, ...]]) -> int:
 
 def episode_plot(view: EpisodeView) -> bytes:
     """The episode as PNG; deterministic."""
-    roles = len({panel.signal.role for panel in view.panels})
+    return _drawn(view).png()
+
+
+def episode_figure(view: EpisodeView) -> Figure:
+    """The episode as a figure of matplotlib."""
+    return _drawn(view).figure
+
+
+def _heading(panel: SignalPanel) -> str:
+    return panel.heading or ROLES[panel.signal.role]
+
+
+def _drawn(view: EpisodeView) -> Canvas:
+    roles = len({_heading(panel) for panel in view.panels})
     strips = [18 + drawn_size(strip.shape, _BOX)[1] + 10 for strip in view.strips]
     films = sum(strips) + _LEADERS + 4 if strips else 0.0
     height = 84 + films + 22 + roles * 26 + len(view.panels) * (_PANEL + 34) + 46 + 15 * len(view.notes)
@@ -94,9 +117,9 @@ def episode_plot(view: EpisodeView) -> bytes:
             _draw_leaders(canvas, top - 8, view)
             top += _LEADERS + 4
         top = _draw_time(canvas, top, view.axis) + 4
-        for role, panels in groupby(view.panels, lambda panel: panel.signal.role):
+        for heading, panels in groupby(view.panels, _heading):
             canvas.line([(_MARGIN, top), (_WIDTH - _MARGIN, top)], color="ink", width=0.8)
-            canvas.text(_MARGIN, top + 15, ROLES[role], size=9, color="soft", bold=True)
+            canvas.text(_MARGIN, top + 15, heading, size=9, color="soft", bold=True)
             top += 26
             for panel in panels:
                 _draw_panel(canvas, top, panel, view.axis)
@@ -104,7 +127,7 @@ def episode_plot(view: EpisodeView) -> bytes:
         top = _draw_time(canvas, top - 10, view.axis)
         for k, note in enumerate(view.notes):
             canvas.text(_MARGIN, top + 24 + 15 * k, shorten(note, 175), size=8.5, color="soft")
-        return canvas.png()
+        return canvas
 
 
 def _across(axis: TimeAxis, time: float) -> float:
@@ -156,9 +179,12 @@ def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) 
     for curve in reversed(panel.curves):
         if curve.low.size:
             axes.fill_between(curve.x, curve.low, curve.high, color=colours[curve.colour], alpha=0.2, linewidth=0)
-        plot(axes, curve.x, curve.y, color=curve.colour, width=1.4)
-    if len(panel.curves) > 1:
-        for k, curve in enumerate(panel.curves):
+        width, alpha = _STROKES[curve.style]
+        plot(axes, curve.x, curve.y, color=curve.colour, width=width, dashes=_DASHES[curve.style], alpha=alpha)
+    named = [curve for curve in panel.curves if curve.label]
+    if len(named) > 1:
+        for k, curve in enumerate(named):
             x, middle = _LEFT + _AXIS_WIDTH + 14, y + 5 + k * 11.5
-            canvas.line([(x, middle), (x + 14, middle)], color=curve.colour, width=2.0)
+            key = [(x, middle), (x + 14, middle)]
+            canvas.line(key, color=curve.colour, width=2.0, dashes=_DASHES[curve.style])
             canvas.text(x + 20, middle + 3, shorten(curve.label, 15), size=8)

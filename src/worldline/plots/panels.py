@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ COLOURS: Final = ("world", "other0", "other3", "other4", "other2", "other1", "re
 """Colours of the components, by names in the style sheet."""
 _MAX_VALUE: Final = 1e300
 
+Style = Literal["line", "dashed", "faint", "points"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimeAxis:
@@ -32,16 +34,18 @@ class TimeAxis:
 
     Args:
         times: [T+1], increasing, from 0.
-        unit: unit of `times`; empty if they count steps.
+        unit: unit of `times`; empty if they count something.
+        counted: what they count without a unit.
     """
 
     times: Floats
     unit: str
+    counted: str = "step"
 
     @property
     def label(self) -> str:
         """Title of the axis."""
-        return with_unit("time", self.unit) if self.unit else "step"
+        return with_unit("time", self.unit) if self.unit else self.counted
 
     @property
     def span(self) -> tuple[float, float]:
@@ -92,12 +96,13 @@ class SignalCurve:
     """One component over time.
 
     Args:
-        label: name of the component.
+        label: name of the component; empty to leave it out of the legend.
         colour: name of a colour in the style sheet.
         x: non-decreasing.
         y: one value per x; NaN leaves a gap.
-        low: minimum in the bin of each point; empty without binning.
-        high: maximum in the bin of each point; empty without binning.
+        low: lower edge of the area around the curve: the minimum in the bin of each point, or a band. Empty for none.
+        high: upper edge.
+        style: how it is drawn.
     """
 
     label: str
@@ -106,6 +111,7 @@ class SignalCurve:
     y: Floats
     low: Floats
     high: Floats
+    style: Style = "line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +155,7 @@ class SignalPanel:
         tick_texts: one label per tick.
         missing: intervals without observations.
         ranges: range of each curve over all rows.
+        heading: of its group of panels; empty for the role of the signal.
     """
 
     signal: Signal
@@ -159,6 +166,7 @@ class SignalPanel:
     tick_texts: tuple[str, ...]
     missing: tuple[Stretch, ...]
     ranges: tuple[Range, ...]
+    heading: str = ""
 
 
 def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np.bool_], axis: TimeAxis) -> SignalPanel:
@@ -184,7 +192,7 @@ def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np
     curves = tuple(
         _curve(labels[k], COLOURS[k], starts, stops if held else None, table[:, k]) for k in range(table.shape[1])
     )
-    ticks = _ticks(table, 4, whole=signal.kind is Kind.DISCRETE)
+    ticks = axis_ticks(table, 4, whole=signal.kind is Kind.DISCRETE)
     notes = [] if one or signal.size == table.shape[1] else [f"first {table.shape[1]} of {signal.size} components"]
     notes += [] if observed.all() else [f"{percent(1 - float(observed.mean()))} missing"]
     return SignalPanel(
@@ -258,7 +266,7 @@ def _range(known: Floats) -> Range:
     return Range(least=float(known.min()), mean=float(known.mean()), most=float(known.max()))
 
 
-def _ticks(table: Floats, count: int, *, whole: bool) -> list[float]:
+def axis_ticks(table: Floats, count: int, *, whole: bool) -> list[float]:
     """Round numbers that enclose all values."""
     known = table[np.isfinite(table)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)

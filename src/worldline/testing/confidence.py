@@ -42,10 +42,10 @@ Floats = NDArray[np.floating]
 @clause("Forecast.low and high; low <= mean <= high, wider for a higher level", applies=WorldCase.calibrated)
 def bands_ordered(case: WorldCase) -> None:
     """The band contains the mean and the bands of lower levels, and is wider than those."""
-    windows, levels = case.windows(), _levels(case)
+    windows, levels = case.windows(), levels_of(case)
     asked = [case.predict(windows, level=level) for level in levels]
     for name in case.vectors:
-        bands = [_band(prediction, name) for prediction in asked]
+        bands = [band_of(prediction, name) for prediction in asked]
         mean = as_float(asked[0].signals[name].mean)
         slack = 1e-6 * (np.abs(mean).max() + 1)
         for level, (low, high) in zip(levels, bands, strict=True):
@@ -56,23 +56,23 @@ def bands_ordered(case: WorldCase) -> None:
             holds(inside, f"signal {name!r}: a band does not contain the band of a lower level")
         narrow, wide = (float(np.mean(high - low)) for low, high in (bands[0], bands[-1]))
         problem = f"signal {name!r}: the band has the width {narrow:.4g} at every level"
-        holds(_exact(case, name, narrow) or wide > narrow * 1.001, problem)
+        holds(is_exact(case, name, narrow) or wide > narrow * 1.001, problem)
 
 
 @clause("Forecast.low and high; the share of whole trajectories inside equals the level", applies=WorldCase.calibrated)
 def coverage(case: WorldCase) -> None:
     """The share of whole trajectories inside the band equals the level, within the error of the count."""
     windows = case.windows()
-    for level in _levels(case):
+    for level in levels_of(case):
         prediction = case.predict(windows, level=level)
         for name in case.vectors:
-            low, high = _band(prediction, name)
+            low, high = band_of(prediction, name)
             inside = _inside(windows, name, low, high)
             chance = tails(int(inside.sum()), len(inside), level, case.num_calibration)
             problem = f"signal {name!r}: {inside.sum()} of {len(inside)} trajectories are inside the {level} band"
             holds(chance.low >= case.alpha, f"{problem}, too few (chance {chance.low:.2g})")
             # The band of an exact world covers all.
-            many = chance.high < case.alpha and not _exact(case, name, float(np.mean(high - low)))
+            many = chance.high < case.alpha and not is_exact(case, name, float(np.mean(high - low)))
             holds(not many, f"{problem}, too many (chance {chance.high:.2g})")
 
 
@@ -139,12 +139,14 @@ def _min_p_values(case: WorldCase, windows: ForecastWindows, at: int) -> Floats:
     return np.asarray([min(float(value[at - 1]) for value in values) for values in found])
 
 
-def _levels(case: WorldCase) -> list[float]:
+def levels_of(case: WorldCase) -> list[float]:
+    """The levels of `LEVELS` that the calibration supports."""
     num = case.num_calibration
     return [level for level in LEVELS if num is None or (num + 1) * (1 - level) >= 1 - 1e-9]
 
 
-def _band(prediction: Prediction, name: str) -> tuple[Floats, Floats]:
+def band_of(prediction: Prediction, name: str) -> tuple[Floats, Floats]:
+    """The edges of a band; raises BreachError if there is none."""
     low, high = prediction.signals[name].low, prediction.signals[name].high
     holds(low is not None and high is not None, f"signal {name!r}: a calibrated vector signal has no band")
     assert low is not None  # for the type checker
@@ -160,6 +162,6 @@ def _inside(windows: ForecastWindows, name: str, low: Floats, high: Floats) -> N
     return np.asarray((inside | ~windows.known[name].astype(bool)).all(-1))
 
 
-def _exact(case: WorldCase, name: str, width: float) -> bool:
+def is_exact(case: WorldCase, name: str, width: float) -> bool:
     """Whether a band is so narrow that the world is exact."""
     return bool(width <= EXACT * observed_values(case.episodes, name).std(0).mean())

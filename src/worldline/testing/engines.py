@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.data.windows import ForecastWindows, forecast_windows
-from worldline.engines.base import Abducts, Engine, EngineBelief, GoalDistance, Novelty
+from worldline.engines.base import Abducts, Decodes, Engine, EngineBelief, GoalDistance, Novelty
 from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
@@ -62,15 +62,17 @@ def check_engine(engine: Engine, episodes: Sequence[Episode], **settings: Any) -
 
 @clause("Card.abilities; exactly the optional base classes of the engine")
 def abilities_honest(case: EngineCase) -> None:
-    """The card lists exactly the abilities of the engine; only `reaches` may be unlisted if it is refused."""
+    """The card lists exactly the abilities of the engine; `reaches` and `decodes` may be unlisted if refused."""
     listed = set(case.card.abilities)
     for name, ability in ABILITIES.items():
         if name in listed:
             has = isinstance(case.engine, ability)
             holds(has, f"the card lists {name!r}, but the engine is not a {ability.__name__}")
-        elif name != "reaches":
+        elif name not in ("reaches", "decodes"):
             lacks = not isinstance(case.engine, ability)
             holds(lacks, f"the card does not list {name!r}, but the engine is a {ability.__name__}")
+    problem = f"the card {'lists' if 'decodes' in listed else 'does not list'} 'decodes', but images are "
+    holds(("decodes" in listed) == _decodes(case), f"{problem}{'refused' if 'decodes' in listed else 'answered'}")
     measured = _distances(case)
     problem = f"the card {'lists' if 'reaches' in listed else 'does not list'} 'reaches'"
     holds(("reaches" in listed) == bool(measured), f"{problem}; distances are answered to {sorted(measured)}")
@@ -314,6 +316,22 @@ def novelty_grows(case: EngineCase) -> None:
     share = separation(real, unlike)
     problem = f"the score of corrupted histories is above that of real ones in {share:.0%} of pairs (chance: 50%)"
     holds(share >= 0.75, problem)
+
+
+def _decodes(case: EngineCase) -> bool:
+    """Whether the engine draws images; raises BreachError if they have the wrong shape or dtype."""
+    if not isinstance(case.engine, Decodes):
+        return False
+    windows = case.windows()
+    try:
+        images = case.engine.decode(case.observe(windows.history), windows.future(2, case.seed), seed=case.seed)
+    except UnsupportedError:
+        return False
+    for name, value in images.items():
+        expected = (windows.num_worlds, 2, case.horizon, *case.card.schema[name].shape)
+        has_shape(f"images of {name!r}", value, expected)
+        holds(value.dtype == np.uint8, f"images of {name!r} have dtype {value.dtype}, expected uint8")
+    return bool(images)
 
 
 def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:

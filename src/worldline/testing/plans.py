@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -36,6 +37,23 @@ def plan_honest(case: WorldCase) -> None:
         problem = f"the plan costs {float(found.cost):.4g}, but sequences from the log cost {costs.mean():.4g}"
         holds(float(found.cost) <= costs.mean() + case.tolerance * abs(costs.mean()) + 1e-9, problem)
         all_equal(again.actions, found.actions, "equal seeds gave different plans")
+
+
+@clause("Plan.prediction; the prediction under the actions of the plan", applies=_plans)
+def plan_holds_path(case: WorldCase) -> None:
+    """The expected path of a plan is the prediction under its actions, after pending ones."""
+    query = case.query()
+    pending = {name: value[:1] for name, value in query.actions.items()}
+    found = case.plan_one(query, horizon=case.horizon - 1, pending=pending, budget_s=TINY_S)
+    holds(found.prediction is not None, "the plan has no prediction")
+    assert found.prediction is not None  # for the type checker
+    actions = {name: np.concatenate([value, found.actions[name]]) for name, value in pending.items()}
+    expected = case.predict_one(replace(query, actions=actions)).signals
+    for name, forecast in found.prediction.signals.items():
+        has_shape(f"the path of {name!r}", forecast.mean, expected[name].mean.shape)
+        if case.card.deterministic:
+            problem = f"the path of {name!r} is not the prediction under the plan"
+            equal(forecast.mean, expected[name].mean, problem, within=case.tolerance)
 
 
 @clause("World.plan(pending=...); the cost includes the pending actions and the plan", applies=_plans)

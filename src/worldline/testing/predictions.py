@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from worldline.data.windows import ForecastWindows
-from worldline.engines.base import Abducts, GoalDistance, Novelty
+from worldline.engines.base import Abducts, Decodes, GoalDistance, Novelty
 from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays
 from worldline.errors import WorldlineError
@@ -32,6 +32,7 @@ from worldline.testing.prediction_case import PredictionCase
 
 ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,
+    "decodes": Decodes,
     "differentiable": TensorEngine,
     "reaches": GoalDistance,
     "novelty": Novelty,

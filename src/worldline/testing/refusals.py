@@ -12,8 +12,19 @@ from worldline.episode import Arrays, Episode
 from worldline.planning.base import Goal
 from worldline.planning.costs import OODPenalty
 from worldline.schema import Kind
-from worldline.testing.clauses import Wanted, clause, holds, lacks, refuses, without
+from worldline.testing.clauses import (
+    Wanted,
+    accepts,
+    clause,
+    equal,
+    holds,
+    inside_bounds,
+    lacks,
+    refuses,
+    without,
+)
 from worldline.testing.log_windows import wider
+from worldline.testing.plans import TINY_S
 from worldline.testing.world_case import WorldCase, one_plan
 
 
@@ -39,6 +50,27 @@ def bounds_kept(case: WorldCase) -> None:
             for verb, ask in asks.items():
                 what = f"{verb} with {signal.name!r} at {value:g}, outside {signal.low} to {signal.high}"
                 refuses(what, ask, signal.name, edge, value)
+
+
+@clause("clip; World.score and plan clip actions to the bounds instead of refusing them")
+def clipped_on_request(case: WorldCase) -> None:
+    """With `clip`, candidates outside their bounds cost as much as clipped ones, and proposals are accepted."""
+    query, bounded = case.query(), [s for s in case.card.schema.actions if s.low is not None and s.high is not None]
+    wild, inside = dict(case.plans()), dict(case.plans())
+    for signal in bounded:
+        low, high = np.asarray(signal.low, float), np.asarray(signal.high, float)
+        if np.isfinite(high - low).all():
+            stretched = wild[signal.name] + 2 * (high - low)
+            wild[signal.name] = stretched.astype(signal.dtype)
+            inside[signal.name] = np.clip(stretched, low, high).astype(signal.dtype)
+    found = accepts("score with clip", partial(case.score_one, query, wild, clip=True)).cost
+    expected = case.score_one(query, inside).cost
+    equal(found, expected, "clipped candidates cost something else", within=case.tolerance)
+    if case.card.action_conditioned:
+        ask = partial(case.plan_one, query, proposals=wild, clip=True, budget_s=TINY_S)
+        planned = accepts("plan with clip", ask)
+        for signal in case.card.schema.actions:
+            inside_bounds(signal, planned.actions[signal.name])
 
 
 @clause("the argument exogenous; every verb requires all exogenous signals")

@@ -86,15 +86,22 @@ class WorldCase(PredictionCase):
         """The prediction for the W worlds in `windows` under its actions."""
         return self.world.predict(windows.history, windows.actions, exogenous=windows.exogenous or None, level=level)
 
-    def predict_one(self, query: Query, *, level: float = 0.8) -> Prediction:
-        """The prediction for one world."""
-        return self.world.predict(query.history, query.actions, exogenous=query.exogenous, level=level)
+    def predict_one(self, query: Query, *, level: float = 0.8, **options: Any) -> Prediction:
+        """The prediction for one world; `options` are other arguments of `World.predict`."""
+        return self.world.predict(query.history, query.actions, exogenous=query.exogenous, level=level, **options)
 
     def score_one(
-        self, query: Query, plans: Arrays, goal: Goal | None = None, constraints: Sequence[Constraint] = ()
+        self,
+        query: Query,
+        plans: Arrays,
+        goal: Goal | None = None,
+        constraints: Sequence[Constraint] = (),
+        *,
+        clip: bool = False,
     ) -> Scores:
         """The scores of N plans [N, T, *shape] for one world, for the goal of the case by default."""
-        return self.world.score(query.history, plans, goal or self.goal, constraints, exogenous=query.exogenous)
+        goal = goal or self.goal
+        return self.world.score(query.history, plans, goal, constraints, exogenous=query.exogenous, clip=clip)
 
     def plan_one(
         self,

@@ -11,70 +11,154 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
+from worldline.formatting import first_of, number, plural, round_percent
 from worldline.planning.base import Constraint, Goal, PlanRequest
+from worldline.plots.result_series import ResultSeries
+from worldline.schema import Kind, Schema
+from worldline.world.result import Result, p_text, plain_signal, signal_of
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Forecast:
     """The predicted path of one signal.
 
     Args:
         mean: [T, *shape], mean over the samples, in the signal's unit; the most frequent value if discrete.
         low: [T, *shape], lower edge of the prediction band, in the signal's unit. None if uncalibrated or not a vector.
-            -inf if the calibration data observe the signal too rarely for `Prediction.level`.
+            -inf at steps without a calibrated band: those after the calibrated horizon, and all steps if the
+            calibration data observe the signal too rarely for `Prediction.level`. Never NaN.
         high: [T, *shape], upper edge, with +inf and None likewise. The band is simultaneous: the whole path lies inside
-            with probability `Prediction.level`.
+            with probability `Prediction.level`, whatever T is.
         horizon: last step with skill on held-out episodes, 0 to T; also [W] in a batch. 0 means no skill, or unknown.
             A step has skill if its squared error is below that of both persistence and the signal's mean. An
             error below a twentieth of the signal's variance also counts.
+        samples: [S, T, *shape], sampled paths in the signal's unit. None if not requested, or not a vector.
     """
 
     mean: NDArray[np.generic]
     low: NDArray[np.floating] | None
     high: NDArray[np.floating] | None
     horizon: int | NDArray[np.integer]
+    samples: NDArray[np.generic] | None = None
+
+    def __repr__(self) -> str:
+        band = "no band" if self.low is None else "with band"
+        samples = "" if self.samples is None else f", samples {list(self.samples.shape)}"
+        return f"Forecast(mean {list(self.mean.shape)}, {band}{samples})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Prediction(Result):
     """The answer of `World.predict`.
 
     Args:
         signals: one forecast per predicted signal.
-        level: probability of the bands, in (0, 1).
+        level: probability of the bands, in (0, 1). The one that was requested; else 0.9, or the highest calibrated
+            level if that is lower.
         trust: p-value of the history under the calibration data, 0 to 1; NaN if the world is not calibrated. Small
             values mean out of distribution. It tests the present, and whether the latest steps follow from those
             before them. Histories longer than `Card.context` give a stronger test. Also [W] in a batch.
         calibrated: whether calibrated bands exist. If False, all bands are None.
+        images: per image signal the predicted images [T, height, width, channels], uint8 from 0 to 255: the mean of a
+            predicted signal, or drawn by a decoder. Empty if not requested.
+        schema: the signals, for units and names in plots and tables; None if unknown.
     """
 
     signals: Mapping[str, Forecast]
     level: float
     trust: float | NDArray[np.floating]
     calibrated: bool
+    images: Arrays = field(default_factory=dict)
+    schema: Schema | None = None
+
+    def headline(self) -> str:
+        """Number of steps, bands and trust."""
+        axis = 0 if self.num_worlds() is None else 1
+        paths = [*(forecast.mean for forecast in self.signals.values()), *self.images.values()]
+        steps = plural(paths[0].shape[axis], "step") if paths else "no signals"
+        bands = f"{round_percent(self.level)} bands" if self.calibrated else "not calibrated"
+        return f"{steps}, {bands}, {p_text(self.trust)}"
+
+    def num_worlds(self) -> int | None:
+        """W; None without an axis of worlds."""
+        return len(self.trust) if isinstance(self.trust, np.ndarray) and self.trust.ndim else None
+
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
+        """The signals without images, from step 1."""
+        found = list[ResultSeries]()
+        for name, forecast in self.signals.items():
+            mean = _one(forecast.mean, world)
+            signal = signal_of(self.schema, name, mean)
+            if signal.kind is Kind.IMAGE:
+                continue
+            edges = {"low": forecast.low, "high": forecast.high}
+            found.append(
+                ResultSeries(
+                    signal=signal,
+                    values=mean,
+                    others={label: _one(edge, world) for label, edge in edges.items() if edge is not None},
+                    samples=None if forecast.samples is None else _one(forecast.samples, world),
+                    first=1,
+                    heading="predicted observations",
+                )
+            )
+        return found
+
+    def images_of(self, world: int | None) -> Arrays:
+        """The images of one world."""
+        return {name: _one(frames, world) for name, frames in self.images.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scores(Result):
     """The answer of `World.score` for N candidate plans.
 
     Args:
         cost: [N], in the terms of the goal; lower is better.
         violation: [N, C], at least 0. A constraint holds where it is 0.
         trust: as in `Prediction`.
+        schema: as in `Prediction`.
     """
+
+    rows_are: ClassVar[str] = "candidate"
 
     cost: NDArray[np.floating]
     violation: NDArray[np.floating]
     trust: float | NDArray[np.floating]
+    schema: Schema | None = None
+
+    def headline(self) -> str:
+        """Number of candidates, the best one and trust."""
+        first = None if self.num_worlds() is None else 0
+        cost, feasible = _one(self.cost, first), ~(_one(self.violation, first) > 0).any(-1)
+        best = int(np.where(feasible, cost, np.inf).argmin()) if feasible.any() else int(cost.argmin())
+        found = plural(len(cost), "candidate")
+        found += f", {feasible.sum()} feasible" if self.violation.shape[-1] else ""
+        return f"{found}, the best is {best} at cost {number(float(cost[best]))}, {p_text(self.trust)}"
+
+    def num_worlds(self) -> int | None:
+        """W; None without an axis of worlds."""
+        return len(self.cost) if self.cost.ndim == 2 else None
+
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
+        """Cost and violations of the candidates."""
+        cost, violation = _one(self.cost, world), _one(self.violation, world)
+        found = [ResultSeries(signal=plain_signal("cost"), values=cost[:, None], drawn="points", heading="candidates")]
+        for k in range(violation.shape[-1]):
+            signal = plain_signal(f"violation of constraint {k}")
+            found.append(
+                ResultSeries(signal=signal, values=violation[:, k, None], drawn="points", heading="candidates")
+            )
+        return found
 
 
 class PlanStatus(StrEnum):
@@ -86,8 +170,8 @@ class PlanStatus(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan(Result):
     """The answer of `World.plan`.
 
     Args:
@@ -98,6 +182,9 @@ class Plan:
         trust: as in `Prediction`.
         reason: why the plan was refused or is infeasible; else empty.
         elapsed_s: planning time in seconds.
+        prediction: the expected path, with bands if the world is calibrated: D + T steps with D pending actions. None
+            if the plan was refused.
+        schema: as in `Prediction`.
     """
 
     actions: Arrays
@@ -107,6 +194,30 @@ class Plan:
     trust: float | NDArray[np.floating]
     reason: str
     elapsed_s: float
+    prediction: Prediction | None = None
+    schema: Schema | None = None
+
+    def headline(self) -> str:
+        """Number of steps, status, cost and trust."""
+        first = 0 if self.num_worlds() is None else 1
+        steps = plural(next(iter(self.actions.values())).shape[first] if self.actions else 0, "step")
+        end = f"{self.status.value} ({self.reason})" if self.reason else self.status.value
+        return f"{steps}, {end}, cost {number(float(np.ravel(self.cost)[0]))}, {p_text(self.trust)}"
+
+    def num_worlds(self) -> int | None:
+        """W; None without an axis of worlds."""
+        return len(self.cost) if isinstance(self.cost, np.ndarray) and self.cost.ndim else None
+
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
+        """The actions, after pending ones, and the expected path."""
+        path = [] if self.prediction is None else self.prediction.series(world)
+        found = list[ResultSeries]()
+        for name, value in self.actions.items():
+            values = _one(value, world)
+            start = max((len(one.values) for one in path), default=len(values)) - len(values)
+            signal = signal_of(self.schema, name, values)
+            found.append(ResultSeries(signal=signal, values=values, first=start, drawn="held", heading="actions"))
+        return [*found, *path]
 
 
 class Abduction(StrEnum):
@@ -124,8 +235,8 @@ class Abduction(StrEnum):
     """Nothing. The prediction uses the history up to the branch only."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WhatIf:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class WhatIf(Result):
     """The answer of `World.what_if`: the episode under other actions, all else equal.
 
     Args:
@@ -133,12 +244,40 @@ class WhatIf:
         factual: per predicted signal [T, *shape], under the logged actions, by the same method.
         abduction: what "all else" covers.
         reason: why `abduction` is not full; empty if it is.
+        schema: as in `Prediction`.
     """
 
     signals: Arrays
     factual: Arrays
     abduction: Abduction
     reason: str = ""
+    schema: Schema | None = None
+
+    def headline(self) -> str:
+        """Number of steps and abduction."""
+        steps = plural(len(next(iter(self.signals.values()), ())), "step")
+        return f"{steps} under other actions, abduction {self.abduction.value}"
+
+    def num_worlds(self) -> int | None:
+        """None: there is one episode."""
+
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
+        """The signals without images, under other and under logged actions, from step 1."""
+        del world
+        found = list[ResultSeries]()
+        for name, values in self.signals.items():
+            signal = signal_of(self.schema, name, values)
+            if signal.kind is not Kind.IMAGE:
+                others = {"logged": self.factual[name]}
+                found.append(
+                    ResultSeries(signal=signal, values=values, others=others, first=1, heading="other actions")
+                )
+        return found
+
+    def images_of(self, world: int | None) -> Arrays:
+        """The images under the other actions."""
+        del world
+        return {name: value for name, value in self.signals.items() if value.ndim == 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +295,8 @@ class Moment:
     p_value: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surprise:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Surprise(Result):
     """The answer of `World.surprise`: calibrated p-values of the steps of an episode.
 
     A p-value is the share of calibration steps that were at least as surprising, 0 to 1. It is 1 where the value is
@@ -168,12 +307,44 @@ class Surprise:
         entities: per entity with a predicted signal [T], over all its signals.
         steps: [T], over all predicted signals.
         moments: at most ten steps, the most surprising first, each with a p-value of at most 0.1.
+        schema: as in `Prediction`.
     """
 
     p_values: Mapping[str, NDArray[np.floating]]
     entities: Mapping[str, NDArray[np.floating]]
     steps: NDArray[np.floating]
     moments: tuple[Moment, ...]
+    schema: Schema | None = None
+
+    def headline(self) -> str:
+        """Number of steps and the most surprising one."""
+        steps = plural(len(self.steps), "step")
+        if not self.moments:
+            return f"{steps}, none with a p-value of at most 0.1"
+        worst = self.moments[0]
+        return (
+            f"{steps}, most surprising is step {worst.step} ({', '.join(worst.signals)}), p = {number(worst.p_value)}"
+        )
+
+    def num_worlds(self) -> int | None:
+        """None: there is one episode."""
+
+    def series(self, world: int | None) -> Sequence[ResultSeries]:
+        """The p-values of the steps: of all signals, of each entity and of each signal."""
+        del world
+        named = {"all signals": self.steps}
+        named |= {f"entity {name}": value for name, value in self.entities.items()}
+        named |= self.p_values
+        return [
+            ResultSeries(
+                signal=plain_signal(name),
+                values=values[:, None],
+                drawn="held",
+                heading="p-values of the steps",
+                logarithmic=True,
+            )
+            for name, values in named.items()
+        ]
 
 
 class World(ABC):
@@ -187,21 +358,41 @@ class World(ABC):
     def describe(self) -> Card:
         """The card of this world: schema, predicted signals, context, abilities and cost of a call."""
 
+    def __repr__(self) -> str:
+        card = self.describe()
+        actions = first_of([signal.name for signal in card.schema.actions]) or "no actions"
+        return f"{type(self).__name__}({card.name}: {actions} -> {first_of(card.predicts)}; engine {card.engine})"
+
     @abstractmethod
     def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self,
+        history: History,
+        actions: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        level: float | None = None,
+        num_samples: int = 0,
+        images: bool = False,
     ) -> Prediction:
         """Predicts the signals under `actions`, with a simultaneous prediction band per vector signal.
 
+        The mean covers any number of steps. Bands are finite up to the calibrated horizon and infinite after it.
+
         Args:
-            history: H observations and the H - 1 inputs between them; best with `Card.context` observations or more.
+            history: H observations and the H - 1 inputs between them; best with `Card.context` observations or more. A
+                history of one observation needs no actions.
             actions: per action signal [T, *shape], physical units, inside the signal's bounds.
             exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none.
-            level: probability of the bands, in (0, 1).
+            level: probability of the bands, in (0, 1). None: 0.9, or the highest calibrated level if that is lower.
+            num_samples: S, number of sampled paths per vector signal; 0 for none. Their spread is calibrated: the share
+                of the paths inside a band is its level. Equal calls draw equal paths, and all W worlds share the draws.
+            images: whether to predict images, for people (`Prediction.images`).
 
         Raises:
             InputError: a signal is missing, has the wrong shape or dtype, is outside its bounds, or is not finite.
-            InputError: the calibration has too few episodes for `level`, or a horizon below T.
+            InputError: the calibration has too few episodes for `level`. The message names the highest available level.
+            InputError: T exceeds the calibrated horizon, and samples were requested.
+            UnsupportedError: samples were requested without a calibration, or images without a decoder.
         """
 
     @abstractmethod
@@ -213,6 +404,7 @@ class World(ABC):
         constraints: Sequence[Constraint] = (),
         *,
         exogenous: Arrays | None = None,
+        clip: bool = False,
     ) -> Scores:
         """Evaluates N candidate plans.
 
@@ -222,6 +414,7 @@ class World(ABC):
             goal: defines the cost.
             constraints: C functions of a rollout. A constraint holds where its violation is 0.
             exogenous: as in `predict`; the same for all plans.
+            clip: whether to clip actions to their bounds. Otherwise actions outside raise an error.
 
         Raises:
             InputError: as in `predict`; or a target, cost or constraint has the wrong shape or range.
@@ -240,6 +433,7 @@ class World(ABC):
         pending: Arrays | None = None,
         budget_s: float | None = None,
         min_trust: float = 0.0,
+        clip: bool = False,
         seed: int = 0,
     ) -> Plan:
         """Searches a plan of `horizon` steps towards `goal`.
@@ -258,6 +452,7 @@ class World(ABC):
             pending: per action signal [D, *shape], actions that are already sent and take effect before the plan.
             budget_s: seconds from the call, above 0, after which the best plan so far is returned; None for no limit.
             min_trust: smallest trust that is accepted, 0 to 1.
+            clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values outside raise an error.
             seed: seed of every random draw.
 
         Raises:
@@ -273,6 +468,7 @@ class World(ABC):
             pending=pending,
             budget_s=budget_s,
             min_trust=min_trust,
+            clip=clip,
             seed=seed,
         )
         return self.answer_plan(history, request)
@@ -311,3 +507,8 @@ class World(ABC):
             InputError: the episode has no step.
             UnsupportedError: the world is not calibrated.
         """
+
+
+def _one(values: NDArray[Any], world: int | None) -> NDArray[Any]:
+    """The values of one world; all of them without an axis of worlds."""
+    return values if world is None else values[world]

@@ -263,6 +263,7 @@ def _check_calibration(bundle: Bundle, card: Card, calibration: Calibration) -> 
     if calibration.has_error_scores and (
         calibration.one_step.keys() != set(card.predicts)
         or {name: scale.shape[1:] for name, scale in calibration.scale.items()} != vectors
+        or any(paths.shape[1:] != calibration.scale[name].shape for name, paths in calibration.residuals.items())
     ):
         raise BundleError(
             f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
+from worldline.data.windows import Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import DataError, InputError
-from worldline.schema import Kind, Schema, Signal
+from worldline.schema import Kind, Schema
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
 from worldline.world.ood import (
@@ -33,7 +34,9 @@ from worldline.world.ood import (
     step_errors,
     step_errors_at,
 )
-from worldline.world.prediction_errors import errors, mean_of, vectors_of
+from worldline.world.prediction_errors import errors, residuals, vectors_of
+from worldline.world.sampled_paths import residual_paths, sample_paths
+from worldline.world.skill import last_skilled_step
 from worldline.world.validation import check_level
 from worldline.world.what_if import causes_of
 
@@ -46,10 +49,11 @@ episodes that did not shape them."""
 SCALE_WINDOWS = 256
 """Total number of windows that set the shape. They need not be independent."""
 
-MIN_STANDARD_ERRORS = 2.5
-"""Standard errors by which the loss must be below the baseline to count as skill. High, as every step is tested."""
+DEFAULT_LEVEL = 0.9
+"""Level of bands if none is requested, and if there are enough calibration episodes for it."""
 
-_PARTS = ("scale", "scores", "one_step", "unit", "entities", "skill", "spread")
+_ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", "residuals")
+_PARTS = (*_ERROR_PARTS, "skill", "spread")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +80,8 @@ class Calibration:
             first, length 0, is covered by `novelty`.
         complete: whether the windows behind `ood_scores` have no missing values.
         causes: how episodes differ from the predictions of the engine, for `World.what_if`; None if nothing was found.
+        residuals: per predicted vector signal [P, T, *shape], observed minus predicted in P windows, the same ones for
+            all signals. Empty in calibrations that were stored before sampled paths existed.
     """
 
     num_windows: int
@@ -93,6 +99,7 @@ class Calibration:
     ood_scores: Floats
     complete: bool
     causes: HiddenCauses | None = None
+    residuals: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def has_error_scores(self) -> bool:
@@ -101,7 +108,8 @@ class Calibration:
 
     def without_errors(self) -> Calibration:
         """The parts that do not depend on predictions: trust in the present, and the spread of the signals."""
-        return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0), causes=None)
+        nothing: dict[str, Any] = {part: {} for part in _ERROR_PARTS}
+        return replace(self, **nothing, steps=np.zeros(0), causes=None)
 
     @property
     def num_episodes(self) -> int:
@@ -112,6 +120,48 @@ class Calibration:
     def horizon(self) -> int:
         """T, the longest prediction with a band; 0 if no vector signal is predicted."""
         return max((len(scale) for scale in self.scale.values()), default=0)
+
+    @property
+    def highest_level(self) -> float:
+        """The highest level of a band, K / (K + 1)."""
+        return self.num_episodes / (self.num_episodes + 1)
+
+    @property
+    def default_level(self) -> float:
+        """The level of bands if none is requested."""
+        return min(DEFAULT_LEVEL, self.highest_level)
+
+    def check_available(self, level: float) -> None:
+        """Checks that the calibration supports bands at a level.
+
+        Raises:
+            InputError: `level` is not in (0, 1), or needs more episodes. The message names the highest available level.
+        """
+        check_level(level)
+        # 1e-9, here and below: rounding of a float product must not raise the rank by one.
+        if math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9) <= len(self.novelty):
+            return
+        needed = math.ceil(level / (1 - level) - 1e-9)
+        raise InputError(
+            f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
+            f"{_with_scale(self.num_episodes)} that are long enough. The highest available level is "
+            f"{math.floor(1e4 * self.highest_level) / 1e4:g}. Lower the level, or log more episodes."
+        )
+
+    def padded_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
+        """As `band_half_width` for any number of steps; infinite after `horizon`."""
+        known = self.band_half_width(signal, min(num_steps, self.horizon), level)
+        beyond = np.full((num_steps - len(known), *known.shape[1:]), np.inf)
+        return np.concatenate([known, beyond])
+
+    def sample_paths(self, schema: Schema, means: Arrays, num_samples: int, *, seed: int) -> dict[str, Floats]:
+        """Paths [W, S, T, *shape] around predictions; see `sampled_paths.sample_paths`.
+
+        Raises:
+            UnsupportedError: there are no stored residuals.
+            InputError: T exceeds `horizon`.
+        """
+        return sample_paths(self.residuals, schema, means, num_samples, horizon=self.horizon, seed=seed)
 
     def band_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """Half the width of the simultaneous band [num_steps, *shape], in the unit of the signal.
@@ -126,19 +176,11 @@ class Calibration:
         Raises:
             InputError: `num_steps` exceeds `horizon`, or there are too few calibration episodes for `level`.
         """
-        check_level(level)
+        self.check_available(level)
         if num_steps > self.horizon:
             raise InputError(
                 f"bands are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "
                 f"calibrate with horizon={num_steps}."
-            )
-        # 1e-9, here and below: rounding of a float product must not raise the rank by one.
-        rank = math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9)
-        if rank > len(self.novelty):
-            needed = math.ceil(level / (1 - level) - 1e-9)
-            raise InputError(
-                f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
-                f"{_with_scale(self.num_episodes)} that are long enough. Log more episodes, or lower the level."
             )
         scores, scale = self.scores[signal][num_steps - 1], self.scale[signal][:num_steps]
         seen = np.count_nonzero(np.isfinite(scores))
@@ -264,6 +306,7 @@ class Calibration:
                 single[name] = value
         measure, causes = groups["input_novelty"], groups["causes"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
+        same = same and groups["residuals"].keys() in (set(), groups["scale"].keys())
         ood = groups["ood"]
         complete = single.keys() == _SINGLE_ARRAYS and ood.keys() == _OOD_ARRAYS
         complete = complete and len(single["ood_scores"]) == len(ood["usual"]) - 1
@@ -285,6 +328,7 @@ class Calibration:
             ood_scores=np.asarray(single["ood_scores"], dtype=np.float64),
             complete=bool(single["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
+            residuals=groups["residuals"],
         )
 
 
@@ -361,7 +405,8 @@ def calibrate(
         name: np.maximum(_mean_error(error, shape.known[name]), 1e-3 * spread[name] + 1e-12)
         for name, error in errors(engine, shape, seed=seed).items()
     }
-    found = errors(engine, windows, seed=seed)
+    left = residuals(engine, windows, seed=seed)
+    found = {name: np.abs(value) for name, value in left.items()}
     usual, one_step = (_first_scores(engine, card, places, scale, seed) for places in (shaping, scoring))
     unit = {name: _unit(score) for name, score in usual.items()}
     together = _combined(card.schema, one_step, unit)
@@ -379,7 +424,10 @@ def calibrate(
         unit=unit,
         entities={name: _sorted(score) for name, score in together.entities.items()},
         steps=_sorted(together.steps),
-        skill={name: _skill(found[name], windows, card.schema[name], values[name], num_windows) for name in vectors},
+        skill={
+            name: last_skilled_step(found[name], windows, card.schema[name], values[name], num_windows)
+            for name in vectors
+        },
         spread=spread,
         input_novelty=measure,
         ood=trust.ood,
@@ -387,6 +435,7 @@ def calibrate(
         novelty=trust.novelty,
         complete=trust.complete,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
+        residuals={name: residual_paths(value, windows.known[name], rng) for name, value in left.items()},
     )
 
 
@@ -449,47 +498,6 @@ def _first_scores(
         name: np.where(windows.known[name][:, 0], _one_step(error[:, 0], scale.get(name)), np.nan)
         for name, error in found.items()
     }
-
-
-def _skill(error: Floats, windows: ForecastWindows, signal: Signal, values: Floats, num_windows: int) -> Floats:
-    """The last step [] at which a signal is predicted with skill; see `Forecast.horizon`.
-
-    Episodes that did not observe a step are left out of its average.
-
-    Args:
-        error: [W, T, *shape], errors of the world.
-        windows: the windows, `num_windows` from each episode, one episode after the other.
-        signal: the signal.
-        values: [n, *shape], every value in the log.
-        num_windows: k.
-    """
-    truth, known = windows.truth[signal.name], windows.known[signal.name]
-    variance = max(float(values.var(0).sum()), 1e-12 * (1 + float(np.abs(values).max())) ** 2)
-    mean = mean_of(signal, values[None])[0] if signal.period is not None else values.mean(0)
-    last = np.broadcast_to(mean, truth[:, 0].shape)
-    if signal.name in windows.history.observations:
-        seen = windows.history.observed[signal.name][:, -1:]
-        last = np.where(seen, windows.history.observations[signal.name][:, -1], mean)
-
-    count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
-    num_known = (count > 0).sum(0)
-    enough = num_known >= min(2, len(count))
-
-    def loss(apart: Floats) -> Floats:
-        """Per episode and step the mean squared error over the variance; NaN if nothing was observed."""
-        each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
-        return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
-
-    own, persistence, constant = (
-        loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
-    )
-    baseline = np.where(np.nanmean(persistence, 0) < np.nanmean(constant, 0), persistence, constant)
-    gain = baseline - own
-    # One episode gives no estimate of the variance between episodes.
-    spread = np.nanstd(gain, axis=0, ddof=1) if len(gain) > 1 else math.inf
-    significant = np.nanmean(gain, 0) > MIN_STANDARD_ERRORS * spread / np.sqrt(np.maximum(num_known, 1))
-    good = np.flatnonzero(enough & (significant | (np.nanmean(own, 0) <= 0.05)))
-    return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
 
 
 def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list[Episode]:
@@ -579,7 +587,7 @@ def _p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:
 
 def _with_scale(num_scoring: int) -> int:
     """The number of held-out episodes that leaves `num_scoring` episodes to set the widths."""
-    total = num_scoring
+    total = max(num_scoring, SCALE_SHARE * num_scoring // (SCALE_SHARE - 1) - 2)  # near the result, for levels near 1
     while total - max(1, total // SCALE_SHARE) < num_scoring:
         total += 1
     return total

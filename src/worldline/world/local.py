@@ -9,20 +9,22 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import CallCost, Card, Engine, Novelty
+from worldline.engines.base import CallCost, Card, Decodes, Engine, Novelty
 from worldline.engines.tensors import tensor_engine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.formatting import plural, round_percent
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.planning.planners.base import Planner
-from worldline.schema import Kind, Signal
+from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.world.calibration import Calibration
+from worldline.world.calibration import DEFAULT_LEVEL, Calibration
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of
 from worldline.world.plan_search import Search
-from worldline.world.prediction_errors import mean_of, num_samples, step_differences
+from worldline.world.prediction_errors import mean_of, step_differences
+from worldline.world.prediction_errors import num_samples as samples_of
 from worldline.world.present import Present, values_of
 from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
@@ -39,9 +41,12 @@ from worldline.world.what_if import obstacle, twins
 SEED = 0
 """Seed of the draws of verbs without a seed argument, so that equal calls give equal answers."""
 
+MAX_SAMPLES = 10_000
+"""Largest number of sampled paths; bounds the memory for a request."""
+
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LocalWorld(World):
     """A world in this process.
 
@@ -70,12 +75,29 @@ class LocalWorld(World):
         abducts = () if "abducts" in card.abilities or obstacle(card) else ("abducts",)
         return replace(card, call=card.call or self.call, abilities=(*card.abilities, *abducts))
 
+    def __repr__(self) -> str:
+        held = self.calibration
+        bands = "not calibrated"
+        if held is not None and held.has_error_scores:
+            bands = f"bands up to {round_percent(held.highest_level)} and {plural(held.horizon, 'step')}"
+        return f"{super().__repr__()[:-1]}, {bands})"
+
     def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self,
+        history: History,
+        actions: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        level: float | None = None,
+        num_samples: int = 0,
+        images: bool = False,
     ) -> Prediction:
-        """See `World`. Bands hold for histories of `Card.context` observations and up to the calibrated horizon."""
-        check_level(level)  # before the history is encoded
-        return self.predict_from(self.look(history), actions, exogenous=exogenous, level=level)
+        """See `World`. Bands hold for histories of `Card.context` observations."""
+        level = self._checked_level(level, num_samples)  # before the history is encoded
+        present = self.look(history)
+        return self.predict_from(
+            present, actions, exogenous=exogenous, level=level, num_samples=num_samples, images=images
+        )
 
     def look(self, history: History, *, seed: int = SEED) -> Present:
         """The present after a history of one world or W worlds. Encodes every observation once.
@@ -126,7 +148,7 @@ class LocalWorld(World):
             whole = calibration.tested_lengths(card.schema, history)  # 2 without a gap
             lengths = np.where(whole == 2, lengths + 1, whole)
             if calibration.has_error_scores:
-                samples = self.engine.imagine(before.belief, future, num_samples=num_samples(card), seed=seed).signals
+                samples = self.engine.imagine(before.belief, future, num_samples=samples_of(card), seed=seed).signals
                 predicted = {name: value[:, 0, :, 0][:, None] for name, value in samples.items()}
                 found, known = step_differences(card, history, predicted)
                 steps = calibration.surprise(card.schema, {name: value[:, 0] for name, value in found.items()}).steps
@@ -147,20 +169,71 @@ class LocalWorld(World):
         )
 
     def predict_from(
-        self, present: Present, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self,
+        present: Present,
+        actions: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        level: float | None = None,
+        num_samples: int = 0,
+        images: bool = False,
     ) -> Prediction:
         """As `World.predict`, from a present."""
-        check_level(level)
+        level = self._checked_level(level, num_samples)
         card = self.engine.describe()
-        checked = check_actions(card.schema.actions, actions, (*present.leading, None))
+        schema = card.schema
+        checked = check_actions(schema.actions, actions, (*present.leading, None))
         future = self._future(present, checked, exogenous, axes_between=0)
-        samples = self.engine.imagine(present.belief, future, num_samples=num_samples(card), seed=SEED).signals
+        drawn = self.engine.imagine(present.belief, future, num_samples=samples_of(card), seed=SEED).signals
+        means = {name: _mean(schema[name], drawn[name][:, 0]) for name in card.predicts}
+        paths = self._paths(schema, means, num_samples)
+        shown = self._images(present, future, means) if images else {}
         return Prediction(
-            signals={name: self._forecast(card.schema[name], samples[name], present, level) for name in card.predicts},
+            signals={name: self._forecast(mean, name, level, paths.get(name), present) for name, mean in means.items()},
             level=level,
             trust=present.shown_trust,
-            calibrated=self.calibration is not None and self.calibration.has_error_scores,
+            calibrated=self._has_bands,
+            images={name: value[0] if present.single else value for name, value in shown.items()},
+            schema=schema,
         )
+
+    @property
+    def _has_bands(self) -> bool:
+        return self.calibration is not None and self.calibration.has_error_scores
+
+    def _checked_level(self, level: float | None, num_samples: int) -> float:
+        """The level of the bands, after both arguments were checked."""
+        if not 0 <= num_samples <= MAX_SAMPLES:
+            raise InputError(f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none.")
+        if num_samples and not self._has_bands:
+            raise UnsupportedError("sampled paths need a calibration. Run `calibrate` on held-out episodes.")
+        if level is None:
+            return DEFAULT_LEVEL if self.calibration is None else self.calibration.default_level
+        check_level(level)
+        if self.calibration is not None and self.calibration.scale:
+            self.calibration.check_available(level)
+        return level
+
+    def _paths(self, schema: Schema, means: Arrays, num_samples: int) -> Arrays:
+        """The sampled paths [W, S, T, *shape] of the vector signals."""
+        if self.calibration is None or not num_samples:
+            return {}
+        vectors = {name: mean for name, mean in means.items() if name in self.calibration.scale}
+        return self.calibration.sample_paths(schema, vectors, num_samples, seed=SEED) if vectors else {}
+
+    def _images(self, present: Present, future: Future, means: Arrays) -> Arrays:
+        """Per image signal its predicted or decoded images [W, T, *shape]."""
+        card = self.engine.describe()
+        found = {name: mean for name, mean in means.items() if card.schema[name].kind is Kind.IMAGE}
+        if "decodes" in card.abilities and isinstance(self.engine, Decodes):
+            decoded = self.engine.decode(present.belief, future, seed=SEED)
+            found = {name: value[:, 0] for name, value in decoded.items()} | found
+        if not found:
+            raise UnsupportedError(
+                f"{card.name} predicts no images and has no decoder. Learn it from images with a recipe that fits a "
+                "decoder, such as 'pixels'."
+            )
+        return found
 
     def score(
         self,
@@ -170,11 +243,12 @@ class LocalWorld(World):
         constraints: Sequence[Constraint] = (),
         *,
         exogenous: Arrays | None = None,
+        clip: bool = False,
     ) -> Scores:
         """See `World`."""
         schema, present = self.engine.describe().schema, self.look(history)
         targets = check_goal(schema, goal, present.leading)
-        checked = check_actions(schema.actions, actions, (*present.leading, None, None))
+        checked = check_actions(schema.actions, actions, (*present.leading, None, None), clip=clip)
         future = self._future(present, checked, exogenous, axes_between=1)
         aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
         costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
@@ -183,6 +257,7 @@ class LocalWorld(World):
             cost=cost[0] if present.single else cost,
             violation=violation[0] if present.single else violation,
             trust=present.shown_trust,
+            schema=schema,
         )
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
@@ -199,28 +274,35 @@ class LocalWorld(World):
         return self._search(self._begin(request), present, request)
 
     def _begin(self, request: PlanRequest) -> Search:
-        return Search.begin(self.engine.describe().schema, request, tensor_engine(self.engine).device)
+        card = self.describe()
+        latency_s = 0.0 if card.call is None else card.call.latency_s
+        return Search.begin(card.schema, request, tensor_engine(self.engine).device, prediction_s=latency_s)
 
     def _search(self, search: Search, present: Present, request: PlanRequest) -> Plan:
         card = self.engine.describe()
         schema, leading = card.schema, present.leading
         targets = check_goal(schema, request.goal, leading)
-        sent = {} if request.pending is None else check_actions(schema.actions, request.pending, (*leading, None))
-        if present.single:
-            sent = {name: value[None] for name, value in sent.items()}
+        pending: Arrays = {}
+        if request.pending is not None:
+            pending = check_actions(schema.actions, request.pending, (*leading, None), clip=request.clip)
+        sent = {name: value[None] for name, value in pending.items()} if present.single else pending
         num_sent = next(iter(sent.values())).shape[1] if sent else 0
         given = self._exogenous(present, request.exogenous, num_sent + request.horizon)
         started = None if request.proposals is None else search.check_proposals(request.proposals, present)
         aim = self._objective(present, request.goal, targets, request.constraints, given, request.seed)
         reason = search.refusal_reason(present.shown_trust)
         if reason:
-            return search.refused(reason, present)
+            return replace(search.refused(reason, present), schema=schema)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
                 "world: a learned one, a simulator or a language model."
             )
-        return search.run(self.planner, aim, present, started, self.num_proposals, sent)
+        found = search.run(self.planner, aim, present, started, self.num_proposals, sent)
+        axis = len(leading)
+        whole = {n: np.concatenate([pending[n], a], axis) if pending else a for n, a in found.actions.items()}
+        expected = self.predict_from(present, whole, exogenous=request.exogenous)
+        return search.finished(found, expected)
 
     def _objective(
         self,
@@ -261,7 +343,9 @@ class LocalWorld(World):
             {name: _mean(card.schema[name], samples[name][None])[0] for name in card.predicts}
             for samples in (found.others, found.taken)
         )
-        return WhatIf(signals=signals, factual=factual, abduction=found.abduction, reason=found.reason)
+        return WhatIf(
+            signals=signals, factual=factual, abduction=found.abduction, reason=found.reason, schema=card.schema
+        )
 
     def surprise(self, episode: Episode) -> Surprise:
         """See `World`."""
@@ -272,7 +356,7 @@ class LocalWorld(World):
         if checked.num_steps < 1:
             raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
         history = add_world_axis(checked.history())
-        replayed = self.engine.replay(history, checked.num_steps, num_samples=num_samples(card), seed=SEED)
+        replayed = self.engine.replay(history, checked.num_steps, num_samples=samples_of(card), seed=SEED)
         found, known = step_differences(card, history, replayed.signals)
         p_values = self.calibration.surprise(card.schema, {name: value[0] for name, value in found.items()})
         return surprise_of(card.schema, p_values, {name: flags[0] for name, flags in known.items()})
@@ -293,20 +377,28 @@ class LocalWorld(World):
             actions = {name: value[None] for name, value in actions.items()}
         return Future(actions=actions, exogenous=self._exogenous(present, exogenous, horizon))
 
-    def _forecast(self, signal: Signal, samples: NDArray[np.generic], present: Present, level: float) -> Forecast:
-        """The forecast from samples [W, 1, S, T, *shape]."""
-        mean, low, high, horizon = _mean(signal, samples[:, 0]), None, None, 0
-        if self.calibration is not None and signal.name in self.calibration.scale:
-            half = self.calibration.band_half_width(signal.name, mean.shape[1], level)
+    def _forecast(
+        self,
+        mean: NDArray[np.generic],
+        name: str,
+        level: float,
+        paths: NDArray[np.generic] | None,
+        present: Present,
+    ) -> Forecast:
+        """The forecast from means [W, T, *shape] and sampled paths [W, S, T, *shape]."""
+        low, high, horizon = None, None, 0
+        if self.calibration is not None and name in self.calibration.scale:
+            half = self.calibration.padded_half_width(name, mean.shape[1], level)
             low, high = mean.astype(np.float64) - half, mean.astype(np.float64) + half
-            horizon = self.calibration.horizon_of(signal.name, mean.shape[1])
+            horizon = self.calibration.horizon_of(name, mean.shape[1])
         if not present.single:
-            return Forecast(mean=mean, low=low, high=high, horizon=np.full(present.num_worlds, horizon))
+            return Forecast(mean=mean, low=low, high=high, horizon=np.full(present.num_worlds, horizon), samples=paths)
         return Forecast(
             mean=mean[0],
             low=None if low is None else low[0],
             high=None if high is None else high[0],
             horizon=horizon,
+            samples=None if paths is None else paths[0],
         )
 
 

@@ -20,7 +20,7 @@ from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCost
 from worldline.planning.planners.population import Population, ranked
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split
-from worldline.world.base import Plan, PlanStatus
+from worldline.world.base import Plan, PlanStatus, Prediction
 from worldline.world.objective import Objective
 from worldline.world.present import Present
 from worldline.world.validation import check_actions
@@ -37,6 +37,8 @@ SHORTLIST_SIZE: Final = 8
 """Best sequences of the search that are evaluated again with all samples."""
 SHORTLIST_SHARE: Final = 0.1
 """Share of the remaining budget that is reserved for this."""
+MAX_PREDICTION_SHARE: Final = 0.25
+"""Largest share of the budget that is reserved for `Plan.prediction`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,15 +50,17 @@ class Search:
         space: their bounds.
         request: the arguments of the plan.
         started_s: start on the monotonic clock.
+        prediction_s: expected duration of the prediction of the final plan, seconds.
     """
 
     signals: tuple[Signal, ...]
     space: ActionSpace
     request: PlanRequest
     started_s: float
+    prediction_s: float = 0.0
 
     @classmethod
-    def begin(cls, schema: Schema, request: PlanRequest, device: torch.device) -> Search:
+    def begin(cls, schema: Schema, request: PlanRequest, device: torch.device, *, prediction_s: float = 0.0) -> Search:
         """Starts a search for candidates on `device`; its clock runs from now.
 
         Raises:
@@ -79,7 +83,7 @@ class Search:
         space = ActionSpace(
             low=torch.tensor(low, device=device), high=torch.tensor(high, device=device), choices=tuple(choices)
         )
-        return cls(signals=schema.actions, space=space, request=request, started_s=started_s)
+        return cls(signals=schema.actions, space=space, request=request, started_s=started_s, prediction_s=prediction_s)
 
     def check_proposals(self, proposals: Arrays, present: Present) -> Arrays:
         """The proposals of the caller, validated, per signal [W, P, T, *shape].
@@ -87,7 +91,8 @@ class Search:
         Raises:
             InputError: a signal is missing, has the wrong shape or is outside its bounds.
         """
-        checked = check_actions(self.signals, proposals, (*present.leading, None, self.request.horizon))
+        leading = (*present.leading, None, self.request.horizon)
+        checked = check_actions(self.signals, proposals, leading, clip=self.request.clip)
         return {name: value[None] for name, value in checked.items()} if present.single else checked
 
     def refusal_reason(self, trust: Trust) -> str:
@@ -180,9 +185,16 @@ class Search:
 
     def _left_s(self) -> float | None:
         """The remaining seconds for proposals and search; None for no limit."""
-        if self.request.budget_s is None:
+        budget_s = self.request.budget_s
+        if budget_s is None:
             return None
-        return max(0.0, (1 - RESERVED_SHARE) * self.request.budget_s - (time.monotonic() - self.started_s))
+        reserved_s = RESERVED_SHARE * budget_s + min(self.prediction_s, MAX_PREDICTION_SHARE * budget_s)
+        return max(0.0, budget_s - reserved_s - (time.monotonic() - self.started_s))
+
+    def finished(self, plan: Plan, expected: Prediction) -> Plan:
+        """The plan with its expected path; the clock stops here."""
+        elapsed_s = time.monotonic() - self.started_s
+        return replace(plan, prediction=expected, schema=expected.schema, elapsed_s=elapsed_s)
 
     def _plan(self, planned: PlannedActions, present: Present) -> Plan:
         violation = planned.violation.cpu().numpy()

@@ -35,8 +35,7 @@ def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating
         return np.asarray(samples.mean(1, dtype=np.float64))
     turn = samples.astype(np.float64) * (2 * np.pi / signal.period)
     middle = np.arctan2(np.sin(turn).mean(1), np.cos(turn).mean(1)) * (signal.period / (2 * np.pi))
-    low = np.asarray(signal.low or 0.0)
-    return np.asarray(np.mod(middle - low, signal.period) + low)
+    return np.asarray(signal.wrapped(middle))
 
 
 def residuals(engine: Engine, windows: ForecastWindows, *, seed: int) -> dict[str, NDArray[np.floating]]:

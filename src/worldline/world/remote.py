@@ -77,6 +77,9 @@ class RemoteWorld(World):
         """Closes the connections; also done when the object is garbage-collected."""
         self._close()
 
+    def __repr__(self) -> str:
+        return f"RemoteWorld({_without_password(self._url)!r})"
+
     def describe(self) -> Card:
         """The card of the remote world; read once, at the first call."""
         with self._lock:
@@ -85,10 +88,18 @@ class RemoteWorld(World):
             return self._card
 
     def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self,
+        history: History,
+        actions: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        level: float | None = None,
+        num_samples: int = 0,
+        images: bool = False,
     ) -> Prediction:
         """See `World`."""
-        arguments = {"history": history, "actions": actions, "exogenous": exogenous, "level": level}
+        options = {"level": level, "num_samples": num_samples, "images": images}
+        arguments = {"history": history, "actions": actions, "exogenous": exogenous, **options}
         return self._ask(Prediction, "predict", arguments)
 
     def score(
@@ -99,6 +110,7 @@ class RemoteWorld(World):
         constraints: Sequence[Constraint] = (),
         *,
         exogenous: Arrays | None = None,
+        clip: bool = False,
     ) -> Scores:
         """See `World`.
 
@@ -106,7 +118,7 @@ class RemoteWorld(World):
             UnsupportedError: also if a cost or constraint cannot be sent.
         """
         arguments = {"history": history, "actions": actions, "goal": goal, "constraints": constraints}
-        return self._ask(Scores, "score", {**arguments, "exogenous": exogenous})
+        return self._ask(Scores, "score", {**arguments, "exogenous": exogenous, "clip": clip})
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`. `budget_s` limits the search; `Plan.elapsed_s` includes the transfer.

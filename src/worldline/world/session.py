@@ -51,8 +51,8 @@ class Session:
     Args:
         world: any world. Without a calibration, predictions are returned unchanged and nothing is monitored.
         num_kept: number of kept observations, more than `Card.context` + `horizon`.
-        level: probability of the bands, in (0, 1).
-        horizon: T, steps of the trajectories that are compared with their bands; at most the calibrated horizon.
+        level: probability of the bands, in (0, 1). None: as in `World.predict`.
+        horizon: T, steps of the trajectories that are compared with their bands.
         rate: speed of adaptation, at least 0. A miss multiplies the width by exp(rate * level). 0 never adapts.
         patience: mean number of steps between false alarms, at least 2.
 
@@ -69,7 +69,7 @@ class Session:
         world: World,
         *,
         num_kept: int = 128,
-        level: float = 0.9,
+        level: float | None = None,
         horizon: int = 1,
         rate: float = 0.05,
         patience: float = 1000.0,
@@ -79,7 +79,7 @@ class Session:
             raise ConfigError(
                 f"num_kept {num_kept} must be above context {context} + horizon {horizon}, and horizon at least 1."
             )
-        if not 0 < level < 1 or not 0 <= rate < math.inf or not 2 <= patience < math.inf:
+        if not 0 < (0.5 if level is None else level) < 1 or not 0 <= rate < math.inf or not 2 <= patience < math.inf:
             raise ConfigError(
                 f"level {level} must be in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
             )
@@ -139,11 +139,12 @@ class Session:
         self._episode = episode.last(self.num_kept)
         self._num_seen += 1
 
-    def predict(self, actions: Arrays, *, exogenous: Arrays | None = None) -> Prediction:
-        """`World.predict` from the session's history at its level, with adapted bands."""
-        found = self._tracker.predict(self.history, actions, exogenous)
-        signals = {name: _widened(one, self._widening.get(name, 1.0)) for name, one in found.signals.items()}
-        return replace(found, signals=signals)
+    def predict(
+        self, actions: Arrays, *, exogenous: Arrays | None = None, num_samples: int = 0, images: bool = False
+    ) -> Prediction:
+        """`World.predict` from the session's history at its level, with adapted bands and samples."""
+        found = self._tracker.predict(self.history, actions, exogenous, num_samples=num_samples, images=images)
+        return self._adapted(found)
 
     def plan(
         self,
@@ -156,6 +157,7 @@ class Session:
         pending: Arrays | None = None,
         budget_s: float | None = None,
         min_trust: float = 0.0,
+        clip: bool = False,
         seed: int = 0,
     ) -> Plan:
         """`World.plan` from the session's present, with the same arguments."""
@@ -168,9 +170,17 @@ class Session:
             pending=pending,
             budget_s=budget_s,
             min_trust=min_trust,
+            clip=clip,
             seed=seed,
         )
-        return self._tracker.plan(self.history, request)
+        found = self._tracker.plan(self.history, request)
+        return replace(found, prediction=found.prediction and self._adapted(found.prediction))
+
+    def _adapted(self, found: Prediction) -> Prediction:
+        """The prediction with adapted bands."""
+        schema, width = self.world.describe().schema, self._widening
+        signals = {name: _widened(schema[name], one, width.get(name, 1.0)) for name, one in found.signals.items()}
+        return replace(found, signals=signals)
 
     def use(self, world: World) -> None:
         """Continues with another world: same history, with bands as calibrated.
@@ -220,7 +230,7 @@ class Session:
         if predicted is not None and predicted.calibrated:
             schema = self.world.describe().schema
             for name, forecast in predicted.signals.items():
-                self._adjust(schema[name], forecast, episode)
+                self._adjust(schema[name], forecast, predicted.level, episode)
         if p_value is None or not self._is_evidence(episode):
             return
         if self._evidence <= 1:
@@ -240,9 +250,9 @@ class Session:
         after = [episode.observed[name][-1] for name in predicts if name in episode.observed]
         return any(before) and any(after)
 
-    def _adjust(self, signal: Signal, forecast: Forecast, episode: Episode) -> None:
+    def _adjust(self, signal: Signal, forecast: Forecast, level: float, episode: Episode) -> None:
         """Adapts the width of one signal's band to the outcome of its forecast."""
-        if forecast.high is None or signal.name not in episode.observations:
+        if forecast.high is None or signal.name not in episode.observations or np.isinf(forecast.high).all():
             return
         known = episode.observed[signal.name][-self.horizon :].astype(bool)
         if not known.any():
@@ -252,7 +262,7 @@ class Session:
         error, half = np.abs(signal.difference(truth, mean)), forecast.high - mean
         width = self._widening.get(signal.name, 1.0)
         missed = bool((error > half * width)[known].any())
-        self._widening[signal.name] = width * math.exp(self.rate * (missed - (1 - self.level)))
+        self._widening[signal.name] = width * math.exp(self.rate * (missed - (1 - level)))
 
 
 def _appended(before: Arrays, one: Arrays) -> dict[str, NDArray[np.generic]]:
@@ -270,9 +280,14 @@ def _bet(p_value: float) -> float:
     return (1 - p + p * math.log(p)) / (p * math.log(p) ** 2)
 
 
-def _widened(forecast: Forecast, width: float) -> Forecast:
-    """The forecast with its band `width` times as wide."""
+def _widened(signal: Signal, forecast: Forecast, width: float) -> Forecast:
+    """The forecast with its band and samples `width` times as wide."""
     if forecast.low is None or forecast.high is None:
         return forecast
-    mean = forecast.mean.astype(np.float64)
-    return replace(forecast, low=mean + width * (forecast.low - mean), high=mean + width * (forecast.high - mean))
+    mean, samples = forecast.mean.astype(np.float64), forecast.samples
+    return replace(
+        forecast,
+        low=mean + width * (forecast.low - mean),
+        high=mean + width * (forecast.high - mean),
+        samples=None if samples is None else mean + width * signal.difference(samples, mean),
+    )

@@ -17,10 +17,10 @@ class SessionTracker(ABC):
 
     Args:
         horizon: T, steps of the predictions that are compared with their outcomes.
-        level: probability of their bands.
+        level: probability of their bands; None as in `World.predict`.
     """
 
-    def __init__(self, horizon: int, level: float) -> None:
+    def __init__(self, horizon: int, level: float | None) -> None:
         self.horizon, self.level = horizon, level
 
     @abstractmethod
@@ -32,7 +32,9 @@ class SessionTracker(ABC):
         """
 
     @abstractmethod
-    def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
+    def predict(
+        self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool
+    ) -> Prediction:
         """`World.predict` from the present. `history` ends with the present."""
 
     @abstractmethod
@@ -50,7 +52,7 @@ class SessionTracker(ABC):
 class BeliefTracker(SessionTracker):
     """Holds the belief of a world in this process. A step encodes one observation; `predict` and `plan` encode none."""
 
-    def __init__(self, world: LocalWorld, horizon: int, level: float, episode: Episode | None) -> None:
+    def __init__(self, world: LocalWorld, horizon: int, level: float | None, episode: Episode | None) -> None:
         super().__init__(horizon, level)
         self._world = world
         self._recent = deque([] if episode is None else [world.look(episode.history())], maxlen=horizon + 1)
@@ -69,10 +71,14 @@ class BeliefTracker(SessionTracker):
         self._recent.append(present)
         return predicted, present.p_value if present.num_observed > context else None
 
-    def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
+    def predict(
+        self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool
+    ) -> Prediction:
         """From the belief."""
         del history
-        return self._world.predict_from(self._recent[-1], actions, exogenous=exogenous, level=self.level)
+        return self._world.predict_from(
+            self._recent[-1], actions, exogenous=exogenous, level=self.level, num_samples=num_samples, images=images
+        )
 
     def plan(self, history: History, request: PlanRequest) -> Plan:
         """From the belief."""
@@ -84,7 +90,7 @@ class BeliefTracker(SessionTracker):
 class HistoryTracker(SessionTracker):
     """Passes the kept history to any world."""
 
-    def __init__(self, world: World, horizon: int, level: float) -> None:
+    def __init__(self, world: World, horizon: int, level: float | None) -> None:
         super().__init__(horizon, level)
         self._world = world
 
@@ -103,16 +109,20 @@ class HistoryTracker(SessionTracker):
         recent = episode.last(card.context + 1)
         return predicted, float(self._world.surprise(recent).steps[-1])
 
-    def predict(self, history: History, actions: Arrays, exogenous: Arrays | None) -> Prediction:
+    def predict(
+        self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool
+    ) -> Prediction:
         """From the history."""
-        return self._world.predict(history, actions, exogenous=exogenous, level=self.level)
+        return self._world.predict(
+            history, actions, exogenous=exogenous, level=self.level, num_samples=num_samples, images=images
+        )
 
     def plan(self, history: History, request: PlanRequest) -> Plan:
         """From the history."""
         return self._world.answer_plan(history, request)
 
 
-def tracker(world: World, horizon: int, level: float, episode: Episode | None) -> SessionTracker:
+def tracker(world: World, horizon: int, level: float | None, episode: Episode | None) -> SessionTracker:
     """The tracker of a world that has seen `episode` so far; None for nothing."""
     if isinstance(world, LocalWorld):
         return BeliefTracker(world, horizon, level, episode)

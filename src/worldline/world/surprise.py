@@ -48,4 +48,5 @@ def surprise_of(schema: Schema, found: StepPValues, known: Mapping[str, NDArray[
             for step in order
             if steps[step] <= LARGEST_P_VALUE
         ),
+        schema=schema,
     )

@@ -96,6 +96,8 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
     """
     for name in arrays:
         _signal(signals, name, role)
+    if leading[-1] == 0:  # a history of one observation has no steps
+        arrays = {**{s.name: np.zeros((*leading, *s.shape), s.dtype) for s in signals}, **arrays}
     for signal in signals:
         if signal.name not in arrays:
             expected = (*leading, *signal.shape)
@@ -103,16 +105,19 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
     return {s.name: check_values(s, arrays[s.name], leading, role, None) for s in signals}
 
 
-def check_actions(signals: Sequence[Signal], actions: Arrays, leading: tuple[int | None, ...]) -> dict[str, Array]:
+def check_actions(
+    signals: Sequence[Signal], actions: Arrays, leading: tuple[int | None, ...], *, clip: bool = False
+) -> dict[str, Array]:
     """The actions, inside their bounds.
 
     Args:
         signals: the action signals.
         actions: per signal [*leading, *shape].
         leading: the expected sizes. None accepts any size of at least 1, the same for all signals.
+        clip: whether to clip values to their bounds.
 
     Raises:
-        InputError: as in `check_group`; or a value is outside its bounds.
+        InputError: as in `check_group`; or a value is outside its bounds and `clip` is False.
     """
     shape: tuple[int, ...] = ()
     for signal in signals:
@@ -123,6 +128,10 @@ def check_actions(signals: Sequence[Signal], actions: Arrays, leading: tuple[int
         max(1, shape[i]) if size is None and i < len(shape) else size or 1 for i, size in enumerate(leading)
     )  # check_values reports a wrong number of axes
     checked = check_group(signals, actions, expected, "action")
+    if clip:
+        bounded = [signal for signal in signals if signal.low is not None or signal.high is not None]
+        clipped = {s.name: np.clip(checked[s.name], s.low, s.high).astype(s.dtype) for s in bounded}
+        return checked | clipped
     for signal in signals:
         for bound, sign, word in ((signal.low, -1.0, "below"), (signal.high, 1.0, "above")):
             if bound is None:
@@ -133,7 +142,8 @@ def check_actions(signals: Sequence[Signal], actions: Arrays, leading: tuple[int
                 place = tuple(int(i) for i in np.argwhere(excess > 0)[0])
                 raise InputError(
                     f"action {signal.name!r} is {checked[signal.name][place]:.6g} at {list(place)}, {word} its bound "
-                    f"{edge[place[-1]]:.6g} {signal.unit}. Clip it to [{signal.low}, {signal.high}]."
+                    f"{edge[place[-1]]:.6g} {signal.unit}. Clip it to [{signal.low}, {signal.high}]; "
+                    "score and plan do so with clip=True."
                 )
     return checked
 

@@ -83,7 +83,7 @@ def pictured_episode(episode: Episode, lab: Lab) -> Episode:
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PixelsOnlyWorld(World):
     """A world that observes images only.
 
@@ -100,10 +100,24 @@ class PixelsOnlyWorld(World):
         return self.world.describe()
 
     def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+        self,
+        history: History,
+        actions: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        level: float | None = None,
+        num_samples: int = 0,
+        images: bool = False,
     ) -> Prediction:
         """See `World`."""
-        return self.world.predict(pictured(history, self.lab), actions, exogenous=exogenous, level=level)
+        return self.world.predict(
+            pictured(history, self.lab),
+            actions,
+            exogenous=exogenous,
+            level=level,
+            num_samples=num_samples,
+            images=images,
+        )
 
     def score(
         self,
@@ -113,9 +127,11 @@ class PixelsOnlyWorld(World):
         constraints: Sequence[Constraint] = (),
         *,
         exogenous: Arrays | None = None,
+        clip: bool = False,
     ) -> Scores:
         """See `World`."""
-        return self.world.score(pictured(history, self.lab), actions, goal, constraints, exogenous=exogenous)
+        seen = pictured(history, self.lab)
+        return self.world.score(seen, actions, goal, constraints, exogenous=exogenous, clip=clip)
 
     def answer_plan(self, history: History, request: PlanRequest) -> Plan:
         """See `World`."""

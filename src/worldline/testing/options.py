@@ -1,0 +1,133 @@
+"""Clauses on what `World.predict` answers on request: any horizon, levels, sampled paths, images."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from worldline.engines.base import Card
+from worldline.episode import Arrays, History
+from worldline.errors import InputError
+from worldline.schema import Kind
+from worldline.testing.clauses import accepts, all_equal, as_float, clause, has_shape, holds, lacks, refusal_of
+from worldline.testing.confidence import band_of, is_exact, levels_of
+from worldline.testing.world_case import WorldCase
+
+LONGER: Final = 3
+"""Length of long predictions, in horizons of the case."""
+
+NUM_SAMPLES: Final = 400
+MAX_GAP: Final = 0.1
+"""Largest difference between a level and the share of `NUM_SAMPLES` paths inside its band: four standard errors."""
+
+NEVER: Final = 1 - 1e-9
+"""A level that no finite calibration supports."""
+
+
+@clause("World.predict; the mean for any number of steps, and infinite bands after the calibrated horizon")
+def any_horizon(case: WorldCase) -> None:
+    """Long predictions have finite means, and bands that are infinite from some step on, never NaN."""
+    query, num_steps = case.query(), LONGER * case.horizon
+
+    def long(arrays: Arrays) -> Arrays:
+        return {name: np.concatenate([value] * LONGER) for name, value in arrays.items()}
+
+    asked = replace(query, actions=long(query.actions), exogenous=query.exogenous and long(query.exogenous))
+    found = accepts(f"a prediction of {num_steps} steps", partial(case.predict_one, asked))
+    for name, forecast in found.signals.items():
+        has_shape(f"the mean of {name!r}", forecast.mean, (num_steps, *case.card.schema[name].shape))
+        if forecast.low is None or forecast.high is None:
+            continue
+        low, high = as_float(forecast.low), as_float(forecast.high)
+        finite = np.isfinite(low) & np.isfinite(high)
+        known = finite | ((low == -np.inf) & (high == np.inf))
+        holds(bool(known.all()), f"the band of {name!r} has edges that are neither finite nor -inf and inf")
+        flags = finite.reshape(num_steps, -1).astype(int)
+        holds(bool((np.diff(flags, axis=0) <= 0).all()), f"the band of {name!r} is finite after infinite steps")
+
+
+@clause("World.predict, level; without one a level that the calibration supports, which the result names")
+def level_available(case: WorldCase) -> None:
+    """Without a level there is an answer that states its level; a level that is not available names one that is."""
+    query = case.query()
+    ask = partial(case.world.predict, query.history, query.actions, exogenous=query.exogenous)
+    found = accepts("a prediction without a level", ask)
+    holds(0 < found.level < 1, f"the level of a prediction without a level is {found.level}")
+    same = case.predict_one(query, level=found.level)
+    for name in case.vectors if found.calibrated else ():
+        pairs = zip(band_of(found, name), band_of(same, name), strict=True)
+        equal = all(np.allclose(first, second, rtol=case.tolerance, atol=1e-9) for first, second in pairs)
+        holds(equal, f"signal {name!r}: the band without a level is not that of the stated level {found.level:.3g}")
+    refusal = refusal_of(f"level {NEVER}", partial(case.predict_one, query, level=NEVER))
+    if isinstance(refusal, InputError):
+        numbers = [float(text) for text in re.findall(r"0\.\d+", str(refusal))]
+        possible = [level for level in numbers if level < NEVER]
+        named = any(not isinstance(refusal_of("level", partial(ask, level=one)), InputError) for one in possible)
+        holds(named, f"the message {str(refusal)!r} names no level that is available")
+
+
+@clause("Forecast.samples; paths whose spread is that of the bands, or UnsupportedError")
+def samples_calibrated(case: WorldCase) -> None:
+    """The share of sampled paths inside a band is its level; without a calibration samples are refused."""
+    query = case.query()
+    if lacks("sampled paths", partial(case.predict_one, query, num_samples=2), "calibrat"):
+        holds(not case.calibrated(), "sampled paths are refused, but predictions are calibrated")
+        return
+    holds(case.calibrated(), "sampled paths are returned without a calibration")
+    for level in levels_of(case):
+        found = case.predict_one(query, level=level, num_samples=NUM_SAMPLES)
+        for name, forecast in found.signals.items():
+            if name not in case.vectors:
+                holds(forecast.samples is None, f"{name!r} is no vector, but has samples")
+                continue
+            holds(forecast.samples is not None, f"{name!r} has no samples")
+            assert forecast.samples is not None  # for the type checker
+            samples, (low, high) = as_float(forecast.samples), band_of(found, name)
+            shape = (NUM_SAMPLES, case.horizon, *case.card.schema[name].shape)
+            has_shape(f"samples of {name!r}", samples, shape)
+            share = float(((samples >= low) & (samples <= high)).all((1, 2)).mean())
+            # The band of K episodes contains the share level * (K + 1) / K of their own paths.
+            most = min(1.0, level + (level / case.num_calibration if case.num_calibration else 0.0))
+            problem = f"signal {name!r}: {share:.0%} of the samples are inside the {level} band"
+            fits = level - MAX_GAP <= share <= most + MAX_GAP
+            holds(fits or is_exact(case, name, float(np.mean(high - low))), problem)
+
+
+@clause("Prediction.images; uint8 images of the schema's image signals, or UnsupportedError")
+def images_drawn(case: WorldCase) -> None:
+    """Images are in the shape of their signal and only if requested; a world without them names the decoder."""
+    query = case.query()
+    holds(not case.predict_one(query).images, "a prediction has images that were not requested")
+    possible = _draws(case.card)
+    if lacks("images", partial(case.predict_one, query, images=True), "decoder"):
+        holds(not possible, "images are refused, but the card predicts or decodes images")
+        return
+    images = case.predict_one(query, images=True).images
+    holds(bool(images), "there is no image, and no UnsupportedError")
+    for name, frames in images.items():
+        signal = case.card.schema[name]
+        holds(signal.kind is Kind.IMAGE, f"{name!r} is no image signal")
+        has_shape(f"images of {name!r}", frames, (case.horizon, *signal.shape))
+        holds(frames.dtype == np.uint8, f"images of {name!r} have dtype {frames.dtype}, expected uint8")
+
+
+@clause("History; one observation needs no empty arrays of inputs")
+def one_observation(case: WorldCase) -> None:
+    """A history of one observation gives the same prediction with empty arrays of inputs and without them."""
+    query = case.query()
+    last = query.history.last(1)
+    alone = History(observations=last.observations, observed=last.observed)
+    means = []
+    for what, history in (("with empty arrays of inputs", last), ("without inputs", alone)):
+        ask = partial(case.predict_one, replace(query, history=history))
+        found = accepts(f"a history of one observation, {what}", ask)
+        means.append({name: forecast.mean for name, forecast in found.signals.items()})
+    all_equal(means[1], means[0], "the prediction changes without empty arrays of inputs", within=case.tolerance)
+
+
+def _draws(card: Card) -> bool:
+    return "decodes" in card.abilities or any(card.schema[name].kind is Kind.IMAGE for name in card.predicts)

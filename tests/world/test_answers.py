@@ -1,0 +1,220 @@
+"""What a world answers where it could refuse: long horizons, few episodes, sampled paths, values outside of bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Episode, History
+from worldline.errors import InputError, UnsupportedError
+from worldline.planning.base import Goal
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.stats import tails
+from worldline.testing.toys import Integrator
+from worldline.world.base import PlanStatus
+from worldline.world.calibration import Calibration, calibrate
+from worldline.world.local import LocalWorld
+from worldline.world.session import Session
+
+TOY = Integrator(noise=0.1, camera=False, wind=False)
+GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
+SIGMA = 0.1 * np.sqrt(np.cumsum(0.9 ** (2 * np.arange(8))))
+"""Standard deviation of the position that no model can predict, for 1 to 8 steps."""
+
+
+def pushes(num_steps: int, value: float = 0.0) -> dict[str, np.ndarray]:
+    return {"push": np.full((num_steps, 2), value, np.float32)}
+
+
+@pytest.fixture(scope="module")
+def few(engine: Linear) -> LocalWorld:
+    """Calibrated on nine episodes: two set the shape of the band, seven its width."""
+    calibration = calibrate(engine, TOY.episodes(9, 12, seed=1), horizon=4, num_windows=2, seed=0)
+    return LocalWorld(engine, calibration, CrossEntropy(num_candidates=16, num_iterations=2))
+
+
+def test_the_default_level_is_the_highest_that_few_episodes_support(few: LocalWorld, history: History) -> None:
+    assert few.predict(history, pushes(2)).level == pytest.approx(7 / 8)
+    with pytest.raises(InputError, match=r"level 0\.9 needs .* The highest available level is 0\.875\."):
+        few.predict(history, pushes(2), level=0.9)
+    assert few.predict(history, pushes(2), level=0.875).level == 0.875
+
+
+def test_the_default_level_is_ninety_percent_where_more_is_possible(world: LocalWorld, history: History) -> None:
+    assert world.predict(history, pushes(2)).level == 0.9
+    assert replace(world, calibration=None).predict(history, pushes(2)).level == 0.9
+
+
+def test_a_band_is_infinite_after_the_calibrated_horizon(world: LocalWorld, history: History) -> None:
+    found, short = (world.predict(history, pushes(steps)).signals["position"] for steps in (20, 8))
+    assert found.low is not None
+    assert found.high is not None
+    assert np.isfinite(found.mean).all()
+    np.testing.assert_allclose(found.low[:8], short.low, rtol=1e-6)
+    assert (found.low[8:] == -np.inf).all()
+    assert (found.high[8:] == np.inf).all()
+    assert found.horizon == 8
+    with pytest.raises(InputError, match=r"level is 1\.0"):
+        world.predict(history, pushes(20), level=1.0)
+
+
+def test_the_spread_of_samples_is_that_of_the_noise(world: LocalWorld, history: History) -> None:
+    found = world.predict(history, pushes(8), num_samples=99).signals["position"]
+    assert found.samples is not None
+    assert found.samples.shape == (99, 8, 2)
+    np.testing.assert_allclose(np.sqrt(((found.samples - found.mean) ** 2).mean((0, 2))), SIGMA, rtol=0.15)
+    steps = found.samples - found.mean
+    correlation = np.corrcoef(steps[:, 6].ravel(), steps[:, 7].ravel())[0, 1]
+    assert correlation > 0.7  # 0.9 * SIGMA[6] / SIGMA[7] = 0.85 for a path, 0 for independent steps
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8])
+def test_the_share_of_samples_in_a_band_is_its_level(world: LocalWorld, history: History, level: float) -> None:
+    found = world.predict(history, pushes(8), level=level, num_samples=99).signals["position"]
+    inside = ((found.samples >= found.low) & (found.samples <= found.high)).all((1, 2))
+    assert inside.sum() == np.ceil(level * 100)  # 99 paths, of which the rank of the band counts 100
+
+
+def test_quantiles_of_samples_cover_fresh_outcomes(
+    world: LocalWorld, calibration: Calibration, fresh: list[Episode]
+) -> None:
+    past = History.stack([episode.history(1, 2) for episode in fresh])
+    actions = {"push": np.stack([episode.actions["push"][1:9] for episode in fresh])}
+    samples = world.predict(past, actions, num_samples=99).signals["position"].samples
+    assert samples is not None
+    low, high = np.quantile(samples[:, :, -1, 0], [0.1, 0.9], axis=1)
+    truth = np.array([episode.observations["position"][9, 0] for episode in fresh])
+    inside = int(((truth >= low) & (truth <= high)).sum())
+    chance = tails(inside, len(fresh), 0.8, calibration.num_episodes)
+    assert min(chance.low, chance.high) > 1e-3, inside
+
+
+def test_samples_do_not_depend_on_the_batch_and_repeat(world: LocalWorld, histories: History) -> None:
+    actions = {"push": np.zeros((3, 4, 2), np.float32)}
+    together = world.predict(histories, actions, num_samples=150).signals["position"].samples
+    alone = world.predict(histories.map(lambda value: value[2]), pushes(4), num_samples=150).signals["position"].samples
+    assert together is not None
+    np.testing.assert_allclose(together[2], alone, rtol=1e-5)
+    assert len(np.unique(alone[:, 0, 0])) == 99  # there are no more
+
+
+def test_a_gap_in_the_calibration_data_does_not_narrow_the_samples(engine: Linear, history: History) -> None:
+    rng, episodes = np.random.default_rng(3), TOY.episodes(200, 12, seed=1)
+    gappy = [replace(one, observed={"position": rng.random(13) < 0.7}) for one in episodes]
+    world = LocalWorld(engine, calibrate(engine, gappy, horizon=4, num_windows=1, seed=0), CrossEntropy())
+    samples = world.predict(history, pushes(4), num_samples=150).signals["position"].samples
+    assert samples is not None
+    # A missing present adds uncertainty; a residual of 0 in the place of a missing one would halve the spread.
+    assert (samples.std(0).mean(-1) > 0.95 * SIGMA[:4]).all()
+
+
+def test_samples_wrap_with_the_period(engine: Linear, calibration: Calibration) -> None:
+    position = replace(TOY.schema["position"], period=1.0)
+    schema = replace(TOY.schema, signals=(position, *TOY.schema.actions))
+    paths = calibration.sample_paths(schema, {"position": np.zeros((1, 8, 2))}, 50, seed=0)["position"]
+    assert 0 <= paths.min() < 0.2
+    assert 0.8 < paths.max() < 1
+
+
+def test_samples_that_are_not_calibrated_are_refused(
+    world: LocalWorld, calibration: Calibration, history: History
+) -> None:
+    with pytest.raises(InputError, match="sampled paths are calibrated up to 8 steps, got 9"):
+        world.predict(history, pushes(9), num_samples=4)
+    with pytest.raises(InputError, match="num_samples is -1"):
+        world.predict(history, pushes(2), num_samples=-1)
+    with pytest.raises(UnsupportedError, match="sampled paths need a calibration"):
+        replace(world, calibration=None).predict(history, pushes(2), num_samples=4)
+    old = replace(world, calibration=replace(calibration, residuals={}))
+    with pytest.raises(UnsupportedError, match="sampled paths need the residuals"):
+        old.predict(history, pushes(2), num_samples=4)
+
+
+def test_a_history_of_one_observation_needs_no_actions() -> None:
+    toy = Integrator(camera=False)
+    world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())
+    here, wind = {"position": np.ones((1, 2))}, {"wind": np.zeros((3, 2))}
+    full = History(observations=here, actions={"push": np.zeros((0, 2))}, exogenous={"wind": np.zeros((0, 2))})
+    first, second = (
+        world.predict(past, pushes(3), exogenous=wind).signals["position"].mean
+        for past in (full, History(observations=here))
+    )
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(InputError, match=r"past action 'push' is missing. Add an array of shape \(1, 2\)"):
+        world.predict(History(observations={"position": np.ones((2, 2))}), pushes(3), exogenous=wind)
+
+
+def test_candidates_are_clipped_on_request(world: LocalWorld, history: History) -> None:
+    wild, inside = ({"push": np.full((1, 3, 2), value, np.float32)} for value in (5.0, 1.0))
+    with pytest.raises(InputError, match="clip=True"):
+        world.score(history, wild, GOAL)
+    np.testing.assert_array_equal(
+        world.score(history, wild, GOAL, clip=True).cost, world.score(history, inside, GOAL).cost
+    )
+    with pytest.raises(InputError, match="clip=True"):
+        world.plan(history, GOAL, horizon=3, proposals=wild)
+    found = world.plan(history, GOAL, horizon=3, proposals=wild, pending=pushes(1, -9.0), clip=True)
+    assert found.actions["push"].max() <= 1.0
+    assert found.prediction is not None
+    np.testing.assert_allclose(found.prediction.signals["position"].mean[0], [-0.1, -1.9], atol=0.05)
+
+
+def test_a_plan_holds_its_expected_path(world: LocalWorld, history: History) -> None:
+    found = world.plan(history, GOAL, horizon=3)
+    expected = world.predict(history, found.actions)
+    assert found.prediction is not None
+    np.testing.assert_array_equal(found.prediction.signals["position"].mean, expected.signals["position"].mean)
+    np.testing.assert_array_equal(found.prediction.signals["position"].high, expected.signals["position"].high)
+    refused = world.plan(History(observations={"position": np.full((1, 2), 99.0)}), GOAL, horizon=3, min_trust=0.5)
+    assert refused.status is PlanStatus.REFUSED
+    assert refused.prediction is None
+
+
+def test_a_plan_within_a_budget_leaves_time_for_its_path(world: LocalWorld, history: History) -> None:
+    found = world.plan(history, GOAL, horizon=3, budget_s=1e-6)
+    assert found.status is PlanStatus.BUDGET_EXHAUSTED
+    assert found.prediction is not None
+
+
+def test_a_session_widens_samples_and_the_path_of_its_plans(world: LocalWorld) -> None:
+    session, steady = Session(world, rate=0.5), Session(world, rate=0.0)
+    for one in (session, steady):
+        one.observe({"position": np.zeros(2)})
+        for step in range(4):
+            one.observe({"position": np.full(2, 3.0 * (step % 2))}, actions={"push": np.zeros(2)})
+    wide, usual = (one.predict(pushes(2), num_samples=20).signals["position"] for one in (session, steady))
+    factor = session.widening["position"]
+    assert factor > 2
+    np.testing.assert_allclose(wide.samples - wide.mean, factor * (usual.samples - usual.mean), atol=1e-5)
+    path = session.plan(GOAL, horizon=2).prediction
+    assert path is not None
+    half = path.signals["position"].high - path.signals["position"].mean
+    np.testing.assert_allclose(half, factor * (usual.high - usual.mean), rtol=1e-5)
+
+
+def test_a_session_adapts_to_few_episodes_and_beyond_the_horizon(few: LocalWorld) -> None:
+    session = Session(few, horizon=6)
+    session.observe({"position": np.zeros(2)})
+    for _ in range(12):
+        session.observe({"position": np.zeros(2)}, actions={"push": np.zeros(2)})
+    assert session.widening["position"] == pytest.approx(np.exp(-0.05 / 8) ** 7)  # at the level 7/8, never missed
+    assert session.predict(pushes(2)).level == pytest.approx(7 / 8)
+
+
+def test_images_are_the_means_of_predicted_ones() -> None:
+    toy = Integrator()
+    world = LocalWorld(Persistence.fit(toy.episodes(3, 20, seed=0), toy.schema), None, CrossEntropy())
+    past = toy.episodes(1, 12, seed=5)[0]
+    wind = {"wind": np.zeros((2, 2))}
+    found = world.predict(past.history(3), pushes(2), exogenous=wind, images=True).images["camera"]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, past.observations["camera"][[3, 3]])
+    assert not world.predict(past.history(3), pushes(2), exogenous=wind).images
+
+
+def test_images_need_a_decoder(world: LocalWorld, history: History) -> None:
+    with pytest.raises(UnsupportedError, match="predicts no images and has no decoder"):
+        world.predict(history, pushes(2), images=True)
