@@ -74,12 +74,13 @@ def test_options_of_other_formats_are_refused(tmp_path: Path, logs: Path) -> Non
     assert "no importer is called 'npy'" in run(logs, tmp_path / "store", "--as", "npy", code=1)
 
 
-def test_logs_without_an_action_are_stored_and_fail(tmp_path: Path) -> None:
-    (tmp_path / "logs").mkdir()
-    seen = Schema(signals=(Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), precision="float64"),))
-    (tmp_path / "logs" / "schema.json").write_text(to_json(seen))
-    for number in range(2):
-        np.savez(tmp_path / "logs" / f"{number}.npz", x=np.random.default_rng(number).random((6, 2)))
-    said = run(tmp_path / "logs", tmp_path / "store", "--json", tmp_path / "figures.json", code=1)
-    assert "worldline: the logs hold no action" in said
-    assert json.loads((tmp_path / "figures.json").read_text())["added"] == len(open_store(tmp_path / "store")) == 2
+def test_logs_without_an_action_fail_and_leave_nothing(tmp_path: Path) -> None:
+    rows = [f"{k},{np.sin(k / 9):.4f},{k // 25 % 7}.5" for k in range(300)]
+    (tmp_path / "plant.csv").write_text("\n".join(["time,level,inflow", *rows]) + "\n")
+    said = run(tmp_path / "plant.csv", tmp_path / "store", code=1)
+    assert "no column is known to be an action" in said
+    assert "--action inflow" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["plant.csv"]
+    said = run(tmp_path / "plant.csv", tmp_path / "store", "--action", "inflow")
+    assert open_store(tmp_path / "store").schema["inflow"].role is Role.ACTION
+    assert said.rstrip().endswith(f"Next:    worldline check {tmp_path / 'store'}")

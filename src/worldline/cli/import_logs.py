@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from worldline.cli.column_table import ask_roles, is_terminal, print_columns, print_correction
 from worldline.cli.options import Json
-from worldline.cli.output import progress_bars, write_json
+from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.data.importing import ImportReport
 
 MAX_LINES = 30
+
+Names = Annotated[list[str] | None, typer.Option(help="Columns with this role, separated by commas.", metavar="NAMES")]
 
 
 def import_logs(
@@ -47,6 +51,11 @@ def import_logs(
     rule: Annotated[
         Literal["hold", "linear", "nearest"], typer.Option(help="Interpolation of resampled signals.")
     ] = "hold",
+    action: Names = None,
+    observation: Names = None,
+    exogenous: Names = None,
+    reward: Names = None,
+    ignore: Names = None,
     json: Json = None,
 ) -> None:
     """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
@@ -54,28 +63,54 @@ def import_logs(
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
+    from worldline.data.open_logs import open_logs
+    from worldline.data.schema_edits import merged
+    from worldline.data.store import is_store, open_store
     from worldline.schema import Schema
 
     reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule)
     if schema is not None and not schema.is_file():
         raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
+    if known is None and is_store(destination):
+        known = open_store(destination).schema
+    roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
+    edits = _edits(roles)
+    logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
+    print_columns(logs.columns)
+    if logs.columns and is_terminal():
+        if answered := ask_roles(logs.columns):
+            edits = merged(edits, answered)
+            logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
+    else:
+        print_correction(logs.columns)
     with progress_bars() as stage:
         report = run(
-            source,
+            logs,
             destination,
-            known,
-            importer=importer,
-            reading=reading,
             keep_going=keep_going,
             max_error=max_error,
             size=_size(size),
             progress=lambda done, total: stage("import", done, total),
         )
-    _print(report)
+    _print(report, is_table_shown=bool(logs.columns))
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
+
+
+def _edits(roles: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, str]]:
+    """The role of each column that an option names; an option takes several names, separated by commas.
+
+    Raises:
+        InputError: two options name the same column.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for role, texts in roles.items():
+        for name in (name.strip() for text in texts or () for name in text.split(",") if name.strip()):
+            if (before := found.setdefault(name, {"role": role})["role"]) != role:
+                raise InputError(f"{name!r} is given to --{before} and to --{role}. Name it once.")
+    return found
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -88,8 +123,10 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(numbers[0]), int(numbers[-1])
 
 
-def _print(report: ImportReport) -> None:
-    lines = [*map(str, report.findings), *report.unclear]
+def _print(report: ImportReport, *, is_table_shown: bool) -> None:
+    """Prints findings, assumptions and totals; a table of columns already says what is left out."""
+    assumed = [line for line in report.unclear if not (is_table_shown and ": left out, because " in line)]
+    lines = [*map(str, report.findings), *assumed]
     for line in lines[:MAX_LINES]:
         print(line)
     if len(lines) > MAX_LINES:
@@ -104,7 +141,7 @@ def _print(report: ImportReport) -> None:
     )
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:   {report.destination}")
-    print(f"Next:    worldline check {report.destination}")
+    print_next(f"worldline check {report.destination}")
 
 
 def _figures(report: ImportReport) -> dict[str, object]:

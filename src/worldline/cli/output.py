@@ -40,6 +40,11 @@ def print_list(heading: str, lines: Sequence[str]) -> None:
         print_wrapped(line, "  - ")
 
 
+def print_next(command: str) -> None:
+    """Prints the command line that a user types next."""
+    print(f"Next:    {command}")
+
+
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
     """Writes the results as JSON, if a path is given."""
     if path is not None:

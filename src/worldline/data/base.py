@@ -11,6 +11,8 @@ from typing import Literal
 
 from worldline.config import from_json
 from worldline.data.checks import Finding
+from worldline.data.roles import ColumnGuess
+from worldline.data.schema_edits import SchemaEdits, partial_edits
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.episode import Episode
 from worldline.errors import InputError
@@ -74,6 +76,13 @@ class Logs(ABC):
         notes: notes on the origin, as in `DataCard`.
     """
 
+    columns: tuple[ColumnGuess, ...] = ()
+    """What was inferred of each column; empty if the schema was given, or the format declares the signals."""
+    importer: str = ""
+    """Name of the format; set by `open_logs`."""
+    origin: str = ""
+    """Name of the file, folder or kind of object; set by `open_logs`."""
+
     def __init__(
         self,
         schema: Schema,
@@ -116,7 +125,9 @@ class Logs(ABC):
 
 
 def schema_beside(path: Path) -> Schema | None:
-    """The schema in the `schema.json` next to the logs, which the user may have corrected; None without that file.
+    """The schema in the `schema.json` next to the logs, which the user may have corrected.
+
+    None without that file, and for a partial one: `open_logs` merges it over the inferred schema.
 
     Args:
         path: a file, or the folder of the logs.
@@ -124,8 +135,24 @@ def schema_beside(path: Path) -> Schema | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    file = (path.parent if path.is_file() else path) / SCHEMA_FILE
-    return from_json(Schema, file.read_bytes(), where=file) if file.is_file() else None
+    file = _schema_file(path)
+    if not file.is_file() or partial_edits(text := file.read_bytes()) is not None:
+        return None
+    return from_json(Schema, text, where=file)
+
+
+def edits_beside(path: Path) -> SchemaEdits:
+    """The edits in a partial `schema.json` next to the logs; empty without one.
+
+    Args:
+        path: a file, or the folder of the logs.
+    """
+    file = _schema_file(path)
+    return (partial_edits(file.read_bytes()) or {}) if file.is_file() else {}
+
+
+def _schema_file(path: Path) -> Path:
+    return (path.parent if path.is_file() else path) / SCHEMA_FILE
 
 
 def refuse(reading: ReadOptions, what: str) -> None:

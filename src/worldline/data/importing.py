@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,15 +12,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions
-from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
+from worldline.data.checks import (
+    Finding,
+    Severity,
+    check_actions,
+    check_episode,
+    check_inferred_bounds,
+    raise_errors,
+    warning,
+)
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
 from worldline.data.fsync import locked
-from worldline.data.open_logs import open_logs, recognise
+from worldline.data.open_logs import open_logs
+from worldline.data.schema_edits import SchemaEdits
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema
+
+_BOUNDS_NOTE = "inferred_bounds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +78,13 @@ class ImportReport:
 
 
 def import_logs(
-    source: Path | str,
+    source: Path | str | Logs | object,
     destination: Path | str,
     schema: Schema | None = None,
     *,
     importer: str | None = None,
     reading: ReadOptions | None = None,
+    edits: SchemaEdits | None = None,
     keep_going: bool = False,
     max_error: int = 0,
     size: tuple[int, int] | None = None,
@@ -83,11 +96,12 @@ def import_logs(
     If the process is killed, the store holds every complete episode, and the same call continues the import.
 
     Args:
-        source: as `path` of `open_logs`.
+        source: as `logs` of `open_logs`: a path, a frame, a mapping of arrays, episodes; or `Logs` that are open.
         destination: a new folder, or a store.
         schema: of the logs; default is that of the store, else the one next to the logs, else an inferred one.
         importer: name of the format; default is to detect it.
         reading: as for `open_logs`.
+        edits: as for `open_logs`; corrections of the schema.
         keep_going: skip and report episodes that cannot be used, instead of stopping at the first.
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
@@ -96,28 +110,38 @@ def import_logs(
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
+            No signal of a new store is an action; nothing is written then.
+        ConfigError: as for `open_logs`.
         InputError: the destination is not a store, has another schema, or another import into it is running.
             With `only`, it holds other episodes.
     """
-    source, destination = Path(source), Path(destination)
-    importer = importer or recognise(source)
+    destination = Path(destination)
     old = open_store(destination) if is_store(destination) else None
-    logs = open_logs(source, old.schema if schema is None and old else schema, importer=importer, reading=reading)
+    if isinstance(source, Logs):
+        logs = source
+    else:
+        known = old.schema if schema is None and old else schema
+        logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
     new = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
     if old is None:
-        notes = {"importer": importer, "source": source.resolve().name, "assumed": " ".join(logs.unclear)}
+        require_action(logs)
+        notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
+        notes |= _bounds_note(logs)
         notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
         store = _create(destination, new, max_error, {**logs.notes, **notes}, logs.max_error)
     elif old.schema == new and (not max_error or max_error in old.card.max_error.values()):
         store = old
     else:
-        raise InputError(f"{destination} is a store with another schema or max_error. Import into a new folder.")
+        raise InputError(
+            f"{destination} is a store with another schema or max_error. Import into a new folder, or correct the "
+            f"schema of the store first: worldline schema {destination}"
+        )
     with _import_lock(store):
         try:
             scaled = size is not None or "size" in store.card.notes
             files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=only, progress=progress)
             if not len(store):
-                raise _no_episode_error(findings, source)
+                raise _no_episode_error(findings, logs.origin)
         except DataError as error:
             if len(store):
                 raise _with_progress(error, store) from error
@@ -126,12 +150,56 @@ def import_logs(
             raise
     return ImportReport(
         destination=store.path,
-        importer=importer,
+        importer=logs.importer,
         schema=store.schema,
         files=files,
-        findings=(*findings, *check_actions(store.schema, logged_actions(store))),
+        findings=(*findings, *_findings_about_actions(store)),
         unclear=logs.unclear,
     )
+
+
+def require_action(logs: Logs) -> None:
+    """Checks that a signal of the logs is an action.
+
+    Raises:
+        DataError: none is; the message names the columns that may be one, and the option to type.
+    """
+    if logs.schema.actions:
+        return
+    held = [column.name for column in logs.columns if not column.guess.sure and column.signal is not None]
+    possible = held or [one.name for one in logs.schema.signals if one.kind is not Kind.IMAGE]
+    named = next(iter(possible), "NAME")
+    doubt = f"These may be chosen: {', '.join(held)}. " if held else ""
+    fix = f"{doubt}Name the columns that are chosen, for example: --action {shlex.quote(named)}"
+    raise DataError(
+        "no column is known to be an action, so no effect of an action can be learned; nothing was written",
+        fix=f'{fix} (in Python: edits={{"{named}": {{"role": "action"}}}}).',
+        file=logs.origin or None,
+    )
+
+
+def inferred_bounds(store: Store) -> tuple[str, ...]:
+    """The actions whose bounds are the range of the first logs, and were not corrected since."""
+    noted = json.loads(store.card.notes.get(_BOUNDS_NOTE, "{}"))
+    bounds = {signal.name: [list(signal.low or ()), list(signal.high or ())] for signal in store.schema.actions}
+    return tuple(name for name in noted if bounds.get(name) == noted[name])
+
+
+def _bounds_note(logs: Logs) -> dict[str, str]:
+    """The note about the actions whose bounds are the logged range."""
+    ranges = {column.name: (column.low, column.high) for column in logs.columns if column.low}
+    inferred = {
+        signal.name: (signal.low, signal.high)
+        for signal in logs.schema.actions
+        if signal.low is not None and ranges.get(signal.name) == (signal.low, signal.high)
+    }
+    return {_BOUNDS_NOTE: json.dumps(inferred)} if inferred else {}
+
+
+def _findings_about_actions(store: Store) -> tuple[Finding, ...]:
+    beyond = check_inferred_bounds(store.schema, logged_actions(store), inferred_bounds(store))
+    named = (replace(finding, fix=finding.fix.replace("STORE", str(store.path))) for finding in beyond)
+    return (*check_actions(store.schema, logged_actions(store)), *named)
 
 
 def logged_actions(store: Store) -> Iterator[Arrays]:
@@ -176,6 +244,7 @@ def _add_all(
     With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order than
     the store therefore take a second pass.
     """
+    inferred = inferred_bounds(store)
     postponed, num_not_found = False, len(store) if only else 0
     stored = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
     origins = {origin for origin, _ in stored}
@@ -185,8 +254,13 @@ def _add_all(
         if scaled and logged.episode is not None:
             logged = replace(logged, episode=scale(logged.episode, store.schema))
         problems = list(logged.findings)
+        if logged.episode is not None and logged.episode.num_steps < 1:
+            problems.append(_without_step(logged))
+            logged = replace(logged, episode=None)
         if logged.episode is not None:
-            problems += check_episode(logged.episode, store.schema, file=logged.file, number=logged.number)
+            problems += check_episode(
+                logged.episode, store.schema, file=logged.file, number=logged.number, unbounded=inferred
+            )
         findings += problems
         tried[logged.file] += 1
         if not keep_going:
@@ -227,6 +301,11 @@ def _changed_finding(logged: LoggedEpisode) -> Finding:
     return warning(problem=problem, fix=fix, file=logged.file, episode=logged.number)
 
 
+def _without_step(logged: LoggedEpisode) -> Finding:
+    problem = "the episode has a single observation and is left out: a step needs two"
+    return warning(problem=problem, fix="Nothing to do, if it is no loss.", file=logged.file, episode=logged.number)
+
+
 def _other_episodes_error(store: Store, count: int, findings: Sequence[Finding]) -> InputError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     reason = f" The first problem in the logs: {errors[0].error()}" if errors else ""
@@ -244,7 +323,7 @@ def _with_progress(error: DataError, store: Store) -> DataError:
     return replace(Finding.of(error), fix=fix).error()
 
 
-def _no_episode_error(findings: Sequence[Finding], source: Path) -> DataError:
+def _no_episode_error(findings: Sequence[Finding], source: str) -> DataError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     first = f"The first reason: {errors[0].error()}" if errors else "The logs hold no episode."
     return DataError("none of the episodes can be used", fix=first, file=source)

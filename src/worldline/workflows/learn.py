@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 from worldline.audit.diagnostics import Diagnostics
@@ -133,8 +134,8 @@ class SeedResult:
 
 
 def learn(
-    logs: Path | str,
-    out: Path | str,
+    logs: Path | str | object,
+    out: Path | str | None = None,
     *,
     recipe: str | MakeRecipe | None = None,
     model: str | None = None,
@@ -151,10 +152,12 @@ def learn(
     """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
 
     Args:
-        logs: a store, or logs that `worldline.data.open_logs.open_logs` reads. These are imported into `<out>.store`,
-            where the inferred schema can be edited. A later call uses this schema and adds new episodes.
+        logs: a store, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars frame, a mapping
+            of arrays, or a list of episodes. These are imported into `<out>.store`, where the inferred schema can be
+            edited. A later call uses this schema and adds new episodes; it imports logs in memory anew.
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
-            the measurements of the training.
+            the measurements of the training. None for a new folder `world`, `world-2` and so on in the working
+            directory, whose path is printed, so that no training is lost.
         recipe: see `Options`, also for the arguments below.
         model: see `Options`.
         weights: see `Options`.
@@ -187,8 +190,11 @@ def learn(
         resume=resume,
         device=device,
     )
+    if out is None:
+        out = _new_folder()
+        print(f"World: {out}")
     if rank():
-        run_worker(Path(logs), Path(out), options)
+        run_worker(logs, Path(out), options)
         barrier()
         return open_world(out, device=device)
     world = learn_logs(logs, out, options, stage=stage).world
@@ -196,8 +202,14 @@ def learn(
     return world
 
 
+def _new_folder() -> Path:
+    """The first of the folders world, world-2 and so on in the working directory that does not exist."""
+    names = chain(["world"], (f"world-{number}" for number in count(2)))
+    return next(path for path in map(Path, names) if not path.exists() and not store_folder(path).exists())
+
+
 def learn_logs(
-    logs: Path | str, out: Path | str, options: Options | None = None, *, stage: Stage | None = None
+    logs: Path | str | object, out: Path | str, options: Options | None = None, *, stage: Stage | None = None
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), options or Options()
@@ -207,7 +219,7 @@ def learn_logs(
     unfinished = partial_folder(out)
     if options.resume and not unfinished.is_dir():
         raise BundleError(f"{unfinished} has no checkpoint to resume from. Start the run without --resume.")
-    store, findings, unclear = _open(Path(logs), out, stage)
+    store, findings, unclear = _open(logs, out, stage, resume=options.resume)
     imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
@@ -229,7 +241,8 @@ def learn_logs(
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
     run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
-    report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
+    title = Path(logs).resolve().name if isinstance(logs, Path | str) else out.name
+    report = Report(title=title, subtitle=subtitle, facts=facts(run), sections=sections)
     save_world(out, learned.world, run=run, report=render(report))
     if unfinished.is_dir():
         shutil.rmtree(unfinished)
@@ -276,14 +289,16 @@ def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None)
             yield CollapseError(f"seed {recipe.training.seed}: {error}") if options.num_seeds > 1 else error
 
 
-def run_worker(logs: Path, out: Path, options: Options) -> None:
+def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
     """Joins the training that the first process of `torchrun` leads with `learn_logs`.
 
     Raises:
         InputError: the logs are no store.
     """
-    if not is_store(logs):
-        raise InputError(f"{logs} is no store, and several processes cannot import it. Import it first.")
+    if not isinstance(logs, Path | str) or not is_store(logs):
+        raise InputError(
+            f"{logs if isinstance(logs, Path | str) else 'a frame'} is no store, and several processes cannot import it. Import it first."
+        )
     store, unfinished = open_store(logs), partial_folder(out)
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
@@ -347,16 +362,20 @@ def store_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.store")
 
 
-def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
+def _open(
+    logs: Path | str | object, out: Path, stage: Stage | None, *, resume: bool
+) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store, the findings about the logs, and the ambiguities in them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
-    if is_store(logs):
+    if isinstance(logs, Path | str) and is_store(logs):
         store = open_store(logs)
         noticed, unclear = check_actions(store.schema, logged_actions(store)), ()
     else:
         destination, unfinished = store_folder(out), partial_folder(out)
         unfinished.mkdir(parents=True, exist_ok=True)
+        if not isinstance(logs, Path | str) and is_store(destination) and not resume:
+            shutil.rmtree(destination)  # of other logs in memory
         try:
             imported = import_logs(logs, destination, keep_going=True, only=True, progress=counted(stage, "import"))
         except WorldlineError:
@@ -370,9 +389,9 @@ def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str,
     return store, tuple(map(str, noticed)), unclear
 
 
-def _other_schema(logs: Path, store: Store) -> tuple[str, ...]:
+def _other_schema(logs: Path | str | object, store: Store) -> tuple[str, ...]:
     """A note if the schema next to the logs differs from the one in use, which may have been edited."""
-    if is_store(logs) or schema_beside(logs) in (None, store.schema):
+    if not isinstance(logs, Path | str) or is_store(logs) or schema_beside(Path(logs)) in (None, store.schema):
         return ()
     return (
         f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the schema.",
