@@ -8,9 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
-from worldline.config import to_json
 from worldline.data.store import open_store
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Role
 
 RUN = CliRunner()
 

@@ -38,7 +38,9 @@ def schema(
     if edits:
         parsed = parse_edits(edits, [signal.name for signal in known.schema.signals])
         with progress_bars() as stage:
-            changed = correct_schema(known, parsed, progress=lambda done, total: stage("rewrite", done, total))
+            changed = correct_schema(
+                known, parsed, progress=lambda done, total: stage("correct the episodes", done, total)
+            )
         print(f"Corrected: {', '.join(edits)}")
         known = changed
     _print(known.schema)

@@ -111,7 +111,7 @@ def with_schema(episode: Episode, old: Schema, new: Schema) -> Episode:
         if was_seen and not is_seen:
             values, mask = values[:-1], observed.pop(signal.name, None)
             if mask is not None and not mask[:-1].all():
-                fix = f"It must stay an observation, because a {signal.role} must be known at every step."
+                fix = f"It must stay an observation, because inputs (here: {signal.role}) must be known at every step."
                 step = int(np.argmin(mask[:-1]))
                 raise DataError("it has missing values", fix=fix, signal=signal.name, step=step)
         elif is_seen and not was_seen:

@@ -167,13 +167,12 @@ def require_action(logs: Logs) -> None:
     if logs.schema.actions:
         return
     held = [column.name for column in logs.columns if not column.guess.sure and column.signal is not None]
-    possible = held or [one.name for one in logs.schema.signals if one.kind is not Kind.IMAGE]
-    named = next(iter(possible), "NAME")
+    name = next(iter(held or [one.name for one in logs.schema.signals if one.kind is not Kind.IMAGE]), "NAME")
     doubt = f"These may be chosen: {', '.join(held)}. " if held else ""
-    fix = f"{doubt}Name the columns that are chosen, for example: --action {shlex.quote(named)}"
+    command = shlex.join(["worldline", "import", "LOGS", "STORE", "--action", name])
     raise DataError(
         "no column is known to be an action, so no effect of an action can be learned; nothing was written",
-        fix=f'{fix} (in Python: edits={{"{named}": {{"role": "action"}}}}).',
+        fix=f'{doubt}Name what is chosen: {command} (in Python: edits={{"{name}": {{"role": "action"}}}}).',
         file=logs.origin or None,
     )
 

@@ -66,12 +66,10 @@ def parse_edits(texts: Sequence[str], names: Collection[str]) -> SchemaEdits:
             name, field = WHOLE, left
         elif not name:
             name, field = left, "role"
-        if not equals or (field not in EDITABLE and name != WHOLE):
-            problems.append(
-                f"{text!r} is not NAME=ROLE or NAME.FIELD=VALUE with one of the fields {', '.join(EDITABLE)}"
-            )
-        else:
+        if equals:
             found.setdefault(name, {})[field] = _value(field, value.strip())
+        else:
+            problems.append(f"{text!r} is not NAME=ROLE or NAME.FIELD=VALUE")
     _raise(problems, "")
     return found
 
@@ -151,7 +149,7 @@ def edit_command(store: Path | str, edits: Iterable[str]) -> str:
 
 def _value(field: str, text: str) -> Any:
     """The value of a field; a text that is no number stays as it is, and `apply_edits` reports it."""
-    if field in ("role", "kind", "unit"):
+    if field in ("role", "kind", "unit") or field not in (*EDITABLE, "step_s"):
         return text
     if text.lower() in ("none", ""):
         return () if field == "components" else None

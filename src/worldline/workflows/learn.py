@@ -19,6 +19,7 @@ from worldline.config import from_json, to_json
 from worldline.data.base import schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
+from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
@@ -137,6 +138,7 @@ def learn(
     logs: Path | str | object,
     out: Path | str | None = None,
     *,
+    edits: SchemaEdits | None = None,
     recipe: str | MakeRecipe | None = None,
     model: str | None = None,
     weights: Path | str | None = None,
@@ -158,6 +160,8 @@ def learn(
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
             the measurements of the training. None for a new folder `world`, `world-2` and so on in the working
             directory, whose path is printed, so that no training is lost.
+        edits: corrections of the inferred schema, such as {"valve": {"role": "action", "unit": "%"}}; for logs that
+            are imported. `worldline.data.correct_schema` corrects a store.
         recipe: see `Options`, also for the arguments below.
         model: see `Options`.
         weights: see `Options`.
@@ -197,7 +201,7 @@ def learn(
         run_worker(logs, Path(out), options)
         barrier()
         return open_world(out, device=device)
-    world = learn_logs(logs, out, options, stage=stage).world
+    world = learn_logs(logs, out, options, edits=edits, stage=stage).world
     barrier()  # the bundle is complete
     return world
 
@@ -209,7 +213,12 @@ def _new_folder() -> Path:
 
 
 def learn_logs(
-    logs: Path | str | object, out: Path | str, options: Options | None = None, *, stage: Stage | None = None
+    logs: Path | str | object,
+    out: Path | str,
+    options: Options | None = None,
+    *,
+    edits: SchemaEdits | None = None,
+    stage: Stage | None = None,
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), options or Options()
@@ -219,7 +228,7 @@ def learn_logs(
     unfinished = partial_folder(out)
     if options.resume and not unfinished.is_dir():
         raise BundleError(f"{unfinished} has no checkpoint to resume from. Start the run without --resume.")
-    store, findings, unclear = _open(logs, out, stage, resume=options.resume)
+    store, findings, unclear = _open(logs, out, stage, edits=edits, resume=options.resume)
     imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
@@ -296,9 +305,8 @@ def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
         InputError: the logs are no store.
     """
     if not isinstance(logs, Path | str) or not is_store(logs):
-        raise InputError(
-            f"{logs if isinstance(logs, Path | str) else 'a frame'} is no store, and several processes cannot import it. Import it first."
-        )
+        name = logs if isinstance(logs, Path | str) else "an object in memory"
+        raise InputError(f"{name} is no store, and several processes cannot import it. Import it first.")
     store, unfinished = open_store(logs), partial_folder(out)
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
@@ -363,12 +371,14 @@ def store_folder(out: Path) -> Path:
 
 
 def _open(
-    logs: Path | str | object, out: Path, stage: Stage | None, *, resume: bool
+    logs: Path | str | object, out: Path, stage: Stage | None, *, edits: SchemaEdits | None, resume: bool
 ) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store, the findings about the logs, and the ambiguities in them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
     if isinstance(logs, Path | str) and is_store(logs):
+        if edits:
+            raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
         store = open_store(logs)
         noticed, unclear = check_actions(store.schema, logged_actions(store)), ()
     else:
@@ -377,7 +387,9 @@ def _open(
         if not isinstance(logs, Path | str) and is_store(destination) and not resume:
             shutil.rmtree(destination)  # of other logs in memory
         try:
-            imported = import_logs(logs, destination, keep_going=True, only=True, progress=counted(stage, "import"))
+            imported = import_logs(
+                logs, destination, edits=edits, keep_going=True, only=True, progress=counted(stage, "import")
+            )
         except WorldlineError:
             with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()

@@ -92,7 +92,7 @@ class TableLogs(Logs):
         layout = scan.survey.layout(schema, scan.step_s)
         if not layout.schema.observations:
             fix = "Write numeric columns, or a schema.json that lists the observations."
-            raise DataError("no column of the tables is an observation", fix=fix, file=files[0].parent)
+            raise DataError("no column of the tables is an observation", fix=fix, file=files[0])
         unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
         unclear.append("The action in the last row of an episode has no following observation and is dropped.")
         return TableLogs(files, sum(map(len, scan.labels)), layout, reading, unclear, read)

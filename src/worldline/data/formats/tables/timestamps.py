@@ -104,9 +104,9 @@ def read_times(table: ColumnTable, requested: str | None) -> Times | None:
 
 
 def _word(name: str) -> str:
-    """Returns the name in lower case, without a unit at its end."""
+    """Returns the name in lower case, without a unit at its end; "T" stays, because it is a temperature."""
     head, _, tail = name.lower().rpartition("_")
-    return head if head and tail in SECONDS else name.lower()
+    return head if head and tail in SECONDS else name if name == "T" else name.lower()
 
 
 def _times(column: Column) -> Times:
