@@ -140,8 +140,8 @@ def _print(report: ImportReport, *, is_table_shown: bool) -> None:
         + "."
     )
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
-    print(f"Store:   {report.destination}")
-    print_next(f"worldline check {report.destination}")
+    print(f"Store:  {report.destination}")
+    print_next("check", report.destination)
 
 
 def _figures(report: ImportReport) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,13 @@ def print_list(heading: str, lines: Sequence[str]) -> None:
         print_wrapped(line, "  - ")
 
 
-def print_next(command: str) -> None:
-    """Prints the command line that a user types next."""
-    print(f"Next:    {command}")
+def print_next(*parts: object) -> None:
+    """Prints the command to type next, without its first word `worldline`, as the last line of a command.
+
+    Args:
+        parts: words, paths and names; those with spaces are quoted.
+    """
+    print(f"Next:   {shlex.join(['worldline', *map(str, parts)])}", flush=True)
 
 
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:

@@ -46,10 +46,10 @@ def schema(
     _print(known.schema)
     write_json(json, json_text.loads(to_json(known.schema)))
     if known.schema.actions:
-        print_next(f"worldline check {store}")
+        print_next("check", store)
     else:
         print("No signal is an action. Name the signals that are chosen.")
-        print_next(f"worldline schema {store} {known.schema.signals[0].name}=action")
+        print_next("schema", store, f"{known.schema.signals[0].name}=action")
 
 
 def _print(schema: Schema) -> None:
@@ -57,7 +57,7 @@ def _print(schema: Schema) -> None:
         (one.name, one.role, one.kind, _size(one), one.unit, _bounds(one), one.entity or "") for one in schema.signals
     ]
     print_table("Signals", ("name", "role", "kind", "size", "unit", "bounds", "entity"), rows)
-    print(f"Step:    {'unknown' if schema.step_s is None else f'{schema.step_s:g} s'}")
+    print(f"Step:   {'unknown' if schema.step_s is None else f'{schema.step_s:g} s'}")
 
 
 def _size(signal: Signal) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -206,34 +205,6 @@ def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, .
             problem = f"{which} never changes in the whole log (its first value: {first[name].tolist()}): {reason}"
             fix = "Log episodes in which it varies, or remove it from the schema."
             findings.append(warning(problem=problem, fix=fix, signal=name))
-    return tuple(findings)
-
-
-def check_inferred_bounds(schema: Schema, actions: Iterable[Arrays], inferred: Collection[str]) -> tuple[Finding, ...]:
-    """Warnings about actions beyond bounds that were inferred from earlier logs; the fix is a command for "STORE".
-
-    Args:
-        schema: of the log.
-        actions: per episode, per action signal [T, *shape].
-        inferred: names of the actions with inferred bounds.
-    """
-    signals = [schema[name] for name in inferred]
-    ends = {signal.name: _bounds(signal) for signal in signals}
-    for episode in actions if ends else ():
-        for name, (low, high) in ends.items():
-            values = episode[name].reshape(len(episode[name]), -1)
-            ends[name] = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
-    findings = []
-    for signal in signals:
-        wider = [
-            f"{signal.name}.{bound}={','.join(f'{value:.9g}' for value in reached)}"
-            for bound, reached, known in zip(("low", "high"), ends[signal.name], _bounds(signal), strict=True)
-            if (reached != known).any()
-        ]
-        if wider:
-            problem = f"it goes beyond the bounds [{signal.low}, {signal.high}], which were inferred from earlier logs"
-            fix = f"If the actuator allows it, type: {shlex.join(['worldline', 'schema', 'STORE', *wider])}"
-            findings.append(warning(problem=problem, fix=fix, signal=signal.name))
     return tuple(findings)
 
 

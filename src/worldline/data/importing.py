@@ -11,13 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions
 from worldline.data.checks import (
     Finding,
     Severity,
     check_actions,
     check_episode,
-    check_inferred_bounds,
     raise_errors,
     warning,
 )
@@ -25,11 +26,11 @@ from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
 from worldline.data.fsync import locked
 from worldline.data.open_logs import open_logs
-from worldline.data.schema_edits import SchemaEdits
+from worldline.data.schema_edits import SchemaEdits, edit_command
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
-from worldline.schema import Kind, Schema
+from worldline.schema import Kind, Role, Schema
 
 _BOUNDS_NOTE = "inferred_bounds"
 
@@ -110,7 +111,7 @@ def import_logs(
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
-            No signal of a new store is an action; nothing is written then.
+            No signal of a new store is an action, or none an observation; nothing is written then.
         ConfigError: as for `open_logs`.
         InputError: the destination is not a store, has another schema, or another import into it is running.
             With `only`, it holds other episodes.
@@ -124,7 +125,7 @@ def import_logs(
         logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
     new = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
     if old is None:
-        require_action(logs)
+        _require_roles(logs)
         notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
         notes |= _bounds_note(logs)
         notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
@@ -158,23 +159,25 @@ def import_logs(
     )
 
 
-def require_action(logs: Logs) -> None:
-    """Checks that a signal of the logs is an action.
+def _require_roles(logs: Logs) -> None:
+    """Checks that the logs have an action and an observation.
 
     Raises:
-        DataError: none is; the message names the columns that may be one, and the option to type.
+        DataError: they have none; the message names columns that may be one, and the option to type.
     """
-    if logs.schema.actions:
-        return
-    held = [column.name for column in logs.columns if not column.guess.sure and column.signal is not None]
-    name = next(iter(held or [one.name for one in logs.schema.signals if one.kind is not Kind.IMAGE]), "NAME")
-    doubt = f"These may be chosen: {', '.join(held)}. " if held else ""
-    command = shlex.join(["worldline", "import", "LOGS", "STORE", "--action", name])
-    raise DataError(
-        "no column is known to be an action, so no effect of an action can be learned; nothing was written",
-        fix=f'{doubt}Name what is chosen: {command} (in Python: edits={{"{name}": {{"role": "action"}}}}).',
-        file=logs.origin or None,
-    )
+    possible = [column.name for column in logs.columns if not column.guess.sure and column.signal is not None]
+    known = [one.name for one in logs.schema.signals if one.kind is not Kind.IMAGE]
+    for role, verb in ((Role.ACTION, "chosen"), (Role.OBSERVATION, "measured")):
+        if logs.schema.of(role):
+            continue
+        name = next(iter(possible or known), "NAME")
+        doubt = f"These may be {verb}: {', '.join(possible)}. " if possible else ""
+        command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
+        raise DataError(
+            f"no column is known to be an {role}, so nothing can be learned; nothing was written",
+            fix=f'{doubt}Name what is {verb}: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
+            file=logs.origin or None,
+        )
 
 
 def inferred_bounds(store: Store) -> tuple[str, ...]:
@@ -195,10 +198,33 @@ def _bounds_note(logs: Logs) -> dict[str, str]:
     return {_BOUNDS_NOTE: json.dumps(inferred)} if inferred else {}
 
 
+def wider_bounds(store: Store) -> SchemaEdits:
+    """The edits that widen inferred bounds of actions to the range of all logs; empty if no action goes beyond them."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name in inferred_bounds(store):
+        signal = store.schema[name]
+        values = np.concatenate([actions[name] for actions in logged_actions(store)] or [np.zeros((0, *signal.shape))])
+        for bound, reached in (("low", values.min(0)), ("high", values.max(0))):
+            known = np.array(getattr(signal, bound), signal.dtype)
+            if ((reached < known) if bound == "low" else (reached > known)).any():
+                wider = np.minimum(reached, known) if bound == "low" else np.maximum(reached, known)
+                found.setdefault(name, {})[bound] = [
+                    float(str(value)) for value in wider
+                ]  # short, and exact in the dtype
+    return found
+
+
 def _findings_about_actions(store: Store) -> tuple[Finding, ...]:
-    beyond = check_inferred_bounds(store.schema, logged_actions(store), inferred_bounds(store))
-    named = (replace(finding, fix=finding.fix.replace("STORE", str(store.path))) for finding in beyond)
-    return (*check_actions(store.schema, logged_actions(store)), *named)
+    beyond = []
+    for name, wider in wider_bounds(store).items():
+        texts = [
+            f"{name}.{bound}={','.join(str(value).removesuffix('.0') for value in values)}"
+            for bound, values in wider.items()
+        ]
+        problem = "it goes beyond its bounds, which were inferred from earlier logs"
+        fix = f"If the actuator allows it, type: {edit_command(store.path, texts)}"
+        beyond.append(warning(problem=problem, fix=fix, signal=name))
+    return (*check_actions(store.schema, logged_actions(store)), *beyond)
 
 
 def logged_actions(store: Store) -> Iterator[Arrays]:

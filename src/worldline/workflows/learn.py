@@ -18,7 +18,8 @@ from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
 from worldline.data.base import schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
-from worldline.data.importing import import_logs, logged_actions
+from worldline.data.correcting import correct_schema
+from worldline.data.importing import import_logs, logged_actions, wider_bounds
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import split_store
 from worldline.data.store import Store, is_store, open_store
@@ -379,8 +380,8 @@ def _open(
     if isinstance(logs, Path | str) and is_store(logs):
         if edits:
             raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
-        store = open_store(logs)
-        noticed, unclear = check_actions(store.schema, logged_actions(store)), ()
+        store, widened = _with_logged_bounds(open_store(logs))
+        noticed, unclear = check_actions(store.schema, logged_actions(store)), widened
     else:
         destination, unfinished = store_folder(out), partial_folder(out)
         unfinished.mkdir(parents=True, exist_ok=True)
@@ -394,11 +395,18 @@ def _open(
             with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()
             raise
-        store, noticed = open_store(destination), imported.findings
-        unclear = (*imported.unclear, *_other_schema(logs, store))
+        store, widened = _with_logged_bounds(open_store(destination))
+        noticed, unclear = imported.findings, (*imported.unclear, *widened, *_other_schema(logs, store))
     useless = [finding for finding in noticed if finding.episode is None and finding.severity is Severity.ERROR]
     raise_errors(replace(finding, fix=" ".join((finding.fix, *_other_schema(logs, store)))) for finding in useless)
     return store, tuple(map(str, noticed)), unclear
+
+
+def _with_logged_bounds(store: Store) -> tuple[Store, tuple[str, ...]]:
+    """The store with inferred bounds of actions widened to all its episodes, and a sentence for each of them."""
+    wider = wider_bounds(store)
+    notes = (f"{name}: its inferred bounds were widened to the range of all logs." for name in wider)
+    return (correct_schema(store, wider) if wider else store), tuple(notes)
 
 
 def _other_schema(logs: Path | str | object, store: Store) -> tuple[str, ...]:

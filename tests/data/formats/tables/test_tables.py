@@ -423,8 +423,8 @@ def test_where_nothing_can_be_read_the_first_reason_is_given(tmp_path):
     with pytest.raises(DataError, match=r"b\.csv.*Empty"):
         TableLogs.open(tmp_path, None, ReadOptions())
     write_csv(tmp_path / "b.csv", rows_of(x=None))
-    with pytest.raises(DataError, match="no column of the tables is an observation"):
-        TableLogs.open(tmp_path, None, ReadOptions())
+    with pytest.raises(DataError, match=r"no column is known to be an observation.*--observation action"):
+        import_logs(tmp_path, tmp_path / "store")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])

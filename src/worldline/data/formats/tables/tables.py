@@ -86,13 +86,10 @@ class TableLogs(Logs):
             read: reads a file.
 
         Raises:
-            DataError: no table can be read, or no column is an observation.
+            DataError: no table can be read.
         """
         scan = scan_tables(files, reading, read)
         layout = scan.survey.layout(schema, scan.step_s)
-        if not layout.schema.observations:
-            fix = "Write numeric columns, or a schema.json that lists the observations."
-            raise DataError("no column of the tables is an observation", fix=fix, file=files[0])
         unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
         unclear.append("The action in the last row of an episode has no following observation and is dropped.")
         return TableLogs(files, sum(map(len, scan.labels)), layout, reading, unclear, read)
