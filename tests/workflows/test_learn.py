@@ -168,7 +168,7 @@ def test_a_frame_is_imported_next_to_a_new_world(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
-    frame = {"time": np.arange(40.0), "level": np.cumsum(draw.normal(size=40)), "feed": draw.uniform(size=40)}
+    frame = {"time": np.arange(1001.0), "level": np.cumsum(draw.normal(size=1001)), "feed": draw.uniform(size=1001)}
     edits = {"feed": {"role": "action", "unit": "kg/s"}}
 
     def begin(given: object, out: str | None = None) -> None:
@@ -179,6 +179,7 @@ def test_a_frame_is_imported_next_to_a_new_world(
     begin(frame)
     assert capsys.readouterr().out.splitlines() == ["World: world", "World: world-2"]
     assert open_store("world-2.store").schema["feed"].unit == "kg/s"
+    assert open_store("world-2.store").num_steps.tolist() == [100] * 10
     begin({**frame, "level": frame["level"] + 1}, "world-2")
     assert open_store("world-2.store").episode(0).observations["level"][0, 0] == frame["level"][0] + 1
     with pytest.raises(InputError, match="is a store"):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from worldline.data.importing import ImportReport
 
 MAX_LINES = 30
+FEW_EPISODES = 4
+"""Smallest number of episodes that can be split for learning."""
 
 Names = Annotated[list[str] | None, typer.Option(help="Columns with this role, separated by commas.", metavar="NAMES")]
 
@@ -51,6 +53,9 @@ def import_logs(
     rule: Annotated[
         Literal["hold", "linear", "nearest"], typer.Option(help="Interpolation of resampled signals.")
     ] = "hold",
+    cut: Annotated[
+        int | None, typer.Option(min=1, help="Cut longer episodes into this number of steps.", show_default="whole")
+    ] = None,
     action: Names = None,
     observation: Names = None,
     exogenous: Names = None,
@@ -68,7 +73,7 @@ def import_logs(
     from worldline.data.store import is_store, open_store
     from worldline.schema import Schema
 
-    reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule)
+    reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule, max_steps=cut)
     if schema is not None and not schema.is_file():
         raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
@@ -139,6 +144,8 @@ def _print(report: ImportReport, *, is_table_shown: bool) -> None:
         + (f", {left_out} left out" if left_out else "")
         + "."
     )
+    if report.importer == "table" and report.num_episodes + present < FEW_EPISODES:
+        print(f"Few:     learning needs at least {FEW_EPISODES} episodes. To cut a long recording, add: --cut 100")
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
     print_next("check", report.destination)

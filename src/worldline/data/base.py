@@ -29,6 +29,7 @@ class ReadOptions:
         gap_s: seconds; a longer gap between two rows ends an episode. None for ten times the median gap.
         rate_hz: steps per second to resample all signals to; None to keep the rows.
         rule: interpolation between rows when resampling: previous value, linear, or nearest value.
+        max_steps: longer episodes are cut into episodes of this number of steps; None to keep them whole.
     """
 
     episode: str | None = None
@@ -36,11 +37,12 @@ class ReadOptions:
     gap_s: float | None = None
     rate_hz: float | None = None
     rule: Literal["hold", "linear", "nearest"] = "hold"
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.rule != "hold" and self.rate_hz is None:
             raise InputError(f"rule is {self.rule!r}, but rows are only resampled with rate_hz. Set rate_hz.")
-        for name in ("gap_s", "rate_hz"):
+        for name in ("gap_s", "rate_hz", "max_steps"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}. It must be a positive number.")
 

@@ -16,10 +16,12 @@ from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Decoded
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
-from worldline.data.base import schema_beside
+from worldline.data.base import Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.correcting import correct_schema
+from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs, logged_actions, wider_bounds
+from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import split_store
 from worldline.data.store import Store, is_store, open_store
@@ -49,6 +51,9 @@ from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 
+MIN_EPISODES = 4
+"""Smallest number of episodes that a split needs."""
+CUT_STEPS = 100
 MakeRecipe = Callable[[Store], Recipe]
 
 
@@ -157,7 +162,8 @@ def learn(
     Args:
         logs: a store, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars frame, a mapping
             of arrays, or a list of episodes. These are imported into `<out>.store`, where the inferred schema can be
-            edited. A later call uses this schema and adds new episodes; it imports logs in memory anew.
+            edited. A later call uses this schema and adds new episodes; it imports logs in memory anew. Fewer than 4
+            recordings in memory are cut into episodes of 100 steps.
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
             the measurements of the training. None for a new folder `world`, `world-2` and so on in the working
             directory, whose path is printed, so that no training is lost.
@@ -389,7 +395,12 @@ def _open(
             shutil.rmtree(destination)  # of other logs in memory
         try:
             imported = import_logs(
-                logs, destination, edits=edits, keep_going=True, only=True, progress=counted(stage, "import")
+                logs if isinstance(logs, Path | str) else _cut_into_episodes(logs, edits),
+                destination,
+                edits=edits,
+                keep_going=True,
+                only=True,
+                progress=counted(stage, "import"),
             )
         except WorldlineError:
             with suppress(OSError):  # not empty: it has a checkpoint
@@ -400,6 +411,17 @@ def _open(
     useless = [finding for finding in noticed if finding.episode is None and finding.severity is Severity.ERROR]
     raise_errors(replace(finding, fix=" ".join((finding.fix, *_other_schema(logs, store)))) for finding in useless)
     return store, tuple(map(str, noticed)), unclear
+
+
+def _cut_into_episodes(logs: object, edits: SchemaEdits | None) -> Logs:
+    """Logs in memory; one long recording becomes episodes of `CUT_STEPS` steps."""
+    found = open_logs(logs, edits=edits)
+    if len(found) >= MIN_EPISODES or not isinstance(found, TableLogs):
+        return found
+    note = f"The logs are {len(found)} recordings without episodes; they were cut into episodes of {CUT_STEPS} steps."
+    found = open_logs(logs, edits=edits, reading=ReadOptions(max_steps=CUT_STEPS))
+    found.unclear = (*found.unclear, note)
+    return found
 
 
 def _with_logged_bounds(store: Store) -> tuple[Store, tuple[str, ...]]:

@@ -179,6 +179,14 @@ def test_gaps_split_where_they_are_and_nowhere_else(tmp_path_factory, cuts, step
     assert [len(logged.episode.observations["x"]) for logged in found] == lengths
 
 
+def test_a_long_recording_can_be_cut_without_loss_of_a_step(tmp_path):
+    columns = rows_of(12)
+    _, found = read(write_csv(tmp_path / "a.csv", columns), max_steps=5)
+    assert [logged.episode.num_steps for logged in found] == [5, 5, 1]
+    assert [x for logged in found for x in logged.episode.actions["action"][:, 0].tolist()] == columns["action"][:-1]
+    assert found[1].episode.observations["x"][0, 0] == columns["x"][5]
+
+
 def test_a_column_tells_episodes_apart_even_where_they_are_mixed(tmp_path):
     columns = rows_of(6, run=["b", "a", "b", "a", "b", None], time=[0.0, 0.0, 0.1, 0.1, 0.2, 0.2])
     _, found = read(write_csv(tmp_path / "a.csv", columns))

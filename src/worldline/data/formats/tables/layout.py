@@ -427,12 +427,19 @@ def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list
     groups = _by_label(table.columns[name]) if name is not None else [("", np.arange(table.num_rows))]
     if times is not None and (name is None or reading.gap_s is not None):
         groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
+    if reading.max_steps is not None:
+        groups = [(label, part) for label, rows in groups for part in _cut(rows, reading.max_steps)]
     return [
         EpisodeRows(
             table=table, number=number, rows=rows, label=label, times=times.seconds[rows] if times is not None else None
         )
         for number, (label, rows) in enumerate(groups)
     ]
+
+
+def _cut(rows: NDArray[np.intp], max_steps: int) -> list[NDArray[np.intp]]:
+    """Cuts rows into parts that share their end rows, so that no step is lost."""
+    return [rows[first : first + max_steps + 1] for first in range(0, max(len(rows) - 1, 1), max_steps)]
 
 
 def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:
