@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,9 @@ from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
+    from worldline.data.base import Logs
     from worldline.data.importing import ImportReport
+    from worldline.data.schema_edits import SchemaEdits
 
 MAX_LINES = 30
 FEW_EPISODES = 4
@@ -69,7 +72,6 @@ def import_logs(
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.open_logs import open_logs
-    from worldline.data.schema_edits import merged
     from worldline.data.store import is_store, open_store
     from worldline.schema import Schema
 
@@ -80,15 +82,7 @@ def import_logs(
     if known is None and is_store(destination):
         known = open_store(destination).schema
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
-    edits = _edits(roles)
-    logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
-    print_columns(logs.columns)
-    if logs.columns and is_terminal():
-        if answered := ask_roles(logs.columns):
-            edits = merged(edits, answered)
-            logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
-    else:
-        print_correction(logs.columns)
+    logs = _reviewed(_edits(roles), partial(open_logs, source, known, importer=importer, reading=reading))
     with progress_bars() as stage:
         report = run(
             logs,
@@ -102,6 +96,19 @@ def import_logs(
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
+
+
+def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs]) -> Logs:
+    """Opens the logs and prints their columns; in a terminal, asks for uncertain roles and applies the answers."""
+    logs = opened(edits=edits)
+    print_columns(logs.columns)
+    if not is_terminal():
+        print_correction(logs.columns)
+    elif logs.columns and (answered := ask_roles(logs.columns)):
+        from worldline.data.schema_edits import merged
+
+        return opened(edits=merged(edits, answered))
+    return logs
 
 
 def _edits(roles: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, str]]:
@@ -145,7 +152,7 @@ def _print(report: ImportReport, *, is_table_shown: bool) -> None:
         + "."
     )
     if report.importer == "table" and report.num_episodes + present < FEW_EPISODES:
-        print(f"Few:     learning needs at least {FEW_EPISODES} episodes. To cut a long recording, add: --cut 100")
+        print(f"Few:    learning needs {FEW_EPISODES} episodes. To cut a long one, import it anew with --cut 100.")
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
     print_next("check", report.destination)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldline.data.checks import arrays_of, grouped, with_values
+from worldline.data.checks import Finding, arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.episode import Arrays, Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -124,6 +125,30 @@ def with_schema(episode: Episode, old: Schema, new: Schema) -> Episode:
             values = values.astype(np.int64)
         arrays[signal.name] = convert(values, signal)
     return replace(episode, **grouped(new.signals, lambda signal: arrays[signal.name]), observed=observed)
+
+
+def refitted(episode: Episode, old: Schema, new: Schema, *, file: Path, number: int) -> Episode:
+    """As `with_schema`; then checks the episode. Errors name `file` and `number`.
+
+    Raises:
+        DataError: as in `with_schema`, or a value does not fit the new schema.
+    """
+    try:
+        fitted = with_schema(episode, old, new)
+    except DataError as error:
+        raise Finding.of(error, file=str(file), episode=number).error() from error
+    raise_errors(check_episode(fitted, new, file=str(file), number=number))
+    return fitted
+
+
+def layout_of(schema: Schema) -> list[tuple[str, bool, str, tuple[int, ...]]]:
+    """What blocks and digests of a store depend on: names in order, rows per episode, dtypes and shapes."""
+    return [(one.name, one.role is Role.OBSERVATION, one.dtype, one.shape) for one in schema.signals]
+
+
+def bounds_of(schema: Schema) -> list[tuple[object, ...]]:
+    """The limits of the values of each signal."""
+    return [(one.low, one.high, one.num_values) for one in schema.signals]
 
 
 def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:

@@ -48,5 +48,5 @@ def _column(store: Store, signal: Signal) -> ColumnGuess:
             values = values[store.observed(signal.name, number, 0, rows)]
         if len(values):
             low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
-    guess = RoleGuess(role=signal.role, reason="the store says so")
+    guess = RoleGuess(role=signal.role, reason="its role in the store")
     return ColumnGuess(name=signal.name, guess=guess, signal=signal, low=tuple(low.tolist()), high=tuple(high.tolist()))

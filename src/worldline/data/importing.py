@@ -7,7 +7,6 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from worldline.data.checks import (
 )
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
-from worldline.data.fsync import locked
+from worldline.data.fsync import locked_at_once
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits, edit_command
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
@@ -137,7 +136,9 @@ def import_logs(
             f"{destination} is a store with another schema or max_error. Import into a new folder, or correct the "
             f"schema of the store first: worldline schema {destination}"
         )
-    with _import_lock(store):
+    problem = f"another import into {store.path} is running. Wait until it has ended."
+    with locked_at_once(store.path / CARD_FILE, problem):
+        store.refresh()
         try:
             scaled = size is not None or "size" in store.card.notes
             files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=only, progress=progress)
@@ -247,18 +248,6 @@ def _create(path: Path, schema: Schema, max_error: int, notes: Mapping[str, str]
         raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
     lost = {name: max(max_error, before.get(name, 0)) for name in images}
     return Store.create(path, schema, max_error=lost, notes=notes)
-
-
-@contextmanager
-def _import_lock(store: Store) -> Iterator[None]:
-    """Holds the lock that excludes other imports into the store."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(store.path / CARD_FILE, wait=False))
-        except BlockingIOError as error:
-            raise InputError(f"another import into {store.path} is running. Wait until it has ended.") from error
-        store.refresh()
-        yield
 
 
 def _add_all(

@@ -135,5 +135,5 @@ def _given(column: ColumnGuess, role: str | None) -> ColumnGuess:
     """The column with a role that the user gave."""
     if role is None:
         return column
-    guess = RoleGuess(role=None if role == IGNORE else Role(role), reason="you said so")
+    guess = RoleGuess(role=None if role == IGNORE else Role(role), reason="given by you")
     return replace(column, guess=guess, is_signal=role != IGNORE)

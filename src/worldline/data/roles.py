@@ -117,7 +117,7 @@ class ColumnGuess:
     Args:
         name: of the column.
         guess: its role.
-        signal: as it is stored with the guessed role, or would be; None if no signal can hold it.
+        signal: with the guessed role; None if no signal can hold the column.
         low: smallest logged value per component; empty if unknown.
         high: largest logged value per component; empty if unknown.
         behaviour: how it changes; None if unknown.
@@ -159,7 +159,7 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def role_of_name(name: str, unit: str | None = None) -> RoleGuess | None:
-    """Returns the role that the words of a name and its unit tell; None if they tell nothing.
+    """Returns the role that follows from the words of a name and its unit; None if none follows.
 
     Words for feedback come before words for commands, and these before quantities, because `valve_command_feedback` is
     measured, and `temperature_setpoint` is chosen.

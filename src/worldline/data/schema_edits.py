@@ -87,7 +87,7 @@ def partial_edits(text: str | bytes) -> SchemaEdits | None:
     except ValueError:
         return None
     signals = tree.get("signals", []) if isinstance(tree, dict) else None
-    if not isinstance(signals, list) or not all(isinstance(signal, dict) for signal in signals):
+    if not tree or not isinstance(signals, list) or not all(isinstance(signal, dict) for signal in signals):
         return None
     if "signals" in tree and all(key in signal for signal in signals for key in _NEEDED):
         return None

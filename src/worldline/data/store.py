@@ -29,18 +29,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.data.checks import Finding, arrays_of, check_episode, grouped, raise_errors, with_values
-from worldline.data.conversion import with_schema
+from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
+from worldline.data.conversion import bounds_of, layout_of, refitted
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
-from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.fsync import OpenFiles, locked, locked_at_once, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
 from worldline.episode import Episode
@@ -569,23 +568,29 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
         InputError: the schema has a new signal or no observation, or an import is running; nothing was changed.
         DataError: an episode does not fit the new schema; the message names the value. Nothing was changed.
     """
-    if new := [signal.name for signal in schema.signals if signal.name not in {s.name for s in store.schema.signals}]:
+    file, names = store.path / SCHEMA_FILE, {signal.name for signal in store.schema.signals}
+    if new := [signal.name for signal in schema.signals if signal.name not in names]:
         fix = "Import the logs again to add it; write back the old name to keep the signal."
-        raise InputError(f"{store.path / SCHEMA_FILE}: the store has no signal {new[0]!r}. {fix}")
+        raise InputError(f"{file}: the store has no signal {new[0]!r}. {fix}")
     make_card(schema, {}, {})  # checks the schema
     draft = store.path.absolute().with_name(f".{store.path.absolute().name}.{secrets.token_hex(4)}")
-    is_rewritten = _layout(schema) != _layout(store.schema)
-    with _locked_for_change(store.path):
+    is_rewritten = layout_of(schema) != layout_of(store.schema)
+    problem = f"an import into {store.path} is running. Change the schema when it has ended."
+    with locked_at_once(store.path / CARD_FILE, problem), locked(store.path / INDEX_FILE):
         store.refresh()
         try:
-            kept = {name: error for name, error in store.card.max_error.items() if error}
+            kept = {one.name: store.card.max_error.get(one.name, 0) for one in schema.signals if one.kind is Kind.IMAGE}
             target = Store.create(draft, schema, max_error=kept, notes=store.card.notes) if is_rewritten else None
-            for number in range(len(store)) if is_rewritten or _bounds(schema) != _bounds(store.schema) else ():
-                _move(store, number, schema, target)
+            for number in range(len(store)) if is_rewritten or bounds_of(schema) != bounds_of(store.schema) else ():
+                episode = refitted(store.verify(number), store.schema, schema, file=file, number=number)
+                if target is not None:
+                    target.append_checked(episode, store.entry(number).source, digest=target.digest(episode))
                 if progress is not None:
                     progress(number + 1, len(store))
             if target is None:
-                write_durably({store.path / name: (0, to_json(schema).encode()) for name in (LAYOUT_FILE, SCHEMA_FILE)})
+                for name in (LAYOUT_FILE, SCHEMA_FILE):
+                    write_durably({draft: (0, to_json(schema).encode())})
+                    draft.replace(store.path / name)
             else:
                 old = draft.with_name(f"{draft.name}.old")
                 store.path.rename(old)
@@ -597,35 +602,3 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
     changed = Store(store.path, schema, from_json(DataCard, (store.path / CARD_FILE).read_bytes(), where=CARD_FILE))
     changed.refresh()
     return changed
-
-
-@contextmanager
-def _locked_for_change(path: Path) -> Iterator[None]:
-    """Holds the locks that exclude imports and appends."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path / CARD_FILE, wait=False))
-        except BlockingIOError as error:
-            raise InputError(f"an import into {path} is running. Change the schema when it has ended.") from error
-        stack.enter_context(locked(path / INDEX_FILE))
-        yield
-
-
-def _move(store: Store, number: int, schema: Schema, target: Store | None) -> None:
-    """Checks an episode with another schema, and adds it to the target."""
-    try:
-        episode = with_schema(store.verify(number), store.schema, schema)
-        raise_errors(check_episode(episode, schema, number=number))
-    except DataError as error:
-        raise replace(Finding.of(error, episode=number), file=str(store.path / SCHEMA_FILE)).error() from error
-    if target is not None:
-        target.append_checked(episode, store.entry(number).source, digest=target.digest(episode))
-
-
-def _layout(schema: Schema) -> list[tuple[str, bool, str, tuple[int, ...]]]:
-    """What blocks and digests depend on: names in order, rows per episode, dtypes and shapes."""
-    return [(one.name, one.role is Role.OBSERVATION, one.dtype, one.shape) for one in schema.signals]
-
-
-def _bounds(schema: Schema) -> list[object]:
-    return [(one.low, one.high, one.num_values) for one in schema.signals]

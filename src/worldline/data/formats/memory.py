@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _WANTED = "Give a pandas or polars frame, a mapping of arrays, a list of these, or a list of episodes."
-_ENDS = "Give each episode as a mapping of its own."
+_ENDS = "Give one mapping for each episode."
 
 
 def logs_in_memory(given: object, schema: Schema | None, reading: ReadOptions) -> Logs:
@@ -174,7 +174,7 @@ class EpisodesInMemory(EpisodeLogs[None]):
                     summarise(arrays_of(episode, role)[name]) for episode in whole if name in arrays_of(episode, role)
                 ]
                 signal, doubts = draft.infer(name, role, seen)
-                draft.add_guess(signal, RoleGuess(role=role, reason="the episodes say so"), seen, doubts)
+                draft.add_guess(signal, RoleGuess(role=role, reason="its role in the episodes"), seen, doubts)
         if whole:
             return draft.result()
         arrays, steps_s = {}, []

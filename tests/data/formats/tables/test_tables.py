@@ -179,6 +179,36 @@ def test_gaps_split_where_they_are_and_nowhere_else(tmp_path_factory, cuts, step
     assert [len(logged.episode.observations["x"]) for logged in found] == lengths
 
 
+def test_rows_that_were_written_twice_are_left_out(tmp_path):
+    columns = {name: [*values[:5], values[4], *values[5:]] for name, values in rows_of(10).items()}
+    columns["x"][2] = None
+    _, (logged,) = read(write_csv(tmp_path / "a.csv", columns))
+    assert logged.episode.num_steps == 9
+    assert [finding.problem for finding in logged.findings] == [
+        "1 rows repeat the row before, with its time, and are left out"
+    ]
+
+
+def test_decimal_commas_are_read_between_semicolons(tmp_path):
+    (tmp_path / "a.csv").write_text("time;x;action\n0;1,5;2\n1;2,25;3\n2;-3,5;4\n")
+    _, (logged,) = read(tmp_path / "a.csv")
+    assert logged.episode.observations["x"][:, 0].tolist() == [1.5, 2.25, -3.5]
+
+
+def test_derived_constant_and_counting_columns_are_left_out_unless_named(tmp_path):
+    columns = rows_of(60, Mass=[7] * 60, row=list(range(60)), count=list(range(5, 65)), goal_state=[0.5, 1.5] * 30)
+    columns["copy"] = columns["x"]
+    path = write_csv(tmp_path / "a.csv", columns)
+    logs, (logged,) = read(path)
+    assert [signal.name for signal in logs.schema.signals] == ["x", "action"]
+    assert logged.findings == ()
+    for line in ("Mass: left out, because it never changes (always 7).", "count: left out, because it counts",
+                 "copy: left out, because it has the values of x."):  # fmt: skip
+        assert line in "\n".join(logs.unclear)
+    named = open_logs(path, edits={name: {"role": "observation"} for name in ("count", "goal_state")})
+    assert {signal.name for signal in named.schema.observations} == {"x", "count", "goal_state"}
+
+
 def test_a_long_recording_can_be_cut_without_loss_of_a_step(tmp_path):
     columns = rows_of(12)
     _, found = read(write_csv(tmp_path / "a.csv", columns), max_steps=5)

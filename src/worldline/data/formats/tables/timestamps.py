@@ -192,11 +192,14 @@ def _local_dates(texts: pd.Series[str]) -> tuple[pd.Series[Any], str]:
             found = guess_datetime_format(texts.iloc[0], dayfirst=day_first)
             return pd.to_datetime(texts, **_READ, format=found or "mixed", dayfirst=day_first)
 
-    orders = {f", {which} first": read(which == "day") for which in ("day", "month")}
-    how = min(
-        orders, key=lambda order: (orders[order].isna().sum(), (orders[order].diff().dt.total_seconds() < 0).sum())
-    )
-    return orders[how], how
+    def faults(order: str) -> tuple[int, int]:
+        dates = orders[order]
+        return int(dates.isna().sum()), int((dates.diff().dt.total_seconds() < 0).sum())
+
+    orders = {", day first": read(day_first=True), ", month first": read(day_first=False)}
+    best = min(orders, key=faults)
+    is_clear = orders[", day first"].equals(orders[", month first"])
+    return orders[best], "" if is_clear else best
 
 
 def _with_date(column: Column, table: ColumnTable) -> Column:
