@@ -41,10 +41,10 @@ _MEASURED: Final = _words(
     "temperature temperatures temp temps level pressure humidity concentration moisture ph co2 mass weight vibration "
     "velocity acceleration altitude heading"
 )
-_DEVICES: Final = _words(
-    "heater heaters heating cooler cooling valve valves pump pumps motor motors fan fans blower damper burner "
-    "compressor chiller boiler furnace brake rudder thruster gripper shutter lamp vent mixer agitator stirrer relay "
-    "switch inverter"
+_DEVICES: Final = (
+    _words("heater heaters heating cooler cooling valve valves pump pumps motor motors fan fans blower damper burner")
+    | _words("compressor chiller boiler furnace brake rudder thruster gripper shutter lamp vent mixer agitator")
+    | _words("stirrer relay switch inverter")
 )
 _QUANTITIES: Final = _words("position speed rpm flow power current voltage torque opening angle frequency load output")
 _LETTERS: Final = _words("a u q")

@@ -148,7 +148,7 @@ def edit_command(store: Path | str, edits: Iterable[str]) -> str:
 
 
 def _value(field: str, text: str) -> Any:
-    """The value of a field; a text that is no number stays as it is, and `apply_edits` reports it."""
+    """The value of a field; `apply_edits` reports a text that is no number."""
     if field in ("role", "kind", "unit") or field not in (*EDITABLE, "step_s"):
         return text
     if text.lower() in ("none", ""):

@@ -49,7 +49,7 @@ def logs_in_memory(given: object, schema: Schema | None, reading: ReadOptions) -
         DataError: it holds no usable episode.
         MissingExtraError: a frame is given, and pyarrow is not installed.
     """
-    parts = list(given) if isinstance(given, list | tuple) else [given]
+    parts: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     if not parts:
         raise InputError(f"the logs are an empty list. {_WANTED}")
     if all(isinstance(part, Episode) for part in parts):
