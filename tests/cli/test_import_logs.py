@@ -8,9 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
-from worldline.config import to_json
 from worldline.data.store import open_store
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Role
 
 RUN = CliRunner()
 
@@ -74,12 +73,91 @@ def test_options_of_other_formats_are_refused(tmp_path: Path, logs: Path) -> Non
     assert "no importer is called 'npy'" in run(logs, tmp_path / "store", "--importer", "npy", code=1)
 
 
-def test_logs_without_an_action_are_stored_and_fail(tmp_path: Path) -> None:
-    (tmp_path / "logs").mkdir()
-    seen = Schema(signals=(Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), precision="float64"),))
-    (tmp_path / "logs" / "schema.json").write_text(to_json(seen))
-    for number in range(2):
-        np.savez(tmp_path / "logs" / f"{number}.npz", x=np.random.default_rng(number).random((6, 2)))
-    said = run(tmp_path / "logs", tmp_path / "store", "--json", tmp_path / "figures.json", code=1)
-    assert "worldline: the logs hold no action" in said
-    assert json.loads((tmp_path / "figures.json").read_text())["added"] == len(open_store(tmp_path / "store")) == 2
+def test_logs_without_an_action_fail_and_leave_nothing(tmp_path: Path) -> None:
+    rows = [f"{k},{np.sin(k / 9):.4f},{k // 25 % 7}.5" for k in range(300)]
+    (tmp_path / "plant.csv").write_text("\n".join(["time,level,inflow", *rows]) + "\n")
+    said = run(tmp_path / "plant.csv", tmp_path / "store", code=1)
+    assert "no column is known to be an action" in said
+    assert "--action inflow" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["plant.csv"]
+    said = run(tmp_path / "plant.csv", tmp_path / "store", "--action", "inflow")
+    assert open_store(tmp_path / "store").schema["inflow"].role is Role.ACTION
+    assert said.rstrip().endswith(f"Next:   worldline check {tmp_path / 'store'}")
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Path:
+    """A table whose inflow and door are uncertain."""
+    draw = np.random.default_rng(0)
+    inflow, door = np.repeat(draw.uniform(0, 5, 60), 10), np.repeat(np.arange(60) % 2, 10)
+    rows = [f"{k},{np.sin(k / 9):.4f},{inflow[k]:.2f},{door[k]},{20 + k % 3},7.5,n{k}" for k in range(600)]
+    header = "Time [min],tank level [m],inflow (l/min),door,motor_temperature [degC],Mass,note"
+    (tmp_path / "plant.csv").write_text("\n".join([header, *rows]) + "\n")
+    return tmp_path / "plant.csv"
+
+
+def test_each_guess_is_printed_with_its_reason_and_the_option_that_corrects_it(
+    tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    said = run(plant, tmp_path / "store")
+    rows = {line.split("│")[1].strip(): line.split("│")[2:] for line in said.splitlines() if "│" in line}
+    assert [rows["inflow"][0].strip(), rows["inflow"][1].strip()] == ["action?", "0.01 to 4.99 l/min"]
+    assert "holds for about 10 rows" in rows["inflow"][2]
+    assert [rows[name][0].strip() for name in ("tank level", "motor_temperature", "Mass")] == [
+        *("observation", "observation", "ignore")
+    ]
+    assert "never changes (always 7.5)" in rows["Mass"][3]
+    assert "the word 'temperature' names a measured quantity" in rows["motor_temperature"][3]
+    assert "To correct a role, add for example: --exogenous inflow" in said
+    schema = open_store(tmp_path / "store").schema
+    assert [(one.name, one.role) for one in schema.signals if one.role is not Role.OBSERVATION] == [
+        ("inflow", "action")
+    ]
+
+
+def test_options_give_roles_and_wrong_names_are_listed(tmp_path: Path, plant: Path) -> None:
+    run(plant, tmp_path / "store", "--action", "door,inflow", "--observation", "Mass", "--ignore", "note")
+    schema = open_store(tmp_path / "store").schema
+    assert {signal.name for signal in schema.actions} == {"inflow", "door"}
+    assert "Mass" in [signal.name for signal in schema.observations]
+    said = run(plant, tmp_path / "other", "--action", "inflw", "--reward", "profit", code=1)
+    assert "2 mistakes" in said
+    assert "'inflw'. Did you mean 'inflow'? Known: " in said
+    assert "motor_temperature" in said
+    assert "note cannot be a signal: it holds 600 different texts" in run(
+        plant, tmp_path / "o", "--action", "note", code=1
+    )
+    assert "Name it once" in run(plant, tmp_path / "o", "--action", "door", "--reward", "door", code=1)
+    assert "worldline schema" in run(plant, tmp_path / "store", "--action", "tank level", code=1)
+
+
+def test_a_terminal_is_asked_where_a_guess_is_unsure(
+    tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldline.cli.import_logs.is_terminal", lambda: True)
+    answers = "e\n\nnope\ndoor\n"  # inflow is exogenous, the door stays; then there is no action
+    shown = RUN.invoke(app, ["import", str(plant), str(tmp_path / "store")], input=answers)
+    assert shown.exit_code == 0, shown.output
+    assert "There is no column 'nope'" in shown.output
+    schema = open_store(tmp_path / "store").schema
+    assert (schema["inflow"].role, schema["door"].role) == (Role.EXOGENOUS, Role.ACTION)
+
+
+def test_a_schema_is_printed_and_corrected(tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    store = tmp_path / "store"
+    run(plant, store)
+    edits = ["inflow.low=0", "inflow.high=6", "tank level.unit=cm", "door=ignore", "motor_temperature.entity=pump"]
+    shown = RUN.invoke(app, ["schema", str(store), *edits, "--json", str(tmp_path / "schema.json")])
+    assert shown.exit_code == 0, shown.output
+    assert "0 to 6" in shown.output
+    assert shown.output.rstrip().endswith(f"Next:   worldline check {store}")
+    schema = open_store(store).schema
+    assert [signal.name for signal in schema.signals] == ["tank level", "motor_temperature", "inflow"]
+    assert (schema["tank level"].unit, schema["motor_temperature"].entity) == ("cm", "pump")
+    assert json.loads((tmp_path / "schema.json").read_text())["signals"][0]["unit"] == "cm"
+    shown = RUN.invoke(app, ["schema", str(store), "inflow=actoin", "tank.unit=m"])
+    assert shown.exit_code == 1
+    assert "2 mistakes" in shown.output
+    assert "all intact" in RUN.invoke(app, ["check", str(store)]).output

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.data.stores import stored
 
 from worldline.data import importing, store
 from worldline.data.checks import Severity
+from worldline.data.correcting import correct_schema
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, open_store
@@ -339,3 +341,32 @@ def test_a_damaged_episode_of_a_store_is_named_and_the_others_are_kept(tmp_path,
     report = import_logs(store.path, tmp_path / "two", keep_going=True)
     (finding,) = report.findings
     assert (finding.severity, finding.episode, report.num_episodes) == (Severity.ERROR, 1, 2)
+
+
+def test_actions_beyond_inferred_bounds_are_a_finding_with_a_command(tmp_path):
+    def write(name: str, top: float) -> Path:
+        rows = [f"{k},{k * 0.5},{top * (k % 7) / 6:.1f}" for k in range(40)]
+        (tmp_path / name).write_text("\n".join(["time,level,heater", *rows]) + "\n")
+        return tmp_path / name
+
+    store = tmp_path / "store"
+    import_logs(write("a.csv", 60.0), store)
+    report = import_logs(write("b.csv", 90.0), store)
+    assert report.num_episodes == 1
+    (finding,) = report.findings
+    assert (finding.signal, finding.severity) == ("heater", Severity.WARNING)
+    assert f"worldline schema {store} heater.high=90" in finding.fix
+    correct_schema(store, {"heater": {"high": 90}})
+    assert not import_logs(write("c.csv", 80.0), store).findings
+    with pytest.raises(DataError, match="outside"):  # the bounds were set by the user
+        import_logs(write("d.csv", 95.0), store)
+
+
+def test_a_column_that_one_file_has_is_left_out_with_a_line(tmp_path):
+    (tmp_path / "logs").mkdir()
+    for name, more in (("a", ""), ("b", ",extra")):
+        rows = [f"{k},{k * 0.5},{k % 7}.5" + (f",{k % 3}.5" if more else "") for k in range(40)]
+        (tmp_path / "logs" / f"{name}.csv").write_text("\n".join([f"time,level,heater{more}", *rows]) + "\n")
+    report = import_logs(tmp_path / "logs", tmp_path / "store")
+    assert (report.num_episodes, report.findings) == (2, ())
+    assert "extra: left out, because only 1 of 2 files have it." in report.unclear

@@ -109,6 +109,21 @@ def test_parts_are_named_by_keys_and_numbers():
     assert names(spaces.MultiBinary(2), Role.ACTION) == {"action.0": 2, "action.1": 2}
 
 
+def test_texts_of_an_observation_are_left_out_and_named():
+    space = spaces.Dict(
+        view=SPACES["box"], mission=spaces.Text(20), inner=spaces.Tuple((spaces.Text(3), SPACES["box"]))
+    )
+    space.seed(0)
+    layout = SpaceLayout(space, OBSERVATION)
+    assert set(layout.left_out) == {"inner.0", "mission"}
+    assert {signal.name for signal in layout.signals} == {"view", "inner.1"}
+    found = layout.read(space.sample())
+    assert found.keys() == {"view", "inner.1"}
+    assert layout.write(found)["mission"] == ""
+    with pytest.raises(UnsupportedError, match="Text"):
+        SpaceLayout(spaces.Text(3), OBSERVATION)
+
+
 def test_no_number_is_rounded_without_need():
     signals = SpaceLayout(
         spaces.Dict(a=spaces.Box(-1, 1, (1,), np.float64), b=spaces.Box(-9, 9, (1,), np.int32)), OBSERVATION

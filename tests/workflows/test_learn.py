@@ -167,6 +167,29 @@ def test_an_import_that_fails_leaves_nothing_to_resume(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_frame_is_imported_next_to_a_new_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    frame = {"time": np.arange(1001.0), "level": np.cumsum(draw.normal(size=1001)), "feed": draw.uniform(size=1001)}
+    edits = {"feed": {"role": "action", "unit": "kg/s"}}
+
+    def begin(given: object, out: str | None = None) -> None:
+        with pytest.raises(Stopped):
+            learn(given, out, edits=edits, recipe=vectors, stage=at("learn"))
+
+    begin(frame)
+    begin(frame)
+    assert capsys.readouterr().out.splitlines() == ["World: world", "World: world-2"]
+    assert open_store("world-2.store").schema["feed"].unit == "kg/s"
+    assert open_store("world-2.store").num_steps.tolist() == [100] * 10
+    begin({**frame, "level": frame["level"] + 1}, "world-2")
+    assert open_store("world-2.store").episode(0).observations["level"][0, 0] == frame["level"][0] + 1
+    with pytest.raises(InputError, match="is a store"):
+        learn("world-2.store", "other", edits=edits, recipe=vectors)
+
+
 def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path: Path, tiny: Make) -> None:
     """Also where it is the remedy: without an action nothing can be learned."""
     with pytest.raises(Stopped):

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from worldline.cli.column_table import ask_roles, is_terminal, print_columns, print_correction
 from worldline.cli.options import Json
 from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
+    from worldline.data.base import Logs
     from worldline.data.importing import ImportReport
+    from worldline.data.schema_edits import SchemaEdits
 
 MAX_LINES = 30
+FEW_EPISODES = 4
+"""Smallest number of episodes that can be split for learning."""
+
+Names = Annotated[list[str] | None, typer.Option(help="Columns with this role, separated by commas.", metavar="NAMES")]
 
 
 def import_logs(
@@ -47,6 +56,14 @@ def import_logs(
     rule: Annotated[
         Literal["hold", "linear", "nearest"], typer.Option(help="Interpolation of resampled signals.")
     ] = "hold",
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Cut longer episodes into this number of steps.", show_default="whole")
+    ] = None,
+    action: Names = None,
+    observation: Names = None,
+    exogenous: Names = None,
+    reward: Names = None,
+    ignore: Names = None,
     json: Json = None,
 ) -> None:
     """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
@@ -54,29 +71,59 @@ def import_logs(
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
+    from worldline.data.open_logs import open_logs
+    from worldline.data.store import is_store, open_store
     from worldline.schema import Schema
 
-    reading = ReadOptions(episode=episode, time=time, gap_s=gap_s, rate_hz=rate_hz, rule=rule)
+    reading = ReadOptions(episode=episode, time=time, gap_s=gap_s, rate_hz=rate_hz, rule=rule, max_steps=max_steps)
     if schema is not None and not schema.is_file():
         raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
+    if known is None and is_store(destination):
+        known = open_store(destination).schema
+    roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
+    logs = _reviewed(_edits(roles), partial(open_logs, source, known, importer=importer, reading=reading))
     with progress_bars() as progress:
         report = run(
-            source,
+            logs,
             destination,
-            known,
-            importer=importer,
-            reading=reading,
             keep_going=keep_going,
             max_error=max_error,
             size=_size(size),
             progress=progress,
         )
-    _print(report)
+    _print(report, is_table_shown=bool(logs.columns))
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
     print_next("check", report.destination)
+
+
+def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs]) -> Logs:
+    """Opens the logs and prints their columns; in a terminal, asks for uncertain roles and applies the answers."""
+    logs = opened(edits=edits)
+    print_columns(logs.columns)
+    if not is_terminal():
+        print_correction(logs.columns)
+    elif logs.columns and (answered := ask_roles(logs.columns)):
+        from worldline.data.schema_edits import merged
+
+        return opened(edits=merged(edits, answered))
+    return logs
+
+
+def _edits(roles: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, str]]:
+    """The role of each column that an option names; an option takes several names, separated by commas.
+
+    Raises:
+        InputError: two options name the same column.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for role, texts in roles.items():
+        for name in (name.strip() for text in texts or () for name in text.split(",") if name.strip()):
+            if (before := found.setdefault(name, {"role": role})["role"]) != role:
+                raise InputError(f"{name!r} is given to --{before} and to --{role}. Name it once.")
+    return found
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -89,8 +136,10 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(numbers[0]), int(numbers[-1])
 
 
-def _print(report: ImportReport) -> None:
-    lines = [*map(str, report.findings), *report.unclear]
+def _print(report: ImportReport, *, is_table_shown: bool) -> None:
+    """Prints findings, assumptions and totals; a table of columns already says what is left out."""
+    assumed = [line for line in report.unclear if not (is_table_shown and ": left out, because " in line)]
+    lines = [*map(str, report.findings), *assumed]
     for line in lines[:MAX_LINES]:
         print(line)
     if len(lines) > MAX_LINES:
@@ -103,6 +152,10 @@ def _print(report: ImportReport) -> None:
         + (f", {left_out} left out" if left_out else "")
         + "."
     )
+    if report.importer == "table" and report.num_episodes + present < FEW_EPISODES:
+        print(
+            f"Few:    learning needs {FEW_EPISODES} episodes. To cut a long one, import it anew with --max-steps 100."
+        )
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
 

@@ -18,6 +18,7 @@ from worldline.cli.export import export
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
 from worldline.cli.record import record
+from worldline.cli.schema import schema
 from worldline.cli.serve import serve
 from worldline.cli.show import show
 from worldline.cli.version import version
@@ -60,6 +61,7 @@ COMMANDS: Final = (
     ("version", version, START),
     ("record", record, DATA),
     ("import", import_logs, DATA),
+    ("schema", schema, DATA),
     ("check", check, DATA),
     ("show", show, DATA),
     ("export", export, DATA),

@@ -42,6 +42,15 @@ def print_list(heading: str, lines: Sequence[str]) -> None:
         print_wrapped(line, "  - ")
 
 
+def print_next(*parts: object) -> None:
+    """Prints the command to type next, without its first word `worldline`, as the last line of a command.
+
+    Args:
+        parts: words, paths and names; those with spaces are quoted.
+    """
+    print(f"Next:   {shlex.join(['worldline', *map(str, parts)])}", flush=True)
+
+
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
     """Writes the results as JSON, if a path is given."""
     if path is not None:
@@ -88,12 +97,3 @@ def progress_bars() -> Iterator[OnProgress]:
             )
 
         yield report
-
-
-def print_next(*parts: object) -> None:
-    """Prints the command to type next, without its first word `worldline`, as the last line of a command.
-
-    Args:
-        parts: words, paths and names; those with spaces are quoted.
-    """
-    print(f"Next:   {shlex.join(['worldline', *map(str, parts)])}", flush=True)

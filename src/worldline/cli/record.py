@@ -58,6 +58,8 @@ def record(
             env_kwargs=_settings(env_kwargs),
             progress=progress,
         )
+    if note := store.card.notes.get("left_out"):
+        print(note)
     signals = ", ".join(f"{signal.name} ({signal.role})" for signal in store.schema.signals)
     print(f"{len(store)} episodes, {int(store.num_steps.sum())} steps: {signals}")
     print(f"Store:  {out}")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
     from worldline.data.checks import Finding
     from worldline.data.conversion import steps_s, to_episode
+    from worldline.data.correcting import correct_schema
     from worldline.data.exporting import export_store
     from worldline.data.importing import import_logs
     from worldline.data.open_logs import open_logs as open
@@ -23,6 +24,7 @@ __all__ = [
     "ReadOptions",
     "Split",
     "Store",
+    "correct_schema",
     "export_store",
     "import_logs",
     "open",

@@ -11,6 +11,8 @@ from typing import Literal
 
 from worldline.config import from_json
 from worldline.data.checks import Finding
+from worldline.data.roles import ColumnGuess
+from worldline.data.schema_edits import SchemaEdits, partial_edits
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.episode import Episode
 from worldline.errors import InputError
@@ -27,6 +29,7 @@ class ReadOptions:
         gap_s: seconds; a longer gap between two rows ends an episode. None for ten times the median gap.
         rate_hz: steps per second to resample all signals to; None to keep the rows.
         rule: interpolation between rows when resampling: previous value, linear, or nearest value.
+        max_steps: longer episodes are cut into episodes of this number of steps; None to keep them whole.
     """
 
     episode: str | None = None
@@ -34,11 +37,12 @@ class ReadOptions:
     gap_s: float | None = None
     rate_hz: float | None = None
     rule: Literal["hold", "linear", "nearest"] = "hold"
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.rule != "hold" and self.rate_hz is None:
             raise InputError(f"rule is {self.rule!r}, but rows are only resampled with rate_hz. Set rate_hz.")
-        for name in ("gap_s", "rate_hz"):
+        for name in ("gap_s", "rate_hz", "max_steps"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}. It must be a positive number.")
 
@@ -73,6 +77,13 @@ class Logs(ABC):
         max_error: per image signal, the error that its pixels already have, as in `DataCard`.
         notes: notes on the origin, as in `DataCard`.
     """
+
+    columns: tuple[ColumnGuess, ...] = ()
+    """What was inferred of each column; empty if the schema was given, or the format declares the signals."""
+    importer: str = ""
+    """Name of the format; set by `open_logs`."""
+    origin: str = ""
+    """Name of the file, folder or kind of object; set by `open_logs`."""
 
     def __init__(
         self,
@@ -116,7 +127,9 @@ class Logs(ABC):
 
 
 def schema_beside(path: Path) -> Schema | None:
-    """The schema in the `schema.json` next to the logs, which the user may have corrected; None without that file.
+    """The schema in the `schema.json` next to the logs, which the user may have corrected.
+
+    None without that file, and for a partial one: `open_logs` merges it over the inferred schema.
 
     Args:
         path: a file, or the folder of the logs.
@@ -124,8 +137,24 @@ def schema_beside(path: Path) -> Schema | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    file = (path.parent if path.is_file() else path) / SCHEMA_FILE
-    return from_json(Schema, file.read_bytes(), where=file) if file.is_file() else None
+    file = _schema_file(path)
+    if not file.is_file() or partial_edits(text := file.read_bytes()) is not None:
+        return None
+    return from_json(Schema, text, where=file)
+
+
+def edits_beside(path: Path) -> SchemaEdits:
+    """The edits in a partial `schema.json` next to the logs; empty without one.
+
+    Args:
+        path: a file, or the folder of the logs.
+    """
+    file = _schema_file(path)
+    return (partial_edits(file.read_bytes()) or {}) if file.is_file() else {}
+
+
+def _schema_file(path: Path) -> Path:
+    return (path.parent if path.is_file() else path) / SCHEMA_FILE
 
 
 def refuse(reading: ReadOptions, what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -125,7 +125,12 @@ def with_values(episode: Episode, change: Callable[[str, Array], Array]) -> Epis
 
 
 def check_episode(
-    episode: Episode, schema: Schema, *, file: str | None = None, number: int | None = None
+    episode: Episode,
+    schema: Schema,
+    *,
+    file: str | None = None,
+    number: int | None = None,
+    unbounded: Collection[str] = (),
 ) -> tuple[Finding, ...]:
     """The differences between `episode` and `schema`; empty if it fits.
 
@@ -134,6 +139,7 @@ def check_episode(
         schema: the signals that the episode must have.
         file: named in the findings.
         number: of the episode in its source, named in the findings.
+        unbounded: signals whose bounds are not checked, because they were inferred.
     """
     found = partial(Finding, file=file, episode=number)
     num_steps = _num_steps(episode, schema)
@@ -152,7 +158,8 @@ def check_episode(
                 continue
             mask = episode.observed.get(name) if role is Role.OBSERVATION else None
             observed = np.ones(rows, np.bool_) if mask is None else mask
-            findings += _check_array(arrays[name], signal, rows, observed, place)
+            bounded = replace(signal, low=None, high=None) if name in unbounded else signal
+            findings += _check_array(arrays[name], bounded, rows, observed, place)
         for name in sorted(arrays.keys() - signals.keys()):
             fix = "Add the signal to schema.json, or leave the array out."
             findings.append(found(problem=f"the schema has no {role} of this name", fix=fix, signal=name))
@@ -288,7 +295,7 @@ def _check_values(
     if steps := np.flatnonzero((finite & ((table < low) | (table > high))).any(1) & observed).tolist():
         limits = f"[{low.tolist()}, {high.tolist()}]"
         problem = f"the value {values[steps[0]].tolist()} is outside {limits} ({_how_often(steps)})"
-        fix = "Repair the log, or widen the signal's bounds in schema.json."
+        fix = f"Repair the log, or widen the signal's bounds in schema.json ({signal.name}.low, {signal.name}.high)."
         yield found(problem=problem, fix=fix, step=steps[0])
 
 

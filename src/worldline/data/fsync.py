@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from worldline.errors import DataError
+from worldline.errors import DataError, InputError
 
 _MAX_OPEN_FILES = 64
 """Files that one write opens at the same time; the usual limit of a process is about a thousand."""
@@ -173,6 +173,21 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
         else:
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield  # closing the file releases the lock
+
+
+@contextmanager
+def locked_at_once(file: Path, problem: str) -> Iterator[None]:
+    """As `locked`, without waiting.
+
+    Raises:
+        InputError: the lock is not free; `problem` is the message.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(file, wait=False))
+        except BlockingIOError as error:
+            raise InputError(problem) from error
+        yield
 
 
 @contextmanager

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions
-from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
+from worldline.data.checks import (
+    Finding,
+    Severity,
+    check_actions,
+    check_episode,
+    raise_errors,
+    warning,
+)
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
-from worldline.data.fsync import locked
-from worldline.data.open_logs import open_logs, recognise
+from worldline.data.fsync import locked_at_once
+from worldline.data.open_logs import open_logs
+from worldline.data.schema_edits import SchemaEdits, edit_command
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
 from worldline.progress import OnProgress, tell
-from worldline.schema import Kind, Schema
+from worldline.schema import Kind, Role, Schema
+
+_BOUNDS_NOTE = "inferred_bounds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +79,13 @@ class ImportReport:
 
 
 def import_logs(
-    source: Path | str,
+    source: Path | str | Logs | object,
     destination: Path | str,
     schema: Schema | None = None,
     *,
     importer: str | None = None,
     reading: ReadOptions | None = None,
+    edits: SchemaEdits | None = None,
     keep_going: bool = False,
     max_error: int = 0,
     size: tuple[int, int] | None = None,
@@ -84,11 +97,12 @@ def import_logs(
     If the process is killed, the store holds every complete episode, and the same call continues the import.
 
     Args:
-        source: as `path` of `open_logs`.
+        source: as `logs` of `open_logs`: a path, a frame, a mapping of arrays, episodes; or `Logs` that are open.
         destination: a new folder, or a store.
         schema: of the logs; default is that of the store, else the one next to the logs, else an inferred one.
         importer: name of the format; default is to detect it.
         reading: as for `open_logs`.
+        edits: as for `open_logs`; corrections of the schema.
         keep_going: skip and report episodes that cannot be used, instead of stopping at the first.
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
@@ -97,28 +111,40 @@ def import_logs(
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
+            No signal of a new store is an action, or none an observation; nothing is written then.
+        ConfigError: as for `open_logs`.
         InputError: the destination is not a store, has another schema, or another import into it is running.
             With `only`, it holds other episodes.
     """
-    source, destination = Path(source), Path(destination)
-    importer = importer or recognise(source)
+    destination = Path(destination)
     old = open_store(destination) if is_store(destination) else None
-    logs = open_logs(source, old.schema if schema is None and old else schema, importer=importer, reading=reading)
+    if isinstance(source, Logs):
+        logs = source
+    else:
+        known = old.schema if schema is None and old else schema
+        logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
     new = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
     if old is None:
-        notes = {"importer": importer, "source": source.resolve().name, "assumed": " ".join(logs.unclear)}
+        _require_roles(logs)
+        notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
+        notes |= _bounds_note(logs)
         notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
         store = _create(destination, new, max_error, {**logs.notes, **notes}, logs.max_error)
     elif old.schema == new and (not max_error or max_error in old.card.max_error.values()):
         store = old
     else:
-        raise InputError(f"{destination} is a store with another schema or max_error. Import into a new folder.")
-    with _import_lock(store):
+        raise InputError(
+            f"{destination} is a store with another schema or max_error. Import into a new folder, or correct the "
+            f"schema of the store first: worldline schema {destination}"
+        )
+    problem = f"another import into {store.path} is running. Wait until it has ended."
+    with locked_at_once(store.path / CARD_FILE, problem):
+        store.refresh()
         try:
             scaled = size is not None or "size" in store.card.notes
             files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=only, progress=progress)
             if not len(store):
-                raise _no_episode_error(findings, source)
+                raise _no_episode_error(findings, logs.origin)
         except DataError as error:
             if len(store):
                 raise _with_progress(error, store) from error
@@ -127,12 +153,80 @@ def import_logs(
             raise
     return ImportReport(
         destination=store.path,
-        importer=importer,
+        importer=logs.importer,
         schema=store.schema,
         files=files,
-        findings=(*findings, *check_actions(store.schema, logged_actions(store))),
+        findings=(*findings, *_findings_about_actions(store)),
         unclear=logs.unclear,
     )
+
+
+def _require_roles(logs: Logs) -> None:
+    """Checks that the logs have an action and an observation.
+
+    Raises:
+        DataError: they have none; the message names columns that may be one, and the option to type.
+    """
+    possible = [column.name for column in logs.columns if not column.guess.sure and column.signal is not None]
+    known = [one.name for one in logs.schema.signals if one.kind is not Kind.IMAGE]
+    for role, verb in ((Role.ACTION, "chosen"), (Role.OBSERVATION, "measured")):
+        if logs.schema.of(role):
+            continue
+        name = next(iter(possible or known), "NAME")
+        doubt = f"These may be {verb}: {', '.join(possible)}. " if possible else ""
+        command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
+        raise DataError(
+            f"no column is known to be an {role}, so nothing can be learned; nothing was written",
+            fix=f'{doubt}Name what is {verb}: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
+            file=logs.origin or None,
+        )
+
+
+def inferred_bounds(store: Store) -> tuple[str, ...]:
+    """The actions whose bounds are the range of the first logs, and were not corrected since."""
+    noted = json.loads(store.card.notes.get(_BOUNDS_NOTE, "{}"))
+    bounds = {signal.name: [list(signal.low or ()), list(signal.high or ())] for signal in store.schema.actions}
+    return tuple(name for name in noted if bounds.get(name) == noted[name])
+
+
+def _bounds_note(logs: Logs) -> dict[str, str]:
+    """The note about the actions whose bounds are the logged range."""
+    ranges = {column.name: (column.low, column.high) for column in logs.columns if column.low}
+    inferred = {
+        signal.name: (signal.low, signal.high)
+        for signal in logs.schema.actions
+        if signal.low is not None and ranges.get(signal.name) == (signal.low, signal.high)
+    }
+    return {_BOUNDS_NOTE: json.dumps(inferred)} if inferred else {}
+
+
+def wider_bounds(store: Store) -> SchemaEdits:
+    """The edits that widen inferred bounds of actions to the range of all logs; empty if no action goes beyond them."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name in inferred_bounds(store):
+        signal = store.schema[name]
+        values = np.concatenate([actions[name] for actions in logged_actions(store)] or [np.zeros((0, *signal.shape))])
+        for bound, reached in (("low", values.min(0)), ("high", values.max(0))):
+            known = np.array(getattr(signal, bound), signal.dtype)
+            if ((reached < known) if bound == "low" else (reached > known)).any():
+                wider = np.minimum(reached, known) if bound == "low" else np.maximum(reached, known)
+                found.setdefault(name, {})[bound] = [
+                    float(str(value)) for value in wider
+                ]  # short, and exact in the dtype
+    return found
+
+
+def _findings_about_actions(store: Store) -> tuple[Finding, ...]:
+    beyond = []
+    for name, wider in wider_bounds(store).items():
+        texts = [
+            f"{name}.{bound}={','.join(str(value).removesuffix('.0') for value in values)}"
+            for bound, values in wider.items()
+        ]
+        problem = "it goes beyond its bounds, which were inferred from earlier logs"
+        fix = f"If the actuator allows it, type: {edit_command(store.path, texts)}"
+        beyond.append(warning(problem=problem, fix=fix, signal=name))
+    return (*check_actions(store.schema, logged_actions(store)), *beyond)
 
 
 def logged_actions(store: Store) -> Iterator[Arrays]:
@@ -157,18 +251,6 @@ def _create(path: Path, schema: Schema, max_error: int, notes: Mapping[str, str]
     return Store.create(path, schema, max_error=lost, notes=notes)
 
 
-@contextmanager
-def _import_lock(store: Store) -> Iterator[None]:
-    """Holds the lock that excludes other imports into the store."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(store.path / CARD_FILE, wait=False))
-        except BlockingIOError as error:
-            raise InputError(f"another import into {store.path} is running. Wait until it has ended.") from error
-        store.refresh()
-        yield
-
-
 def _add_all(
     logs: Logs, store: Store, *, scaled: bool, keep_going: bool, only: bool, progress: OnProgress | None
 ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
@@ -177,6 +259,7 @@ def _add_all(
     With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order than
     the store therefore take a second pass.
     """
+    inferred = inferred_bounds(store)
     postponed, num_not_found = False, len(store) if only else 0
     stored = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
     origins = {origin for origin, _ in stored}
@@ -186,8 +269,13 @@ def _add_all(
         if scaled and logged.episode is not None:
             logged = replace(logged, episode=scale(logged.episode, store.schema))
         problems = list(logged.findings)
+        if logged.episode is not None and logged.episode.num_steps < 1:
+            problems.append(_without_step(logged))
+            logged = replace(logged, episode=None)
         if logged.episode is not None:
-            problems += check_episode(logged.episode, store.schema, file=logged.file, number=logged.number)
+            problems += check_episode(
+                logged.episode, store.schema, file=logged.file, number=logged.number, unbounded=inferred
+            )
         findings += problems
         tried[logged.file] += 1
         if not keep_going:
@@ -227,6 +315,11 @@ def _changed_finding(logged: LoggedEpisode) -> Finding:
     return warning(problem=problem, fix=fix, file=logged.file, episode=logged.number)
 
 
+def _without_step(logged: LoggedEpisode) -> Finding:
+    problem = "the episode has a single observation and is left out: a step needs two"
+    return warning(problem=problem, fix="Nothing to do, if it is no loss.", file=logged.file, episode=logged.number)
+
+
 def _other_episodes_error(store: Store, count: int, findings: Sequence[Finding]) -> InputError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     reason = f" The first problem in the logs: {errors[0].error()}" if errors else ""
@@ -244,7 +337,7 @@ def _with_progress(error: DataError, store: Store) -> DataError:
     return replace(Finding.of(error), fix=fix).error()
 
 
-def _no_episode_error(findings: Sequence[Finding], source: Path) -> DataError:
+def _no_episode_error(findings: Sequence[Finding], source: str) -> DataError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     first = f"The first reason: {errors[0].error()}" if errors else "The logs hold no episode."
     return DataError("none of the episodes can be used", fix=first, file=source)

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import CONVENTION
+from worldline.data.roles import Behaviour, ColumnGuess, RoleGuess, role_of_input, role_of_name
 from worldline.errors import ConfigError, DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
-REWARD_WORDS = ("reward", "return")
-EXOGENOUS_WORDS = ("exogenous", "weather", "outdoor", "outside", "ambient", "disturbance", "forecast")
-ACTION_WORDS = ("action", "control", "move", "command", "cmd", "actuator", "setpoint", "valve", "motor")
 MAX_VALUES = 256
 """Integer signals with larger values are vectors, not discrete signals."""
+NO_ACTION = "No column has the name of an action."
 _NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
 
 
@@ -60,6 +59,7 @@ class SchemaDraft:
     def __init__(self, file: Path | str | None = None, unclear: Sequence[str] = (_NO_UNITS,)) -> None:
         self._file, self._signals = file, list[Signal]()
         self.unclear = dict.fromkeys(unclear)
+        self.columns = list[ColumnGuess]()
 
     def note(self, *sentences: str) -> None:
         """Adds assumptions, once each."""
@@ -74,6 +74,52 @@ class SchemaDraft:
         """
         self._signals.append(signal)
         self.note(*(f"{signal.name}: {doubt}" for doubt in doubts if doubt))
+
+    def add_guess(
+        self,
+        signal: Signal,
+        guess: RoleGuess,
+        seen: Sequence[Summary] = (),
+        doubts: Iterable[str] = (),
+        behaviour: Behaviour | None = None,
+    ) -> None:
+        """Adds a signal with a guessed role, or proposes to leave it out.
+
+        Args:
+            signal: with the guessed role; with any role if it is left out.
+            guess: of the role.
+            seen: summaries of its values.
+            doubts: as in `add`; none are kept of a signal that is left out.
+            behaviour: of its values.
+        """
+        if guess.role is None:
+            self.note(f"{signal.name}: left out, because {guess.reason}.")
+        else:
+            self.add(signal, doubts)
+        low, high = _range(seen)
+        self.columns.append(
+            ColumnGuess(
+                name=signal.name,
+                guess=guess,
+                signal=signal,
+                low=low,
+                high=high,
+                behaviour=behaviour,
+                is_signal=guess.role is not None,
+            )
+        )
+
+    def leave_out(self, name: str, reason: str, *, is_noted: bool = True) -> None:
+        """Records a column that cannot be a signal.
+
+        Args:
+            name: of the column.
+            reason: as in `RoleGuess`.
+            is_noted: whether it is among the assumptions.
+        """
+        if is_noted:
+            self.note(f"{name}: left out, because {reason}.")
+        self.columns.append(ColumnGuess(name=name, guess=RoleGuess(role=None, reason=reason), is_signal=False))
 
     def infer(self, name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, list[str]]:
         """As `infer_signal`, without summaries that know no value.
@@ -138,13 +184,36 @@ def infer_schema(
     draft = draft or SchemaDraft()
     if step_s is None:
         draft.note("The time between two steps is not in the logs (no array is called time): step_s is left empty.")
-    for name in (name for name, count in names.items() if 2 * count >= len(usable)):
+    for name, count in names.items():
+        if is_rare(count, len(usable)):
+            draft.note(f"{name}: left out, because only {count} of {len(usable)} files hold it.")
+            continue
         seen = [(arrays[name], num) for arrays, num in usable if name in arrays]
-        longer = Counter(summary.shape[0] > num for summary, num in seen)
-        role, doubt = (Role.OBSERVATION, "") if longer.most_common(1)[0][0] else role_of_input(name)
-        signal, doubts = infer_signal(name, role, [summary for summary, _ in seen])
-        draft.add(signal, [doubt, *doubts])
+        longer = Counter(summary.shape[0] > num for summary, num in seen).most_common(1)[0][0]
+        named = role_of_name(name)
+        role, doubt = (Role.OBSERVATION, "") if longer else role_of_input(name)
+        guess = RoleGuess(role=role, reason=f"it has {'T+1' if longer else 'T'} rows", sure=not doubt)
+        if named is not None and named.role is None:
+            guess = named
+        elif named is not None and not longer and named.role is role:
+            guess = replace(guess, reason=f"{guess.reason}, and {named.reason}")
+        summaries = [summary for summary, _ in seen]
+        signal, doubts = infer_signal(name, role, summaries)
+        draft.add_guess(signal, guess, summaries, [doubt, *doubts])
     return draft.result(step_s)
+
+
+def is_rare(count: int, num_files: int) -> bool:
+    """Whether too few files hold a signal: less than half, or only one of several."""
+    return 2 * count < num_files or count == 1 < num_files
+
+
+def _range(seen: Sequence[Summary]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The smallest and the largest value of each component; empty if unknown or if shapes differ."""
+    low, high = [summary.low for summary in seen if summary.low], [summary.high for summary in seen if summary.high]
+    if not low or len({len(values) for values in low}) > 1:
+        return (), ()
+    return tuple(np.min(low, 0).tolist()), tuple(np.max(high, 0).tolist())
 
 
 def _num_steps(arrays: Mapping[str, Summary]) -> int | None:
@@ -168,24 +237,6 @@ def _no_lengths(file: str, arrays: Mapping[str, Summary]) -> DataError:
         problem = f"the arrays do not have T+1 and T rows ({listed})"
         fix = "Repeat constants for each step, remove arrays that are no signals, or add a schema.json."
     return DataError(f"{problem}: {CONVENTION}", fix=fix, file=file)
-
-
-def role_of_column(name: str) -> Role:
-    """The role of an array with one row per observation, inferred from its name; by default an observation."""
-    role, doubt = role_of_input(name)
-    return Role.OBSERVATION if role is Role.ACTION and doubt else role
-
-
-def role_of_input(name: str) -> tuple[Role, str]:
-    """The role of an array of T rows, and a sentence that states the assumption, or ""."""
-    word = name.lower()
-    if any(part in word for part in REWARD_WORDS):
-        return Role.REWARD, ""
-    if any(part in word for part in EXOGENOUS_WORDS):
-        return Role.EXOGENOUS, "assumed to be exogenous (known but not chosen) because of its name."
-    if any(part in word for part in ACTION_WORDS) or word in ("a", "u", "act"):
-        return Role.ACTION, ""
-    return Role.ACTION, "assumed to be an action; if it is not chosen, give it the role exogenous."
 
 
 def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, list[str]]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, edits_beside, refuse
 from worldline.data.checks import Finding
+from worldline.data.formats.memory import logs_in_memory
+from worldline.data.infer import NO_ACTION
+from worldline.data.roles import ColumnGuess, RoleGuess
+from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError
 from worldline.registry import BUILTIN, load, names
-from worldline.schema import Schema
+from worldline.schema import Role, Schema
 
 
 class StoreLogs(Logs):
@@ -72,24 +77,63 @@ def recognise(path: Path | str) -> str:
 
 
 def open_logs(
-    path: Path | str, schema: Schema | None = None, *, importer: str | None = None, reading: ReadOptions | None = None
+    logs: Path | str | object,
+    schema: Schema | None = None,
+    *,
+    importer: str | None = None,
+    reading: ReadOptions | None = None,
+    edits: SchemaEdits | None = None,
 ) -> Logs:
-    """The logs at `path`, in any supported format.
+    """The logs at a path, in any supported format, or in memory.
 
     Args:
-        path: a file or folder.
+        logs: a file or folder; or a pandas or polars frame, a mapping of arrays, a list of these, or a list of
+            episodes (see `worldline.data.formats.memory`).
         schema: of the logs; default is the one next to them, or else an inferred one.
         importer: name of the format; default is to detect it.
         reading: settings for timestamped rows; default is to infer them from the files.
+        edits: corrections of the schema, such as {"heater": {"role": "action"}}. They come after those in a partial
+            `schema.json` next to the logs.
 
     Raises:
         DataError: the path does not exist, no importer recognises it, or no episode can be read.
-        ConfigError: the schema next to the logs cannot be read.
+        ConfigError: the schema next to the logs cannot be read, or a correction is wrong; all mistakes are listed.
         UnknownNameError: `importer` is not registered.
-        InputError: the format does not support an option of `reading`.
+        InputError: the format does not support an option of `reading`, or the object in memory is no log.
         MissingExtraError: the format needs an extra that is not installed.
     """
-    kind: type[Logs] = load("importer", importer or recognise(path))
-    if not Path(path).exists():
-        raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
-    return kind.open(Path(path), schema, reading or ReadOptions())
+    reading, edits = reading or ReadOptions(), edits or {}
+    if isinstance(logs, Path | str):
+        path = Path(logs)
+        importer = importer or recognise(path)
+        kind: type[Logs] = load("importer", importer)
+        if not path.exists():
+            raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
+        edits = merged(edits_beside(path) if schema is None else {}, edits)
+        found = _edited(lambda known: kind.open(path, known, reading), schema, edits)
+        found.importer, found.origin = importer, path.resolve().name
+    else:
+        found = _edited(lambda known: logs_in_memory(logs, known, reading), schema, edits)
+        found.importer = found.origin = "memory"
+    return found
+
+
+def _edited(opened: Callable[[Schema | None], Logs], schema: Schema | None, edits: SchemaEdits) -> Logs:
+    """Opens the logs; if their schema is corrected, opens them a second time with it."""
+    logs = opened(schema)
+    if not edits:
+        return logs
+    corrected = apply_edits(logs.schema, edits, logs.columns)
+    again = opened(corrected)
+    again.columns = tuple(_given(column, edits.get(column.name, {}).get("role")) for column in logs.columns)
+    still = (line for line in logs.unclear if line.partition(":")[0] not in edits and line != NO_ACTION)
+    again.unclear = tuple(dict.fromkeys((*still, *again.unclear)))
+    return again
+
+
+def _given(column: ColumnGuess, role: str | None) -> ColumnGuess:
+    """The column with a role that the user gave."""
+    if role is None:
+        return column
+    guess = RoleGuess(role=None if role == IGNORE else Role(role), reason="given by you")
+    return replace(column, guess=guess, is_signal=role != IGNORE)

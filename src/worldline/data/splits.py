@@ -14,6 +14,8 @@ PART_SHARE = 0.1
 """Share of the episodes in each part but training; at least one episode, or two from `FEW` episodes on."""
 FEW = 8
 
+CUT = "A long table can be cut: worldline import LOGS STORE --max-steps 100"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
@@ -107,7 +109,7 @@ def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | No
     """Assigns groups of episodes to the four parts; without a generator in order: training first, held out last."""
     if len(groups) < 4:
         problem = f"{len(groups)} {noun} cannot be split into training, validation, calibration and held-out parts"
-        raise DataError(problem, fix=f"At least 4 {noun} are needed; about 50 give reliable figures.")
+        raise DataError(problem, fix=f"At least 4 {noun} are needed; about 50 give reliable figures. {CUT}")
     single = max(map(len, groups)) == 1  # calibration and figures need two episodes
     size = max(2 if single and len(groups) >= FEW else 1, round(PART_SHARE * len(groups)))
     numbers = np.arange(len(groups))  # np.roll moves the last groups to the front, where the parts are cut

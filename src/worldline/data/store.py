@@ -1,8 +1,10 @@
 """Episodes on disk: append-only blocks, and an index that is written last.
 
-A store is a folder. Units, bounds and names of components in `schema.json` may be corrected by hand.
+A store is a folder. Its `schema.json` may be corrected by hand: units, bounds, names of components, entities, periods,
+roles and kinds. Other roles or kinds change the layout of the blocks, so the store is rewritten when it is opened.
 
     schema.json                 the signals.
+    layout.json                 the schema with which the blocks were written. Absent in older stores.
     card.json                   layout version, loss of image compression, notes on the origin.
     index.bin                   one record per episode.
     sources.jsonl               the origin of each episode, one line each.
@@ -26,7 +28,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,8 +37,9 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
 from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
+from worldline.data.conversion import bounds_of, layout_of, refitted
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
-from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.fsync import OpenFiles, locked, locked_at_once, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
 from worldline.episode import Episode
@@ -49,6 +52,7 @@ Source = Mapping[str, str | int | float]
 """The origin of an episode, such as its file, as key-value pairs."""
 
 SCHEMA_FILE = "schema.json"
+LAYOUT_FILE = "layout.json"
 SOURCES_FILE = "sources.jsonl"
 STEPS_FILE = "step_s.raw"
 BLOCKS_FOLDER = "blocks"
@@ -128,7 +132,8 @@ class Store:
         draft = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}")
         blocks = draft / BLOCKS_FOLDER
         blocks.mkdir(parents=True)
-        files = {draft / SCHEMA_FILE: to_json(schema).encode(), draft / CARD_FILE: to_json(card).encode()}
+        text = to_json(schema).encode()
+        files = {draft / SCHEMA_FILE: text, draft / LAYOUT_FILE: text, draft / CARD_FILE: to_json(card).encode()}
         files |= {draft / name: b"" for name in (INDEX_FILE, SOURCES_FILE)}
         for signal in schema.signals:
             if signal.kind is Kind.IMAGE:
@@ -540,6 +545,65 @@ def open_store(path: Path | str) -> Store:
         fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
         raise DataError(f"{problem}: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing", fix=fix, file=path)
     schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
-    store = Store(path, schema, from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE))
+    card = from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE)
+    layout = path / LAYOUT_FILE
+    written = from_json(Schema, layout.read_bytes(), where=layout) if layout.is_file() else schema
+    store = Store(path, written, card)
     store.refresh()
-    return store
+    if written == schema:
+        return store
+    if gone := [one.name for one in written.signals if one.name not in {signal.name for signal in schema.signals}]:
+        fix = f"Write it back, or leave the signal out of the store: worldline schema {path} {gone[0]}=ignore"
+        raise InputError(f"{path / SCHEMA_FILE}: the signal {gone[0]!r} of the store is missing. {fix}")
+    return change_schema(store, schema)
+
+
+def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int], None] | None = None) -> Store:
+    """The store with a corrected schema.
+
+    Other roles or kinds, and signals that are left out, need other blocks and digests: all episodes are written again
+    into a new folder, which then replaces the old one. Otherwise only `schema.json` is written.
+
+    Args:
+        store: to change; do not use it afterwards.
+        schema: with the same shapes of images, and no new signal.
+        progress: called with the number of episodes done and their total.
+
+    Raises:
+        InputError: the schema has a new signal or no observation, or an import is running; nothing was changed.
+        DataError: an episode does not fit the new schema; the message names the value. Nothing was changed.
+    """
+    file, names = store.path / SCHEMA_FILE, {signal.name for signal in store.schema.signals}
+    if new := [signal.name for signal in schema.signals if signal.name not in names]:
+        fix = "Import the logs again to add it; write back the old name to keep the signal."
+        raise InputError(f"{file}: the store has no signal {new[0]!r}. {fix}")
+    make_card(schema, {}, {})  # checks the schema
+    draft = store.path.absolute().with_name(f".{store.path.absolute().name}.{secrets.token_hex(4)}")
+    is_rewritten = layout_of(schema) != layout_of(store.schema)
+    problem = f"an import into {store.path} is running. Change the schema when it has ended."
+    with locked_at_once(store.path / CARD_FILE, problem), locked(store.path / INDEX_FILE):
+        store.refresh()
+        try:
+            kept = {one.name: store.card.max_error.get(one.name, 0) for one in schema.signals if one.kind is Kind.IMAGE}
+            target = Store.create(draft, schema, max_error=kept, notes=store.card.notes) if is_rewritten else None
+            for number in range(len(store)) if is_rewritten or bounds_of(schema) != bounds_of(store.schema) else ():
+                episode = refitted(store.verify(number), store.schema, schema, file=file, number=number)
+                if target is not None:
+                    target.append_checked(episode, store.entry(number).source, digest=target.digest(episode))
+                if progress is not None:
+                    progress(number + 1, len(store))
+            if target is None:
+                for name in (LAYOUT_FILE, SCHEMA_FILE):
+                    write_durably({draft: (0, to_json(schema).encode())})
+                    draft.replace(store.path / name)
+            else:
+                old = draft.with_name(f"{draft.name}.old")
+                store.path.rename(old)
+                draft.rename(store.path)
+                sync_folder(draft.parent)
+                shutil.rmtree(old)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)  # still there only if the change failed
+    changed = Store(store.path, schema, from_json(DataCard, (store.path / CARD_FILE).read_bytes(), where=CARD_FILE))
+    changed.refresh()
+    return changed

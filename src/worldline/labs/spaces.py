@@ -85,6 +85,8 @@ class SpaceLayout:
     `MultiBinary` observation becomes a vector. A `MultiBinary` action becomes discrete signals, because planners
     treat vectors as continuous.
 
+    Parts of a `Dict` or a `Tuple` that hold text, such as the mission of MiniGrid, are left out.
+
     Parts of a `Dict` are named by their keys. Parts of a `Tuple` and components are named by their index. Dots
     separate the levels: "arm.joints.0". A space without a key is named "observation" or "action".
 
@@ -99,6 +101,7 @@ class SpaceLayout:
     def __init__(self, space: AnySpace, role: Role) -> None:
         self._root = _node(space, role, ())
         self.signals = self._root.signals
+        self.left_out = self._root.left_out
 
     def read(self, value: Any) -> dict[str, Array]:
         """Returns copies of the parts of `value` by signal name.
@@ -116,9 +119,10 @@ class SpaceLayout:
 
 
 class _Node(ABC):
-    """A space and its nested spaces."""
+    """A space and its nested spaces; `left_out` names those of text."""
 
     signals: tuple[Signal, ...]
+    left_out: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, value: Any, found: dict[str, Array]) -> None:
@@ -169,6 +173,7 @@ class _Parts(_Node):
     def __init__(self, space: AnySpace, parts: Mapping[Any, _Node]) -> None:
         self._space, self._parts, self._is_dict = space, parts, isinstance(space, spaces.Dict)
         self.signals = tuple(signal for part in parts.values() for signal in part.signals)
+        self.left_out = tuple(name for part in parts.values() for name in part.left_out)
 
     def read(self, value: Any, found: dict[str, Array]) -> None:
         if self._is_dict:
@@ -183,6 +188,19 @@ class _Parts(_Node):
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
         values = {key: part.write(arrays) for key, part in self._parts.items()}
         return values if self._is_dict else tuple(values.values())
+
+
+class _Text(_Node):
+    """A space of texts, which no signal holds. An empty text takes its place."""
+
+    def __init__(self, name: str) -> None:
+        self.signals, self.left_out = (), (name,)
+
+    def read(self, value: Any, found: dict[str, Array]) -> None:
+        """Adds nothing."""
+
+    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:  # noqa: ARG002 - no array describes it
+        return ""
 
 
 class _Components(_Node):
@@ -210,6 +228,8 @@ def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
         return _Parts(space, {k: _node(part, role, (*path, _name_part(k))) for k, part in space.spaces.items()})
     if isinstance(space, spaces.Tuple):
         return _Parts(space, {i: _node(part, role, (*named, str(i))) for i, part in enumerate(space.spaces)})
+    if isinstance(space, spaces.Text) and path and role is Role.OBSERVATION:
+        return _Text(".".join(named))
     if isinstance(space, spaces.MultiDiscrete):
         counts, starts = space.nvec, space.start
     elif isinstance(space, spaces.MultiBinary) and role is Role.ACTION:

@@ -7,15 +7,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Decoded
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
-from worldline.data.base import schema_beside
+from worldline.data.base import Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
-from worldline.data.importing import import_logs, logged_actions
+from worldline.data.correcting import correct_schema
+from worldline.data.formats.tables.tables import TableLogs
+from worldline.data.importing import import_logs, logged_actions, wider_bounds
+from worldline.data.open_logs import open_logs
+from worldline.data.schema_edits import SchemaEdits
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
@@ -35,6 +40,10 @@ from worldline.workflows.report_data import diagnosis, drawn_imagination, held_o
 from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
+
+MIN_EPISODES = 4
+"""Smallest number of episodes that a split needs."""
+CUT_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +93,10 @@ class SeedResult:
 
 
 def learn(
-    logs: Path | str,
-    out: Path | str,
+    logs: Path | str | object,
+    out: Path | str | None = None,
     *,
+    edits: SchemaEdits | None = None,
     recipe: str | MakeRecipe | None = None,
     model: str | None = None,
     weights: Path | str | None = None,
@@ -106,10 +116,15 @@ def learn(
     """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
 
     Args:
-        logs: a store, or logs that `worldline.data.open_logs.open_logs` reads. These are imported into `<out>.store`,
-            where the inferred schema can be edited. A later call uses this schema and adds new episodes.
+        logs: a store, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars frame, a mapping
+            of arrays, or a list of episodes. These are imported into `<out>.store`, where the inferred schema can be
+            edited. A later call uses this schema and adds new episodes; it imports logs in memory anew. Fewer than 4
+            recordings in memory are cut into episodes of 100 steps.
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, its settings are
-            `run.toml`, and `<out>.log` gets the measurements of the training.
+            `run.toml`, and `<out>.log` gets the measurements of the training. None for a new folder `world`,
+            `world-2` and so on in the working directory, whose path is printed.
+        edits: corrections of the inferred schema, such as {"valve": {"role": "action", "unit": "%"}}; for logs that
+            are imported. `worldline.data.correct_schema` corrects a store.
         recipe: see `Options`, also for the arguments below.
         model: see `Options`.
         weights: see `Options`.
@@ -155,20 +170,34 @@ def learn(
     )
     if stop is not None and world_size() > 1:
         raise ConfigError("stop needs a single process. Leave it out, or learn without torchrun.")
+    if out is None:
+        out = _new_folder()
+        print(f"World: {out}")
     if rank():
-        run_worker(Path(logs), Path(out), options)
+        run_worker(logs, Path(out), options)
         barrier()
         return open_world(out, device=device)
     try:
-        world = learn_logs(logs, out, options, progress=stoppable(progress, stop)).world
+        world = learn_logs(logs, out, options, edits=edits, progress=stoppable(progress, stop)).world
     except StoppedError as error:
-        raise StoppedError(f"{error}. {saved_work(Path(logs), Path(out), resume='resume=True')}") from error
+        raise StoppedError(f"{error}. {saved_work(logs, Path(out), resume='resume=True')}") from error
     barrier()  # the bundle is complete
     return world
 
 
+def _new_folder() -> Path:
+    """The first of the folders world, world-2 and so on in the working directory that does not exist."""
+    names = chain(["world"], (f"world-{number}" for number in count(2)))
+    return next(path for path in map(Path, names) if not path.exists() and not store_folder(path).exists())
+
+
 def learn_logs(
-    logs: Path | str, out: Path | str, options: Options | None = None, *, progress: OnProgress | None = None
+    logs: Path | str | object,
+    out: Path | str,
+    options: Options | None = None,
+    *,
+    edits: SchemaEdits | None = None,
+    progress: OnProgress | None = None,
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), (options or Options()).resolved()
@@ -178,7 +207,7 @@ def learn_logs(
     unfinished = partial_folder(out)
     if options.resume and not unfinished.is_dir():
         raise BundleError(f"{unfinished} has no checkpoint to resume from. Start the run without --resume.")
-    store, findings, unclear = _open(Path(logs), out, progress)
+    store, findings, unclear = _open(logs, out, progress, edits=edits, resume=options.resume)
     imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
@@ -207,8 +236,9 @@ def learn_logs(
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
     run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
+    title = Path(logs).resolve().name if isinstance(logs, Path | str) else out.name
     report = Report(
-        title=Path(logs).resolve().name,
+        title=title,
         subtitle=subtitle,
         facts=facts(run),
         sections=sections,
@@ -265,14 +295,15 @@ def _learn_seeds(
             yield CollapseError(f"seed {recipe.training.seed}: {error}") if len(options.seeds) > 1 else error
 
 
-def run_worker(logs: Path, out: Path, options: Options) -> None:
+def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
     """Joins the training that the first process of `torchrun` leads with `learn_logs`.
 
     Raises:
         InputError: the logs are no store.
     """
-    if not is_store(logs):
-        raise InputError(f"{logs} is no store, and several processes cannot import it. Import it first.")
+    if not isinstance(logs, Path | str) or not is_store(logs):
+        name = logs if isinstance(logs, Path | str) else "an object in memory"
+        raise InputError(f"{name} is no store, and several processes cannot import it. Import it first.")
     store, unfinished, options = open_store(logs), partial_folder(out), options.resolved()
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
@@ -337,41 +368,83 @@ def store_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.store")
 
 
-def saved_work(logs: Path, out: Path, *, resume: str) -> str:
+def saved_work(logs: Path | str | object, out: Path, *, resume: str) -> str:
     """What an interrupted run saved, and how to resume it; `resume` is the option that does so."""
     if any(partial_folder(out).rglob(STATE)):
         return f"The training is saved in {partial_folder(out)}. Run the same again with {resume}."
-    if not is_store(logs) and is_store(store_folder(out)):
+    if not (isinstance(logs, Path | str) and is_store(logs)) and is_store(store_folder(out)):
         return f"The imported episodes are in {store_folder(out)}. Run the same again."
     return "Nothing was saved, because the training had not started."
 
 
-def _open(logs: Path, out: Path, progress: OnProgress | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
+def _open(
+    logs: Path | str | object, out: Path, progress: OnProgress | None, *, edits: SchemaEdits | None, resume: bool
+) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store, the findings about the logs, and the ambiguities in them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
-    if is_store(logs):
-        store = open_store(logs)
-        noticed, unclear = check_actions(store.schema, logged_actions(store)), ()
+    if isinstance(logs, Path | str) and is_store(logs):
+        if edits:
+            raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
+        store, widened = _with_logged_bounds(open_store(logs))
+        noticed, unclear = check_actions(store.schema, logged_actions(store)), widened
     else:
         destination, unfinished = store_folder(out), partial_folder(out)
         unfinished.mkdir(parents=True, exist_ok=True)
+        if not isinstance(logs, Path | str) and is_store(destination) and not resume:
+            _remove_earlier(destination)
         try:
-            imported = import_logs(logs, destination, keep_going=True, only=True, progress=progress)
+            imported = import_logs(
+                logs if isinstance(logs, Path | str) else _cut_into_episodes(logs, edits),
+                destination,
+                edits=edits,
+                keep_going=True,
+                only=True,
+                progress=progress,
+            )
         except WorldlineError:
             with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()
             raise
-        store, noticed = open_store(destination), imported.findings
-        unclear = (*imported.unclear, *_other_schema(logs, store))
+        store, widened = _with_logged_bounds(open_store(destination))
+        noticed, unclear = imported.findings, (*imported.unclear, *widened, *_other_schema(logs, store))
     useless = [finding for finding in noticed if finding.episode is None and finding.severity is Severity.ERROR]
     raise_errors(replace(finding, fix=" ".join((finding.fix, *_other_schema(logs, store)))) for finding in useless)
     return store, tuple(map(str, noticed)), unclear
 
 
-def _other_schema(logs: Path, store: Store) -> tuple[str, ...]:
+def _remove_earlier(path: Path) -> None:
+    """Removes the store of earlier logs in memory.
+
+    Raises:
+        InputError: the store holds other logs, which may exist nowhere else.
+    """
+    if open_store(path).card.notes.get("importer") != "memory":
+        raise InputError(f"{path} holds logs that were not in memory. Choose another `out`, or move the store away.")
+    shutil.rmtree(path)
+
+
+def _cut_into_episodes(logs: object, edits: SchemaEdits | None) -> Logs:
+    """Logs in memory; one long recording becomes episodes of `CUT_STEPS` steps."""
+    found = open_logs(logs, edits=edits)
+    if len(found) >= MIN_EPISODES or not isinstance(found, TableLogs):
+        return found
+    note = f"The logs are {len(found)} recordings without episodes; they were cut into episodes of {CUT_STEPS} steps."
+    found = open_logs(logs, edits=edits, reading=ReadOptions(max_steps=CUT_STEPS))
+    found.unclear = (*found.unclear, note)
+    return found
+
+
+def _with_logged_bounds(store: Store) -> tuple[Store, tuple[str, ...]]:
+    """The store with inferred bounds of actions widened to all its episodes, and a sentence for each of them."""
+    wider = wider_bounds(store)
+    notes = (f"{name}: its inferred bounds were widened to the range of all logs." for name in wider)
+    return (correct_schema(store, wider) if wider else store), tuple(notes)
+
+
+def _other_schema(logs: Path | str | object, store: Store) -> tuple[str, ...]:
     """A note if the schema next to the logs differs from the one in use, which may have been edited."""
-    if is_store(logs) or schema_beside(logs) in (None, store.schema):
+    if not isinstance(logs, Path | str) or is_store(logs) or schema_beside(Path(logs)) in (None, store.schema):
         return ()
     return (
         f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the schema.",

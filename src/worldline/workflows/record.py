@@ -19,10 +19,10 @@ from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.base import Policy
-from worldline.labs.spaces import AnyEnv
+from worldline.labs.spaces import AnyEnv, SpaceLayout
 from worldline.progress import OnProgress, tell
 from worldline.registry import load, names
-from worldline.schema import Schema
+from worldline.schema import Role, Schema
 from worldline.workflows.policies import Act, policies_for
 from worldline.workflows.recorder import EpisodeRecord, recorded_schema
 
@@ -83,7 +83,10 @@ def record(
         lanes = _ProcessLanes(make_one, count, stack) if processes else _LocalLanes(first, make_one, count, stack)
         name = environment if isinstance(environment, str) else type(first.unwrapped).__name__
         chosen = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
-        store = Store.create(out, schema, notes={"environment": name, "policy": chosen, "seed": str(seed)})
+        notes = {"environment": name, "policy": chosen, "seed": str(seed)}
+        if left_out := SpaceLayout(first.observation_space, Role.OBSERVATION).left_out:
+            notes["left_out"] = f"{', '.join(left_out)}: left out, because no signal holds a text."
+        store = Store.create(out, schema, notes=notes)
         runners = [_LaneRunner(actor, EpisodeRecord(first, schema)) for actor in actors]
         try:
             _store_in_order(store, _run(lanes, runners, num_episodes, max_steps, seed), num_episodes, progress)

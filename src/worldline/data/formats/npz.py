@@ -71,11 +71,13 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "npz")
         files = [path] if path.is_file() else sorted(path.glob("*.npz"), key=natural)
-        unclear: list[str] = []
+        unclear, draft = list[str](), SchemaDraft()
         schema = schema_beside(path) if schema is None else schema
         if schema is None:
-            schema, unclear = _infer(files)
-        return cls(files, schema, [*unclear, *unread(path, files, "not .npz files")])
+            schema, unclear = _infer(files, draft)
+        logs = cls(files, schema, [*unclear, *unread(path, files, "not .npz files")])
+        logs.columns = tuple(draft.columns)
+        return logs
 
     def opened(self) -> nullcontext[tuple[Path, ...]]:
         """The files; each is opened when its episode is read."""
@@ -121,11 +123,10 @@ def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str |
     return arrays, metadata, [name for name in keys if name not in arrays and name not in metadata]
 
 
-def _infer(files: Sequence[Path]) -> tuple[Schema, list[str]]:
+def _infer(files: Sequence[Path], draft: SchemaDraft) -> tuple[Schema, list[str]]:
     """Infers the schema from the readable files; `read` reports the others."""
     summaries: dict[str, dict[str, Summary]] = {}
     steps_s: list[float] = []
-    draft = SchemaDraft()
     for file, (arrays, times) in readable(files, _summarise, what="files", file=files[0]):
         for name in [name for name in arrays if name.lower() in FOREIGN_ENDS]:
             draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")

@@ -229,6 +229,7 @@ class EpisodeDraft:
         values: by signal, T+1 rows of observations and T of other roles.
         observed: masks of observations with missing values.
         findings: problems; the file and the number of the episode are added at the end.
+        is_left_out: whether the episode is not read, without an error; a finding says why.
         terminated: as in `Episode`.
         truncated: as in `Episode`.
         seed: as in `Episode`.
@@ -240,6 +241,7 @@ class EpisodeDraft:
     values: dict[str, Array] = field(default_factory=dict)
     observed: dict[str, Array] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    is_left_out: bool = False
     terminated: bool = False
     truncated: bool = True
     seed: int | None = None
@@ -287,7 +289,7 @@ class EpisodeDraft:
     def logged(self, schema: Schema, file: str, number: int) -> LoggedEpisode:
         """Returns the episode, without its arrays if a finding is an error."""
         findings = tuple(replace(finding, file=file, episode=number) for finding in self.findings)
-        if self.failed:
+        if self.failed or self.is_left_out:
             return LoggedEpisode(file=file, number=number, episode=None, findings=findings, source=self.source)
         episode = to_episode(
             self.values,
@@ -299,6 +301,19 @@ class EpisodeDraft:
             step_s=self.step_s if self.times is None else steps_s(self.times, schema.step_s),
         )
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
+
+
+def too_short(what: str, count: int, *, where: str = "") -> EpisodeDraft:
+    """Returns the draft of an episode without a step, which is left out with a warning.
+
+    Args:
+        what: it has, such as "row".
+        count: their number, 0 or 1.
+        where: added to the problem.
+    """
+    counted = f"a single {what}" if count else f"no {what}"
+    problem = f"the episode has {counted}{where} and is left out: a step needs two observations"
+    return EpisodeDraft(findings=[warning(problem=problem, fix="Nothing to do, if it is no loss.")], is_left_out=True)
 
 
 class EpisodeLogs(Logs, Generic[T]):

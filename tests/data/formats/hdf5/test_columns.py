@@ -184,7 +184,7 @@ def test_an_episode_of_one_row_is_a_finding(tmp_path):
     save(tmp_path / "a.h5", (5, 1, 3))
     logged = read(tmp_path / "a.h5")
     assert [one.episode is not None for one in logged] == [True, False, True]
-    assert "it has 1 rows" in logged[1].findings[0].problem
+    assert "a single row and is left out" in logged[1].findings[0].problem
 
 
 def test_rows_that_were_never_written_are_no_zeros(tmp_path):

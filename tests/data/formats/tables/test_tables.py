@@ -43,7 +43,7 @@ def read(path, schema=None, **reading):
         if logged.episode is not None:
             assert check_episode(logged.episode, logs.schema) == ()
         else:
-            assert any(finding.severity is Severity.ERROR for finding in logged.findings)
+            assert logged.findings
     return logs, found
 
 
@@ -134,7 +134,7 @@ def test_missing_observations_are_masked_and_hold_the_last_value(tmp_path):
 
 
 def test_a_sensor_that_was_off_in_one_episode_is_masked_and_said(tmp_path):
-    write_csv(tmp_path / "a.csv", rows_of(y=[1.0] * ROWS))
+    write_csv(tmp_path / "a.csv", rows_of(y=[1.0, 2.0] * (ROWS // 2)))
     write_csv(tmp_path / "b.csv", rows_of(y=[None] * ROWS))
     _, (_, logged) = read(tmp_path)
     assert not logged.episode.observed["y"].any()
@@ -177,6 +177,44 @@ def test_gaps_split_where_they_are_and_nowhere_else(tmp_path_factory, cuts, step
     path = write_csv(tmp_path_factory.mktemp("gaps") / "a.csv", rows_of(len(times), time=times))
     _, found = read(path)
     assert [len(logged.episode.observations["x"]) for logged in found] == lengths
+
+
+def test_rows_that_were_written_twice_are_left_out(tmp_path):
+    columns = {name: [*values[:5], values[4], *values[5:]] for name, values in rows_of(10).items()}
+    columns["x"][2] = None
+    _, (logged,) = read(write_csv(tmp_path / "a.csv", columns))
+    assert logged.episode.num_steps == 9
+    assert [finding.problem for finding in logged.findings] == [
+        "1 rows repeat the row before, with its time, and are left out"
+    ]
+
+
+def test_decimal_commas_are_read_between_semicolons(tmp_path):
+    (tmp_path / "a.csv").write_text("time;x;action\n0;1,5;2\n1;2,25;3\n2;-3,5;4\n")
+    _, (logged,) = read(tmp_path / "a.csv")
+    assert logged.episode.observations["x"][:, 0].tolist() == [1.5, 2.25, -3.5]
+
+
+def test_derived_constant_and_counting_columns_are_left_out_unless_named(tmp_path):
+    columns = rows_of(60, Mass=[7] * 60, row=list(range(60)), count=list(range(5, 65)), goal_state=[0.5, 1.5] * 30)
+    columns["copy"] = columns["x"]
+    path = write_csv(tmp_path / "a.csv", columns)
+    logs, (logged,) = read(path)
+    assert [signal.name for signal in logs.schema.signals] == ["x", "action"]
+    assert logged.findings == ()
+    for line in ("Mass: left out, because it never changes (always 7).", "count: left out, because it counts",
+                 "copy: left out, because it has the values of x."):  # fmt: skip
+        assert line in "\n".join(logs.unclear)
+    named = open_logs(path, edits={name: {"role": "observation"} for name in ("count", "goal_state")})
+    assert {signal.name for signal in named.schema.observations} == {"x", "count", "goal_state"}
+
+
+def test_a_long_recording_can_be_cut_without_loss_of_a_step(tmp_path):
+    columns = rows_of(12)
+    _, found = read(write_csv(tmp_path / "a.csv", columns), max_steps=5)
+    assert [logged.episode.num_steps for logged in found] == [5, 5, 1]
+    assert [x for logged in found for x in logged.episode.actions["action"][:, 0].tolist()] == columns["action"][:-1]
+    assert found[1].episode.observations["x"][0, 0] == columns["x"][5]
 
 
 def test_a_column_tells_episodes_apart_even_where_they_are_mixed(tmp_path):
@@ -225,7 +263,8 @@ def test_texts_become_choices_facts_or_are_left_out_with_a_word(tmp_path):
     assert "mode: its texts were encoded: off = 0, on = 1." in logs.unclear
     assert found[0].source["task"] == "sweep"
     assert logs.schema["mode"].components == ("off", "on")
-    assert [(f.signal, f.severity) for f in found[0].findings] == [("note", Severity.WARNING)]
+    assert "note: left out, because it holds 36 different texts." in logs.unclear
+    assert found[0].findings == ()
 
 
 def test_texts_keep_their_numbers_under_the_schema_of_an_earlier_import(tmp_path):
@@ -251,7 +290,7 @@ def test_a_cell_that_is_no_number_costs_its_episode_only(tmp_path):
 
 def test_what_is_infinite_is_left_for_the_checks(tmp_path):
     cells = [float("inf"), float("inf"), -1e308, 1e308, *[float(i) for i in range(ROWS - 4)]]
-    path = write_csv(tmp_path / "a.csv", rows_of(y=cells, action=cells, reward=cells))
+    path = write_csv(tmp_path / "a.csv", rows_of(y=[*cells[1:], 0.5], action=cells, reward=cells))
     for reading in (ReadOptions(), ReadOptions(rate_hz=20.0, rule="linear")):
         logs = TableLogs.open(path, None, reading)
         (logged,) = logs.read()
@@ -311,26 +350,37 @@ def test_flags_and_seeds(tmp_path):
     assert [(f.signal, f.severity) for f in logged.findings] == [(n, Severity.WARNING) for n in ("truncated", "seed")]
     logs, (logged,) = read(write_csv(path, rows_of(done=ends)))
     assert "done" not in {signal.name for signal in logs.schema.signals}
-    assert any("done: looks like an end flag" in sentence for sentence in logs.unclear)
+    assert any("done: left out, because it looks like an end flag" in sentence for sentence in logs.unclear)
 
 
 def slow_table(num=60):
     slow = np.repeat(np.random.default_rng(1).normal(size=num // 10), 10)
-    return rows_of(num, slow=slow.tolist(), flat=[1.5] * num)
+    return rows_of(num, slow_temperature=slow.tolist(), flat=[1.5] * num)
 
 
 def test_repeats_of_a_slow_sensor_are_not_observed(tmp_path):
     columns = slow_table(100)
     logs, (logged,) = read(write_csv(tmp_path / "a.csv", columns))
-    assert np.flatnonzero(logged.episode.observed["slow"]).tolist() == list(range(0, 100, 10))
-    assert logged.episode.observations["slow"][:, 0].tolist() == columns["slow"]
-    assert logged.episode.observed.keys() == {"slow"}
-    assert any("slow: it changes only every 10 rows" in sentence for sentence in logs.unclear)
+    name = "slow_temperature"
+    assert np.flatnonzero(logged.episode.observed[name]).tolist() == list(range(0, 100, 10))
+    assert logged.episode.observations[name][:, 0].tolist() == columns[name]
+    assert logged.episode.observed.keys() == {name}
+    assert any(f"{name}: it changes only every 10 rows" in sentence for sentence in logs.unclear)
+
+
+def test_repeats_of_what_may_be_an_actuator_are_observed_with_a_warning(tmp_path):
+    columns = slow_table(100)
+    columns["slow"] = columns.pop("slow_temperature")
+    logs, (logged,) = read(write_csv(tmp_path / "a.csv", columns))
+    assert logged.episode.observed == {}
+    assert any("slow: it changes only every 10 rows" in line and "may be an actuator" in line for line in logs.unclear)
 
 
 def test_a_sensor_is_not_slow_where_nothing_is_faster(tmp_path):
     columns = slow_table(100)
-    columns["x"] = columns["action"] = columns["slow"]
+    columns["x_temperature"] = [2 * value for value in columns["slow_temperature"]]
+    columns["action"] = [3 * value for value in columns["slow_temperature"]]
+    del columns["x"]
     _, (logged,) = read(write_csv(tmp_path / "a.csv", columns))
     assert logged.episode.observed == {}
 
@@ -411,8 +461,8 @@ def test_where_nothing_can_be_read_the_first_reason_is_given(tmp_path):
     with pytest.raises(DataError, match=r"b\.csv.*Empty"):
         TableLogs.open(tmp_path, None, ReadOptions())
     write_csv(tmp_path / "b.csv", rows_of(x=None))
-    with pytest.raises(DataError, match="no column of the tables is an observation"):
-        TableLogs.open(tmp_path, None, ReadOptions())
+    with pytest.raises(DataError, match=r"no column is known to be an observation.*--observation action"):
+        import_logs(tmp_path, tmp_path / "store")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])

@@ -32,6 +32,10 @@ def times_of(folder, header, cells, asked=None):
         ("datetime", ["2024-01-01T00:00:00", "2024-01-01T00:00:00.25"], [0, 0.25], 1704067200, "dates"),
         ("date", ["2024/01/01 00:00", "2024/01/01 00:01"], [0, 60], 1704067200, "dates"),
         ("when", ["2024-01-01T01:00:00+01:00", "2024-01-01T00:01:00Z"], [0, 60], 1704067200, "dates"),
+        ("Date", ["30.03.2025 23:59", "31.03.2025 00:01"], [0, 120], 1743379140, "read as dates."),
+        ("Date", ["3/30/2025 11:59 PM", "3/31/2025 12:01 AM"], [0, 120], 1743379140, "read as dates."),
+        ("Date", ["11.03.2025 23:59", "12.03.2025 00:01"], [0, 120], 1741737540, "dates, day first"),
+        ("time", ["2025-03-30T01:59:00+01:00", "2025-03-30T03:00:00+02:00"], [0, 60], 1743296340, "dates"),
         ("time", ["23:59:00", "23:59:30"], [86340, 86370], 0, "times of day"),
     ],
 )
@@ -40,6 +44,11 @@ def test_seconds(tmp_path, header, cells, seconds, start_s, said):
     np.testing.assert_allclose(times.seconds, seconds, rtol=1e-12, atol=0)
     assert times.start_s == pytest.approx(start_s)
     assert said in times.assumption
+
+
+def test_a_capital_t_is_a_temperature(tmp_path):
+    assert times_of(tmp_path, "T", [20.0, 21.0]) is None
+    assert times_of(tmp_path, "t", [20.0, 21.0]).seconds.tolist() == [20.0, 21.0]
 
 
 def test_a_date_and_a_time_of_day_belong_together(tmp_path):

@@ -62,8 +62,10 @@ from worldline.data.formats.reading import (
     EpisodeDraft,
     EpisodeLogs,
     source_of,
+    too_short,
 )
-from worldline.data.infer import SchemaDraft, Summary, role_of_column, role_of_input
+from worldline.data.infer import NO_ACTION, SchemaDraft, Summary
+from worldline.data.roles import guess_role, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
@@ -107,11 +109,11 @@ class Hdf5Logs(EpisodeLogs[Columns]):
             layout = read_layout(datasets, path)
             columns = {name: dataset for name, dataset in datasets.items() if name not in layout.index}
             embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
-            unclear: list[str] = []
+            unclear, draft = list[str](), SchemaDraft(path)
             if schema is None and embedded is not None:
                 schema = from_json(Schema, embedded, where=path)
             elif schema is None:
-                schema, unclear = _infer(columns, layout, path)
+                schema, unclear = _infer(columns, layout, draft, path)
             else:
                 unclear = _left_out(columns, schema, layout)
             inputs = [s for s in schema.signals if s.role is not Role.OBSERVATION and s.name in columns]
@@ -119,7 +121,9 @@ class Hdf5Logs(EpisodeLogs[Columns]):
             for signal in inputs if embedded is None else ():
                 shifts[signal.name], doubt = shift_of(columns[signal.name], signal.role, layout)
                 unclear += [f"{signal.name}: {doubt}"] if doubt else []
-        return cls(path, layout, schema, shifts, unclear)
+        logs = cls(path, layout, schema, shifts, unclear)
+        logs.columns = tuple(draft.columns)
+        return logs
 
     @contextmanager
     def opened(self) -> Iterator[Columns]:
@@ -131,7 +135,7 @@ class Hdf5Logs(EpisodeLogs[Columns]):
         """Reads the rows of an episode."""
         start, rows = int(self._layout.starts[number]), int(self._layout.lengths[number])
         if rows < 2:
-            raise DataError(f"it has {rows} rows", fix="Give at least 2 rows per episode.")
+            return too_short("row", rows)
         note = access.embedded_json(opened[self._layout.index[0]], EPISODE_ATTRIBUTE.format(number))
         draft = EpisodeDraft()
         self._add_signals(draft, opened, start, rows, exact=note is not None)
@@ -167,9 +171,8 @@ class Hdf5Logs(EpisodeLogs[Columns]):
                 draft.add(signal, values, mask)
 
 
-def _infer(columns: Columns, layout: Hdf5Layout, file: Path) -> tuple[Schema, list[str]]:
+def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from names, dtypes and values; also returns doubts."""
-    draft = SchemaDraft(file)
     for name, dataset in columns.items():
         if is_metadata(name, dataset, layout.num_rows, len(layout.lengths)):
             continue
@@ -178,15 +181,17 @@ def _infer(columns: Columns, layout: Hdf5Layout, file: Path) -> tuple[Schema, li
         elif not is_numeric(dataset) or 2 * len(dataset) < layout.num_rows:
             draft.note(f"{name}: left out, because it does not have a number for each of {layout.num_rows} rows.")
         else:
-            role = role_of_column(name)
+            guess = guess_role(name)
+            role = guess.role or Role.OBSERVATION
             doubt = role_of_input(name)[1] if role is Role.EXOGENOUS else ""
-            signal, doubts = draft.infer(name, role, _summaries(dataset, role, layout))
-            draft.add(signal, [doubt, *doubts])
+            seen = _summaries(dataset, role, layout)
+            signal, doubts = draft.infer(name, role, seen)
+            draft.add_guess(signal, guess, seen, [doubt, *doubts])
     if draft.lacks(Role.OBSERVATION):
         problem = f"no column is an observation (columns: {', '.join(list(columns)[:20]) or 'none'})"
         raise DataError(problem, fix="Add one, or write a schema.json next to the file.", file=file)
     if draft.lacks(Role.ACTION):
-        draft.note("No column has the name of an action: set the role of actions in schema.json.")
+        draft.note(NO_ACTION)
     if not any(name in columns for name in FLAGS):
         draft.note("End flags are not in the logs: all episodes count as truncated.")
     return draft.result(_step_s(columns, layout, draft))

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from worldline.config import from_json
-from worldline.data.base import ReadOptions, refuse
+from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.decoding import decode_picture, frames, frames_between
 from worldline.data.formats.lerobot.layout import (
     EPISODES_FOLDER,
@@ -31,7 +30,8 @@ from worldline.data.formats.lerobot.layout import (
 )
 from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, within
 from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, EpisodeLogs, converted, held, readable
-from worldline.data.infer import SchemaDraft, Summary, role_of_column, summarise
+from worldline.data.infer import SchemaDraft, Summary, summarise
+from worldline.data.roles import guess_role
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -296,8 +296,8 @@ class LeRobotLogs(EpisodeLogs[EpisodeReader]):
         refuse(reading, "LeRobot")
         layout = read_layout(path)
         if schema is None and (path / SCHEMA_FILE).exists():
-            where = within(path, SCHEMA_FILE)
-            schema = from_json(Schema, where.read_bytes(), where=where)
+            within(path, SCHEMA_FILE)  # refuses a link out of the dataset
+            schema = schema_beside(path)
         schema, unclear = (schema, _assumptions(layout, schema)) if schema is not None else _infer(layout)
         return cls(layout, schema, unclear)
 
@@ -363,7 +363,7 @@ def _role(key: str) -> Role:
     """Returns the role of a feature by LeRobot's naming convention."""
     if key.split(".")[0] in ("observation", "action"):
         return Role(key.split(".")[0])
-    return Role.REWARD if key == SUCCESS else role_of_column(key)
+    return Role.REWARD if key == SUCCESS else guess_role(key).role or Role.OBSERVATION
 
 
 def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,18 +104,31 @@ def read_table(file: Path) -> ColumnTable:
     is_csv = file.suffix.lower() == ".csv"
     errors, fix = (pa.ArrowException, *UNREADABLE), _CSV_FIX if is_csv else _PARQUET_FIX
     with converted("the file cannot be read", fix=fix, file=file, errors=errors):
-        raw = _read_csv(file) if is_csv else _read_parquet(file)
-        headers = list(raw.column_names)
-        _refuse_doubles(headers, file)
-        columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
-    findings = [*_cut(file)] if is_csv else []
+        return table_of(_read_csv(file) if is_csv else _read_parquet(file), file, _cut(file) if is_csv else ())
+
+
+def table_of(raw: pa.Table, file: Path, findings: Iterable[Finding] = ()) -> ColumnTable:
+    """Returns the typed columns of a table.
+
+    Args:
+        raw: the table.
+        file: its path or name.
+        findings: of reading it.
+
+    Raises:
+        DataError: two columns have the same name, or a text is not UTF-8.
+    """
+    headers = list(raw.column_names)
+    _refuse_doubles(headers, file)
+    columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
+    found = list(findings)
     for number, header in enumerate(headers, 1):
         if not _clean(header):
             problem = f"column {number} has no name and is left out"
-            findings.append(warning(problem=problem, fix="If it is a signal, name it.", file=file.name))
+            found.append(warning(problem=problem, fix="If it is a signal, name it.", file=file.name))
     kept = {column.name: column for column in _distinct([c for c in columns if isinstance(c, Column) and c.name], file)}
-    findings += [column for column in columns if isinstance(column, Finding)]
-    return ColumnTable(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(findings))
+    found += [column for column in columns if isinstance(column, Finding)]
+    return ColumnTable(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(found))
 
 
 def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -124,20 +137,19 @@ def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     Args:
         column: of texts.
     """
-    values, bad = np.zeros(len(column.values)), np.zeros(len(column.values), np.bool_)
-    for row in np.flatnonzero(~column.missing).tolist():
-        try:
-            values[row] = float(str(column.values[row]).replace("_", "?"))  # Python would accept 1_000 as a number
-        except ValueError:
-            bad[row] = True
-    return values, bad
+    import pandas as pd
+
+    texts = pd.Series(column.values, dtype=object).where(~column.missing, "0")
+    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+    bad = np.isnan(numbers) & ~column.missing
+    return np.where(bad, 0.0, numbers), bad
 
 
 def _read_csv(file: Path) -> pa.Table:
     from pyarrow import csv
 
     with file.open("rb") as stream:
-        header = stream.readline(_BLOCK_BYTES)
+        header, first = stream.readline(_BLOCK_BYTES), stream.readline(_BLOCK_BYTES)
     if header.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError("the text is encoded in UTF-16", fix="Save it again in UTF-8.", file=file)
     delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
@@ -150,7 +162,11 @@ def _read_csv(file: Path) -> pa.Table:
             newlines_in_values=True,
             ignore_empty_lines=header.count(delimiter.encode()) > 0,  # with one column, empty lines are missing cells
         ),
-        convert_options=csv.ConvertOptions(null_values=list(NULLS), strings_can_be_null=False),
+        convert_options=csv.ConvertOptions(
+            null_values=list(NULLS),
+            strings_can_be_null=False,
+            decimal_point="," if delimiter != "," and re.search(rb"\d,\d", first) else ".",
+        ),
     )
 
 

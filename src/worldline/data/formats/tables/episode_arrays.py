@@ -7,14 +7,14 @@ R-1 actions; the action of the last row is dropped.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, held
+from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, held, too_short
 from worldline.data.formats.tables.columns import Column, as_numbers
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of
 from worldline.data.formats.tables.timestamps import grid_times, repeats, resample, summed
@@ -31,10 +31,17 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Epis
         layout: of the logs.
         reading: if it has a rate, all signals are resampled to it.
     """
+    piece, num_repeated = _without_repeats(piece)
+    if piece.label is not None and len(piece.rows) < 2:
+        where = f" (row {piece.rows[0]})" if len(piece.rows) else ""
+        return too_short("row", len(piece.rows), where=where)
     draft = EpisodeDraft(times=piece.times)
     draft.findings = [*_rows(piece), *_times(piece, reading), *_early_ends(piece)]
     if draft.findings:
         return draft
+    if num_repeated:
+        problem = f"{num_repeated} rows repeat the row before, with its time, and are left out"
+        draft.warn(problem, "Nothing to do, if the logger wrote them twice.")
     named = ((signal, parts_of(signal, piece.table.columns)) for signal in layout.schema.signals)
     found = [_cells(draft, signal, parts, piece, layout) for signal, parts in named if parts]
     cells = [cell for cell in found if cell is not None]
@@ -56,15 +63,25 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Epis
     return draft
 
 
+def _without_repeats(piece: EpisodeRows) -> tuple[EpisodeRows, int]:
+    """Returns the rows without those that equal the row before in every column; also their number."""
+    if piece.times is None or not (np.diff(piece.times) == 0).any():
+        return piece, 0
+    same = np.concatenate([[False], np.diff(piece.times) == 0])
+    rows, before = piece.rows[same], piece.rows[np.flatnonzero(same) - 1]
+    for column in piece.table.columns.values():
+        equal = column.values[rows] == column.values[before]
+        equal = equal if equal.ndim == 1 else equal.all(1)
+        same[same] &= np.where(column.missing[rows], column.missing[before], equal & ~column.missing[before])
+        rows, before = piece.rows[same], piece.rows[np.flatnonzero(same) - 1]
+    return replace(piece, rows=piece.rows[~same], times=piece.times[~same]), int(same.sum())
+
+
 def _rows(piece: EpisodeRows) -> Iterator[Finding]:
     """Yields an error if the rows do not form an episode."""
-    row = int(piece.rows[0]) if len(piece.rows) else 0
     if piece.label is None:
-        fix = "Fill in the column of episodes, or drop these rows."
+        fix, row = "Fill in the column of episodes, or drop these rows.", piece.rows[0]
         yield Finding(problem=f"{len(piece.rows)} rows have no episode label, the first is row {row}", fix=fix)
-    elif len(piece.rows) < 2:
-        what = f"a single row (row {row})" if len(piece.rows) else "no row"
-        yield Finding(problem=f"the episode has {what}", fix="Give at least two rows per episode.")
 
 
 def _times(piece: EpisodeRows, reading: ReadOptions) -> Iterator[Finding]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +15,16 @@ from worldline.data.base import ReadOptions
 from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
 from worldline.data.formats.tables.timestamps import Changes, Times, changes, refresh_period, time_names
-from worldline.data.infer import SchemaDraft, Summary, infer_signal, role_of_column, role_of_input
+from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, infer_signal, is_rare
+from worldline.data.roles import (
+    Behaviour,
+    ColumnGuess,
+    RoleGuess,
+    behaviour_of,
+    guess_role,
+    may_be_actuator,
+    role_of_input,
+)
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -24,6 +36,12 @@ EPISODE_NAMES: tuple[str, ...] = (
 MAX_TEXTS = 32
 """A column with more different texts than this is not a discrete signal."""
 
+MIN_ROWS = 10
+"""A column with fewer values is not left out as constant."""
+MIN_COUNT = 20
+"""A column with fewer values is not left out as a counter."""
+MAX_SAMPLED_ROWS = 200_000
+"""Rows of a column from which its behaviour follows."""
 _MOSTLY_NUMBERS = 0.9
 _BUSY = 0.8
 USUAL_GAPS = 10
@@ -41,6 +59,7 @@ class TableLayout:
         facts: columns of texts that are constant within each episode.
         known: columns that are part of a signal or used otherwise; the others are left out.
         unclear: assumptions, in full sentences.
+        columns: what was inferred of each column; empty if the schema was given.
     """
 
     schema: Schema
@@ -49,6 +68,7 @@ class TableLayout:
     facts: frozenset[str] = frozenset()
     known: frozenset[str] = frozenset()
     unclear: tuple[str, ...] = ()
+    columns: tuple[ColumnGuess, ...] = ()
 
 
 def parts_of(signal: Signal, columns: Iterable[str]) -> tuple[str, ...]:
@@ -96,11 +116,13 @@ class _ColumnSummary:
     units: dict[str, None] = field(default_factory=dict)
     summaries: list[Summary] = field(default_factory=list)
     episodes: list[Changes] | None = field(default_factory=list)
-    steps: int = 0
-    moves: int = 0
+    samples: list[NDArray[np.float64]] = field(default_factory=list)
+    num_sampled: int = 0
+    content: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
 
     @property
     def is_number(self) -> bool:
+        """Whether nearly all cells are numbers."""
         return self.cells > 0 and self.numbers >= _MOSTLY_NUMBERS * self.cells
 
     @property
@@ -108,9 +130,32 @@ class _ColumnSummary:
         kinds = [summary.dtype for summary in self.summaries]
         return np.result_type(np.float64 if self.numbers and self.texts else kinds[0], *kinds)
 
+    @cached_property
+    def behaviour(self) -> Behaviour | None:
+        """How it changes; None for lists and texts."""
+        return behaviour_of(self.samples) if self.samples else None
+
+    @property
+    def unit(self) -> str | None:
+        return next(iter(self.units), None)
+
     @property
     def is_busy(self) -> bool:
-        return self.steps > 0 and self.moves >= _BUSY * self.steps
+        found = self.behaviour
+        return found is not None and found.num_steps > 0 and found.num_changes >= _BUSY * found.num_steps
+
+    @property
+    def is_constant(self) -> bool:
+        lows = {value for summary in self.summaries for value in (*summary.low, *summary.high)}
+        return self.is_number and self.cells >= MIN_ROWS and len(lows) == 1
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it holds whole numbers that grow by the same amount in nearly each row."""
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
+            gaps = np.concatenate([np.diff(sample) for sample in self.samples] or [np.zeros(0)])
+        usual = float(np.median(gaps)) if len(gaps) >= MIN_COUNT else 0.0
+        return usual > 0 and usual % 1 == 0 and bool((gaps == usual).mean() > 0.95 and (gaps >= 0).all())
 
 
 class Survey:
@@ -118,25 +163,31 @@ class Survey:
 
     def __init__(self) -> None:
         self.num_tables = 0
-        self._reserved: set[str] = set()
+        self._reserved: dict[str, str] = {}
         self._seen: dict[str, _ColumnSummary] = {}
         self._more_times: dict[str, None] = {}
         self._draft = SchemaDraft(unclear=())
 
-    def reserve(self, names: Iterable[str]) -> None:
-        """Excludes columns of these names from inference; the user's schema may still use them."""
-        self._reserved.update(names)
+    def reserve(self, names: Mapping[str, str]) -> None:
+        """Excludes columns from inference; the user's schema may still use them.
 
-    def add(self, columns: Mapping[str, Column], episodes: Sequence[NDArray[np.intp]], reserved: Iterable[str]) -> None:
+        Args:
+            names: of the columns, each with what it gives, such as "the times".
+        """
+        self._reserved |= names
+
+    def add(
+        self, columns: Mapping[str, Column], episodes: Sequence[NDArray[np.intp]], reserved: Mapping[str, str]
+    ) -> None:
         """Adds one table.
 
         Args:
             columns: by name.
             episodes: row numbers of each episode.
-            reserved: names of columns that are not signals, such as the times.
+            reserved: as `names` of `reserve`.
         """
         self.num_tables += 1
-        self._reserved.update(reserved)
+        self.reserve(reserved)
         self._more_times.update(dict.fromkeys(name for name in time_names(columns) if name not in self._reserved))
         for name, column in columns.items():
             seen = self._seen.setdefault(name, _ColumnSummary())
@@ -180,63 +231,86 @@ class Survey:
             facts=frozenset(facts),
             known=frozenset(own | facts),
             unclear=tuple(self._draft.unclear),
+            columns=tuple(self._draft.columns),
         )
 
     def _inferred(self, step_s: float | None, cameras: Sequence[Signal]) -> Schema:
         """Infers the schema from the columns."""
-        for name in self._more_times:
-            self._draft.note(f"{name}: looks like another column of times and is left out.")
-        self.reserve(camera.name for camera in cameras)
+        self.reserve({camera.name: "a camera" for camera in cameras})
         for camera in cameras:
-            self._draft.add(camera)
+            self._draft.add_guess(camera, RoleGuess(role=Role.OBSERVATION, reason="it is a camera"))
+        contents: dict[bytes, str] = {}
         for name, seen in self._seen.items():
-            self._add_signal(name, seen)
+            if (reason := self._not_a_signal(name, seen)) is not None:
+                self._draft.leave_out(name, reason, is_noted=name not in self._reserved and not _is_fact(seen))
+            else:
+                self._add_signal(name, seen, contents.setdefault(seen.content.digest(), name))
         schema, _ = self._draft.result(step_s)
         self._note_gaps(schema)
         return schema
 
-    def _add_signal(self, name: str, seen: _ColumnSummary) -> None:
-        """Infers the signal in a column, if there is one."""
+    def _not_a_signal(self, name: str, seen: _ColumnSummary) -> str | None:
+        """Returns why a column cannot be a signal; None if it can."""
         word = name.lower()
+        if name in self._reserved:
+            return f"it gives {self._reserved[name]}"
+        if name in self._more_times:
+            return "it looks like another column of times"
         if word in FOREIGN_ENDS:
-            self._draft.note(
-                f"{name}: looks like an end flag and is left out; log `terminated` and `truncated` instead."
-            )
-        if (
-            name in self._reserved
-            or name in self._more_times
-            or word in (*FLAGS, *FOREIGN_ENDS, "seed")
-            or 2 * seen.files < self.num_tables
-        ):
-            return
-        role = role_of_column(name)
+            return "it looks like an end flag; log `terminated` and `truncated` instead"
+        if word in (*FLAGS, "seed"):
+            return "it gives the end or the seed of an episode"
+        if not seen.cells:
+            return "it has no values"
+        if is_rare(seen.files, self.num_tables):
+            return f"only {seen.files} of {self.num_tables} files have it"
+        if seen.is_number or (not _is_fact(seen) and 1 < len(seen.texts) <= MAX_TEXTS):
+            return None
+        return "it is a fact about each episode" if _is_fact(seen) else f"it holds {len(seen.texts)} different texts"
+
+    def _guess(self, name: str, seen: _ColumnSummary, same: str) -> RoleGuess:
+        """Guesses the role of a column; `same` is the first column with the same values."""
+        guess = guess_role(name, seen.unit, seen.behaviour)
+        if guess.role in (Role.REWARD, None):
+            return guess
+        if seen.is_constant:
+            return RoleGuess(role=None, reason=f"it never changes (always {seen.summaries[0].low[0]:g})")
+        if guess.role is Role.ACTION:
+            return guess
+        if seen.is_counter:
+            return RoleGuess(role=None, reason="it counts the rows")
+        if same != name and seen.is_number and seen.cells >= MIN_ROWS:
+            return RoleGuess(role=None, reason=f"it has the values of {same}")
+        return guess
+
+    def _add_signal(self, name: str, seen: _ColumnSummary, same: str) -> None:
+        """Infers the signal in a column."""
+        guess = self._guess(name, seen, same)
+        role = guess.role or Role.OBSERVATION
+        doubts: list[str] = []
         if seen.is_number:
             dtype = np.dtype(np.float64) if seen.units and seen.dtype.kind in "iu" else seen.dtype
             signal, doubts = infer_signal(name, role, [replace(summary, dtype=dtype) for summary in seen.summaries])
-        elif not _is_fact(seen) and 1 < len(seen.texts) <= MAX_TEXTS:
+        else:
             texts = tuple(sorted(seen.texts))
             signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=len(texts), components=texts)
-            doubts = []
-        else:
-            return
-        if role is not Role.OBSERVATION and (doubt := role_of_input(name)[1]):
-            doubts = [doubt, *doubts]
+        if role is Role.EXOGENOUS:
+            doubts = [role_of_input(name)[1], *doubts]
         if seen.texts and seen.is_number:
             doubts.append("some of its cells are not numbers; their episodes are left out.")
         if len(seen.units) > 1:
             doubts.append(f"its headers have several units ({', '.join(seen.units)}); the first one is used.")
-        unit = next(iter(seen.units), signal.unit)
-        self._draft.add(replace(signal, unit=unit) if signal.kind is Kind.VECTOR else signal, doubts)
+        if signal.kind is Kind.VECTOR:
+            signal = replace(signal, unit=seen.unit or signal.unit)
+        self._draft.add_guess(signal, guess, seen.summaries, doubts, seen.behaviour)
 
     def _note_gaps(self, schema: Schema) -> None:
         if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:
-            self._draft.note(
-                f"The logs have no units for {', '.join(unknown)}: set to '?'. Write them into schema.json."
-            )
+            self._draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'.")
         if schema.step_s is None:
             self._draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
         if not schema.actions:
-            self._draft.note("No column has the name of an action: set the role of actions in a schema.json.")
+            self._draft.note(NO_ACTION)
 
     def _compare_units(self, used: Mapping[str, Signal]) -> None:
         """Notes headers whose unit differs from the schema; the values are not converted."""
@@ -261,10 +335,13 @@ class Survey:
             self._draft.note(
                 f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
             )
+        actuators = {name for name in found if may_be_actuator(name, self._seen[name].unit)}
         for name, period in found.items():
             how = f"it changes only every {period:.3g} rows, other columns in every row"
-            self._draft.note(f"{name}: {how}; its repeats are marked as not observed.")
-        return frozenset(found)
+            then = "it may be an actuator, so its repeats count as observed; if it is one, give it the role action"
+            what = then if name in actuators else "its repeats are marked as not observed"
+            self._draft.note(f"{name}: {how}; {what}.")
+        return frozenset(found.keys() - actuators)
 
 
 def _is_fact(seen: _ColumnSummary) -> bool:
@@ -280,6 +357,7 @@ def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDAr
     if len(good):
         seen.summaries.append(Summary(shape=(len(good),), dtype=numbers.dtype, low=(good.min(),), high=(good.max(),)))
     seen.texts.update(map(str, known))
+    seen.content.update(repr((column.name, len(known))).encode())
     for rows in episodes:
         cells = column.values[rows]
         seen.is_fact &= bool((cells == cells[:1]).all())
@@ -288,6 +366,7 @@ def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDAr
 
 def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
     known = column.values[~column.missing].reshape(int((~column.missing).sum()), -1).astype(np.float64)
+    seen.content.update(known.tobytes() + column.missing.tobytes())
     seen.cells += len(known)
     seen.numbers += len(known)
     low, high = tuple(known.min(0).tolist()), tuple(known.max(0).tolist())
@@ -298,9 +377,12 @@ def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[ND
         seen.episodes = None
         return
     for rows in episodes:
-        moved = changes(column.values[rows].astype(np.float64), column.missing[rows])
+        values = column.values[rows].astype(np.float64)
+        moved = changes(values, column.missing[rows])
         steps = max(int((~column.missing[rows]).sum()) - 1, 0)
-        seen.steps, seen.moves = seen.steps + steps, seen.moves + len(moved.rows)
+        if seen.num_sampled < MAX_SAMPLED_ROWS:
+            seen.samples.append(values[~column.missing[rows]])
+            seen.num_sampled += len(rows)
         # Integers are counters or switches; a column that changes in most rows is not a slow sensor.
         if column.values.dtype.kind != "f" or (steps > 20 and 4 * len(moved.rows) > 3 * steps):
             seen.episodes = None
@@ -345,12 +427,19 @@ def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list
     groups = _by_label(table.columns[name]) if name is not None else [("", np.arange(table.num_rows))]
     if times is not None and (name is None or reading.gap_s is not None):
         groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
+    if reading.max_steps is not None:
+        groups = [(label, part) for label, rows in groups for part in _cut(rows, reading.max_steps)]
     return [
         EpisodeRows(
             table=table, number=number, rows=rows, label=label, times=times.seconds[rows] if times is not None else None
         )
         for number, (label, rows) in enumerate(groups)
     ]
+
+
+def _cut(rows: NDArray[np.intp], max_steps: int) -> list[NDArray[np.intp]]:
+    """Cuts rows into parts that share their end rows, so that no step is lost."""
+    return [rows[first : first + max_steps + 1] for first in range(0, max(len(rows) - 1, 1), max_steps)]
 
 
 def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:

@@ -7,7 +7,7 @@ column becomes a signal, and its role follows from its name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -28,6 +28,8 @@ from worldline.schema import Kind, Role, Schema
 LEROBOT_FILE = "meta/info.json"
 """A folder with this file is a LeRobot dataset, not a folder of tables."""
 
+ReadTable = Callable[[Path], ColumnTable]
+
 
 class TableLogs(Logs):
     """A folder of CSV and Parquet files in natural order of their names, or a single file.
@@ -38,6 +40,7 @@ class TableLogs(Logs):
         layout: of every file.
         reading: the user's options.
         unclear: see `Logs`.
+        read: reads a file.
     """
 
     def __init__(
@@ -47,10 +50,12 @@ class TableLogs(Logs):
         layout: TableLayout,
         reading: ReadOptions,
         unclear: Sequence[str],
+        read: ReadTable = read_table,
     ) -> None:
         super().__init__(layout.schema, unclear)
         self._files, self._num_episodes = tuple(files), num_episodes
-        self._layout, self._reading = layout, reading
+        self._layout, self._reading, self._open_file = layout, reading, read
+        self.columns = layout.columns
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -64,16 +69,30 @@ class TableLogs(Logs):
         """Opens the logs; scans all tables once."""
         if not (files := tables_in(path)):
             raise DataError("there are no tables at this path", fix="Give CSV or Parquet files.", file=path)
-        schema = schema or schema_beside(path)
-        scan = scan_tables(files, reading)
+        logs = cls.of_files(files, schema or schema_beside(path), reading)
+        logs.unclear = (*logs.unclear, *unread(path, files, "not tables"))
+        return logs
+
+    @classmethod
+    def of_files(
+        cls, files: Sequence[Path], schema: Schema | None, reading: ReadOptions, read: ReadTable = read_table
+    ) -> TableLogs:
+        """Returns the logs in tables; scans all of them once.
+
+        Args:
+            files: paths, or names that `read` knows.
+            schema: of the logs; None to infer it.
+            reading: the user's options.
+            read: reads a file.
+
+        Raises:
+            DataError: no table can be read.
+        """
+        scan = scan_tables(files, reading, read)
         layout = scan.survey.layout(schema, scan.step_s)
-        if not layout.schema.observations:
-            fix = "Write numeric columns, or a schema.json that lists the observations."
-            raise DataError("no column of the tables is an observation", fix=fix, file=path)
         unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
         unclear.append("The action in the last row of an episode has no following observation and is dropped.")
-        unclear += unread(path, files, "not tables")
-        return cls(files, sum(map(len, scan.labels)), layout, reading, unclear)
+        return TableLogs(files, sum(map(len, scan.labels)), layout, reading, unclear, read)
 
     def __len__(self) -> int:
         return self._num_episodes
@@ -87,11 +106,12 @@ class TableLogs(Logs):
     def _read_table(self, file: Path, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
         """Yields the episodes of a table."""
         try:
-            table, times, pieces = open_table(file, self._reading)
+            table, times, pieces = open_table(file, self._reading, self._open_file)
         except DataError as error:
             yield from self._without_table(file, error, numbers)
             return
-        of_table = [*table.findings, *_left_out(table, self._layout)]
+        reported = {column.name for column in self.columns}
+        of_table = [*table.findings, *_left_out(table, self._layout.known | reported)]
         for piece, draft in self._drafts(file, pieces, times):
             draft.source = _source_of(piece, self._layout, times)
             draft.findings = of_table + draft.findings
@@ -123,13 +143,15 @@ def failed(finding: Finding, number: int) -> LoggedEpisode:
     return LoggedEpisode(file=file, number=number, episode=None, findings=findings, source=source)
 
 
-def open_table(file: Path, reading: ReadOptions) -> tuple[ColumnTable, Times | None, list[EpisodeRows]]:
+def open_table(
+    file: Path, reading: ReadOptions, read: ReadTable
+) -> tuple[ColumnTable, Times | None, list[EpisodeRows]]:
     """Reads a table, its times and its episodes.
 
     Raises:
         DataError: it cannot be read, or lacks a column that the user named.
     """
-    table = read_table(file)
+    table = read(file)
     times = read_times(table, reading.time)
     return table, times, split(table, times, reading)
 
@@ -151,7 +173,7 @@ class Scan:
     assumptions: tuple[str, ...]
 
 
-def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
+def scan_tables(files: Sequence[Path], reading: ReadOptions, read: ReadTable = read_table) -> Scan:
     """Scans all tables; `TableLogs.read` reports the unreadable ones.
 
     Raises:
@@ -161,11 +183,13 @@ def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
     steps: list[float] = []
     assumptions: dict[str, None] = {}
     labels: dict[Path, tuple[str | None, ...]] = dict.fromkeys(files, (None,))
-    opened = readable(files, lambda file: open_table(file, reading), what="tables", file=files[0].parent)
+    opened = readable(files, lambda file: open_table(file, reading, read), what="tables", file=files[0].parent)
     for file, (table, times, pieces) in opened:
         labels[file] = tuple(piece.label for piece in pieces)
         by = episode_name(table.columns, reading.episode)
-        reserved = [name for name in (by, times.name if times else None) if name is not None]
+        reserved = {
+            name: what for name, what in ((by, "the episodes"), (times.name if times else None, "the times")) if name
+        }
         survey.add(table.columns, [piece.rows for piece in pieces], reserved)
         assumptions |= dict.fromkeys(_assumptions(times, pieces, by, reading))
         gaps = [np.diff(piece.times) for piece in pieces if piece.times is not None]
@@ -206,10 +230,10 @@ def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:
         yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed within each step."
 
 
-def _left_out(table: ColumnTable, layout: TableLayout) -> Iterator[Finding]:
-    """Yields a warning for each unused column of a table."""
+def _left_out(table: ColumnTable, known: Collection[str]) -> Iterator[Finding]:
+    """Yields a warning for each column of a table that is not known."""
     for name, column in table.columns.items():
-        if name not in layout.known:
+        if name not in known:
             what = "has no values" if column.is_empty else f"holds {'texts' if column.is_text else 'values'}"
             problem = f"the column is not in the schema and is left out (it {what})"
             yield warning(problem=problem, fix="Add a signal of this name to schema.json to keep it.", signal=name)

@@ -5,13 +5,12 @@ A slow sensor updates less often than every row.
 
 from __future__ import annotations
 
-import datetime as dt
-import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import gcd, log2
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,19 @@ from numpy.typing import NDArray
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
 from worldline.errors import DataError, InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TIME_NAMES = ("time", "timestamp", "timestamps", "t", "datetime", "date_time", "date", "clock", "elapsed", "seconds")
 SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3}
 SECONDS |= {"us": 1e-6, "µs": 1e-6, "microseconds": 1e-6, "ns": 1e-9, "nanoseconds": 1e-9}
 SECONDS |= {"min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0, "days": 86400.0}
 """Seconds per unit, for units in headers and at the end of names such as `time_ms`."""
 
+_ZONE = r":\d\d\S*\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
+_SLASHES = r"^(\d{4})/(\d{2})/(\d{2})"
+_ISO: Final = "ISO8601"
+_READ: Final = {"errors": "coerce", "utc": True}
 _MAX_SECONDS = 1e12  # larger values are damaged
 
 EPOCHS = ((1e8, 1e11, "s", 1.0), (1e11, 1e14, "ms", 1e-3), (1e14, 1e17, "us", 1e-6), (1e17, 1e20, "ns", 1e-9))
@@ -84,21 +90,23 @@ def read_times(table: ColumnTable, requested: str | None) -> Times | None:
     if (column := table.columns.get(name)) is None:
         problem = f"the table has no column of times {name!r}; its columns are {', '.join(table.columns)}"
         raise DataError(problem, fix="Name one of them.", file=table.file)
+    how = ""
     if column.values.dtype.kind == "O" and not column.is_empty:
-        column = _parsed(column, table)
+        column, how = _parsed(column, table)
     if column.values.ndim != 1 or column.values.dtype.kind not in "iufMm":
         problem = f"the column of times holds neither numbers nor dates (dtype {column.values.dtype})"
         fix = "Write seconds or ISO dates, or name another column of times."
         raise DataError(problem, fix=fix, file=table.file, signal=name)
     if column.values.dtype.kind == "m":
         column = _with_date(column, table)
-    return _times(column)
+    times = _times(column)
+    return replace(times, assumption=f"{times.assumption[:-1]}{how}.") if how else times
 
 
 def _word(name: str) -> str:
-    """Returns the name in lower case, without a unit at its end."""
+    """Returns the name in lower case, without a unit at its end; "T" stays, because it is a temperature."""
     head, _, tail = name.lower().rpartition("_")
-    return head if head and tail in SECONDS else name.lower()
+    return head if head and tail in SECONDS else name if name == "T" else name.lower()
 
 
 def _times(column: Column) -> Times:
@@ -140,37 +148,58 @@ def _scale(column: Column) -> tuple[float, bool, str]:
     return 1.0, False, f"{column.name}: read as seconds."
 
 
-def _parsed(column: Column, table: ColumnTable) -> Column:
-    """Parses texts as numbers or dates; a minority of unreadable cells counts as missing."""
+def _parsed(column: Column, table: ColumnTable) -> tuple[Column, str]:
+    """Parses texts as numbers or dates, and returns an assumption; a minority of unreadable cells counts as missing."""
     stamps, bad = as_numbers(column)
     values: NDArray[np.generic] = stamps
+    how = ""
     if 2 * bad.sum() > (~column.missing).sum():
-        values, bad = _dates(column, table)
+        values, bad, how = _dates(column, table)
     if 2 * bad.sum() > (~column.missing).sum():
         row = int(np.argmax(bad))
         problem = f"row {row} (from 0) of the column of times is {column.values[row]!r}"
         fix = "Write times in seconds, or as dates such as 2024-05-31T12:00:00.5."
         raise DataError(problem, fix=fix, file=table.file, signal=column.name)
-    return replace(column, values=values, missing=column.missing | bad)
+    return replace(column, values=values, missing=column.missing | bad), how
 
 
-def _dates(column: Column, table: ColumnTable) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Parses texts as dates, all with or all without a time zone; returns a mask of texts that are not dates."""
-    stamps, bad = np.zeros(len(column.values), np.int64), np.zeros(len(column.values), np.bool_)
-    has_zone = set()
-    for row in np.flatnonzero(~column.missing).tolist():
-        try:
-            stamp = dt.datetime.fromisoformat(re.sub(r"(\d)/(\d)", r"\1-\2", str(column.values[row]).strip()))
-        except ValueError:
-            bad[row] = True
-            continue
-        has_zone.add(stamp.tzinfo is not None)
-        since = stamp.replace(tzinfo=stamp.tzinfo or dt.UTC) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-        stamps[row] = since // dt.timedelta(microseconds=1)
-    if len(has_zone) > 1:
+def _dates(column: Column, table: ColumnTable) -> tuple[NDArray[np.generic], NDArray[np.bool_], str]:
+    """Parses texts as dates, all with or all without a time zone; returns a mask of texts that are no dates."""
+    import pandas as pd
+
+    texts = pd.Series(column.values[~column.missing].astype(str)).str.strip()
+    zoned = texts.str.contains(_ZONE)
+    if zoned.any() and not zoned.all() and not pd.to_datetime(texts[~zoned], format=_ISO, errors="coerce").isna().all():
         problem = "some times have a time zone and others do not"
         raise DataError(problem, fix="Write all times in UTC.", file=table.file, signal=column.name)
-    return stamps.astype("datetime64[us]"), bad
+    found, how = pd.to_datetime(texts.str.replace(_SLASHES, r"\1-\2-\3", regex=True), **_READ, format=_ISO), ""
+    if 2 * found.isna().sum() > len(found):
+        found, how = _local_dates(texts)
+    stamps, bad = np.zeros(len(column.values), "datetime64[us]"), np.zeros(len(column.values), np.bool_)
+    bad[~column.missing] = found.isna()
+    stamps[~column.missing & ~bad] = found.dropna().dt.tz_localize(None).to_numpy("datetime64[us]")
+    return stamps, bad, how
+
+
+def _local_dates(texts: pd.Series[str]) -> tuple[pd.Series[Any], str]:
+    """Parses dates such as 31.05.2024 12:00, with the order of day and month in which fewer fail and go back."""
+    import pandas as pd
+    from pandas.tseries.api import guess_datetime_format
+
+    def read(day_first: bool) -> pd.Series[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a format that contradicts the order
+            found = guess_datetime_format(texts.iloc[0], dayfirst=day_first)
+            return pd.to_datetime(texts, **_READ, format=found or "mixed", dayfirst=day_first)
+
+    def faults(order: str) -> tuple[int, int]:
+        dates = orders[order]
+        return int(dates.isna().sum()), int((dates.diff().dt.total_seconds() < 0).sum())
+
+    orders = {", day first": read(day_first=True), ", month first": read(day_first=False)}
+    best = min(orders, key=faults)
+    is_clear = orders[", day first"].equals(orders[", month first"])
+    return orders[best], "" if is_clear else best
 
 
 def _with_date(column: Column, table: ColumnTable) -> Column:

@@ -91,7 +91,7 @@ class VideoLogs(TableLogs):
         scan = scan_tables(tables, reading)
         plan = _plan(clips, tables, scan, only=path if path.is_file() else None)
         plan, unused = _usual_cameras(plan) if schema is None else _cameras_of(schema, plan)
-        scan.survey.reserve(matching.FRAME_NAMES)
+        scan.survey.reserve(dict.fromkeys(matching.FRAME_NAMES, "the frames"))
         with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
         cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
         layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else step_s, cameras)

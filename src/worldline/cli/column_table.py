@@ -1,0 +1,103 @@
+"""The table of columns of `worldline import`, and the questions about uncertain roles."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from worldline.cli.output import print_wrapped
+
+if TYPE_CHECKING:
+    from worldline.data.roles import ColumnGuess
+    from worldline.data.schema_edits import SchemaEdits
+
+_ANSWERS: Final = {"o": "observation", "a": "action", "e": "exogenous", "r": "reward", "i": "ignore"}
+
+
+def is_terminal() -> bool:
+    """Whether a person can answer questions: standard input and output are terminals."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def print_columns(columns: Sequence[ColumnGuess]) -> None:
+    """Prints each column with its role, the reason, the range of its values, and how it changes."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not columns:
+        return
+    table = Table(title=Text("Columns", style="bold"), title_justify="left")
+    for heading in ("column", "role", "range", "excitation"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("reason", ratio=1)
+    for column in columns:
+        role = "" if column.signal is None else _role(column) + ("" if column.guess.sure else "?")
+        style = "" if column.is_signal else "dim"
+        cells = (column.name, role, _range(column), str(column.behaviour or ""), column.guess.reason)
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    Console().print(table)
+
+
+def print_correction(columns: Sequence[ColumnGuess]) -> None:
+    """Prints the options that correct a guess, with a column as example."""
+    doubtful = [column for column in columns if not column.guess.sure]
+    examples = doubtful or [column for column in columns if column.is_signal and column.guess.role == "observation"]
+    if not examples:
+        return
+    name, role = examples[0].name, "--exogenous" if examples[0].guess.role == "action" else "--action"
+    print_wrapped(
+        f"To correct a role, add for example: {role} {shlex.quote(name)} (or --observation, --reward, --ignore)"
+    )
+
+
+def ask_roles(columns: Sequence[ColumnGuess]) -> SchemaEdits:
+    """Asks for the role of each uncertain column, and for an action if there is none; Enter keeps the guess."""
+    edits: dict[str, dict[str, str]] = {}
+    for column in (column for column in columns if not column.guess.sure and column.signal is not None):
+        if (answer := _asked(column)) != _role(column):
+            edits[column.name] = {"role": answer}
+    roles = {column.name: edits.get(column.name, {}).get("role", _role(column)) for column in columns}
+    if "action" not in roles.values():
+        edits |= _asked_for_action(columns)
+    return edits
+
+
+def _asked(column: ColumnGuess) -> str:
+    """The role that the user gives a column."""
+    from rich.prompt import Prompt
+
+    question = f"{column.name} ({column.guess.reason}): o)bservation, a)ction, e)xogenous, r)eward, i)gnore"
+    guessed = _role(column)[0]
+    return _ANSWERS[Prompt.ask(question, choices=list(_ANSWERS), default=guessed, show_choices=False)]
+
+
+def _asked_for_action(columns: Sequence[ColumnGuess]) -> dict[str, dict[str, str]]:
+    """The columns that the user names as actions; none after an empty answer."""
+    from rich.prompt import Prompt
+
+    known = {column.name for column in columns if column.signal is not None}
+    while True:
+        answer = Prompt.ask(
+            "No column is an action. Which columns are chosen by an operator or a controller?", default=""
+        )
+        names = [name.strip() for name in answer.split(",") if name.strip()]
+        if unknown := [name for name in names if name not in known]:
+            print(f"There is no column {unknown[0]!r}. Columns: {', '.join(sorted(known))}.")
+        else:
+            return {name: {"role": "action"} for name in names}
+
+
+def _role(column: ColumnGuess) -> str:
+    return "ignore" if column.guess.role is None else str(column.guess.role)
+
+
+def _range(column: ColumnGuess) -> str:
+    """The logged range, with the unit if it is known; of several components, that of all."""
+    signal = column.signal
+    if not column.low or not column.high:
+        return "" if signal is None or not signal.components else f"{signal.num_values} texts"
+    unit = f" {signal.unit}" if signal is not None and signal.unit not in ("1", "?") else ""
+    return f"{min(column.low):.4g} to {max(column.high):.4g}{unit}"

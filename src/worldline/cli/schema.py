@@ -1,0 +1,75 @@
+"""`worldline schema`."""
+
+from __future__ import annotations
+
+import json as json_text
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json
+from worldline.cli.output import print_next, print_table, progress_bars, write_json
+
+if TYPE_CHECKING:
+    from worldline.schema import Schema, Signal
+
+
+def schema(
+    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    edits: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=ROLE] [NAME.FIELD=VALUE]...",
+            help="Corrections, such as heater=action, temperature.unit=degC, power.low=0 or note=ignore.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Print the schema of a store, or correct roles, units, bounds, kinds and entities in it."""
+    from worldline.config import to_json
+    from worldline.data.correcting import correct_schema
+    from worldline.data.schema_edits import parse_edits
+    from worldline.data.store import open_store
+
+    known = open_store(store)
+    if edits:
+        parsed = parse_edits(edits, [signal.name for signal in known.schema.signals])
+        with progress_bars() as stage:
+            changed = correct_schema(
+                known, parsed, progress=lambda done, total: stage("correct the episodes", done, total)
+            )
+        print(f"Corrected: {', '.join(edits)}")
+        known = changed
+    _print(known.schema)
+    write_json(json, json_text.loads(to_json(known.schema)))
+    if known.schema.actions:
+        print_next("check", store)
+    else:
+        print("No signal is an action. Name the signals that are chosen.")
+        print_next("schema", store, f"{known.schema.signals[0].name}=action")
+
+
+def _print(schema: Schema) -> None:
+    rows = [
+        (one.name, one.role, one.kind, _size(one), one.unit, _bounds(one), one.entity or "") for one in schema.signals
+    ]
+    print_table("Signals", ("name", "role", "kind", "size", "unit", "bounds", "entity"), rows)
+    print(f"Step:   {'unknown' if schema.step_s is None else f'{schema.step_s:g} s'}")
+
+
+def _size(signal: Signal) -> str:
+    if signal.num_values is not None:
+        return f"{signal.num_values} values"
+    return " x ".join(map(str, signal.shape))
+
+
+def _bounds(signal: Signal) -> str:
+    """The bounds of a vector; one interval if they are the same for all components."""
+    if signal.low is None and signal.high is None:
+        return ""
+    low, high = (bound or (side * math.inf,) for bound, side in ((signal.low, -1), (signal.high, 1)))
+    ends = (f"{values[0]:g}" if len(set(values)) == 1 else "..." for values in (low, high))
+    return " to ".join(ends)

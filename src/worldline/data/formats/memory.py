@@ -1,0 +1,188 @@
+"""Logs in memory: frames of pandas or polars, mappings of arrays, and episodes.
+
+    frame                              a table; a row holds the observations and the action that is chosen then
+    {"level": [T+1], "heater": [T+1]}  a table, because all columns have the same length
+    {"level": [T+1], "heater": [T]}    an episode of T steps
+    [frame, frame], [mapping, ...]     several tables, or several episodes
+    [worldline.Episode, ...]           episodes
+
+An index of times becomes the column `time`; named levels of an index become columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worldline.data.base import Logs, ReadOptions, refuse
+from worldline.data.checks import arrays_of
+from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, EpisodeDraft, EpisodeLogs, converted, flag_at_end
+from worldline.data.formats.tables.columns import ColumnTable, table_of
+from worldline.data.formats.tables.tables import TableLogs
+from worldline.data.infer import SchemaDraft, infer_schema, summarise
+from worldline.data.roles import RoleGuess
+from worldline.episode import Episode
+from worldline.errors import InputError, MissingExtraError
+from worldline.schema import Role, Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_WANTED = "Give a pandas or polars frame, a mapping of arrays, a list of these, or a list of episodes."
+_ENDS = "Give one mapping for each episode."
+
+
+def logs_in_memory(given: object, schema: Schema | None, reading: ReadOptions) -> Logs:
+    """Returns the logs in an object.
+
+    Args:
+        given: see the head of this module.
+        schema: of the logs; None to infer it.
+        reading: settings for timestamped rows; episodes accept only the defaults.
+
+    Raises:
+        InputError: the object is of another type.
+        DataError: it holds no usable episode.
+        MissingExtraError: a frame is given, and pyarrow is not installed.
+    """
+    parts: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    if not parts:
+        raise InputError(f"the logs are an empty list. {_WANTED}")
+    if all(isinstance(part, Episode) for part in parts):
+        refuse(reading, "Episode")
+        return EpisodesInMemory(parts, schema)
+    if all(isinstance(part, Mapping) for part in parts):
+        arrays = [{str(name): np.asarray(values) for name, values in part.items()} for part in parts]
+        if any(_is_episode(part) for part in arrays):
+            refuse(reading, "episode")
+            return EpisodesInMemory(arrays, schema)
+    tables = {}
+    for number, part in enumerate(parts):
+        name = f"frame {number}" if len(parts) > 1 else "frame"
+        tables[name] = _arrow(part, name)
+
+    def read(file: Path) -> ColumnTable:
+        return table_of(tables[file.name], file)
+
+    return TableLogs.of_files([Path(name) for name in tables], schema, reading, read=read)
+
+
+def _is_episode(arrays: Mapping[str, Any]) -> bool:
+    """Whether the arrays have different lengths, as the T+1 observations and T actions of an episode."""
+    return len({len(values) for values in arrays.values() if values.ndim}) > 1
+
+
+def _arrow(part: object, name: str) -> pa.Table:
+    """Returns a frame or a mapping of columns as a table."""
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "tables") from error
+    module = type(part).__module__.partition(".")[0]
+    frame: Any = part
+    with converted(f"{name} cannot be read", fix="Give columns of numbers, texts or times.", errors=(Exception,)):
+        if module == "pandas" and hasattr(frame, "columns"):
+            return pa.Table.from_pandas(_with_index(frame), preserve_index=False)
+        if module == "polars" and hasattr(frame, "to_arrow"):
+            return frame.to_arrow()
+        if isinstance(part, Mapping):
+            columns = {str(key): np.asarray(values) for key, values in part.items()}
+            return pa.table({key: list(v) if v.ndim > 1 else pa.array(v) for key, v in columns.items()})
+    hint = " Call collect() first." if module == "polars" else ""
+    raise InputError(f"the logs are of the type {type(part).__qualname__}.{hint} {_WANTED}")
+
+
+def _with_index(frame: Any) -> Any:
+    """Returns a pandas frame with the levels of its index as columns, unless the index only counts the rows."""
+    import pandas as pd
+
+    frame = frame.rename(columns=str)
+    if isinstance(frame.index, pd.RangeIndex):
+        return frame
+    is_unnamed = frame.index.nlevels == 1 and frame.index.name is None
+    if is_unnamed and not isinstance(frame.index, pd.DatetimeIndex | pd.TimedeltaIndex):
+        return frame  # row numbers that a selection left
+    return frame.reset_index(names="time" if is_unnamed else None)
+
+
+class EpisodesInMemory(EpisodeLogs[None]):
+    """Episodes, or mappings of arrays of T+1 observations and T actions.
+
+    A mapping may also hold what an .npz file may: end flags, a seed, masks and times.
+
+    Args:
+        episodes: at least one.
+        schema: of every episode; None to infer it.
+    """
+
+    def __init__(self, episodes: Sequence[Episode | Mapping[str, Any]], schema: Schema | None) -> None:
+        draft = SchemaDraft()
+        self._episodes = tuple(episodes)
+        files = [f"episode {number}" for number in range(len(episodes))]
+        unclear: list[str] = []
+        if schema is None:
+            schema, unclear = self._infer(files, draft)
+        super().__init__(schema, unclear, Path(), files)
+        self.columns = tuple(draft.columns)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:  # noqa: ARG003 - no path holds them
+        """Returns False."""
+        return False
+
+    @classmethod
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> EpisodesInMemory:  # noqa: ARG003
+        """Raises InputError, because no path holds them."""
+        raise InputError(f"{path} is a path. {_WANTED}")
+
+    def opened(self) -> nullcontext[None]:
+        """Nothing has to be opened."""
+        return nullcontext(None)
+
+    def draft(self, opened: None, number: int) -> EpisodeDraft:  # noqa: ARG002 - nothing is open
+        """Returns an episode."""
+        episode = self._episodes[number]
+        draft = EpisodeDraft(source={"episode": number})
+        if isinstance(episode, Episode):
+            draft.values = {name: values for role in Role for name, values in arrays_of(episode, role).items()}
+            draft.observed = dict(episode.observed)
+            draft.terminated, draft.truncated = episode.terminated, episode.truncated
+            draft.seed, draft.step_s = episode.seed, episode.step_s
+            return draft
+        draft.values = dict(episode)
+        draft.observed = {
+            name.removeprefix(MASK_PREFIX): np.asarray(mask, np.bool_)
+            for name, mask in episode.items()
+            if name.startswith(MASK_PREFIX)
+        }
+        ends = {name: flag_at_end(episode[name], name, fix=_ENDS) for name in FLAGS if name in episode}
+        draft.end(ends.get("terminated"), ends.get("truncated"))
+        draft.seed = int(episode["seed"]) if "seed" in episode else None
+        draft.times = next((episode[name].astype(np.float64) for name in TIMES if name in episode), None)
+        return draft
+
+    def _infer(self, files: Sequence[str], draft: SchemaDraft) -> tuple[Schema, list[str]]:
+        """Infers the schema; the roles of the signals of an `Episode` are known."""
+        whole = [episode for episode in self._episodes if isinstance(episode, Episode)]
+        for role in Role if whole else ():
+            for name in arrays_of(whole[0], role):
+                seen = [
+                    summarise(arrays_of(episode, role)[name]) for episode in whole if name in arrays_of(episode, role)
+                ]
+                signal, doubts = draft.infer(name, role, seen)
+                draft.add_guess(signal, RoleGuess(role=role, reason="its role in the episodes"), seen, doubts)
+        if whole:
+            return draft.result()
+        arrays, steps_s = {}, []
+        for file, episode in zip(files, self._episodes, strict=True):
+            assert not isinstance(episode, Episode)
+            own = {name: values for name, values in episode.items() if name not in (*FLAGS, *TIMES, "seed")}
+            arrays[file] = {
+                name: summarise(v) for name, v in own.items() if v.ndim and not name.startswith(MASK_PREFIX)
+            }
+            steps_s += [float(np.median(np.diff(episode[name]))) for name in TIMES if name in episode]
+        return infer_schema(arrays, float(np.median(steps_s)) if steps_s else None, draft)

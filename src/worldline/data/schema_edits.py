@@ -1,0 +1,239 @@
+"""Corrections of a schema: roles, units, bounds, kinds and entities, from a command or a partial `schema.json`.
+
+Edits are fields by signal, such as {"heater": {"role": "action", "low": 0}}. The role "ignore" leaves a signal out. The
+key "" holds what concerns the whole schema: its `step_s`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from worldline.data.roles import ColumnGuess
+from worldline.errors import ConfigError, UnknownNameError
+from worldline.schema import Kind, Role, Schema, Signal
+
+SchemaEdits = Mapping[str, Mapping[str, Any]]
+
+IGNORE: Final = "ignore"
+WHOLE: Final = ""
+EDITABLE: Final = ("role", "unit", "low", "high", "kind", "num_values", "components", "entity", "period")
+_NEEDED: Final = ("name", "role", "kind", "shape")
+_TYPES: Final[Mapping[str, Any]] = {
+    "unit": str,
+    "low": float | tuple[float, ...] | None,
+    "high": float | tuple[float, ...] | None,
+    "num_values": int | None,
+    "components": tuple[str, ...],
+    "entity": str | None,
+    "period": float | None,
+}
+_CHOICES: Final = {"role": (*map(str, Role), IGNORE), "kind": tuple(map(str, Kind))}
+
+
+def merged(*several: SchemaEdits) -> SchemaEdits:
+    """The edits together; later ones replace earlier ones of the same field."""
+    found: dict[str, dict[str, Any]] = {}
+    for edits in several:
+        for name, values in edits.items():
+            found.setdefault(name, {}).update(values)
+    return found
+
+
+def parse_edits(texts: Sequence[str], names: Collection[str]) -> SchemaEdits:
+    """The edits in texts such as "heater=action", "heater.unit=%", "power.low=0" and "step_s=60".
+
+    Args:
+        texts: of the command line. Several numbers or names are separated by commas; "none" removes a value.
+        names: of the signals, which may contain dots.
+
+    Raises:
+        ConfigError: some texts are no edits; the message lists all of them.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    problems = []
+    for text in texts:
+        left, equals, value = text.partition("=")
+        name, _, field = (left, "", "role") if left in names else left.rpartition(".")
+        if left == "step_s" and left not in names:
+            name, field = WHOLE, left
+        elif not name:
+            name, field = left, "role"
+        if equals:
+            found.setdefault(name, {})[field] = _value(field, value.strip())
+        else:
+            problems.append(f"{text!r} is not NAME=ROLE or NAME.FIELD=VALUE")
+    _raise(problems, "")
+    return found
+
+
+def partial_edits(text: str | bytes) -> SchemaEdits | None:
+    """The edits in a partial `schema.json`; None if the file is no JSON or every signal in it is complete.
+
+    A signal is complete if it has a name, a role, a kind and a shape.
+
+    Args:
+        text: of the file.
+    """
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return None
+    signals = tree.get("signals", []) if isinstance(tree, dict) else None
+    if not tree or not isinstance(signals, list) or not all(isinstance(signal, dict) for signal in signals):
+        return None
+    if "signals" in tree and all(key in signal for signal in signals for key in _NEEDED):
+        return None
+    edits = {str(signal.get("name", f"signal {number}")): signal for number, signal in enumerate(signals)}
+    own = {name: {key: value for key, value in signal.items() if key != "name"} for name, signal in edits.items()}
+    return own | {WHOLE: {key: value for key, value in tree.items() if key != "signals"}}
+
+
+def apply_edits(schema: Schema, edits: SchemaEdits, columns: Iterable[ColumnGuess] = (), *, where: str = "") -> Schema:
+    """The corrected schema; signals keep their order, and new ones come last.
+
+    An action that had no bounds gets the logged range.
+
+    Args:
+        schema: to correct.
+        edits: as described above.
+        columns: of the logs, which also know the signals that were left out.
+        where: the file or option, for errors.
+
+    Raises:
+        ConfigError: an edit is wrong; the message lists all mistakes.
+    """
+    known = {column.name: column for column in columns}
+    signals: dict[str, Signal] = {signal.name: signal for signal in schema.signals}
+    problems = list[str]()
+    for name, values in edits.items():
+        if name == WHOLE:
+            problems += [f"no setting is called {key!r}; known: step_s" for key in values if key != "step_s"]
+        elif name not in signals and name not in known:
+            problems.append(str(UnknownNameError("column", name, {*signals, *known})).rstrip("."))
+        elif values.get("role") == IGNORE:
+            signals.pop(name, None)
+        elif (before := signals.get(name) or known[name].signal) is None:
+            problems.append(f"{name} cannot be a signal: {known[name].guess.reason}")
+        else:
+            wrong = _mistakes(name, values)
+            problems += wrong
+            try:
+                signals[name] = before if wrong else _changed(before, values, known.get(name))
+            except ConfigError as error:
+                problems.append(str(error).rstrip("."))
+    step_s = edits.get(WHOLE, {}).get("step_s", schema.step_s)
+    if not (step_s is None or (isinstance(step_s, int | float) and step_s > 0 and math.isfinite(step_s))):
+        problems.append(f"step_s must be a positive number of seconds, not {step_s!r}")
+        step_s = None
+    _raise(problems, where)
+    return replace(schema, signals=tuple(signals.values()), step_s=None if step_s is None else float(step_s))
+
+
+def edit_command(store: Path | str, edits: Iterable[str]) -> str:
+    """The command line that corrects the schema of a store.
+
+    Args:
+        store: its folder.
+        edits: such as "heater=action".
+    """
+    return shlex.join(["worldline", "schema", str(store), *edits])
+
+
+def _value(field: str, text: str) -> Any:
+    """The value of a field; `apply_edits` reports a text that is no number."""
+    if field in ("role", "kind", "unit") or field not in (*EDITABLE, "step_s"):
+        return text
+    if text.lower() in ("none", ""):
+        return () if field == "components" else None
+    if field == "entity":
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    if field == "components":
+        return parts
+    try:
+        numbers = [int(part) if field == "num_values" else float(part) for part in parts]
+    except ValueError:
+        return text
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _mistakes(name: str, values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the fields of one signal, whatever the signal is."""
+    found = []
+    fixed = [field.name for field in fields(Signal) if field.name not in EDITABLE]
+    for field, value in values.items():
+        if field in fixed:
+            found.append(f"{name}: {field} follows from the logs and cannot be set")
+        elif field not in EDITABLE:
+            found.append(f"{name}: {UnknownNameError('field', field, EDITABLE)}".rstrip("."))
+        elif field in _CHOICES:
+            if value not in _CHOICES[field]:
+                found.append(f"{name}: {field} is {value!r}, expected one of {', '.join(_CHOICES[field])}")
+        else:
+            try:
+                TypeAdapter(_TYPES[field]).validate_python(value)
+            except ValidationError:
+                found.append(f"{name}: {field} is {value!r}, which is no {_wanted(field)}")
+    return found
+
+
+def _wanted(field: str) -> str:
+    return {"unit": "text", "entity": "text", "components": "list of texts", "num_values": "whole number"}.get(
+        field, "number"
+    )
+
+
+def _changed(signal: Signal, values: Mapping[str, Any], column: ColumnGuess | None) -> Signal:
+    """The signal with other fields, and with what follows from them."""
+    new = dict(values)
+    kind = Kind(new.pop("kind", signal.kind))
+    role = Role(new.pop("role", signal.role))
+    if kind is not signal.kind:
+        if Kind.IMAGE in (kind, signal.kind):
+            raise ConfigError(f"{signal.name}: kind is {signal.kind} and cannot become {kind}. Import other logs.")
+        is_vector = kind is Kind.VECTOR
+        highest = column.high[0] if column is not None and column.high else math.nan
+        new.setdefault("num_values", None if is_vector else max(2, int(highest) + 1) if highest < 1e6 else None)
+        if not is_vector and new["num_values"] is None:
+            raise ConfigError(f"{signal.name}: a discrete signal needs num_values. Set {signal.name}.num_values too.")
+        new = {"shape": (1,) if is_vector else (), "low": None, "high": None, "period": None, "components": ()} | new
+        new = {"unit": "?" if is_vector else "1", "precision": "float64" if is_vector else "float32"} | new
+    size = math.prod(new.get("shape", signal.shape))
+    for bound in ("low", "high"):
+        if bound in new and new[bound] is not None:
+            given = new[bound]
+            new[bound] = tuple(map(float, given)) if isinstance(given, list | tuple) else (float(given),) * size
+    is_new_action = role is Role.ACTION and signal.role is not Role.ACTION and kind is Kind.VECTOR
+    if is_new_action and column is not None and len(column.low) == size:
+        new = _logged_bounds(signal, column) | new
+    if "components" in new:
+        new["components"] = tuple(new["components"])
+    return replace(signal, role=role, kind=kind, **new)
+
+
+def _logged_bounds(signal: Signal, column: ColumnGuess) -> dict[str, Any]:
+    """The logged range, for the bounds that the signal lacks."""
+    found = {"low": column.low, "high": column.high}
+    return {
+        name: values
+        for name, values in found.items()
+        if getattr(signal, name) is None and all(map(math.isfinite, values))
+    }
+
+
+def _raise(problems: Sequence[str], where: str) -> None:
+    """Raises ConfigError if there are problems."""
+    if not problems:
+        return
+    start = f"{where}: " if where else ""
+    if len(problems) == 1:
+        raise ConfigError(f"{start}{problems[0]}.")
+    raise ConfigError(f"{start}{len(problems)} mistakes:" + "".join(f"\n  - {problem}." for problem in problems))
