@@ -126,11 +126,11 @@ def test_what_is_beaten_is_said_of_each_signal_apart() -> None:
         "It predicts other better than persistence, an action-blind model and a linear model at"
     )
     assert reasons[1].startswith(
-        "It predicts place better than persistence and an action-blind model, and no worse than a linear model, at"
+        "It predicts place better than persistence and an action-blind model, and as well as a linear model, at"
     )
     alike = advised(lambda found: beats(found, "other", -0.01)).reasons
     assert alike[0].startswith(
-        "It predicts other no worse than persistence, an action-blind model and a linear model at"
+        "It predicts other as well as a linear model, and no worse than persistence and an action-blind model, at"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from worldline.audit import report_evidence as evidence
+from worldline.audit.audit_evidence import GoalRanking
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.formatting import (
     between,
@@ -22,7 +23,7 @@ from worldline.formatting import (
     round_percent,
     span,
 )
-from worldline.stats import Rate
+from worldline.stats import Estimate, Rate
 
 NEGLIGIBLE: Final = 0.05
 """Growth of the error below which the world counts as not using its actions."""
@@ -30,7 +31,16 @@ WELL_READ: Final = 0.9
 POORLY_READ: Final = 0.5
 HEADLINE_LEVEL: Final = 0.9
 
+TIE_MARGIN: Final = 0.05
+"""Largest relative difference of the errors in a tie."""
+MIN_PREFERRED: Final = 0.7
+"""Share of preferred actions below which a world cannot plan to goals."""
+WELL_PREFERRED: Final = 0.85
+"""Share of preferred actions from which a world plans to goals reliably."""
+
 Verdict = Literal["good", "bad", "unclear", "plain"]
+Comparison = Literal["better", "worse", "tie", "unclear"]
+"""Two errors on the same windows; a tie if the paired interval includes 0 and lies within `TIE_MARGIN`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,35 @@ class ReportFinding:
 
     text: str
     verdict: Verdict
+
+
+def compare_errors(skill: Estimate) -> Comparison:
+    """How a world compares with a baseline.
+
+    Args:
+        skill: relative reduction of the baseline's error, with its interval.
+    """
+    if skill.low > 0 or skill.high < 0:
+        return "better" if skill.low > 0 else "worse"
+    return "tie" if skill.low >= -TIE_MARGIN and skill.high <= TIE_MARGIN else "unclear"
+
+
+def goal_reaching(found: GoalRanking) -> ReportFinding:
+    """Whether a planner prefers what led to a goal."""
+    rank, verdict = found.preferred, _order_by(found.preferred)
+    how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[verdict]
+    text = (
+        f"The world {how} to logged goals of {listing(list(map(label, found.goals)))}, {plural(found.steps, 'step')} "
+        f"ahead: it prefers the logged actions to {percent(rank.value)} of other actions ({between(rank)}; "
+        f"50\u00a0% by chance)."
+    )
+    return ReportFinding(text, verdict)
+
+
+def _order_by(preferred: Estimate) -> Literal["good", "bad", "unclear"]:
+    if preferred.value < MIN_PREFERRED:
+        return "bad"
+    return "good" if preferred.value >= WELL_PREFERRED else "unclear"
 
 
 def planning(found: evidence.Planning) -> ReportFinding:
@@ -159,8 +198,10 @@ def skills(found: Diagnostics) -> ReportFinding:
     if lost:
         text += f" It is worse at some horizon on {listing([label(name) for name in lost])}."
     elif len(won) < len(signals):
-        rest = [label(name) for name in signals if name not in won]
-        text += f" On {listing(rest)} the difference is not significant at every horizon."
+        tied = [label(name) for name in signals if name not in won and _is_tied(found, name)]
+        rest = [label(name) for name in signals if name not in won and label(name) not in tied]
+        text += f" On {listing(tied)} it ties with a baseline at some horizon." if tied else ""
+        text += f" On {listing(rest)} the difference is not significant at every horizon." if rest else ""
     return ReportFinding(text, "good" if len(won) == len(signals) else "bad" if not won else "unclear")
 
 
@@ -173,9 +214,12 @@ def margins(found: Diagnostics) -> ReportFinding:
     parts = []
     for one in [ranked[-1], ranked[0]] if len(ranked) > 1 else ranked:
         skill = one.skill.at(step)
+        order, name = compare_errors(skill), f"{label(one.against)}'s on {label(one.signal)}"
+        if order == "tie":
+            parts.append(f"a tie with {name} (reduction: {between(skill)})")
+            continue
         how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
-        chance = "" if skill.low > 0 or skill.high < 0 else ", not significant"
-        name = f"{label(one.against)}'s on {label(one.signal)}"
+        chance = ", not significant" if order == "unclear" else ""
         parts.append(f"{how} than {name} (reduction: {between(skill)}{chance})")
     text = f"After {span(step, found.step_s)} its error is {listing(parts)}."
     worst, best = ranked[0].skill.at(step), ranked[-1].skill.at(step)
@@ -339,6 +383,13 @@ def _best(outcomes: Sequence[evidence.GoalOutcome], role: str) -> evidence.GoalO
 def _order(ours: Rate, theirs: Rate) -> Literal["good", "bad", "unclear"]:
     """Compares two rates by non-overlapping intervals."""
     return "good" if ours.low > theirs.high else "bad" if ours.high < theirs.low else "unclear"
+
+
+def _is_tied(found: Diagnostics, signal: str) -> bool:
+    """Whether the world ties with a baseline at a reported horizon, and differs from none by an unclear amount."""
+    curves = [one.skill for one in found.skills if one.signal == signal]
+    orders = {compare_errors(skill.at(step)) for skill in curves for step in found.horizons}
+    return "tie" in orders and "unclear" not in orders
 
 
 def _clearly_worse(one: SkillCurve, found: Diagnostics) -> bool:

@@ -34,11 +34,10 @@ from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.report_data import (
-    BAND,
+    band_level,
     diagnosis,
     drawn_imagination,
     forecast_sample,
-    supports,
     training_evidence,
 )
 from worldline.workflows.stage import Stage, counted, tell
@@ -223,7 +222,7 @@ def learn_logs(
     measured = time.monotonic()
     decoded = drawn_imagination(store, learned)
     sections = (*training_evidence(store, learned, diagnostics), *decoded)
-    if diagnostics is not None and supports(learned.calibration, BAND):
+    if diagnostics is not None and band_level(learned.calibration) is not None:
         sections = (*sections, forecast_sample(store, learned, diagnostics))
     times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)

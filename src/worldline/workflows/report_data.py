@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ import torch
 from worldline.audit import report_evidence as evidence
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
+from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.queries import window_forecasts
 from worldline.data.store import Store
 from worldline.data.windows import Windows, forecast_windows
@@ -51,9 +53,14 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
     return tuple(sorted({min(step, horizon) for step in (1, 5, 20)}))
 
 
+def band_level(calibration: Calibration) -> float | None:
+    """The highest usual level that the calibration supports, at most `BAND`; None without one."""
+    return max((one for one in LEVELS if one <= BAND and supports(calibration, one)), default=None)
+
+
 def honest(learned: Learned) -> World:
-    """The learned world; without bands if there are too few calibration episodes for 90 %."""
-    if supports(learned.calibration, BAND):
+    """The learned world; without bands if its calibration supports none."""
+    if band_level(learned.calibration) is not None:
         return learned.world
     return LocalWorld(learned.engine, None, learned.recipe.planner)
 
@@ -91,16 +98,20 @@ def longest_horizon(store: Store, learned: Learned) -> int:
 
 
 def comparisons(store: Store, learned: Learned) -> dict[str, World]:
-    """Baselines on vector signals, fitted on the same training episodes.
+    """Baselines that see the inputs of the world, fitted on the same training episodes, see `fitted_baselines`.
 
     Persistence is always included. "linear" and "action_blind" need fully observed parts of the logs and are left out
     if there are none.
     """
+    card = learned.engine.describe()
     vectors = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not vectors:
         return {}
-    episodes = [_without_pictures(store, number, vectors) for number in learned.split.train]
-    return fitted_baselines(episodes, store.schema, store.schema)
+    if not needs_images(card):
+        return fitted_baselines([_without_pictures(store, number, vectors) for number in learned.split.train], card)
+    numbers = list(learned.split.train)
+    every = max(1, math.ceil(int(store.num_steps[numbers].sum()) / MAX_FITTED_FRAMES))
+    return fitted_baselines([store.episode(number) for number in numbers[::every]], card)
 
 
 def learning_curves(store: Store, learned: Learned) -> evidence.Learning:
@@ -159,8 +170,14 @@ def training_evidence(store: Store, learned: Learned, diagnostics: Diagnostics |
 def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> evidence.Forecasts:
     """One forecast, at the start of the first held-out episode that is long enough."""
     long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + diagnostics.horizon]
-    episodes, horizon = [store.episode(long[0])], diagnostics.horizon
-    return evidence.sample_forecasts(honest(learned), episodes, index=0, context=CONTEXT, horizon=horizon, level=BAND)
+    return evidence.sample_forecasts(
+        honest(learned),
+        [store.episode(long[0])],
+        index=0,
+        context=CONTEXT,
+        horizon=diagnostics.horizon,
+        level=band_level(learned.calibration) or BAND,
+    )
 
 
 def imagined_paths(
@@ -179,7 +196,7 @@ def imagined_paths(
     numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
     episodes = [store.episode(number) for number in numbers]
     windows = forecast_windows([(episode, 0) for episode in episodes], length=1, horizon=horizon)
-    mean = window_forecasts(honest(learned), windows, level=BAND)[signal].mean
+    mean = window_forecasts(honest(learned), windows)[signal].mean
     frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
     paths = []
     for episode, path in zip(episodes, mean.astype(float), strict=True):
