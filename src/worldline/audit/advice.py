@@ -20,7 +20,7 @@ from worldline.audit.audit_evidence import (
 from worldline.audit.diagnostics import Gap
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_EPISODES
-from worldline.audit.findings import MIN_PREFERRED, NEGLIGIBLE, WELL_PREFERRED, compare_errors, goal_reaching
+from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
@@ -44,11 +44,11 @@ def decide(found: Measured) -> Decision:
     """
     known = cause_of(found) is Verdict.PASS
     graded = _finite(found)
-    against = [*_broken(found), *_not_finite(found), *_no_goals(found), *_wrong_effects(graded)]
-    without_skill = _no_skill(graded)
-    against += [] if _reaches_goals(found) else without_skill
+    without_skill, reaches = _no_skill(graded), _reaches_goals(found)
+    against = [*_broken(found), *_not_finite(found), *_no_goals(found)]
+    against += [*([] if reaches else without_skill), *_wrong_effects(graded)]
     against += [f"It fails the twin test {one.name} ({one.title})." for one in _failed_tests(found)]
-    limits = [*(without_skill if _reaches_goals(found) else []), *_rough_goals(found)]
+    limits = [*(without_skill if reaches else []), *_rough_goals(found)]
     limits += [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
     limits += [] if _wrong_effects(graded) else _different_effects(graded)
     limits += [*found.unchecked, *_weak_twin_tests(found), *_regions(found), *_few(found)]
@@ -168,21 +168,21 @@ def _no_skill(found: Measured) -> list[str]:
 
 def _no_goals(found: Measured) -> list[str]:
     """A reason if the world cannot plan to logged goals."""
-    goals = found.goals
-    return [goal_reaching(goals).text] if goals is not None and goals.preferred.value < MIN_PREFERRED else []
+    verdict = None if found.goals is None else goal_reaching(found.goals)
+    return [verdict.text] if verdict is not None and verdict.verdict == "bad" else []
 
 
 def _rough_goals(found: Measured) -> list[str]:
     """A limit if the world plans to logged goals only roughly."""
-    goals = found.goals
-    if goals is None or not MIN_PREFERRED <= goals.preferred.value < WELL_PREFERRED:
+    verdict = None if found.goals is None else goal_reaching(found.goals)
+    if verdict is None or verdict.verdict != "unclear":
         return []
-    return [f"{goal_reaching(goals).text} Replan often, and measure success before you rely on its plans."]
+    return [f"{verdict.text} Replan often, and measure success before you rely on its plans."]
 
 
 def _reaches_goals(found: Measured) -> bool:
     """Whether plans to logged goals are possible; such a world is useful although a baseline predicts better."""
-    return found.goals is not None and found.goals.preferred.value >= MIN_PREFERRED
+    return found.goals is not None and goal_reaching(found.goals).verdict != "bad"
 
 
 def _wrong_effects(found: Measured) -> list[str]:
@@ -383,7 +383,7 @@ def _few(found: Measured) -> Iterable[str]:
 
 
 def _good(found: Measured) -> Iterable[str]:
-    if found.goals is not None:
+    if found.goals is not None and not _rough_goals(found):
         yield goal_reaching(found.goals).text
     best = max((one.steps for one in trusted_signals(found)), default=0)
     longest: dict[str, list[str]] = {}

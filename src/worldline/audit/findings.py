@@ -33,6 +33,7 @@ HEADLINE_LEVEL: Final = 0.9
 
 TIE_MARGIN: Final = 0.05
 """Largest relative difference of the errors in a tie."""
+CHANCE: Final = 0.5
 MIN_PREFERRED: Final = 0.7
 """Share of preferred actions below which a world cannot plan to goals."""
 WELL_PREFERRED: Final = 0.85
@@ -69,7 +70,10 @@ def compare_errors(skill: Estimate) -> Comparison:
 
 def goal_reaching(found: GoalRanking) -> ReportFinding:
     """Whether a planner prefers what led to a goal."""
-    rank, verdict = found.preferred, _order_by(found.preferred)
+    rank = found.preferred
+    verdict: Literal["good", "bad", "unclear"] = "good" if rank.value >= WELL_PREFERRED else "unclear"
+    if rank.value < MIN_PREFERRED or rank.low <= CHANCE:
+        verdict = "bad"
     how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[verdict]
     text = (
         f"The world {how} to logged goals of {listing(list(map(label, found.goals)))}, {plural(found.steps, 'step')} "
@@ -77,12 +81,6 @@ def goal_reaching(found: GoalRanking) -> ReportFinding:
         f"50\u00a0% by chance)."
     )
     return ReportFinding(text, verdict)
-
-
-def _order_by(preferred: Estimate) -> Literal["good", "bad", "unclear"]:
-    if preferred.value < MIN_PREFERRED:
-        return "bad"
-    return "good" if preferred.value >= WELL_PREFERRED else "unclear"
 
 
 def planning(found: evidence.Planning) -> ReportFinding:

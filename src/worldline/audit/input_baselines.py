@@ -103,7 +103,7 @@ class InputReadouts:
         return cls(inputs=inputs, targets=targets, readouts=readouts)
 
     def __call__(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
-        """The vector inputs as they are, and the targets [..., size] as they are read."""
+        """The vector inputs without change, and the targets [..., size] that are read."""
         features = {
             grid: _features(observations, self.inputs, grid) for grid in {one.grid for one in self.readouts.values()}
         }
@@ -125,7 +125,7 @@ class InputReadouts:
         return (*(one for one in self.inputs if one.kind is Kind.VECTOR), *self.targets)
 
     def episode(self, episode: Episode) -> Episode:
-        """The episode as it is read; a step without all inputs is not observed."""
+        """The episode with the read signals; a step without all inputs is not observed."""
         known = _known(episode, [one.name for one in self.inputs])
         found = self(episode.observations)
         masks = {} if known.all() else dict.fromkeys(found, known)
