@@ -399,7 +399,8 @@ def _good(found: Measured) -> Iterable[str]:
     effects = identified_rows(found)
     right = sum(one.agreement == "agrees" for one in effects)
     if right:
-        yield f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world."
+        verb = "agrees" if right == 1 else "agree"
+        yield f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world."
     valid = [one for one in found.coverage if not narrow(one)]
     if valid:
         worst = min(valid, key=lambda one: one.inside.value)

@@ -141,8 +141,9 @@ def _effects_finding(found: Measured) -> ReportFinding:
         return ReportFinding(f"The logs show no effect to compare with the world.{unknown}", "unclear")
     right = sum(one.agreement == "agrees" for one in effects)
     wrong = sum(one.agreement == "opposite" for one in effects)
-    text = f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world"
-    text += f"; {wrong} have the opposite sign." if wrong else "."
+    verb = "agrees" if right == 1 else "agree"
+    text = f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world"
+    text += f"; {wrong} {'has' if wrong == 1 else 'have'} the opposite sign." if wrong else "."
     direction: Direction = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"
     return ReportFinding(text + unknown, direction)
 
