@@ -233,7 +233,8 @@ class InputBaseline(Engine):
         inputs = [one.name for one in self.readout.inputs]
         masks = [steps.observed[name] for name in inputs if name in steps.observed]
         found = self.readout(steps.observations)
-        observed = dict.fromkeys(found, np.logical_and.reduce(masks)) if masks else {}
+        known = np.asarray(np.logical_and.reduce(masks), np.bool_)
+        observed = dict.fromkeys(found, known) if masks else {}
         return self.inner.observe(belief, replace(steps, observations=found, observed=observed), seed=seed)
 
     def imagine(

@@ -9,7 +9,16 @@ from typing import Final
 
 import numpy as np
 
-from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
+from worldline.audit.audit_evidence import (
+    Effect,
+    Excitation,
+    GoalRanking,
+    JointCoverage,
+    Measured,
+    Placebo,
+    Trusted,
+    TwinTest,
+)
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.effects import (
@@ -87,7 +96,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     Raises:
         DataError: the logs have no row without missing values.
     """
-    card, level = world.describe(), material.level or 0.0
+    card = world.describe()
     schema = card.schema
     found = diagnose(
         world,
@@ -97,7 +106,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         horizon=material.horizon,
         horizons=material.horizons,
         per_episode=PER_EPISODE,
-        levels=[one for one in LEVELS if one <= level],
+        levels=[one for one in LEVELS if one <= (material.level or 0.0)],
         seed=seed,
     )
     windows = evenly_spaced_windows(
@@ -119,21 +128,13 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         excitation=history[0],
         placebo=history[1],
         leak=leak_check(world, windows),
-        coverage=joint_coverage(
-            world, windows, signals, level=level, num_calibration=material.num_calibration, seed=seed
-        )
-        if level
-        else (),
+        coverage=_coverage(world, material, windows, signals, seed),
         rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=_effects(world, often, windows, rows, signals, history, material.horizon, seed),
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
-        goals=goal_ranking(
-            world, material.graded, goals=material.goals, context=material.context, horizon=material.horizon, seed=seed
-        )
-        if material.goals
-        else None,
+        goals=_goals(world, material, seed),
         units={name: one.unit for one in (*numbers.observations, *numbers.actions) for name in names_of(one)},
         unchecked=(
             *ungraded([schema[name] for name in world.describe().predicts], signals),
@@ -143,6 +144,24 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
             *_without_placebo(signals, history[1], twins),
         ),
     )
+
+
+def _coverage(
+    world: World, material: Material, windows: ForecastWindows, signals: Sequence[Signal], seed: int
+) -> tuple[JointCoverage, ...]:
+    """The coverage of the bands; empty without bands."""
+    if material.level is None:
+        return ()
+    calibrated = material.num_calibration
+    return joint_coverage(world, windows, signals, level=material.level, num_calibration=calibrated, seed=seed)
+
+
+def _goals(world: World, material: Material, seed: int) -> GoalRanking | None:
+    """Goal reaching on the graded episodes; None without goals."""
+    if not material.goals:
+        return None
+    lengths = {"context": material.context, "horizon": material.horizon}
+    return goal_ranking(world, material.graded, goals=material.goals, seed=seed, **lengths)
 
 
 def comparisons(episodes: Sequence[Episode], card: Card) -> dict[str, World]:
