@@ -11,7 +11,7 @@ import pytest
 from tests.audit.carts import SCHEMA, Cart
 from tests.report.test_audit_page import made
 
-from worldline.audit.advice import cause_of, decide
+from worldline.audit.advice import cause_of, decide, effect_rows
 from worldline.audit.audit_evidence import Advice, Agreement, Decision, Measured
 from worldline.audit.diagnostics import Gap, SkillCurve
 from worldline.audit.grades import Verdict
@@ -85,8 +85,18 @@ def test_an_effect_that_the_logs_deny_is_a_limit_though_twins_pass_on_the_whole(
 
     decision = advised(change, twins=True)
     assert any("Check the effect of" in limit for limit in decision.limits)
-    assert not any("agree with the world" in reason for reason in decision.reasons)
-    assert any("agree with the world" in reason for reason in advised(lambda found: found, twins=True).reasons)
+    assert not any("in the logs agree" in reason for reason in decision.reasons)
+    assert any("in the logs agree" in reason for reason in advised(lambda found: found, twins=True).reasons)
+
+
+def test_a_pair_of_action_and_signal_counts_once_and_by_its_worst_lag() -> None:
+    found = good(twins=False)
+    first, *others = found.effects
+    assert len(others) > 1
+    changed = replace(found, effects=(replace(first, agreement="apart"), *others))
+    assert [(one.lag, one.agreement) for one in effect_rows(changed)] == [(first.lag, "apart")]
+    assert "1 of 1\u00a0effect in the logs agrees with the world." in decide(found).reasons
+    assert not any("in the logs agree" in one for one in decide(changed).reasons)
 
 
 def test_bands_that_hold_are_named_where_others_do_not() -> None:
@@ -126,11 +136,11 @@ def test_what_is_beaten_is_said_of_each_signal_apart() -> None:
         "It predicts other better than persistence, an action-blind model and a linear model at"
     )
     assert reasons[1].startswith(
-        "It predicts place better than persistence and an action-blind model, and no worse than a linear model, at"
+        "It predicts place better than persistence and an action-blind model, and as well as a linear model, at"
     )
     alike = advised(lambda found: beats(found, "other", -0.01)).reasons
     assert alike[0].startswith(
-        "It predicts other no worse than persistence, an action-blind model and a linear model at"
+        "It predicts other as well as a linear model, and no worse than persistence and an action-blind model, at"
     )
 
 

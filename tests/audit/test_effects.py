@@ -55,7 +55,8 @@ def test_adjusting_for_what_was_seen_undoes_what_a_controller_does_to_a_naive_sl
 
 
 @pytest.mark.parametrize(
-    ("gain", "told"), [(1.0, "agrees"), (0.75, "agrees"), (0.4, "apart"), (2.0, "apart"), (-1.0, "opposite")]
+    ("gain", "told"),
+    [(1.0, "agrees"), (0.9, "agrees"), (0.7, "apart"), (0.4, "apart"), (2.0, "apart"), (-1.0, "opposite")],
 )
 def test_a_world_is_compared_with_the_logs(gain: float, told: str) -> None:
     found = table(Cart(gain=gain))

@@ -23,7 +23,7 @@ def diagnosed(engine: Cart) -> Diagnostics:
     return diagnose(
         world(engine),
         EPISODES,
-        comparisons=comparisons(carts(100, 40), SCHEMA),
+        comparisons=comparisons(carts(100, 40), Cart().describe()),
         context=3,
         horizon=6,
         horizons=(1, 6),

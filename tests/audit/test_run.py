@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.audit.carts import SCHEMA, Cart, CartTwins, cart, carts, world
+from tests.audit.carts import Cart, CartTwins, cart, carts, world
 from tests.audit.test_twins import MARKED, Forgetful, MarkedCart, ShortTwins
 from tests.report.test_audit_page import material
 
@@ -40,7 +40,7 @@ class Broken(CartTwins):
     ids=["raises", "draws anew", "ends early"],
 )
 def test_twins_that_cannot_be_run_leave_what_was_measured(source: TwinSource, verdict: Verdict, reason: str) -> None:
-    found = measure(world(Cart()), material(carts(0, 40)), banded=True, source=source, seed=0)
+    found = measure(world(Cart()), material(carts(0, 40)), source=source, seed=0)
     assert [(one.name, one.verdict) for one in found.twins] == [(name, verdict) for name in ("C1", "T1", "T3")]
     decision = decide(found)
     assert decision.advice is Advice.LIMITS
@@ -52,8 +52,8 @@ def test_twins_that_cannot_be_run_leave_what_was_measured(source: TwinSource, ve
 
 def test_twins_reach_no_further_than_the_logs() -> None:
     episodes = [cart(number, num_steps=12) for number in range(40)]
-    asked = replace(material(episodes), horizon=8, horizons=(1, 8))
-    found = measure(as_world(Cart()), asked, banded=False, source=CartTwins(), seed=0)
+    asked = replace(material(episodes, level=None), horizon=8, horizons=(1, 8))
+    found = measure(as_world(Cart()), asked, source=CartTwins(), seed=0)
     assert {one.verdict for one in found.twins} == {Verdict.PASS}
     assert twin_horizon(episodes, 3, 8) == 5
     assert twin_horizon(carts(0, 2), 3, 30) == 20
@@ -64,7 +64,7 @@ class Twofold(Cart):
     """Says that the mark goes where the cart goes."""
 
     def describe(self) -> Card:
-        return replace(super().describe(), schema=MARKED, predicts=("place", "mark"))
+        return replace(super().describe(), schema=MARKED, inputs=("place", "mark"), predicts=("place", "mark"))
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
@@ -82,7 +82,7 @@ def sampled(episode: Episode, every: int, first: int) -> Episode:
 
 def test_a_signal_that_is_seldom_seen_leaves_the_others_their_rivals() -> None:
     episodes, plain = [sampled(one, 4, 2) for one in carts(0, 20)], carts(0, 20)
-    found, due = (comparisons(some, schema) for some, schema in ((episodes, MARKED), (plain, SCHEMA)))
+    found, due = (comparisons(some, engine().describe()) for some, engine in ((episodes, Twofold), (plain, Cart)))
     windows = [evenly_spaced_windows(some, length=3, horizon=6, per_episode=2) for some in (episodes, plain)]
     for name in ("action_blind", "linear"):
         one, other = (window_forecasts(w[name], c) for w, c in zip((found, due), windows, strict=True))
@@ -92,7 +92,7 @@ def test_a_signal_that_is_seldom_seen_leaves_the_others_their_rivals() -> None:
 
 def test_a_signal_that_is_compared_with_persistence_alone_is_named() -> None:
     episodes = [sampled(one, 3, 2) for one in carts(0, 40)]
-    found = measure(as_world(Twofold()), material(episodes), banded=False, source=None, seed=0)
+    found = measure(as_world(Twofold()), material(episodes, level=None), source=None, seed=0)
     assert {one.signal: one.steps > 0 for one in found.trusted} == {"place": True, "mark": True}
     assert any("Predictions of mark were compared with persistence only" in line for line in found.unchecked)
     reason = decide(found).reasons[0]
@@ -108,6 +108,6 @@ def marked(number: int, episode: Episode) -> Episode:
 
 def test_a_signal_without_a_placebo_is_named() -> None:
     episodes = [marked(number, one) for number, one in enumerate(carts(0, 40))]
-    found = measure(as_world(MarkedCart()), material(episodes), banded=False, source=None, seed=0)
+    found = measure(as_world(MarkedCart()), material(episodes, level=None), source=None, seed=0)
     assert {one.signal for one in found.placebo} == {"place"}
     assert any("common causes of the actions and mark were not checked" in line for line in found.unchecked)

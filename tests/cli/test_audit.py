@@ -37,9 +37,22 @@ def test_the_command_says_what_to_do_and_writes_page_and_figures(tmp_path: Path)
     assert told["decision"]["advice"] == "deploy with limits"
     assert told["decision"]["cause"] == "NOT MEASURED"
     assert {one["action"] for one in told["measured"]["effects"]} == {"motor"}
-    wrong = RUN.invoke(app, ["audit", bundle(tmp_path / "persistence", Persistence, logs), str(logs.path)])
+    folder = tmp_path / "page"
+    wrong = RUN.invoke(
+        app, ["audit", bundle(tmp_path / "persistence", Persistence, logs), str(logs.path), "--out", f"{folder}/"]
+    )
     assert wrong.exit_code == 1
     assert "do not deploy" in wrong.output
+    assert f"Page: {folder / 'audit.html'}" in wrong.output.replace("\n", "")
+    assert (folder / "audit.html").read_text().startswith("<!doctype html>")
+
+
+def test_goals_that_the_logs_lack_are_refused(tmp_path: Path) -> None:
+    logs = worldline.record("wind", tmp_path / "logs", num_episodes=4, max_steps=8, seed=1)
+    world = bundle(tmp_path / "linear", Linear, logs)
+    shown = RUN.invoke(app, ["audit", world, str(logs.path), "--goal", "boat_position", "--goal", "harbour"])
+    assert shown.exit_code == 1
+    assert "'harbour'" in str(shown.stderr)
 
 
 def test_other_logs_are_unreadable(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from worldline.report.page import show
 from worldline.schema import Kind, Role, Signal
 
 
-def material(episodes: Sequence[Episode]) -> Material:
+def material(episodes: Sequence[Episode], *, level: float | None = 0.9) -> Material:
     return Material(
         graded=episodes[:26],
         fitted=episodes[26:],
@@ -31,19 +31,20 @@ def material(episodes: Sequence[Episode]) -> Material:
         horizon=6,
         horizons=(1, 6),
         num_calibration=60,
+        level=level,
     )
 
 
 def made(engine: Cart, *, twins: bool, controlled: bool = False) -> Audit:
     episodes = carts(0, 40, thermostat) if controlled else carts(0, 40)
-    found = measure(world(engine), material(episodes), banded=True, source=CartTwins() if twins else None, seed=0)
+    found = measure(world(engine), material(episodes), source=CartTwins() if twins else None, seed=0)
     return Audit(
         world="<cart>", logs="a & b", decision=decide(found), measured=found, facts={"World": "cart from <nowhere>"}
     )
 
 
 def test_actions_that_never_change_are_not_identifiable() -> None:
-    found = measure(world(Cart()), material(carts(0, 40, lambda place, draw: 1.0)), banded=True, source=None, seed=0)
+    found = measure(world(Cart()), material(carts(0, 40, lambda place, draw: 1.0)), source=None, seed=0)
     decision = decide(found)
     assert found.effects == ()
     assert any("Do not plan with push" in limit and "NOT IDENTIFIABLE" in limit for limit in decision.limits)
@@ -60,7 +61,7 @@ def test_actions_that_never_change_are_not_identifiable() -> None:
 )
 def test_where_nothing_moves_nothing_is_graded_unless_the_world_moves_it(engine: Cart, reason: str) -> None:
     still = [replace(one, observations={"place": np.full((31, 1), 2.0, np.float32)}) for one in carts(0, 40)]
-    found = measure(world(engine), material(still), banded=False, source=None, seed=0)
+    found = measure(world(engine), material(still, level=None), source=None, seed=0)
     decision = decide(found)
     assert decision.advice is Advice.NO
     assert any(reason in said for said in decision.reasons)
@@ -83,9 +84,7 @@ def test_a_sensor_that_is_seldom_read_leaves_the_others_their_effects() -> None:
         observations = {**episode.observations, "sensor": sensor}
         return replace(episode, observations=observations, observed={"sensor": seen})
 
-    found = measure(
-        world(Sampled()), material([sampled(one) for one in carts(0, 40)]), banded=True, source=None, seed=0
-    )
+    found = measure(world(Sampled()), material([sampled(one) for one in carts(0, 40)]), source=None, seed=0)
     assert {(one.signal, one.agreement) for one in found.effects} == {("place", "agrees")}
 
 
@@ -110,8 +109,8 @@ def test_a_choice_that_is_predicted_is_not_graded() -> None:
         alarm = (episode.observations["place"][:, 0] > 1).astype(np.int64)
         return replace(episode, observations={**episode.observations, "alarm": alarm})
 
-    logs = material([alarmed(one) for one in carts(0, 40)])
-    found = measure(as_world(Alarmed()), logs, banded=False, source=None, seed=0)
+    logs = material([alarmed(one) for one in carts(0, 40)], level=None)
+    found = measure(as_world(Alarmed()), logs, source=None, seed=0)
     assert "Not graded: alarm (discrete). Do not rely on these predictions." in decide(found).limits
 
 
@@ -192,7 +191,7 @@ def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
     hidden = replace(found, effects=(first, *(replace(one, agreement="not identifiable") for one in later)))
     row = show(effects_block(hidden)).split("<tbody>")[1].split("</tr>")[0]
     assert "✓ agrees" in row
-    assert "largest effect after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
+    assert "figures after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
     assert "–" not in row
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.audit.carts import Cart, at_random, carts, thermostat, timid, world, write
+from tests.audit.carts import HORIZON, Cart, at_random, carts, thermostat, timid, world, write
 
 from worldline.audit.audit_evidence import Advice, Audit, Measured
 from worldline.audit.baselines import as_world
@@ -17,9 +17,12 @@ from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode
 from worldline.errors import BundleError, DataError, UnknownNameError
 from worldline.labs.playing import explore
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.audit import audit
 from worldline.workflows.record import record
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
 from worldline_exam.labs.gusty_puck import GustyPuck
 
 
@@ -82,6 +85,18 @@ def test_effects_of_the_wrong_sign_or_size_are_found_out(tmp_path: Path, gain: f
     found = audit(world(Cart(gain=gain)), write(tmp_path / "logs"))
     assert {one.agreement for one in measured(found).effects} == {told}
     assert found.decision.advice is not Advice.DEPLOY
+
+
+def test_the_highest_level_of_few_calibration_episodes_is_named(tmp_path: Path) -> None:
+    engine = Cart()
+    few = calibrate(engine, carts(5000, 6), horizon=HORIZON, num_windows=2, seed=0, trust_steps=1, with_causes=False)
+    found = audit(LocalWorld(engine, few, CrossEntropy()), write(tmp_path / "logs"))
+    assert {one.level for one in measured(found).coverage} == {0.8}
+    assert any(
+        one.startswith("The highest level of its bands is 80\u00a0%, set by 5\u00a0episodes")
+        for one in found.decision.limits
+    )
+    assert found.facts["Bands"] == "highest level 80\u00a0%, set by 5\u00a0episodes"
 
 
 def test_half_of_the_range_is_a_limit(tmp_path: Path) -> None:

@@ -7,11 +7,20 @@ from dataclasses import replace
 from math import isfinite
 from typing import Final
 
-from worldline.audit.audit_evidence import Advice, Decision, Effect, JointCoverage, Measured, Trusted, TwinTest
+from worldline.audit.audit_evidence import (
+    AGREEMENTS,
+    Advice,
+    Decision,
+    Effect,
+    JointCoverage,
+    Measured,
+    Trusted,
+    TwinTest,
+)
 from worldline.audit.diagnostics import Gap
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_EPISODES
-from worldline.audit.findings import NEGLIGIBLE
+from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
@@ -35,9 +44,12 @@ def decide(found: Measured) -> Decision:
     """
     known = cause_of(found) is Verdict.PASS
     graded = _finite(found)
-    against = [*_broken(found), *_not_finite(found), *_no_skill(graded), *_wrong_effects(graded)]
+    without_skill, reaches = _no_skill(graded), _reaches_goals(found)
+    against = [*_broken(found), *_not_finite(found), *_no_goals(found)]
+    against += [*([] if reaches else without_skill), *_wrong_effects(graded)]
     against += [f"It fails the twin test {one.name} ({one.title})." for one in _failed_tests(found)]
-    limits = [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
+    limits = [*(without_skill if reaches else []), *_rough_goals(found)]
+    limits += [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
     limits += [] if _wrong_effects(graded) else _different_effects(graded)
     limits += [*found.unchecked, *_weak_twin_tests(found), *_regions(found), *_few(found)]
     wanted = dict.fromkeys([*_data(found, known), *_learning(graded), *_twins(found), *found.data.advice])
@@ -61,8 +73,30 @@ def trusted_signals(found: Measured) -> list[Trusted]:
 
 
 def identified_effects(found: Measured) -> list[Effect]:
-    """The effects that the logs identify and that are not negligible."""
+    """The effects that the logs identify and that are not negligible, at every lag."""
     return [one for one in found.effects if one.agreement in _IDENTIFIED]
+
+
+def effect_rows(found: Measured) -> list[Effect]:
+    """One effect for each pair of action and signal: the largest of those with the worst agreement."""
+    pairs: dict[tuple[str, str], list[Effect]] = {}
+    for one in found.effects:
+        pairs.setdefault((one.action, one.signal), []).append(one)
+    rows = []
+    for group in pairs.values():
+        worst = min((one.agreement for one in group), key=AGREEMENTS.index)
+        rows.append(max((one for one in group if one.agreement == worst), key=effect_size))
+    return rows
+
+
+def effect_size(one: Effect) -> float:
+    """The size of an effect in the logs, else in the world."""
+    return abs((one.logs or one.world).value)
+
+
+def identified_rows(found: Measured) -> list[Effect]:
+    """The rows of pairs with an effect in the logs; texts count these, as tables show them."""
+    return [one for one in effect_rows(found) if one.agreement in _IDENTIFIED]
 
 
 def not_finite(found: Measured) -> dict[str, int]:
@@ -132,14 +166,35 @@ def _no_skill(found: Measured) -> list[str]:
     return [f"No signal can be trusted: {_end_reasons(found.trusted)} from the first step."]
 
 
+def _no_goals(found: Measured) -> list[str]:
+    """A reason if the world cannot plan to logged goals."""
+    verdict = None if found.goals is None else goal_reaching(found.goals)
+    return [verdict.text] if verdict is not None and verdict.verdict == "bad" else []
+
+
+def _rough_goals(found: Measured) -> list[str]:
+    """A limit if the world plans to logged goals only roughly."""
+    verdict = None if found.goals is None else goal_reaching(found.goals)
+    if verdict is None or verdict.verdict != "unclear":
+        return []
+    return [f"{verdict.text} Replan often, and measure success before you rely on its plans."]
+
+
+def _reaches_goals(found: Measured) -> bool:
+    """Whether plans to logged goals are possible; such a world is useful although a baseline predicts better."""
+    return found.goals is not None and goal_reaching(found.goals).verdict != "bad"
+
+
 def _wrong_effects(found: Measured) -> list[str]:
     """Reasons if the world ignores its actions, or if many identified effects have the opposite sign."""
     reasons, effects = _ignores_actions(found), identified_effects(found)
     wrong = [one for one in effects if one.agreement == "opposite"]
     if wrong and len(wrong) >= max(2, MIN_OPPOSITE_SHARE * len(effects)):
-        one = wrong[0]
+        rows = identified_rows(found)
+        one = next(row for row in rows if row.agreement == "opposite")
+        count = sum(row.agreement == "opposite" for row in rows)
         reasons.append(
-            f"It predicts the wrong direction for {len(wrong)} of {plural(len(effects), 'effect')} in the logs, "
+            f"It predicts the wrong direction for {count} of {plural(len(rows), 'effect')} in the logs, "
             f"such as {label(one.action)} on {label(one.signal)}."
         )
     return reasons
@@ -169,14 +224,17 @@ def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
 
 
 def baselines_beaten(found: Measured, one: Trusted) -> str:
-    """The baselines that the world beats, or is not worse than, up to the trusted horizon, in words."""
+    """The baselines that the world beats, ties with, or is not worse than, up to the trusted horizon, in words."""
     curves = {curve.against: curve.skill for curve in found.diagnostics.skills if curve.signal == one.signal}
     names = [error.world for error in found.diagnostics.errors if error.world and error.signal == one.signal]
-    better = [name for name in names if name in curves and not any(low <= 0 for low in curves[name].low[: one.steps])]
-    parts = [f"better than {_names(better)}"] if better else []
-    if len(better) < len(names):
-        parts.append(f"no worse than {_names(name for name in names if name not in better)}")
-    return ", and ".join(parts) + ("," if len(parts) > 1 else "")
+    orders = {name: {compare_errors(curves[name].at(step)) for step in range(1, one.steps + 1)} for name in curves}
+    groups: dict[str, list[str]] = {"better than": [], "as well as": [], "no worse than": []}
+    for name in names:
+        found_orders = orders.get(name, {"unclear"})
+        how = "better than" if found_orders == {"better"} else "as well as" if found_orders <= {"better", "tie"} else ""
+        groups[how or "no worse than"].append(name)
+    parts = [f"{how} {_names(group)}" for how, group in groups.items() if group]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]},"
 
 
 def _names(names: Iterable[str]) -> str:
@@ -325,6 +383,8 @@ def _few(found: Measured) -> Iterable[str]:
 
 
 def _good(found: Measured) -> Iterable[str]:
+    if found.goals is not None and not _rough_goals(found):
+        yield goal_reaching(found.goals).text
     best = max((one.steps for one in trusted_signals(found)), default=0)
     longest: dict[str, list[str]] = {}
     for one in trusted_signals(found):
@@ -336,10 +396,11 @@ def _good(found: Measured) -> Iterable[str]:
     grown = min((one.increase.low for one in found.diagnostics.gaps if one.signal is None), default=0.0)
     if grown > 0:
         yield f"It uses its actions: with wrong actions its error grows by at least {percent(grown)}."
-    effects = identified_effects(found)
+    effects = identified_rows(found)
     right = sum(one.agreement == "agrees" for one in effects)
     if right:
-        yield f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world."
+        verb = "agrees" if right == 1 else "agree"
+        yield f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world."
     valid = [one for one in found.coverage if not narrow(one)]
     if valid:
         worst = min(valid, key=lambda one: one.inside.value)

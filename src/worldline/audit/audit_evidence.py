@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.grades import Grade, Verdict
@@ -15,10 +15,12 @@ from worldline.stats import Estimate, Rate
 Agreement = Literal["agrees", "apart", "opposite", "none", "unclear", "not identifiable"]
 """Effect of a world compared with the effect in the logs.
 
-* "agrees": similar size and sign; "apart": different size; "opposite": different sign;
+* "agrees": equivalent within a stated margin; "apart": different size; "opposite": different sign;
 * "none": both effects are negligible;
 * "unclear": too few logs; "not identifiable": more logs of this kind would not help.
 """
+AGREEMENTS: Final[tuple[Agreement, ...]] = ("opposite", "apart", "agrees", "not identifiable", "unclear", "none")
+"""The worst first. A pair of action and signal counts by its worst lag."""
 
 
 class Advice(StrEnum):
@@ -192,6 +194,27 @@ class TwinTest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoalRanking:
+    """How a planner ranks the logged actions to a goal, compared with the actions of other episodes.
+
+    Args:
+        goals: signals of the goals, which are logged observations.
+        steps: from the start of a segment to its goal.
+        num_segments: logged segments.
+        num_episodes: of these segments.
+        num_others: other sequences for each segment.
+        preferred: share of the other sequences that cost more than the logged one: 0.5 by chance, 1 is perfect.
+    """
+
+    goals: tuple[str, ...]
+    steps: int
+    num_segments: int
+    num_episodes: int
+    num_others: int
+    preferred: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """All measurements of an audit.
 
@@ -207,6 +230,7 @@ class Measured:
         effects: by action, signal and lag.
         randomised: share of steps flagged as randomised; None without a flag.
         twins: tests against twins; empty without a resettable environment.
+        goals: goal reaching on logged segments; None if the world is not meant to plan to observations.
         units: unit of every component of actions and signals.
         unchecked: limits due to missing measurements, one sentence each.
     """
@@ -222,6 +246,7 @@ class Measured:
     effects: tuple[Effect, ...]
     randomised: float | None
     twins: tuple[TwinTest, ...]
+    goals: GoalRanking | None
     units: Mapping[str, str]
     unchecked: tuple[str, ...]
 

@@ -10,11 +10,12 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit.input_baselines import InputBaseline, InputReadouts, needs_readouts
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
-from worldline.engines.fixed_lag import typical_values
+from worldline.engines.baselines import ActionBlind, Autoregression, ConstantVelocity, Linear, Persistence
+from worldline.engines.fixed_lag import FixedLagBaseline, typical_values
 from worldline.episode import Arrays, Episode, Future, History
-from worldline.errors import DataError
+from worldline.errors import DataError, InputError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Schema
 from worldline.world.base import World
@@ -46,19 +47,44 @@ def engines(episodes: Sequence[Episode], schema: Schema) -> dict[str, Engine]:
     return found
 
 
-def fitted_baselines(episodes: Sequence[Episode], schema: Schema, regressed: Schema) -> dict[str, World]:
-    """Baselines on the vector signals of logs: "persistence", "action_blind" and "linear".
+def fitted_baselines(episodes: Sequence[Episode], card: Card, rare: Sequence[str] = ()) -> dict[str, World]:
+    """Baselines that see the inputs of a world: "persistence", "action_blind" and "linear".
+
+    A predicted vector that is no input is read linearly from the inputs, with images reduced to a few pixels.
 
     Args:
-        episodes: training episodes.
-        schema: schema of their signals.
-        regressed: signals of the regressions, which are left out if no row of these is complete.
+        episodes: training episodes; if images are needed, those without images are left out.
+        card: of the world.
+        rare: signals to leave out of the regressions, because they are rarely observed. Without a complete row of the
+            others there are no regressions.
+
+    Raises:
+        DataError: no episode has the inputs that a predicted signal is read from.
     """
-    typical = typical_values(episodes, [one for one in schema.observations if one.kind is Kind.VECTOR])
-    found: dict[str, World] = {"persistence": as_world(Persistence(schema=schema, typical=typical, context=1))}
+    schema = card.schema
+    if needs_readouts(card):
+        readout = InputReadouts.fit(episodes, card, rare)
+        full = [one for one in episodes if all(signal.name in one.observations for signal in readout.inputs)]
+        read = [readout.episode(one) for one in full]
+        seen = replace(schema, signals=(*readout.signals, *schema.actions, *schema.exogenous))
+        inner: dict[str, FixedLagBaseline] = {"persistence": Persistence.fit(read, seen), **_regressions(read, seen)}
+        return {n: as_world(InputBaseline(inner=one, readout=readout, card=card)) for n, one in inner.items()}
+    known = {*card.inputs, *card.predicts}
+    vectors = [one for one in schema.observations if one.kind is Kind.VECTOR and one.name in known]
+    regressed = replace(
+        schema, signals=(*(one for one in vectors if one.name not in rare), *schema.actions, *schema.exogenous)
+    )
+    persistence = Persistence(schema=schema, typical=typical_values(episodes, vectors), context=1)
+    regressions = {name: replace(one, schema=schema) for name, one in _regressions(episodes, regressed).items()}
+    return {name: as_world(one) for name, one in {"persistence": persistence, **regressions}.items()}
+
+
+def _regressions(episodes: Sequence[Episode], schema: Schema) -> dict[str, Autoregression]:
+    """The linear models of a schema; empty if no row is complete."""
+    found: dict[str, Autoregression] = {}
     for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
-        with suppress(DataError):
-            found[name] = as_world(replace(family.fit(episodes, regressed, context=CONTEXT), schema=schema))
+        with suppress(DataError, InputError):
+            found[name] = family.fit(episodes, schema, context=CONTEXT)
     return found
 
 

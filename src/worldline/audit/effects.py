@@ -35,8 +35,10 @@ MAX_COLUMNS: Final = 300
 """Largest number of regression columns; with more, the fits on resampled episodes would take minutes."""
 MIN_EFFECT_SHARE: Final = 0.05
 """Smallest effect that is compared, as a share of the signal's standard deviation."""
-MAX_RELATIVE_DIFFERENCE: Final = 0.35
-"""Largest relative difference of agreeing effects; the linear model of the logs is itself an approximation."""
+MARGIN: Final = 0.2
+"""Largest relative difference of equivalent effects; the linear model of the logs is itself an approximation."""
+TEST_LEVEL: Final = 0.05
+"""Significance level of each of the two one-sided tests of equivalence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,46 +251,61 @@ def effects_table(
                 if spread <= MAX_STILL_DEVIATION * (1 + float(np.abs(rows.after[:, column]).max())):
                     continue  # the signal is constant
                 for lag in lags:
-                    own = _mean(effect[m, :, lag - 1, part], windows, weights)
-                    theirs = None if logged is None else _quantiles(logged[:, m, lag - 1, column])
+                    own = _means(effect[m, :, lag - 1, part], windows, weights)
+                    fits = None if logged is None else logged[:, m, lag - 1, column]
                     known = identifiable[one.name] and (lag == 1 or not at_once)
                     effects.append(
                         Effect(
                             action=one.name, signal=label, lag=lag, change=one.size, unit=signal.unit, spread=spread,
-                            world=own, logs=theirs,
-                            agreement=_agreement(own, theirs, spread) if known else "not identifiable",
+                            world=_quantiles(own), logs=None if fits is None else _quantiles(fits),
+                            agreement=_agreement(own, fits, spread) if known else "not identifiable",
                         )
                     )  # fmt: skip
     return tuple(effects)
 
 
-def _mean(values: Floats, windows: ForecastWindows, weights: Floats) -> Estimate:
-    """Mean over the changeable windows [W], with its interval over episodes; NaN if there is none."""
+def _means(values: Floats, windows: ForecastWindows, weights: Floats) -> Floats:
+    """Mean over the changeable windows [W], then its bootstrap draws over episodes; NaN if there is none."""
     known = np.isfinite(values)
-    if not known.any():
-        return Estimate(value=np.nan, low=np.nan, high=np.nan)
     parts = np.stack([np.where(known, values, 0.0), known.astype(float)], 1)
     sums = cluster_sums(parts, windows.episode, weights.shape[1])
-    draws = weights @ sums
-    value = float(ratio(sums[:, 0].sum(keepdims=True), sums[:, 1].sum(keepdims=True))[0])
-    return Estimate.around(value, *np.nanquantile(ratio(draws[:, 0], draws[:, 1]), (0.025, 0.975)))
+    draws = np.concatenate([np.ones((1, weights.shape[1])), weights]) @ sums
+    return ratio(draws[:, 0], draws[:, 1])
 
 
-def _quantiles(fits: Floats) -> Estimate:
-    """The first fit, with the 95 % interval of the others."""
-    return Estimate.around(float(fits[0]), *np.quantile(fits[1:], (0.025, 0.975)))
+def _quantiles(draws: Floats) -> Estimate:
+    """The first value, with the 95 % interval of the others."""
+    if not np.isfinite(draws[0]):
+        return Estimate(value=np.nan, low=np.nan, high=np.nan)
+    return Estimate.around(float(draws[0]), *np.nanquantile(draws[1:], (0.025, 0.975)))
 
 
-def _agreement(own: Estimate, logs: Estimate | None, spread: float) -> Agreement:
-    if logs is None:
+def _agreement(own: Floats, fits: Floats | None, spread: float) -> Agreement:
+    """Compares the effect of the world with that of the logs; each is the effect, then its draws.
+
+    Effects agree if two one-sided tests reject a relative difference above `MARGIN`. They are apart if their difference
+    is significant. Otherwise more logs are needed.
+
+    Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach for assessing the
+        equivalence of average bioavailability".
+    """
+    if fits is None or not np.isfinite(own[0]):
         return "unclear"
-    smallest = MIN_EFFECT_SHARE * spread
+    world, logs, smallest = _quantiles(own), _quantiles(fits), MIN_EFFECT_SHARE * spread
     if logs.low * logs.high <= 0 or abs(logs.value) < smallest:
         if logs.high - logs.low > 4 * smallest:
             return "unclear"
-        invented = abs(own.value) > 2 * smallest and own.low * own.high > 0 and not logs.low <= own.value <= logs.high
+        invented = (
+            abs(world.value) > 2 * smallest and world.low * world.high > 0 and not logs.low <= world.value <= logs.high
+        )
         return "apart" if invented else "none"
-    if own.low * own.high > 0 and own.value * logs.value < 0 and abs(own.value) >= smallest:
+    if world.low * world.high > 0 and world.value * logs.value < 0 and abs(world.value) >= smallest:
         return "opposite"
-    overlap = own.low <= logs.high and logs.low <= own.high
-    return "agrees" if overlap or abs(own.value - logs.value) <= MAX_RELATIVE_DIFFERENCE * abs(logs.value) else "apart"
+    count = min(len(own), len(fits))
+    ours, theirs = (np.sign(logs.value) * draws[1:count] for draws in (own, fits))
+    above = np.nanquantile(ours - (1 - MARGIN) * theirs, TEST_LEVEL) > 0
+    below = np.nanquantile(ours - (1 + MARGIN) * theirs, 1 - TEST_LEVEL) < 0
+    if above and below:
+        return "agrees"
+    low, high = np.nanquantile(ours - theirs, (TEST_LEVEL / 2, 1 - TEST_LEVEL / 2))
+    return "apart" if low * high > 0 else "unclear"

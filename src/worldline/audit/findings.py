@@ -9,6 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from worldline.audit import report_evidence as evidence
+from worldline.audit.audit_evidence import GoalRanking
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.formatting import (
     MAX_GROWTH,
@@ -23,7 +24,7 @@ from worldline.formatting import (
     round_percent,
     span,
 )
-from worldline.stats import Rate
+from worldline.stats import Estimate, Rate
 
 NEGLIGIBLE: Final = 0.05
 """Growth of the error below which the world counts as not using its actions."""
@@ -33,7 +34,17 @@ NEARLY_ALL: Final = 0.999
 POORLY_READ: Final = 0.5
 HEADLINE_LEVEL: Final = 0.9
 
+TIE_MARGIN: Final = 0.05
+"""Largest relative difference of the errors in a tie."""
+CHANCE: Final = 0.5
+MIN_PREFERRED: Final = 0.7
+"""Share of preferred actions below which a world cannot plan to goals."""
+WELL_PREFERRED: Final = 0.85
+"""Share of preferred actions from which a world plans to goals reliably."""
+
 Verdict = Literal["good", "bad", "unclear", "plain"]
+Comparison = Literal["better", "worse", "tie", "unclear"]
+"""Two errors on the same windows; a tie if the paired interval includes 0 and lies within `TIE_MARGIN`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,32 @@ class ReportFinding:
 
     text: str
     verdict: Verdict
+
+
+def compare_errors(skill: Estimate) -> Comparison:
+    """How a world compares with a baseline.
+
+    Args:
+        skill: relative reduction of the baseline's error, with its interval.
+    """
+    if skill.low > 0 or skill.high < 0:
+        return "better" if skill.low > 0 else "worse"
+    return "tie" if skill.low >= -TIE_MARGIN and skill.high <= TIE_MARGIN else "unclear"
+
+
+def goal_reaching(found: GoalRanking) -> ReportFinding:
+    """Whether a planner prefers what led to a goal."""
+    rank = found.preferred
+    verdict: Literal["good", "bad", "unclear"] = "good" if rank.value >= WELL_PREFERRED else "unclear"
+    if rank.value < MIN_PREFERRED or rank.low <= CHANCE:
+        verdict = "bad"
+    how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[verdict]
+    text = (
+        f"The world {how} to logged goals of {listing(list(map(label, found.goals)))}, {plural(found.steps, 'step')} "
+        f"ahead: it prefers the logged actions to {percent(rank.value)} of other actions ({between(rank)}; "
+        f"50\u00a0% by chance)."
+    )
+    return ReportFinding(text, verdict)
 
 
 def planning(found: evidence.Planning) -> ReportFinding:
@@ -172,12 +209,14 @@ def margins(found: Diagnostics) -> ReportFinding:
 def margin(one: SkillCurve, step: int) -> str:
     """The error compared with that of a baseline at this step: "50 % smaller than linear's on a"."""
     skill, whose = one.skill.at(step), f"{label(one.against)}'s on {label(one.signal)}"
-    if skill.low <= 0 <= skill.high:
-        return f"tied with {whose} (reduction: {between(skill)})"
+    order = compare_errors(skill)
+    if order == "tie":
+        return f"a tie with {whose} (reduction: {between(skill)})"
     if skill.value < -MAX_GROWTH:
         return f"{number(1 - skill.value, 2)} times {whose}"
     how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
-    return f"{how} than {whose} (reduction: {between(skill)})"
+    chance = ", not significant" if order == "unclear" else ""
+    return f"{how} than {whose} (reduction: {between(skill)}{chance})"
 
 
 def open_loops(found: Diagnostics) -> ReportFinding:

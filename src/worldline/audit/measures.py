@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.queries import leaves_band, window_forecasts
+from worldline.audit.queries import LOWEST_LEVEL, leaves_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.schema import Signal
@@ -93,7 +93,7 @@ def _with_other_actions(values: NDArray[np.generic], step: int) -> NDArray[np.ge
 
 
 def _predict(world: World, windows: ForecastWindows, actions: Arrays) -> Prediction:
-    return world.predict(windows.history, actions, exogenous=dict(windows.exogenous) or None)
+    return world.predict(windows.history, actions, exogenous=dict(windows.exogenous) or None, level=LOWEST_LEVEL)
 
 
 def trusted_horizons(

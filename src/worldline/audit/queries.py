@@ -21,6 +21,9 @@ BATCH: Final = 256
 WINDOW_BATCH: Final = 64
 """Windows per call of a world. Windows may hold images, so the batches are smaller than `BATCH`."""
 
+LOWEST_LEVEL: Final = 0.5
+"""Level of the band where only means are used; every calibration supports it."""
+
 _PARTS: Final = ("observations", "actions", "exogenous", "observed")
 
 Array = NDArray[np.generic]
@@ -101,7 +104,7 @@ def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Flo
 
 
 def window_forecasts(
-    world: World, windows: ForecastWindows, actions: Arrays | None = None, *, level: float = 0.9
+    world: World, windows: ForecastWindows, actions: Arrays | None = None, *, level: float = LOWEST_LEVEL
 ) -> dict[str, Forecast]:
     """Forecasts [W, T, *shape] of each predicted vector signal for all windows, computed in batches.
 

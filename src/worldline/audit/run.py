@@ -9,7 +9,16 @@ from typing import Final
 
 import numpy as np
 
-from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
+from worldline.audit.audit_evidence import (
+    Effect,
+    Excitation,
+    GoalRanking,
+    JointCoverage,
+    Measured,
+    Placebo,
+    Trusted,
+    TwinTest,
+)
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.effects import (
@@ -21,6 +30,7 @@ from worldline.audit.effects import (
     world_effects,
 )
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
+from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons
 from worldline.audit.queries import predicted_vectors
@@ -29,9 +39,10 @@ from worldline.audit.twins import TwinSource, failed_runs, twin_horizon, twin_te
 from worldline.data.quality.coverage import survey
 from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
+from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.errors import DataError, UnsupportedError
-from worldline.formatting import label, listing
+from worldline.formatting import label, listing, plural, round_percent
 from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Floats
 from worldline.world.base import World
@@ -43,6 +54,7 @@ NUM_ERRORS: Final = 4000
 """Largest number of one-step errors for the placebo test, over all episodes."""
 EFFECT_LAGS: Final = (1, 2, 5, 10, 20, 50)
 LEVEL: Final = 0.9
+LEVELS: Final = (0.5, 0.8, LEVEL)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +69,8 @@ class Material:
         horizon: T, predicted steps.
         horizons: steps to report, each from 1 to T.
         num_calibration: episodes that calibrated the bands; None if unknown.
+        level: of the bands, the highest that the calibration supports, at most `LEVEL`; None without bands.
+        goals: observation signals of the goals that the world plans to; empty if it does not plan to observations.
     """
 
     graded: Sequence[Episode]
@@ -66,31 +80,33 @@ class Material:
     horizon: int
     horizons: tuple[int, ...]
     num_calibration: int | None
+    level: float | None
+    goals: tuple[str, ...] = ()
 
 
-def measure(world: World, material: Material, *, banded: bool, source: TwinSource | None, seed: int) -> Measured:
+def measure(world: World, material: Material, *, source: TwinSource | None, seed: int) -> Measured:
     """All measurements of an audit.
 
     Args:
         world: world under audit, with at least one action and one predicted vector.
         material: the logs.
-        banded: whether the world has bands.
         source: source of twins; None without an environment.
         seed: seed of every draw.
 
     Raises:
         DataError: the logs have no row without missing values.
     """
-    schema = world.describe().schema
+    card = world.describe()
+    schema = card.schema
     found = diagnose(
         world,
         material.graded,
-        comparisons=comparisons(material.fitted, schema),
+        comparisons=comparisons(material.fitted, card),
         context=material.context,
         horizon=material.horizon,
         horizons=material.horizons,
         per_episode=PER_EPISODE,
-        levels=(0.5, 0.8, LEVEL) if banded else (),
+        levels=[one for one in LEVELS if one <= (material.level or 0.0)],
         seed=seed,
     )
     windows = evenly_spaced_windows(
@@ -112,17 +128,17 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         excitation=history[0],
         placebo=history[1],
         leak=leak_check(world, windows),
-        coverage=joint_coverage(
-            world, windows, signals, level=LEVEL, num_calibration=material.num_calibration, seed=seed
-        ),
+        coverage=_coverage(world, material, windows, signals, seed),
         rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=_effects(world, often, windows, rows, signals, history, material.horizon, seed),
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
+        goals=_goals(world, material, seed),
         units={name: one.unit for one in (*numbers.observations, *numbers.actions) for name in names_of(one)},
         unchecked=(
             *ungraded([schema[name] for name in world.describe().predicts], signals),
+            *_lower_level(material),
             *twin_limits,
             *_without_regressions(found, trusted),
             *_without_placebo(signals, history[1], twins),
@@ -130,11 +146,31 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     )
 
 
-def comparisons(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
-    """Baselines of an audit; regressions omit rarely observed signals, see `fitted_baselines`."""
-    signals = (one for one in schema.observations if one.kind is Kind.VECTOR)
-    numbers = Schema(signals=(*signals, *schema.actions, *schema.exogenous), step_s=schema.step_s)
-    return fitted_baselines(episodes, schema, _without(numbers, seldom_seen(tracks_of(episodes, numbers))))
+def _coverage(
+    world: World, material: Material, windows: ForecastWindows, signals: Sequence[Signal], seed: int
+) -> tuple[JointCoverage, ...]:
+    """The coverage of the bands; empty without bands."""
+    if material.level is None:
+        return ()
+    calibrated = material.num_calibration
+    return joint_coverage(world, windows, signals, level=material.level, num_calibration=calibrated, seed=seed)
+
+
+def _goals(world: World, material: Material, seed: int) -> GoalRanking | None:
+    """Goal reaching on the graded episodes; None without goals."""
+    if not material.goals:
+        return None
+    lengths = {"context": material.context, "horizon": material.horizon}
+    return goal_ranking(world, material.graded, goals=material.goals, seed=seed, **lengths)
+
+
+def comparisons(episodes: Sequence[Episode], card: Card) -> dict[str, World]:
+    """Baselines that see the inputs of the world; regressions omit rarely observed signals, see `fitted_baselines`."""
+    signals = tuple(one for one in card.schema.observations if one.kind is Kind.VECTOR and one.name in card.inputs)
+    if not signals:
+        return fitted_baselines(episodes, card)
+    numbers = replace(card.schema, signals=(*signals, *card.schema.actions, *card.schema.exogenous))
+    return fitted_baselines(episodes, card, seldom_seen(tracks_of(episodes, numbers)))
 
 
 def _without(schema: Schema, names: Sequence[str]) -> Schema:
@@ -236,6 +272,17 @@ def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]
     kinds = {Kind.DISCRETE: "discrete", Kind.IMAGE: "image", Kind.VECTOR: "not logged"}
     names = [f"{label(one.name)} ({kinds[one.kind]})" for one in predicted if one not in graded]
     return [f"Not graded: {listing(names)}. Do not rely on these predictions."] if names else []
+
+
+def _lower_level(material: Material) -> list[str]:
+    """A limit if the calibration does not support the usual level."""
+    if material.level in (None, LEVEL):
+        return []
+    episodes = "" if material.num_calibration is None else f" by {plural(material.num_calibration, 'episode')}"
+    return [
+        f"The highest level of its bands is {round_percent(material.level or 0.0)}, set{episodes}: calibrate on more "
+        f"episodes for {round_percent(LEVEL)}."
+    ]
 
 
 def _without_regressions(found: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worldline.audit.audit_evidence import TwinTest
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.grades import Cell, Condition, Grade, Verdict
-from worldline.audit.queries import forecasts, predicted_vectors
+from worldline.audit.queries import LOWEST_LEVEL, forecasts, predicted_vectors
 from worldline.audit.scoring import skill_cell
 from worldline.audit.verdicts import GATED, verdict_of
 from worldline.data.windows import forecast_windows
@@ -271,7 +271,9 @@ def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dic
     parts = []
     for k in range(count):
         actions = {name: value[:, k] for name, value in twins.actions.items()}
-        parts.append(forecasts(world, twins.history, actions, signals=names, exogenous=given, checked=False))
+        parts.append(
+            forecasts(world, twins.history, actions, signals=names, exogenous=given, level=LOWEST_LEVEL, checked=False)
+        )
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
 

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import json as text
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from worldline.cli.options import Device, Json, Threads, checked_file, use_threads
-from worldline.cli.output import print_list, print_next, print_table, progress_bars, write_json, write_text
+from worldline.cli.output import (
+    print_list,
+    print_next,
+    print_table,
+    print_wrapped,
+    progress_bars,
+    write_json,
+    write_text,
+)
+from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.audit.audit_evidence import Audit, Decision, Measured
+
+PAGE: Final = "audit.html"
+"""Name of the page in a folder."""
+
+
+def _checked_page(path: Path | None) -> Path | None:
+    """The path of the page, with its folder created. A path without a suffix is a folder, unless it is a file."""
+    if path is not None and (path.is_dir() or not (path.suffix or path.exists())):
+        path = path / PAGE
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--out {path.parent} cannot be created: {error.strerror}. Choose another folder."
+            ) from error
+    return checked_file("--out")(path)
 
 
 def audit(
@@ -22,9 +47,13 @@ def audit(
         str | None,
         typer.Option(help="Also test against twins in a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
     ] = None,
+    goals: Annotated[
+        list[str] | None,
+        typer.Option(help="Signal of the goals that you plan to; repeat for more.", show_default="all inputs"),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Also write a report to this HTML file.", callback=checked_file("--out")),
+        typer.Option("--out", help="Also write a report: an HTML file, or a folder.", callback=_checked_page),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     device: Device = "auto",
@@ -42,7 +71,7 @@ def audit(
 
     use_threads(threads)
     with progress_bars() as progress:
-        found = run(world, logs, env=env, seed=seed, device=device, progress=progress)
+        found = run(world, logs, env=env, goals=goals or None, seed=seed, device=device, progress=progress)
     try:
         if out is not None:
             write_text(out, render_audit(found), "--out")
@@ -64,6 +93,7 @@ def _print(found: Audit) -> None:
     if found.measured is not None:
         _print_effects(found.measured)
         _print_horizons(found.measured)
+        _print_goals(found.measured)
 
 
 def _print_decision(decision: Decision, title: str) -> None:
@@ -78,13 +108,14 @@ def _print_decision(decision: Decision, title: str) -> None:
 
 
 def _print_effects(measured: Measured) -> None:
-    """One row per action and signal with the largest identified effect; report and JSON have all lags."""
-    ranked = sorted(
-        measured.effects, key=lambda one: (one.agreement != "not identifiable", abs((one.logs or one.world).value))
-    )
-    largest = {(one.action, one.signal): one for one in ranked}
+    """One row per action and signal, with the lag that it counts by; report and JSON have all lags."""
+    from worldline.audit.advice import effect_rows
+    from worldline.audit.effects import MARGIN
+    from worldline.formatting import percent
+
     print_table(
-        "Effect of one standard deviation of an action, applied for one step",
+        "Effect of one standard deviation of an action, applied for one step; agreement within "
+        f"{percent(MARGIN)} of the logs",
         ("action", "signal", "after", "world", "logs", "result"),
         [
             (
@@ -95,18 +126,18 @@ def _print_effects(measured: Measured) -> None:
                 "" if one.logs is None else f"{one.logs.value:.3g} ({one.logs.low:.3g} to {one.logs.high:.3g})",
                 "NOT IDENTIFIABLE" if one.agreement == "not identifiable" else one.agreement,
             )
-            for pair in dict.fromkeys((one.action, one.signal) for one in measured.effects)
-            for one in (largest[pair],)
+            for one in effect_rows(measured)
         ],
     )
 
 
 def _print_horizons(measured: Measured) -> None:
     """Trusted horizon and band coverage of each signal, then the twin tests."""
-    from worldline.formatting import span
+    from worldline.formatting import round_percent, span
 
     step_s = measured.diagnostics.step_s
     bands = {one.signal: f"{one.inside.successes} of {one.inside.trials} ({one.verdict})" for one in measured.coverage}
+    level = round_percent(max((one.level for one in measured.coverage), default=0.9))
     rows = [
         (
             one.signal,
@@ -117,7 +148,15 @@ def _print_horizons(measured: Measured) -> None:
         )
         for one in measured.trusted
     ]
-    print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", "inside the 90 % band"), rows)
+    print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", f"inside the {level} band"), rows)
     for test in measured.twins:
         scores = [f"{one.name} {one.score.value:.2f}" for one in test.grade.cells if one.score is not None]
         print(f"{test.name}, {test.title}: {test.verdict} ({', '.join(scores) or 'not scored'})")
+
+
+def _print_goals(measured: Measured) -> None:
+    """The rank of the logged actions to a goal."""
+    from worldline.audit.findings import goal_reaching
+
+    if measured.goals is not None:
+        print_wrapped(goal_reaching(measured.goals).text)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.audit.advice import baselines_beaten, end_reason, identified_effects, not_finite, trusted_signals
+from worldline.audit.advice import (
+    baselines_beaten,
+    effect_rows,
+    effect_size,
+    end_reason,
+    identified_rows,
+    not_finite,
+    trusted_signals,
+)
 from worldline.audit.audit_evidence import Agreement, Effect, Measured
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
-from worldline.audit.findings import ReportFinding
+from worldline.audit.findings import ReportFinding, goal_reaching
 from worldline.audit.findings import Verdict as Direction
 from worldline.audit.grades import Verdict
 from worldline.formatting import (
@@ -43,7 +51,7 @@ _AGREEMENT: Final[dict[Agreement, tuple[str, str]]] = {
     "unclear": ("soft", "too few logs"),
     "none": ("soft", "no effect"),
 }
-"""Style and text of each agreement, the worst first."""
+"""Style and text of each agreement."""
 _COVERAGE: Final = {
     "holds": ("good", "✓ calibrated"),
     "narrow": ("bad", "✗ too narrow"),
@@ -71,13 +79,15 @@ def effects_block(found: Measured) -> Block | None:
     step_s = found.diagnostics.step_s
     shown = groups[:MAX_ROWS]
     lags = Group([Phrase(str(one.lag)) for one in groups[0]], "lags")
+    worst = {(one.action, one.signal): one for one in effect_rows(found)}
+    rows = [_effect_row(group, worst[group[0].action, group[0].signal], found) for group in shown]
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
         "Effect of one standard deviation of an action, applied for one step, after the given number of steps"
         f"{each}. Line with intervals: world; dashed line in a band: logs. Later actions are unchanged."
     )
     head: list[str | Part] = ["action → signal", lags, "world", "logs", "agreement"]
-    table = Table(caption, head, [_effect_row(group, found) for group in shown], style="effects")
+    table = Table(caption, head, rows, style="effects")
     left = len(groups) - MAX_ROWS
     more = Note(f"The JSON file has {plural(left, 'more pair')} with smaller effects.") if left > 0 else None
     return block(_effects_finding(found), table, more, _effect_numbers(shown))
@@ -85,25 +95,22 @@ def effects_block(found: Measured) -> Block | None:
 
 def _weight(group: Sequence[Effect]) -> float:
     """The largest effect divided by the standard deviation of the signal."""
-    return max(abs((one.logs or one.world).value) / (one.spread or 1.0) for one in group)
+    return max(effect_size(one) / (one.spread or 1.0) for one in group)
 
 
-def _effect_row(group: Sequence[Effect], found: Measured) -> list[str | Part]:
-    """The worst agreement of a pair, and the steps at which the effect is not identifiable."""
-    agreement = min((one.agreement for one in group), key=list(_AGREEMENT).index)
-    shown = [one for one in group if one.agreement != "not identifiable"] or group
-    hidden = [str(one.lag) for one in group if one not in shown]
-    largest = max(shown, key=lambda one: abs((one.logs or one.world).value))
-    style, words = _AGREEMENT[agreement]
-    change = quantity(largest.change, found.units.get(largest.action, "1"))
+def _effect_row(group: Sequence[Effect], worst: Effect, found: Measured) -> list[str | Part]:
+    """The lag that the pair counts by, and the steps at which the effect is not identifiable."""
+    hidden = [str(one.lag) for one in group if one.agreement == "not identifiable" != worst.agreement]
+    style, words = _AGREEMENT[worst.agreement]
+    change = quantity(worst.change, found.units.get(worst.action, "1"))
     unknown = f"; after {listing(hidden)} NOT IDENTIFIABLE" if hidden else ""
-    details = f"+{change}; largest effect after {plural(largest.lag, 'step')}{unknown}"
-    logs = None if agreement == "not identifiable" else largest.logs
+    details = f"+{change}; figures after {plural(worst.lag, 'step')}{unknown}"
+    logs = None if worst.agreement == "not identifiable" else worst.logs
     return [
-        Phrase(f"{label(largest.action)} → {label(largest.signal)}", small=details),
+        Phrase(f"{label(worst.action)} → {label(worst.signal)}", small=details),
         effect_sketch(group),
-        _value(largest.world, largest.unit),
-        "–" if logs is None else _value(logs, largest.unit),
+        _value(worst.world, worst.unit),
+        "–" if logs is None else _value(logs, worst.unit),
         verdict(f"{style} agreement", words),
     ]
 
@@ -157,17 +164,31 @@ def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Table:
 
 
 def _effects_finding(found: Measured) -> ReportFinding:
-    effects = identified_effects(found)
+    effects = identified_rows(found)
     dull = [label(one.action) for one in found.excitation if not one.enough]
     unknown = f" In these logs, effects of {listing(dull)} are NOT IDENTIFIABLE." if dull else ""
     if not effects:
         return ReportFinding(f"The logs show no effect to compare with the world.{unknown}", "unclear")
     right = sum(one.agreement == "agrees" for one in effects)
     wrong = sum(one.agreement == "opposite" for one in effects)
-    text = f"{right} of {plural(len(effects), 'effect')} in the logs agree with the world"
-    text += f"; {wrong} have the opposite sign." if wrong else "."
+    verb = "agrees" if right == 1 else "agree"
+    text = f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world"
+    text += f"; {wrong} {'has' if wrong == 1 else 'have'} the opposite sign." if wrong else "."
     direction: Direction = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"
     return ReportFinding(text + unknown, direction)
+
+
+def goals_block(found: Measured) -> Block | None:
+    """Goal reaching on logged segments; None if it was not measured."""
+    goals = found.goals
+    if goals is None:
+        return None
+    count = f"{plural(goals.num_segments, 'segment')} of {plural(goals.num_episodes, 'episode')}"
+    details = (
+        f"For {count}, the goal is the observation at the end. The planner's cost of the logged actions is compared "
+        f"with that of {plural(goals.num_others, 'sequence')} of other episodes."
+    )
+    return block(goal_reaching(goals), Note(details))
 
 
 def horizon_block(found: Measured) -> Block:

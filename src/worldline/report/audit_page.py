@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from worldline.audit.advice import NO_TWINS, identified_effects, trusted_signals, weakest_gap
+from worldline.audit.advice import NO_TWINS, identified_rows, trusted_signals, weakest_gap
 from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
+from worldline.audit.effects import MARGIN
 from worldline.audit.grades import Verdict
 from worldline.formatting import growth, percent, plural, round_percent, span
 from worldline.report import audit_blocks as blocks
@@ -76,10 +77,12 @@ def _tiles(found: Measured) -> list[tuple[str, str]]:
     gap = weakest_gap(found.diagnostics.gaps)
     if gap is not None:
         tiles[f"change of the error with actions {gap.change}"] = growth(gap.increase.value)
-    effects = identified_effects(found)
+    effects = identified_rows(found)
     if effects:
         agreeing = sum(one.agreement == "agrees" for one in effects)
         tiles["effects that agree with the logs"] = f"{agreeing} of {len(effects)}"
+    if found.goals is not None:
+        tiles["logged actions preferred to others on the way to a goal"] = percent(found.goals.preferred.value)
     if found.coverage:
         worst = min(found.coverage, key=lambda one: one.inside.value)
         tiles[f"lowest coverage of the {round_percent(worst.level)} bands"] = percent(worst.inside.value)
@@ -91,6 +94,7 @@ def _chapters(found: Measured) -> list[Chapter]:
     errors = found.diagnostics
     bands = [blocks.joint_block(found), coverage_block(errors)] if errors.bands else []
     return [
+        Chapter("Plans to logged goals", [blocks.goals_block(found)]),
         Chapter("Effects of actions", [blocks.effects_block(found)]),
         Chapter("Tests against twins", [blocks.twins_block(found)]),
         Chapter("Trusted horizon", [blocks.horizon_block(found), skill_block(errors), open_loop_block(errors)]),
@@ -110,7 +114,8 @@ _METHODS: Final = (
     "Effects in the logs come from a linear regression of the next observation. Its inputs are the last three "
     "observations, the two actions between them, the next action and the exogenous inputs. The regression is iterated "
     "on its own output with later actions held fixed, and refitted on 300 bootstrap samples of episodes. It adjusts "
-    "for logged confounders only.",
+    "for logged confounders only. An effect agrees if two one-sided tests at 5\u00a0% reject a difference of more than "
+    f"{percent(MARGIN)} of the effect in the logs.",
     "Excitation is the share of an action's variance that the same history does not predict on held-out episodes. It "
     "uses the better of a linear and a nonlinear regression.",
 )

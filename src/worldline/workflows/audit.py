@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +12,9 @@ import numpy as np
 
 from worldline.audit.advice import decide
 from worldline.audit.audit_evidence import Advice, Audit, Decision
+from worldline.audit.goal_ranking import check_goals, default_goals
 from worldline.audit.grades import Verdict
+from worldline.audit.input_baselines import needs_images
 from worldline.audit.queries import window_forecasts
 from worldline.audit.regression_rows import LAGS
 from worldline.audit.run import LEVEL, Material, measure
@@ -18,11 +22,11 @@ from worldline.catalog.opening import is_reference, open_target
 from worldline.catalog.versions import Catalog
 from worldline.data.windows import forecast_windows
 from worldline.errors import DataError, UnreadableError, UnsupportedError
-from worldline.formatting import plural
+from worldline.formatting import listing, plural, round_percent
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind
 from worldline.workflows.held_out import WorldEpisode, chosen, read_episodes
-from worldline.workflows.report_data import reported_steps, supports
+from worldline.workflows.report_data import band_level, reported_steps
 from worldline.workflows.twin_sources import twin_source
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -38,6 +42,7 @@ def audit(
     logs: Path | str,
     *,
     env: str | None = None,
+    goals: Sequence[str] | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: OnProgress | None = None,
@@ -50,6 +55,8 @@ def audit(
             episodes are graded.
         env: name of a lab or Gymnasium environment with exact replay from a seed, or "greenhouse"; None for
             no twins.
+        goals: observation signals of the goals that you plan to; goal reaching is then part of the verdict. None for
+            all inputs of a world with a distance head; empty for none.
         seed: of all draws.
         device: on which the world is opened; argument of `worldline.open`.
         progress: called after each step.
@@ -58,7 +65,7 @@ def audit(
         BundleError: there is no such world.
         DataError: the logs cannot be read, have too few long episodes, or are the training logs of a world without a
             known split.
-        UnknownNameError: there is no such environment.
+        UnknownNameError: there is no such environment or goal signal.
     """
     logs, opened_from = Path(logs), "" if isinstance(target, World) else str(target)
     if is_reference(opened_from):
@@ -66,7 +73,7 @@ def audit(
     world = target if isinstance(target, World) else open_target(opened_from, device=device)
     title = Path(opened_from).resolve().name if opened_from else world.describe().name
     try:
-        return _audit(world, title, logs, opened_from, env, seed, progress)
+        return _audit(world, title, logs, opened_from, env, goals, seed, progress)
     except UnsupportedError as error:
         return refused(error, title, logs)
 
@@ -84,20 +91,24 @@ def _audit(
     logs: Path,
     opened_from: str,
     env: str | None,
+    goals: Sequence[str] | None,
     seed: int,
     progress: OnProgress | None,
 ) -> Audit:
     card = world.describe()
     _check_world(world)
+    goals = default_goals(card) if goals is None else tuple(goals)
+    check_goals(card, goals)
     source = None if env is None else twin_source(env, card.schema)
     tell(progress, "read", 0)
     seen = list(read_episodes(card, logs, opened_from))
     tell(progress, "read", 1)
-    world, num_calibration = _banded(world)
-    material = _material(world, seen, num_calibration, seed)
+    world, bands = _banded(world)
+    material = replace(_material(world, seen, bands, seed), goals=goals)
+    if not _has_bands(world, material):
+        material = replace(material, level=None)
     tell(progress, "audit", 0)
-    banded = _has_bands(world, material)
-    found = measure(world, material, banded=banded, source=source, seed=seed)
+    found = measure(world, material, source=source, seed=seed)
     tell(progress, "audit", 1)
     held, met = (sum(one.part == part for one in seen) for part in ("held_out", ""))
     parts = "held out from its training" if held else "none used in its training, as far as is known"
@@ -107,11 +118,11 @@ def _audit(
         "Logs": f"{logs.name}: {plural(len(seen), 'episode')}, of which {len(material.graded)} graded ({parts}) and "
         f"{len(material.fitted)} for the fits of the comparisons",
         "Asked": f"{material.context} observations given, {plural(material.horizon, 'step')} predicted",
-        "Bands": "none"
-        if not banded
-        else f"widths set by {num_calibration} episodes"
-        if num_calibration
-        else "number of calibration episodes unknown; levels are treated as exact",
+        "Bands": _describe_bands(material),
+        "Baselines": "fitted on the images that the world sees, reduced to few pixels"
+        if needs_images(card)
+        else "fitted on the signals that the world sees",
+        "Goals": listing(list(goals)) or "none: no distance head, and no goal signals were given",
         "Twins": env or "none: no environment was given",
         "Seed": str(seed),
         "Logs, fingerprint": _fingerprint(material),
@@ -131,16 +142,33 @@ def _check_world(world: World) -> None:
         raise UnsupportedError(f"{card.name} takes no actions, but an audit measures the effects of actions. Log them.")
 
 
-def _banded(world: World) -> tuple[World, int | None]:
-    """The world, without bands if it has too few calibration episodes, and their number."""
+@dataclass(frozen=True, kw_only=True)
+class _Bands:
+    """The level that the bands of a world support, and their calibration episodes; None if unknown."""
+
+    level: float | None
+    num_calibration: int | None = None
+
+
+def _banded(world: World) -> tuple[World, _Bands]:
+    """The world, without bands if its calibration supports none, and its bands."""
     if not isinstance(world, LocalWorld) or world.calibration is None:
-        return world, None
-    if not supports(world.calibration, LEVEL):
-        return LocalWorld(world.engine, None, world.planner), None
-    return world, world.calibration.num_episodes
+        return world, _Bands(level=LEVEL)
+    level = band_level(world.calibration)
+    if level is None:
+        return LocalWorld(world.engine, None, world.planner), _Bands(level=None)
+    return world, _Bands(level=level, num_calibration=world.calibration.num_episodes)
 
 
-def _material(world: World, seen: list[WorldEpisode], num_calibration: int | None, seed: int) -> Material:
+def _describe_bands(material: Material) -> str:
+    if material.level is None:
+        return "none"
+    if not material.num_calibration:
+        return "number of calibration episodes unknown; levels are treated as exact"
+    return f"highest level {round_percent(material.level)}, set by {plural(material.num_calibration, 'episode')}"
+
+
+def _material(world: World, seen: list[WorldEpisode], bands: _Bands, seed: int) -> Material:
     card = world.describe()
     context = max(LAGS, card.context)
     reach = DEFAULT_HORIZON
@@ -162,14 +190,17 @@ def _material(world: World, seen: list[WorldEpisode], num_calibration: int | Non
         context=context,
         horizon=horizon,
         horizons=reported_steps(horizon, card.schema.step_s),
-        num_calibration=num_calibration,
+        num_calibration=bands.num_calibration,
+        level=bands.level,
     )
 
 
 def _has_bands(world: World, material: Material) -> bool:
+    if material.level is None:
+        return False
     place = (material.graded[0], material.context - 1)
     windows = forecast_windows([place], length=material.context, horizon=1)
-    return any(one.low is not None for one in window_forecasts(world, windows, level=LEVEL).values())
+    return any(one.low is not None for one in window_forecasts(world, windows, level=material.level).values())
 
 
 def _fingerprint(material: Material) -> str:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.regression_rows import FLAGS
 from worldline.bundle import read_bundle
 from worldline.data.base import Logs
@@ -46,7 +47,9 @@ class WorldEpisode:
 
 
 def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str] = KEPT) -> Iterator[WorldEpisode]:
-    """The episodes of logs with their part in the training; images are read only for episodes that may be graded.
+    """The episodes of logs with their part in the training.
+
+    Images of training episodes are read only if baselines need them, and only of the first ones.
 
     Args:
         card: of the world.
@@ -60,6 +63,16 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
             world without a known split.
         BundleError: the bundle's run.json is invalid.
     """
+    left = MAX_FITTED_FRAMES if needs_images(card) else 0
+    for episode, part in _parted(card, logs, opened_from, parts):
+        images = part != "train" or left > 0
+        if part == "train":
+            left -= episode.num_steps
+        yield _seen(episode, card.schema, part, images=images)
+
+
+def _parted(card: Card, logs: Path, opened_from: str, parts: Sequence[str]) -> Iterator[tuple[Episode, str]]:
+    """The episodes of some parts, each with its part."""
     if is_store(logs):
         store = open_store(logs)
         _check_logs(store.schema, card.schema, logs)
@@ -67,7 +80,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
         for number in range(len(store)):
             part = known.get(number, "")
             if part in parts:
-                yield _seen(store.episode(number), card.schema, part)
+                yield store.episode(number), part
         return
     found, marked = open_logs(logs), _known(_run(opened_from))
     _check_logs(found.schema, card.schema, logs)
@@ -75,7 +88,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
         numbers = {signal.name: arrays_of(episode, signal.role)[signal.name] for signal in _numbers(card.schema)}
         part = marked.get(_digest(numbers), "") if marked else ""
         if part in parts:
-            yield _seen(episode, card.schema, part)
+            yield episode, part
 
 
 def _sound(logs: Logs) -> Iterator[Episode]:
@@ -210,8 +223,8 @@ def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes:
             raise UnreadableError(f"{units}. {fixes[2]}")
 
 
-def _seen(episode: Episode, schema: Schema, part: str) -> WorldEpisode:
-    names = [one.name for one in schema.signals if one.kind is not Kind.IMAGE or part != "train"]
+def _seen(episode: Episode, schema: Schema, part: str, *, images: bool) -> WorldEpisode:
+    names = [one.name for one in schema.signals if images or one.kind is not Kind.IMAGE]
     return WorldEpisode(episode=replace(episode.select(names), rewards={}), flag=_flag(episode), part=part)
 
 

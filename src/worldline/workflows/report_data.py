@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ import torch
 from worldline.audit import report_evidence as evidence
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
+from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.run import deviation, largest_value
@@ -57,12 +59,12 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
 
 
 def band_level(calibration: Calibration) -> float | None:
-    """The highest level of a band up to `BAND` for which there are enough calibration episodes; None for none."""
-    return max((level for level in LEVELS if level <= BAND and supports(calibration, level)), default=None)
+    """The highest usual level that the calibration supports, at most `BAND`; None without one."""
+    return max((one for one in LEVELS if one <= BAND and supports(calibration, one)), default=None)
 
 
 def honest(learned: Learned) -> World:
-    """The learned world; without bands if there are too few calibration episodes for the lowest level."""
+    """The learned world; without bands if its calibration supports none."""
     if band_level(learned.calibration) is not None:
         return learned.world
     return LocalWorld(learned.engine, None, learned.recipe.planner)
@@ -101,16 +103,20 @@ def longest_horizon(store: Store, learned: Learned) -> int:
 
 
 def comparisons(store: Store, learned: Learned) -> dict[str, World]:
-    """Baselines on vector signals, fitted on the same training episodes.
+    """Baselines that see the inputs of the world, fitted on the same training episodes, see `fitted_baselines`.
 
     Persistence is always included. "linear" and "action_blind" need fully observed parts of the logs and are left out
     if there are none.
     """
+    card = learned.engine.describe()
     vectors = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not vectors:
         return {}
-    episodes = [_without_pictures(store, number, vectors) for number in learned.split.train]
-    return fitted_baselines(episodes, store.schema, store.schema)
+    if not needs_images(card):
+        return fitted_baselines([_without_pictures(store, number, vectors) for number in learned.split.train], card)
+    numbers = list(learned.split.train)
+    every = max(1, math.ceil(int(store.num_steps[numbers].sum()) / MAX_FITTED_FRAMES))
+    return fitted_baselines([store.episode(number) for number in numbers[::every]], card)
 
 
 def learning_curves(store: Store, learned: Learned) -> evidence.Learning:

@@ -1,0 +1,144 @@
+"""Goal reaching on logs: does the planner prefer the actions that led to an observation to actions that led elsewhere?
+
+A logged segment starts at one observation and ends at another. The second one is the goal. Candidates are the logged
+actions and those of segments of other episodes. A world that can plan to the goal gives the logged actions a small
+cost. The share of other sequences that cost more is 1 for a perfect world and 0.5 by chance. It has no unit, so one
+bound serves all worlds. `benchmarks/audit_verdicts.py` compares it with the success in environments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.audit.audit_evidence import GoalRanking
+from worldline.audit.queries import WINDOW_BATCH
+from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode
+from worldline.errors import UnknownNameError
+from worldline.planning.base import Goal
+from worldline.schema import Kind
+from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
+from worldline.world.base import World
+
+MAX_STEPS: Final = 10
+"""Steps from the start of a segment to the goal."""
+MAX_SEGMENTS: Final = 240
+PER_EPISODE: Final = 4
+"""Segments of an episode, at most; further ones tell little more."""
+NUM_OTHERS: Final = 24
+"""Action sequences of other episodes, for each segment."""
+DISTANCE: Final = "reaches"
+"""Ability of worlds that measure distances to a goal observation."""
+
+
+def default_goals(card: Card) -> tuple[str, ...]:
+    """The goal signals of a world that is meant to plan to observations: all inputs; empty for other worlds."""
+    return card.inputs if DISTANCE in card.abilities and card.action_conditioned else ()
+
+
+def check_goals(card: Card, goals: Sequence[str]) -> None:
+    """Refuses names that are no observation signals.
+
+    Raises:
+        UnknownNameError: the world has no such observation.
+    """
+    known = [one.name for one in card.schema.observations]
+    for name in goals:
+        if name not in known:
+            raise UnknownNameError("observation signal", name, known)
+
+
+def goal_ranking(
+    world: World, episodes: Sequence[Episode], *, goals: Sequence[str], context: int, horizon: int, seed: int
+) -> GoalRanking | None:
+    """The rank of the logged actions by the cost of their last step; None if fewer than two episodes are long enough.
+
+    Args:
+        world: world under audit.
+        episodes: held-out episodes.
+        goals: observation signals of the goals. Distances are in steps if they are all inputs of a world that measures
+            such distances; else squared errors, each divided by the variance of its signal.
+        context: H, observations given to the world.
+        horizon: longest segment, steps.
+        seed: chooses the other sequences.
+
+    Raises:
+        UnsupportedError: the world cannot plan to these signals.
+    """
+    steps = min(horizon, MAX_STEPS)
+    windows = _segments(episodes, goals, context, steps)
+    if windows is None:
+        return None
+    num_episodes = int(windows.episode.max()) + 1
+    costs = _costs(world, windows, _goal(world.describe(), windows, goals), _others(windows, seed))
+    own, others = costs[:, :1], costs[:, 1:]
+    shares = np.stack([((own < others) + 0.5 * (own == others)).mean(1), np.ones(len(own))], 1)
+    sums = cluster_sums(shares, windows.episode, num_episodes)
+    draws = draw_clusters(num_episodes, seed) @ sums
+    value = float(shares[:, 0].mean())
+    low, high = np.quantile(ratio(draws[:, 0], draws[:, 1]), (0.025, 0.975))
+    return GoalRanking(
+        goals=tuple(goals),
+        steps=steps,
+        num_segments=len(own),
+        num_episodes=num_episodes,
+        num_others=others.shape[1],
+        preferred=Estimate.around(value, low, high),
+    )
+
+
+def _segments(episodes: Sequence[Episode], goals: Sequence[str], context: int, steps: int) -> ForecastWindows | None:
+    """Segments whose goal was observed."""
+    long = [one for one in episodes if one.num_steps >= context - 1 + steps]
+    each = max(1, MAX_SEGMENTS // max(len(long), 1))
+    count = min(each, PER_EPISODE)
+    places = [(one, at) for one in long[:MAX_SEGMENTS] for at in evenly_spaced(one.num_steps, context, steps, count)]
+    places = [(one, at) for one, at in places if all(one.observed[n][at + steps] for n in goals if n in one.observed)]
+    if len({id(one) for one, _ in places}) < 2:
+        return None
+    return forecast_windows(places, length=context, horizon=steps, targets=goals)
+
+
+def _goal(card: Card, windows: ForecastWindows, goals: Sequence[str]) -> Goal:
+    """The last observation of each segment."""
+    targets = {name: windows.truth[name][:, -1] for name in goals}
+    vectors = [card.schema[name] for name in goals if card.schema[name].kind is Kind.VECTOR]
+    spreads = {one.name: float(one.deviations(targets[one.name]).std()) for one in vectors}
+    return Goal(
+        targets=targets,
+        tolerance={name: spread or 1.0 for name, spread in spreads.items()},
+        in_steps=DISTANCE in card.abilities and set(goals) >= set(card.inputs),
+        last_only=True,
+    )
+
+
+def _others(windows: ForecastWindows, seed: int) -> NDArray[np.integer]:
+    """Segments of other episodes [W, N]; some occur twice if there are few."""
+    draw, count = np.random.default_rng([seed, 31]), len(windows.episode)
+    starts = np.searchsorted(windows.episode, windows.episode)
+    sizes = np.searchsorted(windows.episode, windows.episode, side="right") - starts
+    drawn = draw.integers(0, (count - sizes)[:, None], (count, NUM_OTHERS))
+    return np.asarray(np.where(drawn >= starts[:, None], drawn + sizes[:, None], drawn))
+
+
+def _costs(world: World, windows: ForecastWindows, goal: Goal, others: NDArray[np.integer]) -> Floats:
+    """The costs [W, 1 + N] of the logged actions and of the others."""
+    parts = []
+    for first in range(0, len(others), WINDOW_BATCH):
+        rows = slice(first, first + WINDOW_BATCH)
+        some = windows.select(rows)
+        actions: Arrays = {
+            name: np.concatenate([value[rows, None], value[others[rows]]], 1) for name, value in windows.actions.items()
+        }
+        targets = {name: value[rows] for name, value in goal.targets.items()}
+        found = world.score(
+            some.history, actions, replace(goal, targets=targets), exogenous=dict(some.exogenous) or None
+        )
+        parts.append(found.cost.astype(float))
+    return np.concatenate(parts)

@@ -1,0 +1,245 @@
+"""Baselines that see only the inputs of a world, from which they read the other signals linearly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.fixed_lag import FixedLagBaseline
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.errors import DataError
+from worldline.schema import Kind, Signal
+from worldline.stats import Floats
+
+GRIDS: Final = (8, 16)
+"""Rows and columns to which images are reduced; the readout uses those with the smaller error."""
+MAX_FITTED_FRAMES: Final = 6000
+"""Training images on which baselines are fitted, about; bounds memory."""
+RIDGE: Final = 1e-3
+"""Penalty of the readout, relative to the mean variance of a feature."""
+TINY: Final = 1e-12
+"""Smallest penalty, so that constant features have a solution."""
+
+
+def unseen_vectors(card: Card) -> list[Signal]:
+    """The predicted vector observations that are no inputs of the world."""
+    signals = (card.schema[name] for name in card.predicts if name not in card.inputs)
+    return [one for one in signals if one.kind is Kind.VECTOR]
+
+
+def needs_readouts(card: Card) -> bool:
+    """Whether baselines must read predicted signals from the inputs, which are vectors or images."""
+    return bool(unseen_vectors(card)) and any(card.schema[name].kind is not Kind.DISCRETE for name in card.inputs)
+
+
+def needs_images(card: Card) -> bool:
+    """Whether baselines with the inputs of the world must see its images."""
+    return needs_readouts(card) and any(card.schema[name].kind is Kind.IMAGE for name in card.inputs)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SignalReadout:
+    """A linear readout of one signal.
+
+    Args:
+        grid: rows and columns to which images are reduced.
+        weights: [P + 1, size], from the features and a constant. A periodic signal is read as its cosine and sine.
+    """
+
+    grid: int
+    weights: Floats
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InputReadouts:
+    """Linear readouts of the predicted vectors that are no inputs of a world, from one observation of its inputs.
+
+    Args:
+        inputs: vectors and images.
+        targets: signals that are read.
+        readouts: per target.
+    """
+
+    inputs: tuple[Signal, ...]
+    targets: tuple[Signal, ...]
+    readouts: Mapping[str, SignalReadout]
+
+    @classmethod
+    def fit(cls, episodes: Sequence[Episode], card: Card, rare: Sequence[str] = ()) -> InputReadouts:
+        """The readouts, each with the grid that has the smallest error on every third episode.
+
+        Args:
+            episodes: logged episodes; those without images are left out.
+            card: of the world.
+            rare: input vectors to leave out, because they are rarely observed.
+
+        Raises:
+            DataError: no episode has all inputs.
+        """
+        inputs = tuple(
+            card.schema[n] for n in card.inputs if n not in rare and card.schema[n].kind is not Kind.DISCRETE
+        )
+        names = [one.name for one in inputs]
+        full = [one for one in episodes if all(name in one.observations for name in names)]
+        if not inputs or not full:
+            raise DataError("no episode has all inputs of the world", fix="Give logs with these signals.")
+        pictured = any(one.kind is Kind.IMAGE for one in inputs)
+        grids = GRIDS if pictured else GRIDS[:1]
+        tables = {grid: [_features(one.observations, inputs, grid) for one in full] for grid in grids}
+        targets = tuple(unseen_vectors(card))
+        readouts = {}
+        for target in targets:
+            known = [_known(one, [*names, target.name]) for one in full]
+            values = [_turned(one.observations[target.name], target) for one in full]
+            rows = {grid: _rows(table, known) for grid, table in tables.items()}
+            readouts[target.name] = _best_readout(rows, _rows(values, known))
+        return cls(inputs=inputs, targets=targets, readouts=readouts)
+
+    def __call__(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
+        """The vector inputs without change, and the targets [..., size] that are read."""
+        features = {
+            grid: _features(observations, self.inputs, grid) for grid in {one.grid for one in self.readouts.values()}
+        }
+        found: dict[str, NDArray[np.generic]] = {
+            one.name: observations[one.name] for one in self.inputs if one.kind is Kind.VECTOR
+        }
+        for one in self.targets:
+            readout = self.readouts[one.name]
+            value = features[readout.grid] @ readout.weights[:-1] + readout.weights[-1]
+            if one.period is not None:
+                cosine, sine = np.split(value, 2, -1)
+                value = np.arctan2(sine, cosine) * one.period / (2 * np.pi)
+            found[one.name] = value.astype(one.dtype)
+        return found
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The vector inputs and the targets."""
+        return (*(one for one in self.inputs if one.kind is Kind.VECTOR), *self.targets)
+
+    def episode(self, episode: Episode) -> Episode:
+        """The episode with the read signals; a step without all inputs is not observed."""
+        known = _known(episode, [one.name for one in self.inputs])
+        found = self(episode.observations)
+        masks = {} if known.all() else dict.fromkeys(found, known)
+        return replace(episode, observations=found, observed=masks)
+
+
+def _known(episode: Episode, names: Sequence[str]) -> NDArray[np.bool_]:
+    """The observations [T + 1] at which all these signals are observed."""
+    everywhere = np.ones(episode.num_steps + 1, np.bool_)
+    masks = [episode.observed.get(name, everywhere).astype(np.bool_) for name in names]
+    return np.asarray(np.logical_and.reduce(masks))
+
+
+def _features(observations: Arrays, inputs: Sequence[Signal], grid: int) -> Floats:
+    """Vectors and reduced images [..., P] of observations [..., *shape]."""
+    parts = []
+    for one in inputs:
+        value = observations[one.name]
+        if one.kind is Kind.VECTOR:
+            parts.append(value.astype(float))
+            continue
+        flat = reduced(value.reshape(-1, *value.shape[-3:]), grid)
+        parts.append(flat.reshape(*value.shape[:-3], -1).astype(float))
+    return np.concatenate(parts, -1)
+
+
+def reduced(images: NDArray[np.generic], grid: int) -> Float[np.ndarray, "n P"]:
+    """Images [n, height, width, channels] as means over at most `grid` by `grid` blocks, from 0 to 1."""
+    found = images.astype(np.float32) / 255
+    for axis in (1, 2):
+        starts = np.unique(np.linspace(0, found.shape[axis], grid, endpoint=False).astype(int))
+        sizes = np.diff([*starts, found.shape[axis]]).astype(np.float32)
+        found = np.add.reduceat(found, starts, axis=axis)
+        found = found / (sizes[:, None, None] if axis == 1 else sizes[:, None])
+    return np.asarray(found.reshape(len(found), -1), dtype=np.float32)
+
+
+def _turned(values: NDArray[np.generic], target: Signal) -> Floats:
+    """The target [T, D]; a periodic one as its cosine and sine."""
+    found = values.astype(float)
+    if target.period is None:
+        return found
+    angle = found * 2 * np.pi / target.period
+    return np.concatenate([np.cos(angle), np.sin(angle)], -1)
+
+
+def _rows(tables: Sequence[Floats], known: Sequence[NDArray[np.bool_]]) -> list[Floats]:
+    return [table[mask] for table, mask in zip(tables, known, strict=True)]
+
+
+def _best_readout(tables: Mapping[int, Sequence[Floats]], targets: Sequence[Floats]) -> SignalReadout:
+    """The readout with the best grid, fitted on all episodes.
+
+    Args:
+        tables: per grid the features [n, P] of each episode.
+        targets: values [n, D] of each episode.
+    """
+    rest = [number for number in range(len(targets)) if number % 3]
+
+    def held_out_error(table: Sequence[Floats]) -> float:
+        weights = _ridge([table[n] for n in rest], [targets[n] for n in rest])
+        errors = (table[n] @ weights[:-1] + weights[-1] - targets[n] for n in range(0, len(table), 3))
+        return float(sum((one**2).sum() for one in errors))
+
+    grid = min(tables, key=lambda one: held_out_error(tables[one])) if rest else min(tables)
+    return SignalReadout(grid=grid, weights=_ridge(tables[grid], targets))
+
+
+def _ridge(tables: Sequence[Floats], targets: Sequence[Floats]) -> Floats:
+    """Weights [P + 1, D] of the features and a constant; zeros without a row."""
+    table, target = np.concatenate(tables), np.concatenate(targets)
+    if not len(table):
+        return np.zeros((table.shape[1] + 1, target.shape[1]))
+    mean, level = table.mean(0), target.mean(0)
+    products = (table - mean).T @ (table - mean)
+    penalty = RIDGE * np.trace(products) / len(mean) + TINY
+    weights = np.linalg.solve(products + penalty * np.eye(len(mean)), (table - mean).T @ (target - level))
+    return np.concatenate([weights, (level - mean @ weights)[None]])
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InputBaseline(Engine):
+    """A baseline on signals that are read from the inputs of a world.
+
+    Args:
+        inner: predicts the read signals.
+        readout: reads them.
+        card: of the world.
+    """
+
+    inner: FixedLagBaseline
+    readout: InputReadouts
+    card: Card
+
+    def describe(self) -> Card:
+        """The card of the inner engine, with the schema and the inputs of the world."""
+        inner = self.inner.describe()
+        predicts = tuple(name for name in self.card.predicts if name in inner.predicts)
+        inputs = tuple(one.name for one in self.readout.inputs)
+        return replace(inner, schema=self.card.schema, inputs=inputs, predicts=predicts)
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        """The belief of the inner engine about the read signals."""
+        inputs = [one.name for one in self.readout.inputs]
+        masks = [steps.observed[name] for name in inputs if name in steps.observed]
+        found = self.readout(steps.observations)
+        known = np.asarray(np.logical_and.reduce(masks), np.bool_)
+        observed = dict.fromkeys(found, known) if masks else {}
+        return self.inner.observe(belief, replace(steps, observations=found, observed=observed), seed=seed)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        """The prediction of the inner engine."""
+        found = self.inner.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed).signals
+        return Samples(signals={name: found[name] for name in self.describe().predicts})
