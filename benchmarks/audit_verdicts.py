@@ -2,7 +2,7 @@
 
 Run: .venv/bin/python benchmarks/audit_verdicts.py [--logs two-rooms ...] [--folder FOLDER] [--pairs 40]
 Writes benchmarks/results/audit_verdicts.json after every world; what was measured is not measured again. `--folder`
-keeps the recorded logs and the trained worlds. About an hour on one core.
+keeps the recorded logs and the trained worlds. About ten minutes of processor time.
 
 The trainings of a log, from poor to good, differ in their number of updates. The poor ones on vectors are trained on
 actions that are logged seven steps late, because an untrained world of vectors already steers to most goals.
@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.control.controller import RandomActor, WorldActor
+from worldline.control.controller import Actor, RandomActor, WorldActor
 from worldline.control.goal_reaching import Reached, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
@@ -324,6 +324,7 @@ def learned(path: Path, store: Store, task: VerdictTask, level: str) -> tuple[Lo
 def success(task: VerdictTask, world: World | None, pairs: Sequence[StartGoalPair], goals: Sequence[str]) -> float:
     """Share of the goals that the planner reaches with a world; of random actions for None."""
     tolerance = {name: value for name, value in task.tolerance.items() if name in goals}
+    actor: Actor
     if world is None:
         actor, context = RandomActor(schema=task.make().schema), 1
     else:
