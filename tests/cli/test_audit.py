@@ -50,7 +50,7 @@ def test_the_command_says_what_to_do_and_writes_page_and_figures(tmp_path: Path)
 def test_goals_that_the_logs_lack_are_refused(tmp_path: Path) -> None:
     logs = worldline.record("wind", tmp_path / "logs", num_episodes=4, max_steps=8, seed=1)
     world = bundle(tmp_path / "linear", Linear, logs)
-    shown = RUN.invoke(app, ["audit", world, str(logs.path), "--goal", "boat_position", "--goal", "harbour"])
+    shown = RUN.invoke(app, ["audit", world, str(logs.path), "--goals", "boat_position", "--goals", "harbour"])
     assert shown.exit_code == 1
     assert "'harbour'" in str(shown.stderr)
 

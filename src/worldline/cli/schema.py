@@ -33,13 +33,14 @@ def schema(
     from worldline.data.correcting import correct_schema
     from worldline.data.schema_edits import parse_edits
     from worldline.data.store import open_store
+    from worldline.progress import tell
 
     known = open_store(store)
     if edits:
         parsed = parse_edits(edits, [signal.name for signal in known.schema.signals])
-        with progress_bars() as stage:
+        with progress_bars() as report:
             changed = correct_schema(
-                known, parsed, progress=lambda done, total: stage("correct the episodes", done, total)
+                known, parsed, progress=lambda done, total: tell(report, "correct the episodes", done, total)
             )
         print(f"Corrected: {', '.join(edits)}")
         known = changed
