@@ -12,7 +12,7 @@ from tests.report.parsed_page import ParsedPage
 
 from worldline.report.charts import ChartLine, LineChart
 from worldline.report.page import render_page, show
-from worldline.report.parts import Chapter, Facts, Header, Items, Note, Part, Phrase, Table
+from worldline.report.parts import Chapter, Facts, Header, Items, Note, PagePart, Phrase, Table
 
 
 def chart(label: str) -> LineChart:
@@ -53,7 +53,7 @@ def test_data_of_a_chart_cannot_leave_their_script(label: str) -> None:
 
 
 @pytest.mark.parametrize("empty", [Chapter("title", []), Chapter("title", [None]), Facts([])])
-def test_a_part_without_content_is_left_out(empty: Part) -> None:
+def test_a_part_without_content_is_left_out(empty: PagePart) -> None:
     assert show(empty).strip() == ""
 
 

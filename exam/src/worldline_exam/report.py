@@ -10,18 +10,18 @@ from typing import Final
 from worldline.audit import Cell, Score, Verdict, weakest
 from worldline.formatting import listing, number, plural
 from worldline.report import (
-    Block,
     Chapter,
     ChartLine,
     Chips,
     Dot,
     Facts,
+    FindingBlock,
     Group,
     Header,
     IntervalChart,
     LineChart,
     Note,
-    Part,
+    PagePart,
     Phrase,
     Table,
     render_page,
@@ -164,17 +164,17 @@ def _section(result: ExamResult, section: Section) -> Chapter:
     return Chapter(_TITLES[section], [_test(one, result.command) for one in tests])
 
 
-def _test(one: TestResult, command: str) -> Block:
+def _test(one: TestResult, command: str) -> FindingBlock:
     """Block of a test: verdict, claim, figure, scores, conditions and how to reproduce it."""
-    parts: list[Part] = [Note(f"A pass means: {one.claim}"), *_trainings(one), *_reasons(one)]
+    parts: list[PagePart] = [Note(f"A pass means: {one.claim}"), *_trainings(one), *_reasons(one)]
     parts += [] if one.figure is None else _figure(one.figure)
     parts += [*_scores(one), *_raw(one)]
     parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
     result = Phrase(str(one.verdict), f"verdict {_tone(one.verdict)}")
-    return Block(f"{one.title}.", [*parts, _reproduce(one, command)], anchor=one.code, result=result)
+    return FindingBlock(f"{one.title}.", [*parts, _reproduce(one, command)], anchor=one.code, result=result)
 
 
-def _reasons(one: TestResult) -> list[Part]:
+def _reasons(one: TestResult) -> list[PagePart]:
     """Reasons for missing grades or scores and bugs of the world, with the trainings that they affect."""
     meaning = _MEANINGS.get(one.verdict)
     reasons = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
@@ -195,7 +195,7 @@ def _of(trainings: Sequence[str], one: TestResult) -> str:
     return f"Training{'s' if len(trainings) > 1 else ''} {listing(trainings)}: "
 
 
-def _trainings(one: TestResult) -> list[Part]:
+def _trainings(one: TestResult) -> list[PagePart]:
     """The verdict of each training, if they differ."""
     if len({seed.verdict for seed in one.seeds}) == 1:
         return []
@@ -203,7 +203,7 @@ def _trainings(one: TestResult) -> list[Part]:
     return [Note(f"Training {verdicts}.")]
 
 
-def _figure(figure: ExamFigure) -> list[Part]:
+def _figure(figure: ExamFigure) -> list[PagePart]:
     names = list(dict.fromkeys(line.name for panel in figure.panels for line in panel.lines))
     others = [name for name in names if name not in ("truth", "this world")]
     styles = {name: f"other{place % 6}" for place, name in enumerate(others)} | {"truth": "real", "this world": "world"}
@@ -236,7 +236,7 @@ def _panel(panel: FigurePanel, styles: dict[str, str]) -> LineChart:
     )
 
 
-def _scores(one: TestResult) -> list[Part]:
+def _scores(one: TestResult) -> list[PagePart]:
     """Scores of every part and training, then the weakest part of the oracle and of each must-fail model."""
     rows: list[Dot] = []
     many = _many(one)
@@ -247,7 +247,7 @@ def _scores(one: TestResult) -> list[Part]:
                 rows.append(_dot(name, cell.score, _DOTS.get(_tone(seed.verdict), "world")))
     references = [("the oracle", one.oracle, "ceiling")] if one.oracle else []
     references += [(f"must fail: {name}", grade, "floor") for name, grade in one.must_fail.items()]
-    unscored: list[Part] = []
+    unscored: list[PagePart] = []
     for name, grade, style in references:
         found = weakest(grade)
         gated = any(condition.gate and not condition.met for condition in grade.conditions)
@@ -279,7 +279,7 @@ def _reach(cell: Cell) -> str:
     return f" (h* {number(cell.raw[HORIZON])}, skill to step {number(cell.raw[LAST])})"
 
 
-def _raw(one: TestResult) -> list[Part]:
+def _raw(one: TestResult) -> list[PagePart]:
     """Collapsed table of the raw figures of each part and training, in the units of the test."""
     found = [(cell, seed.seed) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.raw]
     names = list(dict.fromkeys(name for cell, _ in found for name in cell.raw))
@@ -346,7 +346,7 @@ def _alone(command: str, code: str) -> str:
     return shlex.join([*kept, "--tests", code])
 
 
-def _notes(result: ExamResult) -> list[Part]:
+def _notes(result: ExamResult) -> list[PagePart]:
     texts = (
         "A score of 0 is the floor: the best trivial baseline or an uninformative answer. A score of 1 is the upper "
         "bound from the same information. "

@@ -9,21 +9,21 @@ from worldline.lazy import lazy_names
 if TYPE_CHECKING:
     from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart
     from worldline.report.page import render_page
-    from worldline.report.parts import Block, Chapter, Chips, Facts, Group, Header, Note, Part, Phrase, Table
+    from worldline.report.parts import Chapter, Chips, Facts, FindingBlock, Group, Header, Note, PagePart, Phrase, Table
 
 __all__ = [
-    "Block",
     "Chapter",
     "ChartLine",
     "Chips",
     "Dot",
     "Facts",
+    "FindingBlock",
     "Group",
     "Header",
     "IntervalChart",
     "LineChart",
     "Note",
-    "Part",
+    "PagePart",
     "Phrase",
     "Table",
     "render_page",

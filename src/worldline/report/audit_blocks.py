@@ -37,7 +37,7 @@ from worldline.formatting import (
 from worldline.plots.ticks import nice_ticks, zero_ticks
 from worldline.report.charts import Dot, IntervalChart, Sketch, share_chart
 from worldline.report.measured_blocks import block, verdict
-from worldline.report.parts import Block, Group, Note, Part, Phrase, Table
+from worldline.report.parts import FindingBlock, Group, Note, PagePart, Phrase, Table
 from worldline.report.svg import Plane
 from worldline.stats import Estimate
 
@@ -65,7 +65,7 @@ _TRUSTED: Final = (
 )
 
 
-def effects_block(found: Measured) -> Block | None:
+def effects_block(found: Measured) -> FindingBlock | None:
     """Effects by action and signal: a chart over the lags, the largest effect, and the agreement with the logs.
 
     None without effects.
@@ -86,7 +86,7 @@ def effects_block(found: Measured) -> Block | None:
         "Effect of one standard deviation of an action, applied for one step, after the given number of steps"
         f"{each}. Line with intervals: world; dashed line in a band: logs. Later actions are unchanged."
     )
-    head: list[str | Part] = ["action → signal", lags, "world", "logs", "agreement"]
+    head: list[str | PagePart] = ["action → signal", lags, "world", "logs", "agreement"]
     table = Table(caption, head, rows, style="effects")
     left = len(groups) - MAX_ROWS
     more = Note(f"The JSON file has {plural(left, 'more pair')} with smaller effects.") if left > 0 else None
@@ -98,7 +98,7 @@ def _weight(group: Sequence[Effect]) -> float:
     return max(effect_size(one) / (one.spread or 1.0) for one in group)
 
 
-def _effect_row(group: Sequence[Effect], worst: Effect, found: Measured) -> list[str | Part]:
+def _effect_row(group: Sequence[Effect], worst: Effect, found: Measured) -> list[str | PagePart]:
     """The lag that the pair counts by, and the steps at which the effect is not identifiable."""
     hidden = [str(one.lag) for one in group if one.agreement == "not identifiable" != worst.agreement]
     style, words = _AGREEMENT[worst.agreement]
@@ -178,7 +178,7 @@ def _effects_finding(found: Measured) -> ReportFinding:
     return ReportFinding(text + unknown, direction)
 
 
-def goals_block(found: Measured) -> Block | None:
+def goals_block(found: Measured) -> FindingBlock | None:
     """Goal reaching on logged segments; None if it was not measured."""
     goals = found.goals
     if goals is None:
@@ -191,7 +191,7 @@ def goals_block(found: Measured) -> Block | None:
     return block(goal_reaching(goals), Note(details))
 
 
-def horizon_block(found: Measured) -> Block:
+def horizon_block(found: Measured) -> FindingBlock:
     """The trusted horizon of each signal."""
     step_s, end, lost = found.diagnostics.step_s, found.diagnostics.horizon, not_finite(found)
     ends = {one.signal: "it is not finite" if one.signal in lost else end_reason(one.stops) for one in found.trusted}
@@ -220,7 +220,7 @@ def horizon_block(found: Measured) -> Block:
     return block(ReportFinding(text, direction), chart, Note(_TRUSTED))
 
 
-def leak_block(found: Measured) -> Block:
+def leak_block(found: Measured) -> FindingBlock:
     """Dependence of predictions on later actions."""
     leak = found.leak
     if leak.leaks:
@@ -231,7 +231,7 @@ def leak_block(found: Measured) -> Block:
     return block(ReportFinding(text, "good"))
 
 
-def rank_block(found: Measured) -> Block:
+def rank_block(found: Measured) -> FindingBlock:
     """Effective rank of the predictions."""
     rank = found.rank
     text = (
@@ -245,9 +245,9 @@ def rank_block(found: Measured) -> Block:
     return block(ReportFinding(text, "bad" if rank.collapsed else "good"), Note(details))
 
 
-def joint_block(found: Measured) -> Block:
+def joint_block(found: Measured) -> FindingBlock:
     """Coverage of whole trajectories, with exact probabilities."""
-    rows: list[list[str | Part]] = []
+    rows: list[list[str | PagePart]] = []
     for one in found.coverage:
         counts = [f"{one.inside.successes} of {one.inside.trials}", number(one.too_few, 2), number(one.too_many, 2)]
         rows.append([label(one.signal), round_percent(one.level), *counts, verdict(*_COVERAGE[one.verdict])])
@@ -260,7 +260,7 @@ def joint_block(found: Measured) -> Block:
     return block(ReportFinding(text, "bad" if narrow else "good"), Table(caption, head, rows))
 
 
-def excitation_block(found: Measured) -> Block:
+def excitation_block(found: Measured) -> FindingBlock:
     """Excitation of each action."""
     rows = []
     for one in found.excitation:
@@ -277,7 +277,7 @@ def excitation_block(found: Measured) -> Block:
     return block(ReportFinding(text, "bad" if dull else "good"), chart, Note(details))
 
 
-def placebo_block(found: Measured) -> Part:
+def placebo_block(found: Measured) -> PagePart:
     """Correlation of errors with the next actions."""
     if not found.placebo:
         return Note("The placebo test was not run: too few steps are complete.")
@@ -311,7 +311,7 @@ def _placebo_finding(actions: str, num_episodes: int) -> ReportFinding:
     return ReportFinding("Errors do not predict the next action.", "good")
 
 
-def cover_block(found: Measured) -> Block:
+def cover_block(found: Measured) -> FindingBlock:
     """Coverage of actions and states by the logs."""
     data, rows = found.data, []
     for one in data.actions:
@@ -334,7 +334,7 @@ def cover_block(found: Measured) -> Block:
     return block(ReportFinding(text, "plain"), used, details)
 
 
-def twins_block(found: Measured) -> Block | None:
+def twins_block(found: Measured) -> FindingBlock | None:
     """Scores of the tests against twins; None without tests."""
     if not found.twins:
         return None
@@ -352,7 +352,7 @@ def twins_block(found: Measured) -> Block | None:
     verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in found.twins]
     kinds = {test.verdict for test in found.twins}
     direction: Direction = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
-    parts: list[Part] = [*map(Note, notes)]
+    parts: list[PagePart] = [*map(Note, notes)]
     if rows:
         low = min(0.0, max(-1.0, min(row.low for row in rows)))
         title = "Score: 0 is the best trivial baseline, 1 the ground truth"

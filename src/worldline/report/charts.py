@@ -15,7 +15,7 @@ from typing import Any, Final
 from worldline.audit.grades import Score
 from worldline.formatting import Number, number, round_percent, tick, with_interval
 from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
-from worldline.report.parts import Part, Table
+from worldline.report.parts import PagePart, Table
 from worldline.report.svg import Plane, Stroke
 from worldline.stats import Estimate, Rate
 
@@ -58,7 +58,7 @@ class ChartLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineChart(Part):
+class LineChart(PagePart):
     """Curves over a common axis.
 
     Args:
@@ -72,7 +72,7 @@ class LineChart(Part):
         log: whether the y axis is logarithmic; values must be positive.
         zero: whether the y axis must include 0.
         equal: whether the chart is a map: equal scales, no table of numbers, not interactive.
-        aside: remark beside the title; empty for none.
+        aside: remark next to the title; empty for none.
         y_ticks: ticks of the y axis; empty for round numbers that enclose all values.
         tick_texts: their texts, for ticks that are names; empty for numbers.
         x_ends: ends of the x axis; None for those of the lines.
@@ -210,7 +210,7 @@ class Dot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntervalChart(Part):
+class IntervalChart(PagePart):
     """Figures with intervals, one per row.
 
     Args:
@@ -256,7 +256,7 @@ class IntervalChart(Part):
 
 
 @dataclass(frozen=True)
-class Sketch(Part):
+class Sketch(PagePart):
     """A small drawing without axes.
 
     Args:

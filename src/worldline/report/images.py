@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from worldline.audit.report_evidence import Film
 from worldline.errors import InputError
 from worldline.plots.canvas import Frames
-from worldline.report.parts import Overlay, Picture
+from worldline.report.parts import Overlay, PageImage
 from worldline.stats import Floats
 
 FRAME_MS: Final = 180
@@ -94,9 +94,9 @@ def data_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-def picture(content: bytes, alt: str, style: str) -> Picture:
+def picture(content: bytes, alt: str, style: str) -> PageImage:
     """An image of class `style` with the alternative text `alt`."""
-    return Picture(data_uri(content), alt, style)
+    return PageImage(data_uri(content), alt, style)
 
 
 def overlay(frame: Frames, real: Floats, imagined: Floats, alt: str) -> Overlay:

@@ -31,18 +31,18 @@ from worldline.report.measured_blocks import block, coverage_block, gaps_block, 
 from worldline.report.page import render_page
 from worldline.report.parts import (
     Animation,
-    Block,
     Captioned,
     Chapter,
     Commands,
     Facts,
+    FindingBlock,
     Group,
     Header,
     Items,
     Legend,
     Note,
-    Part,
-    Picture,
+    PageImage,
+    PagePart,
     Table,
 )
 from worldline.report.signal_rows import comparable, headline, sentences, signal_table, weaknesses
@@ -84,7 +84,7 @@ def render(report: Report) -> str:
     top = found.headline or Header(title=report.title)
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
     facts = Facts(list(report.facts.items())) if report.facts else None
-    columns: list[Part | None] = [
+    columns: list[PagePart | None] = [
         Items("Worth knowing", found.weak, MAX_FINDINGS) if found.weak else None,
         Commands(report.commands) if report.commands else None,
     ]
@@ -151,14 +151,14 @@ class _Found:
         return texts
 
 
-def _pictures(found: _Found) -> list[Part]:
+def _pictures(found: _Found) -> list[PagePart]:
     """Imagined beside real pictures, the first of all if the world sees images."""
-    parts: list[Part] = [_outcomes(found.planning, None)] if found.planning is not None else []
+    parts: list[PagePart] = [_outcomes(found.planning, None)] if found.planning is not None else []
     parts += [_decoded_figure(one) for one in found.decoded]
     return parts if found.decoded or found.paths is None else [*parts, *_path_figures(found.paths)]
 
 
-def _first_charts(found: _Found) -> list[Part]:
+def _first_charts(found: _Found) -> list[PagePart]:
     """Measured against predicted in a few held-out episodes, for the first component of the first signal."""
     if not found.samples:
         return []
@@ -202,7 +202,7 @@ def _component(sample: evidence.ForecastSample) -> str:
 def _chapters(found: _Found) -> list[Chapter]:
     """The chapters in reading order; latents, ranks and losses are folded."""
     diagnostics = found.diagnostics
-    measured: list[Part | None] = []
+    measured: list[PagePart | None] = []
     if diagnostics is not None:
         measured = [gaps_block(diagnostics), coverage_block(diagnostics)]
     errors = (
@@ -229,9 +229,9 @@ def _chapters(found: _Found) -> list[Chapter]:
     ]
 
 
-def _all_forecasts(found: _Found) -> list[Part]:
+def _all_forecasts(found: _Found) -> list[PagePart]:
     """One row of charts for every further component."""
-    rows: dict[str, list[Part]] = {}
+    rows: dict[str, list[PagePart]] = {}
     for one in found.samples:
         rows.setdefault(_component(one), []).append(_forecast_chart(one, found.step_s))
     further = list(rows)[1:]
@@ -252,14 +252,14 @@ def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:
     return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {alt}")
 
 
-def _planning_block(planning: evidence.Planning) -> Block:
+def _planning_block(planning: evidence.Planning) -> FindingBlock:
     """Success rate by kind of pair, and time per plan."""
     details = Note(f"A pair counts as solved when {planning.task}. Bars are 95\u00a0% Wilson intervals.")
     figures = [_outcomes(planning, kind) for kind in planning.planner.split]
     return block(findings.splits(planning), Group.gallery(figures) if figures else None, details)
 
 
-def _films_block(films: evidence.Films) -> Block:
+def _films_block(films: evidence.Films) -> FindingBlock:
     """Executed plans as animations; still frames if the reader prefers reduced motion."""
     return block(findings.films(films), Group.gallery([_film(one, k) for k, one in enumerate(films.films)]))
 
@@ -277,7 +277,7 @@ def _film(film: evidence.Film, index: int) -> Animation:
     )
 
 
-def _learning_block(learning: evidence.Learning) -> Block:
+def _learning_block(learning: evidence.Learning) -> FindingBlock:
     """Losses over training steps."""
     terms = [_series_line(one, f"other{k % 6}") for k, one in enumerate(learning.terms)]
     charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
@@ -298,7 +298,7 @@ def _loss_chart(title: str, lines: Sequence[ChartLine]) -> LineChart:
     return LineChart(title=title, alt=f"{title}: {alt}", x_label="step", y_label=scale, lines=lines, log=positive)
 
 
-def _health_block(health: evidence.LatentHealth) -> Block:
+def _health_block(health: evidence.LatentHealth) -> FindingBlock:
     """Measures of latent collapse over training steps, with the thresholds of the guard."""
     return block(findings.latent_health(health), Group.gallery([_vital_chart(vital) for vital in health.vitals]))
 
@@ -313,7 +313,7 @@ def _vital_chart(vital: evidence.Vital) -> LineChart:
     return LineChart(title=title, alt=alt, x_label="step", y_label=title, lines=lines, levels=levels)
 
 
-def _readout_block(readout: evidence.ReadoutQuality) -> Block:
+def _readout_block(readout: evidence.ReadoutQuality) -> FindingBlock:
     """R² and error of the readout of each signal that varies."""
     share = findings.share_explained
     rows = [
@@ -331,14 +331,14 @@ def _readout_block(readout: evidence.ReadoutQuality) -> Block:
     return block(findings.readout(readout), table)
 
 
-def _imagined_block(found: evidence.PredictedPaths) -> Block:
+def _imagined_block(found: evidence.PredictedPaths) -> FindingBlock:
     details = Note(
         f"Drawn over the last true frame. The predicted {label(found.signal)} is read out from predicted latents."
     )
     return block(findings.imagined(found), *_path_figures(found), details)
 
 
-def _path_figures(found: evidence.PredictedPaths) -> list[Part]:
+def _path_figures(found: evidence.PredictedPaths) -> list[PagePart]:
     """Predicted and true paths over the last true frame, and a strip of frames."""
     legend = Legend([("true path", "real-swatch"), ("predicted path", "imagined-swatch")])
     return [legend, Group.gallery([_path_figure(path, found) for path in found.paths])]
@@ -357,7 +357,7 @@ def _decoded_figure(found: evidence.Decoded) -> Captioned:
     """Frames of a few windows, true above predicted, one column per step."""
     _, unit_name, ahead = _ahead(found)
     moments = ["now", *(f"{one} {unit_name} ahead" for one in ahead)]
-    rows: list[list[str | Part]] = []
+    rows: list[list[str | PagePart]] = []
     for window in found.windows:
         rows += [["true", *_frames("true", window.real, moments)]]
         rows += [["predicted", *_frames("predicted", window.drawn, moments)]]
@@ -370,7 +370,7 @@ def _ahead(found: evidence.Decoded) -> tuple[float, str, list[str]]:
     return unit, unit_name, [number(unit * step) for step in found.steps]
 
 
-def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[Picture]:
+def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[PageImage]:
     style = "pixels" if max(frames.shape[1:3]) <= _MAX_SHARP_SIZE else "smooth"
     return [
         images.picture(images.png(thumbnail(frame, _MAX_SIZE, _MAX_SIZE, enlarge=False)), f"{name}, {moment}", style)
@@ -378,7 +378,7 @@ def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[P
     ]
 
 
-def _decoded_block(found: evidence.Decoded) -> Block:
+def _decoded_block(found: evidence.Decoded) -> FindingBlock:
     """Errors of decoded predictions."""
     _, unit_name, ahead = _ahead(found)
     curves = {"predicted": found.imagined, "persistence": found.persistence, "decoder alone": found.decoder}

@@ -22,12 +22,12 @@ from worldline.formatting import (
     with_unit,
 )
 from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart, zero_chart
-from worldline.report.parts import Block, Group, Note, Part, Phrase, Table
+from worldline.report.parts import FindingBlock, Group, Note, PagePart, Phrase, Table
 
 
-def block(finding: ReportFinding, *parts: Part | None) -> Block:
+def block(finding: ReportFinding, *parts: PagePart | None) -> FindingBlock:
     """A finding with its figures."""
-    return Block(finding.text, parts, verdict=finding.verdict)
+    return FindingBlock(finding.text, parts, verdict=finding.verdict)
 
 
 def verdict(style: str, text: str) -> Phrase:
@@ -35,13 +35,13 @@ def verdict(style: str, text: str) -> Phrase:
     return Phrase(text, f"verdict {style}")
 
 
-def skill_block(found: Diagnostics) -> Block:
+def skill_block(found: Diagnostics) -> FindingBlock:
     """Errors of the world and the baselines by signal and horizon, with verdicts; a sentence if there is no skill."""
     if not found.skills or not found.horizons:
         return block(findings.margins(found))
     against = list(dict.fromkeys(one.against for one in found.skills))
     errors = {(one.world, one.signal): one.rmse for one in found.errors}
-    rows: list[list[str | Part]] = []
+    rows: list[list[str | PagePart]] = []
     for signal in dict.fromkeys(one.signal for one in found.skills):
         curves = [errors.get((name, signal)) for name in ["", *against]]
         for step in found.horizons:
@@ -66,7 +66,7 @@ def _contest(found: Diagnostics, signal: str, step: int) -> Phrase:
     return verdict("good", "✓ better")
 
 
-def open_loop_block(found: Diagnostics) -> Block | None:
+def open_loop_block(found: Diagnostics) -> FindingBlock | None:
     """Error over the horizon by signal, with the baselines; None without errors."""
     own = [error for error in found.errors if not error.world]
     if not own:
@@ -95,7 +95,7 @@ def _error_chart(found: Diagnostics, own: ErrorCurve) -> LineChart:
     return LineChart(title=title, alt=alt, x_label=f"{unit_name} ahead", y_label=y_label, lines=lines, zero=True)
 
 
-def gaps_block(found: Diagnostics) -> Block | None:
+def gaps_block(found: Diagnostics) -> FindingBlock | None:
     """Growth of the error without the true actions; None without gaps."""
     if not found.gaps:
         return None
@@ -112,7 +112,7 @@ def gaps_block(found: Diagnostics) -> Block | None:
     return block(findings.gaps(found.gaps), zero_chart(title, ("actions", "growth"), rows, least=0.1, show=show))
 
 
-def coverage_block(found: Diagnostics) -> Block | None:
+def coverage_block(found: Diagnostics) -> FindingBlock | None:
     """Nominal and measured coverage, and the width of the bands; None without bands."""
     if not found.bands:
         return None

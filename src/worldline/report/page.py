@@ -11,14 +11,14 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from worldline.report.parts import Part
+from worldline.report.parts import PagePart
 
 _STYLES: Final = (("worldline.plots", "colours.css"), ("worldline.report", "static/uPlot.min.css"))
 _STYLE: Final = ("worldline.report", "static/page.css")
 _SCRIPTS: Final = ("static/uPlot.iife.min.js", "static/charts.js")
 
 
-def render_page(title: str, *parts: Part | None) -> str:
+def render_page(title: str, *parts: PagePart | None) -> str:
     """A self-contained UTF-8 page with light and dark mode; deterministic.
 
     The browser blocks network access, and all scripts except the one of the page, by a content security policy with its
@@ -37,7 +37,7 @@ def render_page(title: str, *parts: Part | None) -> str:
     return page.render(title=title, body=body, policy=policy, style=_style(), script=Markup(script))
 
 
-def show(part: Part | str | None) -> Markup:
+def show(part: PagePart | str | None) -> Markup:
     """The HTML of a part, or an escaped string."""
     if part is None or isinstance(part, str):
         return escape(part or "")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-class Part:
+class PagePart:
     """An element of a page, rendered by the macro with the name of its class. Its strings are escaped."""
 
 
 @dataclass(frozen=True)
-class Note(Part):
+class Note(PagePart):
     """A paragraph.
 
     Args:
@@ -26,7 +26,7 @@ class Note(Part):
 
 
 @dataclass(frozen=True)
-class Phrase(Part):
+class Phrase(PagePart):
     """A text within a table or a line.
 
     Args:
@@ -41,7 +41,7 @@ class Phrase(Part):
 
 
 @dataclass(frozen=True)
-class Table(Part):
+class Table(PagePart):
     """A table that scrolls horizontally if necessary.
 
     Args:
@@ -53,14 +53,14 @@ class Table(Part):
     """
 
     caption: str
-    head: Sequence[str | Part]
-    rows: Sequence[Sequence[str | Part]]
+    head: Sequence[str | PagePart]
+    rows: Sequence[Sequence[str | PagePart]]
     folded: str = ""
     style: str = ""
 
 
 @dataclass(frozen=True)
-class Facts(Part):
+class Facts(PagePart):
     """Names and values; nothing without rows.
 
     Args:
@@ -73,7 +73,7 @@ class Facts(Part):
 
 
 @dataclass(frozen=True)
-class Commands(Part):
+class Commands(PagePart):
     """Lines to type.
 
     Args:
@@ -86,7 +86,7 @@ class Commands(Part):
 
 
 @dataclass(frozen=True)
-class Items(Part):
+class Items(PagePart):
     """A list whose further items are folded.
 
     Args:
@@ -101,7 +101,7 @@ class Items(Part):
 
 
 @dataclass(frozen=True)
-class Group(Part):
+class Group(PagePart):
     """Elements in a box of the style sheet.
 
     Args:
@@ -110,42 +110,42 @@ class Group(Part):
         label: accessible name; empty for none.
     """
 
-    parts: Sequence[Part | None]
+    parts: Sequence[PagePart | None]
     style: str
     label: str = ""
 
     @classmethod
-    def gallery(cls, figures: Sequence[Part]) -> Group:
+    def gallery(cls, figures: Sequence[PagePart]) -> Group:
         """Figures, side by side on wide screens."""
         kinds = {1: "gallery alone", 3: "gallery three"}
         return cls(figures, kinds.get(len(figures), "gallery"))
 
 
 @dataclass(frozen=True)
-class Captioned(Part):
+class Captioned(PagePart):
     """A figure with a title.
 
     Args:
         title: above the content.
         parts: the content.
         style: classes of the style sheet.
-        aside: remark beside the title; empty for none.
+        aside: remark next to the title; empty for none.
     """
 
     title: str
-    parts: Sequence[Part | None]
+    parts: Sequence[PagePart | None]
     style: str = ""
     aside: str = ""
 
 
 @dataclass(frozen=True)
-class Chips(Part):
+class Chips(PagePart):
     """Short links in a row.
 
     Args:
         links: text, second text, address and style of each.
         title: above them; empty for none.
-        aside: beside the title.
+        aside: next to the title.
     """
 
     links: Sequence[tuple[str, str, str, str]]
@@ -154,7 +154,7 @@ class Chips(Part):
 
 
 @dataclass(frozen=True)
-class Legend(Part):
+class Legend(PagePart):
     """A legend of lines.
 
     Args:
@@ -165,7 +165,7 @@ class Legend(Part):
 
 
 @dataclass(frozen=True)
-class Block(Part):
+class FindingBlock(PagePart):
     """A finding with its figures.
 
     Args:
@@ -177,14 +177,14 @@ class Block(Part):
     """
 
     finding: str
-    parts: Sequence[Part | None] = ()
+    parts: Sequence[PagePart | None] = ()
     verdict: str = "plain"
     anchor: str = ""
     result: Phrase | None = None
 
 
 @dataclass(frozen=True)
-class Chapter(Part):
+class Chapter(PagePart):
     """A part of the page with a title; nothing without content.
 
     Args:
@@ -194,12 +194,12 @@ class Chapter(Part):
     """
 
     title: str
-    parts: Sequence[Part | None]
+    parts: Sequence[PagePart | None]
     folded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header(Part):
+class Header(PagePart):
     """The top of a page.
 
     Args:
@@ -212,11 +212,11 @@ class Header(Part):
     title: str
     eyebrow: str = ""
     lede: str = ""
-    parts: Sequence[Part | None] = ()
+    parts: Sequence[PagePart | None] = ()
 
 
 @dataclass(frozen=True)
-class Picture(Part):
+class PageImage(PagePart):
     """An image.
 
     Args:
@@ -231,7 +231,7 @@ class Picture(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlay(Part):
+class Overlay(PagePart):
     """Two paths over an image.
 
     Args:
@@ -250,7 +250,7 @@ class Overlay(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Animation(Part):
+class Animation(PagePart):
     """A looping image with a pause switch, and a still image for readers who prefer reduced motion.
 
     Args:
@@ -262,14 +262,14 @@ class Animation(Part):
     """
 
     title: str
-    moving: Picture
-    still: Picture
-    goal: Picture | None
+    moving: PageImage
+    still: PageImage
+    goal: PageImage | None
     key: str
 
 
 @dataclass(frozen=True)
-class Grid(Part):
+class Grid(PagePart):
     """Cells in columns that scroll horizontally if necessary.
 
     Args:
@@ -280,11 +280,11 @@ class Grid(Part):
 
     label: str
     columns: str
-    cells: Sequence[Part]
+    cells: Sequence[PagePart]
 
 
 @dataclass(frozen=True)
-class GridCell(Part):
+class GridCell(PagePart):
     """A cell of a grid; empty by default.
 
     Args:
@@ -296,5 +296,5 @@ class GridCell(Part):
 
     title: str = ""
     lines: Sequence[str] = ()
-    picture: Part | None = None
+    picture: PagePart | None = None
     lost: tuple[int, int] | None = None

@@ -11,7 +11,7 @@ from worldline.audit import report_evidence as evidence
 from worldline.audit.audit_evidence import Trusted
 from worldline.audit.diagnostics import Band, Diagnostics
 from worldline.formatting import MAX_GROWTH, NBSP, label, listing, number, percent, pretty_unit, round_percent, span
-from worldline.report.parts import Header, Part, Phrase, Table
+from worldline.report.parts import Header, PagePart, Phrase, Table
 
 NEGLIGIBLE: Final = 0.01
 """Share of a signal's standard deviation up to which a difference of two errors counts as a tie."""
@@ -152,11 +152,13 @@ def signal_table(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> 
         f"inside {round_percent(level)} band",
         "trusted until",
     ]
-    cells: list[list[str | Part]] = []
+    cells: list[list[str | PagePart]] = []
     for row in rows:
         errors = [_quantity(value, row.unit) for value in row.errors]
-        inside: str | Part = "–" if row.band is None else Phrase(_share(row.band.coverage.value), _calibrated(row.band))
-        rivals: list[str | Part] = ["–" if one is None else one.cell for one in (row.persistence, row.linear)]
+        inside: str | PagePart = (
+            "–" if row.band is None else Phrase(_share(row.band.coverage.value), _calibrated(row.band))
+        )
+        rivals: list[str | PagePart] = ["–" if one is None else one.cell for one in (row.persistence, row.linear)]
         trusted = _trusted(row.trusted, found.step_s)
         cells.append([label(row.signal), *errors, *rivals, inside, trusted])
     caption = (

@@ -17,7 +17,7 @@ from worldline.report import images
 from worldline.report import store_figures as say
 from worldline.report.charts import ChartLine, LineChart, Sketch
 from worldline.report.page import render_page
-from worldline.report.parts import Captioned, Chapter, Chips, Facts, Grid, GridCell, Header, Note, Part, Table
+from worldline.report.parts import Captioned, Chapter, Chips, Facts, Grid, GridCell, Header, Note, PagePart, Table
 from worldline.report.store_figures import StoreFigures
 from worldline.report.svg import Plane
 from worldline.schema import Kind
@@ -77,9 +77,9 @@ def _links(links: Mapping[str, str]) -> Chips | None:
     return Chips([(text, "", file, "") for file, text in links.items()]) if links else None
 
 
-def _panels(view: EpisodeView) -> list[Part]:
+def _panels(view: EpisodeView) -> list[PagePart]:
     """Charts of all signals over a common time axis, by role."""
-    parts: list[Part] = []
+    parts: list[PagePart] = []
     for role, panels in groupby(view.panels, lambda panel: panel.signal.role):
         parts += [Note(ROLES[role], "role"), *(panel_chart(panel, view.axis) for panel in panels)]
     return parts
@@ -118,9 +118,9 @@ def _alt_text(panel: SignalPanel) -> str:
     return "; ".join(parts)
 
 
-def _reels(view: EpisodeView) -> list[Part]:
+def _reels(view: EpisodeView) -> list[PagePart]:
     """Frames of each camera, evenly spaced, with their times."""
-    found: list[Part] = []
+    found: list[PagePart] = []
     for strip in view.strips:
         cells = [
             still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}", view.axis.text(moment))
@@ -130,7 +130,7 @@ def _reels(view: EpisodeView) -> list[Part]:
     return found
 
 
-def _signals_table(figures: StoreFigures) -> Part:
+def _signals_table(figures: StoreFigures) -> PagePart:
     head = [*say.SIGNAL_TITLES, "stored as", "missing"]
     rows = [[*say.signal_cells(one.signal), one.signal.dtype, say.missing(one)] for one in figures.signals]
     step_s = figures.schema.step_s
@@ -138,7 +138,7 @@ def _signals_table(figures: StoreFigures) -> Part:
     return Table(f"{period}. Units: 1 is dimensionless, ? is unknown.", head, rows)
 
 
-def _sizes_table(figures: StoreFigures) -> Part:
+def _sizes_table(figures: StoreFigures) -> PagePart:
     total = figures.num_bytes
     rows = [
         [
@@ -163,7 +163,7 @@ def _origin(figures: StoreFigures) -> list[tuple[str, str]]:
     return rows + list(figures.notes.items())
 
 
-def _ranges_table(view: EpisodeView) -> Part:
+def _ranges_table(view: EpisodeView) -> PagePart:
     """Minimum, mean and maximum of every curve."""
     rows = []
     for panel in view.panels:
@@ -175,9 +175,9 @@ def _ranges_table(view: EpisodeView) -> Part:
     return Table("Over the whole episode", head, rows, style="number")
 
 
-def _sheet(sheet: Sheet) -> list[Part | None]:
+def _sheet(sheet: Sheet) -> list[PagePart | None]:
     """Images by camera, or small curves."""
-    parts: list[Part | None] = [_reel(sheet, reel) for reel in sheet.reels]
+    parts: list[PagePart | None] = [_reel(sheet, reel) for reel in sheet.reels]
     parts += [] if sheet.sparks is None else [_sparks(sheet, sheet.sparks)]
     return [*parts, Note(sheet.note) if sheet.note else None]
 
@@ -185,7 +185,7 @@ def _sheet(sheet: Sheet) -> list[Part | None]:
 def _reel(sheet: Sheet, reel: Reel) -> Captioned:
     """The images of one camera, one row per episode."""
     columns = max(len(row) for row in reel.rows)
-    cells: list[Part] = []
+    cells: list[PagePart] = []
     for heading, moments in zip(sheet.rows, reel.rows, strict=True):
         cells.append(GridCell(heading.title, heading.lines))
         for moment in moments:
@@ -198,7 +198,7 @@ def _reel(sheet: Sheet, reel: Reel) -> Captioned:
 
 def _sparks(sheet: Sheet, sparks: Sparks) -> Captioned:
     """The curves of each signal, one row per episode."""
-    cells: list[Part] = [GridCell()]
+    cells: list[PagePart] = [GridCell()]
     for panels in sparks.columns:
         cells.append(GridCell(panels[0].title, [f"{panels[0].tick_texts[0]} to {panels[0].tick_texts[-1]}"]))
     for k, heading in enumerate(sheet.rows):
