@@ -159,7 +159,7 @@ def test_the_error_grows_by_at_least_the_lower_end_of_the_weakest_change() -> No
         )
         return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
 
-    assert any("its error grows by at least 10.0\u00a0%" in reason for reason in advised(change).reasons)
+    assert any("its error grows at least by 10.0\u00a0%" in reason for reason in advised(change).reasons)
 
 
 @pytest.mark.parametrize("twins", [True, False])

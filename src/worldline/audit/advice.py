@@ -20,7 +20,7 @@ from worldline.audit.audit_evidence import (
 from worldline.audit.diagnostics import Gap
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_EPISODES
-from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching
+from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching, grown
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
@@ -210,11 +210,11 @@ def _ignores_actions(found: Measured) -> list[str]:
     if sum(one.agreement == "agrees" for one in effects) > len(effects) / 2:
         return []
     how = "set to zero" if weakest.change == "zeroed" else "shuffled across episodes"
-    grown = percent(weakest.increase.value, signed=True)
+    change = percent(weakest.increase.value, signed=True)
     moved = any(abs(one.world.value) >= MIN_EFFECT_SHARE * one.spread for one in found.effects)
     if moved or weakest.increase.high < -NEGLIGIBLE:
-        return [f"Its error does not grow with wrong actions: with actions {how} it changes by {grown}."]
-    return [f"It ignores its actions: with actions {how} its error changes by {grown}."]
+        return [f"Its error does not grow with wrong actions: with actions {how} it changes by {change}."]
+    return [f"It ignores its actions: with actions {how} its error changes by {change}."]
 
 
 def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
@@ -393,9 +393,9 @@ def _good(found: Measured) -> Iterable[str]:
     for how, names in longest.items():
         ahead = span(best, found.diagnostics.step_s)
         yield f"It predicts {listing(names)} {how} at every step up to {ahead}."
-    grown = min((one.increase.low for one in found.diagnostics.gaps if one.signal is None), default=0.0)
-    if grown > 0:
-        yield f"It uses its actions: with wrong actions its error grows by at least {percent(grown)}."
+    growth = min((one.increase.low for one in found.diagnostics.gaps if one.signal is None), default=0.0)
+    if growth > 0:
+        yield f"It uses its actions: with wrong actions its error grows at least {grown(growth)}."
     effects = identified_rows(found)
     right = sum(one.agreement == "agrees" for one in effects)
     if right:

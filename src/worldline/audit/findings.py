@@ -283,11 +283,12 @@ def gaps(found: Sequence[Gap]) -> ReportFinding:
     if low <= 0:
         text = f"It is unclear whether the world uses its actions: {done} changes by {grown}."
         return ReportFinding(text, "unclear")
-    parts = [f"{_grown(gap.increase.value)} when they are {changed(gap)}" for gap in overall]
+    parts = [f"{grown(gap.increase.value)} when they are {changed(gap)}" for gap in overall]
     return ReportFinding(f"The world uses its actions: its error grows {listing(parts)}.", "good")
 
 
-def _grown(share: float) -> str:
+def grown(share: float) -> str:
+    """How much an error grows: "by 45 %" or "to 12 times its value"."""
     return f"by {percent(share)}" if share < MAX_GROWTH else f"to {number(1 + share, 2)} times its value"
 
 

@@ -111,11 +111,11 @@ def _print_effects(measured: Measured) -> None:
     """One row per action and signal, with the lag that it counts by; report and JSON have all lags."""
     from worldline.audit.advice import effect_rows
     from worldline.audit.effects import MARGIN
-    from worldline.formatting import percent
+    from worldline.formatting import round_percent
 
     print_table(
         "Effect of one standard deviation of an action, applied for one step; agreement within "
-        f"{percent(MARGIN)} of the logs",
+        f"{round_percent(MARGIN)} of the logs",
         ("action", "signal", "after", "world", "logs", "result"),
         [
             (
