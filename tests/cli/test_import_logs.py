@@ -82,7 +82,10 @@ def test_logs_without_an_action_fail_and_leave_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["plant.csv"]
     said = run(tmp_path / "plant.csv", tmp_path / "store", "--action", "inflow")
     assert open_store(tmp_path / "store").schema["inflow"].role is Role.ACTION
-    assert said.rstrip().endswith(f"Next:   worldline check {tmp_path / 'store'}")
+    again = f"{tmp_path / 'plant.csv'} {tmp_path / 'store-cut'} --action inflow --max-steps 100"
+    assert said.rstrip().endswith(f"Next:   worldline import {again}")
+    said = run(*again.split())
+    assert len(open_store(tmp_path / "store-cut")) == 3
 
 
 @pytest.fixture

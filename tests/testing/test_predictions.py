@@ -175,7 +175,7 @@ WORLD_FAULTS = [
     (Curt, invalid_inputs_refused, "no 'position' .*: the message 'bad input.' does not contain"),
     (altered(Curt, "NamesNoShape", text=""), invalid_inputs_refused, "'position' misshapen .* does not contain"),
     (TakesFloatPictures, invalid_inputs_refused, "'camera' of floats in the history: expected InputError"),
-    (NeedsNoPast, invalid_inputs_refused, "no 'push' in the past actions: expected InputError, got KeyError"),
+    (NeedsNoPast, invalid_inputs_refused, "no 'push' in the past actions: expected InputError, got IndexError"),
     (DiesOfUnknownActions, invalid_inputs_refused, "no action at all: expected InputError, got KeyError"),
     (IgnoresUnknownActions, invalid_inputs_refused, "an unknown signal in the plan: expected InputError"),
 ]

@@ -48,14 +48,14 @@ class Spy(World):
             name="spy", engine="spy", schema=self.schema, inputs=(), predicts=predicts, context=1, deterministic=True
         )
 
-    def predict(self, history: History, actions: Arrays, *, level: float = 0.9, **more: Any) -> Prediction:
+    def predict(self, history: History, actions: Arrays, *, level: float | None = None, **more: Any) -> Prediction:
         self.shown.append(history)
         lead = next(iter(actions.values())).shape[:2]
         made = {}
         for name in self.describe().predicts:
             zero = np.zeros((*lead, *self.schema[name].shape))
             made[name] = Forecast(mean=zero, low=zero - 1, high=zero + 1, horizon=np.full(lead[0], lead[1]))
-        return Prediction(signals=made, level=level, trust=np.full(lead[0], 0.5), calibrated=True)
+        return Prediction(signals=made, level=level or 0.9, trust=np.full(lead[0], 0.5), calibrated=True)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         self.shown.append(episode)

@@ -96,7 +96,18 @@ def import_logs(
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
-    print_next("check", report.destination)
+    if _is_too_short(report):
+        anew = destination.with_name(f"{destination.name}-cut")
+        named = [part for role, texts in roles.items() if texts for part in (f"--{role}", ",".join(texts))]
+        print_next("import", source, anew, *named, "--max-steps", "100")
+    else:
+        print_next("check", report.destination)
+
+
+def _is_too_short(report: ImportReport) -> bool:
+    """Whether a table gives too few episodes for learning, so that long ones should be cut."""
+    num_present = sum(file.present for file in report.files)
+    return report.importer == "table" and report.num_episodes + num_present < FEW_EPISODES
 
 
 def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs]) -> Logs:
@@ -152,10 +163,8 @@ def _print(report: ImportReport, *, is_table_shown: bool) -> None:
         + (f", {left_out} left out" if left_out else "")
         + "."
     )
-    if report.importer == "table" and report.num_episodes + present < FEW_EPISODES:
-        print(
-            f"Few:    learning needs {FEW_EPISODES} episodes. To cut a long one, import it anew with --max-steps 100."
-        )
+    if _is_too_short(report):
+        print(f"Few:    learning needs {FEW_EPISODES} episodes. Cut a long one with --max-steps, into another store.")
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
 

@@ -175,7 +175,7 @@ class Search:
         return self._plan(self._refined(planned, coarse, exact) if refines else planned, present)
 
     def _refined(self, planned: PlannedActions, shortlist: _Shortlist, exact: CostFunction) -> PlannedActions:
-        """The best of the plan and the shortlist by exact costs; the plan as it is if the budget is spent."""
+        """The best of the plan and the shortlist by exact costs; the unchanged plan if the budget is spent."""
         if self._left_s() == 0:
             return planned
         best = planned.actions[:, None]
