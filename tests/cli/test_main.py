@@ -67,7 +67,7 @@ def test_an_unknown_recipe_suggests_the_nearest(tmp_path: Path) -> None:
     "arguments",
     [
         ("demo", "--out", "demo", "--json"), ("learn", "logs", "--out", "world", "--json"), ("worlds", "--json"),
-        ("audit", "world", "logs", "--json"), ("audit", "world", "logs", "--out"), ("check", "logs", "--json"),
+        ("audit", "world", "logs", "--json"), ("check", "logs", "--json"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", [".", "no/figures.json"])

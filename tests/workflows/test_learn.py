@@ -151,6 +151,7 @@ def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: P
     with pytest.raises(Stopped):
         learn(raw, tmp_path / "world", recipe=tiny, progress=at("learn"))
     edit_step(tmp_path / "world.store")
+    open_store(tmp_path / "world.store")  # applies the edit
     files = [path for path in (tmp_path / "world.store").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     save_npz(logs, 4, raw / "03.npz")
@@ -177,7 +178,7 @@ def test_a_frame_is_imported_next_to_a_new_world(
 
     def begin(given: object, out: str | None = None) -> None:
         with pytest.raises(Stopped):
-            learn(given, out, edits=edits, recipe=vectors, stage=at("learn"))
+            learn(given, out, edits=edits, recipe=vectors, progress=at("learn"))
 
     begin(frame)
     begin(frame)

@@ -274,14 +274,14 @@ def gaps(found: Sequence[Gap]) -> ReportFinding:
     weakest = min(overall, key=lambda gap: gap.increase.low)
     low, high = weakest.increase.low, weakest.increase.high
     done = f"with actions {changed(weakest)} its error"
-    grown = f"{percent(weakest.increase.value, signed=True)}, {between(weakest.increase)}"
+    change = f"{percent(weakest.increase.value, signed=True)}, {between(weakest.increase)}"
     if high < 0:
-        return ReportFinding(f"The world uses its actions wrongly: {done} falls ({grown}).", "bad")
+        return ReportFinding(f"The world uses its actions wrongly: {done} falls ({change}).", "bad")
     if high < NEGLIGIBLE:
         how = "does not use" if low <= 0 else "hardly uses"
-        return ReportFinding(f"The world {how} its actions: {done} changes by {grown}.", "bad")
+        return ReportFinding(f"The world {how} its actions: {done} changes by {change}.", "bad")
     if low <= 0:
-        text = f"It is unclear whether the world uses its actions: {done} changes by {grown}."
+        text = f"It is unclear whether the world uses its actions: {done} changes by {change}."
         return ReportFinding(text, "unclear")
     parts = [f"{grown(gap.increase.value)} when they are {changed(gap)}" for gap in overall]
     return ReportFinding(f"The world uses its actions: its error grows {listing(parts)}.", "good")
