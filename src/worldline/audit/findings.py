@@ -209,14 +209,12 @@ def margins(found: Diagnostics) -> ReportFinding:
 def margin(one: SkillCurve, step: int) -> str:
     """The error compared with that of a baseline at this step: "50 % smaller than linear's on a"."""
     skill, whose = one.skill.at(step), f"{label(one.against)}'s on {label(one.signal)}"
-    order = compare_errors(skill)
-    if order == "tie":
-        return f"a tie with {whose} (reduction: {between(skill)})"
+    if compare_errors(skill) in ("tie", "unclear"):
+        return f"tied with {whose} (reduction: {between(skill)})"
     if skill.value < -MAX_GROWTH:
         return f"{number(1 - skill.value, 2)} times {whose}"
     how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
-    chance = ", not significant" if order == "unclear" else ""
-    return f"{how} than {whose} (reduction: {between(skill)}{chance})"
+    return f"{how} than {whose} (reduction: {between(skill)})"
 
 
 def open_loops(found: Diagnostics) -> ReportFinding:
