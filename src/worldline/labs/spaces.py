@@ -102,6 +102,11 @@ class SpaceLayout:
         self._root = _node(space, role, ())
         self.signals = self._root.signals
         self.left_out = self._root.left_out
+        if self.left_out and not self.signals:
+            raise UnsupportedError(
+                f"observation {self.left_out[0]!r} is a Text, which no signal holds, and there is no other observation. "
+                "Add one with a wrapper of Gymnasium."
+            )
 
     def read(self, value: Any) -> dict[str, Array]:
         """Returns copies of the parts of `value` by signal name.
