@@ -86,7 +86,7 @@ def test_an_error_of_worldline_is_a_bad_request(client: httpx.Client) -> None:
     call = Call("predict", {"history": history, "actions": {}})
     response = client.post("/v1/predict", content=encode_call(call), headers=TYPED)
     assert response.status_code == 400
-    assert "past action 'push' is missing" in str(error_in(response))
+    assert "action 'push' is missing" in str(error_in(response))
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\xdd\xff\xff\xff\xff", b"{}"])
