@@ -104,8 +104,8 @@ class SpaceLayout:
         self.left_out = self._root.left_out
         if self.left_out and not self.signals:
             raise UnsupportedError(
-                f"observation {self.left_out[0]!r} is a Text, which no signal holds, and there is no other observation. "
-                "Add one with a wrapper of Gymnasium."
+                f"observation {self.left_out[0]!r} is a Text, which no signal holds, and there is no other "
+                "observation. Add one with a wrapper of Gymnasium."
             )
 
     def read(self, value: Any) -> dict[str, Array]:
