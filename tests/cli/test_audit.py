@@ -43,7 +43,7 @@ def test_the_command_says_what_to_do_and_writes_page_and_figures(tmp_path: Path)
     )
     assert wrong.exit_code == 1
     assert "do not deploy" in wrong.output
-    assert f"Page: {folder / 'audit.html'}" in wrong.output.replace("\n", "")
+    assert f"Page:   {folder / 'audit.html'}" in wrong.output.replace("\n", "")
     assert (folder / "audit.html").read_text().startswith("<!doctype html>")
 
 

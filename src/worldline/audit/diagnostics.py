@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.queries import leaves_band, predicted_vectors, window_forecasts
+from worldline.audit.queries import LOWEST_LEVEL, leaves_band, predicted_vectors, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
@@ -170,7 +170,7 @@ def diagnose(
         raise InputError(f"{card.name} predicts no vector signal of these episodes. Fit a readout head first.")
     num_episodes = int(windows.episode.max()) + 1
     weights = draw_clusters(num_episodes, seed)
-    level = min(levels, default=0.9)
+    level = min(levels, default=LOWEST_LEVEL)
     means = {name: _means(one, windows, level) for name, one in {"": world, **comparisons}.items()}
     errors = {name: _squared_errors(mean, windows, signals) for name, mean in means.items()}
     return Diagnostics(
