@@ -4,8 +4,9 @@ Run: .venv/bin/python benchmarks/understanding.py [--pixels] [--models ...] [--t
 Add exam seeds of `memory`: worldline exam memory --seed N --out FOLDER; then ... --add FOLDER [FOLDER ...]
 Write the page only: ... --page. Measure again: ... --again. A quick look: ... --sizes num_scenes=20 --out FOLDER
 
-The results go to benchmarks/results/understanding.json, one model at a time. docs/understanding.md is written from that
-file. A model is skipped if it has answered all requested tests with at least `--seeds` trainings and without an error.
+The results go to benchmarks/results/understanding.json, one model at a time, and those of exam seeds to
+understanding-exam-seeds.json. docs/understanding.md is written from both.
+A model is skipped if it has answered all requested tests with at least `--seeds` trainings and without an error.
 All models train on logs of the same seed and answer the same scenes; the script checks the scenes. Families other than
 `jepa` use the recipe `memory`, with about as many parameters and as many updates. The size of an update is a property
 of the family (`recipes/families.py`). Scenes come from the report generators, on which no model was developed.
@@ -183,7 +184,7 @@ COMMANDS = {
     "models from pictures": "python benchmarks/understanding.py --pixels",
     "one more exam seed of `memory`": "worldline exam memory --seed N --out FOLDER",
     "its results on this page": "python benchmarks/understanding.py --add FOLDER",
-    "this page, from `benchmarks/results/understanding.json`": "python benchmarks/understanding.py --page",
+    "this page, from `benchmarks/results/understanding*.json`": "python benchmarks/understanding.py --page",
     "error rates of the verdicts": "python benchmarks/exam_harness.py",
 }
 """How each result is made."""
@@ -494,6 +495,25 @@ def codes_of(rows: Rows) -> list[str]:
     return sorted({one.code for row in rows.values() for one in row.tests})
 
 
+def read_record(result: Path) -> dict[str, Any]:
+    """The figures of the table, and those of the exam seeds, which have a file of their own."""
+    seeds = seeds_file(result)
+    found = json.loads(result.read_text()) if result.exists() else {}
+    return found | ({EXAM_SEEDS: json.loads(seeds.read_text())} if seeds.exists() else {})
+
+
+def write_record(result: Path, found: Mapping[str, Any]) -> None:
+    """Writes both files, without spaces, so that each stays below 1 MiB."""
+    seeds = found.get(EXAM_SEEDS, {})
+    table = {name: value for name, value in found.items() if name != EXAM_SEEDS}
+    for path, part in ((result, table), (seeds_file(result), seeds)):
+        path.write_text(json.dumps(part, separators=(",", ":")) + "\n")
+
+
+def seeds_file(result: Path) -> Path:
+    return result.with_stem(f"{result.stem}-exam-seeds")
+
+
 def title_of(rows: Rows, code: str) -> str:
     return next(one.title for _, one in of(rows, code))
 
@@ -537,11 +557,11 @@ def main() -> None:
         parser.error(f"{', '.join(lost)}: choose from {', '.join(models)}, or change --pixels")
     result, written = (RESULT, TABLE) if given.out is None else (given.out / RESULT.name, given.out / TABLE.name)
     result.parent.mkdir(parents=True, exist_ok=True)
-    found = json.loads(result.read_text()) if result.exists() else {}
+    found = read_record(result)
     if given.add or given.page:
         for folder in given.add:
             found = with_exam_seed(found, folder)
-        result.write_text(json.dumps(found) + "\n")
+        write_record(result, found)
         written.write_text(page(found))
         print(f"written to {written}")
         return
@@ -561,11 +581,11 @@ def main() -> None:
             continue
         measured = measure(models[name], options, given.work and given.work / kind / name)
         show(name, measured)
-        found = json.loads(result.read_text()) if result.exists() else {}  # another process may have added to it
+        found = read_record(result)  # another process may have added to it
         rows = found.setdefault(kind, {})
         rows[name] = joined(rows.get(name), stored(measured))
         found[kind] = rows = once({name: rows[name] for name in models if name in rows})  # in the order of the table
-        result.write_text(json.dumps(found) + "\n")
+        write_record(result, found)
     written.write_text(page(found))
     broken = [name for name, row in rows.items() for one in row["tests"] if one["verdict"] == Verdict.ERROR]
     print(f"\nwritten to {written}{'; tests with errors: ' + ', '.join(broken) if broken else ''}")
