@@ -34,7 +34,7 @@ bench: $(INSTALLED)
 
 install: $(INSTALLED)
 
-# Python compiles modules when they are first imported. Compiling all of them at once would add a quarter of a gigabyte.
+# --no-compile keeps the environment small: Python compiles only the modules that are imported.
 $(CORE): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "worldline needs Python 3.11 or newer, and none is on the PATH." \
 		"Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }

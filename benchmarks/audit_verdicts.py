@@ -1,8 +1,8 @@
 """Verdicts of the audit against success in the environment, on 12 worlds: four logs, three trainings each.
 
 Run: .venv/bin/python benchmarks/audit_verdicts.py [--logs two-rooms ...] [--folder FOLDER] [--pairs 40]
-Writes benchmarks/results/audit_verdicts.json after every world; what was measured is not measured again. `--folder`
-keeps the recorded logs and the trained worlds. About ten minutes of processor time.
+Writes benchmarks/results/audit_verdicts.json after every world, and skips the worlds that it already has. `--folder`
+keeps the recorded logs and the trained worlds.
 
 The trainings of a log, from poor to good, differ in their number of updates. The poor ones on vectors are trained on
 actions that are logged seven steps late, because an untrained world of vectors already steers to most goals.

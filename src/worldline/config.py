@@ -113,7 +113,9 @@ def merged(base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings with other values; values of another `kind` replace the whole mapping."""
     if not isinstance(base, Mapping) or ("kind" in base and values.get("kind", base["kind"]) != base["kind"]):
         return dict(values)
-    inner = {n: merged(base.get(n), value) if isinstance(value, Mapping) else value for n, value in values.items()}
+    inner = {
+        name: merged(base.get(name), value) if isinstance(value, Mapping) else value for name, value in values.items()
+    }
     return {**base, **inner}
 
 

@@ -11,6 +11,7 @@ from worldline.stats import Estimate, Rate
 __all__ = [
     "DAY_S",
     "HOUR_S",
+    "MAX_GROWTH",
     "MINUTE_S",
     "NBSP",
     "Number",
@@ -18,6 +19,7 @@ __all__ = [
     "clock",
     "duration",
     "first_of",
+    "growth",
     "label",
     "listing",
     "number",

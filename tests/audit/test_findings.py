@@ -343,7 +343,7 @@ def test_decoded_imagination() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "order"),
-    [(0.01, 0.4, "better"), (-0.4, -0.01, "worse"), (-0.04, 0.05, "tie"), (-0.06, 0.01, "unclear")],
+    [(0.01, 0.4, "better"), (-0.4, -0.01, "worse"), (-0.04, 0.05, "equivalent"), (-0.06, 0.01, "unclear")],
 )
-def test_errors_tie_only_if_their_paired_interval_is_narrow(low: float, high: float, order: str) -> None:
+def test_errors_are_equivalent_only_if_their_paired_interval_is_narrow(low: float, high: float, order: str) -> None:
     assert findings.compare_errors(Estimate(value=(low + high) / 2, low=low, high=high)) == order

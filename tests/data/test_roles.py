@@ -6,7 +6,7 @@ import pytest
 from worldline.data.roles import Behaviour, behaviour_of, guess_role, may_be_actuator, role_of_input, words_of
 from worldline.schema import Role
 
-O, A, E, R = Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS, Role.REWARD  # noqa: E741
+OBSERVATION, ACTION, EXOGENOUS, REWARD = Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS, Role.REWARD
 HELD = Behaviour(num_steps=500, num_changes=50, memory=0.02)
 SMOOTH = Behaviour(num_steps=500, num_changes=490, memory=0.99)
 SLOW = Behaviour(num_steps=500, num_changes=50, memory=0.95)
@@ -31,28 +31,28 @@ def test_words_of_a_name(name, words):
 @pytest.mark.parametrize(
     ("name", "unit", "role"),
     [
-        ("motor_temperature", None, O),
-        ("valve_position_feedback", None, O),
-        ("removed_heat", None, O),
-        ("heater", "%", A),
-        ("heater", "degC", O),
-        ("Q1", None, A),
-        ("throttle", None, A),
-        ("duty", None, A),
-        ("ActuatorCmd", None, A),
-        ("temperature_setpoint", "degC", A),
-        ("motive_force", None, O),
-        ("removable", None, O),
-        ("outside_temperature", "degC", E),
-        ("return_temperature", None, O),
-        ("return", None, R),
-        ("episode_reward", None, R),
+        ("motor_temperature", None, OBSERVATION),
+        ("valve_position_feedback", None, OBSERVATION),
+        ("removed_heat", None, OBSERVATION),
+        ("heater", "%", ACTION),
+        ("heater", "degC", OBSERVATION),
+        ("Q1", None, ACTION),
+        ("throttle", None, ACTION),
+        ("duty", None, ACTION),
+        ("ActuatorCmd", None, ACTION),
+        ("temperature_setpoint", "degC", ACTION),
+        ("motive_force", None, OBSERVATION),
+        ("removable", None, OBSERVATION),
+        ("outside_temperature", "degC", EXOGENOUS),
+        ("return_temperature", None, OBSERVATION),
+        ("return", None, REWARD),
+        ("episode_reward", None, REWARD),
         ("render_time", None, None),
         ("distance_to_target", None, None),
         ("goal_state", None, None),
         ("Row No.", None, None),
         ("remark", None, None),
-        ("state", None, O),
+        ("state", None, OBSERVATION),
     ],
 )
 def test_roles_follow_from_whole_words_and_units(name, unit, role):
@@ -64,14 +64,14 @@ def test_roles_follow_from_whole_words_and_units(name, unit, role):
 @pytest.mark.parametrize(
     ("name", "behaviour", "role", "is_sure"),
     [
-        ("valve_position", HELD, A, True),
-        ("valve_position", SMOOTH, O, False),
-        ("Q1", HELD, A, True),
-        ("inflow", HELD, A, False),
-        ("inflow", SLOW, O, False),
-        ("inflow", SMOOTH, O, True),
-        ("motor_temperature", HELD, O, True),
-        ("heater", SMOOTH, A, True),
+        ("valve_position", HELD, ACTION, True),
+        ("valve_position", SMOOTH, OBSERVATION, False),
+        ("Q1", HELD, ACTION, True),
+        ("inflow", HELD, ACTION, False),
+        ("inflow", SLOW, OBSERVATION, False),
+        ("inflow", SMOOTH, OBSERVATION, True),
+        ("motor_temperature", HELD, OBSERVATION, True),
+        ("heater", SMOOTH, ACTION, True),
     ],
 )
 def test_values_decide_where_words_do_not(name, behaviour, role, is_sure):
@@ -103,8 +103,8 @@ def test_what_may_be_an_actuator():
 
 
 def test_arrays_of_inputs_are_actions_unless_a_word_says_otherwise():
-    assert role_of_input("move") == (A, "")
-    assert role_of_input("outdoor_air")[0] is E
-    assert role_of_input("reward") == (R, "")
+    assert role_of_input("move") == (ACTION, "")
+    assert role_of_input("outdoor_air")[0] is EXOGENOUS
+    assert role_of_input("reward") == (REWARD, "")
     role, doubt = role_of_input("thrust")
-    assert (role, "if it is not chosen" in doubt) == (A, True)
+    assert (role, "if it is not chosen" in doubt) == (ACTION, True)

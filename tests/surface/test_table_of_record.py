@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -37,13 +36,13 @@ def row(*codes: str, verdicts: tuple[str, ...] = ("PASS",)) -> dict[str, Any]:
 
 
 def test_the_page_is_that_of_the_record(made: ModuleType) -> None:
-    assert made.TABLE.read_text(encoding="utf-8") == made.page(json.loads(made.RESULT.read_text(encoding="utf-8")))
+    assert made.TABLE.read_text(encoding="utf-8") == made.page(made.read_record(made.RESULT))
 
 
 @pytest.fixture
 def record(made: ModuleType) -> dict[str, Any]:
     """The committed results of `memory` from vectors."""
-    found: dict[str, Any] = json.loads(made.RESULT.read_text(encoding="utf-8"))
+    found: dict[str, Any] = made.read_record(made.RESULT)
     return {"vectors": {made.BEST: found["vectors"][made.BEST]}, made.EXAM_SEEDS: found[made.EXAM_SEEDS]}
 
 

@@ -33,9 +33,6 @@ test_few_episodes_pass = passes([FewEpisodes], [level_available], world_case)
 
 
 class ShortOnly(Exact):
-    def half_width(self, level):
-        return super().half_width(level)
-
     def check(self, history, actions, exogenous, *, plans):
         if actions["push"].shape[-2] > 6:
             raise InputError("bands are calibrated up to 6 steps. Predict fewer.")

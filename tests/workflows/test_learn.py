@@ -15,6 +15,8 @@ import pytest
 from tests.data.stores import stored
 
 import worldline
+from worldline.data.correcting import correct_schema
+from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, open_store
 from worldline.errors import BundleError, CollapseError, ConfigError, DataError, InputError, UnknownNameError
 from worldline.progress import Progress
@@ -189,6 +191,25 @@ def test_a_frame_is_imported_next_to_a_new_world(
     assert open_store("world-2.store").episode(0).observations["level"][0, 0] == frame["level"][0] + 1
     with pytest.raises(InputError, match="is a store"):
         learn("world-2.store", "other", edits=edits, recipe=vectors)
+
+
+def test_a_store_of_logs_in_memory_is_removed_only_for_logs_that_replace_all_of_it(tmp_path: Path) -> None:
+    out, toy = tmp_path / "world", Integrator(camera=False)
+    episodes = list(toy.episodes(12, 8, seed=0))
+    with pytest.raises(Stopped):
+        learn(episodes, out, recipe=vectors, progress=at("import", 10))
+    store = open_store(tmp_path / "world.store")
+    correct_schema(store, {"push": {"unit": "N"}})
+    with pytest.raises(Stopped):
+        learn(episodes, out, recipe=vectors, resume=True, progress=at("learn"))
+    store = open_store(store.path)
+    assert (len(store), store.schema["push"].unit) == (12, "N"), "the import resumed with the corrected schema"
+    with pytest.raises(InputError, match="the logs are of the type"):
+        learn(open_logs(store.path), out, recipe=vectors)
+    store.append(episodes[0], {"file": "frame.csv", "episode": 0})
+    with pytest.raises(InputError, match="holds logs that were not in memory"):
+        learn(episodes, out, recipe=vectors)
+    assert len(open_store(store.path)) == 13
 
 
 def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path: Path, tiny: Make) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +237,10 @@ def test_calibration_episodes_that_are_too_short_for_the_horizon_are_noted(tmp_p
 
 def test_progress_says_where_a_call_is_and_stop_ends_it_so_that_it_goes_on(store: Store, tmp_path: Path) -> None:
     seen: list[Progress] = []
-    ended: Callable[[], bool] = lambda: (seen[-1].stage, seen[-1].step) == ("learn", 4)  # noqa: E731
+
+    def ended() -> bool:
+        return (seen[-1].stage, seen[-1].step) == ("learn", 4)
+
     with pytest.raises(
         StoppedError, match=r"stage 'learn', after 4 of 6 steps\. The training is saved in .*resume=True"
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode, History
-from worldline.errors import InputError, MissingExtraError, UnsupportedError
+from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
@@ -69,14 +68,14 @@ def plan(num_pending: int = 1) -> Plan:
 def results(world: LocalWorld, fresh: list[Episode]) -> dict[str, Result]:
     """One result of each verb."""
     past = fresh[0].history(4)
+    candidates = {"push": np.stack([PUSH["push"], 0 * PUSH["push"]])}
     return {
         "predict": world.predict(past, PUSH, num_samples=4),
-        "score": world.score(past, {"push": np.stack([PUSH["push"], 0 * PUSH["push"]])}, GOAL,
-                             [AtMost(signal="position", bound=0.0)]),
+        "score": world.score(past, candidates, GOAL, [AtMost(signal="position", bound=0.0)]),
         "plan": world.plan(past, GOAL, horizon=3),
         "what_if": world.what_if(fresh[0], 4, PUSH),
         "surprise": world.surprise(fresh[0]),
-    }  # fmt: skip
+    }
 
 
 VERBS = ["predict", "score", "plan", "what_if", "surprise"]
@@ -102,7 +101,6 @@ def test_every_result_has_a_plot(results: dict[str, Result], verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_result_has_a_table(results: dict[str, Result], verb: str) -> None:
-    pytest.importorskip("pandas")
     frame = results[verb].to_pandas()
     assert len(frame) >= 2
     assert frame.attrs["units"].keys() == set(frame.columns)
@@ -126,7 +124,6 @@ def test_many_signals_are_cut() -> None:
 
 
 def test_a_table_has_the_rows_of_a_log() -> None:
-    pytest.importorskip("pandas")
     frame = plan().to_pandas()
     assert frame.index.tolist() == [1, 2, 3]  # the pending action of row 0 is not part of the plan
     assert frame.index.name == "step"
@@ -147,17 +144,10 @@ def test_a_batch_has_a_row_per_world_and_step(world: LocalWorld, fresh: list[Epi
     assert found.plot(world=1)._repr_png_() != found.plot(world=0)._repr_png_()
     with pytest.raises(InputError, match="there is no world 2"):
         found.plot(world=2)
-    pytest.importorskip("pandas")
     frame = found.to_pandas()
     assert frame.index.names == ["world", "step"]
     position = found.signals["position"].mean
     assert frame["position.1"].loc[1].tolist() == pytest.approx(position[1, :, 1].tolist())
-
-
-def test_without_pandas_the_message_has_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MissingExtraError, match=r"'pandas' is not installed. Run: pip install 'worldline\[tables\]'"):
-        prediction().to_pandas()
 
 
 def test_numbers_that_json_lacks_are_none() -> None:

@@ -22,59 +22,64 @@ TEXT: Final = "Language model"
 MAX_REQUESTS: Final = 25_000
 
 
+Subject = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Recipe name or module:name; persistence, constant_velocity, linear, action_blind; or language.",
+    ),
+]
+Family = Annotated[
+    str | None,
+    typer.Option(
+        help="Model family with as many parameters; token-blind receives no actions.", show_default="the recipe's"
+    ),
+]
+Development = Annotated[bool, typer.Option("--development", help="Use the scene generators for model development.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Resume the exam in the folder; more trainings or tests may be added.")
+]
+Endpoint = Annotated[
+    str | None, typer.Option(help="URL of the chat endpoint, without /chat/completions.", rich_help_panel=TEXT)
+]
+EndpointModel = Annotated[str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=TEXT)]
+KeyVariable = Annotated[
+    str | None, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=TEXT)
+]
+Transcript = Annotated[
+    Path | None,
+    typer.Option(
+        help="Transcript of another exam, or its folder; without --endpoint, no request is sent.", rich_help_panel=TEXT
+    ),
+]
+MaxRequests = Annotated[
+    int | None,
+    typer.Option(min=0, help="Limit on requests in total.", show_default=str(MAX_REQUESTS), rich_help_panel=TEXT),
+]
+Prices = Annotated[
+    str | None,
+    typer.Option(help="Prices per million input and output tokens, such as 2.5,10,USD.", rich_help_panel=TEXT),
+]
+MaxCost = Annotated[float | None, typer.Option(help="Limit on the total cost at these prices.", rich_help_panel=TEXT)]
+
+
 def exam(
-    subject: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="Recipe name or module:name; persistence, constant_velocity, linear, action_blind; or language.",
-        ),
-    ],
+    subject: Subject,
     out: Annotated[Path, typer.Option(help="New folder for report, figures, logs, worlds and answers.")] = Path("exam"),
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model family with as many parameters; token-blind receives no actions.", show_default="the recipe's"
-        ),
-    ] = None,
+    model: Family = None,
     tests: Annotated[str | None, typer.Option(help="Test codes, such as C1,P2.", show_default="all sixteen")] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Worlds observe images instead of vectors.")] = False,
-    development: Annotated[
-        bool, typer.Option("--development", help="Use the scene generators for model development.")
-    ] = False,
+    development: Development = False,
     num_seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the worst verdict counts.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of logs and scenes; use a fresh one for each report.")] = 0,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Resume the exam in the folder; more trainings or tests may be added."),
-    ] = False,
-    endpoint: Annotated[
-        str | None, typer.Option(help="URL of the chat endpoint, without /chat/completions.", rich_help_panel=TEXT)
-    ] = None,
-    endpoint_model: Annotated[
-        str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=TEXT)
-    ] = None,
-    api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=TEXT)
-    ] = None,
-    transcript: Annotated[
-        Path | None,
-        typer.Option(
-            help="Transcript of another exam, or its folder; without --endpoint, no request is sent.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    max_requests: Annotated[
-        int | None,
-        typer.Option(min=0, help="Limit on requests in total.", show_default=str(MAX_REQUESTS), rich_help_panel=TEXT),
-    ] = None,
-    prices: Annotated[
-        str | None,
-        typer.Option(help="Prices per million input and output tokens, such as 2.5,10,USD.", rich_help_panel=TEXT),
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Limit on the total cost at these prices.", rich_help_panel=TEXT)
-    ] = None,
+    resume: Resume = False,
+    endpoint: Endpoint = None,
+    endpoint_model: EndpointModel = None,
+    api_key_env: KeyVariable = None,
+    transcript: Transcript = None,
+    max_requests: MaxRequests = None,
+    prices: Prices = None,
+    max_cost: MaxCost = None,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
@@ -107,14 +112,8 @@ def exam(
     )
     use_threads(1)  # the worker processes share the cores
     with progress_bars() as progress:
-        result = run(
-            _subject(subject, model, device, chat_options),
-            out,
-            options,
-            resume=resume,
-            command=_command(),
-            progress=progress,
-        )
+        chosen = _subject(subject, model, device, chat_options)
+        result = run(chosen, out, options, resume=resume, command=_command(), progress=progress)
     try:
         write_json(json, {"passed": result.passed, **_figures(result)})
     finally:

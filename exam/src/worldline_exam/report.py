@@ -300,8 +300,7 @@ def _raw(one: TestResult) -> list[PagePart]:
 
 
 def _dot(name: str, score: Score, style: str) -> Dot:
-    text = f"{_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)})"
-    return Dot(label=name, value=score.value, low=score.low, high=score.high, text=text, style=style)
+    return Dot.of(name, score, f"{_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)})", style)
 
 
 def _plain(value: float) -> str:

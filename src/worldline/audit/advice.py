@@ -19,8 +19,8 @@ from worldline.audit.audit_evidence import (
 )
 from worldline.audit.diagnostics import Gap
 from worldline.audit.effects import MIN_EFFECT_SHARE
-from worldline.audit.excitation import MIN_EPISODES
-from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching, grown
+from worldline.audit.excitation import MIN_EPISODES, MIN_EXCITATION
+from worldline.audit.findings import NEGLIGIBLE, ReportFinding, compare_errors, goal_reaching, grown
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
@@ -79,14 +79,21 @@ def identified_effects(found: Measured) -> list[Effect]:
 
 def effect_rows(found: Measured) -> list[Effect]:
     """One effect for each pair of action and signal: the largest of those with the worst agreement."""
+    return [worst_effect(group) for group in effect_pairs(found)]
+
+
+def effect_pairs(found: Measured) -> list[list[Effect]]:
+    """The effects of each pair of action and signal, at every lag."""
     pairs: dict[tuple[str, str], list[Effect]] = {}
     for one in found.effects:
         pairs.setdefault((one.action, one.signal), []).append(one)
-    rows = []
-    for group in pairs.values():
-        worst = min((one.agreement for one in group), key=AGREEMENTS.index)
-        rows.append(max((one for one in group if one.agreement == worst), key=effect_size))
-    return rows
+    return list(pairs.values())
+
+
+def worst_effect(group: Sequence[Effect]) -> Effect:
+    """The effect that a pair of action and signal counts by: the largest of those with the worst agreement."""
+    worst = min((one.agreement for one in group), key=AGREEMENTS.index)
+    return max((one for one in group if one.agreement == worst), key=effect_size)
 
 
 def effect_size(one: Effect) -> float:
@@ -168,21 +175,27 @@ def _no_skill(found: Measured) -> list[str]:
 
 def _no_goals(found: Measured) -> list[str]:
     """A reason if the world cannot plan to logged goals."""
-    verdict = None if found.goals is None else goal_reaching(found.goals)
-    return [verdict.text] if verdict is not None and verdict.verdict == "bad" else []
+    finding = _goal_reaching(found)
+    return [finding.text] if finding is not None and finding.verdict == "bad" else []
 
 
 def _rough_goals(found: Measured) -> list[str]:
     """A limit if the world plans to logged goals only roughly."""
-    verdict = None if found.goals is None else goal_reaching(found.goals)
-    if verdict is None or verdict.verdict != "unclear":
+    finding = _goal_reaching(found)
+    if finding is None or finding.verdict != "unclear":
         return []
-    return [f"{verdict.text} Replan often, and measure success before you rely on its plans."]
+    return [f"{finding.text} Replan often, and measure success before you rely on its plans."]
 
 
 def _reaches_goals(found: Measured) -> bool:
     """Whether plans to logged goals are possible; such a world is useful although a baseline predicts better."""
-    return found.goals is not None and goal_reaching(found.goals).verdict != "bad"
+    finding = _goal_reaching(found)
+    return finding is not None and finding.verdict != "bad"
+
+
+def _goal_reaching(found: Measured) -> ReportFinding | None:
+    """Whether the world can plan to logged goals; None if it was not measured."""
+    return None if found.goals is None else goal_reaching(found.goals)
 
 
 def _wrong_effects(found: Measured) -> list[str]:
@@ -224,15 +237,19 @@ def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
 
 
 def baselines_beaten(found: Measured, one: Trusted) -> str:
-    """The baselines that the world beats, ties with, or is not worse than, up to the trusted horizon, in words."""
+    """The baselines that the world beats, equals, or is not worse than, up to the trusted horizon, in words."""
     curves = {curve.against: curve.skill for curve in found.diagnostics.skills if curve.signal == one.signal}
     names = [error.world for error in found.diagnostics.errors if error.world and error.signal == one.signal]
     orders = {name: {compare_errors(curves[name].at(step)) for step in range(1, one.steps + 1)} for name in curves}
     groups: dict[str, list[str]] = {"better than": [], "as well as": [], "no worse than": []}
     for name in names:
         found_orders = orders.get(name, {"unclear"})
-        how = "better than" if found_orders == {"better"} else "as well as" if found_orders <= {"better", "tie"} else ""
-        groups[how or "no worse than"].append(name)
+        if found_orders == {"better"}:
+            groups["better than"].append(name)
+        elif found_orders <= {"better", "equivalent"}:
+            groups["as well as"].append(name)
+        else:
+            groups["no worse than"].append(name)
     parts = [f"{how} {_names(group)}" for how, group in groups.items() if group]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]},"
 
@@ -383,8 +400,9 @@ def _few(found: Measured) -> Iterable[str]:
 
 
 def _good(found: Measured) -> Iterable[str]:
-    if found.goals is not None and not _rough_goals(found):
-        yield goal_reaching(found.goals).text
+    goals = _goal_reaching(found)
+    if goals is not None and goals.verdict != "unclear":
+        yield goals.text
     best = max((one.steps for one in trusted_signals(found)), default=0)
     longest: dict[str, list[str]] = {}
     for one in trusted_signals(found):
@@ -418,7 +436,7 @@ def _data(found: Measured, known: bool) -> Iterable[str]:
         if not known and not one.enough:
             yield (
                 f"Randomise {label(one.action)} in 10\u00a0% of steps, and flag them in a signal 'randomised': its "
-                f"excitation is {number(one.left.value, 2)} and must be at least {number(0.05)}."
+                f"excitation is {number(one.left.value, 2)} and must be at least {number(MIN_EXCITATION)}."
             )
     for action in sorted({one.action for one in found.placebo if one.found}):
         yield (

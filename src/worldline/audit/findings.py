@@ -34,8 +34,8 @@ NEARLY_ALL: Final = 0.999
 POORLY_READ: Final = 0.5
 HEADLINE_LEVEL: Final = 0.9
 
-TIE_MARGIN: Final = 0.05
-"""Largest relative difference of the errors in a tie."""
+EQUIVALENCE_MARGIN: Final = 0.05
+"""Largest relative difference of equivalent errors."""
 CHANCE: Final = 0.5
 MIN_PREFERRED: Final = 0.7
 """Share of preferred actions below which a world cannot plan to goals."""
@@ -43,8 +43,11 @@ WELL_PREFERRED: Final = 0.85
 """Share of preferred actions from which a world plans to goals reliably."""
 
 Verdict = Literal["good", "bad", "unclear", "plain"]
-Comparison = Literal["better", "worse", "tie", "unclear"]
-"""Two errors on the same windows; a tie if the paired interval includes 0 and lies within `TIE_MARGIN`."""
+Comparison = Literal["better", "worse", "equivalent", "unclear"]
+"""Two errors on the same windows.
+
+If the paired interval includes 0, they are equivalent within `EQUIVALENCE_MARGIN`, else unclear; pages call both a tie.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def compare_errors(skill: Estimate) -> Comparison:
     """
     if skill.low > 0 or skill.high < 0:
         return "better" if skill.low > 0 else "worse"
-    return "tie" if skill.low >= -TIE_MARGIN and skill.high <= TIE_MARGIN else "unclear"
+    return "equivalent" if skill.low >= -EQUIVALENCE_MARGIN and skill.high <= EQUIVALENCE_MARGIN else "unclear"
 
 
 def goal_reaching(found: GoalRanking) -> ReportFinding:
@@ -166,7 +169,7 @@ def latent_health(found: evidence.LatentHealth) -> ReportFinding:
         for vital in found.vitals
     ]
     if not guarded:
-        return ReportFinding(f"{_capital(listing(ends))}.", "plain")
+        return ReportFinding(f"{capital(listing(ends))}.", "plain")
     return ReportFinding(f"The latent did not collapse: {listing(ends)}.", "good")
 
 
@@ -180,11 +183,11 @@ def readout(found: evidence.ReadoutQuality) -> ReportFinding:
     explained = f"R² {share_explained(r2.value)}, {share_explained(r2.low)} to {share_explained(r2.high)}"
     explained = f"R² {share_explained(r2.value)}" if r2.low > NEARLY_ALL else explained
     if r2.low >= WELL_READ:
-        which = _capital(name) if len(rows) == 1 else f"Every signal, including {name},"
+        which = capital(name) if len(rows) == 1 else f"Every signal, including {name},"
         return ReportFinding(f"{which} can be read from the latent to within {error} ({explained}).", "good")
     if r2.high < POORLY_READ:
-        return ReportFinding(f"{_capital(name)} cannot be read from the latent ({explained}).", "bad")
-    text = f"{_capital(name)} can be read from the latent only roughly, to within {error} ({explained})."
+        return ReportFinding(f"{capital(name)} cannot be read from the latent ({explained}).", "bad")
+    text = f"{capital(name)} can be read from the latent only roughly, to within {error} ({explained})."
     return ReportFinding(text, "unclear")
 
 
@@ -209,7 +212,7 @@ def margins(found: Diagnostics) -> ReportFinding:
 def margin(one: SkillCurve, step: int) -> str:
     """The error compared with that of a baseline at this step: "50 % smaller than linear's on a"."""
     skill, whose = one.skill.at(step), f"{label(one.against)}'s on {label(one.signal)}"
-    if compare_errors(skill) in ("tie", "unclear"):
+    if compare_errors(skill) in ("equivalent", "unclear"):
         return f"tied with {whose} (reduction: {between(skill)})"
     if skill.value < -MAX_GROWTH:
         return f"{number(1 - skill.value, 2)} times {whose}"
@@ -371,5 +374,6 @@ def _share(rate: Rate) -> str:
     return f"{percent(rate.value)} ({between(rate)})"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]

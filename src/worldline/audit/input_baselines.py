@@ -20,7 +20,7 @@ from worldline.stats import Floats
 GRIDS: Final = (8, 16)
 """Rows and columns to which images are reduced; the readout uses those with the smaller error."""
 MAX_FITTED_FRAMES: Final = 6000
-"""Training images on which baselines are fitted, about; bounds memory."""
+"""Approximate largest number of training images on which baselines are fitted; bounds memory."""
 RIDGE: Final = 1e-3
 """Penalty of the readout, relative to the mean variance of a feature."""
 TINY: Final = 1e-12
@@ -97,7 +97,7 @@ class InputReadouts:
         readouts = {}
         for target in targets:
             known = [_known(one, [*names, target.name]) for one in full]
-            values = [_turned(one.observations[target.name], target) for one in full]
+            values = [_regression_target(one.observations[target.name], target) for one in full]
             rows = {grid: _rows(table, known) for grid, table in tables.items()}
             readouts[target.name] = _best_readout(rows, _rows(values, known))
         return cls(inputs=inputs, targets=targets, readouts=readouts)
@@ -163,7 +163,7 @@ def reduced(images: NDArray[np.generic], grid: int) -> Float[np.ndarray, "n P"]:
     return np.asarray(found.reshape(len(found), -1), dtype=np.float32)
 
 
-def _turned(values: NDArray[np.generic], target: Signal) -> Floats:
+def _regression_target(values: NDArray[np.generic], target: Signal) -> Floats:
     """The target [T, D]; a periodic one as its cosine and sine."""
     found = values.astype(float)
     if target.period is None:

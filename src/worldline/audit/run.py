@@ -137,7 +137,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         goals=_goals(world, material, seed),
         units={name: one.unit for one in (*numbers.observations, *numbers.actions) for name in names_of(one)},
         unchecked=(
-            *ungraded([schema[name] for name in world.describe().predicts], signals),
+            *ungraded([schema[name] for name in card.predicts], signals),
             *_lower_level(material),
             *twin_limits,
             *_without_regressions(found, trusted),
@@ -152,16 +152,23 @@ def _coverage(
     """The coverage of the bands; empty without bands."""
     if material.level is None:
         return ()
-    calibrated = material.num_calibration
-    return joint_coverage(world, windows, signals, level=material.level, num_calibration=calibrated, seed=seed)
+    return joint_coverage(
+        world, windows, signals, level=material.level, num_calibration=material.num_calibration, seed=seed
+    )
 
 
 def _goals(world: World, material: Material, seed: int) -> GoalRanking | None:
     """Goal reaching on the graded episodes; None without goals."""
     if not material.goals:
         return None
-    lengths = {"context": material.context, "horizon": material.horizon}
-    return goal_ranking(world, material.graded, goals=material.goals, seed=seed, **lengths)
+    return goal_ranking(
+        world,
+        material.graded,
+        goals=material.goals,
+        context=material.context,
+        horizon=material.horizon,
+        seed=seed,
+    )
 
 
 def comparisons(episodes: Sequence[Episode], card: Card) -> dict[str, World]:

@@ -373,7 +373,11 @@ def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Pred
         first,
         signals={name: _merged(forecast, other.signals[name], rows) for name, forecast in first.signals.items()},
         level=min(first.level, other.level),  # a band of a higher level holds with the lower one, too
-        images={name: _put(v, other.images[name], rows) for name, v in first.images.items() if name in other.images},
+        images={
+            name: _put(frames, other.images[name], rows)
+            for name, frames in first.images.items()
+            if name in other.images
+        },
         trust=_put(first.trust, other.trust, rows),
         calibrated=first.calibrated and other.calibrated,
     )
@@ -383,10 +387,8 @@ def _merged(first: MergedAnswer, other: MergedAnswer, rows: Mask) -> MergedAnswe
     """`first`, with these worlds replaced by `other`; None where one of both has None."""
     old, new = vars(first), vars(other)
     missing = {name for name in old if old[name] is None or new[name] is None}
-    merged: dict[str, Any] = {
-        name: None if name in missing else old[name] if name == "schema" else _put(old[name], new[name], rows)
-        for name in old
-    }
+    merged: dict[str, Any] = dict.fromkeys(missing)
+    merged |= {name: _put(old[name], new[name], rows) for name in old if name not in missing and name != "schema"}
     return replace(first, **merged)
 
 

@@ -49,7 +49,10 @@ def audit(
     ] = None,
     goals: Annotated[
         list[str] | None,
-        typer.Option(help="Signal of the goals that you plan to; repeat for more.", show_default="all inputs"),
+        typer.Option(
+            help="Signal of the goals that you plan to; repeat for more.",
+            show_default="all inputs of a world with a distance head",
+        ),
     ] = None,
     out: Annotated[
         Path | None,

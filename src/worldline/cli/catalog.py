@@ -56,7 +56,10 @@ def worlds(json: Json = None) -> None:
         ],
     )
     write_json(json, {"folder": str(catalog.folder), "versions": [_figures(version) for version in found]})
-    print_next(*(("serve", f"{found[-1].name}@{found[-1].number}") if found else ("publish", "WORLD", "NAME")))
+    if found:
+        print_next("serve", f"{found[-1].name}@{found[-1].number}")
+    else:
+        print_next("publish", "WORLD", "NAME")
 
 
 def alias(
@@ -91,10 +94,14 @@ def shadow(
         return
     if version != "none" and not version.isdecimal():
         raise InputError(f"{version!r} is not a version. Give the number of a version, or none to end the shadow.")
-    catalog.shadow(world, which, None if version == "none" else int(version))
-    print(f"{name}: {'no version' if version == 'none' else f'version {version}'} runs in its shadow")
+    ends = version == "none"
+    catalog.shadow(world, which, None if ends else int(version))
+    print(f"{name}: {'no version' if ends else f'version {version}'} runs in its shadow")
     write_json(json, asdict(catalog.alias(world, which)))
-    print_next(*(("worlds",) if version == "none" else ("shadow", name)))
+    if ends:
+        print_next("worlds")
+    else:
+        print_next("shadow", name)
 
 
 def promote(

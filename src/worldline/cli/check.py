@@ -32,9 +32,10 @@ def check(
         report = run(store, delay=delay, seed=seed, progress=progress)
     _print(report)
     write_json(json, _figures(report))
-    print_next(*(("show", store) if report.failed else ("learn", store, "--out", "world/")))
     if report.failed:
+        print_next("show", store)
         raise typer.Exit(1)
+    print_next("learn", store, "--out", "world/")
 
 
 def _print(report: CheckReport) -> None:

@@ -86,11 +86,9 @@ def _next(kind: PartKind, name: str, logs: Path | None) -> tuple[object, ...]:
     """The command that uses the checked world or part."""
     if kind is PartKind.WORLD:
         return "audit", name, logs
-    return (
-        ("learn", "LOGS", "--out", "world/", "--model", name)
-        if kind is PartKind.MODEL
-        else ("conform", "WORLD", "LOGS")
-    )
+    if kind is PartKind.MODEL:
+        return "learn", "LOGS", "--out", "world/", "--model", name
+    return "conform", "WORLD", "LOGS"
 
 
 def _parse_arguments(subject: str, second: str | None, third: Path | None) -> tuple[PartKind, str, Path | None]:

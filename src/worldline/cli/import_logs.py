@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldline.data.base import Logs
     from worldline.data.importing import ImportReport
     from worldline.data.schema_edits import SchemaEdits
+    from worldline.schema import Schema
 
 MAX_LINES = 30
 FEW_EPISODES = 4
@@ -67,41 +68,44 @@ def import_logs(
     json: Json = None,
 ) -> None:
     """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
-    from worldline.config import from_json
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.open_logs import open_logs
-    from worldline.data.store import is_store, open_store
-    from worldline.schema import Schema
 
     reading = ReadOptions(episode=episode, time=time, gap_s=gap_s, rate_hz=rate_hz, rule=rule, max_steps=max_steps)
-    if schema is not None and not schema.is_file():
-        raise InputError(f"--schema {schema} does not exist. Give an existing JSON file.")
-    known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
-    if known is None and is_store(destination):
-        known = open_store(destination).schema
+    known = _known_schema(schema, destination)
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
     logs = _reviewed(_edits(roles), partial(open_logs, source, known, importer=importer, reading=reading))
     with progress_bars() as progress:
-        report = run(
-            logs,
-            destination,
-            keep_going=keep_going,
-            max_error=max_error,
-            size=_size(size),
-            progress=progress,
-        )
+        report = run(logs, destination, keep_going=keep_going, max_error=max_error, size=_size(size), progress=progress)
     _print(report, is_table_shown=bool(logs.columns))
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
     if _is_too_short(report):
-        anew = destination.with_name(f"{destination.name}-cut")
-        named = [part for role, texts in roles.items() if texts for part in (f"--{role}", ",".join(texts))]
-        print_next("import", source, anew, *named, "--max-steps", "100")
+        another = destination.with_name(f"{destination.name}-cut")
+        given = [part for role, texts in roles.items() if texts for part in (f"--{role}", ",".join(texts))]
+        print_next("import", source, another, *given, "--max-steps", "100")
     else:
         print_next("check", report.destination)
+
+
+def _known_schema(file: Path | None, destination: Path) -> Schema | None:
+    """The schema in the file of the user, else that of a store that is extended; None to infer it.
+
+    Raises:
+        InputError: the file does not exist.
+    """
+    from worldline.config import from_json
+    from worldline.data.store import is_store, open_store
+    from worldline.schema import Schema
+
+    if file is not None and not file.is_file():
+        raise InputError(f"--schema {file} does not exist. Give an existing JSON file.")
+    if file is not None:
+        return from_json(Schema, file.read_bytes(), where=file)
+    return open_store(destination).schema if is_store(destination) else None
 
 
 def _is_too_short(report: ImportReport) -> bool:
@@ -164,7 +168,7 @@ def _print(report: ImportReport, *, is_table_shown: bool) -> None:
         + "."
     )
     if _is_too_short(report):
-        print(f"Few:    learning needs {FEW_EPISODES} episodes. Cut a long one with --max-steps, into another store.")
+        print(f"Few:    learning needs {FEW_EPISODES} episodes. Cut a long one with --max-steps into another store.")
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
 

@@ -73,7 +73,7 @@ def learn(
     weights: Annotated[Path | None, typer.Option(help="Folder with pretrained weights; required by features.")] = None,
     split: SplitRule = None,
     horizon: Horizon = None,
-    set: Settings = None,  # noqa: A002 (Python has an argument of this name)
+    settings: Settings = None,
     config: Config = None,
     seed: Seed = None,
     num_seeds: NumSeeds = None,
@@ -95,7 +95,7 @@ def learn(
         weights=weights,
         split=split,
         horizon=horizon,
-        set=parse_settings(set or ()),
+        set=parse_settings(settings or ()),
         config=config,
         seed=seed,
         num_seeds=num_seeds,

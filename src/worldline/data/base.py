@@ -117,6 +117,15 @@ class Logs(ABC):
             InputError: this format does not support an option of `reading`.
         """
 
+    def with_schema(self, schema: Schema) -> Logs | None:
+        """The same logs with another schema, without another pass over the files; None if they must be opened again.
+
+        Args:
+            schema: a corrected form of the inferred schema.
+        """
+        del schema  # formats that need no pass over all files are opened again
+        return None
+
     @abstractmethod
     def __len__(self) -> int:
         """The number of episodes that `read` yields."""

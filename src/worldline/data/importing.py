@@ -13,16 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions
-from worldline.data.checks import (
-    Finding,
-    Severity,
-    check_actions,
-    check_episode,
-    raise_errors,
-    warning,
-)
+from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
+from worldline.data.formats.reading import without_step
 from worldline.data.fsync import locked_at_once
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits, edit_command
@@ -123,20 +117,7 @@ def import_logs(
     else:
         known = old.schema if schema is None and old else schema
         logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
-    new = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
-    if old is None:
-        _require_roles(logs)
-        notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
-        notes |= _bounds_note(logs)
-        notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
-        store = _create(destination, new, max_error, {**logs.notes, **notes}, logs.max_error)
-    elif old.schema == new and (not max_error or max_error in old.card.max_error.values()):
-        store = old
-    else:
-        raise InputError(
-            f"{destination} is a store with another schema or max_error. Import into a new folder, or correct the "
-            f"schema of the store first: worldline schema {destination}"
-        )
+    store = _target(logs, destination, old, max_error=max_error, size=size)
     problem = f"another import into {store.path} is running. Wait until it has ended."
     with locked_at_once(store.path / CARD_FILE, problem):
         store.refresh()
@@ -202,17 +183,19 @@ def _bounds_note(logs: Logs) -> dict[str, str]:
 
 def wider_bounds(store: Store) -> SchemaEdits:
     """The edits that widen inferred bounds of actions to the range of all logs; empty if no action goes beyond them."""
+    signals = [store.schema[name] for name in inferred_bounds(store)]
+    known = {one.name: (np.array(one.low, one.dtype), np.array(one.high, one.dtype)) for one in signals}
+    reached = dict(known)
+    for actions in logged_actions(store) if known else ():
+        for name, (low, high) in reached.items():
+            values = actions[name]
+            reached[name] = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
     found: dict[str, dict[str, list[float]]] = {}
-    for name in inferred_bounds(store):
-        signal = store.schema[name]
-        values = np.concatenate([actions[name] for actions in logged_actions(store)] or [np.zeros((0, *signal.shape))])
-        for bound, reached in (("low", values.min(0)), ("high", values.max(0))):
-            known = np.array(getattr(signal, bound), signal.dtype)
-            if ((reached < known) if bound == "low" else (reached > known)).any():
-                wider = np.minimum(reached, known) if bound == "low" else np.maximum(reached, known)
-                found.setdefault(name, {})[bound] = [
-                    float(str(value)) for value in wider
-                ]  # short, and exact in the dtype
+    for name in known:
+        for bound, before, now in zip(("low", "high"), known[name], reached[name], strict=True):
+            if (before != now).any():
+                # The text of a number is its shortest form that is exact in its dtype.
+                found.setdefault(name, {})[bound] = [float(str(value)) for value in now]
     return found
 
 
@@ -240,6 +223,28 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
     if min(size) < 1:
         raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
     return size
+
+
+def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int, size: tuple[int, int] | None) -> Store:
+    """The store that is there already, or else a new one.
+
+    Raises:
+        DataError: as for `import_logs`; a new store would lack an action or an observation.
+        InputError: `old` has another schema or `max_error`, or an option does not fit the logs.
+    """
+    schema = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
+    if old is None:
+        _require_roles(logs)
+        notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
+        notes |= _bounds_note(logs)
+        notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
+        return _create(destination, schema, max_error, {**logs.notes, **notes}, logs.max_error)
+    if old.schema == schema and (not max_error or max_error in old.card.max_error.values()):
+        return old
+    raise InputError(
+        f"{destination} is a store with another schema or max_error. Import into a new folder, or correct the "
+        f"schema of the store first: worldline schema {destination}"
+    )
 
 
 def _create(path: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]) -> Store:
@@ -270,7 +275,7 @@ def _add_all(
             logged = replace(logged, episode=scale(logged.episode, store.schema))
         problems = list(logged.findings)
         if logged.episode is not None and logged.episode.num_steps < 1:
-            problems.append(_without_step(logged))
+            problems.append(replace(without_step("observation", 1), file=logged.file, episode=logged.number))
             logged = replace(logged, episode=None)
         if logged.episode is not None:
             problems += check_episode(
@@ -313,11 +318,6 @@ def _changed_finding(logged: LoggedEpisode) -> Finding:
     problem = "the store already holds a different episode of the same origin; it now holds both"
     fix = "If the file was corrected, import all logs into a new store."
     return warning(problem=problem, fix=fix, file=logged.file, episode=logged.number)
-
-
-def _without_step(logged: LoggedEpisode) -> Finding:
-    problem = "the episode has a single observation and is left out: a step needs two"
-    return warning(problem=problem, fix="Nothing to do, if it is no loss.", file=logged.file, episode=logged.number)
 
 
 def _other_episodes_error(store: Store, count: int, findings: Sequence[Finding]) -> InputError:

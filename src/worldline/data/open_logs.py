@@ -119,12 +119,14 @@ def open_logs(
 
 
 def _edited(opened: Callable[[Schema | None], Logs], schema: Schema | None, edits: SchemaEdits) -> Logs:
-    """Opens the logs; if their schema is corrected, opens them a second time with it."""
+    """Opens the logs and corrects their schema."""
     logs = opened(schema)
     if not edits:
         return logs
     corrected = apply_edits(logs.schema, edits, logs.columns)
-    again = opened(corrected)
+    again = logs.with_schema(corrected)
+    if again is None:
+        again = opened(corrected)
     again.columns = tuple(_given(column, edits.get(column.name, {}).get("role")) for column in logs.columns)
     still = (line for line in logs.unclear if line.partition(":")[0] not in edits and line != NO_ACTION)
     again.unclear = tuple(dict.fromkeys((*still, *again.unclear)))

@@ -146,9 +146,9 @@ def behaviour_of(episodes: Sequence[NDArray[np.float64]]) -> Behaviour:
     moved = before != after
     old, new = before[moved], after[moved]
     scale = max(float(np.abs(new).max(initial=0.0)), float(np.abs(old).max(initial=0.0))) or 1.0
-    old, new = old / scale, new / scale
-    spread = float(old.std() * new.std()) if len(old) else 0.0
-    memory = float(((old - old.mean()) * (new - new.mean())).mean() / spread) if spread > 0 else 1.0
+    old, new = old / scale, new / scale  # squares of large values would overflow
+    varies = len(old) > 1 and old.std() > 0 and new.std() > 0
+    memory = float(np.corrcoef(old, new)[0, 1]) if varies else 1.0
     return Behaviour(num_steps=len(before), num_changes=int(moved.sum()), memory=memory)
 
 

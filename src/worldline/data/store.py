@@ -26,7 +26,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from worldline.config import from_json, to_json
 from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.data.conversion import bounds_of, layout_of, refitted
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
+from worldline.data.draft_folder import draft_beside, put_in_place, replace_folder
 from worldline.data.fsync import OpenFiles, locked, locked_at_once, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
@@ -129,7 +129,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{path}: the folder cannot be created ({error}). Choose another path.") from error
-        draft = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}")
+        draft = draft_beside(path)
         blocks = draft / BLOCKS_FOLDER
         blocks.mkdir(parents=True)
         text = to_json(schema).encode()
@@ -142,7 +142,7 @@ class Store:
                 files[blocks / f"{signal.name}{_VALUES}"] = b""
         try:
             write_durably({file: (0, content) for file, content in files.items()})
-            _put_in_place(draft, path)
+            put_in_place(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # still there only if the rename failed
         sync_folder(draft.parent)
@@ -511,14 +511,6 @@ class Store:
         return lengths
 
 
-def _put_in_place(draft: Path, path: Path) -> None:
-    """Renames in one step, so that of two processes that create the same store one fails."""
-    try:
-        draft.rename(path)
-    except OSError as error:
-        raise InputError(f"{path} was created by another process meanwhile. Wait until it has ended.") from error
-
-
 def _lacks_any(episode: Episode) -> bool:
     return not all(mask.all() for mask in episode.observed.values())
 
@@ -578,15 +570,16 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
         fix = "Import the logs again to add it; write back the old name to keep the signal."
         raise InputError(f"{file}: the store has no signal {new[0]!r}. {fix}")
     make_card(schema, {}, {})  # checks the schema
-    draft = store.path.absolute().with_name(f".{store.path.absolute().name}.{secrets.token_hex(4)}")
+    draft = draft_beside(store.path)
     is_rewritten = layout_of(schema) != layout_of(store.schema)
+    is_checked = is_rewritten or bounds_of(schema) != bounds_of(store.schema)
     problem = f"an import into {store.path} is running. Change the schema when it has ended."
     with locked_at_once(store.path / CARD_FILE, problem), locked(store.path / INDEX_FILE):
         store.refresh()
         try:
             kept = {one.name: store.card.max_error.get(one.name, 0) for one in schema.signals if one.kind is Kind.IMAGE}
             target = Store.create(draft, schema, max_error=kept, notes=store.card.notes) if is_rewritten else None
-            for number in range(len(store)) if is_rewritten or bounds_of(schema) != bounds_of(store.schema) else ():
+            for number in range(len(store)) if is_checked else ():
                 episode = refitted(store.verify(number), store.schema, schema, file=file, number=number)
                 if target is not None:
                     target.append_checked(episode, store.entry(number).source, digest=target.digest(episode))
@@ -597,13 +590,7 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
                     write_durably({draft: (0, to_json(schema).encode())})
                     draft.replace(store.path / name)
             else:
-                old = draft.with_name(f"{draft.name}.old")
-                store.path.rename(old)
-                draft.rename(store.path)
-                sync_folder(draft.parent)
-                shutil.rmtree(old)
+                replace_folder(draft, store.path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # still there only if the change failed
-    changed = Store(store.path, schema, from_json(DataCard, (store.path / CARD_FILE).read_bytes(), where=CARD_FILE))
-    changed.refresh()
-    return changed
+    return open_store(store.path)

@@ -204,7 +204,8 @@ class _Text(_Node):
     def read(self, value: Any, found: dict[str, Array]) -> None:
         """Adds nothing."""
 
-    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:  # noqa: ARG002 - no array describes it
+    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
+        del arrays  # no array describes a text
         return ""
 
 

@@ -1,1 +1,1 @@
-"""Plots of stores and episodes."""
+"""Plots of stores, episodes and results."""

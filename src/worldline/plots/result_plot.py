@@ -35,8 +35,6 @@ def result_figure(
     series: Sequence[ResultSeries],
     axis: TimeAxis,
     images: Mapping[str, NDArray[np.generic]],
-    *,
-    first: int = 1,
 ) -> Figure:
     """The figure of a result.
 
@@ -45,15 +43,14 @@ def result_figure(
         subtitle: one line.
         series: one panel each.
         axis: covers all rows.
-        images: per image signal its frames [T, height, width, channels].
-        first: step of the first frame.
+        images: per image signal its frames [T, height, width, channels], from step 1.
     """
     moments, strips = list[int](), list[Strip]()
     if images:
         count = num_frames([frames.shape[1:] for frames in images.values()])
         length = len(next(iter(images.values())))
         shown = np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int))
-        moments = [int(row) + first for row in shown]
+        moments = [int(row) + 1 for row in shown]
         for name, frames in images.items():
             kept = [np.asarray(frames[row], np.uint8) for row in shown]
             strips.append(Strip(name=name, shape=frames.shape[1:], frames=kept))
@@ -75,7 +72,8 @@ def _panel(series: ResultSeries, axis: TimeAxis) -> SignalPanel:
     samples = [] if series.samples is None else [table(path) for path in series.samples[:MAX_SAMPLES]]
     starts = axis.times[series.first : series.first + len(main)]
     stops = {"line": None, "points": starts, "held": axis.times[series.first + 1 :][: len(main)]}[series.drawn]
-    names, curves = [name.removeprefix(f"{series.signal.name}.") for name in series.names], list[SignalCurve]()
+    names = [name.removeprefix(f"{series.signal.name}.") for name in series.names]
+    curves = list[SignalCurve]()
     low, high = others.pop("low", None), others.pop("high", None)
     for k in range(main.shape[1]):
         band = (_NONE, _NONE) if low is None or high is None else (low[:, k], high[:, k])

@@ -7,12 +7,13 @@ from typing import Final
 
 from worldline.audit.advice import (
     baselines_beaten,
-    effect_rows,
+    effect_pairs,
     effect_size,
     end_reason,
     identified_rows,
     not_finite,
     trusted_signals,
+    worst_effect,
 )
 from worldline.audit.audit_evidence import Agreement, Effect, Measured
 from worldline.audit.effects import MIN_EFFECT_SHARE
@@ -72,15 +73,11 @@ def effects_block(found: Measured) -> FindingBlock | None:
     """
     if not found.effects:
         return None
-    pairs: dict[tuple[str, str], list[Effect]] = {}
-    for one in found.effects:
-        pairs.setdefault((one.action, one.signal), []).append(one)
-    groups = sorted(pairs.values(), key=_weight, reverse=True)
+    groups = sorted(effect_pairs(found), key=_weight, reverse=True)
     step_s = found.diagnostics.step_s
     shown = groups[:MAX_ROWS]
     lags = Group([Phrase(str(one.lag)) for one in groups[0]], "lags")
-    worst = {(one.action, one.signal): one for one in effect_rows(found)}
-    rows = [_effect_row(group, worst[group[0].action, group[0].signal], found) for group in shown]
+    rows = [_effect_row(group, worst_effect(group), found) for group in shown]
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
         "Effect of one standard deviation of an action, applied for one step, after the given number of steps"
@@ -197,12 +194,15 @@ def horizon_block(found: Measured) -> FindingBlock:
     ends = {one.signal: "it is not finite" if one.signal in lost else end_reason(one.stops) for one in found.trusted}
     rows = [
         Dot(
-            label=label(one.signal), value=one.steps, low=0, high=one.steps,
+            label=label(one.signal),
+            value=one.steps,
+            low=0,
+            high=one.steps,
             text=span(one.steps, step_s) + (f"; then {ends[one.signal]}" if one.stops else " (all)"),
             style="world" if one.steps == one.of else "floor" if one.steps else "missed",
         )
         for one in found.trusted
-    ]  # fmt: skip
+    ]
     title = "Trusted horizon in steps"
     ticks = [mark for mark in nice_ticks(0, end, 5) if mark <= end] if end > 1 else [0, 1]
     ticks = ticks if ticks[-1] == end else [*ticks, end]

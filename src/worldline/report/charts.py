@@ -116,8 +116,7 @@ class LineChart(PagePart):
     def strokes(self) -> list[Stroke]:
         """The drawing."""
         plane, lines = self.plane, [line.shown for line in self.lines]
-        drawn = [Stroke("gap", f"M{plane.across(a):.1f} 0H{plane.across(b):.1f}V1000H{plane.across(a):.1f}Z")
-                 for a, b in self.gaps]  # fmt: skip
+        drawn = [plane.column("gap", start, stop) for start, stop in self.gaps]
         drawn += [plane.horizontal("grid", y) for y in self._axes[1]]
         drawn += [plane.horizontal("level", height) for _, height in self.levels]
         drawn += [] if self.now is None else [plane.vertical("level", self.now)]

@@ -22,6 +22,7 @@ from worldline.formatting import (
     plural,
     quantity,
     round_percent,
+    with_interval,
     with_unit,
 )
 from worldline.plots.thumbnails import thumbnail
@@ -46,7 +47,6 @@ from worldline.report.parts import (
     Table,
 )
 from worldline.report.signal_rows import comparable, headline, sentences, signal_table, weaknesses
-from worldline.stats import Curve
 
 MAX_FINDINGS: Final = 3
 _MAX_SHARP_SIZE: Final = 128
@@ -203,13 +203,11 @@ def _chapters(found: _Found) -> list[Chapter]:
     """The chapters in reading order; latents, ranks and losses are folded."""
     diagnostics = found.diagnostics
     measured: list[PagePart | None] = []
+    errors: list[PagePart | None] = []
     if diagnostics is not None:
         measured = [gaps_block(diagnostics), coverage_block(diagnostics)]
-    errors = (
-        []
-        if diagnostics is None
-        else [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
-    )
+        if diagnostics.errors:
+            errors = [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
     seen = [_decoded_block(one) for one in found.decoded]
     paths = [] if found.paths is None else [_imagined_block(found.paths)]
     planning = [] if found.planning is None else [_planning_block(found.planning)]
@@ -224,7 +222,7 @@ def _chapters(found: _Found) -> list[Chapter]:
         Chapter("Images", [*seen, *paths]),
         Chapter("Use of actions and calibration", measured),
         Chapter("All signals in these episodes", _all_forecasts(found), folded=True),
-        Chapter("Errors and baselines", errors if diagnostics and diagnostics.errors else [], folded=True),
+        Chapter("Errors and baselines", errors, folded=True),
         Chapter("Training, latents and readouts", training, folded=True),
     ]
 
@@ -355,7 +353,7 @@ def _path_figure(path: evidence.ImaginedPath, found: evidence.PredictedPaths) ->
 
 def _decoded_figure(found: evidence.Decoded) -> Captioned:
     """Frames of a few windows, true above predicted, one column per step."""
-    _, unit_name, ahead = _ahead(found)
+    unit_name, ahead = _ahead(found)
     moments = ["now", *(f"{one} {unit_name} ahead" for one in ahead)]
     rows: list[list[str | PagePart]] = []
     for window in found.windows:
@@ -365,9 +363,10 @@ def _decoded_figure(found: evidence.Decoded) -> Captioned:
     return Captioned(title, [Table(title, [f"{unit_name} ahead", "now", *ahead], rows, style="frames")], "decoded")
 
 
-def _ahead(found: evidence.Decoded) -> tuple[float, str, list[str]]:
+def _ahead(found: evidence.Decoded) -> tuple[str, list[str]]:
+    """The unit of time, and the steps in this unit."""
     unit, unit_name = clock(found.steps[-1], found.step_s)
-    return unit, unit_name, [number(unit * step) for step in found.steps]
+    return unit_name, [number(unit * step) for step in found.steps]
 
 
 def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[PageImage]:
@@ -380,9 +379,9 @@ def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[P
 
 def _decoded_block(found: evidence.Decoded) -> FindingBlock:
     """Errors of decoded predictions."""
-    _, unit_name, ahead = _ahead(found)
+    unit_name, ahead = _ahead(found)
     curves = {"predicted": found.imagined, "persistence": found.persistence, "decoder alone": found.decoder}
-    rows = [[when, *(_at(one, k) for one in curves.values())] for k, when in enumerate(ahead)]
+    rows = [[when, *(with_interval(one.at(k)) for one in curves.values())] for k, when in enumerate(ahead, 1)]
     counted = f"{plural(found.num_windows, 'window')} of {plural(found.num_episodes, 'episode')}, held out"
     caption = (
         f"{label(found.camera)}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
@@ -395,8 +394,3 @@ def _decoded_block(found: evidence.Decoded) -> FindingBlock:
         "true frames."
     )
     return block(findings.decoded(found), Table(caption, [f"{unit_name} ahead", *curves], rows), Note(details))
-
-
-def _at(curve: Curve, k: int) -> str:
-    one = curve.at(k + 1)
-    return f"{number(one.value)} ({number(one.low)} to {number(one.high)})"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from worldline.audit import findings
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
 from worldline.audit.findings import ReportFinding
@@ -45,7 +47,7 @@ def skill_block(found: Diagnostics) -> FindingBlock:
     for signal in dict.fromkeys(one.signal for one in found.skills):
         curves = [errors.get((name, signal)) for name in ["", *against]]
         for step in found.horizons:
-            style = "first" if step == found.horizons[0] else "again"
+            style = "" if step == found.horizons[0] else "again"
             title = Phrase(with_unit(label(signal), found.units[signal]), style)
             values = ["–" if one is None else number(one.at(step).value) for one in curves]
             rows.append([title, span(step, found.step_s), *values, _contest(found, signal, step)])
@@ -57,8 +59,11 @@ def skill_block(found: Diagnostics) -> FindingBlock:
 def _contest(found: Diagnostics, signal: str, step: int) -> Phrase:
     """Verdict at this step."""
     skills = {one.against: one.skill.at(step) for one in found.skills if one.signal == signal}
-    lost = [label(name) for name, skill in skills.items() if skill.high < 0]
-    tied = [label(name) for name, skill in skills.items() if skill.low <= 0 <= skill.high]
+    if any(np.isnan(skill.value) for skill in skills.values()):
+        return verdict("bad", "✗ not finite")
+    orders = {name: findings.compare_errors(skill) for name, skill in skills.items()}
+    lost = [label(name) for name, order in orders.items() if order == "worse"]
+    tied = [label(name) for name, order in orders.items() if order in ("equivalent", "unclear")]
     if lost:
         return verdict("bad", f"✗ worse than {listing(lost)}")
     if tied:

@@ -13,8 +13,11 @@ from markupsafe import Markup, escape
 
 from worldline.report.parts import PagePart
 
-_STYLES: Final = (("worldline.plots", "colours.css"), ("worldline.report", "static/uPlot.min.css"))
-_STYLE: Final = ("worldline.report", "static/page.css")
+_STYLES: Final = (
+    ("worldline.plots", "colours.css"),
+    ("worldline.report", "static/uPlot.min.css"),
+    ("worldline.report", "static/page.css"),
+)
 _SCRIPTS: Final = ("static/uPlot.iife.min.js", "static/charts.js")
 
 
@@ -56,7 +59,7 @@ def _environment() -> Environment:
 
 @cache
 def _style() -> Markup:
-    return Markup("\n".join(_text(*one) for one in (*_STYLES, _STYLE)))
+    return Markup("\n".join(_text(*one) for one in _STYLES))
 
 
 @cache

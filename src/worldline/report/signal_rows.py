@@ -13,8 +13,8 @@ from worldline.audit.diagnostics import Band, Diagnostics
 from worldline.formatting import MAX_GROWTH, NBSP, label, listing, number, percent, pretty_unit, round_percent, span
 from worldline.report.parts import Header, PagePart, Phrase, Table
 
-NEGLIGIBLE: Final = 0.01
-"""Share of a signal's standard deviation up to which a difference of two errors counts as a tie."""
+MAX_TIE_SHARE: Final = 0.01
+"""Share of a signal's standard deviation below which a difference of two errors counts as a tie."""
 _LINEAR: Final = ("linear", "action_blind")
 """The linear models among the baselines."""
 
@@ -126,7 +126,7 @@ def _rivalry(
     if skill is None:
         return None
     errors = {one.world: one.rmse.value[step - 1] for one in found.errors if one.signal == signal}
-    close = NEGLIGIBLE * (trust.deviation.get(signal, 0.0) if trust else 0.0)
+    close = MAX_TIE_SHARE * (trust.deviation.get(signal, 0.0) if trust else 0.0)
     if skill.low <= 0 <= skill.high or abs(errors[""] - errors[name or ""]) < close:
         return Rivalry(None)
     return Rivalry(skill.value)
@@ -195,11 +195,11 @@ def headline(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Head
     parts += [one.sentence(name) for one, name in rivals if one is not None and one.skill is not None]
     tied = [name for one, name in rivals if one is not None and one.skill is None]
     parts += [f"tied with {listing(tied)}"] if tied else []
-    return Header(title=f"{_capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, found))
+    return Header(title=f"{findings.capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, found))
 
 
 def _lede(rows: Sequence[SignalRow], found: Diagnostics) -> str:
-    """Coverage of the first signal, the trusted horizon, and the other signals."""
+    """Coverage of the first signal, and the signals that are trusted over the whole horizon."""
     first, texts = rows[0], []
     if first.band is not None:
         inside = first.band.coverage
@@ -209,7 +209,7 @@ def _lede(rows: Sequence[SignalRow], found: Diagnostics) -> str:
         )
     whole = [label(row.signal) for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
     if whole:
-        which = "All signals" if len(whole) == len(rows) > 1 else _capital(listing(whole[:4]))
+        which = "All signals" if len(whole) == len(rows) > 1 else findings.capital(listing(whole[:4]))
         more = f" and {len(whole) - 4} more" if len(whole) > 4 and len(whole) < len(rows) else ""
         texts.append(f"{which}{more} can be trusted for all of the {span(found.horizon, found.step_s)}.")
     return " ".join(texts)
@@ -246,7 +246,7 @@ def _if_bad(rank: int, finding: findings.ReportFinding) -> list[tuple[int, str]]
 
 
 def _signal_weaknesses(row: SignalRow, found: Diagnostics) -> list[tuple[int, str]]:
-    name, texts, one = _capital(label(row.signal)), [], row.trusted
+    name, texts, one = findings.capital(label(row.signal)), [], row.trusted
     if one is not None and one.steps < one.of:
         reason = (
             "a linear model is better"
@@ -266,7 +266,3 @@ def _signal_weaknesses(row: SignalRow, found: Diagnostics) -> list[tuple[int, st
 def _quantity(value: float, unit: str) -> str:
     """A value with two digits and its unit."""
     return f"{number(value, 2)}{NBSP}{pretty_unit(unit)}".rstrip()
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -57,6 +57,11 @@ class Plane:
         """A line over the height, or over a part of it in coordinates of the drawing."""
         return Stroke(style, f"M{self.across(x):.1f} {top:.1f}V{bottom:.1f}")
 
+    def column(self, style: str, start: Number, stop: Number) -> Stroke:
+        """An area over the whole height."""
+        left, right = f"{self.across(start):.1f}", f"{self.across(stop):.1f}"
+        return Stroke(style, f"M{left} 0H{right}V1000H{left}Z")
+
     def level(self, style: str, start: Number, stop: Number, y: Number = 0.5) -> Stroke:
         """A line at the height `y`; a dot if it has no length."""
         return Stroke(style, f"M{self.across(start):.1f} {self.down(y):.1f}H{self.across(stop):.1f}")

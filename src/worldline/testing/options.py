@@ -36,7 +36,8 @@ def any_horizon(case: WorldCase) -> None:
     def long(arrays: Arrays) -> Arrays:
         return {name: np.concatenate([value] * LONGER) for name, value in arrays.items()}
 
-    asked = replace(query, actions=long(query.actions), exogenous=query.exogenous and long(query.exogenous))
+    exogenous = None if query.exogenous is None else long(query.exogenous)
+    asked = replace(query, actions=long(query.actions), exogenous=exogenous)
     found = accepts(f"a prediction of {num_steps} steps", partial(case.predict_one, asked))
     for name, forecast in found.signals.items():
         has_shape(f"the mean of {name!r}", forecast.mean, (num_steps, *case.card.schema[name].shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, count
 from pathlib import Path
+from typing import TypeGuard
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Decoded
@@ -21,14 +23,14 @@ from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs, logged_actions, wider_bounds
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
-from worldline.data.store import Store, is_store, open_store
+from worldline.data.store import Source, Store, is_store, open_store
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.progress import OnProgress, stoppable, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
-from worldline.schema import Kind
+from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for
@@ -44,6 +46,7 @@ from worldline.world.bundle_io import open_world, save_world
 MIN_EPISODES = 4
 """Smallest number of episodes that a split needs."""
 CUT_STEPS = 100
+"""Steps of each episode that a long recording in memory is cut into."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,7 @@ def learn(
     weights: Path | str | None = None,
     split: str | None = None,
     horizon: int | None = None,
-    set: Mapping[str, object] | None = None,  # noqa: A002 (the name of the command's option)
+    set: Mapping[str, object] | None = None,  # noqa: A002 (the command has `--set`, and options have the same names in Python)
     config: Path | str | None = None,
     seed: int | None = None,
     num_seeds: int | None = None,
@@ -180,7 +183,8 @@ def learn(
     try:
         world = learn_logs(logs, out, options, edits=edits, progress=stoppable(progress, stop)).world
     except StoppedError as error:
-        raise StoppedError(f"{error}. {saved_work(logs, Path(out), resume='resume=True')}") from error
+        again = f"out={str(out)!r} and resume=True"  # the next call without `out` would choose another folder
+        raise StoppedError(f"{error}. {saved_work(logs, Path(out), resume=again)}") from error
     barrier()  # the bundle is complete
     return world
 
@@ -201,12 +205,8 @@ def learn_logs(
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), (options or Options()).resolved()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
-        raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
-    _check_names(options)
+    _check(out, options)
     unfinished = partial_folder(out)
-    if options.resume and not unfinished.is_dir():
-        raise BundleError(f"{unfinished} has no checkpoint to resume from. Start the run without --resume.")
     store, findings, unclear = _open(logs, out, progress, edits=edits, resume=options.resume)
     imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
@@ -218,14 +218,7 @@ def learn_logs(
         raise failures[0]
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
-    noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures))
-    findings = (
-        *findings,
-        *_unused_inputs(store, learned.recipe),
-        *noticed,
-        *_left_out(diagnostics),
-        *_short(store, learned),
-    )
+    findings = (*findings, *_findings(store, learned, diagnostics, failures))
     measured = time.monotonic()
     tell(progress, "report", 0)
     decoded = drawn_imagination(store, learned)
@@ -235,11 +228,9 @@ def learn_logs(
     times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
     run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
-    subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
-    title = Path(logs).resolve().name if isinstance(logs, Path | str) else out.name
     report = Report(
-        title=title,
-        subtitle=subtitle,
+        title=Path(logs).resolve().name if isinstance(logs, Path | str) else out.name,
+        subtitle=f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}.",
         facts=facts(run),
         sections=sections,
         notices=findings,
@@ -264,12 +255,22 @@ def learn_logs(
     )
 
 
-def _check_names(options: Options) -> None:
-    """Loads named recipes, families and trackers, so that a wrong name raises before hours of importing."""
+def _check(out: Path, options: Options) -> None:
+    """Checks folders, and loads named recipes, families and trackers, before hours of importing.
+
+    Raises:
+        InputError: `out` is not a bundle.
+        BundleError: there is nothing to resume.
+        UnknownNameError: there is no such recipe, family or tracker.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
+        raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
     given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
     for kind, name in given:
         if isinstance(name, str):
             (imported if kind == "recipe" and ":" in name else load)(kind, name)
+    if options.resume and not partial_folder(out).is_dir():
+        raise BundleError(f"{partial_folder(out)} has no checkpoint to resume from. Start the run without --resume.")
 
 
 def _learn_seeds(
@@ -301,7 +302,7 @@ def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
     Raises:
         InputError: the logs are no store.
     """
-    if not isinstance(logs, Path | str) or not is_store(logs):
+    if not _is_stored(logs):
         name = logs if isinstance(logs, Path | str) else "an object in memory"
         raise InputError(f"{name} is no store, and several processes cannot import it. Import it first.")
     store, unfinished, options = open_store(logs), partial_folder(out), options.resolved()
@@ -372,7 +373,7 @@ def saved_work(logs: Path | str | object, out: Path, *, resume: str) -> str:
     """What an interrupted run saved, and how to resume it; `resume` is the option that does so."""
     if any(partial_folder(out).rglob(STATE)):
         return f"The training is saved in {partial_folder(out)}. Run the same again with {resume}."
-    if not (isinstance(logs, Path | str) and is_store(logs)) and is_store(store_folder(out)):
+    if not _is_stored(logs) and is_store(store_folder(out)):
         return f"The imported episodes are in {store_folder(out)}. Run the same again."
     return "Nothing was saved, because the training had not started."
 
@@ -383,7 +384,7 @@ def _open(
     """The store, the findings about the logs, and the ambiguities in them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
-    if isinstance(logs, Path | str) and is_store(logs):
+    if _is_stored(logs):
         if edits:
             raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
         store, widened = _with_logged_bounds(open_store(logs))
@@ -391,17 +392,12 @@ def _open(
     else:
         destination, unfinished = store_folder(out), partial_folder(out)
         unfinished.mkdir(parents=True, exist_ok=True)
-        if not isinstance(logs, Path | str) and is_store(destination) and not resume:
-            _remove_earlier(destination)
+        known = open_store(destination).schema if resume and is_store(destination) else None
         try:
-            imported = import_logs(
-                logs if isinstance(logs, Path | str) else _cut_into_episodes(logs, edits),
-                destination,
-                edits=edits,
-                keep_going=True,
-                only=True,
-                progress=progress,
-            )
+            source = logs if isinstance(logs, Path | str) else _cut_into_episodes(logs, known, edits)
+            if isinstance(source, Logs) and is_store(destination) and not resume:
+                _remove_earlier(destination)  # the new logs can be read
+            imported = import_logs(source, destination, edits=edits, keep_going=True, only=True, progress=progress)
         except WorldlineError:
             with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()
@@ -413,24 +409,38 @@ def _open(
     return store, tuple(map(str, noticed)), unclear
 
 
+def _is_stored(logs: object) -> TypeGuard[Path | str]:
+    """Whether the logs are a store."""
+    return isinstance(logs, Path | str) and is_store(logs)
+
+
 def _remove_earlier(path: Path) -> None:
     """Removes the store of earlier logs in memory.
 
     Raises:
-        InputError: the store holds other logs, which may exist nowhere else.
+        InputError: the store holds other logs, also if they were added later; they may exist nowhere else.
     """
-    if open_store(path).card.notes.get("importer") != "memory":
+    store = open_store(path)
+    in_memory = store.card.notes.get("importer") == "memory"
+    if not in_memory or not all(_was_in_memory(entry.source) for entry in store.entries()):
         raise InputError(f"{path} holds logs that were not in memory. Choose another `out`, or move the store away.")
     shutil.rmtree(path)
 
 
-def _cut_into_episodes(logs: object, edits: SchemaEdits | None) -> Logs:
+def _was_in_memory(source: Source) -> bool:
+    """Whether the origin of an episode is a frame or a list of episodes, see `worldline.data.formats.memory`."""
+    if "file" in source:
+        return re.fullmatch(r"frame( \d+)?", str(source["file"])) is not None
+    return source.keys() == {"episode"}
+
+
+def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits | None) -> Logs:
     """Logs in memory; one long recording becomes episodes of `CUT_STEPS` steps."""
-    found = open_logs(logs, edits=edits)
+    found = open_logs(logs, schema, edits=edits)
     if len(found) >= MIN_EPISODES or not isinstance(found, TableLogs):
         return found
     note = f"The logs are {len(found)} recordings without episodes; they were cut into episodes of {CUT_STEPS} steps."
-    found = open_logs(logs, edits=edits, reading=ReadOptions(max_steps=CUT_STEPS))
+    found = open_logs(logs, schema, edits=edits, reading=ReadOptions(max_steps=CUT_STEPS))
     found.unclear = (*found.unclear, note)
     return found
 
@@ -444,7 +454,7 @@ def _with_logged_bounds(store: Store) -> tuple[Store, tuple[str, ...]]:
 
 def _other_schema(logs: Path | str | object, store: Store) -> tuple[str, ...]:
     """A note if the schema next to the logs differs from the one in use, which may have been edited."""
-    if not isinstance(logs, Path | str) or is_store(logs) or schema_beside(Path(logs)) in (None, store.schema):
+    if not isinstance(logs, Path | str) or _is_stored(logs) or schema_beside(Path(logs)) in (None, store.schema):
         return ()
     return (
         f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the schema.",
@@ -459,6 +469,20 @@ def _diagnostics(store: Store, learned: Learned, progress: OnProgress | None) ->
     found = diagnosis(store, learned)
     tell(progress, "measure", 1)
     return found
+
+
+def _findings(
+    store: Store, learned: Learned, diagnostics: Diagnostics | None, failures: Sequence[CollapseError]
+) -> tuple[str, ...]:
+    """The notes on learning."""
+    return (
+        *_unused_inputs(store, learned.recipe),
+        *map(str, learned.findings),
+        *learned.trained.notes,
+        *map(str, failures),
+        *_left_out(diagnostics),
+        *_short(store, learned),
+    )
 
 
 def _unused_inputs(store: Store, recipe: Recipe) -> tuple[str, ...]:

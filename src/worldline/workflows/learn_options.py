@@ -23,7 +23,6 @@ from worldline.schema import Kind
 
 MakeRecipe = Callable[[Store], Recipe]
 
-RUN_FILE: Final = "run.toml"
 TABLE: Final = "learn"
 """Table of a TOML file with options of the command; all other keys are settings of the recipe."""
 REPEATED: Final[Mapping[str, type]] = {

@@ -168,7 +168,6 @@ def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> 
         store: the store.
         number_: 0 to len - 1.
         signals: to plot; default is the first 12 and 4 cameras, with each role represented.
-        progress: called after each step.
 
     Raises:
         InputError: there is no such episode.

@@ -160,9 +160,9 @@ def _horizon(store: Store, split: Split, recipe: Recipe, context: int) -> int:
     Raises:
         ConfigError: the exact horizon is too long.
     """
-    parts = {"calibration": context, "held-out": CONTEXT}
-    lengths = {part: int(np.sort(store.num_steps[list(vars(split)[part.replace("-", "_")])])[-2]) for part in parts}
-    longest = {part: lengths[part] - parts[part] + 1 for part in parts}
+    parts = {"calibration": (split.calibration, context), "held-out": (split.held_out, CONTEXT)}
+    second_longest = {part: int(np.sort(store.num_steps[list(numbers)])[-2]) for part, (numbers, _) in parts.items()}
+    longest = {part: second_longest[part] - given + 1 for part, (_, given) in parts.items()}
     if not recipe.exact_horizon:
         usual = int(np.quantile(store.num_steps, 0.2)) - context + 1
         return max(1, min(recipe.horizon, usual, longest["calibration"]))
@@ -170,8 +170,8 @@ def _horizon(store: Store, split: Split, recipe: Recipe, context: int) -> int:
     if recipe.horizon > longest[part]:
         raise ConfigError(
             f"horizon is {recipe.horizon}, but the longest possible is {longest[part]}: the second longest {part} "
-            f"episode has {lengths[part]} steps, and {parts[part]} observations are given. Lower the horizon, or log "
-            "longer episodes."
+            f"episode has {second_longest[part]} steps, and {parts[part][1]} observations are given. Lower the "
+            "horizon, or log longer episodes."
         )
     return recipe.horizon
 

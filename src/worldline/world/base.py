@@ -24,7 +24,7 @@ from worldline.formatting import first_of, number, plural, round_percent
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.plots.result_series import ResultSeries
 from worldline.schema import Kind, Schema
-from worldline.world.result import Result, p_text, plain_signal, signal_of
+from worldline.world.result import Result, plain_signal, signal_of, trust_text
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -86,7 +86,7 @@ class Prediction(Result):
         paths = [*(forecast.mean for forecast in self.signals.values()), *self.images.values()]
         steps = plural(paths[0].shape[axis], "step") if paths else "no signals"
         bands = f"{round_percent(self.level)} bands" if self.calibrated else "not calibrated"
-        return f"{steps}, {bands}, {p_text(self.trust)}"
+        return f"{steps}, {bands}, {trust_text(self.trust)}"
 
     def num_worlds(self) -> int | None:
         """W; None without an axis of worlds."""
@@ -143,7 +143,7 @@ class Scores(Result):
         best = int(np.where(feasible, cost, np.inf).argmin()) if feasible.any() else int(cost.argmin())
         found = plural(len(cost), "candidate")
         found += f", {feasible.sum()} feasible" if self.violation.shape[-1] else ""
-        return f"{found}, the best is {best} at cost {number(float(cost[best]))}, {p_text(self.trust)}"
+        return f"{found}, the best is {best} at cost {number(float(cost[best]))}, {trust_text(self.trust)}"
 
     def num_worlds(self) -> int | None:
         """W; None without an axis of worlds."""
@@ -199,10 +199,10 @@ class Plan(Result):
 
     def headline(self) -> str:
         """Number of steps, status, cost and trust."""
-        first = 0 if self.num_worlds() is None else 1
-        steps = plural(next(iter(self.actions.values())).shape[first] if self.actions else 0, "step")
+        axis = 0 if self.num_worlds() is None else 1
+        steps = plural(next(iter(self.actions.values())).shape[axis] if self.actions else 0, "step")
         end = f"{self.status.value} ({self.reason})" if self.reason else self.status.value
-        return f"{steps}, {end}, cost {number(float(np.ravel(self.cost)[0]))}, {p_text(self.trust)}"
+        return f"{steps}, {end}, cost {number(float(np.ravel(self.cost)[0]))}, {trust_text(self.trust)}"
 
     def num_worlds(self) -> int | None:
         """W; None without an axis of worlds."""

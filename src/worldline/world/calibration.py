@@ -18,11 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.windows import Places, forecast_windows, random_places
+from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema
+from worldline.world.error_scores import (
+    StepPValues,
+    combined_scores,
+    one_step_scores,
+    running_scores,
+    score_unit,
+    sorted_scores,
+)
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
 from worldline.world.ood import (
@@ -258,8 +266,8 @@ class Calibration:
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
         """The p-values [W] of one-step errors [W, ...], from `prediction_errors.errors`, of every predicted signal."""
-        scores = {name: _one_step(error, self.scale.get(name)) for name, error in errors.items()}
-        together = _combined(schema, scores, self.unit)
+        scores = {name: one_step_scores(error, self.scale.get(name)) for name, error in errors.items()}
+        together = combined_scores(schema, scores, self.unit)
         return StepPValues(
             signals={n: _p_value(self.one_step[n], score, self.num_windows) for n, score in scores.items()},
             entities={n: _p_value(self.entities[n], score, self.num_windows) for n, score in together.entities.items()},
@@ -332,21 +340,6 @@ class Calibration:
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StepPValues:
-    """P-values of W steps. Before ranking, the same structure holds their scores.
-
-    Args:
-        signals: per predicted signal [W].
-        entities: per entity [W].
-        steps: [W].
-    """
-
-    signals: Mapping[str, Floats]
-    entities: Mapping[str, Floats]
-    steps: Floats
-
-
 _NOVELTY_ARRAYS = {"centre", "scale", "whitening"}
 _OOD_ARRAYS = {field.name for field in fields(OODScore)}
 _SINGLE_ARRAYS = {"complete", "novelty", "num_windows", "steps", "ood_scores"}
@@ -386,56 +379,83 @@ def calibrate(
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
-    vectors = [signal.name for signal in vectors_of(card)]
     usable = _long_enough(episodes, card.context, horizon)
     # In random order: conformal coverage needs exchangeable episodes, and logs are ordered in time.
     order = [usable[i] for i in rng.permutation(len(usable))]
     num_scale = max(1, len(order) // SCALE_SHARE)
     both = (order[:num_scale], max(num_windows, -(-SCALE_WINDOWS // num_scale))), (order[num_scale:], num_windows)
-    shaping, scoring = (
-        random_places(part, length=card.context, horizon=horizon, count=count, rng=rng) for part, count in both
+    num_steps = _trust_steps(card, order, trust_steps)
+    places, pasts = (
+        [random_places(part, length=length, horizon=ahead, count=count, rng=rng) for part, count in both]
+        for length, ahead in ((card.context, horizon), (card.context + num_steps, 1))
     )
+    targets = [signal.name for signal in vectors_of(card)]
     shape, windows = (
-        forecast_windows(places, length=card.context, horizon=horizon, schema=card.schema, targets=vectors)
-        for places in (shaping, scoring)
+        forecast_windows(part, length=card.context, horizon=horizon, schema=card.schema, targets=targets)
+        for part in places
     )
-    values = {name: _values(usable, name) for name in vectors}
+    measured = _error_parts(engine, usable, places, (shape, windows), num_windows, rng, seed)
+    measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
+    trust = _trust(engine, measure, pasts, num_steps, seed)
+    return Calibration(
+        num_windows=num_windows,
+        input_novelty=measure,
+        causes=causes_of(engine, usable, seed=seed) if with_causes else None,
+        **vars(measured),
+        **vars(trust),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _ErrorParts:
+    """The parts of a calibration that come from errors of predictions, and the spread that bounds their scale."""
+
+    scale: Mapping[str, Floats]
+    scores: Mapping[str, Floats]
+    one_step: Mapping[str, Floats]
+    unit: Mapping[str, Floats]
+    entities: Mapping[str, Floats]
+    steps: Floats
+    skill: Mapping[str, Floats]
+    spread: Mapping[str, Floats]
+    residuals: Mapping[str, Floats]
+
+
+def _error_parts(
+    engine: Engine,
+    episodes: Sequence[Episode],
+    places: Sequence[Places],
+    windows: tuple[ForecastWindows, ForecastWindows],
+    num_windows: int,
+    rng: np.random.Generator,
+    seed: int,
+) -> _ErrorParts:
+    """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
+    card, (shape, scored) = engine.describe(), windows
+    values = {name: _values(episodes, name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
     scale = {
         name: np.maximum(_mean_error(error, shape.known[name]), 1e-3 * spread[name] + 1e-12)
         for name, error in errors(engine, shape, seed=seed).items()
     }
-    left = residuals(engine, windows, seed=seed)
+    left = residuals(engine, scored, seed=seed)
     found = {name: np.abs(value) for name, value in left.items()}
-    usual, one_step = (_first_scores(engine, card, places, scale, seed) for places in (shaping, scoring))
-    unit = {name: _unit(score) for name, score in usual.items()}
-    together = _combined(card.schema, one_step, unit)
-    measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
-    num_steps = _trust_steps(card, order, trust_steps)
-    pasts = [
-        random_places(part, length=card.context + num_steps, horizon=1, count=count, rng=rng) for part, count in both
-    ]
-    trust = _trust(engine, measure, pasts, num_steps, seed)
-    return Calibration(
-        num_windows=num_windows,
+    usual, one_step = (_first_scores(engine, card, part, scale, seed) for part in places)
+    unit = {name: score_unit(score) for name, score in usual.items()}
+    together = combined_scores(card.schema, one_step, unit)
+    return _ErrorParts(
         scale=scale,
-        scores={name: _running_scores(error, scale[name], windows.known[name]) for name, error in found.items()},
-        one_step={name: _sorted(score) for name, score in one_step.items()},
+        scores={name: running_scores(error, scale[name], scored.known[name]) for name, error in found.items()},
+        one_step={name: sorted_scores(score) for name, score in one_step.items()},
         unit=unit,
-        entities={name: _sorted(score) for name, score in together.entities.items()},
-        steps=_sorted(together.steps),
+        entities={name: sorted_scores(score) for name, score in together.entities.items()},
+        steps=sorted_scores(together.steps),
         skill={
-            name: last_skilled_step(found[name], windows, card.schema[name], values[name], num_windows)
-            for name in vectors
+            name: last_skilled_step(found[name], scored, card.schema[name], value, num_windows)
+            for name, value in values.items()
         },
         spread=spread,
-        input_novelty=measure,
-        ood=trust.ood,
-        ood_scores=trust.ood_scores,
-        novelty=trust.novelty,
-        complete=trust.complete,
-        causes=causes_of(engine, usable, seed=seed) if with_causes else None,
-        residuals={name: residual_paths(value, windows.known[name], rng) for name, value in left.items()},
+        residuals={name: residual_paths(value, scored.known[name], rng) for name, value in left.items()},
     )
 
 
@@ -495,7 +515,7 @@ def _first_scores(
     windows = forecast_windows(places, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
     found = errors(engine, windows, seed=seed)
     return {
-        name: np.where(windows.known[name][:, 0], _one_step(error[:, 0], scale.get(name)), np.nan)
+        name: np.where(windows.known[name][:, 0], one_step_scores(error[:, 0], scale.get(name)), np.nan)
         for name, error in found.items()
     }
 
@@ -518,46 +538,6 @@ def _mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
     count = known.sum(0)[:, None]
     overall = error.sum((0, 1)) / max(1, known.sum())
     return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
-
-
-def _running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The scores [T, W] of errors [W, T, *shape]: the largest error over scale up to each step, sorted over W.
-
-    NaN if nothing was `known` [W, T] up to that step. Unknown errors are 0.
-    """
-    largest = np.maximum.accumulate((error / scale).max(-1), axis=1)
-    return np.sort(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T, axis=1)
-
-
-def _sorted(score: Floats) -> Floats:
-    """The finite scores, sorted."""
-    return np.sort(score[np.isfinite(score)])
-
-
-def _one_step(error: Floats, scale: Floats | None) -> Floats:
-    """The score [W] of one-step errors [W, ...]: the largest, over the first step of `scale` if there is one."""
-    relative = error if scale is None else error / scale[0]
-    return np.asarray(relative.reshape(len(error), -1).max(1))
-
-
-def _unit(score: Floats) -> Floats:
-    """The 90 % quantile of scores [W]; 1 if it is 0 or there is none."""
-    finite = _sorted(score)
-    quantile = np.quantile(finite, 0.9) if len(finite) else 0.0
-    return np.asarray(quantile if quantile > 0 else 1.0)
-
-
-def _combined(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, Floats]) -> StepPValues:
-    """The scores [W] per entity and of all signals: the largest score over unit, without NaN."""
-    relative = {name: score / unit[name] for name, score in scores.items()}
-    entities: dict[str, Floats] = {}
-    for name, score in relative.items():
-        entity = schema[name].entity
-        if entity is not None:
-            entities[entity] = np.fmax(entities.get(entity, score), score)
-    # A world of images only may predict nothing; it is calibrated for trust.
-    steps = np.fmax.reduce(list(relative.values())) if relative else np.zeros(0)
-    return StepPValues(signals=relative, entities=entities, steps=steps)
 
 
 def _since_gap(history: History) -> NDArray[np.integer]:

@@ -80,7 +80,8 @@ class LocalWorld(World):
         bands = "not calibrated"
         if held is not None and held.has_error_scores:
             bands = f"bands up to {round_percent(held.highest_level)} and {plural(held.horizon, 'step')}"
-        return f"{super().__repr__()[:-1]}, {bands})"
+        text = super().__repr__().removesuffix(")")
+        return f"{text}, {bands})"
 
     def predict(
         self,
@@ -292,7 +293,7 @@ class LocalWorld(World):
         aim = self._objective(present, request.goal, targets, request.constraints, given, request.seed)
         reason = search.refusal_reason(present.shown_trust)
         if reason:
-            return replace(search.refused(reason, present), schema=schema)
+            return search.refused(reason, present)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
@@ -300,7 +301,9 @@ class LocalWorld(World):
             )
         found = search.run(self.planner, aim, present, started, self.num_proposals, sent)
         axis = len(leading)
-        whole = {n: np.concatenate([pending[n], a], axis) if pending else a for n, a in found.actions.items()}
+        whole = found.actions
+        if pending:
+            whole = {name: np.concatenate([pending[name], value], axis) for name, value in found.actions.items()}
         expected = self.predict_from(present, whole, exogenous=request.exogenous)
         return search.finished(found, expected)
 

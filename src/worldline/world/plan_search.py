@@ -46,21 +46,26 @@ class Search:
     """One search for a plan; made by `begin`.
 
     Args:
-        signals: the action signals, concatenated in the planner's A axis.
-        space: their bounds.
+        schema: its action signals are concatenated in the planner's A axis.
+        space: bounds of the action signals.
         request: the arguments of the plan.
         started_s: start on the monotonic clock.
         prediction_s: expected duration of the prediction of the final plan, seconds.
     """
 
-    signals: tuple[Signal, ...]
+    schema: Schema
     space: ActionSpace
     request: PlanRequest
     started_s: float
-    prediction_s: float = 0.0
+    prediction_s: float
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The action signals."""
+        return self.schema.actions
 
     @classmethod
-    def begin(cls, schema: Schema, request: PlanRequest, device: torch.device, *, prediction_s: float = 0.0) -> Search:
+    def begin(cls, schema: Schema, request: PlanRequest, device: torch.device, *, prediction_s: float) -> Search:
         """Starts a search for candidates on `device`; its clock runs from now.
 
         Raises:
@@ -83,7 +88,7 @@ class Search:
         space = ActionSpace(
             low=torch.tensor(low, device=device), high=torch.tensor(high, device=device), choices=tuple(choices)
         )
-        return cls(signals=schema.actions, space=space, request=request, started_s=started_s, prediction_s=prediction_s)
+        return cls(schema=schema, space=space, request=request, started_s=started_s, prediction_s=prediction_s)
 
     def check_proposals(self, proposals: Arrays, present: Present) -> Arrays:
         """The proposals of the caller, validated, per signal [W, P, T, *shape].
@@ -122,6 +127,7 @@ class Search:
             trust=present.shown_trust,
             reason=reason,
             elapsed_s=time.monotonic() - self.started_s,
+            schema=self.schema,
         )
 
     def run(
@@ -158,21 +164,25 @@ class Search:
             )
             starts += [] if suggested is None else [suggested]
         starts = [start for start in starts if start.shape[1]]
+
+        def search(cost: CostFunction, deadline_s: float | None) -> PlannedActions:
+            return planner.plan(
+                cost,
+                self.space,
+                batch=present.num_worlds,
+                horizon=self.request.horizon,
+                proposals=torch.cat(starts, 1) if starts else None,
+                generator=torch.Generator("cpu").manual_seed(self.request.seed),
+                deadline_s=deadline_s,
+            )
+
+        exact, left_s = partial(_cost, aim, first), self._left_s()
         # A tail of the samples needs all of them; their mean is close with a few.
-        num_samples = min(SEARCH_SAMPLES, aim.num_samples) if self.request.goal.risk == 1 else aim.num_samples
-        exact, refines = partial(_cost, aim, first), num_samples < aim.num_samples
-        coarse = _Shortlist(partial(_cost, replace(aim, num_samples=num_samples), first))
-        left_s = self._left_s()
-        planned = planner.plan(
-            coarse if refines else exact,
-            self.space,
-            batch=present.num_worlds,
-            horizon=self.request.horizon,
-            proposals=torch.cat(starts, 1) if starts else None,
-            generator=torch.Generator("cpu").manual_seed(self.request.seed),
-            deadline_s=left_s if left_s is None or not refines else (1 - SHORTLIST_SHARE) * left_s,
-        )
-        return self._plan(self._refined(planned, coarse, exact) if refines else planned, present)
+        if aim.num_samples <= SEARCH_SAMPLES or self.request.goal.risk < 1:
+            return self._plan(search(exact, left_s), present)
+        shortlist = _Shortlist(partial(_cost, replace(aim, num_samples=SEARCH_SAMPLES), first))
+        planned = search(shortlist, None if left_s is None else (1 - SHORTLIST_SHARE) * left_s)
+        return self._plan(self._refined(planned, shortlist, exact), present)
 
     def _refined(self, planned: PlannedActions, shortlist: _Shortlist, exact: CostFunction) -> PlannedActions:
         """The best of the plan and the shortlist by exact costs; the unchanged plan if the budget is spent."""
@@ -193,8 +203,7 @@ class Search:
 
     def finished(self, plan: Plan, expected: Prediction) -> Plan:
         """The plan with its expected path; the clock stops here."""
-        elapsed_s = time.monotonic() - self.started_s
-        return replace(plan, prediction=expected, schema=expected.schema, elapsed_s=elapsed_s)
+        return replace(plan, prediction=expected, elapsed_s=time.monotonic() - self.started_s)
 
     def _plan(self, planned: PlannedActions, present: Present) -> Plan:
         violation = planned.violation.cpu().numpy()
@@ -218,6 +227,7 @@ class Search:
             trust=present.shown_trust,
             reason=reason,
             elapsed_s=time.monotonic() - self.started_s,
+            schema=self.schema,
         )
 
 

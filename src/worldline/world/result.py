@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError, MissingExtraError, UnsupportedError
+from worldline.errors import InputError, UnsupportedError
 from worldline.formatting import number, plural, pretty_unit
 from worldline.plots.result_series import ResultSeries, columns
 from worldline.schema import Kind, Role, Schema, Signal
@@ -83,7 +83,7 @@ class Result(ABC):
         if max(ends, default=0) < 1:
             raise UnsupportedError(f"there is nothing to plot: {self.headline()}.")
         if self.rows_are == "step":
-            axis = time_axis(max(ends), None if self.schema is None else self.schema.step_s)
+            axis = time_axis(max(ends), self._step_s())
         else:
             axis = TimeAxis(times=np.arange(max(ends) + 1, dtype=np.float64), unit="", counted=self.rows_are)
         title = type(self).__name__ if shown is None else f"{type(self).__name__} of world {shown}"
@@ -94,14 +94,9 @@ class Result(ABC):
 
         Rows are observations or steps of a log: action t is in row t, and the observation that follows is in row t + 1.
         In a batch, the index is (world, step). `frame.attrs` holds the units of the columns and `step_s`.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("pandas", "tables") from error
+        import pandas as pd  # only where a table is made: the import is slow
+
         many = self.num_worlds()
         parts = [
             pd.DataFrame({name: pd.Series(column, rows) for name, rows, column in self._columns(world)})
@@ -109,7 +104,7 @@ class Result(ABC):
         ]
         frame = parts[0] if many is None else pd.concat(parts, keys=range(many), names=["world"])
         frame.index.names = [*frame.index.names[:-1], self.rows_are]
-        frame.attrs = {"units": self._units(list(frame.columns)), "step_s": self.schema and self.schema.step_s}
+        frame.attrs = {"units": self._units(list(frame.columns)), "step_s": self._step_s()}
         return frame
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,6 +115,9 @@ class Result(ABC):
         found = {name: _plain(value) for name, value in _fields(self).items()}
         units = {} if self.schema is None else {signal.name: signal.unit for signal in self.schema.signals}
         return {**found, "units": units}
+
+    def _step_s(self) -> float | None:
+        return None if self.schema is None else self.schema.step_s
 
     def _world(self, world: int) -> int | None:
         many = self.num_worlds()
@@ -151,12 +149,12 @@ def signal_of(schema: Schema | None, name: str, values: NDArray[np.generic]) -> 
     return Signal(name=name, role=Role.OBSERVATION, kind=kind, shape=values.shape[1:], unit="?")
 
 
-def plain_signal(name: str, unit: str = "1") -> Signal:
+def plain_signal(name: str) -> Signal:
     """A signal for numbers that no log holds, such as costs."""
-    return Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit=unit)
+    return Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="1")
 
 
-def p_text(trust: float | NDArray[np.floating]) -> str:
+def trust_text(trust: float | NDArray[np.floating]) -> str:
     """Trust in words; of the first world of a batch."""
     value = float(np.ravel(trust)[0])
     return "trust unknown" if math.isnan(value) else f"trust {number(value, 2)}"
@@ -206,4 +204,4 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, str) else value
+    return str(value) if isinstance(value, str) else value  # members of a StrEnum become plain strings

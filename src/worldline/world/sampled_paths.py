@@ -40,9 +40,9 @@ def sample_paths(
 ) -> dict[str, Floats]:
     """Paths [W, S, T, *shape] around predictions: each mean plus the residuals of one window.
 
-    A path keeps how errors depend on each other over steps, components and signals. The share of paths inside a band
-    is its level, up to 1 / (K + 1) for K episodes. Windows are drawn without replacement, as long as there are
-    enough. All W worlds share the draws.
+    The errors of a path are correlated over steps, components and signals, as in the calibration data. The share of
+    paths inside a band is its level, up to 1 / (K + 1) for K episodes. Windows are drawn without replacement, as long
+    as there are enough. All W worlds share the draws.
 
     Args:
         residuals: per predicted vector signal [P, horizon, *shape], observed minus predicted; empty for none.

@@ -79,7 +79,8 @@ class Session:
             raise ConfigError(
                 f"num_kept {num_kept} must be above context {context} + horizon {horizon}, and horizon at least 1."
             )
-        if not 0 < (0.5 if level is None else level) < 1 or not 0 <= rate < math.inf or not 2 <= patience < math.inf:
+        valid_level = level is None or 0 < level < 1
+        if not (valid_level and 0 <= rate < math.inf and 2 <= patience < math.inf):
             raise ConfigError(
                 f"level {level} must be in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
             )
@@ -174,7 +175,7 @@ class Session:
             seed=seed,
         )
         found = self._tracker.plan(self.history, request)
-        return replace(found, prediction=found.prediction and self._adapted(found.prediction))
+        return found if found.prediction is None else replace(found, prediction=self._adapted(found.prediction))
 
     def _adapted(self, found: Prediction) -> Prediction:
         """The prediction with adapted bands."""

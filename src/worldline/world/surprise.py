@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worldline.schema import Schema
 from worldline.world.base import Moment, Surprise
-from worldline.world.calibration import StepPValues
+from worldline.world.error_scores import StepPValues
 
 MAX_MOMENTS: Final = 10
 """Largest number of reported moments."""

@@ -91,7 +91,7 @@ def _arrow(part: object, name: str) -> pa.Table:
             return frame.to_arrow()
         if isinstance(part, Mapping):
             columns = {str(key): np.asarray(values) for key, values in part.items()}
-            return pa.table({key: list(v) if v.ndim > 1 else pa.array(v) for key, v in columns.items()})
+            return pa.table({key: list(cells) if cells.ndim > 1 else pa.array(cells) for key, cells in columns.items()})
     hint = " Call collect() first." if module == "polars" else ""
     raise InputError(f"the logs are of the type {type(part).__qualname__}.{hint} {_WANTED}")
 
@@ -130,21 +130,24 @@ class EpisodesInMemory(EpisodeLogs[None]):
         self.columns = tuple(draft.columns)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:  # noqa: ARG003 - no path holds them
-        """Returns False."""
+    def recognises(cls, path: Path) -> bool:
+        """Returns False, because no path holds them."""
+        del path
         return False
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> EpisodesInMemory:  # noqa: ARG003
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> EpisodesInMemory:
         """Raises InputError, because no path holds them."""
+        del schema, reading
         raise InputError(f"{path} is a path. {_WANTED}")
 
     def opened(self) -> nullcontext[None]:
         """Nothing has to be opened."""
         return nullcontext(None)
 
-    def draft(self, opened: None, number: int) -> EpisodeDraft:  # noqa: ARG002 - nothing is open
+    def draft(self, opened: None, number: int) -> EpisodeDraft:
         """Returns an episode."""
+        del opened  # nothing has to be opened
         episode = self._episodes[number]
         draft = EpisodeDraft(source={"episode": number})
         if isinstance(episode, Episode):
@@ -169,10 +172,9 @@ class EpisodesInMemory(EpisodeLogs[None]):
         """Infers the schema; the roles of the signals of an `Episode` are known."""
         whole = [episode for episode in self._episodes if isinstance(episode, Episode)]
         for role in Role if whole else ():
-            for name in arrays_of(whole[0], role):
-                seen = [
-                    summarise(arrays_of(episode, role)[name]) for episode in whole if name in arrays_of(episode, role)
-                ]
+            arrays_of_role = [arrays_of(episode, role) for episode in whole]
+            for name in arrays_of_role[0]:
+                seen = [summarise(arrays[name]) for arrays in arrays_of_role if name in arrays]
                 signal, doubts = draft.infer(name, role, seen)
                 draft.add_guess(signal, RoleGuess(role=role, reason="its role in the episodes"), seen, doubts)
         if whole:
@@ -180,9 +182,10 @@ class EpisodesInMemory(EpisodeLogs[None]):
         arrays, steps_s = {}, []
         for file, episode in zip(files, self._episodes, strict=True):
             assert not isinstance(episode, Episode)
-            own = {name: values for name, values in episode.items() if name not in (*FLAGS, *TIMES, "seed")}
             arrays[file] = {
-                name: summarise(v) for name, v in own.items() if v.ndim and not name.startswith(MASK_PREFIX)
+                name: summarise(values)
+                for name, values in episode.items()
+                if values.ndim and name not in (*FLAGS, *TIMES, "seed") and not name.startswith(MASK_PREFIX)
             }
             steps_s += [float(np.median(np.diff(episode[name]))) for name in TIMES if name in episode]
         return infer_schema(arrays, float(np.median(steps_s)) if steps_s else None, draft)

@@ -303,8 +303,8 @@ class EpisodeDraft:
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 
 
-def too_short(what: str, count: int, *, where: str = "") -> EpisodeDraft:
-    """Returns the draft of an episode without a step, which is left out with a warning.
+def without_step(what: str, count: int, *, where: str = "") -> Finding:
+    """Returns the warning that an episode without a step is left out.
 
     Args:
         what: it has, such as "row".
@@ -313,7 +313,12 @@ def too_short(what: str, count: int, *, where: str = "") -> EpisodeDraft:
     """
     counted = f"a single {what}" if count else f"no {what}"
     problem = f"the episode has {counted}{where} and is left out: a step needs two observations"
-    return EpisodeDraft(findings=[warning(problem=problem, fix="Nothing to do, if it is no loss.")], is_left_out=True)
+    return warning(problem=problem, fix="Nothing to do, if it is no loss.")
+
+
+def too_short(what: str, count: int, *, where: str = "") -> EpisodeDraft:
+    """Returns the draft of an episode that is left out, because it has no step; arguments as in `without_step`."""
+    return EpisodeDraft(findings=[without_step(what, count, where=where)], is_left_out=True)
 
 
 class EpisodeLogs(Logs, Generic[T]):

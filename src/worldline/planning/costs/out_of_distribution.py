@@ -26,7 +26,7 @@ class OODPenalty:
         weight: cost of a step with p-value 0, above 0; the cost falls linearly to 0 at `trust`.
 
     The planner `gradient` descends it although a p-value is a step function: where the step costs something, the
-    gradient is that of a p-value that falls linearly with the score (a straight-through estimator, 1308.3432).
+    gradient is that of a p-value that falls linearly with the score (a straight-through estimator, arXiv 1308.3432).
     """
 
     trust: float = 0.05

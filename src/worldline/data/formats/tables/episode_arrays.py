@@ -167,8 +167,7 @@ def _numbers(
         # `is_number` implies a number dtype, which the type checker does not know.
         return cells.astype(np.int64) if cells.dtype == np.bool_ else cells, none  # type: ignore[return-value]
     if column.is_text:
-        numbers_found, bad = as_numbers(column)
-        return numbers_found[rows], bad[rows]
+        return as_numbers(replace(column, values=cells, missing=missing))
     return np.zeros(len(rows)), ~missing
 
 

@@ -146,8 +146,8 @@ class _ColumnSummary:
 
     @property
     def is_constant(self) -> bool:
-        lows = {value for summary in self.summaries for value in (*summary.low, *summary.high)}
-        return self.is_number and self.cells >= MIN_ROWS and len(lows) == 1
+        extremes = {value for summary in self.summaries for value in (*summary.low, *summary.high)}
+        return self.is_number and self.cells >= MIN_ROWS and len(extremes) == 1
 
     @property
     def is_counter(self) -> bool:
@@ -357,7 +357,7 @@ def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDAr
     if len(good):
         seen.summaries.append(Summary(shape=(len(good),), dtype=numbers.dtype, low=(good.min(),), high=(good.max(),)))
     seen.texts.update(map(str, known))
-    seen.content.update(repr((column.name, len(known))).encode())
+    seen.content.update(repr((column.name, len(known))).encode())  # texts are never compared with other columns
     for rows in episodes:
         cells = column.values[rows]
         seen.is_fact &= bool((cells == cells[:1]).all())

@@ -43,6 +43,9 @@ class TableLogs(Logs):
         read: reads a file.
     """
 
+    _scan: Scan | None = None
+    """The first pass over all tables, from which another schema follows too; None for videos."""
+
     def __init__(
         self,
         files: Sequence[Path],
@@ -88,11 +91,25 @@ class TableLogs(Logs):
         Raises:
             DataError: no table can be read.
         """
-        scan = scan_tables(files, reading, read)
+        return TableLogs._of_scan(files, scan_tables(files, reading, read), schema, reading, read)
+
+    @staticmethod
+    def _of_scan(
+        files: Sequence[Path], scan: Scan, schema: Schema | None, reading: ReadOptions, read: ReadTable
+    ) -> TableLogs:
+        """Returns the logs in tables that were scanned."""
         layout = scan.survey.layout(schema, scan.step_s)
         unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
         unclear.append("The action in the last row of an episode has no following observation and is dropped.")
-        return TableLogs(files, sum(map(len, scan.labels)), layout, reading, unclear, read)
+        logs = TableLogs(files, sum(map(len, scan.labels)), layout, reading, unclear, read)
+        logs._scan = scan
+        return logs
+
+    def with_schema(self, schema: Schema) -> TableLogs | None:
+        """The same tables with another schema, from the first pass over them; None for videos."""
+        if self._scan is None:
+            return None
+        return self._of_scan(self._files, self._scan, schema, self._reading, self._open_file)
 
     def __len__(self) -> int:
         return self._num_episodes

@@ -1,0 +1,68 @@
+"""Scores of prediction errors: of whole paths for bands, and of single steps for p-values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.schema import Schema
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepPValues:
+    """P-values of W steps. Before ranking, the same structure holds their scores.
+
+    Args:
+        signals: per predicted signal [W].
+        entities: per entity [W].
+        steps: [W].
+    """
+
+    signals: Mapping[str, Floats]
+    entities: Mapping[str, Floats]
+    steps: Floats
+
+
+def running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The scores [T, W] of errors [W, T, *shape]: the largest error over scale up to each step, sorted over W.
+
+    NaN if nothing was `known` [W, T] up to that step. Unknown errors are 0.
+    """
+    largest = np.maximum.accumulate((error / scale).max(-1), axis=1)
+    return np.sort(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T, axis=1)
+
+
+def sorted_scores(score: Floats) -> Floats:
+    """The finite scores, sorted."""
+    return np.sort(score[np.isfinite(score)])
+
+
+def one_step_scores(error: Floats, scale: Floats | None) -> Floats:
+    """The score [W] of one-step errors [W, ...]: the largest, over the first step of `scale` if there is one."""
+    relative = error if scale is None else error / scale[0]
+    return np.asarray(relative.reshape(len(error), -1).max(1))
+
+
+def score_unit(score: Floats) -> Floats:
+    """The 90 % quantile of scores [W]; 1 if it is 0 or there is none."""
+    finite = sorted_scores(score)
+    quantile = np.quantile(finite, 0.9) if len(finite) else 0.0
+    return np.asarray(quantile if quantile > 0 else 1.0)
+
+
+def combined_scores(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, Floats]) -> StepPValues:
+    """The scores [W] per entity and of all signals: the largest score over unit, without NaN."""
+    relative = {name: score / unit[name] for name, score in scores.items()}
+    entities: dict[str, Floats] = {}
+    for name, score in relative.items():
+        entity = schema[name].entity
+        if entity is not None:
+            entities[entity] = np.fmax(entities.get(entity, score), score)
+    # A world of images only may predict nothing; it is calibrated for trust.
+    steps = np.fmax.reduce(list(relative.values())) if relative else np.zeros(0)
+    return StepPValues(signals=relative, entities=entities, steps=steps)
