@@ -67,6 +67,46 @@ class Planning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A candidate of a choice between models.
+
+    Args:
+        name: of the recipe.
+        errors: at each compared step, mean over the signals of the root mean square error / standard deviation.
+        relative: to the errors of the linear model, mean over the steps; below 1 is better.
+        learn_s: seconds of the trial.
+    """
+
+    name: str
+    errors: tuple[float, ...]
+    relative: Estimate
+    learn_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A choice between models by their errors on validation episodes.
+
+    Args:
+        chosen: name of the recipe.
+        reason: completes "... was chosen: ".
+        steps: compared steps ahead.
+        step_s: seconds per step; None if unknown.
+        num_episodes: validation episodes.
+        tried: the candidates in the order of trial.
+        failed: per candidate that could not be tried, the reason.
+    """
+
+    chosen: str
+    reason: str
+    steps: tuple[int, ...]
+    step_s: float | None
+    num_episodes: int
+    tried: tuple[Tried, ...]
+    failed: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """A figure over training.
 
@@ -336,6 +376,7 @@ class TrustedHorizons:
 
 Evidence = (
     Planning
+    | Choice
     | Learning
     | LatentHealth
     | ReadoutQuality

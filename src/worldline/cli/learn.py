@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="pixels, vectors, pixels-and-vectors, another name, or module:name of a function of the store.",
-        show_default="all images and vectors of the logs",
+        help="auto, linear, memory, vectors, pixels, pixels-and-vectors, another name, or module:name of a function.",
+        show_default="auto: by comparison",
     ),
 ]
 Family = Annotated[
@@ -114,6 +114,7 @@ def learn(
         result = learn_logs(logs, out, options, progress=progress)
     for line in (*result.findings, *result.unclear):
         print(line)
+    _print_choice(result)
     _print(result)
     _print_seeds(result)
     write_json(json, _figures(result))
@@ -139,6 +140,32 @@ def _saved_work_named(logs: Path, out: Path) -> Iterator[None]:
         with suppress(OSError):  # the path may be unreadable
             error.add_note(saved_work(logs, out, resume="--resume"))
         raise
+
+
+def _print_choice(result: LearnResult) -> None:
+    """The tried models and their errors; nothing if a recipe was given."""
+    from worldline.formatting import number, span
+
+    choice = result.choice
+    if choice is None:
+        return
+    rows = [
+        [
+            f"{one.name} (chosen)" if one.name == choice.chosen else one.name,
+            *map(number, one.errors),
+            f"{number(one.relative.value)} ({number(one.relative.low)} to {number(one.relative.high)})",
+            f"{one.learn_s:.0f} s",
+        ]
+        for one in choice.tried
+    ]
+    print_table(
+        f"Models tried; error / standard deviation on {choice.num_episodes} validation episodes",
+        ("model", *(span(step, choice.step_s) for step in choice.steps), "ratio to linear", "time"),
+        rows,
+    )
+    for name, reason in choice.failed.items():
+        print(f"Not tried: {name}. {reason}")
+    print(f"Chosen: {choice.chosen} ({choice.reason}).")
 
 
 def _print(result: LearnResult) -> None:
@@ -199,6 +226,7 @@ def _figures(result: LearnResult) -> dict[str, object]:
         "episodes": len(result.store),
         "steps": int(result.store.num_steps.sum()),
         "recipe": result.learned.recipe.name,
+        "choice": None if result.choice is None else asdict(result.choice),
         "model": result.learned.recipe.model,
         "updates": result.learned.recipe.training.num_updates,
         "seeds": [asdict(one) for one in result.seeds],

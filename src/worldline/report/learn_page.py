@@ -217,7 +217,9 @@ def _chapters(found: _Found) -> list[Chapter]:
         *map(_health_block, found.all(evidence.LatentHealth)),
         *map(_readout_block, found.all(evidence.ReadoutQuality)),
     ]
+    chosen = [_choice_block(one) for one in found.all(evidence.Choice)]
     return [
+        Chapter("Choice of the model", chosen),
         Chapter("Planning", planning),
         Chapter("Images", [*seen, *paths]),
         Chapter("Use of actions and calibration", measured),
@@ -248,6 +250,23 @@ def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:
     alt = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
     title = f"Goals reached, {kind or 'all pairs'} ({chosen[0][1].trials} each)"
     return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {alt}")
+
+
+def _choice_block(choice: evidence.Choice) -> FindingBlock:
+    """The tried models with their errors in the order of trial, and what won."""
+    head: list[str | PagePart] = ["model", *(f"after {span(step, choice.step_s)}" for step in choice.steps)]
+    rows: list[list[str | PagePart]] = []
+    for one in choice.tried:
+        style = "good" if one.name == choice.chosen else "soft"
+        ratio = f"{number(one.relative.value)} ({number(one.relative.low)} to {number(one.relative.high)})"
+        rows.append([verdict(style, one.name), *map(number, one.errors), ratio, f"{one.learn_s:.0f} s"])
+    caption = (
+        f"Errors in {plural(choice.num_episodes, 'validation episode')}, in standard deviations of the signal. The "
+        "ratio to the linear model is a mean over the steps; below 1 is better."
+    )
+    table = Table(caption, [*head, "ratio to linear", "time"], rows, style="number")
+    failed = [Note(f"Not tried: {name}. {reason}") for name, reason in choice.failed.items()]
+    return FindingBlock(f"The model {choice.chosen} was chosen: {choice.reason}.", [table, *failed])
 
 
 def _planning_block(planning: evidence.Planning) -> FindingBlock:

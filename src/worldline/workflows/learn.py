@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, count
+from json import loads
 from pathlib import Path
 from typing import TypeGuard
 
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.report_evidence import Decoded
+from worldline.audit.report_evidence import Choice, Decoded, Evidence
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
 from worldline.data.base import Logs, ReadOptions, schema_beside
@@ -34,8 +35,10 @@ from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for
+from worldline.workflows.choosing import LINEAR, beats, chooses
+from worldline.workflows.choosing import choose as compare
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml, seconds
+from worldline.workflows.learn_options import AUTO, MakeRecipe, Options, make_recipe, run_toml, seconds
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.report_data import diagnosis, drawn_imagination, held_out_evidence, training_evidence
@@ -45,6 +48,8 @@ from worldline.world.bundle_io import open_world, save_world
 
 MIN_EPISODES = 4
 """Smallest number of episodes that a split needs."""
+MIN_LEFT = 0.3
+"""Smallest share of a time budget for the training of the chosen model."""
 CUT_STEPS = 100
 """Steps of each episode that a long recording in memory is cut into."""
 
@@ -58,6 +63,7 @@ class LearnResult:
         bundle: its folder.
         store: the imported logs with the schema that was used.
         learned: model, heads, calibration and training curves.
+        choice: the comparison of models; None if a recipe was given, or the world sees images.
         diagnostics: on held-out episodes; None if the logs have no vector observation.
         decoded: decoded predictions of held-out episodes; empty without a decoder.
         seeds: one row per training seed; the bundle holds the best one for control.
@@ -70,6 +76,7 @@ class LearnResult:
     bundle: Path
     store: Store
     learned: Learned
+    choice: Choice | None
     diagnostics: Diagnostics | None
     decoded: tuple[Decoded, ...]
     seeds: tuple[SeedResult, ...]
@@ -211,47 +218,130 @@ def learn_logs(
     imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
-    outcomes = list(_learn_seeds(store, out, options, progress))
-    worlds = [(one, _diagnostics(store, one, progress)) for one in outcomes if isinstance(one, Learned)]
+    run = _Run(
+        logs=logs,
+        store=store,
+        out=out,
+        findings=findings,
+        unclear=unclear,
+        imported_s=imported_s,
+        started=started,
+        progress=progress,
+    )
+    result = (_learn_chosen if chooses(store, options) else _learn_given)(run, options)
+    if unfinished.is_dir():
+        shutil.rmtree(unfinished)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """The logs and what is known of them before learning."""
+
+    logs: Path | str | object
+    store: Store
+    out: Path
+    findings: tuple[str, ...]
+    unclear: tuple[str, ...]
+    imported_s: float
+    started: float
+    progress: OnProgress | None
+
+
+def _learn_given(run: _Run, options: Options) -> LearnResult:
+    """Learns the recipe of the options and saves the best seed for control."""
+    outcomes = list(_learn_seeds(run.store, run.out, options, run.progress))
+    learned = [one for one in outcomes if isinstance(one, Learned)]
     failures = [one for one in outcomes if isinstance(one, CollapseError)]
-    if not worlds:
+    if not learned:
         raise failures[0]
+    return _save(run, options, learned, failures=failures)
+
+
+def _learn_chosen(run: _Run, options: Options) -> LearnResult:
+    """Learns a linear world first, then the best model of a comparison, and saves the better one of the two."""
+    store, unfinished, device = run.store, partial_folder(run.out), choose_device(options.device)
+    begun = time.monotonic()
+
+    def make(name: str) -> Recipe:
+        return make_recipe(store, replace(options, recipe=name)).with_seed(options.seeds.start)
+
+    tell(run.progress, "learn a linear model", 0)
+    linear = learn_world(store, make(LINEAR), folder=unfinished / LINEAR, device=device)
+    tell(run.progress, "learn a linear model", 1)
+    if not run.out.exists():  # a usable world within seconds; an earlier world is replaced only by the final one
+        _save(run, replace(options, recipe=LINEAR), [linear])
+    kept, budget_s = unfinished / "choice.json", None if options.budget is None else seconds(options.budget)
+    if options.resume and kept.exists():
+        choice = from_json(Choice, kept.read_text(), where=kept)
+    else:
+        choice = compare(store, make, folder=unfinished, budget_s=budget_s, device=device, progress=run.progress)
+        unfinished.mkdir(parents=True, exist_ok=True)
+        kept.write_text(to_json(choice))
+    if choice.chosen == LINEAR:
+        return _save(run, replace(options, recipe=LINEAR), [linear], choice=choice)
+    left_s = None if budget_s is None else max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s)
+    chosen = replace(options, recipe=choice.chosen, budget=left_s)
+    outcomes = list(_learn_seeds(store, run.out, chosen, run.progress))
+    learned = [one for one in outcomes if isinstance(one, Learned)]
+    failures = [one for one in outcomes if isinstance(one, CollapseError)]
+    if learned and beats(store, learned, linear):
+        return _save(run, chosen, learned, choice=choice, failures=failures)
+    reason = f"{choice.chosen} was best in the trials, but not after the whole training"
+    choice = replace(choice, chosen=LINEAR, reason=reason)
+    return _save(run, replace(options, recipe=LINEAR), [linear], choice=choice, failures=failures)
+
+
+def _save(
+    run: _Run,
+    options: Options,
+    trained: Sequence[Learned],
+    *,
+    choice: Choice | None = None,
+    failures: Sequence[CollapseError] = (),
+) -> LearnResult:
+    """Measures the seeds, and writes the best one for control with its report."""
+    store, progress = run.store, run.progress
+    worlds = [(one, _diagnostics(store, one, progress)) for one in trained]
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
-    findings = (*findings, *_findings(store, learned, diagnostics, failures))
+    findings = (*run.findings, *_findings(store, learned, diagnostics, failures))
     measured = time.monotonic()
     tell(progress, "report", 0)
     decoded = drawn_imagination(store, learned)
-    sections = (*training_evidence(store, learned, diagnostics), *decoded)
+    sections: tuple[Evidence, ...] = (*training_evidence(store, learned, diagnostics), *decoded)
     if diagnostics is not None:
         sections = (*sections, *held_out_evidence(store, learned, diagnostics))
-    times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
-    run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
-    run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
+    if choice is not None:
+        sections = (*sections, choice)
+    times_s = {"import": run.imported_s, **learned.times_s, "report": time.monotonic() - measured}
+    manifest = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=run.unclear)
+    manifest |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
+    if choice is not None:
+        manifest["choice"] = loads(to_json(choice))
     report = Report(
-        title=Path(logs).resolve().name if isinstance(logs, Path | str) else out.name,
+        title=Path(run.logs).resolve().name if isinstance(run.logs, Path | str) else run.out.name,
         subtitle=f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}.",
-        facts=facts(run),
+        facts=facts(manifest),
         sections=sections,
         notices=findings,
-        commands=(f"worldline audit {out} NEW-LOGS", f"worldline serve {out}"),
+        commands=(f"worldline audit {run.out} NEW-LOGS", f"worldline serve {run.out}"),
     )
     settings = run_toml(store, options, learned.recipe, horizon=learned.calibration.horizon)
-    save_world(out, learned.world, run=run, settings=settings, report=render(report))
+    save_world(run.out, learned.world, run=manifest, settings=settings, report=render(report))
     tell(progress, "report", 1)
-    if unfinished.is_dir():
-        shutil.rmtree(unfinished)
     return LearnResult(
         world=learned.world,
-        bundle=out,
+        bundle=run.out,
         store=store,
         learned=learned,
+        choice=choice,
         diagnostics=diagnostics,
         decoded=decoded,
         seeds=seeds,
         findings=findings,
-        unclear=unclear,
-        total_s=time.monotonic() - started,
+        unclear=run.unclear,
+        total_s=time.monotonic() - run.started,
     )
 
 
@@ -265,7 +355,8 @@ def _check(out: Path, options: Options) -> None:
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
-    given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
+    recipe = None if options.recipe == AUTO else options.recipe
+    given = [("recipe", recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
     for kind, name in given:
         if isinstance(name, str):
             (imported if kind == "recipe" and ":" in name else load)(kind, name)

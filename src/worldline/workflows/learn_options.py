@@ -34,6 +34,8 @@ REPEATED: Final[Mapping[str, type]] = {
     "num_seeds": int,
 }
 """The options in this table, which the result depends on, and their types."""
+AUTO: Final = "auto"
+"""Recipe that chooses: by kinds of observations if there are images, else by comparison (`workflows/choosing.py`)."""
 _UNNAMED: Final = "a function in Python"
 _SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -44,7 +46,8 @@ class Options:
 
     Args:
         recipe: registered name, "module:name" of a function that maps a store to a recipe, or such a function. None
-            for "pixels-and-vectors", "pixels" or "vectors", depending on the kinds of the observations.
+            or "auto" to choose. With images it is "pixels-and-vectors" or "pixels". Without, a linear model and several
+            learned ones are compared on validation episodes, and the best is trained.
         model: registered name of a family that replaces the recipe's; None keeps the recipe's.
         weights: folder of pretrained weights, for families that need them; see `recipes.families`.
         split: rule of `split_store` for the parts of the episodes; None for the recipe's.
@@ -215,7 +218,7 @@ def make_recipe(store: Store, options: Options) -> Recipe:
 
 
 def _given(store: Store, options: Options) -> str | MakeRecipe:
-    if options.recipe is not None:
+    if options.recipe is not None and options.recipe != AUTO:
         return options.recipe
     kinds = {signal.kind for signal in store.schema.observations}
     seen = "pixels-and-vectors" if Kind.VECTOR in kinds else "pixels"

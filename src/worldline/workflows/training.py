@@ -59,21 +59,10 @@ def learn_world(
         DataError: too few episodes are long enough, or an action is constant.
         CollapseError: the latents collapsed, or the loss diverged.
     """
-    found = train_model(
+    found = learn_engine(
         store, recipe, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
     )
-    model, trained = found.model, found.trained
-    split, inputs = recipe.split(store), recipe.model_config.inputs
-    model.requires_grad_(False)
-    refinement, refine_s = None, 0.0
-    if recipe.heads.dynamics_updates:
-        started = time.monotonic()
-        refinement = refine_dynamics(model, store, split, inputs, recipe.heads, progress=progress)
-        refine_s = time.monotonic() - started
-    started = time.monotonic()
-    heads = fit_heads(model, store, split, inputs, recipe.heads, refinement=refinement, progress=progress)
-    heads_s = time.monotonic() - started
-    engine = build_engine(store, recipe, model, heads)
+    engine, split = found.engine, recipe.split(store)
     started = time.monotonic()
     tell(progress, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
@@ -90,12 +79,56 @@ def learn_world(
         calibration=calibration,
         world=LocalWorld(engine, calibration, recipe.planner, num_proposals=recipe.num_proposals, call=call),
         split=split,
-        trained=trained,
+        trained=found.trained,
+        refine_s=found.refine_s,
+        refine_losses=found.refine_losses,
+        heads_s=found.heads_s,
+        calibrate_s=time.monotonic() - started,
+        findings=Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedModel:
+    """A trained model with its heads, before the calibration; the arguments are those of `Learned`."""
+
+    engine: LearnedEngine
+    trained: Trained
+    refine_s: float
+    refine_losses: tuple[float, ...]
+    heads_s: float
+
+
+def learn_engine(
+    store: Store,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    resume: bool = False,
+    progress: OnProgress | None = None,
+    trackers: Sequence[Tracker] = (),
+    name: str = "world",
+    device: torch.device = CPU,
+) -> LearnedModel:
+    """Like `learn_world`, without the calibration."""
+    found = train_model(
+        store, recipe, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
+    )
+    model, split, inputs = found.model, recipe.split(store), recipe.model_config.inputs
+    model.requires_grad_(False)
+    refinement, refine_s = None, 0.0
+    if recipe.heads.dynamics_updates:
+        started = time.monotonic()
+        refinement = refine_dynamics(model, store, split, inputs, recipe.heads, progress=progress)
+        refine_s = time.monotonic() - started
+    started = time.monotonic()
+    heads = fit_heads(model, store, split, inputs, recipe.heads, refinement=refinement, progress=progress)
+    return LearnedModel(
+        engine=build_engine(store, recipe, model, heads),
+        trained=found.trained,
         refine_s=refine_s,
         refine_losses=() if refinement is None else refinement.losses,
-        heads_s=heads_s,
-        calibrate_s=time.monotonic() - started,
-        findings=Windows(store, recipe.training.window, split.train, inputs).left_out,
+        heads_s=time.monotonic() - started,
     )
 
 

@@ -1,0 +1,274 @@
+"""Chooses the recipe of a world of vectors: every candidate is tried, and the best on validation episodes is trained.
+
+A linear model is fitted first, in seconds. It is the reference of all candidates, and the result if none of them beats
+it. docs/howto/choose-a-model.md explains the rule, and benchmarks/foreign.py measures it.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from worldline.audit.queries import predicted_vectors, window_forecasts
+from worldline.audit.report_evidence import Choice, Tried
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
+from worldline.errors import CollapseError, ConfigError, DataError, UnsupportedError
+from worldline.progress import OnProgress, tell
+from worldline.recipes.memory import memory
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
+from worldline.recipes.vectors import vectors as linear
+from worldline.schema import Kind
+from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
+from worldline.training.distributed import world_size
+from worldline.workflows.budget import within
+from worldline.workflows.learn_options import AUTO, Options
+from worldline.workflows.learned import Learned
+from worldline.workflows.training import learn_engine
+from worldline.world.base import World
+from worldline.world.local import LocalWorld
+
+LINEAR: Final = "linear"
+CANDIDATES: Final[Mapping[str, Callable[[Store], Recipe]]] = {LINEAR: linear, "vectors": vectors, "memory": memory}
+"""Recipes by registered name, in the order of trial."""
+TRIAL_SHARE: Final = 0.25
+"""Share of a recipe's updates in its trial."""
+BUDGET_SHARE: Final = 0.3
+"""Share of a time budget for all trials together."""
+TRIAL_CHECKS: Final = 2
+VALIDATED_SHARE: Final = 0.2
+"""Share of the training episodes that a trial is validated on, besides the validation part."""
+CONTEXT: Final = 25
+"""Largest number of observations before a forecast."""
+STEPS: Final = (1, 10, 48)
+"""Steps ahead that are compared, as far as the horizon goes."""
+PER_EPISODE: Final = 8
+TOLERATED: Final = 1.1
+"""Ratio to the linear model's error at a single horizon above which the excess is added to the score."""
+MIN_ERROR: Final = 1e-4
+"""Errors below this share of a standard deviation count as this share: nobody can use the difference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Forecast errors in the same windows, the error of each signal divided by its standard deviation.
+
+    Args:
+        steps: steps ahead.
+        value: per step, the mean over the signals of the root mean square error.
+        draws: [draws, steps], the same for bootstrap draws of episodes.
+    """
+
+    steps: tuple[int, ...]
+    value: Floats
+    draws: Floats
+
+    def relative(self, other: Errors) -> Estimate:
+        """The geometric mean over the steps of the ratio to the errors of another world; below 1 is better.
+
+        An excess over `TOLERATED` at a single step counts twice, so that a gain at one step does not hide a loss at
+        another.
+        """
+        value = _score(self.value[None], other.value[None])
+        low, high = np.quantile(_score(self.draws, other.draws), (0.025, 0.975))
+        return Estimate.around(float(value[0]), float(low), float(high))
+
+
+def _score(errors: Floats, reference: Floats) -> Floats:
+    ratios = np.log(np.maximum(errors, MIN_ERROR) / np.maximum(reference, MIN_ERROR))
+    excess = np.maximum(ratios - math.log(TOLERATED), 0.0)
+    return np.asarray(np.exp(ratios.mean(1) + excess.mean(1)))
+
+
+def measure(world: World, windows: ForecastWindows, steps: Sequence[int], spreads: Mapping[str, Floats]) -> Errors:
+    """The errors of a world in `windows` at `steps`; `spreads` holds the standard deviation of each signal."""
+    found = window_forecasts(world, windows)
+    at, weights = np.array(steps) - 1, draw_clusters(int(windows.episode.max()) + 1, 0)
+    value, draws = [], []
+    for signal in predicted_vectors(world, spreads):
+        known = windows.known[signal.name][:, at].astype(float)
+        miss = signal.difference(found[signal.name].mean[:, at], windows.truth[signal.name][:, at].astype(float))
+        squared = np.square(miss / spreads[signal.name]).mean(-1) * known
+        sums, counts = (cluster_sums(one, windows.episode, weights.shape[1]) for one in (squared, known))
+        value.append(np.sqrt(ratio(sums.sum(0), counts.sum(0))))
+        draws.append(np.sqrt(ratio(weights @ sums, weights @ counts)))
+    return Errors(steps=tuple(steps), value=np.nanmean(value, 0), draws=np.nanmean(draws, 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """The data that candidates are compared on.
+
+    Args:
+        split: its training part leaves out a share of the training episodes, which its validation part contains.
+        windows: of the validation part.
+        steps: steps ahead.
+        spreads: standard deviation of each vector signal over the training episodes; constant ones are left out.
+    """
+
+    split: Split
+    windows: ForecastWindows
+    steps: tuple[int, ...]
+    spreads: Mapping[str, Floats]
+
+    def errors(self, world: World) -> Errors:
+        """The errors of a world."""
+        return measure(world, self.windows, self.steps, self.spreads)
+
+
+def ground(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> Ground:
+    """Windows of the validation episodes and of a share of the training episodes.
+
+    Raises:
+        DataError: no episode is long enough.
+    """
+    split = recipe.split(store)
+    order = np.random.default_rng(0).permutation(split.train).tolist()
+    cut = max(1, round(share * len(order))) if share and len(order) > 2 else 0
+    part = tuple(sorted((*split.validation, *order[:cut])))
+    trial = replace(split, train=tuple(sorted(order[cut:])), validation=part)
+    horizon = max(1, min(recipe.horizon, int(np.quantile(store.num_steps[list(part)], 0.2) * 2 / 3)))
+    context = max(1, min(CONTEXT, int(np.quantile(store.num_steps[list(part)], 0.2)) - horizon + 1))
+    long = [number for number in part if store.num_steps[number] >= context - 1 + horizon]
+    if not long:
+        raise DataError("no episode is long enough to compare models", fix="Log longer episodes.", file=store.path)
+    names = [one.name for one in store.schema.observations if one.name in recipe.model_config.inputs]
+    places = [
+        (episode, at)
+        for episode in map(store.episode, long)
+        for at in evenly_spaced(episode.num_steps, context, horizon, PER_EPISODE)
+    ]
+    windows = forecast_windows(places, length=context, horizon=horizon, targets=names)
+    steps = tuple(sorted({min(step, horizon) for step in STEPS}))
+    return Ground(split=trial, windows=windows, steps=steps, spreads=_spreads(store, trial.train, names))
+
+
+def _spreads(store: Store, episodes: Sequence[int], names: Sequence[str]) -> dict[str, Floats]:
+    found = {}
+    for name in names:
+        values = np.concatenate([store.read(name, n, 0, int(store.num_steps[n]) + 1) for n in episodes])
+        known = np.concatenate([store.observed(name, n, 0, int(store.num_steps[n]) + 1) for n in episodes])
+        spread = values[known].astype(float).std(0) if known.any() else np.zeros(values.shape[1:])
+        if (spread > 0).any():
+            found[name] = np.where(spread > 0, spread, np.inf)  # a constant component has no error
+    return found
+
+
+def chooses(store: Store, options: Options) -> bool:
+    """Whether learning chooses among `CANDIDATES`: the user named neither recipe nor family, and there are no images.
+
+    Several processes of `torchrun` do not choose, because each would choose for itself.
+    """
+    kinds = {signal.kind for signal in store.schema.observations}
+    named = options.recipe not in (None, AUTO) or options.model is not None or options.weights is not None
+    return not named and Kind.VECTOR in kinds and Kind.IMAGE not in kinds and world_size() == 1
+
+
+def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
+    """Whether one of the trained worlds has a smaller error than the linear one on the validation part."""
+    data = ground(store, linear.recipe, share=0.0)
+    reference = data.errors(linear.world)
+    return any(data.errors(one.world).relative(reference).value < 1 for one in trained)
+
+
+def choose(
+    store: Store,
+    make: Callable[[str], Recipe],
+    *,
+    folder: Path,
+    budget_s: float | None = None,
+    device: torch.device,
+    progress: OnProgress | None = None,
+) -> Choice:
+    """The comparison of all candidates; its `chosen` is a key of `CANDIDATES`.
+
+    Args:
+        store: the logs.
+        make: the recipe of a candidate, with the options of the run.
+        folder: for checkpoints of the trials.
+        budget_s: seconds of the whole run; None for a share of each recipe's updates.
+        device: of the trials.
+        progress: called after each trial.
+
+    Raises:
+        UnsupportedError: no candidate supports these signals.
+        DataError: there are too few episodes.
+    """
+    recipes, reasons = dict[str, Recipe](), dict[str, str]()
+    for name in CANDIDATES:
+        try:
+            recipes[name] = make(name)
+        except (UnsupportedError, ConfigError) as error:
+            if name == LINEAR:
+                raise
+            reasons[name] = str(error)
+    data = ground(store, recipes[LINEAR])
+    found, times_s = dict[str, Errors](), dict[str, float]()
+    for number, (name, recipe) in enumerate(recipes.items()):
+        tell(progress, "compare models", number, len(recipes))
+        each_s = None if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(recipes) - 1)
+        place = folder / f"trial-{name}"
+        try:
+            learned = learn_engine(store, _trial(store, recipe, data.split, each_s), folder=place, device=device)
+        except CollapseError as error:
+            reasons[name] = str(error)
+            continue
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        found[name] = data.errors(LocalWorld(learned.engine, None, recipe.planner))
+        times_s[name] = learned.trained.elapsed_s + learned.heads_s
+    tell(progress, "compare models", len(recipes), len(recipes))
+    tried = tuple(
+        Tried(
+            name=name,
+            errors=tuple(map(float, errors.value)),
+            relative=errors.relative(found[LINEAR]),
+            learn_s=times_s[name],
+        )
+        for name, errors in found.items()
+    )
+    chosen = best(tried)
+    return Choice(
+        chosen=chosen,
+        reason="no other model was significantly better" if chosen == LINEAR else "lowest error in the trials",
+        steps=data.steps,
+        step_s=store.schema.step_s,
+        num_episodes=len(np.unique(data.windows.episode)),
+        tried=tried,
+        failed=reasons,
+    )
+
+
+def best(tried: Sequence[Tried]) -> str:
+    """The candidate with the lowest error among those that are significantly better than the linear model, or it."""
+    better = [one for one in tried if one.name != LINEAR and one.relative.high < 1]
+    return min(better, key=lambda one: one.relative.value).name if better else LINEAR
+
+
+def _trial(store: Store, recipe: Recipe, split: Split, budget_s: float | None) -> Recipe:
+    """The recipe with a share of its updates and without heads for goals, reward and images."""
+    heads = replace(
+        recipe.heads, goals=False, num_landmarks=0, outcome_updates=0, decoder_updates=0, dynamics_updates=0
+    )
+    trial = replace(recipe, heads=heads, split=partial(_same, split))
+    if not recipe.training.num_updates:
+        return trial
+    checks, updates = TRIAL_CHECKS, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates))
+    if budget_s is not None:
+        updates = within(store, trial, train_s=budget_s, heads_s=math.inf).num_updates
+    return replace(trial, training=replace(recipe.training, num_updates=updates, num_checks=checks))
+
+
+def _same(split: Split, store: Store) -> Split:
+    del store
+    return split
