@@ -15,6 +15,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "ensemble": "worldline.models.ensemble:Ensemble",
         "features": "worldline.models.features:Features",
         "jepa": "worldline.models.jepa:Jepa",
+        "linear": "worldline.models.linear:Linear",
         "lewm": "worldline.models.lewm:Lewm",
         "rssm": "worldline.models.rssm:Rssm",
         "token": "worldline.models.token:TokenModel",
@@ -66,6 +67,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "command": {},
     "recipe": {
         "greenhouse": "worldline.recipes.greenhouse:greenhouse",
+        "linear": "worldline.recipes.linear:linear",
         "memory": "worldline.recipes.memory:memory",
         "film": "worldline.recipes.pixels:film",
         "pixels": "worldline.recipes.pixels:pixels",

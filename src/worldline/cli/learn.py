@@ -121,7 +121,8 @@ def learn(
     print(f"Schema: {result.store.path / 'schema.json'}")
     print(f"Config: {out / 'run.toml'}")
     print(f"Report: {out / 'report.html'}")
-    print(f"Curves: {log_folder(out)}")
+    if result.learned.trained.curves:
+        print(f"Curves: {log_folder(out)}")
     print(f"World:  {out}")
     print_next("audit", out, result.store.path)
 

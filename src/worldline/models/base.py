@@ -170,6 +170,9 @@ class WorldModel(nn.Module, ABC):
     present: slice = slice(None)
     """The features that describe the present state. The others hold past inputs or past observations."""
 
+    closed_form: bool = False
+    """Whether `fit_normaliser` fits the whole model. It then gets all training data, and there is no training."""
+
     deterministic: bool = True
     """Whether encode, update and rollout draw no random numbers."""
 
@@ -178,7 +181,10 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:
-        """Sets the means and standard deviations of all signals from `window`, a large sample of the training data."""
+        """Sets the means and standard deviations of all signals from `window`, a large sample of the training data.
+
+        A model in closed form gets windows that cover the training data, in the order of the logs.
+        """
 
     def on_validation(self, sample: Callable[[int], Window], share: float) -> None:
         """Fits parts that depend on the current weights. Called at each validation; does nothing by default.

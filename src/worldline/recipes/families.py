@@ -26,6 +26,7 @@ from worldline.models.lewm import LewmConfig
 from worldline.models.lewm_checkpoint import read_lewm
 from worldline.models.rssm import RssmConfig
 from worldline.models.token import TokenConfig
+from worldline.recipes.linear import with_linear
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.schema import Kind
@@ -36,6 +37,7 @@ WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
     "features": ("width",),
     "jepa": ("encoder.channels", "encoder.width", "predictor.width"),
     "lewm": (),  # fixed at the published size
+    "linear": (),
     "rssm": ("hidden_size", "width", "channels", "image_width"),
     "token": ("width",),
 }
@@ -62,16 +64,16 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
         raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
     if name == recipe.model and weights is None:
         return recipe
-    if name not in WIDTHS or name == "jepa":
+    if name not in WIDTHS or name == "jepa" or not recipe.training.num_updates:
         start = (
             "Use a recipe that has it: --recipe pixels or vectors."
-            if name == "jepa"
+            if name in WIDTHS
             else "Write a function that returns a Recipe."
         )
         problem = f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}"
         raise UnsupportedError(f"{problem}. {start}")
     images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
-    if images and name in ("ensemble", "token"):
+    if images and name in ("ensemble", "linear", "token"):
         raise UnsupportedError(
             f"the family {name!r} has no encoder for images, and {recipe.name!r} learns from {', '.join(images)}. "
             "Choose jepa, rssm, features or lewm; or learn from the vector signals alone: --recipe vectors."
@@ -81,6 +83,8 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
             f"the family {name!r} learns from images, and {recipe.name!r} has none. "
             "Choose jepa, rssm, ensemble or token."
         )
+    if name == "linear":
+        return with_linear(recipe, store)
     if name == "features":
         return _features(recipe, weights)
     if name == "lewm":

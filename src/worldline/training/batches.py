@@ -20,6 +20,10 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 NUM_FITTED_WINDOWS: Final = 512
 """Windows that a normaliser is fitted on."""
+COVER_LENGTH: Final = 128
+"""Observations of the windows that a model in closed form is fitted on."""
+MAX_COVER_STEPS: Final = 100_000
+"""Approximate number of steps that a model in closed form is fitted on; of longer logs, evenly spread windows."""
 GOALS_AT_ONCE: Final = 512
 """Image-only goals that are encoded at once."""
 EPISODES_AT_ONCE: Final = 32
@@ -50,6 +54,8 @@ def _reward(batch: WindowBatch, device: torch.device) -> Float[Tensor, "B T"] | 
 def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inputs: Sequence[str], window: int) -> None:
     """Fits a model's normaliser, and whatever else it fits before training, on a sample of windows.
 
+    A model in closed form is fitted on `covering_window`.
+
     Args:
         model: untrained, on the CPU, because fits need double precision.
         store: to read from.
@@ -58,9 +64,38 @@ def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inpu
         window: minimum number of observations per window. Windows have twice the model's context if episodes are long
             enough, because a linear forecast needs windows longer than its history.
     """
+    if model.closed_form:
+        model.fit_normaliser(covering_window(store, numbers, inputs, history=model.context))
+        return
     length = max(window, min(2 * model.context, int(np.quantile(store.num_steps, 0.2)) + 1))
     windows = Windows(store, length, numbers, window_signals(store.schema, (*inputs, *model.targets)))
     model.fit_normaliser(to_window(windows.sample(NUM_FITTED_WINDOWS, np.random.default_rng(0)), store.schema))
+
+
+def covering_window(store: Store, numbers: Sequence[int], inputs: Sequence[str], *, history: int) -> Window:
+    """Windows that cover the episodes, in order; at most about `MAX_COVER_STEPS` steps of them.
+
+    Windows are as long as four in five episodes allow, up to `COVER_LENGTH`; shorter episodes are left out.
+
+    Args:
+        store: to read from.
+        numbers: of the episodes.
+        inputs: observation signals to read.
+        history: observations by which successive windows overlap, so that each prediction from so many counts once.
+    """
+    steps = store.num_steps
+    length = min(max(COVER_LENGTH, 2 * history), int(np.quantile(steps[list(numbers)], 0.2)) + 1)
+    windows = Windows(store, length, numbers, window_signals(store.schema, inputs))
+    stride = max(1, length - history)
+    starts = [
+        (number, min(start, last))
+        for number in numbers
+        for last in [int(steps[number]) + 1 - length]
+        for start in range(0, last + stride, stride)
+        if last >= 0
+    ]
+    chosen = np.linspace(0, len(starts) - 1, min(len(starts), max(1, MAX_COVER_STEPS // length))).astype(int)
+    return to_window(windows.read(np.array(starts)[chosen]), store.schema)
 
 
 def window_signals(schema: Schema, inputs: Sequence[str]) -> list[str]:

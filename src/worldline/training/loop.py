@@ -20,7 +20,7 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.device import device_of
-from worldline.errors import CollapseError, StoppedError
+from worldline.errors import CollapseError, ConfigError, StoppedError
 from worldline.models.base import Losses, Window, WorldModel
 from worldline.models.layers.gather import num_processes
 from worldline.progress import OnProgress, tell
@@ -55,7 +55,7 @@ class Trained:
     """The results of training, in addition to the model's weights.
 
     Args:
-        curves: one row per validation: `step`, each loss term as `train_<term>` and `validation_<term>`,
+        curves: one row per validation, none for a model in closed form: `step`, each loss term as `train_<term>` and `validation_<term>`,
             `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
         chosen_step: number of updates of the kept weights.
         notes: one entry with the reason for each return to a checkpoint.
@@ -69,8 +69,8 @@ class Trained:
 
     @property
     def control(self) -> float:
-        """The control score of the kept weights, see `ControlMeasures.control`."""
-        return next(row["control"] for row in self.curves if row["step"] == self.chosen_step)
+        """The control score of the kept weights, see `ControlMeasures.control`; 0 without a training."""
+        return next((row["control"] for row in self.curves if row["step"] == self.chosen_step), 0.0)
 
 
 def train(
@@ -86,7 +86,7 @@ def train(
     trackers: Sequence[Tracker] = (),
     name: str = "run",
 ) -> Trained:
-    """Trains `model` in place.
+    """Trains `model` in place; a model in closed form is left as it is.
 
     Each validation writes a checkpoint. A run that was killed continues from it with `resume`, to the same weights bit
     for bit. Ctrl-C takes effect after the current update and writes another checkpoint. If the loss or its gradient is
@@ -108,10 +108,16 @@ def train(
 
     Raises:
         CollapseError: the latents collapsed, or the loss diverged too often; the model keeps its weights of then.
+        ConfigError: there are updates for a model in closed form, or none for another one.
         BundleError: there is no checkpoint to resume from.
         KeyboardInterrupt: on Ctrl-C, after the checkpoint is written.
         StoppedError: raised by `progress`, after the checkpoint is written.
     """
+    if model.closed_form != (config.num_updates == 0):
+        need = "must be 0: the family is fitted in closed form" if model.closed_form else "must be at least 1"
+        raise ConfigError(f"training.num_updates is {config.num_updates}. It {need}.")
+    if model.closed_form:
+        return Trained(curves=(), chosen_step=0, notes=(), elapsed_s=0.0)
     run = Run(model, store, split, signals, config, folder)
     if resume:
         run.load()

@@ -29,7 +29,7 @@ class TrainingConfig:
     """Settings of training.
 
     Args:
-        num_updates: optimiser steps.
+        num_updates: optimiser steps; 0 for a family in closed form.
         window: observations per window, at least 3.
         batch_size: windows per update, over all processes.
         accumulate: parts in which each batch is computed, to save memory; batch regularisers see one part.
@@ -65,7 +65,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        minima = {"num_updates": 1, "window": 3, "batch_size": 2, "num_checks": 1, "accumulate": 1, "num_validation": 4}
+        minima = {"num_updates": 0, "window": 3, "batch_size": 2, "num_checks": 1, "accumulate": 1, "num_validation": 4}
         for name, bound in minima.items():
             if getattr(self, name) < bound:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {bound}.")

@@ -410,7 +410,7 @@ def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgre
     A resumed run keeps the size that is stored with its checkpoint.
     """
     recipe = make_recipe(store, options)
-    if options.budget is not None:
+    if options.budget is not None and recipe.training.num_updates:  # else there is nothing to fit to it
         if world_size() > 1:
             raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
         tell(progress, "fit to the budget", 0)

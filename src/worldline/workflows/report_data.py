@@ -167,8 +167,9 @@ def readout_quality(store: Store, learned: Learned) -> evidence.ReadoutQuality:
 
 
 def training_evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[evidence.Evidence, ...]:
-    """Learning curves and latent health; readouts and diagnostics too if the world predicts vectors."""
-    training = (learning_curves(store, learned), latent_health(learned))
+    """Learning curves and latent health if there was a training; readouts and diagnostics if vectors are predicted."""
+    trained = learned.trained.curves
+    training = (learning_curves(store, learned), latent_health(learned)) if trained else ()
     return training if diagnostics is None else (*training, readout_quality(store, learned), diagnostics)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +153,9 @@ def train_model(
 ) -> TrainedModel:
     """The recipe's model, trained; under `torchrun` every process takes part. See `learn_world`."""
     split, inputs = recipe.split(store), recipe.model_config.inputs
+    started = time.monotonic()
     model = build_model(store, split, recipe).to(device)
+    fit_s = time.monotonic() - started
     _check_lengths(store, split, model)
     _horizon(store, split, recipe, model.context)
     with processes(device):
@@ -169,6 +171,9 @@ def train_model(
             trackers=trackers,
             name=name,
         )
+    if model.closed_form:
+        model.eval()
+        trained = replace(trained, elapsed_s=fit_s)
     return TrainedModel(model=model, trained=trained)
 
 

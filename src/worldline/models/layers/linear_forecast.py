@@ -12,7 +12,7 @@ from worldline.models.layers.changes import changes
 from worldline.models.layers.memory import Memory
 
 RIDGE = 1e-9
-"""Relative penalty on the squared weights; needed for inputs that never change."""
+"""Smallest relative penalty on the squared weights; needed for inputs that never change."""
 MIN_RESIDUAL_SHARE = 1e-5
 """Lower bound of the residual scale, as a share of a step's change, so that the network can always add something."""
 MAX_CONCENTRATION_STEPS = 10
@@ -67,6 +67,7 @@ class LinearForecast(nn.Module):
         values: number of past values in the forecast, in addition to all h inputs; 0 for all. Above 0, the residual
             network only receives these values (see `shown`), and its output is scaled by the residual (see `unit`).
         trim: share of the steps, those with the largest residuals, that the fit ignores; 0 to below 1.
+        ridge: penalty on the squared weights, relative to the mean square of the columns; above 0.
     """
 
     weight: Tensor
@@ -76,10 +77,13 @@ class LinearForecast(nn.Module):
     misses: list[Tensor]
     """Root mean squared residuals from 1, 2, ... steps, over completely observed windows; set by `fit`."""
 
-    def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
+    def __init__(
+        self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0, ridge: float = RIDGE
+    ) -> None:
         super().__init__()
         self.size, self.both, self.history = size, size + num_inputs, history
         self.values, self.trim, self.in_part = min(values or history, history), trim, values > 0
+        self.ridge = ridge
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one map per count
         self.register_buffer("missed", torch.ones(size))
         self.misses: list[Tensor] = []
@@ -128,6 +132,38 @@ class LinearForecast(nn.Module):
         zeros = torch.zeros(batch, self.size, dtype=torch.long, device=device)
         return Past(steps=steps, count=zeros[:, 0], guessed=zeros)
 
+    def correct(
+        self, predicted: Float[Tensor, "B size"], past: Past, scores: Float[Tensor, "B size"], observed: Tensor
+    ) -> tuple[Float[Tensor, "B size"], Past]:
+        """Values and past after an observation; a value that was not observed keeps its prediction."""
+        values = torch.where(observed, scores, predicted)
+        return values, past.correct(values - predicted, observed, observed.any(-1))
+
+    def unroll(
+        self,
+        values: Float[Tensor, "B H size"],
+        known: Float[Tensor, "B T inputs"],
+        observed: Bool[Tensor, "B H size"],
+        warm: int,
+    ) -> Float[Tensor, "B T size"]:
+        """The predicted values: one step ahead until observation `warm`, then open loop.
+
+        Args:
+            values: z-scores; ignored where they were not observed.
+            known: the inputs of each step.
+            observed: whether each value was observed.
+            warm: number of observations that the predictions use, at least 1.
+        """
+        now, path = values[:, 0].where(observed[:, 0], 0.0), []
+        past = replace(self.begin(len(now), now.device), guessed=(~observed[:, 0]).long())
+        for step in range(known.shape[1]):
+            change, past = self(now, known[:, step], past)
+            now = now + change
+            path.append(now)
+            if step + 1 < warm:
+                now, past = self.correct(now, past, values[:, step + 1], observed[:, step + 1])
+        return torch.stack(path, 1)
+
     def past(self, flat: Float[Tensor, "B numbers"]) -> Past:
         """The inverse of `Past.flat`."""
         steps = flat[:, :-1].unflatten(1, (self.history - 1, self.both))
@@ -140,13 +176,22 @@ class LinearForecast(nn.Module):
         values: Float[Tensor, "B H size"],
         known: Float[Tensor, "B T inputs"],
         observed: Bool[Tensor, "B H size"],
+        *,
+        shortest: int = 1,
     ) -> None:
-        """Fits least squares on all windows in which every needed value was observed; without any it forecasts 0."""
+        """Fits least squares on all windows in which every needed value was observed; without any it forecasts 0.
+
+        Args:
+            values: z-scores; ignored where they were not observed.
+            known: the inputs of each step.
+            observed: whether each value was observed.
+            shortest: smallest number of known steps with a map of its own; fewer known steps need a fit with 1.
+        """
         both = torch.cat([values[:, :-1], known], -1).double()
         change, all_observed = values.diff(dim=1).double(), observed.all(-1)
         unseen, gap = changes(values.double(), observed)
         self.misses = []
-        for count in range(1, self.history + 1):
+        for count in range(shortest, self.history + 1):
             num = both.shape[1] - count + 1
             if num < 1:
                 break
@@ -160,7 +205,7 @@ class LinearForecast(nn.Module):
             if len(inputs) <= inputs.shape[1]:
                 break
             found = torch.zeros(rows.shape[-1], self.size, device=values.device)
-            found[columns] = _solve(inputs, target, self.trim).float()
+            found[columns] = _solve(inputs, target, self.trim, self.ridge).float()
             # Longer pasts reuse the longest solution, because there may be too few rows for their own.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
             residual = target - inputs @ found[columns].double()
@@ -207,26 +252,27 @@ class LinearForecast(nn.Module):
 
 
 def _solve(
-    inputs: Float[Tensor, "n numbers"], target: Float[Tensor, "n size"], trim: float
+    inputs: Float[Tensor, "n numbers"], target: Float[Tensor, "n size"], trim: float, ridge: float
 ) -> Float[Tensor, "numbers size"]:
     """Least squares; with `trim`, least trimmed squares per value.
 
     Source: Rousseeuw and Van Driessen (2006), the concentration steps of least trimmed squares.
     """
-    found = _least_squares(inputs, target)
+    found = _least_squares(inputs, target, ridge)
     kept = len(inputs) - round(trim * len(inputs))
     if kept == len(inputs) or kept <= inputs.shape[1]:
         return found
     for _ in range(MAX_CONCENTRATION_STEPS):
         nearest = (target - inputs @ found).abs().argsort(0)[:kept]
-        parts = [_least_squares(inputs[rows], target[rows, n : n + 1]) for n, rows in enumerate(nearest.T)]
+        parts = [_least_squares(inputs[rows], target[rows, n : n + 1], ridge) for n, rows in enumerate(nearest.T)]
         found = torch.cat(parts, 1)
     return found
 
 
 def _least_squares(
-    inputs: Float[Tensor, "n numbers"], target: Float[Tensor, "n size"]
+    inputs: Float[Tensor, "n numbers"], target: Float[Tensor, "n size"], ridge: float
 ) -> Float[Tensor, "numbers size"]:
     products = inputs.T @ inputs
-    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=products.dtype, device=products.device)
-    return torch.as_tensor(torch.linalg.solve(products + ridge, inputs.T @ target))
+    penalty = ridge * products.diagonal().mean()
+    products.diagonal().add_(penalty)
+    return torch.as_tensor(torch.linalg.solve(products, inputs.T @ target))

@@ -1,0 +1,93 @@
+"""Choice among linear forecasts by their open-loop error on held-out windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from worldline.models.layers.linear_forecast import MIN_RESIDUAL_SHARE, LinearForecast
+
+HORIZONS: Final = (1, 10, 48)
+"""Steps ahead at which errors are compared. A window that is too short for the last has its own last step."""
+NUM_FOLDS: Final = 3
+"""Parts of the windows; each is predicted by forecasts that are fitted on the others."""
+MAX_PREDICTIONS: Final = 1500
+"""Maximum number of open-loop predictions per candidate."""
+MAX_ERROR: Final = 1e6
+"""Error of a prediction that diverged, z-scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredWindows:
+    """Windows of the training data as z-scores, in the order of the logs.
+
+    Args:
+        values: ignored where they were not observed.
+        known: the inputs of each step.
+        observed: whether each value was observed.
+    """
+
+    values: Float[Tensor, "B H size"]
+    known: Float[Tensor, "B T inputs"]
+    observed: Bool[Tensor, "B H size"]
+
+    def select(self, rows: Tensor) -> ScoredWindows:
+        """The windows of these rows."""
+        return ScoredWindows(values=self.values[rows], known=self.known[rows], observed=self.observed[rows])
+
+    def split(self, length: int, count: int) -> ScoredWindows:
+        """Up to `count` windows of `length` observations, evenly spread over each window."""
+        last = self.values.shape[1] - length
+        starts = torch.linspace(0, last, max(1, min(last + 1, count // len(self.values)))).long().tolist()
+        return ScoredWindows(
+            values=torch.cat([self.values[:, start : start + length] for start in starts]),
+            known=torch.cat([self.known[:, start : start + length - 1] for start in starts]),
+            observed=torch.cat([self.observed[:, start : start + length] for start in starts]),
+        )
+
+    def change(self) -> Float[Tensor, " size"]:
+        """Root mean squared change of each value in one step."""
+        both = self.observed[:, 1:] & self.observed[:, :-1]
+        squared = torch.where(both, self.values.diff(dim=1), 0.0).square()
+        return (squared.sum((0, 1)) / both.sum((0, 1)).clamp(min=1)).sqrt()
+
+
+@torch.no_grad()
+def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows, *, slack: float) -> int:
+    """The index of the first candidate whose error is nearly the smallest.
+
+    The error is the root mean squared error of open-loop predictions, as the geometric mean over values and horizons.
+    A fit on single steps cannot choose: noise of a measurement hardly affects one step, and spoils many.
+
+    Args:
+        candidates: in order of preference, simple ones first. They are fitted here, on parts of the windows.
+        windows: of more observations than the largest history.
+        slack: accepted increase of the error, as a share of the smallest.
+    """
+    errors = torch.stack([_error(one, windows, max(one.history for one in candidates)) for one in candidates])
+    return int((errors <= errors.min() + slack).nonzero()[0, 0])
+
+
+def _error(forecast: LinearForecast, windows: ScoredWindows, warm: int) -> Float[Tensor, ""]:
+    """The mean logarithm of the held-out errors."""
+    longest = min(HORIZONS[-1], windows.values.shape[1] - warm)
+    steps = torch.tensor(sorted({min(step, longest) for step in HORIZONS})) - 1
+    order = torch.arange(len(windows.values))
+    fold = order * NUM_FOLDS // len(order)
+    squared, count = torch.zeros(2, len(steps), forecast.size)
+    for number in fold.unique():
+        rest = fold != number
+        forecast.fit(**vars(windows.select(rest if rest.any() else ~rest)), shortest=forecast.history)
+        tested = windows.select(fold == number).split(warm + longest, MAX_PREDICTIONS // NUM_FOLDS)
+        path = forecast.unroll(**vars(tested), warm=warm)[:, warm - 1 :][:, steps]
+        seen = tested.observed[:, warm:][:, steps]
+        miss = (path - tested.values[:, warm:][:, steps]).nan_to_num(MAX_ERROR).clamp(-MAX_ERROR, MAX_ERROR)
+        squared += torch.where(seen, miss, 0.0).square().sum(0)
+        count += seen.sum(0)
+    error = (squared / count.clamp(min=1)).sqrt() + MIN_RESIDUAL_SHARE * windows.change() + torch.finfo().tiny
+    return error[count > 0].log().mean().nan_to_num(0.0)

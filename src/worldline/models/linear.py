@@ -1,0 +1,238 @@
+"""The model family `linear`: an autoregression with inputs (ARX) on vectors and discrete values, in closed form.
+
+It predicts the change of the values in one step from the last h values and inputs. Nothing is trained: `fit_normaliser`
+fits everything by ridge regression, in seconds. `choose_lags` chooses h and the penalty by open-loop errors.
+
+Source: Ljung, System Identification (1999), chapter 4, for ARX models; chapter 16 for their choice by cross-validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from worldline.config import require_at_least
+from worldline.errors import ConfigError
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.models.layers.inputs import InputNormaliser
+from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
+from worldline.models.layers.linear_forecast import RIDGE, LinearForecast, Past
+from worldline.models.layers.path_errors import signal_error
+from worldline.models.layers.standardizer import Standardizer
+from worldline.schema import Kind, Schema
+
+HISTORIES: Final = (1, 2, 3, 5, 8, 12, 24)
+"""Candidates for the number of steps that a prediction uses."""
+RIDGES: Final = (1e-3, 1e-6, RIDGE)
+"""Candidates for the penalty."""
+MAX_COLUMNS: Final = 600
+"""Maximum number of values and inputs in all steps of a history; the time of a fit grows with its square."""
+MAX_EXTRA_ERROR: Final = 0.01
+"""Relative increase of the error that is accepted for a shorter history. Each step makes beliefs larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearConfig:
+    """Lags and penalty.
+
+    Args:
+        inputs: observation signals that the model takes and predicts; no images.
+        history: h, number of last observations and inputs in a prediction, at least 1.
+        ridge: penalty on the squared weights, relative to the mean square of the z-scores; above 0.
+        timed: whether the duration of each step is an input; for logs with steps of different durations.
+    """
+
+    inputs: tuple[str, ...]
+    history: int = 1
+    ridge: float = RIDGE
+    timed: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("inputs is empty. Name at least one vector or discrete observation signal.")
+        require_at_least(1, self, "history")
+        if not self.ridge > 0:
+            raise ConfigError(f"ridge is {self.ridge}. It must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearBelief(Belief):
+    """The present values and the steps before.
+
+    Args:
+        values: z-scores; the prediction where a value is missing.
+        past: the steps before.
+    """
+
+    values: Float[Tensor, "B size"]
+    past: Past
+
+    def features(self) -> Float[Tensor, "B 1 D"]:
+        """The values, then the past; S is 1."""
+        return torch.cat([self.values, self.past.flat()], -1)[:, None]
+
+    def select(self, index: Tensor) -> LinearBelief:
+        """The belief of the batch entries in `index`."""
+        return LinearBelief(values=self.values[index], past=self.past.select(index))
+
+
+class Linear(WorldModel):
+    """The model. It has buffers only, so there is nothing to train.
+
+    With fewer than h observations it uses a fit on as many as there are. A missing value is replaced by its prediction.
+
+    Args:
+        schema: the signals; actions and exogenous inputs are used in its order.
+        config: see `LinearConfig`.
+
+    Raises:
+        UnknownNameError: the config names a signal that the schema lacks.
+        ConfigError: an input is an image.
+    """
+
+    Config = LinearConfig
+    closed_form = True
+
+    def __init__(self, *, schema: Schema, config: LinearConfig) -> None:
+        super().__init__()
+        signals = tuple(schema[name] for name in config.inputs)
+        images = [signal.name for signal in signals if signal.kind is Kind.IMAGE]
+        if images:
+            raise ConfigError(
+                f"input {images[0]!r} is an image, and the family 'linear' has no image encoder. Remove the input, "
+                "or choose a family with one: jepa, rssm, features, lewm."
+            )
+        self.schema, self.config, self.context = schema, config, config.history
+        self.codes = Standardizer(signals)
+        self.inputs = InputNormaliser(schema, timed=config.timed)
+        self.present = slice(len(self.codes.owner))
+        self.forecast = self.candidate(config.history, config.ridge)
+
+    def candidate(self, history: int, ridge: float) -> LinearForecast:
+        """A forecast of the values of this model that is not fitted."""
+        return LinearForecast(size=len(self.codes.owner), num_inputs=self.inputs.size, history=history, ridge=ridge)
+
+    def fit_normaliser(self, window: Window) -> None:
+        """Fits scales and forecast. A signal that was never observed keeps its scale and is predicted not to change."""
+        self.forecast.fit(**vars(self.fit_scales(window)))
+
+    def fit_scales(self, window: Window) -> ScoredWindows:
+        """Fits the scales only, and returns the z-scores of `window`."""
+        self.codes.fit(window.observations, window.observed)
+        self.inputs.fit(window.past)
+        return self._scores(window)
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> LinearBelief:
+        """The last values and inputs; missing values are predicted from the steps before."""
+        del generator
+        if self._observed(window.observed).all():  # earlier steps have no effect
+            window = _last(window, self.config.history)
+        scored = self._scores(window)
+        belief = self._begin(scored.values[:, 0], scored.observed[:, 0])
+        for step in range(scored.known.shape[1]):
+            belief = self._step(belief, scored.known[:, step])
+            belief = self._correct(belief, scored.values[:, step + 1], scored.observed[:, step + 1])
+        return belief
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "B"]],
+        *,
+        generator: torch.Generator,
+    ) -> LinearBelief:
+        """The belief one step later; draws nothing."""
+        del generator
+        predicted = self._step(_linear(belief), self.inputs(inputs)[:, 0, 0])
+        return self._correct(predicted, self.codes(observation, observed), self._observed(observed))
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
+        """Deterministic: S is 1 and `generator` is unused."""
+        del generator
+        batch, versions, steps, _ = inputs.actions.shape
+        known = self.inputs(inputs).flatten(0, 1)
+        present = _linear(belief)
+        present = present.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
+        path = []
+        for step in range(steps):
+            present = self._step(present, known[:, step])
+            path.append(present.features()[:, 0])
+        features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
+        return LatentRollout(features=features, final=present)
+
+    def belief(self, features: Float[Tensor, "B D"]) -> LinearBelief:
+        """The belief of `features`."""
+        size = self.forecast.size
+        return LinearBelief(values=features[:, :size], past=self.forecast.past(features[:, size:]))
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        """The open-loop error after `context` observations, at most half of the window, relative to persistence."""
+        del generator
+        scored = self._scores(window)
+        warm = min(self.context, (scored.values.shape[1] + 1) // 2)
+        path = self.forecast.unroll(**vars(scored), warm=warm)
+        shown = scored.observed.any(-1)
+        error = signal_error(scored.values, path, scored.observed, shown, self.codes.change, warm)
+        return Losses(terms={"signals": error}, weights={"signals": 1.0})
+
+    def _scores(self, window: Window) -> ScoredWindows:
+        return ScoredWindows(
+            values=self.codes(window.observations, window.observed),
+            known=self.inputs(window.past)[:, 0],
+            observed=self._observed(window.observed),
+        )
+
+    def _observed(self, observed: Mapping[str, Tensor]) -> Bool[Tensor, "*lead size"]:
+        """Whether each component of the codes was observed."""
+        names = self.config.inputs
+        return torch.stack([observed[names[owner]] for owner in self.codes.owner], -1)
+
+    def _begin(self, scores: Float[Tensor, "B size"], observed: Bool[Tensor, "B size"]) -> LinearBelief:
+        past = self.forecast.begin(len(scores), scores.device)
+        return LinearBelief(values=scores.where(observed, 0.0), past=replace(past, guessed=(~observed).long()))
+
+    def _step(self, belief: LinearBelief, known: Float[Tensor, "B I"]) -> LinearBelief:
+        change, past = self.forecast(belief.values, known, belief.past)
+        return LinearBelief(values=belief.values + change, past=past)
+
+    def _correct(self, predicted: LinearBelief, scores: Tensor, observed: Tensor) -> LinearBelief:
+        values, past = self.forecast.correct(predicted.values, predicted.past, scores, observed)
+        return LinearBelief(values=values, past=past)
+
+
+def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearConfig:
+    """The configuration with the history and the penalty that predict held-out windows best in open loop.
+
+    Args:
+        schema: the signals.
+        config: its history is the largest that is tried.
+        window: many windows of the training data, of more observations than the history.
+    """
+    model = Linear(schema=schema, config=replace(config, history=1))
+    scored = model.fit_scales(window)
+    longest = max(1, min(config.history, MAX_COLUMNS // model.forecast.both))
+    histories = [one for one in HISTORIES if one <= longest]
+    candidates = [model.candidate(history, ridge) for history in histories for ridge in RIDGES]
+    found = candidates[choose_forecast(candidates, scored, slack=MAX_EXTRA_ERROR)]
+    return replace(config, history=found.history, ridge=found.ridge)
+
+
+def _last(window: Window, length: int) -> Window:
+    """The last `length` observations and the inputs between them."""
+    return Window(
+        observations={name: values[:, -length:] for name, values in window.observations.items()},
+        observed={name: flags[:, -length:] for name, flags in window.observed.items()},
+        past=window.past.steps(slice(max(0, window.past.step_s.shape[1] + 1 - length), None)),
+    )
+
+
+def _linear(belief: Belief) -> LinearBelief:
+    assert isinstance(belief, LinearBelief), f"a {type(belief).__name__} is not a belief of this model"
+    return belief
