@@ -24,10 +24,10 @@ from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
 from worldline.errors import CollapseError, ConfigError, DataError, UnsupportedError
 from worldline.progress import OnProgress, tell
+from worldline.recipes.linear import linear
 from worldline.recipes.memory import memory
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
-from worldline.recipes.vectors import vectors as linear
 from worldline.schema import Kind
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
 from worldline.training.distributed import world_size
@@ -172,6 +172,18 @@ def chooses(store: Store, options: Options) -> bool:
     kinds = {signal.kind for signal in store.schema.observations}
     named = options.recipe not in (None, AUTO) or options.model is not None or options.weights is not None
     return not named and Kind.VECTOR in kinds and Kind.IMAGE not in kinds and world_size() == 1
+
+
+def for_candidate(options: Options, name: str) -> Options:
+    """The options for one candidate. Settings of the training do not apply to the linear model, which has none.
+
+    Raises:
+        ConfigError: a setting of the model is given, which depends on the candidate.
+    """
+    if "model" in options.set:
+        raise ConfigError("settings of the model are given, and learning chooses the model. Name the recipe: --recipe.")
+    used = {key: value for key, value in options.set.items() if name != LINEAR or key != "training"}
+    return replace(options, recipe=name, set=used)
 
 
 def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:

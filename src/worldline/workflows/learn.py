@@ -35,7 +35,7 @@ from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for
-from worldline.workflows.choosing import LINEAR, beats, chooses
+from worldline.workflows.choosing import LINEAR, beats, chooses, for_candidate
 from worldline.workflows.choosing import choose as compare
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learn_options import AUTO, MakeRecipe, Options, make_recipe, run_toml, seconds
@@ -264,13 +264,13 @@ def _learn_chosen(run: _Run, options: Options) -> LearnResult:
     begun = time.monotonic()
 
     def make(name: str) -> Recipe:
-        return make_recipe(store, replace(options, recipe=name)).with_seed(options.seeds.start)
+        return make_recipe(store, for_candidate(options, name)).with_seed(options.seeds.start)
 
     tell(run.progress, "learn a linear model", 0)
     linear = learn_world(store, make(LINEAR), folder=unfinished / LINEAR, device=device)
     tell(run.progress, "learn a linear model", 1)
     if not run.out.exists():  # a usable world within seconds; an earlier world is replaced only by the final one
-        _save(run, replace(options, recipe=LINEAR), [linear])
+        _save(run, for_candidate(options, LINEAR), [linear])
     kept, budget_s = unfinished / "choice.json", None if options.budget is None else seconds(options.budget)
     if options.resume and kept.exists():
         choice = from_json(Choice, kept.read_text(), where=kept)
@@ -279,7 +279,7 @@ def _learn_chosen(run: _Run, options: Options) -> LearnResult:
         unfinished.mkdir(parents=True, exist_ok=True)
         kept.write_text(to_json(choice))
     if choice.chosen == LINEAR:
-        return _save(run, replace(options, recipe=LINEAR), [linear], choice=choice)
+        return _save(run, for_candidate(options, LINEAR), [linear], choice=choice)
     left_s = None if budget_s is None else max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s)
     chosen = replace(options, recipe=choice.chosen, budget=left_s)
     outcomes = list(_learn_seeds(store, run.out, chosen, run.progress))
@@ -289,7 +289,7 @@ def _learn_chosen(run: _Run, options: Options) -> LearnResult:
         return _save(run, chosen, learned, choice=choice, failures=failures)
     reason = f"{choice.chosen} was best in the trials, but not after the whole training"
     choice = replace(choice, chosen=LINEAR, reason=reason)
-    return _save(run, replace(options, recipe=LINEAR), [linear], choice=choice, failures=failures)
+    return _save(run, for_candidate(options, LINEAR), [linear], choice=choice, failures=failures)
 
 
 def _save(

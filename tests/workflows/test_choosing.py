@@ -1,0 +1,198 @@
+"""The choice between models: its score, its rule, and what a run does with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.data.stores import stored
+
+from worldline.audit.report_evidence import Choice, Tried
+from worldline.config import to_json
+from worldline.data.store import Store
+from worldline.engines.baselines import Persistence
+from worldline.episode import Episode
+from worldline.errors import ConfigError, StoppedError
+from worldline.progress import Progress
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.stats import Estimate, draw_clusters
+from worldline.testing.toys import Integrator
+from worldline.workflows import choosing
+from worldline.workflows.choosing import LINEAR, Errors, best, chooses, ground
+from worldline.workflows.learn import learn_logs
+from worldline.workflows.learn_options import AUTO, Options
+from worldline.world.bundle_io import open_world
+from worldline.world.local import LocalWorld
+
+SHORT = {"training.num_updates": 8, "num_windows": 2}
+
+
+def errors(*values: float) -> Errors:
+    """Errors without any spread."""
+    value = np.array(values)
+    return Errors(steps=tuple(range(1, len(values) + 1)), value=value, draws=np.tile(value, (50, 1)))
+
+
+def tried(name: str, low: float, value: float, high: float) -> Tried:
+    return Tried(name=name, errors=(value,), relative=Estimate(value=value, low=low, high=high), learn_s=1.0)
+
+
+def test_the_ratio_is_a_geometric_mean_over_the_steps() -> None:
+    assert errors(0.1, 0.4).relative(errors(0.2, 0.2 * 2.0)).value == pytest.approx(np.sqrt(0.5))
+    assert errors(0.2, 0.3).relative(errors(0.2, 0.3)).value == pytest.approx(1.0)
+
+
+def test_a_loss_at_one_step_counts_more_than_an_equal_gain_at_another() -> None:
+    assert errors(0.1, 0.4).relative(errors(0.2, 0.2)).value == pytest.approx(np.sqrt(2 / choosing.TOLERATED))
+    assert errors(0.19, 0.21).relative(errors(0.2, 0.2)).value < 1
+
+
+def test_differences_that_nobody_can_use_do_not_count() -> None:
+    assert errors(1e-9).relative(errors(1e-6)).value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("others", "chosen"),
+    [
+        ([tried("a", 0.8, 0.9, 1.01), tried("b", 0.9, 1.2, 1.5)], LINEAR),
+        ([tried("a", 0.5, 0.6, 0.7), tried("b", 0.4, 0.55, 0.8)], "b"),
+        ([tried("a", 0.5, 0.6, 0.7), tried("b", 0.1, 0.55, 1.3)], "a"),
+        ([], LINEAR),
+    ],
+)
+def test_only_a_significantly_better_model_replaces_the_linear_one(others: list[Tried], chosen: str) -> None:
+    assert best([tried(LINEAR, 1.0, 1.0, 1.0), *others]) == chosen
+
+
+def plant(path: Path, *, cubic: bool, num_episodes: int = 24, num_steps: int = 40) -> Store:
+    """x' = 0.9 x + u, or with the cube of u, which no linear model knows."""
+    low, high = (-1.0,), (1.0,)
+    schema = Schema(
+        signals=(
+            Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m"),
+            Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="1", low=low, high=high),
+        ),
+        step_s=1.0,
+    )
+    episodes = []
+    for number in range(num_episodes):
+        rng = np.random.default_rng([number, 7])
+        valve = rng.uniform(-1, 1, (num_steps, 1))
+        push, level = (4 * valve**2 - 1 if cubic else valve), [rng.normal(0, 1, 1)]
+        for step in range(num_steps):
+            level.append(0.9 * level[-1] + push[step] + rng.normal(0, 0.01, 1))
+        episodes.append(
+            Episode(observations={"level": np.array(level, np.float32)}, actions={"valve": valve.astype(np.float32)})
+        )
+    return stored(path, schema, episodes)
+
+
+def test_errors_of_a_world_are_in_standard_deviations_of_its_signals(tmp_path: Path) -> None:
+    store = plant(tmp_path / "store", cubic=False)
+    recipe = choosing.linear(store)
+    data = ground(store, recipe)
+    split = recipe.split(store)
+    assert set(data.split.validation) > set(split.validation)
+    assert set(data.split.train) | set(data.split.validation) == {*split.train, *split.validation}
+    assert not {*data.split.validation} & {*data.split.train, *split.calibration, *split.held_out}
+    assert data.steps[0] == 1
+    found = data.errors(LocalWorld(Persistence(store.schema), None, recipe.planner))
+    level = data.windows.history.observations["level"][:, -1:].astype(float)
+    truth = data.windows.truth["level"][:, [step - 1 for step in data.steps]].astype(float)
+    expected = np.sqrt(np.square(truth - level).mean((0, 2))) / data.spreads["level"][0]
+    np.testing.assert_allclose(found.value, expected, rtol=1e-6)
+    assert found.draws.shape == (len(draw_clusters(2, 0)), len(data.steps))
+
+
+def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried(tmp_path: Path) -> None:
+    result = learn_logs(plant(tmp_path / "store", cubic=False).path, tmp_path / "world", Options(set=SHORT))
+    choice = result.choice
+    assert choice is not None
+    assert choice.chosen == result.learned.recipe.name == LINEAR
+    assert {one.name for one in choice.tried} == set(choosing.CANDIDATES)
+    page = (tmp_path / "world" / "report.html").read_text()
+    assert "The model linear was chosen: no other model was significantly better." in page
+    assert all(f">{name}<" in page for name in choosing.CANDIDATES)
+    run = json.loads((tmp_path / "world" / "run.json").read_text())
+    assert run["choice"] == json.loads(to_json(choice))
+    assert 'recipe = "linear"' in (tmp_path / "world" / "run.toml").read_text()
+    assert not (tmp_path / "world.partial").exists()
+
+
+def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path) -> None:
+    store = plant(tmp_path / "store", cubic=True)
+    many = Options(set={"training.num_updates": 240, "num_windows": 2})
+    result = learn_logs(store.path, tmp_path / "world", many)
+    assert result.choice is not None
+    assert result.choice.chosen == result.learned.recipe.name != LINEAR
+    chosen = next(one for one in result.choice.tried if one.name == result.choice.chosen)
+    assert chosen.relative.high < 1
+
+
+def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is_resumed(tmp_path: Path) -> None:
+    store = plant(tmp_path / "store", cubic=True, num_episodes=12, num_steps=16)
+    out = tmp_path / "world"
+
+    def stop(now: Progress) -> None:
+        if now.stage == "compare models" and now.step:
+            raise StoppedError("stopped")
+
+    with pytest.raises(StoppedError):
+        learn_logs(store.path, out, Options(set=SHORT), progress=stop)
+    assert open_world(out).describe().notes["recipe"] == LINEAR
+    kept = Choice(
+        chosen="vectors",
+        reason="",
+        steps=(1,),
+        step_s=1.0,
+        num_episodes=2,
+        tried=(tried("vectors", 0, 0, 0),),
+        failed={},
+    )
+    (tmp_path / "world.partial" / "choice.json").write_text(to_json(kept))
+    stages: list[str] = []
+    result = learn_logs(store.path, out, Options(set=SHORT, resume=True), progress=lambda now: stages.append(now.stage))
+    assert "compare models" not in stages
+    assert result.choice is not None
+    assert result.choice.tried == kept.tried
+
+
+def test_a_world_that_exists_is_not_replaced_by_the_linear_one(tmp_path: Path) -> None:
+    store = plant(tmp_path / "store", cubic=False, num_episodes=12, num_steps=16)
+    learn_logs(store.path, tmp_path / "world", Options(recipe="vectors", set=SHORT))
+    before = (tmp_path / "world" / "run.json").read_bytes()
+
+    def stop(now: Progress) -> None:
+        if now.stage == "compare models":
+            raise StoppedError("stopped")
+
+    with pytest.raises(StoppedError):
+        learn_logs(store.path, tmp_path / "world", Options(set=SHORT), progress=stop)
+    assert (tmp_path / "world" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        (Options(), True),
+        (Options(recipe=AUTO), True),
+        (Options(recipe="vectors"), False),
+        (Options(model="ensemble"), False),
+    ],
+)
+def test_learning_chooses_unless_a_recipe_or_a_family_is_named(tmp_path: Path, options: Options, chosen: bool) -> None:
+    toy = Integrator(camera=False)
+    assert chooses(stored(tmp_path / "vectors", toy.schema, toy.episodes(4, 8, seed=0)), options) == chosen
+
+
+def test_logs_with_images_keep_their_recipe(tmp_path: Path) -> None:
+    toy = Integrator()
+    assert not chooses(stored(tmp_path / "images", toy.schema, toy.episodes(4, 8, seed=0)), Options())
+
+
+def test_settings_of_a_model_need_a_named_recipe(tmp_path: Path) -> None:
+    store = plant(tmp_path / "store", cubic=False, num_episodes=12, num_steps=16)
+    with pytest.raises(ConfigError, match="Name the recipe"):
+        learn_logs(store.path, tmp_path / "world", Options(set={"model.latent_size": 8}))
