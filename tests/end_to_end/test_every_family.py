@@ -31,6 +31,7 @@ from worldline.world.base import PlanStatus, World
 SIZES: dict[str, dict[str, Any]] = {
     "jepa": {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8},
     "ensemble": {"num_members": 2, "width": 16},
+    "linear": {},
     "token": {"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4},
     "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "width": 16, "channels": 8, "image_width": 32},
     "features": {"width": 16, "num_heads": 2, "depth": 1, "grid": 2, "components": 6, "image_side": 32},
@@ -39,7 +40,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "predictor_heads": 2, "head_size": 8, "predictor_width": 16, "num_slices": 8,
     },
 }  # fmt: skip
-OF_VECTORS, OF_PICTURES = ("jepa", "rssm", "ensemble", "token"), ("rssm", "features", "lewm")
+OF_VECTORS, OF_PICTURES = ("jepa", "rssm", "ensemble", "token", "linear"), ("rssm", "features", "lewm")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def small(recipe: Callable[[Store], Recipe], family: str, weights: Path | None =
         return replace(
             whole,
             model_config=replace_at(whole.model_config, SIZES[family]),
-            training=replace(whole.training, num_updates=4, num_checks=2, batch_size=8, window=5, num_validation=16),
+            training=replace(whole.training, num_updates=min(4, whole.training.num_updates), num_checks=2, batch_size=8, window=5, num_validation=16),
             heads=replace(whole.heads, **updates, width=16, unroll=2),
             horizon=4,
             num_windows=1,

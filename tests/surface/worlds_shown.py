@@ -73,6 +73,7 @@ A remote or named world has the abilities of the world behind it. A fallback has
 SIZES: dict[str, dict[str, Any]] = {
     "jepa": {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8},
     "ensemble": {"num_members": 2, "width": 16},
+    "linear": {},
     "token": {"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4},
     "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "width": 16, "context": 3},
     "lewm": {

@@ -110,6 +110,12 @@ def jepa_of_vectors() -> tuple[WorldModel, Schema]:
     return Jepa(schema=TOY.schema, config=config), TOY.schema
 
 
+def fitted_linear() -> tuple[WorldModel, Schema]:
+    model, schema = small("linear", history=2)
+    model.fit_normaliser(window_of(TOY.episodes(20, 5, seed=4), schema))
+    return model, schema
+
+
 def small(name: str, **sizes: Any) -> tuple[WorldModel, Schema]:
     family = load("model", name)
     return family(schema=TOY.schema, config=family.Config(inputs=("position",), **sizes)), TOY.schema
@@ -118,10 +124,11 @@ def small(name: str, **sizes: Any) -> tuple[WorldModel, Schema]:
 MODELS: dict[str, Callable[[], tuple[WorldModel, Schema]]] = {
     "ensemble": lambda: small("ensemble", width=16),
     "jepa": jepa_of_vectors,
+    "linear": fitted_linear,
     "rssm": lambda: small("rssm", hidden_size=16, num_groups=4, num_classes=4, width=16),
     "token": lambda: small("token", width=16, num_heads=2, num_bins=16, context_steps=3),
 }
-"""Per name, what builds the model, small and untrained, and the schema that it speaks: that of `TOY`."""
+"""Per name, what builds the model, small and untrained (except for one in closed form), and the schema that it speaks: that of `TOY`."""
 
 OF_IMAGES = {"features", "lewm"}
 """Families that need a picture; checked in tests of their own."""

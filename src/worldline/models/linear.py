@@ -28,8 +28,8 @@ from worldline.schema import Kind, Schema
 
 HISTORIES: Final = (1, 2, 3, 5, 8, 12, 24)
 """Candidates for the number of steps that a prediction uses."""
-RIDGES: Final = (1e-3, 1e-6, RIDGE)
-"""Candidates for the penalty."""
+RIDGES: Final = (1e-3, 1e-4, 1e-6, RIDGE)
+"""Candidates for the penalty, tried with the chosen history."""
 MAX_COLUMNS: Final = 600
 """Maximum number of values and inputs in all steps of a history; the time of a fit grows with its square."""
 MAX_EXTRA_ERROR: Final = 0.01
@@ -178,8 +178,8 @@ class Linear(WorldModel):
         scored = self._scores(window)
         warm = min(self.context, (scored.values.shape[1] + 1) // 2)
         path = self.forecast.unroll(**vars(scored), warm=warm)
-        shown = scored.observed.any(-1)
-        error = signal_error(scored.values, path, scored.observed, shown, self.codes.change, warm)
+        values, observed = scored.values[:, warm - 1 :], scored.observed[:, warm - 1 :]
+        error = signal_error(values, path, observed, observed.any(-1), self.codes.change, 1)
         return Losses(terms={"signals": error}, weights={"signals": 1.0})
 
     def _scores(self, window: Window) -> ScoredWindows:
@@ -195,8 +195,8 @@ class Linear(WorldModel):
         return torch.stack([observed[names[owner]] for owner in self.codes.owner], -1)
 
     def _begin(self, scores: Float[Tensor, "B size"], observed: Bool[Tensor, "B size"]) -> LinearBelief:
-        past = self.forecast.begin(len(scores), scores.device)
-        return LinearBelief(values=scores.where(observed, 0.0), past=replace(past, guessed=(~observed).long()))
+        values, past = self.forecast.start(scores, observed)
+        return LinearBelief(values=values, past=past)
 
     def _step(self, belief: LinearBelief, known: Float[Tensor, "B I"]) -> LinearBelief:
         change, past = self.forecast(belief.values, known, belief.past)
@@ -219,9 +219,11 @@ def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearC
     scored = model.fit_scales(window)
     longest = max(1, min(config.history, MAX_COLUMNS // model.forecast.both))
     histories = [one for one in HISTORIES if one <= longest]
-    candidates = [model.candidate(history, ridge) for history in histories for ridge in RIDGES]
-    found = candidates[choose_forecast(candidates, scored, slack=MAX_EXTRA_ERROR)]
-    return replace(config, history=found.history, ridge=found.ridge)
+    lags = [model.candidate(history, RIDGE) for history in histories]
+    history = histories[choose_forecast(lags, scored, warm=longest, slack=MAX_EXTRA_ERROR)]
+    penalised = [model.candidate(history, ridge) for ridge in RIDGES]
+    ridge = RIDGES[choose_forecast(penalised, scored, warm=longest, slack=0.0)]
+    return replace(config, history=history, ridge=ridge)
 
 
 def _last(window: Window, length: int) -> Window:

@@ -409,19 +409,21 @@ def adapts(case: ModelCase) -> None:
 
 @clause("WorldModel.loss; finite scalar terms with weights, gradients for all parameters")
 def loss_terms(case: ModelCase) -> None:
-    """The loss has finite scalar terms with weights, and gradients for all trainable parameters."""
+    """The loss has finite scalar terms with weights, and gradients for all trainable parameters.
+
+    A model in closed form has none.
+    """
     model = copy.deepcopy(case.model).train()
     model.zero_grad(set_to_none=True)
     state = copy.deepcopy(model.state_dict())
     losses = model.loss(case.window, generator=case.generator())
     _check_terms(losses)
-    losses.total.backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-    unreached = sorted(name for name, gradient in gradients.items() if gradient is None)
-    holds(not unreached, f"no gradient reaches {', '.join(unreached)}; freeze parameters that are not trained")
-    found = [gradient for gradient in gradients.values() if gradient is not None]
-    holds(all(bool(gradient.isfinite().all()) for gradient in found), "a gradient is not finite")
-    holds(any(bool(gradient.any()) for gradient in found), "every gradient is 0")
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if model.closed_form:
+        holds(not trainable, f"closed_form is True, but {', '.join(trainable)} can be trained; use buffers")
+    else:
+        losses.total.backward()
+        _check_gradients({name: p.grad for name, p in trainable.items()})
     model.load_state_dict(state)
     with unchanged(case.window):
         again = model.loss(case.window, generator=case.generator())
@@ -455,6 +457,15 @@ def _standing_still(window: Window) -> Window:
         observed={name: repeat(flags) for name, flags in first.observed.items()},
         past=window.past.steps([0] * (length - 1)),
     )
+
+
+def _check_gradients(gradients: Mapping[str, Tensor | None]) -> None:
+    """Raises BreachError unless every gradient exists and is finite, and some are not 0."""
+    unreached = sorted(name for name, gradient in gradients.items() if gradient is None)
+    holds(not unreached, f"no gradient reaches {', '.join(unreached)}; freeze parameters that are not trained")
+    found = [gradient for gradient in gradients.values() if gradient is not None]
+    holds(all(bool(gradient.isfinite().all()) for gradient in found), "a gradient is not finite")
+    holds(any(bool(gradient.any()) for gradient in found), "every gradient is 0")
 
 
 def _check_terms(losses: Losses) -> None:

@@ -155,12 +155,16 @@ def refine_dynamics(
 
     Raises:
         ConfigError: `config.goals` is True, but actions are unbounded or discrete, or the schema has exogenous signals.
+            There are updates for a model in closed form.
     """
     if config.goals and not can_reach(store.schema):
         raise ConfigError(
             "goals need bounded vector actions and no exogenous signals. Add low and high to the action signals "
             "of schema.json, or learn with goals=False."
         )
+    if model.closed_form and config.dynamics_updates:
+        updates = config.dynamics_updates
+        raise ConfigError(f"heads.dynamics_updates is {updates}. It must be 0: the family is fitted in closed form.")
     generator = torch.Generator(device_of(model)).manual_seed(config.seed)
     tell(progress, "encode", 0)
     table = LatentTable.of(trace(model, store, split.train, inputs, generator=generator), split.train)
@@ -283,6 +287,9 @@ def _images(store: Store, inputs: tuple[str, ...]) -> tuple[Signal, ...]:
 
 def _fit_dynamics(model: WorldModel, table: LatentTable, imagination: Imagination, fit: Fit) -> tuple[float, ...]:
     """Trains open-loop prediction of the stored latents. The encoder is not run, so it gets no gradient."""
+    if not fit.updates:  # a model in closed form has no parameters for the optimiser
+        model.eval().requires_grad_(False)
+        return ()
     steps, losses = min(fit.unroll, int(table.length.max()) - 1), list[Tensor]()
     model.requires_grad_(True)
     for optimizer in fit.optimise(model):
@@ -293,6 +300,4 @@ def _fit_dynamics(model: WorldModel, table: LatentTable, imagination: Imaginatio
         loss = model.forecast_error(table.features[rows], path.transpose(0, 1), table.whole[rows])
         descend(optimizer, loss)
         losses.append(loss.detach())
-    if not losses:
-        return ()
     return tuple(float(part.mean()) for part in torch.stack(losses).tensor_split(min(NUM_LOOKS, len(losses))))

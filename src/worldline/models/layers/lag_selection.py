@@ -58,7 +58,9 @@ class ScoredWindows:
 
 
 @torch.no_grad()
-def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows, *, slack: float) -> int:
+def choose_forecast(
+    candidates: Sequence[LinearForecast], windows: ScoredWindows, *, warm: int, slack: float
+) -> int:
     """The index of the first candidate whose error is nearly the smallest.
 
     The error is the root mean squared error of open-loop predictions, as the geometric mean over values and horizons.
@@ -66,10 +68,11 @@ def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows
 
     Args:
         candidates: in order of preference, simple ones first. They are fitted here, on parts of the windows.
-        windows: of more observations than the largest history.
+        windows: of more observations than `warm`.
+        warm: number of observations before each prediction, at least the largest history.
         slack: accepted increase of the error, as a share of the smallest.
     """
-    errors = torch.stack([_error(one, windows, max(one.history for one in candidates)) for one in candidates])
+    errors = torch.stack([_error(one, windows, warm) for one in candidates])
     return int((errors <= errors.min() + slack).nonzero()[0, 0])
 
 
@@ -82,9 +85,9 @@ def _error(forecast: LinearForecast, windows: ScoredWindows, warm: int) -> Float
     squared, count = torch.zeros(2, len(steps), forecast.size)
     for number in fold.unique():
         rest = fold != number
-        forecast.fit(**vars(windows.select(rest if rest.any() else ~rest)), shortest=forecast.history)
+        forecast.fit_longest(**vars(windows.select(rest if rest.any() else ~rest)))
         tested = windows.select(fold == number).split(warm + longest, MAX_PREDICTIONS // NUM_FOLDS)
-        path = forecast.unroll(**vars(tested), warm=warm)[:, warm - 1 :][:, steps]
+        path = forecast.unroll(**vars(tested), warm=warm)[:, steps]
         seen = tested.observed[:, warm:][:, steps]
         miss = (path - tested.values[:, warm:][:, steps]).nan_to_num(MAX_ERROR).clamp(-MAX_ERROR, MAX_ERROR)
         squared += torch.where(seen, miss, 0.0).square().sum(0)

@@ -139,14 +139,21 @@ class LinearForecast(nn.Module):
         values = torch.where(observed, scores, predicted)
         return values, past.correct(values - predicted, observed, observed.any(-1))
 
+    def start(
+        self, scores: Float[Tensor, "B size"], observed: Bool[Tensor, "B size"]
+    ) -> tuple[Float[Tensor, "B size"], Past]:
+        """Values and past of a first observation; values that were not observed are 0."""
+        past = replace(self.begin(len(scores), scores.device), guessed=(~observed).long())
+        return scores.where(observed, 0.0), past
+
     def unroll(
         self,
         values: Float[Tensor, "B H size"],
         known: Float[Tensor, "B T inputs"],
         observed: Bool[Tensor, "B H size"],
         warm: int,
-    ) -> Float[Tensor, "B T size"]:
-        """The predicted values: one step ahead until observation `warm`, then open loop.
+    ) -> Float[Tensor, "B ahead size"]:
+        """The values predicted open loop after observation `warm`.
 
         Args:
             values: z-scores; ignored where they were not observed.
@@ -154,14 +161,17 @@ class LinearForecast(nn.Module):
             observed: whether each value was observed.
             warm: number of observations that the predictions use, at least 1.
         """
-        now, path = values[:, 0].where(observed[:, 0], 0.0), []
-        past = replace(self.begin(len(now), now.device), guessed=(~observed[:, 0]).long())
-        for step in range(known.shape[1]):
+        # Observations before the history have no effect if those in it are complete.
+        first = max(0, warm - self.history) if observed[:, :warm].all() else 0
+        now, past = self.start(values[:, first], observed[:, first])
+        path = []
+        for step in range(first, known.shape[1]):
             change, past = self(now, known[:, step], past)
             now = now + change
-            path.append(now)
             if step + 1 < warm:
                 now, past = self.correct(now, past, values[:, step + 1], observed[:, step + 1])
+            else:
+                path.append(now)
         return torch.stack(path, 1)
 
     def past(self, flat: Float[Tensor, "B numbers"]) -> Past:
@@ -176,44 +186,55 @@ class LinearForecast(nn.Module):
         values: Float[Tensor, "B H size"],
         known: Float[Tensor, "B T inputs"],
         observed: Bool[Tensor, "B H size"],
-        *,
-        shortest: int = 1,
     ) -> None:
-        """Fits least squares on all windows in which every needed value was observed; without any it forecasts 0.
-
-        Args:
-            values: z-scores; ignored where they were not observed.
-            known: the inputs of each step.
-            observed: whether each value was observed.
-            shortest: smallest number of known steps with a map of its own; fewer known steps need a fit with 1.
-        """
-        both = torch.cat([values[:, :-1], known], -1).double()
-        change, all_observed = values.diff(dim=1).double(), observed.all(-1)
+        """Fits least squares on all windows in which every needed value was observed; without any it forecasts 0."""
         unseen, gap = changes(values.double(), observed)
         self.misses = []
-        for count in range(shortest, self.history + 1):
-            num = both.shape[1] - count + 1
-            if num < 1:
+        for count in range(1, self.history + 1):
+            found = self._fit_count(values, known, observed, count)
+            if found is None:
                 break
-            nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
-            rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
-            used = min(count, self.values)
-            complete = [all_observed[:, place:][:, :num] for place in range(count - used, count + 1)]
-            usable = torch.stack(complete).all(0)
-            columns = self._columns(count, values.device)
-            inputs, target = rows[usable][:, columns], change[:, count - 1 :][usable]
-            if len(inputs) <= inputs.shape[1]:
-                break
-            found = torch.zeros(rows.shape[-1], self.size, device=values.device)
-            found[columns] = _solve(inputs, target, self.trim, self.ridge).float()
-            # Longer pasts reuse the longest solution, because there may be too few rows for their own.
-            self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
-            residual = target - inputs @ found[columns].double()
+            usable, residual = found
             self.misses.append(residual.square().mean(0).sqrt().float())
             error = unseen[:, count - 1 :].clone()
             error[usable] = residual
             counted = gap[:, count - 1 :] > 0
             self.missed.copy_((error.square().sum((0, 1)) / counted.sum((0, 1)).clamp(min=1)).sqrt())
+
+    @torch.no_grad()
+    def fit_longest(
+        self,
+        values: Float[Tensor, "B H size"],
+        known: Float[Tensor, "B T inputs"],
+        observed: Bool[Tensor, "B H size"],
+    ) -> None:
+        """Fits the map of the longest past only, as `fit` does. Without enough rows it forecasts 0."""
+        self.weight.zero_()
+        self._fit_count(values, known, observed, self.history)
+
+    def _fit_count(
+        self, values: Tensor, known: Tensor, observed: Tensor, count: int
+    ) -> tuple[Bool[Tensor, "B n"], Float[Tensor, "rows size"]] | None:
+        """Fits the map of `count` known steps; returns its rows and their residuals, None if there are too few."""
+        both = torch.cat([values[:, :-1], known], -1).double()
+        change, all_observed = values.diff(dim=1).double(), observed.all(-1)
+        num = both.shape[1] - count + 1
+        if num < 1:
+            return None
+        nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
+        rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
+        used = min(count, self.values)
+        complete = [all_observed[:, place:][:, :num] for place in range(count - used, count + 1)]
+        usable = torch.stack(complete).all(0)
+        columns = self._columns(count, values.device)
+        inputs, target = rows[usable][:, columns], change[:, count - 1 :][usable]
+        if len(inputs) <= inputs.shape[1]:
+            return None
+        found = torch.zeros(rows.shape[-1], self.size, device=values.device)
+        found[columns] = _solve(inputs, target, self.trim, self.ridge).float()
+        # Longer pasts reuse the longest solution, because there may be too few rows for their own.
+        self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
+        return usable, target - inputs @ found[columns].double()
 
     def enough(self, change: Float[Tensor, " size"], slack: float) -> int:
         """The smallest number of steps at which no residual is much larger than at the largest number; at least 1.

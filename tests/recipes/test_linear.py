@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.data.stores import stored
+
+import worldline
+from worldline.data.store import Store
+from worldline.errors import ConfigError, UnsupportedError
+from worldline.models.layers.linear_forecast import RIDGE
+from worldline.planning.base import Goal
+from worldline.recipes.families import with_family
+from worldline.recipes.linear import linear
+from worldline.recipes.pixels import pixels
+from worldline.recipes.vectors import vectors
+from worldline.registry import load
+from worldline.testing.toys import Integrator
+from worldline.workflows.learn import learn_logs
+from worldline.workflows.learn_options import Options
+from worldline.world.base import PlanStatus
+
+TOY = Integrator(noise=0.0, wind=False, camera=False)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return stored(tmp_path_factory.mktemp("logs") / "store", TOY.schema, TOY.episodes(40, 30, seed=0))
+
+
+def test_it_chooses_what_the_toy_needs(logs: Store) -> None:
+    recipe = linear(logs)
+    assert load("recipe", "linear") is linear
+    assert (recipe.model, recipe.training.num_updates, recipe.heads.goals) == ("linear", 0, False)
+    assert (recipe.model_config.history, recipe.model_config.ridge) == (1, RIDGE)
+    assert replace(with_family(vectors(logs), logs, "linear"), name="linear") == recipe
+
+
+def test_a_world_is_learned_without_a_training(logs: Store, tmp_path: Path) -> None:
+    options = Options(recipe="linear", budget="1min", num_seeds=2)
+    result = learn_logs(logs.path, tmp_path / "world", options)
+    assert result.learned.trained.curves == ()
+    report = (tmp_path / "world" / "report.html").read_text()
+    assert "Learning" not in report
+    world, episode = worldline.open(tmp_path / "world"), logs.episode(0)
+    now, pushes = episode.history(at=5, length=4), {"push": episode.actions["push"][5:25]}
+    found = world.predict(now, pushes, level=0.5)
+    assert found.calibrated
+    true = episode.observations["position"][6:26]
+    np.testing.assert_allclose(found.signals["position"].mean, true, atol=1e-3 * true.std())
+    plan = world.plan(now, Goal(targets={"position": true[9]}), horizon=10, seed=0)
+    assert plan.status in (PlanStatus.CONVERGED, PlanStatus.BUDGET_EXHAUSTED)
+
+
+@pytest.mark.parametrize("path", ["training.num_updates", "heads.dynamics_updates"])
+def test_updates_are_refused(logs: Store, tmp_path: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match=f"{path} is 5. It must be 0: the family is fitted in closed form"):
+        learn_logs(logs.path, tmp_path / "world", Options(recipe="linear", set={path: 5}))
+
+
+def test_other_families_need_updates_and_another_recipe(logs: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="training.num_updates is 0. It must be at least 1"):
+        learn_logs(logs.path, tmp_path / "world", Options(recipe="vectors", set={"training.num_updates": 0}))
+    with pytest.raises(UnsupportedError, match="cannot be turned into one with the family 'ensemble'"):
+        with_family(linear(logs), logs, "ensemble")
+    seen = replace(TOY, camera=True)
+    pictures = stored(tmp_path / "pictures", seen.schema, seen.episodes(8, 8, seed=0))
+    with pytest.raises(UnsupportedError, match="'linear' has no encoder for images"):
+        with_family(pixels(pictures), pictures, "linear")
