@@ -98,7 +98,7 @@ def test_errors_of_a_world_are_in_standard_deviations_of_its_signals(tmp_path: P
     assert set(data.split.train) | set(data.split.validation) == {*split.train, *split.validation}
     assert not {*data.split.validation} & {*data.split.train, *split.calibration, *split.held_out}
     assert data.steps[0] == 1
-    found = data.errors(LocalWorld(Persistence(store.schema), None, recipe.planner))
+    found = data.errors(LocalWorld(Persistence.fit([store.episode(0)], store.schema), None, recipe.planner))
     level = data.windows.history.observations["level"][:, -1:].astype(float)
     truth = data.windows.truth["level"][:, [step - 1 for step in data.steps]].astype(float)
     expected = np.sqrt(np.square(truth - level).mean((0, 2))) / data.spreads["level"][0]

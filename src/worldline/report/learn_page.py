@@ -22,13 +22,14 @@ from worldline.formatting import (
     plural,
     quantity,
     round_percent,
+    span,
     with_interval,
     with_unit,
 )
 from worldline.plots.thumbnails import thumbnail
 from worldline.report import images
 from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
-from worldline.report.measured_blocks import block, coverage_block, gaps_block, open_loop_block, skill_block
+from worldline.report.measured_blocks import block, coverage_block, gaps_block, open_loop_block, skill_block, verdict
 from worldline.report.page import render_page
 from worldline.report.parts import (
     Animation,

@@ -262,6 +262,7 @@ def _learn_chosen(run: _Run, options: Options) -> LearnResult:
     """Learns a linear world first, then the best model of a comparison, and saves the better one of the two."""
     store, unfinished, device = run.store, partial_folder(run.out), choose_device(options.device)
     begun = time.monotonic()
+    unfinished.mkdir(parents=True, exist_ok=True)
 
     def make(name: str) -> Recipe:
         return make_recipe(store, for_candidate(options, name)).with_seed(options.seeds.start)
@@ -276,7 +277,6 @@ def _learn_chosen(run: _Run, options: Options) -> LearnResult:
         choice = from_json(Choice, kept.read_text(), where=kept)
     else:
         choice = compare(store, make, folder=unfinished, budget_s=budget_s, device=device, progress=run.progress)
-        unfinished.mkdir(parents=True, exist_ok=True)
         kept.write_text(to_json(choice))
     if choice.chosen == LINEAR:
         return _save(run, for_candidate(options, LINEAR), [linear], choice=choice)
