@@ -86,7 +86,7 @@ def train(
     trackers: Sequence[Tracker] = (),
     name: str = "run",
 ) -> Trained:
-    """Trains `model` in place; a model in closed form is left as it is.
+    """Trains `model` in place; a model in closed form does not change.
 
     Each validation writes a checkpoint. A run that was killed continues from it with `resume`, to the same weights bit
     for bit. Ctrl-C takes effect after the current update and writes another checkpoint. If the loss or its gradient is

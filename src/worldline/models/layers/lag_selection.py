@@ -58,9 +58,7 @@ class ScoredWindows:
 
 
 @torch.no_grad()
-def choose_forecast(
-    candidates: Sequence[LinearForecast], windows: ScoredWindows, *, warm: int, slack: float
-) -> int:
+def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows, *, warm: int, slack: float) -> int:
     """The index of the first candidate whose error is nearly the smallest.
 
     The error is the root mean squared error of open-loop predictions, as the geometric mean over values and horizons.
