@@ -55,8 +55,9 @@ class Trained:
     """The results of training, in addition to the model's weights.
 
     Args:
-        curves: one row per validation, none for a model in closed form: `step`, each loss term as `train_<term>` and `validation_<term>`,
-            `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
+        curves: one row per validation, none for a model in closed form: `step`, each loss term as `train_<term>` and
+            `validation_<term>`, `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and
+            `control`.
         chosen_step: number of updates of the kept weights.
         notes: one entry with the reason for each return to a checkpoint.
         elapsed_s: wall time, including earlier parts of a resumed run, s.

@@ -110,9 +110,9 @@ class LinearForecast(nn.Module):
     def shown(self, past: Past, forecast: Float[Tensor, "B size"]) -> Float[Tensor, "B shown"]:
         """The inputs of the residual network, in addition to the present.
 
-        The whole past; or, with `values` above 0, the steps of the `taken` last values and the forecast. The forecast then stands
-        for older inputs, because a network that receives all of them does not train in minutes. The count of steps is
-        left out, because it is smaller in training than at inference.
+        The whole past; or, with `values` above 0, the steps of the `taken` last values and the forecast. The forecast
+        then stands for older inputs, because a network that receives all of them does not train in minutes. The count
+        of steps is left out, because it is smaller in training than at inference.
 
         Args:
             past: before the present.
