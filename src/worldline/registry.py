@@ -15,7 +15,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "ensemble": "worldline.models.ensemble:Ensemble",
         "features": "worldline.models.features:Features",
         "jepa": "worldline.models.jepa:Jepa",
-        "linear": "worldline.models.linear:Linear",
+        "linear": "worldline.models.linear:LinearModel",
         "lewm": "worldline.models.lewm:Lewm",
         "rssm": "worldline.models.rssm:Rssm",
         "token": "worldline.models.token:TokenModel",

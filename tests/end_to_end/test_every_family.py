@@ -70,7 +70,14 @@ def small(recipe: Callable[[Store], Recipe], family: str, weights: Path | None =
         return replace(
             whole,
             model_config=replace_at(whole.model_config, SIZES[family]),
-            training=replace(whole.training, num_updates=min(4, whole.training.num_updates), num_checks=2, batch_size=8, window=5, num_validation=16),
+            training=replace(
+                whole.training,
+                num_updates=min(4, whole.training.num_updates),
+                num_checks=2,
+                batch_size=8,
+                window=5,
+                num_validation=16,
+            ),
             heads=replace(whole.heads, **updates, width=16, unroll=2),
             horizon=4,
             num_windows=1,

@@ -129,6 +129,9 @@ SPECS: Mapping[str, Spec] = {
     ),
     "jepa-frameskip": Spec(recipe=vectors, family="jepa", model={**JEPA, "predictor": BlockPredictorConfig(width=16)}),
     "ensemble": Spec(recipe=vectors, family="ensemble", wind=True, model={"num_members": 2, "width": 16}),
+    "linear-model": Spec(
+        recipe=vectors, family="linear", wind=True, training={"num_updates": 0}, heads={"goals": False}
+    ),
     "token": Spec(
         recipe=vectors,
         family="token",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldline.errors import ConfigError
 from worldline.models.base import Inputs, Window
-from worldline.models.linear import Linear, LinearConfig, choose_lags
+from worldline.models.linear import LinearConfig, LinearModel, choose_lags
 from worldline.schema import Kind, Role, Schema, Signal
 
 LEVEL = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
@@ -52,13 +52,13 @@ def hidden(batch: int, steps: int, seed: int = 0) -> Window:
     return window(torch.stack(levels, 1) + 0.02 * noise(batch, steps + 1, seed=seed + 2), valve)
 
 
-def fitted(config: LinearConfig, logs: Window) -> Linear:
-    model = Linear(schema=SCHEMA, config=config)
+def fitted(config: LinearConfig, logs: Window) -> LinearModel:
+    model = LinearModel(schema=SCHEMA, config=config)
     model.fit_normaliser(logs)
     return model.eval()
 
 
-def open_loop(model: Linear, logs: Window, at: int) -> Tensor:
+def open_loop(model: LinearModel, logs: Window, at: int) -> Tensor:
     """Predicted levels after observation `at`, physical units."""
     generator = torch.Generator()
     belief = model.encode(logs.first(at), generator=generator)
@@ -66,7 +66,7 @@ def open_loop(model: Linear, logs: Window, at: int) -> Tensor:
     return model.codes.normalisers[0].inverse(path.features[:, 0, 0, :, :1])[..., 0]
 
 
-def error(model: Linear, logs: Window, at: int) -> float:
+def error(model: LinearModel, logs: Window, at: int) -> float:
     miss = open_loop(model, logs, at) - logs.observations["level"][:, at:, 0]
     return float(miss.square().mean().sqrt())
 
@@ -135,4 +135,4 @@ def test_settings_and_signals_are_checked() -> None:
     with pytest.raises(ConfigError, match="ridge is 0"):
         LinearConfig(inputs=("level",), ridge=0.0)
     with pytest.raises(ConfigError, match="no image encoder"):
-        Linear(schema=Schema(signals=(CAMERA, VALVE)), config=LinearConfig(inputs=("camera",)))
+        LinearModel(schema=Schema(signals=(CAMERA, VALVE)), config=LinearConfig(inputs=("camera",)))

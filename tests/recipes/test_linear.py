@@ -61,7 +61,7 @@ def test_updates_are_refused(logs: Store, tmp_path: Path, path: str) -> None:
 
 
 def test_other_families_need_updates_and_another_recipe(logs: Store, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="training.num_updates is 0. It must be at least 1"):
+    with pytest.raises(ConfigError, match=r"training.num_updates is 0. It must be at least 1"):
         learn_logs(logs.path, tmp_path / "world", Options(recipe="vectors", set={"training.num_updates": 0}))
     with pytest.raises(UnsupportedError, match="cannot be turned into one with the family 'ensemble'"):
         with_family(linear(logs), logs, "ensemble")

@@ -128,7 +128,8 @@ MODELS: dict[str, Callable[[], tuple[WorldModel, Schema]]] = {
     "rssm": lambda: small("rssm", hidden_size=16, num_groups=4, num_classes=4, width=16),
     "token": lambda: small("token", width=16, num_heads=2, num_bins=16, context_steps=3),
 }
-"""Per name, what builds the model, small and untrained (except for one in closed form), and the schema that it speaks: that of `TOY`."""
+"""Per name, what builds the model, small and untrained except in closed form, and the schema that it speaks: that of
+`TOY`."""
 
 OF_IMAGES = {"features", "lewm"}
 """Families that need a picture; checked in tests of their own."""

@@ -81,7 +81,7 @@ class LinearBelief(Belief):
         return LinearBelief(values=self.values[index], past=self.past.select(index))
 
 
-class Linear(WorldModel):
+class LinearModel(WorldModel):
     """The model. It has buffers only, so there is nothing to train.
 
     With fewer than h observations it uses a fit on as many as there are. A missing value is replaced by its prediction.
@@ -215,7 +215,7 @@ def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearC
         config: its history is the largest that is tried.
         window: many windows of the training data, of more observations than the history.
     """
-    model = Linear(schema=schema, config=replace(config, history=1))
+    model = LinearModel(schema=schema, config=replace(config, history=1))
     scored = model.fit_scales(window)
     longest = max(1, min(config.history, MAX_COLUMNS // model.forecast.both))
     histories = [one for one in HISTORIES if one <= longest]

@@ -20,10 +20,16 @@ import torch
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa, JepaConfig
-from worldline.models.layers.forecasting_predictors import ConservedPredictor, ConservedPredictorConfig
+from worldline.models.layers.forecasting_predictors import (
+    ConservedPredictor,
+    ConservedPredictorConfig,
+    forecast_of,
+)
+from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
+from worldline.models.linear import HISTORIES
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
-from worldline.training.batches import fit_normaliser
+from worldline.training.batches import covering_window, fit_normaliser
 
 MAX_HISTORY_STEPS: Final = 24
 """Effects with a longer delay are not learned."""
@@ -32,7 +38,10 @@ MAX_EXTRA_ERROR: Final = 0.02
 TRIMMED_SHARE: Final = 0.2
 """Share of the steps that the linear forecast is not fitted to, such as those around a contact."""
 NUM_VALUES: Final = 3
-"""Largest number of observations in the linear forecast. Two determine a velocity, three a change of it."""
+"""Observations in the linear forecast, or all. Two determine a velocity, three a change of it; if they are noisy or
+quantised, more determine them better. The network takes three in any case."""
+MAX_VALUES_ERROR: Final = 0.1
+"""Accepted relative increase of the open-loop error of the linear forecast with three observations or fewer lags."""
 OPEN_LOOP_STEPS: Final = 8
 """Steps of a training window that are predicted in open loop after its history."""
 MAX_WINDOW: Final = 17
@@ -62,6 +71,7 @@ def memory(store: Store) -> Recipe:
         # A third of an episode, so that two thirds remain for predictions.
         history=max(1, min(MAX_HISTORY_STEPS, num_steps // 3)),
         values=NUM_VALUES,
+        taken=NUM_VALUES,
         trim=TRIMMED_SHARE,
         width=WIDTH,
         gated=True,
@@ -69,13 +79,13 @@ def memory(store: Store) -> Recipe:
     config = replace(
         plain.model_config, signal_weight=SIGNAL_WEIGHT, gradient_steps=GRADIENT_STEPS, predictor=predictor
     )
-    history = _helpful_history(store, config, longest)
-    window = min(longest, history + OPEN_LOOP_STEPS)
+    predictor = _helpful_past(store, config, longest)
+    window = min(longest, predictor.history + OPEN_LOOP_STEPS)
     updates = NUM_EPOCHS * int(store.num_steps.sum()) // (plain.training.batch_size * (window - 1))
     return replace(
         plain,
         name="memory",
-        model_config=replace(config, predictor=replace(predictor, history=history)),
+        model_config=replace(config, predictor=predictor),
         training=replace(
             plain.training,
             window=window,
@@ -88,10 +98,25 @@ def memory(store: Store) -> Recipe:
     )
 
 
-def _helpful_history(store: Store, config: JepaConfig, window: int) -> int:
-    """The shortest history with nearly the linear forecast error of the longest."""
+def _helpful_past(store: Store, config: JepaConfig, window: int) -> ConservedPredictorConfig:
+    """The predictor with the shortest history that nearly has the linear forecast error of the longest.
+
+    It reads all observations of a history if this makes the open-loop error of the forecast much smaller.
+    """
     with torch.random.fork_rng(devices=[]):
         model = Jepa(schema=store.schema, config=config)
-    fit_normaliser(model, store, split_store(store).train, config.inputs, window)
+    train, whole = split_store(store).train, config.predictor
+    fit_normaliser(model, store, train, config.inputs, window)
     assert isinstance(model.predictor, ConservedPredictor)  # for the type checker
-    return model.predictor.smallest_history(MAX_EXTRA_ERROR)
+    assert isinstance(whole, ConservedPredictorConfig)
+    few = replace(whole, history=model.predictor.smallest_history(MAX_EXTRA_ERROR))
+    longer = [one for one in HISTORIES if max(few.history, NUM_VALUES) < one <= whole.history]
+    candidates = [few, *(replace(whole, history=one, values=one) for one in longer)]
+    logged = covering_window(store, train, config.inputs, history=whole.history)
+    scored = ScoredWindows(
+        values=model.encoder.exact_scores(logged),
+        known=model.encoder.inputs(logged.past)[:, 0],
+        observed=model.encoder.exact_flags(logged.observed),
+    )
+    forecasts = [forecast_of(one, model.layout) for one in candidates]
+    return candidates[choose_forecast(forecasts, scored, warm=whole.history, slack=MAX_VALUES_ERROR)]

@@ -56,7 +56,8 @@ class Trained:
 
     Args:
         curves: one row per validation, none for a model in closed form: `step`, each loss term as `train_<term>` and
-            `validation_<term>`, `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
+            `validation_<term>`, `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and
+            `control`.
         chosen_step: number of updates of the kept weights.
         notes: one entry with the reason for each return to a checkpoint.
         elapsed_s: wall time, including earlier parts of a resumed run, s.
@@ -86,7 +87,7 @@ def train(
     trackers: Sequence[Tracker] = (),
     name: str = "run",
 ) -> Trained:
-    """Trains `model` in place; a model in closed form is left as it is.
+    """Trains `model` in place; a model in closed form does not change.
 
     Each validation writes a checkpoint. A run that was killed continues from it with `resume`, to the same weights bit
     for bit. Ctrl-C takes effect after the current update and writes another checkpoint. If the loss or its gradient is

@@ -52,21 +52,29 @@ class ForecastConfig(NetworkConfig):
     Args:
         width: units of the two hidden layers.
         gated: as for `NetworkConfig`.
-        history: h, steps of the linear forecast. The network also receives these steps.
+        history: h, steps of the linear forecast. The network also receives these steps, or those of `taken`.
         values: number of last observations in the linear forecast, which always uses the inputs of all h steps; 0 for
             all. A few suffice if only inputs act with a delay.
+        taken: number of last steps that the network receives if `values` is above 0; 0 for as many as `values`.
         trim: share of the steps with the largest residuals, such as contacts, that the fit ignores. 0 to below 0.5.
     """
 
     history: int = 2
     values: int = 0
+    taken: int = 0
     trim: float = 0.0
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "width", "history")
-        require_at_least(0, self, "values")
+        require_at_least(0, self, "values", "taken")
         if not 0 <= self.trim < 0.5:
             raise ConfigError(f"trim is {self.trim}. It must be at least 0 and below 0.5.")
+
+
+def forecast_of(config: ForecastConfig, layout: LatentLayout) -> LinearForecast:
+    """A linear forecast that is not fitted."""
+    sizes = {"size": layout.num_exact, "num_inputs": layout.inputs.size, "history": config.history}
+    return LinearForecast(**sizes, values=config.values, taken=config.taken, trim=config.trim)
 
 
 class ForecastingPredictor(AdaptablePredictor, ABC):
@@ -86,8 +94,7 @@ class ForecastingPredictor(AdaptablePredictor, ABC):
                 "the predictor forecasts vectors linearly, but the inputs hold no vector. Name a vector input, or "
                 "choose another predictor, such as MlpPredictorConfig()."
             )
-        sizes = {"size": layout.num_exact, "num_inputs": layout.inputs.size, "history": config.history}
-        linear = LinearForecast(**sizes, values=config.values, trim=config.trim)
+        linear = forecast_of(config, layout)
         super().__init__(layout, config, layout.size + layout.inputs.size + linear.num_shown)
         self.linear, self.context = linear, config.history
         leave = self.layers[-1]

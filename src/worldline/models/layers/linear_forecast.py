@@ -64,8 +64,9 @@ class LinearForecast(nn.Module):
         size: number of values.
         num_inputs: number of inputs per step.
         history: h, at least 1.
-        values: number of past values in the forecast, in addition to all h inputs; 0 for all. Above 0, the residual
-            network only receives these values (see `shown`), and its output is scaled by the residual (see `unit`).
+        values: number of past values in the forecast, in addition to all h inputs; 0 for all. Above 0, the output of
+            the residual network is scaled by the residual (see `unit`).
+        taken: number of steps that the residual network receives (see `shown`); 0 for as many as `values`.
         trim: share of the steps, those with the largest residuals, that the fit ignores; 0 to below 1.
         ridge: penalty on the squared weights, relative to the mean square of the columns; above 0.
     """
@@ -78,12 +79,20 @@ class LinearForecast(nn.Module):
     """Root mean squared residuals from 1, 2, ... steps, over completely observed windows; set by `fit`."""
 
     def __init__(
-        self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0, ridge: float = RIDGE
+        self,
+        *,
+        size: int,
+        num_inputs: int,
+        history: int,
+        values: int = 0,
+        taken: int = 0,
+        trim: float = 0.0,
+        ridge: float = RIDGE,
     ) -> None:
         super().__init__()
         self.size, self.both, self.history = size, size + num_inputs, history
         self.values, self.trim, self.in_part = min(values or history, history), trim, values > 0
-        self.ridge = ridge
+        self.taken, self.ridge = min(taken or self.values, history), ridge
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one map per count
         self.register_buffer("missed", torch.ones(size))
         self.misses: list[Tensor] = []
@@ -96,14 +105,14 @@ class LinearForecast(nn.Module):
     @property
     def num_shown(self) -> int:
         """Size of the result of `shown`."""
-        return (self.values - 1) * self.both + self.size if self.in_part else self.num_flat
+        return (self.taken - 1) * self.both + self.size if self.in_part else self.num_flat
 
     def shown(self, past: Past, forecast: Float[Tensor, "B size"]) -> Float[Tensor, "B shown"]:
         """The inputs of the residual network, in addition to the present.
 
-        The whole past; or, with `values` above 0, the steps of these values and the forecast. The forecast then stands
-        for older inputs, because a network that receives all of them does not train in minutes. The count of steps is
-        left out, because it is smaller in training than at inference.
+        The whole past; or, with `values` above 0, the steps of the `taken` last values and the forecast. The forecast
+        then stands for older inputs, because a network that receives all of them does not train in minutes. The count
+        of steps is left out, because it is smaller in training than at inference.
 
         Args:
             past: before the present.
@@ -111,7 +120,7 @@ class LinearForecast(nn.Module):
         """
         if not self.in_part:
             return past.flat()
-        return torch.cat([past.steps[:, : self.values - 1].flatten(1), forecast.to(past.steps.dtype)], -1)
+        return torch.cat([past.steps[:, : self.taken - 1].flatten(1), forecast.to(past.steps.dtype)], -1)
 
     def unit(self, change: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
         """The scale of the residual network's output.
