@@ -280,7 +280,11 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         """
         head = self.distance_head
         if head is None:
-            raise UnsupportedError("this world has no distance head. Learn it with goals, or set signal goals only.")
+            raise UnsupportedError(
+                f"{self.name} has no distance head, which this goal needs: it is in steps, or on signals that are not "
+                "predicted. Add goal heads with `worldline goals WORLD` or worldline.fit_goals, or set a goal on "
+                f"predicted signals without in_steps: {', '.join(self.describe().predicts)}."
+            )
         embed = head.embed_pictures if self._missing(goal) else head.embed
         aim = self._aim(_belief(belief), goal)
         with autocast(self.device):
