@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import worldline
 from worldline.bundle import MANIFEST, read_manifest
 from worldline.cli.main import app
 from worldline.engines.baselines import Persistence
+from worldline.engines.learned import LearnedEngine
 from worldline.errors import BundleError, ConfigError, InputError, UnsupportedError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
@@ -66,6 +68,11 @@ def test_without_goal_heads_a_goal_on_vectors_is_a_cost_and_steps_are_refused(pl
     assert opened.plan(now, goal(8, in_steps=False), horizon=3).actions["push"].shape == (3, 2)
     with pytest.raises(UnsupportedError, match=r"`worldline goals WORLD` or worldline\.fit_goals.*: position\."):
         opened.plan(now, goal(8, in_steps=True), horizon=3)
+    assert isinstance(opened, LocalWorld)
+    assert isinstance(opened.engine, LearnedEngine)
+    windy = replace(opened.engine, schema=Integrator(camera=False).schema)
+    with pytest.raises(UnsupportedError, match=r"It cannot have one: 'wind' is exogenous\. Set a goal"):
+        windy.encode_goal(None, goal(8, in_steps=True).targets)
 
 
 def test_goal_heads_are_added_and_nothing_else_changes(world: Path) -> None:

@@ -126,7 +126,7 @@ class Heads:
 
 def can_reach(schema: Schema) -> bool:
     """Whether goal heads can be fitted: bounded vector actions, no exogenous signals."""
-    return not _obstacles(schema)
+    return not goal_obstacles(schema)
 
 
 def check_goals(schema: Schema) -> None:
@@ -135,7 +135,7 @@ def check_goals(schema: Schema) -> None:
     Raises:
         ConfigError: an action is unbounded or discrete, or the schema has exogenous signals or no actions.
     """
-    found = _obstacles(schema)
+    found = goal_obstacles(schema)
     if found:
         raise ConfigError(
             f"goal heads need bounded vector actions and no exogenous signals, but {', '.join(found)}. Add low and "
@@ -143,8 +143,8 @@ def check_goals(schema: Schema) -> None:
         )
 
 
-def _obstacles(schema: Schema) -> list[str]:
-    """The signals that goal heads do not support, with reasons."""
+def goal_obstacles(schema: Schema) -> list[str]:
+    """What prevents goal heads, such as "'wind' is exogenous"; empty if they can be fitted."""
     if not schema.actions:
         return ["there are no actions"]
     others = [s for s in schema.actions if s.kind is not Kind.VECTOR or s.low is None or s.high is None]

@@ -35,7 +35,7 @@ def fit_goals(
     """Adds goal heads to the bundle of a learned world, and returns the world.
 
     The heads are fitted on the training episodes, with the settings in the bundle. The bundle is replaced. Model, other
-    heads, calibration and report do not change. A world that has goal heads is returned as it is.
+    heads, calibration and report do not change. A world that has goal heads does not change.
 
     Args:
         world: folder of the bundle.
