@@ -189,6 +189,12 @@ def scaled(recipe: Recipe, share: float) -> Recipe:
     )
 
 
+def vectors_with_goals(store: Store) -> Recipe:
+    """The recipe for vectors with goal heads."""
+    recipe = vectors(store)
+    return replace(recipe, heads=replace(recipe.heads, goals=True))
+
+
 def pixels_briefly(store: Store) -> Recipe:
     """The recipe for pixels with fewer updates."""
     recipe = pixels(store)
@@ -262,7 +268,7 @@ TASKS: Final = {
         make=lambda: TwoRooms("random", camera=False),
         num_episodes=300,
         num_steps=60,
-        recipe=vectors,
+        recipe=vectors_with_goals,
         trainings={"poor": Training(share=0.02, late=7), "middle": Training(share=0.001), "good": Training(share=0.15)},
         goals=("position", "wall"),
         tolerance={},

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from worldline.episode import Episode, History
     from worldline.planning.base import Goal
     from worldline.schema import Kind, Role, Schema, Signal
+    from worldline.workflows.fit_goals import fit_goals
     from worldline.workflows.learn import learn
     from worldline.workflows.record import record
     from worldline.workflows.recorder import Recorder
@@ -40,6 +41,7 @@ __all__ = [
     "WorldlineError",
     "data",
     "errors",
+    "fit_goals",
     "learn",
     "open",
     "open_store",

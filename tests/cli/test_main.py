@@ -115,8 +115,7 @@ from worldline.recipes.vectors import vectors
 def small(store):
     known = vectors(store)
     training = replace(known.training, num_updates=4, num_checks=1, min_deviation=0.0, min_rank=1.0)
-    heads = replace(known.heads, readout_updates=2, distance_updates=2, inverse_updates=2)
-    return replace(known, name="my own", training=training, heads=heads)
+    return replace(known, name="my own", training=training)
 """
 
 

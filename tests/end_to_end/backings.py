@@ -249,7 +249,7 @@ def two_rooms_workshop(folder: Path, running: ExitStack, patch: pytest.MonkeyPat
     def recipe(store: Store) -> Recipe:
         known = vectors(store)
         training = replace(known.training, num_updates=120, num_checks=1, window=5)
-        heads = replace(known.heads, distance_updates=20, inverse_updates=20, width=32)
+        heads = replace(known.heads, goals=True, distance_updates=20, inverse_updates=20, width=32)
         return replace(known, training=training, heads=heads, horizon=6, num_windows=2, planner=PLANNER)
 
     lab = TwoRooms(camera=False)

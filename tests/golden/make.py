@@ -96,7 +96,7 @@ JEPA: Mapping[str, Any] = {
 SMALL_IMAGES: Mapping[str, Any] = {"encoder.channels": 8}
 HEADS: Mapping[str, Any] = {"width": 16, "unroll": 2, "batch_size": 32, "learning_rate": 1e-2}
 SPECS: Mapping[str, Spec] = {
-    "jepa": Spec(recipe=vectors, family="jepa", model=JEPA, heads={"num_landmarks": 6, "reach": 4.0}),
+    "jepa": Spec(recipe=vectors, family="jepa", model=JEPA, heads={"goals": True, "num_landmarks": 6, "reach": 4.0}),
     "jepa-memory": Spec(recipe=memory, family="jepa", wind=True, model={**JEPA, "predictor.history": 3}),
     "jepa-pixels": Spec(
         recipe=pixels,
@@ -125,9 +125,13 @@ SPECS: Mapping[str, Spec] = {
         wind=True,
         model={**JEPA, "predictor": TransformerPredictorConfig(width=16, depth=1, num_heads=2)},
         training={"window": 7},
-        heads={"goals": False},
     ),
-    "jepa-frameskip": Spec(recipe=vectors, family="jepa", model={**JEPA, "predictor": BlockPredictorConfig(width=16)}),
+    "jepa-frameskip": Spec(
+        recipe=vectors,
+        family="jepa",
+        model={**JEPA, "predictor": BlockPredictorConfig(width=16)},
+        heads={"goals": True},
+    ),
     "ensemble": Spec(recipe=vectors, family="ensemble", wind=True, model={"num_members": 2, "width": 16}),
     "linear-model": Spec(
         recipe=vectors, family="linear", wind=True, training={"num_updates": 0}, heads={"goals": False}
@@ -135,6 +139,7 @@ SPECS: Mapping[str, Spec] = {
     "token": Spec(
         recipe=vectors,
         family="token",
+        heads={"goals": True},
         model={"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4, "num_samples": 2},
     ),
     "rssm": Spec(

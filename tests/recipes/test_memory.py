@@ -49,7 +49,6 @@ def test_histories_are_as_long_as_helps_and_the_episodes_allow(
 ) -> None:
     recipe = memory(logs(tmp_path / "store", 40, num_steps))
     assert (recipe.training.window, recipe.model_config.predictor.history) == (window, history)
-    assert not recipe.heads.goals
 
 
 def test_it_is_registered_and_needs_a_vector(tmp_path: Path) -> None:

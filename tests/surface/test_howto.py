@@ -187,8 +187,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def recipe(store: Store) -> Recipe:
         known = vectors.vectors(store)
-        training = replace(known.training, num_updates=300, num_checks=1, batch_size=64)
-        return replace(known, training=training, heads=replace(known.heads, goals=False))
+        return replace(known, training=replace(known.training, num_updates=300, num_checks=1, batch_size=64))
 
     worldline.learn(path / "store", path / "world", recipe=recipe)
     return path

@@ -57,7 +57,7 @@ Use this table to choose a world by its abilities. A world without an ability ra
 provides it.
 
 Reproduce the table with `python -m tests.surface.worlds_shown`. It calls every method of every world. All worlds are
-calibrated and plan with `cem`. Learned worlds have a distance head, which recipes fit if there are no exogenous inputs.
+calibrated and plan with `cem`. Learned worlds are shown with goal heads, see [plan](howto/plan.md#goals-in-steps).
 
 A remote or named world has the abilities of the world behind it. A fallback has the abilities of all its worlds.
 

@@ -20,7 +20,7 @@ from worldline.models.jepa import Jepa, JepaConfig
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window, trace
-from worldline.training.heads import Heads, HeadsConfig, fit_heads, refine_dynamics
+from worldline.training.heads import Heads, HeadsConfig, fit_goal_heads, fit_heads, refine_dynamics
 
 Build = Callable[..., Jepa]
 TOY = Integrator(camera=False)
@@ -56,8 +56,7 @@ def test_without_updates_the_model_stays_as_it_was(store: Store, build: Build, p
     model, heads = fitted(build, store, parts, NONE)
     untouched = build().state_dict()
     assert all(torch.equal(value, untouched[name]) for name, value in model.state_dict().items())
-    assert heads.distance is None
-    assert heads.inverse is None
+    assert heads.goals is None
 
 
 def test_every_update_is_told(store: Store, build: Build, parts: Split) -> None:
@@ -132,11 +131,14 @@ def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
         store.append(episode)
     model, parts = build(schema=calm.schema).eval(), split(len(store), seed=0)
     config = replace(NONE, goals=True, distance_updates=3, inverse_updates=1, num_landmarks=7, reach=4.0)
-    marks = fit_heads(model, store, parts, ("position",), config).landmarks
+    heads = fit_heads(model, store, parts, ("position",), config).goals
+    assert heads is not None
+    marks = heads.landmarks
     assert marks is not None
     assert len(marks.latents.unique(dim=0)) == 7
     assert (marks.steps.isfinite() & (marks.steps > 0)).any()
-    assert fit_heads(model, store, parts, ("position",), replace(config, num_landmarks=0)).landmarks is None
+    later = fit_goal_heads(model, store, parts, ("position",), replace(config, num_landmarks=0))
+    assert later.landmarks is None
 
 
 @pytest.mark.parametrize("settings", [{"num_landmarks": -1}, {"reach": float("inf")}, {"reach": 1.0}])

@@ -457,8 +457,7 @@ def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside
 
     def short(logs: Store) -> Recipe:
         known = vectors(logs)
-        heads = replace(known.heads, readout_updates=2, distance_updates=2, inverse_updates=2, width=16)
-        return replace(known, training=replace(known.training, num_updates=4, num_checks=2), heads=heads)
+        return replace(known, training=replace(known.training, num_updates=4, num_checks=2))
 
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short))
     assert result.diagnostics is not None

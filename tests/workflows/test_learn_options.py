@@ -8,6 +8,7 @@ import pytest
 from tests.data.stores import stored
 
 import worldline
+from worldline.config import nested
 from worldline.data.splits import split
 from worldline.data.store import Store
 from worldline.errors import BundleError, ConfigError, InputError, StoppedError, UnknownNameError
@@ -222,8 +223,13 @@ def test_the_horizon_of_bands_and_report_is_set(store: Store, tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"horizon is 11, but the longest possible is 10: .* held-out .* 12 steps"):
         learn_logs(store.path, tmp_path / "never", Options(set=SMALL, horizon=11))
     assert not list((tmp_path / "never.partial").rglob("*.safetensors")), "refused before the training"
-    with pytest.raises(ConfigError, match="horizon is given as an option and in set"):
-        Options(horizon=3, set={"horizon": 4})
+
+
+@pytest.mark.parametrize(("name", "path"), [("horizon", "horizon"), ("goals", "heads.goals")])
+def test_a_setting_that_is_an_option_too_is_given_once(name: str, path: str) -> None:
+    assert Options(**{name: True}).resolved().set == nested({path: True})
+    with pytest.raises(ConfigError, match=f"{path} is given as an option and in set"):
+        Options(**{name: True}, set={path: True})
 
 
 def test_calibration_episodes_that_are_too_short_for_the_horizon_are_noted(tmp_path: Path) -> None:

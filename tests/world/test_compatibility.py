@@ -63,7 +63,10 @@ def test_what_is_neither_taken_nor_predicted_may_be_anything() -> None:
         (with_signal("wind", shape=(3,)), "shape of 'wind' is (3,), not (2,)"),
         (replace(CARD, schema=replace(SCHEMA, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
         (replace(CARD, action_conditioned=False), "it is no longer action-conditioned, so it cannot plan"),
-        (replace(CARD, abilities=()), "the ability 'reaches' is missing"),
+        (
+            replace(CARD, abilities=()),
+            "it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world",
+        ),
         (
             replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)),
             "the exogenous signal 'wind' is missing",

@@ -41,6 +41,14 @@ Horizon = Annotated[
         min=1, help="Steps ahead for which bands are calibrated and errors reported.", show_default="from the recipe"
     ),
 ]
+Goals = Annotated[
+    bool | None,
+    typer.Option(
+        "--goals/--no-goals",
+        help="Fit goal heads, for plans to pictures and in steps; `worldline goals` adds them later.",
+        show_default="from the recipe: with images only",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,6 +81,7 @@ def learn(
     weights: Annotated[Path | None, typer.Option(help="Folder with pretrained weights; required by features.")] = None,
     split: SplitRule = None,
     horizon: Horizon = None,
+    goals: Goals = None,
     settings: Settings = None,
     config: Config = None,
     seed: Seed = None,
@@ -95,6 +104,7 @@ def learn(
         weights=weights,
         split=split,
         horizon=horizon,
+        goals=goals,
         set=parse_settings(settings or ()),
         config=config,
         seed=seed,

@@ -15,6 +15,7 @@ from worldline.cli.check import check
 from worldline.cli.conform import conform
 from worldline.cli.demo import demo
 from worldline.cli.export import export
+from worldline.cli.goals import goals
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
 from worldline.cli.record import record
@@ -66,6 +67,7 @@ COMMANDS: Final = (
     ("show", show, DATA),
     ("export", export, DATA),
     ("learn", learn, LEARN),
+    ("goals", goals, LEARN),
     ("audit", audit, EVALUATE),
     ("serve", serve, RUN),
     ("publish", publish, RUN),

@@ -32,6 +32,7 @@ from worldline.models.heads.readout import Readout
 from worldline.planning.base import Rollout
 from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, join, split, to_inputs, to_tensor
+from worldline.training.heads import goal_obstacles
 
 Part = tuple[slice, slice]
 """A slice of the worlds and a slice of the versions of their future."""
@@ -280,7 +281,13 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         """
         head = self.distance_head
         if head is None:
-            raise UnsupportedError("this world has no distance head. Learn it with goals, or set signal goals only.")
+            found = goal_obstacles(self.schema)
+            add = "Add goal heads with `worldline goals WORLD` or worldline.fit_goals, or set"
+            raise UnsupportedError(
+                f"{self.name} has no distance head, which goals in steps and on signals that are not predicted need. "
+                + (f"It cannot have one: {', '.join(found)}. Set" if found else add)
+                + f" a goal on predicted signals without in_steps: {', '.join(self.describe().predicts)}."
+            )
         embed = head.embed_pictures if self._missing(goal) else head.embed
         aim = self._aim(_belief(belief), goal)
         with autocast(self.device):

@@ -58,8 +58,8 @@ NUM_EPOCHS: Final = 30
 def memory(store: Store) -> Recipe:
     """Predicts all vector observations from their history and the inputs.
 
-    It fits no distance and inverse heads: an observation is not the complete state, so it cannot be a goal. A history
-    has up to 24 steps, limited by the length of four in five episodes and by its benefit for a linear forecast.
+    A history has up to 24 steps, limited by the length of four in five episodes and by its benefit for a linear
+    forecast. Goal heads do not suit it: an observation is not the complete state, so it cannot be a goal.
 
     Raises:
         UnsupportedError: the logs hold no vector observation.
@@ -94,7 +94,6 @@ def memory(store: Store) -> Recipe:
             # Other rules choose by decoding the action from one step, which fails with delayed effects.
             choose="last",
         ),
-        heads=replace(plain.heads, goals=False),
     )
 
 

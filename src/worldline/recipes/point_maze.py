@@ -171,9 +171,15 @@ class Walker(Policy):
 
 
 def point_maze(store: Store) -> Recipe:
-    """The recipe for vectors with landmarks for distant goals, for logs of `Walker`."""
+    """The recipe for vectors with goal heads and landmarks for distant goals, for logs of `Walker`."""
     recipe = vectors(store)
     heads = replace(
-        recipe.heads, dynamics_updates=3000, distance_updates=8000, width=384, num_landmarks=256, reach=40.0
+        recipe.heads,
+        goals=True,
+        dynamics_updates=3000,
+        distance_updates=8000,
+        width=384,
+        num_landmarks=256,
+        reach=40.0,
     )
     return replace(recipe, name="point-maze", heads=heads)

@@ -142,5 +142,6 @@ def pull(angles: Floats, velocity: Floats, wanted: Floats) -> Floats:
 
 
 def reacher(store: Store) -> Recipe:
-    """The recipe for vectors, for logs of `Flail`."""
-    return replace(vectors(store), name="reacher")
+    """The recipe for vectors with goal heads, for logs of `Flail`."""
+    recipe = vectors(store)
+    return replace(recipe, name="reacher", heads=replace(recipe.heads, goals=True))

@@ -16,7 +16,7 @@ from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.schema import Kind
-from worldline.training.heads import HeadsConfig, can_reach
+from worldline.training.heads import HeadsConfig
 from worldline.training.updates import TrainingConfig
 
 NUM_LEARNED_FEATURES = 16
@@ -28,8 +28,8 @@ MAX_HORIZON = 48
 def vectors(store: Store) -> Recipe:
     """Takes and predicts all vector observations; discrete observations are left out.
 
-    It fits distance and inverse heads if actions are bounded vectors and there are no exogenous signals. Windows have
-    up to 9 observations and bands up to 48 steps, both limited by the length of four in five episodes.
+    It fits no goal heads, because a goal on vectors is a cost in units. Windows have up to 9 observations and bands up
+    to 48 steps, both limited by the length of four in five episodes.
 
     Raises:
         UnsupportedError: the logs hold no vector observation.
@@ -61,7 +61,7 @@ def vectors(store: Store) -> Recipe:
             min_rank=1.0,
             min_deviation=0.0,
         ),
-        heads=HeadsConfig(goals=can_reach(store.schema), readout_updates=0, far=max(2.0, num_steps / 4)),
+        heads=HeadsConfig(goals=False, readout_updates=0, far=max(2.0, num_steps / 4)),
         horizon=min(MAX_HORIZON, num_steps),
         num_windows=8,
         planner=planner_for(store.schema, CrossEntropy(num_candidates=128, num_iterations=4)),

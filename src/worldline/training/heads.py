@@ -89,15 +89,28 @@ class HeadsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoalHeads:
+    """The fitted heads for goal observations.
+
+    Args:
+        distance: steps to a goal.
+        inverse: actions that lead to a goal.
+        landmarks: None if not configured.
+    """
+
+    distance: Distance
+    inverse: Inverse
+    landmarks: Landmarks | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Heads:
     """The fitted heads.
 
     Args:
         readout: latents to signals.
         mahalanobis: out-of-distribution score.
-        distance: None without goals.
-        inverse: None without goals.
-        landmarks: None without goals, or if not configured.
+        goals: None if not configured.
         reward: None if the logs hold none, or if not configured.
         termination: None if no episode ends in a terminal state, or if not configured.
         decoder: None if the model takes no images, or if not configured.
@@ -105,18 +118,43 @@ class Heads:
 
     readout: Readout
     mahalanobis: MahalanobisScore
-    distance: Distance | None = None
-    inverse: Inverse | None = None
-    landmarks: Landmarks | None = None
+    goals: GoalHeads | None = None
     reward: Reward | None = None
     termination: Termination | None = None
     decoder: Decoder | None = None
 
 
 def can_reach(schema: Schema) -> bool:
-    """Whether distance and inverse can be fitted: bounded vector actions, no exogenous signals."""
-    bounded = all(s.kind is Kind.VECTOR and s.low is not None and s.high is not None for s in schema.actions)
-    return bool(schema.actions) and bounded and not schema.exogenous
+    """Whether goal heads can be fitted: bounded vector actions, no exogenous signals."""
+    return not goal_obstacles(schema)
+
+
+def check_goals(schema: Schema) -> None:
+    """Checks that goal heads can be fitted.
+
+    Raises:
+        ConfigError: an action is unbounded or discrete, or the schema has exogenous signals or no actions.
+    """
+    found = goal_obstacles(schema)
+    if found:
+        raise ConfigError(
+            f"goal heads need bounded vector actions and no exogenous signals, but {', '.join(found)}. Add low and "
+            "high to the actions (worldline schema STORE), or learn without goals (--no-goals, goals=False)."
+        )
+
+
+def goal_obstacles(schema: Schema) -> list[str]:
+    """What prevents goal heads, such as "'wind' is exogenous"; empty if they can be fitted."""
+    if not schema.actions:
+        return ["there are no actions"]
+    others = [s for s in schema.actions if s.kind is not Kind.VECTOR or s.low is None or s.high is None]
+    return [
+        *(
+            f"the action {signal.name!r} is {'unbounded' if signal.kind is Kind.VECTOR else 'discrete'}"
+            for signal in others
+        ),
+        *(f"{signal.name!r} is exogenous" for signal in schema.exogenous),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +195,8 @@ def refine_dynamics(
         ConfigError: `config.goals` is True, but actions are unbounded or discrete, or the schema has exogenous signals.
             There are updates for a model in closed form.
     """
-    if config.goals and not can_reach(store.schema):
-        raise ConfigError(
-            "goals need bounded vector actions and no exogenous signals. Add low and high to the action signals "
-            "of schema.json, or learn with goals=False."
-        )
+    if config.goals:
+        check_goals(store.schema)
     if model.closed_form and config.dynamics_updates:
         updates = config.dynamics_updates
         raise ConfigError(f"heads.dynamics_updates is {updates}. It must be 0: the family is fitted in closed form.")
@@ -209,20 +244,10 @@ def fit_heads(
         mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=table.features.shape[1])).to(table.device)
         mahalanobis.fit(table.features.cpu())
         readout = fit_readout(store, table, imagination, plan.fit("readout"))
-        distance, inverse, landmarks, reward, termination, decoder = None, None, None, None, None, None
+        goals, reward, termination, decoder = None, None, None, None
         if config.goals:
-            table = replace(table, pictures=picture_goals(model, store, split.train, inputs))
-            distance = fit_distance(table, imagination, plan.fit("distance"), far=config.far)
-            inverse = fit_inverse(table, distance, imagination, plan.fit("inverse"))
-            if config.num_landmarks:
-                landmarks = fit_landmarks(
-                    table,
-                    distance,
-                    model.present,
-                    imagination.generator,
-                    num_landmarks=config.num_landmarks,
-                    reach=config.reach,
-                )
+            pictures = picture_goals(model, store, split.train, inputs)
+            goals = _fit_goals(replace(table, pictures=pictures), imagination, config, plan)
         if plan.updates["reward"]:
             reward = fit_reward(store, table, imagination, plan.fit("reward"))
         if plan.updates["termination"]:
@@ -232,13 +257,63 @@ def fit_heads(
     return Heads(
         readout=readout,
         mahalanobis=mahalanobis,
-        distance=distance,
-        inverse=inverse,
-        landmarks=landmarks,
+        goals=goals,
         reward=reward,
         termination=termination,
         decoder=decoder,
     )
+
+
+def fit_goal_heads(
+    model: WorldModel,
+    store: Store,
+    split: Split,
+    inputs: tuple[str, ...],
+    config: HeadsConfig,
+    *,
+    progress: OnProgress | None = None,
+) -> GoalHeads:
+    """Fits the heads for goals of a model whose other heads are fitted. The dynamics are not refined.
+
+    Args:
+        model: in evaluation mode; does not change.
+        store: to read from.
+        split: only `train` is read.
+        inputs: observation signals that the model takes.
+        config: its updates of other heads are ignored.
+        progress: called after each update.
+
+    Raises:
+        ConfigError: actions are unbounded or discrete, or the schema has exogenous signals.
+    """
+    config = replace(config, goals=True, dynamics_updates=0)
+    refinement = refine_dynamics(model, store, split, inputs, config, progress=progress)
+    table = replace(refinement.table, pictures=picture_goals(model, store, split.train, inputs))
+    plan = _UpdatePlan(_goal_updates(config), config, progress, "fit goal heads")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # initial weights
+        return _fit_goals(table, refinement.imagination, config, plan)
+
+
+def _fit_goals(table: LatentTable, imagination: Imagination, config: HeadsConfig, plan: _UpdatePlan) -> GoalHeads:
+    """Fits the heads for goals on stored latents."""
+    distance = fit_distance(table, imagination, plan.fit("distance"), far=config.far)
+    inverse = fit_inverse(table, distance, imagination, plan.fit("inverse"))
+    landmarks = None
+    if config.num_landmarks:
+        landmarks = fit_landmarks(
+            table,
+            distance,
+            imagination.present,
+            imagination.generator,
+            num_landmarks=config.num_landmarks,
+            reach=config.reach,
+        )
+    return GoalHeads(distance=distance, inverse=inverse, landmarks=landmarks)
+
+
+def _goal_updates(config: HeadsConfig) -> dict[str, int]:
+    return {"distance": config.distance_updates, "inverse": config.inverse_updates}
 
 
 class _UpdatePlan:
@@ -257,8 +332,7 @@ class _UpdatePlan:
         ends = bool(store.terminated[list(split.train)].any())
         updates = {
             "readout": config.readout_updates,
-            "distance": config.distance_updates if config.goals else 0,
-            "inverse": config.inverse_updates if config.goals else 0,
+            **(_goal_updates(config) if config.goals else {}),
             "reward": config.outcome_updates if store.schema.of(Role.REWARD) else 0,
             "termination": config.outcome_updates if ends else 0,
             "decoder": config.decoder_updates if _images(store, inputs) else 0,

@@ -112,6 +112,7 @@ def learn(
     weights: Path | str | None = None,
     split: str | None = None,
     horizon: int | None = None,
+    goals: bool | None = None,
     set: Mapping[str, object] | None = None,  # noqa: A002 (the command has `--set`, and options have the same names in Python)
     config: Path | str | None = None,
     seed: int | None = None,
@@ -140,6 +141,7 @@ def learn(
         weights: see `Options`.
         split: see `Options`.
         horizon: see `Options`.
+        goals: see `Options`.
         set: see `Options`.
         config: see `Options`.
         seed: see `Options`.
@@ -169,6 +171,7 @@ def learn(
         weights=None if weights is None else Path(weights),
         split=split,
         horizon=horizon,
+        goals=goals,
         set=set or {},
         config=None if config is None else Path(config),
         seed=seed,

@@ -20,6 +20,7 @@ from worldline.recipes.families import with_family
 from worldline.recipes.recipe import NUMBERS, PARTS, Recipe
 from worldline.registry import BUILTIN, imported, load
 from worldline.schema import Kind
+from worldline.training.heads import check_goals
 
 MakeRecipe = Callable[[Store], Recipe]
 
@@ -53,6 +54,8 @@ class Options:
         split: rule of `split_store` for the parts of the episodes; None for the recipe's.
         horizon: number of steps for which bands are calibrated and errors are reported; the same as `set={"horizon":
             ...}`. None for the recipe's, shortened if episodes are shorter.
+        goals: whether to fit goal heads, for plans to pictures and in steps; the same as `set={"heads.goals": ...}`.
+            None for the recipe's choice: yes for worlds with images, no for worlds of vectors.
         set: settings of the recipe by path, such as {"training.num_updates": 3000}; see `Recipe.with_settings`.
         config: TOML file with such settings, and with the options above in its table [learn], such as the `run.toml` of
             a bundle. Options of the call have precedence over it, and `set` over its settings.
@@ -75,6 +78,7 @@ class Options:
     weights: Path | None = None
     split: str | None = None
     horizon: int | None = None
+    goals: bool | None = None
     set: Mapping[str, object] = field(default_factory=dict)
     config: Path | None = None
     seed: int | None = None
@@ -87,8 +91,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.num_seeds is not None and self.num_seeds < 1:
             raise ConfigError(f"num_seeds is {self.num_seeds}, expected at least 1.")
-        if self.horizon is not None and "horizon" in self.set:
-            raise ConfigError("horizon is given as an option and in set. Give it once.")
+        for path in self._settings.keys() & self.set.keys():
+            raise ConfigError(f"{path} is given as an option and in set. Give it once.")
         if self.budget is not None:
             seconds(self.budget)
         choose_device(self.device)
@@ -99,6 +103,12 @@ class Options:
         first = self.seed or 0
         return range(first, first + (self.num_seeds or 1))
 
+    @property
+    def _settings(self) -> dict[str, object]:
+        """The options that are settings of the recipe, by path."""
+        given = {"horizon": self.horizon, "heads.goals": self.goals}
+        return {path: value for path, value in given.items() if value is not None}
+
     def resolved(self) -> Options:
         """The options with those of `config`, and `set` with its settings as nested mappings.
 
@@ -106,9 +116,9 @@ class Options:
             ConfigError: the file cannot be read, has an unknown option or a value of the wrong type, or it names a
                 recipe that only the caller can give.
         """
-        settings = nested({**self.set, **({} if self.horizon is None else {"horizon": self.horizon})})
+        settings = nested({**self.set, **self._settings})
         if self.config is None:
-            return replace(self, horizon=None, set=settings)
+            return replace(self, horizon=None, goals=None, set=settings)
         table, stored = read_config(self.config)
         settings = merged(stored, settings)
         own = {name: getattr(self, name) for name in table if getattr(self, name) is not None}
@@ -116,7 +126,7 @@ class Options:
             _check_recipe(table["recipe"], self.config)
         if "weights" in table:
             table["weights"] = Path(table["weights"])
-        return replace(self, **{**table, **own}, config=None, horizon=None, set=settings)
+        return replace(self, **{**table, **own}, config=None, horizon=None, goals=None, set=settings)
 
 
 def seconds(budget: str | float) -> float:
@@ -214,6 +224,8 @@ def make_recipe(store: Store, options: Options) -> Recipe:
     elif options.weights is not None:
         raise InputError("weights are given without a family that uses them. Add --model features or --model lewm.")
     recipe = recipe.with_settings(options.set)
+    if recipe.heads.goals:
+        check_goals(store.schema)
     return recipe if options.split is None else replace(recipe, split=partial(split_store, rule=options.split))
 
 
@@ -244,8 +256,12 @@ def run_toml(store: Store, options: Options, recipe: Recipe, *, horizon: int) ->
     }
     values = {**recipe.settings(), "horizon": horizon}
     numbers = {name: values.pop(name) for name in NUMBERS}
-    top = "# Repeats this run: worldline learn LOGS --config run.toml --out world/"
-    return f"{top}\n{to_toml({**numbers, TABLE: table, **values})}\n"
+    return settings_toml({**numbers, TABLE: table, **values})
+
+
+def settings_toml(values: Mapping[str, Any]) -> str:
+    """The text of a file of settings, with the command that uses it."""
+    return f"# Repeats this run: worldline learn LOGS --config run.toml --out world/\n{to_toml(values)}\n"
 
 
 def _name(recipe: str | MakeRecipe) -> str:

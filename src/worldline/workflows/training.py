@@ -22,7 +22,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.training.batches import fit_normaliser
 from worldline.training.distributed import processes
-from worldline.training.heads import Heads, fit_heads, refine_dynamics
+from worldline.training.heads import GoalHeads, Heads, fit_heads, refine_dynamics
 from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
@@ -228,18 +228,21 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
 
 def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) -> LearnedEngine:
     """The engine of the model with its heads."""
-    return LearnedEngine(
+    engine = LearnedEngine(
         model=model,
         schema=store.schema,
         inputs=recipe.model_config.inputs,
         readout=heads.readout,
         mahalanobis=heads.mahalanobis,
-        distance_head=heads.distance,
-        inverse_head=heads.inverse,
-        landmarks=heads.landmarks,
         reward_head=heads.reward,
         termination_head=heads.termination,
         decoder=heads.decoder,
         name=recipe.name,
         notes={"data": store.content_hash(), "recipe": recipe.name},
     )
+    return engine if heads.goals is None else with_goal_heads(engine, heads.goals)
+
+
+def with_goal_heads(engine: LearnedEngine, heads: GoalHeads) -> LearnedEngine:
+    """The engine with these heads for goals."""
+    return replace(engine, distance_head=heads.distance, inverse_head=heads.inverse, landmarks=heads.landmarks)

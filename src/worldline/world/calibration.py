@@ -309,7 +309,8 @@ class Calibration:
         for name, value in arrays.items():
             part, _, signal = name.partition("/")
             if part in groups and signal:
-                groups[part][signal] = np.asarray(value, dtype=np.float64)
+                # Residuals keep their dtype: twice the size would gain nothing when the calibration is stored again.
+                groups[part][signal] = np.asarray(value, dtype=value.dtype if part == "residuals" else np.float64)
             else:
                 single[name] = value
         measure, causes = groups["input_novelty"], groups["causes"]

@@ -11,9 +11,6 @@ _SAME = ("kind", "shape", "unit", "num_values", "components", "entity", "period"
 _SAME_OF_ACTIONS = (*_SAME, "low", "high")
 """Bounds count too. Narrower ones refuse what the application sends; wider ones give plans beyond its actuator."""
 
-_NEEDED = ("reaches",)
-"""Abilities that a verb needs. Without them a call that worked is refused."""
-
 
 def differences(before: Card, after: Card) -> tuple[str, ...]:
     """The differences that an application written for `before` would notice with `after`; empty if compatible.
@@ -31,11 +28,8 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
     found += [f"{name!r} is a new required observation" for name in after.inputs if name not in before.inputs]
     if before.action_conditioned and not after.action_conditioned:
         found.append("it is no longer action-conditioned, so it cannot plan")
-    found += [
-        f"the ability {name!r} is missing"
-        for name in _NEEDED
-        if name in before.abilities and name not in after.abilities
-    ]
+    if "reaches" in before.abilities and "reaches" not in after.abilities:
+        found.append("it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world")
     return tuple(found)
 
 
