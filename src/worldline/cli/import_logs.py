@@ -162,13 +162,13 @@ def _print(report: ImportReport, *, is_table_shown: bool) -> None:
     left_out = sum(file.left_out for file in report.files)
     present = sum(file.present for file in report.files)
     print(
-        f"Read as {report.importer}: {report.num_episodes} episodes added"
+        f"Read as {report.importer}: {report.num_episodes} episode{'' if report.num_episodes == 1 else 's'} added"
         + (f", {present} already present" if present else "")
         + (f", {left_out} left out" if left_out else "")
         + "."
     )
     if _is_too_short(report):
-        print(f"Few:    learning needs {FEW_EPISODES} episodes. Cut a long one with --max-steps into another store.")
+        print(f"Note:   learning needs {FEW_EPISODES} episodes. Cut a long one with --max-steps into another store.")
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
 
