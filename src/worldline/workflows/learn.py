@@ -23,6 +23,7 @@ from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs, logged_actions, wider_bounds
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
+from worldline.data.splits import MIN_EPISODES
 from worldline.data.store import Source, Store, is_store, open_store
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
@@ -43,8 +44,6 @@ from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 
-MIN_EPISODES = 4
-"""Smallest number of episodes that a split needs."""
 CUT_STEPS = 100
 """Steps of each episode that a long recording in memory is cut into."""
 
