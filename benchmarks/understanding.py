@@ -567,7 +567,7 @@ def main() -> None:
         return
     use_threads(1)
     options = ExamOptions(
-        codes=tuple(given.tests),
+        tests=tuple(given.tests),
         pool=Pool.REPORT,
         pixels=kind == "pixels",
         seed=SEED,

@@ -87,7 +87,7 @@ def toy_tests() -> Iterator[None]:
 def sit(folder: Path, subject: LanguageSubject, *codes: str) -> ExamResult:
     """Runs an exam of toy tests."""
     with toy_tests():
-        return exam(subject, folder, ExamOptions(codes=codes, seed=3))
+        return exam(subject, folder, ExamOptions(tests=codes, seed=3))
 
 
 @pytest.fixture(scope="module")
@@ -231,13 +231,13 @@ def test_beyond_the_cap_tests_are_not_measured_and_an_exam_after_it_goes_on(
 
 def test_an_exam_that_is_paid_for_goes_on_from_its_transcript_alone(tmp_path: Path) -> None:
     with ChatServer(lawful) as server, pytest.raises(InputError, match="transcript"):
-        exam(subject(server), tmp_path / "paid", ExamOptions(codes=("C1",)), resume=True)
+        exam(subject(server), tmp_path / "paid", ExamOptions(tests=("C1",)), resume=True)
     assert not (tmp_path / "paid").exists()
 
 
 def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> None:
     with ChatServer(lawful) as server, pytest.raises(InputError, match=r"3 trainings .* language, toy is not trained"):
-        exam(subject(server), tmp_path / "thrice", ExamOptions(codes=("C1",), num_seeds=3))
+        exam(subject(server), tmp_path / "thrice", ExamOptions(tests=("C1",), num_seeds=3))
     assert not (tmp_path / "thrice").exists()
 
 

@@ -153,7 +153,7 @@ class Reader(ExamSubject):
         return LearnedWorld(world=LocalWorld(engine, None, CrossEntropy()), facts={}, reads=self.reads)
 
 
-OPTIONS = ExamOptions(codes=("C3",), pixels=True, sizes={"num_scenes": 10, "num_steps": 2})
+OPTIONS = ExamOptions(tests=("C3",), pixels=True, sizes={"num_scenes": 10, "num_steps": 2})
 
 
 @pytest.fixture

@@ -243,14 +243,15 @@ def test_figures_that_are_no_numbers_are_stored_so_that_anybody_reads_them(linea
 def test_the_command_writes_every_figure_and_its_exit_status_tells_what_broke(install: Install, tmp_path: Path) -> None:
     install(C9=Unsure(), C8=Breaking())
     out, figures = tmp_path / "exam", tmp_path / "exam.json"
-    given = ["exam", "linear", "--seed", "3", "--threads", "1", "--json", str(figures), "--tests", "C9,C9"]
+    given = ["exam", "linear", "--seed", "3", "--pool", "development", "--threads", "1", "--json", str(figures)]
+    given += ["--tests", "C9,C9"]
     shown = CliRunner().invoke(app, [*given, "--out", str(out)])
     assert shown.exit_code == 0, shown.output
     assert "Passed: 1 of 1: C9" in shown.output
     written = strictly(figures)
     assert (written["subject"], written["passed"]) == ("linear", ["C9"])
     assert [one["code"] for one in written["tests"]] == ["C9"]
-    assert written["facts"]["Generators"] == "report, seed 3"
+    assert written["facts"]["Generators"] == "development, seed 3"
     assert written["command"].startswith("worldline")
     shown = CliRunner().invoke(app, [*given[:-1], "C9,C8", "--resume", "--out", str(out)])
     assert shown.exit_code == 1

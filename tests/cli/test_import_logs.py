@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_it_stops_at_what_cannot_be_used_and_goes_on_when_told(tmp_path: Path, l
     assert "holds 2 episodes; --keep-going" in said
     said = run(logs, tmp_path / "store", "--keep-going", "--json", tmp_path / "figures.json")
     assert "error: 2.npz, episode 2" in said
-    assert "Read as npz: 1 episodes added, 2 already present, 1 left out." in said
+    assert "Read as npz: 1 episode added, 2 already present, 1 left out." in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["added"], figures["present"], figures["left_out"]) == (1, 2, 1)
     assert figures["files"]["2.npz"] == {"added": 0, "present": 0, "left_out": 1}
@@ -99,19 +100,15 @@ def plant(tmp_path: Path) -> Path:
     return tmp_path / "plant.csv"
 
 
-def test_each_guess_is_printed_with_its_reason_and_the_option_that_corrects_it(
-    tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_each_guess_is_printed_with_its_reason_and_the_option_that_corrects_it(tmp_path: Path, plant: Path) -> None:
     said = run(plant, tmp_path / "store")
-    rows = {line.split("│")[1].strip(): line.split("│")[2:] for line in said.splitlines() if "│" in line}
-    assert [rows["inflow"][0].strip(), rows["inflow"][1].strip()] == ["action?", "0.01 to 4.99 l/min"]
-    assert "holds for about 10 rows" in rows["inflow"][2]
-    assert [rows[name][0].strip() for name in ("tank level", "motor_temperature", "Mass")] == [
-        *("observation", "observation", "ignore")
-    ]
-    assert "never changes (always 7.5)" in rows["Mass"][3]
-    assert "the word 'temperature' names a measured quantity" in rows["motor_temperature"][3]
+    for line in (
+        r"inflow +action\? +0.01 to 4.99 l/min\n    .*it holds for about 10 rows",
+        r"tank level +observation ",
+        r"motor_temperature +observation .*\n    .*the word 'temperature' names a measured",
+        r"Mass +ignore .*\n    it never changes \(always 7.5\)\n",
+    ):
+        assert re.search(f"(?m)^{line}", said), line
     assert "To correct a role, add for example: --exogenous inflow" in said
     schema = open_store(tmp_path / "store").schema
     assert [(one.name, one.role) for one in schema.signals if one.role is not Role.OBSERVATION] == [

@@ -21,6 +21,19 @@ def test_brackets_in_a_table_are_shown_as_they_are(capsys: pytest.CaptureFixture
     assert all(text in shown for text in ("logs [b]", "signal [i]", "place [m]", "[/m]"))
 
 
+@pytest.mark.parametrize("columns", [30, 80])
+def test_names_in_a_table_never_break_and_empty_columns_are_left_out(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "temperature_of_the_jacket_of_the_reactor"
+    print_table("Signals", ("name", "entity", "range"), [(name, "", "a range of many words " * 3), ("level", "", "1")])
+    shown = capsys.readouterr().out
+    assert name in shown
+    assert "entity" not in shown
+    assert "many" in shown
+
+
 def test_json_is_written_where_it_is_wanted(tmp_path: Path) -> None:
     write_json(None, {"success": 1.0})
     path = tmp_path / "figures.json"

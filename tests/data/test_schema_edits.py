@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,23 @@ def test_texts_of_edits() -> None:
         "g": {"num_values": 4},
     }
     assert edit_command("s", ["tank level.unit=%"]) == "worldline schema s 'tank level.unit=%'"
+
+
+@pytest.mark.parametrize(("draft_is_lost", "role"), [(False, Role.ACTION), (True, Role.OBSERVATION)])
+def test_a_correction_that_is_killed_between_its_renames_is_completed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, draft_is_lost: bool, role: Role
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr("worldline.data.draft_folder._finish", lambda *_: sys.exit(9))
+        if not draft_is_lost:
+            killed.setattr("worldline.data.store.shutil.rmtree", lambda *_, **__: None)  # a kill deletes nothing
+        with pytest.raises(SystemExit):
+            correct_schema(store, {"heater": {"role": "action"}})
+    assert not store.path.exists()
+    again = open_store(store.path)
+    assert again.schema["heater"].role is role
+    assert [len(again.verify(number).actions) for number in range(3)] == [2 if role is Role.ACTION else 1] * 3
+    assert list(store.path.parent.iterdir()) == [store.path]
 
 
 def test_a_schema_that_is_edited_by_hand_is_applied_when_the_store_is_opened(store: Store) -> None:

@@ -363,7 +363,7 @@ def write_exam() -> None:
     """An exam of the linear model, without its logs and worlds: regrading needs the answers only."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "exam"
-        options = ExamOptions(codes=("C2", "C5"), seed=1, sizes={"num_scenes": 60})
+        options = ExamOptions(tests=("C2", "C5"), seed=1, sizes={"num_scenes": 60})
         exam(TrivialSubject(name="linear"), place, options, command="worldline exam linear")
         shutil.rmtree(EXAM, ignore_errors=True)
         ignored = shutil.ignore_patterns("logs", "worlds", "report.html")

@@ -168,6 +168,14 @@ def test_names_replace_numbers_on_the_axis() -> None:
     assert chart.data["ticks"] == [[0.0, "off"], [1.0, "on"]]
 
 
+def test_a_logarithmic_chart_has_the_same_ticks_with_and_without_script() -> None:
+    line = ChartLine(label="loss", x=(0, 1), y=(1.0, 0.0004), style="world")
+    chart = LineChart(title="t", alt="a", x_label="x", y_label="", lines=[line], log=True)
+    assert chart.data is not None
+    assert chart.data["ticks"] == [[float(y), text] for y, text in chart.y_marks]
+    assert [y for y, _ in chart.data["ticks"]] == pytest.approx([1e-4, 1e-3, 0.01, 0.1, 1.0])
+
+
 def test_a_line_that_lies_nowhere_still_has_an_axis() -> None:
     line = ChartLine(label="way", x=(math.nan, math.nan), y=(0.0, 1.0), style="world")
     drawn = show(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -179,6 +180,12 @@ def test_ties_are_ties_and_no_percentage_exceeds_a_thousand(
     page = ParsedPage(render(replace(report, sections=(skilled(diagnostics, "linear", *ends), trust))))
     assert said in page.headings[0].replace("\u00a0", " ")
     assert re.search(rf"0.60 m (62 %|tie) {cell}", " ".join(page.text.split()))
+
+
+def test_an_error_that_is_not_finite_has_no_comparison(report: Report, diagnostics: Diagnostics) -> None:
+    html = render(replace(report, sections=(skilled(diagnostics, "linear", math.nan, math.nan), TRUST)))
+    assert "best linear" not in ParsedPage(html).headings[0]
+    assert "×–" not in html
 
 
 def test_the_better_linear_model_counts(diagnostics: Diagnostics) -> None:

@@ -91,7 +91,7 @@ def test_an_exam_of_some_tests_completes_that_of_the_same_seed(
     record = made.with_exam_seed(record, kept(tmp_path / "whole", whole, seed=7))
     part = exam_of_memory(made, record, "T1")
     part = replace(part, tests=tuple(one for one in part.tests if one.code == "T1"))
-    record = made.with_exam_seed(record, kept(tmp_path / "part", part, seed=7, codes=("T1",)))
+    record = made.with_exam_seed(record, kept(tmp_path / "part", part, seed=7, tests=("T1",)))
     verdicts = {one["code"]: one["verdict"] for one in record[made.EXAM_SEEDS]["7"]["tests"]}
     assert verdicts == {one.code: str(one.verdict) for one in whole.tests} | {"T1": "FAIL"}
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -35,7 +35,10 @@ Family = Annotated[
         help="Model family with as many parameters; token-blind receives no actions.", show_default="the recipe's"
     ),
 ]
-Development = Annotated[bool, typer.Option("--development", help="Use the scene generators for model development.")]
+PoolName = Annotated[
+    Literal["report", "development"],
+    typer.Option(help="Scene generators: for published figures, or for the development of models."),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume the exam in the folder; more trainings or tests may be added.")
 ]
@@ -69,7 +72,7 @@ def exam(
     model: Family = None,
     tests: Annotated[str | None, typer.Option(help="Test codes, such as C1,P2.", show_default="all sixteen")] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Worlds observe images instead of vectors.")] = False,
-    development: Development = False,
+    pool: PoolName = "report",
     num_seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the worst verdict counts.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of logs and scenes; use a fresh one for each report.")] = 0,
     resume: Resume = False,
@@ -103,8 +106,8 @@ def exam(
         max_cost=max_cost,
     )
     options = ExamOptions(
-        codes=() if tests is None else _codes(tests),
-        pool=Pool.DEVELOPMENT if development else Pool.REPORT,
+        tests=() if tests is None else _codes(tests),
+        pool=Pool(pool),
         pixels=pixels,
         seed=seed,
         num_seeds=num_seeds,

@@ -80,7 +80,7 @@ def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
         code.update(path.read_bytes())
     return Begun(
         subject=subject.title,
-        options=replace(options, codes=(), num_seeds=1, num_processes=1, sizes=options.sizes or None),
+        options=replace(options, tests=(), num_seeds=1, num_processes=1, sizes=options.sizes or None),
         versions=versions(),
         code=code.hexdigest(),
     )
@@ -116,7 +116,7 @@ def check_folder(folder: Path, begun: Begun, subject: ExamSubject, options: Exam
 
 def _check_no_fewer(folder: Path, before: Stored, now: ExamOptions) -> None:
     """Raises `InputError` if the resumed exam would drop tests or trainings that were graded."""
-    codes = [test.code for test in now.tests()]
+    codes = [test.code for test in now.make_tests()]
     dropped = [one.code for one in before.result.tests if one.code not in codes]
     if dropped or now.num_seeds < before.options.num_seeds:
         graded_before = (
@@ -186,9 +186,9 @@ def write(path: Path, text: str) -> None:
 
 
 def _current(content: bytes) -> bytes:
-    """Renames the keys of worldline 0.1 to those of this version."""
-    for before, now in ((b'"sitter": ', b'"subject": '), (b'"exhibit": ', b'"figure": ')):
-        content = content.replace(before, now)
+    """Renames the keys of earlier versions to those of this version."""
+    for before, now in (("sitter", "subject"), ("exhibit", "figure"), ("codes", "tests")):
+        content = content.replace(f'"{before}": '.encode(), f'"{now}": '.encode())
     return content
 
 

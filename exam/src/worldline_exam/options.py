@@ -16,7 +16,7 @@ class ExamOptions:
     """Tests, sizes and seeds of an exam.
 
     Args:
-        codes: codes of the tests, without duplicates; empty for all.
+        tests: codes of the tests, without duplicates; empty for all.
         pool: pool of scene generators.
         pixels: whether worlds observe images instead of vectors.
         seed: seed of logs and scenes, at least 0; use a fresh one for every report.
@@ -30,7 +30,7 @@ class ExamOptions:
         UnknownNameError: a code is not registered.
     """
 
-    codes: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     pool: Pool = Pool.REPORT
     pixels: bool = False
     seed: int = 0
@@ -45,10 +45,10 @@ class ExamOptions:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}. It must be at least 0.")
-        for code in self.codes:
+        for code in self.tests:
             load("test", code)
 
-    def tests(self) -> list[ExamTest]:
+    def make_tests(self) -> list[ExamTest]:
         """The tests, ordered by code."""
         every: list[ExamTest] = [load("test", code)(pool=self.pool, pixels=self.pixels) for code in self._codes]
         return [_sized(test, {**(test.paid if self.paid else {}), **(self.sizes or {})}) for test in every]
@@ -56,7 +56,7 @@ class ExamOptions:
     @property
     def _codes(self) -> list[str]:
         order = {letter: place for place, letter in enumerate("CPTU")}
-        return sorted(dict.fromkeys(self.codes or names("test")), key=lambda code: (order.get(code[:1], 9), code))
+        return sorted(dict.fromkeys(self.tests or names("test")), key=lambda code: (order.get(code[:1], 9), code))
 
 
 def _sized(test: ExamTest, sizes: Mapping[str, int]) -> ExamTest:

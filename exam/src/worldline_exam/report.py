@@ -322,7 +322,7 @@ def _conditions(one: TestResult) -> Table:
         if seed.grade is not None
         for condition in seed.grade.conditions
     ]
-    return Table("Conditions", ("condition", "training", "found", ""), rows)
+    return Table("Conditions", ("condition", "training", "found", ""), rows, style="prose")
 
 
 def _reproduce(one: TestResult, command: str) -> Note:

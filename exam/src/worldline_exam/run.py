@@ -108,7 +108,7 @@ def exam(
             "the same. Omit --num-seeds."
         )
     options, start = replace(options, paid=subject.pays), time.monotonic()
-    begun, tests, seeds = begun_with(subject, options), options.tests(), range(options.num_seeds)
+    begun, tests, seeds = begun_with(subject, options), options.make_tests(), range(options.num_seeds)
     resumed = check_folder(folder, begun, subject, options, resume)
     subject = subject.for_exam(folder)
     with _writes(folder, "Choose another folder."):
@@ -140,7 +140,7 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
     before = {one.code: one for one in stored.result.tests}
     return tuple(
         _regraded(test, folder, before[test.code]) if before[test.code].scenes else before[test.code]
-        for test in replace(stored.options, codes=tuple(before)).tests()  # not the tests that are registered now
+        for test in replace(stored.options, tests=tuple(before)).make_tests()  # not the tests that are registered now
     )
 
 
@@ -470,14 +470,14 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
 
 def _sizes(options: ExamOptions) -> str:
     """Sizes of the tests that differ from a full exam."""
-    full = {one.code: one for one in replace(options, paid=False, sizes=None).tests()}
+    full = {one.code: one for one in replace(options, paid=False, sizes=None).make_tests()}
     changed = {
         test.code: [
             f"{one.name} {getattr(test, one.name)} of {getattr(full[test.code], one.name)}"
             for one in fields(test)
             if getattr(test, one.name) != getattr(full[test.code], one.name)
         ]
-        for test in options.tests()
+        for test in options.make_tests()
     }
     return "; ".join(f"{code}: {', '.join(names)}" for code, names in changed.items() if names)
 

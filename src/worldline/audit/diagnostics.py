@@ -30,6 +30,8 @@ from worldline.stats import (
 from worldline.world.base import World
 
 LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
+HEADLINE_LEVEL: Final = 0.9
+"""Level of the bands that pages show first."""
 Change = Literal["zeroed", "shuffled"]
 
 

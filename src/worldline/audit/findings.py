@@ -10,7 +10,7 @@ import numpy as np
 
 from worldline.audit import report_evidence as evidence
 from worldline.audit.audit_evidence import GoalRanking
-from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
+from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.formatting import (
     MAX_GROWTH,
     between,
@@ -32,7 +32,6 @@ WELL_READ: Final = 0.9
 NEARLY_ALL: Final = 0.999
 """R² above which no further digit is shown."""
 POORLY_READ: Final = 0.5
-HEADLINE_LEVEL: Final = 0.9
 
 EQUIVALENCE_MARGIN: Final = 0.05
 """Largest relative difference of equivalent errors."""

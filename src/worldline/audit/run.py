@@ -20,7 +20,7 @@ from worldline.audit.audit_evidence import (
     TwinTest,
 )
 from worldline.audit.baselines import fitted_baselines
-from worldline.audit.diagnostics import Diagnostics, diagnose
+from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
 from worldline.audit.effects import (
     MAX_STILL_DEVIATION,
     ActionChange,
@@ -53,8 +53,6 @@ PER_EPISODE: Final = 4
 NUM_ERRORS: Final = 4000
 """Largest number of one-step errors for the placebo test, over all episodes."""
 EFFECT_LAGS: Final = (1, 2, 5, 10, 20, 50)
-LEVEL: Final = 0.9
-LEVELS: Final = (0.5, 0.8, LEVEL)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +67,7 @@ class Material:
         horizon: T, predicted steps.
         horizons: steps to report, each from 1 to T.
         num_calibration: episodes that calibrated the bands; None if unknown.
-        level: of the bands, the highest that the calibration supports, at most `LEVEL`; None without bands.
+        level: of the bands, the highest that the calibration supports, at most `HEADLINE_LEVEL`; None without bands.
         goals: observation signals of the goals that the world plans to; empty if it does not plan to observations.
     """
 
@@ -283,12 +281,12 @@ def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]
 
 def _lower_level(material: Material) -> list[str]:
     """A limit if the calibration does not support the usual level."""
-    if material.level in (None, LEVEL):
+    if material.level in (None, HEADLINE_LEVEL):
         return []
     episodes = "" if material.num_calibration is None else f" by {plural(material.num_calibration, 'episode')}"
     return [
         f"The highest level of its bands is {round_percent(material.level or 0.0)}, set{episodes}: calibrate on more "
-        f"episodes for {round_percent(LEVEL)}."
+        f"episodes for {round_percent(HEADLINE_LEVEL)}."
     ]
 
 

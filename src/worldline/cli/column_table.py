@@ -22,23 +22,22 @@ def is_terminal() -> bool:
 
 
 def print_columns(columns: Sequence[ColumnGuess]) -> None:
-    """Prints each column with its role, the reason, the range of its values, and how it changes."""
+    """Prints each column with its role and the range of its values; below it, how it changes and the reason."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     if not columns:
         return
-    table = Table(title=Text("Columns", style="bold"), title_justify="left")
-    for heading in ("column", "role", "range", "excitation"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("reason", ratio=1)
-    for column in columns:
-        role = "" if column.signal is None else _role(column) + ("" if column.guess.sure else "?")
-        style = "" if column.is_signal else "dim"
-        cells = (column.name, role, _range(column), str(column.behaviour or ""), column.guess.reason)
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    Console().print(table)
+    console = Console()
+    cells = [(one.name, _guessed(one), _range(one)) for one in columns]
+    wide = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
+    console.print(Text("Columns", style="bold"))
+    for column, texts in zip(columns, cells, strict=True):
+        row = "  ".join(text.ljust(width) for text, width in zip(texts, wide, strict=True)).rstrip()
+        console.print(Text(row, style="bold" if column.is_signal else "dim"), soft_wrap=True)
+        changes, reason = str(column.behaviour or ""), column.guess.reason
+        print_wrapped(reason if not changes or changes in reason else f"{changes}; {reason}", "    ")
+    print()
 
 
 def print_correction(columns: Sequence[ColumnGuess]) -> None:
@@ -88,6 +87,11 @@ def _asked_for_action(columns: Sequence[ColumnGuess]) -> dict[str, dict[str, str
             print(f"There is no column {unknown[0]!r}. Columns: {', '.join(sorted(known))}.")
         else:
             return {name: {"role": "action"} for name in names}
+
+
+def _guessed(column: ColumnGuess) -> str:
+    """The role, with a question mark if a user should confirm it; empty for times and episodes."""
+    return "" if column.signal is None else _role(column) + ("" if column.guess.sure else "?")
 
 
 def _role(column: ColumnGuess) -> str:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from worldline.schema import Schema
 
 MAX_LINES = 30
-FEW_EPISODES = 4
-"""Smallest number of episodes that can be split for learning."""
 
 Names = Annotated[list[str] | None, typer.Option(help="Columns with this role, separated by commas.", metavar="NAMES")]
 
@@ -110,8 +108,10 @@ def _known_schema(file: Path | None, destination: Path) -> Schema | None:
 
 def _is_too_short(report: ImportReport) -> bool:
     """Whether a table gives too few episodes for learning, so that long ones should be cut."""
+    from worldline.data.splits import MIN_EPISODES
+
     num_present = sum(file.present for file in report.files)
-    return report.importer == "table" and report.num_episodes + num_present < FEW_EPISODES
+    return report.importer == "table" and report.num_episodes + num_present < MIN_EPISODES
 
 
 def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs]) -> Logs:
@@ -153,6 +153,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 def _print(report: ImportReport, *, is_table_shown: bool) -> None:
     """Prints findings, assumptions and totals; a table of columns already says what is left out."""
+    from worldline.data.splits import MIN_EPISODES
+
     assumed = [line for line in report.unclear if not (is_table_shown and ": left out, because " in line)]
     lines = [*map(str, report.findings), *assumed]
     for line in lines[:MAX_LINES]:
@@ -162,13 +164,13 @@ def _print(report: ImportReport, *, is_table_shown: bool) -> None:
     left_out = sum(file.left_out for file in report.files)
     present = sum(file.present for file in report.files)
     print(
-        f"Read as {report.importer}: {report.num_episodes} episodes added"
+        f"Read as {report.importer}: {report.num_episodes} episode{'' if report.num_episodes == 1 else 's'} added"
         + (f", {present} already present" if present else "")
         + (f", {left_out} left out" if left_out else "")
         + "."
     )
     if _is_too_short(report):
-        print(f"Few:    learning needs {FEW_EPISODES} episodes. Cut a long one with --max-steps into another store.")
+        print(f"Note:   learning needs {MIN_EPISODES} episodes. Cut a long one with --max-steps into another store.")
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
 

@@ -14,17 +14,25 @@ from worldline.progress import OnProgress, Progress
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; the first column is left-aligned, and brackets are not rich markup."""
+    """Prints a table; the first column is left-aligned, and brackets are not rich markup.
+
+    Cells wrap between words and never inside one, so that names can be copied. Columns without any text are left out.
+    """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title, style="bold"), title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if number == 0 else "right")
+    console, shown = Console(), [n for n in range(len(columns)) if not rows or any(row[n] for row in rows)]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), show_header=any(columns))
+    for n in shown:
+        words = [word for text in (columns[n], *(row[n] for row in rows)) for word in text.split()]
+        table.add_column(Text(columns[n]), justify="right" if n else "left", min_width=max(map(len, words), default=0))
     for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        table.add_row(*(Text(row[n]) for n in shown))
+    console.print(Text(title, style="bold"))
+    console.print(table, crop=False)
+    print()
 
 
 def print_wrapped(text: str, indent: str = "") -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
+from typing import Final
 
 from worldline.data.fsync import sync_folder
 from worldline.errors import InputError
+
+_OLD: Final = ".old"
+"""End of the name of a folder that is being replaced."""
+_TOKEN: Final = "[0-9a-f]" * 8
+"""Pattern of the random part of a draft's name."""
 
 
 def draft_beside(path: Path) -> Path:
@@ -29,9 +37,27 @@ def put_in_place(draft: Path, path: Path) -> None:
 
 
 def replace_folder(draft: Path, path: Path) -> None:
-    """Puts a folder in the place of an existing one, which is deleted."""
-    old = draft.with_name(f"{draft.name}.old")
+    """Puts a folder in the place of an existing one, which is deleted. After a kill, see `finish_replace`."""
+    old = draft.with_name(f"{draft.name}{_OLD}")
     path.rename(old)
-    draft.rename(path)
-    sync_folder(draft.parent)
-    shutil.rmtree(old)
+    _finish(draft, old, path)
+
+
+def finish_replace(path: Path) -> None:
+    """Completes a `replace_folder` that was killed when `path` was missing; does nothing if it exists."""
+    path = path.absolute()
+    if path.exists():
+        return
+    for old in sorted(path.parent.glob(f".{escape(path.name)}.{_TOKEN}{_OLD}"))[-1:]:
+        _finish(old.with_name(old.name.removesuffix(_OLD)), old, path)
+
+
+def _finish(draft: Path, old: Path, path: Path) -> None:
+    """Renames the draft, which may have been done by another process, and deletes the old folder."""
+    if draft.exists():
+        with suppress(FileNotFoundError):
+            draft.rename(path)
+    elif not path.exists():
+        old.rename(path)  # somebody deleted the draft
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)

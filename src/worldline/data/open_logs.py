@@ -65,7 +65,7 @@ def recognise(path: Path | str) -> str:
         DataError: the path does not exist, or no importer recognises it.
     """
     path = Path(path)
-    if not path.exists():
+    if not (is_store(path) or path.exists()):
         raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
     builtin = list(BUILTIN["importer"])
     for name in (*builtin, *(name for name in names("importer") if name not in builtin)):  # plugins last

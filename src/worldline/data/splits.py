@@ -13,6 +13,8 @@ from worldline.errors import DataError, InputError, UnknownNameError
 PART_SHARE = 0.1
 """Share of the episodes in each part but training; at least one episode, or two from `FEW` episodes on."""
 FEW = 8
+MIN_EPISODES = 4
+"""Smallest number of episodes, or groups of them, that can be split."""
 
 CUT = "A long table can be cut: worldline import LOGS STORE --max-steps 100"
 
@@ -107,9 +109,11 @@ def _values(store: Store, key: str) -> list[str | int | float]:
 
 def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, noun: str) -> Split:
     """Assigns groups of episodes to the four parts; without a generator in order: training first, held out last."""
-    if len(groups) < 4:
+    if len(groups) < MIN_EPISODES:
         problem = f"{len(groups)} {noun} cannot be split into training, validation, calibration and held-out parts"
-        raise DataError(problem, fix=f"At least 4 {noun} are needed; about 50 give reliable figures. {CUT}")
+        raise DataError(
+            problem, fix=f"At least {MIN_EPISODES} {noun} are needed; about 50 give reliable figures. {CUT}"
+        )
     single = max(map(len, groups)) == 1  # calibration and figures need two episodes
     size = max(2 if single and len(groups) >= FEW else 1, round(PART_SHARE * len(groups)))
     numbers = np.arange(len(groups))  # np.roll moves the last groups to the front, where the parts are cut

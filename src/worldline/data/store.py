@@ -38,7 +38,7 @@ from worldline.config import from_json, to_json
 from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.data.conversion import bounds_of, layout_of, refitted
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
-from worldline.data.draft_folder import draft_beside, put_in_place, replace_folder
+from worldline.data.draft_folder import draft_beside, finish_replace, put_in_place, replace_folder
 from worldline.data.fsync import OpenFiles, locked, locked_at_once, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
@@ -516,7 +516,8 @@ def _lacks_any(episode: Episode) -> bool:
 
 
 def is_store(path: Path | str) -> bool:
-    """Whether the folder holds a store."""
+    """Whether the folder holds a store. A correction of its schema that was killed in its last step is completed."""
+    finish_replace(Path(path))
     return all((Path(path) / name).is_file() for name in (SCHEMA_FILE, CARD_FILE, INDEX_FILE))
 
 

@@ -156,7 +156,7 @@ class LineChart(PagePart):
             "now": self.now,
             "levels": [height for _, height in self.levels],
             "gaps": self.gaps,
-            "ticks": [[float(y), text] for text, y in zip(self.tick_texts, self.y_ticks, strict=False)],
+            "ticks": [[float(y), text] for y, text in self.y_marks] if self.tick_texts or self.log else [],
             "lines": [
                 {"label": one.label, "style": one.style, "points": one.points}
                 | {name: [_finite(v, log=self.log) for v in getattr(one, name)] for name in ("x", "y", "low", "high")}

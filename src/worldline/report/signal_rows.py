@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Final
 
 from worldline.audit import findings
 from worldline.audit import report_evidence as evidence
 from worldline.audit.audit_evidence import Trusted
-from worldline.audit.diagnostics import Band, Diagnostics
+from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics
 from worldline.formatting import MAX_GROWTH, NBSP, label, listing, number, percent, pretty_unit, round_percent, span
 from worldline.report.parts import Header, PagePart, Phrase, Table
 
@@ -58,7 +59,7 @@ class SignalRow:
         signal: its name.
         unit: its unit.
         errors: root mean square error at each reported step.
-        persistence: comparison at the last reported step; None if there is no such baseline or no skill.
+        persistence: comparison at the last reported step; None without such a baseline or a finite skill.
         linear: comparison with the better linear model.
         band: its prediction band; None without one.
         trusted: trusted horizon; None if it was not measured.
@@ -123,11 +124,12 @@ def _rivalry(
     step = found.horizons[-1] if found.horizons else found.horizon
     name = _strongest(found, signal, names, step)
     skill = next((one.skill.at(step) for one in found.skills if (one.signal, one.against) == (signal, name)), None)
-    if skill is None:
+    if skill is None or not isfinite(skill.value):
         return None
     errors = {one.world: one.rmse.value[step - 1] for one in found.errors if one.signal == signal}
     close = MAX_TIE_SHARE * (trust.deviation.get(signal, 0.0) if trust else 0.0)
-    if skill.low <= 0 <= skill.high or abs(errors[""] - errors[name or ""]) < close:
+    is_tied = findings.compare_errors(skill) in ("equivalent", "unclear")
+    if is_tied or abs(errors[""] - errors[name or ""]) < close:
         return Rivalry(None)
     return Rivalry(skill.value)
 
@@ -142,7 +144,7 @@ def signal_table(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> 
     rows = signal_rows(found, trust)
     if not rows or not found.horizons:
         return None
-    level = next((row.band.level for row in rows if row.band is not None), findings.HEADLINE_LEVEL)
+    level = next((row.band.level for row in rows if row.band is not None), HEADLINE_LEVEL)
     ahead = [f"after {span(step, found.step_s)}" for step in found.horizons]
     head = [
         "signal",

@@ -12,12 +12,13 @@ import numpy as np
 
 from worldline.audit.advice import decide
 from worldline.audit.audit_evidence import Advice, Audit, Decision
+from worldline.audit.diagnostics import HEADLINE_LEVEL
 from worldline.audit.goal_ranking import check_goals, default_goals
 from worldline.audit.grades import Verdict
 from worldline.audit.input_baselines import needs_images
 from worldline.audit.queries import window_forecasts
 from worldline.audit.regression_rows import LAGS
-from worldline.audit.run import LEVEL, Material, measure
+from worldline.audit.run import Material, measure
 from worldline.catalog.opening import is_reference, open_target
 from worldline.catalog.versions import Catalog
 from worldline.data.windows import forecast_windows
@@ -153,7 +154,7 @@ class _Bands:
 def _banded(world: World) -> tuple[World, _Bands]:
     """The world, without bands if its calibration supports none, and its bands."""
     if not isinstance(world, LocalWorld) or world.calibration is None:
-        return world, _Bands(level=LEVEL)
+        return world, _Bands(level=HEADLINE_LEVEL)
     level = band_level(world.calibration)
     if level is None:
         return LocalWorld(world.engine, None, world.planner), _Bands(level=None)

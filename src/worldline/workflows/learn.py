@@ -24,6 +24,7 @@ from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs, logged_actions, wider_bounds
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
+from worldline.data.splits import MIN_EPISODES
 from worldline.data.store import Source, Store, is_store, open_store
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
@@ -46,8 +47,6 @@ from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 
-MIN_EPISODES = 4
-"""Smallest number of episodes that a split needs."""
 MIN_LEFT = 0.3
 """Smallest share of a time budget for the training of the chosen model."""
 CUT_STEPS = 100

@@ -11,7 +11,7 @@ import torch
 
 from worldline.audit import report_evidence as evidence
 from worldline.audit.baselines import fitted_baselines
-from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
+from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
 from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
@@ -32,7 +32,6 @@ from worldline.world.local import LocalWorld
 CONTEXT: Final = 3
 """Observations given to every world, for equal conditions with the baselines."""
 PER_EPISODE: Final = 4
-BAND: Final = 0.9
 _TIMES_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
 
 
@@ -59,8 +58,8 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
 
 
 def band_level(calibration: Calibration) -> float | None:
-    """The highest usual level that the calibration supports, at most `BAND`; None without one."""
-    return max((one for one in LEVELS if one <= BAND and supports(calibration, one)), default=None)
+    """The highest usual level that the calibration supports, at most `HEADLINE_LEVEL`; None without one."""
+    return max((one for one in LEVELS if one <= HEADLINE_LEVEL and supports(calibration, one)), default=None)
 
 
 def honest(learned: Learned) -> World:
@@ -177,7 +176,7 @@ def held_out_evidence(
     store: Store, learned: Learned, diagnostics: Diagnostics
 ) -> tuple[evidence.TrustedHorizons, evidence.Forecasts]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
-    world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or BAND
+    world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or HEADLINE_LEVEL
     long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + horizon]
     places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), CONTEXT, horizon, PER_EPISODE)]
     episodes = {n: store.episode(n) for n in long}
@@ -242,7 +241,7 @@ def imagined_paths(
     numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
     episodes = [store.episode(number) for number in numbers]
     windows = forecast_windows([(episode, 0) for episode in episodes], length=1, horizon=horizon)
-    level = band_level(learned.calibration) or BAND
+    level = band_level(learned.calibration) or HEADLINE_LEVEL
     mean = window_forecasts(honest(learned), windows, level=level)[signal].mean
     frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
     paths = []

@@ -91,7 +91,7 @@
 
   const draw = (box, chart) => {
     const axis = {stroke: css("soft"), font: "12px " + css("sans"), grid: {stroke: css("grid"), width: 1}, ticks: {show: false}, gap: 4};
-    const names = chart.ticks.length && {splits: () => chart.ticks.map(one => one[0]), values: () => chart.ticks.map(one => one[1])};
+    const fixed = chart.ticks.length && {splits: () => chart.ticks.map(one => one[0]), values: () => chart.ticks.map(one => one[1])};
     const plain = (u, splits) => splits.map(one => one == null ? "" : text(one));
     const options = {
       width: box.clientWidth, height: box.clientHeight, legend: {show: false}, padding: [8, 12, 0, 0],
@@ -99,8 +99,8 @@
       scales: {x: {time: false, range: () => chart.x}, y: {range: () => chart.y, distr: chart.log ? 3 : 1}},
       series: [{}, ...series(chart.lines)], bands: bands(chart.lines),
       axes: [
-        {...axis, scale: "x", size: 26, space: 60, values: plain},
-        {...axis, scale: "y", size: axisWidth, space: 28, ...(chart.log ? {} : {values: plain}), ...names},
+        {...axis, scale: "x", size: 30, gap: 9, space: 60, values: plain},
+        {...axis, scale: "y", size: axisWidth, space: 28, values: plain, ...fixed},
       ],
       hooks: {drawClear: [shades(chart)], draw: [rules(chart)], setCursor: [readout]},
     };
@@ -108,7 +108,8 @@
     const corner = document.createElement("div");
     corner.className = "readout";
     corner.hidden = true;
-    drawn.over.append(corner);
+    const labels = box.querySelectorAll(":scope > .level-label"); // placed in per cent of the same axis
+    drawn.over.append(...Array.from(labels, label => label.cloneNode(true)), corner);
     return drawn;
   };
 
