@@ -24,6 +24,7 @@ from worldline.audit.findings import NEGLIGIBLE, ReportFinding, compare_errors, 
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
+from worldline.data.quality.predictability import MIN_CHANGES
 from worldline.formatting import label, listing, number, percent, plural, quantity, round_percent, span
 
 MAX_COVERAGE_GAP: Final = 0.2
@@ -323,17 +324,28 @@ def _unidentified(found: Measured, known: bool) -> Iterable[str]:
     constant = {one.name for one in found.data.actions if one.least == one.greatest}
     dull = [one for one in found.excitation if not one.enough and (not known or one.action in constant)]
     hidden = [] if known else sorted({one.action for one in found.placebo if one.found})
-    if dull:
-        names = [f"{label(one.action)} (excitation {number(one.left.value, 2)})" for one in dull]
+    followed = [one for one in dull if one.num_changes >= MIN_CHANGES]
+    if followed:
+        names = [f"{label(one.action)} (excitation {number(one.left.value, 2)})" for one in followed]
         yield (
             f"Do not plan with {listing(names)}: the history explains nearly all of the variance, so effects are "
             "NOT IDENTIFIABLE. Forecasts are valid while actions are chosen as in the logs."
         )
+    for one in dull:
+        if one not in followed:
+            yield (
+                f"Do not plan with {label(one.action)}: it changes only {_times(one.num_changes)} in these logs, so "
+                "effects are NOT IDENTIFIABLE. Forecasts are valid while it stays as in the logs."
+            )
     if hidden:
         yield (
             f"Do not treat effects of {_labels(hidden)} as causal: errors of the world predict "
             "the next action, so an unlogged cause may drive both (NOT IDENTIFIABLE)."
         )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _unchecked(found: Measured, known: bool) -> list[str]:
@@ -433,7 +445,12 @@ def _good(found: Measured) -> Iterable[str]:
 
 def _data(found: Measured, known: bool) -> Iterable[str]:
     for one in found.excitation:
-        if not known and not one.enough:
+        if not known and not one.enough and one.num_changes < MIN_CHANGES:
+            yield (
+                f"More changes of {label(one.action)}, to levels drawn at random: these logs have {one.num_changes}, "
+                f"and at least {MIN_CHANGES} are needed."
+            )
+        elif not known and not one.enough:
             yield (
                 f"Randomise {label(one.action)} in 10\u00a0% of steps, and flag them in a signal 'randomised': its "
                 f"excitation is {number(one.left.value, 2)} and must be at least {number(MIN_EXCITATION)}."
