@@ -97,7 +97,8 @@ def import_logs(
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
-    late = late_actions(open_store(report.destination))
+    with progress_bars() as progress:
+        late = late_actions(open_store(report.destination), progress)
     if late is not None:
         fix = "Import the logs again as shown below." if _is_too_short(report) else late.finding.fix
         print(replace(late.finding, fix=fix))

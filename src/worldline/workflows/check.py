@@ -127,18 +127,21 @@ class LateActions:
     command: tuple[str, ...]
 
 
-def late_actions(store: Store) -> LateActions | None:
+def late_actions(store: Store, progress: OnProgress | None = None) -> LateActions | None:
     """The actions of a store that are certainly logged too late; None if they are not.
 
     Actions that seem to be logged too early are no finding, because the system may respond late.
 
     Args:
         store: to measure.
+        progress: called around the regressions.
 
     Raises:
         DataError: an episode is damaged.
     """
+    tell(progress, "check", 0)
     found = alignment(store)
+    tell(progress, "check", 1)
     if found.verdict is not AlignmentVerdict.LAG:
         return None
     steps = "1 step" if found.shift == 1 else f"{found.shift} steps"

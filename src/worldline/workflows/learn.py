@@ -220,13 +220,13 @@ def learn_logs(
     _check(out, options)
     unfinished = partial_folder(out)
     store, findings, unclear = _open(logs, out, progress, edits=edits, action_lag=action_lag, resume=options.resume)
-    late = late_actions(store)
+    if unfinished.is_dir() and not options.resume:
+        shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
+    late = late_actions(store, progress)
     if late is not None:  # known before hours of training
         _logger.warning("%s", late.finding)
         findings = (str(late.finding), *findings)
     imported_s = time.monotonic() - started
-    if unfinished.is_dir() and not options.resume:
-        shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
     outcomes = list(_learn_seeds(store, out, options, progress))
     worlds = [(one, _diagnostics(store, one, progress)) for one in outcomes if isinstance(one, Learned)]
     failures = [one for one in outcomes if isinstance(one, CollapseError)]
