@@ -137,7 +137,7 @@ def learn(
         edits: corrections of the inferred schema, such as {"valve": {"role": "action", "unit": "%"}}; for logs that
             are imported. `worldline.data.correct_schema` corrects a store.
         action_lag: steps by which the logs hold actions too late, see `worldline.data.ReadOptions`; for logs that are
-            imported. A warning says so if it is needed.
+            imported. A warning names the lag if it is needed.
         recipe: see `Options`, also for the arguments below.
         model: see `Options`.
         weights: see `Options`.
