@@ -12,7 +12,7 @@ from tests.audit.carts import SCHEMA, Cart
 from tests.report.test_audit_page import made
 
 from worldline.audit.advice import cause_of, decide, effect_rows
-from worldline.audit.audit_evidence import Advice, Agreement, Decision, Measured
+from worldline.audit.audit_evidence import Advice, Agreement, Decision, GoalRanking, Measured
 from worldline.audit.diagnostics import Gap, SkillCurve
 from worldline.audit.grades import Verdict
 from worldline.audit.run import ungraded
@@ -252,6 +252,41 @@ def test_only_who_does_nothing_with_its_actions_is_deaf(told: Agreement, moved: 
     decision = advised(lambda found: heard(found, told, moved, grown=grown))
     assert decision.advice is (Advice.NO if said else Advice.DEPLOY)
     assert not said or decision.reasons[0].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("preferred", "advice"), [(0.95, Advice.LIMITS), (0.8, Advice.LIMITS), (0.55, Advice.NO), (None, Advice.NO)]
+)
+def test_who_plans_to_logged_goals_is_not_refused_as_deaf(preferred: float | None, advice: Advice) -> None:
+    """A world that ignores its actions prefers the logged ones by chance, 0.5."""
+
+    def change(found: Measured) -> Measured:
+        found = heard(found, "apart", 0.0)
+        if preferred is None:
+            return found
+        share = Estimate(value=preferred, low=preferred - 0.02, high=preferred + 0.02)
+        goals = GoalRanking(goals=("place",), steps=6, num_segments=80, num_episodes=20, num_others=24, preferred=share)
+        return replace(found, goals=goals)
+
+    found = advised(change)
+    assert found.advice is advice
+    texts = found.limits if advice is Advice.LIMITS else found.reasons
+    assert any(one.startswith("Its error does not grow with wrong actions") for one in texts) == (
+        advice is Advice.LIMITS
+    )
+    assert any(one.startswith("It ignores its actions") for one in texts) == (advice is Advice.NO)
+    assert any("the world ignores its actions" in one for one in found.help) == (advice is Advice.NO)
+
+
+def test_few_changes_of_an_action_are_named() -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, excitation=tuple(replace(one, enough=False, num_changes=2) for one in found.excitation))
+
+    found = advised(change)
+    assert any("Do not plan with push: it changes only 2 times in these logs" in one for one in found.limits)
+    assert any(
+        one.startswith("More changes of push, to levels drawn at random: these logs have 2") for one in found.help
+    )
 
 
 def test_help_is_what_helps_against_what_is_wrong() -> None:

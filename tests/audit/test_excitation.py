@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.audit.carts import SCHEMA, Cart, Push, at_random, carts, thermostat, world
+from tests.audit.carts import SCHEMA, Cart, Push, at_random, cart, carts, thermostat, world
 
-from worldline.audit.audit_evidence import Placebo
+from worldline.audit.audit_evidence import Excitation, Placebo
 from worldline.audit.excitation import Innovations, excitations, innovations, placebos
 from worldline.audit.measures import one_step_errors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, state_columns, tracks_of
@@ -55,20 +55,69 @@ def test_incomplete_stretches_are_left_out() -> None:
 
 @pytest.mark.parametrize(("push", "low", "high"), [(at_random, 0.95, 1.0), (thermostat, 0.0, 0.01), (noisy, 0.4, 0.9)])
 def test_excitation_is_what_the_history_leaves(push: Push, low: float, high: float) -> None:
-    found = excitations(innovations(rows(carts(0, 40, push)), seed=0), ["push"], seed=0)[0]
+    found = excitations(innovations(rows(carts(0, 40, push)), seed=0), SCHEMA, seed=0)[0]
     assert low <= found.left.value <= high
     assert found.left.low <= found.left.value <= found.left.high
     assert found.enough == (found.left.value >= 0.05)
 
 
 def test_only_a_bend_tells_that_a_thermostat_follows_what_it_sees() -> None:
-    found = excitations(innovations(rows(carts(0, 40, thermostat)), seed=0), ["push"], seed=0)[0]
+    found = excitations(innovations(rows(carts(0, 40, thermostat)), seed=0), SCHEMA, seed=0)[0]
     assert found.bent < found.linear / 4
 
 
+class Held:
+    """Pushes that are chosen every 25th step and held in between; `seen` chooses from what is seen then."""
+
+    def __init__(self, push: Push, hold: int = 25) -> None:
+        self.push, self.hold, self.step, self.last = push, hold, 0, 0.0
+
+    def __call__(self, place: float, draw: np.random.Generator) -> float:
+        if self.step % self.hold == 0:
+            self.last = self.push(place, draw)
+        self.step += 1
+        return self.last
+
+
+def levels(place: float, draw: np.random.Generator) -> float:
+    return float(draw.uniform(-3, 3))
+
+
+def held(push: Push, hold: int) -> Excitation:
+    """20 episodes of 250 steps: with holds of 25 steps, the logs show 180 changes, some of them tiny."""
+    logs = [cart(number, Held(push, hold), num_steps=250) for number in range(20)]
+    return excitations(innovations(rows(logs), seed=0), SCHEMA, seed=0)[0]
+
+
+@pytest.mark.parametrize(("hold", "shown"), [(25, 180), (50, 80)])
+def test_levels_drawn_at_random_excite_however_long_they_are_held(hold: int, shown: int) -> None:
+    found = held(levels, hold)
+    assert 0.9 * shown <= found.num_changes <= shown
+    assert found.left.value > 0.9
+    assert found.enough
+    assert min(found.linear, found.bent) < 0.1, "while it is held, the last action predicts it"
+
+
+@pytest.mark.parametrize("hold", [250, 10_000])
+def test_too_few_changes_excite_nothing(hold: int) -> None:
+    logs = [cart(0, Held(levels, hold), num_steps=250) for _ in range(20)]
+    logs[:2] = [cart(number, Held(levels, 125), num_steps=250) for number in range(2)]
+    found = excitations(innovations(rows(logs), seed=0), SCHEMA, seed=0)[0]
+    assert found.num_changes == 2
+    assert not found.enough
+
+
+def test_levels_that_follow_what_is_seen_excite_nothing() -> None:
+    found = held(lambda place, draw: 1 - 0.05 * place, 50)
+    assert found.num_changes > 50
+    assert found.left.value < 0.05
+    assert not found.enough
+
+
 def test_an_action_that_never_changes_tells_nothing() -> None:
-    found = excitations(innovations(rows(carts(0, 20, lambda place, draw: 1.0)), seed=0), ["push"], seed=0)[0]
+    found = excitations(innovations(rows(carts(0, 20, lambda place, draw: 1.0)), seed=0), SCHEMA, seed=0)[0]
     assert found.left.value == 0.0
+    assert found.num_changes == 0
     assert not found.enough
 
 

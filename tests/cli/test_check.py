@@ -57,7 +57,9 @@ def test_a_shifted_store_exits_with_1(tmp_path: Path) -> None:
     assert shown.exit_code == 1
     said = words(shown.stdout)
     assert "Actions and observations: actions lag by 1 step" in said
-    assert "- Drop the first action and the last observation of each episode" in said
+    assert "- Import the logs again with their actions moved: worldline import" in said
+    store = tmp_path / "store"
+    assert shown.stdout.endswith(f"Next:   worldline import {store} {store}-aligned --action-lag 1\n")
     assert "Result: FAILED: actions and observations are misaligned, 1 warning" in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["failed"] is figures["misaligned"] is True

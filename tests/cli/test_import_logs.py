@@ -89,6 +89,28 @@ def test_logs_without_an_action_fail_and_leave_nothing(tmp_path: Path) -> None:
     assert len(open_store(tmp_path / "store-cut")) == 3
 
 
+def test_late_actions_are_named_with_the_command_that_moves_them(tmp_path: Path) -> None:
+    """Each row holds the action that led to its level."""
+    draw = np.random.default_rng(0)
+    pump = draw.uniform(-1, 1, 400)
+    rows = [f"{k},{level:.5f},{pump[k]:.5f}" for k, level in enumerate(np.cumsum(pump))]
+    (tmp_path / "plant.csv").write_text("\n".join(["time,level,pump", *rows]) + "\n")
+    plant, store = tmp_path / "plant.csv", tmp_path / "store"
+    said = run(plant, store)
+    assert (
+        "warning: actions are logged 1 step too late: the change from observation t to t+1 follows action t+1" in said
+    )
+    assert said.endswith(f"Next:   worldline import {plant} {store}-cut --action-lag 1 --max-steps 100\n")
+    said = run(plant, tmp_path / "cut", "--max-steps", 50)
+    assert said.endswith(f"Next:   worldline import {tmp_path / 'cut'} {tmp_path / 'cut'}-aligned --action-lag 1\n")
+    said = run(*said.rpartition("Next:   worldline import ")[2].split())
+    assert "The actions were moved 1" in said
+    assert "too late" not in said
+    assert said.endswith(f"Next:   worldline check {tmp_path / 'cut'}-aligned\n")
+    said = run(plant, store, "--action-lag", 1, code=1)
+    assert "was imported with --action-lag 0, and these logs are read with 1" in said
+
+
 @pytest.fixture
 def plant(tmp_path: Path) -> Path:
     """A table whose inflow and door are uncertain."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
+from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity
+from worldline.data.importing import import_logs
 from worldline.data.quality.alignment import AlignmentVerdict, alignment
 from worldline.data.quality.anomalies import quality
 from worldline.data.quality.coverage import coverage
@@ -15,7 +18,7 @@ from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.workflows.check import check
+from worldline.workflows.check import check, late_actions
 
 SCHEMA = Schema(
     signals=(
@@ -61,12 +64,32 @@ def test_it_says_what_its_parts_say(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("late", "verdict"), [(1, AlignmentVerdict.LAG), (-1, AlignmentVerdict.LEAD)])
 def test_a_shifted_store_fails_and_says_how_to_mend_it(tmp_path: Path, late: int, verdict: AlignmentVerdict) -> None:
-    report = check(write(tmp_path / "store", late))
+    store = write(tmp_path / "store", late)
+    report = check(store)
     assert report.failed
     assert report.misaligned
     assert report.alignment is not None
     assert report.alignment.verdict is verdict
-    assert report.advice[0].startswith("Drop the ")
+    assert report.advice[0].endswith(f": {shlex.join(['worldline', *report.realign])}")
+    assert ("change nothing, and check with --delay 1" in report.advice[0]) == (late < 0)
+    _, source, destination, option, lag = report.realign
+    assert option == "--action-lag"
+    import_logs(source, destination, reading=ReadOptions(action_lag=int(lag)))
+    mended = check(destination)
+    assert not mended.failed
+    assert mended.realign == ()
+    assert mended.num_steps == report.num_steps - 12, "each episode loses the step without an action"
+
+
+def test_only_actions_that_are_certainly_late_are_a_warning(tmp_path: Path) -> None:
+    late = late_actions(write(tmp_path / "late", 1))
+    assert late is not None
+    assert late.lag == 1
+    assert late.command == ("import", str(tmp_path / "late"), str(tmp_path / "late-aligned"), "--action-lag", "1")
+    assert str(late.finding).startswith("warning: actions are logged 1 step too late: the change from observation t")
+    assert shlex.join(late.command) in late.finding.fix
+    assert late_actions(write(tmp_path / "good")) is None
+    assert late_actions(write(tmp_path / "early", -1)) is None, "the system may respond late"
 
 
 def test_a_delay_that_is_known_is_no_error(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
         Options(recipe=refining, seed=3),
         progress=lambda now: told.append((now.stage, now.step, now.total)),
     )
-    stages = ["learn", "encode", "refine dynamics", "fit heads", "calibrate", "measure", "report"]
+    stages = ["check", "learn", "encode", "refine dynamics", "fit heads", "calibrate", "measure", "report"]
     assert list(dict.fromkeys(name for name, _, _ in told)) == stages
     assert all((name, total, total) in told for name, _, total in told)
     run = json.loads((tmp_path / "world" / "run.json").read_text())
@@ -191,6 +191,46 @@ def test_a_frame_is_imported_next_to_a_new_world(
     assert open_store("world-2.store").episode(0).observations["level"][0, 0] == frame["level"][0] + 1
     with pytest.raises(InputError, match="is a store"):
         learn("world-2.store", "other", edits=edits, recipe=vectors)
+
+
+def short(logs: Store) -> Recipe:
+    """A recipe for vectors that takes seconds, and learns next to nothing."""
+    known = vectors(logs)
+    heads = replace(known.heads, readout_updates=2, distance_updates=2, inverse_updates=2, width=16)
+    return replace(known, training=replace(known.training, num_updates=4, num_checks=2), heads=heads)
+
+
+def late_table() -> dict[str, np.ndarray]:
+    """Row t holds the push that led to its place."""
+    push = np.random.default_rng(0).uniform(-1, 1, 1001)
+    return {"place": np.cumsum(push), "push": push}
+
+
+def test_late_actions_are_said_before_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edits = {"push": {"role": "action"}}
+    with pytest.raises(Stopped):
+        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, progress=at("learn"))
+    store = tmp_path / "late.store"
+    assert "actions are logged 1 step too late" in caplog.text
+    assert f"worldline import {store} {store}-aligned --action-lag 1" in caplog.text
+    caplog.clear()
+    with pytest.raises(Stopped):
+        learn(late_table(), tmp_path / "world", edits=edits, action_lag=1, recipe=vectors, progress=at("learn"))
+    assert open_store(tmp_path / "world.store").num_steps.tolist() == [99] * 10
+    with pytest.raises(Stopped):
+        learn(late_table(), tmp_path / "world", recipe=vectors, resume=True, progress=at("learn"))
+    with pytest.raises(Stopped):
+        learn(tmp_path / "world.store", tmp_path / "other", action_lag=1, recipe=vectors, progress=at("learn"))
+    assert caplog.text == ""
+    with pytest.raises(InputError, match=rf"action_lag is 1, but .* imported with 0.*{store}-aligned --action-lag 1"):
+        learn(store, tmp_path / "third", action_lag=1)
+
+
+def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Path) -> None:
+    result = learn_logs(late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}})
+    assert result.late is not None
+    assert result.findings[0] == str(result.late.finding)
+    assert " ".join(result.late.command) in html.unescape((tmp_path / "world" / "report.html").read_text())
 
 
 def test_a_store_of_logs_in_memory_is_removed_only_for_logs_that_replace_all_of_it(tmp_path: Path) -> None:
@@ -394,7 +434,7 @@ def test_episodes_too_short_to_calibrate_are_refused_before_the_training(tmp_pat
     store = stored(tmp_path / "store", toy.schema, toy.episodes(20, 2, seed=0))
     with pytest.raises(DataError, match=r"of the part 'held_out' have 4 observations"):
         learn_logs(store.path, tmp_path / "world", progress=lambda now: told.append(now.stage))
-    assert not told
+    assert "learn" not in told
 
 
 def test_weights_without_a_family_that_takes_them_are_refused(logs: Store, tmp_path: Path, tiny: Make) -> None:
@@ -454,11 +494,6 @@ def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside
         toy.schema,
         (replace(episode, observed={"position": np.arange(13) % 3 == 0}) for episode in toy.episodes(24, 12, seed=0)),
     )
-
-    def short(logs: Store) -> Recipe:
-        known = vectors(logs)
-        return replace(known, training=replace(known.training, num_updates=4, num_checks=2))
-
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short))
     assert result.diagnostics is not None
     assert {error.world for error in result.diagnostics.errors} == {"", "persistence"}

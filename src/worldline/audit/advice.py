@@ -24,6 +24,7 @@ from worldline.audit.findings import NEGLIGIBLE, ReportFinding, compare_errors, 
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
+from worldline.data.quality.predictability import MIN_CHANGES
 from worldline.formatting import label, listing, number, percent, plural, quantity, round_percent, span
 
 MAX_COVERAGE_GAP: Final = 0.2
@@ -44,13 +45,16 @@ def decide(found: Measured) -> Decision:
     """
     known = cause_of(found) is Verdict.PASS
     graded = _finite(found)
-    without_skill, reaches = _no_skill(graded), _reaches_goals(found)
-    against = [*_broken(found), *_not_finite(found), *_no_goals(found)]
-    against += [*([] if reaches else without_skill), *_wrong_effects(graded)]
+    weak, wrong, reaches = (
+        [*_no_skill(graded), *_ignores_actions(graded)],
+        _wrong_effects(graded),
+        _reaches_goals(found),
+    )
+    against = [*_broken(found), *_not_finite(found), *_no_goals(found), *([] if reaches else weak), *wrong]
     against += [f"It fails the twin test {one.name} ({one.title})." for one in _failed_tests(found)]
-    limits = [*(without_skill if reaches else []), *_rough_goals(found)]
+    limits = [*(weak if reaches else []), *_rough_goals(found)]
     limits += [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
-    limits += [] if _wrong_effects(graded) else _different_effects(graded)
+    limits += [] if wrong or (_ignores_actions(graded) and not reaches) else _different_effects(graded)
     limits += [*found.unchecked, *_weak_twin_tests(found), *_regions(found), *_few(found)]
     wanted = dict.fromkeys([*_data(found, known), *_learning(graded), *_twins(found), *found.data.advice])
     return Decision(
@@ -188,7 +192,11 @@ def _rough_goals(found: Measured) -> list[str]:
 
 
 def _reaches_goals(found: Measured) -> bool:
-    """Whether plans to logged goals are possible; such a world is useful although a baseline predicts better."""
+    """Whether plans to logged goals are possible.
+
+    Such a world is useful although a baseline predicts better. It also uses its actions: without them, it prefers the
+    logged ones to half of the others, as by chance.
+    """
     finding = _goal_reaching(found)
     return finding is not None and finding.verdict != "bad"
 
@@ -199,22 +207,24 @@ def _goal_reaching(found: Measured) -> ReportFinding | None:
 
 
 def _wrong_effects(found: Measured) -> list[str]:
-    """Reasons if the world ignores its actions, or if many identified effects have the opposite sign."""
-    reasons, effects = _ignores_actions(found), identified_effects(found)
-    wrong = [one for one in effects if one.agreement == "opposite"]
-    if wrong and len(wrong) >= max(2, MIN_OPPOSITE_SHARE * len(effects)):
-        rows = identified_rows(found)
-        one = next(row for row in rows if row.agreement == "opposite")
-        count = sum(row.agreement == "opposite" for row in rows)
-        reasons.append(
-            f"It predicts the wrong direction for {count} of {plural(len(rows), 'effect')} in the logs, "
-            f"such as {label(one.action)} on {label(one.signal)}."
-        )
-    return reasons
+    """A reason if many identified effects have the opposite sign."""
+    effects = identified_effects(found)
+    num_wrong = sum(one.agreement == "opposite" for one in effects)
+    if num_wrong < max(2, MIN_OPPOSITE_SHARE * len(effects)):
+        return []
+    rows = identified_rows(found)
+    wrong = [row for row in rows if row.agreement == "opposite"]
+    return [
+        f"It predicts the wrong direction for {len(wrong)} of {plural(len(rows), 'effect')} in the logs, "
+        f"such as {label(wrong[0].action)} on {label(wrong[0].signal)}."
+    ]
 
 
 def _ignores_actions(found: Measured) -> list[str]:
-    """A reason if the error does not depend on the actions, unless most effects agree with the logs."""
+    """A reason if the error does not depend on the actions, unless most effects agree with the logs.
+
+    It is only a limit of a world that plans to logged goals, which needs effects of actions.
+    """
     weakest, effects = weakest_gap(found.diagnostics.gaps), identified_effects(found)
     if weakest is None or not (effects or _any_excited(found)):
         return []
@@ -225,7 +235,7 @@ def _ignores_actions(found: Measured) -> list[str]:
     how = "set to zero" if weakest.change == "zeroed" else "shuffled across episodes"
     change = percent(weakest.increase.value, signed=True)
     moved = any(abs(one.world.value) >= MIN_EFFECT_SHARE * one.spread for one in found.effects)
-    if moved or weakest.increase.high < -NEGLIGIBLE:
+    if moved or weakest.increase.high < -NEGLIGIBLE or _reaches_goals(found):
         return [f"Its error does not grow with wrong actions: with actions {how} it changes by {change}."]
     return [f"It ignores its actions: with actions {how} its error changes by {change}."]
 
@@ -323,17 +333,28 @@ def _unidentified(found: Measured, known: bool) -> Iterable[str]:
     constant = {one.name for one in found.data.actions if one.least == one.greatest}
     dull = [one for one in found.excitation if not one.enough and (not known or one.action in constant)]
     hidden = [] if known else sorted({one.action for one in found.placebo if one.found})
-    if dull:
-        names = [f"{label(one.action)} (excitation {number(one.left.value, 2)})" for one in dull]
+    followed = [one for one in dull if one.num_changes >= MIN_CHANGES]
+    if followed:
+        names = [f"{label(one.action)} (excitation {number(one.left.value, 2)})" for one in followed]
         yield (
             f"Do not plan with {listing(names)}: the history explains nearly all of the variance, so effects are "
             "NOT IDENTIFIABLE. Forecasts are valid while actions are chosen as in the logs."
         )
+    for one in dull:
+        if one not in followed:
+            yield (
+                f"Do not plan with {label(one.action)}: it changes only {_times(one.num_changes)} in these logs, so "
+                "effects are NOT IDENTIFIABLE. Forecasts are valid while it stays as in the logs."
+            )
     if hidden:
         yield (
             f"Do not treat effects of {_labels(hidden)} as causal: errors of the world predict "
             "the next action, so an unlogged cause may drive both (NOT IDENTIFIABLE)."
         )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _unchecked(found: Measured, known: bool) -> list[str]:
@@ -433,7 +454,12 @@ def _good(found: Measured) -> Iterable[str]:
 
 def _data(found: Measured, known: bool) -> Iterable[str]:
     for one in found.excitation:
-        if not known and not one.enough:
+        if not known and not one.enough and one.num_changes < MIN_CHANGES:
+            yield (
+                f"More changes of {label(one.action)}, to levels drawn at random: these logs have {one.num_changes}, "
+                f"and at least {MIN_CHANGES} are needed."
+            )
+        elif not known and not one.enough:
             yield (
                 f"Randomise {label(one.action)} in 10\u00a0% of steps, and flag them in a signal 'randomised': its "
                 f"excitation is {number(one.left.value, 2)} and must be at least {number(MIN_EXCITATION)}."
@@ -461,7 +487,7 @@ def _learning(found: Measured) -> Iterable[str]:
     varied = listing([label(one.action) for one in found.excitation if one.enough])
     if any(one.agreement == "opposite" for one in identified_effects(found)):
         yield "Correct signs and clocks in the training logs (`worldline check`): effects have the opposite direction."
-    elif varied and _ignores_actions(found):
+    elif varied and _ignores_actions(found) and not _reaches_goals(found):
         yield f"Training logs in which {varied} varies as in these logs: the world ignores its actions."
 
 

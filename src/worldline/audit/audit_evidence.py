@@ -41,7 +41,8 @@ class Excitation:
         action: signal and component.
         linear: share of variance that a linear regression on the history leaves unexplained, on held-out episodes.
         bent: the same for a nonlinear regression.
-        left: 1 - R^2 of the better regression, 0 to 1.
+        left: 1 - R^2 of the better regression, 0 to 1. Only rows in which the action changes count, if this is more.
+        num_changes: rows in which the action changes.
         enough: whether these logs identify effects of this action.
     """
 
@@ -49,6 +50,7 @@ class Excitation:
     linear: float
     bent: float
     left: Estimate
+    num_changes: int
     enough: bool
 
 

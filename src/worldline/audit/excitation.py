@@ -1,6 +1,7 @@
 """Excitation of the actions, and the placebo test for hidden causes.
 
-Excitation is the part of an action that the history does not predict. Effects are identified from this part alone.
+Excitation is the part of an action that the history does not predict. Effects are identified from this part alone. An
+action that is held for many rows is measured where it changes, because it is predictable while it is held.
 
 The placebo test correlates the error of a world with the next action, which cannot have caused it. A controller reacts
 to observations and an action is often held, so the two may be correlated for harmless reasons. Therefore the part of
@@ -19,8 +20,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from worldline.audit.audit_evidence import Excitation, Placebo
-from worldline.audit.regression_rows import RegressionRows
-from worldline.data.quality.segments import HeldOut, clipped, folds, scaled, waves
+from worldline.audit.regression_rows import RegressionRows, action_names
+from worldline.data.quality.predictability import MIN_CHANGES, better, changes, residuals, residuals_at_changes
+from worldline.data.quality.segments import folds
+from worldline.schema import Schema
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio, student_quantile
 
 MIN_EXCITATION: Final = 0.05
@@ -28,7 +31,6 @@ MIN_EXCITATION: Final = 0.05
 MIN_RANDOMISED: Final = 200
 """Number of flagged random steps that identifies effects, whatever the other steps are."""
 MAX_ROWS: Final = 12_000
-RIDGE: Final = 1e-3
 MIN_CORRELATION: Final = 0.1
 """Smallest absolute correlation of a placebo finding."""
 MAX_CORRELATION: Final = 1 - 1e-9
@@ -73,61 +75,56 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
         chosen[draw.permutation(len(chosen))[:MAX_ROWS]] = True
         rows = rows.of(chosen)
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
-    linear, bent = _both(rows.history, rows.action, fold, draw)
-    present = _both(rows.present, rows.action, fold, draw)
-    return Innovations(rows=rows, linear=linear, bent=bent, least=_better(linear, bent), unexplained=_better(*present))
+    linear, bent = residuals(rows.history, rows.action, fold, draw)
+    present = residuals(rows.present, rows.action, fold, draw)
+    return Innovations(rows=rows, linear=linear, bent=bent, least=better(linear, bent), unexplained=better(*present))
 
 
-def _both(
-    known: Floats, target: Floats, fold: Int[np.ndarray, "n"], draw: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Residuals of a linear and of a nonlinear regression."""
-    table = np.clip(scaled(clipped(known)), -6, 6)
-    bending = np.concatenate([table, waves(table, min(150, len(table) // 10), draw)], 1)
-    return _left(table, target, fold), _left(bending, target, fold)
-
-
-def _better(one: Floats, other: Floats) -> Floats:
-    """The residuals with the smaller mean square, for each component."""
-    return np.where((other**2).mean(0) < (one**2).mean(0), other, one)
-
-
-def _left(table: Floats, target: Floats, fold: Int[np.ndarray, "n"]) -> Floats:
-    """Residuals of held-out predictions, clipped to the logged range."""
-    every = np.arange(table.shape[1]), np.arange(target.shape[1])
-    guess = target - HeldOut(table, target, fold).residual(*every, RIDGE)
-    return np.asarray(target - np.clip(guess, target.min(0), target.max(0)))
-
-
-def excitations(found: Innovations, names: Sequence[str], *, seed: int) -> tuple[Excitation, ...]:
+def excitations(found: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:
     """1 - R^2 of each action component, with its interval over episodes.
+
+    It is the larger of two: over all rows, and over the rows where a held action changes. The first one counts the time
+    of a change, the second one the new level.
 
     Args:
         found: result of `innovations`.
-        names: names of the components.
-        seed: seed of the bootstrap.
+        schema: of the rows.
+        seed: seed of the folds and of the bootstrap.
     """
-    rows = found.rows
+    rows, draw = found.rows, np.random.default_rng([seed, 12])
     weights = draw_clusters(rows.num_episodes, seed)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
+    changed = changes(rows.action, rows.before[:, -1], schema)
+    fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
+    at_changes = residuals_at_changes(rows.history, rows.action, changed, fold, draw)
     results = []
-    for k, name in enumerate(names):
-        centred = rows.action[:, k] - rows.action[:, k].mean()
-        linear, bent, left = (
-            _share(residual[:, k], centred, rows, weights) for residual in (found.linear, found.bent, found.least)
+    for k, name in enumerate(action_names(schema)):
+        linear, bent, left, held = (
+            _share(residual[:, k], rows.action[:, k], rows, weights)
+            for residual in (found.linear, found.bent, found.least, at_changes)
         )
-        random = rows.action[rows.randomised, k]
-        varies = flagged and float(random.var()) >= MIN_EXCITATION * float(centred.var()) > 0
-        enough = bool(varies or left.value >= MIN_EXCITATION)
-        results.append(Excitation(action=name, linear=linear.value, bent=bent.value, left=left, enough=enough))
+        random, num_changes = rows.action[rows.randomised, k], int(changed[:, k].sum())
+        varies = flagged and float(random.var()) >= MIN_EXCITATION * float(rows.action[:, k].var()) > 0
+        left = max(left, held, key=lambda one: one.value)
+        enough = bool(varies or (left.value >= MIN_EXCITATION and num_changes >= MIN_CHANGES))
+        results.append(
+            Excitation(
+                action=name, linear=linear.value, bent=bent.value, left=left, num_changes=num_changes, enough=enough
+            )
+        )
     return tuple(results)
 
 
-def _share(left: Floats, centred: Floats, rows: RegressionRows, weights: Floats) -> Estimate:
-    """Mean squared residual divided by the variance, at most 1; 0 for a constant action."""
+def _share(left: Floats, action: Floats, rows: RegressionRows, weights: Floats) -> Estimate:
+    """Mean squared residual divided by the variance, at most 1, over the rows with a residual.
+
+    0 for a constant action, and without residuals.
+    """
+    known = np.isfinite(left)
+    left, centred = left[known], action[known] - (action[known].mean() if known.any() else 0.0)
     if not (centred**2).sum() > 0:
         return Estimate(value=0.0, low=0.0, high=0.0)
-    sums = cluster_sums(np.stack([left**2, centred**2], 1), rows.episode, rows.num_episodes)
+    sums = cluster_sums(np.stack([left**2, centred**2], 1), rows.episode[known], rows.num_episodes)
     draws = weights @ sums
     value = min(1.0, float(sums[:, 0].sum() / sums[:, 1].sum()))
     return curve(np.array([value]), np.minimum(1.0, ratio(draws[:, 0], draws[:, 1]))[:, None]).at(1)

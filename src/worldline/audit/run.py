@@ -222,7 +222,7 @@ def _history(
     each = max(1, NUM_ERRORS // len(material.graded))
     errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=each)
     parts = [part for signal in signals for part in names_of(signal)]
-    return excitations(left, names, seed=seed), placebos(left, *errors, (names, parts))
+    return excitations(left, schema, seed=seed), placebos(left, *errors, (names, parts))
 
 
 def _effects(

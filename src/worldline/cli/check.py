@@ -33,7 +33,7 @@ def check(
     _print(report)
     write_json(json, _figures(report))
     if report.failed:
-        print_next("show", store)
+        print_next(*(report.realign or ("show", store)))
         raise typer.Exit(1)
     print_next("learn", store, "--out", "world/")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from worldline.cli.column_table import ask_roles, is_terminal, print_columns, print_correction
-from worldline.cli.options import Json
+from worldline.cli.options import ActionLag, Json
 from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.errors import InputError
 
@@ -58,6 +59,7 @@ def import_logs(
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Cut longer episodes into this number of steps.", show_default="whole")
     ] = None,
+    action_lag: ActionLag = None,
     action: Names = None,
     observation: Names = None,
     exogenous: Names = None,
@@ -69,9 +71,21 @@ def import_logs(
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
+    from worldline.data.importing import with_lag_of
     from worldline.data.open_logs import open_logs
+    from worldline.data.store import open_store
+    from worldline.workflows.check import late_actions
 
-    reading = ReadOptions(episode=episode, time=time, gap_s=gap_s, rate_hz=rate_hz, rule=rule, max_steps=max_steps)
+    reading = ReadOptions(
+        action_lag=action_lag,
+        episode=episode,
+        time=time,
+        gap_s=gap_s,
+        rate_hz=rate_hz,
+        rule=rule,
+        max_steps=max_steps,
+    )
+    reading = with_lag_of(destination, source, reading)
     known = _known_schema(schema, destination)
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
     logs = _reviewed(_edits(roles), partial(open_logs, source, known, importer=importer, reading=reading))
@@ -81,10 +95,19 @@ def import_logs(
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
+    with progress_bars() as progress:
+        late = late_actions(open_store(report.destination), progress)
+    if late is not None:
+        fix = "Import the logs again as shown below." if _is_too_short(report) else late.finding.fix
+        print(replace(late.finding, fix=fix))
     if _is_too_short(report):
         another = destination.with_name(f"{destination.name}-cut")
         given = [part for role, texts in roles.items() if texts for part in (f"--{role}", ",".join(texts))]
+        lag = (reading.action_lag or 0) + (late.lag if late else 0)
+        given += ["--action-lag", str(lag)] if lag else []
         print_next("import", source, another, *given, "--max-steps", "100")
+    elif late is not None:
+        print_next(*late.command)
     else:
         print_next("check", report.destination)
 

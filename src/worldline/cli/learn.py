@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Device, Json, Threads, use_threads
+from worldline.cli.options import ActionLag, Device, Json, Threads, use_threads
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def learn(
     horizon: Horizon = None,
     goals: Goals = None,
     settings: Settings = None,
+    action_lag: ActionLag = None,
     config: Config = None,
     seed: Seed = None,
     num_seeds: NumSeeds = None,
@@ -121,7 +122,7 @@ def learn(
         run_worker(logs, out, options)
         return
     with _saved_work_named(logs, out), progress_bars() as progress:
-        result = learn_logs(logs, out, options, progress=progress)
+        result = learn_logs(logs, out, options, action_lag=action_lag, progress=progress)
     for line in (*result.findings, *result.unclear):
         print(line)
     _print_choice(result)
@@ -134,7 +135,7 @@ def learn(
     if result.learned.trained.curves:
         print(f"Curves: {log_folder(out)}")
     print(f"World:  {out}")
-    print_next("audit", out, result.store.path)
+    print_next(*(("audit", out, result.store.path) if result.late is None else result.late.command))
 
 
 @contextmanager

@@ -30,6 +30,14 @@ def checked_file(option: str) -> Callable[[Path | None], Path | None]:
     return checked
 
 
+ActionLag = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps by which the logs hold actions too late: 1 if a row holds the action that led to its measurements. "
+        "-1 if a row holds the action that is applied one row later.",
+        show_default="as in the store, else 0",
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the results to this JSON file.", callback=checked_file("--json")),

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from worldline.config import from_json
 from worldline.data.checks import Finding
@@ -18,12 +18,18 @@ from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.schema import Schema
 
+ACTION_LAG: Final = "action_lag"
+"""Name of the option, and of the note in a store."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Settings for reading timestamped rows. Formats without timestamps accept only the defaults.
+    """Settings for reading logs. Formats without timestamped rows accept only `action_lag`.
 
     Args:
+        action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
+            observations, -1 if a row holds the action that is applied one step after it. The actions are moved, and
+            each episode becomes shorter by this number of steps. None for that of an existing store, else 0.
         episode: the column that identifies the episode; None to find one by name.
         time: the column of times; None to find one by name.
         gap_s: seconds; a longer gap between two rows ends an episode. None for ten times the median gap.
@@ -32,6 +38,7 @@ class ReadOptions:
         max_steps: longer episodes are cut into episodes of this number of steps; None to keep them whole.
     """
 
+    action_lag: int | None = None
     episode: str | None = None
     time: str | None = None
     gap_s: float | None = None
@@ -166,8 +173,13 @@ def _schema_file(path: Path) -> Path:
     return (path.parent if path.is_file() else path) / SCHEMA_FILE
 
 
+def noted_lag(notes: Mapping[str, str]) -> int:
+    """The `action_lag` in the notes of logs or of a store: the steps by which their actions were moved."""
+    return int(notes.get(ACTION_LAG, 0))
+
+
 def refuse(reading: ReadOptions, what: str) -> None:
-    """Raises if any option is set. For formats without timestamped rows.
+    """Raises if an option of timestamped rows is set. For formats without such rows.
 
     Args:
         reading: as given by the user.
@@ -176,5 +188,7 @@ def refuse(reading: ReadOptions, what: str) -> None:
     Raises:
         InputError: an option differs from its default.
     """
-    if changed := [f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default]:
+    if changed := [
+        f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default and f.name != ACTION_LAG
+    ]:
         raise InputError(f"{what} logs take no {', '.join(changed)}: only timestamped rows do. Leave it out.")

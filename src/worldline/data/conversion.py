@@ -64,6 +64,19 @@ def steps_s(times: Array, step_s: float | None) -> NDArray[np.float32] | None:
     return gaps.astype(np.float32)
 
 
+def with_moved_actions(episode: Episode, lag: int) -> Episode:
+    """The episode with action t+lag in the place of action t, without the steps that have no action then.
+
+    Args:
+        episode: of more than `lag` steps, as logged.
+        lag: steps by which actions are logged too late, above 0: the last `lag` observations are dropped. Below 0 if
+            they are logged too early: the first ones are dropped.
+    """
+    kept = episode.window(max(-lag, 0), episode.num_steps + 1 - max(lag, 0))
+    moved = slice(max(lag, 0), episode.num_steps + min(lag, 0))
+    return replace(kept, actions={name: values[moved] for name, values in episode.actions.items()})
+
+
 def convert(values: Array, signal: Signal) -> Array:
     """`values` in the shape and dtype of `signal`, or unchanged if that would do more than round them.
 

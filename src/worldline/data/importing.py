@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, noted_lag
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
@@ -107,7 +107,8 @@ def import_logs(
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
             No signal of a new store is an action, or none an observation; nothing is written then.
         ConfigError: as for `open_logs`.
-        InputError: the destination is not a store, has another schema, or another import into it is running.
+        InputError: the destination is not a store, has another schema or `action_lag`, or another import into it is
+            running.
             With `only`, it holds other episodes.
     """
     destination = Path(destination)
@@ -116,6 +117,7 @@ def import_logs(
         logs = source
     else:
         known = old.schema if schema is None and old else schema
+        reading = with_lag_of(destination, source, reading)
         logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
     store = _target(logs, destination, old, max_error=max_error, size=size)
     problem = f"another import into {store.path} is running. Wait until it has ended."
@@ -140,6 +142,41 @@ def import_logs(
         findings=(*findings, *_findings_about_actions(store)),
         unclear=logs.unclear,
     )
+
+
+def with_lag_of(destination: Path, source: object, reading: ReadOptions | None) -> ReadOptions:
+    """The options for an import; without an `action_lag`, they get that of the logs in an existing store.
+
+    Args:
+        destination: a new folder, or a store.
+        source: the logs. The actions of a store are at their place, if the store was imported with the same lag.
+        reading: as given by the user.
+
+    Raises:
+        InputError: the logs are a store that was imported with another lag, and the user gives none.
+    """
+    reading = reading or ReadOptions()
+    if reading.action_lag is not None or not is_store(destination):
+        return reading
+    lag = noted_lag(open_store(destination).card.notes)
+    if not (isinstance(source, Path | str) and is_store(source)):
+        return replace(reading, action_lag=lag)
+    if (other := noted_lag(open_store(source).card.notes)) != lag:
+        raise InputError(
+            f"{destination} was imported with --action-lag {lag}, and {source} with {other}. Give --action-lag "
+            f"{lag - other} to move the actions of {source}, or --action-lag 0 to add them as they are."
+        )
+    return reading
+
+
+def realign_command(store: Path, lag: int) -> tuple[str, ...]:
+    """The command, without its first word, that imports a store into another one with its actions moved.
+
+    Args:
+        store: its folder.
+        lag: steps by which its actions are logged too late.
+    """
+    return "import", str(store), str(store.with_name(f"{store.name}-aligned")), "--action-lag", str(lag)
 
 
 def _require_roles(logs: Logs) -> None:
@@ -230,7 +267,7 @@ def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int,
 
     Raises:
         DataError: as for `import_logs`; a new store would lack an action or an observation.
-        InputError: `old` has another schema or `max_error`, or an option does not fit the logs.
+        InputError: `old` has another schema, `action_lag` or `max_error`, or an option does not fit the logs.
     """
     schema = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
     if old is None:
@@ -239,6 +276,11 @@ def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int,
         notes |= _bounds_note(logs)
         notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
         return _create(destination, schema, max_error, {**logs.notes, **notes}, logs.max_error)
+    if logs.importer != "store" and (lag := noted_lag(logs.notes)) != (before := noted_lag(old.card.notes)):
+        raise InputError(
+            f"{destination} was imported with --action-lag {before}, and these logs are read with {lag}. Leave the "
+            "option out to use the same, or import into a new folder."
+        )
     if old.schema == schema and (not max_error or max_error in old.card.max_error.values()):
         return old
     raise InputError(

@@ -21,6 +21,7 @@ from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITA
 from worldline.audit.findings import ReportFinding, goal_reaching
 from worldline.audit.findings import Verdict as Direction
 from worldline.audit.grades import Verdict
+from worldline.data.quality.predictability import MIN_CHANGES
 from worldline.formatting import (
     MINUTE_S,
     label,
@@ -266,14 +267,19 @@ def excitation_block(found: Measured) -> FindingBlock:
     for one in found.excitation:
         style = "world" if one.enough else "missed"
         rows.append(Dot.of(label(one.action), one.left, percent(one.left.value), style, target=MIN_EXCITATION))
-    chart = share_chart("Share of each action that the history does not predict", ("action", "excitation"), rows)
+    chart = share_chart(
+        "Share of each action, or of its changes, that the history does not predict", ("action", "excitation"), rows
+    )
     dull = [label(one.action) for one in found.excitation if not one.enough]
     text = "Every action has enough excitation to identify its effects."
     if dull:
         text = f"Excitation of {listing(dull)} is too low to identify effects."
     if found.randomised is not None:
         text += f" {percent(found.randomised)} of the steps are flagged as randomised."
-    details = f"Vertical tick: {round_percent(MIN_EXCITATION)}; below it, effects are not identifiable."
+    details = (
+        f"Vertical tick: {round_percent(MIN_EXCITATION)}; below it, effects are not identifiable. They also need "
+        f"{plural(MIN_CHANGES, 'change')} of the action. An action that is held is measured where it changes."
+    )
     return block(ReportFinding(text, "bad" if dull else "good"), chart, Note(details))
 
 

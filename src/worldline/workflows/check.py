@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldline.data.checks import Finding, Severity
-from worldline.data.quality.alignment import Alignment, AlignmentVerdict, judge
+from worldline.data.checks import Finding, Severity, warning
+from worldline.data.importing import realign_command
+from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.anomalies import Inspection
 from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
@@ -45,6 +47,11 @@ class CheckReport:
     def failed(self) -> bool:
         """Whether an episode is damaged, actions are misaligned, or the store is useless for learning."""
         return self.misaligned or any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    @property
+    def realign(self) -> tuple[str, ...]:
+        """The command, without its first word, that moves misaligned actions; empty if they are aligned."""
+        return realign_command(self.path, self.alignment.shift) if self.misaligned and self.alignment else ()
 
     @property
     def misaligned(self) -> bool:
@@ -101,17 +108,61 @@ def check(
         accepted=found is not None and found.shift == -delay,
         findings=findings,
         coverage=covered,
-        advice=_advice(found, findings, covered, delay),
+        advice=_advice(store.path, found, findings, covered, delay),
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LateActions:
+    """Actions of a store that are certainly logged too late.
+
+    Args:
+        lag: steps by which they are.
+        finding: the warning, with the command that moves them.
+        command: the command without its first word.
+    """
+
+    lag: int
+    finding: Finding
+    command: tuple[str, ...]
+
+
+def late_actions(store: Store, progress: OnProgress | None = None) -> LateActions | None:
+    """The actions of a store that are certainly logged too late; None if they are not.
+
+    Actions that seem to be logged too early are no finding, because the system may respond late.
+
+    Args:
+        store: to measure.
+        progress: called around the regressions.
+
+    Raises:
+        DataError: an episode is damaged.
+    """
+    tell(progress, "check", 0)
+    found = alignment(store)
+    tell(progress, "check", 1)
+    if found.verdict is not AlignmentVerdict.LAG:
+        return None
+    steps = "1 step" if found.shift == 1 else f"{found.shift} steps"
+    problem = f"actions are logged {steps} too late: {found.reason.rstrip('.')}"
+    finding = warning(problem=problem, fix=_moving(store.path, found))
+    return LateActions(lag=found.shift, finding=finding, command=realign_command(store.path, found.shift))
+
+
+def _moving(path: Path, found: Alignment) -> str:
+    """What to do about misaligned actions, with the command for this store in the place of the option."""
+    command = shlex.join(["worldline", *realign_command(path, found.shift)])
+    return f"{found.fix.rpartition(': ')[0]}: {command}"
+
+
 def _advice(
-    found: Alignment | None, findings: tuple[Finding, ...], covered: Coverage | None, delay: int
+    path: Path, found: Alignment | None, findings: tuple[Finding, ...], covered: Coverage | None, delay: int
 ) -> tuple[str, ...]:
     errors = [one for one in findings if one.severity is Severity.ERROR]
     advice = [_placed(one) for one in errors]
     if found is not None and found.fix and not (delay and found.shift == -delay):
-        advice.append(found.fix)
+        advice.append(_moving(path, found) if found.shift else found.fix)
     advice += [_placed(one) for one in findings if one.severity is not Severity.ERROR]
     advice += [] if covered is None else covered.advice
     return tuple(dict.fromkeys(advice))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +19,11 @@ from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Choice, Decoded, Evidence
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
-from worldline.data.base import Logs, ReadOptions, schema_beside
+from worldline.data.base import Logs, ReadOptions, noted_lag, schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.correcting import correct_schema
 from worldline.data.formats.tables.tables import TableLogs
-from worldline.data.importing import import_logs, logged_actions, wider_bounds
+from worldline.data.importing import import_logs, logged_actions, realign_command, wider_bounds, with_lag_of
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import MIN_EPISODES
@@ -36,6 +38,7 @@ from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for
+from worldline.workflows.check import LateActions, late_actions
 from worldline.workflows.choosing import LINEAR, beats, chooses, for_candidate
 from worldline.workflows.choosing import choose as compare
 from worldline.workflows.decoded_windows import decoded_rmse
@@ -46,6 +49,8 @@ from worldline.workflows.report_data import diagnosis, drawn_imagination, held_o
 from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
+
+_logger = logging.getLogger(__name__)
 
 MIN_LEFT = 0.3
 """Smallest share of a time budget for the training of the chosen model."""
@@ -67,6 +72,7 @@ class LearnResult:
         decoded: decoded predictions of held-out episodes; empty without a decoder.
         seeds: one row per training seed; the bundle holds the best one for control.
         findings: notes on the logs and on learning, one line each.
+        late: actions that are logged too late, which no world can use; None if they are not.
         unclear: ambiguities in the logs and the assumptions made.
         total_s: total wall time.
     """
@@ -80,6 +86,7 @@ class LearnResult:
     decoded: tuple[Decoded, ...]
     seeds: tuple[SeedResult, ...]
     findings: tuple[str, ...]
+    late: LateActions | None
     unclear: tuple[str, ...]
     total_s: float
 
@@ -106,6 +113,7 @@ def learn(
     out: Path | str | None = None,
     *,
     edits: SchemaEdits | None = None,
+    action_lag: int | None = None,
     recipe: str | MakeRecipe | None = None,
     model: str | None = None,
     weights: Path | str | None = None,
@@ -135,6 +143,8 @@ def learn(
             `world-2` and so on in the working directory, whose path is printed.
         edits: corrections of the inferred schema, such as {"valve": {"role": "action", "unit": "%"}}; for logs that
             are imported. `worldline.data.correct_schema` corrects a store.
+        action_lag: steps by which the logs hold actions too late, see `worldline.data.ReadOptions`; for logs that are
+            imported. A warning names the lag if it is needed.
         recipe: see `Options`, also for the arguments below.
         model: see `Options`.
         weights: see `Options`.
@@ -159,8 +169,8 @@ def learn(
         CollapseError: the latents collapsed, or the loss diverged.
         ConfigError: a setting or the file `config` is invalid, or the horizon is too long for the episodes.
         UnknownNameError: there is no such setting, recipe, family or tracker.
-        InputError: `out` is not a bundle, `<out>.store` has episodes that are not in the logs, or the device is unknown
-            or not available.
+        InputError: `out` is not a bundle, `<out>.store` has another `action_lag` or episodes that are not in the logs,
+            or the device is unknown or not available.
         BundleError: there is nothing to resume.
         StoppedError: `stop` returned True. Call again with `resume=True` to continue; the message says what was saved.
     """
@@ -190,7 +200,8 @@ def learn(
         barrier()
         return open_world(out, device=device)
     try:
-        world = learn_logs(logs, out, options, edits=edits, progress=stoppable(progress, stop)).world
+        progress = stoppable(progress, stop)
+        world = learn_logs(logs, out, options, edits=edits, action_lag=action_lag, progress=progress).world
     except StoppedError as error:
         again = f"out={str(out)!r} and resume=True"  # the next call without `out` would choose another folder
         raise StoppedError(f"{error}. {saved_work(logs, Path(out), resume=again)}") from error
@@ -210,22 +221,28 @@ def learn_logs(
     options: Options | None = None,
     *,
     edits: SchemaEdits | None = None,
+    action_lag: int | None = None,
     progress: OnProgress | None = None,
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), (options or Options()).resolved()
     _check(out, options)
     unfinished = partial_folder(out)
-    store, findings, unclear = _open(logs, out, progress, edits=edits, resume=options.resume)
-    imported_s = time.monotonic() - started
+    store, findings, unclear = _open(logs, out, progress, edits=edits, action_lag=action_lag, resume=options.resume)
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
+    late = late_actions(store, progress)
+    if late is not None:  # known before hours of training
+        _logger.warning("%s", late.finding)
+        findings = (str(late.finding), *findings)
+    imported_s = time.monotonic() - started
     run = _Run(
         logs=logs,
         store=store,
         out=out,
         findings=findings,
         unclear=unclear,
+        late=late,
         imported_s=imported_s,
         started=started,
         progress=progress,
@@ -245,6 +262,7 @@ class _Run:
     out: Path
     findings: tuple[str, ...]
     unclear: tuple[str, ...]
+    late: LateActions | None
     imported_s: float
     started: float
     progress: OnProgress | None
@@ -321,13 +339,14 @@ def _save(
     manifest |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     if choice is not None:
         manifest["choice"] = loads(to_json(choice))
+    realign = () if run.late is None else (shlex.join(["worldline", *run.late.command]),)
     report = Report(
         title=Path(run.logs).resolve().name if isinstance(run.logs, Path | str) else run.out.name,
         subtitle=f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}.",
         facts=facts(manifest),
         sections=sections,
         notices=findings,
-        commands=(f"worldline audit {run.out} NEW-LOGS", f"worldline serve {run.out}"),
+        commands=(*realign, f"worldline audit {run.out} NEW-LOGS", f"worldline serve {run.out}"),
     )
     settings = run_toml(store, options, learned.recipe, horizon=learned.calibration.horizon)
     save_world(run.out, learned.world, run=manifest, settings=settings, report=render(report))
@@ -342,6 +361,7 @@ def _save(
         decoded=decoded,
         seeds=seeds,
         findings=findings,
+        late=run.late,
         unclear=run.unclear,
         total_s=time.monotonic() - run.started,
     )
@@ -472,7 +492,13 @@ def saved_work(logs: Path | str | object, out: Path, *, resume: str) -> str:
 
 
 def _open(
-    logs: Path | str | object, out: Path, progress: OnProgress | None, *, edits: SchemaEdits | None, resume: bool
+    logs: Path | str | object,
+    out: Path,
+    progress: OnProgress | None,
+    *,
+    edits: SchemaEdits | None,
+    action_lag: int | None,
+    resume: bool,
 ) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store, the findings about the logs, and the ambiguities in them."""
     noticed: tuple[Finding, ...]
@@ -480,17 +506,23 @@ def _open(
     if _is_stored(logs):
         if edits:
             raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
+        _check_lag(open_store(logs), action_lag)
         store, widened = _with_logged_bounds(open_store(logs))
         noticed, unclear = check_actions(store.schema, logged_actions(store)), widened
     else:
         destination, unfinished = store_folder(out), partial_folder(out)
         unfinished.mkdir(parents=True, exist_ok=True)
         known = open_store(destination).schema if resume and is_store(destination) else None
+        reading = ReadOptions(action_lag=action_lag)
+        if known is not None or isinstance(logs, Path | str):  # else an earlier store is replaced
+            reading = with_lag_of(destination, logs, reading)
         try:
-            source = logs if isinstance(logs, Path | str) else _cut_into_episodes(logs, known, edits)
+            source = logs if isinstance(logs, Path | str) else _cut_into_episodes(logs, known, edits, reading)
             if isinstance(source, Logs) and is_store(destination) and not resume:
                 _remove_earlier(destination)  # the new logs can be read
-            imported = import_logs(source, destination, edits=edits, keep_going=True, only=True, progress=progress)
+            imported = import_logs(
+                source, destination, reading=reading, edits=edits, keep_going=True, only=True, progress=progress
+            )
         except WorldlineError:
             with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()
@@ -500,6 +532,22 @@ def _open(
     useless = [finding for finding in noticed if finding.episode is None and finding.severity is Severity.ERROR]
     raise_errors(replace(finding, fix=" ".join((finding.fix, *_other_schema(logs, store)))) for finding in useless)
     return store, tuple(map(str, noticed)), unclear
+
+
+def _check_lag(store: Store, action_lag: int | None) -> None:
+    """Refuses to move the actions of a store.
+
+    Raises:
+        InputError: the store was imported with another lag.
+    """
+    lag = noted_lag(store.card.notes)
+    if action_lag is None or action_lag == lag:
+        return
+    command = shlex.join(["worldline", *realign_command(store.path, action_lag - lag)])
+    raise InputError(
+        f"action_lag is {action_lag}, but {store.path} is a store, imported with {lag}. Leave the option out, or move "
+        f"its actions into a new store: {command}"
+    )
 
 
 def _is_stored(logs: object) -> TypeGuard[Path | str]:
@@ -527,14 +575,15 @@ def _was_in_memory(source: Source) -> bool:
     return source.keys() == {"episode"}
 
 
-def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits | None) -> Logs:
+def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits | None, reading: ReadOptions) -> Logs:
     """Logs in memory; one long recording becomes episodes of `CUT_STEPS` steps."""
     found = open_logs(logs, schema, edits=edits)
-    if len(found) >= MIN_EPISODES or not isinstance(found, TableLogs):
-        return found
     note = f"The logs are {len(found)} recordings without episodes; they were cut into episodes of {CUT_STEPS} steps."
-    found = open_logs(logs, schema, edits=edits, reading=ReadOptions(max_steps=CUT_STEPS))
-    found.unclear = (*found.unclear, note)
+    is_cut = len(found) < MIN_EPISODES and isinstance(found, TableLogs)
+    if is_cut or reading.action_lag:
+        reading = replace(reading, max_steps=CUT_STEPS if is_cut else None)
+        found = open_logs(logs, schema, edits=edits, reading=reading)
+        found.unclear = (*found.unclear, *([note] if is_cut else []))
     return found
 
 

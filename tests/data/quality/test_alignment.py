@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
+from worldline.data.conversion import with_moved_actions
 from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.segments import track
 from worldline.data.store import Store
@@ -111,25 +112,19 @@ def test_a_late_log_of_a_closed_loop_is_not_called_aligned() -> None:
 def test_larger_shifts_are_told_by_their_size(by: int) -> None:
     found = verdict(drive(smooth, 2), CART, by)
     assert found.shift == by
-    assert f"by {abs(by)}" not in found.fix
-    assert f"{abs(by)} actions" in found.fix
+    assert f"--action-lag {by}" in found.fix
 
 
 def test_the_fix_mends_the_log() -> None:
     found = verdict([shifted(episode, 1) for episode in drive(white, 3)], CART)
-    assert found.fix.startswith("Drop the first action and the last observation of each episode")
-    mended = [
-        replace(
-            episode,
-            observations={k: v[:-1] for k, v in episode.observations.items()},
-            actions={k: v[1:] for k, v in episode.actions.items()},
-        )
-        for episode in (shifted(episode, 1) for episode in drive(white, 3))
-    ]
-    assert verdict(mended, CART).verdict is AlignmentVerdict.ALIGNED
+    assert found.fix.endswith("--action-lag 1")
+    for lag in (1, -1):
+        late = [shifted(episode, lag) for episode in drive(white, 3)]
+        mended = [with_moved_actions(episode, lag) for episode in late]
+        assert verdict(mended, CART).verdict is AlignmentVerdict.ALIGNED
     early = verdict(drive(white, 3), CART, -1)
-    assert early.fix.startswith("Drop the last action and the first observation of each episode")
-    assert "change nothing" in early.fix
+    assert early.fix.endswith("--action-lag -1")
+    assert "change nothing, and check with --delay 1" in early.fix
 
 
 @pytest.mark.parametrize(

@@ -455,22 +455,16 @@ def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Align
 
 
 def _misaligned(chosen: Shift, unshifted: Shift) -> tuple[AlignmentVerdict, int, str, str]:
-    num = abs(chosen.shift)
-    first, last = ("the first", "the last") if chosen.shift > 0 else ("the last", "the first")
-    rows = "" if num == 1 else f" {num}"
-    plural = "" if num == 1 else "s"
     reason = (
         f"the change from observation t to t+1 follows {_row(chosen.shift)} ({chosen.alone}), "
         f"not action t ({unshifted.alone})."
     )
-    fix = (
-        f"Drop {first}{rows} action{plural} and {last}{rows} observation{plural} of each episode "
-        f"({last}{rows} row{plural} of all other inputs too)."
-    )
+    fix = f"Import the logs again with their actions moved: --action-lag {chosen.shift}"
     if chosen.shift > 0:
         return AlignmentVerdict.LAG, chosen.shift, reason, fix
-    delay = f" If the system is known to respond {num} step{plural} late, change nothing."
-    return AlignmentVerdict.LEAD, chosen.shift, reason, fix + delay
+    late = f"{-chosen.shift} step{'' if chosen.shift == -1 else 's'} late"
+    delay = f"If the system is known to respond {late}, change nothing, and check with --delay {-chosen.shift}."
+    return AlignmentVerdict.LEAD, chosen.shift, reason, f"{delay} Otherwise: {fix}"
 
 
 def _row(shift: int) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.quality import segments
-from worldline.data.quality.segments import NUM_FOLDS, HeldOut, clipped, folds, scaled, waves
+from worldline.data.quality.predictability import better, changes, residuals, residuals_at_changes
+from worldline.data.quality.segments import NUM_FOLDS, clipped, folds, scaled
 from worldline.data.store import Store
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
@@ -33,6 +34,7 @@ class ActionCoverage:
     Args:
         name: of the signal and component.
         predictable: share of its variance that past observations and actions explain, on held-out episodes, 0 to 1.
+            Of an action that is held for many rows, the share of its new level where it changes.
         excitation: 1 - `predictable`, the share from which its effect can be learned.
         least: smallest logged value.
         greatest: largest logged value.
@@ -169,7 +171,7 @@ def _actions(
     tracks: Sequence[segments.Segment], schema: Schema, draw: np.random.Generator
 ) -> tuple[ActionCoverage, ...]:
     actions = np.concatenate([one.actions for one in tracks])
-    predictable = _predictable(tracks, draw)
+    predictable = _predictable(tracks, schema, draw)
     found: list[ActionCoverage] = []
     column = 0
     for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
@@ -211,8 +213,11 @@ def _bound(bounds: tuple[float, ...] | None, part: int) -> float | None:
     return None if bounds is None or not np.isfinite(bounds[part]) else bounds[part]
 
 
-def _predictable(tracks: Sequence[segments.Segment], draw: np.random.Generator) -> Floats:
-    """R², from 0 to 1, of each component of action t on actions t-2 and t-1, observations t-1 and t, and inputs t."""
+def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.random.Generator) -> Floats:
+    """R², from 0 to 1, of each component of action t on actions t-2 and t-1, observations t-1 and t, and inputs t.
+
+    An action that is held for many rows counts where it changes.
+    """
     rows = [np.arange(2, len(one.actions)) for one in tracks]
     steps = [at[one.whole[at] & one.whole[at - 1]] for at, one in zip(rows, tracks, strict=True)]
     if sum(map(len, steps)) < 10 * NUM_FOLDS:
@@ -225,14 +230,22 @@ def _predictable(tracks: Sequence[segments.Segment], draw: np.random.Generator) 
     ]
     target = np.concatenate([one.actions[at] for one, at in zip(tracks, steps, strict=True)])
     chosen = np.sort(draw.permutation(len(target))[: segments.MAX_STEPS // 2])
-    table, target = np.clip(scaled(clipped(np.concatenate(past)))[chosen], -6, 6), target[chosen]
-    table = np.concatenate([table, waves(table, min(100, len(table) // 10), draw)], 1)
-    held_out = HeldOut(table, target, folds(np.unique(group[chosen], return_inverse=True)[1], draw))
-    guess = target - held_out.residual(np.arange(table.shape[1]), np.arange(target.shape[1]), 1e-3)
-    error = target - np.clip(guess, target.min(0), target.max(0))  # limits extrapolation to unusual episodes
-    spread = target.var(0)
-    share = 1 - (error**2).mean(0) / np.where(spread > 0, spread, 1.0)
-    return np.asarray(np.where(spread > 0, np.clip(share, 0, 1), 1.0))
+    table, target = np.concatenate(past)[chosen], target[chosen]
+    before = table[:, target.shape[1] : 2 * target.shape[1]]
+    fold = folds(np.unique(group[chosen], return_inverse=True)[1], draw)
+    left = better(*residuals(table, target, fold, draw))
+    at_changes = residuals_at_changes(table, target, changes(target, before, schema), fold, draw)
+    shares = [
+        [_share_explained(*columns) for columns in zip(some.T, target.T, strict=True)] for some in (left, at_changes)
+    ]
+    return np.min(shares, 0)
+
+
+def _share_explained(left: Floats, target: Floats) -> float:
+    """R², from 0 to 1, over the rows with a residual; 1 for a constant target, and without residuals."""
+    known = np.isfinite(left)
+    spread = float(target[known].var()) if known.any() else 0.0
+    return float(np.clip(1 - (left[known] ** 2).mean() / spread, 0, 1)) if spread > 0 else 1.0
 
 
 def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
