@@ -191,10 +191,10 @@ def cstr(draws: np.random.Generator) -> Run:
 
     Source: Seborg, Edgar and Mellichamp, "Process dynamics and control", example 2.5, parameters in l, mol, K, min.
     """
-    jacket = held(draws, (280.0,), (303.0,), (5, 30))
+    jacket = held(draws, (280.0,), (302.0,), (5, 30))  # above 305 K the reaction runs away
     feed_k = 350 + np.clip(np.cumsum(0.3 * draws.standard_normal((ROWS, 1)), 0) + draws.normal(0, 2), -6, 6)
     feed_concentration = 1 + 0.03 * draws.uniform(-1, 1)
-    state = np.array([draws.uniform(0.5, 1.0), draws.uniform(310, 345)])
+    state = np.array([draws.uniform(0.7, 1.0), draws.uniform(310, 335)])
     rows = [state]
     for coolant, feed in zip(jacket[:, 0], feed_k[:, 0], strict=True):
 
@@ -411,7 +411,7 @@ CASES: dict[str, Case] = {
         quantities=(
             observed("concentration", "mol/l"),
             observed("reactor_temperature", "K"),
-            action("coolant_temperature", "K", 280, 303),
+            action("coolant_temperature", "K", 280, 302),
             exogenous("feed_temperature", "K"),
         ),
         step_s=60 * CSTR_STEP_MIN,
