@@ -51,7 +51,7 @@ NEAR, LINEAR_BAR, CELLS_BAR = 1.1, 1.15, 0.75
 SIGNIFICANCE = 0.01
 LOW_TRUST = 0.05
 PEER_PACKAGES = (
-    *("torch==2.13.0", "lightgbm==4.7.0", "sysidentpy==0.9.0"),
+    *("torch==2.13.0", "lightgbm==4.7.0", "sysidentpy==0.9.0", "neuromancer==1.5.6"),
     *("tclab==1.0.0", "wntr==1.5.0", "six", "gym-electric-motor==3.0.3"),
 )
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}

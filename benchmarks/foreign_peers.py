@@ -1,7 +1,7 @@
 """The peers of benchmarks/foreign.py: runs in their environment and imports nothing of worldline.
 
 `python foreign_peers.py METHOD PROBLEM ANSWER SEED CPU_S` reads the problem, an npz file of benchmarks/foreign.py. It
-writes the predictions as npz. The process ends if it uses more than CPU_S seconds of processor time.
+writes the predictions as npz. The process ends if it uses more than CPU_S seconds of processor time after its imports.
 
 All methods standardise with the training log. They choose their settings on the last fifth of its episodes by the error
 that the benchmark reports. The linear methods are fitted to all episodes afterwards.
@@ -9,6 +9,7 @@ that the benchmark reports. The linear methods are fitted to all episodes afterw
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -17,7 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -67,7 +70,8 @@ class Problem:
         steps: scored steps.
         past: H, the number of observations that a prediction may use.
         seed: of all draws.
-        cpu_s: processor time for everything.
+        cpu_s: processor time for fitting and predicting.
+        begun_s: processor time of this process before that.
     """
 
     episodes: Episodes
@@ -75,6 +79,7 @@ class Problem:
     past: int
     seed: int
     cpu_s: float
+    begun_s: float
 
     @property
     def fitted(self) -> Episodes:
@@ -93,7 +98,11 @@ class Problem:
 
     def time_left(self, share: float = 1.0) -> bool:
         """Whether less than this share of the time for fitting is used."""
-        return time.process_time() < share * (1 - RESERVE) * self.cpu_s
+        return time.process_time() < self.end_s(share)
+
+    def end_s(self, share: float) -> float:
+        """Processor time of this process when this share of the time for fitting is used."""
+        return self.begun_s + share * (1 - RESERVE) * self.cpu_s
 
     def windows(self, episodes: Episodes, stride: int = 8) -> Pasts:
         """Windows of episodes, one every `stride` steps."""
@@ -425,7 +434,7 @@ def train(
 ) -> float:
     """Trains until this share of the time is used, keeps the weights of the best check, and returns its error."""
     torch, begin = import_module("torch"), time.process_time()
-    end = share * (1 - RESERVE) * problem.cpu_s
+    end = problem.end_s(share)
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=1e-4)
     lowest, kept, checked = np.inf, [weight.detach().clone() for weight in weights], 0
     while (done := (time.process_time() - begin) / max(end - begin, 1e-3)) < 1 or checked == 0:
@@ -489,26 +498,27 @@ def gru(problem: Problem) -> Predict:
     return predict
 
 
-NARMAX_LAGS, NARMAX_TERMS, NARMAX_ROWS = (1, 2, 3), 30, 4000
+NARMAX_CANDIDATES = ((1, 2), (1, 6), (1, 12), (1, 24), (2, 2), (2, 4))
+"""Degrees of the polynomial and numbers of lags."""
+NARMAX_TERMS, NARMAX_ROWS = 40, 4000
 
 
 def narmax(problem: Problem) -> Predict:
-    """Polynomial NARX models of degree 1 and 2. sysidentpy selects the terms; the better one on validation is kept.
+    """Polynomial NARX models of degree 1 or 2. sysidentpy selects the terms; validation chooses degree and lags.
 
     Other observations are inputs of a model. Coefficients are fitted again to all episodes, without the joints between
     them. The models of all observations are rolled out together.
     """
     checks = problem.windows(problem.validation)
 
-    def tried() -> Iterator[tuple[float, tuple[int, int, list[Any]]]]:
-        for degree in (1, 2):
-            for lags in NARMAX_LAGS:
-                if problem.time_left(0.7):
-                    terms = [narmax_terms(problem, one, lags, degree) for one in range(checks.truth.shape[2])]
-                    predict = narmax_model(problem.fitted, lags, terms)
-                    yield float(problem.error(predict(checks), checks.truth).mean()), (lags, degree, terms)
+    def tried() -> Iterator[tuple[float, tuple[int, list[Any]]]]:
+        for degree, lags in NARMAX_CANDIDATES:
+            if problem.time_left(0.6):
+                terms = [narmax_terms(problem, one, lags, degree) for one in range(checks.truth.shape[2])]
+                predict = narmax_model(problem.fitted, lags, terms)
+                yield float(problem.error(predict(checks), checks.truth).mean()), (lags, terms)
 
-    lags, _, terms = best(tried())
+    lags, terms = best(tried())
     return narmax_model(problem.episodes, lags, terms)
 
 
@@ -559,6 +569,57 @@ def narmax_features(seen: Table, given: Table, target: int, codes: Any) -> Table
     return np.stack(found, -1)
 
 
+STATE_SIZE, STATE_WIDTH = 12, 64
+
+
+def neuromancer_modules() -> tuple[Any, Any]:
+    """The modules of blocks and systems. Importing the whole package, with its trackers, takes 50 s."""
+    spec = find_spec("neuromancer")
+    assert spec is not None
+    package = ModuleType("neuromancer")
+    package.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["neuromancer"] = package
+    return import_module("neuromancer.modules.blocks"), import_module("neuromancer.system")
+
+
+def neuromancer(problem: Problem) -> Predict:
+    """A neural state-space model of neuromancer: the past gives the first state, and residual steps follow."""
+    torch, (blocks, systems) = import_module("torch"), neuromancer_modules()
+    torch.manual_seed(problem.seed)
+    windows, checks = problem.windows(problem.fitted, stride=1), problem.windows(problem.validation)
+    outputs, given, past = windows.observed.shape[2], windows.inputs.shape[2], problem.past
+    layers = {"hsizes": [STATE_WIDTH, STATE_WIDTH], "nonlin": torch.nn.SiLU}
+    encoder = blocks.MLP(past * outputs + (past - 1) * given, STATE_SIZE, **layers)
+    change = blocks.MLP(STATE_SIZE + given, STATE_SIZE, **layers)
+    readout = blocks.Linear(STATE_SIZE, outputs)
+
+    def step(state: Any, inputs: Any) -> Any:
+        return torch.clamp(state + 0.1 * change(torch.cat([state, inputs], -1)), -100, 100)
+
+    system = systems.System([systems.Node(step, ["x", "u"], ["x"], name="step")], nsteps=windows.horizon)
+
+    def forward(observed: Any, inputs: Any) -> Any:
+        before = torch.cat([observed.flatten(1), inputs[:, : past - 1].flatten(1)], 1)
+        states = system({"x": encoder(before)[:, None], "u": inputs[:, past - 1 :]})["x"][:, 1:]
+        return torch.clamp(readout(states), -LIMIT, LIMIT)
+
+    tensors = [torch.tensor(one, dtype=torch.float32) for one in (windows.observed, windows.inputs, windows.truth)]
+
+    def loss() -> Any:
+        index = torch.randint(len(tensors[0]), (GRU_BATCH,))
+        observed, inputs, truth = (one[index] for one in tensors)
+        return ((forward(observed, inputs) - truth).pow(2).mean((0, 2)) + 1e-6).sqrt().mean()
+
+    def predict(given: Pasts) -> Table:
+        with torch.no_grad():
+            pair = (torch.tensor(one, dtype=torch.float32) for one in (given.observed, given.inputs))
+            return np.asarray(forward(*pair).numpy(), float)
+
+    weights = [weight for module in (encoder, change, readout) for weight in module.parameters()]
+    train(problem, 1.0, weights, loss, predict, checks)
+    return predict
+
+
 METHODS: dict[str, Callable[[Problem], Predict]] = {
     "persistence": persistence,
     "arx": arx,
@@ -567,14 +628,22 @@ METHODS: dict[str, Callable[[Problem], Predict]] = {
     "mlp-ensemble": mlp_ensemble,
     "gru": gru,
     "narmax": narmax,
+    "neuromancer": neuromancer,
 }
 """The methods by name. The first three are linear."""
-PACKAGES = {"lightgbm": "lightgbm", "mlp-ensemble": "torch", "gru": "torch", "narmax": "sysidentpy"}
-"""What a method needs besides NumPy."""
+IMPORTS: dict[str, Callable[[], object]] = {
+    "lightgbm": lambda: import_module("lightgbm"),
+    "mlp-ensemble": lambda: import_module("torch._dynamo"),  # its optimisers import it
+    "gru": lambda: import_module("torch._dynamo"),
+    "narmax": lambda: import_module("sysidentpy.model_structure_selection"),
+    "neuromancer": lambda: (import_module("torch._dynamo"), neuromancer_modules()),
+}
+"""Imports of a method, which do not count as its processor time."""
 
 
 def answer(method: str, stored: dict[str, Any], seed: int, cpu_s: float) -> dict[str, Any]:
     """Fits a method and predicts the test windows at the scored steps."""
+    begun_s = time.process_time()
     inputs = stored["inputs"]
     ends = np.cumsum(stored["lengths"])
     seen = np.split(stored["observations"].astype(float), (ends + np.arange(1, len(ends) + 1))[:-1])
@@ -585,23 +654,25 @@ def answer(method: str, stored: dict[str, Any], seed: int, cpu_s: float) -> dict
         for one, given in zip(seen, np.split(inputs.astype(float), ends[:-1]), strict=True)
     ]
     steps = tuple(int(step) for step in stored["steps"])
-    problem = Problem(episodes=episodes, steps=steps, past=int(stored["past"]), seed=seed, cpu_s=cpu_s)
+    problem = Problem(episodes=episodes, steps=steps, past=int(stored["past"]), seed=seed, cpu_s=cpu_s, begun_s=begun_s)
     predict = METHODS[method](problem)
-    fitted_s = time.process_time()
+    fitted_s = time.process_time() - begun_s
     test = Pasts(
         observed=(stored["test_observations"] - middle) / spread,
         inputs=(stored["test_inputs"] - centre) / width,
         truth=np.zeros((0, 0, 0)),
     )
     predicted = predict(test)[:, [step - 1 for step in steps]] * spread + middle
-    return {"predicted": predicted, "fit_cpu_s": fitted_s, "cpu_s": time.process_time()}
+    return {"predicted": predicted, "fit_cpu_s": fitted_s, "cpu_s": time.process_time() - begun_s}
 
 
 def main() -> None:
     """Answers one problem."""
     method, problem, path, seed, cpu_s = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(float(cpu_s)), int(float(cpu_s)) + 5))
     warnings.simplefilter("ignore")
+    IMPORTS.get(method, lambda: None)()
+    limit = math.ceil(time.process_time() + float(cpu_s))
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     with np.load(problem) as file:
         stored = {name: file[name] for name in file.files}
     np.savez(Path(path), **answer(method, stored, int(seed), float(cpu_s)))

@@ -111,7 +111,7 @@ def main() -> None:
             store.append(episode)
         begun, wall_s = processor_s(), time.monotonic()
         limit = float(budget) or None
-        world = learn(store, Path(temporary) / "world", recipe=recipe, seed=int(seed), budget=limit, device="cpu")
+        world = learn(store.path, Path(temporary) / "world", recipe=recipe, seed=int(seed), budget=limit, device="cpu")
         learned, wall_s = processor_s(), time.monotonic() - wall_s
         found = answer(case, world, windows)
     times = {"fit_cpu_s": learned - begun, "cpu_s": processor_s() - begun, "wall_s": wall_s}
