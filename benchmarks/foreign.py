@@ -15,7 +15,7 @@ Targets: our recipe is first or within 10 % of the best peer in 75 % of the cell
 times the best linear method in each. The paths inside the bands of level 0.9 agree with a binomial test at 1 %.
 
 Logs and answers of peers are kept in the cache folder, and reused if nothing that they depend on has changed. Our
-recipes are always measured again. Simulators that only the peers' environment has are run there.
+recipes are measured again, except with --reuse. Simulators that only the peers' environment has are run there.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from train import machine
 
 from worldline.data.windows import ForecastWindows
 from worldline.stats import Floats, cluster_sums, draw_clusters, tails, wilson
+from worldline.workflows.learn_options import parse_settings
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "foreign.json"
@@ -165,6 +166,8 @@ class Bench:
         seeds: number of training seeds.
         cpu_s: processor time of a method.
         budget: budget of our recipes in seconds; 0 for none.
+        settings: of our recipes, by path.
+        reuse: whether answers of our recipes in the cache are reused, whatever code and settings they come from.
         cache: folder for logs and answers.
         data_seed: of the logs.
     """
@@ -175,7 +178,9 @@ class Bench:
     seeds: int
     cpu_s: float
     budget: float
+    settings: Mapping[str, object]
     cache: Path
+    reuse: bool
     data_seed: int = 0
 
     def pythons(self) -> list[str]:
@@ -265,14 +270,14 @@ def answers_of(bench: Bench, name: str, folder: Path, method: str, problem: Path
     for seed in range(bench.seeds):
         label = f"peer-{method}-{seed}-{bench.cpu_s:g}-{digest}" if is_peer else f"recipe-{method}-{seed}"
         path = folder / f"{label}.npz"
-        if not (is_peer and path.exists()):
+        if not ((is_peer or bench.reuse) and path.exists()):
             path.unlink(missing_ok=True)
             if is_peer:
                 command = [bench.python, HERE / "foreign_peers.py", method, problem, path, str(seed), str(bench.cpu_s)]
             else:
                 command = [
                     *(sys.executable, HERE / "foreign_worlds.py", name, folder, method),
-                    *(str(seed), str(bench.budget), path),
+                    *(str(seed), str(bench.budget), json.dumps(dict(bench.settings)), path),
                 ]
             if reason := run(command, folder / f"{label}.log", limit_s=20 * max(bench.cpu_s, bench.budget) + 600):
                 return reason
@@ -404,7 +409,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
     parser.add_argument("--cpu-s", type=float, default=60.0, help="processor time of a method in seconds")
     parser.add_argument("--budget", type=float, help="budget of our recipes in seconds; default: --cpu-s; 0 for none")
+    parser.add_argument("--set", action="append", default=[], help="setting of our recipes, as in worldline learn")
     parser.add_argument("--cache", type=Path, default=default, help="folder for logs and answers")
+    parser.add_argument("--reuse", action="store_true", help="reuse the answers of our recipes in the cache, too")
     parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
     options = parser.parse_args()
     if options.sources:
@@ -424,7 +431,9 @@ def main() -> None:
         seeds=options.seeds,
         cpu_s=options.cpu_s,
         budget=options.cpu_s if options.budget is None else options.budget,
+        settings=parse_settings(options.set),
         cache=options.cache.absolute(),
+        reuse=options.reuse,
     )
     measure_all(bench, cases, options.out)
 
@@ -438,7 +447,8 @@ def measure_all(bench: Bench, cases: Sequence[str], out: Path) -> None:
         if not python:
             console.print(f"{name}: skipped, this machine lacks {missing}")
             continue
-        facts = {"seeds": bench.seeds, "cpu_s": bench.cpu_s, "budget_s": bench.budget, "machine": machine()}
+        facts: Row = {"seeds": bench.seeds, "cpu_s": bench.cpu_s, "budget_s": bench.budget}
+        facts |= {"settings": dict(bench.settings), "machine": machine()}
         stored["cases"][name] = facts | measure(bench, name, python, Console(stderr=True))
         recipes = {one: None for case in stored["cases"].values() for one in case["cells"]}
         stored["bars"] = {recipe: bars(stored["cases"], recipe) for recipe in recipes}

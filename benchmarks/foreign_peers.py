@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -572,6 +572,7 @@ def narmax_features(seen: Table, given: Table, target: int, codes: Any) -> Table
 STATE_SIZE, STATE_WIDTH = 12, 64
 
 
+@cache
 def neuromancer_modules() -> tuple[Any, Any]:
     """The modules of blocks and systems. Importing the whole package, with its trackers, takes 50 s."""
     spec = find_spec("neuromancer")

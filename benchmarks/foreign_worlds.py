@@ -1,11 +1,13 @@
 """Our side of benchmarks/foreign.py: learns a world from a log and predicts the test windows.
 
-`python foreign_worlds.py CASE FOLDER RECIPE SEED BUDGET ANSWER` runs in a separate process, so that its processor time
-is measured. FOLDER holds train.npz and test.npz. BUDGET is in seconds; 0 leaves the recipe's lengths.
+`python foreign_worlds.py CASE FOLDER RECIPE SEED BUDGET SETTINGS ANSWER` runs in a separate process, so that its
+processor time is measured. FOLDER holds train.npz and test.npz. BUDGET is in seconds; 0 leaves the recipe's lengths.
+SETTINGS are those of the recipe by path, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import tempfile
@@ -101,7 +103,7 @@ def _level(world: World) -> float | None:
 
 def main() -> None:
     """Learns, predicts, and writes the answer."""
-    name, folder, recipe, seed, budget, path = sys.argv[1:]
+    name, folder, recipe, seed, budget, settings, path = sys.argv[1:]
     torch.set_num_threads(1)
     case = CASES[name]
     windows = test_windows(case, load_log(Path(folder) / "test.npz"))
@@ -110,8 +112,15 @@ def main() -> None:
         for episode in episodes_of(case, load_log(Path(folder) / "train.npz")):
             store.append(episode)
         begun, wall_s = processor_s(), time.monotonic()
-        limit = float(budget) or None
-        world = learn(store.path, Path(temporary) / "world", recipe=recipe, seed=int(seed), budget=limit, device="cpu")
+        world = learn(
+            store.path,
+            Path(temporary) / "world",
+            recipe=recipe,
+            seed=int(seed),
+            set=json.loads(settings),
+            budget=float(budget) or None,
+            device="cpu",
+        )
         learned, wall_s = processor_s(), time.monotonic() - wall_s
         found = answer(case, world, windows)
     times = {"fit_cpu_s": learned - begun, "cpu_s": processor_s() - begun, "wall_s": wall_s}
