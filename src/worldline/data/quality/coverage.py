@@ -238,7 +238,7 @@ def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.ra
     shares = [
         [_share_explained(*columns) for columns in zip(some.T, target.T, strict=True)] for some in (left, at_changes)
     ]
-    return np.min(shares, 0)
+    return np.asarray(np.min(shares, 0))
 
 
 def _share_explained(left: Floats, target: Floats) -> float:

@@ -91,4 +91,4 @@ def _error(forecast: LinearForecast, windows: ScoredWindows, warm: int) -> Float
         squared += torch.where(seen, miss, 0.0).square().sum(0)
         count += seen.sum(0)
     error = (squared / count.clamp(min=1)).sqrt() + MIN_RESIDUAL_SHARE * windows.change() + torch.finfo().tiny
-    return error[count > 0].log().mean().nan_to_num(0.0)
+    return torch.as_tensor(error[count > 0].log().mean().nan_to_num(0.0))
