@@ -227,9 +227,10 @@ def test_the_horizon_of_bands_and_report_is_set(store: Store, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("name", "path"), [("horizon", "horizon"), ("goals", "heads.goals")])
 def test_a_setting_that_is_an_option_too_is_given_once(name: str, path: str) -> None:
-    assert Options(**{name: True}).resolved().set == nested({path: True})
+    given: dict[str, Any] = {name: True}
+    assert Options(**given).resolved().set == nested({path: True})
     with pytest.raises(ConfigError, match=f"{path} is given as an option and in set"):
-        Options(**{name: True}, set={path: True})
+        Options(**given, set={path: True})
 
 
 def test_calibration_episodes_that_are_too_short_for_the_horizon_are_noted(tmp_path: Path) -> None:
