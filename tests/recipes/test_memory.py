@@ -9,7 +9,7 @@ import pytest
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import UnsupportedError
-from worldline.recipes.memory import memory
+from worldline.recipes.memory import NUM_VALUES, memory
 from worldline.registry import load
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.training import learn_world
@@ -71,3 +71,18 @@ def test_what_was_done_before_shows_in_time_even_where_nothing_is_seen(tmp_path:
     apart = [world.predict(past, nothing, level=0.5).signals["heat"].mean[:, 0] for past in (history, others)]
     due = np.where(np.arange(10) >= 3, 0.7 ** (np.arange(10) - 3.0), 0) * (1 - 2 * history.actions["valve"][22, 0])
     np.testing.assert_allclose(apart[1] - apart[0], due, atol=0.15 * np.abs(due).max())
+
+
+def test_a_noisy_measurement_of_a_hidden_state_is_forecast_from_all_observations(tmp_path: Path) -> None:
+    """A heater warms the sensor with a delay of second order, and the measurement is rounded."""
+    store, generator = Store.create(tmp_path / "store", SCHEMA), np.random.default_rng(0)
+    for _ in range(40):
+        valve, heat, heater = generator.uniform(-1, 1, (10, 1)).repeat(10, 0), np.zeros((101, 1)), 0.0
+        for t in range(100):
+            heat[t + 1], heater = heat[t] + 0.1 * (heater - heat[t]), heater + 0.05 * (5 * valve[t] - heater)
+        rounded = (heat / 0.2).round() * 0.2
+        actions = {"valve": valve.astype(np.float32)}
+        store.append(Episode(observations={"heat": rounded.astype(np.float32)}, actions=actions, truncated=True))
+    predictor = memory(store).model_config.predictor
+    assert predictor.values == predictor.history > NUM_VALUES
+    assert predictor.taken == NUM_VALUES
