@@ -125,7 +125,7 @@ def test_the_largest_model_that_gets_its_updates_is_chosen(
     """Where an update takes as long as the layers are wide, and 1 second is what the recipe itself takes."""
     planned = recipe(logs)
     width = planned.model_config.predictor.width
-    second = TRAINING / (planned.training.num_updates + NUM_CHECKS)
+    second = (TRAINING + HEADS) / (planned.training.num_updates + NUM_CHECKS)
 
     def clock() -> float:
         return sum(second * one for one in widths)

@@ -30,7 +30,8 @@ Clock = Callable[[], float]
 SIZES = (2.0, 1.0, 0.5)
 """Layer sizes relative to the recipe's, in the order of trial."""
 TRAINING, HEADS = 0.6, 0.25
-"""Shares of the budget. The rest is for measuring, calibration and the report."""
+"""Shares of the budget. The rest is for measuring, calibration and the report. Without head updates the training gets
+both."""
 CHECKS = 0.25
 """Highest share of the training time for validation checks; with slow checks there are fewer."""
 MAX_UPDATES_RATIO = 4.0
@@ -78,14 +79,17 @@ def size_for(
         ConfigError: the smallest model gets less than a tenth of the recipe's updates.
     """
     split, planned = recipe.split(store), recipe.training.num_updates
+    train_s = TRAINING * budget_s
+    if not _updated(recipe.heads):
+        train_s += HEADS * budget_s
     for size in SIZES:
         sized = resized(recipe, size)
         pace = _time_training(store, split, sized, device, clock)
-        affordable = pace.updates_in(TRAINING * budget_s)
+        affordable = pace.updates_in(train_s)
         if affordable >= planned:
             break
     if affordable < planned / 10:
-        needed = (planned / 10 * pace.update_s + pace.check_s + pace.settle_s) / TRAINING
+        needed = (planned / 10 * pace.update_s + pace.check_s + pace.settle_s) * budget_s / train_s
         raise ConfigError(
             f"{budget_s:.0f} s per seed are too short for the recipe {recipe.name!r} on this machine: an update takes "
             f"{1000 * pace.update_s:.0f} ms, a check {pace.check_s:.1f} s. "
@@ -95,7 +99,7 @@ def size_for(
     return Sizing(
         size=size,
         num_updates=min(affordable, int(MAX_UPDATES_RATIO * planned)),
-        num_checks=pace.checks_in(TRAINING * budget_s),
+        num_checks=pace.checks_in(train_s),
         heads=min(MAX_UPDATES_RATIO, max(0.1, HEADS * budget_s / heads_s)),
     )
 
@@ -170,6 +174,11 @@ def _time_heads(store: Store, split: Split, recipe: Recipe, device: torch.device
     updates_s = (times_s[1] - times_s[0]) / (shares[1] - shares[0])
     encode_s = max(0.0, times_s[0] - shares[0] * updates_s) * len(split.train) / len(few.train)
     return max(1.0, updates_s + encode_s)
+
+
+def _updated(heads: HeadsConfig) -> bool:
+    """Whether heads are fitted by updates of more than a readout of vectors in closed form."""
+    return bool(heads.goals or heads.readout_updates or heads.dynamics_updates or heads.decoder_updates)
 
 
 def _fresh(store: Store, recipe: Recipe) -> WorldModel:

@@ -30,7 +30,7 @@ from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 
 CONTEXT: Final = 3
-"""Observations given to every world, for equal conditions with the baselines."""
+"""Fewest observations given to every world, as many as the baselines use."""
 PER_EPISODE: Final = 4
 _TIMES_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
 
@@ -86,7 +86,7 @@ def diagnosis(store: Store, learned: Learned) -> Diagnostics:
         honest(learned),
         [store.episode(number) for number in learned.split.held_out],
         comparisons=comparisons(store, learned),
-        context=CONTEXT,
+        context=given_context(store, learned),
         horizon=horizon,
         horizons=reported_steps(horizon, store.schema.step_s),
         per_episode=PER_EPISODE,
@@ -99,6 +99,16 @@ def longest_horizon(store: Store, learned: Learned) -> int:
     """The calibrated horizon, limited by the second longest held-out episode; below 1 if two are too short."""
     lengths = store.num_steps[list(learned.split.held_out)] - CONTEXT + 1
     return min(learned.calibration.horizon, int(np.sort(lengths)[-2]) if len(lengths) > 1 else 0)
+
+
+def given_context(store: Store, learned: Learned) -> int:
+    """The number of observations given to every world: those that the learned one uses, if the episodes are long enough.
+
+    At least `CONTEXT`. It leaves room for the reported horizon.
+    """
+    lengths = np.sort(store.num_steps[list(learned.split.held_out)])
+    room = int(lengths[-2]) - longest_horizon(store, learned) + 1 if len(lengths) > 1 else 0
+    return max(CONTEXT, min(learned.engine.describe().context, room))
 
 
 def comparisons(store: Store, learned: Learned) -> dict[str, World]:
@@ -177,10 +187,10 @@ def held_out_evidence(
 ) -> tuple[evidence.TrustedHorizons, evidence.Forecasts]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
     world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or HEADLINE_LEVEL
-    long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + horizon]
-    places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), CONTEXT, horizon, PER_EPISODE)]
+    long = [n for n in learned.split.held_out if store.num_steps[n] >= context - 1 + horizon]
+    places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), context, horizon, PER_EPISODE)]
     episodes = {n: store.episode(n) for n in long}
-    windows = forecast_windows([(episodes[n], now) for n, now in places], length=CONTEXT, horizon=horizon)
+    windows = forecast_windows([(episodes[n], now) for n, now in places], length=context, horizon=horizon)
     signals = predicted_vectors(world, windows.truth)
     spreads, sizes = ({one.name: of(windows, one) for one in signals} for of in (deviation, largest_value))
     first = next((signal for signal in signals if spreads[signal.name]), signals[0])
@@ -197,7 +207,7 @@ def held_out_evidence(
     trusted = tuple(one for one in trusted_horizons(diagnostics, spreads, sizes) if one.signal not in unseen)
     return (
         evidence.TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen),
-        evidence.sample_forecasts(world, cases, context=CONTEXT, horizon=horizon, level=level, rivals=rivals),
+        evidence.sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals),
     )
 
 
@@ -259,7 +269,7 @@ def drawn_imagination(store: Store, learned: Learned) -> tuple[evidence.Decoded,
         store,
         learned.engine,
         learned.split.held_out,
-        context=CONTEXT,
+        context=given_context(store, learned),
         horizon=longest_horizon(store, learned),
         per_episode=PER_EPISODE,
         seed=learned.recipe.training.seed,
