@@ -134,7 +134,7 @@ def learn(
     """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
 
     Args:
-        logs: a store, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars frame, a mapping
+        logs: a store or its folder, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars frame, a mapping
             of arrays, or a list of episodes. These are imported into `<out>.store`, where the inferred schema can be
             edited. A later call uses this schema and adds new episodes; it imports logs in memory anew. Fewer than 4
             recordings in memory are cut into episodes of 100 steps.
@@ -226,6 +226,7 @@ def learn_logs(
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), (options or Options()).resolved()
+    logs = logs.path if isinstance(logs, Store) else logs
     _check(out, options)
     unfinished = partial_folder(out)
     store, findings, unclear = _open(logs, out, progress, edits=edits, action_lag=action_lag, resume=options.resume)
@@ -415,6 +416,7 @@ def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
     Raises:
         InputError: the logs are no store.
     """
+    logs = logs.path if isinstance(logs, Store) else logs
     if not _is_stored(logs):
         name = logs if isinstance(logs, Path | str) else "an object in memory"
         raise InputError(f"{name} is no store, and several processes cannot import it. Import it first.")
