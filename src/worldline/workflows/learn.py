@@ -134,10 +134,10 @@ def learn(
     """Learns a world from logs and saves it as a bundle with a report; every process of `torchrun` returns it.
 
     Args:
-        logs: a store or its folder, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars frame, a mapping
-            of arrays, or a list of episodes. These are imported into `<out>.store`, where the inferred schema can be
-            edited. A later call uses this schema and adds new episodes; it imports logs in memory anew. Fewer than 4
-            recordings in memory are cut into episodes of 100 steps.
+        logs: a store or its folder, or logs that `worldline.data.open` reads: a file or folder, a pandas or polars
+            frame, a mapping of arrays, or a list of episodes. These are imported into `<out>.store`, where the inferred
+            schema can be edited. A later call uses this schema and adds new episodes; it imports logs in memory anew.
+            Fewer than 4 recordings in memory are cut into episodes of 100 steps.
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, its settings are
             `run.toml`, and `<out>.log` gets the measurements of the training. None for a new folder `world`,
             `world-2` and so on in the working directory, whose path is printed.
@@ -237,7 +237,7 @@ def learn_logs(
         _logger.warning("%s", late.finding)
         findings = (str(late.finding), *findings)
     imported_s = time.monotonic() - started
-    run = _Run(
+    run = _OpenedLogs(
         logs=logs,
         store=store,
         out=out,
@@ -255,7 +255,7 @@ def learn_logs(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class _OpenedLogs:
     """The logs and what is known of them before learning."""
 
     logs: Path | str | object
@@ -269,7 +269,7 @@ class _Run:
     progress: OnProgress | None
 
 
-def _learn_given(run: _Run, options: Options) -> LearnResult:
+def _learn_given(run: _OpenedLogs, options: Options) -> LearnResult:
     """Learns the recipe of the options and saves the best seed for control."""
     outcomes = list(_learn_seeds(run.store, run.out, options, run.progress))
     learned = [one for one in outcomes if isinstance(one, Learned)]
@@ -279,7 +279,7 @@ def _learn_given(run: _Run, options: Options) -> LearnResult:
     return _save(run, options, learned, failures=failures)
 
 
-def _learn_chosen(run: _Run, options: Options) -> LearnResult:
+def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
     """Learns a linear world first, then the best model of a comparison, and saves the better one of the two."""
     store, unfinished, device = run.store, partial_folder(run.out), choose_device(options.device)
     begun = time.monotonic()
@@ -314,7 +314,7 @@ def _learn_chosen(run: _Run, options: Options) -> LearnResult:
 
 
 def _save(
-    run: _Run,
+    run: _OpenedLogs,
     options: Options,
     trained: Sequence[Learned],
     *,

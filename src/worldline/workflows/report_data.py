@@ -102,9 +102,9 @@ def longest_horizon(store: Store, learned: Learned) -> int:
 
 
 def given_context(store: Store, learned: Learned) -> int:
-    """The number of observations given to every world: those that the learned one uses, if the episodes are long enough.
+    """The number of observations given to every world: those that the learned one uses, at least `CONTEXT`.
 
-    At least `CONTEXT`. It leaves room for the reported horizon.
+    Fewer if the episodes are too short for them and the reported horizon.
     """
     lengths = np.sort(store.num_steps[list(learned.split.held_out)])
     room = int(lengths[-2]) - longest_horizon(store, learned) + 1 if len(lengths) > 1 else 0
