@@ -11,8 +11,9 @@ budget, and their use is measured. The error of a signal is the root mean square
 signal's standard deviation in the training log. The error of a case is the mean over its signals, after 1, 10 and 48
 steps. Intervals are 95 % bootstrap intervals over test episodes; ratios are paired.
 
-Targets: our recipe is first or within 10 % of the best peer in 75 % of the cells (case and step), and at most 1.15
-times the best linear method in each. The paths inside the bands of level 0.9 agree with a binomial test at 1 %.
+Targets: our recipe is first or within 10 % of the best peer in 75 % of the cells (case and step). Its error is at most
+1.15 times that of the best linear method in each cell. The share of paths inside the bands of level 0.9 passes a
+binomial test at 1 %.
 
 Logs and answers of peers are kept in the cache folder, and reused if nothing that they depend on has changed. Our
 recipes are measured again, except with --reuse. Simulators that only the peers' environment has are run there.

@@ -19,6 +19,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +173,7 @@ def quadruple_tank(draws: np.random.Generator) -> Run:
         def slope(level: Table, flow: Table = flow) -> Table:
             out = TANK_OUTLET * np.sqrt(2 * GRAVITY * np.maximum(level, 0))
             upper = (1 - TO_LOWER[::-1]) * flow[::-1]  # pump 2 fills tank 3, pump 1 fills tank 4
-            return np.concatenate([TO_LOWER * flow + out[2:] - out[:2], upper - out[2:]]) / TANK_AREA
+            return np.asarray(np.concatenate([TO_LOWER * flow + out[2:] - out[:2], upper - out[2:]]) / TANK_AREA)
 
         levels = np.maximum(runge_kutta(slope, levels, TANK_STEP_S, 5), 0)
         rows.append(levels)
@@ -234,7 +235,8 @@ def greenhouse(part: str, count: int, seed: int) -> list[Run]:
             if (recipe.PARTS[block % len(recipe.PARTS)] == "held_out") == is_test and len(runs) < count:
                 one = store.episode(number)
                 groups = (one.observations, one.actions, one.exogenous)
-                runs.append(tuple(np.concatenate(list(group.values()), 1).astype(float) for group in groups))
+                seen, taken, weather = (np.concatenate(list(group.values()), 1).astype(float) for group in groups)
+                runs.append((seen, taken, weather))
     return runs
 
 
@@ -271,7 +273,7 @@ HOUR_S = 3600
 def net3(draws: np.random.Generator) -> Run:
     """EPANET's example network Net3 with wntr: random pump schedules and demands. Levels and pressures are measured."""
     wntr = import_module("wntr")
-    file = Path(wntr.__file__).parent / "library" / "networks" / "Net3.inp"
+    file = Path(str(wntr.__file__)).parent / "library" / "networks" / "Net3.inp"
     network = wntr.network.WaterNetworkModel(str(file))
     for name in list(network.control_name_list):
         network.remove_control(name)
@@ -525,7 +527,8 @@ def save_log(path: Path, runs: Sequence[Run]) -> None:
         name: np.concatenate([run[place] for run in runs]).astype(np.float32)
         for place, name in enumerate(("observations", "actions", "exogenous"))
     }
-    np.savez(path, steps=np.array([len(run[1]) for run in runs]), **groups)
+    arrays: dict[str, Any] = {"steps": np.array([len(run[1]) for run in runs]), **groups}
+    np.savez(path, **arrays)
 
 
 def load_log(path: Path) -> list[Run]:

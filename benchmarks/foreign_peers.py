@@ -52,7 +52,7 @@ class Pasts:
     @property
     def horizon(self) -> int:
         """T."""
-        return self.inputs.shape[1] - self.observed.shape[1] + 1
+        return int(self.inputs.shape[1] - self.observed.shape[1] + 1)
 
 
 Predict = Callable[[Pasts], Table]
@@ -260,7 +260,7 @@ def state_space(episodes: Episodes, past: int, to_state: Table) -> Predict:
         for now in range(windows.horizon):
             state = np.clip(flat(state, windows.inputs[:, length - 1 + now]) @ transition, -1e6, 1e6)
             found.append(flat(state) @ readout)
-        return np.clip(np.stack(found, 1), -LIMIT, LIMIT)
+        return np.asarray(np.clip(np.stack(found, 1), -LIMIT, LIMIT))
 
     return predict
 
@@ -334,7 +334,8 @@ def lightgbm(problem: Problem) -> Predict:
 
     def step(seen: Table, given: Table) -> Table:
         features = flat(seen, given)
-        return seen[:, -1] + np.stack([tree.predict(features, num_threads=1) for tree in trees], -1)
+        change = np.stack([tree.predict(features, num_threads=1) for tree in trees], -1)
+        return np.asarray(seen[:, -1] + change)
 
     recursive = partial(roll, step, BOOSTED_LAGS)
     errors = problem.error(recursive(checks), checks.truth)
@@ -473,7 +474,7 @@ def gru(problem: Problem) -> Predict:
     past = problem.past
 
     def forward(observed: Any, inputs: Any, horizon: int) -> Any:
-        state, last, found = torch.zeros(len(observed), GRU_WIDTH), observed[:, 0], []
+        state, last, found = torch.zeros(len(observed), GRU_WIDTH), observed[:, 0], list[Any]()
         for now in range(past + horizon - 1):
             last = observed[:, now] if now < past else found[-1]
             state = cell(torch.cat([last, inputs[:, now]], -1), state)
@@ -491,8 +492,8 @@ def gru(problem: Problem) -> Predict:
 
     def predict(given: Pasts) -> Table:
         with torch.no_grad():
-            pair = (torch.tensor(one, dtype=torch.float32) for one in (given.observed, given.inputs))
-            return np.asarray(forward(*pair, given.horizon).numpy(), float)
+            observed, inputs = (torch.tensor(one, dtype=torch.float32) for one in (given.observed, given.inputs))
+            return np.asarray(forward(observed, inputs, given.horizon).numpy(), np.float64)
 
     train(problem, 1.0, [*cell.parameters(), *head.parameters()], loss, predict, checks)
     return predict
@@ -613,8 +614,8 @@ def neuromancer(problem: Problem) -> Predict:
 
     def predict(given: Pasts) -> Table:
         with torch.no_grad():
-            pair = (torch.tensor(one, dtype=torch.float32) for one in (given.observed, given.inputs))
-            return np.asarray(forward(*pair).numpy(), float)
+            observed, inputs = (torch.tensor(one, dtype=torch.float32) for one in (given.observed, given.inputs))
+            return np.asarray(forward(observed, inputs).numpy(), np.float64)
 
     weights = [weight for module in (encoder, change, readout) for weight in module.parameters()]
     train(problem, 1.0, weights, loss, predict, checks)
