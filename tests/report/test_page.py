@@ -60,7 +60,7 @@ def test_a_part_without_content_is_left_out(empty: PagePart) -> None:
 def test_strings_are_escaped_in_text_and_attributes() -> None:
     html = show(Table('"c>', ["<a>"], [["<b>"], [Phrase("<c>", "verdict good", "<d>")]]))
     assert 'aria-label="&#34;c&gt;"' in html
-    assert '<th scope="row"><span class="verdict good">&lt;c&gt;<small>&lt;d&gt;</small></span></th>' in html
+    assert '<th scope="row"><div><span class="verdict good">&lt;c&gt;<small>&lt;d&gt;</small></span></div></th>' in html
 
 
 def test_facts_may_repeat_a_name() -> None:
