@@ -73,7 +73,7 @@ class MovedActions(Logs):
 
     def __init__(self, logs: Logs, lag: int) -> None:
         by = plural(abs(lag), "step")
-        note = f"The actions were moved {by} {'back' if lag > 0 else 'on'}, and each episode is {by} shorter."
+        note = f"The actions were moved {by} {'earlier' if lag > 0 else 'later'}, and each episode is {by} shorter."
         notes = {**logs.notes, ACTION_LAG: str(noted_lag(logs.notes) + lag)}
         super().__init__(logs.schema, (*logs.unclear, note), max_error=logs.max_error, notes=notes)
         self.columns, self.importer, self.origin = logs.columns, logs.importer, logs.origin

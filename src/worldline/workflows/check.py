@@ -50,8 +50,12 @@ class CheckReport:
 
     @property
     def realign(self) -> tuple[str, ...]:
-        """The command, without its first word, that moves misaligned actions; empty if they are aligned."""
-        return realign_command(self.path, self.alignment.shift) if self.misaligned and self.alignment else ()
+        """The command, without its first word, that moves misaligned actions; empty if they are aligned.
+
+        Also empty if they lead by more than one step, which is more probably a dead time of the system.
+        """
+        shift = self.alignment.shift if self.alignment is not None else 0
+        return realign_command(self.path, shift) if self.misaligned and shift >= -1 else ()
 
     @property
     def misaligned(self) -> bool:
