@@ -116,7 +116,7 @@ def test_any_field_of_the_recipe_can_be_set(store: Store) -> None:
         ("trainig.window", 3, UnknownNameError, r"'trainig'\. Did you mean 'training'\? Known: heads, horizon, model"),
         ("training.windo", 3, UnknownNameError, r"Did you mean 'training\.window'"),
         ("training.window", "long", ConfigError, r"training: window: .*\(got 'long'\)"),
-        ("training.num_updates", 0, ConfigError, r"training: num_updates is 0\. It must be at least 1"),
+        ("training.num_updates", -1, ConfigError, r"training: num_updates is -1\. It must be at least 0"),
         ("training", 3, ConfigError, r"training is 3\. Set one of its fields, such as training\.num_updates=1500"),
         ("heads.seed", 3, ConfigError, r"heads\.seed is set by the seed of the run"),
         ("horizon", 0, ConfigError, r"horizon is 0\. It must be a whole number of at least 1"),
@@ -206,7 +206,7 @@ def test_the_file_of_a_run_names_its_recipe(store: Store, recipe: Any, name: str
 
 def test_the_file_of_a_run_repeats_it(store: Store, tmp_path: Path) -> None:
     first = tmp_path / "first"
-    worldline.learn(store.path, first, seed=3, horizon=4, set=SMALL)
+    worldline.learn(store.path, first, seed=3, horizon=4, recipe="vectors", set=SMALL)
     stored_settings = tomllib.loads((first / "run.toml").read_text())
     assert stored_settings["training"]["num_updates"] == 6
     assert stored_settings["learn"]["seed"] == 3
@@ -216,12 +216,12 @@ def test_the_file_of_a_run_repeats_it(store: Store, tmp_path: Path) -> None:
 
 
 def test_the_horizon_of_bands_and_report_is_set(store: Store, tmp_path: Path) -> None:
-    found = learn_logs(store.path, tmp_path / "world", Options(set=SMALL, horizon=10))
+    found = learn_logs(store.path, tmp_path / "world", Options(recipe="vectors", set=SMALL, horizon=10))
     assert found.learned.calibration.horizon == 10
     assert found.diagnostics is not None
     assert found.diagnostics.horizon == 10
     with pytest.raises(ConfigError, match=r"horizon is 11, but the longest possible is 10: .* held-out .* 12 steps"):
-        learn_logs(store.path, tmp_path / "never", Options(set=SMALL, horizon=11))
+        learn_logs(store.path, tmp_path / "never", Options(recipe="vectors", set=SMALL, horizon=11))
     assert not list((tmp_path / "never.partial").rglob("*.safetensors")), "refused before the training"
 
 
@@ -238,7 +238,7 @@ def test_calibration_episodes_that_are_too_short_for_the_horizon_are_noted(tmp_p
     episodes = list(toy.episodes(30, 12, seed=0))
     (episodes[parts.calibration[0]],) = toy.episodes(1, 6, seed=1)
     store = stored(tmp_path / "store", toy.schema, episodes)
-    found = learn_logs(store.path, tmp_path / "world", Options(set=SMALL, horizon=10))
+    found = learn_logs(store.path, tmp_path / "world", Options(recipe="vectors", set=SMALL, horizon=10))
     assert "2 of 3 calibration episodes are long enough for a horizon of 10 steps." in found.findings
 
 
@@ -251,21 +251,21 @@ def test_progress_says_where_a_call_is_and_stop_ends_it_so_that_it_goes_on(store
     with pytest.raises(
         StoppedError, match=r"stage 'learn', after 4 of 6 steps\. The training is saved in .*resume=True"
     ):
-        worldline.learn(store.path, tmp_path / "world", set=SMALL, progress=seen.append, stop=ended)
+        worldline.learn(store.path, tmp_path / "world", recipe="vectors", set=SMALL, progress=seen.append, stop=ended)
     assert [(now.step, now.total) for now in seen if now.stage == "learn"] == [(1, 6), (2, 6), (3, 6), (4, 6)]
     assert all(now.loss is not None and now.loss > 0 for now in seen if now.stage == "learn")
     assert not (tmp_path / "world").exists()
     seen.clear()
-    worldline.learn(store.path, tmp_path / "world", set=SMALL, resume=True, progress=seen.append)
+    worldline.learn(store.path, tmp_path / "world", recipe="vectors", set=SMALL, resume=True, progress=seen.append)
     assert [now.step for now in seen if now.stage == "learn"] == [5, 6]
     assert {now.loss for now in seen if now.stage != "learn"} == {None}
-    worldline.learn(store.path, tmp_path / "whole", set=SMALL)
+    worldline.learn(store.path, tmp_path / "whole", recipe="vectors", set=SMALL)
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("world", "whole"))
     assert one == other
 
 
 def test_a_stop_before_the_training_saves_nothing(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match=r"'fit to the budget'.*Nothing was saved"):
+    with pytest.raises(StoppedError, match="Nothing was saved"):
         worldline.learn(store.path, tmp_path / "world", budget="10min", stop=lambda: True)
     with pytest.raises(BundleError, match="no checkpoint"):
         worldline.learn(store.path, tmp_path / "world", resume=True)

@@ -187,6 +187,7 @@ def held_out_evidence(
 ) -> tuple[evidence.TrustedHorizons, evidence.Forecasts]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
     world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or HEADLINE_LEVEL
+    context = given_context(store, learned)
     long = [n for n in learned.split.held_out if store.num_steps[n] >= context - 1 + horizon]
     places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), context, horizon, PER_EPISODE)]
     episodes = {n: store.episode(n) for n in long}
