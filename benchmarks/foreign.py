@@ -38,6 +38,7 @@ import numpy as np
 from foreign_cases import CASES, SOURCES, Case, load_log, unavailable
 from foreign_peers import METHODS
 from foreign_worlds import PAST, STEPS, table, test_windows
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as RichTable
 from train import machine
@@ -53,8 +54,8 @@ NEAR, LINEAR_BAR, CELLS_BAR = 1.1, 1.15, 0.75
 SIGNIFICANCE = 0.01
 LOW_TRUST = 0.05
 PEER_PACKAGES = (
-    *("torch==2.13.0", "lightgbm==4.7.0", "sysidentpy==0.9.0", "neuromancer==1.5.6"),
-    *("tclab==1.0.0", "wntr==1.5.0", "six", "gym-electric-motor==3.0.3"),
+    *("torch>=2.10", "lightgbm>=4.6", "sysidentpy>=0.6", "neuromancer>=1.5"),
+    *("tclab>=1.0", "wntr>=1.3", "six", "gym-electric-motor>=3.0"),
 )
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 Row = dict[str, Any]
@@ -75,7 +76,9 @@ class ErrorCurve:
     seeds: Floats
 
 
-def error_curve(predictions: Sequence[Floats], truth: Floats, spread: Floats, episode: Floats) -> ErrorCurve:
+def error_curve(
+    predictions: Sequence[Floats], truth: Floats, spread: Floats, episode: NDArray[np.integer]
+) -> ErrorCurve:
     """The error of a method.
 
     Args:
@@ -122,12 +125,12 @@ def cell(ours: ErrorCurve, peers: Mapping[str, ErrorCurve], place: int) -> Row:
     return found
 
 
-def coverage(answers: Sequence[Row], names: Sequence[str], episode: Floats) -> Row:
+def coverage(answers: Sequence[Row], names: Sequence[str], episode: NDArray[np.integer]) -> Row:
     """Shares of paths inside the bands; the tests use one window per episode and correct for the number of signals."""
     if not all("inside" in one for one in answers):
         return {"calibrated": False}
     _, first = np.unique(episode, return_index=True)
-    exact, conformal, per_signal = [], [], dict[str, list[float]]()
+    exact, conformal, per_signal = list[float](), list[float](), dict[str, list[float]]()
     for one in answers:
         level, known = float(one["level"]), one.get("calibration_episodes")
         for hits in one["inside"][first].T:
@@ -189,7 +192,7 @@ class Bench:
         return [sys.executable, *([self.python] if self.python else [])]
 
 
-def run(command: Sequence[str | Path], log: Path, limit_s: float | None = None) -> str:
+def run(command: Sequence[object], log: Path, limit_s: float | None = None) -> str:
     """Runs a process on one thread. Returns the reason of a failure, or an empty text."""
     with log.open("w") as output:
         try:

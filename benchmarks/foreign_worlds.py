@@ -124,7 +124,8 @@ def main() -> None:
         learned, wall_s = processor_s(), time.monotonic() - wall_s
         found = answer(case, world, windows)
     times = {"fit_cpu_s": learned - begun, "cpu_s": processor_s() - begun, "wall_s": wall_s}
-    np.savez(Path(path), **found, **times)
+    arrays: dict[str, Any] = {**found, **times}
+    np.savez(Path(path), **arrays)
 
 
 def processor_s() -> float:

@@ -77,10 +77,11 @@ def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows
 def _error(forecast: LinearForecast, windows: ScoredWindows, warm: int) -> Float[Tensor, ""]:
     """The mean logarithm of the held-out errors."""
     longest = min(HORIZONS[-1], windows.values.shape[1] - warm)
-    steps = torch.tensor(sorted({min(step, longest) for step in HORIZONS})) - 1
-    order = torch.arange(len(windows.values))
+    device = windows.values.device
+    steps = torch.tensor(sorted({min(step, longest) for step in HORIZONS}), device=device) - 1
+    order = torch.arange(len(windows.values), device=device)
     fold = order * NUM_FOLDS // len(order)
-    squared, count = torch.zeros(2, len(steps), forecast.size)
+    squared, count = torch.zeros(2, len(steps), forecast.size, device=device)
     for number in fold.unique():
         rest = fold != number
         forecast.fit_longest(**vars(windows.select(rest if rest.any() else ~rest)))
