@@ -187,6 +187,20 @@ def test_learning_chooses_unless_a_recipe_or_a_family_is_named(tmp_path: Path, o
     assert chooses(stored(tmp_path / "vectors", toy.schema, toy.episodes(4, 8, seed=0)), options) == chosen
 
 
+@pytest.mark.parametrize(
+    ("options", "time_s"),
+    [
+        (Options(), choosing.DEFAULT_S),
+        (Options(budget="2min"), 120.0),
+        (Options(set={"training": {"window": 5}}), None),
+    ],
+)
+def test_a_run_takes_three_minutes_unless_the_user_sets_its_time_or_its_training(
+    options: Options, time_s: float | None
+) -> None:
+    assert choosing.time_for(options) == time_s
+
+
 def test_logs_with_images_keep_their_recipe(tmp_path: Path) -> None:
     toy = Integrator()
     assert not chooses(stored(tmp_path / "images", toy.schema, toy.episodes(4, 8, seed=0)), Options())

@@ -32,7 +32,7 @@ from worldline.schema import Kind
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
 from worldline.training.distributed import world_size
 from worldline.workflows.budget import within
-from worldline.workflows.learn_options import AUTO, Options
+from worldline.workflows.learn_options import AUTO, Options, seconds
 from worldline.workflows.learned import Learned
 from worldline.workflows.training import learn_engine
 from worldline.world.base import World
@@ -43,6 +43,8 @@ CANDIDATES: Final[Mapping[str, Callable[[Store], Recipe]]] = {LINEAR: linear, "v
 """Recipes by registered name, in the order of trial."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
+DEFAULT_S: Final = 180.0
+"""Time budget without one by the user, s."""
 BUDGET_SHARE: Final = 0.3
 """Share of a time budget for all trials together."""
 TRIAL_CHECKS: Final = 2
@@ -186,6 +188,13 @@ def for_candidate(options: Options, name: str) -> Options:
     return replace(options, recipe=name, set=used)
 
 
+def time_for(options: Options) -> float | None:
+    """The time budget, s; None if the user sets the training instead."""
+    if options.budget is not None:
+        return seconds(options.budget)
+    return None if "training" in options.set else DEFAULT_S
+
+
 def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
     """Whether one of the trained worlds has a smaller error than the linear one on the validation part."""
     data = ground(store, linear.recipe, share=0.0)
@@ -277,7 +286,7 @@ def _trial(store: Store, recipe: Recipe, split: Split, budget_s: float | None) -
         return trial
     checks, updates = TRIAL_CHECKS, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates))
     if budget_s is not None:
-        updates = within(store, trial, train_s=budget_s, heads_s=math.inf).num_updates
+        updates = min(updates, within(store, trial, train_s=budget_s, heads_s=math.inf).num_updates)
     return replace(trial, training=replace(recipe.training, num_updates=updates, num_checks=checks))
 
 

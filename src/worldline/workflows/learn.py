@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from typing import TypeGuard
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Choice, Decoded, Evidence
 from worldline.bundle import MANIFEST
-from worldline.config import from_json, to_json
+from worldline.config import from_json, merged, to_json
 from worldline.data.base import Logs, ReadOptions, noted_lag, schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.correcting import correct_schema
@@ -37,9 +38,9 @@ from worldline.report.learn_page import Report, render
 from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
-from worldline.workflows.budget import Sizing, size_for
+from worldline.workflows.budget import Sizing, size_for, within
 from worldline.workflows.check import LateActions, late_actions
-from worldline.workflows.choosing import LINEAR, beats, chooses, for_candidate
+from worldline.workflows.choosing import LINEAR, beats, chooses, for_candidate, time_for
 from worldline.workflows.choosing import choose as compare
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learn_options import AUTO, MakeRecipe, Options, make_recipe, run_toml, seconds
@@ -53,7 +54,11 @@ from worldline.world.bundle_io import open_world, save_world
 _logger = logging.getLogger(__name__)
 
 MIN_LEFT = 0.3
-"""Smallest share of a time budget for the training of the chosen model."""
+"""Smallest share of a time budget that is left for the chosen model."""
+TRAINED_SHARE = 0.8
+"""Share of this time for its training; the rest is for calibration and report."""
+BUDGET = "budget.json"
+"""File of the sizes that fit the budget, in the folder of an unfinished run."""
 CUT_STEPS = 100
 """Steps of each episode that a long recording in memory is cut into."""
 
@@ -293,7 +298,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
     tell(run.progress, "learn a linear model", 1)
     if not run.out.exists():  # a usable world within seconds; an earlier world is replaced only by the final one
         _save(run, for_candidate(options, LINEAR), [linear])
-    kept, budget_s = unfinished / "choice.json", None if options.budget is None else seconds(options.budget)
+    kept, budget_s = unfinished / "choice.json", time_for(options)
     if options.resume and kept.exists():
         choice = from_json(Choice, kept.read_text(), where=kept)
     else:
@@ -301,8 +306,17 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
         kept.write_text(to_json(choice))
     if choice.chosen == LINEAR:
         return _save(run, for_candidate(options, LINEAR), [linear], choice=choice)
-    left_s = None if budget_s is None else max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s)
-    chosen = replace(options, recipe=choice.chosen, budget=left_s)
+    chosen = for_candidate(options, choice.chosen)
+    if budget_s is not None:
+        left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
+        plan = unfinished / BUDGET
+        if options.resume and plan.exists():
+            sizing = from_json(Sizing, plan.read_text(), where=plan)
+        else:
+            sizing = within(store, make(choice.chosen), train_s=TRAINED_SHARE * left_s, heads_s=math.inf)
+            plan.write_text(to_json(sizing))
+        lengths = {"training": {"num_updates": sizing.num_updates, "num_checks": sizing.num_checks}}
+        chosen = replace(chosen, set=merged(chosen.set, lengths), budget=None)
     outcomes = list(_learn_seeds(store, run.out, chosen, run.progress))
     learned = [one for one in outcomes if isinstance(one, Learned)]
     failures = [one for one in outcomes if isinstance(one, CollapseError)]
@@ -438,7 +452,7 @@ def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgre
         if world_size() > 1:
             raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
         tell(progress, "fit to the budget", 0)
-        plan = unfinished / "budget.json"
+        plan = unfinished / BUDGET
         if options.resume and plan.exists():
             chosen = from_json(Sizing, plan.read_text(), where=plan)
         else:
