@@ -263,7 +263,8 @@ def _choice_block(choice: evidence.Choice) -> FindingBlock:
         rows.append([verdict(style, one.name), *map(number, one.errors), ratio, f"{one.learn_s:.0f} s"])
     caption = (
         f"Errors in {plural(choice.num_episodes, 'validation episode')}, in standard deviations of the signal. The "
-        "ratio to the linear model is a mean over the steps; below 1 is better."
+        "ratio to the linear model is a mean over the steps, in which an excess of over 10 % counts twice; below 1 is "
+        "better."
     )
     table = Table(caption, [*head, "ratio to linear", "time"], rows, style="number")
     failed = [Note(f"Not tried: {name}. {reason}") for name, reason in choice.failed.items()]
