@@ -18,8 +18,8 @@ from worldline.engines.learned import LearnedEngine
 from worldline.errors import BundleError, InputError, UnsupportedError
 from worldline.progress import OnProgress
 from worldline.training.heads import HeadsConfig, check_goals, fit_goal_heads
-from worldline.workflows.learn import store_folder
 from worldline.workflows.learn_options import settings_toml
+from worldline.workflows.learning_logs import store_folder
 from worldline.workflows.training import with_goal_heads
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
