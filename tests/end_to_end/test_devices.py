@@ -90,12 +90,13 @@ def toy_logs(spec: Spec, folder: Path) -> Store:
 
 
 def brief(recipe: Recipe) -> Recipe:
-    """The recipe with two updates of the model and of each head."""
+    """The recipe with two updates of the model, unless it has none, and of each head."""
+    num_updates = min(2, recipe.training.num_updates)
     updates = {name: min(2, count) for name, count in vars(recipe.heads).items() if name.endswith("_updates")}
     return replace(
         recipe,
-        training=replace(recipe.training, num_updates=2, num_checks=1, batch_size=8, accumulate=2),
-        heads=replace(recipe.heads, **{**updates, "dynamics_updates": 2}),
+        training=replace(recipe.training, num_updates=num_updates, num_checks=1, batch_size=8, accumulate=2),
+        heads=replace(recipe.heads, **{**updates, "dynamics_updates": num_updates}),
         horizon=2,
         num_windows=1,
         split=split_store,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -43,7 +44,7 @@ class ScoredWindows:
     def split(self, length: int, count: int) -> ScoredWindows:
         """Up to `count` windows of `length` observations, evenly spread over each window."""
         last = self.values.shape[1] - length
-        starts = torch.linspace(0, last, max(1, min(last + 1, count // len(self.values)))).long().tolist()
+        starts = np.linspace(0, last, max(1, min(last + 1, count // len(self.values)))).astype(int).tolist()
         return ScoredWindows(
             values=torch.cat([self.values[:, start : start + length] for start in starts]),
             known=torch.cat([self.known[:, start : start + length - 1] for start in starts]),
