@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
-from worldline.recipes import pixels, two_rooms, vectors
+from worldline.recipes import memory, pixels, two_rooms, vectors
 from worldline.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
@@ -78,6 +78,7 @@ def test_the_python_runs(
 def test_the_commands_for_a_table_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(vectors, "vectors", few_updates(vectors.vectors))
+    monkeypatch.setattr(memory, "memory", few_updates(memory.memory))
     draw = np.random.default_rng(0)
     with Path("plant.csv").open("w", newline="") as file:
         table = csv.writer(file)

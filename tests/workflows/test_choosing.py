@@ -16,6 +16,7 @@ from worldline.engines.baselines import Persistence
 from worldline.episode import Episode
 from worldline.errors import ConfigError, StoppedError
 from worldline.progress import Progress
+from worldline.recipes.linear import linear
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Estimate, draw_clusters
 from worldline.testing.toys import Integrator
@@ -91,7 +92,7 @@ def plant(path: Path, *, cubic: bool, num_episodes: int = 24, num_steps: int = 4
 
 def test_errors_of_a_world_are_in_standard_deviations_of_its_signals(tmp_path: Path) -> None:
     store = plant(tmp_path / "store", cubic=False)
-    recipe = choosing.linear(store)
+    recipe = linear(store)
     data = ground(store, recipe)
     split = recipe.split(store)
     assert set(data.split.validation) > set(split.validation)
@@ -123,7 +124,7 @@ def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried(t
 
 def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path) -> None:
     store = plant(tmp_path / "store", cubic=True)
-    many = Options(set={"training.num_updates": 240, "num_windows": 2})
+    many = Options(set={"training.num_updates": 120, "num_windows": 2})
     result = learn_logs(store.path, tmp_path / "world", many)
     assert result.choice is not None
     assert result.choice.chosen == result.learned.recipe.name != LINEAR

@@ -24,10 +24,7 @@ from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
 from worldline.errors import CollapseError, ConfigError, DataError, UnsupportedError
 from worldline.progress import OnProgress, tell
-from worldline.recipes.linear import linear
-from worldline.recipes.memory import memory
 from worldline.recipes.recipe import Recipe
-from worldline.recipes.vectors import vectors
 from worldline.schema import Kind
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
 from worldline.training.distributed import world_size
@@ -39,8 +36,8 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 LINEAR: Final = "linear"
-CANDIDATES: Final[Mapping[str, Callable[[Store], Recipe]]] = {LINEAR: linear, "vectors": vectors, "memory": memory}
-"""Recipes by registered name, in the order of trial."""
+CANDIDATES: Final = (LINEAR, "vectors", "memory")
+"""Registered names of recipes, in the order of trial."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
 DEFAULT_S: Final = 180.0
@@ -211,7 +208,7 @@ def choose(
     device: torch.device,
     progress: OnProgress | None = None,
 ) -> Choice:
-    """The comparison of all candidates; its `chosen` is a key of `CANDIDATES`.
+    """The comparison of all candidates; its `chosen` is one of `CANDIDATES`.
 
     Args:
         store: the logs.
