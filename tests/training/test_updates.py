@@ -63,8 +63,8 @@ def test_losses_are_computed_in_the_precision_asked_for(
     assert set(seen) == {half}
 
 
-@pytest.mark.parametrize("name", ["num_updates", "window", "batch_size", "num_checks"])
-def test_impossible_settings_are_refused(name: str) -> None:
-    settings: dict[str, Any] = {"num_updates": 10, name: 0}
-    with pytest.raises(ConfigError, match=f"{name} is 0"):
+@pytest.mark.parametrize(("name", "value"), [("num_updates", -1), ("window", 0), ("batch_size", 0), ("num_checks", 0)])
+def test_impossible_settings_are_refused(name: str, value: int) -> None:
+    settings: dict[str, Any] = {"num_updates": 10, name: value}
+    with pytest.raises(ConfigError, match=f"{name} is {value}"):
         TrainingConfig(**settings)

@@ -45,7 +45,7 @@ SMALL: dict[str, object] = {
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a world of vectors without goal heads. Its store is next to it."""
     path = tmp_path_factory.mktemp("plain") / "world"
-    learn(list(EPISODES), path, set=SMALL, device="cpu")
+    learn(list(EPISODES), path, recipe="vectors", set=SMALL, device="cpu")
     return path
 
 

@@ -280,13 +280,14 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
     """Learns a linear world first, then the best model of a comparison, and saves the better one of the two."""
     store, unfinished, device = run.store, partial_folder(run.out), choose_device(options.device)
     begun = time.monotonic()
-    unfinished.mkdir(parents=True, exist_ok=True)
 
     def make(name: str) -> Recipe:
         return make_recipe(store, for_candidate(options, name)).with_seed(options.seeds.start)
 
     tell(run.progress, "learn a linear model", 0)
-    linear = learn_world(store, make(LINEAR), folder=unfinished / LINEAR, device=device)
+    recipe = make(LINEAR)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    linear = learn_world(store, recipe, folder=unfinished / LINEAR, device=device)
     tell(run.progress, "learn a linear model", 1)
     if not run.out.exists():  # a usable world within seconds; an earlier world is replaced only by the final one
         _save(run, for_candidate(options, LINEAR), [linear])

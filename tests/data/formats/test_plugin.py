@@ -138,11 +138,12 @@ def test_every_block_of_the_page_is_run_above() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    text = PAGE.read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", text):
+    for link in re.findall(r"\]\(([^)]+)\)", PAGE.read_text()):
         file, _, anchor = link.partition("#")
-        assert not file or (PAGE.parent / file).exists(), link
+        target = PAGE.parent / file if file else PAGE
+        assert target.exists(), link
         if anchor:
             assert anchor in {
-                re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^## (.*)", text, re.M)
+                re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+                for heading in re.findall(r"^##+ (.*)", target.read_text(), re.M)
             }
