@@ -132,6 +132,15 @@ def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path) -> None
     assert chosen.relative.high < 1
 
 
+def test_too_few_episodes_for_a_comparison_get_the_linear_model(tmp_path: Path) -> None:
+    store = plant(tmp_path / "store", cubic=True, num_episodes=8, num_steps=16)
+    choice = learn_logs(store.path, tmp_path / "world", Options(set=SHORT)).choice
+    assert choice is not None
+    assert choice.num_episodes < choosing.MIN_COMPARED
+    assert choice.chosen == LINEAR
+    assert "too few for a comparison" in choice.reason
+
+
 def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is_resumed(tmp_path: Path) -> None:
     store = plant(tmp_path / "store", cubic=True, num_episodes=12, num_steps=16)
     out = tmp_path / "world"

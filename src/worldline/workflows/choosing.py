@@ -54,6 +54,8 @@ STEPS: Final = (1, 10, 48)
 PER_EPISODE: Final = 8
 TOLERATED: Final = 1.1
 """Ratio to the linear model's error at a single horizon above which the excess is added to the score."""
+MIN_COMPARED: Final = 3
+"""Fewest validation episodes for a comparison; the bootstrap knows nothing of the spread between fewer."""
 MIN_ERROR: Final = 1e-4
 """Errors below this share of a standard deviation count as this share: nobody can use the difference."""
 
@@ -255,16 +257,23 @@ def choose(
         )
         for name, errors in found.items()
     )
-    chosen = best(tried)
+    num_episodes = len(np.unique(data.windows.episode))
+    chosen = best(tried) if num_episodes >= MIN_COMPARED else LINEAR
     return Choice(
         chosen=chosen,
-        reason="no other model was significantly better" if chosen == LINEAR else "lowest error in the trials",
+        reason=_reason(chosen, num_episodes),
         steps=data.steps,
         step_s=store.schema.step_s,
-        num_episodes=len(np.unique(data.windows.episode)),
+        num_episodes=num_episodes,
         tried=tried,
         failed=reasons,
     )
+
+
+def _reason(chosen: str, num_episodes: int) -> str:
+    if num_episodes < MIN_COMPARED:
+        return f"{num_episodes} validation episodes are too few for a comparison; {MIN_COMPARED} are needed"
+    return "no other model was significantly better" if chosen == LINEAR else "lowest error in the trials"
 
 
 def best(tried: Sequence[Tried]) -> str:
