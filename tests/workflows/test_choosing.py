@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from worldline.config import to_json
 from worldline.data.store import Store
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode
-from worldline.errors import ConfigError, StoppedError
+from worldline.errors import CollapseError, ConfigError, StoppedError
 from worldline.progress import Progress
 from worldline.recipes.linear import linear
+from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Estimate, draw_clusters
 from worldline.testing.toys import Integrator
@@ -24,6 +26,7 @@ from worldline.workflows import choosing
 from worldline.workflows.choosing import LINEAR, Errors, best, chooses, ground
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import AUTO, Options
+from worldline.workflows.training import LearnedModel
 from worldline.world.bundle_io import open_world
 from worldline.world.local import LocalWorld
 
@@ -130,6 +133,23 @@ def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path) -> None
     assert result.choice.chosen == result.learned.recipe.name != LINEAR
     chosen = next(one for one in result.choice.tried if one.name == result.choice.chosen)
     assert chosen.relative.high < 1
+
+
+def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = choosing.learn_engine
+
+    def failing(store: Store, recipe: Recipe, **options: Any) -> LearnedModel:
+        if recipe.name == "memory":
+            raise CollapseError("the loss diverged")
+        return whole(store, recipe, **options)
+
+    monkeypatch.setattr(choosing, "learn_engine", failing)
+    store = plant(tmp_path / "store", cubic=False, num_episodes=12, num_steps=16)
+    result = learn_logs(store.path, tmp_path / "world", Options(set=SHORT))
+    assert result.choice is not None
+    assert result.choice.failed == {"memory": "the loss diverged"}
+    assert [one.name for one in result.choice.tried] == [LINEAR, "vectors"]
+    assert "memory failed: the loss diverged" in (tmp_path / "world" / "report.html").read_text()
 
 
 def test_too_few_episodes_for_a_comparison_get_the_linear_model(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def _print_choice(result: LearnResult) -> None:
         rows,
     )
     for name, reason in choice.failed.items():
-        print(f"Not tried: {name}. {reason}")
+        print(f"{name} failed: {reason}")
     print(f"Chosen: {choice.chosen} ({choice.reason}).")
 
 

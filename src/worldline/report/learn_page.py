@@ -267,7 +267,7 @@ def _choice_block(choice: evidence.Choice) -> FindingBlock:
         "better."
     )
     table = Table(caption, [*head, "ratio to linear", "time"], rows, style="number")
-    failed = [Note(f"Not tried: {name}. {reason}") for name, reason in choice.failed.items()]
+    failed = [Note(f"{name} failed: {reason}") for name, reason in choice.failed.items()]
     return FindingBlock(f"The model {choice.chosen} was chosen: {choice.reason}.", [table, *failed])
 
 

@@ -240,8 +240,10 @@ def choose(
         place = folder / f"trial-{name}"
         try:
             learned = learn_engine(store, _trial(store, recipe, data.split, each_s), folder=place, device=device)
-        except CollapseError as error:
-            reasons[name] = str(error)
+        except (CollapseError, ConfigError, DataError) as error:
+            if name == LINEAR:
+                raise
+            reasons[name] = str(error)  # the linear world suffices
             continue
         finally:
             shutil.rmtree(place, ignore_errors=True)
