@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.audit.report_evidence import Choice, Tried
+from worldline.audit.report_evidence import Choice, Trial
 from worldline.config import to_json
 from worldline.data.store import Store
 from worldline.engines.baselines import Persistence
@@ -23,7 +23,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Estimate, draw_clusters
 from worldline.testing.toys import Integrator
 from worldline.workflows import choosing
-from worldline.workflows.choosing import LINEAR, Errors, best, chooses, ground
+from worldline.workflows.choosing import LINEAR, Errors, best, chooses, comparison_data
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import AUTO, Options
 from worldline.workflows.training import LearnedModel
@@ -39,8 +39,8 @@ def errors(*values: float) -> Errors:
     return Errors(steps=tuple(range(1, len(values) + 1)), value=value, draws=np.tile(value, (50, 1)))
 
 
-def tried(name: str, low: float, value: float, high: float) -> Tried:
-    return Tried(name=name, errors=(value,), relative=Estimate(value=value, low=low, high=high), learn_s=1.0)
+def trial(name: str, low: float, value: float, high: float) -> Trial:
+    return Trial(name=name, errors=(value,), relative=Estimate(value=value, low=low, high=high), learn_s=1.0)
 
 
 def test_the_ratio_is_a_geometric_mean_over_the_steps() -> None:
@@ -60,14 +60,14 @@ def test_differences_that_nobody_can_use_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("others", "chosen"),
     [
-        ([tried("a", 0.8, 0.9, 1.01), tried("b", 0.9, 1.2, 1.5)], LINEAR),
-        ([tried("a", 0.5, 0.6, 0.7), tried("b", 0.4, 0.55, 0.8)], "b"),
-        ([tried("a", 0.5, 0.6, 0.7), tried("b", 0.1, 0.55, 1.3)], "a"),
+        ([trial("a", 0.8, 0.9, 1.01), trial("b", 0.9, 1.2, 1.5)], LINEAR),
+        ([trial("a", 0.5, 0.6, 0.7), trial("b", 0.4, 0.55, 0.8)], "b"),
+        ([trial("a", 0.5, 0.6, 0.7), trial("b", 0.1, 0.55, 1.3)], "a"),
         ([], LINEAR),
     ],
 )
-def test_only_a_significantly_better_model_replaces_the_linear_one(others: list[Tried], chosen: str) -> None:
-    assert best([tried(LINEAR, 1.0, 1.0, 1.0), *others]) == chosen
+def test_only_a_significantly_better_model_replaces_the_linear_one(others: list[Trial], chosen: str) -> None:
+    assert best([trial(LINEAR, 1.0, 1.0, 1.0), *others]) == chosen
 
 
 def plant(path: Path, *, cubic: bool, num_episodes: int = 24, num_steps: int = 40) -> Store:
@@ -96,7 +96,7 @@ def plant(path: Path, *, cubic: bool, num_episodes: int = 24, num_steps: int = 4
 def test_errors_of_a_world_are_in_standard_deviations_of_its_signals(tmp_path: Path) -> None:
     store = plant(tmp_path / "store", cubic=False)
     recipe = linear(store)
-    data = ground(store, recipe)
+    data = comparison_data(store, recipe)
     split = recipe.split(store)
     assert set(data.split.validation) > set(split.validation)
     assert set(data.split.train) | set(data.split.validation) == {*split.train, *split.validation}
@@ -115,7 +115,7 @@ def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried(t
     choice = result.choice
     assert choice is not None
     assert choice.chosen == result.learned.recipe.name == LINEAR
-    assert {one.name for one in choice.tried} == set(choosing.CANDIDATES)
+    assert {one.name for one in choice.trials} == set(choosing.CANDIDATES)
     page = (tmp_path / "world" / "report.html").read_text()
     assert "The model linear was chosen: no other model was significantly better." in page
     assert all(f">{name}<" in page for name in choosing.CANDIDATES)
@@ -131,7 +131,7 @@ def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path) -> None
     result = learn_logs(store.path, tmp_path / "world", many)
     assert result.choice is not None
     assert result.choice.chosen == result.learned.recipe.name != LINEAR
-    chosen = next(one for one in result.choice.tried if one.name == result.choice.chosen)
+    chosen = next(one for one in result.choice.trials if one.name == result.choice.chosen)
     assert chosen.relative.high < 1
 
 
@@ -148,7 +148,7 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monk
     result = learn_logs(store.path, tmp_path / "world", Options(set=SHORT))
     assert result.choice is not None
     assert result.choice.failed == {"memory": "the loss diverged"}
-    assert [one.name for one in result.choice.tried] == [LINEAR, "vectors"]
+    assert [one.name for one in result.choice.trials] == [LINEAR, "vectors"]
     assert "memory failed: the loss diverged" in (tmp_path / "world" / "report.html").read_text()
 
 
@@ -178,7 +178,7 @@ def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is
         steps=(1,),
         step_s=1.0,
         num_episodes=2,
-        tried=(tried("vectors", 0, 0, 0),),
+        trials=(trial("vectors", 0, 0, 0),),
         failed={},
     )
     (tmp_path / "world.partial" / "choice.json").write_text(to_json(kept))
@@ -186,7 +186,7 @@ def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is
     result = learn_logs(store.path, out, Options(set=SHORT, resume=True), progress=lambda now: stages.append(now.stage))
     assert "compare models" not in stages
     assert result.choice is not None
-    assert result.choice.tried == kept.tried
+    assert result.choice.trials == kept.trials
 
 
 def test_a_world_that_exists_is_not_replaced_by_the_linear_one(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_goal_heads_are_added_and_nothing_else_changes(world: Path) -> None:
     run = json.loads((world / "run.json").read_text())
     assert run["heads"]["goals"]
     assert run["times_s"]["goal heads"] > 0
-    assert Options(config=world / "run.toml").resolved().set["heads"]["goals"]  # type: ignore[index]
+    heads = Options(config=world / "run.toml").resolved().set["heads"]
+    assert isinstance(heads, dict)
+    assert heads["goals"]
     written = (world / MANIFEST).read_bytes()
     assert "reaches" in fit_goals(world, device="cpu").describe().abilities
     assert (world / MANIFEST).read_bytes() == written  # it has them, so it stays

@@ -67,7 +67,7 @@ class Planning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class Trial:
     """A candidate of a choice between models.
 
     Args:
@@ -93,7 +93,7 @@ class Choice:
         steps: compared steps ahead.
         step_s: seconds per step; None if unknown.
         num_episodes: validation episodes.
-        tried: the candidates in the order of trial.
+        trials: the candidates in the order of trial.
         failed: per candidate that could not be tried, the reason.
     """
 
@@ -102,7 +102,7 @@ class Choice:
     steps: tuple[int, ...]
     step_s: float | None
     num_episodes: int
-    tried: tuple[Tried, ...]
+    trials: tuple[Trial, ...]
     failed: Mapping[str, str]
 
 

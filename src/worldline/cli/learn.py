@@ -155,29 +155,18 @@ def _saved_work_named(logs: Path, out: Path) -> Iterator[None]:
 
 
 def _print_choice(result: LearnResult) -> None:
-    """The tried models and their errors; nothing if a recipe was given."""
-    from worldline.formatting import number, span
+    """The compared models and their errors; nothing if a recipe was given."""
+    from worldline.report.trial_rows import failures, trial_cells, trial_head
 
     choice = result.choice
     if choice is None:
         return
     rows = [
-        [
-            f"{one.name} (chosen)" if one.name == choice.chosen else one.name,
-            *map(number, one.errors),
-            f"{number(one.relative.value)} ({number(one.relative.low)} to {number(one.relative.high)})",
-            f"{one.learn_s:.0f} s",
-        ]
-        for one in choice.tried
+        [f"{one.name} (chosen)" if one.name == choice.chosen else one.name, *trial_cells(one)] for one in choice.trials
     ]
-    print_table(
-        f"Models tried; error / standard deviation on {choice.num_episodes} validation episodes",
-        ("model", *(span(step, choice.step_s) for step in choice.steps), "ratio to linear", "time"),
-        rows,
-    )
-    for name, reason in choice.failed.items():
-        print(f"{name} failed: {reason}")
-    print(f"Chosen: {choice.chosen} ({choice.reason}).")
+    title = f"Models tried; error / standard deviation on {choice.num_episodes} validation episodes"
+    print_table(title, trial_head(choice), rows)
+    print("\n".join([*failures(choice), f"Chosen: {choice.chosen} ({choice.reason})."]))
 
 
 def _print(result: LearnResult) -> None:

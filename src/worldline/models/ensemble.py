@@ -23,10 +23,11 @@ from worldline.config import require_at_least
 from worldline.device import normal, uniform
 from worldline.errors import ConfigError, InputError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.standardizer import Standardizer
-from worldline.schema import Kind, Schema
+from worldline.schema import Schema
 
 NUM_HIDDEN_LAYERS: Final = 3
 """Hidden layers per member."""
@@ -165,13 +166,7 @@ class Ensemble(WorldModel):
 
     def __init__(self, *, schema: Schema, config: EnsembleConfig) -> None:
         super().__init__()
-        signals = tuple(schema[name] for name in config.inputs)
-        images = [signal.name for signal in signals if signal.kind is Kind.IMAGE]
-        if images:
-            raise ConfigError(
-                f"input {images[0]!r} is an image, and the family 'ensemble' has no image encoder. Remove the input, "
-                "or choose a family with one: jepa, rssm, features, lewm."
-            )
+        signals = vector_signals(schema, config.inputs, family="ensemble")
         self.schema, self.config, self.context = schema, config, config.history
         self.codes = Standardizer(signals)
         self.present = slice(len(self.codes.owner))

@@ -19,12 +19,13 @@ from torch import Tensor
 from worldline.config import require_at_least
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
 from worldline.models.layers.linear_forecast import RIDGE, LinearForecast, Past
 from worldline.models.layers.path_errors import signal_error
 from worldline.models.layers.standardizer import Standardizer
-from worldline.schema import Kind, Schema
+from worldline.schema import Schema
 
 HISTORIES: Final = (1, 2, 3, 5, 8, 12, 24)
 """Candidates for the number of steps that a prediction uses."""
@@ -100,13 +101,7 @@ class LinearModel(WorldModel):
 
     def __init__(self, *, schema: Schema, config: LinearConfig) -> None:
         super().__init__()
-        signals = tuple(schema[name] for name in config.inputs)
-        images = [signal.name for signal in signals if signal.kind is Kind.IMAGE]
-        if images:
-            raise ConfigError(
-                f"input {images[0]!r} is an image, and the family 'linear' has no image encoder. Remove the input, "
-                "or choose a family with one: jepa, rssm, features, lewm."
-            )
+        signals = vector_signals(schema, config.inputs, family="linear")
         self.schema, self.config, self.context = schema, config, config.history
         self.codes = Standardizer(signals)
         self.inputs = InputNormaliser(schema, timed=config.timed)

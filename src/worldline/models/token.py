@@ -35,7 +35,7 @@ from worldline.config import require_at_least
 from worldline.device import uniform
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
-from worldline.models.layers.codes import code_size, to_code
+from worldline.models.layers.codes import code_size, to_code, vector_signals
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
@@ -311,13 +311,7 @@ class TokenModel(WorldModel):
         super().__init__()
         self.schema, self.config, self.context = schema, config, config.context_steps
         self.action_conditioned = config.actions
-        self.signals = tuple(schema[name] for name in config.inputs)
-        images = [signal.name for signal in self.signals if signal.kind is Kind.IMAGE]
-        if images:
-            raise ConfigError(
-                f"input {images[0]!r} is an image, and the family 'token' has no image encoder. Remove the input, or "
-                "choose a family with one: jepa, rssm, features, lewm."
-            )
+        self.signals = vector_signals(schema, config.inputs, family="token")
         self.told = nn.ModuleList(
             token for signal in self.signals for token in _make(signal, code_size(signal), config, margin=config.margin)
         )

@@ -22,7 +22,6 @@ from worldline.formatting import (
     plural,
     quantity,
     round_percent,
-    span,
     with_interval,
     with_unit,
 )
@@ -48,6 +47,7 @@ from worldline.report.parts import (
     Table,
 )
 from worldline.report.signal_rows import comparable, headline, sentences, signal_table, weaknesses
+from worldline.report.trial_rows import failures, trial_cells, trial_head
 
 MAX_FINDINGS: Final = 3
 _MAX_SHARP_SIZE: Final = 128
@@ -254,21 +254,18 @@ def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:
 
 
 def _choice_block(choice: evidence.Choice) -> FindingBlock:
-    """The tried models with their errors in the order of trial, and what won."""
-    head: list[str | PagePart] = ["model", *(f"after {span(step, choice.step_s)}" for step in choice.steps)]
-    rows: list[list[str | PagePart]] = []
-    for one in choice.tried:
-        style = "good" if one.name == choice.chosen else "soft"
-        ratio = f"{number(one.relative.value)} ({number(one.relative.low)} to {number(one.relative.high)})"
-        rows.append([verdict(style, one.name), *map(number, one.errors), ratio, f"{one.learn_s:.0f} s"])
+    """The compared models with their errors in the order of trial, and what won."""
+    rows: list[list[str | PagePart]] = [
+        [verdict("good" if one.name == choice.chosen else "soft", one.name), *trial_cells(one)] for one in choice.trials
+    ]
     caption = (
         f"Errors in {plural(choice.num_episodes, 'validation episode')}, in standard deviations of the signal. The "
         "ratio to the linear model is a mean over the steps, in which an excess of over 10 % counts twice; below 1 is "
         "better."
     )
-    table = Table(caption, [*head, "ratio to linear", "time"], rows, style="number")
-    failed = [Note(f"{name} failed: {reason}") for name, reason in choice.failed.items()]
-    return FindingBlock(f"The model {choice.chosen} was chosen: {choice.reason}.", [table, *failed])
+    notes = map(Note, failures(choice))
+    table = Table(caption, trial_head(choice), rows, style="number")
+    return FindingBlock(f"The model {choice.chosen} was chosen: {choice.reason}.", [table, *notes])
 
 
 def _planning_block(planning: evidence.Planning) -> FindingBlock:

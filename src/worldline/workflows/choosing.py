@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from worldline.audit.queries import predicted_vectors, window_forecasts
-from worldline.audit.report_evidence import Choice, Tried
+from worldline.audit.report_evidence import Choice, Trial
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
@@ -107,7 +107,7 @@ def measure(world: World, windows: ForecastWindows, steps: Sequence[int], spread
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class ComparisonData:
     """The data that candidates are compared on.
 
     Args:
@@ -127,7 +127,7 @@ class Ground:
         return measure(world, self.windows, self.steps, self.spreads)
 
 
-def ground(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> Ground:
+def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> ComparisonData:
     """Windows of the validation episodes and of a share of the training episodes.
 
     Raises:
@@ -151,7 +151,7 @@ def ground(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> Grou
     ]
     windows = forecast_windows(places, length=context, horizon=horizon, targets=names)
     steps = tuple(sorted({min(step, horizon) for step in STEPS}))
-    return Ground(split=trial, windows=windows, steps=steps, spreads=_spreads(store, trial.train, names))
+    return ComparisonData(split=trial, windows=windows, steps=steps, spreads=_spreads(store, trial.train, names))
 
 
 def _spreads(store: Store, episodes: Sequence[int], names: Sequence[str]) -> dict[str, Floats]:
@@ -196,12 +196,12 @@ def time_for(options: Options) -> float | None:
 
 def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
     """Whether one of the trained worlds has a smaller error than the linear one on the validation part."""
-    data = ground(store, linear.recipe, share=0.0)
+    data = comparison_data(store, linear.recipe, share=0.0)
     reference = data.errors(linear.world)
     return any(data.errors(one.world).relative(reference).value < 1 for one in trained)
 
 
-def choose(
+def compare_models(
     store: Store,
     make: Callable[[str], Recipe],
     *,
@@ -232,14 +232,14 @@ def choose(
             if name == LINEAR:
                 raise
             reasons[name] = str(error)
-    data = ground(store, recipes[LINEAR])
+    data = comparison_data(store, recipes[LINEAR])
     found, times_s = dict[str, Errors](), dict[str, float]()
     for number, (name, recipe) in enumerate(recipes.items()):
         tell(progress, "compare models", number, len(recipes))
         each_s = None if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(recipes) - 1)
         place = folder / f"trial-{name}"
         try:
-            learned = learn_engine(store, _trial(store, recipe, data.split, each_s), folder=place, device=device)
+            learned = learn_engine(store, _trial_recipe(store, recipe, data.split, each_s), folder=place, device=device)
         except (CollapseError, ConfigError, DataError) as error:
             if name == LINEAR:
                 raise
@@ -250,8 +250,8 @@ def choose(
         found[name] = data.errors(LocalWorld(learned.engine, None, recipe.planner))
         times_s[name] = learned.trained.elapsed_s + learned.heads_s
     tell(progress, "compare models", len(recipes), len(recipes))
-    tried = tuple(
-        Tried(
+    trials = tuple(
+        Trial(
             name=name,
             errors=tuple(map(float, errors.value)),
             relative=errors.relative(found[LINEAR]),
@@ -260,14 +260,14 @@ def choose(
         for name, errors in found.items()
     )
     num_episodes = len(np.unique(data.windows.episode))
-    chosen = best(tried) if num_episodes >= MIN_COMPARED else LINEAR
+    chosen = best(trials) if num_episodes >= MIN_COMPARED else LINEAR
     return Choice(
         chosen=chosen,
         reason=_reason(chosen, num_episodes),
         steps=data.steps,
         step_s=store.schema.step_s,
         num_episodes=num_episodes,
-        tried=tried,
+        trials=trials,
         failed=reasons,
     )
 
@@ -278,13 +278,13 @@ def _reason(chosen: str, num_episodes: int) -> str:
     return "no other model was significantly better" if chosen == LINEAR else "lowest error in the trials"
 
 
-def best(tried: Sequence[Tried]) -> str:
+def best(trials: Sequence[Trial]) -> str:
     """The candidate with the lowest error among those that are significantly better than the linear model, or it."""
-    better = [one for one in tried if one.name != LINEAR and one.relative.high < 1]
+    better = [one for one in trials if one.name != LINEAR and one.relative.high < 1]
     return min(better, key=lambda one: one.relative.value).name if better else LINEAR
 
 
-def _trial(store: Store, recipe: Recipe, split: Split, budget_s: float | None) -> Recipe:
+def _trial_recipe(store: Store, recipe: Recipe, split: Split, budget_s: float | None) -> Recipe:
     """The recipe with a share of its updates and without heads for goals, reward and images."""
     heads = replace(
         recipe.heads, goals=False, num_landmarks=0, outcome_updates=0, decoder_updates=0, dynamics_updates=0

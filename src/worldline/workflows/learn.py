@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import chain, count
 from json import loads
 from pathlib import Path
@@ -31,8 +32,7 @@ from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for, within
 from worldline.workflows.check import LateActions, late_actions
-from worldline.workflows.choosing import LINEAR, beats, chooses, for_candidate, time_for
-from worldline.workflows.choosing import choose as compare
+from worldline.workflows.choosing import LINEAR, beats, chooses, compare_models, for_candidate, time_for
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learn_options import AUTO, MakeRecipe, Options, make_recipe, run_toml, seconds
 from worldline.workflows.learned import Learned
@@ -281,6 +281,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
     store, unfinished, device = run.store, partial_folder(run.out), choose_device(options.device)
     begun = time.monotonic()
 
+    @cache  # the choice of lags takes seconds
     def make(name: str) -> Recipe:
         return make_recipe(store, for_candidate(options, name)).with_seed(options.seeds.start)
 
@@ -295,7 +296,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
     if options.resume and kept.exists():
         choice = from_json(Choice, kept.read_text(), where=kept)
     else:
-        choice = compare(store, make, folder=unfinished, budget_s=budget_s, device=device, progress=run.progress)
+        choice = compare_models(store, make, folder=unfinished, budget_s=budget_s, device=device, progress=run.progress)
         kept.write_text(to_json(choice))
     if choice.chosen == LINEAR:
         return _save(run, for_candidate(options, LINEAR), [linear], choice=choice)

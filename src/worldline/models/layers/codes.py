@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.schema import Kind, Signal
+from worldline.errors import ConfigError
+from worldline.schema import Kind, Schema, Signal
 
 
 def code_size(signal: Signal) -> int:
@@ -50,3 +51,25 @@ def from_code(signal: Signal, code: Float[Tensor, "... size"]) -> Tensor:
 def join_codes(signals: Sequence[Signal], values: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
     """The codes of all `signals`, concatenated along the last axis in order."""
     return torch.cat([to_code(signal, values[signal.name]) for signal in signals], -1)
+
+
+def vector_signals(schema: Schema, names: Sequence[str], *, family: str) -> tuple[Signal, ...]:
+    """The signals of these names, of which none is an image.
+
+    Args:
+        schema: the signals.
+        names: inputs of a model.
+        family: its registered name, for the message.
+
+    Raises:
+        UnknownNameError: there is no such signal.
+        ConfigError: an input is an image.
+    """
+    signals = tuple(schema[name] for name in names)
+    images = [signal.name for signal in signals if signal.kind is Kind.IMAGE]
+    if images:
+        raise ConfigError(
+            f"input {images[0]!r} is an image, and the family {family!r} has no image encoder. Remove the input, or "
+            "choose a family with one: jepa, rssm, features, lewm."
+        )
+    return signals
