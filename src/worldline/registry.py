@@ -67,6 +67,8 @@ BUILTIN: dict[str, dict[str, str]] = {
     "command": {},
     "recipe": {
         "greenhouse": "worldline.recipes.greenhouse:greenhouse",
+        "ensemble": "worldline.recipes.ensemble:ensemble",
+        "ensemble-memory": "worldline.recipes.ensemble:ensemble_memory",
         "linear": "worldline.recipes.linear:linear",
         "memory": "worldline.recipes.memory:memory",
         "film": "worldline.recipes.pixels:film",

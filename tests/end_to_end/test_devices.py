@@ -206,7 +206,7 @@ def test_windows_are_read_ahead_of_their_update(
         updates = toy_run(tmp_path, where).updates
         starts.clear()
         for step in range(3):
-            updates.gradient()
+            updates.gradient(0)
             updates.apply(step)
         reads[where.type] = starts.copy()
     assert reads[device.type][:3] == reads["cpu"]

@@ -10,7 +10,8 @@ import torch
 
 from worldline.errors import ConfigError, InputError
 from worldline.models.base import Inputs, Window
-from worldline.models.ensemble import Ensemble, EnsembleConfig, MemberLinear
+from worldline.models.ensemble import Ensemble, EnsembleConfig
+from worldline.models.layers.member_networks import MemberLinear
 from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model

@@ -26,7 +26,7 @@ def test_a_gradient_changes_nothing_until_it_is_applied(store: Store, parts: Spl
     model = build()
     updates = Updates(model, store, parts, ("position",), SHORT)
     before = weights(model)
-    found = updates.gradient()
+    found = updates.gradient(0)
     clipped = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
     assert torch.equal(weights(model), before)
     assert found.norm > 0.1
@@ -45,7 +45,7 @@ def test_caution_lowers_the_learning_rate(store: Store, parts: Split, build: Bui
         model = build()
         updates = Updates(model, store, parts, ("position",), replace(SHORT, weight_decay=0.0))
         before = weights(model)
-        updates.gradient()
+        updates.gradient(0)
         updates.apply(0, caution=caution)
         return weights(model) - before
 
@@ -59,7 +59,7 @@ def test_losses_are_computed_in_the_precision_asked_for(
     monkeypatch.setattr("worldline.device.has_bfloat16", lambda: True)
     model, seen = build(), list[bool]()
     model.predictor.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
-    Updates(model, store, parts, ("position",), replace(SHORT, precision=precision)).gradient()
+    Updates(model, store, parts, ("position",), replace(SHORT, precision=precision)).gradient(0)
     assert set(seen) == {half}
 
 

@@ -139,7 +139,7 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monk
     whole = choosing.learn_engine
 
     def failing(store: Store, recipe: Recipe, **options: Any) -> LearnedModel:
-        if recipe.name == "memory":
+        if recipe.name == "ensemble":
             raise CollapseError("the loss diverged")
         return whole(store, recipe, **options)
 
@@ -147,9 +147,9 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monk
     store = plant(tmp_path / "store", cubic=False, num_episodes=12, num_steps=16)
     result = learn_logs(store.path, tmp_path / "world", Options(set=SHORT))
     assert result.choice is not None
-    assert result.choice.failed == {"memory": "the loss diverged"}
-    assert [one.name for one in result.choice.trials] == [LINEAR, "vectors"]
-    assert "memory failed: the loss diverged" in (tmp_path / "world" / "report.html").read_text()
+    assert result.choice.failed == {"ensemble": "the loss diverged"}
+    assert [one.name for one in result.choice.trials] == [LINEAR, "ensemble-memory", "memory"]
+    assert "ensemble failed: the loss diverged" in (tmp_path / "world" / "report.html").read_text()
 
 
 def test_too_few_episodes_for_a_comparison_get_the_linear_model(tmp_path: Path) -> None:
@@ -173,12 +173,12 @@ def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is
         learn_logs(store.path, out, Options(set=SHORT), progress=stop)
     assert open_world(out).describe().notes["recipe"] == LINEAR
     kept = Choice(
-        chosen="vectors",
+        chosen="ensemble",
         reason="",
         steps=(1,),
         step_s=1.0,
         num_episodes=2,
-        trials=(trial("vectors", 0, 0, 0),),
+        trials=(trial("ensemble", 0, 0, 0),),
         failed={},
     )
     (tmp_path / "world.partial" / "choice.json").write_text(to_json(kept))

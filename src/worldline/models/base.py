@@ -176,6 +176,10 @@ class WorldModel(nn.Module, ABC):
     deterministic: bool = True
     """Whether encode, update and rollout draw no random numbers."""
 
+    open_loop: bool | None = None
+    """Parts of `loss` in families with one of single steps and one of open-loop predictions: only the second (True),
+    only the first (False), or both. Training sets it, see `TrainingConfig.open_loop`."""
+
     action_conditioned: bool = True
     """Whether predictions depend on the actions."""
 

@@ -2,7 +2,7 @@
 
 Several small networks receive the last few observations and inputs. Each predicts mean and variance of the change of
 every signal. A variance on which all members agree is aleatoric (noise). Disagreement between the members is epistemic:
-the training data are too few there.
+the training data are too few there. With `linear`, the networks predict the residual of a linear forecast.
 
 Sources: PETS (arXiv 1805.12114) for the ensemble, its variance bounds and TS-infinity; beta-NLL (arXiv 2203.09168).
 docs/design/vectors.md explains the path loss and the scaling of changes.
@@ -10,14 +10,14 @@ docs/design/vectors.md explains the path loss and the scaling of changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import softplus
 
 from worldline.config import require_at_least
 from worldline.device import normal, uniform
@@ -26,11 +26,14 @@ from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window,
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
+from worldline.models.layers.member_networks import LinearBase, MemberNetworks
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
 
-NUM_HIDDEN_LAYERS: Final = 3
-"""Hidden layers per member."""
+STARTS_PER_WINDOW: Final = 8
+"""Predicted steps per training window; neighbouring ones are nearly the same."""
+MIN_ERROR: Final = 1e-4
+"""Lower bound of squared open-loop errors in the root, in squared units of `_unit`."""
 BOUND_WEIGHT: Final = 0.01
 """Loss weight that pulls the upper and lower variance bounds together, as in PETS."""
 
@@ -43,28 +46,37 @@ class EnsembleConfig:
         inputs: observation signals that the model encodes and predicts; no images.
         num_members: M, number of networks, at least 2.
         history: number of observations that a prediction uses, at least 1.
-        width: units of each of the three hidden layers.
+        width: units of each hidden layer.
+        layers: hidden layers per member, at least 1.
         beta: exponent of beta-NLL, 0 to 1. 0 is the plain likelihood; at 1, errors count alike at any noise level.
         path_weight: weight of the open-loop error over whole paths, relative to the single-step loss.
         blanked: share of the observed values that training masks. The networks so learn their uncertainty when a
             sensor drops out.
         timed: whether the duration of each step is an input; for logs with steps of different durations.
+        bootstrap: whether each member weights each window by a random count; without it they differ by their initial
+            weights only. Windows then count alike, which makes each member better.
+        linear: whether the networks predict the residual of a linear forecast, which is fitted before the training.
+        noise: whether rollouts add the predicted noise to every step. Without it they are the members' expected paths.
     """
 
     inputs: tuple[str, ...]
     num_members: int = 5
     history: int = 3
     width: int = 200
+    layers: int = 3
     beta: float = 0.5
     path_weight: float = 1.0
     blanked: float = 0.05
     timed: bool = False
+    bootstrap: bool = True
+    linear: bool = False
+    noise: bool = True
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one vector or discrete observation signal.")
         require_at_least(2, self, "num_members")
-        require_at_least(1, self, "history", "width")
+        require_at_least(1, self, "history", "width", "layers")
         require_at_least(0, self, "path_weight")
         if not 0 <= self.beta <= 1:
             raise ConfigError(f"beta is {self.beta}. It must lie between 0 and 1.")
@@ -90,6 +102,23 @@ class EnsembleBelief(Belief):
     def features(self) -> Float[Tensor, "B M D"]:
         """All parts concatenated; the present z-scores come first."""
         return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
+
+    def of_members(self, count: int) -> EnsembleBelief:
+        """The same belief for each of `count` members; M must be 1."""
+        parts = {name: value.expand(-1, count, -1, -1) for name, value in vars(self).items()}
+        return EnsembleBelief(**parts)
+
+    def after(self, path: Float[Tensor, "B M T size"], known: Float[Tensor, "B T I"]) -> EnsembleBelief:
+        """The beliefs after each of T predicted steps with inputs `known`, [B T, M, ...]."""
+        (_, members, history, _), steps = self.codes.shape, path.shape[2]
+        back = _back(steps, history, path.device)
+        ages = self.stale.new_zeros(*path.shape[:3], self.stale.shape[-1])
+        inputs = known[:, None].expand(-1, members, -1, -1)
+        groups = (self.codes, path), (self.stale, ages), (self.inputs, inputs)
+        codes, stale, given = (torch.cat([old.flip(2), new], 2) for old, new in groups)
+        parts = codes[:, :, back + 1], stale[:, :, back + 1], given[:, :, back[:, :-1]]
+        codes, stale, given = (part.transpose(1, 2).flatten(0, 1) for part in parts)
+        return EnsembleBelief(codes=codes, stale=stale, inputs=given)
 
     def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
         """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
@@ -124,27 +153,6 @@ class Spread:
     epistemic: Float[Tensor, "B N T size"]
 
 
-class MemberLinear(nn.Module):
-    """One linear layer per member, computed as one batched product.
-
-    Args:
-        num_members: M.
-        wide: input features.
-        narrow: output features.
-    """
-
-    def __init__(self, num_members: int, wide: int, narrow: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_members, wide, narrow))
-        self.bias = nn.Parameter(torch.empty(num_members, 1, narrow))
-        for parameter, limit in ((self.weight, (3 / wide) ** 0.5), (self.bias, wide**-0.5)):
-            nn.init.uniform_(parameter, -limit, limit)
-
-    def forward(self, values: Float[Tensor, "M R wide"]) -> Float[Tensor, "M R narrow"]:
-        """The output of each member for its rows."""
-        return torch.baddbmm(self.bias, values, self.weight)
-
-
 class Ensemble(WorldModel):
     """The model. Its belief holds the last `history` observations, once per member.
 
@@ -162,29 +170,46 @@ class Ensemble(WorldModel):
     """
 
     Config = EnsembleConfig
-    deterministic = False
 
     def __init__(self, *, schema: Schema, config: EnsembleConfig) -> None:
         super().__init__()
         signals = vector_signals(schema, config.inputs, family="ensemble")
         self.schema, self.config, self.context = schema, config, config.history
+        self.deterministic = not config.noise
         self.codes = Standardizer(signals)
         self.present = slice(len(self.codes.owner))
         self.inputs = InputNormaliser(schema, timed=config.timed)
         members, width, size = config.num_members, config.width, len(self.codes.owner)
-        wide = config.history * (size + len(signals) + self.inputs.size)
-        self.layers = nn.ModuleList(
-            [MemberLinear(members, wide, width)]
-            + [MemberLinear(members, width, width) for _ in range(NUM_HIDDEN_LAYERS - 1)]
-            + [MemberLinear(members, width, 2 * size)]
+        moving, ages = config.history * size, config.history * len(signals)
+        fixed = ages + config.history * self.inputs.size
+        self.layers = MemberNetworks(
+            num_members=members, moving=moving, fixed=fixed, width=width, layers=config.layers, size=size
         )
         self.upper = nn.Parameter(torch.full((members, size), 0.5))  # bound of the log variance of z-scores
-        self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in units of one step's change
+        self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in the units of `_unit`
+        self.base = None
+        if config.linear:
+            self.base = LinearBase(moving=moving, fixed=fixed, history=config.history, size=size)
+            self.layers.start_small(slice(ages))
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits each component on its observed values. A signal that was never observed keeps its scale."""
         self.codes.fit(window.observations, window.observed)
         self.inputs.fit(window.past)
+        if self.base is not None:
+            self.base.fit(*self._logged_steps(window))
+
+    def _logged_steps(self, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps whose values were all observed: inputs of the networks, changes, and number of known observations."""
+        codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
+        now, starts = self.inputs(window.past)[:, 0], torch.arange(window.past.step_s.shape[1], device=codes.device)
+        memory = self._windows(codes, now, starts)
+        complete = self._windows(seen[..., self.codes.owner].to(codes.dtype), now, starts).codes[:, 0].flatten(1).bool()
+        used = complete.all(-1) & _by_step(seen[:, 1:]).all(-1)
+        fixed = self._fixed(memory, _by_step(now))
+        inputs = torch.cat([self._moving(memory)[:, 0].flatten(1), fixed], -1)
+        change = _by_step(codes.diff(dim=1)) / self.codes.change
+        return inputs[used], change[used], self._count(memory)[used]
 
     def encode(self, window: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The last observations, with gaps filled by each member's prediction; draws nothing."""
@@ -207,18 +232,19 @@ class Ensemble(WorldModel):
         return self._observe(_memory(belief), self.inputs(inputs)[:, 0, 0], codes, seen)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        """One particle per member, each with independent noise at every step (TS-infinity)."""
-        batch, versions, steps, _ = inputs.actions.shape
+        """One particle per member, each with independent noise at every step (TS-infinity) if the config adds it."""
+        batch, versions, _, _ = inputs.actions.shape
         known = self.inputs(inputs).flatten(0, 1)
-        memory = _repeat(_memory(belief), versions)
-        path = []
-        for step in range(steps):
-            predicted = self._predict(memory, known[:, step])
-            noise = _noise(predicted.mean[::versions], generator).repeat_interleave(versions, 0)
-            memory = _imagine(memory, predicted.mean + predicted.variance.sqrt() * noise, known[:, step])
-            path.append(memory.features())
-        features = torch.stack(path, 2).unflatten(0, (batch, versions))
-        return LatentRollout(features=features, final=memory)
+        members, steps = self.config.num_members, known.shape[1]
+        noise = None
+        if self.config.noise:
+            like = known.new_empty(batch, members, len(self.codes.owner))
+            noise = [_noise(like, generator).repeat_interleave(versions, 0) for _ in range(steps)]
+        start = _repeat(_memory(belief), versions)
+        after = start.after(self._unroll(start, known, noise), known)
+        features = after.features().unflatten(0, (batch, versions, steps)).transpose(2, 3)
+        ends = torch.arange(steps - 1, batch * versions * steps, steps, device=known.device)
+        return LatentRollout(features=features, final=after.select(ends))
 
     def belief(self, features: Float[Tensor, "B D"]) -> EnsembleBelief:
         """The belief that `features` hold; all members share it."""
@@ -289,53 +315,97 @@ class Ensemble(WorldModel):
             def counts(shape: tuple[int, ...]) -> Tensor:
                 return torch.poisson(torch.ones(shape, device=generator.device), generator).to(codes.device)
 
-            share = share_draw(counts, share.shape)
+            share = share_draw(counts, share.shape) if config.bootstrap else share
             chance = share_draw(lambda shape: uniform(shape, generator, seen.device), seen.shape)
             visible = seen & (chance >= config.blanked)
-        with torch.no_grad():
-            memories = self._follow(codes, visible, now)
-        terms = {"step": self._step_loss(memories, codes, seen, now, share)}
-        terms["bounds"] = (self.upper - self.lower).mean()
-        weights = {"step": 1.0, "bounds": BOUND_WEIGHT}
-        if config.path_weight:
+        memories = None
+        if not visible.all():
+            with torch.no_grad():
+                memories = self._follow(codes, visible, now)
+        terms, weights = dict[str, Tensor](), dict[str, float]()
+        if self.open_loop is not True:
+            terms["step"] = self._step_loss(memories, codes, seen, now, share, generator)
+            terms["bounds"] = (self.upper - self.lower).mean()
+            weights |= {"step": 1.0, "bounds": BOUND_WEIGHT}
+        if self.open_loop or (config.path_weight and self.open_loop is None):
             terms["path"] = self._path_loss(memories, codes, seen, now, share)
-            weights["path"] = config.path_weight
+            weights["path"] = config.path_weight or 1.0
         return Losses(terms=terms, weights=weights)
 
     def _step_loss(
-        self, memories: list[EnsembleBelief], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
+        self,
+        memories: list[EnsembleBelief] | None,
+        codes: Tensor,
+        seen: Tensor,
+        now: Tensor,
+        share: Tensor,
+        generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """beta-NLL of each observed value given the observations before it, in units of one step's change."""
-        length = len(memories) - 1
-        memory = EnsembleBelief(
-            codes=torch.cat([one.codes for one in memories[:-1]]),
-            stale=torch.cat([one.stale for one in memories[:-1]]),
-            inputs=torch.cat([one.inputs for one in memories[:-1]]),
-        )
-        predicted = self._predict(memory, now.transpose(0, 1).flatten(0, 1))
-        target = codes[:, 1:].transpose(0, 1).flatten(0, 1)[:, None]
-        known = seen[:, 1:, self.codes.owner].transpose(0, 1).flatten(0, 1)[:, None] & ~self._never(memory)
-        variance = predicted.variance / self.codes.change.square()
-        error = ((predicted.mean - target) / self.codes.change).square()
+        """beta-NLL of each observed value given the observations before it, in the units of `_unit`."""
+        starts = self._starts(now.shape[1], generator).to(now.device)
+        if memories is None:
+            memory = self._windows(codes, now, starts)
+        else:
+            chosen = [memories[start] for start in starts.tolist()]
+            memory = EnsembleBelief(
+                codes=torch.cat([one.codes for one in chosen]),
+                stale=torch.cat([one.stale for one in chosen]),
+                inputs=torch.cat([one.inputs for one in chosen]),
+            )
+        predicted = self._predict(memory, _by_step(now[:, starts]))
+        target = _by_step(codes[:, 1 + starts])[:, None]
+        known = _by_step(seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
+        unit = self._unit(memory)[:, None]
+        variance = predicted.variance / unit.square()
+        error = ((predicted.mean - target) / unit).square()
         likelihood = 0.5 * (error / variance + variance.log()) * variance.detach() ** self.config.beta
-        return share_mean(likelihood, known * share.repeat(length, 1, 1), 0).mean()
+        return share_mean(likelihood, known * share.repeat(len(starts), 1, 1), 0).mean()
+
+    def _starts(self, length: int, generator: torch.Generator) -> Int[Tensor, " P"]:
+        """The observations of a window from which a step is predicted: in training a sample, few with a short past."""
+        if not self.training or length <= STARTS_PER_WINDOW + 1:
+            return torch.arange(length)
+        first = min(self.config.history, length) - 1
+        count = min(STARTS_PER_WINDOW, length - first)
+        gap = (length - first) / count
+        draw = uniform((2,), generator, torch.device("cpu"))
+        chosen = first + ((torch.arange(count) + draw[0]) * gap).long()
+        short = (draw[1:] * first).long()
+        return torch.as_tensor(torch.cat([short, chosen]).unique())
 
     def _path_loss(
-        self, memories: list[EnsembleBelief], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
+        self, memories: list[EnsembleBelief] | None, codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
     ) -> Float[Tensor, ""]:
         """Open-loop squared error of each member's means, divided by that of persistence (docs/design/vectors.md)."""
         start = min(self.config.history, now.shape[1]) - 1
-        memory, path = memories[start], []
+        if memories is None:
+            memory = self._windows(codes, now, torch.tensor([start], device=now.device))
+            memory = memory.of_members(self.config.num_members)
+        else:
+            memory = memories[start]
         observed_before = ~self._never(memory)
-        for step in range(start, now.shape[1]):
-            memory = _imagine(memory, self._predict(memory, now[:, step]).mean, now[:, step])
-            path.append(memory.codes[:, :, 0])
+        path = self._unroll(memory, now[:, start:]).permute(2, 0, 1, 3)
         target, known = codes[:, start + 1 :].transpose(0, 1), seen[:, start:, self.codes.owner].transpose(0, 1)
         both = (known[1:] & known[0]).float()
         persistence = whole_mean((target - codes[:, start]).square(), both, 1)
-        error = (torch.stack(path) - target[:, :, None]).square()
-        error = share_mean(error, (known[1:, :, None] & observed_before) * share, 1)
-        return (error / (persistence + self.codes.change.square())[:, None]).mean()
+        error = (path - target[:, :, None]).square()
+        weight = (known[1:, :, None] & observed_before) * share
+        relative = (persistence + self.codes.change.square())[:, None]
+        if self.open_loop:  # the gradient of the root: all steps count alike
+            squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(memory)[0].square()
+            relative = 2 * (relative * squared).sqrt()
+        return (share_mean(error, weight, 1) / relative).mean()
+
+    def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
+        """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]: all members share them."""
+        history, batch = self.config.history, len(codes)
+        back = torch.arange(history, device=codes.device)
+        place = starts[:, None] + history - 1 - back
+        held = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, place]
+        given = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, place[:, 1:]]
+        stale = (back > starts[:, None]).to(codes.dtype)[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
+        held, stale, given = (_by_step(one)[:, None] for one in (held, stale, given))
+        return EnsembleBelief(codes=held, stale=stale, inputs=given)
 
     def _follow(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -366,23 +436,81 @@ class Ensemble(WorldModel):
 
     def _predict(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> MemberPrediction:
         """Each member's prediction of the step with inputs `now`."""
-        change, present = self.codes.change, memory.codes[:, :, 0]
-        observed_once = memory.stale[..., self.codes.owner] < 1
-        moved = memory.codes[:, :, :-1] - memory.codes[:, :, 1:]
-        moved = (moved / change).where(observed_once[:, :, :-1] & observed_once[:, :, 1:], 0.0)
-        inputs = torch.cat([now[:, None].expand(-1, present.shape[1], -1), memory.inputs.flatten(2)], -1)
-        hidden = torch.cat([present, moved.flatten(2), memory.stale.flatten(2), inputs], -1).transpose(0, 1)
-        for layer in self.layers[:-1]:
-            hidden = silu(layer(hidden))
-        step, spread = self.layers[-1](hidden).float().transpose(0, 1).chunk(2, -1)
-        upper = self.upper - 2 * change.log()
-        spread = upper - softplus(upper - spread)
-        spread = self.lower + softplus(spread - self.lower)
-        never = self._never(memory)
+        moving, fixed = self._moving(memory).flatten(2).transpose(0, 1), self._fixed(memory, now)
+        unit, never, slices = self._unit(memory), self._never(memory), self.layers.slices()
+        change, hidden = self.layers.change(moving, self.layers.fixed(fixed), slices)
+        change = change * unit
+        if self.base is not None:
+            change = change + self.base(moving, self.base.fixed(fixed)) * self.codes.change
         return MemberPrediction(
-            mean=present + (step * change).where(~never, 0.0),
-            variance=spread.exp() * change.square() + never.float(),  # 1 is the variance of z-scores
+            mean=memory.codes[:, :, 0] + change.transpose(0, 1).where(~never, 0.0),
+            variance=self._variance(hidden, unit).transpose(0, 1) + never.float(),  # 1 is the variance of z-scores
         )
+
+    def _unroll(
+        self, memory: EnsembleBelief, known: Float[Tensor, "B T I"], noise: Sequence[Tensor] | None = None
+    ) -> Float[Tensor, "B M T size"]:
+        """The codes that each member predicts open loop.
+
+        Args:
+            memory: the start.
+            known: the inputs of each step.
+            noise: per step [B, M, size], in standard deviations; None for the expected path.
+        """
+        history, (batch, steps, _) = self.config.history, known.shape
+        back, held = _back(steps, history, known.device), memory.stale[:, 0].flip(1)
+        ages = torch.cat([held, held.new_zeros(batch, steps - 1, held.shape[-1])], 1)
+        inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
+        fixed = _by_step(torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1))
+        contributed = self.layers.fixed(fixed).unflatten(1, (steps, batch)).unbind(1)
+        forecasts = None if self.base is None else self.base.fixed(fixed).unflatten(0, (steps, batch))
+        present, *moved = self._moving(memory).permute(2, 1, 0, 3).unbind()
+        unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
+        for step, part in enumerate(contributed):
+            moving, unit = torch.cat([present, *moved], -1), self._unit(memory, step)
+            change, hidden = self.layers.change(moving, part, slices)
+            change = change * unit
+            if self.base is not None and forecasts is not None:
+                change = change + self.base(moving, forecasts[step]) * self.codes.change
+            if not step:
+                change = change.where(~unseen, 0.0)
+            if noise is not None:
+                variance = self._variance(hidden, unit)
+                change = change + (variance if step else variance + unseen).sqrt() * noise[step].transpose(0, 1)
+            last = change / self.codes.change
+            moved = [last if step else last.where(~unseen, 0.0), *moved][: history - 1]
+            present = present + change
+            path.append(present)
+        return torch.stack(path, 2).transpose(0, 1)
+
+    def _variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
+        """The variance of the noise of one step, z-scores; with a linear base it does not train the hidden layers."""
+        spread = self.layers.log_variance(hidden if self.base is None else hidden.detach())
+        upper, lower = self.upper[:, None] - 2 * unit.log(), self.lower[:, None]
+        spread = upper - softplus(upper - spread)
+        return (lower + softplus(spread - lower)).exp() * unit.square()
+
+    def _unit(self, memory: EnsembleBelief, steps: int = 0) -> Float[Tensor, "R size"]:
+        """The unit of the networks' changes `steps` steps later: what the linear base misses, or a usual change."""
+        if self.base is None:
+            return self.codes.change[None]
+        count = (self._count(memory) + steps).clamp(max=self.config.history)
+        return self.base.residual[count - 1] * self.codes.change
+
+    def _count(self, memory: EnsembleBelief) -> Int[Tensor, " R"]:
+        """The number of known observations, at least 1."""
+        return (memory.stale[:, 0] < 1).any(-1).sum(-1).clamp(min=1)
+
+    def _fixed(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> Float[Tensor, "B fixed"]:
+        """The inputs of the networks that are known in advance: ages, and inputs with those `now` first."""
+        return torch.cat([memory.stale[:, 0].flatten(1), now, memory.inputs[:, 0].flatten(1)], -1)
+
+    def _moving(self, memory: EnsembleBelief) -> Float[Tensor, "B M history size"]:
+        """The present z-scores, and the changes before in units of one step's change; 0 if they were not observed."""
+        observed_once = memory.stale[..., self.codes.owner] < 1
+        moved = (memory.codes[:, :, :-1] - memory.codes[:, :, 1:]) / self.codes.change
+        moved = moved.where(observed_once[:, :, :-1] & observed_once[:, :, 1:], 0.0)
+        return torch.cat([memory.codes[:, :, :1], moved], 2)
 
     def _never(self, memory: EnsembleBelief) -> Bool[Tensor, "B M size"]:
         return memory.stale[:, :, 0, self.codes.owner] == 1
@@ -395,6 +523,16 @@ def _memory(belief: Belief) -> EnsembleBelief:
     if not isinstance(belief, EnsembleBelief):
         raise InputError(f"belief is a {type(belief).__name__}. Pass a belief that `encode` of this model returned.")
     return belief
+
+
+def _by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
+    """All rows of the first step, then all rows of the second, and so on."""
+    return values.transpose(0, 1).flatten(0, 1)
+
+
+def _back(steps: int, history: int, device: torch.device) -> Int[Tensor, "T history"]:
+    """Indices of the last `history` entries before each of T new ones, newest first, in older and new ones together."""
+    return torch.arange(steps, device=device)[:, None] + history - 1 - torch.arange(history, device=device)
 
 
 def _repeat(memory: EnsembleBelief, times: int) -> EnsembleBelief:

@@ -179,7 +179,7 @@ class Run:
 
     def advance(self) -> dict[str, float] | None:
         """One update, or one return to the last checkpoint; returns the row of the curves after a validation."""
-        found = self.updates.gradient()
+        found = self.updates.gradient(self.step)
         problem = self._problem(found)
         if problem:
             self._go_back(problem)
@@ -206,7 +206,7 @@ class Run:
 
     def finish(self) -> Trained:
         """Loads the kept weights, recomputes batch statistics and sets evaluation mode."""
-        if self.config.choose == "control" and self.best:
+        if self.config.choose != "last" and self.best:
             self.model.load_state_dict(self.best)
         elif self.updates.average is not None:
             self.model.load_state_dict(self.updates.average.values, strict=False)
@@ -286,18 +286,24 @@ class Run:
     def check(self) -> dict[str, float]:
         """Validation loss, health of the latents with the guard, and control measures."""
         config, model = self.config, self.model
+        model.open_loop = None
         self.recalibrate_batch_norm(4, seed=self.step)
         model.eval()
         generator = torch.Generator(self.updates.device).manual_seed(config.seed)
         with self.updates.precision():
             losses = model.loss(self.validation, generator=generator)
+            total = losses.total
+            if config.open_loop:
+                model.open_loop = True
+                total = model.loss(self.validation, generator=generator).total
             draws = 1 if model.deterministic else 2
             features = torch.stack([fold(model, self.validation, generator=generator) for _ in range(draws)])
             control = measure_control(model, self.validation, features, self.episodes, seed=config.seed)
         model.train()
         health = measure_health(features[0, ..., model.present])
         guard(health, step=self.step, min_rank=config.min_rank, min_deviation=config.min_deviation)
-        return _named("validation", losses) | asdict(health) | asdict(control) | {"control": control.control}
+        row = _named("validation", losses) | asdict(health) | asdict(control)
+        return row | {"control": control.control, "validation": float(total)}
 
     def recalibrate_batch_norm(self, num_batches: int, *, seed: int) -> None:
         """Replaces running batch statistics by exact ones over `num_batches` batches."""
@@ -305,13 +311,17 @@ class Run:
             recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)
 
     def _remember_best(self, row: Mapping[str, float]) -> None:
-        if all(row["control"] >= earlier["control"] for earlier in self.curves):
+        if all(self._score(row) >= self._score(earlier) for earlier in self.curves):
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def _chosen(self) -> int:
         if self.config.choose == "last" or not self.curves:
             return self.step
-        return int(max(self.curves, key=lambda row: (row["control"], row["step"]))["step"])
+        return int(max(self.curves, key=lambda row: (self._score(row), row["step"]))["step"])
+
+    def _score(self, row: Mapping[str, float]) -> float:
+        """The score of a validation by which weights are kept; higher is better."""
+        return -row["validation"] if self.config.choose == "validation" else row["control"]
 
 
 def _fingerprint(model: WorldModel, store: Store, split: Split, config: TrainingConfig) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from worldline.models.base import Losses, Window, WorldModel
 from worldline.training.batches import to_window, window_signals
 from worldline.training.distributed import average_gradients, mean_over_processes, share_of
 from worldline.training.weight_average import Average
+
+OPEN_LOOP_RATE: Final = 0.3
+"""Learning rate of updates with open-loop predictions only, relative to that of single steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,10 @@ class TrainingConfig:
         average: decay of a moving average of the parameters, which is validated and kept instead of them; 0 for none.
         num_checks: number of validations; each writes a checkpoint.
         num_validation: maximum number of validation windows.
-        choose: which weights are kept: those with the best control score (see `ControlMeasures`), or the last.
+        open_loop: share of the updates, at the end, that use open-loop predictions only, after others that use single
+            steps only; their schedule starts again at a lower rate. 0 for no such order. See `WorldModel.open_loop`.
+        choose: which weights are kept: those with the best control score (see `ControlMeasures`), those with the
+            lowest validation loss, or the last.
         min_rank: smallest accepted effective rank of the latents.
         min_deviation: smallest accepted standard deviation of the latents.
         precision: "auto" for half precision if the device supports it, or "float32".
@@ -58,7 +64,8 @@ class TrainingConfig:
     average: float = 0.0
     num_checks: int = 20
     num_validation: int = 256
-    choose: Literal["control", "last"] = "control"
+    open_loop: float = 0.0
+    choose: Literal["control", "validation", "last"] = "control"
     min_rank: float = 2.0
     min_deviation: float = 0.05
     precision: Literal["auto", "float32"] = "auto"
@@ -74,7 +81,7 @@ class TrainingConfig:
                 f"accumulate is {self.accumulate} and batch_size is {self.batch_size}. batch_size must be a multiple "
                 "of accumulate, at least twice."
             )
-        for name, choices in (("choose", ("control", "last")), ("precision", ("auto", "float32"))):
+        for name, choices in (("choose", ("control", "validation", "last")), ("precision", ("auto", "float32"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}. Choose {' or '.join(choices)}.")
         if not (0 <= self.warm_up <= 1 and self.learning_rate > 0 and self.clip_norm > 0):
@@ -82,8 +89,14 @@ class TrainingConfig:
                 f"warm_up is {self.warm_up}, learning_rate is {self.learning_rate}, clip_norm is {self.clip_norm}. "
                 "warm_up must be in [0, 1], the others above 0."
             )
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"average is {self.average}. It must be in [0, 1).")
+        for name in ("average", "open_loop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be in [0, 1).")
+
+    @property
+    def first_open_loop(self) -> int:
+        """The first update that uses open-loop predictions only; `num_updates` for none."""
+        return round((1 - self.open_loop) * self.num_updates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +139,10 @@ class Updates:
         self._batch: WindowBatch | None = None  # reused buffer, which saves allocations
         self._ahead: tuple[NDArray[np.int64], Window] | None = None  # the next windows, and where they start
 
-    def gradient(self) -> GradientSummary:
-        """Computes the gradient of the next batch; weights do not change."""
+    def gradient(self, step: int) -> GradientSummary:
+        """Computes the gradient of the next batch, after `step` updates; weights do not change."""
         config = self.config
+        self.model.open_loop = step >= config.first_open_loop if config.open_loop else None
         self.optimizer.zero_grad()
         generator, pieces = generator_on(self.device, self.generator), list[Losses]()
         for starts in self._draw(self.batches):
@@ -175,11 +189,18 @@ class Updates:
 
 
 def _learning_rate(config: TrainingConfig, step: int) -> float:
-    warm = max(1, round(config.warm_up * config.num_updates))
+    first, rate = config.first_open_loop, config.learning_rate
+    if step < first:
+        return rate * _schedule(config.warm_up, step, first)
+    return OPEN_LOOP_RATE * rate * _schedule(config.warm_up, step - first, config.num_updates - first)
+
+
+def _schedule(warm_up: float, step: int, num_updates: int) -> float:
+    """The share of the maximum rate: a linear warm-up, then a cosine to 0."""
+    warm = max(1, round(warm_up * num_updates))
     if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    share = (step - warm) / max(1, config.num_updates - warm)
-    return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+        return (step + 1) / warm
+    return (1 + math.cos(math.pi * (step - warm) / max(1, num_updates - warm))) / 2
 
 
 def _mean(pieces: Sequence[Losses]) -> Losses:

@@ -140,27 +140,37 @@ class _Pace:
 
 
 def _time_training(store: Store, split: Split, recipe: Recipe, device: torch.device, clock: Clock) -> _Pace:
-    model, times_s = _fresh(store, recipe), list[float]()
-    untrained, inputs = replace(recipe.training, min_rank=1.0, min_deviation=0.0), recipe.model_config.inputs
+    model, inputs = _fresh(store, recipe), recipe.model_config.inputs
+    untrained = replace(recipe.training, min_rank=1.0, min_deviation=0.0)
     fit_normaliser(model, store, split.train, inputs, untrained.window)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(model.to(device), store, split, inputs, untrained, Path(folder))
-    while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one is for warm-up
-        started = clock()
-        run.updates.gradient()
-        run.updates.apply(len(times_s))
-        times_s.append(clock() - started)
+    update_s = _time_updates(run, 0, clock)
+    if untrained.open_loop:
+        last_s = _time_updates(run, untrained.first_open_loop, clock)
+        update_s += untrained.open_loop * (last_s - update_s)
     started = clock()
     run.check()
     checked = clock()
     run.recalibrate_batch_norm(1, seed=0)
     settled = clock()
     return _Pace(
-        update_s=statistics.median(times_s[1:]),
+        update_s=update_s,
         check_s=checked - started,
         settle_s=RECALIBRATION_BATCHES * (settled - checked),
         num_checks=recipe.training.num_checks,
     )
+
+
+def _time_updates(run: Run, step: int, clock: Clock) -> float:
+    """The median duration of an update after `step` of them, s."""
+    times_s = list[float]()
+    while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one is for warm-up
+        started = clock()
+        run.updates.gradient(step)
+        run.updates.apply(step)
+        times_s.append(clock() - started)
+    return statistics.median(times_s[1:])
 
 
 def _time_heads(store: Store, split: Split, recipe: Recipe, device: torch.device, clock: Clock) -> float:

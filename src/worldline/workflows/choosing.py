@@ -36,7 +36,7 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 LINEAR: Final = "linear"
-CANDIDATES: Final = (LINEAR, "vectors", "memory")
+CANDIDATES: Final = (LINEAR, "ensemble", "ensemble-memory", "memory")
 """Registered names of recipes, in the order of trial."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""

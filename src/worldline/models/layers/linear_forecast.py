@@ -288,20 +288,21 @@ def _solve(
 
     Source: Rousseeuw and Van Driessen (2006), the concentration steps of least trimmed squares.
     """
-    found = _least_squares(inputs, target, ridge)
+    found = least_squares(inputs, target, ridge)
     kept = len(inputs) - round(trim * len(inputs))
     if kept == len(inputs) or kept <= inputs.shape[1]:
         return found
     for _ in range(MAX_CONCENTRATION_STEPS):
         nearest = (target - inputs @ found).abs().argsort(0)[:kept]
-        parts = [_least_squares(inputs[rows], target[rows, n : n + 1], ridge) for n, rows in enumerate(nearest.T)]
+        parts = [least_squares(inputs[rows], target[rows, n : n + 1], ridge) for n, rows in enumerate(nearest.T)]
         found = torch.cat(parts, 1)
     return found
 
 
-def _least_squares(
+def least_squares(
     inputs: Float[Tensor, "n numbers"], target: Float[Tensor, "n size"], ridge: float
 ) -> Float[Tensor, "numbers size"]:
+    """Ridge regression; `ridge` is the penalty on the squared weights, relative to the mean square of the columns."""
     products = inputs.T @ inputs
     penalty = ridge * products.diagonal().mean()
     products.diagonal().add_(penalty)

@@ -1,0 +1,157 @@
+"""The networks of an ensemble, computed together, and the linear forecast whose residual they can predict.
+
+Their inputs have two parts: moving ones that differ between members and follow from predictions, and fixed ones that
+are known in advance. A rollout computes the contribution of the fixed inputs for all steps at once.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from worldline.models.layers.linear_forecast import least_squares
+
+RIDGE: Final = 1e-6
+"""Penalty on the squared weights of the linear forecast, relative to the mean square of its inputs."""
+MIN_RESIDUAL: Final = 1e-3
+"""Lower bound of the linear forecast's residual, as a share of a step's change, so that the networks can add to it."""
+
+
+class MemberLinear(nn.Module):
+    """One linear layer per member, computed as one batched product.
+
+    Args:
+        num_members: M.
+        wide: input features.
+        narrow: output features.
+    """
+
+    def __init__(self, num_members: int, wide: int, narrow: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_members, wide, narrow))
+        self.bias = nn.Parameter(torch.empty(num_members, 1, narrow))
+        for parameter, limit in ((self.weight, (3 / wide) ** 0.5), (self.bias, wide**-0.5)):
+            nn.init.uniform_(parameter, -limit, limit)
+
+    def forward(self, values: Float[Tensor, "M R wide"]) -> Float[Tensor, "M R narrow"]:
+        """The output of each member for its rows."""
+        return torch.baddbmm(self.bias, values, self.weight)
+
+
+class Slices(NamedTuple):
+    """Parts of the weights for one rollout; each slice anew would have a gradient of the whole weight's size."""
+
+    first: Tensor
+    last: Tensor
+    bias: Tensor
+
+
+class MemberNetworks(nn.ModuleList):
+    """One network per member. Its outputs are a change and a logarithmic variance of each value.
+
+    Args:
+        num_members: M.
+        moving: number of moving inputs; they come first.
+        fixed: number of fixed inputs.
+        width: units of each hidden layer.
+        layers: number of hidden layers.
+        size: number of values.
+    """
+
+    def __init__(self, *, num_members: int, moving: int, fixed: int, width: int, layers: int, size: int) -> None:
+        widths = pairwise([moving + fixed, *[width] * layers, 2 * size])
+        super().__init__([MemberLinear(num_members, wide, narrow) for wide, narrow in widths])
+        self.num_members, self.moving, self.size = num_members, moving, size
+
+    @torch.no_grad()
+    def start_small(self, ages: slice) -> None:
+        """Lets the networks begin with small changes, and without an effect of the fixed inputs `ages`.
+
+        These are constant in logs without gaps, so training would leave their weights random.
+        """
+        first, last = self._ends()
+        first.weight[:, self.moving :][:, ages] = 0
+        last.weight[..., : self.size] *= 0.1
+
+    def fixed(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "M R width"]:
+        """What the fixed inputs contribute to the first layer."""
+        first, _ = self._ends()
+        return torch.baddbmm(first.bias, rows.expand(self.num_members, -1, -1), first.weight[:, self.moving :])
+
+    def slices(self) -> Slices:
+        """The weights that `change` uses in every step."""
+        first, last = self._ends()
+        return Slices(first.weight[:, : self.moving], last.weight[..., : self.size], last.bias[..., : self.size])
+
+    def change(
+        self, moving: Float[Tensor, "M1 R moving"], fixed: Float[Tensor, "M R width"], slices: Slices
+    ) -> tuple[Float[Tensor, "M R size"], Float[Tensor, "M R width"]]:
+        """The changes, and the last hidden layer; `moving` may be the same for all members (M1 = 1)."""
+        hidden = silu(torch.baddbmm(fixed, moving.expand(self.num_members, -1, -1), slices.first))
+        for layer in list(self)[1:-1]:
+            hidden = silu(layer(hidden))
+        return torch.baddbmm(slices.bias, hidden, slices.last).float(), hidden
+
+    def log_variance(self, hidden: Float[Tensor, "M R width"]) -> Float[Tensor, "M R size"]:
+        """The logarithmic variance, without bounds."""
+        _, last = self._ends()
+        return torch.baddbmm(last.bias[..., self.size :], hidden, last.weight[..., self.size :]).float()
+
+    def _ends(self) -> tuple[MemberLinear, MemberLinear]:
+        first, last = self[0], self[-1]
+        assert isinstance(first, MemberLinear)  # for the type checker, as the next line
+        assert isinstance(last, MemberLinear)
+        return first, last
+
+
+class LinearBase(nn.Module):
+    """A linear forecast of the change of values, and its usual error by the number of known observations.
+
+    Args:
+        moving: number of moving inputs.
+        fixed: number of fixed inputs.
+        history: largest number of observations.
+        size: number of values.
+    """
+
+    weight: Tensor
+    residual: Tensor
+
+    def __init__(self, *, moving: int, fixed: int, history: int, size: int) -> None:
+        super().__init__()
+        self.moving = moving
+        self.register_buffer("weight", torch.zeros(moving + fixed + 1, size))
+        self.register_buffer("residual", torch.ones(history, size))
+
+    @torch.no_grad()
+    def fit(self, inputs: Float[Tensor, "R inputs"], change: Float[Tensor, "R size"], count: Int[Tensor, " R"]) -> None:
+        """Fits the forecast to the rows with all observations; with too few of them it stays 0.
+
+        Args:
+            inputs: moving, then fixed ones.
+            change: of the values, in any unit.
+            count: known observations of each row, from 1.
+        """
+        rows = torch.cat([inputs, torch.ones_like(inputs[:, :1])], -1).double()
+        complete = count == len(self.residual)
+        if int(complete.sum()) <= rows.shape[1]:
+            return
+        self.weight.copy_(least_squares(rows[complete], change[complete].double(), RIDGE))
+        missed = (change - rows @ self.weight.double()).square()
+        for number in count.unique().tolist():
+            self.residual[number - 1] = missed[count == number].mean(0).sqrt().clamp(min=MIN_RESIDUAL)
+
+    def fixed(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "R size"]:
+        """What the fixed inputs contribute."""
+        with torch.autocast(rows.device.type, enabled=False):  # half precision would spoil exact linear forecasts
+            return rows.float() @ self.weight[self.moving : -1] + self.weight[-1]
+
+    def forward(self, moving: Float[Tensor, "M R moving"], fixed: Float[Tensor, "R size"]) -> Float[Tensor, "M R size"]:
+        """The change, with the contribution `fixed` of the fixed inputs."""
+        with torch.autocast(moving.device.type, enabled=False):
+            return moving.float() @ self.weight[: self.moving] + fixed
