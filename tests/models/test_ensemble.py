@@ -60,14 +60,15 @@ def window(*, exogenous: bool = True, batch: int = 4, length: int = 5) -> Window
     )
 
 
+@pytest.mark.parametrize("linear", [True, False], ids=["linear", "free"])
 @pytest.mark.parametrize("exogenous", [True, False], ids=["wind", "calm"])
 @pytest.mark.parametrize("history", [1, 3])
 @pytest.mark.parametrize(
     "signals", [(POSITION,), (LAMP, HEADING, POSITION)], ids=lambda signals: "+".join(one.name for one in signals)
 )
-def test_conforms(signals: tuple[Signal, ...], history: int, exogenous: bool) -> None:
+def test_conforms(signals: tuple[Signal, ...], history: int, exogenous: bool, linear: bool) -> None:
     seen = window(exogenous=exogenous)
-    model = build(*signals, exogenous=exogenous, history=history)
+    model = build(*signals, exogenous=exogenous, history=history, linear=linear, noise=not linear)
     check_model(model, seen)
     model.fit_normaliser(seen)
     check_model(model, seen)
@@ -240,6 +241,42 @@ def test_a_linear_readout_finds_the_signals_in_the_features() -> None:
     numbers = torch.cat([features[:, 0, :7], torch.ones(64, 1)], -1)
     solution = torch.linalg.lstsq(numbers[:32], due[:32], driver="gelsd").solution
     torch.testing.assert_close(numbers[32:] @ solution, due[32:], rtol=1e-3, atol=1e-4)
+
+
+def test_a_linear_base_knows_a_linear_world_before_training() -> None:
+    """Positions move by the push of the step before: a history of 2 knows it."""
+    seen = window(exogenous=False, batch=200, length=12)
+    push, position = seen.past.actions[:, 0], seen.observations["position"]
+    for step in range(2, 12):
+        position[:, step] = 0.9 * position[:, step - 1] + 0.5 * push[:, step - 2]
+    kept = part(seen, torch.arange(200), 1, 11)
+    model = build(POSITION, exogenous=False, history=2, linear=True, noise=False).eval()
+    with torch.no_grad():
+        last_layer(model).weight.zero_()
+        last_layer(model).bias.zero_()
+    model.fit_normaliser(kept)
+    belief = model.encode(kept.first(3), generator=seeded())
+    paths = [model.rollout(belief, kept.past.steps(slice(2, 10)), generator=seeded(n)).features for n in range(2)]
+    assert torch.equal(*paths)  # no noise
+    found = model.codes.normalisers[0].inverse(paths[0][:, 0, :, :, :2])
+    torch.testing.assert_close(found, position[:, None, 4:].expand_as(found), rtol=1e-3, atol=1e-3)
+    assert model.base is not None
+    assert float(model.base.residual[1].max()) < 0.02 < float(model.base.residual[0].min())
+
+
+def test_the_parts_of_the_loss_by_stage() -> None:
+    model, seen = build(POSITION).eval(), window()
+    both = model.loss(seen, generator=seeded())
+    model.open_loop = False
+    steps = model.loss(seen, generator=seeded())
+    model.open_loop = True
+    paths = model.loss(seen, generator=seeded())
+    assert (set(both.terms), set(steps.terms), set(paths.terms)) == (
+        {"step", "bounds", "path"},
+        {"step", "bounds"},
+        {"path"},
+    )
+    assert torch.equal(steps.terms["step"], both.terms["step"])
 
 
 def test_features_are_the_belief() -> None:

@@ -66,7 +66,7 @@ def test_the_loss_falls_and_the_curves_say_so(store: Store, build: Build, tmp_pa
     terms = {f"{part}_{term}" for part in ("train", "validation") for term in ("prediction", "sigreg")}
     health = {"effective_rank", "deviation", "straightness"}
     control = {"open_loop_skill", "zero_action_gap", "shuffled_action_gap", "action_decodability", "control"}
-    assert all(set(row) == {"step", *terms, *health, *control} for row in trained.curves)
+    assert all(set(row) == {"step", "validation", *terms, *health, *control} for row in trained.curves)
     first, last = trained.curves[0], trained.curves[-1]
     assert last["validation_prediction"] < 0.5 * first["validation_prediction"]
     assert last["train_sigreg"] < first["train_sigreg"]
@@ -295,6 +295,13 @@ def test_what_is_best_for_control_is_kept(store: Store, build: Build, tmp_path: 
     kept.__class__ = Fading
     run(kept, store, replace(config, choose="last"), tmp_path / "last", progress=lambda *_: None)
     assert not same(model, kept)
+
+
+def test_the_lowest_validation_loss_is_kept(store: Store, build: Build, tmp_path: Path) -> None:
+    config = replace(SHORT, num_updates=60, num_checks=10, learning_rate=0.1, choose="validation")  # it overshoots
+    trained = run(build(), store, config, tmp_path)
+    best = min(trained.curves, key=lambda row: row["validation"])
+    assert trained.chosen_step == best["step"] < 60
 
 
 def test_trackers_are_told_of_each_check(store: Store, build: Build, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.models.jepa import Jepa
-from worldline.training.updates import TrainingConfig, Updates
+from worldline.training.updates import OPEN_LOOP_RATE, TrainingConfig, Updates
 
 Build = Callable[..., Jepa]
 SHORT = TrainingConfig(num_updates=8, batch_size=8, clip_norm=0.1, average=0.5, precision="float32")
@@ -68,3 +68,21 @@ def test_impossible_settings_are_refused(name: str, value: int) -> None:
     settings: dict[str, Any] = {"num_updates": 10, name: value}
     with pytest.raises(ConfigError, match=f"{name} is {value}"):
         TrainingConfig(**settings)
+
+
+def test_open_loop_updates_come_last_and_start_a_schedule_of_their_own(
+    store: Store, parts: Split, build: Build
+) -> None:
+    config = replace(SHORT, num_updates=10, open_loop=0.4, learning_rate=1.0, warm_up=0.2)
+    model, rates, stages = build(), list[float](), list[bool | None]()
+    updates = Updates(model, store, parts, ("position",), config)
+    for step in range(10):
+        updates.gradient(step)
+        stages.append(model.open_loop)
+        updates.apply(step, caution=1e-9)  # the weights hardly change
+        rates.append(1e9 * updates.optimizer.param_groups[0]["lr"])
+    assert stages == [False] * 6 + [True] * 4
+    assert rates[0] == pytest.approx(1.0)
+    assert rates[5] < 0.3
+    assert rates[6] == pytest.approx(OPEN_LOOP_RATE)
+    assert rates[6:] == sorted(rates[6:], reverse=True)

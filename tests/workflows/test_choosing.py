@@ -127,7 +127,7 @@ def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried(t
 
 def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path) -> None:
     store = plant(tmp_path / "store", cubic=True)
-    many = Options(set={"training.num_updates": 120, "num_windows": 2})
+    many = Options(set={"training.num_updates": 240, "num_windows": 2})
     result = learn_logs(store.path, tmp_path / "world", many)
     assert result.choice is not None
     assert result.choice.chosen == result.learned.recipe.name != LINEAR

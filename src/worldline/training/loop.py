@@ -56,8 +56,8 @@ class Trained:
 
     Args:
         curves: one row per validation, none for a model in closed form: `step`, each loss term as `train_<term>` and
-            `validation_<term>`, `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and
-            `control`.
+            `validation_<term>`, the total `validation` loss (open loop only with `TrainingConfig.open_loop`),
+            `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
         chosen_step: number of updates of the kept weights.
         notes: one entry with the reason for each return to a checkpoint.
         elapsed_s: wall time, including earlier parts of a resumed run, s.

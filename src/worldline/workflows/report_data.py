@@ -17,12 +17,12 @@ from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.run import deviation, largest_value
 from worldline.data.store import Store
-from worldline.data.windows import ForecastWindows, Windows, evenly_spaced, forecast_windows
+from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.report.signal_rows import best_linear
 from worldline.schema import Kind, Signal
-from worldline.training.batches import to_window, trace, window_signals
+from worldline.training.batches import trace
 from worldline.workflows.decoded_windows import decoded_frames
 from worldline.workflows.learned import Learned
 from worldline.world.base import Forecast, World
@@ -128,15 +128,13 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
     return fitted_baselines([store.episode(number) for number in numbers[::every]], card)
 
 
-def learning_curves(store: Store, learned: Learned) -> evidence.Learning:
+def learning_curves(learned: Learned) -> evidence.Learning:
     """The losses during training, and the weighted sum of the validation losses."""
     curves = learned.trained.curves
-    terms = [name.removeprefix("train_") for name in curves[0] if name.startswith("train_")]
-    weights = _weights(store, learned)
-    total = [sum(weights[term] * row[f"validation_{term}"] for term in terms) for row in curves]
+    names = dict.fromkeys(name for row in curves for name in row if name.startswith("train_"))
     return evidence.Learning(
-        terms=tuple(_series(curves, f"train_{term}", term) for term in terms),
-        validation=evidence.Series(name="validation", steps=_steps(curves), values=tuple(total)),
+        terms=tuple(_series(curves, name, name.removeprefix("train_")) for name in names),
+        validation=_series(curves, "validation", "validation"),
         learn_s=learned.learn_s,
     )
 
@@ -178,7 +176,7 @@ def readout_quality(store: Store, learned: Learned) -> evidence.ReadoutQuality:
 def training_evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[evidence.Evidence, ...]:
     """Learning curves and latent health if there was a training; readouts and diagnostics if vectors are predicted."""
     trained = learned.trained.curves
-    training = (learning_curves(store, learned), latent_health(learned)) if trained else ()
+    training = (learning_curves(learned), latent_health(learned)) if trained else ()
     return training if diagnostics is None else (*training, readout_quality(store, learned), diagnostics)
 
 
@@ -288,18 +286,8 @@ def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> E
     )
 
 
-def _weights(store: Store, learned: Learned) -> Mapping[str, float]:
-    schema, recipe = store.schema, learned.recipe
-    names = window_signals(schema, (*learned.engine.inputs, *learned.engine.model.targets))
-    batch = Windows(store, recipe.training.window, learned.split.validation, names).sample(2, np.random.default_rng(0))
-    with torch.no_grad():
-        window = to_window(batch, schema, learned.engine.device)
-        return learned.engine.model.loss(window, generator=torch.Generator("cpu").manual_seed(0)).weights
-
-
 def _series(curves: Sequence[Mapping[str, float]], key: str, name: str) -> evidence.Series:
-    return evidence.Series(name=name, steps=_steps(curves), values=tuple(float(row[key]) for row in curves))
-
-
-def _steps(curves: Sequence[Mapping[str, float]]) -> tuple[int, ...]:
-    return tuple(int(row["step"]) for row in curves)
+    """The values of a figure at the validations that have it."""
+    rows = [row for row in curves if key in row]
+    steps, values = [int(row["step"]) for row in rows], [float(row[key]) for row in rows]
+    return evidence.Series(name=name, steps=tuple(steps), values=tuple(values))
