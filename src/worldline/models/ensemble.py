@@ -342,7 +342,7 @@ class Ensemble(WorldModel):
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
         """beta-NLL of each observed value given the observations before it, in the units of `_unit`."""
-        starts = self._starts(now.shape[1], generator).to(now.device)
+        starts = self._starts(now.shape[1], generator, now.device)
         if memories is None:
             memory = self._windows(codes, now, starts)
         else:
@@ -361,17 +361,15 @@ class Ensemble(WorldModel):
         likelihood = 0.5 * (error / variance + variance.log()) * variance.detach() ** self.config.beta
         return share_mean(likelihood, known * share.repeat(len(starts), 1, 1), 0).mean()
 
-    def _starts(self, length: int, generator: torch.Generator) -> Int[Tensor, " P"]:
+    def _starts(self, length: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, " P"]:
         """The observations of a window from which a step is predicted: in training a sample, few with a short past."""
         if not self.training or length <= STARTS_PER_WINDOW + 1:
-            return torch.arange(length)
+            return torch.arange(length, device=device)
         first = min(self.config.history, length) - 1
         count = min(STARTS_PER_WINDOW, length - first)
-        gap = (length - first) / count
-        draw = uniform((2,), generator, torch.device("cpu"))
-        chosen = first + ((torch.arange(count) + draw[0]) * gap).long()
-        short = (draw[1:] * first).long()
-        return torch.as_tensor(torch.cat([short, chosen]).unique())
+        draw = uniform((2,), generator, device)
+        chosen = first + ((torch.arange(count, device=device) + draw[0]) * ((length - first) / count)).long()
+        return torch.as_tensor(torch.cat([(draw[1:] * first).long(), chosen]).unique())
 
     def _path_loss(
         self, memories: list[EnsembleBelief] | None, codes: Tensor, seen: Tensor, now: Tensor, share: Tensor

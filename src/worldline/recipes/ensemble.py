@@ -70,6 +70,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
     training = replace(
         plain.training,
         num_updates=3000,
+        num_checks=8,
         window=min(history + MAX_OPEN_LOOP_STEPS, num_steps + 1),
         batch_size=32,
         learning_rate=3e-3,

@@ -131,7 +131,7 @@ class Updates:
         names = window_signals(store.schema, (*signals, *model.targets))
         self.windows = Windows(store, config.window, split.train, names)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.average = Average(model, config.average) if config.average else None
         self.generator = torch.Generator("cpu").manual_seed(config.seed)

@@ -36,13 +36,13 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 LINEAR: Final = "linear"
-CANDIDATES: Final = (LINEAR, "ensemble", "ensemble-memory", "memory")
+CANDIDATES: Final = (LINEAR, "ensemble", "ensemble-memory")
 """Registered names of recipes, in the order of trial."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
 DEFAULT_S: Final = 180.0
 """Time budget without one by the user, s."""
-BUDGET_SHARE: Final = 0.3
+BUDGET_SHARE: Final = 0.25
 """Share of a time budget for all trials together."""
 TRIAL_CHECKS: Final = 2
 VALIDATED_SHARE: Final = 0.2

@@ -14,6 +14,7 @@ from functools import cache
 from itertools import chain, count
 from json import loads
 from pathlib import Path
+from typing import Any
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Choice, Decoded, Evidence
@@ -47,7 +48,7 @@ _logger = logging.getLogger(__name__)
 
 MIN_LEFT = 0.3
 """Smallest share of a time budget that is left for the chosen model."""
-TRAINED_SHARE = 0.8
+TRAINED_SHARE = 0.9
 """Share of this time for its training; the rest is for calibration and report."""
 BUDGET = "budget.json"
 """File of the sizes that fit the budget, in the folder of an unfinished run."""
@@ -291,7 +292,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
     linear = learn_world(store, recipe, folder=unfinished / LINEAR, device=device)
     tell(run.progress, "learn a linear model", 1)
     if not run.out.exists():  # a usable world within seconds; an earlier world is replaced only by the final one
-        _save(run, for_candidate(options, LINEAR), [linear])
+        _save_early(run, for_candidate(options, LINEAR), linear)
     kept, budget_s = unfinished / "choice.json", time_for(options)
     if options.resume and kept.exists():
         choice = from_json(Choice, kept.read_text(), where=kept)
@@ -348,17 +349,8 @@ def _save(
     manifest |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     if choice is not None:
         manifest["choice"] = loads(to_json(choice))
-    realign = () if run.late is None else (shlex.join(["worldline", *run.late.command]),)
-    report = Report(
-        title=Path(run.logs).resolve().name if isinstance(run.logs, Path | str) else run.out.name,
-        subtitle=f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}.",
-        facts=facts(manifest),
-        sections=sections,
-        notices=findings,
-        commands=(*realign, f"worldline audit {run.out} NEW-LOGS", f"worldline serve {run.out}"),
-    )
-    settings = run_toml(store, options, learned.recipe, horizon=learned.calibration.horizon)
-    save_world(run.out, learned.world, run=manifest, settings=settings, report=render(report))
+    subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
+    _write(run, options, learned, manifest, subtitle, sections)
     tell(progress, "report", 1)
     return LearnResult(
         world=learned.world,
@@ -374,6 +366,35 @@ def _save(
         unclear=run.unclear,
         total_s=time.monotonic() - run.started,
     )
+
+
+def _save_early(run: _OpenedLogs, options: Options, learned: Learned) -> None:
+    """Writes a world that can be used while others are tried, without measurements."""
+    times_s = {"import": run.imported_s, **learned.times_s}
+    manifest = run_manifest(run.store, learned, times_s=times_s, findings=run.findings, unclear=run.unclear)
+    _write(run, options, learned, manifest, "A linear world, which can be used while learning compares others.", ())
+
+
+def _write(
+    run: _OpenedLogs,
+    options: Options,
+    learned: Learned,
+    manifest: dict[str, Any],
+    subtitle: str,
+    sections: Sequence[Evidence],
+) -> None:
+    """Writes the world with its settings and report."""
+    realign = () if run.late is None else (shlex.join(["worldline", *run.late.command]),)
+    report = Report(
+        title=Path(run.logs).resolve().name if isinstance(run.logs, Path | str) else run.out.name,
+        subtitle=subtitle,
+        facts=facts(manifest),
+        sections=tuple(sections),
+        notices=tuple(manifest["findings"]),
+        commands=(*realign, f"worldline audit {run.out} NEW-LOGS", f"worldline serve {run.out}"),
+    )
+    settings = run_toml(run.store, options, learned.recipe, horizon=learned.calibration.horizon)
+    save_world(run.out, learned.world, run=manifest, settings=settings, report=render(report))
 
 
 def _check(out: Path, options: Options) -> None:
