@@ -322,6 +322,7 @@ def measure(bench: Bench, name: str, python: str, show: Console) -> Row:
         }
         if method not in METHODS:
             result["methods"][method]["coverage"] = coverage(found, names, windows.episode)
+            result["methods"][method]["recipes"] = [str(one["recipe"]) for one in found]
     peers = {method: curves[method] for method in bench.peers if method in curves}
     result["cells"] = {
         recipe: {str(step): cell(curves[recipe], peers, place) for place, step in enumerate(STEPS)}

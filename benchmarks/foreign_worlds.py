@@ -124,7 +124,7 @@ def main() -> None:
         learned, wall_s = processor_s(), time.monotonic() - wall_s
         found = answer(case, world, windows)
     times = {"fit_cpu_s": learned - begun, "cpu_s": processor_s() - begun, "wall_s": wall_s}
-    arrays: dict[str, Any] = {**found, **times}
+    arrays: dict[str, Any] = {**found, **times, "recipe": world.describe().notes["recipe"]}
     np.savez(Path(path), **arrays)
 
 

@@ -181,7 +181,9 @@ def plain(state: object) -> object:
         return state.get_state().tolist()
     if isinstance(state, np.random.Generator):
         return state.bit_generator.state
-    if isinstance(state, torch.nn.Module | torch.optim.Optimizer):
+    if isinstance(state, torch.optim.Optimizer):
+        return plain(state.state_dict()["state"])  # its settings depend on the device
+    if isinstance(state, torch.nn.Module):
         return plain(state.state_dict())
     return state
 

@@ -23,6 +23,8 @@ from worldline.training.batches import to_window, window_signals
 from worldline.training.distributed import average_gradients, mean_over_processes, share_of
 from worldline.training.weight_average import Average
 
+FUSED: Final = ("cpu", "cuda")
+"""Devices on which one kernel updates all weights; small models train about a tenth faster."""
 OPEN_LOOP_RATE: Final = 0.3
 """Learning rate of updates with open-loop predictions only, relative to that of single steps."""
 
@@ -131,7 +133,10 @@ class Updates:
         names = window_signals(store.schema, (*signals, *model.targets))
         self.windows = Windows(store, config.window, split.train, names)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=self.device.type in FUSED,
         )
         self.average = Average(model, config.average) if config.average else None
         self.generator = torch.Generator("cpu").manual_seed(config.seed)
