@@ -20,6 +20,7 @@ from worldline.registry import load
 from worldline.testing.toys import Integrator
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import Options
+from worldline.workflows.training import learn_world
 from worldline.world.base import PlanStatus
 
 TOY = Integrator(noise=0.0, wind=False, camera=False)
@@ -69,3 +70,22 @@ def test_other_families_need_updates_and_another_recipe(logs: Store, tmp_path: P
     pictures = stored(tmp_path / "pictures", seen.schema, seen.episodes(8, 8, seed=0))
     with pytest.raises(UnsupportedError, match="'linear' has no encoder for images"):
         with_family(pixels(pictures), pictures, "linear")
+
+
+def test_twenty_episodes_suffice_for_bands_at_level_90(tmp_path: Path) -> None:
+    """Each episode is predicted by a fit without it. Paths of fresh episodes lie inside as often as the bands say."""
+    toy = Integrator(noise=0.1, wind=False, camera=False)
+    store = stored(tmp_path / "store", toy.schema, toy.episodes(20, 30, seed=0))
+    learned = learn_world(store, linear(store), folder=tmp_path / "run")
+    assert learned.calibration.highest_level >= 0.9
+    inside, trust = {0.5: list[bool](), 0.9: list[bool]()}, list[float]()
+    for episode in toy.episodes(300, 30, seed=1):
+        now, pushes = episode.history(at=5, length=6), {"push": episode.actions["push"][5:15]}
+        for level, found in inside.items():
+            forecast = learned.world.predict(now, pushes, level=level)
+            band, truth = forecast.signals["position"], episode.observations["position"][6:16]
+            found.append(bool(((band.low <= truth) & (truth <= band.high)).all()))
+        trust.append(float(forecast.trust))
+    assert 0.3 < np.mean(inside[0.5]) < 0.75
+    assert np.mean(inside[0.9]) > 0.84
+    assert np.mean(np.array(trust) < 0.05) < 0.12

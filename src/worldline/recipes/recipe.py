@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from json import loads
 from typing import Any, Final
 
@@ -67,6 +68,10 @@ class Recipe:
         """The recipe with another seed for initial weights and batches; the split does not change."""
         return replace(self, training=replace(self.training, seed=seed), heads=replace(self.heads, seed=seed))
 
+    def with_split(self, split: Split) -> Recipe:
+        """The recipe with these parts of the episodes, whatever the store."""
+        return replace(self, split=partial(_given, split))
+
     def settings(self) -> dict[str, Any]:
         """The settings by name as JSON values; those of a part in a mapping. Seeds are left out."""
         parts = {name: loads(to_json(getattr(self, field))) for name, field in PARTS.items()}
@@ -102,6 +107,11 @@ class Recipe:
     def _example(self, part: str) -> str:
         name, value = next(item for item in self.settings()[part].items() if not isinstance(item[1], dict | list))
         return f"{part}.{name}={value}"
+
+
+def _given(split: Split, store: Store) -> Split:
+    del store
+    return split
 
 
 def _count(name: str, value: object) -> int:

@@ -10,7 +10,6 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +41,7 @@ TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
 DEFAULT_S: Final = 180.0
 """Time budget without one by the user, s."""
-BUDGET_SHARE: Final = 0.25
+BUDGET_SHARE: Final = 0.18
 """Share of a time budget for all trials together."""
 TRIAL_CHECKS: Final = 2
 VALIDATED_SHARE: Final = 0.2
@@ -289,15 +288,10 @@ def _trial_recipe(store: Store, recipe: Recipe, split: Split, budget_s: float | 
     heads = replace(
         recipe.heads, goals=False, num_landmarks=0, outcome_updates=0, decoder_updates=0, dynamics_updates=0
     )
-    trial = replace(recipe, heads=heads, split=partial(_same, split))
+    trial = replace(recipe, heads=heads).with_split(split)
     if not recipe.training.num_updates:
         return trial
     checks, updates = TRIAL_CHECKS, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates))
     if budget_s is not None:
         updates = min(updates, within(store, trial, train_s=budget_s, heads_s=math.inf).num_updates)
     return replace(trial, training=replace(recipe.training, num_updates=updates, num_checks=checks))
-
-
-def _same(split: Split, store: Store) -> Split:
-    del store
-    return split

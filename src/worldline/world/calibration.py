@@ -1,18 +1,21 @@
-"""Split conformal calibration: prediction bands and p-values for the predictions of any engine.
+"""Conformal calibration: prediction bands and p-values for the predictions of any engine.
 
 The unit is the episode. Windows of one episode resemble each other, so K episodes with k windows each count as K
 observations, not K * k. The band at some level reaches the smallest score r with
 `#{scores <= r} / k >= level * (K + 1)`. A window of a new episode, drawn in the same way, then lies inside with at
-least that probability. This holds for every engine and data distribution.
+least that probability. This holds for every engine and data distribution. With few episodes, each can be predicted by
+an engine that was fitted to the others (`fitted_without`); this holds nearly for stable fits, but is not guaranteed.
 
-Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for k > 1.
+Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for k > 1; Barber et
+al. 2021 (1905.02928) for fits without an episode.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,7 @@ from worldline.world.validation import check_level
 from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
+Array = NDArray[Any]
 
 SCALE_SHARE = 4
 """One in this many episodes sets the shape of the bands. Scores of the others set the width, as conformal scores need
@@ -355,6 +359,7 @@ def calibrate(
     seed: int,
     trust_steps: int = LENGTHS[-1],
     with_causes: bool = True,
+    fitted_without: Sequence[Engine] | None = None,
 ) -> Calibration:
     """Calibrates `engine` on held-out episodes.
 
@@ -372,6 +377,7 @@ def calibrate(
             per window. Use 0 for slow engines: only the present is tested.
         with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
             episode, which may be too expensive for a slow engine.
+        fitted_without: per episode an engine of the same kind that was fitted without it, if `engine` was not.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -380,6 +386,8 @@ def calibrate(
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
+    engines = [engine] * len(episodes) if fitted_without is None else fitted_without
+    judges = _Judges({id(episode): one for episode, one in zip(episodes, engines, strict=True)})
     usable = _long_enough(episodes, card.context, horizon)
     # In random order: conformal coverage needs exchangeable episodes, and logs are ordered in time.
     order = [usable[i] for i in rng.permutation(len(usable))]
@@ -395,9 +403,9 @@ def calibrate(
         forecast_windows(part, length=card.context, horizon=horizon, schema=card.schema, targets=targets)
         for part in places
     )
-    measured = _error_parts(engine, usable, places, (shape, windows), num_windows, rng, seed)
+    measured = _error_parts(judges, card, usable, places, (shape, windows), num_windows, rng, seed)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
-    trust = _trust(engine, measure, pasts, num_steps, seed)
+    trust = _trust(judges, card, measure, pasts, num_steps, seed)
     return Calibration(
         num_windows=num_windows,
         input_novelty=measure,
@@ -405,6 +413,24 @@ def calibrate(
         **vars(measured),
         **vars(trust),
     )
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """The engine that judges each episode, by the identity of the episode."""
+
+    engines: Mapping[int, Engine]
+
+    def ask(self, places: Places, question: Callable[[Engine, Places], Mapping[str, Array]]) -> dict[str, Array]:
+        """The answers at all places in their order, each by the engine of its episode; arrays with a row per place."""
+        rows, asked = dict[int, list[int]](), dict[int, Engine]()
+        for row, (episode, _) in enumerate(places):
+            engine = self.engines[id(episode)]
+            rows.setdefault(id(engine), []).append(row)
+            asked[id(engine)] = engine
+        answers = [question(asked[key], [places[row] for row in part]) for key, part in rows.items()]
+        order = np.argsort(np.concatenate(list(rows.values())))
+        return {name: np.concatenate([one[name] for one in answers])[order] for name in answers[0]}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -423,7 +449,8 @@ class _ErrorParts:
 
 
 def _error_parts(
-    engine: Engine,
+    judges: _Judges,
+    card: Card,
     episodes: Sequence[Episode],
     places: Sequence[Places],
     windows: tuple[ForecastWindows, ForecastWindows],
@@ -432,16 +459,19 @@ def _error_parts(
     seed: int,
 ) -> _ErrorParts:
     """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
-    card, (shape, scored) = engine.describe(), windows
+    shape, scored = windows
     values = {name: _values(episodes, name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
+    usual_left, left = (
+        judges.ask(part, partial(_residuals, card, horizon=one.horizon, targets=tuple(one.truth), seed=seed))
+        for part, one in zip(places, windows, strict=True)
+    )
     scale = {
-        name: np.maximum(_mean_error(error, shape.known[name]), 1e-3 * spread[name] + 1e-12)
-        for name, error in errors(engine, shape, seed=seed).items()
+        name: np.maximum(_mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
+        for name, error in usual_left.items()
     }
-    left = residuals(engine, scored, seed=seed)
     found = {name: np.abs(value) for name, value in left.items()}
-    usual, one_step = (_first_scores(engine, card, part, scale, seed) for part in places)
+    usual, one_step = (judges.ask(part, partial(_first_scores, card, scale=scale, seed=seed)) for part in places)
     unit = {name: score_unit(score) for name, score in usual.items()}
     together = combined_scores(card.schema, one_step, unit)
     return _ErrorParts(
@@ -470,18 +500,22 @@ class _Trust:
     complete: bool
 
 
-def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int) -> _Trust:
+def _trust(
+    judges: _Judges, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int
+) -> _Trust:
     """Fits trust on two sets of places, for the shape and for the p-values, with `num_steps` steps before each."""
-    card = engine.describe()
     names = {signal.name for signal in card.schema.observations}
     lengths = [length for length in LENGTHS if length <= num_steps]
-    presents = [
-        forecast_windows(past, length=card.context, horizon=1, schema=card.schema, targets=()).history for past in pasts
-    ]
-    usual, novelty = (
-        novelty_of(engine, measure, present, engine.observe(None, present, seed=seed)) for present in presents
-    )
-    shaping, scoring = (step_errors_at(engine, past, num_steps, seed=seed) if num_steps else None for past in pasts)
+
+    def novelties(engine: Engine, places: Places) -> dict[str, Floats]:
+        history = forecast_windows(places, length=card.context, horizon=1, schema=card.schema, targets=()).history
+        return {"novelty": novelty_of(engine, measure, history, engine.observe(None, history, seed=seed))}
+
+    def replayed(engine: Engine, places: Places) -> dict[str, NDArray[Any]]:
+        return dict(vars(step_errors_at(engine, places, num_steps, seed=seed)))
+
+    usual, novelty = (judges.ask(past, novelties)["novelty"] for past in pasts)
+    shaping, scoring = (StepErrors(**judges.ask(past, replayed)) if num_steps else None for past in pasts)
     ood = fit_ood_score(shaping, usual, lengths)
     ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
     for row in range(len(ood_scores)):
@@ -509,8 +543,16 @@ def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
     return max(length for length in LENGTHS if length <= (min(spare, limit) if usable else 0) or length == 0)
 
 
+def _residuals(
+    card: Card, engine: Engine, places: Places, *, horizon: int, targets: Sequence[str], seed: int
+) -> dict[str, Floats]:
+    """Observed minus predicted [W, T, *shape] of each target after each place."""
+    windows = forecast_windows(places, length=card.context, horizon=horizon, schema=card.schema, targets=targets)
+    return residuals(engine, windows, seed=seed)
+
+
 def _first_scores(
-    engine: Engine, card: Card, places: Places, scale: Mapping[str, Floats], seed: int
+    card: Card, engine: Engine, places: Places, *, scale: Mapping[str, Floats], seed: int
 ) -> dict[str, Floats]:
     """Per predicted signal the score [W] of the first step after each place; NaN if it was not observed."""
     windows = forecast_windows(places, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
