@@ -234,6 +234,22 @@ def test_the_seed_decides(engine: Linear) -> None:
     assert (first != other).any()
 
 
+def test_each_episode_is_judged_by_the_engine_that_was_fitted_without_it(engine: Linear) -> None:
+    episodes, poor = TOY.episodes(40, 12, seed=1), Persistence.fit(TOY.episodes(20, 12, seed=0), TOY.schema)
+
+    def half_widths(*engines: Linear | Persistence) -> tuple[float, float]:
+        """At levels 0.4 and 0.9, with the engines in turn."""
+        judges = [engines[number % len(engines)] for number in range(len(episodes))]
+        found = calibrate(engine, episodes, horizon=4, num_windows=2, seed=0, fitted_without=judges)
+        low, high = (float(found.band_half_width("position", 4, level).mean()) for level in (0.4, 0.9))
+        return low, high
+
+    alone = calibrate(engine, episodes, horizon=4, num_windows=2, seed=0)
+    assert half_widths(engine)[1] == pytest.approx(float(alone.band_half_width("position", 4, 0.9).mean()))
+    good, mixed, bad = (half_widths(*engines) for engines in ((engine,), (engine, poor), (poor,)))
+    assert mixed[1] / mixed[0] > 1.5 * max(good[1] / good[0], bad[1] / bad[0])  # half of the errors are small
+
+
 def test_a_world_that_predicts_nothing_is_calibrated_for_its_trust() -> None:
     class Silent(Persistence):
         def describe(self) -> Card:
