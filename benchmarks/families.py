@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from push_t_task import push_t, record_push_t
 
 from worldline.audit.diagnostics import diagnose
 from worldline.data.store import Store, is_store, open_store
@@ -29,7 +30,6 @@ from worldline.errors import UnsupportedError, WorldlineError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.families import with_family
 from worldline.recipes.greenhouse import greenhouse, record_greenhouse
-from worldline.recipes.push_t import push_t, record_push_t
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.budget import within

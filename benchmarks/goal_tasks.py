@@ -10,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from point_maze_task import MAX_MOVE, NEAR, Maze, PointMaze, Walker, point_maze
+from push_t_task import Pusher, PushT, push_t, record_push_t
+from reacher_task import NEAR as REACHED
+from reacher_task import Flail, Reacher, pull, reacher, turned
 
 from worldline.control.controller import Actor, Situation, WorldActor
 from worldline.control.goal_reaching import Grouping, Reached
@@ -20,10 +24,6 @@ from worldline.episode import Arrays, History
 from worldline.labs.spaces import AnyEnv
 from worldline.labs.two_rooms import SIZE, TwoRooms
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.recipes.point_maze import MAX_MOVE, NEAR, Maze, PointMaze, Walker, point_maze
-from worldline.recipes.push_t import Pusher, PushT, push_t, record_push_t
-from worldline.recipes.reacher import NEAR as REACHED
-from worldline.recipes.reacher import Flail, Reacher, pull, reacher, turned
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.goals import GROUPS, StraightActor, Walls, reached, side

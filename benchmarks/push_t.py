@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from push_t_task import push_t, record_push_t
 
 from worldline.config import to_json
 from worldline.data.store import Store, is_store, open_store
@@ -42,7 +43,6 @@ from worldline.engines.base import Engine
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.recipes.families import with_family
-from worldline.recipes.push_t import push_t, record_push_t
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, r_squared, ratio

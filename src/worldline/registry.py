@@ -74,7 +74,6 @@ BUILTIN: dict[str, dict[str, str]] = {
         "film": "worldline.recipes.pixels:film",
         "pixels": "worldline.recipes.pixels:pixels",
         "pixels-and-vectors": "worldline.recipes.pixels:pixels_and_vectors",
-        "push-t": "worldline.recipes.push_t:push_t",
         "two-rooms": "worldline.recipes.two_rooms:two_rooms",
         "two-rooms-random": "worldline.recipes.two_rooms:two_rooms_random",
         "vectors": "worldline.recipes.vectors:vectors",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from point_maze_task import MAX_MOVE, MAX_OFFSET, NEAR, PointMaze, Walker, point_maze
 
 from worldline.data.store import Store
 from worldline.errors import MissingExtraError
-from worldline.recipes.point_maze import MAX_MOVE, MAX_OFFSET, NEAR, PointMaze, Walker, point_maze
 from worldline.testing.clauses import unchanged
 from worldline.workflows.record import record
 

@@ -7,12 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from worldline.data.splits import split_store
-from worldline.data.store import Store
-from worldline.errors import InputError, MissingExtraError
-from worldline.models.jepa import Jepa
-from worldline.recipes.push_t import (
+from push_t_task import (
     CENTRE,
     FIELD,
     NUM_STEPS,
@@ -25,6 +20,11 @@ from worldline.recipes.push_t import (
     push_t_schema,
     record_push_t,
 )
+
+from worldline.data.splits import split_store
+from worldline.data.store import Store
+from worldline.errors import InputError, MissingExtraError
+from worldline.models.jepa import Jepa
 from worldline.workflows.record import record
 
 pytest.importorskip("gym_pusht")

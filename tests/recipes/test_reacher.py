@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from reacher_task import NEAR, WRIST, Flail, Reacher, pose, pull, reacher, turned
 
 from worldline.data.store import Store
 from worldline.errors import MissingExtraError
-from worldline.recipes.reacher import NEAR, WRIST, Flail, Reacher, pose, pull, reacher, turned
 from worldline.workflows.record import record
 
 pytest.importorskip("dm_control")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="auto, linear, memory, vectors, pixels, pixels-and-vectors, another name, or module:name of a function.",
+        help="auto, linear, ensemble, ensemble-memory, memory, pixels, pixels-and-vectors, another, or module:name.",
         show_default="auto: by comparison",
     ),
 ]

@@ -223,14 +223,7 @@ def compare_models(
         UnsupportedError: no candidate supports these signals.
         DataError: there are too few episodes.
     """
-    recipes, reasons = dict[str, Recipe](), dict[str, str]()
-    for name in CANDIDATES:
-        try:
-            recipes[name] = make(name)
-        except (UnsupportedError, ConfigError) as error:
-            if name == LINEAR:
-                raise
-            reasons[name] = str(error)
+    recipes, reasons = _candidates(make)
     data = comparison_data(store, recipes[LINEAR])
     found, times_s = dict[str, Errors](), dict[str, float]()
     for number, (name, recipe) in enumerate(recipes.items()):
@@ -249,15 +242,7 @@ def compare_models(
         found[name] = data.errors(LocalWorld(learned.engine, None, recipe.planner))
         times_s[name] = learned.trained.elapsed_s + learned.heads_s
     tell(progress, "compare models", len(recipes), len(recipes))
-    trials = tuple(
-        Trial(
-            name=name,
-            errors=tuple(map(float, errors.value)),
-            relative=errors.relative(found[LINEAR]),
-            learn_s=times_s[name],
-        )
-        for name, errors in found.items()
-    )
+    trials = tuple(_trial(name, errors, found[LINEAR], times_s[name]) for name, errors in found.items())
     num_episodes = len(np.unique(data.windows.episode))
     chosen = best(trials) if num_episodes >= MIN_COMPARED else LINEAR
     return Choice(
@@ -269,6 +254,24 @@ def compare_models(
         trials=trials,
         failed=reasons,
     )
+
+
+def _candidates(make: Callable[[str], Recipe]) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """The recipes of the candidates, and why others cannot be tried."""
+    recipes, reasons = dict[str, Recipe](), dict[str, str]()
+    for name in CANDIDATES:
+        try:
+            recipes[name] = make(name)
+        except (UnsupportedError, ConfigError) as error:
+            if name == LINEAR:
+                raise
+            reasons[name] = str(error)
+    return recipes, reasons
+
+
+def _trial(name: str, errors: Errors, linear: Errors, learn_s: float) -> Trial:
+    relative = errors.relative(linear)
+    return Trial(name=name, errors=tuple(map(float, errors.value)), relative=relative, learn_s=learn_s)
 
 
 def _reason(chosen: str, num_episodes: int) -> str:

@@ -29,7 +29,7 @@ from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import CONTEXT
-from worldline.world.calibration import calibrate
+from worldline.world.calibration import Calibration, calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.local import LocalWorld
 
@@ -73,16 +73,7 @@ def learn_world(
     tell(progress, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
-    few = engine.model.closed_form and len(episodes) < MANY
-    judged, judges = _fitted_without(store, recipe, folder) if few else (episodes, None)
-    calibration = calibrate(
-        engine,
-        judged,
-        horizon=horizon,
-        num_windows=recipe.num_windows,
-        seed=recipe.training.seed,
-        fitted_without=judges,
-    )
+    calibration = _calibrated(store, recipe, engine, episodes, horizon, folder)
     call = measure_call(engine, episodes, horizon=horizon)
     tell(progress, "calibrate", 1)
     return Learned(
@@ -99,6 +90,17 @@ def learn_world(
         calibrate_s=time.monotonic() - started,
         findings=Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
     )
+
+
+def _calibrated(
+    store: Store, recipe: Recipe, engine: LearnedEngine, episodes: Sequence[Episode], horizon: int, folder: Path
+) -> Calibration:
+    """The calibration on `episodes`, or on folds if they are few and the model is fitted in closed form."""
+    judges: Sequence[Engine] | None = None
+    if engine.model.closed_form and len(episodes) < MANY:
+        episodes, judges = _fitted_without(store, recipe, folder)
+    windows, seed = recipe.num_windows, recipe.training.seed
+    return calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, fitted_without=judges)
 
 
 def _fitted_without(store: Store, recipe: Recipe, folder: Path) -> tuple[list[Episode], list[Engine]]:

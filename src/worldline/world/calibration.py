@@ -13,7 +13,7 @@ al. 2021 (1905.02928) for fits without an episode.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from worldline.world.error_scores import (
 )
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
+from worldline.world.judges import Judges
 from worldline.world.ood import (
     LENGTHS,
     OODScore,
@@ -52,7 +53,6 @@ from worldline.world.validation import check_level
 from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
-Array = NDArray[Any]
 
 SCALE_SHARE = 4
 """One in this many episodes sets the shape of the bands. Scores of the others set the width, as conformal scores need
@@ -386,11 +386,9 @@ def calibrate(
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
-    engines = [engine] * len(episodes) if fitted_without is None else fitted_without
-    judges = _Judges({id(episode): one for episode, one in zip(episodes, engines, strict=True)})
+    judges = Judges.of(episodes, [engine] * len(episodes) if fitted_without is None else fitted_without)
     usable = _long_enough(episodes, card.context, horizon)
-    # In random order: conformal coverage needs exchangeable episodes, and logs are ordered in time.
-    order = [usable[i] for i in rng.permutation(len(usable))]
+    order = [usable[i] for i in rng.permutation(len(usable))]  # logs are ordered in time, and must be exchangeable
     num_scale = max(1, len(order) // SCALE_SHARE)
     both = (order[:num_scale], max(num_windows, -(-SCALE_WINDOWS // num_scale))), (order[num_scale:], num_windows)
     num_steps = _trust_steps(card, order, trust_steps)
@@ -405,32 +403,13 @@ def calibrate(
     )
     measured = _error_parts(judges, card, usable, places, (shape, windows), num_windows, rng, seed)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
-    trust = _trust(judges, card, measure, pasts, num_steps, seed)
     return Calibration(
         num_windows=num_windows,
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
         **vars(measured),
-        **vars(trust),
+        **vars(_trust(judges, card, measure, pasts, num_steps, seed)),
     )
-
-
-@dataclass(frozen=True)
-class _Judges:
-    """The engine that judges each episode, by the identity of the episode."""
-
-    engines: Mapping[int, Engine]
-
-    def ask(self, places: Places, question: Callable[[Engine, Places], Mapping[str, Array]]) -> dict[str, Array]:
-        """The answers at all places in their order, each by the engine of its episode; arrays with a row per place."""
-        rows, asked = dict[int, list[int]](), dict[int, Engine]()
-        for row, (episode, _) in enumerate(places):
-            engine = self.engines[id(episode)]
-            rows.setdefault(id(engine), []).append(row)
-            asked[id(engine)] = engine
-        answers = [question(asked[key], [places[row] for row in part]) for key, part in rows.items()]
-        order = np.argsort(np.concatenate(list(rows.values())))
-        return {name: np.concatenate([one[name] for one in answers])[order] for name in answers[0]}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -449,7 +428,7 @@ class _ErrorParts:
 
 
 def _error_parts(
-    judges: _Judges,
+    judges: Judges,
     card: Card,
     episodes: Sequence[Episode],
     places: Sequence[Places],
@@ -501,7 +480,7 @@ class _Trust:
 
 
 def _trust(
-    judges: _Judges, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int
+    judges: Judges, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int
 ) -> _Trust:
     """Fits trust on two sets of places, for the shape and for the p-values, with `num_steps` steps before each."""
     names = {signal.name for signal in card.schema.observations}

@@ -1,4 +1,4 @@
-"""The point mazes of OGBench: `worldline learn LOGS --recipe worldline.recipes.point_maze:point_maze`.
+"""Logs and recipe of the point mazes of OGBench, for benchmarks/goals.py.
 
 Record logs with `record(env, LOGS, policy=Walker(env), schema=env.schema, ...)` and `env = PointMaze()`: noisy walks
 between random places. The policy knows the map, the model does not: no signal holds the walls, so it must infer them

@@ -1,4 +1,4 @@
-"""The two-jointed arm of dm_control: `worldline learn LOGS --recipe worldline.recipes.reacher:reacher`.
+"""Logs and recipe of the two-jointed arm of dm_control, for benchmarks/goals.py.
 
 Record logs with `record(env, LOGS, policy=Flail(), schema=env.schema, ...)` and `env = Reacher()`: torques that follow
 correlated noise, or that pull the arm towards random poses. The arm has momentum and can turn without limit.
