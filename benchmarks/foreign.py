@@ -1,4 +1,4 @@
-"""Recipes against peers on plants that the toolkit was not developed on.
+"""Learning against methods of the field: development plants, and report cases that no setting was chosen on.
 
 Run: .venv/bin/python benchmarks/foreign.py [--peer-python PATH] [--cases tclab,cstr] [--recipes auto,linear]
      [--peers arx,gru] [--seeds 3] [--budget 60] [--cache FOLDER] [--out FILE]
