@@ -1,4 +1,4 @@
-"""The cases of benchmarks/foreign.py: logs of plants that the toolkit was not developed on. Measures nothing.
+"""The cases of benchmarks/foreign.py: logs of simulated plants and of foreign recordings. Measures nothing.
 
 `python foreign_cases.py CASE PART COUNT SEED FILE` writes a log as npz. This file imports nothing of worldline at the
 top, so that it also runs in the peers' environment, which may have the simulators.
