@@ -464,8 +464,9 @@ class Ensemble(WorldModel):
         forecasts = None if self.base is None else self.base.fixed(fixed).unflatten(0, (steps, batch))
         present, *moved = self._moving(memory).permute(2, 1, 0, 3).unbind()
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
+        units = [self._unit(memory, step) for step in range(min(steps, history))]  # constant from then on
         for step, part in enumerate(contributed):
-            moving, unit = torch.cat([present, *moved], -1), self._unit(memory, step)
+            moving, unit = torch.cat([present, *moved], -1), units[min(step, history - 1)]
             change, hidden = self.layers.change(moving, part, slices)
             change = change * unit
             if self.base is not None and forecasts is not None:

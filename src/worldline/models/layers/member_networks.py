@@ -6,6 +6,7 @@ are known in advance. A rollout computes the contribution of the fixed inputs fo
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -148,10 +149,16 @@ class LinearBase(nn.Module):
 
     def fixed(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "R size"]:
         """What the fixed inputs contribute."""
-        with torch.autocast(rows.device.type, enabled=False):  # half precision would spoil exact linear forecasts
+        with _exact(rows):
             return rows.float() @ self.weight[self.moving : -1] + self.weight[-1]
 
     def forward(self, moving: Float[Tensor, "M R moving"], fixed: Float[Tensor, "R size"]) -> Float[Tensor, "M R size"]:
         """The change, with the contribution `fixed` of the fixed inputs."""
-        with torch.autocast(moving.device.type, enabled=False):
+        with _exact(moving):
             return moving.float() @ self.weight[: self.moving] + fixed
+
+
+def _exact(values: Tensor) -> AbstractContextManager[object]:
+    """A context without half precision, which would spoil exact linear forecasts; nothing if there is none anyway."""
+    device = values.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
