@@ -304,6 +304,13 @@ def test_the_lowest_validation_loss_is_kept(store: Store, build: Build, tmp_path
     assert trained.chosen_step == best["step"] < 60
 
 
+def test_weights_are_validated_before_updates_on_open_loop_predictions(
+    store: Store, build: Build, tmp_path: Path
+) -> None:
+    trained = run(build(), store, replace(SHORT, num_updates=10, num_checks=2, open_loop=0.3), tmp_path)
+    assert [row["step"] for row in trained.curves] == [5, 7, 10]
+
+
 def test_trackers_are_told_of_each_check(store: Store, build: Build, tmp_path: Path) -> None:
     interrupted(build(), store, tmp_path / "run", 7, trackers=[JsonLines(tmp_path)])
     with (tmp_path / "run-seed0.jsonl").open("a") as file:

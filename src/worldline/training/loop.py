@@ -189,7 +189,7 @@ class Run:
         self.loss = total = float(found.losses.total)
         usual = total if self.typical is None else self.typical
         self.typical = LOSS_AVERAGE_DECAY * usual + (1 - LOSS_AVERAGE_DECAY) * total
-        if self.step % self.every and self.step != self.config.num_updates:
+        if self.step % self.every and self.step not in (self.config.first_open_loop, self.config.num_updates):
             return None
         with self._kept_weights():
             self.model.on_validation(self._sample, self.step / self.config.num_updates)
