@@ -302,9 +302,9 @@ class Ensemble(WorldModel):
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Single-step likelihood, open-loop error over whole paths, and the distance of the variance bounds.
 
-        In training each member weights each window by a random count (Poisson, mean 1). The counts are drawn anew at
-        each call, so in the long run all members learn from the same data. This departs from the fixed bootstraps of
-        PETS. Some observed values are masked; they remain targets.
+        With `bootstrap`, each member weights each window of the training by a random count (Poisson, mean 1). The
+        counts are drawn anew at each call, so in the long run all members learn from the same data. This departs from
+        the fixed bootstraps of PETS. Some observed values are masked; they remain targets. See also `open_loop`.
         """
         config = self.config
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
