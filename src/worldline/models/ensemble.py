@@ -21,7 +21,7 @@ from torch.nn.functional import softplus
 
 from worldline.config import require_at_least
 from worldline.device import normal, uniform
-from worldline.errors import ConfigError, InputError
+from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
@@ -56,7 +56,8 @@ class EnsembleConfig:
         bootstrap: whether each member weights each window by a random count; without it they differ by their initial
             weights only. Windows then count alike, which makes each member better.
         linear: whether the networks predict the residual of a linear forecast, which is fitted before the training.
-        noise: whether rollouts add the predicted noise to every step. Without it they are the members' expected paths.
+        noise: whether the networks predict the variance of each step, and rollouts add this noise. Without it rollouts
+            are the members' expected paths, and updates take two thirds of the time.
     """
 
     inputs: tuple[str, ...]
@@ -131,14 +132,6 @@ class EnsembleBelief(Belief):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemberPrediction:
-    """Each member's prediction of the next step, z-scores."""
-
-    mean: Float[Tensor, "B M size"]
-    variance: Float[Tensor, "B M size"]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Spread:
     """Aleatoric and epistemic variance of a prediction, per component of the codes, physical units squared.
 
@@ -183,10 +176,17 @@ class Ensemble(WorldModel):
         moving, ages = config.history * size, config.history * len(signals)
         fixed = ages + config.history * self.inputs.size
         self.layers = MemberNetworks(
-            num_members=members, moving=moving, fixed=fixed, width=width, layers=config.layers, size=size
+            num_members=members,
+            moving=moving,
+            fixed=fixed,
+            width=width,
+            layers=config.layers,
+            size=size,
+            noisy=config.noise,
         )
-        self.upper = nn.Parameter(torch.full((members, size), 0.5))  # bound of the log variance of z-scores
-        self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in the units of `_unit`
+        if config.noise:
+            self.upper = nn.Parameter(torch.full((members, size), 0.5))  # bound of the log variance of z-scores
+            self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in the units of `_unit`
         self.base = None
         if config.linear:
             self.base = LinearBase(moving=moving, fixed=fixed, history=config.history, size=size)
@@ -276,9 +276,12 @@ class Ensemble(WorldModel):
 
         Raises:
             InputError: `num_particles` is odd or not positive.
+            UnsupportedError: the config has no noise.
 
         Source: Depeweg et al. (arXiv 1710.07283), section 3, for the decomposition.
         """
+        if not self.config.noise:
+            raise UnsupportedError("this ensemble predicts no variances. Learn one with model.noise=true.")
         if num_particles < 2 or num_particles % 2:
             raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
         batch, versions, steps, _ = inputs.actions.shape
@@ -286,16 +289,15 @@ class Ensemble(WorldModel):
         memory = _repeat(_memory(belief), versions * num_particles)
         aleatoric, epistemic = [], []
         for step in range(steps):
-            predicted = self._predict(memory, known[:, step])
-            mean = predicted.mean.unflatten(0, (batch, versions, num_particles))
-            within = predicted.variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(
-                2, correction=0
-            )
+            expected, hidden = self._predict(memory, known[:, step])
+            variance = self._variance(memory, hidden)
+            mean = expected.unflatten(0, (batch, versions, num_particles))
+            within = variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(2, correction=0)
             aleatoric.append(within.mean(2))
             epistemic.append(mean.mean(2).var(2, correction=0))
             half = _noise(mean[:, :1, : num_particles // 2], generator)
             noise = torch.cat([half, -half], 2).expand_as(mean).flatten(0, 2)
-            memory = _imagine(memory, predicted.mean + predicted.variance.sqrt() * noise, known[:, step])
+            memory = _imagine(memory, expected + variance.sqrt() * noise, known[:, step])
         unit = self.codes.deviation.square()
         return Spread(aleatoric=torch.stack(aleatoric, 2) * unit, epistemic=torch.stack(epistemic, 2) * unit)
 
@@ -325,8 +327,9 @@ class Ensemble(WorldModel):
         terms, weights = dict[str, Tensor](), dict[str, float]()
         if self.open_loop is not True:
             terms["step"] = self._step_loss(memories, codes, seen, now, share, generator)
-            terms["bounds"] = (self.upper - self.lower).mean()
-            weights |= {"step": 1.0, "bounds": BOUND_WEIGHT}
+            weights["step"] = 1.0
+            if config.noise:
+                terms["bounds"], weights["bounds"] = (self.upper - self.lower).mean(), BOUND_WEIGHT
         if self.open_loop or (config.path_weight and self.open_loop is None):
             terms["path"] = self._path_loss(memories, codes, seen, now, share)
             weights["path"] = config.path_weight or 1.0
@@ -341,7 +344,7 @@ class Ensemble(WorldModel):
         share: Tensor,
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """beta-NLL of each observed value given the observations before it, in the units of `_unit`."""
+        """Squared error or beta-NLL of each observed value given the observations before it, in units of `_unit`."""
         starts = self._starts(now.shape[1], generator, now.device)
         if memories is None:
             memory = self._windows(codes, now, starts)
@@ -352,14 +355,15 @@ class Ensemble(WorldModel):
                 stale=torch.cat([one.stale for one in chosen]),
                 inputs=torch.cat([one.inputs for one in chosen]),
             )
-        predicted = self._predict(memory, _by_step(now[:, starts]))
+        mean, hidden = self._predict(memory, _by_step(now[:, starts]))
         target = _by_step(codes[:, 1 + starts])[:, None]
         known = _by_step(seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
         unit = self._unit(memory)[:, None]
-        variance = predicted.variance / unit.square()
-        error = ((predicted.mean - target) / unit).square()
-        likelihood = 0.5 * (error / variance + variance.log()) * variance.detach() ** self.config.beta
-        return share_mean(likelihood, known * share.repeat(len(starts), 1, 1), 0).mean()
+        loss = 0.5 * ((mean - target) / unit).square()
+        if self.config.noise:
+            variance = self._variance(memory, hidden) / unit.square()
+            loss = (loss / variance + 0.5 * variance.log()) * variance.detach() ** self.config.beta
+        return share_mean(loss, known * share.repeat(len(starts), 1, 1), 0).mean()
 
     def _starts(self, length: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, " P"]:
         """The observations of a window from which a step is predicted: in training a sample, few with a short past."""
@@ -429,21 +433,24 @@ class Ensemble(WorldModel):
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
         held = codes[:, None].expand(-1, memory.codes.shape[1], -1)
         if not seen.all():
-            held = held.where(seen[:, None, self.codes.owner], self._predict(memory, now).mean)
+            held = held.where(seen[:, None, self.codes.owner], self._predict(memory, now)[0])
         return memory.push(held, stale, now)
 
-    def _predict(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> MemberPrediction:
-        """Each member's prediction of the step with inputs `now`."""
+    def _predict(
+        self, memory: EnsembleBelief, now: Float[Tensor, "B I"]
+    ) -> tuple[Float[Tensor, "B M size"], Float[Tensor, "M B width"]]:
+        """Each member's expected codes after the step with inputs `now`, and its last hidden layer."""
         moving, fixed = self._moving(memory).flatten(2).transpose(0, 1), self._fixed(memory, now)
-        unit, never, slices = self._unit(memory), self._never(memory), self.layers.slices()
-        change, hidden = self.layers.change(moving, self.layers.fixed(fixed), slices)
-        change = change * unit
+        change, hidden = self.layers.change(moving, self.layers.fixed(fixed), self.layers.slices())
+        change = change * self._unit(memory)
         if self.base is not None:
             change = change + self.base(moving, self.base.fixed(fixed)) * self.codes.change
-        return MemberPrediction(
-            mean=memory.codes[:, :, 0] + change.transpose(0, 1).where(~never, 0.0),
-            variance=self._variance(hidden, unit).transpose(0, 1) + never.float(),  # 1 is the variance of z-scores
-        )
+        return memory.codes[:, :, 0] + change.transpose(0, 1).where(~self._never(memory), 0.0), hidden
+
+    def _variance(self, memory: EnsembleBelief, hidden: Float[Tensor, "M B width"]) -> Float[Tensor, "B M size"]:
+        """The variance of the next codes, z-scores; 1, the variance of z-scores, if there was no observation."""
+        found = self._noise_variance(hidden, self._unit(memory)).transpose(0, 1)
+        return found + self._never(memory).float()
 
     def _unroll(
         self, memory: EnsembleBelief, known: Float[Tensor, "B T I"], noise: Sequence[Tensor] | None = None
@@ -474,7 +481,7 @@ class Ensemble(WorldModel):
             if not step:
                 change = change.where(~unseen, 0.0)
             if noise is not None:
-                variance = self._variance(hidden, unit)
+                variance = self._noise_variance(hidden, unit)
                 change = change + (variance if step else variance + unseen).sqrt() * noise[step].transpose(0, 1)
             last = change / self.codes.change
             moved = [last if step else last.where(~unseen, 0.0), *moved][: history - 1]
@@ -482,7 +489,7 @@ class Ensemble(WorldModel):
             path.append(present)
         return torch.stack(path, 2).transpose(0, 1)
 
-    def _variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
+    def _noise_variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
         """The variance of the noise of one step, z-scores; with a linear base it does not train the hidden layers."""
         spread = self.layers.log_variance(hidden if self.base is None else hidden.detach())
         upper, lower = self.upper[:, None] - 2 * unit.log(), self.lower[:, None]

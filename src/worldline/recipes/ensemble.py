@@ -60,7 +60,6 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
         history=history,
         width=96,
         layers=2,
-        beta=1.0,
         blanked=0.0,
         bootstrap=False,
         timed=plain.model_config.timed,
@@ -69,7 +68,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
     )
     training = replace(
         plain.training,
-        num_updates=3000,
+        num_updates=5000,
         num_checks=8,
         window=min(history + MAX_OPEN_LOOP_STEPS, num_steps + 1),
         batch_size=32,

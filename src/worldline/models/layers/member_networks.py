@@ -53,7 +53,7 @@ class Slices(NamedTuple):
 
 
 class MemberNetworks(nn.ModuleList):
-    """One network per member. Its outputs are a change and a logarithmic variance of each value.
+    """One network per member. Its outputs are a change and, optionally, a logarithmic variance of each value.
 
     Args:
         num_members: M.
@@ -62,10 +62,13 @@ class MemberNetworks(nn.ModuleList):
         width: units of each hidden layer.
         layers: number of hidden layers.
         size: number of values.
+        noisy: whether there are variances.
     """
 
-    def __init__(self, *, num_members: int, moving: int, fixed: int, width: int, layers: int, size: int) -> None:
-        widths = pairwise([moving + fixed, *[width] * layers, 2 * size])
+    def __init__(
+        self, *, num_members: int, moving: int, fixed: int, width: int, layers: int, size: int, noisy: bool
+    ) -> None:
+        widths = pairwise([moving + fixed, *[width] * layers, 2 * size if noisy else size])
         super().__init__([MemberLinear(num_members, wide, narrow) for wide, narrow in widths])
         self.num_members, self.moving, self.size = num_members, moving, size
 
