@@ -307,7 +307,7 @@ def test_the_lowest_validation_loss_is_kept(store: Store, build: Build, tmp_path
 def test_weights_are_validated_before_updates_on_open_loop_predictions(
     store: Store, build: Build, tmp_path: Path
 ) -> None:
-    trained = run(build(), store, replace(SHORT, num_updates=10, num_checks=2, open_loop=0.3), tmp_path)
+    trained = run(build(), store, replace(SHORT, num_updates=10, num_checks=2, open_loop_share=0.3), tmp_path)
     assert [row["step"] for row in trained.curves] == [5, 7, 10]
 
 

@@ -234,13 +234,13 @@ def test_the_seed_decides(engine: Linear) -> None:
     assert (first != other).any()
 
 
-def test_each_episode_is_judged_by_the_engine_that_was_fitted_without_it(engine: Linear) -> None:
+def test_each_episode_is_predicted_by_the_engine_that_was_fitted_without_it(engine: Linear) -> None:
     episodes, poor = TOY.episodes(40, 12, seed=1), Persistence.fit(TOY.episodes(20, 12, seed=0), TOY.schema)
 
     def half_widths(*engines: Linear | Persistence) -> tuple[float, float]:
         """At levels 0.4 and 0.9, with the engines in turn."""
-        judges = [engines[number % len(engines)] for number in range(len(episodes))]
-        found = calibrate(engine, episodes, horizon=4, num_windows=2, seed=0, fitted_without=judges)
+        turns = [engines[number % len(engines)] for number in range(len(episodes))]
+        found = calibrate(engine, episodes, horizon=4, num_windows=2, seed=0, out_of_fold=turns)
         low, high = (float(found.band_half_width("position", 4, level).mean()) for level in (0.4, 0.9))
         return low, high
 

@@ -178,7 +178,7 @@ class WorldModel(nn.Module, ABC):
 
     open_loop: bool | None = None
     """Parts of `loss` in families with one of single steps and one of open-loop predictions: only the second (True),
-    only the first (False), or both. Training sets it, see `TrainingConfig.open_loop`."""
+    only the first (False), or both. Training sets it, see `TrainingConfig.open_loop_share`."""
 
     action_conditioned: bool = True
     """Whether predictions depend on the actions."""

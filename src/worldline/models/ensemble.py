@@ -26,7 +26,7 @@ from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window,
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
-from worldline.models.layers.member_networks import LinearBase, MemberNetworks
+from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
 
@@ -48,16 +48,17 @@ class EnsembleConfig:
         history: number of observations that a prediction uses, at least 1.
         width: units of each hidden layer.
         layers: hidden layers per member, at least 1.
-        beta: exponent of beta-NLL, 0 to 1. 0 is the plain likelihood; at 1, errors count alike at any noise level.
+        beta: exponent of beta-NLL, 0 to 1. 0 is the plain likelihood; at 1, errors count alike at any noise level. It
+            has no effect without `noise`.
         path_weight: weight of the open-loop error over whole paths, relative to the single-step loss.
         blanked: share of the observed values that training masks. The networks so learn their uncertainty when a
             sensor drops out.
         timed: whether the duration of each step is an input; for logs with steps of different durations.
         bootstrap: whether each member weights each window by a random count; without it they differ by their initial
-            weights only. Windows then count alike, which makes each member better.
+            weights only.
         linear: whether the networks predict the residual of a linear forecast, which is fitted before the training.
         noise: whether the networks predict the variance of each step, and rollouts add this noise. Without it rollouts
-            are the members' expected paths, and updates take two thirds of the time.
+            are the members' expected paths.
     """
 
     inputs: tuple[str, ...]
@@ -112,7 +113,7 @@ class EnsembleBelief(Belief):
     def after(self, path: Float[Tensor, "B M T size"], known: Float[Tensor, "B T I"]) -> EnsembleBelief:
         """The beliefs after each of T predicted steps with inputs `known`, [B T, M, ...]."""
         (_, members, history, _), steps = self.codes.shape, path.shape[2]
-        back = _back(steps, history, path.device)
+        back = _back(torch.arange(steps, device=path.device), history)
         ages = self.stale.new_zeros(*path.shape[:3], self.stale.shape[-1])
         inputs = known[:, None].expand(-1, members, -1, -1)
         groups = (self.codes, path), (self.stale, ages), (self.inputs, inputs)
@@ -173,12 +174,12 @@ class Ensemble(WorldModel):
         self.present = slice(len(self.codes.owner))
         self.inputs = InputNormaliser(schema, timed=config.timed)
         members, width, size = config.num_members, config.width, len(self.codes.owner)
-        moving, ages = config.history * size, config.history * len(signals)
-        fixed = ages + config.history * self.inputs.size
+        lagged, ages = config.history * size, config.history * len(signals)
+        covariates = ages + config.history * self.inputs.size
         self.layers = MemberNetworks(
             num_members=members,
-            moving=moving,
-            fixed=fixed,
+            lagged=lagged,
+            covariates=covariates,
             width=width,
             layers=config.layers,
             size=size,
@@ -189,7 +190,7 @@ class Ensemble(WorldModel):
             self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in the units of `_unit`
         self.base = None
         if config.linear:
-            self.base = LinearBase(moving=moving, fixed=fixed, history=config.history, size=size)
+            self.base = LinearBase(lagged=lagged, covariates=covariates, history=config.history, size=size)
             self.layers.start_small(slice(ages))
 
     def fit_normaliser(self, window: Window) -> None:
@@ -206,8 +207,8 @@ class Ensemble(WorldModel):
         memory = self._windows(codes, now, starts)
         complete = self._windows(seen[..., self.codes.owner].to(codes.dtype), now, starts).codes[:, 0].flatten(1).bool()
         used = complete.all(-1) & _by_step(seen[:, 1:]).all(-1)
-        fixed = self._fixed(memory, _by_step(now))
-        inputs = torch.cat([self._moving(memory)[:, 0].flatten(1), fixed], -1)
+        covariates = self._covariates(memory, _by_step(now))
+        inputs = torch.cat([self._lagged(memory)[:, 0].flatten(1), covariates], -1)
         change = _by_step(codes.diff(dim=1)) / self.codes.change
         return inputs[used], change[used], self._count(memory)[used]
 
@@ -281,7 +282,7 @@ class Ensemble(WorldModel):
         Source: Depeweg et al. (arXiv 1710.07283), section 3, for the decomposition.
         """
         if not self.config.noise:
-            raise UnsupportedError("this ensemble predicts no variances. Learn one with model.noise=true.")
+            raise UnsupportedError("this ensemble predicts no variances. Learn one that does: --set model.noise=true.")
         if num_particles < 2 or num_particles % 2:
             raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
         batch, versions, steps, _ = inputs.actions.shape
@@ -366,7 +367,7 @@ class Ensemble(WorldModel):
         return share_mean(loss, known * share.repeat(len(starts), 1, 1), 0).mean()
 
     def _starts(self, length: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, " P"]:
-        """The observations of a window from which a step is predicted: in training a sample, few with a short past."""
+        """The observations of a window from which a step is predicted; a sample of them in training."""
         if not self.training or length <= STARTS_PER_WINDOW + 1:
             return torch.arange(length, device=device)
         first = min(self.config.history, length) - 1
@@ -401,11 +402,11 @@ class Ensemble(WorldModel):
     def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
         """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]: all members share them."""
         history, batch = self.config.history, len(codes)
-        back = torch.arange(history, device=codes.device)
-        place = starts[:, None] + history - 1 - back
-        held = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, place]
-        given = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, place[:, 1:]]
-        stale = (back > starts[:, None]).to(codes.dtype)[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
+        back = _back(starts, history)
+        held = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
+        given = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
+        before_first = (back < history - 1).to(codes.dtype)
+        stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
         held, stale, given = (_by_step(one)[:, None] for one in (held, stale, given))
         return EnsembleBelief(codes=held, stale=stale, inputs=given)
 
@@ -440,12 +441,25 @@ class Ensemble(WorldModel):
         self, memory: EnsembleBelief, now: Float[Tensor, "B I"]
     ) -> tuple[Float[Tensor, "B M size"], Float[Tensor, "M B width"]]:
         """Each member's expected codes after the step with inputs `now`, and its last hidden layer."""
-        moving, fixed = self._moving(memory).flatten(2).transpose(0, 1), self._fixed(memory, now)
-        change, hidden = self.layers.change(moving, self.layers.fixed(fixed), self.layers.slices())
-        change = change * self._unit(memory)
-        if self.base is not None:
-            change = change + self.base(moving, self.base.fixed(fixed)) * self.codes.change
+        lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), self._covariates(memory, now)
+        base = None if self.base is None else self.base.contribution(covariates)
+        parts = self.layers.contribution(covariates), base
+        change, hidden = self._change(lagged, parts, self._unit(memory), self.layers.slices())
         return memory.codes[:, :, 0] + change.transpose(0, 1).where(~self._never(memory), 0.0), hidden
+
+    def _change(
+        self,
+        lagged: Float[Tensor, "M1 R columns"],
+        contributions: tuple[Tensor, Tensor | None],
+        unit: Float[Tensor, "#R size"],
+        slices: Slices,
+    ) -> tuple[Float[Tensor, "M R size"], Float[Tensor, "M R width"]]:
+        """The expected change of the codes, and the last hidden layer; `contributions` are those of the covariates."""
+        change, hidden = self.layers.change(lagged, contributions[0], slices)
+        change = change * unit
+        if self.base is not None and contributions[1] is not None:
+            change = change + self.base(lagged, contributions[1]) * self.codes.change
+        return change, hidden
 
     def _variance(self, memory: EnsembleBelief, hidden: Float[Tensor, "M B width"]) -> Float[Tensor, "B M size"]:
         """The variance of the next codes, z-scores; 1, the variance of z-scores, if there was no observation."""
@@ -463,21 +477,20 @@ class Ensemble(WorldModel):
             noise: per step [B, M, size], in standard deviations; None for the expected path.
         """
         history, (batch, steps, _) = self.config.history, known.shape
-        back, held = _back(steps, history, known.device), memory.stale[:, 0].flip(1)
+        back, held = _back(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
         ages = torch.cat([held, held.new_zeros(batch, steps - 1, held.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
-        fixed = _by_step(torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1))
-        contributed = self.layers.fixed(fixed).unflatten(1, (steps, batch)).unbind(1)
-        forecasts = None if self.base is None else self.base.fixed(fixed).unflatten(0, (steps, batch))
-        present, *moved = self._moving(memory).permute(2, 1, 0, 3).unbind()
+        covariates = _by_step(torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1))
+        networks = self.layers.contribution(covariates).unflatten(1, (steps, batch)).unbind(1)
+        bases: Sequence[Tensor | None] = [None] * steps
+        if self.base is not None:
+            bases = self.base.contribution(covariates).unflatten(0, (steps, batch)).unbind()
+        present, *moved = self._lagged(memory).permute(2, 1, 0, 3).unbind()
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
         units = [self._unit(memory, step) for step in range(min(steps, history))]  # constant from then on
-        for step, part in enumerate(contributed):
-            moving, unit = torch.cat([present, *moved], -1), units[min(step, history - 1)]
-            change, hidden = self.layers.change(moving, part, slices)
-            change = change * unit
-            if self.base is not None and forecasts is not None:
-                change = change + self.base(moving, forecasts[step]) * self.codes.change
+        for step, contributions in enumerate(zip(networks, bases, strict=True)):
+            lagged, unit = torch.cat([present, *moved], -1), units[min(step, history - 1)]
+            change, hidden = self._change(lagged, contributions, unit, slices)
             if not step:
                 change = change.where(~unseen, 0.0)
             if noise is not None:
@@ -490,13 +503,13 @@ class Ensemble(WorldModel):
         return torch.stack(path, 2).transpose(0, 1)
 
     def _noise_variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
-        """The variance of the noise of one step, z-scores; with a linear base it does not train the hidden layers."""
-        spread = self.layers.log_variance(hidden if self.base is None else hidden.detach())
+        """The variance of the noise of one step, z-scores."""
+        spread = self.layers.log_variance(hidden)
         upper, lower = self.upper[:, None] - 2 * unit.log(), self.lower[:, None]
         spread = upper - softplus(upper - spread)
         return (lower + softplus(spread - lower)).exp() * unit.square()
 
-    def _unit(self, memory: EnsembleBelief, steps: int = 0) -> Float[Tensor, "R size"]:
+    def _unit(self, memory: EnsembleBelief, steps: int = 0) -> Float[Tensor, "#R size"]:
         """The unit of the networks' changes `steps` steps later: what the linear base misses, or a usual change."""
         if self.base is None:
             return self.codes.change[None]
@@ -507,11 +520,11 @@ class Ensemble(WorldModel):
         """The number of known observations, at least 1."""
         return (memory.stale[:, 0] < 1).any(-1).sum(-1).clamp(min=1)
 
-    def _fixed(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> Float[Tensor, "B fixed"]:
+    def _covariates(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> Float[Tensor, "B covariates"]:
         """The inputs of the networks that are known in advance: ages, and inputs with those `now` first."""
         return torch.cat([memory.stale[:, 0].flatten(1), now, memory.inputs[:, 0].flatten(1)], -1)
 
-    def _moving(self, memory: EnsembleBelief) -> Float[Tensor, "B M history size"]:
+    def _lagged(self, memory: EnsembleBelief) -> Float[Tensor, "B M history size"]:
         """The present z-scores, and the changes before in units of one step's change; 0 if they were not observed."""
         observed_once = memory.stale[..., self.codes.owner] < 1
         moved = (memory.codes[:, :, :-1] - memory.codes[:, :, 1:]) / self.codes.change
@@ -536,9 +549,9 @@ def _by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
     return values.transpose(0, 1).flatten(0, 1)
 
 
-def _back(steps: int, history: int, device: torch.device) -> Int[Tensor, "T history"]:
-    """Indices of the last `history` entries before each of T new ones, newest first, in older and new ones together."""
-    return torch.arange(steps, device=device)[:, None] + history - 1 - torch.arange(history, device=device)
+def _back(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
+    """Indices of the last `history` entries up to number `at`, newest first, after history - 1 padded entries."""
+    return at[:, None] + history - 1 - torch.arange(history, device=at.device)
 
 
 def _repeat(memory: EnsembleBelief, times: int) -> EnsembleBelief:

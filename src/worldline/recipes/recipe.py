@@ -70,7 +70,7 @@ class Recipe:
 
     def with_split(self, split: Split) -> Recipe:
         """The recipe with these parts of the episodes, whatever the store."""
-        return replace(self, split=partial(_given, split))
+        return replace(self, split=partial(_constant_split, split))
 
     def settings(self) -> dict[str, Any]:
         """The settings by name as JSON values; those of a part in a mapping. Seeds are left out."""
@@ -109,7 +109,7 @@ class Recipe:
         return f"{part}.{name}={value}"
 
 
-def _given(split: Split, store: Store) -> Split:
+def _constant_split(split: Split, store: Store) -> Split:
     del store
     return split
 

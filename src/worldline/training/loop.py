@@ -56,7 +56,7 @@ class Trained:
 
     Args:
         curves: one row per validation, none for a model in closed form: `step`, each loss term as `train_<term>` and
-            `validation_<term>`, the total `validation` loss (open loop only with `TrainingConfig.open_loop`),
+            `validation_<term>`, the total `validation` loss (open loop only with `TrainingConfig.open_loop_share`),
             `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
         chosen_step: number of updates of the kept weights.
         notes: one entry with the reason for each return to a checkpoint.
@@ -210,6 +210,7 @@ class Run:
             self.model.load_state_dict(self.best)
         elif self.updates.average is not None:
             self.model.load_state_dict(self.updates.average.values, strict=False)
+        self.model.open_loop = None
         self.recalibrate_batch_norm(RECALIBRATION_BATCHES, seed=self.config.seed)
         self.model.eval()
         return Trained(
@@ -293,7 +294,7 @@ class Run:
         with self.updates.precision():
             losses = model.loss(self.validation, generator=generator)
             total = losses.total
-            if config.open_loop:
+            if config.open_loop_share:
                 model.open_loop = True
                 total = model.loss(self.validation, generator=generator).total
             draws = 1 if model.deterministic else 2

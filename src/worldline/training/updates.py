@@ -24,7 +24,7 @@ from worldline.training.distributed import average_gradients, mean_over_processe
 from worldline.training.weight_average import Average
 
 FUSED: Final = ("cpu", "cuda")
-"""Devices on which one kernel updates all weights; small models train about a tenth faster."""
+"""Devices on which one kernel updates all weights."""
 OPEN_LOOP_RATE: Final = 0.3
 """Learning rate of updates with open-loop predictions only, relative to that of single steps."""
 
@@ -45,8 +45,8 @@ class TrainingConfig:
         average: decay of a moving average of the parameters, which is validated and kept instead of them; 0 for none.
         num_checks: number of validations; each writes a checkpoint.
         num_validation: maximum number of validation windows.
-        open_loop: share of the updates, at the end, that use open-loop predictions only, after others that use single
-            steps only; their schedule starts again at a lower rate. 0 for no such order. See `WorldModel.open_loop`.
+        open_loop_share: share of the updates that use open-loop predictions only; they follow updates on single steps
+            only, and their schedule starts again at a lower rate. 0 for no such order. See `WorldModel.open_loop`.
         choose: which weights are kept: those with the best control score (see `ControlMeasures`), those with the
             lowest validation loss, or the last.
         min_rank: smallest accepted effective rank of the latents.
@@ -66,7 +66,7 @@ class TrainingConfig:
     average: float = 0.0
     num_checks: int = 20
     num_validation: int = 256
-    open_loop: float = 0.0
+    open_loop_share: float = 0.0
     choose: Literal["control", "validation", "last"] = "control"
     min_rank: float = 2.0
     min_deviation: float = 0.05
@@ -91,14 +91,14 @@ class TrainingConfig:
                 f"warm_up is {self.warm_up}, learning_rate is {self.learning_rate}, clip_norm is {self.clip_norm}. "
                 "warm_up must be in [0, 1], the others above 0."
             )
-        for name in ("average", "open_loop"):
+        for name in ("average", "open_loop_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be in [0, 1).")
 
     @property
     def first_open_loop(self) -> int:
         """The first update that uses open-loop predictions only; `num_updates` for none."""
-        return round((1 - self.open_loop) * self.num_updates)
+        return round((1 - self.open_loop_share) * self.num_updates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class Updates:
     def gradient(self, step: int) -> GradientSummary:
         """Computes the gradient of the next batch, after `step` updates; weights do not change."""
         config = self.config
-        self.model.open_loop = step >= config.first_open_loop if config.open_loop else None
+        self.model.open_loop = step >= config.first_open_loop if config.open_loop_share else None
         self.optimizer.zero_grad()
         generator, pieces = generator_on(self.device, self.generator), list[Losses]()
         for starts in self._draw(self.batches):

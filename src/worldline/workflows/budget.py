@@ -146,9 +146,9 @@ def _time_training(store: Store, split: Split, recipe: Recipe, device: torch.dev
     with tempfile.TemporaryDirectory() as folder:
         run = Run(model.to(device), store, split, inputs, untrained, Path(folder))
     update_s = _time_updates(run, 0, clock)
-    if untrained.open_loop:
+    if untrained.open_loop_share:
         last_s = _time_updates(run, untrained.first_open_loop, clock)
-        update_s += untrained.open_loop * (last_s - update_s)
+        update_s += untrained.open_loop_share * (last_s - update_s)
     started = clock()
     run.check()
     checked = clock()

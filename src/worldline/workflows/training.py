@@ -33,9 +33,10 @@ from worldline.world.calibration import Calibration, calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.local import LocalWorld
 
-MANY = 12
+LEVEL_90_EPISODES = 12
 """Calibration episodes from which bands reach level 0.9. With fewer, a model in closed form is calibrated on folds."""
 NUM_FOLDS = 5
+"""Folds of such a calibration; each is predicted by a model that was fitted to the others."""
 
 
 def learn_world(
@@ -96,14 +97,14 @@ def _calibrated(
     store: Store, recipe: Recipe, engine: LearnedEngine, episodes: Sequence[Episode], horizon: int, folder: Path
 ) -> Calibration:
     """The calibration on `episodes`, or on folds if they are few and the model is fitted in closed form."""
-    judges: Sequence[Engine] | None = None
-    if engine.model.closed_form and len(episodes) < MANY:
-        episodes, judges = _fitted_without(store, recipe, folder)
+    engines: Sequence[Engine] | None = None
+    if engine.model.closed_form and len(episodes) < LEVEL_90_EPISODES:
+        episodes, engines = _out_of_fold(store, recipe, folder)
     windows, seed = recipe.num_windows, recipe.training.seed
-    return calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, fitted_without=judges)
+    return calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
 
 
-def _fitted_without(store: Store, recipe: Recipe, folder: Path) -> tuple[list[Episode], list[Engine]]:
+def _out_of_fold(store: Store, recipe: Recipe, folder: Path) -> tuple[list[Episode], list[Engine]]:
     """All episodes but the held-out ones, each with an engine that was fitted to the other folds."""
     split = recipe.split(store)
     numbers = np.random.default_rng(0).permutation([*split.train, *split.validation, *split.calibration])

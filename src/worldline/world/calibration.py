@@ -4,7 +4,7 @@ The unit is the episode. Windows of one episode resemble each other, so K episod
 observations, not K * k. The band at some level reaches the smallest score r with
 `#{scores <= r} / k >= level * (K + 1)`. A window of a new episode, drawn in the same way, then lies inside with at
 least that probability. This holds for every engine and data distribution. With few episodes, each can be predicted by
-an engine that was fitted to the others (`fitted_without`); this holds nearly for stable fits, but is not guaranteed.
+an engine that was fitted to the others (`out_of_fold`). The coverage then holds approximately, for stable fits.
 
 Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for k > 1; Barber et
 al. 2021 (1905.02928) for fits without an episode.
@@ -36,7 +36,6 @@ from worldline.world.error_scores import (
 )
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
-from worldline.world.judges import Judges
 from worldline.world.ood import (
     LENGTHS,
     OODScore,
@@ -46,6 +45,7 @@ from worldline.world.ood import (
     step_errors,
     step_errors_at,
 )
+from worldline.world.out_of_fold import OutOfFold
 from worldline.world.prediction_errors import errors, residuals, vectors_of
 from worldline.world.sampled_paths import residual_paths, sample_paths
 from worldline.world.skill import last_skilled_step
@@ -359,7 +359,7 @@ def calibrate(
     seed: int,
     trust_steps: int = LENGTHS[-1],
     with_causes: bool = True,
-    fitted_without: Sequence[Engine] | None = None,
+    out_of_fold: Sequence[Engine] | None = None,
 ) -> Calibration:
     """Calibrates `engine` on held-out episodes.
 
@@ -368,7 +368,8 @@ def calibrate(
 
     Args:
         engine: frozen. A later change of it invalidates the calibration.
-        episodes: held out from all fitting, in the schema's dtypes. Episodes shorter than a window are left out.
+        episodes: in the schema's dtypes; held out from all fitting, unless `out_of_fold` is given. Episodes shorter
+            than a window are left out.
         horizon: T, longest prediction with a band, at least 1.
         num_windows: k, windows at random places of each episode, at least 1. More windows reduce the variance of the
             result. They do not raise the possible level: K episodes support levels up to K / (K + 1).
@@ -377,7 +378,8 @@ def calibrate(
             per window. Use 0 for slow engines: only the present is tested.
         with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
             episode, which may be too expensive for a slow engine.
-        fitted_without: per episode an engine of the same kind that was fitted without it, if `engine` was not.
+        out_of_fold: per episode an engine of the same kind that was fitted without it; None if `engine` itself was
+            fitted without all episodes.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -386,7 +388,7 @@ def calibrate(
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
-    judges = Judges.of(episodes, [engine] * len(episodes) if fitted_without is None else fitted_without)
+    engines = OutOfFold.of(episodes, [engine] * len(episodes) if out_of_fold is None else out_of_fold)
     usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]  # logs are ordered in time, and must be exchangeable
     num_scale = max(1, len(order) // SCALE_SHARE)
@@ -401,14 +403,14 @@ def calibrate(
         forecast_windows(part, length=card.context, horizon=horizon, schema=card.schema, targets=targets)
         for part in places
     )
-    measured = _error_parts(judges, card, usable, places, (shape, windows), num_windows, rng, seed)
+    measured = _error_parts(engines, card, usable, places, (shape, windows), num_windows, rng, seed)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
     return Calibration(
         num_windows=num_windows,
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
         **vars(measured),
-        **vars(_trust(judges, card, measure, pasts, num_steps, seed)),
+        **vars(_trust(engines, card, measure, pasts, num_steps, seed)),
     )
 
 
@@ -428,7 +430,7 @@ class _ErrorParts:
 
 
 def _error_parts(
-    judges: Judges,
+    engines: OutOfFold,
     card: Card,
     episodes: Sequence[Episode],
     places: Sequence[Places],
@@ -442,15 +444,14 @@ def _error_parts(
     values = {name: _values(episodes, name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
     usual_left, left = (
-        judges.ask(part, partial(_residuals, card, horizon=one.horizon, targets=tuple(one.truth), seed=seed))
-        for part, one in zip(places, windows, strict=True)
+        engines.ask(part, partial(_residuals, one, seed=seed)) for part, one in zip(places, windows, strict=True)
     )
     scale = {
         name: np.maximum(_mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
         for name, error in usual_left.items()
     }
     found = {name: np.abs(value) for name, value in left.items()}
-    usual, one_step = (judges.ask(part, partial(_first_scores, card, scale=scale, seed=seed)) for part in places)
+    usual, one_step = (engines.ask(part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
     unit = {name: score_unit(score) for name, score in usual.items()}
     together = combined_scores(card.schema, one_step, unit)
     return _ErrorParts(
@@ -480,21 +481,24 @@ class _Trust:
 
 
 def _trust(
-    judges: Judges, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int
+    engines: OutOfFold, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int
 ) -> _Trust:
     """Fits trust on two sets of places, for the shape and for the p-values, with `num_steps` steps before each."""
     names = {signal.name for signal in card.schema.observations}
     lengths = [length for length in LENGTHS if length <= num_steps]
 
-    def novelties(engine: Engine, places: Places) -> dict[str, Floats]:
-        history = forecast_windows(places, length=card.context, horizon=1, schema=card.schema, targets=()).history
+    def novelties(past: Places, engine: Engine, rows: Sequence[int]) -> dict[str, Floats]:
+        part = [past[row] for row in rows]
+        history = forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=()).history
         return {"novelty": novelty_of(engine, measure, history, engine.observe(None, history, seed=seed))}
 
-    def replayed(engine: Engine, places: Places) -> dict[str, NDArray[Any]]:
-        return dict(vars(step_errors_at(engine, places, num_steps, seed=seed)))
+    def step_errors(past: Places, engine: Engine, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
+        return dict(vars(step_errors_at(engine, [past[row] for row in rows], num_steps, seed=seed)))
 
-    usual, novelty = (judges.ask(past, novelties)["novelty"] for past in pasts)
-    shaping, scoring = (StepErrors(**judges.ask(past, replayed)) if num_steps else None for past in pasts)
+    usual, novelty = (engines.ask(past, partial(novelties, past))["novelty"] for past in pasts)
+    shaping, scoring = (
+        StepErrors(**engines.ask(past, partial(step_errors, past))) if num_steps else None for past in pasts
+    )
     ood = fit_ood_score(shaping, usual, lengths)
     ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
     for row in range(len(ood_scores)):
@@ -522,19 +526,18 @@ def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
     return max(length for length in LENGTHS if length <= (min(spare, limit) if usable else 0) or length == 0)
 
 
-def _residuals(
-    card: Card, engine: Engine, places: Places, *, horizon: int, targets: Sequence[str], seed: int
-) -> dict[str, Floats]:
-    """Observed minus predicted [W, T, *shape] of each target after each place."""
-    windows = forecast_windows(places, length=card.context, horizon=horizon, schema=card.schema, targets=targets)
-    return residuals(engine, windows, seed=seed)
+def _residuals(windows: ForecastWindows, engine: Engine, rows: Sequence[int], *, seed: int) -> dict[str, Floats]:
+    """Observed minus predicted [W, T, *shape] of each target in some of the windows."""
+    part = windows if len(rows) == windows.num_worlds else windows.select(rows)  # saves a copy with a single engine
+    return residuals(engine, part, seed=seed)
 
 
 def _first_scores(
-    card: Card, engine: Engine, places: Places, *, scale: Mapping[str, Floats], seed: int
+    card: Card, places: Places, scale: Mapping[str, Floats], engine: Engine, rows: Sequence[int], *, seed: int
 ) -> dict[str, Floats]:
-    """Per predicted signal the score [W] of the first step after each place; NaN if it was not observed."""
-    windows = forecast_windows(places, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
+    """Per predicted signal the score [W] of the first step after some places; NaN if it was not observed."""
+    part = [places[row] for row in rows]
+    windows = forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
     found = errors(engine, windows, seed=seed)
     return {
         name: np.where(windows.known[name][:, 0], one_step_scores(error[:, 0], scale.get(name)), np.nan)

@@ -95,7 +95,7 @@ class Readout(nn.Module):
         """z-scores of the concatenated codes of all signals."""
         found = self.linear(latents)
         last = tuple(self.layers[-1].parameters())
-        # The test costs a GPU more than the correction.
+        # An untrained correction is 0. On a GPU the test would wait for the device.
         if torch.is_grad_enabled() or latents.device.type != "cpu" or any(one.any() for one in last):
             found = found + self.layers(latents)
         return torch.as_tensor(found)

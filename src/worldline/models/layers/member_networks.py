@@ -1,7 +1,7 @@
 """The networks of an ensemble, computed together, and the linear forecast whose residual they can predict.
 
-Their inputs have two parts: moving ones that differ between members and follow from predictions, and fixed ones that
-are known in advance. A rollout computes the contribution of the fixed inputs for all steps at once.
+Their inputs have two parts. Lagged values follow from predictions and differ between members. Covariates are known in
+advance, so a rollout computes their contribution for all steps at once.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class MemberNetworks(nn.ModuleList):
 
     Args:
         num_members: M.
-        moving: number of moving inputs; they come first.
-        fixed: number of fixed inputs.
+        lagged: number of lagged values; they come first.
+        covariates: number of covariates.
         width: units of each hidden layer.
         layers: number of hidden layers.
         size: number of values.
@@ -66,37 +66,37 @@ class MemberNetworks(nn.ModuleList):
     """
 
     def __init__(
-        self, *, num_members: int, moving: int, fixed: int, width: int, layers: int, size: int, noisy: bool
+        self, *, num_members: int, lagged: int, covariates: int, width: int, layers: int, size: int, noisy: bool
     ) -> None:
-        widths = pairwise([moving + fixed, *[width] * layers, 2 * size if noisy else size])
+        widths = pairwise([lagged + covariates, *[width] * layers, 2 * size if noisy else size])
         super().__init__([MemberLinear(num_members, wide, narrow) for wide, narrow in widths])
-        self.num_members, self.moving, self.size = num_members, moving, size
+        self.num_members, self.lagged, self.size = num_members, lagged, size
 
     @torch.no_grad()
     def start_small(self, ages: slice) -> None:
-        """Lets the networks begin with small changes, and without an effect of the fixed inputs `ages`.
+        """Scales down the first changes, and sets the weights of the covariates `ages` to 0.
 
-        These are constant in logs without gaps, so training would leave their weights random.
+        Ages are constant in logs without gaps, so training would leave their weights random.
         """
         first, last = self._ends()
-        first.weight[:, self.moving :][:, ages] = 0
+        first.weight[:, self.lagged :][:, ages] = 0
         last.weight[..., : self.size] *= 0.1
 
-    def fixed(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "M R width"]:
-        """What the fixed inputs contribute to the first layer."""
+    def contribution(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "M R width"]:
+        """What the covariates contribute to the first layer."""
         first, _ = self._ends()
-        return torch.baddbmm(first.bias, rows.expand(self.num_members, -1, -1), first.weight[:, self.moving :])
+        return torch.baddbmm(first.bias, rows.expand(self.num_members, -1, -1), first.weight[:, self.lagged :])
 
     def slices(self) -> Slices:
         """The weights that `change` uses in every step."""
         first, last = self._ends()
-        return Slices(first.weight[:, : self.moving], last.weight[..., : self.size], last.bias[..., : self.size])
+        return Slices(first.weight[:, : self.lagged], last.weight[..., : self.size], last.bias[..., : self.size])
 
     def change(
-        self, moving: Float[Tensor, "M1 R moving"], fixed: Float[Tensor, "M R width"], slices: Slices
+        self, lagged: Float[Tensor, "M1 R lagged"], covariates: Float[Tensor, "M R width"], slices: Slices
     ) -> tuple[Float[Tensor, "M R size"], Float[Tensor, "M R width"]]:
-        """The changes, and the last hidden layer; `moving` may be the same for all members (M1 = 1)."""
-        hidden = silu(torch.baddbmm(fixed, moving.expand(self.num_members, -1, -1), slices.first))
+        """The changes, and the last hidden layer; `lagged` may be the same for all members (M1 = 1)."""
+        hidden = silu(torch.baddbmm(covariates, lagged.expand(self.num_members, -1, -1), slices.first))
         for layer in list(self)[1:-1]:
             hidden = silu(layer(hidden))
         return torch.baddbmm(slices.bias, hidden, slices.last).float(), hidden
@@ -117,8 +117,8 @@ class LinearBase(nn.Module):
     """A linear forecast of the change of values, and its usual error by the number of known observations.
 
     Args:
-        moving: number of moving inputs.
-        fixed: number of fixed inputs.
+        lagged: number of lagged values.
+        covariates: number of covariates.
         history: largest number of observations.
         size: number of values.
     """
@@ -126,10 +126,10 @@ class LinearBase(nn.Module):
     weight: Tensor
     residual: Tensor
 
-    def __init__(self, *, moving: int, fixed: int, history: int, size: int) -> None:
+    def __init__(self, *, lagged: int, covariates: int, history: int, size: int) -> None:
         super().__init__()
-        self.moving = moving
-        self.register_buffer("weight", torch.zeros(moving + fixed + 1, size))
+        self.lagged = lagged
+        self.register_buffer("weight", torch.zeros(lagged + covariates + 1, size))
         self.register_buffer("residual", torch.ones(history, size))
 
     @torch.no_grad()
@@ -137,7 +137,7 @@ class LinearBase(nn.Module):
         """Fits the forecast to the rows with all observations; with too few of them it stays 0.
 
         Args:
-            inputs: moving, then fixed ones.
+            inputs: lagged values, then covariates.
             change: of the values, in any unit.
             count: known observations of each row, from 1.
         """
@@ -150,15 +150,17 @@ class LinearBase(nn.Module):
         for number in count.unique().tolist():
             self.residual[number - 1] = missed[count == number].mean(0).sqrt().clamp(min=MIN_RESIDUAL)
 
-    def fixed(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "R size"]:
-        """What the fixed inputs contribute."""
+    def contribution(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "R size"]:
+        """What the covariates contribute."""
         with _exact(rows):
-            return rows.float() @ self.weight[self.moving : -1] + self.weight[-1]
+            return rows.float() @ self.weight[self.lagged : -1] + self.weight[-1]
 
-    def forward(self, moving: Float[Tensor, "M R moving"], fixed: Float[Tensor, "R size"]) -> Float[Tensor, "M R size"]:
-        """The change, with the contribution `fixed` of the fixed inputs."""
-        with _exact(moving):
-            return moving.float() @ self.weight[: self.moving] + fixed
+    def forward(
+        self, lagged: Float[Tensor, "M R lagged"], covariates: Float[Tensor, "R size"]
+    ) -> Float[Tensor, "M R size"]:
+        """The change, with the contribution `covariates` of the covariates."""
+        with _exact(lagged):
+            return lagged.float() @ self.weight[: self.lagged] + covariates
 
 
 def _exact(values: Tensor) -> AbstractContextManager[object]:

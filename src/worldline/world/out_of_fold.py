@@ -1,4 +1,4 @@
-"""Engines that judge episodes which they were not fitted to."""
+"""Engines that predict episodes which they were not fitted to."""
 
 from __future__ import annotations
 
@@ -17,23 +17,28 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Judges:
-    """The engine that judges each episode, by the identity of the episode."""
+class OutOfFold:
+    """The engine for each episode, by the identity of the episode."""
 
     engines: Mapping[int, Engine]
 
     @classmethod
-    def of(cls, episodes: Sequence[Episode], engines: Sequence[Engine]) -> Judges:
+    def of(cls, episodes: Sequence[Episode], engines: Sequence[Engine]) -> OutOfFold:
         """One engine per episode."""
         return cls({id(episode): engine for episode, engine in zip(episodes, engines, strict=True)})
 
-    def ask(self, places: Places, question: Callable[[Engine, Places], Mapping[str, Array]]) -> dict[str, Array]:
-        """The answers at all places in their order, each by the engine of its episode; arrays with a row per place."""
+    def ask(self, places: Places, question: Callable[[Engine, Sequence[int]], Mapping[str, Array]]) -> dict[str, Array]:
+        """The answers at all places in their order; arrays with a row per place.
+
+        Args:
+            places: in episodes that have an engine.
+            question: gets an engine and the indices of its places.
+        """
         rows, asked = dict[int, list[int]](), dict[int, Engine]()
         for row, (episode, _) in enumerate(places):
             engine = self.engines[id(episode)]
             rows.setdefault(id(engine), []).append(row)
             asked[id(engine)] = engine
-        answers = [question(asked[key], [places[row] for row in part]) for key, part in rows.items()]
+        answers = [question(asked[key], part) for key, part in rows.items()]
         order = np.argsort(np.concatenate(list(rows.values())))
         return {name: np.concatenate([one[name] for one in answers])[order] for name in answers[0]}
