@@ -368,8 +368,7 @@ def calibrate(
 
     Args:
         engine: frozen. A later change of it invalidates the calibration.
-        episodes: in the schema's dtypes; held out from all fitting, unless `out_of_fold` is given. Episodes shorter
-            than a window are left out.
+        episodes: in the schema's dtypes, held out from fitting (see `out_of_fold`). Short ones are left out.
         horizon: T, longest prediction with a band, at least 1.
         num_windows: k, windows at random places of each episode, at least 1. More windows reduce the variance of the
             result. They do not raise the possible level: K episodes support levels up to K / (K + 1).
@@ -378,8 +377,7 @@ def calibrate(
             per window. Use 0 for slow engines: only the present is tested.
         with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
             episode, which may be too expensive for a slow engine.
-        out_of_fold: per episode an engine of the same kind that was fitted without it; None if `engine` itself was
-            fitted without all episodes.
+        out_of_fold: per episode an engine of the same kind that was fitted without it; None for `engine`.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
