@@ -229,7 +229,8 @@ def able(bench: Bench, name: str) -> tuple[str, str]:
 def record(bench: Bench, name: str, python: str) -> Path:
     """The folder with train.npz and test.npz of a case; records them once."""
     case = CASES[name]
-    digest = hashlib.sha256((HERE / "foreign_cases.py").read_bytes()).hexdigest()[:10]
+    code = b"".join((HERE / name).read_bytes() for name in ("foreign_cases.py", "plants.py"))
+    digest = hashlib.sha256(code).hexdigest()[:10]
     folder = bench.cache / f"{name}-{bench.data_seed}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     for part, count in zip(("train", "test"), case.counts, strict=True):

@@ -7,26 +7,21 @@ top, so that it also runs in the peers' environment, which may have the simulato
 from __future__ import annotations
 
 import os
-import random
 import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from plants import FourTanks, HeaterLab, Pendulum, Run, StirredTank, Table, record
 
-Table = NDArray[np.float64]
-Run = tuple[Table, Table, Table]
-"""One episode: observations [T+1, n], actions [T, m] and exogenous inputs [T, k]."""
 PARTS = ("train", "test")
 ROWS = 120
 """Steps of an episode."""
@@ -117,110 +112,38 @@ def held(
     return levels
 
 
-def runge_kutta(slope: Callable[[Table], Table], state: Table, step: float, parts: int) -> Table:
-    """The state after `step`, in `parts` steps of the classical Runge-Kutta method of order 4."""
-    size = step / parts
-    for _ in range(parts):
-        first = slope(state)
-        second = slope(state + size / 2 * first)
-        third = slope(state + size / 2 * second)
-        state = state + size / 6 * (first + 2 * second + 2 * third + slope(state + size * third))
-    return state
-
-
 def none(steps: int) -> Table:
     """The table of a group without signals."""
     return np.zeros((steps, 0))
 
 
-TCLAB_STEP_S = 10.0
 TCLAB_WARM_UP = 60
 
 
 def tclab(draws: np.random.Generator) -> Run:
-    """Two heaters and two sensors with a resolution of 0.32 degC. The heater temperatures are not measured."""
-    with redirect_stdout(StringIO()):  # the package prints its version
-        model = import_module("tclab").TCLabModel(synced=False)
-    model.tlast = 0.0  # it starts at the time of the computer's clock
-    random.seed(int(draws.integers(2**31)))  # of its measurement noise
+    """Random powers."""
+    plant = HeaterLab(draws)
     heat = held(draws, (0, 0), (100, 100), (6, 40), TCLAB_WARM_UP + ROWS)
-    rows = [(model.T1, model.T2)]
-    for number, (first, second) in enumerate(heat, 1):
-        model.Q1(float(first))
-        model.Q2(float(second))
-        model.update(TCLAB_STEP_S * number)
-        rows.append((model.T1, model.T2))
-    return np.array(rows)[TCLAB_WARM_UP:], heat[TCLAB_WARM_UP:], none(ROWS)
-
-
-TANK_AREA = np.array([28.0, 32.0, 28.0, 32.0])
-TANK_OUTLET = np.array([0.071, 0.057, 0.071, 0.057])
-PUMP_FLOW, TO_LOWER, GRAVITY = np.array([3.33, 3.35]), np.array([0.70, 0.60]), 981.0
-TANK_STEP_S, TANK_NOISE = 5.0, 0.02
+    seen, given, outside = record(plant, heat)
+    return seen[TCLAB_WARM_UP:], given[TCLAB_WARM_UP:], outside[TCLAB_WARM_UP:]
 
 
 def quadruple_tank(draws: np.random.Generator) -> Run:
-    """Four tanks, of which the two lower levels are measured.
-
-    Source: Johansson 2000, "The quadruple-tank process", equations 1 and table of the minimum-phase setting.
-    """
+    """Random voltages."""
     pumps = held(draws, (1.5, 1.5), (3.7, 3.7), (5, 30))
-    levels = np.array([12.4, 12.7, 1.8, 1.4]) * draws.uniform(0.5, 1.4, 4)
-    rows = [levels]
-    for volts in pumps:
-        flow = PUMP_FLOW * volts
-
-        def slope(level: Table, flow: Table = flow) -> Table:
-            out = TANK_OUTLET * np.sqrt(2 * GRAVITY * np.maximum(level, 0))
-            upper = (1 - TO_LOWER[::-1]) * flow[::-1]  # pump 2 fills tank 3, pump 1 fills tank 4
-            return np.asarray(np.concatenate([TO_LOWER * flow + out[2:] - out[:2], upper - out[2:]]) / TANK_AREA)
-
-        levels = np.maximum(runge_kutta(slope, levels, TANK_STEP_S, 5), 0)
-        rows.append(levels)
-    measured = np.array(rows)[:, :2] + TANK_NOISE * draws.standard_normal((ROWS + 1, 2))
-    return measured, pumps, none(ROWS)
-
-
-CSTR_STEP_MIN = 0.1
-CSTR_NOISE = np.array([0.002, 0.1])
-ARRHENIUS, ACTIVATION_K, HEAT_OF_REACTION, HEAT_CAPACITY, JACKET = 7.2e10, 8750.0, 5e4, 239.0, 5e4
-VOLUME, FEED = 100.0, 100.0
+    return record(FourTanks(draws), pumps)
 
 
 def cstr(draws: np.random.Generator) -> Run:
-    """An exothermic stirred tank with a cooling jacket. The feed temperature is known; the feed concentration is not.
-
-    Source: Seborg, Edgar and Mellichamp, "Process dynamics and control", example 2.5, parameters in l, mol, K, min.
-    """
+    """Random temperatures of the coolant."""
     jacket = held(draws, (280.0,), (302.0,), (5, 30))  # above 305 K the reaction runs away
-    feed_k = 350 + np.clip(np.cumsum(0.3 * draws.standard_normal((ROWS, 1)), 0) + draws.normal(0, 2), -6, 6)
-    feed_concentration = 1 + 0.03 * draws.uniform(-1, 1)
-    state = np.array([draws.uniform(0.7, 1.0), draws.uniform(310, 335)])
-    rows = [state]
-    for coolant, feed in zip(jacket[:, 0], feed_k[:, 0], strict=True):
-
-        def slope(now: Table, coolant: float = coolant, feed: float = feed) -> Table:
-            concentration, kelvin = now
-            rate = ARRHENIUS * np.exp(-ACTIVATION_K / kelvin) * concentration
-            heat = HEAT_OF_REACTION * rate / HEAT_CAPACITY + JACKET * (coolant - kelvin) / (VOLUME * HEAT_CAPACITY)
-            flow = FEED / VOLUME
-            return np.array([flow * (feed_concentration - concentration) - rate, flow * (feed - kelvin) + heat])
-
-        state = runge_kutta(slope, state, CSTR_STEP_MIN, 10)
-        rows.append(state)
-    return np.array(rows) + CSTR_NOISE * draws.standard_normal((ROWS + 1, 2)), jacket, feed_k
+    return record(StirredTank(draws, ROWS), jacket)
 
 
 def pendulum(draws: np.random.Generator) -> Run:
-    """Gymnasium's Pendulum-v1 from a random angle and speed, under random torques."""
-    env = import_module("gymnasium").make("Pendulum-v1").unwrapped
-    env.reset(seed=0)
-    env.state = np.array([draws.uniform(-np.pi, np.pi), draws.uniform(-4, 4)])
-    env.last_u = None
-    angle, speed = env.state
-    torques, rows = held(draws, (-2,), (2,), (1, 10)), [np.array([np.cos(angle), np.sin(angle), speed])]
-    rows += [env.step(torque)[0] for torque in torques]
-    return np.array(rows), torques, none(ROWS)
+    """Random torques, from a random angle and speed."""
+    plant = Pendulum((draws.uniform(-np.pi, np.pi), draws.uniform(-4, 4)))
+    return record(plant, held(draws, (-2,), (2,), (1, 10)))
 
 
 def greenhouse(part: str, count: int, seed: int) -> list[Run]:
@@ -397,7 +320,7 @@ CASES: dict[str, Case] = {
             *(observed(f"temperature_{number}", "degC") for number in (1, 2)),
             *(action(f"heater_{number}", "%", 0, 100) for number in (1, 2)),
         ),
-        step_s=TCLAB_STEP_S,
+        step_s=HeaterLab.STEP_S,
         needs="tclab",
     ),
     "quadruple-tank": Case(
@@ -406,7 +329,7 @@ CASES: dict[str, Case] = {
             *(observed(f"level_{number}", "cm") for number in (1, 2)),
             *(action(f"pump_{number}", "V", 1.5, 3.7) for number in (1, 2)),
         ),
-        step_s=TANK_STEP_S,
+        step_s=FourTanks.STEP_S,
     ),
     "cstr": Case(
         record=each(cstr),
@@ -416,7 +339,7 @@ CASES: dict[str, Case] = {
             action("coolant_temperature", "K", 280, 302),
             exogenous("feed_temperature", "K"),
         ),
-        step_s=60 * CSTR_STEP_MIN,
+        step_s=60 * StirredTank.STEP_MIN,
     ),
     "pendulum": Case(
         record=each(pendulum),
@@ -426,7 +349,7 @@ CASES: dict[str, Case] = {
             observed("angular_velocity", "rad/s"),
             action("torque", "N m", -2, 2),
         ),
-        step_s=0.05,
+        step_s=Pendulum.STEP_S,
         needs="gymnasium",
     ),
     "greenhouse": Case(

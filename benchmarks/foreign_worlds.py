@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from foreign_cases import CASES, Case, Quantity, Run, load_log
+from foreign_cases import CASES, Case, Quantity, load_log
 from numpy.typing import NDArray
+from plants import Run
 
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from worldline.data.windows import forecast_windows
 from worldline.engines.base import Card, Samples
@@ -15,6 +16,7 @@ from worldline.errors import DataError, InputError
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
+from worldline.world.error_scores import design_effect
 from worldline.world.prediction_errors import errors
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
@@ -62,14 +64,48 @@ def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
     assert tails(int(inside), 300, 0.8, 30).high > RARE
 
 
-@pytest.mark.parametrize("num_windows", [1, 3])
-def test_the_rank_is_the_finite_sample_one(engine: Linear, num_windows: int) -> None:
+@pytest.mark.parametrize(("num_windows", "stored"), [(1, True), (3, True), (3, False)])
+def test_the_rank_is_that_of_the_independent_windows(engine: Linear, num_windows: int, stored: bool) -> None:
     calibration = calibrate(engine, TOY.episodes(26, 12, seed=1), horizon=2, num_windows=num_windows, seed=0)
     assert calibration.num_episodes == 20  # one in four shapes the band, rounded down: 26 - 6
+    effect = calibration.design_effect["position"][1]
+    assert 1 <= effect <= num_windows
+    if not stored:  # a calibration of an earlier release: an episode counts as one window
+        calibration, effect = replace(calibration, design_effect={}), num_windows
     scores = calibration.scores["position"][1]
-    rank = math.ceil(0.9 * 21 * num_windows)
+    rank = math.ceil(0.9 * (20 * num_windows + effect))
     expected = scores[rank - 1] * calibration.scale["position"][:2]
     np.testing.assert_array_equal(calibration.band_half_width("position", 2, 0.9), expected)
+
+
+@pytest.mark.parametrize(("correlation", "expected"), [(0.0, 1.0), (0.5, 4.5), (1.0, 8.0)])
+def test_the_design_effect_grows_with_the_likeness_of_windows(correlation: float, expected: float) -> None:
+    rng = np.random.default_rng(0)
+    common, own = rng.normal(size=(400, 1)), rng.normal(size=(400, 8))
+    scores = np.exp(np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own).reshape(1, -1)
+    missing = scores.copy()
+    missing[0, 5] = np.nan
+    found = design_effect(np.concatenate([scores, missing]), 8)
+    np.testing.assert_allclose(found, [expected, 8.0], atol=0.3)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
+def test_bands_of_few_episodes_hold_their_share_on_average(calibration: Calibration, correlation: float) -> None:
+    """Scores of known distribution: 12 episodes with 8 windows each."""
+    rng, covered = np.random.default_rng(1), []
+    for _ in range(400):
+        common, own = rng.normal(size=(12, 1)), rng.normal(size=(12, 8))
+        scores = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
+        made = replace(
+            calibration,
+            num_windows=8,
+            novelty=np.zeros(96),
+            scores={"position": np.sort(scores.reshape(1, -1))},
+            design_effect={"position": design_effect(scores.reshape(1, -1), 8)},
+            scale={"position": np.ones((1, 2))},
+        )
+        covered.append(ndtr(made.band_half_width("position", 1, 0.9)[0, 0]))
+    assert 0.89 < np.mean(covered) < 0.94  # an episode for a window would give 0.97 without correlation
 
 
 def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear, calibration: Calibration) -> None:

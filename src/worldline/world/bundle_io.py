@@ -264,6 +264,7 @@ def _check_calibration(bundle: Bundle, card: Card, calibration: Calibration) -> 
         calibration.one_step.keys() != set(card.predicts)
         or {name: scale.shape[1:] for name, scale in calibration.scale.items()} != vectors
         or any(paths.shape[1:] != calibration.scale[name].shape for name, paths in calibration.residuals.items())
+        or any(effect.shape != (len(calibration.scale[name]),) for name, effect in calibration.design_effect.items())
     ):
         raise BundleError(
             f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."

@@ -1,13 +1,16 @@
 """Conformal calibration: prediction bands and p-values for the predictions of any engine.
 
-The unit is the episode. Windows of one episode resemble each other, so K episodes with k windows each count as K
-observations, not K * k. The band at some level reaches the smallest score r with
-`#{scores <= r} / k >= level * (K + 1)`. A window of a new episode, drawn in the same way, then lies inside with at
-least that probability. This holds for every engine and data distribution. With few episodes, each can be predicted by
-an engine that was fitted to the others (`out_of_fold`). The coverage then holds approximately, for stable fits.
+The unit is the episode. Windows of one episode resemble each other, so K episodes with k windows each count as fewer
+than K * k observations. The band at some level reaches the smallest score r with
+`#{scores <= r} >= level * (K * k + d)`. The design effect d lies between 1, for windows that are as different as those
+of different episodes, and k, for equal windows in an episode. A window of a new episode, drawn in the same way, then
+lies inside with that probability: at least, for k = 1 and every engine and data distribution; approximately for k > 1,
+where d is an estimate. P-values use d = k, so they are never too small on average. With few episodes, each can be
+predicted by an engine that was fitted to the others (`out_of_fold`). The coverage then holds approximately, for stable
+fits.
 
-Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for k > 1; Barber et
-al. 2021 (1905.02928) for fits without an episode.
+Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for d = k; Kish 1965,
+Survey Sampling, for d; Barber et al. 2021 (1905.02928) for fits without an episode.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from worldline.schema import Kind, Schema
 from worldline.world.error_scores import (
     StepPValues,
     combined_scores,
+    design_effect,
     one_step_scores,
     running_scores,
     score_unit,
@@ -64,7 +68,9 @@ SCALE_WINDOWS = 256
 DEFAULT_LEVEL = 0.9
 """Level of bands if none is requested, and if there are enough calibration episodes for it."""
 
-_ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", "residuals")
+_ADDED_PARTS = ("residuals", "design_effect")
+"""Parts that calibrations of earlier releases lack."""
+_ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", *_ADDED_PARTS)
 _PARTS = (*_ERROR_PARTS, "skill", "spread")
 
 
@@ -78,6 +84,8 @@ class Calibration:
         scores: per predicted vector signal [T, K * k], sorted along the last axis. The score of a window at row t is
             the largest error over scale among its components and first t + 1 steps. Windows without an observed value
             are NaN, at the end.
+        design_effect: per predicted vector signal [T], d for each row of `scores`, 1 to k. Empty in calibrations that
+            were stored before it existed; they use k.
         one_step: per predicted signal [n], sorted, n at most K * k: the largest error of the first step of each window
             that observed it, over scale if there is one.
         unit: per predicted signal [], above 0: divides one-step scores before signals are combined.
@@ -112,6 +120,7 @@ class Calibration:
     complete: bool
     causes: HiddenCauses | None = None
     residuals: Mapping[str, Floats] = field(default_factory=dict)
+    design_effect: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def has_error_scores(self) -> bool:
@@ -196,7 +205,8 @@ class Calibration:
             )
         scores, scale = self.scores[signal][num_steps - 1], self.scale[signal][:num_steps]
         seen = np.count_nonzero(np.isfinite(scores))
-        rank = math.ceil(level * (seen + self.num_windows) - 1e-9)
+        effect = self.design_effect[signal][num_steps - 1] if self.design_effect else self.num_windows
+        rank = math.ceil(level * (seen + effect) - 1e-9)
         return np.asarray(scores[rank - 1] * scale if rank <= seen else np.full_like(scale, np.inf))
 
     def horizon_of(self, signal: str, num_steps: int) -> int:
@@ -319,7 +329,7 @@ class Calibration:
                 single[name] = value
         measure, causes = groups["input_novelty"], groups["causes"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
-        same = same and groups["residuals"].keys() in (set(), groups["scale"].keys())
+        same = same and all(groups[part].keys() in (set(), groups["scale"].keys()) for part in _ADDED_PARTS)
         ood = groups["ood"]
         complete = single.keys() == _SINGLE_ARRAYS and ood.keys() == _OOD_ARRAYS
         complete = complete and len(single["ood_scores"]) == len(ood["usual"]) - 1
@@ -342,6 +352,7 @@ class Calibration:
             complete=bool(single["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
             residuals=groups["residuals"],
+            design_effect=groups["design_effect"],
         )
 
 
@@ -425,6 +436,7 @@ class _ErrorParts:
     skill: Mapping[str, Floats]
     spread: Mapping[str, Floats]
     residuals: Mapping[str, Floats]
+    design_effect: Mapping[str, Floats]
 
 
 def _error_parts(
@@ -452,9 +464,11 @@ def _error_parts(
     usual, one_step = (engines.ask(part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
     unit = {name: score_unit(score) for name, score in usual.items()}
     together = combined_scores(card.schema, one_step, unit)
+    scores = {name: running_scores(error, scale[name], scored.known[name]) for name, error in found.items()}
     return _ErrorParts(
         scale=scale,
-        scores={name: running_scores(error, scale[name], scored.known[name]) for name, error in found.items()},
+        scores={name: np.sort(score) for name, score in scores.items()},
+        design_effect={name: design_effect(score, num_windows) for name, score in scores.items()},
         one_step={name: sorted_scores(score) for name, score in one_step.items()},
         unit=unit,
         entities={name: sorted_scores(score) for name, score in together.entities.items()},

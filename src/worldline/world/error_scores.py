@@ -29,12 +29,44 @@ class StepPValues:
 
 
 def running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The scores [T, W] of errors [W, T, *shape]: the largest error over scale up to each step, sorted over W.
+    """The scores [T, W] of errors [W, T, *shape]: the largest error over scale up to each step.
 
     NaN if nothing was `known` [W, T] up to that step. Unknown errors are 0.
     """
     largest = np.maximum.accumulate((error / scale).max(-1), axis=1)
-    return np.sort(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T, axis=1)
+    return np.asarray(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T)
+
+
+def design_effect(scores: Floats, num_windows: int) -> Floats:
+    """The number of windows [T] of one episode that are worth one independent window: 1 + (k - 1) * correlation.
+
+    The correlation is that of two windows of an episode: the intraclass correlation of the normal scores of the ranks,
+    0 to 1. It counts as 1 if a score is missing, or if there is one episode only.
+
+    Args:
+        scores: [T, K * k], episode by episode; NaN if missing.
+        num_windows: k, windows per episode.
+
+    Source: Kish 1965, Survey Sampling.
+    """
+    from scipy.special import ndtri  # imported here for the reason in `stats.student_quantile`
+    from scipy.stats import rankdata
+
+    num_steps, total = scores.shape
+    num_episodes = total // num_windows
+    found = np.full(num_steps, float(num_windows))
+    complete = np.isfinite(scores).all(1)
+    if num_windows == 1 or num_episodes < 2 or not complete.any():
+        return found
+    normal = ndtri((rankdata(scores[complete], axis=1) - 0.5) / total).reshape(-1, num_episodes, num_windows)
+    means = normal.mean(2)
+    between = num_windows * means.var(1, ddof=1)
+    within = normal.var(2, ddof=1).mean(1)
+    total_variance = between + (num_windows - 1) * within
+    some = total_variance > 0
+    correlation = np.where(some, (between - within) / np.where(some, total_variance, 1.0), 1.0)
+    found[complete] = 1 + (num_windows - 1) * np.clip(correlation, 0.0, 1.0)
+    return found
 
 
 def sorted_scores(score: Floats) -> Floats:

@@ -1,0 +1,616 @@
+"""Control of simulated plants with learned worlds, against tuned PID controllers and linear model predictive control.
+
+Run: .venv/bin/python benchmarks/closed_loop.py [--cases cstr,pendulum] [--seeds 5] [--episodes 4] [--budget 60]
+     [--recipe auto] [--set planner.num_candidates=64] [--out FILE]
+Needs the packages `tclab` and `gymnasium`. Writes benchmarks/results/closed_loop.json, one case at a time.
+
+All controllers get the same measurements and have the same cost in each step: the squared error of each controlled
+signal, and the squared change of each action, both in units of a tolerance. References are constant, and change once in
+the middle of an episode without notice. Future exogenous inputs are unknown, so controllers hold the last ones.
+
+* The PID controllers are tuned on the plant itself: differential evolution minimises the cost of `TUNING` episodes.
+* The linear controller fits an autoregression with inputs to the log and chooses its lags by validation. It solves the
+  bounded least-squares problem exactly. Its horizon and its filter for a constant disturbance are tuned on the plant.
+* The world is learned from the same log by `worldline learn` in `--budget` seconds and plans with its default planner.
+  Nothing is tuned on the plant.
+
+The cost ratio is paired over test episodes. Its 95 % interval is a bootstrap interval over episodes of all seeds.
+Target: the upper end is at most 1.05, against the better of the two others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from foreign_cases import CASES, Case, action, held, none, observed
+from foreign_peers import LAGS, Problem, arx
+from foreign_worlds import episodes_of, schema_of
+from numpy.typing import NDArray
+from plants import CartPole, FourTanks, HeaterLab, Pendulum, Plant, Run, StirredTank, Table
+from rich.console import Console
+from rich.table import Table as RichTable
+from scipy.optimize import differential_evolution, lsq_linear
+from train import machine
+
+from worldline.data.store import Store
+from worldline.episode import Episode, History
+from worldline.planning.base import Cost, Goal
+from worldline.planning.costs import Change, Track
+from worldline.stats import draw_clusters
+from worldline.workflows.learn import learn
+from worldline.workflows.learn_options import parse_settings
+from worldline.world.local import LocalWorld
+
+RESULT = Path(__file__).parent / "results" / "closed_loop.json"
+TUNING = 3
+"""Episodes that the others are tuned on."""
+STEPS = 120
+PAST = 25
+"""Observations that a controller may use, and the steps under the first action before the control begins."""
+MAX_COST = 1e6
+RATIO_BAR = 1.05
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One loop of a PID controller.
+
+    Args:
+        signal: its measured signal.
+        action: number of its action.
+        sign: 1 if a larger action raises the signal.
+    """
+
+    signal: str
+    action: int
+    sign: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A plant, a log and a cost.
+
+    Args:
+        case: the signals, and the recording of the log.
+        plant: a plant in a random state.
+        references: two references per controlled signal [2, signals], for the halves of an episode.
+        tolerance: per controlled signal the error with cost 1.
+        change: per action the change with cost 1.
+        first: the action before the control begins.
+        horizon: steps of a plan.
+        loops: of the PID controller.
+        warm_up: steps under the first action.
+    """
+
+    case: Case
+    plant: Callable[[np.random.Generator], Plant]
+    references: Callable[[np.random.Generator], Table]
+    tolerance: Mapping[str, float]
+    change: tuple[float, ...]
+    first: tuple[float, ...]
+    horizon: int
+    loops: tuple[Pair, ...]
+    warm_up: int = PAST
+
+    @property
+    def controlled(self) -> list[int]:
+        """Numbers of the controlled observations."""
+        names = [one.name for one in self.case.of("observation")]
+        return [names.index(name) for name in self.tolerance]
+
+    @property
+    def bounds(self) -> tuple[Table, Table]:
+        """Lower and upper bounds of the actions."""
+        both = [(one.low, one.high) for one in self.case.of("action")]
+        low, high = np.array(both, float).T
+        return low, high
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What a controller has seen in an episode so far.
+
+    Args:
+        observations: the past observations, the present one last.
+        actions: one fewer.
+        exogenous: the inputs of the steps, with that of the next step last.
+    """
+
+    observations: list[Table] = field(default_factory=list)
+    actions: list[Table] = field(default_factory=list)
+    exogenous: list[Table] = field(default_factory=list)
+
+    def recent(self) -> tuple[Table, Table, Table]:
+        """The last observations [H, n], the actions [H - 1, m] between them and the exogenous inputs [H, k]."""
+        count = min(PAST, len(self.observations))
+        actions = np.array(self.actions[-(count - 1) :]) if count > 1 else np.zeros((0, 0))
+        return np.array(self.observations[-count:]), actions, np.array(self.exogenous[-count:])
+
+
+class Controller(Protocol):
+    """Chooses actions; has no memory of earlier episodes after `begin`."""
+
+    def begin(self) -> None:
+        """A new episode."""
+
+    def act(self, record: Record, reference: Table) -> Table:
+        """The next action [m] towards the present reference of the controlled signals."""
+
+
+def draws_of(seed: int, part: int, number: int) -> np.random.Generator:
+    """The draws of an episode: part 1 for tuning, part 2 for the test."""
+    return np.random.default_rng([seed, part, number])
+
+
+def control(task: Task, controller: Controller, draws: np.random.Generator) -> float:
+    """The mean cost of a step in one episode."""
+    plant, references = task.plant(draws), task.references(draws)
+    low, high = task.bounds
+    controller.begin()
+    record, last, total = Record(), np.array(task.first), 0.0
+    tolerance, change = np.array(list(task.tolerance.values())), np.array(task.change)
+    record.observations.append(plant.observe())
+    for number in range(-task.warm_up, STEPS):
+        record.exogenous.append(plant.exogenous())
+        now = last
+        if number >= 0:
+            reference = references[number * 2 // STEPS]
+            now = np.clip(controller.act(record, reference), low, high)
+        plant.step(now)
+        record.actions.append(now)
+        record.observations.append(plant.observe())
+        if number >= 0:
+            error = (record.observations[-1][task.controlled] - reference) / tolerance
+            total += min(MAX_COST, float((error**2).sum() + (((now - last) / change) ** 2).sum()))
+        last = now
+    return total / STEPS
+
+
+@dataclass(kw_only=True)
+class PID:
+    """PID loops whose outputs add up, with limited integrals and filtered derivatives.
+
+    Args:
+        task: with the loops.
+        values: for each loop the logarithms of gain (in action ranges per tolerance), integral time and derivative time
+            (in steps), then a bias per action as a share of its range.
+    """
+
+    task: Task
+    values: Table
+
+    def begin(self) -> None:
+        """Forgets integrals and errors."""
+        self.integral = np.zeros(len(self.task.loops))
+        self.before: Table | None = None
+        self.slope = np.zeros(len(self.task.loops))
+
+    def act(self, record: Record, reference: Table) -> Table:
+        """The sum of the loops."""
+        low, high = self.task.bounds
+        gain, time_i, time_d = 10.0 ** self.values[: 3 * len(self.task.loops)].reshape(-1, 3).T
+        names, tolerance = list(self.task.tolerance), np.array(list(self.task.tolerance.values()))
+        at = [names.index(loop.signal) for loop in self.task.loops]
+        error = ((reference - record.observations[-1][self.task.controlled]) / tolerance)[at]
+        measured = -(record.observations[-1][self.task.controlled] / tolerance)[at]
+        if self.before is not None:
+            self.slope = 0.5 * self.slope + 0.5 * (measured - self.before)
+        self.before = measured
+        sign = np.array([loop.sign for loop in self.task.loops])
+        parts = sign * gain * (error + (self.integral + error) / time_i + time_d * self.slope)
+        total = low + self.values[3 * len(self.task.loops) :] * (high - low)
+        for loop, part in zip(self.task.loops, parts, strict=True):
+            total[loop.action] += part * (high - low)[loop.action]
+        free = [low[loop.action] <= total[loop.action] <= high[loop.action] for loop in self.task.loops]
+        self.integral = self.integral + error * free
+        return np.clip(total, low, high)
+
+
+def tuned_pid(task: Task, evaluations: int) -> PID:
+    """The PID controller with the smallest cost in the tuning episodes."""
+    bounds = [*[(-3.0, 0.5), (0.0, 3.0), (-1.5, 1.5)] * len(task.loops), *[(0.0, 1.0)] * len(task.first)]
+
+    def cost(values: Table) -> float:
+        return tuning_cost(task, PID(task=task, values=values))
+
+    population = 4
+    rounds = max(1, evaluations // (population * len(bounds)) - 1)
+    found = differential_evolution(cost, bounds, popsize=population, maxiter=rounds, rng=0, tol=0, polish=False)
+    return PID(task=task, values=found.x)
+
+
+def tuning_cost(task: Task, controller: Controller) -> float:
+    """The mean cost in the tuning episodes."""
+    return float(np.mean([control(task, controller, draws_of(0, 1, number)) for number in range(TUNING)]))
+
+
+@dataclass(kw_only=True)
+class LinearMPC:
+    """Exact plans with a linear autoregression with inputs.
+
+    Args:
+        task: with cost and bounds.
+        predict: standardised predictions of the autoregression.
+        mean: of observations and inputs in the log.
+        spread: their standard deviations.
+        horizon: steps of a plan.
+        filter_: share of a new one-step error in the estimate of a constant disturbance; 0 for none.
+    """
+
+    task: Task
+    predict: Callable[[Any], Table]
+    mean: tuple[Table, Table]
+    spread: tuple[Table, Table]
+    horizon: int = 20
+    filter_: float = 0.0
+
+    @classmethod
+    def fit(cls, task: Task, runs: Sequence[Run], seed: int) -> LinearMPC:
+        """Fits the autoregression to a log."""
+        pairs = [(seen, np.concatenate([given, outside], 1)) for seen, given, outside in runs]
+        tables = [np.concatenate([pair[part] for pair in pairs]) for part in (0, 1)]
+        mean = tables[0].mean(0), tables[1].mean(0)
+        spread = np.maximum(tables[0].std(0), 1e-9), np.maximum(tables[1].std(0), 1e-9)
+        scaled = [tuple((pair[part] - mean[part]) / spread[part] for part in (0, 1)) for pair in pairs]
+        shortest = min(len(given) for _, given in scaled)
+        past = min(PAST, shortest // 3)
+        problem = Problem(
+            episodes=scaled,
+            steps=(1, min(10, shortest // 3), min(task.horizon, shortest // 2)),
+            past=past,
+            seed=seed,
+            cpu_s=60.0,
+            begun_s=time.process_time(),
+        )
+        return cls(task=task, predict=arx(problem), mean=mean, spread=spread)
+
+    def begin(self) -> None:
+        """Forgets the disturbance."""
+        self.offset = np.zeros(len(self.mean[0]))
+        self.expected: Table | None = None
+
+    def _forecast(self, seen: Table, inputs: Table) -> Table:
+        """Predictions [W, T, n] for inputs [W, H - 1 + T, m] in physical units."""
+        scaled = (seen - self.mean[0]) / self.spread[0]
+        given = (inputs - self.mean[1]) / self.spread[1]
+        windows = _Windows(observed=np.repeat(scaled[None], len(inputs), 0), inputs=given)
+        return np.asarray(self.predict(windows) * self.spread[0] + self.mean[0])
+
+    def act(self, record: Record, reference: Table) -> Table:
+        """The first action of the best plan."""
+        seen, given, outside = record.recent()
+        if self.expected is not None:
+            self.offset = (1 - self.filter_) * self.offset + self.filter_ * (seen[-1] - self.expected)
+        missing = max(LAGS) + 1 - len(seen)
+        last = record.actions[-1] if record.actions else np.array(self.task.first)
+        given = given.reshape(-1, len(last))
+        if missing > 0:  # the plant rested before
+            seen = np.concatenate([np.repeat(seen[:1], missing, 0), seen])
+            given = np.concatenate([np.repeat(last[None] if not len(given) else given[:1], missing, 0), given])
+            outside = np.concatenate([np.repeat(outside[:1], missing, 0), outside])
+        steps, size = self.horizon, len(last)
+        past = np.concatenate([given, outside[:-1]], 1)
+        future = np.concatenate([np.repeat(last[None], steps, 0), np.repeat(outside[-1:], steps, 0)], 1)
+        base = np.concatenate([past, future])
+        moved = np.repeat(base[None], 1 + size, 0)  # held inputs, then a step of each action by one tolerance
+        for place in range(size):
+            moved[1 + place, len(past) :, place] += self.task.change[place]
+        paths = self._forecast(seen, moved)[:, :, self.task.controlled]
+        free, steps_of = paths[0] + self.offset[self.task.controlled], paths[1:] - paths[0]
+        tolerance = np.array(list(self.task.tolerance.values()))
+        rows = np.zeros((steps, len(tolerance), steps, size))  # by changes of the actions
+        for at in range(steps):
+            rows[at:, :, at, :] = steps_of[:, : steps - at].transpose(1, 2, 0)
+        rows = (rows / tolerance[:, None, None]).reshape(-1, steps * size)
+        target = ((reference - free) / tolerance).reshape(-1)
+        sums = np.kron(np.tril(np.ones((steps, steps))), np.eye(size))  # levels from changes
+        to_changes = np.linalg.inv(sums)
+        matrix = np.concatenate([rows @ to_changes, to_changes])  # by levels, which have bounds
+        low, high = self.task.bounds
+        unit = np.tile(np.array(self.task.change), steps)
+        bounds = [(np.tile(edge - last, steps) / unit) for edge in (low, high)]
+        solved = lsq_linear(
+            matrix, np.concatenate([target, np.zeros(steps * size)]), bounds=(bounds[0], bounds[1] + 1e-9)
+        )
+        now: Table = np.clip(last + solved.x[:size] * np.array(self.task.change), low, high)
+        taken = base.copy()
+        taken[len(past) :, :size] = now
+        self.expected = self._forecast(seen, taken[None])[0, 0]
+        return now
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Windows:
+    """What `foreign_peers.roll` reads of its windows."""
+
+    observed: Table
+    inputs: Table
+
+    @property
+    def horizon(self) -> int:
+        return int(self.inputs.shape[1] - self.observed.shape[1] + 1)
+
+
+def tuned_mpc(task: Task, fitted: LinearMPC) -> LinearMPC:
+    """The horizon and filter with the smallest cost in the tuning episodes."""
+    tried = [replace(fitted, horizon=steps, filter_=share) for steps in (10, task.horizon) for share in (0.0, 0.1, 0.5)]
+    for one in tried:
+        one.begin()
+    return min(tried, key=lambda one: tuning_cost(task, one))
+
+
+@dataclass(kw_only=True)
+class Planned:
+    """Plans of a world; each search starts with the rest of the last plan.
+
+    Args:
+        task: with the cost.
+        world: plans.
+    """
+
+    task: Task
+    world: LocalWorld
+
+    def __post_init__(self) -> None:
+        self.plan_s, self.late_change = list[float](), list[float]()
+
+    def begin(self) -> None:
+        """Forgets the last plan."""
+        self.last: dict[str, NDArray[np.floating]] | None = None
+
+    def act(self, record: Record, reference: Table) -> Table:
+        """The first action of a plan."""
+        case, steps = self.task.case, self.task.horizon
+        seen, given, outside = record.recent()
+        actions = [one.name for one in case.of("action")]
+        history = History(
+            observations=_columns(case, "observation", seen),
+            actions=_columns(case, "action", given.reshape(-1, len(actions))),
+            exogenous=_columns(case, "exogenous", outside[:-1]),
+        )
+        references = zip(self.task.tolerance.items(), reference, strict=True)
+        costs: list[Cost] = [
+            *(
+                Track(signal=name, reference=np.full((steps, 1), value), tolerance=tolerance)
+                for (name, tolerance), value in references
+            ),
+            *(Change(signal=name, tolerance=size) for name, size in zip(actions, self.task.change, strict=True)),
+        ]
+        begun = time.perf_counter()
+        plan = self.world.plan(
+            history,
+            Goal(costs=costs),
+            horizon=steps,
+            exogenous=_columns(case, "exogenous", np.repeat(outside[-1:], steps, 0)) or None,
+            proposals=self.last,
+        )
+        self.plan_s.append(time.perf_counter() - begun)
+        found = {name: np.asarray(plan.actions[name], float) for name in actions}
+        sizes = np.array(self.task.change)
+        moves = np.concatenate([np.diff(found[name], axis=0) for name in actions], 1) / sizes
+        self.late_change.append(float((moves[-steps // 4 :] ** 2).mean()))
+        self.last = {name: np.concatenate([value[1:], value[-1:]])[None] for name, value in found.items()}
+        return np.array([found[name][0, 0] for name in actions])
+
+
+def _columns(case: Case, role: str, values: Table) -> dict[str, NDArray[np.float32]]:
+    """One array [T, 1] per signal of a role."""
+    return {one.name: values[:, [place]].astype(np.float32) for place, one in enumerate(case.of(role))}
+
+
+def steady_tanks(draws: np.random.Generator) -> Table:
+    """Levels that constant voltages reach."""
+    return np.array([FourTanks.steady(draws.uniform(2.0, 3.3, 2)) for _ in range(2)])
+
+
+def uniform(low: Sequence[float], high: Sequence[float]) -> Callable[[np.random.Generator], Table]:
+    """Independent references."""
+    return lambda draws: draws.uniform(low, high, (2, len(low)))
+
+
+def constant(*values: float) -> Callable[[np.random.Generator], Table]:
+    """The same references in each episode."""
+    return lambda _: np.array([values, values])
+
+
+def balanced_log(part: str, count: int, seed: int) -> list[Run]:
+    """Cart-pole under a weak state feedback with random extra forces; an episode ends when the pole falls."""
+    runs = []
+    for number in range(count):
+        draws = np.random.default_rng([seed, part == "test", number])
+        plant, extra = CartPole(draws.uniform(-0.1, 0.1, 4)), held(draws, (-6,), (6,), (2, 10))[:, 0]
+        seen, given = [plant.observe()], []
+        for push in extra:
+            position, velocity, angle, turning = seen[-1]
+            force = 0.5 * position + velocity + 20 * angle + 3 * turning + push
+            given.append([np.clip(force, -CartPole.FORCE, CartPole.FORCE)])
+            plant.step(np.array(given[-1]))
+            seen.append(plant.observe())
+            if abs(seen[-1][2]) > 0.6 or abs(seen[-1][0]) > 2.4:
+                break
+        runs.append((np.array(seen), np.array(given), none(len(given))))
+    return runs
+
+
+CART_POLE = Case(
+    record=balanced_log,
+    quantities=(
+        observed("position", "m"),
+        observed("velocity", "m/s"),
+        observed("angle", "rad"),
+        observed("angular_velocity", "rad/s"),
+        action("force", "N", -CartPole.FORCE, CartPole.FORCE),
+    ),
+    step_s=CartPole.STEP_S,
+    needs="gymnasium",
+)
+TASKS: dict[str, Task] = {
+    "tclab": Task(
+        case=CASES["tclab"],
+        plant=HeaterLab,
+        references=uniform((35, 30), (55, 45)),
+        tolerance={"temperature_1": 1.0, "temperature_2": 1.0},
+        change=(20.0, 20.0),
+        first=(0.0, 0.0),
+        horizon=20,
+        loops=(Pair(signal="temperature_1", action=0), Pair(signal="temperature_2", action=1)),
+    ),
+    "quadruple-tank": Task(
+        case=CASES["quadruple-tank"],
+        plant=FourTanks,
+        references=steady_tanks,
+        tolerance={"level_1": 0.3, "level_2": 0.3},
+        change=(0.3, 0.3),
+        first=(2.6, 2.6),
+        horizon=20,
+        loops=(Pair(signal="level_1", action=0), Pair(signal="level_2", action=1)),
+    ),
+    "cstr": Task(
+        case=CASES["cstr"],
+        plant=lambda draws: StirredTank(draws, STEPS + PAST + 1),
+        references=uniform((312,), (328,)),
+        tolerance={"reactor_temperature": 1.0},
+        change=(3.0,),
+        first=(291.0,),
+        horizon=20,
+        loops=(Pair(signal="reactor_temperature", action=0),),
+    ),
+    "pendulum": Task(
+        case=CASES["pendulum"],
+        plant=lambda draws: Pendulum((np.pi + draws.uniform(-0.5, 0.5), draws.uniform(-0.5, 0.5))),
+        references=constant(1.0, 0.0, 0.0),
+        tolerance={"angle_cosine": 0.25, "angle_sine": 0.25, "angular_velocity": 3.0},
+        change=(2.0,),
+        first=(0.0,),
+        horizon=25,
+        loops=(Pair(signal="angle_sine", action=0),),
+        warm_up=0,
+    ),
+    "cartpole": Task(
+        case=CART_POLE,
+        plant=lambda draws: CartPole(draws.uniform(-0.1, 0.1, 4)),
+        references=lambda draws: np.array([[place, 0.0] for place in draws.uniform(-1, 1, 2)]),
+        tolerance={"position": 0.3, "angle": 0.1},
+        change=(5.0,),
+        first=(0.0,),
+        horizon=25,
+        loops=(Pair(signal="position", action=0, sign=-1), Pair(signal="angle", action=0, sign=-1)),
+        warm_up=0,
+    ),
+}
+
+
+def learned(task: Task, runs: list[Run], options: argparse.Namespace, seed: int) -> LocalWorld:
+    """The world that `worldline learn` makes of a log."""
+    with tempfile.TemporaryDirectory() as temporary:
+        store = Store.create(Path(temporary) / "store", schema_of(task.case))
+        for episode in _episodes(task.case, runs):
+            store.append(episode)
+        world = learn(
+            store.path,
+            Path(temporary) / "world",
+            recipe=options.recipe,
+            seed=seed,
+            budget=options.budget,
+            set=parse_settings(options.set),
+        )
+    assert isinstance(world, LocalWorld)
+    return world
+
+
+def _episodes(case: Case, runs: list[Run]) -> list[Episode]:
+    return episodes_of(case, runs)
+
+
+def measure(name: str, options: argparse.Namespace, console: Console) -> Row:
+    """All controllers of one case."""
+    task, begun = TASKS[name], time.monotonic()
+    pid = tuned_pid(task, options.evaluations)
+    console.print(f"{name}: PID tuned, {time.monotonic() - begun:.0f} s")
+    costs: dict[str, list[list[float]]] = {"PID": [], "linear MPC": [], "world": []}
+    recipes, plan_s, late = list[str](), list[float](), list[float]()
+    for seed in range(options.seeds):
+        runs = task.case.record("train", task.case.counts[0], seed)
+        mpc = tuned_mpc(task, LinearMPC.fit(task, runs, seed))
+        planned = Planned(task=task, world=learned(task, runs, options, seed))
+        for method, controller in (("PID", pid), ("linear MPC", mpc), ("world", planned)):
+            found = [control(task, controller, draws_of(seed, 2, number)) for number in range(options.episodes)]
+            costs[method].append([round(one, 5) for one in found])
+            console.print(f"{name}, seed {seed}: {method} {np.round(found, 3)}")
+        recipes.append(planned.world.describe().name)
+        plan_s += planned.plan_s
+        late += planned.late_change
+    better = min(("PID", "linear MPC"), key=lambda method: np.mean(costs[method]))
+    ours, theirs = (np.ravel(costs[method]) for method in ("world", better))
+    weights = draw_clusters(ours.size, 0)
+    draws = (weights @ ours) / (weights @ theirs)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return {
+        "seeds": options.seeds,
+        "episodes": options.episodes,
+        "budget_s": options.budget,
+        "settings": list(options.set),
+        "recipe": options.recipe,
+        "worlds": recipes,
+        "machine": machine(),
+        "pid": [round(float(one), 4) for one in pid.values],
+        "cost": costs,
+        "mean": {method: round(float(np.mean(values)), 4) for method, values in costs.items()},
+        "better": better,
+        "ratio": [round(float(one), 4) for one in (ours.mean() / theirs.mean(), low, high)],
+        "met": bool(high <= RATIO_BAR),
+        "plan_ms": round(1e3 * float(np.median(plan_s)), 1),
+        "late_change": round(float(np.mean(late)), 5),
+        "elapsed_s": round(time.monotonic() - begun),
+    }
+
+
+def show(console: Console, results: Mapping[str, Row]) -> None:
+    """Prints the results."""
+    table = RichTable("case", "PID", "linear MPC", "world", "ratio to the better one", "model", "plan, ms")
+    for name, one in results.items():
+        value, low, high = one["ratio"]
+        means = [f"{one['mean'][method]:.3g}" for method in ("PID", "linear MPC", "world")]
+        table.add_row(
+            name,
+            *means,
+            f"{value:.2f} ({low:.2f} to {high:.2f})",
+            ", ".join(sorted(set(one["worlds"]))),
+            f"{one['plan_ms']}",
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Measures case by case, writes and prints the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=lambda text: tuple(text.split(",")), default=tuple(TASKS))
+    parser.add_argument("--seeds", type=int, default=5, help="number of logs and of trainings")
+    parser.add_argument("--episodes", type=int, default=4, help="test episodes per seed")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds for learning")
+    parser.add_argument("--recipe", default="auto", help="recipe of the world")
+    parser.add_argument("--set", action="append", default=[], help="setting, as in worldline learn")
+    parser.add_argument("--evaluations", type=int, default=600, help="evaluations for tuning the PID controller")
+    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
+    options, console = parser.parse_args(), Console(width=160)
+    torch.set_num_threads(1)
+    results: dict[str, Row] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    for name in options.cases:
+        results[name] = measure(name, options, console)
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        show(console, {name: results[name]})
+    show(console, results)
+
+
+if __name__ == "__main__":
+    main()
