@@ -503,7 +503,7 @@ TASKS: dict[str, Task] = {
         tolerance={"position": 0.3, "angle": 0.1},
         change=(5.0,),
         first=(0.0,),
-        horizon=25,
+        horizon=40,
         loops=(Pair(signal="position", action=0, sign=-1), Pair(signal="angle", action=0, sign=-1)),
         warm_up=0,
     ),

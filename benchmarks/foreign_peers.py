@@ -187,7 +187,7 @@ def arx(problem: Problem) -> Predict:
     windows = problem.windows(problem.validation)
 
     def tried() -> Iterator[tuple[float, tuple[int, float]]]:
-        for lags in (one for one in LAGS if problem.time_left(0.8)):
+        for lags in (one for one in LAGS if one <= problem.past and problem.time_left(0.8)):
             for ridge, step in zip(RIDGES, linear_step(problem.fitted, lags, RIDGES), strict=True):
                 yield float(problem.error(roll(step, lags, windows), windows.truth).mean()), (lags, ridge)
 

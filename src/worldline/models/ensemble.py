@@ -11,7 +11,7 @@ docs/design/vectors.md explains the path loss and the scaling of changes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -110,17 +110,22 @@ class EnsembleBelief(Belief):
         parts = {name: value.expand(-1, count, -1, -1) for name, value in vars(self).items()}
         return EnsembleBelief(**parts)
 
-    def after(self, path: Float[Tensor, "B M T size"], known: Float[Tensor, "B T I"]) -> EnsembleBelief:
-        """The beliefs after each of T predicted steps with inputs `known`, [B T, M, ...]."""
+    def rollout(self, path: Float[Tensor, "B M T size"], known: Float[Tensor, "B T I"]) -> LatentRollout:
+        """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief."""
         (_, members, history, _), steps = self.codes.shape, path.shape[2]
-        back = _back(torch.arange(steps, device=path.device), history)
         ages = self.stale.new_zeros(*path.shape[:3], self.stale.shape[-1])
-        inputs = known[:, None].expand(-1, members, -1, -1)
-        groups = (self.codes, path), (self.stale, ages), (self.inputs, inputs)
-        codes, stale, given = (torch.cat([old.flip(2), new], 2) for old, new in groups)
-        parts = codes[:, :, back + 1], stale[:, :, back + 1], given[:, :, back[:, :-1]]
-        codes, stale, given = (part.transpose(1, 2).flatten(0, 1) for part in parts)
-        return EnsembleBelief(codes=codes, stale=stale, inputs=given)
+        given = known[:, None].expand(-1, members, -1, -1)
+        groups = (self.codes, path), (self.stale, ages), (self.inputs, given)
+        codes, stale, inputs = (torch.cat([old.flip(2), new], 2) for old, new in groups)  # newest last
+        lags, gaps = range(history, 0, -1), range(history - 1, 0, -1)
+        parts = [whole[:, :, lag : lag + steps] for whole in (codes, stale) for lag in lags]
+        features = torch.cat([*parts, *(inputs[:, :, gap : gap + steps] for gap in gaps)], -1)
+        final = EnsembleBelief(
+            codes=codes[:, :, -history:].flip(2),
+            stale=stale[:, :, -history:].flip(2),
+            inputs=inputs[:, :, inputs.shape[2] - history + 1 :].flip(2),
+        )
+        return LatentRollout(features=features[:, None], final=final)
 
     def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
         """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
@@ -216,7 +221,11 @@ class Ensemble(WorldModel):
         """The last observations, with gaps filled by each member's prediction; draws nothing."""
         del generator
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
-        return self._follow(codes, seen, self.inputs(window.past)[:, 0])[-1]
+        now = self.inputs(window.past)[:, 0]
+        if not seen.all():
+            return self._follow(codes, seen, now)[-1]
+        last = torch.tensor([codes.shape[1] - 1], device=codes.device)
+        return self._windows(codes, now, last).of_members(self.config.num_members)
 
     def update(
         self,
@@ -242,10 +251,9 @@ class Ensemble(WorldModel):
             like = known.new_empty(batch, members, len(self.codes.owner))
             noise = [_noise(like, generator).repeat_interleave(versions, 0) for _ in range(steps)]
         start = _repeat(_memory(belief), versions)
-        after = start.after(self._unroll(start, known, noise), known)
-        features = after.features().unflatten(0, (batch, versions, steps)).transpose(2, 3)
-        ends = torch.arange(steps - 1, batch * versions * steps, steps, device=known.device)
-        return LatentRollout(features=features, final=after.select(ends))
+        found = start.rollout(self._unroll(start, known, noise), known)
+        features = found.features.unflatten(0, (batch, versions)).flatten(1, 2)
+        return replace(found, features=features)
 
     def belief(self, features: Float[Tensor, "B D"]) -> EnsembleBelief:
         """The belief that `features` hold; all members share it."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from worldline.data.store import Store
 from worldline.models.ensemble import EnsembleConfig
-from worldline.recipes.recipe import Recipe
+from worldline.recipes.recipe import Recipe, vector_planner
 from worldline.recipes.vectors import vectors
 from worldline.schema import Role
 
@@ -23,6 +23,8 @@ LONG_HISTORY: Final = 12
 """Observations that show hidden states and delays."""
 MAX_OPEN_LOOP_STEPS: Final = 24
 """Steps of a training window after its history."""
+UPDATES: Final = (3000, 20_000)
+"""Fewest and most updates; between them one update per training step."""
 MAX_COLUMNS: Final = 400
 """Maximum number of values and inputs in all steps of a history; more shorten it."""
 
@@ -68,7 +70,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
     )
     training = replace(
         plain.training,
-        num_updates=5000,
+        num_updates=int(np.clip(store.num_steps.sum(), *UPDATES)),
         num_checks=8,
         window=min(history + MAX_OPEN_LOOP_STEPS, num_steps + 1),
         batch_size=32,
@@ -85,5 +87,6 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
         model_config=config,
         training=training,
         heads=replace(plain.heads, dynamics_updates=0),
+        planner=vector_planner(store.schema),
         num_proposals=0,
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from worldline.data.store import Store
 from worldline.models.linear import LinearConfig, choose_lags
-from worldline.recipes.recipe import Recipe
+from worldline.recipes.recipe import Recipe, vector_planner
 from worldline.recipes.vectors import vectors
 from worldline.training.batches import covering_window
 
@@ -52,5 +52,6 @@ def with_linear(recipe: Recipe, store: Store) -> Recipe:
         model_config=choose_lags(store.schema, base, window),
         training=replace(recipe.training, num_updates=0),
         heads=replace(recipe.heads, goals=False, dynamics_updates=0),
+        planner=vector_planner(store.schema),
         num_proposals=0,
     )

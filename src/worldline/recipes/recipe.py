@@ -128,3 +128,8 @@ def planner_for(schema: Schema, numbers: CrossEntropy) -> Planner:
     return Categorical(
         num_candidates=numbers.num_candidates, num_iterations=numbers.num_iterations, num_elites=numbers.num_elites
     )
+
+
+def vector_planner(schema: Schema) -> Planner:
+    """For worlds of vectors without goal heads: a short search, then gradient steps that smooth its plan."""
+    return planner_for(schema, CrossEntropy(num_gradient_steps=8))

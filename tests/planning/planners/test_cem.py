@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from tests.planning.planners.toys import free, kept_below_one, optimum, pushed_c
 from torch import Tensor
 
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import PlanCosts
+from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.shooting import Shooting
 
@@ -62,6 +63,35 @@ def test_a_bad_proposal_does_no_harm() -> None:
     corner = torch.full((1, 1, 8, 1), 2.0)
     alone, beside = (solve(CrossEntropy(), pushed_cart, 2.0, 8, proposals=p) for p in (None, corner))
     assert beside.cost.item() == pytest.approx(alone.cost.item(), rel=0.3)
+
+
+def test_gradient_steps_reach_the_optimum_that_sampling_only_approaches() -> None:
+    least = optimum(8)[1]
+    sampled, refined = (
+        solve(CrossEntropy(num_gradient_steps=number), pushed_cart, 2.0, 8).cost.item() - least for number in (0, 30)
+    )
+    assert refined < 0.1 * sampled
+    found = solve(CrossEntropy(num_gradient_steps=30), walk_to_ten, 1.0, 5)
+    assert (found.actions > 0.999).all()  # and they respect the bounds
+    assert found.num_evaluated == 3 * 64 + 31
+
+
+def test_gradient_steps_need_a_gradient_and_time() -> None:
+    def flat(actions: Tensor) -> PlanCosts:
+        return pushed_cart(actions.detach())
+
+    plain = solve(CrossEntropy(), pushed_cart, 2.0, 8)
+    planner = CrossEntropy(num_gradient_steps=8)
+    assert torch.equal(solve(planner, flat, 2.0, 8).actions, plain.actions)
+
+    def slow(actions: Tensor) -> PlanCosts:
+        time.sleep(0.02)
+        return pushed_cart(actions)
+
+    space = ActionSpace(low=torch.tensor([-2.0]), high=torch.tensor([2.0]))
+    late = planner.plan(slow, space, batch=1, horizon=8, generator=torch.Generator().manual_seed(0), deadline_s=0.1)
+    assert late.num_evaluated < 3 * 64 + 9
+    assert not late.converged
 
 
 def test_noise_persists_over_steps_as_far_as_correlation_says() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace
+from worldline.errors import ConfigError, UnsupportedError
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions
+from worldline.planning.planners.deadline import DeadlineBatcher
 from worldline.planning.planners.gaussian import Gaussian
+from worldline.planning.planners.gradient import descend
 from worldline.planning.planners.noise import persistent
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
@@ -33,9 +36,13 @@ class CrossEntropy(PopulationPlanner):
         proposal_deviation: deviation around a winning proposal, as a share of the range; above 0.
         min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
         correlation: of the noise of neighbouring steps, in [0, 1). Above 0, candidates persist in a direction.
+        num_gradient_steps: steps of Adam from the best sequence after the last population, at least 0. They smooth the
+            plan and reduce its cost. Without effect if the cost has no gradient, as with discrete actions.
+        learning_rate: initial rate of Adam, as a share of each component's range; above 0. It falls linearly to 0.
 
     Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 4; kept elites and correlated
-        noise after Pinneri et al. 2020 (2008.06389), section 3.
+        noise after Pinneri et al. 2020 (2008.06389), section 3; gradient steps after Bharadhwaj et al. 2020
+        (2004.08763).
     """
 
     num_candidates: int = 64
@@ -45,6 +52,8 @@ class CrossEntropy(PopulationPlanner):
     proposal_deviation: float = 0.1
     min_deviation: float = 0.02
     correlation: float = 0.6
+    num_gradient_steps: int = 0
+    learning_rate: float = 0.03
 
     def __post_init__(self) -> None:
         if self.num_candidates < 2 or self.num_iterations < 1:
@@ -60,6 +69,58 @@ class CrossEntropy(PopulationPlanner):
             )
         if not 0 <= self.correlation < 1:
             raise ConfigError(f"correlation is {self.correlation}. It must be in [0, 1).")
+        if self.num_gradient_steps < 0 or not self.learning_rate > 0:
+            raise ConfigError(
+                f"num_gradient_steps {self.num_gradient_steps} must be at least 0, learning_rate {self.learning_rate} "
+                "above 0."
+            )
+
+    def plan(
+        self,
+        cost: CostFunction,
+        space: ActionSpace,
+        *,
+        batch: int,
+        horizon: int,
+        proposals: Float[Tensor, "B P T A"] | None = None,
+        generator: torch.Generator,
+        deadline_s: float | None = None,
+    ) -> PlannedActions:
+        """The best sequence found. Proposals are always evaluated, whatever the deadline.
+
+        Raises:
+            InputError: see `population.check` and `Population.best`.
+            UnsupportedError: an action is discrete.
+        """
+        begun_s = time.monotonic()
+        found = super().plan(
+            cost,
+            space,
+            batch=batch,
+            horizon=horizon,
+            proposals=proposals,
+            generator=generator,
+            deadline_s=deadline_s,
+        )
+        if not (self.num_gradient_steps and found.converged):
+            return found
+        used_s = time.monotonic() - begun_s
+        left_s = None if deadline_s is None else deadline_s - used_s
+        if left_s is not None and left_s < used_s:  # the first step might take as long as a population
+            return replace(found, converged=False)
+        try:
+            descent = descend(
+                cost,
+                space,
+                found.actions[:, None],
+                num_iterations=self.num_gradient_steps,
+                learning_rate=self.learning_rate,
+                batcher=DeadlineBatcher(left_s, first=1),
+            )
+        except UnsupportedError:
+            return found
+        assert descent.best is not None  # the first step has no time limit
+        return descent.best.best(num_evaluated=found.num_evaluated + descent.num_evaluated, converged=descent.converged)
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator

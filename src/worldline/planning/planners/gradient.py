@@ -11,7 +11,7 @@ from torch import Tensor
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.deadline import DeadlineBatcher
-from worldline.planning.planners.population import check, inside, ranked
+from worldline.planning.planners.population import Population, check, inside, ranked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,29 +66,68 @@ class GradientPlanner(Planner):
         start = (space.low + drawn * width).expand(batch, -1, -1, -1)
         if proposals is not None:
             start = torch.cat([proposals.to(start), start], 1)
-        actions = start = inside(space, start)
-        moved = torch.zeros_like(start)  # as a share of the range
-        optimizer = torch.optim.Adam([moved], lr=self.learning_rate)
-        best, num_evaluated, converged = None, 0, True
-        for number in range(self.num_iterations + 1):
-            if batcher.next(start.shape[1]) < start.shape[1]:
-                converged = False
-                break
-            value, slope = _descent(cost, actions)
-            found = ranked(actions, value)
-            num_evaluated += actions.shape[1]
-            best = found.first(1) if best is None else best.merge(found).first(1)
-            moved.grad = slope * width
-            optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - number / self.num_iterations)
-            optimizer.step()
-            actions = inside(space, start + moved * width)
-            # Adam continues from the projected sequence, not from beyond the bounds.
-            moved.copy_((actions - start) / width.where(width > 0, 1.0))
-        assert best is not None
-        return best.best(num_evaluated=num_evaluated, converged=converged)
+        found = descend(
+            cost,
+            space,
+            inside(space, start),
+            num_iterations=self.num_iterations,
+            learning_rate=self.learning_rate,
+            batcher=batcher,
+        )
+        assert found.best is not None  # the first batch has no time limit
+        return found.best.best(num_evaluated=found.num_evaluated, converged=found.converged)
 
 
-def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[PlanCosts, Float[Tensor, "B N T A"]]:
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """The result of `descend`.
+
+    Args:
+        best: the best evaluated sequence of each problem; None if there was no time for any.
+        num_evaluated: number of evaluated sequences per problem.
+        converged: whether no deadline ended it.
+    """
+
+    best: Population | None
+    num_evaluated: int
+    converged: bool
+
+
+def descend(
+    cost: CostFunction,
+    space: ActionSpace,
+    start: Float[Tensor, "B N T A"],
+    *,
+    num_iterations: int,
+    learning_rate: float,
+    batcher: DeadlineBatcher,
+) -> Descent:
+    """Descends with Adam from sequences within the bounds, and projects onto the bounds after each step.
+
+    Raises:
+        UnsupportedError: the cost has no gradient in the actions.
+    """
+    width = space.high - space.low
+    actions, moved = start, torch.zeros_like(start)  # as a share of the range
+    optimizer = torch.optim.Adam([moved], lr=learning_rate)
+    best, num_evaluated = None, 0
+    for number in range(num_iterations + 1):
+        if batcher.next(start.shape[1]) < start.shape[1]:
+            return Descent(best=best, num_evaluated=num_evaluated, converged=False)
+        value, slope = _slope(cost, actions)
+        found = ranked(actions, value)
+        num_evaluated += actions.shape[1]
+        best = found.first(1) if best is None else best.merge(found).first(1)
+        moved.grad = slope * width
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 - number / num_iterations)
+        optimizer.step()
+        actions = inside(space, start + moved * width)
+        # Adam continues from the projected sequence, not from beyond the bounds.
+        moved.copy_((actions - start) / width.where(width > 0, 1.0))
+    return Descent(best=best, num_evaluated=num_evaluated, converged=True)
+
+
+def _slope(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[PlanCosts, Float[Tensor, "B N T A"]]:
     """The costs, and the gradient of the total violation of each sequence, or of its cost if the violation is 0."""
     with torch.enable_grad():
         leaf = actions.detach().requires_grad_()
@@ -97,7 +136,7 @@ def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[Pla
         aim = torch.where(violation > 0, violation, value.cost)
         if not aim.requires_grad:
             raise UnsupportedError(
-                "the cost has no gradient in the actions, which the planner 'gradient' needs. Use the planner 'cem', "
+                "the cost has no gradient in the actions, which a gradient planner needs. Use the planner 'cem', "
                 "or a cost function that has one."
             )
         (slope,) = torch.autograd.grad(aim.where(aim.isfinite(), 0.0).sum(), leaf)
