@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -81,3 +82,30 @@ def test_a_split_that_cannot_be_made_says_why(dated):
 
 def test_without_a_rule_episodes_are_drawn_at_random(dated):
     assert split_store(dated) == split(40, 0)
+
+
+@pytest.mark.parametrize(("num_pieces", "with_gaps"), [(10, False), (20, True), (50, True)])
+def test_the_parts_of_a_recording_that_was_cut_are_apart_in_time(tmp_path, schema, make_episode, num_pieces, with_gaps):
+    store = Store.create(tmp_path / "store", schema)
+    for number in range(num_pieces):
+        store.append(make_episode(number, 1), {"file": "log.csv", "episode": number, "piece": number})
+    found = split_store(store)
+    parts = [found.train, found.validation, found.calibration, found.held_out]
+    assert [number for part in parts for number in part] == sorted(number for part in parts for number in part)
+    assert [after[0] - before[-1] for before, after in pairwise(parts)] == [1 + with_gaps] * 3
+    assert len(found.validation) == len(found.calibration) == len(found.held_out) == max(2, num_pieces // 10)
+    assert found.held_out[-1] == num_pieces - 1
+    assert ("gaps" in found.rule) == with_gaps
+
+
+def test_pieces_of_many_recordings_stay_together(tmp_path, schema, make_episode):
+    store = Store.create(tmp_path / "store", schema)
+    for number in range(60):
+        source = {"file": f"log{number // 3}.csv", "episode": number % 3}
+        store.append(make_episode(number, 1), source | ({"piece": number % 3} if number < 57 else {}))
+    found = split_store(store)
+    parts = [found.train, found.validation, found.calibration, found.held_out]
+    assert sorted(number for part in parts for number in part) == list(range(60))
+    cut = [{number // 3 for number in part if number < 57} for part in parts]
+    assert sum(map(len, cut)) == len(set.union(*cut)) == 19
+    assert found.rule == "recordings at random, seed 0"

@@ -20,6 +20,8 @@ from worldline.schema import Schema
 
 ACTION_LAG: Final = "action_lag"
 """Name of the option, and of the note in a store."""
+PIECE: Final = "piece"
+"""Key of the sources: the number of an episode among the pieces that a recording was cut into."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldline.data.base import PIECE
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError
 
@@ -15,6 +16,9 @@ PART_SHARE = 0.1
 FEW = 8
 MIN_EPISODES = 4
 """Smallest number of episodes, or groups of them, that can be split."""
+
+MIN_GAPPED = 20
+"""Smallest number of pieces of cut recordings for gaps between the parts; three pieces are lost."""
 
 CUT = "A long table can be cut: worldline import LOGS STORE --max-steps 100"
 
@@ -57,7 +61,9 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
 
     Rules:
 
-    - "episode": episodes at random.
+    - "episode": episodes at random. If some are pieces of recordings that were cut: recordings at random, or with
+      fewer than 8 of them all pieces in the order of the store. From 20 pieces on, the pieces between two parts are
+      left out then, because neighbours resemble each other.
     - "key:NAME": groups of episodes at random; a group shares the value of NAME in its sources.
     - "time": in the order of the store; the last episodes are held out.
     - "time:NAME": in the order of NAME in the sources, a number or a sortable text such as a date.
@@ -74,7 +80,12 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
     """
     kind, _, key = rule.partition(":")
     if rule == "episode":
-        return split(len(store), seed)
+        recordings = _recordings(store)
+        if len(recordings) == len(store):
+            return split(len(store), seed)
+        if len(recordings) >= FEW:
+            return _assign(recordings, np.random.default_rng(seed), f"recordings at random, seed {seed}", "recordings")
+        return _in_order(len(store))
     if rule == "time":
         return _assign([[number] for number in range(len(store))], None, "in the order of the store", "episodes")
     if kind not in ("key", "time") or not key:
@@ -93,6 +104,32 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
         groups.setdefault(value, []).append(number)
     noun = f"values of {key!r}"
     return _assign(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", noun)
+
+
+def _recordings(store: Store) -> list[list[int]]:
+    """The episodes of each recording; one episode each if no recording was cut."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for number, entry in enumerate(store.entries()):
+        source = entry.source
+        key = (source.get("file"), source.get("label")) if PIECE in source else (number,)
+        found.setdefault(key, []).append(number)
+    return list(found.values())
+
+
+def _in_order(num_pieces: int) -> Split:
+    """Pieces in the order of the store, with a piece left out between two parts."""
+    if num_pieces < MIN_GAPPED:
+        return _assign([[number] for number in range(num_pieces)], None, "pieces in the order of the store", "pieces")
+    size = max(2, round(PART_SHARE * (num_pieces - 3)))
+    firsts = [num_pieces - (size + 1) * number + 1 for number in (3, 2, 1)]
+    validation, calibration, held_out = (tuple(range(first, first + size)) for first in firsts)
+    return Split(
+        train=tuple(range(firsts[0] - 1)),
+        validation=validation,
+        calibration=calibration,
+        held_out=held_out,
+        rule="pieces in the order of the store, with gaps",
+    )
 
 
 def _values(store: Store, key: str) -> list[str | int | float]:

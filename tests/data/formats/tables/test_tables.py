@@ -237,6 +237,8 @@ def test_a_long_recording_can_be_cut_without_loss_of_a_step(tmp_path):
     assert [logged.episode.num_steps for logged in found] == [5, 5, 1]
     assert [x for logged in found for x in logged.episode.actions["action"][:, 0].tolist()] == columns["action"][:-1]
     assert found[1].episode.observations["x"][0, 0] == columns["x"][5]
+    assert [logged.source["piece"] for logged in found] == [0, 1, 2]
+    assert "piece" not in read(write_csv(tmp_path / "a.csv", columns), max_steps=11)[1][0].source
 
 
 def test_a_column_tells_episodes_apart_even_where_they_are_mixed(tmp_path):

@@ -400,6 +400,7 @@ class EpisodeRows:
         rows: row numbers of the table, in order.
         label: value of the column of episodes; empty without such a column; None if the cell is missing.
         times: [rows] seconds; None without times.
+        piece: its number among the pieces of a recording that was cut, from 0; None if it is whole.
     """
 
     table: ColumnTable
@@ -407,6 +408,7 @@ class EpisodeRows:
     rows: NDArray[np.intp]
     label: str | None = ""
     times: NDArray[np.float64] | None = None
+    piece: int | None = None
 
 
 def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list[EpisodeRows]:
@@ -427,19 +429,26 @@ def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list
     groups = _by_label(table.columns[name]) if name is not None else [("", np.arange(table.num_rows))]
     if times is not None and (name is None or reading.gap_s is not None):
         groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
-    if reading.max_steps is not None:
-        groups = [(label, part) for label, rows in groups for part in _cut(rows, reading.max_steps)]
+    pieces = [(label, rows, piece) for label, whole in groups for piece, rows in _cut(whole, reading.max_steps)]
     return [
         EpisodeRows(
-            table=table, number=number, rows=rows, label=label, times=times.seconds[rows] if times is not None else None
+            table=table,
+            number=number,
+            rows=rows,
+            label=label,
+            times=times.seconds[rows] if times is not None else None,
+            piece=piece,
         )
-        for number, (label, rows) in enumerate(groups)
+        for number, (label, rows, piece) in enumerate(pieces)
     ]
 
 
-def _cut(rows: NDArray[np.intp], max_steps: int) -> list[NDArray[np.intp]]:
-    """Cuts rows into parts that share their end rows, so that no step is lost."""
-    return [rows[first : first + max_steps + 1] for first in range(0, max(len(rows) - 1, 1), max_steps)]
+def _cut(rows: NDArray[np.intp], max_steps: int | None) -> list[tuple[int | None, NDArray[np.intp]]]:
+    """Numbered pieces that share their end rows, so that no step is lost; a short recording stays whole."""
+    if max_steps is None or len(rows) - 1 <= max_steps:
+        return [(None, rows)]
+    firsts = range(0, len(rows) - 1, max_steps)
+    return [(number, rows[first : first + max_steps + 1]) for number, first in enumerate(firsts)]
 
 
 def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
+from worldline.data.base import PIECE, LoggedEpisode, Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import EpisodeDraft, Metadata, readable, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
@@ -257,10 +257,12 @@ def _left_out(table: ColumnTable, known: Collection[str]) -> Iterator[Finding]:
 
 
 def _source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> Metadata:
-    """Returns what a store keeps with an episode: file, number, label, start time and constant texts."""
+    """Returns what a store keeps with an episode: file, number, label, piece, start time and constant texts."""
     source: Metadata = {"file": piece.table.file.name, "episode": piece.number}
     if piece.label:
         source["label"] = piece.label
+    if piece.piece is not None:
+        source[PIECE] = piece.piece
     if times is not None and piece.times is not None and len(piece.times) and np.isfinite(piece.times[0]):
         source["start_s"] = times.start_s + float(piece.times[0])
     for name in sorted(layout.facts & piece.table.columns.keys()):
