@@ -12,6 +12,7 @@ __all__ = [
     "CollapseError",
     "ConfigError",
     "DataError",
+    "EngineError",
     "InputError",
     "MissingExtraError",
     "NoGoodAnswerError",
@@ -125,6 +126,10 @@ class MissingExtraError(WorldlineError, ImportError):
 
 class UnsupportedError(WorldlineError, NotImplementedError):
     """The world or engine does not support the requested operation."""
+
+
+class EngineError(WorldlineError, ArithmeticError):
+    """An engine returned a value that is not finite; the message names the signal and the step."""
 
 
 class UnreadableError(UnsupportedError):

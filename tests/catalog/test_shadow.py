@@ -108,7 +108,7 @@ def test_a_candidate_that_predicts_no_number_has_failed(tmp_path: Path, toy_bund
     put(shadowing, pair, open_toy(toy_bundle(0.0)))
     shadowing.close()
     (record,) = read_records(pair.records)
-    assert "'position' is not finite" in record.error
+    assert "nan for 'position' at step 1" in record.error
 
 
 def test_a_candidate_that_cannot_be_opened_is_tried_once(

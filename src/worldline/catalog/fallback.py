@@ -7,17 +7,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldline.engines.base import CallCost, Card
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
+from worldline.errors import (
+    ConfigError,
+    EngineError,
+    InputError,
+    UnavailableError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.compatibility import clashes
+
+_NO_ANSWER: Final = (UnsupportedError, UnavailableError, EngineError)
+"""Errors after which the next world is asked."""
 
 Answer = TypeVar("Answer")
 TrustedAnswer = TypeVar("TrustedAnswer", Prediction, Scores)
@@ -37,12 +47,12 @@ class Failure:
     """
 
     name: str
-    error: UnsupportedError | UnavailableError
+    error: UnsupportedError | UnavailableError | EngineError
 
 
 @final
 class FallbackWorld(World):
-    """Calls worlds in order, until one has the ability, can be reached and trusts the history.
+    """Calls worlds in order, until one has the ability, can be reached, returns finite values and trusts the history.
 
     The application sees the same signals from every world: those that all predict. An `InputError` is raised at once,
     because it is the mistake of the caller. In a batch, each of the W worlds gets the first trusted answer, but
@@ -159,7 +169,7 @@ class FallbackWorld(World):
 
         try:
             found = self._first(ask)
-        except (UnsupportedError, UnavailableError) as error:
+        except _NO_ANSWER as error:
             if not refusals:
                 raise
             found = replace(refusals[0], reason=str(error))
@@ -200,7 +210,7 @@ class FallbackWorld(World):
         for number in range(len(self._names)) if order is None else order:
             try:
                 found = ask(number)
-            except (UnsupportedError, UnavailableError) as error:
+            except _NO_ANSWER as error:
                 failures.append(Failure(name=self._names[number], error=error))
                 continue
             self._count(number)
@@ -224,7 +234,7 @@ class FallbackWorld(World):
         for number, name in enumerate(self._names):
             try:
                 found = ask(number, left)
-            except (UnsupportedError, UnavailableError) as error:
+            except _NO_ANSWER as error:
                 failures.append(Failure(name=name, error=error))
                 continue
             trusted = self._trusts(found.trust)
@@ -292,8 +302,8 @@ class FallbackWorld(World):
                 )
 
 
-def _combined_error(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError:
-    """All reasons in one error: unavailable if no world could be reached, else unsupported."""
+def _combined_error(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError | EngineError:
+    """All reasons in one error: unavailable if no world could be reached, else unsupported; one reason as it is."""
     first, *others = failures
     if not others:
         return first.error

@@ -116,7 +116,8 @@ class Catalog:
             alias: alias to point to the new version; None changes no alias.
 
         Raises:
-            BundleError: the bundle is damaged.
+            BundleError: the bundle is damaged, or holds values that are not finite. Nothing is published.
+            UnknownNameError: the bundle needs a model, engine or planner that is not installed.
             InputError: a name is not allowed, or the version behind `alias` is incompatible. Nothing is published.
         """
         directory = self._directory(name)
@@ -127,7 +128,7 @@ class Catalog:
         fresh = directory.folder / f".{secrets.token_hex(4)}.partial"
         try:
             _copy(source.folder, fresh, (MANIFEST, *source.files))
-            read_bundle(fresh)
+            self.open_bundle(fresh)  # checks all parts, also whether weights are finite
             with directory.locked():
                 known = directory.aliases()
                 number = directory.published() + 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worldline.engines.base import EngineBelief
 from worldline.episode import Arrays, Future, History
-from worldline.errors import InputError
+from worldline.errors import EngineError, InputError
 from worldline.schema import Schema, Signal
 
 Own = TypeVar("Own")
@@ -71,6 +74,30 @@ def check_future(future: Future, schema: Schema) -> FutureSize:
     _check(future.actions, schema.actions, leading, "action", "[W, N, T, *shape]")
     _check(future.exogenous, schema.exogenous, (leading[0], leading[2]), "exogenous", "[W, T, *shape]")
     return FutureSize(num_worlds=leading[0], num_versions=leading[1], horizon=leading[2])
+
+
+def check_answer(signals: Mapping[str, NDArray[np.generic]], engine: str, *, axis: int) -> None:
+    """Checks that all values that an engine returned are finite.
+
+    Args:
+        signals: the answer.
+        engine: its name.
+        axis: the axis of the steps.
+
+    Raises:
+        EngineError: a value is NaN or infinite.
+    """
+    for name, values in signals.items():
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
+        bad = ~np.isfinite(values)
+        if bad.any():
+            step = int(np.nonzero(bad)[axis].min())
+            value = values[tuple(places[0] for places in np.nonzero(bad))]
+            raise EngineError(
+                f"the engine {engine!r} returned {value} for {name!r} at step {step + 1}. Its weights may be damaged, "
+                "or its inputs unlike any in its logs. Use another world."
+            )
 
 
 def own_belief(belief: EngineBelief, kind: type[Own]) -> Own:

@@ -32,6 +32,7 @@ from worldline.planning.planners.base import Planner
 from worldline.registry import load, name_of
 from worldline.schema import Kind, Schema
 from worldline.world.calibration import Calibration
+from worldline.world.calibration_checks import check_calibration
 from worldline.world.local import LocalWorld
 
 Content = str | bytes | Mapping[str, Tensor]
@@ -92,7 +93,7 @@ def save_world(
 
     Raises:
         UnsupportedError: a part of the world cannot be stored. The message names the part and the reason.
-        BundleError: `path` holds something that is not a bundle.
+        BundleError: `path` holds something that is not a bundle, or a weight is not finite.
     """
     engine, card = world.engine, world.engine.describe()
     if isinstance(engine, LearnedEngine):
@@ -194,8 +195,7 @@ def open_world(
     bundle = read_bundle(Path(path))
     engine, calibration = open_engine(bundle, choose_device(device)), None
     if "calibration.safetensors" in bundle.files:
-        calibration = Calibration.from_arrays(_arrays(bundle, "calibration"))
-        _check_calibration(bundle, engine.describe(), calibration)
+        calibration = _calibration(bundle, engine.describe())
     if adaptation is not None:
         if not isinstance(engine, LearnedEngine):
             raise UnsupportedError(
@@ -257,18 +257,23 @@ def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
     return engine
 
 
-def _check_calibration(bundle: Bundle, card: Card, calibration: Calibration) -> None:
-    """Raises if the calibration is for other signals than the engine's."""
+def _calibration(bundle: Bundle, card: Card) -> Calibration:
+    """The calibration, which must fit the engine."""
+    try:
+        calibration = Calibration.from_arrays(_arrays(bundle, "calibration"))
+        check_calibration(calibration)
+    except DataError as error:
+        raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: {error}") from error
     vectors = {name: card.schema[name].shape for name in card.predicts if card.schema[name].kind is Kind.VECTOR}
     if calibration.has_error_scores and (
         calibration.one_step.keys() != set(card.predicts)
         or {name: scale.shape[1:] for name, scale in calibration.scale.items()} != vectors
         or any(paths.shape[1:] != calibration.scale[name].shape for name, paths in calibration.residuals.items())
-        or any(effect.shape != (len(calibration.scale[name]),) for name, effect in calibration.design_effect.items())
     ):
         raise BundleError(
             f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."
         )
+    return calibration
 
 
 def _planner(bundle: Bundle, requested: Planner | str | None) -> Planner:
@@ -301,6 +306,7 @@ def _load(
             f"{bundle.folder}: {name}.safetensors does not fit {name}.json: expected {expected.get(wrong[0])} for "
             f"{wrong[0]}, got {given.get(wrong[0])}. {_AGAIN}."
         )
+    _check_finite(network, tensors, bundle.folder / f"{name}.safetensors")
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False).to(device)
 
@@ -323,4 +329,18 @@ def _tensors(arrays: Arrays) -> dict[str, Tensor]:
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    found = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    _check_finite(network, found, type(network).__name__)
+    return found
+
+
+def _check_finite(network: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> None:
+    """Raises if a weight is NaN or infinite: such a network answers nonsense."""
+    allowed: tuple[str, ...] = getattr(network, "may_be_infinite", ())
+    for name, value in tensors.items():
+        wrong = value.isnan() if name in allowed else ~value.isfinite()
+        if bad := int(wrong.sum()):
+            raise BundleError(
+                f"{where}: {bad} of {value.numel()} values of {name!r} are NaN or infinite. Learn the world again; a "
+                "lower learning rate or logs without extreme values help if the training diverged."
+            )

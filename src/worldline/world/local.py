@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import CallCost, Card, Decodes, Engine, Novelty
 from worldline.engines.tensors import tensor_engine
+from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.formatting import plural, round_percent
@@ -150,6 +151,7 @@ class LocalWorld(World):
             lengths = np.where(whole == 2, lengths + 1, whole)
             if calibration.has_error_scores:
                 samples = self.engine.imagine(before.belief, future, num_samples=samples_of(card), seed=seed).signals
+                check_answer(samples, card.name, axis=3)
                 predicted = {name: value[:, 0, :, 0][:, None] for name, value in samples.items()}
                 found, known = step_differences(card, history, predicted)
                 steps = calibration.surprise(card.schema, {name: value[:, 0] for name, value in found.items()}).steps
@@ -186,6 +188,7 @@ class LocalWorld(World):
         checked = check_actions(schema.actions, actions, (*present.leading, None))
         future = self._future(present, checked, exogenous, axes_between=0)
         drawn = self.engine.imagine(present.belief, future, num_samples=samples_of(card), seed=SEED).signals
+        check_answer(drawn, card.name, axis=3)
         means = {name: _mean(schema[name], drawn[name][:, 0]) for name in card.predicts}
         paths = self._paths(schema, means, num_samples)
         shown = self._images(present, future, means) if images else {}
@@ -251,7 +254,7 @@ class LocalWorld(World):
         targets = check_goal(schema, goal, present.leading)
         checked = check_actions(schema.actions, actions, (*present.leading, None, None), clip=clip)
         future = self._future(present, checked, exogenous, axes_between=1)
-        aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
+        aim = replace(self._objective(present, goal, targets, constraints, future.exogenous, SEED), all_finite=True)
         costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
         cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
         return Scores(
@@ -360,6 +363,7 @@ class LocalWorld(World):
             raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
         history = add_world_axis(checked.history())
         replayed = self.engine.replay(history, checked.num_steps, num_samples=samples_of(card), seed=SEED)
+        check_answer(replayed.signals, card.name, axis=1)
         found, known = step_differences(card, history, replayed.signals)
         p_values = self.calibration.surprise(card.schema, {name: value[0] for name, value in found.items()})
         return surprise_of(card.schema, p_values, {name: flags[0] for name, flags in known.items()})

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance
 from worldline.engines.tensors import TensorEngine, tensor_engine
+from worldline.engines.validation import check_answer
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Constraint, Goal, Rollout
@@ -48,6 +49,7 @@ class Objective:
         familiar_scores: sorted out-of-distribution scores of the calibration data, for trust; None without calibration.
         seed: seed of the engine's draws, the same for all plans.
         num_samples: S, the samples that a stochastic engine draws of each plan; 1 for a deterministic engine.
+        all_finite: whether each candidate must have finite predictions; in a search some may not.
         margins: the bands of the levels that were needed so far. All plans of a search have one horizon.
     """
 
@@ -65,6 +67,7 @@ class Objective:
     familiar_scores: Float[Tensor, " K"] | None
     seed: int
     num_samples: int
+    all_finite: bool = False
     margins: dict[float, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def evaluate(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
@@ -75,6 +78,7 @@ class Objective:
         Raises:
             InputError: a cost is not [W, N, S, T], a constraint is not [W, N] or negative, or the calibration does
                 not support a `Chance`.
+            EngineError: predictions are not finite.
             UnsupportedError: a gradient is requested, but the engine does not compute with torch, or a target is
                 discrete.
         """
@@ -104,6 +108,7 @@ class Objective:
     def _rollout(self, actions: Float[Tensor, "W N T A"]) -> Rollout:
         schema = self.card.schema
         found = self.engine.rollout(self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed)
+        self._check_finite(found)
         inputs = {name: value[:, :, None] for name, value in split(schema.actions, actions).items()}
         if self.exogenous is not None:
             inputs |= {n: value[:, None, None] for n, value in split(schema.exogenous, self.exogenous).items()}
@@ -114,6 +119,13 @@ class Objective:
             periods={signal.name: signal.period for signal in schema.signals if signal.period is not None},
             trust=partial(self._trust, found),
         )
+
+    def _check_finite(self, rollout: Rollout) -> None:
+        """Raises if no candidate of a world has finite values only, or if one does not and all must."""
+        for name, values in rollout.signals.items():
+            usable = values.detach().isfinite().flatten(2).all(2)
+            if not bool((usable.all(1) if self.all_finite else usable.any(1)).all()):
+                check_answer({name: values.detach().cpu().numpy()}, self.card.name, axis=3)
 
     def _violation(self, number: int, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N"]:
         constraint = self.constraints[number]

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from worldline.data.windows import Places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
+from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, History
 from worldline.schema import Kind, Role
 from worldline.world.input_novelty import InputNovelty
@@ -201,6 +202,7 @@ def step_errors(
     num_worlds, size = history.num_worlds, max(1, MAX_STEPS // max(1, num_steps))
     if num_worlds <= size:
         replayed = engine.replay(history, num_steps, num_samples=num_samples(engine.describe()), seed=seed)
+        check_answer(replayed.signals, engine.describe().name, axis=1)
         return errors_of(engine.describe(), history, replayed.signals) if num_steps else None, replayed.belief
     parts = [
         step_errors(engine, history.worlds(slice(first, first + size)), num_steps, seed=seed)[0]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows
 from worldline.engines.base import Card, Engine
+from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, History
 from worldline.schema import Kind, Schema, Signal
 
@@ -43,6 +44,7 @@ def residuals(engine: Engine, windows: ForecastWindows, *, seed: int) -> dict[st
     card = engine.describe()
     belief = engine.observe(None, windows.history, seed=seed)
     samples = engine.imagine(belief, windows.future(), num_samples=num_samples(card), seed=seed).signals
+    check_answer(samples, card.name, axis=3)
     predicted = {name: samples[name][:, 0] for name in windows.truth}
     return differences(card.schema, predicted, windows.truth, windows.known)
 

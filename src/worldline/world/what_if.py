@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from worldline.data.windows import forecast_windows
 from worldline.engines.base import Abducts, Card, Engine, Samples
+from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
@@ -90,6 +91,7 @@ def twins(
         belief, noise = engine.abduct(episode, at)
         future = _future(episode, at, actions)
         found = engine.imagine(belief, future, num_samples=num_samples(card), noise=noise, seed=seed)
+        check_answer(found.signals, card.name, axis=3)
         return _pair(found, Abduction.FULL)
     problem = obstacle(card)
     if not problem:
@@ -114,6 +116,7 @@ def twins(
         problem = f"{case.unknown}, and {few}"
     belief = engine.observe(None, add_world_axis(episode.history(at, min(card.context, at + 1))), seed=seed)
     found = engine.imagine(belief, _future(episode, at, actions), num_samples=num_samples(card), seed=seed)
+    check_answer(found.signals, card.name, axis=3)
     return _pair(found, Abduction.NONE, f"only the history up to the branch was used: {problem}")
 
 
@@ -445,6 +448,7 @@ class _Case:
     def _imagine(self, belief: object, future: Future) -> Arrays:
         """Samples of one step, per predicted signal [W, N, S, *shape]."""
         found = self.engine.imagine(belief, future, num_samples=num_samples(self.card), seed=self.seed)
+        check_answer(found.signals, self.card.name, axis=3)
         return {name: value[:, :, :, 0] for name, value in found.signals.items()}
 
     def _features(self, episode: Episode, steps: slice) -> Floats:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,9 @@ class LandmarksConfig:
 
 class Landmarks(nn.Module):
     """M latents and the steps of the shortest logged path between each pair; infinite if there is none."""
+
+    may_be_infinite: ClassVar[tuple[str, ...]] = ("steps",)
+    """Tensors in which infinity has a meaning."""
 
     latents: Tensor
     steps: Tensor

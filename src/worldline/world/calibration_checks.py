@@ -1,0 +1,104 @@
+"""Checks a stored calibration: its values decide how wide bands are and which histories are trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.errors import DataError
+
+if TYPE_CHECKING:
+    from worldline.world.calibration import Calibration
+
+Floats = NDArray[np.floating]
+
+
+def check_calibration(calibration: Calibration) -> None:
+    """Checks shapes, signs, order and finiteness.
+
+    Raises:
+        DataError: a part is wrong; the message names it.
+    """
+    for name, problem in _problems(calibration):
+        raise DataError(f"{name} of the calibration {problem}", fix="Calibrate the world again.")
+
+
+def _problems(found: Calibration) -> Iterator[tuple[str, str]]:
+    """The name of each wrong part, and what is wrong."""
+    windows = found.num_windows
+    if windows < 1 or len(found.novelty) % windows or not len(found.novelty):
+        yield "num_windows", f"is {windows}, but there are {len(found.novelty)} windows"
+        return
+    yield from _sorted("novelty", found.novelty, len(found.novelty))
+    for row in found.ood_scores:
+        yield from _sorted("ood_scores", row, len(found.novelty))
+    for name, scores in (("steps", found.steps), *found.one_step.items(), *found.entities.items()):
+        yield from _sorted(name, scores, None)
+    for name, unit in found.unit.items():
+        yield from _positive(f"unit of {name!r}", unit)
+    for name, scale in found.scale.items():
+        yield from _positive(f"scale of {name!r}", scale)
+        yield from _band(found, name, scale)
+    for part in (found.ood, found.input_novelty):
+        if part is not None and is_dataclass(part):
+            for name, value in asdict(part).items():
+                yield from _finite(name, value)
+    for name in ("scale", "drive_scale", "tail"):
+        yield from _positive(f"ood.{name}", getattr(found.ood, name))
+    if found.input_novelty is not None:
+        yield from _positive("input_novelty.scale", found.input_novelty.scale)
+    if found.causes is not None:
+        for name, value in found.causes.to_arrays().items():
+            yield from _finite(f"causes.{name}", value)
+
+
+def _band(found: Calibration, name: str, scale: Floats) -> Iterator[tuple[str, str]]:
+    """What is wrong with the parts of one predicted vector signal."""
+    scores, total, shape = found.scores[name], len(found.novelty), scale.shape[1:]
+    if scores.shape != (len(scale), total):
+        yield f"scores of {name!r}", f"have shape {scores.shape} instead of {(len(scale), total)}"
+        return
+    for row in scores:
+        seen = np.count_nonzero(~np.isnan(row))
+        if np.isnan(row[:seen]).any():
+            yield f"scores of {name!r}", "are not sorted"
+        yield from _sorted(f"scores of {name!r}", row[:seen], None)
+    for part, values in (("spread", found.spread), ("skill", found.skill)):
+        yield from _finite(f"{part} of {name!r}", values[name])
+        if values[name].shape not in (shape, ()) or (values[name] < 0).any():
+            yield f"{part} of {name!r}", f"has shape {values[name].shape} or is below 0"
+    for part, value in _of(found.design_effect, name):
+        if value.shape != scores.shape[:1] or not ((value >= 1) & (value <= found.num_windows)).all():
+            yield f"{part} of {name!r}", f"is not [{len(scale)}] with values of 1 to {found.num_windows}"
+    for part, value in _of(found.residuals, name, "residuals"):
+        yield from _finite(f"{part} of {name!r}", value)
+        if value.shape[1:] != scale.shape or not len(value):
+            yield f"{part} of {name!r}", f"have shape {value.shape}"
+
+
+def _of(values: Mapping[str, Floats], name: str, part: str = "design_effect") -> Iterator[tuple[str, Floats]]:
+    if name in values:
+        yield part, values[name]
+
+
+def _finite(name: str, value: NDArray[np.generic]) -> Iterator[tuple[str, str]]:
+    if not np.isfinite(np.asarray(value, float)).all():
+        yield name, "holds NaN or infinity"
+
+
+def _positive(name: str, value: Floats) -> Iterator[tuple[str, str]]:
+    if not (np.isfinite(value) & (value > 0)).all():
+        yield name, "holds values that are not above 0 and finite"
+
+
+def _sorted(name: str, values: Floats, length: int | None) -> Iterator[tuple[str, str]]:
+    if values.ndim != 1 or (length is not None and len(values) != length):
+        yield name, f"has shape {values.shape}"
+    elif not np.isfinite(values).all():
+        yield name, "holds NaN or infinity"
+    elif (np.diff(values) < 0).any():
+        yield name, "is not sorted"

@@ -1,0 +1,200 @@
+"""Values that are not finite: in weights, in calibrations, and in the answers of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.world.tiny import CALM, _jepa
+
+from worldline.bundle import read_bundle, write_bundle
+from worldline.catalog.fallback import FallbackWorld
+from worldline.catalog.versions import Catalog
+from worldline.engines.base import Card, Engine, EngineBelief, Samples
+from worldline.engines.baselines import Linear
+from worldline.engines.learned import LearnedEngine
+from worldline.episode import Future, History
+from worldline.errors import BundleError, EngineError
+from worldline.planning.base import Goal
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.world.bundle_io import open_world, save_world
+from worldline.world.calibration import Calibration, calibrate
+from worldline.world.local import LocalWorld
+
+EPISODES = CALM.episodes(24, 12, seed=0)
+LINEAR = Linear.fit(EPISODES[:12], CALM.schema, context=1)
+PLANNER = CrossEntropy(num_candidates=8, num_elites=4, num_iterations=2)
+GOAL = Goal(targets={"position": np.zeros(2)})
+HISTORY = EPISODES[0].history(2, 3)
+AHEAD = {name: value[2:6] for name, value in EPISODES[0].actions.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Broken(Engine):
+    """Predicts `value` instead of positions from a step on."""
+
+    first: int
+    value: float = np.nan
+
+    def describe(self) -> Card:
+        return LINEAR.describe()
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return LINEAR.observe(belief, steps, seed=seed)
+
+    def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
+        found = LINEAR.imagine(belief, future, **options)
+        positions = np.array(found.signals["position"])
+        positions[:, :, :, self.first - 1 :] = self.value
+        return Samples(signals={**found.signals, "position": positions})
+
+
+def calibration_of(engine: Engine) -> Calibration:
+    return calibrate(engine, EPISODES[12:], horizon=4, num_windows=1, seed=0, with_causes=False)
+
+
+def world_of(engine: Engine) -> LocalWorld:
+    return LocalWorld(engine, calibration_of(LINEAR), PLANNER)
+
+
+VERBS: dict[str, Callable[[LocalWorld | FallbackWorld], object]] = {
+    "predict": lambda world: world.predict(HISTORY, AHEAD),
+    "score": lambda world: world.score(HISTORY, {name: value[None] for name, value in AHEAD.items()}, GOAL),
+    "plan": lambda world: world.plan(HISTORY, GOAL, horizon=4),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_not_finite_are_errors_and_the_next_world_is_asked(verb: str, value: float) -> None:
+    broken, good = world_of(Broken(first=3, value=value)), world_of(LINEAR)
+    with pytest.raises(EngineError, match=rf"returned {value} for 'position' at step 3"):
+        VERBS[verb](broken)
+    both = FallbackWorld([broken, good])
+    VERBS[verb](both)
+    assert list(both.tally().values()) == [0, 1]
+
+
+def test_surprise_what_if_and_trust_refuse_values_that_are_not_finite() -> None:
+    broken = world_of(Broken(first=1))
+    with pytest.raises(EngineError, match="returned nan for 'position' at step 1"):
+        broken.surprise(EPISODES[0])
+    with pytest.raises(EngineError, match="returned nan"):
+        broken.what_if(EPISODES[0], 2, AHEAD)
+    with pytest.raises(EngineError, match="returned nan"):
+        broken.look(EPISODES[0].history())
+
+
+def test_an_engine_that_predicts_no_numbers_is_not_calibrated() -> None:
+    with pytest.raises(EngineError, match="returned nan for 'position' at step 2"):
+        calibration_of(Broken(first=2))
+
+
+def rewritten(path: Path, name: str, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Changes the tensors of one file of a bundle, with a valid manifest."""
+    bundle = read_bundle(path)
+    contents = {
+        file: load_file(path / file) if file.endswith(".safetensors") else bundle.text(file) for file in bundle.files
+    }
+    change(contents[name])
+    write_bundle(path, contents, model=bundle.manifest.model, notes=bundle.manifest.notes)
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> Path:
+    """The bundle of an untrained network."""
+    engine = _jepa(CALM.schema, ("position",))
+    save_world(tmp_path / "world", LocalWorld(engine, calibration_of(engine), PLANNER))
+    return tmp_path / "world"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["model", "heads/readout", "heads/distance", "heads/mahalanobis"])
+def test_weights_that_are_not_finite_are_refused(learned: Path, tmp_path: Path, name: str, value: float) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        next(one for one in tensors.values() if one.is_floating_point()).view(-1)[0] = value
+
+    rewritten(learned, f"{name}.safetensors", change)
+    with pytest.raises(BundleError, match=r"1 of .* are NaN or infinite"):
+        open_world(learned)
+    with pytest.raises(BundleError, match="NaN or infinite"):
+        Catalog(tmp_path / "catalog").publish(learned, "toy", alias="prod")
+    assert not list((tmp_path / "catalog").rglob("*.safetensors"))
+
+
+def test_a_diverged_network_is_not_saved(learned: Path, tmp_path: Path) -> None:
+    world = open_world(learned)
+    assert isinstance(world.engine, LearnedEngine)
+    next(world.engine.model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(BundleError, match="NaN or infinite"):
+        save_world(tmp_path / "again", world)
+    assert not (tmp_path / "again").exists()
+
+
+def spoil(part: str, at: object, value: float) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[part][at] = value
+
+    return change
+
+
+def unsorted(part: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[part] = tensors[part].flip(-1).contiguous()
+
+    return change
+
+
+def shortened(part: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[part] = tensors[part][:-1].contiguous()
+
+    return change
+
+
+SPOILED = {
+    "scale of 0": spoil("scale/position", (0, 0), 0.0),
+    "negative scale": spoil("scale/position", (1, 0), -1.0),
+    "scale of NaN": spoil("scale/position", (1, 0), np.nan),
+    "unsorted scores": unsorted("scores/position"),
+    "a gap in the scores": spoil("scores/position", (0, 0), np.nan),
+    "infinite score": spoil("scores/position", (0, -1), np.inf),
+    "unsorted one-step scores": unsorted("one_step/position"),
+    "unit of 0": spoil("unit/position", (), 0.0),
+    "spread of NaN": spoil("spread/position", 0, np.nan),
+    "skill of NaN": spoil("skill/position", (), np.nan),
+    "novelty of NaN": spoil("novelty", 0, np.nan),
+    "unsorted novelty": unsorted("novelty"),
+    "too few novelties": shortened("novelty"),
+    "no windows": spoil("num_windows", (), 0),
+    "half a window": spoil("num_windows", (), 2),
+    "design effect of 0": spoil("design_effect/position", 0, 0.0),
+    "residual of infinity": spoil("residuals/position", (0, 0, 0), np.inf),
+    "shortened residuals": shortened("scale/position"),
+    "tail of 0": spoil("ood/tail", (0, 0), 0.0),
+    "whitening of NaN": spoil("ood/whitening", (0, 0, 0), np.nan),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_calibration_that_contradicts_itself_is_refused(tmp_path: Path, name: str) -> None:
+    save_world(tmp_path / "world", world_of(LINEAR))
+    open_world(tmp_path / "world")
+    rewritten(tmp_path / "world", "calibration.safetensors", SPOILED[name])
+    with pytest.raises(BundleError, match="calibration"):
+        open_world(tmp_path / "world")
+
+
+def test_a_calibration_without_values_of_some_windows_is_valid(tmp_path: Path) -> None:
+    """NaN at the end of the scores means that a window observed nothing."""
+    calibration = calibration_of(LINEAR)
+    scores = {name: value.copy() for name, value in calibration.scores.items()}
+    scores["position"][:, -2:] = np.nan
+    save_world(tmp_path / "world", LocalWorld(LINEAR, replace(calibration, scores=scores), PLANNER))
+    assert open_world(tmp_path / "world").calibration is not None
