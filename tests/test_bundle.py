@@ -395,7 +395,7 @@ HOSTILE_TENSORS: dict[str, tuple[bytes, str]] = {
     "header is a list": (safetensors([]), "not a JSON object"),
     "key twice": (
         safetensors(b'{"a":%s,"a":%s}' % ((json.dumps(tensor()).encode(),) * 2), bytes(4)),
-        "duplicate key",
+        "is there twice",
     ),
     "metadata of the wrong type": (safetensors({"__metadata__": {"a": 1}}), "__metadata__"),
     "metadata is a list": (safetensors({"__metadata__": ["a"]}), "__metadata__"),

@@ -29,7 +29,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from worldline.config import from_json, to_json
+from worldline.config import from_json, to_json, unique_keys
 from worldline.data.fsync import name_in_errors
 from worldline.errors import BundleError, ConfigError, UnknownNameError
 from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, current_text, stored_file
@@ -320,7 +320,7 @@ def _check_header(path: Path, file: BufferedReader, size: int) -> None:
     if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
         raise _refusal(path, f"a header of {length} bytes in a file of {size} (at most {MAX_HEADER_BYTES})")
     try:
-        header = json.loads(file.read(length).decode(), object_pairs_hook=_unique_keys)
+        header = json.loads(file.read(length).decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise _refusal(path, f"the header is not valid JSON ({error})") from error
     if not isinstance(header, dict):
@@ -337,14 +337,6 @@ def _check_header(path: Path, file: BufferedReader, size: int) -> None:
         end = stop
     if end != size - 8 - length:
         raise _refusal(path, f"the header describes {end} bytes of data, but {size - 8 - length} follow")
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object; raises on a duplicate key, because two parsers could then read two different files."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate key")
-    return found
 
 
 def _byte_range(path: Path, name: str, claim: object) -> tuple[int, int]:

@@ -303,7 +303,7 @@ class FallbackWorld(World):
 
 
 def _combined_error(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError | EngineError:
-    """All reasons in one error: unavailable if no world could be reached, else unsupported; one reason as it is."""
+    """All reasons in one error: unavailable if no world could be reached, else unsupported. One reason is unchanged."""
     first, *others = failures
     if not others:
         return first.error
