@@ -27,6 +27,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +152,9 @@ class Store:
     def __repr__(self) -> str:
         signals = first_of([f"{signal.name} ({signal.role.value})" for signal in self.schema.signals])
         return f"Store({self.path}: {len(self)} episodes, {int(self.num_steps.sum())} steps; {signals})"
+
+    def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
+        return open_store, (self.path.absolute(),)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -460,6 +464,15 @@ class Store:
             digest=record["digest"].tobytes().hex(),
         )
 
+    def num_unlisted(self) -> int:
+        """The number of complete sources after those that the index lists.
+
+        An append that was interrupted leaves at most one. More mean that the index was cut.
+        """
+        end = self._index.source_end
+        size = (self.path / SOURCES_FILE).stat().st_size
+        return read_bytes(self._files[SOURCES_FILE], size - end, end).count(b"\n") if size > end else 0
+
     def _source_begin(self, number: int) -> int:
         return int(self._index.records[number - 1]["source_end"]) if number else 0
 
@@ -528,7 +541,8 @@ def open_store(path: Path | str) -> Store:
         path: a folder that `Store.create` made.
 
     Raises:
-        DataError: the folder holds no store, or a block is shorter than the index says.
+        DataError: the folder holds no store, a link or a special file is in it, or a block is shorter than the index
+            says.
         ConfigError: the schema or card cannot be read.
     """
     path = Path(path)
@@ -537,6 +551,7 @@ def open_store(path: Path | str) -> Store:
         problem = "the store was written by an earlier version" if old else "the folder is no store"
         fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
         raise DataError(f"{problem}: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing", fix=fix, file=path)
+    _refuse_special_files(path)
     schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
     card = from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE)
     layout = path / LAYOUT_FILE
@@ -549,6 +564,17 @@ def open_store(path: Path | str) -> Store:
         fix = f"Write it back, or leave the signal out of the store: worldline schema {path} {gone[0]}=ignore"
         raise InputError(f"{path / SCHEMA_FILE}: the signal {gone[0]!r} of the store is missing. {fix}")
     return change_schema(store, schema)
+
+
+def _refuse_special_files(folder: Path) -> None:
+    """Raises if the folder holds links, pipes or devices: they could lead to other files or block a reader."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                what = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+                raise DataError(f"it is {what}", fix="Replace it by a copy of the file, or delete it.", file=path)
 
 
 def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int], None] | None = None) -> Store:

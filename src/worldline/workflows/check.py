@@ -101,7 +101,7 @@ def check(
     tell(progress, "check", 0)
     found = judge(sample.tracks, seed) if sample.tracks else None
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
-    findings = (*damaged, *inspection.findings())
+    findings = (*damaged, *_unlisted(store), *inspection.findings())
     tell(progress, "check", 1)
     return CheckReport(
         path=store.path,
@@ -114,6 +114,16 @@ def check(
         coverage=covered,
         advice=_advice(store.path, found, findings, covered, delay),
     )
+
+
+def _unlisted(store: Store) -> tuple[Finding, ...]:
+    """An error if the index lists fewer episodes than the store holds."""
+    more = store.num_unlisted()
+    if more < 2:  # an append that was interrupted leaves one
+        return ()
+    problem = f"the index lists {len(store)} episodes, but the store holds at least {len(store) + more}"
+    fix = "The index was cut: restore index.bin from a copy, or import the logs again."
+    return (Finding(problem=problem, fix=fix),)
 
 
 @dataclass(frozen=True, kw_only=True)
