@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import http.server
+import multiprocessing
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -382,3 +383,28 @@ def test_connections_are_closed_with_the_world(world: LocalWorld) -> None:
             remote.describe()
         remote.close()
     assert [str(one.message) for one in caught] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # from Python 3.12 on
+def test_processes_that_are_forked_do_not_read_the_answers_of_others(world: LocalWorld, history: History) -> None:
+    """Every process asks for predictions of its own push."""
+
+    def ask(remote: RemoteWorld, push: float) -> list[float]:
+        pushes = {"push": np.full((3, 2), push, np.float32)}
+        return [float(remote.predict(history, pushes).signals["position"].mean[-1, 0]) for _ in range(30)]
+
+    context = multiprocessing.get_context("fork")
+    with serving(world) as url, RemoteWorld(url) as remote:
+        expected = {push: ask(remote, push)[0] for push in (-0.5, 0.0, 0.5)}  # the connection is open before the fork
+        answers = context.Queue()
+        children = [
+            context.Process(target=lambda push=push: answers.put((push, ask(remote, push)))) for push in (-0.5, 0.5)
+        ]
+        for child in children:
+            child.start()
+        assert ask(remote, 0.0) == [expected[0.0]] * 30
+        for _ in children:
+            push, found = answers.get(timeout=60)
+            assert found == [expected[push]] * 30
+        for child in children:
+            child.join(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -34,9 +35,9 @@ _MAX_WAIT_S: Final = 1e6  # sockets cannot wait longer
 class RemoteWorld(World):
     """The world that `worldline serve` serves at a URL. Every verb is forwarded; threads may share it.
 
-    Errors of the server are raised again, with the same class and text. Costs and constraints must be those of
-    `worldline.planning.costs`. Every verb raises `UnavailableError` if the server cannot be reached, does not answer in
-    time, or returns an invalid answer.
+    A process that is forked connects anew. Errors of the server are raised again, with the same class and text. Costs
+    and constraints must be those of `worldline.planning.costs`. Every verb raises `UnavailableError` if the server
+    cannot be reached, does not answer in time, or returns an invalid answer.
 
     Args:
         url: such as "http://127.0.0.1:8000". Proxy settings of the environment are ignored for this machine.
@@ -57,13 +58,22 @@ class RemoteWorld(World):
         if self._url.scheme not in ("http", "https") or not self._url.host:
             raise InputError(f"{url!r} is not a URL of a server. Use one such as 'http://127.0.0.1:8000'.")
         self._timeout_s, self._limit_bytes = timeout_s, limit_bytes
+        self._card: Card | None = None
+        self._connect()
+
+    def _connect(self) -> None:
+        """A client and a lock of this process."""
         # No compression: a small compressed answer could expand beyond the limit.
         headers = {"accept": CONTENT_TYPE, "accept-encoding": "identity", "content-type": CONTENT_TYPE}
         limits, direct = httpx.Limits(keepalive_expiry=_MAX_IDLE_S), self._url.host in LOOPBACK
         self._client = httpx.Client(headers=headers, limits=limits, trust_env=not direct)
         self._close = weakref.finalize(self, self._client.close)
-        self._lock = threading.Lock()
-        self._card: Card | None = None
+        self._lock, self._process = threading.Lock(), os.getpid()
+
+    def _reconnect_after_fork(self) -> None:
+        """Connections of the parent process must not be shared: two processes would read each other's answers."""
+        if self._process != os.getpid():
+            self._connect()
 
     def __enter__(self) -> RemoteWorld:
         return self
@@ -82,6 +92,7 @@ class RemoteWorld(World):
 
     def describe(self) -> Card:
         """The card of the remote world; read once, at the first call."""
+        self._reconnect_after_fork()
         with self._lock:
             if self._card is None:
                 self._card = self._ask(Card, "describe", {})
@@ -141,6 +152,7 @@ class RemoteWorld(World):
 
     def _ask(self, kind: type[Answer], verb: str, arguments: Mapping[str, Any], *, extra_s: float = 0.0) -> Answer:
         """Sends a call and returns its answer of type `kind`; `extra_s` is added to the timeout."""
+        self._reconnect_after_fork()
         url = self._url.copy_with(path=f"{self._url.path.rstrip('/')}/v1/{verb}")
         wait_s = min(self._timeout_s + extra_s, _MAX_WAIT_S) if extra_s > 0 else self._timeout_s
         body = self._post(url, encode_call(Call(verb, arguments)), wait_s)
