@@ -106,7 +106,7 @@ def history(episodes: Sequence[Episode], at: int, length: int) -> History:
 @pytest.mark.parametrize("goals", [True, False])
 def test_pictures_conform(goals: bool) -> None:
     engine = untrained(TwoRooms().schema, ("camera",), goals=goals)
-    assert breaches("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
+    assert breaches(EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
 
 
 @pytest.mark.parametrize("goals", [True, False])
@@ -114,18 +114,18 @@ def test_pictures_conform(goals: bool) -> None:
 def test_vectors_conform(toy: Integrator, goals: bool) -> None:
     engine = untrained(toy.schema, ("position",), goals=goals)
     case = EngineCase(engine=engine, episodes=toy.episodes(8, 12, seed=0))
-    assert breaches("LearnedEngine", case, UNTRAINED) == []
+    assert breaches(case, UNTRAINED) == []
 
 
 def test_pictures_and_vectors_together_conform() -> None:
     engine = untrained(TwoRooms().schema, ("camera", "position"), goals=True)
-    assert breaches("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
+    assert breaches(EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
 
 
 def test_it_conforms_while_it_adapts() -> None:
     engine = replace(untrained(CALM.schema, ("position",), goals=True), adaptation=Adaptation(num_steps=3))
     case = EngineCase(engine=engine, episodes=CALM.episodes(8, 12, seed=0))
-    assert breaches("LearnedEngine", case, UNTRAINED) == []
+    assert breaches(case, UNTRAINED) == []
 
 
 def test_what_adapts_asks_for_the_steps_that_it_learns_from_and_says_what_they_show() -> None:
@@ -307,7 +307,7 @@ def with_picture_goals(engine: LearnedEngine) -> LearnedEngine:
 
 def test_a_goal_may_be_the_pictures_alone_where_the_head_knows_such() -> None:
     engine = with_picture_goals(untrained(TwoRooms().schema, ("camera", "position"), goals=True))
-    assert breaches("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
+    assert breaches(EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
     belief = engine.observe(None, history(ROOMS, 4, 1), seed=0)
     future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
     picture = {"camera": np.stack([one.observations["camera"][7] for one in ROOMS])}
@@ -498,7 +498,7 @@ def drifting(members: int) -> LearnedEngine:
 @pytest.mark.parametrize("members", [1, 5])
 def test_a_model_that_draws_conforms(members: int) -> None:
     case = EngineCase(engine=drifting(members), episodes=CALM.episodes(8, 12, seed=0))
-    assert breaches("LearnedEngine", case, UNTRAINED) == []
+    assert breaches(case, UNTRAINED) == []
 
 
 @pytest.mark.parametrize("members", [1, 2, 5])

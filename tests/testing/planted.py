@@ -51,7 +51,7 @@ def passes(parts: Sequence[type], clauses: Sequence[Clause[Any]], case_of: Calla
 
     @pytest.mark.parametrize("part", parts)
     def test(part: type) -> None:
-        assert breaches(part.__name__, case_of(part()), clauses) == []
+        assert breaches(case_of(part()), clauses) == []
 
     return test
 

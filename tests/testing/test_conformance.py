@@ -163,7 +163,7 @@ def test_planners(name: str) -> None:
 def test_a_planner_that_does_not_search() -> None:
     # It keeps what does not depend on searching: the rest of the contract is given up on purpose, as it says.
     case = PlannerCase(planner=load("planner", "first_proposal")())
-    assert breaches("FirstProposal", case, (bounds, deterministic)) == []
+    assert breaches(case, (bounds, deterministic)) == []
 
 
 @pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED - SERVED))

@@ -267,7 +267,7 @@ def test_missing_values_in_the_log_do_not_disturb() -> None:
 
 def test_clauses_can_be_called_one_by_one() -> None:
     case = EngineCase(engine=Able(), episodes=ENGINE_EPISODES, seed=1)
-    assert [breaches("Able", case, [clause]) for clause in CLAUSES] == [[]] * len(CLAUSES)
+    assert [breaches(case, [clause]) for clause in CLAUSES] == [[]] * len(CLAUSES)
 
 
 def test_episodes_that_tell_nothing_are_refused() -> None:

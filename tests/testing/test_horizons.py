@@ -67,7 +67,7 @@ class UncalibratedWithHorizon(Exact):
 @pytest.mark.parametrize("world", [BlindAfterTwo, PersistentWithoutHorizon])
 @pytest.mark.parametrize("seed", range(3))
 def test_an_honest_horizon_passes(world: Callable[[], Exact], seed: int) -> None:
-    assert breaches("honest", toy_case(world(), toy_episodes(seed)), [horizon_honest]) == []
+    assert breaches(toy_case(world(), toy_episodes(seed)), [horizon_honest]) == []
 
 
 WORLD_FAULTS = [
@@ -92,7 +92,7 @@ def test_a_nearly_exact_prediction_is_skill_though_persistence_is_better() -> No
         def path(self, history, push, wind):
             return super().path(history, push, wind) + 0.1
 
-    assert breaches("nearly still", toy_case(NearlyStill(), calm), [horizon_honest]) == []
+    assert breaches(toy_case(NearlyStill(), calm), [horizon_honest]) == []
 
 
 def test_missing_values_do_not_count() -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows, forecast_windows
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import InputError
 from worldline.schema import Signal
+from worldline.testing.clauses import CaseError
 
 
 def places(
@@ -28,12 +28,12 @@ def places(
         margin: unused steps before the history and after the future.
 
     Raises:
-        InputError: an episode is too short, or there are fewer than two.
+        CaseError: an episode is too short, or there are fewer than two.
     """
     need = length - 1 + horizon + 2 * margin
     short = [number for number, episode in enumerate(episodes) if episode.num_steps < need]
     if short or len(episodes) < 2:
-        raise InputError(
+        raise CaseError(
             f"got {len(episodes)} episodes, of which {short} have fewer than the {need} steps that the check needs "
             f"({length} observations, {horizon} steps ahead). Give at least two, and longer ones."
         )
