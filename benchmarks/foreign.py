@@ -338,8 +338,18 @@ def by_step(curve: ErrorCurve) -> Row:
     return {str(step): interval(curve.value[place], curve.draws[:, place]) for place, step in enumerate(STEPS)}
 
 
+def bars_of(cases: Mapping[str, Row]) -> Row:
+    """The targets of each recipe, over the development cases and over the report cases."""
+    found: Row = {}
+    for kind, is_report in (("development", False), ("report", True)):
+        part = {name: case for name, case in cases.items() if CASES[name].report == is_report}
+        recipes = {one: None for case in part.values() for one in case["cells"]}
+        found[kind] = {recipe: bars(part, recipe) for recipe in recipes}
+    return found
+
+
 def bars(cases: Mapping[str, Row], recipe: str) -> Row:
-    """The targets of a recipe over all cases where it was measured."""
+    """The targets of a recipe over the cases where it was measured."""
     cells = [one for case in cases.values() for one in case["cells"].get(recipe, {}).values()]
     bands = [case["methods"][recipe]["coverage"] for case in cases.values() if recipe in case["cells"]]
     if not cells or "first" not in cells[0]:
@@ -456,13 +466,13 @@ def measure_all(bench: Bench, cases: Sequence[str], out: Path) -> None:
         facts: Row = {"seeds": bench.seeds, "cpu_s": bench.cpu_s, "budget_s": bench.budget}
         facts |= {"settings": dict(bench.settings), "machine": machine()}
         stored["cases"][name] = facts | measure(bench, name, python, Console(stderr=True))
-        recipes = {one: None for case in stored["cases"].values() for one in case["cells"]}
-        stored["bars"] = {recipe: bars(stored["cases"], recipe) for recipe in recipes}
+        stored["bars"] = bars_of(stored["cases"])
         out.parent.mkdir(exist_ok=True)
         out.write_text(json.dumps(stored, indent=1) + "\n")
         show_case(console, name, stored["cases"][name])
-    for recipe, found in stored.get("bars", {}).items():
-        console.print(recipe, found)
+    for kind, rows in stored.get("bars", {}).items():
+        for recipe, found in rows.items():
+            console.print(kind, recipe, found)
 
 
 if __name__ == "__main__":
