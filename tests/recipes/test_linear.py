@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.data.stores import stored
 
 import worldline
@@ -89,3 +90,23 @@ def test_twenty_episodes_suffice_for_bands_at_level_90(tmp_path: Path) -> None:
     assert 0.3 < np.mean(inside[0.5]) < 0.75
     assert np.mean(inside[0.9]) > 0.84
     assert np.mean(np.array(trust) < 0.05) < 0.12
+
+
+@pytest.mark.parametrize(("part", "train_only", "changes"), [
+    ("calibration", False, True), ("validation", False, True), ("held_out", False, False), ("calibration", True, False),
+])  # fmt: skip
+def test_a_model_of_few_episodes_is_fitted_to_all_but_the_held_out_ones(
+    tmp_path: Path, part: str, train_only: bool, changes: bool
+) -> None:
+    toy = Integrator(noise=0.1, wind=False, camera=False)
+    episodes, others = (toy.episodes(20, 30, seed=seed) for seed in (0, 1))
+    store = stored(tmp_path / "a", toy.schema, episodes)
+    recipe = linear(store)
+    for number in vars(recipe.split(store))[part]:
+        episodes[number] = others[number]
+    changed = stored(tmp_path / "b", toy.schema, episodes)
+    first, second = (
+        learn_world(one, recipe, folder=tmp_path / "run", train_only=train_only).engine.model.state_dict()
+        for one in (store, changed)
+    )
+    assert any(not torch.equal(first[name], second[name]) for name in first) == changes

@@ -29,7 +29,7 @@ from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import CONTEXT
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.local import LocalWorld
 
@@ -49,8 +49,11 @@ def learn_world(
     trackers: Sequence[Tracker] = (),
     name: str = "world",
     device: torch.device = CPU,
+    train_only: bool = False,
 ) -> Learned:
     """Trains the recipe's model on a store, refines its dynamics, fits its heads, and calibrates.
+
+    A model in closed form that is calibrated on folds is fitted to all episodes but the held-out ones.
 
     Args:
         store: the logs.
@@ -61,6 +64,8 @@ def learn_world(
         trackers: receive the measurements of the training.
         name: of the run, for the trackers.
         device: of the model and its heads.
+        train_only: whether the model is fitted to the training part in any case, for a comparison on the validation
+            part.
 
     Raises:
         DataError: too few episodes are long enough, or an action is constant.
@@ -74,7 +79,15 @@ def learn_world(
     tell(progress, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
-    calibration = _calibrated(store, recipe, engine, episodes, horizon, folder)
+    engines: Sequence[Engine] | None = None
+    if engine.model.closed_form and uses_folds(split):
+        if not train_only:
+            engine = learn_engine(
+                store, recipe.with_split(_fitted_to(split, _not_held_out(split))), folder=folder
+            ).engine
+        episodes, engines = _out_of_fold(store, recipe, folder)
+    windows, seed = recipe.num_windows, recipe.training.seed
+    calibration = calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
     call = measure_call(engine, episodes, horizon=horizon)
     tell(progress, "calibrate", 1)
     return Learned(
@@ -93,26 +106,29 @@ def learn_world(
     )
 
 
-def _calibrated(
-    store: Store, recipe: Recipe, engine: LearnedEngine, episodes: Sequence[Episode], horizon: int, folder: Path
-) -> Calibration:
-    """The calibration on `episodes`, or on folds if they are few and the model is fitted in closed form."""
-    engines: Sequence[Engine] | None = None
-    if engine.model.closed_form and len(episodes) < LEVEL_90_EPISODES:
-        episodes, engines = _out_of_fold(store, recipe, folder)
-    windows, seed = recipe.num_windows, recipe.training.seed
-    return calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
+def uses_folds(split: Split) -> bool:
+    """Whether a model in closed form is calibrated on folds, because there are few calibration episodes."""
+    return len(split.calibration) < LEVEL_90_EPISODES
+
+
+def _not_held_out(split: Split) -> list[int]:
+    """The episodes of the other parts, in a random order."""
+    parts = [*split.train, *split.validation, *split.calibration]
+    return [int(number) for number in np.random.default_rng(0).permutation(parts)]
+
+
+def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
+    """The split with these episodes for training, except one, because the validation part must not be empty."""
+    return replace(split, train=tuple(sorted(numbers[1:])), validation=(numbers[0],))
 
 
 def _out_of_fold(store: Store, recipe: Recipe, folder: Path) -> tuple[list[Episode], list[Engine]]:
     """All episodes but the held-out ones, each with an engine that was fitted to the other folds."""
     split = recipe.split(store)
-    numbers = np.random.default_rng(0).permutation([*split.train, *split.validation, *split.calibration])
+    numbers = _not_held_out(split)
     episodes, engines = list[Episode](), list[Engine]()
     for fold in np.array_split(numbers, NUM_FOLDS):
-        rest = [int(number) for number in numbers if number not in fold]
-        cut = max(1, len(rest) // 10)
-        parts = replace(split, train=tuple(sorted(rest[cut:])), validation=tuple(sorted(rest[:cut])))
+        parts = _fitted_to(split, [number for number in numbers if number not in fold])
         engine = learn_engine(store, recipe.with_split(parts), folder=folder).engine
         episodes += [store.episode(int(number)) for number in fold]
         engines += [engine] * len(fold)
