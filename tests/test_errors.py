@@ -10,6 +10,7 @@ from worldline.errors import (
     DataError,
     InputError,
     MissingExtraError,
+    NoGoodAnswerError,
     UnavailableError,
     UnknownNameError,
     UnsupportedError,
@@ -29,6 +30,7 @@ BASES = {
     "StoppedError": RuntimeError,
     "UnavailableError": ConnectionError,
     "NoGoodAnswerError": UnavailableError,  # likewise
+    "EngineError": NoGoodAnswerError,
 }
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "to_json",
     "to_strict_json",
     "to_toml",
-    "unique_keys",
 ]
 
 T = TypeVar("T")

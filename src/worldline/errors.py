@@ -128,10 +128,6 @@ class UnsupportedError(WorldlineError, NotImplementedError):
     """The world or engine does not support the requested operation."""
 
 
-class EngineError(WorldlineError, ArithmeticError):
-    """An engine returned a value that is not finite; the message names the signal and the step."""
-
-
 class UnreadableError(UnsupportedError):
     """A world does not predict the requested signals, and they cannot be read from its predictions."""
 
@@ -154,3 +150,16 @@ class UnavailableError(WorldlineError, ConnectionError):
 
 class NoGoodAnswerError(UnavailableError):
     """A remote world or a language model returned an invalid answer, a language model also on the second request."""
+
+
+class EngineError(NoGoodAnswerError):
+    """An engine returned a value that is not finite; the message names the signal and the step.
+
+    Args:
+        message: the whole text.
+        step: the first such step, from 1; None if unknown.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 from tests.world.tiny import CALM, _jepa
 
+from worldline.audit.queries import window_forecasts
 from worldline.bundle import read_bundle, write_bundle
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.versions import Catalog
+from worldline.data.windows import forecast_windows
 from worldline.engines.base import Card, Engine, EngineBelief, Samples
 from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
@@ -89,6 +91,28 @@ def test_surprise_what_if_and_trust_refuse_values_that_are_not_finite() -> None:
         broken.what_if(EPISODES[0], 2, AHEAD)
     with pytest.raises(EngineError, match="returned nan"):
         broken.look(EPISODES[0].history())
+
+
+def test_measurements_keep_the_steps_before_and_the_windows_beside() -> None:
+    """An audit shows from which step on a prediction is not finite."""
+
+    class Partly(Broken):
+        """Only wrong for histories that end above 0."""
+
+        def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
+            found, good = super().imagine(belief, future, **options), LINEAR.imagine(belief, future, **options)
+            starts = LINEAR.imagine(belief, future, **options).signals["position"][:, :, :, :1, :1]
+            mixed = np.where(starts > 0, found.signals["position"], good.signals["position"])
+            return Samples(signals={**found.signals, "position": mixed})
+
+    windows = forecast_windows([(one, 3) for one in EPISODES[:6]], length=1, horizon=4, targets=["position"])
+    good = window_forecasts(world_of(LINEAR), windows)["position"].mean
+    found = window_forecasts(world_of(Partly(first=3)), windows)["position"].mean
+    wrong = good[:, 0, 0] > 0
+    assert 0 < wrong.sum() < 6
+    np.testing.assert_allclose(found[~wrong], good[~wrong])
+    np.testing.assert_allclose(found[:, :2], good[:, :2])
+    assert np.isnan(found[wrong, 2:]).all()
 
 
 def test_an_engine_that_predicts_no_numbers_is_not_calibrated() -> None:

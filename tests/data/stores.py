@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from worldline.data.store import Source, Store
+from worldline.data.index import Source
+from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 

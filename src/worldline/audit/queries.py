@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import InputError, NoGoodAnswerError, UnreadableError, UnsupportedError
+from worldline.errors import EngineError, InputError, NoGoodAnswerError, UnreadableError, UnsupportedError
 from worldline.schema import Kind, Signal
 from worldline.stats import Floats
 from worldline.world.base import Forecast, World
@@ -137,9 +137,44 @@ def _in_batches(
     for first in range(0, len(next(iter(history.observations.values()))), size):
         rows = slice(first, first + size)
         given = None if exogenous is None else _rows(exogenous, rows)
-        found = world.predict(history.worlds(rows), _rows(actions, rows), exogenous=given, level=level).signals
-        parts.append({name: found[name] for name in signals})
+        parts.append(_predicted(world, history.worlds(rows), _rows(actions, rows), signals, given, level))
     return {name: _joined([part[name] for part in parts]) for name in signals}
+
+
+def _predicted(
+    world: World, history: History, actions: Arrays, signals: Sequence[str], exogenous: Arrays | None, level: float
+) -> dict[str, Forecast]:
+    """The forecasts of `signals`; NaN from the first step on that a world cannot predict as finite."""
+    try:
+        found = world.predict(history, actions, exogenous=exogenous, level=level).signals
+        return {name: found[name] for name in signals}
+    except EngineError as error:
+        count, horizon = next(iter(actions.values())).shape[:2]
+        if count > 1:  # the others may be finite
+            parts = []
+            for rows in (slice(0, count // 2), slice(count // 2, count)):
+                given = None if exogenous is None else _rows(exogenous, rows)
+                parts.append(_predicted(world, history.worlds(rows), _rows(actions, rows), signals, given, level))
+            return {name: _joined([part[name] for part in parts]) for name in signals}
+        kept = min(error.step or 1, horizon) - 1
+        if not kept:
+            shapes = {name: (1, horizon, *world.describe().schema[name].shape) for name in signals}
+            lost = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
+            return {n: Forecast(mean=v, low=v, high=v, horizon=np.zeros(1, int)) for n, v in lost.items()}
+        first = {name: value[:, :kept] for name, value in actions.items()}
+        given = None if exogenous is None else {name: value[:, :kept] for name, value in exogenous.items()}
+        begun = _predicted(world, history, first, signals, given, level)
+        return {name: _padded(one, horizon - kept) for name, one in begun.items()}
+
+
+def _padded(one: Forecast, steps: int) -> Forecast:
+    """The forecast with more steps, which are NaN."""
+
+    def longer(values: NDArray[Any]) -> NDArray[Any]:
+        return np.pad(values.astype(float), ((0, 0), (0, steps), *[(0, 0)] * (values.ndim - 2)), constant_values=np.nan)
+
+    low, high = (None if edge is None else longer(edge) for edge in (one.low, one.high))
+    return Forecast(mean=longer(one.mean), low=low, high=high, horizon=one.horizon)
 
 
 def _joined(parts: Sequence[Forecast]) -> Forecast:

@@ -7,27 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldline.engines.base import CallCost, Card
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import (
-    ConfigError,
-    EngineError,
-    InputError,
-    UnavailableError,
-    UnknownNameError,
-    UnsupportedError,
-)
+from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.compatibility import clashes
-
-_NO_ANSWER: Final = (UnsupportedError, UnavailableError, EngineError)
-"""Errors after which the next world is asked."""
 
 Answer = TypeVar("Answer")
 TrustedAnswer = TypeVar("TrustedAnswer", Prediction, Scores)
@@ -47,7 +37,7 @@ class Failure:
     """
 
     name: str
-    error: UnsupportedError | UnavailableError | EngineError
+    error: UnsupportedError | UnavailableError
 
 
 @final
@@ -169,7 +159,7 @@ class FallbackWorld(World):
 
         try:
             found = self._first(ask)
-        except _NO_ANSWER as error:
+        except (UnsupportedError, UnavailableError) as error:
             if not refusals:
                 raise
             found = replace(refusals[0], reason=str(error))
@@ -210,7 +200,7 @@ class FallbackWorld(World):
         for number in range(len(self._names)) if order is None else order:
             try:
                 found = ask(number)
-            except _NO_ANSWER as error:
+            except (UnsupportedError, UnavailableError) as error:
                 failures.append(Failure(name=self._names[number], error=error))
                 continue
             self._count(number)
@@ -234,7 +224,7 @@ class FallbackWorld(World):
         for number, name in enumerate(self._names):
             try:
                 found = ask(number, left)
-            except _NO_ANSWER as error:
+            except (UnsupportedError, UnavailableError) as error:
                 failures.append(Failure(name=name, error=error))
                 continue
             trusted = self._trusts(found.trust)
@@ -302,7 +292,7 @@ class FallbackWorld(World):
                 )
 
 
-def _combined_error(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError | EngineError:
+def _combined_error(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError:
     """All reasons in one error: unavailable if no world could be reached, else unsupported. One reason is unchanged."""
     first, *others = failures
     if not others:

@@ -11,9 +11,10 @@ from typing import Final, Literal
 
 from worldline.config import from_json
 from worldline.data.checks import Finding
+from worldline.data.index import Source
 from worldline.data.roles import ColumnGuess
 from worldline.data.schema_edits import SchemaEdits, partial_edits
-from worldline.data.store import SCHEMA_FILE, Source
+from worldline.data.store import SCHEMA_FILE
 from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.schema import Schema

@@ -18,7 +18,8 @@ import numpy as np
 
 from worldline.config import to_json
 from worldline.data.formats.reading import Array
-from worldline.data.store import Entry, Store
+from worldline.data.index import Entry
+from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.progress import OnProgress, tell
 from worldline.registry import load, names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -207,3 +208,18 @@ def _locked_byte(descriptor: int, wait: bool) -> Iterator[None]:
     finally:
         os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
         windows.locking(descriptor, windows.LK_UNLCK, 1)
+
+
+def refuse_special_files(folder: Path) -> None:
+    """Checks that a folder holds no links, pipes or devices: they could lead to other files or block a reader.
+
+    Raises:
+        DataError: it holds one.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                what = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+                raise DataError(f"it is {what}", fix="Replace it by a copy of the file, or delete it.", file=path)

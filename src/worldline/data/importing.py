@@ -18,9 +18,10 @@ from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
 from worldline.data.formats.reading import without_step
 from worldline.data.fsync import locked_at_once
+from worldline.data.index import Source
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits, edit_command
-from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
+from worldline.data.store import SCHEMA_FILE, Store, is_store, open_store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
 from worldline.progress import OnProgress, tell

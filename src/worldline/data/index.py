@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.errors import DataError
+
+Source = Mapping[str, str | int | float]
+"""The origin of an episode, such as its file, as key-value pairs."""
 
 INDEX_FILE = "index.bin"
 RECORD = np.dtype(
@@ -34,6 +39,27 @@ def seal(records: NDArray[Any]) -> NDArray[Any]:
     sealed = records.copy()
     sealed["check"] = _checks(records)
     return sealed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """The metadata of one episode.
+
+    Args:
+        num_steps: T.
+        terminated: as in `Episode`.
+        truncated: as in `Episode`.
+        seed: as in `Episode`.
+        source: origin of the episode.
+        digest: hash of the content (arrays, masks, end flags, seed, times), 128 bits in hex.
+    """
+
+    num_steps: int
+    terminated: bool
+    truncated: bool
+    seed: int | None
+    source: Source = field(default_factory=dict)
+    digest: str = ""
 
 
 class Index:

@@ -27,9 +27,7 @@ import json
 import math
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,45 +38,40 @@ from worldline.data.checks import arrays_of, check_episode, grouped, raise_error
 from worldline.data.conversion import bounds_of, layout_of, refitted
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
 from worldline.data.draft_folder import draft_beside, finish_replace, put_in_place, replace_folder
-from worldline.data.fsync import OpenFiles, locked, locked_at_once, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.fsync import (
+    OpenFiles,
+    locked,
+    locked_at_once,
+    read_bytes,
+    read_pieces,
+    refuse_special_files,
+    sync_folder,
+    write_durably,
+)
 from worldline.data.image_block import PictureBlock, round_off
-from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
+from worldline.data.index import (
+    INDEX_FILE,
+    MASKED,
+    RECORD,
+    SEEDED,
+    TERMINATED,
+    TIMED,
+    TRUNCATED,
+    Entry,
+    Index,
+    Source,
+    seal,
+)
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.formatting import first_of
 from worldline.schema import Kind, Role, Schema
 
 Array = NDArray[np.generic]
-Source = Mapping[str, str | int | float]
-"""The origin of an episode, such as its file, as key-value pairs."""
 
-SCHEMA_FILE = "schema.json"
-LAYOUT_FILE = "layout.json"
-SOURCES_FILE = "sources.jsonl"
-STEPS_FILE = "step_s.raw"
-BLOCKS_FOLDER = "blocks"
+SCHEMA_FILE, LAYOUT_FILE, SOURCES_FILE = "schema.json", "layout.json", "sources.jsonl"
+STEPS_FILE, BLOCKS_FOLDER = "step_s.raw", "blocks"
 _VALUES, _MISSING = ".raw", ".missing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """The metadata of one episode.
-
-    Args:
-        num_steps: T.
-        terminated: as in `Episode`.
-        truncated: as in `Episode`.
-        seed: as in `Episode`.
-        source: origin of the episode.
-        digest: hash of the content (arrays, masks, end flags, seed, times), 128 bits in hex.
-    """
-
-    num_steps: int
-    terminated: bool
-    truncated: bool
-    seed: int | None
-    source: Source = field(default_factory=dict)
-    digest: str = ""
 
 
 class Store:
@@ -465,13 +458,9 @@ class Store:
         )
 
     def num_unlisted(self) -> int:
-        """The number of complete sources after those that the index lists.
-
-        An append that was interrupted leaves at most one. More mean that the index was cut.
-        """
-        end = self._index.source_end
-        size = (self.path / SOURCES_FILE).stat().st_size
-        return read_bytes(self._files[SOURCES_FILE], size - end, end).count(b"\n") if size > end else 0
+        """The number of sources after those that the index lists; more than 1 mean that the index was cut."""
+        end, size = self._index.source_end, (self.path / SOURCES_FILE).stat().st_size
+        return read_bytes(self._files[SOURCES_FILE], max(0, size - end), end).count(b"\n")
 
     def _source_begin(self, number: int) -> int:
         return int(self._index.records[number - 1]["source_end"]) if number else 0
@@ -541,8 +530,7 @@ def open_store(path: Path | str) -> Store:
         path: a folder that `Store.create` made.
 
     Raises:
-        DataError: the folder holds no store, a link or a special file is in it, or a block is shorter than the index
-            says.
+        DataError: the folder holds no store, or a link or special file, or a block is shorter than the index says.
         ConfigError: the schema or card cannot be read.
     """
     path = Path(path)
@@ -551,7 +539,7 @@ def open_store(path: Path | str) -> Store:
         problem = "the store was written by an earlier version" if old else "the folder is no store"
         fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
         raise DataError(f"{problem}: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing", fix=fix, file=path)
-    _refuse_special_files(path)
+    refuse_special_files(path)
     schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
     card = from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE)
     layout = path / LAYOUT_FILE
@@ -564,17 +552,6 @@ def open_store(path: Path | str) -> Store:
         fix = f"Write it back, or leave the signal out of the store: worldline schema {path} {gone[0]}=ignore"
         raise InputError(f"{path / SCHEMA_FILE}: the signal {gone[0]!r} of the store is missing. {fix}")
     return change_schema(store, schema)
-
-
-def _refuse_special_files(folder: Path) -> None:
-    """Raises if the folder holds links, pipes or devices: they could lead to other files or block a reader."""
-    for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(place, name)
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                what = "a link" if stat.S_ISLNK(mode) else "not a regular file"
-                raise DataError(f"it is {what}", fix="Replace it by a copy of the file, or delete it.", file=path)
 
 
 def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int], None] | None = None) -> Store:

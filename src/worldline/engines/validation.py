@@ -96,7 +96,8 @@ def check_answer(signals: Mapping[str, NDArray[np.generic]], engine: str, *, axi
             value = values[tuple(places[0] for places in np.nonzero(bad))]
             raise EngineError(
                 f"the engine {engine!r} returned {value} for {name!r} at step {step + 1}. Its weights may be damaged, "
-                "or its inputs unlike any in its logs. Use another world."
+                "or its inputs unlike any in its logs. Use another world.",
+                step + 1,
             )
 
 

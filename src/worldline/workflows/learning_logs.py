@@ -15,10 +15,11 @@ from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.correcting import correct_schema
 from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs, logged_actions, realign_command, wider_bounds, with_lag_of
+from worldline.data.index import Source
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import MIN_EPISODES
-from worldline.data.store import Source, Store, is_store, open_store
+from worldline.data.store import Store, is_store, open_store
 from worldline.errors import InputError, WorldlineError
 from worldline.progress import OnProgress
 from worldline.schema import Schema

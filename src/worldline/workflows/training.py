@@ -29,7 +29,7 @@ from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import CONTEXT
-from worldline.world.calibration import calibrate
+from worldline.world.calibration import Calibration, calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.local import LocalWorld
 
@@ -64,8 +64,7 @@ def learn_world(
         trackers: receive the measurements of the training.
         name: of the run, for the trackers.
         device: of the model and its heads.
-        train_only: whether the model is fitted to the training part in any case, for a comparison on the validation
-            part.
+        train_only: whether this model, too, is fitted to the training part, for comparisons on the validation part.
 
     Raises:
         DataError: too few episodes are long enough, or an action is constant.
@@ -77,17 +76,11 @@ def learn_world(
     engine, split = found.engine, recipe.split(store)
     started = time.monotonic()
     tell(progress, "calibrate", 0)
+    if not train_only and engine.model.closed_form and uses_folds(split):
+        engine = learn_engine(store, recipe.with_split(_fitted_to(split, _not_held_out(split))), folder=folder).engine
     episodes = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
-    engines: Sequence[Engine] | None = None
-    if engine.model.closed_form and uses_folds(split):
-        if not train_only:
-            engine = learn_engine(
-                store, recipe.with_split(_fitted_to(split, _not_held_out(split))), folder=folder
-            ).engine
-        episodes, engines = _out_of_fold(store, recipe, folder)
-    windows, seed = recipe.num_windows, recipe.training.seed
-    calibration = calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
+    calibration = _calibrated(store, recipe, engine, episodes, horizon, folder)
     call = measure_call(engine, episodes, horizon=horizon)
     tell(progress, "calibrate", 1)
     return Learned(
@@ -104,6 +97,17 @@ def learn_world(
         calibrate_s=time.monotonic() - started,
         findings=Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
     )
+
+
+def _calibrated(
+    store: Store, recipe: Recipe, engine: LearnedEngine, episodes: Sequence[Episode], horizon: int, folder: Path
+) -> Calibration:
+    """The calibration on `episodes`, or on folds if they are few and the model is fitted in closed form."""
+    engines: Sequence[Engine] | None = None
+    if engine.model.closed_form and uses_folds(recipe.split(store)):
+        episodes, engines = _out_of_fold(store, recipe, folder)
+    windows, seed = recipe.num_windows, recipe.training.seed
+    return calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
 
 
 def uses_folds(split: Split) -> bool:

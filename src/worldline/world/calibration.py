@@ -33,7 +33,9 @@ from worldline.world.error_scores import (
     StepPValues,
     combined_scores,
     design_effect,
+    mean_error,
     one_step_scores,
+    p_value,
     running_scores,
     score_unit,
     sorted_scores,
@@ -218,7 +220,7 @@ class Calibration:
 
         It is at most a with probability a, for a present like those of the calibration data.
         """
-        return _p_value(self.novelty, novelty, self.num_windows)
+        return p_value(self.novelty, novelty, self.num_windows)
 
     def look(
         self, engine: Engine, history: History, *, seed: int
@@ -275,7 +277,7 @@ class Calibration:
         for row in np.unique(rows[rows > 0]):
             those = rows == row
             score = self.ood.of(seen.worlds(those), novelty[those], int(row))
-            trust[those] = _p_value(self.ood_scores[row - 1], score, self.num_windows)
+            trust[those] = p_value(self.ood_scores[row - 1], score, self.num_windows)
         return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
@@ -283,9 +285,9 @@ class Calibration:
         scores = {name: one_step_scores(error, self.scale.get(name)) for name, error in errors.items()}
         together = combined_scores(schema, scores, self.unit)
         return StepPValues(
-            signals={n: _p_value(self.one_step[n], score, self.num_windows) for n, score in scores.items()},
-            entities={n: _p_value(self.entities[n], score, self.num_windows) for n, score in together.entities.items()},
-            steps=_p_value(self.steps, together.steps, self.num_windows),
+            signals={n: p_value(self.one_step[n], score, self.num_windows) for n, score in scores.items()},
+            entities={n: p_value(self.entities[n], score, self.num_windows) for n, score in together.entities.items()},
+            steps=p_value(self.steps, together.steps, self.num_windows),
         )
 
     def tolerance(self, signal: str) -> Floats:
@@ -457,7 +459,7 @@ def _error_parts(
         engines.ask(part, partial(_residuals, one, seed=seed)) for part, one in zip(places, windows, strict=True)
     )
     scale = {
-        name: np.maximum(_mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
+        name: np.maximum(mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
         for name, error in usual_left.items()
     }
     found = {name: np.abs(value) for name, value in left.items()}
@@ -570,13 +572,6 @@ def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list
     return usable
 
 
-def _mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The mean [T, n] of errors [W, T, n] that are `known` [W, T]; the mean over all steps where none is."""
-    count = known.sum(0)[:, None]
-    overall = error.sum((0, 1)) / max(1, known.sum())
-    return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
-
-
 def _since_gap(history: History) -> NDArray[np.integer]:
     """The number of observations [W] after the last one with a missing value; all if none is missing."""
     shape = next(iter(history.observations.values())).shape[:2]
@@ -594,12 +589,6 @@ def _values(episodes: Sequence[Episode], name: str) -> Floats:
     if not len(values):
         raise DataError("the signal is never observed", fix="Remove it from the schema, or add logs.", signal=name)
     return values
-
-
-def _p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:
-    """The conformal p-value: the share of episodes, this one included, that scored as high; sorted `reference`."""
-    higher = len(reference) - np.searchsorted(reference, score, side="left")
-    return np.asarray((1 + higher / num_windows) / (1 + len(reference) / num_windows))
 
 
 def _with_scale(num_scoring: int) -> int:

@@ -98,3 +98,16 @@ def combined_scores(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[
     # A world of images only may predict nothing; it is calibrated for trust.
     steps = np.fmax.reduce(list(relative.values())) if relative else np.zeros(0)
     return StepPValues(signals=relative, entities=entities, steps=steps)
+
+
+def mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The mean [T, n] of errors [W, T, n] that are `known` [W, T]; the mean over all steps where none is."""
+    count = known.sum(0)[:, None]
+    overall = error.sum((0, 1)) / max(1, known.sum())
+    return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
+
+
+def p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:
+    """The conformal p-value: the share of episodes, this one included, that scored as high; sorted `reference`."""
+    higher = len(reference) - np.searchsorted(reference, score, side="left")
+    return np.asarray((1 + higher / num_windows) / (1 + len(reference) / num_windows))

@@ -23,7 +23,8 @@ from worldline.data.formats.decoding import encode_picture
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE
 from worldline.data.formats.lerobot.logs import MASKS, SURPLUS
 from worldline.data.formats.reading import duplicate
-from worldline.data.store import SCHEMA_FILE, Entry, Store
+from worldline.data.index import Entry
+from worldline.data.store import SCHEMA_FILE, Store
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError, UnsupportedError
 from worldline.schema import Kind, Role, Schema, Signal
