@@ -1,8 +1,9 @@
 """Control of simulated plants with learned worlds, against tuned PID controllers and linear model predictive control.
 
-Run: .venv/bin/python benchmarks/closed_loop.py [--cases cstr,pendulum] [--seeds 5] [--episodes 4] [--budget 60]
+Run: .venv/bin/python benchmarks/closed_loop.py [--cases cstr,pendulum] [--seeds 5] [--episodes 3] [--budget 60]
      [--recipe auto] [--set planner.num_candidates=64] [--out FILE]
-Needs the packages `tclab` and `gymnasium`. Writes benchmarks/results/closed_loop.json, one case at a time.
+Needs the packages `tclab` and `gymnasium`; cases without theirs are skipped. Writes
+benchmarks/results/closed_loop.json, one case at a time.
 
 All controllers get the same measurements and have the same cost in each step: the squared error of each controlled
 signal, and the squared change of each action, both in units of a tolerance. References are constant, and change once in
@@ -31,7 +32,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from foreign_cases import CASES, Case, action, held, none, observed
+from foreign_cases import CASES, Case, action, held, none, observed, unavailable
 from foreign_peers import LAGS, Problem, arx
 from foreign_worlds import episodes_of, schema_of
 from numpy.typing import NDArray
@@ -596,7 +597,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=lambda text: tuple(text.split(",")), default=tuple(TASKS))
     parser.add_argument("--seeds", type=int, default=5, help="number of logs and of trainings")
-    parser.add_argument("--episodes", type=int, default=4, help="test episodes per seed")
+    parser.add_argument("--episodes", type=int, default=3, help="test episodes per seed")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for learning")
     parser.add_argument("--recipe", default="auto", help="recipe of the world")
     parser.add_argument("--set", action="append", default=[], help="setting, as in worldline learn")
@@ -606,6 +607,9 @@ def main() -> None:
     torch.set_num_threads(1)
     results: dict[str, Row] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     for name in options.cases:
+        if missing := unavailable(TASKS[name].case):
+            console.print(f"{name}: skipped, this machine lacks {missing}")
+            continue
         results[name] = measure(name, options, console)
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         show(console, {name: results[name]})
