@@ -77,7 +77,8 @@ def learn_world(
     started = time.monotonic()
     tell(progress, "calibrate", 0)
     if not train_only and engine.model.closed_form and uses_folds(split):
-        engine = learn_engine(store, recipe.with_split(_fitted_to(split, _not_held_out(split))), folder=folder).engine
+        whole = recipe.with_split(_fitted_to(split, _not_held_out(split)))
+        engine = learn_engine(store, whole, folder=folder, device=device).engine
     episodes = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
     calibration = _calibrated(store, recipe, engine, episodes, horizon, folder)
