@@ -43,7 +43,7 @@ from scipy.optimize import differential_evolution, lsq_linear
 from train import machine
 
 from worldline.data.store import Store
-from worldline.episode import Episode, History
+from worldline.episode import History
 from worldline.planning.base import Cost, Goal
 from worldline.planning.costs import Change, Track
 from worldline.stats import draw_clusters
@@ -515,7 +515,7 @@ def learned(task: Task, runs: list[Run], options: argparse.Namespace, seed: int)
     """The world that `worldline learn` makes of a log."""
     with tempfile.TemporaryDirectory() as temporary:
         store = Store.create(Path(temporary) / "store", schema_of(task.case))
-        for episode in _episodes(task.case, runs):
+        for episode in episodes_of(task.case, runs):
             store.append(episode)
         world = learn(
             store.path,
@@ -527,10 +527,6 @@ def learned(task: Task, runs: list[Run], options: argparse.Namespace, seed: int)
         )
     assert isinstance(world, LocalWorld)
     return world
-
-
-def _episodes(case: Case, runs: list[Run]) -> list[Episode]:
-    return episodes_of(case, runs)
 
 
 def measure(name: str, options: argparse.Namespace, console: Console) -> Row:

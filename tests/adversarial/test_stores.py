@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def test_a_store_works_in_other_processes(store: Store, method: str) -> None:
         assert pool.map(mean_of, [store] * 4) == [expected] * 4
 
 
-def test_a_store_can_be_pickled(store: Store) -> None:
-    again = pickle.loads(pickle.dumps(store))  # noqa: S301 (own bytes)
+def test_a_copy_of_a_store_reads_the_same(store: Store) -> None:
+    again = copy.copy(store)  # by the method that pickle uses; the test above pickles
     assert (again.path, again.schema, len(again)) == (store.path.absolute(), store.schema, 14)
     np.testing.assert_array_equal(again.read("push", 0, 0, 40), store.read("push", 0, 0, 40))

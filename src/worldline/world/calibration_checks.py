@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def _problems(found: Calibration) -> Iterator[tuple[str, str]]:
 
 def _band(found: Calibration, name: str, scale: Floats) -> Iterator[tuple[str, str]]:
     """What is wrong with the parts of one predicted vector signal."""
-    scores, total, shape = found.scores[name], len(found.novelty), scale.shape[1:]
+    scores, total, shape, windows = found.scores[name], len(found.novelty), scale.shape[1:], found.num_windows
     if scores.shape != (len(scale), total):
         yield f"scores of {name!r}", f"have shape {scores.shape} instead of {(len(scale), total)}"
         return
@@ -71,18 +71,14 @@ def _band(found: Calibration, name: str, scale: Floats) -> Iterator[tuple[str, s
         yield from _finite(f"{part} of {name!r}", values[name])
         if values[name].shape not in (shape, ()) or (values[name] < 0).any():
             yield f"{part} of {name!r}", f"has shape {values[name].shape} or is below 0"
-    for part, value in _of(found.design_effect, name):
-        if value.shape != scores.shape[:1] or not ((value >= 1) & (value <= found.num_windows)).all():
-            yield f"{part} of {name!r}", f"is not [{len(scale)}] with values of 1 to {found.num_windows}"
-    for part, value in _of(found.residuals, name, "residuals"):
-        yield from _finite(f"{part} of {name!r}", value)
-        if value.shape[1:] != scale.shape or not len(value):
-            yield f"{part} of {name!r}", f"have shape {value.shape}"
-
-
-def _of(values: Mapping[str, Floats], name: str, part: str = "design_effect") -> Iterator[tuple[str, Floats]]:
-    if name in values:
-        yield part, values[name]
+    if (effect := found.design_effect.get(name)) is not None and (
+        effect.shape != scores.shape[:1] or not ((effect >= 1) & (effect <= windows)).all()
+    ):
+        yield f"design_effect of {name!r}", f"is not [{len(scale)}] with values of 1 to {windows}"
+    if (paths := found.residuals.get(name)) is not None:
+        yield from _finite(f"residuals of {name!r}", paths)
+        if paths.shape[1:] != scale.shape or not len(paths):
+            yield f"residuals of {name!r}", f"have shape {paths.shape}"
 
 
 def _finite(name: str, value: NDArray[np.generic]) -> Iterator[tuple[str, str]]:

@@ -36,8 +36,8 @@ class CrossEntropy(PopulationPlanner):
         proposal_deviation: deviation around a winning proposal, as a share of the range; above 0.
         min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
         correlation: of the noise of neighbouring steps, in [0, 1). Above 0, candidates persist in a direction.
-        num_gradient_steps: steps of Adam from the best sequence after the last population, at least 0. They smooth the
-            plan and reduce its cost. Without effect if the cost has no gradient, as with discrete actions.
+        num_gradient_steps: steps of Adam from the best sequence after the last population, at least 0. The
+            plan never costs more after them. Without effect if the cost has no gradient, as with discrete actions.
         learning_rate: initial rate of Adam, as a share of each component's range; above 0. It falls linearly to 0.
 
     Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 4; kept elites and correlated
