@@ -156,3 +156,23 @@ def test_a_goal_of_pictures_is_as_far_as_the_nearest_state_that_looks_like_it() 
     found = head.between(start, head.embed_pictures(torch.tensor([[-6.0, 1.0]])))
     torch.testing.assert_close(found, torch.tensor([4.0, 4.0, 0.0]), rtol=0.3, atol=0.3)
     assert abs(found[0] - found[1]) < 0.3  # where it lies in the other direction does not matter
+
+
+def test_what_never_changes_during_an_episode_does_not_matter_for_goals_of_pictures() -> None:
+    """The second feature numbers the episodes, as a logged target would."""
+    torch.manual_seed(0)
+    walk = 2 * torch.rand(40, 12, generator=torch.Generator().manual_seed(1)) - 1
+    states = table(walk)
+    states.features[:, 1] = states.episode.float()
+    shown = PictureGoals(latents=states.features, taken=torch.ones(walk.numel(), dtype=torch.bool))
+    states, fit = replace(states, pictures=shown), replace(FIT, updates=20)
+    distance = fit_distance(states, imagination(Line()), fit, far=8.0)
+    inverse = fit_inverse(states, distance, imagination(Line()), fit)
+    place, other = torch.tensor([[0.3, 0.0]]), torch.tensor([[0.3, 7.0]])
+    torch.testing.assert_close(distance.embed(place), distance.embed(other), rtol=0, atol=0)
+    torch.testing.assert_close(distance.embed_pictures(place), distance.embed_pictures(other), rtol=0, atol=0)
+    steps = torch.tensor([2])
+    torch.testing.assert_close(inverse(place, other, steps), inverse(other, place, steps), rtol=0, atol=0)
+    assert not torch.equal(distance.embed(place), distance.embed(place + 1))
+    rows, goals = states.pairs(1000, torch.Generator().manual_seed(0))
+    assert 0.3 < (states.episode[rows] != states.episode[goals]).float().mean() < 0.6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -99,9 +100,11 @@ def _role(column: ColumnGuess) -> str:
 
 
 def _range(column: ColumnGuess) -> str:
-    """The logged range, with the unit if it is known; of several components, that of all."""
+    """The logged range, with the unit if it is known; of several components, that of all. Empty until data are read."""
     signal = column.signal
     if not column.low or not column.high:
         return "" if signal is None or not signal.components else f"{signal.num_values} texts"
+    if math.isnan(column.low[0]):
+        return ""
     unit = f" {signal.unit}" if signal is not None and signal.unit not in ("1", "?") else ""
     return f"{min(column.low):.4g} to {max(column.high):.4g}{unit}"

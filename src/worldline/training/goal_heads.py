@@ -6,7 +6,11 @@ quasimetric learning" (2304.01203). Unlike there, steps are also predicted by th
 quality of the logged policy does not matter.
 
 An image-only goal stands for all states with these images. The distance of each of them to it is trained to 0. So, by
-the triangle inequality, it is no further from any state than the nearest of them.
+the triangle inequality, it is no further from any state than the nearest of them. In the first half of the updates this
+term does not train the embedding of states: it would be much larger than the others, and draw all states together.
+
+With such goals, both heads ignore features that never change during an episode, such as a logged target. Pairs from one
+episode would relate distances and actions to them. Every second goal then comes from any episode.
 
 Inverse: a policy that minimises the distance over the remaining steps, by gradients through the model.
 
@@ -19,8 +23,8 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from worldline.device import autocast
@@ -34,6 +38,11 @@ from worldline.training.stored_latents import Imagination, LatentTable
 FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
 """Sharpness and weight of the term for far pairs, and weight of the term for single steps, in the loss of the distance;
 chosen on Two Rooms (benchmarks/log/demo.md)."""
+
+PICTURE_WEIGHT: Final = 3.0
+"""Weight of the distance between a state and its images. With 30, 300 updates did not order the states of Two Rooms."""
+JOINT_SHARE: Final = 0.5
+"""Share of the updates, the last ones, in which image-only goals train the embedding of states."""
 
 MAX_LANDMARK_CANDIDATES: Final = 4096
 """Maximum number of stored latents among which landmarks are chosen."""
@@ -54,30 +63,44 @@ def fit_distance(table: LatentTable, imagination: Imagination, fit: Fit, *, far:
         far: distance beyond which pairs are pushed apart less strongly, steps.
     """
     now = imagination.present  # a goal is one observation without a past
-    size, pictures = table.features[:, now].shape[1], table.pictures
-    head = Distance(DistanceConfig(latent_size=size, width=fit.width, pictures=pictures is not None)).to(table.device)
+    kept, pictures = table.changing[now], table.pictures
+    head = Distance(DistanceConfig(latent_size=len(kept), width=fit.width, pictures=pictures is not None))
+    head.to(table.device)
     count = 2 * fit.batch_size
-    for optimizer in fit.optimise(head):
+    for update, optimizer in enumerate(fit.optimise(head)):
         rows, goal = table.pairs(count, imagination.generator)
         start = table.features[rows]
         following = table.features[torch.minimum(rows + 1, table.first[rows] + table.length[rows] - 1)]
         with torch.no_grad(), autocast(table.device):
             after = imagination.step(start, imagination.random_actions(count)).float()
         with autocast(table.device):
-            embedded = head.embed(torch.cat([start, after, following, table.features[goal]])[:, now]).float()
+            embedded = head.embed(torch.cat([start, after, following, table.features[goal]])[:, now] * kept).float()
         before, imagined, logged, there = embedded.chunk(4)
         step = torch.cat([head.between(before, imagined), head.between(before, logged)])
         apart = torch.cat([head.between(before, there), head.between(imagined, there)])
         loss = _push(far, apart).mean() + STEP_WEIGHT * (step - 1).relu().square().mean()
         if pictures is not None:
             with autocast(table.device):
-                shown = head.embed_pictures(pictures.latents[goal]).float()
+                shown = head.embed_pictures(pictures.latents[goal] * kept).float()
+            if update < (1 - JOINT_SHARE) * fit.updates:
+                before, imagined, there = before.detach(), imagined.detach(), there.detach()
             apart = _push(far, head.between(before, shown)) + _push(far, head.between(imagined, shown))
             taken = pictures.taken[goal].float()
-            term = apart / 2 + STEP_WEIGHT * head.between(there, shown).square()
+            term = apart / 2 + PICTURE_WEIGHT * head.between(there, shown).square()
             loss = loss + (term * taken).sum() / taken.sum().clamp(min=1)
         descend(optimizer, loss)
+    for embedding in (head.embedding, head.pictures):
+        _ignore(embedding, ~kept)
     return head
+
+
+@torch.no_grad()
+def _ignore(network: nn.Sequential | None, inputs: Bool[Tensor, " D"]) -> None:
+    """Makes a network independent of some of its inputs, which were 0 in its fit."""
+    if network is not None:
+        layer = network[0]
+        assert isinstance(layer, nn.Linear)
+        layer.weight[:, inputs] = 0
 
 
 def _push(far: float, apart: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
@@ -97,9 +120,10 @@ def fit_inverse(table: LatentTable, distance: Distance, imagination: Imagination
         fit: settings.
     """
     now = imagination.present
+    kept = table.changing[now]
     head = Inverse(
         InverseConfig(
-            latent_size=table.features[:, now].shape[1],
+            latent_size=len(kept),
             low=tuple(imagination.low.tolist()),
             high=tuple(imagination.high.tolist()),
             width=fit.width,
@@ -121,11 +145,13 @@ def fit_inverse(table: LatentTable, distance: Distance, imagination: Imagination
         path = []
         with autocast(table.device):
             for step in range(fit.unroll):
-                latent = imagination.step(latent, head(latent[:, now], wanted, num_steps - step))
+                action = head(latent[:, now] * kept, wanted * kept, num_steps - step)
+                latent = imagination.step(latent, action)
                 path.append(latent[:, now])
             left = distance.between(distance.embed(torch.stack(path)).float(), there)
         weight = (elapsed <= num_steps).float() + LAST_STEP_WEIGHT * (elapsed == num_steps)
         descend(optimizer, (weight * left).sum() / weight.sum())
+    _ignore(head.layers, ~kept.repeat(2))
     return head
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -18,6 +19,8 @@ from worldline.training.batches import PictureGoals, Trace
 
 HELD_OUT_EVERY: Final = 5
 """One of this many training episodes is held out, to detect overfitting of heads."""
+ROUNDING: Final = 1e-4
+"""Largest change of a feature that counts as constant; features have a standard deviation near 1."""
 MAX_VALIDATION_STATES: Final = 1024
 """Maximum number of states, each with a rollout, on which a head is validated."""
 
@@ -86,11 +89,24 @@ class LatentTable:
         """The episodes' numbers in the store, in order."""
         return self.episode[self.first.unique()].tolist()
 
+    @cached_property
+    def changing(self) -> Bool[Tensor, " D"]:
+        """Whether a feature changes during an episode; True for all without `pictures`."""
+        if self.pictures is None:
+            return torch.ones(self.features.shape[1], dtype=torch.bool, device=self.device)
+        return ((self.features - self.features[self.first]).abs() > ROUNDING).any(0)
+
     def pairs(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows of `count` random states, and for each the row of a random state of the same episode."""
+        """Rows of `count` random states, and for each the row of a random state of the same episode.
+
+        If some features do not change during an episode, every second goal is of any episode.
+        """
         rows = torch.randint(len(self.features), (count,), generator=generator, device=self.device)
         share = torch.rand(count, generator=generator, device=self.device)
-        return rows, self.first[rows] + (share * self.length[rows]).long()
+        goals = self.first[rows] + (share * self.length[rows]).long()
+        if not self.changing.all():
+            goals[::2] = (share[::2] * len(self.features)).long()
+        return rows, goals
 
     def starts(self, count: int, num_steps: int, generator: torch.Generator) -> Tensor:
         """Rows of `count` random states with at least `num_steps` logged steps after them."""
