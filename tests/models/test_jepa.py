@@ -678,6 +678,21 @@ def test_a_recurrent_belief_is_its_features() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("context", [1, 3])
+def test_a_recurrent_belief_depends_on_the_last_observations_only(context: int) -> None:
+    net = model("position", predictor=GruPredictorConfig(width=16, memory_size=6, context=context)).eval()
+    seen = window(batch=2, length=9)
+    last = Window(
+        observations={name: values[:, -context:] for name, values in seen.observations.items()},
+        observed={name: flags[:, -context:] for name, flags in seen.observed.items()},
+        past=seen.past.steps(slice(9 - context, None)),
+    )
+    whole, recent = net.encode(seen, generator=seeded()), net.encode(last, generator=seeded())
+    torch.testing.assert_close(whole.features(), recent.features())
+    each = net.encode_each(seen, 4, generator=seeded())
+    torch.testing.assert_close(each[-1].features(), recent.features())
+
+
 def test_a_transformer_forgets_what_lies_beyond_its_reach() -> None:
     """Two layers that reach 3 steps see 5 in all."""
     net, seen = model("position", predictor=TRANSFORMER).eval(), window(length=9)

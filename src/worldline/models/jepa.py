@@ -396,7 +396,9 @@ class Jepa(WorldModel, Adapts):
         """The belief one step later, corrected by the observation; an adaptation also uses the prediction error."""
         correction = belief.correction
         if correction is None:
-            return self._correct(self._step(belief, known), seen)
+            step = self._step(belief, known)
+            memory = self.predictor.after_observation(step.memory, self.encoder.flags(seen.observed).any(-1))
+            return self._correct(replace(step, memory=memory), seen)
         assert isinstance(self.predictor, AdaptablePredictor)  # else there are no corrections
         complete = self.encoder.flags(seen.observed).all(-1)
         learned = self._step(replace(belief, correction=None), known)

@@ -8,7 +8,6 @@ from worldline.models.layers.predictors import (
     Block,
     GruPredictor,
     GruPredictorConfig,
-    RecurrentState,
     TransformerPredictor,
     TransformerPredictorConfig,
 )
@@ -68,7 +67,7 @@ def test_a_recurrent_state_stays_in_full_precision() -> None:
     torch.manual_seed(0)
     made, latent = GruPredictor(GRU, layout(PUSH)), torch.ones(1, 2).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        _, hidden = made(latent, torch.ones(1, 1).bfloat16(), RecurrentState(state=torch.zeros(1, 4)))
+        _, hidden = made(latent, torch.ones(1, 1).bfloat16(), made.restore(latent, torch.zeros(1, 4)))
     assert hidden.state.dtype == torch.float32
 
 

@@ -97,6 +97,11 @@ class Predictor(nn.Module, ABC):
         del latent, observed
         return None
 
+    def after_observation(self, memory: Memory | None, shown: Bool[Tensor, " B"]) -> Memory | None:
+        """The memory after a step that ended with an observation where `shown` is True; by default the same."""
+        del shown
+        return memory
+
     def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> Memory | None:
         """The memory whose `Memory.flat` is `flat`; one without earlier steps if the memory is not in the features."""
         del flat
@@ -208,9 +213,17 @@ class GruPredictorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentState(Memory):
-    """The state of a recurrent predictor."""
+    """The state of a recurrent predictor.
+
+    Args:
+        state: after all steps.
+        recent: inputs of the cell at the last context - 1 steps; 0 before the first step.
+        count: number of steps in `recent`.
+    """
 
     state: Float[Tensor, "B size"]
+    recent: Float[Tensor, "B steps I"]
+    count: Int[Tensor, " B"]
 
     def flat(self) -> Float[Tensor, "B size"]:
         """The state."""
@@ -218,7 +231,11 @@ class RecurrentState(Memory):
 
 
 class GruPredictor(Predictor):
-    """A network that receives the latent and a recurrent state, for states that one observation does not determine."""
+    """A network that receives the latent and a recurrent state, for states that one observation does not determine.
+
+    After an observation, the state depends on the last `context` observations only. In training it never depends on
+    more, so with a longer history the predictions would become worse.
+    """
 
     remembers = True
 
@@ -231,20 +248,40 @@ class GruPredictor(Predictor):
     def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> RecurrentState:
         """A state of zeros."""
         del observed
-        return RecurrentState(state=latent.new_zeros(len(latent), self.memory_size))
+        return self.restore(latent, latent.new_zeros(len(latent), self.memory_size))
 
     def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> RecurrentState:
-        """The state itself."""
-        del latent
-        return RecurrentState(state=flat)
+        """The state itself, without the steps that led to it."""
+        recent = latent.new_zeros(len(latent), self.context - 1, self.cell.input_size, dtype=torch.float32)
+        count = torch.zeros(len(latent), dtype=torch.long, device=latent.device)
+        return RecurrentState(state=flat, recent=recent, count=count)
+
+    def after_observation(self, memory: Memory | None, shown: Bool[Tensor, " B"]) -> RecurrentState:
+        """The state after the recent steps alone, if there are context - 1 of them."""
+        assert isinstance(memory, RecurrentState)
+        state = torch.zeros_like(memory.state, dtype=torch.float32)
+        for step in range(self.context - 1):
+            state = self._next(memory.recent[:, step], state)
+        complete = shown & (memory.count == self.context - 1)
+        return replace(memory, state=torch.where(complete[:, None], state, memory.state))
+
+    def _next(self, taken: Float[Tensor, "B I"], state: Float[Tensor, "B size"]) -> Float[Tensor, "B size"]:
+        with torch.autocast(taken.device.type, enabled=False):  # rounding errors would add up over many steps
+            return torch.as_tensor(self.cell(taken.float(), state.float()))
 
     def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
         """The next latent and state."""
         assert isinstance(memory, RecurrentState)
-        with torch.autocast(latent.device.type, enabled=False):  # rounding errors would add up over many steps
-            state = self.cell(torch.cat([latent, known], -1).float(), memory.state.float())
+        taken = torch.cat([latent, known], -1)
+        state = self._next(taken, memory.state)
         output = self.layers(torch.cat([latent, state.to(latent.dtype)], -1))
-        return latent + self.layout.to_change(output, self.unit()), RecurrentState(state=state)
+        recent, count = memory.recent, memory.count
+        if self.context > 1:
+            recent = torch.cat([recent[:, 1:], taken.float()[:, None]], 1)
+            count = (count + 1).clamp(max=self.context - 1)
+        return latent + self.layout.to_change(output, self.unit()), RecurrentState(
+            state=state, recent=recent, count=count
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
