@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -139,9 +139,13 @@ class Bundle:
         return content
 
 
+Content = str | bytes | Mapping[str, Tensor] | Callable[[Mapping[str, FileEntry]], str]
+"""Content of a file; or a function that returns it, given the entries of the files before it."""
+
+
 def write_bundle(
     folder: Path,
-    contents: Mapping[str, str | bytes | Mapping[str, Tensor]],
+    contents: Mapping[str, Content],
     *,
     model: str,
     notes: Mapping[str, str],
@@ -153,7 +157,8 @@ def write_bundle(
 
     Args:
         folder: absent, empty, or an earlier bundle with nothing else in it.
-        contents: per relative name a text, bytes or named tensors; tensors only under names that end in `.safetensors`.
+        contents: per relative name a text, bytes, named tensors or a function that returns a text; tensors only under
+            names that end in `.safetensors`. Files are written in this order.
         model: as in `Manifest`.
         notes: short facts as text, kept in the manifest.
 
@@ -174,7 +179,9 @@ def write_bundle(
     fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     fresh.mkdir(parents=True)
     try:
-        files = {name: _write_file(fresh / name, content) for name, content in contents.items()}
+        files = dict[str, FileEntry]()
+        for name, content in contents.items():
+            files[name] = _write_file(fresh / name, content(files) if callable(content) else content)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(
             format=BUNDLE_FORMAT, worldline=version("worldline"), created=created, model=model, files=files, notes=notes

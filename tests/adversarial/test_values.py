@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from tests.world.tampering import tamper_tensors
 from tests.world.tiny import CALM, _jepa
 
 from worldline.audit.queries import window_forecasts
-from worldline.bundle import read_bundle, write_bundle
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.versions import Catalog
 from worldline.data.windows import forecast_windows
@@ -120,16 +119,6 @@ def test_an_engine_that_predicts_no_numbers_is_not_calibrated() -> None:
         calibration_of(Broken(first=2))
 
 
-def rewritten(path: Path, name: str, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    """Changes the tensors of one file of a bundle, with a valid manifest."""
-    bundle = read_bundle(path)
-    contents = {
-        file: load_file(path / file) if file.endswith(".safetensors") else bundle.text(file) for file in bundle.files
-    }
-    change(contents[name])
-    write_bundle(path, contents, model=bundle.manifest.model, notes=bundle.manifest.notes)
-
-
 @pytest.fixture
 def learned(tmp_path: Path) -> Path:
     """The bundle of an untrained network."""
@@ -144,7 +133,7 @@ def test_weights_that_are_not_finite_are_refused(learned: Path, tmp_path: Path, 
     def change(tensors: dict[str, torch.Tensor]) -> None:
         next(one for one in tensors.values() if one.is_floating_point()).view(-1)[0] = value
 
-    rewritten(learned, f"{name}.safetensors", change)
+    tamper_tensors(learned, f"{name}.safetensors", change)
     with pytest.raises(BundleError, match=r"1 of .* are NaN or infinite"):
         open_world(learned)
     with pytest.raises(BundleError, match="NaN or infinite"):
@@ -210,7 +199,7 @@ SPOILED = {
 def test_a_calibration_that_contradicts_itself_is_refused(tmp_path: Path, name: str) -> None:
     save_world(tmp_path / "world", world_of(LINEAR))
     open_world(tmp_path / "world")
-    rewritten(tmp_path / "world", "calibration.safetensors", SPOILED[name])
+    tamper_tensors(tmp_path / "world", "calibration.safetensors", SPOILED[name])
     with pytest.raises(BundleError, match="calibration"):
         open_world(tmp_path / "world")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worldline.bundle import Bundle, read_bundle, write_bundle
+from worldline.bundle import Bundle, Content, FileEntry, read_bundle, write_bundle
 from worldline.config import from_json, to_json
 from worldline.device import CPU, choose_device
 from worldline.engines.base import CallCost, Card, Engine, Parts, Storable
@@ -31,11 +31,11 @@ from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.planning.planners.base import Planner
 from worldline.registry import load, name_of
 from worldline.schema import Kind, Schema
+from worldline.world.bundle_limits import limited_network, read_settings
 from worldline.world.calibration import Calibration
 from worldline.world.calibration_checks import check_calibration
 from worldline.world.local import LocalWorld
 
-Content = str | bytes | Mapping[str, Tensor]
 Config = TypeVar("Config")
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -52,6 +52,7 @@ class BundleCard:
         notes: notes of the engine's card when the bundle was written.
         num_proposals: see `LocalWorld`.
         call: see `LocalWorld`.
+        parts: sha256 of each file that belongs to this card, by name; empty in older bundles.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BundleCard:
     notes: Mapping[str, str]
     num_proposals: int
     call: CallCost | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +110,24 @@ def save_world(
     contents: dict[str, Content] = {
         "schema.json": to_json(card.schema),
         "planner.json": to_json(world.planner),
-        "card.json": to_json(
+        **own,
+    }
+    if world.calibration is not None:
+        contents["calibration.safetensors"] = _tensors(world.calibration.to_arrays())
+
+    def described(files: Mapping[str, FileEntry]) -> str:
+        return to_json(
             BundleCard(
                 name=card.name,
                 inputs=card.inputs,
                 notes=card.notes,
                 num_proposals=world.num_proposals,
                 call=world.call,
+                parts={name: entry.sha256 for name, entry in files.items()},
             )
-        ),
-        **own,
-    }
-    if world.calibration is not None:
-        contents["calibration.safetensors"] = _tensors(world.calibration.to_arrays())
+        )
+
+    contents["card.json"] = described
     if run is not None:
         contents["run.json"] = json.dumps(run, indent=2)
     if settings is not None:
@@ -215,8 +222,14 @@ def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
         return _open_stored(bundle, schema)
     family: type[WorldModel] = load("model", bundle.manifest.model)
     card = _card(bundle)
+    model = _load(bundle, device, "model", family.Config, lambda config: family(schema=schema, config=config))
+    if card.inputs != model.config.inputs:
+        raise BundleError(
+            f"{bundle.folder / 'card.json'}: inputs are {', '.join(card.inputs)}, and the model takes "
+            f"{', '.join(model.config.inputs)}. {_AGAIN}."
+        )
     return LearnedEngine(
-        model=_load(bundle, device, "model", family.Config, lambda config: family(schema=schema, config=config)),
+        model=model,
         schema=schema,
         inputs=card.inputs,
         readout=_load(bundle, device, "heads/readout", ReadoutConfig, Readout),
@@ -283,20 +296,30 @@ def _planner(bundle: Bundle, requested: Planner | str | None) -> Planner:
         named: Planner = load("planner", requested)()
         return named
     kind: type[Planner] = load("planner", bundle.manifest.notes.get("planner", ""))
-    return from_json(kind, bundle.text("planner.json"), where=bundle.folder / "planner.json")
+    return read_settings(kind, bundle.text("planner.json"), where=bundle.folder / "planner.json", planner=True)
 
 
 def _card(bundle: Bundle) -> BundleCard:
-    return from_json(BundleCard, bundle.text("card.json"), where=bundle.folder / "card.json")
+    """The card; the files that it names must be those of the bundle."""
+    card = read_settings(BundleCard, bundle.text("card.json"), where=bundle.folder / "card.json")
+    files = {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
+    for name, digest in card.parts.items():
+        if files.get(name) != digest:
+            raise BundleError(
+                f"{bundle.folder}: {name} is not the file that card.json was written with; parts of two bundles may be "
+                f"mixed, or the file was edited. {_AGAIN}."
+            )
+    return card
 
 
 def _load(
     bundle: Bundle, device: torch.device, name: str, config_class: type[Config], build: Callable[[Config], Module]
 ) -> Module:
     """Builds the network on the meta device and assigns the tensors of the bundle, which must match it exactly."""
-    config = from_json(config_class, bundle.text(f"{name}.json"), where=bundle.folder / f"{name}.json")
+    where = bundle.folder / f"{name}.json"
+    config = read_settings(config_class, bundle.text(f"{name}.json"), where=where)
     tensors = bundle.tensors(f"{name}.safetensors")
-    with torch.device("meta"):
+    with limited_network(len(tensors), where), torch.device("meta"):
         network = build(config)
     expected = {key: (value.shape, value.dtype) for key, value in network.state_dict().items()}
     given = {key: (value.shape, value.dtype) for key, value in tensors.items()}
