@@ -7,19 +7,25 @@ from typing import Any
 
 import numpy as np
 from tests.testing import exact_engine, exact_world
-from tests.testing.planted import altered, catches, engine_case, passes, world_case
+from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, passes, world_case
 
 from worldline.engines.base import CallCost
 from worldline.errors import InputError
+from worldline.planning.base import Goal
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.testing.clauses import breaches
 from worldline.testing.predictions import (
     card_honest,
     inputs_honest,
     invalid_inputs_refused,
+    long_horizon,
     masks_hide,
     no_peek,
     short_history,
     timing,
 )
+from worldline.testing.world_case import WorldCase
+from worldline.world.local import LocalWorld
 
 World, Engine = exact_world.Exact, exact_engine.Exact
 
@@ -95,6 +101,12 @@ class NanOfShortHistories(World):
         return super().path(history, push, wind) + lost
 
 
+class Diverges(World):
+    def path(self, history, push, wind):
+        late = np.arange(push.shape[2]) >= 8
+        return super().path(history, push, wind) + np.where(late, np.nan, 0.0)[:, None, None]
+
+
 class Peeking(World):
     def path(self, history, push, wind):
         return super().path(history, np.roll(push, -1, 2), wind)
@@ -168,6 +180,7 @@ WORLD_FAULTS = [
     (WithoutPositionFromZero, inputs_honest, "the history lacks 'position'.*expected InputError"),
     (RefusesShortHistories, short_history, "1 of the 3 observations .* InputError"),
     (NanOfShortHistories, short_history, "1 of the 3 observations .*'position' is not finite"),
+    (Diverges, long_horizon, "'position' of .* steps is not finite"),
     (altered(World, "IgnoresMasks", masks=False), masks_hide, ""),
     (Peeking, no_peek, "before step 1 changed with later inputs"),
     (Late, timing, "shifted by"),
@@ -226,6 +239,13 @@ class NanTimesZero(Engine):
         return position * observed + moved * ~observed
 
 
+class EngineDiverges(Engine):
+    def imagine(self, belief, future, **rest):
+        found = super().imagine(belief, future, **rest)
+        found.signals["position"][:, :, :, 5:] = np.inf
+        return found
+
+
 class EngineLate(Engine):
     def pushes(self, future):
         push = future.actions["push"]
@@ -275,6 +295,7 @@ ENGINE_FAULTS = [
     (with_card(Engine, inputs=("position", "camera")), inputs_honest, "the history lacks 'camera', .*expected"),
     (EngineRefusesShortHistories, short_history, "1 of the 3 observations .* InputError"),
     (EngineNanOfShortHistories, short_history, "1 of the 3 .*'position' is not finite"),
+    (EngineDiverges, long_horizon, "'position' of .* steps is not finite"),
     (EngineIgnoresMasks, masks_hide, ""),
     (NanTimesZero, masks_hide, "'nan'"),
     (altered(Engine, "PeekingAtPushes", pushes=lambda push: push[:, :, ::-1]), no_peek, ""),
@@ -298,3 +319,13 @@ test_an_honest_card_passes = passes(HONEST, [card_honest], world_case)
 CLAUSES = [inputs_honest, short_history, invalid_inputs_refused]
 test_a_correct_world_passes = passes([Seeing], CLAUSES, world_case)
 test_a_correct_engine_passes = passes([Patient], CLAUSES, engine_case)
+
+
+def test_an_engine_that_ignores_masks_is_found_in_a_world() -> None:
+    """A world sets unobserved values to 0 before its engine sees them."""
+    goal = Goal(targets={"position": np.zeros(2)})
+    for engine, broken in ((Engine(), False), (EngineIgnoresMasks(), True)):
+        world = LocalWorld(engine, None, CrossEntropy())
+        found = breaches(WorldCase(world=world, episodes=ENGINE_EPISODES, goal=goal), [masks_hide])
+        assert bool(found) == broken
+        assert not broken or "masks are ignored" in str(found[0])

@@ -126,16 +126,19 @@ def hide(history: History, hidden: NDArray[np.bool_], values: str) -> History:
     Args:
         history: W worlds, H observations.
         hidden: [W, H], True where all signals are missing.
-        values: the hidden values: "kept" true ones, "other" wrong ones, "nan" NaN for continuous signals.
+        values: the hidden values: "kept" true ones, "other" wrong ones, "nan" NaN for continuous signals; or "zero":
+            they are 0, and not marked as missing.
     """
     observations, observed = {}, {}
     for name, value in history.observations.items():
         wrong = disturb(value)
         if values == "nan" and np.issubdtype(value.dtype, np.floating):
             wrong = np.full_like(value, np.nan)
+        elif values == "zero":
+            wrong = np.zeros_like(value)
         place = hidden.reshape(hidden.shape + (1,) * (value.ndim - 2))
         observations[name] = value if values == "kept" else np.where(place, wrong, value)
-        observed[name] = history.observed[name].astype(bool) & ~hidden
+        observed[name] = history.observed[name].astype(bool) & (~hidden | (values == "zero"))
     return replace(history, observations=observations, observed=observed)
 
 

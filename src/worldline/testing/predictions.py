@@ -14,7 +14,7 @@ from worldline.data.windows import ForecastWindows
 from worldline.engines.base import Abducts, Decodes, GoalDistance, Novelty
 from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays
-from worldline.errors import WorldlineError
+from worldline.errors import InputError, WorldlineError
 from worldline.schema import Kind, Signal
 from worldline.testing.clauses import (
     Wanted,
@@ -22,6 +22,7 @@ from worldline.testing.clauses import (
     all_equal,
     clause,
     difference,
+    has_shape,
     holds,
     refusal_of,
     refuses,
@@ -94,6 +95,18 @@ def inputs_honest(case: PredictionCase) -> None:
             all_equal(accepts(problem, ask), expected, problem)
 
 
+@clause("World.predict and Engine.imagine; finite up to the longest horizon of the logs")
+def long_horizon(case: PredictionCase) -> None:
+    """The prediction is finite up to the longest horizon that all episodes have."""
+    longest = min(episode.num_steps for episode in case.episodes) - case.length + 1
+    if longest <= case.horizon:
+        return
+    long = replace(case, horizon=longest)
+    for name, mean in long.means(long.windows()).items():
+        expected = (len(case.episodes), longest, *case.card.schema[name].shape)
+        has_shape(f"{name!r} of {longest} steps", mean, expected)
+
+
 @clause("Card.context; shorter histories are accepted and only cost accuracy")
 def short_history(case: PredictionCase) -> None:
     """Histories shorter than `Card.context` are accepted, down to one observation."""
@@ -107,7 +120,7 @@ def short_history(case: PredictionCase) -> None:
 
 @clause("History.observed; values where it is False, NaN too, have no effect")
 def masks_hide(case: PredictionCase) -> None:
-    """Unobserved values, NaN too, do not change the prediction."""
+    """Unobserved values, NaN too, do not change the prediction, and are not taken for 0."""
     windows = case.windows()
     hidden = some_hidden(windows.num_worlds, case.length)
     expected, *others = (
@@ -117,6 +130,14 @@ def masks_hide(case: PredictionCase) -> None:
     for values, found in zip(("other", "nan"), others, strict=True):
         problem = f"masked values (filled with {values!r}) change the prediction"
         all_equal(found, expected, problem, within=case.tolerance)
+    # A world sets unobserved values to 0 before its engine sees them, so only this finds an engine without masks.
+    try:
+        zero = case.means(replace(windows, history=hide(windows.history, hidden, "zero")))
+    except InputError:  # 0 is no valid observation
+        return
+    matters = max(difference(value, zero[name]) for name, value in case.means(windows).items())
+    same = all(np.array_equal(value, zero[name]) for name, value in expected.items())
+    holds(not (same and matters), "the prediction is the same as if masked values were 0: masks are ignored")
 
 
 @clause("World.predict and Engine.imagine; step k may depend on inputs 0 to k only")

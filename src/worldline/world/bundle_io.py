@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldline.bundle import Bundle, Content, FileEntry, read_bundle, write_bundle
-from worldline.config import from_json, to_json
+from worldline.config import to_json
 from worldline.device import CPU, choose_device
 from worldline.engines.base import CallCost, Card, Engine, Parts, Storable
 from worldline.engines.learned import Adaptation, LearnedEngine
@@ -217,7 +217,7 @@ def open_world(
 
 def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
     """Opens the engine in a bundle; a learned one on `device`. See `open_world`."""
-    schema = from_json(Schema, bundle.text("schema.json"), where=bundle.folder / "schema.json")
+    schema = read_settings(Schema, bundle.text("schema.json"), where=bundle.folder / "schema.json")
     if "engine.json" in bundle.files:
         return _open_stored(bundle, schema)
     family: type[WorldModel] = load("model", bundle.manifest.model)
@@ -248,7 +248,7 @@ def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
 def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
     """Opens an engine that is not a learned one. Only registered engines are imported."""
     where = bundle.folder / "engine.json"
-    stored = from_json(StoredEngine, bundle.text("engine.json"), where=where)
+    stored = read_settings(StoredEngine, bundle.text("engine.json"), where=where)
     if stored.kind != bundle.manifest.model:
         raise BundleError(
             f"{where}: kind is {stored.kind!r}, but the manifest has {bundle.manifest.model!r}. {_AGAIN}."
