@@ -1,4 +1,4 @@
-"""Goals that are pictures, with and without vectors beside the pictures: Two Rooms of stable-worldmodel.
+"""Goals that are pictures, in models of pictures with and without vectors: Two Rooms of stable-worldmodel.
 
 Run: .venv/bin/python benchmarks/picture_goals.py --peer-python PATH [--seeds 2] [--budget 2min] [--logs FOLDER]
      [--out FILE]

@@ -35,6 +35,8 @@ from worldline.errors import BundleError, ConfigError, UnknownNameError
 from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, current_text, stored_file
 
 MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
+"""Signature of the manifest, which does not list it; see `worldline.signature`."""
 MAX_MANIFEST_BYTES = 2**20
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_TENSORS = 10_000
@@ -219,7 +221,7 @@ def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
     if total > max_bytes:
         problem = f"the files have {total} bytes, more than {max_bytes}"
         raise BundleError(f"{folder}: {problem}. Raise max_bytes if you trust the source.")
-    extra = sorted(_present(folder, manifest) - {MANIFEST, *manifest.files})
+    extra = sorted(_present(folder, manifest) - {MANIFEST, SIGNATURE, *manifest.files})
     if extra:
         raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")
     for name, entry in manifest.files.items():
@@ -235,7 +237,7 @@ def _refusal(path: Path, problem: str) -> BundleError:
 
 
 def _check_name(folder: Path, name: str) -> None:
-    if not _NAME.fullmatch(name) or name == MANIFEST:
+    if not _NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
         raise BundleError(
             f"{folder}: the name {name[:200]!r} is not allowed. Use letters, digits, '_', '-' and '.', at most one "
             "folder, and the suffix .safetensors, .json, .toml or .html."
@@ -377,7 +379,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     try:
         manifest = read_manifest(folder)
-        foreign = _present(folder, manifest) - {MANIFEST, *manifest.files}
+        foreign = _present(folder, manifest) - {MANIFEST, SIGNATURE, *manifest.files}
     except BundleError as error:
         raise BundleError(
             f"{folder}: the folder holds something that is not a bundle. Choose another folder. ({error})"

@@ -28,6 +28,7 @@ __all__ = [
     "pretty_unit",
     "quantity",
     "round_percent",
+    "size",
     "span",
     "tick",
     "with_interval",
@@ -163,3 +164,14 @@ def duration(seconds: Number) -> str:
         if rounded < 2 * HOUR_S
         else f"{number(seconds / HOUR_S, 2)}{NBSP}h"
     )
+
+
+_SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def size(num_bytes: Number) -> str:
+    """Bytes in a readable unit: "3.42 MB"."""
+    for unit, name in _SIZES:
+        if num_bytes >= unit:
+            return f"{number(num_bytes / unit)}{NBSP}{name}"
+    return f"{number(num_bytes, 2)}{NBSP}B"

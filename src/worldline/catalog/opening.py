@@ -18,6 +18,7 @@ def open_target(
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
     device: str = "auto",
+    require_signature: Path | str | None = None,
 ) -> World:
     """Opens the world that `target` names.
 
@@ -30,17 +31,26 @@ def open_target(
             `worldline.world.bundle_io.open_world`.
         device: of a learned world: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and
             cpu that is available.
+        require_signature: path of a public key; the bundle must be signed with its private key (`worldline sign`).
+            None for no check.
 
     Raises:
-        BundleError: there is no such bundle, it is damaged, or its parts do not fit each other.
-        InputError: `planner`, `adaptation` or `device` is set for a URL, because a served world has its own. Or the
+        BundleError: there is no such bundle, it is damaged, or its parts do not fit each other. The signature is
+            missing or wrong.
+        InputError: `planner`, `adaptation`, `device` or `require_signature` is set for a URL, because a
+            served world has its own. Or the
             device is unknown or not available.
         UnknownNameError: the catalog has no such name or alias, or the world needs a part that is not installed.
         UnavailableError: the server at the URL does not answer.
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
-        chosen = {"planner": planner, "adaptation": adaptation, "device": None if device == "auto" else device}
+        chosen = {
+            "planner": planner,
+            "adaptation": adaptation,
+            "device": None if device == "auto" else device,
+            "require_signature": require_signature,
+        }
         given = [name for name, value in chosen.items() if value is not None]
         if given:
             raise InputError(
@@ -52,11 +62,15 @@ def open_target(
         return RemoteWorld(target)
     folder = Path(target)
     if holds_bundle(folder):
-        return open_world(folder, planner=planner, adaptation=adaptation, device=device)
+        return open_world(
+            folder, planner=planner, adaptation=adaptation, device=device, require_signature=require_signature
+        )
     if isinstance(target, str) and is_reference(target):
         from worldline.catalog.versions import open_named
 
-        return open_named(target, planner=planner, adaptation=adaptation, device=device)
+        return open_named(
+            target, planner=planner, adaptation=adaptation, device=device, require_signature=require_signature
+        )
     problem = "exists, but is not a bundle" if folder.exists() else "does not exist"
     raise BundleError(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "

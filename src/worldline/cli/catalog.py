@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json
+from worldline.cli.options import Json, RequireSignature
 from worldline.cli.output import print_next, print_table, write_json
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ def publish(
     alias: Annotated[
         str | None, typer.Option(help="Alias for this version, such as prod.", show_default="none")
     ] = None,
+    require_signature: RequireSignature = None,
     json: Json = None,
 ) -> None:
     """Publish a trained world as the next version of a name."""
     from worldline.catalog.versions import Catalog
+    from worldline.world.bundle_io import open_world
 
-    version = Catalog().publish(world, name, alias=alias)
+    open_bundle = partial(open_world, require_signature=require_signature)
+    version = Catalog(open_bundle=open_bundle).publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
     _finish(version, json)
     print_next("serve", f"{name}@{alias or version.number}")

@@ -59,6 +59,10 @@ def import_logs(
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Cut longer episodes into this number of steps.", show_default="whole")
     ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Bytes of memory for a file.", show_default="a quarter of the memory"),
+    ] = None,
     action_lag: ActionLag = None,
     action: Names = None,
     observation: Names = None,
@@ -84,6 +88,7 @@ def import_logs(
         rate_hz=rate_hz,
         rule=rule,
         max_steps=max_steps,
+        max_bytes=max_bytes,
     )
     reading = with_lag_of(destination, source, reading)
     known = _known_schema(schema, destination)

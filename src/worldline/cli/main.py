@@ -22,6 +22,7 @@ from worldline.cli.record import record
 from worldline.cli.schema import schema
 from worldline.cli.serve import serve
 from worldline.cli.show import show
+from worldline.cli.sign import sign
 from worldline.cli.version import version
 from worldline.errors import WorldlineError
 from worldline.registry import load, names
@@ -71,6 +72,7 @@ COMMANDS: Final = (
     ("audit", audit, EVALUATE),
     ("serve", serve, RUN),
     ("publish", publish, RUN),
+    ("sign", sign, RUN),
     ("worlds", worlds, RUN),
     ("alias", alias, RUN),
     ("shadow", shadow, RUN),

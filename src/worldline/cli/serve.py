@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worldline.cli.options import Device, Threads, use_threads
+from worldline.cli.options import Device, RequireSignature, Threads, use_threads
 from worldline.cli.output import print_next
 
 
@@ -17,6 +17,7 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
     device: Device = "auto",
+    require_signature: RequireSignature = None,
     threads: Threads = None,
 ) -> None:
     """Serve a world over HTTP."""
@@ -24,7 +25,7 @@ def serve(
     from worldline.serve import http
 
     use_threads(threads)
-    opened = open_target(world, device=device)
+    opened = open_target(world, device=device, require_signature=require_signature)
     name, listener = opened.describe().name, http.listen(host, port)
     url = http.url_of(listener)
     print(f"{name} is served at {url}. Open it with worldline.open({url!r}). Stop with Ctrl-C.")

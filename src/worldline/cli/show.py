@@ -38,7 +38,7 @@ def show(
 
 def _print(figures: StoreFigures) -> None:
     """Three tables: signals, sizes on disk, and origin of the episodes."""
-    from worldline.formatting import duration, number
+    from worldline.formatting import duration, number, size
     from worldline.report import store_figures as say
 
     print_table(
@@ -51,20 +51,20 @@ def _print(figures: StoreFigures) -> None:
             one.signal.name,
             one.signal.dtype,
             say.missing(one),
-            say.size(one.num_bytes),
+            size(one.num_bytes),
             say.value_size(one),
             say.exactness(one),
         )
         for one in figures.signals
     ]
-    per_step = say.size(figures.num_bytes / figures.num_steps) if figures.num_steps else "–"
+    per_step = size(figures.num_bytes / figures.num_steps) if figures.num_steps else "–"
     print_table(
         "On disk",
         ("signal", "stored as", "missing", "bytes", "per value", "precision"),
         [
             *each,
-            ("index, cards", "", "", say.size(figures.other_bytes), "", ""),
-            ("total", "", "", say.size(figures.num_bytes), "", f"layout {figures.layout}"),
+            ("index, cards", "", "", size(figures.other_bytes), "", ""),
+            ("total", "", "", size(figures.num_bytes), "", f"layout {figures.layout}"),
         ],
     )
     print_table(

@@ -20,6 +20,7 @@ from worldline.data.formats.reading import without_step
 from worldline.data.fsync import locked_at_once
 from worldline.data.index import Source
 from worldline.data.open_logs import open_logs
+from worldline.data.reading_budget import reading_budget
 from worldline.data.schema_edits import SchemaEdits, edit_command
 from worldline.data.store import SCHEMA_FILE, Store, is_store, open_store
 from worldline.episode import Arrays
@@ -122,7 +123,7 @@ def import_logs(
         logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
     store = _target(logs, destination, old, max_error=max_error, size=size)
     problem = f"another import into {store.path} is running. Wait until it has ended."
-    with locked_at_once(store.path / CARD_FILE, problem):
+    with locked_at_once(store.path / CARD_FILE, problem), reading_budget(logs.max_bytes):
         store.refresh()
         try:
             scaled = size is not None or "size" in store.card.notes

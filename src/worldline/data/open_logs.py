@@ -13,6 +13,7 @@ from worldline.data.checks import Finding, warning
 from worldline.data.conversion import with_moved_actions
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
+from worldline.data.reading_budget import reading_budget
 from worldline.data.roles import ColumnGuess, RoleGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
 from worldline.data.store import Store, is_store, open_store
@@ -77,6 +78,7 @@ class MovedActions(Logs):
         notes = {**logs.notes, ACTION_LAG: str(noted_lag(logs.notes) + lag)}
         super().__init__(logs.schema, (*logs.unclear, note), max_error=logs.max_error, notes=notes)
         self.columns, self.importer, self.origin = logs.columns, logs.importer, logs.origin
+        self.max_bytes = logs.max_bytes
         self._logs, self._lag = logs, lag
 
     @classmethod
@@ -162,6 +164,16 @@ def open_logs(
         MissingExtraError: the format needs an extra that is not installed.
     """
     reading, edits = reading or ReadOptions(), edits or {}
+    with reading_budget(reading.max_bytes):
+        found = _opened(logs, schema, importer, reading, edits)
+    found.max_bytes = reading.max_bytes
+    return MovedActions(found, reading.action_lag) if reading.action_lag else found
+
+
+def _opened(
+    logs: Path | str | object, schema: Schema | None, importer: str | None, reading: ReadOptions, edits: SchemaEdits
+) -> Logs:
+    """The logs with their own actions."""
     if isinstance(logs, Path | str):
         path = Path(logs)
         importer = importer or recognise(path)
@@ -174,7 +186,7 @@ def open_logs(
     else:
         found = _edited(lambda known: logs_in_memory(logs, known, reading), schema, edits)
         found.importer = found.origin = "memory"
-    return MovedActions(found, reading.action_lag) if reading.action_lag else found
+    return found
 
 
 def _edited(opened: Callable[[Schema | None], Logs], schema: Schema | None, edits: SchemaEdits) -> Logs:

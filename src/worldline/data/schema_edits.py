@@ -84,7 +84,7 @@ def partial_edits(text: str | bytes) -> SchemaEdits | None:
     """
     try:
         tree = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     signals = tree.get("signals", []) if isinstance(tree, dict) else None
     if not tree or not isinstance(signals, list) or not all(isinstance(signal, dict) for signal in signals):

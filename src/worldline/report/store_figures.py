@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.formatting import NBSP, Number, listing, number, percent, plural, pretty_unit, tick
+from worldline.formatting import NBSP, listing, number, percent, plural, pretty_unit, size, tick
 from worldline.schema import Kind, Role, Schema, Signal
 
 SIGNAL_TITLES: Final = ("signal", "role", "kind", "shape", "unit", "bounds")
-_SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +169,6 @@ def missing(one: SignalFigures) -> str:
     if one.missing is None:
         return ""
     return percent(one.missing) if one.missing else "none"
-
-
-def size(num_bytes: Number) -> str:
-    """Bytes in a readable unit: "3.42 MB"."""
-    for unit, name in _SIZES:
-        if num_bytes >= unit:
-            return f"{number(num_bytes / unit)}{NBSP}{name}"
-    return f"{number(num_bytes, 2)}{NBSP}B"
 
 
 def drawn_signals(signals: Sequence[Signal], limit: int) -> list[Signal]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
-from worldline.formatting import duration, number, percent, plural, pretty_unit, quantity, tick
+from worldline.formatting import duration, number, percent, plural, pretty_unit, quantity, size, tick
 from worldline.plots.canvas import Frames
 from worldline.plots.contact_sheet import Reel, Sheet, Sparks
 from worldline.plots.episode_plot import ROLES, EpisodeView
@@ -39,10 +39,10 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Mapping[str, s
         "episodes": number(figures.num_episodes),
         "steps": number(figures.num_steps),
         "logged time": time,
-        "on disk": say.size(figures.num_bytes),
+        "on disk": size(figures.num_bytes),
     }
     if figures.num_steps:
-        tiles["per step"] = say.size(figures.num_bytes / figures.num_steps)
+        tiles["per step"] = size(figures.num_bytes / figures.num_steps)
     lede = f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}"
     return render_page(
         figures.name,
@@ -143,16 +143,16 @@ def _sizes_table(figures: StoreFigures) -> PagePart:
     rows = [
         [
             one.signal.name,
-            say.size(one.num_bytes),
+            size(one.num_bytes),
             say.value_size(one),
             percent(one.num_bytes / total),
             say.exactness(one),
         ]
         for one in figures.signals
     ]
-    rows.append(["index, cards", say.size(figures.other_bytes), "", percent(figures.other_bytes / total), ""])
+    rows.append(["index, cards", size(figures.other_bytes), "", percent(figures.other_bytes / total), ""])
     head = ["signal", "on disk", "per value", "share", "precision"]
-    caption = f"{say.size(total)} on disk, layout {figures.layout}"
+    caption = f"{size(total)} on disk, layout {figures.layout}"
     return Table(caption, head, rows, style="number")
 
 

@@ -18,7 +18,9 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from math import prod
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -40,10 +42,13 @@ from worldline.data.formats.reading import (
     unread,
 )
 from worldline.data.infer import SchemaDraft, Summary, infer_schema, summarise
+from worldline.data.reading_budget import check_size
 from worldline.schema import Schema
 
 Array = NDArray[np.generic]
 
+COPIES: Final = 2
+"""An array and its conversion are in memory at once."""
 _FIX = "Save it again with numpy.savez; arrays of Python objects cannot be read."
 _SEVERAL = "The file seems to hold several episodes. Save each episode in a separate file."
 
@@ -108,6 +113,10 @@ def _archive(file: Path) -> Iterator[tuple[NpzFile, dict[str, str], zipfile.ZipF
         names = [key.replace("/", ".") for key in archive.files]  # signal names cannot have the slashes of nested logs
         if twice := duplicate(sorted(names)):
             raise ValueError(f"it holds two arrays named {twice}")
+        declared = [_header(headers, key) for key in archive.files]
+        check_size(
+            COPIES * sum(prod(shape) * dtype.itemsize for shape, dtype in declared), "the arrays in it", file=file
+        )
         yield archive, dict(zip(names, archive.files, strict=True)), headers
 
 

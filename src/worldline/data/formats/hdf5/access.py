@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
+from worldline.data.reading_budget import check_size
 from worldline.errors import DataError
 
 _BLOCK = 1 << 22
@@ -263,11 +264,13 @@ def check_written(dataset: h5py.Dataset, start: int, stop: int) -> None:
     """
     if dataset.is_virtual or dataset.external:
         raise DataError("its values are stored in other files", fix="Copy it into one file with h5repack.")
+    check_chunks(dataset)
     row, size = prod(dataset.shape[1:]) * dataset.dtype.itemsize, Path(dataset.file.filename).stat().st_size
     max_bytes = max(_MAX_BYTES, _MAX_COMPRESSION_RATIO * size) if dataset.chunks is not None else size
     num_bytes = max((stop - start) * row, prod(dataset.chunks or ()) * dataset.dtype.itemsize)
     if num_bytes > max_bytes:
         raise DataError(f"it declares {num_bytes} bytes in a file of {size} bytes", fix=DAMAGED)
+    check_size(num_bytes, "its values")
     unwritten = "some of its rows were never written and would read as zeros"
     if dataset.chunks is None:
         if dataset.id.get_storage_size() < len(dataset) * row:
@@ -283,6 +286,22 @@ def check_written(dataset: h5py.Dataset, start: int, stop: int) -> None:
         at = tuple((i + (first if axis == 0 else 0)) * dataset.chunks[axis] for axis, i in enumerate(inner))
         if dataset.id.get_chunk_info_by_coord(at).byte_offset is None:
             raise DataError(unwritten, fix="Write the file again, to its end.")
+
+
+def check_chunks(dataset: h5py.Dataset) -> None:
+    """Checks the size of the chunks, which are unpacked as a whole even if one row is read.
+
+    Raises:
+        DataError: a chunk is larger than 268 MB.
+    """
+    if (size := prod(dataset.chunks or ()) * dataset.dtype.itemsize) > _MAX_BYTES and dataset.chunks is not None:
+        problem = f"its chunks have {size} bytes each, and the limit is {_MAX_BYTES}"
+        raise DataError(problem, fix="Write it again in smaller chunks, for example with h5repack -l CHUNK=1000x1.")
+
+
+def external_links(group: h5py.Group) -> list[str]:
+    """Returns the members that are links to other files; they are not read."""
+    return [name for name in names_in(group) if isinstance(group.get(name, getlink=True), h5py.ExternalLink)]
 
 
 def text_of(value: object) -> str:

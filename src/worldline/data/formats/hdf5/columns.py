@@ -61,10 +61,12 @@ from worldline.data.formats.reading import (
     Array,
     EpisodeDraft,
     EpisodeLogs,
+    converted,
     source_of,
     too_short,
 )
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary
+from worldline.data.reading_budget import check_size
 from worldline.data.roles import guess_role, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -107,6 +109,7 @@ class Hdf5Logs(EpisodeLogs[Columns]):
         with access.opened(path) as file:
             datasets = access.arrays_in(file, path)
             layout = read_layout(datasets, path)
+            check_size(layout.num_rows, "a mask of its rows", file=path)
             columns = {name: dataset for name, dataset in datasets.items() if name not in layout.index}
             embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
             unclear, draft = list[str](), SchemaDraft(path)
@@ -121,6 +124,8 @@ class Hdf5Logs(EpisodeLogs[Columns]):
             for signal in inputs if embedded is None else ():
                 shifts[signal.name], doubt = shift_of(columns[signal.name], signal.role, layout)
                 unclear += [f"{signal.name}: {doubt}"] if doubt else []
+            if links := access.external_links(file):
+                unclear += [f"Not read, because they are links to other files: {', '.join(links)}."]
         logs = cls(path, layout, schema, shifts, unclear)
         logs.columns = tuple(draft.columns)
         return logs
@@ -181,6 +186,8 @@ def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path)
         elif not is_numeric(dataset) or 2 * len(dataset) < layout.num_rows:
             draft.note(f"{name}: left out, because it does not have a number for each of {layout.num_rows} rows.")
         else:
+            with converted("the column cannot be read", file=file):
+                access.check_chunks(dataset)
             guess = guess_role(name)
             role = guess.role or Role.OBSERVATION
             doubt = role_of_input(name)[1] if role is Role.EXOGENOUS else ""

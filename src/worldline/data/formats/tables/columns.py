@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
+from worldline.data.reading_budget import check_columns, check_size
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^(
 _CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
 _PARQUET_FIX = "Write the file again; it may be truncated or damaged."
 _BLOCK_BYTES = 1 << 24  # maximum length of a row
+BYTES_A_CELL, BYTES_A_CSV_BYTE = 32, 8
+"""Memory that a cell of a Parquet file, and a byte of a CSV file, takes until it is imported."""
 _MAX_ROWS_A_BYTE = 1000  # a constant column may compress this well; more means a damaged header
 
 
@@ -153,6 +156,8 @@ def _read_csv(file: Path) -> pa.Table:
     if header.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError("the text is encoded in UTF-16", fix="Save it again in UTF-8.", file=file)
     delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
+    check_columns(header.count(delimiter.encode()) + 1, file)
+    check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
     return csv.read_csv(
         file,
         # pyarrow names the row in errors only if it uses one thread.
@@ -178,6 +183,9 @@ def _read_parquet(file: Path) -> pa.Table:
         if not 0 <= num_rows <= _MAX_ROWS_A_BYTE * num_bytes:
             problem = f"the header claims {num_rows} rows in a file of {num_bytes} bytes"
             raise DataError(problem, fix=_PARQUET_FIX, file=file)
+        num_columns = reader.metadata.num_columns
+        check_columns(num_columns, file)
+        check_size(BYTES_A_CELL * num_rows * num_columns, "the table", file=file)
         table = reader.read()
     table.validate(full=True)
     return table

@@ -1,0 +1,77 @@
+"""Imports of logs that are small on disk and huge in memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tests.adversarial.hostile_logs import ATTACKS
+
+from worldline.data.base import ReadOptions
+from worldline.data.importing import import_logs
+from worldline.data.open_logs import open_logs
+from worldline.errors import ConfigError, DataError, InputError
+
+LIMIT = 10**8
+MAX_PEAK_KB, MAX_S = 500_000, 60.0
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_logs_that_would_take_too_much_memory_are_refused(tmp_path: Path, name: str) -> None:
+    attack, message = ATTACKS[name]
+    logs = attack(tmp_path, 0.02 if name == "zip bomb" else 0.2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((DataError, ConfigError), match=message):
+        import_logs(logs, tmp_path / "store", reading=ReadOptions(max_bytes=LIMIT))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + MAX_PEAK_KB
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_command_refuses_them_at_full_size(tmp_path: Path, name: str) -> None:
+    attack, _ = ATTACKS[name]
+    logs, started = attack(tmp_path, 1.0), time.monotonic()
+    code = (
+        "import resource, sys\nfrom worldline.cli.main import app\n"
+        f"sys.argv = ['worldline', 'import', {str(logs)!r}, {str(tmp_path / 'store')!r}]\n"
+        "try:\n    app()\nexcept SystemExit as end:\n    print(end.code)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert time.monotonic() - started < MAX_S
+    status, peak = done.stdout.split()[-2:]
+    assert status == "1", done.stdout + done.stderr
+    assert int(peak) < MAX_PEAK_KB
+
+
+def test_the_limit_can_be_raised(tmp_path: Path) -> None:
+    rows = 2000
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", temperature=rng.normal(size=(rows + 1, 3)), valve_action=rng.normal(size=(rows, 1)))
+    with pytest.raises(DataError, match=r"would take .* kB of memory, and the limit is 50 kB.*--max-bytes"):
+        import_logs(tmp_path / "a.npz", tmp_path / "store", reading=ReadOptions(max_bytes=50_000))
+    report = import_logs(tmp_path / "a.npz", tmp_path / "store", reading=ReadOptions(max_bytes=500_000))
+    assert report.num_episodes == 1
+    with pytest.raises(InputError, match="max_bytes is 0"):
+        ReadOptions(max_bytes=0)
+
+
+def test_links_to_other_files_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["password"] = rng.normal(size=(60, 1))
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        file["observation"], file["action"] = rng.normal(size=(60, 2)), rng.normal(size=(60, 1))
+        file["ep_len"], file["ep_offset"] = np.array([30, 30]), np.array([0, 30])
+        file["pressure"] = h5py.ExternalLink("secret.h5", "/password")
+    logs = open_logs(tmp_path / "log.h5")
+    assert "pressure" not in {signal.name for signal in logs.schema.signals}
+    assert "Not read, because they are links to other files: pressure." in logs.unclear
