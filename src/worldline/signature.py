@@ -1,4 +1,4 @@
-"""Signatures of bundles: whoever holds the private key vouches for every byte of a bundle.
+"""Signatures of bundles: the owner of the private key vouches for every byte of a bundle.
 
 A signature is an Ed25519 signature (RFC 8032) of the manifest, which holds the hash of each file. It is stored as
 `signature.json` in the folder of the bundle. Keys are PEM files. The extra `sign` installs the package cryptography.

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from worldline.engines.base import Card
+from worldline.formatting import NBSP
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.compatibility import differences
@@ -38,6 +39,22 @@ def test_more_may_be_predicted() -> None:
     assert differences(CARD, more) == ()
     assert differences(more, CARD) == ("'heat' is no longer predicted",)
     assert differences(CARD, replace(more, inputs=("position", "heat"))) == ("'heat' is a new required observation",)
+
+
+def test_bands_may_reach_further_but_not_less_far() -> None:
+    banded = replace(CARD, band_horizon=20, band_level=0.95)
+    assert differences(CARD, banded) == ()
+    assert differences(banded, replace(banded, band_horizon=30, band_level=0.92)) == ()
+    assert differences(banded, CARD) == (
+        f"bands reach 0{NBSP}steps, not 20",
+        "bands have levels up to 0, not 0.9; it needs more episodes",
+    )
+    assert differences(banded, replace(banded, band_horizon=1)) == (f"bands reach 1{NBSP}step, not 20",)
+    low = replace(banded, band_level=0.8)
+    assert differences(low, low) == ()
+    assert differences(low, replace(low, band_level=0.75)) == (
+        "bands have levels up to 0.75, not 0.8; it needs more episodes",
+    )
 
 
 def test_actions_may_come_to_be_heeded() -> None:

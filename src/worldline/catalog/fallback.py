@@ -334,6 +334,8 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
         action_conditioned=any(card.action_conditioned for card in cards),
         abilities=tuple(abilities),
         call=first.call,
+        band_horizon=min(card.band_horizon for card in cards),
+        band_level=min(card.band_level for card in cards),
         notes={
             "order": ", ".join(names),
             **{f"call of {name}": _price(card.call) for name, card in zip(names, cards, strict=True)},

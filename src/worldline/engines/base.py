@@ -60,6 +60,8 @@ class Card:
         abilities: names of the optional abilities, such as "abducts".
         call: latency and price of a prediction; None if not measured.
         notes: short facts as text, such as the hash of the training data.
+        band_horizon: of a world: longest prediction with bands, steps; 0 without a calibration.
+        band_level: of a world: highest level of its bands, in [0, 1); 0 without a calibration.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Card:
     abilities: tuple[str, ...] = ()
     call: CallCost | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    band_horizon: int = 0
+    band_level: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,8 @@ def card_honest(case: PredictionCase) -> None:
         holds(set(names) <= known, f"{label} {names}, expected a subset of the observations {sorted(known)}")
         holds(len(set(names)) == len(names), f"{label} {names}; a name occurs twice")
     holds(card.context >= 1, f"context is {card.context}, expected at least 1")
+    valid = card.band_horizon >= 0 and 0 <= card.band_level < 1 and (card.band_horizon > 0) == (card.band_level > 0)
+    holds(valid, f"bands of {card.band_horizon} steps up to level {card.band_level}")
     unknown = sorted(set(card.abilities) - set(ABILITIES))
     holds(not unknown, f"the card lists unknown abilities {unknown}; known are {sorted(ABILITIES)}")
     if (call := card.call) is not None:

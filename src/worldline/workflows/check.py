@@ -10,6 +10,7 @@ from worldline.data.checks import Finding, Severity, warning
 from worldline.data.importing import realign_command
 from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.anomalies import Inspection
+from worldline.data.quality.consistency import inconsistencies
 from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
 from worldline.data.store import Store, open_store
@@ -101,7 +102,7 @@ def check(
     tell(progress, "check", 0)
     found = judge(sample.tracks, seed) if sample.tracks else None
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
-    findings = (*damaged, *_unlisted(store), *inspection.findings())
+    findings = (*damaged, *_unlisted(store), *inspection.findings(), *inconsistencies(sample.tracks, store.schema))
     tell(progress, "check", 1)
     return CheckReport(
         path=store.path,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from worldline.engines.base import Card
+from worldline.formatting import plural
 from worldline.schema import Role, Schema
+from worldline.world.calibration import DEFAULT_LEVEL
 
 _SAME = ("kind", "shape", "unit", "num_values", "components", "entity", "period")
 _SAME_OF_ACTIONS = (*_SAME, "low", "high")
@@ -15,8 +17,9 @@ _SAME_OF_ACTIONS = (*_SAME, "low", "high")
 def differences(before: Card, after: Card) -> tuple[str, ...]:
     """The differences that an application written for `before` would notice with `after`; empty if compatible.
 
-    `after` may predict more signals. It must not need more observations. Its actions need the same bounds.
-    All shared signals need the same units and step time.
+    `after` may predict more signals. It must not need more observations. Its bands must have as many steps, and the
+    level 0.9 if those of `before` have it. Its actions need the same bounds. All shared signals need the same units and
+    step time.
 
     Args:
         before: card of the current world.
@@ -28,6 +31,10 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
     found += [f"{name!r} is a new required observation" for name in after.inputs if name not in before.inputs]
     if before.action_conditioned and not after.action_conditioned:
         found.append("it is no longer action-conditioned, so it cannot plan")
+    if after.band_horizon < before.band_horizon:
+        found.append(f"bands reach {plural(after.band_horizon, 'step')}, not {before.band_horizon}")
+    if before.band_horizon and after.band_level < (wanted := min(before.band_level, DEFAULT_LEVEL)):
+        found.append(f"bands have levels up to {after.band_level:.3g}, not {wanted:.3g}; it needs more episodes")
     if "reaches" in before.abilities and "reaches" not in after.abilities:
         found.append("it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world")
     return tuple(found)

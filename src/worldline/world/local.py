@@ -71,10 +71,21 @@ class LocalWorld(World):
             raise ConfigError("the calibration belongs to an engine that measures novelty. Calibrate this engine.")
 
     def describe(self) -> Card:
-        """The engine's card with the cost of a call. Adds 'abducts' if `what_if` can infer over this engine."""
+        """The engine's card with the cost of a call and the limits of bands.
+
+        Adds 'abducts' if `what_if` can infer over this engine.
+        """
         card = self.engine.describe()
         abducts = () if "abducts" in card.abilities or obstacle(card) else ("abducts",)
-        return replace(card, call=card.call or self.call, abilities=(*card.abilities, *abducts))
+        held = self.calibration if self._has_bands else None
+        horizon = 0 if held is None else held.horizon
+        return replace(
+            card,
+            call=card.call or self.call,
+            abilities=(*card.abilities, *abducts),
+            band_horizon=horizon,
+            band_level=held.highest_level if held is not None and horizon else 0.0,
+        )
 
     def __repr__(self) -> str:
         held = self.calibration

@@ -27,6 +27,10 @@ MAX_GRID: Final = 32
 """Images are sampled on a grid of at most this many rows and columns."""
 MAX_BLACK_LEVEL: Final = 3
 """Largest value of a black image, of 255."""
+MIN_CHANGES: Final = 0.5
+"""Smallest usual share of steps in which a sensor changes that may be stuck."""
+RUN_RATIO: Final = 4.0
+"""A stuck sensor is constant for this many times the second longest constant run of nearly all episodes."""
 MAX_CONSTANT_STEPS: Final = 20
 """A sensor that is constant for more steps while others change is stuck."""
 OUTLIER_RANGES: Final = 10.0
@@ -61,7 +65,9 @@ class _Numbers(NamedTuple):
     size: Floats
     spread: Floats
     changes: Floats
+    num_steps: Steps
     run: Steps
+    next_run: Steps
     run_from: Steps
     run_value: Floats
 
@@ -234,6 +240,8 @@ def _measure(table: Floats, mask: Array | None) -> _Numbers:
     run = runs.max(0, initial=0)
     first = np.where(run > 0, end + 1 - run, 0)
     columns = np.arange(table.shape[1])
+    others = runs.copy()
+    others[np.abs(at - end) <= run] = 0
     return _Numbers(
         low=seen.min(0),
         high=seen.max(0),
@@ -242,7 +250,9 @@ def _measure(table: Floats, mask: Array | None) -> _Numbers:
         size=np.sqrt((seen**2).mean(0)),
         spread=seen.std(0),
         changes=1 - same.mean(0) if len(same) else np.zeros(table.shape[1]),
+        num_steps=np.full(table.shape[1], len(same)),
         run=run + 1,
+        next_run=others.max(0, initial=0) + 1,
         run_from=steps[first],
         run_value=seen[first, columns],
     )
@@ -457,7 +467,8 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Ite
         if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
             continue
         found, numbers = [], one.numbers
-        is_long = (numbers.run > MAX_CONSTANT_STEPS) & (np.median(numbers.changes, axis=0) > 0.8)
+        usual = RUN_RATIO * np.quantile(numbers.next_run, 0.95, axis=0)
+        is_long = (numbers.run > np.maximum(usual, MAX_CONSTANT_STEPS)) & (_usual_changes(numbers) > MIN_CHANGES)
         for index, component in np.argwhere(is_long).tolist():
             if _is_stop(numbers, index, component) or moves[one.episodes[index]] < MIN_SHARE:
                 continue
@@ -468,6 +479,14 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Ite
             step, episode = int(numbers.run_from[index, component]), one.episodes[index]
             found.append(warning(problem=problem, fix=fix, episode=episode, signal=one.signal.name, step=step))
         yield from _few(found)
+
+
+def _usual_changes(numbers: _Numbers) -> Floats:
+    """The median share of steps in which each component [C] changes, outside the longest constant run of an episode."""
+    steps = numbers.num_steps - (numbers.run - 1)
+    share = np.where(steps > 0, numbers.changes * numbers.num_steps / np.maximum(steps, 1), np.nan)
+    found = np.where(np.isnan(share).all(0), 0.0, share)
+    return np.asarray(np.nanmedian(found, axis=0))
 
 
 def _is_stop(numbers: _Numbers, index: int, component: int) -> bool:

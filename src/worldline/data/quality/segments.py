@@ -41,6 +41,7 @@ class Segment:
         known: per signal and camera [T+1], whether it was observed.
         actions: [T, m].
         inputs: [T, e], the exogenous signals and the duration of the step [s].
+        start: step of the episode at which it begins.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Segment:
     known: Mapping[str, Booleans]
     actions: Floats
     inputs: Floats
+    start: int = 0
 
     @property
     def table(self) -> Floats:
@@ -129,6 +131,7 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segm
         known=known,
         actions=_table(episode, schema, Role.ACTION)[start:stop],
         inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS)[start:stop], times], 1),
+        start=start,
     )
 
 

@@ -1,0 +1,211 @@
+"""Corrupted logs: how often `worldline check` finds a planted corruption, and how often it accuses a clean log.
+
+Run: .venv/bin/python benchmarks/corrupted_logs.py [--seeds 20] [--sources tclab,cstr] [--cache FOLDER] [--out FILE]
+Writes benchmarks/results/corrupted_logs.json.
+
+A source is a plant of benchmarks/foreign.py; each seed draws 100 of its 150 episodes and a component. A corruption is
+found if a finding of its kind names the signal (frozen, changed) or an episode with a seam (joined). A clean log is
+accused if any of these findings appears. Other rows of the issue's table are not measured here.
+
+Targets: recall at least 95 %, at most 5 % of clean logs accused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from foreign_cases import CASES, load_log, save_log, unavailable
+from numpy.random import Generator
+from plants import Run
+from rich.console import Console
+from rich.table import Table
+from train import machine
+
+from worldline.data.checks import Finding
+from worldline.data.quality.anomalies import Inspection
+from worldline.data.quality.consistency import inconsistencies
+from worldline.data.quality.segments import track
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.stats import wilson
+
+RESULT = Path(__file__).parent / "results" / "corrupted_logs.json"
+NUM_EPISODES = 100
+WORDS = {"frozen": "steps while others change", "changed": "changes from about episode", "joined": "jump at once"}
+"""Part of the message of each kind of finding."""
+Log = list[Run]
+Corrupt = Callable[[Log, int, Generator], Log]
+
+
+def copied(log: Log) -> Log:
+    return [(observed.copy(), actions, exogenous) for observed, actions, exogenous in log]
+
+
+def frozen_episodes(log: Log, component: int, draw: Generator) -> Log:
+    """A sensor is constant in half of the episodes."""
+    log = copied(log)
+    for number in draw.permutation(len(log))[: len(log) // 2]:
+        log[number][0][:, component] = log[number][0][0, component]
+    return log
+
+
+def frozen_halves(log: Log, component: int, draw: Generator) -> Log:
+    """A sensor is constant in the second half of each episode."""
+    del draw
+    log = copied(log)
+    for observed, *_ in log:
+        middle = len(observed) // 2
+        observed[middle:, component] = observed[middle, component]
+    return log
+
+
+def from_a_date(change: Callable[[np.ndarray, float], np.ndarray]) -> Corrupt:
+    """A component changes from a date in the middle three fifths on."""
+
+    def corrupt(log: Log, component: int, draw: Generator) -> Log:
+        spread = float(np.concatenate([one[0] for one in log])[:, component].std())
+        log = copied(log)
+        for observed, *_ in log[int(len(log) * draw.uniform(0.2, 0.8)) :]:
+            observed[:, component] = change(observed[:, component], spread)
+        return log
+
+    return corrupt
+
+
+def swapped(log: Log, component: int, draw: Generator) -> Log:
+    """Two columns are swapped from a date on."""
+    log, other = copied(log), (component + 1) % log[0][0].shape[1]
+    for observed, *_ in log[int(len(log) * draw.uniform(0.2, 0.8)) :]:
+        observed[:, [component, other]] = observed[:, [other, component]]
+    return log
+
+
+def drifting(log: Log, component: int, draw: Generator) -> Log:
+    """A sensor drifts by two standard deviations over the log."""
+    del draw
+    every = np.concatenate([one[0] for one in log])[:, component]
+    slope, row, log = 2 * every.std() / len(every), 0, copied(log)
+    for observed, *_ in log:
+        observed[:, component] += slope * (row + np.arange(len(observed)))
+        row += len(observed)
+    return log
+
+
+def joined(log: Log, component: int, draw: Generator) -> Log:
+    """A tenth of the files hold two episodes, without a marker."""
+    del component
+    order, count = draw.permutation(len(log)), len(log) // 20
+    found = [log[number] for number in sorted(order[2 * count :])]
+    for pair in order[: 2 * count].reshape(-1, 2):
+        (observed, *given), (later, *then) = (log[number] for number in pair)
+        inputs = [np.concatenate([one, one[-1:], two]) for one, two in zip(given, then, strict=True)]
+        found.insert(int(draw.integers(len(found) + 1)), (np.concatenate([observed, later]), inputs[0], inputs[1]))
+    return found
+
+
+CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
+    "frozen, half of the episodes": (frozen_episodes, "frozen"),
+    "frozen, half of each episode": (frozen_halves, "frozen"),
+    "offset of 3 standard deviations": (from_a_date(lambda values, spread: values + 3 * spread), "changed"),
+    "factor 1.5": (from_a_date(lambda values, _: 1.5 * values), "changed"),
+    "sign flipped": (from_a_date(lambda values, _: -values), "changed"),
+    "two columns swapped": (swapped, "changed"),
+    "drift of 2 standard deviations": (drifting, "changed"),
+    "joined episodes": (joined, "joined"),
+}
+
+
+def schema_of(log: Log) -> Schema:
+    """Scalar signals."""
+    roles = (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS)
+    return Schema(
+        signals=tuple(
+            Signal(
+                name=f"{role.value}_{number}", role=role, kind=Kind.VECTOR, shape=(1,), unit="1", low=None, high=None
+            )
+            for role, table in zip(roles, log[0], strict=True)
+            for number in range(table.shape[1])
+        )
+    )
+
+
+def found_in(log: Log, schema: Schema) -> list[Finding]:
+    """The findings about a log, as `worldline check` makes them."""
+    inspection, tracks = Inspection(schema, len(log)), []
+    for number, (observed, actions, exogenous) in enumerate(log):
+        columns = {
+            role: {f"{role.value}_{i}": table[:, i : i + 1].astype(np.float32) for i in range(table.shape[1])}
+            for role, table in zip(
+                (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS), (observed, actions, exogenous), strict=True
+            )
+        }
+        episode = Episode(
+            observations=columns[Role.OBSERVATION], actions=columns[Role.ACTION], exogenous=columns[Role.EXOGENOUS]
+        )
+        inspection.add(number, episode)
+        tracks.append(track(number, episode, schema))
+    return [*inspection.findings(), *inconsistencies(tracks, schema)]
+
+
+def is_found(findings: list[Finding], kind: str, component: int) -> bool:
+    """Whether a finding of the kind names the signal."""
+    name = f"{Role.OBSERVATION.value}_{component}"
+    return any(WORDS[kind] in one.problem and (kind == "joined" or one.signal == name) for one in findings)
+
+
+def measure(log: Log, seeds: int) -> dict[str, int]:
+    """The number of seeds in which each corruption was found, and in which a clean log was accused."""
+    schema, counts = schema_of(log), dict.fromkeys(["clean", *CORRUPTIONS], 0)
+    for seed in range(seeds):
+        draw = np.random.default_rng(seed)
+        part = [log[number] for number in draw.permutation(len(log))[:NUM_EPISODES]]
+        component = int(draw.integers(part[0][0].shape[1]))
+        clean = found_in(part, schema)
+        counts["clean"] += any(word in one.problem for one in clean for word in WORDS.values())
+        for label, (corrupt, kind) in CORRUPTIONS.items():
+            counts[label] += is_found(found_in(corrupt(part, component, draw), schema), kind, component)
+    return counts
+
+
+def main() -> None:
+    """Measures each source; writes and prints the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sources", default="tclab,quadruple-tank,cstr,pendulum,greenhouse", help="names of plants")
+    parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the logs")
+    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
+    options = parser.parse_args()
+    console, rows = Console(), dict[str, dict[str, int]]()
+    for name in options.sources.split(","):
+        if lacks := unavailable(CASES[name]):
+            console.print(f"{name}: left out, {lacks} is missing")
+            continue
+        kept = options.cache / f"{name}.npz" if options.cache else None
+        if kept is None or not kept.exists():
+            log = CASES[name].record("train", CASES[name].counts[0], 0)
+            if kept is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                save_log(kept, log)
+        else:
+            log = load_log(kept)
+        wide = [(one.astype(np.float64), two.astype(np.float64), three.astype(np.float64)) for one, two, three in log]
+        rows[name] = measure(wide, options.seeds)
+        console.print(name, rows[name])
+    total = options.seeds * len(rows)
+    table, summary = Table("log", "found", "95 % interval"), {}
+    for label in ("clean", *CORRUPTIONS):
+        count = sum(row[label] for row in rows.values())
+        rate = wilson(count, total)
+        summary[label] = {"found": count, "logs": total, "low": rate.low, "high": rate.high}
+        table.add_row(label, f"{count} of {total}", f"{rate.low:.0%} to {rate.high:.0%}")
+    console.print(table)
+    result = {"seeds": options.seeds, "sources": rows, "summary": summary, "machine": machine()}
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Changes at a date and joined episodes, on a linear plant with a hidden law that is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from worldline.data.quality.consistency import inconsistencies
+from worldline.data.quality.segments import Segment, track
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+
+SCHEMA = Schema(
+    signals=(
+        Signal(
+            name="tank", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", components=("left", "right")
+        ),
+        Signal(name="mode", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2),
+        Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC"),
+        Signal(name="pump", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="V"),
+    )
+)
+NUM, STEPS = 80, 60
+
+
+def logged(seed: int = 0) -> list[Episode]:
+    """Two levels and a temperature that follow the pump with noise."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(NUM):
+        pump = np.repeat(rng.normal(size=(STEPS // 10, 1)), 10, 0)
+        state = [rng.normal(size=3)]
+        for step in range(STEPS):
+            state.append(0.9 * state[-1] + np.array([0.3, 0.1, -0.2]) * pump[step] + 0.05 * rng.normal(size=3))
+        rows = np.stack(state).astype(np.float32)
+        observations = {"tank": rows[:, :2], "mode": (rows[:, 0] > 0).astype(np.int64), "heat": rows[:, 2:]}
+        found.append(Episode(observations=observations, actions={"pump": pump.astype(np.float32)}))
+    return found
+
+
+def tracks(episodes: list[Episode]) -> list[Segment]:
+    return [track(number, episode, SCHEMA) for number, episode in enumerate(episodes)]
+
+
+def changed(episodes: list[Episode], name: str, change: Callable[[np.ndarray], np.ndarray]) -> list[Episode]:
+    """The signal changes from episode 50 on."""
+    later = [
+        Episode(observations={**one.observations, name: change(one.observations[name])}, actions=one.actions)
+        for one in episodes[50:]
+    ]
+    return [*episodes[:50], *later]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_clean_log_is_not_accused(seed: int) -> None:
+    assert inconsistencies(tracks(logged(seed)), SCHEMA) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("heat", lambda heat: heat + 3, "it changes from about episode .* its median goes from .* degC, its spread"),
+        ("heat", lambda heat: 1.8 * heat, "it changes from about"),
+        ("heat", lambda heat: -heat, "it changes from about"),
+        ("tank", lambda tank: tank[:, ::-1], "component left changes from about"),
+        ("tank", lambda tank: tank + np.array([0, 2], np.float32), "component right changes from about"),
+    ],
+)
+def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
+    name: str, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    found = [one for one in inconsistencies(tracks(changed(logged(), name, change)), SCHEMA) if one.signal == name]
+    assert len(found) == 1
+    assert re.search(message, found[0].problem)
+    assert found[0].episode is not None
+    assert abs(found[0].episode - 50) <= 3
+
+
+def test_another_operation_is_no_change_of_a_sensor() -> None:
+    """The pump runs higher from a date on, and the law stays."""
+    calm = logged()
+    rng, episodes = np.random.default_rng(1), calm[:50]
+    for _ in range(30):
+        pump = 5 + np.repeat(rng.normal(size=(STEPS // 10, 1)), 10, 0)
+        state = [rng.normal(size=3) + 5 * np.array([3.0, 1.0, -2.0])]
+        for step in range(STEPS):
+            state.append(0.9 * state[-1] + np.array([0.3, 0.1, -0.2]) * pump[step] + 0.05 * rng.normal(size=3))
+        rows = np.stack(state).astype(np.float32)
+        observations = {"tank": rows[:, :2], "mode": (rows[:, 0] > 0).astype(np.int64), "heat": rows[:, 2:]}
+        episodes.append(Episode(observations=observations, actions={"pump": pump.astype(np.float32)}))
+    assert inconsistencies(tracks(episodes), SCHEMA) == ()
+
+
+def test_joined_episodes_are_found_with_the_seam() -> None:
+    episodes = logged()
+    pair = [
+        {name: np.concatenate([one.observations[name], two.observations[name]]) for name in one.observations}
+        for one, two in zip(episodes[:6:2], episodes[1:6:2], strict=True)
+    ]
+    seams = [
+        Episode(
+            observations=values,
+            actions={"pump": np.concatenate([one.actions["pump"], one.actions["pump"][-1:], two.actions["pump"]])},
+        )
+        for values, one, two in zip(pair, episodes[:6:2], episodes[1:6:2], strict=True)
+    ]
+    (found,) = inconsistencies(tracks([*episodes[6:30], *seams, *episodes[30:]]), SCHEMA)
+    assert "all observations jump at once in 3\u00a0episodes (24, 25, 26)" in found.problem
+    assert (found.episode, found.step) == (24, STEPS + 1)
+
+
+def test_few_short_or_constant_episodes_are_no_error() -> None:
+    episodes = logged()
+    assert inconsistencies([], SCHEMA) == ()
+    assert inconsistencies(tracks(changed(episodes, "heat", lambda heat: heat + 3)[45:55]), SCHEMA) == ()
+    still = [
+        Episode(observations={name: 0 * value for name, value in one.observations.items()}, actions=one.actions)
+        for one in episodes
+    ]
+    assert inconsistencies(tracks(still), SCHEMA) == ()
+
+
+def test_missing_values_are_no_jumps() -> None:
+    gappy = []
+    for number, one in enumerate(logged()):
+        observed = np.arange(STEPS + 1) % 7 != number % 7
+        heat = np.where(observed[:, None], one.observations["heat"], np.nan).astype(np.float32)
+        values = {**one.observations, "heat": heat}
+        gappy.append(Episode(observations=values, actions=one.actions, observed={"heat": observed}))
+    assert inconsistencies(tracks(gappy), SCHEMA) == ()
