@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from worldline.bundle import holds_bundle
@@ -45,21 +46,8 @@ def open_target(
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
-        chosen = {
-            "planner": planner,
-            "adaptation": adaptation,
-            "device": None if device == "auto" else device,
-            "require_signature": require_signature,
-        }
-        given = [name for name, value in chosen.items() if value is not None]
-        if given:
-            raise InputError(
-                f"{' and '.join(given)} cannot be given to {target!r}, because its server opens the world. Remove "
-                "it, or set it on the server."
-            )
-        from worldline.world.remote import RemoteWorld
-
-        return RemoteWorld(target)
+        chosen = {"planner": planner, "adaptation": adaptation, "device": None if device == "auto" else device}
+        return _served(target, {**chosen, "require_signature": require_signature})
     folder = Path(target)
     if holds_bundle(folder):
         return open_world(
@@ -76,6 +64,23 @@ def open_target(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "
         "world (http://host:port), or a name in the catalog (greenhouse@prod, greenhouse@3)."
     )
+
+
+def _served(url: str, chosen: Mapping[str, object]) -> World:
+    """The world at a URL.
+
+    Raises:
+        InputError: a setting is chosen that belongs to the server.
+    """
+    given = [name for name, value in chosen.items() if value is not None]
+    if given:
+        raise InputError(
+            f"{' and '.join(given)} cannot be given to {url!r}, because its server opens the world. Remove "
+            "it, or set it on the server."
+        )
+    from worldline.world.remote import RemoteWorld
+
+    return RemoteWorld(url)
 
 
 def is_reference(target: str) -> bool:
