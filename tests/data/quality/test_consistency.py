@@ -78,15 +78,17 @@ def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
     assert abs(found[0].episode - 50) <= 3
 
 
-def test_another_operation_is_no_change_of_a_sensor() -> None:
-    """The pump runs higher from a date on, and the law stays."""
+@pytest.mark.parametrize("roughness", [0.0, 0.2])
+def test_another_operation_is_no_change_of_a_sensor(roughness: float) -> None:
+    """The pump runs higher from a date on, and the law stays. It may be rougher at a higher speed."""
     calm = logged()
     rng, episodes = np.random.default_rng(1), calm[:50]
     for _ in range(30):
         pump = 5 + np.repeat(rng.normal(size=(STEPS // 10, 1)), 10, 0)
         state = [rng.normal(size=3) + 5 * np.array([3.0, 1.0, -2.0])]
         for step in range(STEPS):
-            state.append(0.9 * state[-1] + np.array([0.3, 0.1, -0.2]) * pump[step] + 0.05 * rng.normal(size=3))
+            noise = (0.05 + roughness) * rng.normal(size=3)
+            state.append(0.9 * state[-1] + np.array([0.3, 0.1, -0.2]) * pump[step] + noise)
         rows = np.stack(state).astype(np.float32)
         observations = {"tank": rows[:, :2], "mode": (rows[:, 0] > 0).astype(np.int64), "heat": rows[:, 2:]}
         episodes.append(Episode(observations=observations, actions={"pump": pump.astype(np.float32)}))

@@ -4,8 +4,8 @@ The model predicts the change in one step from the last observations and inputs,
 
 Changes: per episode and observed component, the mean and the size of the model's residual, the level and the spread.
 A signal that changes from a date on, such as a sensor that was replaced, divides the episodes into two groups. The
-statistic is the largest standardised rank sum over all dates. Level and spread count only if no action and no exogenous
-signal changes near the same date, because another operation changes them too.
+statistic is the largest standardised rank sum over all dates. All but the mean residual count only if no action and no
+exogenous signal changes near the same date (in level, spread or speed), because another operation changes them too.
 
 Joined episodes: at the seam all observations jump at once. The statistic of a step is the mean over components of the
 logarithm of the squared residual. It is compared with an exponential tail through two of its quantiles.
@@ -143,24 +143,23 @@ def _changes(
     if len(tracks) < MIN_EPISODES:
         return []
     parts = [residuals.values[residuals.track == number] for number in range(len(tracks))]
-    law = [
-        _split(np.stack([part.mean(0) for part in parts])),
-        _split(np.stack([np.log(np.sqrt(np.square(part).mean(0)) + 1e-9) for part in parts])),
-    ]
+    law = _split(np.stack([part.mean(0) for part in parts]))
     level, spread = np.stack([np.median(one, axis=0) for one in states]), np.stack([one.std(0) for one in states])
-    reading = [_split(level), _split(np.log(spread + 1e-9))]
+    size_of_residual = np.stack([np.log(np.sqrt(np.square(part).mean(0)) + 1e-9) for part in parts])
+    others = [_split(size_of_residual), _split(level), _split(np.log(spread + 1e-9))]
     given = [np.concatenate([one.actions, one.inputs], 1) for one in tracks]
     operated = [
         _split(np.stack([np.median(one, axis=0) for one in given])),
         _split(np.log(np.stack([one.std(0) for one in given]) + 1e-9)),
+        _split(np.log(np.stack([np.diff(one, axis=0).std(0) for one in given]) + 1e-9)),
     ]
     dates = np.concatenate([at[size >= MIN_RANK_SUM] for size, at in operated])
     found: dict[str, Finding] = {}
     for number, column in enumerate(columns):
-        certain = [(size[number], at[number]) for size, at in law]
+        certain = [(law[0][number], law[1][number])]
         certain += [
             (size[number], at[number])
-            for size, at in reading
+            for size, at in others
             if not (np.abs(dates - at[number]) <= NEAR * len(tracks)).any()
         ]
         size, at = max(certain)
