@@ -4,7 +4,7 @@ Run: .venv/bin/python benchmarks/corrupted_logs.py [--seeds 20] [--sources tclab
 Writes benchmarks/results/corrupted_logs.json.
 
 A source is a plant of benchmarks/foreign.py; each seed draws 100 of its 150 episodes and a component. A corruption is
-found if a finding of its kind names the signal (frozen, changed) or an episode with a seam (joined). A clean log is
+found if a finding of its kind names the signal (frozen, changed), or names episodes (joined, shifted). A clean log is
 accused if any of these findings appears. Other rows of the issue's table are not measured here.
 
 Targets: recall at least 95 %, at most 5 % of clean logs accused.
@@ -35,7 +35,12 @@ from worldline.stats import wilson
 
 RESULT = Path(__file__).parent / "results" / "corrupted_logs.json"
 NUM_EPISODES = 100
-WORDS = {"frozen": "steps while others change", "changed": "changes from about episode", "joined": "jump at once"}
+WORDS = {
+    "frozen": "steps while others change",
+    "changed": "changes from about episode",
+    "joined": "jump at once",
+    "shifted": "actions of a part fit better",
+}
 """Part of the message of each kind of finding."""
 Log = list[Run]
 Corrupt = Callable[[Log, int, Generator], Log]
@@ -107,6 +112,17 @@ def joined(log: Log, component: int, draw: Generator) -> Log:
     return found
 
 
+def shifted(log: Log, component: int, draw: Generator) -> Log:
+    """In a tenth of the episodes, actions are logged one row too late from the middle on."""
+    del component
+    log = [(observed, actions.copy(), exogenous) for observed, actions, exogenous in log]
+    for number in draw.permutation(len(log))[: len(log) // 10]:
+        actions = log[number][1]
+        middle = len(actions) // 2
+        actions[middle + 1 :] = actions[middle:-1].copy()
+    return log
+
+
 CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
     "frozen, half of the episodes": (frozen_episodes, "frozen"),
     "frozen, half of each episode": (frozen_halves, "frozen"),
@@ -116,6 +132,7 @@ CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
     "two columns swapped": (swapped, "changed"),
     "drift of 2 standard deviations": (drifting, "changed"),
     "joined episodes": (joined, "joined"),
+    "actions shifted from the middle of a file": (shifted, "shifted"),
 }
 
 
@@ -154,7 +171,7 @@ def found_in(log: Log, schema: Schema) -> list[Finding]:
 def is_found(findings: list[Finding], kind: str, component: int) -> bool:
     """Whether a finding of the kind names the signal."""
     name = f"{Role.OBSERVATION.value}_{component}"
-    return any(WORDS[kind] in one.problem and (kind == "joined" or one.signal == name) for one in findings)
+    return any(WORDS[kind] in one.problem and (kind in ("joined", "shifted") or one.signal == name) for one in findings)
 
 
 def measure(log: Log, seeds: int) -> dict[str, int]:

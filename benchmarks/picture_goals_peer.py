@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,10 @@ SIDE = 64
 
 def record(folder: Path) -> None:
     """Writes the logs of both policies."""
-    import stable_worldmodel
-    from stable_worldmodel.envs.two_room.expert_policy import ExpertPolicy
-    from stable_worldmodel.policy import RandomPolicy
-
-    policies = {"expert": ExpertPolicy(action_noise=1.0, seed=0), "random": RandomPolicy(seed=1)}
+    expert = import_module("stable_worldmodel.envs.two_room.expert_policy").ExpertPolicy(action_noise=1.0, seed=0)
+    policies = {"expert": expert, "random": import_module("stable_worldmodel.policy").RandomPolicy(seed=1)}
     for number, (name, policy) in enumerate(policies.items()):
-        world = stable_worldmodel.World(
+        world = import_module("stable_worldmodel").World(
             "swm/TwoRoom-v1", num_envs=4, image_shape=(SIDE, SIDE), max_episode_steps=MAX_STEPS
         )
         world.set_policy(policy)
@@ -39,9 +37,8 @@ def serve() -> None:
     """Answers requests until the input ends."""
     import numpy as np
     from PIL import Image
-    from stable_worldmodel.envs.two_room.env import TwoRoomEnv
 
-    env: Any = TwoRoomEnv(render_mode="rgb_array")
+    env: Any = import_module("stable_worldmodel.envs.two_room.env").TwoRoomEnv(render_mode="rgb_array")
     for line in sys.stdin:
         request = json.loads(line)
         if "reset" in request:

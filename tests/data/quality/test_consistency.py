@@ -26,11 +26,11 @@ SCHEMA = Schema(
 NUM, STEPS = 80, 60
 
 
-def logged(seed: int = 0) -> list[Episode]:
-    """Two levels and a temperature that follow the pump with noise."""
+def logged(seed: int = 0, held: int = 10) -> list[Episode]:
+    """Two levels and a temperature that follow the pump with noise; the pump is held for some steps."""
     rng, found = np.random.default_rng(seed), []
     for _ in range(NUM):
-        pump = np.repeat(rng.normal(size=(STEPS // 10, 1)), 10, 0)
+        pump = np.repeat(rng.normal(size=(STEPS // held, 1)), held, 0)
         state = [rng.normal(size=3)]
         for step in range(STEPS):
             state.append(0.9 * state[-1] + np.array([0.3, 0.1, -0.2]) * pump[step] + 0.05 * rng.normal(size=3))
@@ -111,6 +111,21 @@ def test_joined_episodes_are_found_with_the_seam() -> None:
     (found,) = inconsistencies(tracks([*episodes[6:30], *seams, *episodes[30:]]), SCHEMA)
     assert "all observations jump at once in 3\u00a0episodes (24, 25, 26)" in found.problem
     assert (found.episode, found.step) == (24, STEPS + 1)
+
+
+@pytest.mark.parametrize(("by", "words"), [(1, "one row later"), (-1, "one row earlier")])
+def test_actions_that_are_shifted_in_a_part_are_found(by: int, words: str) -> None:
+    episodes = logged(held=2)
+    for number in (7, 18, 30, 44, 60):
+        pump = episodes[number].actions["pump"].copy()
+        pump[STEPS // 2 :] = np.roll(pump[STEPS // 2 :], by, axis=0)
+        episodes[number] = Episode(observations=episodes[number].observations, actions={"pump": pump})
+    (found,) = inconsistencies(tracks(episodes), SCHEMA)
+    assert words in found.problem
+    assert "5\u00a0episodes (7, 18, 30, 44, 60)" in found.problem
+    assert found.episode in (7, 18, 30, 44, 60)
+    assert found.step is not None
+    assert found.step >= STEPS // 2 - 2
 
 
 def test_few_short_or_constant_episodes_are_no_error() -> None:

@@ -1,4 +1,4 @@
-"""Changes of a log at a date, and episodes that were joined: found by one linear model of all episodes.
+"""Changes of a log at a date, joined episodes and shifted actions: found by one linear model of all episodes.
 
 The model predicts the change in one step from the last observations and inputs, without the steps that it fits worst.
 
@@ -10,13 +10,17 @@ exogenous signal changes near the same date (in level, spread or speed), because
 Joined episodes: at the seam all observations jump at once. The statistic of a step is the mean over components of the
 logarithm of the squared residual. It is compared with an exponential tail through two of its quantiles.
 
-Both thresholds were chosen on the plants of benchmarks/foreign.py (benchmarks/corrupted_logs.py measures them).
+Shifted actions: in each half of an episode, the model predicts with the actions of the row before and of the row after,
+too. The statistic is the mean decrease of the logarithm of the squared residual.
+
+The thresholds were chosen on the plants of benchmarks/foreign.py (benchmarks/corrupted_logs.py measures them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -39,6 +43,14 @@ NEAR: Final = 0.1
 """Distance of two dates that count as equal, as a share of the episodes."""
 MIN_JUMP: Final = 3.2
 """Smallest ratio of a seam's statistic to the 99.9 % quantile. Clean logs reached 2.8."""
+MIN_GAIN: Final = 0.15
+"""Smallest mean decrease by shifted actions. In clean logs it reached 0.11."""
+MIN_CERTAINTY, MIN_CERTAINTY_ALONE = 1.0, 8.0
+"""Smallest ratio of that mean to its standard error over blocks: if `MIN_SHIFTED` episodes have it, and otherwise."""
+MIN_SHIFTED: Final = 0.04
+"""Share of the episodes, at least 3, that confirm each other."""
+BLOCK, MIN_BLOCKS = 5, 5
+"""Steps of a block, and blocks of a half."""
 LAGS: Final = 3
 """Observations and inputs from which the model predicts."""
 TRIMMED: Final = 0.05
@@ -62,17 +74,19 @@ class _Residuals:
 
     Args:
         values: standardised.
+        shifted: by -1 or 1, the residuals with the actions of the row before or after.
         track: position of the segment.
         step: the predicted step in the segment.
     """
 
     values: Floats
+    shifted: Mapping[int, Floats]
     track: NDArray[np.intp]
     step: NDArray[np.intp]
 
 
 def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding, ...]:
-    """Signals that change from a date on, and episodes that seem to be joined; warnings.
+    """Signals that change from a date on, episodes that seem to be joined, and parts with shifted actions; warnings.
 
     Args:
         tracks: segments of one schema, at most one per episode.
@@ -89,8 +103,13 @@ def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding,
     if not moving.any():
         return ()
     columns, states = [c for c, moves in zip(columns, moving, strict=True) if moves], [s[:, moving] for s in states]
-    residuals = _residuals(states, [np.concatenate([one.actions, one.inputs], 1) for one in tracks])
-    return (*_changes(tracks, columns, states, residuals), *_seams(tracks, residuals))
+    residuals = _residuals(states, [one.actions for one in tracks], [one.inputs for one in tracks])
+    shifts, possible = _shifts(residuals, len(tracks))
+    return (
+        *_changes(tracks, columns, states, residuals),
+        *_seams(tracks, residuals, possible),
+        *_shifted_actions(tracks, shifts),
+    )
 
 
 def _columns(schema: Schema) -> list[_Component]:
@@ -109,26 +128,41 @@ def _columns(schema: Schema) -> list[_Component]:
     return found
 
 
-def _residuals(states: Sequence[Floats], inputs: Sequence[Floats]) -> _Residuals:
+def _residuals(states: Sequence[Floats], actions: Sequence[Floats], inputs: Sequence[Floats]) -> _Residuals:
     """The residuals of the linear model."""
-    scaled_states, scaled_inputs = _standardised(states), _standardised(inputs)
-    known, target = list[Floats](), list[Floats]()
-    track, step = list[NDArray[np.intp]](), list[NDArray[np.intp]]()
-    for number, (state, given) in enumerate(zip(scaled_states, scaled_inputs, strict=True)):
-        now = np.arange(LAGS - 1, len(given))
-        past = [table[now - lag] for lag in range(LAGS) for table in (state, given)]
-        known.append(np.concatenate([*past, np.ones((len(now), 1))], 1))
-        target.append(state[now + 1] - state[now])
-        track.append(np.full(len(now), number, np.intp))
-        step.append(now + 1)
-    features, change = np.concatenate(known), np.concatenate(target)
-    kept = np.arange(len(features))
+    states, actions, inputs = _standardised(states), _standardised(actions), _standardised(inputs)
+    places = [np.arange(LAGS - 1, len(given)) for given in actions]
+    known = {shift: _features(states, actions, inputs, places, shift) for shift in (0, -1, 1)}
+    change = np.concatenate([state[now + 1] - state[now] for state, now in zip(states, places, strict=True)])
+    features, kept = known[0], np.arange(len(change))
     for _ in range(3):
         gram = features[kept].T @ features[kept] + RIDGE * len(kept) * np.eye(features.shape[1])
-        residual = change - features @ np.linalg.solve(gram, features[kept].T @ change[kept])
+        weights = np.linalg.solve(gram, features[kept].T @ change[kept])
+        residual = change - features @ weights
         worst = (np.abs(residual) / (np.median(np.abs(residual), axis=0) + 1e-9)).max(1)
         kept = np.flatnonzero(worst <= np.quantile(worst, 1 - TRIMMED))
-    return _Residuals(values=residual, track=np.concatenate(track), step=np.concatenate(step))
+    return _Residuals(
+        values=residual,
+        shifted={shift: change - known[shift] @ weights for shift in (-1, 1)},
+        track=np.concatenate([np.full(len(now), number, np.intp) for number, now in enumerate(places)]),
+        step=np.concatenate(places) + 1,
+    )
+
+
+def _features(
+    states: Sequence[Floats],
+    actions: Sequence[Floats],
+    inputs: Sequence[Floats],
+    places: Sequence[NDArray[np.intp]],
+    shift: int,
+) -> Floats:
+    """What the model predicts from, one row per step; the actions are taken `shift` rows later."""
+    rows = []
+    for state, chosen, given, now in zip(states, actions, inputs, places, strict=True):
+        past = [table[now - lag] for lag in range(LAGS) for table in (state, given)]
+        past += [chosen[np.clip(now - lag + shift, 0, len(chosen) - 1)] for lag in range(LAGS)]
+        rows.append(np.concatenate([*past, np.ones((len(now), 1))], 1))
+    return np.concatenate(rows)
 
 
 def _standardised(tables: Sequence[Floats]) -> list[Floats]:
@@ -193,12 +227,13 @@ def _split(series: Floats) -> tuple[Floats, NDArray[np.intp]]:
     return sizes.max(0), first[best]
 
 
-def _seams(tracks: Sequence[Segment], residuals: _Residuals) -> list[Finding]:
-    """A warning if all observations jump at once in some episodes."""
+def _seams(tracks: Sequence[Segment], residuals: _Residuals, explained: Collection[int]) -> list[Finding]:
+    """A warning if all observations jump at once in some episodes; `explained` segments do not count."""
     usual = np.quantile(np.abs(residuals.values), 0.99, axis=0) + 1e-9
     jump = np.log1p(np.square(residuals.values / usual)).mean(1)
     tenth, hundredth = np.quantile(jump, [0.9, 0.99])
-    places = np.flatnonzero(jump > MIN_JUMP * (2 * hundredth - tenth))
+    unexplained = ~np.isin(residuals.track, list(explained))
+    places = np.flatnonzero((jump > MIN_JUMP * (2 * hundredth - tenth)) & unexplained)
     seams = {int(residuals.track[place]): int(residuals.step[place]) for place in places[::-1]}
     if not seams:
         return []
@@ -210,5 +245,50 @@ def _seams(tracks: Sequence[Segment], residuals: _Residuals) -> list[Finding]:
             fix="Two recordings may have been joined, or rows are missing. Split them there.",
             episode=tracks[first].number,
             step=tracks[first].start + seams[first],
+        )
+    ]
+
+
+def _shifts(residuals: _Residuals, count: int) -> tuple[dict[int, tuple[float, int, int]], set[int]]:
+    """The segments in a half of which the actions fit better one row earlier or later: gain, shift and first step.
+
+    Also those where that is possible.
+    """
+    scale = 1.4826 * np.median(np.abs(residuals.values), axis=0) + 1e-9
+
+    def size(values: Floats) -> Floats:
+        return np.asarray(np.log1p(np.square(values / scale)).sum(1))
+
+    gains = {shift: size(residuals.values) - size(values) for shift, values in residuals.shifted.items()}
+    found, certainty = dict[int, tuple[float, int, int]](), dict[int, float]()
+    for number in range(count):
+        halves = np.array_split(np.flatnonzero(residuals.track == number), 2)
+        for half, (shift, gain) in product((half for half in halves if len(half) >= MIN_BLOCKS * BLOCK), gains.items()):
+            blocks = np.array([part.mean() for part in np.array_split(gain[half], len(half) // BLOCK)])
+            error = blocks.std(ddof=1) / np.sqrt(len(blocks)) + 1e-9
+            mean = float(blocks.mean())
+            if mean >= max(MIN_GAIN, found.get(number, (0.0,))[0]) and mean / error >= MIN_CERTAINTY:
+                found[number] = mean, shift, int(residuals.step[half[0]])
+                certainty[number] = mean / error
+    possible = set(found)
+    if len(found) < max(3, MIN_SHIFTED * count):
+        found = {number: one for number, one in found.items() if certainty[number] >= MIN_CERTAINTY_ALONE}
+    return found, possible
+
+
+def _shifted_actions(tracks: Sequence[Segment], shifts: Mapping[int, tuple[float, int, int]]) -> list[Finding]:
+    """A warning about the segments with shifted actions."""
+    if not shifts:
+        return []
+    number, (_, shift, step) = max(shifts.items(), key=lambda item: item[1][0])
+    numbers = first_of([str(tracks[place].number) for place in sorted(shifts)])
+    where, clearest = f"in {plural(len(shifts), 'episode')} ({numbers})", tracks[number]
+    return [
+        warning(
+            problem=f"the actions of a part fit better if taken one row {'later' if shift > 0 else 'earlier'}, "
+            f"{where}; the clearest is episode {clearest.number}",
+            fix="Actions may be shifted there. Compare their times with the original, or leave these episodes out.",
+            episode=clearest.number,
+            step=clearest.start + step - 1,
         )
     ]
