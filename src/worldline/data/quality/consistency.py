@@ -41,8 +41,9 @@ MIN_RANK_SUM: Final = 5.0
 """Smallest standardised rank sum of a change, in standard deviations. Clean logs reached 4.4."""
 NEAR: Final = 0.1
 """Distance of two dates that count as equal, as a share of the episodes."""
-MIN_JUMP: Final = 3.2
-"""Smallest ratio of a seam's statistic to the 99.9 % quantile. Clean logs reached 2.8."""
+MIN_JUMP, MIN_JUMP_ALONE = 3.2, 5.0
+"""Smallest ratio of a seam's statistic to the 99.9 % quantile: if 3 episodes have a seam, and otherwise. Clean logs of
+the plants reached 2.8, and one step of Gymnasium's pendulum 3.2."""
 MIN_GAIN: Final = 0.15
 """Smallest mean decrease by shifted actions. In clean logs it reached 0.11."""
 MIN_CERTAINTY, MIN_CERTAINTY_ALONE = 1.0, 8.0
@@ -232,9 +233,15 @@ def _seams(tracks: Sequence[Segment], residuals: _Residuals, explained: Collecti
     usual = np.quantile(np.abs(residuals.values), 0.99, axis=0) + 1e-9
     jump = np.log1p(np.square(residuals.values / usual)).mean(1)
     tenth, hundredth = np.quantile(jump, [0.9, 0.99])
-    unexplained = ~np.isin(residuals.track, list(explained))
-    places = np.flatnonzero((jump > MIN_JUMP * (2 * hundredth - tenth)) & unexplained)
-    seams = {int(residuals.track[place]): int(residuals.step[place]) for place in places[::-1]}
+    ratio = jump / (2 * hundredth - tenth) * ~np.isin(residuals.track, list(explained))
+
+    def seams_above(limit: float) -> dict[int, int]:
+        places = np.flatnonzero(ratio > limit)
+        return {int(residuals.track[place]): int(residuals.step[place]) for place in places[::-1]}
+
+    seams = seams_above(MIN_JUMP)
+    if len(seams) < 3:
+        seams = seams_above(MIN_JUMP_ALONE)
     if not seams:
         return []
     numbers = first_of([str(tracks[number].number) for number in sorted(seams)])
