@@ -83,6 +83,7 @@ def test_goal_heads_are_added_and_nothing_else_changes(world: Path) -> None:
     after = read_manifest(world).files
     assert {name for name in after if after[name] != before.get(name)} == {
         *(f"heads/{head}.{suffix}" for head in ("distance", "inverse") for suffix in ("json", "safetensors")),
+        "card.json",  # it names the hash of each part
         "run.json",
         "run.toml",
     }
