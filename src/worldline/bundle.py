@@ -38,6 +38,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 """Signature of the manifest, which does not list it; see `worldline.signature`."""
 MAX_MANIFEST_BYTES = 2**20
+MAX_SIGNATURE_BYTES = 4096
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_TENSORS = 10_000
 MAX_BYTES = 8 * 2**30
@@ -221,7 +222,10 @@ def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
     if total > max_bytes:
         problem = f"the files have {total} bytes, more than {max_bytes}"
         raise BundleError(f"{folder}: {problem}. Raise max_bytes if you trust the source.")
-    extra = sorted(_present(folder, manifest) - {MANIFEST, SIGNATURE, *manifest.files})
+    present = _present(folder, manifest)
+    if SIGNATURE in present:
+        read_small(folder, SIGNATURE, MAX_SIGNATURE_BYTES)
+    extra = sorted(present - {MANIFEST, SIGNATURE, *manifest.files})
     if extra:
         raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")
     for name, entry in manifest.files.items():
@@ -262,6 +266,19 @@ def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
         raise _refusal(path, f"cannot be read ({error.strerror})") from error
 
 
+def read_small(folder: Path, name: str, max_bytes: int) -> bytes:
+    """The content of a regular file in a bundle that the manifest does not list.
+
+    Raises:
+        BundleError: it cannot be read, is a link or a special file, or is larger than `max_bytes`.
+    """
+    with _opened(folder, name) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise _refusal(folder / name, f"larger than {max_bytes} bytes")
+    return content
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The table of contents of the bundle at `folder`; does not check the files that it lists.
 
@@ -269,10 +286,7 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: the manifest is missing or invalid.
     """
     path = folder / MANIFEST
-    with _opened(folder, MANIFEST) as file:
-        text = file.read(MAX_MANIFEST_BYTES + 1)
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise _refusal(path, f"larger than {MAX_MANIFEST_BYTES} bytes")
+    text = read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
     try:
         found = parse_json(text)
     except ValueError as error:

@@ -9,18 +9,26 @@ from __future__ import annotations
 import base64
 import json
 import os
-import stat
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worldline.bundle import MANIFEST, MAX_MANIFEST_BYTES, SIGNATURE, Bundle, read_bundle, read_manifest
+from worldline.bundle import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    MAX_SIGNATURE_BYTES,
+    SIGNATURE,
+    Bundle,
+    read_bundle,
+    read_manifest,
+    read_small,
+)
 from worldline.errors import BundleError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 ALGORITHM = "ed25519"
-MAX_SIGNATURE_BYTES = 4096
 
 
 def create_key(path: Path | str) -> Path:
@@ -92,7 +100,7 @@ def check_signature(bundle: Bundle, public_key: Path | str) -> None:
     if not path.exists():
         raise BundleError(f"{bundle.folder}: the bundle is not signed, and a signature is required. {sign}")
     try:
-        found = json.loads(_read(path, MAX_SIGNATURE_BYTES))
+        found = json.loads(read_small(bundle.folder, SIGNATURE, MAX_SIGNATURE_BYTES))
         signature = base64.b64decode(found["signature"], validate=True)
         known = found["algorithm"] == ALGORITHM
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -109,23 +117,9 @@ def check_signature(bundle: Bundle, public_key: Path | str) -> None:
 
 def _manifest_bytes(bundle: Bundle) -> bytes:
     """The content of the manifest that the bundle was read with."""
-    content = _read(bundle.folder / MANIFEST, MAX_MANIFEST_BYTES)
+    content = read_small(bundle.folder, MANIFEST, MAX_MANIFEST_BYTES)
     if read_manifest(bundle.folder) != bundle.manifest:
         raise BundleError(f"{bundle.folder / MANIFEST}: the file changed while it was read. Open the bundle again.")
-    return content
-
-
-def _read(path: Path, limit: int) -> bytes:
-    """The content of a regular file."""
-    try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise BundleError(f"{path}: a link or a special file. Replace it with a regular file.")
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}). Check the file.") from error
-    if len(content) > limit:
-        raise BundleError(f"{path}: larger than {limit} bytes. Fetch the bundle again.")
     return content
 
 
@@ -167,7 +161,5 @@ def _key_bytes(path: Path) -> bytes:
 
 
 def _require_cryptography() -> None:
-    try:
-        import cryptography  # noqa: F401 (only whether it is installed)
-    except ImportError as error:
-        raise MissingExtraError("cryptography", "sign") from error
+    if find_spec("cryptography") is None:
+        raise MissingExtraError("cryptography", "sign")

@@ -38,9 +38,8 @@ def open_target(
     Raises:
         BundleError: there is no such bundle, it is damaged, or its parts do not fit each other. The signature is
             missing or wrong.
-        InputError: `planner`, `adaptation`, `device` or `require_signature` is set for a URL, because a
-            served world has its own. Or the
-            device is unknown or not available.
+        InputError: `planner`, `adaptation`, `device` or `require_signature` is set for a URL, because a served world
+            has its own. Or the device is unknown or not available.
         UnknownNameError: the catalog has no such name or alias, or the world needs a part that is not installed.
         UnavailableError: the server at the URL does not answer.
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.

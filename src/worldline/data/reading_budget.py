@@ -38,14 +38,13 @@ def budget() -> int:
     return found if found is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // DEFAULT_SHARE
 
 
-def check_size(num_bytes: int, what: str, *, file: Path | None = None, signal: str | None = None) -> None:
+def check_size(num_bytes: int, what: str, *, file: Path | None = None) -> None:
     """Checks a declared size against the budget.
 
     Args:
         num_bytes: that reading would take.
         what: is read, such as "the arrays in it".
         file: for the message.
-        signal: for the message.
 
     Raises:
         DataError: it is larger than the budget.
@@ -55,7 +54,6 @@ def check_size(num_bytes: int, what: str, *, file: Path | None = None, signal: s
             f"{what} would take {_sized(num_bytes)} of memory, and the limit is {_sized(budget())}",
             fix="Split it into smaller files. If you trust it, raise the limit: worldline import --max-bytes.",
             file=file,
-            signal=signal,
         )
 
 

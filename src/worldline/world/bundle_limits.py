@@ -17,7 +17,7 @@ from torch.nn.modules.module import (
 )
 
 from worldline.config import from_json
-from worldline.errors import BundleError, ConfigError
+from worldline.errors import BundleError, ConfigError, MissingExtraError, UnknownNameError, UnsupportedError
 
 Config = TypeVar("Config")
 
@@ -82,7 +82,7 @@ def limited_network(num_tensors: int, where: Path) -> Iterator[None]:
     handles = [register(registered) for register in registrations]
     try:
         yield
-    except (BundleError, NotImplementedError, LookupError, ImportError):  # these say what is wrong themselves
+    except (BundleError, MissingExtraError, UnknownNameError, UnsupportedError):
         raise
     except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         raise BundleError(f"{where}: no network has these settings: {error}") from error

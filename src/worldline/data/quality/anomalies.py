@@ -286,7 +286,7 @@ def _outline(episode: Episode, schema: Schema) -> Floats:
     return np.concatenate(parts)
 
 
-def _part(signal: Signal, component: int) -> str:
+def part_of(signal: Signal, component: int) -> str:
     """The subject of a sentence about a component."""
     if signal.size == 1 or signal.num_values is not None:
         return "it"
@@ -316,7 +316,7 @@ def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
         varies[one.signal.role] = varies.get(one.signal.role, False) or len(which) < len(low)
         if not len(which) or one.signal.role is Role.REWARD:
             continue
-        parts = "it" if len(which) == len(low) else ", ".join(_part(one.signal, int(c)) for c in which)
+        parts = "it" if len(which) == len(low) else ", ".join(part_of(one.signal, int(c)) for c in which)
         values = ", ".join(f"{value:g}" for value in low[which][:MAX_FINDINGS])
         fix = "Remove it from the schema, unless it will vary where the world is used."
         if one.signal.role is Role.ACTION:
@@ -345,7 +345,7 @@ def _scales(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
                 ratio = float(np.exp(np.abs(away[index, component])))
                 what = "larger" if away[index, component] > 0 else "smaller"
                 problem = (
-                    f"{_part(one.signal, component)} is {ratio:.0f} times {what} than in most episodes, "
+                    f"{part_of(one.signal, component)} is {ratio:.0f} times {what} than in most episodes, "
                     f"about the ratio of {words}"
                 )
                 fix = f"Find the unit in which it was logged (the schema: {one.signal.unit}), and convert the episode."
@@ -370,7 +370,7 @@ def _outliers(signals: Sequence[_SignalSummary], done: set[tuple[int | None, str
                 value = (numbers.high if is_above else numbers.low)[index, component]
                 step = int((numbers.high_at if is_above else numbers.low_at)[index, component])
                 usual = f"{low:.4g} to {high:.4g}"
-                problem = f"{_part(one.signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
+                problem = f"{part_of(one.signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
                 if (episode, name) not in done:
                     found.append(warning(problem=problem, fix=fix, episode=episode, signal=name, step=step))
         yield from _few(found)
@@ -386,14 +386,14 @@ def _repeats(signals: Sequence[_SignalSummary], before: Mapping[str, Floats]) ->
         found = []
         for i, j in _equal(table, table):
             if i < j:
-                problem = f"{_part(*names[j])} repeats {_label(*names[i])}, up to scale and offset"
+                problem = f"{part_of(*names[j])} repeats {_label(*names[i])}, up to scale and offset"
                 found.append(warning(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
         yield from _few(found)
     earlier, _ = _side_by_side([replace(one, rows=before.get(one.signal.name, one.rows)) for one in inputs])
     for row, words in ((actions, "t"), (earlier, "t-1")):
         found = []
         for i, j in _equal(known, row):
-            problem = f"{_part(*named[i])} at step t repeats {_label(*named_actions[j])} of step {words}"
+            problem = f"{part_of(*named[i])} at step t repeats {_label(*named_actions[j])} of step {words}"
             fix = "Leave it out: it shows the commanded value, not the effect."
             found.append(warning(problem=problem, fix=fix, signal=named[i][0].name))
         yield from _few(found)
@@ -408,7 +408,7 @@ def _side_by_side(signals: Sequence[_SignalSummary]) -> tuple[Floats, list[tuple
 
 
 def _label(signal: Signal, component: int) -> str:
-    part = _part(signal, component)
+    part = part_of(signal, component)
     return f"'{signal.name}'" if part == "it" else f"{part} of '{signal.name}'"
 
 
@@ -473,7 +473,7 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Ite
             if _is_stop(numbers, index, component) or moves[one.episodes[index]] < MIN_SHARE:
                 continue
             problem = (
-                f"{_part(one.signal, component)} is exactly {numbers.run_value[index, component]:g} for "
+                f"{part_of(one.signal, component)} is exactly {numbers.run_value[index, component]:g} for "
                 f"{numbers.run[index, component]} steps while others change"
             )
             step, episode = int(numbers.run_from[index, component]), one.episodes[index]

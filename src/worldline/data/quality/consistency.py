@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, warning
-from worldline.data.quality.segments import Segment
+from worldline.data.quality.anomalies import part_of
+from worldline.data.quality.segments import Segment, names_of
 from worldline.formatting import first_of, plural
 from worldline.schema import Kind, Schema, Signal
 
@@ -38,14 +39,13 @@ MIN_EPISODES: Final = 20
 MIN_SIDE: Final = 0.08
 """Smallest share of the episodes before and after a date."""
 MIN_RANK_SUM: Final = 5.0
-"""Smallest standardised rank sum of a change, in standard deviations. Clean logs reached 4.4."""
+"""Smallest standardised rank sum of a change, in standard deviations."""
 NEAR: Final = 0.1
 """Distance of two dates that count as equal, as a share of the episodes."""
 MIN_JUMP, MIN_JUMP_ALONE = 3.2, 5.0
-"""Smallest ratio of a seam's statistic to the 99.9 % quantile: if 3 episodes have a seam, and otherwise. Clean logs of
-the plants reached 2.8, and one step of Gymnasium's pendulum 3.2."""
+"""Smallest ratio of a seam's statistic to the 99.9 % quantile: if 3 episodes have a seam, and otherwise."""
 MIN_GAIN: Final = 0.15
-"""Smallest mean decrease by shifted actions. In clean logs it reached 0.11."""
+"""Smallest mean decrease by shifted actions."""
 MIN_CERTAINTY, MIN_CERTAINTY_ALONE = 1.0, 8.0
 """Smallest ratio of that mean to its standard error over blocks: if `MIN_SHIFTED` episodes have it, and otherwise."""
 MIN_SHIFTED: Final = 0.04
@@ -119,12 +119,11 @@ def _columns(schema: Schema) -> list[_Component]:
     for signal in schema.observations:
         if signal.kind is Kind.IMAGE:
             continue
-        width = signal.size if signal.num_values is None else max(1, signal.size - 1)
-        for number in range(width):
-            name = signal.components[number] if signal.components else number
-            part = "it" if signal.size == 1 else f"component {name}"
-            if signal.kind is Kind.VECTOR and signal.period is None:
-                found.append(_Component(signal=signal, part=part, index=index + number))
+        width = len(names_of(signal))
+        if signal.kind is Kind.VECTOR and signal.period is None:
+            found += [
+                _Component(signal=signal, part=part_of(signal, number), index=index + number) for number in range(width)
+            ]
         index += width
     return found
 
