@@ -136,6 +136,25 @@ CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
 }
 
 
+def wide(log: Log) -> Log:
+    """The log in double precision."""
+    return [(one.astype(np.float64), two.astype(np.float64), three.astype(np.float64)) for one, two, three in log]
+
+
+def logged(name: str, cache: Path | None) -> Log | None:
+    """The training log of a plant; None if neither the cache nor its simulator is there."""
+    kept = cache / f"{name}.npz" if cache else None
+    if kept is not None and kept.exists():
+        return wide(load_log(kept))
+    if unavailable(CASES[name]):
+        return None
+    log = CASES[name].record("train", CASES[name].counts[0], 0)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_log(kept, log)
+    return wide(log)
+
+
 def schema_of(log: Log) -> Schema:
     """Scalar signals."""
     roles = (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS)
@@ -198,19 +217,11 @@ def main() -> None:
     options = parser.parse_args()
     console, rows = Console(), dict[str, dict[str, int]]()
     for name in options.sources.split(","):
-        if lacks := unavailable(CASES[name]):
-            console.print(f"{name}: left out, {lacks} is missing")
+        log = logged(name, options.cache)
+        if log is None:
+            console.print(f"{name}: left out, {unavailable(CASES[name])} is missing")
             continue
-        kept = options.cache / f"{name}.npz" if options.cache else None
-        if kept is None or not kept.exists():
-            log = CASES[name].record("train", CASES[name].counts[0], 0)
-            if kept is not None:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                save_log(kept, log)
-        else:
-            log = load_log(kept)
-        wide = [(one.astype(np.float64), two.astype(np.float64), three.astype(np.float64)) for one, two, three in log]
-        rows[name] = measure(wide, options.seeds)
+        rows[name] = measure(log, options.seeds)
         console.print(name, rows[name])
     total = options.seeds * len(rows)
     table, summary = Table("log", "found", "95 % interval"), {}

@@ -63,16 +63,14 @@ def test_it_says_what_its_parts_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("late", "verdict"), [(1, AlignmentVerdict.LAG), (-1, AlignmentVerdict.LEAD)])
-def test_a_shifted_store_fails_and_says_how_to_mend_it(tmp_path: Path, late: int, verdict: AlignmentVerdict) -> None:
+def test_the_advice_for_a_shifted_store_mends_it(tmp_path: Path, late: int, verdict: AlignmentVerdict) -> None:
     store = write(tmp_path / "store", late)
     report = check(store)
-    assert report.failed
-    assert report.misaligned
     assert report.alignment is not None
     assert report.alignment.verdict is verdict
-    assert report.advice[0].endswith(f": {shlex.join(['worldline', *report.realign])}")
+    assert report.failed is report.misaligned is (late > 0), "actions may lead because the system responds late"
+    _, source, destination, option, lag = shlex.split(report.advice[0].rpartition(": worldline ")[2])
     assert ("change nothing, and check with --delay 1" in report.advice[0]) == (late < 0)
-    _, source, destination, option, lag = report.realign
     assert option == "--action-lag"
     import_logs(source, destination, reading=ReadOptions(action_lag=int(lag)))
     mended = check(destination)

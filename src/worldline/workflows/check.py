@@ -29,6 +29,8 @@ class CheckReport:
         num_whole: episodes without damage.
         alignment: of actions and observations; None if no episode is readable.
         accepted: whether actions lead by exactly the known delay.
+        misaligned: whether actions lag, or lead by other than a known delay. Actions that lead without a known delay
+            are no error, because the system may respond late.
         findings: damage and anomalies.
         coverage: of states and actions; None if no episode is readable.
         advice: recommended steps as sentences, most urgent first.
@@ -40,6 +42,7 @@ class CheckReport:
     num_whole: int
     alignment: Alignment | None
     accepted: bool
+    misaligned: bool
     findings: tuple[Finding, ...]
     coverage: Coverage | None
     advice: tuple[str, ...]
@@ -51,18 +54,8 @@ class CheckReport:
 
     @property
     def realign(self) -> tuple[str, ...]:
-        """The command, without its first word, that moves misaligned actions; empty if they are aligned.
-
-        Also empty if they lead by more than one step, which is more probably a dead time of the system.
-        """
-        shift = self.alignment.shift if self.alignment is not None else 0
-        return realign_command(self.path, shift) if self.misaligned and shift >= -1 else ()
-
-    @property
-    def misaligned(self) -> bool:
-        """Whether actions lead or lag by other than the known delay."""
-        shifted = self.alignment is not None and self.alignment.verdict in (AlignmentVerdict.LEAD, AlignmentVerdict.LAG)
-        return shifted and not self.accepted
+        """The command, without its first word, that moves misaligned actions; empty if there are none."""
+        return realign_command(self.path, self.alignment.shift) if self.alignment and self.misaligned else ()
 
 
 def check(
@@ -104,13 +97,16 @@ def check(
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
     findings = (*damaged, *_unlisted(store), *inspection.findings(), *inconsistencies(sample.tracks, store.schema))
     tell(progress, "check", 1)
+    shift = 0 if found is None else found.shift
+    accepted = found is not None and shift == -delay
     return CheckReport(
         path=store.path,
         num_episodes=len(store),
         num_steps=int(store.num_steps.sum()),
         num_whole=len(store) - len(damaged),
         alignment=found,
-        accepted=found is not None and found.shift == -delay,
+        accepted=accepted,
+        misaligned=not accepted and shift != 0 and (shift > 0 or delay > 0),
         findings=findings,
         coverage=covered,
         advice=_advice(store.path, found, findings, covered, delay),

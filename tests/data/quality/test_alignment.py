@@ -95,8 +95,8 @@ def test_a_shift_is_caught_whatever_the_policy(policy: Policy, by: int) -> None:
     assert (found.verdict, found.shift) == (WORDS[by], by), found.reason
     assert [one.shift for one in found.shifts] == list(range(-3, 4))
     best = next(one for one in found.shifts if one.shift == by)
-    assert best.alone.low <= best.alone.value <= best.alone.high
-    assert best.alone.value == max(one.alone.value for one in found.shifts)
+    assert best.added.low <= best.added.value <= best.added.high
+    assert best.added.value == max(one.added.value for one in found.shifts)
     assert bool(found.fix) == (by != 0)
 
 
@@ -205,6 +205,44 @@ def test_signals_that_no_action_reaches_do_not_hide_the_effect() -> None:
     ]
     for by in (0, 1, -1):
         assert verdict(noisy, Schema(signals=signals), by).shift == by
+
+
+def with_signal(episodes: list[Episode], name: str, follow: Callable[[Episode], np.ndarray]) -> list[Episode]:
+    """The episodes with one more observation, which follows from each of them."""
+    return [replace(e, observations={**e.observations, name: follow(e)}) for e in episodes]
+
+
+def scalar(name: str) -> Schema:
+    return Schema(signals=(*CART.signals, Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))))
+
+
+@pytest.mark.parametrize("by", [0, 1, -2])
+def test_a_displayed_action_is_no_effect(by: int) -> None:
+    """A display shows the action that is chosen in the same row."""
+    shown = with_signal(drive(held, 0), "display", lambda e: np.append(e.actions["push"], e.actions["push"][-1:], 0))
+    assert verdict(shown, scalar("display"), by).shift == by
+
+
+def test_a_log_with_nothing_but_a_display_is_still_measured() -> None:
+    """The last command is displayed in the next row, and no other signal is logged."""
+    commands = [
+        replace(e, observations={"cart": np.append([[0.0, 0.0]], np.repeat(e.actions["push"], 2, 1), 0)})
+        for e in drive(held, 0)
+    ]
+    assert verdict(commands, CART).verdict is AlignmentVerdict.ALIGNED
+
+
+def test_a_signal_that_responds_at_once_does_not_accuse_the_log() -> None:
+    """A pressure follows the action of its own row; position and speed follow the action before."""
+    draw = np.random.default_rng(0)
+
+    def pressure(e: Episode) -> np.ndarray:
+        push = np.append(e.actions["push"], e.actions["push"][-1:], 0)
+        return 0.5 * push + 0.01 * draw.normal(size=push.shape)
+
+    episodes = with_signal(drive(white, 0), "pressure", pressure)
+    assert verdict(episodes, scalar("pressure")).verdict is AlignmentVerdict.ALIGNED
+    assert verdict(episodes, scalar("pressure"), 1).shift == 1
 
 
 def test_the_seed_decides_and_episodes_can_be_chosen(tmp_path: Any) -> None:

@@ -1,19 +1,23 @@
-"""Detection of actions that lead or lag the observations, by regressions on shifted actions.
+"""Detection of actions that lead or lag the observations, by regressions on nested sets of actions.
 
-By the convention, action t leads from observation t to t+1. For each shift s from -3 to 3, regressions predict the
-change from observation t to t+1. Their inputs are the history (observations t-1 and t, exogenous signals of step t)
-with and without action t+s. They are evaluated on held-out episodes. Two figures are reported: the share that action
-t+s explains alone, and the share that it adds to all other shifts. The second one separates smooth or held actions,
-whose neighbours are similar.
+By the convention, action t leads from observation t to t+1. For each shift s from -3 to 3, a regression predicts the
+change from observation t to t+1 from the history (observations t-2 to t, exogenous signals of step t) and the actions
+up to t+s. The gain of s is the decrease of the entropy of the residual on held-out episodes when action t+s joins the
+actions before it. The last action with a gain acts on the change. Sets of actions are nested because a system with
+hidden state depends on several actions.
 
-A feedback policy makes later actions correlate with a change that they did not cause. The shift is therefore chosen by
-the likelihood of the log under each shift. The likelihood is that of the next observation given the action, times that
-of the action given the observation before it. If an action only reacts to observation t+1, then that observation
-predicts it better than observation t does.
+A feedback policy makes later actions correlate with a change that they did not cause. The gain of a later action is
+therefore reduced by its reaction: the decrease of the entropy of that action if observation t+1 replaces observation t
+among its inputs. A policy that reacts to observation t+1 needs that observation only, but an action that causes the
+change is explained by both observations.
+
+Observations that equal an action of some row, such as a displayed setpoint, are left out. They show how the action was
+logged, and not what it causes.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -54,11 +58,21 @@ TAIL: Final = 0.005
 """Share of the bootstrap draws outside each end of an interval, which thus holds 99 %."""
 MIN_SHARE: Final = 0.003
 """Smaller explained shares count as zero."""
-MAX_FEEDBACK: Final = 0.15
-"""Share of an action that observations explain, above which the action may be a reaction and not a cause."""
+MIN_GAIN: Final = 0.002
+"""Smaller gains [nats per row] count as zero."""
+MIN_EFFECT: Final = 0.1
+"""Smallest effect of an action that is no reaction, as a share of its gain."""
+MIN_OWN_GAIN: Final = 0.05
+"""Smallest gain [nats per row] of a component that responds to an action as no other action."""
+MAX_REMAINDER: Final = 0.15
+"""An action t with a gain below this share of an earlier action's has no effect of its own."""
+MIN_CORRELATION: Final = 0.9995
+"""A component of an observation with this correlation with an action is a copy of it."""
 RIDGES: Final = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
 MIN_VARIANCE: Final = 1e-6
 """Smaller variances, in units of the variance of the changes, are rounding errors."""
+MIN_POLICY_VARIANCE: Final = 1e-3
+"""An action with a smaller share of variance of its own is a function of the observation."""
 
 
 class AlignmentVerdict(StrEnum):
@@ -86,12 +100,10 @@ class Shift:
 
     Args:
         shift: s; 0 is the convention.
-        alone: share of the residual of the history.
-        added: share of the residual of the history and the actions at all other shifts.
+        added: share of the residual of the history and of all actions before t+s.
     """
 
     shift: int
-    alone: Share
     added: Share
 
 
@@ -149,13 +161,36 @@ def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
     if not any(one.actions.shape[1] and np.ptp(one.actions, axis=0).any() for one in tracks):
         return _unknown("no action ever changes within an episode", tracks)
     draw, dropped = np.random.default_rng([seed, 1]), seldom_seen(tracks)
-    tracks = [without(one, dropped) for one in tracks]
+    tracks = _without_copies([without(one, dropped) for one in tracks])
     rows = _rows(_with_patterns(tracks, draw), draw)
     if rows is None:
         return _unknown(f"there are too few steps: {MIN_ROWS} from {MIN_GROUPS} episodes are needed", tracks)
     if not rows.change.shape[1]:
         return _unknown("no observation ever changes", tracks)
     return replace(_verdict(_bootstrap(_fit(rows, draw), seed), rows, tracks), left_out=dropped)
+
+
+def _without_copies(tracks: Sequence[Segment]) -> list[Segment]:
+    """The segments without components that equal an action of some row, unless nothing else is left."""
+    inner = [np.arange(MAX_SHIFT + 1, len(one.actions) - MAX_SHIFT) for one in tracks]
+    if sum(map(len, inner)) < MIN_ROWS:
+        return list(tracks)
+    copies = {name: np.zeros(values.shape[1], np.bool_) for name, values in tracks[0].states.items()}
+    for shift in range(-MAX_SHIFT - 1, MAX_SHIFT + 1):
+        given = _z_scores(np.concatenate([one.actions[at + shift] for one, at in zip(tracks, inner, strict=True)]))
+        for name, copied in copies.items():
+            seen = np.concatenate([one.states[name][at] for one, at in zip(tracks, inner, strict=True)])
+            copied |= (np.abs(_z_scores(seen).T @ given) / len(given) > MIN_CORRELATION).any(1)
+    if all(copied.all() for copied in copies.values()) and not tracks[0].pictures:
+        return list(tracks)
+    return [
+        replace(one, states={name: values[:, ~copies[name]] for name, values in one.states.items()}) for one in tracks
+    ]
+
+
+def _z_scores(table: Floats) -> Floats:
+    deviation = table.std(0)
+    return np.asarray((table - table.mean(0)) / np.where(deviation > 0, deviation, np.inf))
 
 
 def _unknown(problem: str, tracks: Sequence[Segment]) -> Alignment:
@@ -170,7 +205,8 @@ class _TransitionRows:
     Args:
         group: [n] episode, or piece of one.
         now: [n, d] observation t.
-        trend: [n, c] change from t-1 to t.
+        following: [n, d] observation t+1.
+        trend: [n, 2 c] changes from t-1 to t and from t-2 to t-1.
         change: [n, c] change from t to t+1, without columns that never change.
         inputs: [n, e].
         actions: [n, 2 reach + 2, m], rows t-reach-1 to t+reach.
@@ -179,6 +215,7 @@ class _TransitionRows:
 
     group: NDArray[np.int64]
     now: Floats
+    following: Floats
     trend: Floats
     change: Floats
     inputs: Floats
@@ -219,19 +256,21 @@ def _rows(tracks: Sequence[tuple[Segment, Floats]], draw: np.random.Generator) -
     states = _reduced(clipped(np.concatenate([table for _, table in tracks])))
     firsts = np.cumsum([0, *(len(table) for _, table in tracks)])
     at = np.concatenate([first + one for first, one in zip(firsts, steps, strict=False)])[chosen]
-    now, change, trend = states[at], states[at + 1] - states[at], states[at] - states[at - 1]
-    live = change.std(0) > 1e-6 * np.maximum(now.std(0), 1e-12)
-    scale = change[:, live].std(0)
-    acts = [
-        np.stack([one.actions[which + shift] for shift in range(-reach - 1, reach + 1)], 1)
-        for (one, _), which in zip(tracks, steps, strict=True)
-    ]
-    actions = np.concatenate(acts)[chosen]
+    change = states[at + 1] - states[at]
+    live = change.std(0) > 1e-6 * np.maximum(states[at].std(0), 1e-12)
+    scale, states = change[:, live].std(0), scaled(states)
+    actions = np.concatenate(
+        [
+            np.stack([one.actions[which + shift] for shift in range(-reach - 1, reach + 1)], 1)
+            for (one, _), which in zip(tracks, steps, strict=True)
+        ]
+    )[chosen]
     inputs = np.concatenate([one.inputs[which] for (one, _), which in zip(tracks, steps, strict=True)])[chosen]
     return _TransitionRows(
         group=np.unique(group[chosen], return_inverse=True)[1],
-        now=scaled(now),
-        trend=trend[:, live] / scale,
+        now=states[at],
+        following=states[at + 1],
+        trend=np.concatenate([scaled(states[at] - states[at - 1]), scaled(states[at - 1] - states[at - 2])], 1),
         change=change[:, live] / scale,
         inputs=scaled(inputs),
         actions=_principal(scaled(actions.reshape(-1, actions.shape[2])), MAX_ACTIONS).reshape(*actions.shape[:2], -1),
@@ -247,7 +286,7 @@ def _reach(tracks: Sequence[Segment]) -> tuple[int, list[NDArray[np.intp]]]:
         found[reach] = []
         for one, complete in zip(tracks, complete_rows, strict=True):
             at = np.arange(reach + 1, len(one.actions) - reach)
-            found[reach].append(at[complete[at - 1] & complete[at] & complete[at + 1]])
+            found[reach].append(at[complete[at - 2] & complete[at - 1] & complete[at] & complete[at + 1]])
     count = {reach: sum(map(len, steps)) for reach, steps in found.items()}
     reach = max(reach for reach in found if count[reach] >= min(2000, 0.4 * count[1]))
     return reach, found[reach]
@@ -266,123 +305,130 @@ def _principal(table: Floats, max_columns: int) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fits:
-    """Residuals of regressions on held-out changes and actions; lists have one item per shift.
+    """Residuals of regressions on held-out changes and actions.
 
     Args:
         group: [n].
-        history: [n, c] of the change, given the history only.
-        full: [n, c] of the change, given the history and the actions at all shifts.
-        alone: [n, c] each, of the change, given the history and the action at this shift.
-        without: [n, c] each, of the change, given the history and the actions at all other shifts.
-        policy: [n, m] each, of the action at this shift, given the present and the actions before it.
-        feedback: share of the action at this shift that observations up to t explain beyond the actions before it.
+        nested: [n, c] each, of the change, given the history and the actions before the first shift; then with the
+            actions up to each shift.
+        policy: [n, m] each, of the action at each shift, given observation t and the actions before it.
+        reaction: the same with observation t+1 instead.
     """
 
     group: NDArray[np.int64]
-    history: Floats
-    full: Floats
-    alone: list[Floats]
-    without: list[Floats]
+    nested: list[Floats]
     policy: list[Floats]
-    feedback: list[float]
+    reaction: list[Floats]
 
 
-def _blocks(rows: _TransitionRows, draw: np.random.Generator) -> list[Floats]:
-    """Blocks of columns: inputs, present, its features, trend, features of both, first action; then three per shift."""
+def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
+    """All regressions, on one set of columns."""
     num_rows, num_shifts, size = len(rows.group), rows.actions.shape[1] - 1, rows.actions.shape[2]
     max_columns = min(MAX_COLUMNS, num_rows // 3)
     num_waves = int(np.clip(max_columns // 8, 8, 96))
     width = max(0, (max_columns - 2 * num_waves) // num_shifts // size - 2)
     present = np.clip(np.concatenate([rows.now, rows.inputs], 1), -6, 6)
-    features = waves(present, num_waves, draw)
+    following = np.clip(np.concatenate([rows.following, rows.inputs], 1), -6, 6)
+    both = waves(np.concatenate([present, following]), num_waves, draw)
+    features = both[:num_rows]
     # The effect of an action depends on the state, hence products of actions with observations.
     num_states = min(rows.now.shape[1], width * 2 // 3)
     states = np.concatenate([rows.now[:, :num_states], features[:, : min(24, width - num_states)]], 1)
     past = waves(np.concatenate([present, np.clip(rows.trend, -6, 6)], 1), num_waves, draw)
-    blocks = [rows.inputs, rows.now, features, rows.trend, past, rows.actions[:, 0]]
-    for action in np.moveaxis(rows.actions, 1, 0)[1:]:
-        blocks += [action, action**2, (action[:, :, None] * states[:, None]).reshape(num_rows, -1)]
-    return blocks
-
-
-def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
-    """All regressions, on one set of columns."""
-    num_shifts, size = rows.actions.shape[1] - 1, rows.actions.shape[2]
-    blocks = _blocks(rows, draw)
-    ends = np.cumsum([0, *(block.shape[1] for block in blocks)])
-    inputs, present_columns, history = np.arange(ends[1]), np.arange(ends[3]), np.arange(ends[5])
-    lags = [np.arange(ends[6 + 3 * s], ends[9 + 3 * s]) for s in range(num_shifts)]
-    before = [np.arange(ends[5], ends[6]), *(lag[:size] for lag in lags)]
-    targets = np.concatenate([rows.change, rows.actions[:, 1:].reshape(len(rows.group), -1)], 1)
-    held_out = HeldOut(np.concatenate(blocks, 1), targets, folds(rows.group, draw))
+    blocks = {
+        "inputs": rows.inputs,
+        "present": rows.now,
+        "waves": features,
+        "following": rows.following,
+        "following waves": both[num_rows:],
+        "trend": rows.trend,
+        "past": past,
+        "plain": rows.actions.reshape(num_rows, -1),
+    }
+    for number, action in enumerate(np.moveaxis(rows.actions, 1, 0)[1:]):
+        products = (action[:, :, None] * states[:, None]).reshape(num_rows, -1)
+        blocks[f"effects {number}"] = np.concatenate([action**2, products], 1)
+    ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
+    at = {name: np.arange(start, stop) for name, start, stop in zip(blocks, ends, ends[1:], strict=False)}
     change = np.arange(rows.change.shape[1])
-    acts = [len(change) + s * size + np.arange(size) for s in range(num_shifts)]
-    all_columns = np.concatenate([history, *lags])
+    targets = np.concatenate([rows.change, blocks["plain"]], 1)
+    held_out = HeldOut(np.concatenate(list(blocks.values()), 1), targets, folds(rows.group, draw))
 
-    def log_error(ridge: float) -> float:
-        return float(np.log((held_out.residual(all_columns, change, ridge) ** 2).mean(0) + MIN_VARIANCE).sum())
+    def columns(num_actions: int, *, rich: bool) -> NDArray[np.intp]:
+        """The history and the first actions."""
+        history = [at["inputs"], at["present"], at["trend"], at["plain"][: num_actions * size]]
+        effects = [at[f"effects {number}"] for number in range(num_actions - 1)]
+        return np.concatenate([*history, *([at["waves"], at["past"], *effects] if rich else [])])
 
-    ridge = min(RIDGES, key=log_error)
+    def log_error(options: tuple[float, bool]) -> float:
+        every = held_out.residual(columns(num_shifts + 1, rich=options[1]), change, options[0])
+        return float(np.log((every**2).mean(0) + MIN_VARIANCE).sum())
 
-    def residual(columns: Sequence[NDArray[np.integer]], which: NDArray[np.integer]) -> Floats:
-        return held_out.residual(np.concatenate(columns), which, ridge)
+    # With few changes of the actions, a linear model predicts better.
+    ridge, rich = min(itertools.product(RIDGES, (False, True)), key=log_error)
 
-    def feedback(s: int) -> float:
-        without_observations = residual([inputs, before[s]], acts[s])
-        with_observations = residual([history, before[s]], acts[s])
-        return float(1 - (with_observations**2).sum() / max((without_observations**2).sum(), 1e-12))
+    waves_of = {"present": "waves", "following": "following waves"}
 
-    shifts = range(num_shifts)
+    def policy(number: int, observed: str) -> Floats:
+        before = [at["inputs"], at[observed], at[waves_of[observed]], at["plain"][: number * size]]
+        target = len(change) + number * size + np.arange(size)
+        return held_out.residual(np.concatenate(before), target, ridge)
+
+    every = range(1, num_shifts + 1)
     return _Fits(
         group=rows.group,
-        history=residual([history], change),
-        full=residual([all_columns], change),
-        alone=[residual([history, lags[s]], change) for s in shifts],
-        without=[residual([history, *(lag for other, lag in enumerate(lags) if other != s)], change) for s in shifts],
-        policy=[residual([present_columns, before[s]], acts[s]) for s in shifts],
-        feedback=[feedback(s) for s in shifts],
+        nested=[held_out.residual(columns(number, rich=rich), change, ridge) for number in range(1, num_shifts + 2)],
+        policy=[policy(number, "present") for number in every],
+        reaction=[policy(number, "following") for number in every],
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _BootstrapFigures:
-    """The figures of each shift, [shifts, 1 + draws]: the estimate, then the bootstrap draws."""
+    """The figures of each shift, [shifts, 1 + draws]: the estimate, then the bootstrap draws.
 
-    alone: Floats
+    Args:
+        added: share of the residual that the action explains.
+        gain: decrease of the entropy of the change [nats per row].
+        effect: the gain without the part that a reaction to observation t+1 can explain.
+        parts: the gain of each component of the observation, [shifts, 1 + draws, c].
+    """
+
     added: Floats
-    misfit: Floats
-    feedback: tuple[float, ...]
+    gain: Floats
+    effect: Floats
+    parts: Floats
 
 
 def _bootstrap(fits: _Fits, seed: int) -> _BootstrapFigures:
-    """Shares and misfits, with 1,000 bootstrap draws of episodes."""
-    num_groups, size = int(fits.group.max()) + 1, fits.history.shape[1]
+    """The figures with 1,000 bootstrap draws of episodes."""
+    num_groups, size = int(fits.group.max()) + 1, fits.nested[0].shape[1]
     draw = np.random.default_rng([seed, 2])
     drawn = draw.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
     times: Floats = np.concatenate([np.ones((1, num_groups)), drawn])
-    history, full = _sums(fits.history**2, fits.group), _sums(fits.full**2, fits.group)
-    alone = np.stack([_sums(one**2, fits.group) for one in fits.alone])
-    without = np.stack([_sums(one**2, fits.group) for one in fits.without])
+    squares = np.stack([_sums(one**2, fits.group) for one in fits.nested])
     # Signals that no action affects only add noise. The other half of the episodes gives the weight of each signal.
     weight, half = np.zeros((num_groups, size)), draw.permutation(num_groups) % 2
     for part in (0, 1):
-        other = history[half != part].sum(0) + MIN_VARIANCE
-        gain = np.maximum(1 - alone[:, half != part].sum(1) / other, 0).max(0)
-        weight[half == part] = (gain if gain.any() else 1.0) / other
+        sums = squares[:, half != part].sum(1) + MIN_VARIANCE
+        gain = np.maximum(1 - sums[1:] / sums[:-1], 0).max(0)
+        weight[half == part] = (gain if gain.any() else 1.0) / sums[0]
+    totals = np.stack([times @ (weight * one).sum(-1) for one in squares])
+    counts = np.asarray(times @ np.bincount(fits.group).astype(np.float64))
 
-    def total(errors: Floats) -> Floats:
-        return np.asarray(times @ (weight * errors).sum(-1))
+    def entropy(residuals: Sequence[Floats], floor: float) -> Floats:
+        return np.stack([_log_volume(one, fits.group, times, counts, floor) for one in residuals])
 
-    residual, counts = total(history), np.asarray(times @ np.bincount(fits.group).astype(np.float64))
-    misfit = [
-        _log_volume(change, fits.group, times, counts) + _log_volume(action, fits.group, times, counts)
-        for change, action in zip(fits.alone, fits.policy, strict=True)
-    ]
+    gains, policy = -np.diff(entropy(fits.nested, MIN_VARIANCE), axis=0), entropy(fits.policy, MIN_POLICY_VARIANCE)
+    reactions = np.maximum(policy - entropy(fits.reaction, MIN_POLICY_VARIANCE), 0)
+    # A policy without noise gives the action the largest gain that can be measured, which its reaction then equals.
+    largest = policy - 0.5 * fits.policy[0].shape[1] * np.log(MIN_POLICY_VARIANCE)
+    variances = np.einsum("eg,sgc->sec", times, squares) / counts[:, None] + MIN_VARIANCE
     return _BootstrapFigures(
-        alone=np.stack([1 - total(one) / residual for one in alone]),
-        added=np.stack([1 - total(full) / total(one) for one in without]),
-        misfit=np.stack(misfit),
-        feedback=tuple(fits.feedback),
+        added=1 - totals[1:] / totals[:-1],
+        gain=gains,
+        effect=np.minimum(gains, largest) - reactions,
+        parts=-0.5 * np.diff(np.log(variances), axis=0),
     )
 
 
@@ -392,22 +438,24 @@ def _sums(values: Floats, group: NDArray[np.int64]) -> Floats:
     return out
 
 
-def _log_volume(residual: Floats, group: NDArray[np.int64], times: Floats, counts: Floats) -> Floats:
+def _log_volume(residual: Floats, group: NDArray[np.int64], times: Floats, counts: Floats, floor: float) -> Floats:
     """Entropy of Gaussian residuals [n, q] in nats, up to a constant, for each draw of episodes."""
     size = residual.shape[1]
     products = _sums((residual[:, :, None] * residual[:, None]).reshape(len(residual), -1), group)
     covariance = (times @ products).reshape(-1, size, size) / counts[:, None, None]
-    return np.asarray(0.5 * np.linalg.slogdet(covariance + MIN_VARIANCE * np.eye(size))[1])
+    return np.asarray(0.5 * np.linalg.slogdet(covariance + floor * np.eye(size))[1])
 
 
-def _share(draws: Floats) -> Share:
+def _interval(draws: Floats) -> Share:
     low, high = np.quantile(draws[1:], (TAIL, 1 - TAIL))
     return Share.around(float(draws[0]), low, high)
 
 
 def _verdict(found: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
-    figures = zip(range(-rows.reach, rows.reach + 1), found.alone, found.added, strict=True)
-    shifts = tuple(Shift(shift=s, alone=_share(alone), added=_share(added)) for s, alone, added in figures)
+    shifts = tuple(
+        Shift(shift=s, added=_interval(added))
+        for s, added in zip(range(-rows.reach, rows.reach + 1), found.added, strict=True)
+    )
     verdict, shift, reason, fix = _explain(found, shifts)
     return Alignment(
         verdict=verdict,
@@ -422,42 +470,62 @@ def _verdict(found: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[S
 
 def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[AlignmentVerdict, int, str, str]:
     """Verdict, shift, reason and fix."""
-    explaining = [i for i, one in enumerate(shifts) if max(one.alone.low, one.added.low) > MIN_SHARE]
+    gains, effects = [_interval(one) for one in found.gain], [_interval(one) for one in found.effect]
+    middle = len(shifts) // 2
+    gaining = [i for i, gain in enumerate(gains) if gain.low > MIN_GAIN]
     vary = "Log some episodes with random actions, which make the shift identifiable."
-    if not explaining:
-        strongest = max(shifts, key=lambda one: one.alone.value)
+    if not gaining:
+        strongest = max(shifts, key=lambda one: one.added.value)
         reason = (
-            f"no row of the actions explains the change; the best, {_row(strongest.shift)}, explains {strongest.alone}."
+            f"no row of the actions explains the change; the best, {_row(strongest.shift)}, explains {strongest.added}."
         )
         fix = f"The actions vary too little, or do not affect the observed signals. {vary}"
         return AlignmentVerdict.UNKNOWN, 0, reason, fix
-    best = int(np.argmin(found.misfit[:, 0]))
-    rivals = [i for i in range(len(shifts)) if i != best and _share(found.misfit[i] - found.misfit[best]).low <= 0]
-    middle = len(shifts) // 2
-    if rivals and middle in (best, *rivals) and shifts[middle].added.low > MIN_SHARE:
-        best, rivals = middle, []
-    chosen, unshifted = shifts[best], shifts[middle]
-    if rivals:
-        named = ", ".join(_row(shifts[i].shift) for i in sorted((best, *rivals)))
-        reason = f"{named} explain the log equally well: actions depend too closely on observations, or on each other."
-        return AlignmentVerdict.UNKNOWN, 0, reason, vary
-    if best == middle:
-        more = f", and {chosen.added} of what all other rows leave unexplained" if chosen.added.low > 0 else ""
-        reason = f"action t explains {chosen.alone} of the change that earlier observations leave unexplained{more}."
-        return AlignmentVerdict.ALIGNED, 0, reason, ""
-    if chosen.shift > 0 and found.feedback[best] > MAX_FEEDBACK:
+    unclear: int | None = None
+    for i in reversed(gaining):
+        gain, effect = gains[i].value, effects[i]
+        if i == middle:
+            break
+        if effect.low > max(MIN_GAIN, MIN_EFFECT * gain):
+            acting = i if i < middle else min(i, max(middle, _first_response(found.parts)))
+            if acting == middle:
+                break
+            if i > middle or (gains[middle].value <= MAX_REMAINDER * gain and gains[middle].high <= 0.5 * gain):
+                # Both the later and this action are misplaced; the estimate of the effect decides between them.
+                later = unclear is not None and effects[unclear].value > MIN_EFFECT * gains[unclear].value
+                if unclear is not None and later and (unclear > middle) == (i > middle):
+                    acting = unclear
+                return _misaligned(shifts[acting], shifts[middle])
+        if effect.high > 0 and unclear is None:
+            unclear = i
+    if unclear is not None or middle not in gaining:
+        one = shifts[gaining[-1] if unclear is None else unclear]
         reason = (
-            f"{_row(chosen.shift)} correlates with the change ({chosen.alone}): actions lag, or the policy reacts to "
-            f"observations, which explain {100 * found.feedback[best]:.0f} % of that row."
+            f"{_row(one.shift)} correlates with the change ({one.added}): actions are shifted, or the policy reacts "
+            "to observations."
         )
         return AlignmentVerdict.UNKNOWN, 0, reason, vary
-    return _misaligned(chosen, unshifted)
+    reason = f"action t explains {shifts[middle].added} of the change that earlier rows leave unexplained."
+    return AlignmentVerdict.ALIGNED, 0, reason, ""
+
+
+def _first_response(parts: Floats) -> int:
+    """The index of the earliest shift that is the last one with a gain for some component.
+
+    Some signals respond within a row, such as the pressures of a network of pipes. They then follow action t+1 although
+    the actions are aligned. Other signals of the same log, such as levels, follow action t.
+    """
+    values, (low, high) = parts[:, 0], np.quantile(parts[:, 1:], (TAIL, 1 - TAIL), axis=1)
+    for i in range(len(parts)):
+        if ((low[i] > MIN_OWN_GAIN) & (high[i + 1 :] < MAX_REMAINDER * values[i]).all(0)).any():
+            return i
+    return len(parts)
 
 
 def _misaligned(chosen: Shift, unshifted: Shift) -> tuple[AlignmentVerdict, int, str, str]:
     reason = (
-        f"the change from observation t to t+1 follows {_row(chosen.shift)} ({chosen.alone}), "
-        f"not action t ({unshifted.alone})."
+        f"the change from observation t to t+1 follows {_row(chosen.shift)} ({chosen.added}), "
+        f"not action t ({unshifted.added})."
     )
     fix = f"Import the logs again with their actions moved: --action-lag {chosen.shift}"
     if chosen.shift > 0:
