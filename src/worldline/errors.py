@@ -30,7 +30,7 @@ class WorldlineError(Exception):
 
 
 class InputError(WorldlineError, ValueError):
-    """An argument has the wrong value, shape, dtype or unit."""
+    """An argument has the wrong value, shape, dtype or unit, whichever world is asked."""
 
 
 class ConfigError(WorldlineError, ValueError):
@@ -125,7 +125,7 @@ class MissingExtraError(WorldlineError, ImportError):
 
 
 class UnsupportedError(WorldlineError, NotImplementedError):
-    """The world or engine does not support the requested operation."""
+    """This world or engine does not support the requested operation; another one might."""
 
 
 class UnreadableError(UnsupportedError):

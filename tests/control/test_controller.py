@@ -17,7 +17,7 @@ from worldline.control.controller import (
 )
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, History
-from worldline.errors import ConfigError, InputError
+from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.planning.costs import AtMost, Price
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
@@ -372,7 +372,7 @@ def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
 
 def test_a_world_that_refuses_says_why(line_world: Any) -> None:
     actor = WorldActor(world=line_world(status=PlanStatus.REFUSED), horizon=1)
-    with pytest.raises(InputError, match="it was asked to refuse"):
+    with pytest.raises(UnsupportedError, match="it was asked to refuse"):
         actor.act(situation(1, 9.0), num_steps=1, seed=0)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from worldline.engines.oracle import OracleEngine
 from worldline.episode import Episode, Future, History
-from worldline.errors import DataError, InputError, UnsupportedError
+from worldline.errors import DataError, UnsupportedError
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
 from worldline.testing import check_engine
 
@@ -63,7 +63,7 @@ def test_what_is_missing_is_simulated_from_what_was_seen_before() -> None:
     np.testing.assert_allclose(guessed.state["position"], whole.state["position"], atol=1e-3)
     never = History(observations=holed.observations, actions=holed.actions, observed={"position": np.zeros_like(seen)})
     future = Future(actions={"move": np.zeros((len(EPISODES), 1, 1, 2), np.float32)})
-    with pytest.raises(InputError, match="world 0: its state was never observed"):
+    with pytest.raises(UnsupportedError, match="world 0: its state was never observed"):
         ENGINE.imagine(ENGINE.observe(None, never, seed=0), future, num_samples=1, seed=0)
 
 
@@ -103,7 +103,7 @@ def test_a_branch_needs_the_state() -> None:
     hidden = Episode(
         observations=EPISODES[0].observations, actions=EPISODES[0].actions, observed={"position": np.arange(13) != 4}
     )
-    with pytest.raises(DataError, match="'position', step 4"):
+    with pytest.raises(UnsupportedError, match="'position', step 4"):
         ENGINE.abduct(hidden, 4)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, Future, History
-from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
+from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.labs.spaces import schema_of
 from worldline.labs.two_rooms import TwoRooms
 from worldline.schema import Kind, Role, Schema, Signal
@@ -68,9 +68,9 @@ def test_abducting_replays_the_hidden_draws_of_a_twin() -> None:
 
 def test_an_episode_of_another_environment_is_refused() -> None:
     episode = record(7, pushes(0, 10))
-    with pytest.raises(DataError, match="'place', step 0: the simulator, replayed from seed 8"):
+    with pytest.raises(UnsupportedError, match="'place', step 0: the simulator, replayed from seed 8"):
         ENGINE.abduct(Episode(observations=episode.observations, actions=episode.actions, seed=8), 4)
-    with pytest.raises(DataError, match="no reset seed"):
+    with pytest.raises(UnsupportedError, match="no reset seed"):
         ENGINE.abduct(Episode(observations=episode.observations, actions=episode.actions), 4)
 
 
@@ -86,7 +86,7 @@ def test_a_belief_begins_with_seeds_and_follows_what_is_observed() -> None:
     found = ENGINE.imagine(grown, Future(actions={"push": push[:, None, 5:]}), num_samples=1, seed=0).signals["place"]
     np.testing.assert_array_equal(found[:, 0, 0], place[:, 6:])
     wrong = History(observations={"place": place[:, 3:6] + 1}, actions={"push": push[:, 2:5]})
-    with pytest.raises(DataError, match="shows another value"):
+    with pytest.raises(UnsupportedError, match="shows another value"):
         ENGINE.observe(belief, wrong, seed=0)
     unseen = History(observations=wrong.observations, actions=wrong.actions, observed={"place": np.zeros((2, 3), bool)})
     ENGINE.observe(belief, unseen, seed=0)  # what is missing cannot differ

@@ -259,7 +259,7 @@ class Exact(World):
         if not isinstance(constraint, Chance):
             return rollout
         if not self.calibrated:
-            raise InputError(f"a rule has to hold with probability {constraint.level}, without bands. Calibrate.")
+            raise UnsupportedError(f"a rule has to hold with probability {constraint.level}, without bands. Calibrate.")
         steps = rollout.signals["position"].shape[3]
         half = np.tile(self.half_width(constraint.level)[:steps, None], (1, 2))
         return replace(rollout, margin=tensors({"position": half}))

@@ -21,11 +21,12 @@ class FewEpisodes(Exact):
 
     default_level = 0.875
     says = "The highest available level is 0.875."
+    error = UnsupportedError
 
     def check_level(self, level):
-        if level > 0.875:
-            raise InputError(f"level {level} is not calibrated. {self.says}")
         super().check_level(level)
+        if level > 0.875:
+            raise self.error(f"level {level} is not calibrated. {self.says}")
 
 
 test_a_correct_world_passes = passes([Exact, Drawing, Uncalibrated], CLAUSES, world_case)
@@ -95,6 +96,7 @@ WORLD_FAULTS = [
     (ShortOnly, any_horizon, "expected an answer, got InputError"),
     (NanAfterTheHorizon, any_horizon, "neither finite nor -inf and inf"),
     (FiniteAgain, any_horizon, "finite after infinite steps"),
+    (altered(FewEpisodes, "Blames", error=InputError), level_available, "expected UnsupportedError, got InputError"),
     (OtherBandByDefault, level_available, "not that of the stated level 0.5"),
     (altered(Exact, "LevelOne", predict=lambda found: replace(found, level=1.0)), level_available, "is 1.0"),
     (altered(FewEpisodes, "NamesNoLevel", says="Log more."), level_available, "names no level that is available"),

@@ -201,7 +201,7 @@ class TrustsAhead(Exact):
 
     def trust_ahead(self, least):
         if least < 1 / 20:
-            raise InputError(f"19 episodes tell no p-value of {least}. Ask for 0.05.")
+            raise UnsupportedError(f"19 episodes tell no p-value of {least}. Ask for 0.05.")
         return torch.full((1, *self.shape[-2:]), 0.5)[:, :, None]
 
 
@@ -258,7 +258,7 @@ WORLD_FAULTS = [
     (SurprisedWithoutCalibration, refusals_name_what_is_missing, "surprise was answered, but .* not cal"),
     (UnsurprisedThoughCalibrated, refusals_name_what_is_missing, "surprise was refused, but .* are cal"),
     (RefusesSurpriseWithoutAWord, refusals_name_what_is_missing, "surprise: the message 'not here.' na"),
-    (TrustsAheadAnything, trust_ahead, "OODPenalty with a p-value of 1e-12: expected InputError"),
+    (TrustsAheadAnything, trust_ahead, "OODPenalty with a p-value of 1e-12: expected UnsupportedError"),
     (altered(TrustsAhead, "BelowZero", trust_ahead=lambda found: found - 2), trust_ahead, "OODPenalty costs"),
     (TrustAheadRefusedWithoutAWord, trust_ahead, r"trust of predictions: the message"),
     (FakedDistance, refusals_name_what_is_missing, "was answered, but the card does not list 'reaches'"),

@@ -38,7 +38,7 @@ def few(engine: Linear) -> LocalWorld:
 
 def test_the_default_level_is_the_highest_that_few_episodes_support(few: LocalWorld, history: History) -> None:
     assert few.predict(history, pushes(2)).level == pytest.approx(7 / 8)
-    with pytest.raises(InputError, match=r"level 0\.9 needs .* The highest available level is 0\.875\."):
+    with pytest.raises(UnsupportedError, match=r"level 0\.9 needs .* The highest available level is 0\.875\."):
         few.predict(history, pushes(2), level=0.9)
     assert few.predict(history, pushes(2), level=0.875).level == 0.875
 
@@ -122,7 +122,7 @@ def test_samples_wrap_with_the_period(engine: Linear, calibration: Calibration) 
 def test_samples_that_are_not_calibrated_are_refused(
     world: LocalWorld, calibration: Calibration, history: History
 ) -> None:
-    with pytest.raises(InputError, match="sampled paths are calibrated up to 8 steps, got 9"):
+    with pytest.raises(UnsupportedError, match="sampled paths are calibrated up to 8 steps, got 9"):
         world.predict(history, pushes(9), num_samples=4)
     with pytest.raises(InputError, match="num_samples is -1"):
         world.predict(history, pushes(2), num_samples=-1)

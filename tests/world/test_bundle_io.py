@@ -18,7 +18,7 @@ from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, History
-from worldline.errors import BundleError, DataError, InputError, UnknownNameError, UnsupportedError
+from worldline.errors import BundleError, DataError, UnknownNameError, UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.distance import Distance, DistanceConfig
@@ -134,7 +134,7 @@ def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
     with pytest.raises(UnsupportedError, match="calibration"):
         world.surprise(TOY.episodes(1, 12, seed=5)[0])
     rule = Chance(constraint=AtMost(signal="position", bound=1.0), level=0.5)
-    with pytest.raises(InputError, match="not calibrated"):
+    with pytest.raises(UnsupportedError, match="not calibrated"):
         world.plan(stuck, Goal(targets={"position": np.zeros(2, np.float32)}), horizon=3, constraints=[rule])
     assert before == {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
 

@@ -12,7 +12,7 @@ from worldline.data.windows import forecast_windows
 from worldline.engines.base import Card, Samples
 from worldline.engines.baselines import ActionBlind, Linear, Persistence
 from worldline.episode import Episode
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
@@ -109,12 +109,12 @@ def test_bands_of_few_episodes_hold_their_share_on_average(calibration: Calibrat
 
 
 def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear, calibration: Calibration) -> None:
-    with pytest.raises(InputError, match="calibrated up to 8"):
+    with pytest.raises(UnsupportedError, match="calibrated up to 8"):
         calibration.band_half_width("position", 9, 0.9)
     with pytest.raises(InputError, match="between 0 and 1"):
         calibration.band_half_width("position", 2, 1.0)
     few = calibrate(engine, TOY.episodes(11, 12, seed=1), horizon=2, num_windows=5, seed=0)
-    with pytest.raises(InputError, match=r"level 0.95 needs at least 25 calibration episodes; there are 11"):
+    with pytest.raises(UnsupportedError, match=r"level 0.95 needs at least 25 calibration episodes; there are 11"):
         few.band_half_width("position", 2, 0.95)
     enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
     enough.band_half_width("position", 2, 0.95)

@@ -127,7 +127,9 @@ def test_the_cost_is_the_squared_error_over_the_tolerance_of_all_steps(linear: L
 
 
 def test_a_target_needs_a_tolerance_from_somewhere(linear: Linear) -> None:
-    with pytest.raises(InputError, match=r"'position' has no tolerance and the world is not calibrated\. Set one in m"):
+    with pytest.raises(
+        UnsupportedError, match=r"'position' has no tolerance and the world is not calibrated\. Set one in m"
+    ):
         LocalWorld(linear, None, CrossEntropy()).score(
             at_origin(), PLANS, Goal(targets={"position": np.zeros(2)}), exogenous=WIND
         )
@@ -244,7 +246,7 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
     short = Goal(costs=(lambda rollout: torch.zeros((1, 3, 1, 3)),))
     with pytest.raises(InputError, match=r"of shape \(1, 3, 1, 2\), got shape \(1, 3, 1, 3\)"):
         world.score(at_origin(), PLANS, short, exogenous=WIND)
-    with pytest.raises(InputError, match=r"risk is 0\.5, but the distance to camera is a mean"):
+    with pytest.raises(UnsupportedError, match=r"risk is 0\.5, but the distance to camera is a mean"):
         LocalWorld(Seeing(linear), None, CrossEntropy()).score(
             at_origin(), PLANS, replace(PICTURE, risk=0.5), exogenous=WIND
         )
@@ -453,9 +455,9 @@ def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorl
 def test_a_chance_needs_a_calibration_that_reaches_as_far(world: LocalWorld, history: History) -> None:
     rule = Chance(constraint=AtMost(signal="position", bound=1.0), level=0.9)
     goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
-    with pytest.raises(InputError, match=r"probability 0\.9, but the world is not calibrated"):
+    with pytest.raises(UnsupportedError, match=r"probability 0\.9, but the world is not calibrated"):
         replace(world, calibration=None).plan(history, goal, constraints=[rule], horizon=2)
-    with pytest.raises(InputError, match="calibrated up to 8"):
+    with pytest.raises(UnsupportedError, match="calibrated up to 8"):
         world.plan(history, goal, constraints=[rule], horizon=9)
 
 
@@ -487,7 +489,7 @@ def test_a_chance_of_what_was_hardly_observed_is_refused() -> None:
     world, episode = LocalWorld(linear, seldom, CrossEntropy(num_candidates=16, num_iterations=2)), logs[0]
     rule = AtMost(signal="position", bound=9.0)
     goal = Goal(targets={"position": np.zeros(2)})
-    with pytest.raises(InputError, match=r"constraint 0 .* probability 0.8, but too few calibration windows"):
+    with pytest.raises(UnsupportedError, match=r"constraint 0 .* probability 0.8, but too few calibration windows"):
         world.plan(episode.history(3, 1), goal, constraints=[Chance(constraint=rule, level=0.8)], horizon=4)
     assert world.plan(episode.history(3, 1), goal, constraints=[rule], horizon=4).reason == ""
 
@@ -587,7 +589,7 @@ def test_a_trust_that_so_few_episodes_cannot_tell_is_refused(linear: Linear) -> 
     calibration = calibrate(engine, EPISODES, horizon=4, num_windows=1, seed=0)
     world, least = LocalWorld(engine, calibration, CrossEntropy()), 1 / (calibration.num_episodes + 1)
     goal = Goal(targets={"position": np.zeros(2, np.float32)})
-    with pytest.raises(InputError, match="calibration episodes give none below"):
+    with pytest.raises(UnsupportedError, match="calibration episodes give none below"):
         world.score(at_origin(), PLANS, goal, [RequireInDistribution(trust=least)], exogenous=WIND)
     far = world.score(at_origin(), PLANS, goal, [RequireInDistribution(trust=1.5 * least)], exogenous=WIND)
     assert far.violation.shape == (3, 1)

@@ -194,7 +194,7 @@ def lever(kind: Kind, **bounds: object) -> LocalWorld:
 def test_actions_that_cannot_be_searched_are_named() -> None:
     goal = Goal(targets={"level": np.zeros(1)}, tolerance={"level": 1.0})
     start = History(observations={"level": np.zeros((1, 1))}, actions={"lever": np.zeros((0, 1))})
-    with pytest.raises(InputError, match="action 'lever' has no finite bounds"):
+    with pytest.raises(UnsupportedError, match="action 'lever' has no finite bounds"):
         lever(Kind.VECTOR, low=(0.0,)).plan(start, goal, horizon=2)
     chooses = History(observations={"level": np.zeros((1, 1))}, actions={"lever": np.zeros(0, int)})
     with pytest.raises(UnsupportedError, match=r"between 3 values.*'categorical'"):

@@ -190,7 +190,7 @@ def test_an_error_is_that_of_the_world_itself(
 
 def test_a_request_that_is_too_large_for_the_server_is_refused(world: LocalWorld, history: History) -> None:
     with serving(world, limit_bytes=2000) as url, RemoteWorld(url) as remote:
-        with pytest.raises(InputError, match=r"more than 2000 bytes\. Send fewer worlds"):
+        with pytest.raises(UnsupportedError, match=r"more than 2000 bytes\. Send fewer worlds"):
             remote.predict(history, {"push": np.zeros((3000, 2), np.float32)})
         assert remote.predict(history, PUSH).calibrated
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, History
-from worldline.errors import ConfigError, InputError
+from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.planning.base import Constraint, Cost, Goal
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.base import PlanStatus, World
@@ -97,7 +97,8 @@ class WorldActor(Actor):
         """The planned actions, K = `horizon`.
 
         Raises:
-            InputError: `num_steps` exceeds the horizon, the forecast is too short, or the world refused to plan.
+            InputError: `num_steps` exceeds the horizon, or the forecast is too short.
+            UnsupportedError: the world refused to plan.
         """
         if num_steps > self.horizon:
             raise InputError(f"num_steps is {num_steps}, but a plan has {self.horizon} steps. Replan more often.")
@@ -119,7 +120,7 @@ class WorldActor(Actor):
             seed=seed,
         )
         if plan.status is PlanStatus.REFUSED:
-            raise InputError(f"the world refused to plan: {plan.reason}")
+            raise UnsupportedError(f"the world refused to plan: {plan.reason}")
         return dict(plan.actions)
 
     def _proposals(self, now: Situation) -> Arrays | None:

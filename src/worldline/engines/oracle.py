@@ -14,7 +14,7 @@ from worldline.engines.base import Abducts, Card, Engine, EngineBelief, GoalDist
 from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
-from worldline.errors import DataError, InputError, UnsupportedError
+from worldline.errors import DataError, UnsupportedError
 from worldline.labs.base import SolvedLab
 from worldline.schema import Kind, Schema, Signal
 
@@ -112,7 +112,7 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         """The simulated states: one sample, S = 1.
 
         Raises:
-            InputError: the state of a world was never observed.
+            UnsupportedError: the state of a world was never observed.
         """
         del num_samples, noise, seed  # deterministic
         state = self._state(belief)
@@ -127,11 +127,13 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         """The state at `at`, and no noise: these labs draw nothing after their reset.
 
         Raises:
-            DataError: the state was not observed at this step.
+            UnsupportedError: the state was not observed at this step.
         """
         for signal in self.signals:
             if signal.name in episode.observed and not episode.observed[signal.name][at]:
-                raise DataError("the value is missing", fix="Branch at another step.", signal=signal.name, step=at)
+                raise UnsupportedError(
+                    f"signal {signal.name!r}, step {at}: the value is missing. Branch at another step."
+                )
         history = episode.history(at, 1)
         return self.observe(
             None,
@@ -179,7 +181,7 @@ class OracleEngine(Engine, Abducts, GoalDistance, Storable):
         present = own_belief(belief, LabState)
         if not present.known.all():
             world = int(np.flatnonzero(~present.known)[0])
-            raise InputError(f"world {world}: its state was never observed completely. Give a longer history.")
+            raise UnsupportedError(f"world {world}: its state was never observed completely. Give a longer history.")
         return present.state
 
     def _complete_goal(self, belief: EngineBelief, goal: Arrays) -> Arrays:

@@ -15,7 +15,7 @@ from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, P
 from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
-from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
+from worldline.errors import ConfigError, DataError, UnsupportedError
 from worldline.labs.abilities import Locates
 from worldline.labs.base import Lab
 from worldline.labs.spaces import from_signals, to_signals
@@ -175,8 +175,8 @@ class SimulatorEngine(Engine, Abducts, Storable):
         """The belief after the actions of `steps`, or located by its observations.
 
         Raises:
-            UnsupportedError: there is neither a belief nor `locate`.
-            DataError: there is no `locate`, and the replay differs from the observations in `steps`.
+            UnsupportedError: there is neither a belief nor `locate`, no observation is complete, or the replay differs
+                from the observations in `steps`.
         """
         before = None if belief is None else own_belief(belief, Replay)
         if self.locate is not None:
@@ -225,10 +225,10 @@ class SimulatorEngine(Engine, Abducts, Storable):
         """The replay up to `at`, and no noise: the reset seed determines all draws.
 
         Raises:
-            DataError: the episode has no seed, or the replay differs from it.
+            UnsupportedError: the episode has no seed, or the replay differs from it.
         """
         if episode.seed is None:
-            raise DataError("the episode has no reset seed, so it cannot be replayed", fix="Record it with its seed.")
+            raise UnsupportedError("the episode has no reset seed, so it cannot be replayed. Record it with its seed.")
         one = {signal.name: episode.actions[signal.name][None, :at] for signal in self.schema.actions}
         belief = self.start([episode.seed], one)
         self._verify(belief, replace(episode.history(at).map(lambda value: value[None]), actions=one))
@@ -257,7 +257,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
                 starts.append(before.starts[world])
                 actions.append(_joined(before.actions[world], inputs))
             else:
-                raise InputError(f"world {world}: no observation is complete, so its state is unknown. Add one.")
+                raise UnsupportedError(f"world {world}: no observation is complete, so its state is unknown. Add one.")
         return Replay(starts=tuple(starts), actions=tuple(actions))
 
     def _run(self, environment: Environment, start: Start, actions: Arrays, keep: int) -> Arrays:
@@ -279,7 +279,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
         }
 
     def _verify(self, replay: Replay, steps: History) -> None:
-        """Raises DataError if the replay differs from the observations in `steps`."""
+        """Raises UnsupportedError if the replay differs from the observations in `steps`."""
         length = next(iter(steps.observations.values())).shape[1]
         with closing(self.make_environment()) as environment:
             for world, (start, actions) in enumerate(zip(replay.starts, replay.actions, strict=True)):
@@ -293,11 +293,9 @@ class SimulatorEngine(Engine, Abducts, Storable):
                         differs &= steps.observed[signal.name][world].astype(bool)
                     if differs.any():
                         step = int(np.flatnonzero(differs)[0])
-                        raise DataError(
-                            f"the simulator, replayed from seed {start.seed}, shows another value",
-                            fix="Check that environment, seed and actions are those of the log.",
-                            signal=signal.name,
-                            step=step,
+                        raise UnsupportedError(
+                            f"signal {signal.name!r}, step {step}: the simulator, replayed from seed {start.seed}, "
+                            "shows another value. Check that environment, seed and actions are those of the log."
                         )
 
 

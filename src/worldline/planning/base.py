@@ -38,8 +38,8 @@ class Rollout:
             None if the engine does not predict it.
         trust: maps a p-value to the p-values [W, N, 1, T] of the predicted states. Its argument is the smallest p-value
             that must be resolved. The result means the same as `Prediction.trust`, as if each state were observed.
-            Raises `UnsupportedError` if the world has no such score, and `InputError` if its calibration cannot resolve
-            the argument. None if no world made the rollout.
+            Raises `UnsupportedError` if the world has no such score, or if its calibration cannot resolve the argument.
+            None if no world made the rollout.
     """
 
     signals: Mapping[str, Tensor]

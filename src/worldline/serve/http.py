@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from worldline.errors import InputError, MissingExtraError, UnavailableError, UnknownNameError
+from worldline.errors import InputError, MissingExtraError, UnavailableError, UnknownNameError, UnsupportedError
 from worldline.serve.service import Reply, refusal, reply
 from worldline.world.base import World
 from worldline.world.wire import CONTENT_TYPE, VERBS, VERSION
@@ -56,7 +56,7 @@ def create_app(world: World, *, limit_bytes: int = LIMIT_BYTES) -> FastAPI:
             return Response(status_code=400)  # never sent
         if body is None:
             too_large = f"the request has more than {limit_bytes} bytes. Send fewer worlds, plans or steps at once."
-            return _response(refusal(InputError(too_large)), 413)
+            return _response(refusal(UnsupportedError(too_large)), 413)
         # Computes in a thread, so that the event loop accepts other requests.
         answer = await run_in_threadpool(reply, world, verb, body)
         if answer.error is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.errors import InputError, WorldlineError
+from worldline.errors import UnsupportedError, WorldlineError
 from worldline.planning.base import PlanRequest
 from worldline.world.base import World
 from worldline.world.wire import decode_call, encode_answer, encode_error
@@ -39,13 +39,17 @@ def reply(world: World, verb: str, body: bytes) -> Reply:
         call = decode_call(verb, body)
         request = call.arguments.get("request")
         if isinstance(request, PlanRequest) and request.horizon > MAX_STEPS:
-            raise InputError(f"horizon is {request.horizon}. This server plans at most {MAX_STEPS} steps: reduce it.")
+            raise UnsupportedError(
+                f"horizon is {request.horizon}. This server plans at most {MAX_STEPS} steps: reduce it."
+            )
         return Reply(body=encode_answer(call.ask(world)))
     except WorldlineError as error:
         return refusal(error)
     except MemoryError:
         return refusal(
-            InputError(f"{verb} needs more memory than the server has. Send fewer worlds, plans or steps at once.")
+            UnsupportedError(
+                f"{verb} needs more memory than the server has. Send fewer worlds, plans or steps at once."
+            )
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, History
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.schema import Kind
 from worldline.testing.clauses import accepts, all_equal, as_float, clause, has_shape, holds, lacks, refusal_of
 from worldline.testing.confidence import band_of, is_exact, levels_of
@@ -51,9 +51,9 @@ def any_horizon(case: WorldCase) -> None:
         holds(bool((np.diff(flags, axis=0) <= 0).all()), f"the band of {name!r} is finite after infinite steps")
 
 
-@clause("World.predict, level; without one a level that the calibration supports, which the result names")
+@clause("World.predict, level; without one a level that the result names; UnsupportedError if it is too high")
 def level_available(case: WorldCase) -> None:
-    """Without a level there is an answer that states its level; a level that is not available names one that is."""
+    """Without a level the answer states one. For a level that is too high, UnsupportedError names an available one."""
     query = case.query()
     ask = partial(case.world.predict, query.history, query.actions, exogenous=query.exogenous)
     found = accepts("a prediction without a level", ask)
@@ -63,11 +63,12 @@ def level_available(case: WorldCase) -> None:
         pairs = zip(band_of(found, name), band_of(same, name), strict=True)
         equal = all(np.allclose(first, second, rtol=case.tolerance, atol=1e-9) for first, second in pairs)
         holds(equal, f"signal {name!r}: the band without a level is not that of the stated level {found.level:.3g}")
-    refusal = refusal_of(f"level {NEVER}", partial(case.predict_one, query, level=NEVER))
-    if isinstance(refusal, InputError):
+    refusal = refusal_of(f"level {NEVER}", partial(case.predict_one, query, level=NEVER), UnsupportedError)
+    if isinstance(refusal, UnsupportedError):
         numbers = [float(text) for text in re.findall(r"0\.\d+", str(refusal))]
         possible = [level for level in numbers if level < NEVER]
-        named = any(not isinstance(refusal_of("level", partial(ask, level=one)), InputError) for one in possible)
+        found_again = (refusal_of("level", partial(ask, level=one), UnsupportedError) for one in possible)
+        named = any(not isinstance(one, UnsupportedError) for one in found_again)
         holds(named, f"the message {str(refusal)!r} names no level that is available")
 
 

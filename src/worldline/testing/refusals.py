@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from worldline.episode import Arrays, Episode
+from worldline.errors import UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import OODPenalty
 from worldline.schema import Kind
@@ -160,7 +161,7 @@ def trust_ahead(case: WorldCase) -> None:
 
     if lacks("trust of predictions", partial(score, 0.2), "novelty", "calibrat"):
         return
-    refuses("OODPenalty with a p-value of 1e-12", partial(score, 1e-12), "1e-12")
+    refuses("OODPenalty with a p-value of 1e-12", partial(score, 1e-12), "1e-12", expected=UnsupportedError)
     cost = np.asarray(score(0.2))
     fine = bool(((cost >= 0) & (cost <= case.horizon)).all())
     holds(fine, f"OODPenalty costs {cost.tolist()}, expected 0 to {case.horizon}, the number of steps")

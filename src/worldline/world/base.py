@@ -350,6 +350,9 @@ class Surprise(Result):
 class World(ABC):
     """A world model as applications use it, independent of the engine behind it.
 
+    Every verb tells two kinds of failure apart. After an `UnsupportedError`, another world may answer the same request.
+    An `InputError` means that the request is wrong for every world.
+
     Raises:
         UnavailableError: by any verb, if the world runs in another process and that process cannot be reached.
     """
@@ -390,9 +393,10 @@ class World(ABC):
 
         Raises:
             InputError: a signal is missing, has the wrong shape or dtype, is outside its bounds, or is not finite.
-            InputError: the calibration has too few episodes for `level`. The message names the highest available level.
-            InputError: T exceeds the calibrated horizon, and samples were requested.
-            UnsupportedError: samples were requested without a calibration, or images without a decoder.
+            UnsupportedError: the calibration has too few episodes for `level`. The message names the highest available
+                level.
+            UnsupportedError: samples were requested without a calibration, or T exceeds its horizon. Also if images
+                were requested without a decoder.
         """
 
     @abstractmethod
@@ -418,7 +422,8 @@ class World(ABC):
 
         Raises:
             InputError: as in `predict`; or a target, cost or constraint has the wrong shape or range.
-            UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head.
+            UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head. Also if
+                a cost, constraint or target needs a signal or a calibration that the world lacks.
         """
 
     def plan(
@@ -456,8 +461,9 @@ class World(ABC):
             seed: seed of every random draw.
 
         Raises:
-            InputError: as in `score`; or an action signal has no finite bounds; or a number is out of range.
-            UnsupportedError: as in `score`; or the world is not action-conditioned.
+            InputError: as in `score`; or a number is out of range.
+            UnsupportedError: as in `score`; or the world is not action-conditioned, or an action signal has no finite
+                bounds.
         """
         request = PlanRequest(
             goal=goal,

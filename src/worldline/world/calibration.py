@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.schema import Kind, Schema
 from worldline.world.error_scores import (
     StepPValues,
@@ -158,14 +158,15 @@ class Calibration:
         """Checks that the calibration supports bands at a level.
 
         Raises:
-            InputError: `level` is not in (0, 1), or needs more episodes. The message names the highest available level.
+            InputError: `level` is not in (0, 1).
+            UnsupportedError: `level` needs more episodes. The message names the highest available level.
         """
         check_level(level)
         # 1e-9, here and below: rounding of a float product must not raise the rank by one.
         if math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9) <= len(self.novelty):
             return
         needed = math.ceil(level / (1 - level) - 1e-9)
-        raise InputError(
+        raise UnsupportedError(
             f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
             f"{_with_scale(self.num_episodes)} that are long enough. The highest available level is "
             f"{math.floor(1e4 * self.highest_level) / 1e4:g}. Lower the level, or log more episodes."
@@ -181,8 +182,7 @@ class Calibration:
         """Paths [W, S, T, *shape] around predictions; see `sampled_paths.sample_paths`.
 
         Raises:
-            UnsupportedError: there are no stored residuals.
-            InputError: T exceeds `horizon`.
+            UnsupportedError: there are no stored residuals, or T exceeds `horizon`.
         """
         return sample_paths(self.residuals, schema, means, num_samples, horizon=self.horizon, seed=seed)
 
@@ -197,11 +197,11 @@ class Calibration:
             level: probability that the whole path lies inside, in (0, 1).
 
         Raises:
-            InputError: `num_steps` exceeds `horizon`, or there are too few calibration episodes for `level`.
+            UnsupportedError: `num_steps` exceeds `horizon`, or there are too few calibration episodes for `level`.
         """
         self.check_available(level)
         if num_steps > self.horizon:
-            raise InputError(
+            raise UnsupportedError(
                 f"bands are calibrated up to {self.horizon} steps, got {num_steps}. Predict fewer steps, or "
                 f"calibrate with horizon={num_steps}."
             )

@@ -219,7 +219,8 @@ class LocalWorld(World):
     def _checked_level(self, level: float | None, num_samples: int) -> float:
         """The level of the bands, after both arguments were checked."""
         if not 0 <= num_samples <= MAX_SAMPLES:
-            raise InputError(f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none.")
+            kind = InputError if num_samples < 0 else UnsupportedError
+            raise kind(f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none.")
         if num_samples and not self._has_bands:
             raise UnsupportedError("sampled paths need a calibration. Run `calibrate` on held-out episodes.")
         if level is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -17,7 +17,7 @@ from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance
 from worldline.engines.tensors import TensorEngine, tensor_engine
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import InputError, UnknownNameError, UnreadableError, UnsupportedError
 from worldline.planning.base import Chance, Constraint, Goal, Rollout
 from worldline.planning.costs.rollout_signals import Numbers, exact, precise
 from worldline.planning.costs.target_error import target_cost
@@ -76,11 +76,10 @@ class Objective:
         Populations that do not fit into memory are rolled out in several parts.
 
         Raises:
-            InputError: a cost is not [W, N, S, T], a constraint is not [W, N] or negative, or the calibration does
-                not support a `Chance`.
+            InputError: a cost is not [W, N, S, T], or a constraint is not [W, N] or negative.
             EngineError: predictions are not finite.
             UnsupportedError: a gradient is requested, but the engine does not compute with torch, or a target is
-                discrete.
+                discrete. Also if a cost or constraint needs a signal or a calibration that this world lacks.
         """
         self._check_gradient(actions)
         limit = self.engine.max_candidates(self.belief, actions.shape[2], self.num_samples)
@@ -129,7 +128,7 @@ class Objective:
 
     def _violation(self, number: int, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N"]:
         constraint = self.constraints[number]
-        found = constraint(self._with_margin(rollout, constraint, size[2]))
+        found = self._applied(constraint, self._with_margin(rollout, constraint, size[2]))
         if not isinstance(found, Tensor):
             raise InputError(f"constraint {number} returned a {type(found).__name__}. {_NO_TENSOR}")
         if found.ndim != 2 or any(got not in (1, want) for got, want in zip(found.shape, size, strict=False)):
@@ -138,7 +137,7 @@ class Objective:
                 f"{tuple(found.shape)}."
             )
         if isinstance(constraint, Chance) and bool(found.isinf().any()):
-            raise InputError(
+            raise UnsupportedError(
                 f"constraint {number} must hold with probability {constraint.level}, but too few calibration windows "
                 "observed one of its signals. Log more of it, or lower the level."
             )
@@ -148,6 +147,18 @@ class Objective:
                 "constraint holds: use .clamp(min=0)."
             )
         return found.float().expand(*size[:2])
+
+    def _applied(self, rule: Callable[[Rollout], Tensor], rollout: Rollout) -> Tensor:
+        """The result of a cost or constraint. Only the schema tells a signal that is not predicted from a typo."""
+        try:
+            return rule(rollout)
+        except UnknownNameError as error:
+            if error.name not in {signal.name for signal in self.card.schema.signals}:
+                raise
+            raise UnreadableError(
+                f"{self.card.name} does not predict {error.name!r}, which a cost or constraint reads. Use signals "
+                f"among {', '.join(error.known)}."
+            ) from error
 
     def _trust(self, rollout: Rollout, p_value: float) -> Float[Tensor, "W N 1 T"]:
         """See `Rollout.trust`."""
@@ -160,7 +171,7 @@ class Objective:
             )
         floor = 1 / (calibration.num_episodes + 1)
         if floor >= p_value:
-            raise InputError(
+            raise UnsupportedError(
                 f"a cost or constraint needs p-values of {p_value}, but {calibration.num_episodes} calibration "
                 f"episodes give none below {floor:.3g}. Calibrate on more episodes, or use a larger p-value."
             )
@@ -180,7 +191,7 @@ class Objective:
             return rollout
         calibration = self.calibration
         if calibration is None or not calibration.has_error_scores:
-            raise InputError(
+            raise UnsupportedError(
                 f"a constraint must hold with probability {constraint.level}, but the world is not calibrated. "
                 "Calibrate it, or remove Chance."
             )
@@ -203,7 +214,7 @@ class Objective:
         elif self.targets:
             total = target_cost(rollout, self.targets, self.scale)
         for number, cost in enumerate(self.goal.costs):
-            step = cost(rollout)
+            step = self._applied(cost, rollout)
             if not isinstance(step, Tensor):
                 raise InputError(f"cost {number} returned a {type(step).__name__}. {_NO_TENSOR}")
             num_drawn = max((value.shape[2] for value in rollout.signals.values()), default=1)
@@ -256,8 +267,8 @@ def objective(
         seed: seed of the engine's draws.
 
     Raises:
-        UnsupportedError: the distance in steps is needed and the engine has none.
-        InputError: a target has no tolerance and there is no calibration.
+        UnsupportedError: the distance in steps is needed, and the engine has none or `goal.risk` is below 1. Also if a
+            target has no tolerance and there is no calibration.
     """
     card, tensors = engine.describe(), tensor_engine(engine)
     by_distance = [n for n in targets if goal.in_steps or card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
@@ -297,7 +308,7 @@ def _encoded_goal(
             f"predicted targets: {', '.join(n for n in card.predicts if card.schema[n].kind is not Kind.IMAGE)}."
         )
     if goal.risk < 1:
-        raise InputError(
+        raise UnsupportedError(
             f"the goal's risk is {goal.risk}, but the distance to {', '.join(by_distance)} is a mean over samples. "
             "Set risk to 1, or use targets that are predicted."
         )
@@ -313,4 +324,6 @@ def _scale(card: Card, calibration: Calibration | None, goal: Goal, name: str) -
         return 1.0
     if calibration is not None and name in calibration.spread:
         return calibration.tolerance(name)
-    raise InputError(f"target {name!r} has no tolerance and the world is not calibrated. Set one in {signal.unit}.")
+    raise UnsupportedError(
+        f"target {name!r} has no tolerance and the world is not calibrated. Set one in {signal.unit}."
+    )

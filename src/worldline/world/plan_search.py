@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.planning.base import PlanRequest
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.population import Population, ranked
@@ -69,7 +69,7 @@ class Search:
         """Starts a search for candidates on `device`; its clock runs from now.
 
         Raises:
-            InputError: an action signal lacks finite bounds.
+            UnsupportedError: an action signal lacks finite bounds.
         """
         started_s = time.monotonic()
         low, high, choices = list[float](), list[float](), list[tuple[int, int]]()
@@ -81,7 +81,7 @@ class Search:
             low += signal.low or (-np.inf,)
             high += signal.high or (np.inf,)
             if not np.isfinite([*low, *high]).all():
-                raise InputError(
+                raise UnsupportedError(
                     f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}). Set "
                     "both in the schema."
                 )

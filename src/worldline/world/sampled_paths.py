@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import UnsupportedError
 from worldline.schema import Schema
 
 Floats = NDArray[np.floating]
@@ -53,8 +53,7 @@ def sample_paths(
         seed: of the draws.
 
     Raises:
-        UnsupportedError: there are no residuals.
-        InputError: T exceeds `horizon`.
+        UnsupportedError: there are no residuals, or T exceeds `horizon`.
     """
     if not residuals:
         raise UnsupportedError(
@@ -62,7 +61,7 @@ def sample_paths(
         )
     num_paths, num_steps = len(next(iter(residuals.values()))), next(iter(means.values())).shape[1]
     if num_steps > horizon:
-        raise InputError(
+        raise UnsupportedError(
             f"sampled paths are calibrated up to {horizon} steps, got {num_steps}. Predict fewer steps, or calibrate "
             f"with horizon={num_steps}."
         )

@@ -30,11 +30,14 @@ from worldline.errors import (
     CollapseError,
     ConfigError,
     DataError,
+    EngineError,
     InputError,
     MissingExtraError,
+    NoGoodAnswerError,
     StoppedError,
     UnavailableError,
     UnknownNameError,
+    UnreadableError,
     UnsupportedError,
     WorldlineError,
 )
@@ -103,8 +106,10 @@ _PLAIN_ERRORS: Final[tuple[type[WorldlineError], ...]] = (
     CollapseError,
     ConfigError,
     InputError,
+    NoGoodAnswerError,
     StoppedError,
     UnavailableError,
+    UnreadableError,
     UnsupportedError,
 )
 
@@ -119,6 +124,7 @@ _ERRORS: Final[Mapping[type[WorldlineError], Mapping[str, Any]]] = {
         "step": int | None,
     },
     MissingExtraError: {"package": str, "extra": str},
+    EngineError: {"message": str, "step": int | None},
     UnknownNameError: {"kind": str, "name": str, "known": tuple[str, ...]},
 }
 """Per error that can be sent, its arguments and their types."""

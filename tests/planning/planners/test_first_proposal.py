@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.registry import load
@@ -31,7 +31,7 @@ def test_returns_the_first_proposal_inside_the_bounds_however_good_the_others_ar
 
 
 def test_needs_a_proposal() -> None:
-    with pytest.raises(InputError, match="needs a proposal"):
+    with pytest.raises(UnsupportedError, match="needs a proposal"):
         plan(None)
 
 

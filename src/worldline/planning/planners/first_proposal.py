@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.planning.planners.population import check, evaluated
 
@@ -34,11 +34,12 @@ class FirstProposal(Planner):
         """The first proposal, clipped to the bounds. It draws nothing and ignores the deadline.
 
         Raises:
-            InputError: there is no proposal; see also `population.check` and `Population.best`.
+            UnsupportedError: there is no proposal.
+            InputError: as in `population.check` and `Population.best`.
         """
         del generator, deadline_s  # no draws, and one evaluation only
         check(space, proposals, batch=batch, horizon=horizon, choices=True)
         if proposals is None:
-            raise InputError("the planner first_proposal needs a proposal. Pass one, or use the planner 'cem'.")
+            raise UnsupportedError("the planner first_proposal needs a proposal. Pass one, or use the planner 'cem'.")
         first = evaluated(cost, space, proposals[:, :1].to(space.low))
         return first.best(num_evaluated=1, converged=True)
