@@ -6,7 +6,7 @@ import pytest
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import History
-from worldline.errors import InputError, UnavailableError, UnknownNameError, WorldlineError
+from worldline.errors import InputError, UnavailableError, UnknownNameError, UnsupportedError, WorldlineError
 from worldline.planning.base import Goal, PlanRequest
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.service import MAX_STEPS, Reply, reply
@@ -56,7 +56,9 @@ def test_a_request_that_cannot_be_read_is_told(world: World) -> None:
 def test_a_plan_of_any_length_cannot_be_asked_for(world: World) -> None:
     goal = Goal(targets={"position": np.zeros(2)}, tolerance={"position": 1.0})
     call = Call("plan", {"history": HISTORY, "request": PlanRequest(goal=goal, horizon=MAX_STEPS + 1)})
-    assert "plans at most 10000 steps" in str(error_of(reply(world, "plan", encode_call(call))))
+    error = error_of(reply(world, "plan", encode_call(call)))
+    assert type(error) is UnsupportedError
+    assert "plans at most 10000 steps" in str(error)
 
 
 class Broken(World):
@@ -71,8 +73,9 @@ class Broken(World):
     predict = score = answer_plan = what_if = surprise = None
 
 
-def test_too_much_for_the_memory_is_the_callers_to_mend() -> None:
+def test_too_much_for_the_memory_is_a_limit_of_the_server() -> None:
     found = reply(Broken(MemoryError()), "describe", ASK)
+    assert type(found.error) is UnsupportedError
     assert "describe needs more memory than the server has" in str(error_of(found))
 
 

@@ -61,6 +61,16 @@ calibrated and plan with `cem`. Learned worlds are shown with goal heads, see [p
 
 A remote or named world has the abilities of the world behind it. A fallback has the abilities of all its worlds.
 
+| error of a call | meaning | `FallbackWorld` |
+| --- | --- | --- |
+| `UnsupportedError` | This world cannot answer; another one might. | asks the next world |
+| `UnavailableError` | The world cannot be reached, or its answer is invalid. | asks the next world |
+| `InputError` | The request is wrong for every world. | raises it at once |
+
+A world cannot answer if it lacks an ability, a head or a signal, or if its calibration does not support the level or
+the horizon. A request is wrong if a shape, a number or a name does not fit the schema or the contract. `RemoteWorld`
+raises the same class as the world behind the server.
+
 * **Goals in steps**: whether the world measures `Goal(in_steps=True)` and image goals.
 * **Gradient planner**: whether the planner `gradient` can differentiate the cost.
 * **What if**: the value of `WhatIf.abduction`.

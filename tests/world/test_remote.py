@@ -21,10 +21,13 @@ from worldline.episode import Episode, History
 from worldline.errors import (
     ConfigError,
     DataError,
+    EngineError,
     InputError,
     MissingExtraError,
+    NoGoodAnswerError,
     UnavailableError,
     UnknownNameError,
+    UnreadableError,
     UnsupportedError,
     WorldlineError,
 )
@@ -220,6 +223,11 @@ class Scripted(World):
         UnknownNameError("signal", "psition", ["position"]),
         MissingExtraError("av", "video"),
         UnavailableError("the endpoint behind is gone."),
+        NoGoodAnswerError("it made no sense."),
+        EngineError("it returned nan.", 3),
+        UnsupportedError("it has no head."),
+        UnreadableError("it predicts another signal."),
+        InputError("it is not finite."),
     ],
 )
 def test_errors_cross(error: WorldlineError) -> None:
@@ -230,6 +238,7 @@ def test_errors_cross(error: WorldlineError) -> None:
         remote.describe()
     assert type(raised.value) is type(error)
     assert str(raised.value) == str(error)
+    assert vars(raised.value) == vars(error)
 
 
 def test_a_fault_of_the_server_is_its_own() -> None:
