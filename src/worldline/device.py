@@ -11,11 +11,50 @@ from typing import Final
 import torch
 from torch import nn
 
-from worldline.errors import InputError
+from worldline.errors import InputError, UnsupportedError
 
 __all__ = ["choose_device", "describe_device"]
 
 CPU: Final = torch.device("cpu")
+
+
+class _ThreadPool:
+    """The thread pool of torch on the CPU. It belongs to a process, and a fork copies it without its threads."""
+
+    used = False
+    """Whether torch computed with several threads in this process."""
+    lost = False
+    """Whether it did so in a process that this one was forked from."""
+
+    @classmethod
+    def forked(cls) -> None:
+        """Called in the child of a fork."""
+        cls.lost = cls.lost or cls.used
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_ThreadPool.forked)
+
+
+def check_fork() -> None:
+    """Checks that torch can compute in this process; call it before a computation of any size.
+
+    After a fork, torch waits forever for the threads of the parent's pool, whoever opened the world. A pool that was
+    never used does no harm, and one thread needs no pool.
+
+    Raises:
+        UnsupportedError: torch has several threads, and they were used before this process was forked.
+    """
+    num_threads = torch.get_num_threads()
+    if num_threads == 1:
+        return
+    if _ThreadPool.lost:
+        raise UnsupportedError(
+            f"this process was forked after torch had computed with several threads, and with {num_threads} threads it "
+            "would hang. Start processes by multiprocessing.get_context('spawn'), or call torch.set_num_threads(1) in "
+            "this process or before the fork."
+        )
+    _ThreadPool.used = True
 
 
 def choose_device(name: str = "auto") -> torch.device:

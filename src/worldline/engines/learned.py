@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.device import autocast, device_of
+from worldline.device import autocast, check_fork, device_of
 from worldline.engines.base import Card, Decodes, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
 from worldline.engines.tensors import LazySignals, TensorEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
@@ -154,6 +154,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     @torch.no_grad()
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Belief:
         """The model's belief."""
+        check_fork()
         signals = [self.schema[name] for name in self.inputs]
         worlds, length = check_observations(steps, signals)
         check_inputs(steps, self.schema, length - 1 if belief is None else length)
@@ -194,6 +195,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     @torch.no_grad()
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
         """The belief, and one-step predictions that are rolled out in one batch where beliefs have equal sizes."""
+        check_fork()
         worlds, length = check_observations(steps, [self.schema[name] for name in self.inputs])
         check_inputs(steps, self.schema, length - 1)
         window, generator = self._window(steps, worlds, length), torch.Generator("cpu").manual_seed(seed)
@@ -500,6 +502,8 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
 
 
 def _belief(belief: EngineBelief) -> Belief:
+    """The belief that a computation begins with; it may be from the process before a fork."""
+    check_fork()
     if not isinstance(belief, Belief):
         raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine returned.")
     return belief

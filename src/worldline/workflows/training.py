@@ -13,7 +13,7 @@ import torch
 from worldline.data.splits import FEW, Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
-from worldline.device import CPU
+from worldline.device import CPU, check_fork
 from worldline.engines.base import Engine
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
@@ -268,6 +268,7 @@ def _horizon(store: Store, split: Split, recipe: Recipe, context: int) -> int:
 
 def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
     """An untrained model with a fitted normaliser, on the CPU, so that initial weights are equal on every device."""
+    check_fork()
     family = load("model", recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)

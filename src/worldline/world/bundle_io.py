@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from worldline.bundle import Bundle, Content, FileEntry, read_bundle, write_bundle
 from worldline.config import to_json
-from worldline.device import CPU, choose_device
+from worldline.device import CPU, check_fork, choose_device
 from worldline.engines.base import CallCost, Card, Engine, Parts, Storable
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.episode import Arrays
@@ -225,6 +225,7 @@ def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
     schema = read_settings(Schema, bundle.text("schema.json"), where=bundle.folder / "schema.json")
     if "engine.json" in bundle.files:
         return _open_stored(bundle, schema)
+    check_fork()  # weights are checked by torch
     family: type[WorldModel] = load("model", bundle.manifest.model)
     card = _card(bundle)
     model = _load(bundle, device, "model", family.Config, lambda config: family(schema=schema, config=config))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldline.device import check_fork
 from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance
 from worldline.engines.tensors import TensorEngine, tensor_engine
 from worldline.engines.validation import check_answer
@@ -270,6 +271,7 @@ def objective(
         UnsupportedError: the distance in steps is needed, and the engine has none or `goal.risk` is below 1. Also if a
             target has no tolerance and there is no calibration.
     """
+    check_fork()  # costs are torch functions, also of engines that compute with NumPy
     card, tensors = engine.describe(), tensor_engine(engine)
     by_distance = [n for n in targets if goal.in_steps or card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
     device = tensors.device
