@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worldline.engines.simulator import SimulatorEngine
-from worldline.errors import DataError, InputError, UnknownNameError
+from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import explore, replay, stacked
 from worldline.labs.two_rooms import TwoRooms
 from worldline_exam.labs.elastic_pucks import ElasticPucks
@@ -54,7 +54,7 @@ def test_a_seed_is_kept_only_where_it_alone_leads_to_the_episode() -> None:
     other = replay(lab, 5, taken.actions, {"friction": 2.0})
     assert other.seed is None
     engine = SimulatorEngine(make_environment=GustyPuck, schema=lab.schema)
-    with pytest.raises(DataError, match="no reset seed"):
+    with pytest.raises(UnsupportedError, match="no reset seed"):
         engine.abduct(other, 0)  # whose friction the seed does not tell
 
 

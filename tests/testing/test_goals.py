@@ -136,7 +136,7 @@ WORLD_FAULTS = [
     (altered(Turning, "HidesPeriods", periods=lambda _: {}), periods_respected, "a shift of the reference of"),
     (ChanceIgnored, chance_uses_the_band, "the violation of 'position' <= .* with probability 0.8"),
     (ChanceOfAnotherLevel, chance_uses_the_band, "the violation of 'position' <= .* with probability 0.8"),
-    (ChanceWithoutBands, chance_uses_the_band, "Chance in a world without bands: expected InputError"),
+    (ChanceWithoutBands, chance_uses_the_band, "Chance without bands: expected UnsupportedError"),
     (altered(Drawing, "ClaimsToBeDeterministic", deterministic=True), worst_samples, "the card states"),
     (altered(Exact, "FalselyModest", deterministic=False), worst_samples, "the card does not state deterministic,"),
     (RiskOfTheBest, worst_samples, r"plans cost .* with risk 0.1"),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
+from worldline.errors import UnsupportedError
 from worldline.planning.base import Chance, Constraint, Cost, Goal
 from worldline.planning.costs import AtLeast, AtMost, Change, Price, Track
 from worldline.schema import Kind, Signal
@@ -162,7 +163,7 @@ def chance_uses_the_band(case: WorldCase) -> None:
         bound = float(np.median(four.means(name)[0]))
         rule = Chance(constraint=AtMost(signal=name, bound=bound), level=0.8)
         if not case.calibrated():
-            refuses("Chance in a world without bands", partial(four.violation, rule), 0.8)
+            refuses("Chance without bands", partial(four.violation, rule), 0.8, expected=UnsupportedError)
             return
         highest = [-np.inf if one.high is None else float(one.high.max()) for one in four.forecasts(name)]
         problem = f"the violation of {name!r} <= {bound:.4g} with probability 0.8 is not that of its band"
