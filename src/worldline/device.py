@@ -39,8 +39,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def check_fork() -> None:
     """Checks that torch can compute in this process; call it before a computation of any size.
 
-    After a fork, torch waits forever for the threads of the parent's pool, whoever opened the world. A pool that was
-    never used does no harm, and one thread needs no pool.
+    After a fork, torch waits forever for the threads of the parent's pool, also in a world that the child opened. A
+    pool that was never used does no harm, and one thread needs no pool.
 
     Raises:
         UnsupportedError: torch has several threads, and they were used before this process was forked.
