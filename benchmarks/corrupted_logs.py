@@ -3,9 +3,9 @@
 Run: .venv/bin/python benchmarks/corrupted_logs.py [--seeds 20] [--sources tclab,cstr] [--cache FOLDER] [--out FILE]
 Writes benchmarks/results/corrupted_logs.json.
 
-A source is a plant of benchmarks/foreign.py; each seed draws 100 of its 150 episodes and a component. A corruption is
-found if a finding of its kind names the signal (frozen, changed), or names episodes (joined, shifted). A clean log is
-accused if any of these findings appears. Other rows of the issue's table are not measured here.
+A source is a plant of benchmarks/foreign.py or a lab of the exam. Each seed draws 100 of its 150 episodes and a
+component. A corruption is found if a finding of its kind names the signal (frozen, changed, saturated), or names
+episodes (joined, shifted). A clean log is accused if any of these findings appears.
 
 Targets: recall at least 95 %, at most 5 % of clean logs accused.
 """
@@ -16,6 +16,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from foreign_cases import CASES, load_log, save_log, unavailable
@@ -29,17 +30,23 @@ from worldline.data.checks import Finding
 from worldline.data.quality.anomalies import Inspection
 from worldline.data.quality.consistency import inconsistencies
 from worldline.data.quality.segments import track
-from worldline.episode import Episode
+from worldline.episode import Arrays, Episode
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import wilson
+from worldline.workflows.record import record
 
 RESULT = Path(__file__).parent / "results" / "corrupted_logs.json"
 NUM_EPISODES = 100
+SOURCES = (
+    *("tclab", "quadruple-tank", "cstr", "pendulum", "greenhouse"),
+    *("gusty-puck", "two-bodies", "pusher-block"),
+)
 WORDS = {
     "frozen": "steps while others change",
     "changed": "changes from about episode",
     "joined": "jump at once",
     "shifted": "actions of a part fit better",
+    "saturated": "value, in",
 }
 """Part of the message of each kind of finding."""
 Log = list[Run]
@@ -112,14 +119,28 @@ def joined(log: Log, component: int, draw: Generator) -> Log:
     return found
 
 
-def shifted(log: Log, component: int, draw: Generator) -> Log:
-    """In a tenth of the episodes, actions are logged one row too late from the middle on."""
-    del component
-    log = [(observed, actions.copy(), exogenous) for observed, actions, exogenous in log]
-    for number in draw.permutation(len(log))[: len(log) // 10]:
-        actions = log[number][1]
-        middle = len(actions) // 2
-        actions[middle + 1 :] = actions[middle:-1].copy()
+def shifted(share: float) -> Corrupt:
+    """In a share of the episodes, at least one, actions are logged one row too late from the middle on."""
+
+    def corrupt(log: Log, component: int, draw: Generator) -> Log:
+        del component
+        log = [(observed, actions.copy(), exogenous) for observed, actions, exogenous in log]
+        for number in draw.permutation(len(log))[: max(1, int(share * len(log)))]:
+            actions = log[number][1]
+            middle = len(actions) // 2
+            actions[middle + 1 :] = actions[middle:-1].copy()
+        return log
+
+    return corrupt
+
+
+def saturated(log: Log, component: int, draw: Generator) -> Log:
+    """A sensor shows no value above its limit, which a tenth of the steps exceed."""
+    del draw
+    limit = np.quantile(np.concatenate([one[0] for one in log])[:, component], 0.9)
+    log = copied(log)
+    for observed, *_ in log:
+        observed[:, component] = np.minimum(observed[:, component], limit)
     return log
 
 
@@ -132,7 +153,9 @@ CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
     "two columns swapped": (swapped, "changed"),
     "drift of 2 standard deviations": (drifting, "changed"),
     "joined episodes": (joined, "joined"),
-    "actions shifted from the middle of a file": (shifted, "shifted"),
+    "actions shifted from the middle of a file": (shifted(0.1), "shifted"),
+    "actions shifted in one episode": (shifted(0), "shifted"),
+    "saturation in a tenth of the steps": (saturated, "saturated"),
 }
 
 
@@ -141,14 +164,39 @@ def wide(log: Log) -> Log:
     return [(one.astype(np.float64), two.astype(np.float64), three.astype(np.float64)) for one, two, three in log]
 
 
+def record_lab(name: str) -> Log:
+    """A log of a lab of the exam: its vectors."""
+    with TemporaryDirectory() as folder:
+        store = record(name, Path(folder) / "store", num_episodes=150, max_steps=120, seed=0)
+        roles = (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS)
+        names = [[one.name for one in store.schema.of(role) if one.kind is Kind.VECTOR] for role in roles]
+        episodes = [store.episode(number) for number in range(len(store))]
+
+    def table(arrays: Arrays, chosen: list[str], rows: int) -> np.ndarray:
+        parts = [arrays[name].reshape(rows, -1).astype(np.float64) for name in chosen]
+        return np.concatenate([np.empty((rows, 0)), *parts], 1)
+
+    return [
+        (
+            table(one.observations, names[0], one.num_steps + 1),
+            table(one.actions, names[1], one.num_steps),
+            table(one.exogenous, names[2], one.num_steps),
+        )
+        for one in episodes
+    ]
+
+
 def logged(name: str, cache: Path | None) -> Log | None:
-    """The training log of a plant; None if neither the cache nor its simulator is there."""
+    """The training log of a plant or lab; None if neither the cache nor its simulator is there."""
     kept = cache / f"{name}.npz" if cache else None
     if kept is not None and kept.exists():
         return wide(load_log(kept))
-    if unavailable(CASES[name]):
+    if name not in CASES:
+        log = record_lab(name)
+    elif unavailable(CASES[name]):
         return None
-    log = CASES[name].record("train", CASES[name].counts[0], 0)
+    else:
+        log = CASES[name].record("train", CASES[name].counts[0], 0)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_log(kept, log)
@@ -210,7 +258,7 @@ def measure(log: Log, seeds: int) -> dict[str, int]:
 def main() -> None:
     """Measures each source; writes and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", default="tclab,quadruple-tank,cstr,pendulum,greenhouse", help="names of plants")
+    parser.add_argument("--sources", default=",".join(SOURCES), help="names of plants")
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
     parser.add_argument("--cache", type=Path, help="folder that keeps the logs")
     parser.add_argument("--out", type=Path, default=RESULT, help="file of results")

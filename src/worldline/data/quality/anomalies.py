@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -33,6 +34,12 @@ RUN_RATIO: Final = 4.0
 """A stuck sensor is constant for this many times the second longest constant run of nearly all episodes."""
 MAX_CONSTANT_STEPS: Final = 20
 """A sensor that is constant for more steps while others change is stuck."""
+MIN_SATURATED: Final = 0.03
+"""Smallest share of rows at the end of the range of a sensor that may saturate."""
+SATURATION_RATIO, NUM_LEVELS = 5, 5
+"""A saturated value is this many times as frequent as each of the next values."""
+MIN_LEVELS: Final = 50
+"""Smallest number of values of a sensor that may saturate."""
 OUTLIER_RANGES: Final = 10.0
 """Distance of an outlier from the range of 99 % of the values, in units of that range."""
 FACTORS: Final = {57.3: "degrees and radians", 1000.0: "a unit and its thousandth"}
@@ -183,6 +190,7 @@ class Inspection:
         found += _outliers(signals, {(one.episode, one.signal) for one in found})
         found += _repeats(signals, {name: np.concatenate(rows) for name, rows in self._before.items()})
         found += [*_masks(seen), *_motionless(self._schema, seen), *_stuck(signals, moves)]
+        found += _saturated(signals)
         return (*found, *_cameras(seen, moves), *_alike(seen))
 
     def _moves(self, one: _EpisodeSummary) -> float:
@@ -479,6 +487,28 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Ite
             step, episode = int(numbers.run_from[index, component]), one.episodes[index]
             found.append(warning(problem=problem, fix=fix, episode=episode, signal=one.signal.name, step=step))
         yield from _few(found)
+
+
+def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
+    """Components that have their largest or smallest value in many rows, and values near it in few."""
+    for one in signals:
+        if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
+            continue
+        for component, end in product(range(one.rows.shape[1]), (-1, 1)):
+            values = one.rows[:, component]
+            levels, counts = np.unique(end * values[np.isfinite(values)], return_counts=True)
+            if len(levels) < MIN_LEVELS or not levels[-1]:  # 0 is the usual value of what is off or empty
+                continue
+            share = float(counts[-1] / counts.sum())
+            usual = SATURATION_RATIO * counts[-1 - NUM_LEVELS : -1].max()
+            if MIN_SATURATED <= share <= MIN_SHARE and counts[-1] >= usual:
+                yield warning(
+                    problem=f"{part_of(one.signal, component)} is exactly {end * levels[-1]:g}, its "
+                    f"{'largest' if end > 0 else 'smallest'} value, in {100 * share:.0f} % of the rows",
+                    fix="If the sensor saturates there, mark these rows as missing. If the system stops there, "
+                    "change nothing.",
+                    signal=one.signal.name,
+                )
 
 
 def _usual_changes(numbers: _Numbers) -> Floats:

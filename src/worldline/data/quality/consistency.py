@@ -46,10 +46,12 @@ MIN_JUMP, MIN_JUMP_ALONE = 3.2, 5.0
 """Smallest ratio of a seam's statistic to the 99.9 % quantile: if 3 episodes have a seam, and otherwise."""
 MIN_GAIN: Final = 0.15
 """Smallest mean decrease by shifted actions."""
-MIN_CERTAINTY, MIN_CERTAINTY_ALONE = 1.0, 8.0
-"""Smallest ratio of that mean to its standard error over blocks: if `MIN_SHIFTED` episodes have it, and otherwise."""
+MIN_CERTAINTY: Final = 1.0
+"""Smallest ratio of that mean to its standard error over blocks."""
 MIN_SHIFTED: Final = 0.04
 """Share of the episodes, at least 3, that confirm each other."""
+MIN_GAIN_ALONE, MIN_TAIL_ALONE = 0.08, 2.5
+"""Smallest mean decrease in fewer episodes, also as a multiple of an exponential tail over all halves."""
 BLOCK, MIN_BLOCKS = 5, 5
 """Steps of a block, and blocks of a half."""
 LAGS: Final = 3
@@ -266,19 +268,23 @@ def _shifts(residuals: _Residuals, count: int) -> tuple[dict[int, tuple[float, i
         return np.asarray(np.log1p(np.square(values / scale)).sum(1))
 
     gains = {shift: size(residuals.values) - size(values) for shift, values in residuals.shifted.items()}
-    found, certainty = dict[int, tuple[float, int, int]](), dict[int, float]()
+    found, best = dict[int, tuple[float, int, int]](), dict[int, tuple[float, int, int]]()
+    means = list[float]()
     for number in range(count):
         halves = np.array_split(np.flatnonzero(residuals.track == number), 2)
         for half, (shift, gain) in product((half for half in halves if len(half) >= MIN_BLOCKS * BLOCK), gains.items()):
             blocks = np.array([part.mean() for part in np.array_split(gain[half], len(half) // BLOCK)])
             error = blocks.std(ddof=1) / np.sqrt(len(blocks)) + 1e-9
-            mean = float(blocks.mean())
-            if mean >= max(MIN_GAIN, found.get(number, (0.0,))[0]) and mean / error >= MIN_CERTAINTY:
-                found[number] = mean, shift, int(residuals.step[half[0]])
-                certainty[number] = mean / error
+            one = float(blocks.mean()), shift, int(residuals.step[half[0]])
+            means.append(one[0])
+            best[number] = max(best.get(number, one), one)
+            if one[0] >= max(MIN_GAIN, found.get(number, (0.0,))[0]) and one[0] / error >= MIN_CERTAINTY:
+                found[number] = one
     possible = set(found)
     if len(found) < max(3, MIN_SHIFTED * count):
-        found = {number: one for number, one in found.items() if certainty[number] >= MIN_CERTAINTY_ALONE}
+        tenth, hundredth = np.quantile(means, [0.9, 0.99]) if len(means) >= 4 * MIN_EPISODES else (0.0, np.inf)
+        least = max(MIN_GAIN_ALONE, tenth + MIN_TAIL_ALONE * (hundredth - tenth))
+        found = {number: one for number, one in best.items() if one[0] >= least}
     return found, possible
 
 
