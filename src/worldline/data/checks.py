@@ -28,6 +28,34 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
+class FindingKind(StrEnum):
+    """The findings that `worldline fix` can repair."""
+
+    STUCK = "stuck"
+    CHANGED = "changed"
+    JOINED = "joined"
+    SHIFTED = "shifted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A part of a log.
+
+    Args:
+        episode: number in the log, from 0.
+        start: first row.
+        stop: row after the last; None for the end of the episode.
+        component: of the signal; None for all.
+        lag: rows by which actions are logged too late; below 0 if too early.
+    """
+
+    episode: int
+    start: int = 0
+    stop: int | None = None
+    component: int | None = None
+    lag: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """A problem in logged data.
@@ -40,6 +68,8 @@ class Finding:
         episode: number in the source, from 0; None if the problem concerns the whole file or log.
         signal: the signal's name.
         step: row of the signal within the episode, from 0.
+        kind: what `worldline fix` takes it for; None if it cannot be repaired.
+        places: all parts that it is about, if it has a `kind`; for a change, the first episode after it.
     """
 
     problem: str
@@ -49,6 +79,8 @@ class Finding:
     episode: int | None = None
     signal: str | None = None
     step: int | None = None
+    kind: FindingKind | None = None
+    places: tuple[Place, ...] = ()
 
     @classmethod
     def of(cls, error: DataError, *, file: str | None = None, episode: int | None = None) -> Finding:

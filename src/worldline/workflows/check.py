@@ -63,6 +63,7 @@ def check(
     *,
     delay: int = 0,
     seed: int = 0,
+    sample: Sample | None = None,
     progress: OnProgress | None = None,
 ) -> CheckReport:
     """Checks a store. Every episode is read once; figures come from a sample.
@@ -71,6 +72,7 @@ def check(
         store: the store or its folder.
         delay: known response delay of the system in steps; actions that lead by it are no error.
         seed: of the samples, the regressions and the intervals.
+        sample: an empty sample of the store, which is filled; default is one of about 15,000 steps.
         progress: called after each episode that was read, and around the regressions.
 
     Raises:
@@ -82,7 +84,8 @@ def check(
     store = store if isinstance(store, Store) else open_store(store)
     if not len(store):
         raise DataError("the store has no episode", fix="Record or import episodes first.", file=store.path)
-    damaged, sample, inspection = [], Sample(store, None, seed), Inspection(store.schema, len(store), seed)
+    sample = sample or Sample(store, None, seed)
+    damaged, inspection = [], Inspection(store.schema, len(store), seed)
     for number in range(len(store)):
         try:
             episode = store.verify(number)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, arrays_of, warning
+from worldline.data.checks import Finding, FindingKind, Place, arrays_of, warning
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
@@ -76,6 +76,7 @@ class _Numbers(NamedTuple):
     run: Steps
     next_run: Steps
     run_from: Steps
+    run_to: Steps
     run_value: Floats
 
 
@@ -262,6 +263,7 @@ def _measure(table: Floats, mask: Array | None) -> _Numbers:
         run=run + 1,
         next_run=others.max(0, initial=0) + 1,
         run_from=steps[first],
+        run_to=steps[first + run],
         run_value=seen[first, columns],
     )
 
@@ -307,7 +309,8 @@ def _few(findings: list[Finding]) -> list[Finding]:
         return findings
     last = findings[MAX_FINDINGS - 1]
     problem = f"{last.problem} (and {len(findings) - MAX_FINDINGS} more like this)"
-    return [*findings[: MAX_FINDINGS - 1], replace(last, problem=problem)]
+    places = tuple(place for one in findings[MAX_FINDINGS - 1 :] for place in one.places)
+    return [*findings[: MAX_FINDINGS - 1], replace(last, problem=problem, places=places)]
 
 
 def _episode_list(seen: Sequence[_EpisodeSummary], names: Sequence[int]) -> str:
@@ -485,7 +488,18 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Ite
                 f"{numbers.run[index, component]} steps while others change"
             )
             step, episode = int(numbers.run_from[index, component]), one.episodes[index]
-            found.append(warning(problem=problem, fix=fix, episode=episode, signal=one.signal.name, step=step))
+            stop = int(numbers.run_to[index, component]) + 1
+            found.append(
+                warning(
+                    problem=problem,
+                    fix=fix,
+                    episode=episode,
+                    signal=one.signal.name,
+                    step=step,
+                    kind=FindingKind.STUCK,
+                    places=(Place(episode=episode, start=step, stop=stop, component=component),),
+                )
+            )
         yield from _few(found)
 
 

@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, warning
+from worldline.data.checks import Finding, FindingKind, Place, warning
 from worldline.data.quality.anomalies import part_of
 from worldline.data.quality.segments import Segment, names_of
 from worldline.formatting import first_of, plural
@@ -209,6 +209,8 @@ def _changes(
                 fix="A sensor, a unit, a sign or a column may have changed. Convert the values, or leave one part out.",
                 episode=tracks[at].number,
                 signal=column.signal.name,
+                kind=FindingKind.CHANGED,
+                places=(Place(episode=tracks[at].number),),
             )
     return list(found.values())[:MAX_LISTED]
 
@@ -253,6 +255,8 @@ def _seams(tracks: Sequence[Segment], residuals: _Residuals, explained: Collecti
             fix="Two recordings may have been joined, or rows are missing. Split them there.",
             episode=tracks[first].number,
             step=tracks[first].start + seams[first],
+            kind=FindingKind.JOINED,
+            places=tuple(Place(episode=tracks[at].number, start=tracks[at].start + seams[at]) for at in sorted(seams)),
         )
     ]
 
@@ -302,5 +306,10 @@ def _shifted_actions(tracks: Sequence[Segment], shifts: Mapping[int, tuple[float
             fix="Actions may be shifted there. Compare their times with the original, or leave these episodes out.",
             episode=clearest.number,
             step=clearest.start + step - 1,
+            kind=FindingKind.SHIFTED,
+            places=tuple(
+                Place(episode=tracks[at].number, start=tracks[at].start + shifts[at][2] - 1, lag=shifts[at][1])
+                for at in sorted(shifts)
+            ),
         )
     ]
