@@ -1,0 +1,165 @@
+"""A robust linear model of one step, with which parts of a log are compared under different corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.quality.segments import Segment, names_of
+from worldline.schema import Kind, Schema
+
+Floats = NDArray[np.floating]
+
+LAGS: Final = 3
+"""Observations and inputs from which the model predicts."""
+TRIMMED: Final = 0.05
+"""Share of the steps that the model is not fitted to."""
+RIDGE: Final = 1e-6
+NUM_FITS: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTable:
+    """The numeric columns of a segment.
+
+    Args:
+        number: of the episode.
+        start: first step in the episode.
+        states: [T+1, C] components of vector observations.
+        actions: [T, m].
+        inputs: [T, e].
+    """
+
+    number: int
+    start: int
+    states: Floats
+    actions: Floats
+    inputs: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentName:
+    """One component of a vector observation.
+
+    Args:
+        signal: its name.
+        index: of the component.
+        text: in messages.
+    """
+
+    signal: str
+    index: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[ComponentName], list[StepTable]]:
+    """The components of vector observations that vary and are no angles, and the tables of segments, by episode.
+
+    Args:
+        tracks: segments of one schema, at most one per episode.
+        schema: of the log.
+    """
+    names, columns, index = list[ComponentName](), list[int](), 0
+    for signal in schema.observations:
+        if signal.kind is Kind.IMAGE:
+            continue
+        width = len(names_of(signal))
+        if signal.kind is Kind.VECTOR and signal.period is None:
+            texts = enumerate(names_of(signal))
+            names += [ComponentName(signal=signal.name, index=number, text=text) for number, text in texts]
+            columns += range(index, index + width)
+        index += width
+    tracks = sorted((one for one in tracks if len(one.actions) > 2 * LAGS), key=lambda one: one.number)
+    if not tracks or not columns:
+        return [], []
+    states = [one.table[:, columns] for one in tracks]
+    middle = np.nanmedian(np.concatenate(states), axis=0)  # NaN before the first observation of an episode
+    states = [np.where(np.isnan(table), middle, table) for table in states]
+    moving = np.flatnonzero(np.concatenate(states).std(0) > 0)
+    tables = [
+        StepTable(number=one.number, start=one.start, states=table[:, moving], actions=one.actions, inputs=one.inputs)
+        for one, table in zip(tracks, states, strict=True)
+    ]
+    return [names[at] for at in moving], tables
+
+
+class TransitionModel:
+    """Predicts the change in one step from the last observations and inputs, linearly.
+
+    Args:
+        tables: to fit to; the steps that fit worst are left out.
+    """
+
+    def __init__(self, tables: Sequence[StepTable]) -> None:
+        self._scales = [_scale([getattr(one, part) for one in tables]) for part in ("states", "actions", "inputs")]
+        self.middle, self.spread = self._scales[0]
+        scaled = [self.standardised(one) for one in tables]
+        features = np.concatenate([_features(one, 0) for one in scaled])
+        change = np.concatenate([_change(one) for one in scaled])
+        kept = np.arange(len(change))
+        for _ in range(NUM_FITS):
+            gram = features[kept].T @ features[kept] + RIDGE * len(kept) * np.eye(features.shape[1])
+            self.weights: Floats = np.linalg.solve(gram, features[kept].T @ change[kept])
+            residual = np.abs(change - features @ self.weights)
+            self.noise: Floats = 1.4826 * np.median(residual, axis=0) + 1e-6
+            worst = (residual / self.noise).max(1)
+            kept = np.flatnonzero(worst <= np.quantile(worst, 1 - TRIMMED))
+
+    def standardised(self, one: StepTable) -> StepTable:
+        """The table in the units of the model."""
+        parts = (one.states, one.actions, one.inputs)
+        states, actions, inputs = (
+            (part - middle) / spread for part, (middle, spread) in zip(parts, self._scales, strict=True)
+        )
+        return replace(one, states=states, actions=actions, inputs=inputs)
+
+    def surprise(self, one: StepTable, shift: int = 0) -> Floats:
+        """The logarithm of one plus the squared residual of each step from `LAGS - 1` on, [steps, C].
+
+        Args:
+            one: a table in the units of the log.
+            shift: rows by which actions are taken later.
+        """
+        one = self.standardised(one)
+        return np.asarray(np.log1p(np.square((_change(one) - _features(one, shift) @ self.weights) / self.noise)))
+
+    def own_and_other(self, one: StepTable, component: int) -> tuple[Floats, Floats, float]:
+        """The change of a component in three parts, in the units of the model.
+
+        The parts are the change minus what follows from the past of the component, what follows from all others, and
+        the sum of the weights of its past.
+        """
+        one, width = self.standardised(one), one.states.shape[1]
+        features = _features(one, 0)
+        own = [lag * width + component for lag in range(LAGS)]
+        weights = self.weights[:, component].copy()
+        from_own = features[:, own] @ weights[own]
+        total = float(weights[own].sum())
+        weights[own] = 0.0
+        return _change(one)[:, component] - from_own, features @ weights, total
+
+
+def _scale(tables: Sequence[Floats]) -> tuple[Floats, Floats]:
+    every = np.concatenate(tables)
+    spread = every.std(0)
+    return every.mean(0), np.where(spread > 0, spread, 1.0)
+
+
+def _change(one: StepTable) -> Floats:
+    return np.diff(one.states[LAGS - 1 :], axis=0)
+
+
+def _features(one: StepTable, shift: int) -> Floats:
+    """What the model predicts from, one row per step: all past states come first."""
+    count = len(one.actions)
+    now = np.arange(LAGS - 1, count)
+    parts = [one.states[now - lag] for lag in range(LAGS)] + [one.inputs[now - lag] for lag in range(LAGS)]
+    parts += [one.actions[np.clip(now - lag + shift, 0, count - 1)] for lag in range(LAGS)]
+    return np.concatenate([*parts, np.ones((len(now), 1))], 1)
