@@ -11,10 +11,12 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import av
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 GIGABYTE = 10**9
 LEVEL = 1
@@ -108,6 +110,85 @@ def empty_rows(folder: Path, scale: float = 1.0) -> Path:
     return folder / "empty.h5"
 
 
+def long_video(folder: Path, scale: float = 1.0) -> Path:
+    """A video of 3,000 equal frames of 6 MB, with a table of its rows."""
+    count = int(scale * 3000)
+    _write_video(folder / "run.mp4", count, 1920, 1080)
+    _write_rows(folder / "run.csv", count)
+    return folder
+
+
+def understated_video(folder: Path, scale: float = 1.0) -> Path:
+    """An AVI file that declares 3 frames and holds 500."""
+    count = int(scale * 500)
+    _write_video(folder / "run.avi", count, 64, 64)
+    content = bytearray((folder / "run.avi").read_bytes())
+    for name, offset in ((b"avih", 24), (b"strh", 40)):  # the numbers of frames, after a name and a size of 4 bytes
+        at = content.index(name) + offset
+        assert int.from_bytes(content[at : at + 4], "little") == count
+        content[at : at + 4] = (3).to_bytes(4, "little")
+    (folder / "run.avi").write_bytes(content)
+    _write_rows(folder / "run.csv", count)
+    return folder
+
+
+def many_pictures(folder: Path, scale: float = 1.0) -> Path:
+    """An episode of 10,000 images of 3 MB."""
+    count, content = int(scale * 10_000), BytesIO()
+    Image.fromarray(np.zeros((1000, 1000, 3), np.uint8)).save(content, "PNG")
+    (folder / "run").mkdir()
+    for number in range(count):
+        (folder / "run" / f"{number:05}.png").write_bytes(content.getvalue())
+    _write_rows(folder / "run.csv", count)
+    return folder
+
+
+def _write_video(path: Path, count: int, width: int, height: int) -> None:
+    """A video of equal frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        picture = np.zeros((height, width, 3), np.uint8)
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _write_rows(path: Path, count: int) -> None:
+    path.write_text("frame,valve_command,temperature\n" + "".join(f"{t},{t % 3},{t % 7}\n" for t in range(count)))
+
+
+def wide_files(folder: Path, scale: float = 1.0) -> Path:
+    """10,000 npz files with a vector of 100,000 components each."""
+    content = BytesIO()
+    np.savez_compressed(content, temperature=np.zeros((3, 100_000)), valve_action=np.zeros((2, 1)))
+    for number in range(int(scale * 10_000)):
+        (folder / f"{number}.npz").write_bytes(content.getvalue())
+    return folder
+
+
+def many_texts(folder: Path, scale: float = 1.0) -> Path:
+    """2,000 tables with 100 different texts of 10 kB each, which compress well."""
+    for number in range(int(scale * 2000)):
+        texts = [f"{row + 100 * number:010000}" for row in range(100)]
+        columns = {"valve_command": np.arange(100) % 3, "temperature": np.arange(100) % 7, "note": texts}
+        pq.write_table(pa.table(columns), folder / f"{number}.parquet", compression="zstd")
+    return folder
+
+
+def many_columns(folder: Path, scale: float = 1.0) -> Path:
+    """An HDF5 file with 1,000 columns of 40 MB zeros."""
+    rows, packed = 5_000_000, _zeros(40_000_000)
+    with h5py.File(folder / "columns.h5", "w") as file:
+        for name in ("action", *(f"observation_{number}" for number in range(int(scale * 1000)))):
+            file.create_dataset(name, (rows, 1), "f8", chunks=(rows, 1), compression="gzip")
+            file[name].id.write_direct_chunk((0, 0), packed)
+        file["ep_len"], file["ep_offset"] = np.array([rows]), np.array([0])
+    return folder / "columns.h5"
+
+
 ATTACKS: dict[str, tuple[Callable[[Path, float], Path], str]] = {
     "zip bomb": (zip_bomb, r"the arrays in it would take .* of memory, and the limit is 100 MB"),
     "huge chunks": (huge_chunks, r"its chunks have \d+ bytes each, and the limit is 268435456"),
@@ -116,5 +197,14 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], str]] = {
     "wide table": (wide_table, r"the table has 20002 columns, and the limit is 4096"),
     "nested schema": (nested_schema, r"recursion limit exceeded"),
     "empty rows": (empty_rows, r"a mask of its rows would take 1 TB of memory, and the limit is 100 MB"),
+    "long video": (long_video, r"images of shape \(1080, 1920, 3\) would take .*, and the limit is 100 MB"),
+    "understated video": (understated_video, r"it declares 3 frames and holds more"),
+    "many pictures": (many_pictures, r"images of shape \(1000, 1000, 3\) would take .* and the limit is 100 MB"),
 }
 """The attacks, with the message to an import that may take 100 MB."""
+SUMS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
+    "wide files": (wide_files, 0.002, r"the summaries of the files would take .* and the limit is 100 MB"),
+    "many texts": (many_texts, 0.06, r"the texts and changes of the tables would take .* and the limit is 100 MB"),
+    "many columns": (many_columns, 0.004, r"the signals of the episode would take .* and the limit is 100 MB"),
+}
+"""Attacks whose parts are small: the sum is refused while it is read. The scale is that of a quick test."""

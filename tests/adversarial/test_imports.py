@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.adversarial.hostile_logs import ATTACKS
+from tests.adversarial.hostile_logs import ATTACKS, SUMS
 
 from worldline.data.base import ReadOptions
 from worldline.data.importing import import_logs
@@ -25,7 +25,7 @@ MAX_PEAK_KB, MAX_S = 500_000, 60.0
 @pytest.mark.parametrize("name", ATTACKS)
 def test_logs_that_would_take_too_much_memory_are_refused(tmp_path: Path, name: str) -> None:
     attack, message = ATTACKS[name]
-    logs = attack(tmp_path, 0.02 if name == "zip bomb" else 0.2)
+    logs = attack(tmp_path, {"zip bomb": 0.02, "long video": 0.005, "many pictures": 0.002}.get(name, 0.2))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises((DataError, ConfigError), match=message):
         import_logs(logs, tmp_path / "store", reading=ReadOptions(max_bytes=LIMIT))
@@ -33,14 +33,36 @@ def test_logs_that_would_take_too_much_memory_are_refused(tmp_path: Path, name: 
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("name", SUMS)
+def test_logs_that_are_too_large_together_are_refused(tmp_path: Path, name: str) -> None:
+    attack, scale, message = SUMS[name]
+    logs = attack(tmp_path, scale)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=message):
+        import_logs(logs, tmp_path / "store", reading=ReadOptions(max_bytes=LIMIT))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + MAX_PEAK_KB
+    assert not (tmp_path / "store").exists()
+
+
+def test_many_files_that_are_stored_one_by_one_are_no_sum(tmp_path: Path) -> None:
+    rng, shape = np.random.default_rng(0), (21, 20)
+    for number in range(40):
+        temperature, valve = rng.normal(size=shape), rng.normal(size=(20, 1))
+        np.savez(tmp_path / f"{number}.npz", temperature=temperature, valve_action=valve)
+    # 40 files of 7 kB with their conversion, and summaries of 2.3 kB each
+    report = import_logs(tmp_path, tmp_path / "store", reading=ReadOptions(max_bytes=120_000))
+    assert report.num_episodes == 40
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [*ATTACKS, *SUMS])
 def test_the_command_refuses_them_at_full_size(tmp_path: Path, name: str) -> None:
-    attack, _ = ATTACKS[name]
+    attack = SUMS[name][0] if name in SUMS else ATTACKS[name][0]
+    more = ["--max-bytes", str(LIMIT)] if name in SUMS else []
     logs, started = attack(tmp_path, 1.0), time.monotonic()
     code = (
         "import resource, sys\nfrom worldline.cli.main import app\n"
-        f"sys.argv = ['worldline', 'import', {str(logs)!r}, {str(tmp_path / 'store')!r}]\n"
+        f"sys.argv = ['worldline', 'import', {str(logs)!r}, {str(tmp_path / 'store')!r}, *{more!r}]\n"
         "try:\n    app()\nexcept SystemExit as end:\n    print(end.code)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -19,6 +19,9 @@ MAX_SCHEMA_BYTES: Final = 1 << 24
 MAX_COLUMNS: Final = 4096
 """Largest number of columns of a table."""
 
+COPIES: Final = 2
+"""An array and its conversion are in memory at once."""
+
 _max_bytes: ContextVar[int | None] = ContextVar("max_bytes", default=None)
 
 
@@ -38,13 +41,17 @@ def budget() -> int:
     return found if found is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // DEFAULT_SHARE
 
 
-def check_size(num_bytes: int, what: str, *, file: Path | None = None) -> None:
+_SPLIT: Final = "Split it into smaller files."
+
+
+def check_size(num_bytes: int, what: str, *, file: Path | None = None, fix: str = _SPLIT) -> None:
     """Checks a declared size against the budget.
 
     Args:
         num_bytes: that reading would take.
         what: is read, such as "the arrays in it".
         file: for the message.
+        fix: what the user can do instead of raising the limit.
 
     Raises:
         DataError: it is larger than the budget.
@@ -52,9 +59,30 @@ def check_size(num_bytes: int, what: str, *, file: Path | None = None) -> None:
     if num_bytes > budget():
         raise DataError(
             f"{what} would take {_sized(num_bytes)} of memory, and the limit is {_sized(budget())}",
-            fix="Split it into smaller files. If you trust it, raise the limit: worldline import --max-bytes.",
+            fix=f"{fix} If you trust it, raise the limit: worldline import --max-bytes.",
             file=file,
         )
+
+
+class SizeSum:
+    """The size of what is kept of many files or arrays at once, against the budget.
+
+    Args:
+        what: is kept, such as "the summaries of the files".
+        fix: as for `check_size`.
+    """
+
+    def __init__(self, what: str, fix: str = "Import fewer files at once.") -> None:
+        self._what, self._fix, self._sum = what, fix, 0
+
+    def add(self, num_bytes: int) -> None:
+        """Adds the size of one file or array.
+
+        Raises:
+            DataError: the sum is larger than the budget.
+        """
+        self._sum += num_bytes
+        check_size(self._sum, self._what, fix=self._fix)
 
 
 def check_columns(count: int, file: Path) -> None:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from math import prod
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -42,13 +41,11 @@ from worldline.data.formats.reading import (
     unread,
 )
 from worldline.data.infer import SchemaDraft, Summary, infer_schema, summarise
-from worldline.data.reading_budget import check_size
+from worldline.data.reading_budget import COPIES, SizeSum, check_size
 from worldline.schema import Schema
 
 Array = NDArray[np.generic]
 
-COPIES: Final = 2
-"""An array and its conversion are in memory at once."""
 _FIX = "Save it again with numpy.savez; arrays of Python objects cannot be read."
 _SEVERAL = "The file seems to hold several episodes. Save each episode in a separate file."
 
@@ -135,11 +132,12 @@ def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str |
 def _infer(files: Sequence[Path], draft: SchemaDraft) -> tuple[Schema, list[str]]:
     """Infers the schema from the readable files; `read` reports the others."""
     summaries: dict[str, dict[str, Summary]] = {}
-    steps_s: list[float] = []
+    steps_s, kept = list[float](), SizeSum("the summaries of the files")
     for file, (arrays, times) in readable(files, _summarise, what="files", file=files[0]):
         for name in [name for name in arrays if name.lower() in FOREIGN_ENDS]:
             draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")
             del arrays[name]
+        kept.add(sum(summary.num_bytes for summary in arrays.values()))
         summaries[file.name] = arrays
         steps_s += [draft.usual_step(name, gaps) for name, gaps in times.items()]
     step_s = float(np.median(steps_s)) if steps_s else None

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from worldline.data.base import LoggedEpisode, Logs
 from worldline.data.checks import Finding, Severity, warning
 from worldline.data.conversion import steps_s, to_episode
+from worldline.data.reading_budget import check_size
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
@@ -257,9 +258,19 @@ class EpisodeDraft:
         """Adds a warning."""
         self.findings.append(warning(problem=problem, fix=fix, signal=signal, step=step))
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of its signals in memory."""
+        return sum(values.nbytes for values in self.values.values())
+
     def put(self, name: str, values: Array, mask: Array | None = None) -> None:
-        """Adds a signal; rows where the mask is False are missing."""
+        """Adds a signal; rows where the mask is False are missing.
+
+        Raises:
+            DataError: the signals so far are too large together.
+        """
         self.values[name] = values
+        check_size(self.num_bytes, "the signals of the episode")
         if mask is not None and not mask.all():
             self.observed[name] = mask
 

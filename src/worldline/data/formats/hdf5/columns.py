@@ -66,7 +66,7 @@ from worldline.data.formats.reading import (
     too_short,
 )
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary
-from worldline.data.reading_budget import check_size
+from worldline.data.reading_budget import SizeSum, check_size
 from worldline.data.roles import guess_role, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -213,7 +213,7 @@ def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Su
     for start, rows in zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True):
         first = start + (usual_shift(role) if role is not Role.OBSERVATION else 0)
         counts[first : start + rows - (1 if role in (Role.ACTION, Role.EXOGENOUS) else 0)] = True
-    found = [nothing]
+    found, kept = [nothing], SizeSum("the summaries of its rows")
     end = min(len(dataset), layout.num_rows)
     step = max(1, _BLOCK_BYTES // max(1, prod(dataset.shape[1:]) * dataset.dtype.itemsize))
     for start in range(0, end, step):
@@ -222,6 +222,7 @@ def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Su
             found.append(summary_of(read_rows(dataset, start, stop)[counts[start:stop]]))
         except UNREADABLE:
             continue  # `read` reports it
+        kept.add(found[-1].num_bytes)
     return found
 
 

@@ -38,6 +38,7 @@ from worldline.data.formats.reading import (
     source_of,
 )
 from worldline.data.infer import SchemaDraft, Summary
+from worldline.data.reading_budget import SizeSum
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
 
@@ -228,7 +229,7 @@ def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, M
 
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
-    draft, seen = SchemaDraft(path), dict[str, list[Summary]]()
+    draft, seen, kept = SchemaDraft(path), dict[str, list[Summary]](), SizeSum("the summaries of the demos")
 
     def read(name: str) -> dict[str, Summary]:
         demo = _demo(file, name, path)
@@ -237,6 +238,7 @@ def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path
 
     for _, found in readable(names, read, what="demos", file=path):
         for name, summary in found.items():
+            kept.add(summary.num_bytes)
             seen.setdefault(name, []).append(summary)
     for name, summaries in seen.items():
         draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), summaries))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from worldline.data.base import ReadOptions, refuse, schema_beside
-from worldline.data.formats.decoding import decode_picture, frames, frames_between
+from worldline.data.formats.decoding import decode_picture, empty_pictures, frames, frames_between
 from worldline.data.formats.lerobot.layout import (
     EPISODES_FOLDER,
     INFO_FILE,
@@ -31,6 +31,7 @@ from worldline.data.formats.lerobot.layout import (
 from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, within
 from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, EpisodeLogs, converted, held, readable
 from worldline.data.infer import SchemaDraft, Summary, summarise
+from worldline.data.reading_budget import SizeSum
 from worldline.data.roles import guess_role
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
@@ -155,7 +156,8 @@ class EpisodeReader:
                     declared = _size(feature.height_width)
                     problem = f"the frame has {_size(picture.shape)} pixels, {INFO_FILE} has {declared}"
                     raise error(problem, step=row)
-                values = np.empty((num_rows, *picture.shape), np.uint8) if values is None else values
+                if values is None:
+                    values = empty_pictures(num_rows, picture.shape)
                 values[row] = picture
                 row += 1
         if values is None or row < num_rows:
@@ -172,7 +174,7 @@ class EpisodeReader:
                     picture = decode_picture(self._content(cell.as_py()))
             except DataError as damage:
                 raise error(damage.problem, fix=damage.fix, step=row) from damage
-            values = np.empty((len(piece), *picture.shape), np.uint8) if values is None else values
+            values = empty_pictures(len(piece), picture.shape) if values is None else values
             if picture.shape != values.shape[1:] or picture.shape[:2] != feature.height_width:
                 problem = f"the image has shape {picture.shape}, {INFO_FILE} has {_size(feature.height_width)}"
                 raise error(f"{problem}, the first image of the episode has {values.shape[1:]}", step=row)
@@ -336,7 +338,7 @@ def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
 
 def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
     """Returns a summary for each readable episode, by feature key."""
-    files, seen = DataFiles(layout.root), dict[str, list[Summary]]()
+    files, seen, kept = DataFiles(layout.root), dict[str, list[Summary]](), SizeSum("the summaries of the episodes")
 
     def summaries(place: EpisodePlace) -> dict[str, Summary]:
         piece = files.locate(place.data, place.number, place.num_rows)
@@ -350,6 +352,7 @@ def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, 
 
     for _, found in readable(layout.episodes, summaries, what="episodes", file=layout.root):
         for key, summary in found.items():
+            kept.add(summary.num_bytes)
             seen.setdefault(key, []).append(summary)
     return seen
 

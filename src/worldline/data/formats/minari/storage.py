@@ -22,11 +22,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from worldline.data.formats.decoding import decode_picture
+from worldline.data.formats.decoding import decode_picture, empty_pictures
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.layout import summary_of
 from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted, readable, reason
 from worldline.data.infer import SchemaDraft, Summary
+from worldline.data.reading_budget import SizeSum
 from worldline.errors import DataError, MissingExtraError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -287,7 +288,7 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None
         access.check_written(dataset, 0, num_rows)
         if num_rows * prod(shape) > _MAX_BYTES:
             raise DataError(f"{num_rows} images of shape {shape} do not fit into memory", fix=DAMAGED, signal=name)
-        rows = np.empty((num_rows, *shape), np.uint8)
+        rows = empty_pictures(num_rows, shape)
         for number in range(num_rows):
             picture = decode_picture(np.asarray(dataset[number], np.uint8).tobytes())
             if picture.shape[:2] != shape[:2]:
@@ -334,12 +335,14 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
         DataError: no episode can be read, or none has observations.
     """
     seen: dict[tuple[str, str], tuple[str, list[Summary]]] = {}
-    left: dict[str, None] = {}
+    left, kept = dict[str, None](), SizeSum("the summaries of the episodes")
     for _, raw in readable(storage.numbers, storage.read, what="episodes", file=folder):
         parts = {**raw.parts, REWARD: {"": raw.rewards}}
         for (part, member), name in (names_of(raw) | {(REWARD, ""): REWARD}).items():
             if member in parts[part]:
-                seen.setdefault((part, member), (name, []))[1].append(summary_of(parts[part][member]))
+                summary = summary_of(parts[part][member])
+                kept.add(summary.num_bytes)
+                seen.setdefault((part, member), (name, []))[1].append(summary)
         left |= dict.fromkeys(f"{INFOS}.{member}" for member in (*raw.parts[INFOS], *raw.texts[INFOS]))
     if not any(part == OBSERVATION for part, _ in seen):
         raise DataError("no episode has observations", fix=DAMAGED, file=folder)

@@ -5,7 +5,6 @@ Missing frames are reported and masked, never replaced.
 
 from __future__ import annotations
 
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding
-from worldline.data.formats.decoding import decode_picture, frame_times, frames, frames_between
+from worldline.data.formats.decoding import decode_picture, empty_pictures, frame_times, frames, frames_between
 from worldline.data.formats.reading import EpisodeDraft, held, natural
 from worldline.data.formats.tables.columns import Column
 from worldline.data.formats.tables.episode_arrays import build
@@ -127,17 +126,6 @@ def clips_in(folder: Path) -> list[Path]:
 def has_pictures(folder: Path) -> bool:
     """Whether a folder contains videos or folders of images; looks only at names."""
     return bool(clips_in(folder))
-
-
-def fits_memory(num_frames: int, shape: Sequence[int]) -> bool:
-    """Whether the frames take less than half of the machine's memory.
-
-    Args:
-        num_frames: of one episode.
-        shape: of one frame.
-    """
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return num_frames * int(np.prod(shape)) < memory / 2
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -278,7 +266,7 @@ def _add(draft: EpisodeDraft, name: str, by_step: Frames | None, clip: Clip, row
     use = held(by_step, known).astype(np.int64)
     fresh = known & np.concatenate([[True], np.diff(use) != 0])
     fresh[np.argmax(known)] = True
-    draft.put(name, _load(clip, use), fresh)
+    draft.put(name, _load(clip, use, draft.num_bytes), fresh)
 
 
 def _by_time(draft: EpisodeDraft, clip: Clip, rows: FrameRows, name: str) -> Frames:
@@ -334,19 +322,18 @@ def _gaps(clip: Clip) -> str:
     )
 
 
-def _load(clip: Clip, use: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Reads the frames with these indices, [steps, h, w, c]; decodes each once."""
+def _load(clip: Clip, use: NDArray[np.int64], before: int) -> NDArray[np.uint8]:
+    """Reads the frames with these indices, [steps, h, w, c]; decodes each once. `before` bytes were read already."""
     order = np.argsort(use, kind="stable")
     wanted, first, last = use[order], int(use.min()), int(use.max())
     pictures: NDArray[np.uint8] | None = None
     frame = first - 1
     for frame, picture in enumerate(clip.between(first, last), first):
         if pictures is None:
-            if not fits_memory(len(use), picture.shape):
-                fix = "Split the recording into shorter episodes."
-                problem = f"{len(use)} frames of shape {picture.shape} do not fit into memory"
-                raise DataError(problem, fix=fix, file=clip.path)
-            pictures = np.empty((len(use), *picture.shape), np.uint8)
+            pictures = empty_pictures(len(use), picture.shape, before=before, file=clip.path)
+        if frame > last:
+            problem = f"more frames can be read than the {len(clip)} that the file lists"
+            raise DataError(problem, fix="Export the video again.", file=clip.path)
         if picture.shape != pictures.shape[1:]:
             problem = f"frame {frame} has shape {picture.shape}, frame {first} has {pictures.shape[1:]}"
             raise DataError(problem, fix="Resize all frames to one size.", file=clip.path)
