@@ -110,6 +110,15 @@ def empty_rows(folder: Path, scale: float = 1.0) -> Path:
     return folder / "empty.h5"
 
 
+def long_texts(folder: Path, scale: float = 1.0) -> Path:
+    """A Parquet file of a few kB with a text of 1 MB that is repeated 100,000 times."""
+    rows = int(scale * 100_000)
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 1_000_000]))
+    columns = {"valve_command": np.arange(rows) % 3, "temperature": np.arange(rows) % 7, "note": text}
+    pq.write_table(pa.table(columns), folder / "texts.parquet", store_schema=False)
+    return folder / "texts.parquet"
+
+
 def long_video(folder: Path, scale: float = 1.0) -> Path:
     """A video of 3,000 equal frames of 6 MB, with a table of its rows."""
     count = int(scale * 3000)
@@ -197,6 +206,7 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], str]] = {
     "wide table": (wide_table, r"the table has 20002 columns, and the limit is 4096"),
     "nested schema": (nested_schema, r"recursion limit exceeded"),
     "empty rows": (empty_rows, r"a mask of its rows would take 1 TB of memory, and the limit is 100 MB"),
+    "long texts": (long_texts, r"its texts would take .* of memory, and the limit is 100 MB"),
     "long video": (long_video, r"images of shape \(1080, 1920, 3\) would take .*, and the limit is 100 MB"),
     "understated video": (understated_video, r"it declares 3 frames and holds more"),
     "many pictures": (many_pictures, r"images of shape \(1000, 1000, 3\) would take .* and the limit is 100 MB"),

@@ -157,7 +157,7 @@ def _regression(model: TransitionModel, after: Sequence[StepTable], number: int)
     offset = spread * found[1] + middle * (1 - found[0])
     lever = np.array([-middle, spread])
     offset_error = float(np.sqrt(lever @ inverse @ (moments.T @ moments) @ inverse @ lever))
-    is_known = abs(total) > 1e-9  # a component without a level of its own has no offset that could be seen
+    is_known = abs(total) > 1e-9  # the model has no level for this component, so an offset has no effect
     return _Affine(float(found[0]), float(errors[0]), float(offset), offset_error if is_known else np.inf)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
-from worldline.data.reading_budget import check_columns, check_size
+from worldline.data.reading_budget import COPIES, check_columns, check_size
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _read_csv(file: Path) -> pa.Table:
 
 
 def _read_parquet(file: Path) -> pa.Table:
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
     with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
         num_rows, num_bytes = reader.metadata.num_rows, file.stat().st_size
@@ -185,10 +185,29 @@ def _read_parquet(file: Path) -> pa.Table:
             raise DataError(problem, fix=_PARQUET_FIX, file=file)
         num_columns = reader.metadata.num_columns
         check_columns(num_columns, file)
-        check_size(BYTES_A_CELL * num_rows * num_columns, "the table", file=file)
+        groups = [reader.metadata.row_group(number).total_byte_size for number in range(reader.num_row_groups)]
+        check_size(max(BYTES_A_CELL * num_rows * num_columns, sum(groups)), "the table", file=file)
+        texts = [field.name for field in reader.schema_arrow if types.is_string(field.type)]
+    # Equal texts are kept once, so that their size is known before each cell gets its own.
+    with parquet.ParquetFile(file, page_checksum_verification=True, read_dictionary=texts) as reader:
         table = reader.read()
     table.validate(full=True)
+    check_size(COPIES * sum(map(_text_bytes, table.columns)), "its texts", file=file)
     return table
+
+
+def _text_bytes(cells: pa.ChunkedArray) -> int:
+    """The size of all texts of a column that is a dictionary; 0 for others."""
+    import pyarrow as pa
+    from pyarrow import compute, types
+
+    if not (types.is_dictionary(cells.type) and types.is_string(cells.type.value_type)):
+        return 0
+    sizes = 0
+    for chunk in cells.chunks:
+        assert isinstance(chunk, pa.DictionaryArray)
+        sizes += compute.sum(compute.binary_length(chunk.dictionary).cast(pa.int64()).take(chunk.indices)).as_py() or 0
+    return sizes
 
 
 def _refuse_doubles(headers: Sequence[str], file: Path) -> None:
