@@ -22,7 +22,7 @@ from worldline.data.formats.reading import held
 from worldline.data.index import Source
 from worldline.data.quality.shifted_parts import shifted_part
 from worldline.data.quality.transition_model import ComponentName, StepTable, TransitionModel
-from worldline.data.quality.unit_changes import Correction, correction_at
+from worldline.data.quality.unit_changes import UnitCorrection, correction_at
 from worldline.data.store import Store
 from worldline.episode import Arrays, Episode
 from worldline.formatting import first_of, plural
@@ -100,7 +100,7 @@ class RepairPlan:
         self.repairs, self.left_alone = list[Repair](), list[LeftAlone]()
         self._report = report
         self._masks: dict[int, list[tuple[str, slice]]] = defaultdict(list)
-        self._corrections = list[Correction]()
+        self._corrections = list[UnitCorrection]()
         self._lags: dict[int, Steps] = {}
         self._lost: dict[int, Booleans] = {}
 
@@ -346,7 +346,11 @@ def _runs(inside: Booleans, cuts: Steps | None = None) -> list[tuple[int, int]]:
 
 
 def _conversion(
-    found: Correction, count: int, names: Sequence[ComponentName], old: Sequence[StepTable], new: Sequence[StepTable]
+    found: UnitCorrection,
+    count: int,
+    names: Sequence[ComponentName],
+    old: Sequence[StepTable],
+    new: Sequence[StepTable],
 ) -> Repair:
     """The record of a correction, with the medians before and after it."""
     at = names.index(found.first)
@@ -373,7 +377,7 @@ def _conversion(
     )
 
 
-def _corrected(episode: Episode, correction: Correction) -> Episode:
+def _corrected(episode: Episode, correction: UnitCorrection) -> Episode:
     """The episode with a correction undone."""
     names = [correction.first] if correction.second is None else [correction.first, correction.second]
     tables = {one.signal: _flat(episode.observations, one.signal).copy() for one in names}

@@ -46,7 +46,7 @@ KNOWN: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Correction:
+class UnitCorrection:
     """A change of a log at a date, which can be undone.
 
     Args:
@@ -85,7 +85,7 @@ class _Affine(NamedTuple):
 
 def correction_at(
     tables: Sequence[StepTable], names: Sequence[ComponentName], signals: Sequence[str], episode: int
-) -> Correction | str:
+) -> UnitCorrection | str:
     """The correction that explains a change, or the reason why none is certain.
 
     Args:
@@ -116,29 +116,29 @@ def correction_at(
     return _dated(model, tables, names, found, at, margin)
 
 
-def _undone(one: StepTable, correction: Correction, names: Sequence[ComponentName]) -> StepTable:
+def _undone(one: StepTable, correction: UnitCorrection, names: Sequence[ComponentName]) -> StepTable:
     return replace(one, states=correction.undone(one.states, names))
 
 
 def _candidates(
     model: TransitionModel, after: Sequence[StepTable], names: Sequence[ComponentName], signals: Sequence[str]
-) -> list[Correction]:
+) -> list[UnitCorrection]:
     """Corrections of the components of some signals that the regressions allow, and swaps with any component."""
     changed = [number for number, name in enumerate(names) if name.signal in signals]
     found = []
     for number in changed:
         factor, offset = _converted(_regression(model, after, number), float(model.spread[number]))
         if (factor, offset) != (1.0, 0.0):
-            found.append(Correction(episode=0, first=names[number], factor=factor, offset=offset))
+            found.append(UnitCorrection(episode=0, first=names[number], factor=factor, offset=offset))
     pairs = [(i, j) for i, j in product(changed, range(len(names))) if i != j and not (j in changed and j < i)]
-    return found + [Correction(episode=0, first=names[i], second=names[j]) for i, j in pairs[:MAX_PAIRS]]
+    return found + [UnitCorrection(episode=0, first=names[i], second=names[j]) for i, j in pairs[:MAX_PAIRS]]
 
 
 def _regression(model: TransitionModel, after: Sequence[StepTable], number: int) -> _Affine:
     """The factor and offset of a component in units of the log: its values times the factor, plus the offset.
 
-    If a component is `factor * z + shift` in the units of the model, then the change that its own past does not
-    explain is `factor` times what the others explain, minus `shift` times the sum of the weights of its own past.
+    Let a component be `factor * z + shift` in the units of the model, and `w` the sum of the weights of its past.
+    The change that its past does not explain is then `factor` times what the others explain, minus `shift * w`.
     """
     rows = [model.own_and_other(one, number) for one in after]
     total, group = rows[0][2], np.concatenate([np.full(len(own), index) for index, (own, _, _) in enumerate(rows)])
@@ -185,10 +185,10 @@ def _dated(
     model: TransitionModel,
     tables: Sequence[StepTable],
     names: Sequence[ComponentName],
-    found: Correction,
+    found: UnitCorrection,
     at: int,
     margin: int,
-) -> Correction | str:
+) -> UnitCorrection | str:
     """The correction with the only date that fits, or the reason why there is none."""
     near = range(max(0, at - 2 * margin), min(len(tables), at + 2 * margin + 1))
     gains = np.array(
