@@ -87,9 +87,8 @@ def fix(plan: RepairPlan, destination: Path | str, *, seed: int = 0, progress: O
     if destination.exists() or destination.is_symlink():
         raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     if not plan.repairs:
-        raise InputError(
-            f"{plan.store.path} has nothing that can be repaired with certainty. Choose other options, or use the store."
-        )
+        problem = f"{plan.store.path} has nothing that can be repaired with certainty"
+        raise InputError(f"{problem}. Choose other options, or use the store.")
     draft = draft_beside(destination)
     try:
         _write(plan, draft, progress)
