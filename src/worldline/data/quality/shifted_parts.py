@@ -46,8 +46,7 @@ def shifted_part(model: TransitionModel, one: StepTable, lag: int) -> ShiftedPar
         return None
     starts = np.flatnonzero(sums[:stop] <= sums[start] + MIN_EVIDENCE)
     stops = start + 1 + np.flatnonzero(sums[start + 1 :] >= sums[stop] - MIN_EVIDENCE)
-    first, last = one.start + LAGS - 1, len(gain)
-    # Where the part may reach an end of the episode, it does: logs seldom lose and regain a row near an end.
-    begin = (0, 0) if starts[0] == 0 else (first + int(starts[0]), first + int(starts[-1]))
-    end = (first + last,) * 2 if stops[-1] == last else (first + int(stops[0]), first + int(stops[-1]))
-    return ShiftedPart(begin=begin, end=end)
+    first = one.start + LAGS - 1
+    # Without evidence, the part reaches neither end of the episode: steps that are unclear are left out there, too.
+    begin = (0 if starts[0] == 0 else first + int(starts[0]), first + int(starts[-1]) if starts[-1] else 0)
+    return ShiftedPart(begin=begin, end=(first + int(stops[0]), first + int(stops[-1])))

@@ -30,7 +30,7 @@ MIN_ADVANTAGE: Final = 0.05
 MIN_EVIDENCE: Final = 10.0
 """Smallest difference in surprise between the date and its neighbours."""
 MAX_ERROR: Final = 0.01
-"""Largest relative standard error of a factor that is no known one."""
+"""Largest relative standard error of an unknown factor, and difference to a known one."""
 MAX_OFFSET_ERROR: Final = 0.1
 """Largest standard error of an offset, in standard deviations; otherwise it cannot be excluded."""
 NUM_ERRORS: Final = 3.0
@@ -169,7 +169,7 @@ def _converted(estimate: _Affine, spread: float) -> tuple[float, float]:
     near = [
         (known, offset)
         for known, offset in ((-1.0, 0.0), *KNOWN)
-        if abs(factor - known) <= max(NUM_ERRORS * error, 1e-3 * abs(known))
+        if abs(factor - known) <= max(NUM_ERRORS * error, MAX_ERROR * abs(known))
         and abs(estimate.offset - offset) <= NUM_ERRORS * estimate.offset_error
         and error <= 0.05 * abs(known)
     ]
