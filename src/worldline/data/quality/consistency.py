@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, FindingKind, Place, warning
 from worldline.data.quality.anomalies import part_of
-from worldline.data.quality.segments import Segment, names_of
+from worldline.data.quality.segments import Segment
+from worldline.data.quality.transition_model import LAGS, ComponentName, StepTable, TransitionModel, step_tables
 from worldline.formatting import first_of, plural
-from worldline.schema import Kind, Schema, Signal
+from worldline.schema import Schema
 
 Floats = NDArray[np.floating]
 
@@ -54,21 +55,7 @@ MIN_GAIN_ALONE, MIN_TAIL_ALONE = 0.08, 2.5
 """Smallest mean decrease in fewer episodes, also as a multiple of an exponential tail over all halves."""
 BLOCK, MIN_BLOCKS = 5, 5
 """Steps of a block, and blocks of a half."""
-LAGS: Final = 3
-"""Observations and inputs from which the model predicts."""
-TRIMMED: Final = 0.05
-"""Share of the steps that the model is not fitted to."""
-RIDGE: Final = 1e-3
 MAX_LISTED: Final = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Component:
-    """One component of an observation: its signal and its name in messages."""
-
-    signal: Signal
-    part: str
-    index: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +63,31 @@ class _Residuals:
     """The residuals of all steps.
 
     Args:
-        values: standardised.
-        shifted: by -1 or 1, the residuals with the actions of the row before or after.
-        track: position of the segment.
-        step: the predicted step in the segment.
+        values: [n, C], standardised.
+        gain: by -1 or 1, how much better [n] the actions of the row before or after fit.
+        track: [n] position of the episode.
+        step: [n] the predicted step in the segment.
     """
 
     values: Floats
-    shifted: Mapping[int, Floats]
+    gain: Mapping[int, Floats]
     track: NDArray[np.intp]
     step: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, tables: Sequence[StepTable]) -> _Residuals:
+        """The residuals of a model of all tables."""
+        model = TransitionModel(tables)
+        surprise = {
+            shift: np.concatenate([model.surprise(one, shift).sum(1) for one in tables]) for shift in (0, -1, 1)
+        }
+        counts = [len(one.actions) - LAGS + 1 for one in tables]
+        return cls(
+            values=np.concatenate([model.residual(one) for one in tables]),
+            gain={shift: surprise[0] - surprise[shift] for shift in (-1, 1)},
+            track=np.repeat(np.arange(len(tables)), counts),
+            step=np.concatenate([np.arange(count) for count in counts]) + LAGS,
+        )
 
 
 def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding, ...]:
@@ -95,95 +97,30 @@ def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding,
         tracks: segments of one schema, at most one per episode.
         schema: of the log.
     """
-    tracks = sorted((one for one in tracks if len(one.actions) > 2 * LAGS), key=lambda one: one.number)
-    columns = _columns(schema)
-    if not columns or len(tracks) < 2:
+    names, tables = step_tables(tracks, schema)
+    if not names or len(tables) < 2:
         return ()
-    states = [one.table[:, [column.index for column in columns]] for one in tracks]
-    middle = np.nanmedian(np.concatenate(states), axis=0)  # NaN before the first observation of an episode
-    states = [np.where(np.isnan(table), middle, table) for table in states]
-    moving = np.concatenate(states).std(0) > 0
-    if not moving.any():
-        return ()
-    columns, states = [c for c, moves in zip(columns, moving, strict=True) if moves], [s[:, moving] for s in states]
-    residuals = _residuals(states, [one.actions for one in tracks], [one.inputs for one in tracks])
-    shifts, possible = _shifts(residuals, len(tracks))
+    residuals = _Residuals.of(tables)
+    shifts, possible = _shifts(residuals, len(tables))
     return (
-        *_changes(tracks, columns, states, residuals),
-        *_seams(tracks, residuals, possible),
-        *_shifted_actions(tracks, shifts),
+        *_changes(tables, names, schema, residuals),
+        *_seams(tables, residuals, possible),
+        *_shifted_actions(tables, shifts),
     )
-
-
-def _columns(schema: Schema) -> list[_Component]:
-    """The components of vector observations that are no angles, with their place in the table of a segment."""
-    found, index = list[_Component](), 0
-    for signal in schema.observations:
-        if signal.kind is Kind.IMAGE:
-            continue
-        width = len(names_of(signal))
-        if signal.kind is Kind.VECTOR and signal.period is None:
-            found += [
-                _Component(signal=signal, part=part_of(signal, number), index=index + number) for number in range(width)
-            ]
-        index += width
-    return found
-
-
-def _residuals(states: Sequence[Floats], actions: Sequence[Floats], inputs: Sequence[Floats]) -> _Residuals:
-    """The residuals of the linear model."""
-    states, actions, inputs = _standardised(states), _standardised(actions), _standardised(inputs)
-    places = [np.arange(LAGS - 1, len(given)) for given in actions]
-    known = {shift: _features(states, actions, inputs, places, shift) for shift in (0, -1, 1)}
-    change = np.concatenate([state[now + 1] - state[now] for state, now in zip(states, places, strict=True)])
-    features, kept = known[0], np.arange(len(change))
-    for _ in range(3):
-        gram = features[kept].T @ features[kept] + RIDGE * len(kept) * np.eye(features.shape[1])
-        weights = np.linalg.solve(gram, features[kept].T @ change[kept])
-        residual = change - features @ weights
-        worst = (np.abs(residual) / (np.median(np.abs(residual), axis=0) + 1e-9)).max(1)
-        kept = np.flatnonzero(worst <= np.quantile(worst, 1 - TRIMMED))
-    return _Residuals(
-        values=residual,
-        shifted={shift: change - known[shift] @ weights for shift in (-1, 1)},
-        track=np.concatenate([np.full(len(now), number, np.intp) for number, now in enumerate(places)]),
-        step=np.concatenate(places) + 1,
-    )
-
-
-def _features(
-    states: Sequence[Floats],
-    actions: Sequence[Floats],
-    inputs: Sequence[Floats],
-    places: Sequence[NDArray[np.intp]],
-    shift: int,
-) -> Floats:
-    """What the model predicts from, one row per step; the actions are taken `shift` rows later."""
-    rows = []
-    for state, chosen, given, now in zip(states, actions, inputs, places, strict=True):
-        past = [table[now - lag] for lag in range(LAGS) for table in (state, given)]
-        past += [chosen[np.clip(now - lag + shift, 0, len(chosen) - 1)] for lag in range(LAGS)]
-        rows.append(np.concatenate([*past, np.ones((len(now), 1))], 1))
-    return np.concatenate(rows)
-
-
-def _standardised(tables: Sequence[Floats]) -> list[Floats]:
-    every = np.concatenate(tables)
-    return [(table - every.mean(0)) / (every.std(0) + 1e-9) for table in tables]
 
 
 def _changes(
-    tracks: Sequence[Segment], columns: Sequence[_Component], states: Sequence[Floats], residuals: _Residuals
+    tables: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema, residuals: _Residuals
 ) -> list[Finding]:
     """A warning for each signal that changes from a date on."""
-    if len(tracks) < MIN_EPISODES:
+    if len(tables) < MIN_EPISODES:
         return []
-    parts = [residuals.values[residuals.track == number] for number in range(len(tracks))]
+    parts = [residuals.values[residuals.track == number] for number in range(len(tables))]
     law = _split(np.stack([part.mean(0) for part in parts]))
-    level, spread = np.stack([np.median(one, axis=0) for one in states]), np.stack([one.std(0) for one in states])
+    level, spread = (np.stack([f(one.states, axis=0) for one in tables]) for f in (np.median, np.std))
     size_of_residual = np.stack([np.log(np.sqrt(np.square(part).mean(0)) + 1e-9) for part in parts])
     others = [_split(size_of_residual), _split(level), _split(np.log(spread + 1e-9))]
-    given = [np.concatenate([one.actions, one.inputs], 1) for one in tracks]
+    given = [np.concatenate([one.actions, one.inputs], 1) for one in tables]
     operated = [
         _split(np.stack([np.median(one, axis=0) for one in given])),
         _split(np.log(np.stack([one.std(0) for one in given]) + 1e-9)),
@@ -191,26 +128,28 @@ def _changes(
     ]
     dates = np.concatenate([at[size >= MIN_RANK_SUM] for size, at in operated])
     found: dict[str, Finding] = {}
-    for number, column in enumerate(columns):
+    signals = {one.name: one for one in schema.observations}
+    for number, name in enumerate(names):
         certain = [(law[0][number], law[1][number])]
         certain += [
             (size[number], at[number])
             for size, at in others
-            if not (np.abs(dates - at[number]) <= NEAR * len(tracks)).any()
+            if not (np.abs(dates - at[number]) <= NEAR * len(tables)).any()
         ]
         size, at = max(certain)
-        if size >= MIN_RANK_SUM and column.signal.name not in found:
+        if size >= MIN_RANK_SUM and name.signal not in found:
             before, after = (np.median(level[:, number][part]) for part in (slice(at), slice(at, None)))
             wide, wider = (np.median(spread[:, number][part]) for part in (slice(at), slice(at, None)))
-            unit = "" if column.signal.unit in ("1", "?") else f" {column.signal.unit}"
-            found[column.signal.name] = warning(
-                problem=f"{column.part} changes from about episode {tracks[at].number} on: its median goes from "
-                f"{before:.4g} to {after:.4g}{unit}, its spread from {wide:.3g} to {wider:.3g}{unit}",
+            signal = signals[name.signal]
+            unit = "" if signal.unit in ("1", "?") else f" {signal.unit}"
+            found[name.signal] = warning(
+                problem=f"{part_of(signal, name.index)} changes from about episode {tables[at].number} on: its median "
+                f"goes from {before:.4g} to {after:.4g}{unit}, its spread from {wide:.3g} to {wider:.3g}{unit}",
                 fix="A sensor, a unit, a sign or a column may have changed. Convert the values, or leave one part out.",
-                episode=tracks[at].number,
-                signal=column.signal.name,
+                episode=tables[at].number,
+                signal=name.signal,
                 kind=FindingKind.CHANGED,
-                places=(Place(episode=tracks[at].number),),
+                places=(Place(episode=tables[at].number),),
             )
     return list(found.values())[:MAX_LISTED]
 
@@ -231,7 +170,7 @@ def _split(series: Floats) -> tuple[Floats, NDArray[np.intp]]:
     return sizes.max(0), first[best]
 
 
-def _seams(tracks: Sequence[Segment], residuals: _Residuals, explained: Collection[int]) -> list[Finding]:
+def _seams(tables: Sequence[StepTable], residuals: _Residuals, explained: Collection[int]) -> list[Finding]:
     """A warning if all observations jump at once in some episodes; `explained` segments do not count."""
     usual = np.quantile(np.abs(residuals.values), 0.99, axis=0) + 1e-9
     jump = np.log1p(np.square(residuals.values / usual)).mean(1)
@@ -247,16 +186,16 @@ def _seams(tracks: Sequence[Segment], residuals: _Residuals, explained: Collecti
         seams = seams_above(MIN_JUMP_ALONE)
     if not seams:
         return []
-    numbers = first_of([str(tracks[number].number) for number in sorted(seams)])
+    numbers = first_of([str(tables[number].number) for number in sorted(seams)])
     first = min(seams)
     return [
         warning(
             problem=f"all observations jump at once in {plural(len(seams), 'episode')} ({numbers})",
             fix="Two recordings may have been joined, or rows are missing. Split them there.",
-            episode=tracks[first].number,
-            step=tracks[first].start + seams[first],
+            episode=tables[first].number,
+            step=tables[first].start + seams[first],
             kind=FindingKind.JOINED,
-            places=tuple(Place(episode=tracks[at].number, start=tracks[at].start + seams[at]) for at in sorted(seams)),
+            places=tuple(Place(episode=tables[at].number, start=tables[at].start + seams[at]) for at in sorted(seams)),
         )
     ]
 
@@ -266,17 +205,13 @@ def _shifts(residuals: _Residuals, count: int) -> tuple[dict[int, tuple[float, i
 
     Also those where that is possible.
     """
-    scale = 1.4826 * np.median(np.abs(residuals.values), axis=0) + 1e-9
-
-    def size(values: Floats) -> Floats:
-        return np.asarray(np.log1p(np.square(values / scale)).sum(1))
-
-    gains = {shift: size(residuals.values) - size(values) for shift, values in residuals.shifted.items()}
     found, best = dict[int, tuple[float, int, int]](), dict[int, tuple[float, int, int]]()
     means = list[float]()
     for number in range(count):
         halves = np.array_split(np.flatnonzero(residuals.track == number), 2)
-        for half, (shift, gain) in product((half for half in halves if len(half) >= MIN_BLOCKS * BLOCK), gains.items()):
+        for half, (shift, gain) in product(
+            (half for half in halves if len(half) >= MIN_BLOCKS * BLOCK), residuals.gain.items()
+        ):
             blocks = np.array([part.mean() for part in np.array_split(gain[half], len(half) // BLOCK)])
             error = blocks.std(ddof=1) / np.sqrt(len(blocks)) + 1e-9
             one = float(blocks.mean()), shift, int(residuals.step[half[0]])
@@ -292,13 +227,13 @@ def _shifts(residuals: _Residuals, count: int) -> tuple[dict[int, tuple[float, i
     return found, possible
 
 
-def _shifted_actions(tracks: Sequence[Segment], shifts: Mapping[int, tuple[float, int, int]]) -> list[Finding]:
+def _shifted_actions(tables: Sequence[StepTable], shifts: Mapping[int, tuple[float, int, int]]) -> list[Finding]:
     """A warning about the segments with shifted actions."""
     if not shifts:
         return []
     number, (_, shift, step) = max(shifts.items(), key=lambda item: item[1][0])
-    numbers = first_of([str(tracks[place].number) for place in sorted(shifts)])
-    where, clearest = f"in {plural(len(shifts), 'episode')} ({numbers})", tracks[number]
+    numbers = first_of([str(tables[place].number) for place in sorted(shifts)])
+    where, clearest = f"in {plural(len(shifts), 'episode')} ({numbers})", tables[number]
     return [
         warning(
             problem=f"the actions of a part fit better if taken one row {'later' if shift > 0 else 'earlier'}, "
@@ -308,7 +243,7 @@ def _shifted_actions(tracks: Sequence[Segment], shifts: Mapping[int, tuple[float
             step=clearest.start + step - 1,
             kind=FindingKind.SHIFTED,
             places=tuple(
-                Place(episode=tracks[at].number, start=tracks[at].start + shifts[at][2] - 1, lag=shifts[at][1])
+                Place(episode=tables[at].number, start=tables[at].start + shifts[at][2] - 1, lag=shifts[at][1])
                 for at in sorted(shifts)
             ),
         )

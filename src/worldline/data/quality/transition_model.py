@@ -127,8 +127,12 @@ class TransitionModel:
             one: a table in the units of the log.
             shift: rows by which actions are taken later.
         """
+        return np.asarray(np.log1p(np.square(self.residual(one, shift) / self.noise)))
+
+    def residual(self, one: StepTable, shift: int = 0) -> Floats:
+        """The residual of each step from `LAGS - 1` on, [steps, C], in the units of the model; see `surprise`."""
         one = self.standardised(one)
-        return np.asarray(np.log1p(np.square((_change(one) - _features(one, shift) @ self.weights) / self.noise)))
+        return np.asarray(_change(one) - _features(one, shift) @ self.weights)
 
     def own_and_other(self, one: StepTable, component: int) -> tuple[Floats, Floats, float]:
         """The change of a component in three parts, in the units of the model.
