@@ -15,6 +15,7 @@ import pytest
 from tests.data.stores import stored
 
 import worldline
+from worldline.catalog import Catalog
 from worldline.data.correcting import correct_schema
 from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, open_store
@@ -30,6 +31,7 @@ from worldline.workflows.learn_options import Options
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
 from worldline.workflows.report_data import reported_steps
+from worldline.world.local import LocalWorld
 
 Make = Callable[[Store], Recipe]
 
@@ -98,6 +100,12 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
         np.testing.assert_array_equal(vars(first)[part], vars(second)[part])
     plans = [w.plan(now, goal, horizon=4).actions["move"] for w in (result.world, again)]
     np.testing.assert_array_equal(*plans)
+    calibration = [logs.episode(number).observations["camera"] for number in result.learned.split.calibration]
+    assert isinstance(again, LocalWorld)
+    assert again.windows is not None
+    for seen in again.windows.observations["camera"]:
+        assert any((seen[0] == one).all((1, 2, 3)).any() for one in calibration)
+    assert Catalog(tmp_path / "catalog").publish(tmp_path / "world", "rooms").smoke_tested
 
 
 class Stopped(BaseException):

@@ -22,8 +22,10 @@ from worldline.engines.learned import Adaptation
 from worldline.errors import InputError, UnknownNameError, WorldlineError
 from worldline.planning.planners.base import Planner
 from worldline.world.base import World
-from worldline.world.bundle_io import open_world
+from worldline.world.bundle_io import WINDOWS, open_world
 from worldline.world.compatibility import differences
+from worldline.world.local import LocalWorld
+from worldline.world.smoke_test import smoke_test
 
 HOME = "WORLDLINE_HOME"
 """The environment variable that names the folder of the catalog."""
@@ -41,6 +43,7 @@ class Version:
         model: registered name of its model or engine.
         aliases: aliases that point to it.
         shadows: aliases in whose shadow it runs.
+        smoke_tested: whether it stores held-out windows, on which it was tested when it was published.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Version:
     model: str
     aliases: tuple[str, ...]
     shadows: tuple[str, ...]
+    smoke_tested: bool
 
 
 def default_folder() -> Path:
@@ -120,7 +124,8 @@ class Catalog:
             alias: alias to point to the new version; None changes no alias.
 
         Raises:
-            BundleError: the bundle is damaged, or holds values that are not finite. Nothing is published.
+            BundleError: the bundle is damaged, or the world fails its smoke test: a few predictions of held-out windows
+                in the bundle. Nothing is published.
             UnknownNameError: the bundle needs a model, engine or planner that is not installed.
             InputError: a name is not allowed, or the version behind `alias` is incompatible. Nothing is published.
         """
@@ -133,7 +138,9 @@ class Catalog:
         try:
             signed = (SIGNATURE,) if (source.folder / SIGNATURE).is_file() else ()
             _copy(source.folder, fresh, (MANIFEST, *signed, *source.files))
-            self.open_bundle(fresh)  # checks all parts, also whether weights are finite
+            opened = self.open_bundle(fresh)  # checks all parts, also whether weights are finite
+            if isinstance(opened, LocalWorld):
+                smoke_test(opened, source.folder)
             with directory.locked():
                 known = directory.aliases()
                 number = directory.published() + 1
@@ -316,6 +323,7 @@ class Catalog:
             model=manifest.model,
             aliases=tuple(sorted(name for name, alias in known.items() if alias.now.version == number)),
             shadows=tuple(sorted(name for name, alias in known.items() if alias.shadow == number)),
+            smoke_tested=WINDOWS in manifest.files,
         )
 
     def _check_compatible(self, directory: WorldDirectory, alias: str, now: Alias | None, bundle: Path) -> None:

@@ -35,6 +35,8 @@ def publish(
     open_bundle = partial(open_world, require_signature=require_signature)
     version = Catalog(open_bundle=open_bundle).publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
+    none = "not run, because the bundle stores no windows; worlds of `worldline learn` do"
+    print(f"smoke test: {'passed' if version.smoke_tested else none}")
     _finish(version, json)
     print_next("serve", f"{name}@{alias or version.number}")
 

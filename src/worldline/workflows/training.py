@@ -32,6 +32,7 @@ from worldline.workflows.report_data import CONTEXT
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.local import LocalWorld
+from worldline.world.smoke_test import smoke_windows
 
 LEVEL_90_EPISODES = 12
 """Calibration episodes from which bands reach level 0.9. With fewer, a model in closed form is calibrated on folds."""
@@ -79,17 +80,24 @@ def learn_world(
     if not train_only and engine.model.closed_form and uses_folds(split):
         whole = recipe.with_split(_fitted_to(split, _not_held_out(split)))
         engine = learn_engine(store, whole, folder=folder, device=device).engine
-    episodes = [store.episode(number) for number in split.calibration]
+    episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
-    calibration = _calibrated(store, recipe, engine, episodes, horizon, folder)
     call = measure_call(engine, episodes, horizon=horizon)
+    calibration, episodes = _calibrated(store, recipe, engine, episodes, horizon, folder)
     tell(progress, "calibrate", 1)
     return Learned(
         recipe=recipe,
         data_hash=engine.notes["data"],
         engine=engine,
         calibration=calibration,
-        world=LocalWorld(engine, calibration, recipe.planner, num_proposals=recipe.num_proposals, call=call),
+        world=LocalWorld(
+            engine,
+            calibration,
+            recipe.planner,
+            num_proposals=recipe.num_proposals,
+            call=call,
+            windows=smoke_windows(engine.describe(), episodes, horizon=horizon, seed=recipe.training.seed),
+        ),
         split=split,
         trained=found.trained,
         refine_s=found.refine_s,
@@ -102,13 +110,14 @@ def learn_world(
 
 def _calibrated(
     store: Store, recipe: Recipe, engine: LearnedEngine, episodes: Sequence[Episode], horizon: int, folder: Path
-) -> Calibration:
-    """The calibration on `episodes`, or on folds if they are few and the model is fitted in closed form."""
+) -> tuple[Calibration, Sequence[Episode]]:
+    """The calibration and its episodes: `episodes`, or all folds if they are few and the model is in closed form."""
     engines: Sequence[Engine] | None = None
     if engine.model.closed_form and uses_folds(recipe.split(store)):
         episodes, engines = _out_of_fold(store, recipe, folder)
     windows, seed = recipe.num_windows, recipe.training.seed
-    return calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
+    found = calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
+    return found, episodes
 
 
 def uses_folds(split: Split) -> bool:

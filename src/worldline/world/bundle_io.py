@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worldline.bundle import Bundle, Content, FileEntry, read_bundle, write_bundle
+from worldline.bundle import MAX_HEADER_BYTES, Bundle, Content, FileEntry, read_bundle, write_bundle
 from worldline.config import to_json
 from worldline.device import CPU, check_fork, choose_device
 from worldline.engines.base import CallCost, Card, Engine, Parts, Storable
 from worldline.engines.learned import Adaptation, LearnedEngine
-from worldline.episode import Arrays
+from worldline.episode import Arrays, History
 from worldline.errors import BundleError, DataError, UnsupportedError
 from worldline.models.base import WorldModel
 from worldline.models.heads.decoder import Decoder, DecoderConfig
@@ -36,11 +36,15 @@ from worldline.world.bundle_limits import limited_network, read_settings
 from worldline.world.calibration import Calibration
 from worldline.world.calibration_checks import check_calibration
 from worldline.world.local import LocalWorld
+from worldline.world.smoke_test import MAX_WINDOW_BYTES, from_arrays, to_arrays
 
 Config = TypeVar("Config")
 Module = TypeVar("Module", bound=nn.Module)
 
 _AGAIN = "Fetch the bundle again, or save the world again with this version"
+
+WINDOWS = "smoke.safetensors"
+"""The windows for the smoke test, see `LocalWorld.windows`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,8 @@ def save_world(
     }
     if world.calibration is not None:
         contents["calibration.safetensors"] = _tensors(world.calibration.to_arrays())
+    if world.windows is not None:
+        contents[WINDOWS] = _tensors(to_arrays(world.windows))
 
     def described(files: Mapping[str, FileEntry]) -> str:
         return to_json(
@@ -208,6 +214,7 @@ def open_world(
     engine, calibration = open_engine(bundle, choose_device(device)), None
     if "calibration.safetensors" in bundle.files:
         calibration = _calibration(bundle, engine.describe())
+    windows = _windows(bundle, engine.describe(), calibration)
     if adaptation is not None:
         if not isinstance(engine, LearnedEngine):
             raise UnsupportedError(
@@ -217,7 +224,14 @@ def open_world(
         engine = replace(engine, adaptation=adaptation)
         calibration = None if calibration is None else calibration.without_errors()
     card = _card(bundle)
-    return LocalWorld(engine, calibration, _planner(bundle, planner), num_proposals=card.num_proposals, call=card.call)
+    return LocalWorld(
+        engine,
+        calibration,
+        _planner(bundle, planner),
+        num_proposals=card.num_proposals,
+        call=card.call,
+        windows=windows,
+    )
 
 
 def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
@@ -293,6 +307,19 @@ def _calibration(bundle: Bundle, card: Card) -> Calibration:
             f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."
         )
     return calibration
+
+
+def _windows(bundle: Bundle, card: Card, calibration: Calibration | None) -> History | None:
+    """The windows for the smoke test, which must fit the engine; None if the bundle stores none."""
+    if WINDOWS not in bundle.files:
+        return None
+    where, size = bundle.folder / WINDOWS, bundle.manifest.files[WINDOWS].size
+    if size > MAX_WINDOW_BYTES + MAX_HEADER_BYTES:
+        raise BundleError(f"{where} has {size} bytes, more than {MAX_WINDOW_BYTES} of windows. {_AGAIN}.")
+    try:
+        return from_arrays(_arrays(bundle, "smoke"), card, 0 if calibration is None else calibration.horizon)
+    except DataError as error:
+        raise BundleError(f"{where}: {error}") from error
 
 
 def _planner(bundle: Bundle, requested: Planner | str | None) -> Planner:

@@ -57,6 +57,7 @@ class LocalWorld(World):
         planner: searches for plans.
         num_proposals: number of sequences that the engine proposes, if it can; 0 for none.
         call: cost of a prediction, from `measure_call`, if the engine's card does not state it; None if not measured.
+        windows: held-out windows [W, context + T, *shape] that a bundle stores for the smoke test; None for none.
     """
 
     engine: Engine
@@ -64,6 +65,7 @@ class LocalWorld(World):
     planner: Planner
     num_proposals: int = 32
     call: CallCost | None = None
+    windows: History | None = None
 
     def __post_init__(self) -> None:
         by_engine = self.calibration is not None and self.calibration.input_novelty is None

@@ -1,0 +1,196 @@
+"""The smoke test: before a world is published, it runs on a few held-out windows that its bundle stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.windows import random_places
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.errors import BundleError, DataError, InputError, WorldlineError
+from worldline.stats import tails
+from worldline.world.base import Forecast, Prediction
+from worldline.world.calibration import Calibration
+from worldline.world.local import LocalWorld
+from worldline.world.validation import check_actions, check_history
+
+MAX_WINDOWS: Final = 16
+MAX_WINDOW_BYTES: Final = 2 * 2**20
+"""Largest size of all windows; images may leave room for few."""
+
+MAX_CHANCE: Final = 1e-6
+"""Probability with which a healthy world fails."""
+
+ROUNDING: Final = 1e-2
+"""Errors within this share of a signal's standard deviation are never misses: the bands of an exact world are narrower
+than the rounding of bfloat16 products on another processor."""
+
+NUM_CALLS: Final = 3
+MAX_CALL_S, MAX_SLOWDOWN = 1.0, 10.0
+"""A call is too slow if it exceeds both: these seconds, and this multiple of the latency on the card."""
+
+_FIX: Final = "Learn and save the world again, with the versions that are installed here"
+
+
+def smoke_windows(card: Card, episodes: Sequence[Episode], *, horizon: int, seed: int) -> History | None:
+    """Up to 16 random windows [W, context + horizon, *shape] of the signals that the world uses.
+
+    Args:
+        card: of the engine.
+        episodes: of the calibration. Windows whose actions are outside their bounds are left out.
+        horizon: T, the calibrated horizon.
+        seed: of the choice.
+
+    Returns:
+        None if no window is usable, or one exceeds 2 MB.
+    """
+    names = {*card.inputs, *card.predicts, *(one.name for one in (*card.schema.actions, *card.schema.exogenous))}
+    usable = [one for one in episodes if one.num_steps >= card.context - 1 + horizon]
+    if not usable:
+        return None
+    rng, count = np.random.default_rng(seed), -(-MAX_WINDOWS // len(usable))
+    places = random_places(usable, length=card.context, horizon=horizon, count=count, rng=rng)
+    found, room = list[History](), MAX_WINDOW_BYTES
+    for number in rng.permutation(len(places))[:MAX_WINDOWS]:
+        episode, at = places[number]
+        try:
+            window = episode.history(at + horizon, card.context + horizon).select(names)
+            window = check_history(card.schema, window).history.map(lambda value: value[0])
+            check_actions(card.schema.actions, window.actions, (None,))
+        except InputError:
+            continue
+        room -= sum(value.nbytes for value in to_arrays(window).values())
+        if room < 0:
+            break
+        found.append(window)
+    return History.stack(found) if found else None
+
+
+def to_arrays(windows: History) -> dict[str, NDArray[np.generic]]:
+    """The windows as named arrays; the inverse of `from_arrays`."""
+    return {f"{group}/{name}": value for group, arrays in vars(windows).items() for name, value in arrays.items()}
+
+
+def from_arrays(arrays: Arrays, card: Card, horizon: int) -> History:
+    """The windows that `to_arrays` wrote, which must fit the world.
+
+    Args:
+        arrays: untrusted.
+        card: of the engine.
+        horizon: of the calibration; 0 without bands.
+
+    Raises:
+        DataError: an array is missing, unknown or too large, or does not fit the schema.
+    """
+    groups: dict[str, dict[str, NDArray[np.generic]]] = {one.name: {} for one in fields(History)}
+    for key, value in arrays.items():
+        group, _, name = key.partition("/")
+        if group not in groups:
+            raise DataError(f"the array {key!r:.100} is unknown", fix=_FIX)
+        groups[group][name] = value
+    needed = {*card.inputs, *card.predicts}
+    if groups["observations"].keys() != needed:
+        raise DataError(f"windows observe {sorted(groups['observations'])}, expected {sorted(needed)}", fix=_FIX)
+    try:
+        checked = check_history(card.schema, History(**groups))
+    except InputError as error:
+        raise DataError(str(error).rstrip("."), fix=_FIX) from error
+    length = next(iter(checked.history.observations.values())).shape[1]
+    longest = card.context + horizon if horizon else length
+    if checked.single or checked.num_worlds > MAX_WINDOWS or not card.context < length <= longest:
+        raise DataError(
+            f"{checked.num_worlds} windows of {length} observations, expected at most {MAX_WINDOWS} of "
+            f"{card.context + 1} to {longest}",
+            fix=_FIX,
+        )
+    return checked.history
+
+
+def smoke_test(world: LocalWorld, where: Path, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Runs the world on its stored windows; does nothing without windows.
+
+    Args:
+        world: from a bundle.
+        where: the bundle, for errors.
+        clock: returns seconds; any origin.
+
+    Raises:
+        BundleError: it does not answer, a mean or band is not finite, the observations are outside the bands far too
+            often, or a call is too slow.
+    """
+    if world.windows is None:
+        return
+    card, length = world.describe(), world.describe().context
+
+    def answer(windows: History) -> Prediction:
+        return world.predict(
+            windows.window(0, length, axis=1),
+            {name: value[:, length - 1 :] for name, value in windows.actions.items()},
+            exogenous={name: value[:, length - 1 :] for name, value in windows.exogenous.items()} or None,
+        )
+
+    def call_s() -> float:
+        started_s = clock()
+        answer(one)
+        return clock() - started_s
+
+    one = world.windows.worlds([0])
+    try:
+        found = answer(world.windows)
+        latency_s = None if card.call is None else card.call.latency_s
+        took_s = min(call_s() for _ in range(NUM_CALLS))
+    except WorldlineError as error:
+        raise BundleError(f"{where}: the world does not answer for its stored windows: {error} {_FIX}.") from error
+    for name, forecast in found.signals.items():
+        if problem := _not_finite(forecast):
+            raise BundleError(f"{where}: {problem} of {name!r} is not finite for the stored windows. {_FIX}.")
+    if world.calibration is not None:
+        _check_bands(world.calibration, card, found, world.windows, where)
+    if latency_s is not None and took_s > max(MAX_CALL_S, MAX_SLOWDOWN * latency_s):
+        raise BundleError(
+            f"{where}: a prediction takes {took_s:.3g} s, and the card states {latency_s:.3g} s. Publish it on a "
+            "machine like the one it was learned on, or learn it again."
+        )
+
+
+def _not_finite(forecast: Forecast) -> str:
+    """The part that is not finite, if any; a band may be infinite at all steps, see `Forecast.low`."""
+    if forecast.mean.dtype.kind == "f" and not np.isfinite(forecast.mean).all():
+        return "the mean"
+    for edge in (forecast.low, forecast.high):
+        if edge is not None and not (np.isfinite(edge).all() or np.isinf(edge).all()):
+            return "the band"
+    return ""
+
+
+def _check_bands(calibration: Calibration, card: Card, found: Prediction, windows: History, where: Path) -> None:
+    """Raises if a signal is outside its band too often.
+
+    The windows come from the calibration episodes. Given these episodes, they are draws like the K * k windows that set
+    the width, so the number of windows inside is beta-binomial with K * k calibration examples. The rank of a band uses
+    d >= 1 more examples, which makes misses rarer still.
+    """
+    banded = {name: one for name, one in found.signals.items() if one.high is not None and np.isfinite(one.high).all()}
+    for name, forecast in banded.items():
+        assert forecast.high is not None  # as selected above
+        signal, horizon = card.schema[name], forecast.mean.shape[1]
+        truth, mean = (np.asarray(value, np.float64) for value in (windows.observations[name], forecast.mean))
+        truth = truth[:, -horizon:]
+        seen = np.asarray(windows.observed.get(name, np.ones(windows.observations[name].shape[:2])), bool)[:, -horizon:]
+        allowed = forecast.high - mean + ROUNDING * calibration.spread[name]
+        inside = ((np.abs(signal.difference(truth, mean)) <= allowed).all(-1) | ~seen).all(-1)[seen.any(-1)]
+        if not len(inside):
+            continue
+        chance = tails(int(inside.sum()), len(inside), found.level, len(calibration.novelty)).low
+        if chance < MAX_CHANCE / len(banded):
+            raise BundleError(
+                f"{where}: {name!r} is outside its {found.level:.0%} band in {np.count_nonzero(~inside)} of "
+                f"{len(inside)} stored windows (chance {chance:.1g}). The model does not fit its calibration. {_FIX}."
+            )

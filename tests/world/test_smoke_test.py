@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.world.tampering import tamper_tensors
+from tests.world.toy_worlds import TOY
+
+from worldline.catalog.versions import Catalog
+from worldline.engines.base import CallCost
+from worldline.engines.baselines import Linear
+from worldline.episode import History
+from worldline.errors import BundleError
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.world.bundle_io import open_world, save_world
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+from worldline.world.smoke_test import MAX_WINDOW_BYTES, MAX_WINDOWS, smoke_test, smoke_windows
+
+HORIZON = 8
+
+
+@pytest.fixture(scope="module")
+def tested(world: LocalWorld) -> LocalWorld:
+    windows = smoke_windows(world.engine.describe(), TOY.episodes(30, 12, seed=3), horizon=HORIZON, seed=0)
+    assert windows is not None
+    return replace(world, windows=windows)
+
+
+@pytest.fixture
+def saved(tested: LocalWorld, tmp_path: Path) -> Path:
+    save_world(tmp_path / "world", tested)
+    return tmp_path / "world"
+
+
+def test_windows_come_back_and_a_healthy_world_is_published(tested: LocalWorld, saved: Path, tmp_path: Path) -> None:
+    opened, windows = open_world(saved), tested.windows
+    assert windows is not None
+    assert opened.windows is not None
+    assert windows.observations["position"].shape == (MAX_WINDOWS, 1 + HORIZON, 2)
+    for group, arrays in vars(windows).items():
+        assert arrays.keys() == vars(opened.windows)[group].keys()
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(vars(opened.windows)[group][name], value)
+    catalog = Catalog(tmp_path / "catalog")
+    assert catalog.publish(saved, "toy").smoke_tested
+    save_world(saved, replace(opened, windows=None))
+    assert not catalog.publish(saved, "toy").smoke_tested
+
+
+def wrong_weights(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["weights"] = -tensors["weights"]
+
+
+def exploding_weights(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["weights"] = tensors["weights"] * 1e30
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (wrong_weights, r"'position' is outside its 90% band in 1\d of 16 stored windows"),
+        (exploding_weights, "does not answer for its stored windows: .*position"),
+    ],
+)
+def test_a_world_that_fails_on_its_windows_is_not_published(
+    saved: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
+) -> None:
+    tamper_tensors(saved, "engine.safetensors", change)
+    catalog = Catalog(tmp_path / "catalog")
+    with pytest.raises(BundleError, match=message):
+        catalog.publish(saved, "toy")
+    assert catalog.names() == ()
+
+
+def test_a_call_that_is_much_slower_than_on_the_card_is_refused(tested: LocalWorld) -> None:
+    def test(latency_s: float, took_s: float) -> None:
+        ticks = (took_s * number for number in count())
+        smoke_test(replace(tested, call=CallCost(latency_s=latency_s)), Path("world"), clock=lambda: next(ticks))
+
+    test(0.01, 0.9)
+    test(0.5, 4.0)
+    with pytest.raises(BundleError, match=r"a prediction takes 2 s, and the card states 0\.1 s"):
+        test(0.1, 2.0)
+
+
+def test_a_band_that_is_not_finite_is_refused(tested: LocalWorld) -> None:
+    assert tested.calibration is not None
+    scores = {"position": tested.calibration.scores["position"].copy()}
+    scores["position"][-1] = np.nan
+    smoke_test(replace(tested, calibration=replace(tested.calibration, scores=scores)), Path("world"))  # at all steps
+    scale = {"position": tested.calibration.scale["position"].copy()}
+    scale["position"][2] = np.inf
+    with pytest.raises(BundleError, match="the band of 'position' is not finite"):
+        smoke_test(replace(tested, calibration=replace(tested.calibration, scale=scale)), Path("world"))
+
+
+def no_position(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["observations/position"]
+
+
+def unknown(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["rewards/r"] = torch.zeros(1)
+
+
+def not_finite(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["observations/position"][3, 2, 0] = float("nan")
+
+
+def misshapen(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["actions/push"] = tensors["actions/push"][:, :-1].contiguous()
+
+
+def too_many(tensors: dict[str, torch.Tensor]) -> None:
+    for key, value in tensors.items():
+        tensors[key] = torch.cat([value, value])
+
+
+def too_long(tensors: dict[str, torch.Tensor]) -> None:
+    for key, value in tensors.items():
+        tensors[key] = torch.cat([value, value[:, -1:]], 1)
+
+
+def too_large(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["observations/position"] = torch.zeros(16, 3 * MAX_WINDOW_BYTES // 64, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (no_position, r"windows observe \[\], expected \['position'\]"),
+        (unknown, "'rewards/r' is unknown"),
+        (not_finite, "'position' is nan"),
+        (misshapen, "'push': expected shape"),
+        (too_many, "32 windows of 9 observations, expected at most 16 of 2 to 9"),
+        (too_long, "16 windows of 10 observations"),
+        (too_large, "more than 2097152 of windows"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(
+    saved: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
+) -> None:
+    tamper_tensors(saved, "smoke.safetensors", change)
+    with pytest.raises(BundleError, match=f"smoke.safetensors.*{message}"):
+        open_world(saved)
+
+
+def test_windows_are_bounded_in_size_and_hold_valid_actions_only() -> None:
+    card, episodes = Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema).describe(), TOY.episodes(5, 20, seed=1)
+    outside = [replace(one, actions={"push": one.actions["push"] + 9}) for one in episodes]
+    assert smoke_windows(card, outside, horizon=4, seed=0) is None
+    found = smoke_windows(card, [*outside, *episodes], horizon=4, seed=0)
+    assert found is not None
+    assert np.abs(found.actions["push"]).max() <= 1
+    long = TOY.episodes(2, 30_000, seed=1)
+    found = smoke_windows(card, long, horizon=29_000, seed=0)
+    assert found is not None
+    assert 1 < found.num_worlds < 6
+    assert smoke_windows(card, long, horizon=40_000, seed=0) is None
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_healthy_worlds_pass_also_with_few_episodes(heavy: bool) -> None:
+    """Differences between episodes, which heavy tails make large, must not fail a world."""
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        episodes = TOY.episodes(4, 20, seed=seed)
+        if heavy:
+            size = rng.standard_cauchy(4)
+            episodes = [
+                replace(
+                    one,
+                    observations={"position": np.multiply(one.observations["position"], 1 + abs(s), dtype=np.float32)},
+                )
+                for one, s in zip(episodes, size, strict=True)
+            ]
+        engine = Linear.fit(TOY.episodes(20, 30, seed=0), TOY.schema)
+        calibration = calibrate(engine, episodes, horizon=5, num_windows=8, seed=seed, trust_steps=0, with_causes=False)
+        windows = smoke_windows(engine.describe(), episodes, horizon=5, seed=seed)
+        world = LocalWorld(engine, calibration, CrossEntropy(), windows=windows)
+        smoke_test(world, Path("world"))
+
+
+def test_unobserved_values_are_never_outside(tested: LocalWorld) -> None:
+    windows = tested.windows
+    assert windows is not None
+    truth = windows.observations["position"].copy()
+    truth[:, 1:] = 1e6
+    seen = np.ones(truth.shape[:2], bool)
+    lost = History(observations={"position": truth}, actions=windows.actions, observed={"position": seen})
+    with pytest.raises(BundleError, match="16 of 16 stored windows"):
+        smoke_test(replace(tested, windows=lost), Path("world"))
+    seen[:, 1:] = False
+    smoke_test(replace(tested, windows=replace(lost, observed={"position": seen})), Path("world"))
