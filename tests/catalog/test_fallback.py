@@ -318,3 +318,13 @@ def test_every_call_is_counted_whatever_the_thread(world: LocalWorld, still: Loc
         thread.join()
     assert same == [True] * 80
     assert both.tally() == {"linear": 0, "persistence": 80}
+
+
+def test_limits_hold_for_all_worlds(world: LocalWorld) -> None:
+    limits = [(5, 7, 100), (6, 3, 200)]
+    cards = [
+        replace(world.describe(), max_batch=batch, max_candidates=plans, bytes_per_candidate=memory)
+        for batch, plans, memory in limits
+    ]
+    card = FallbackWorld([Odd(world, card) for card in cards]).describe()
+    assert (card.max_batch, card.max_candidates, card.bytes_per_candidate) == (5, 3, 200)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,16 @@ from typer.testing import CliRunner
 
 from worldline.cli.show import show
 from worldline.data.store import Store
+from worldline.engines.base import CallCost
+from worldline.engines.baselines import Linear
 from worldline.episode import Episode
 from worldline.errors import InputError, WorldlineError
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
+from worldline.testing.toys import Integrator
+from worldline.world.bundle_io import save_world
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
 
 APP = typer.Typer(pretty_exceptions_enable=False)
 APP.command()(show)
@@ -103,3 +111,25 @@ def test_it_takes_stores_only(tmp_path: Path) -> None:
     shown = RUN.invoke(APP, [str(tmp_path)])
     assert isinstance(shown.exception, WorldlineError)
     assert not isinstance(shown.exception, InputError)
+
+
+def test_it_prints_the_card_of_a_world(tmp_path: Path) -> None:
+    toy = Integrator(camera=False, wind=False)
+    engine = Linear.fit(toy.episodes(9, 20, seed=0), toy.schema)
+    calibration = calibrate(engine, toy.episodes(16, 12, seed=1), horizon=6, num_windows=1, seed=0)
+    world = LocalWorld(
+        engine, calibration, CrossEntropy(), call=CallCost(latency_s=0.0125), bytes_per_candidate=234_567
+    )
+    save_world(tmp_path / "toy", world)
+    shown = RUN.invoke(APP, [str(tmp_path / "toy"), "--json", str(tmp_path / "card.json")])
+    assert shown.exit_code == 0, shown.output
+    text = shown.output.replace("\u202f", " ").replace("\xa0", " ")
+    for line in (
+        r"actions +push",
+        r"bands +up to 6 steps and 92.3 %",
+        r"one prediction +12.5 ms",
+        r"worlds in one call +at most 65,?.?536",
+        r"memory per candidate +235 kB",
+    ):
+        assert re.search(line, text), (line, text)
+    assert json.loads((tmp_path / "card.json").read_text())["bytes_per_candidate"] == 234_567

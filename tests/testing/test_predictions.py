@@ -45,6 +45,9 @@ FALSE_CARDS: list[tuple[dict[str, Any], str]] = [
     ({"inputs": ("push",)}, "inputs .*'push'"),
     ({"context": 0}, "context is 0"),
     ({"abilities": ("abduct",)}, r"unknown abilities \['abduct'\]; known are .*'abducts'"),
+    ({"max_batch": 0}, "'max_batch': 0"),
+    ({"max_candidates": 0}, "'max_candidates': 0"),
+    ({"bytes_per_candidate": -1}, "-1 bytes"),
     ({"call": CallCost(latency_s=0.1, price=0.1, currency="dollars")}, "in the currency 'dollars'"),
     ({"call": CallCost(latency_s=0.1, currency="USD")}, "a call costs 0.0 in the currency 'USD'"),
 ]

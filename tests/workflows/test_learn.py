@@ -103,6 +103,7 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     calibration = [logs.episode(number).observations["camera"] for number in result.learned.split.calibration]
     assert isinstance(again, LocalWorld)
     assert again.windows is not None
+    assert again.describe().bytes_per_candidate > 1000
     for seen in again.windows.observations["camera"]:
         assert any((seen[0] == one).all((1, 2, 3)).any() for one in calibration)
     assert Catalog(tmp_path / "catalog").publish(tmp_path / "world", "rooms").smoke_tested

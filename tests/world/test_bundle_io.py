@@ -40,7 +40,7 @@ from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
-SIZE = 8
+SIZE, MEMORY = 8, 10**9
 SEARCH = CrossEntropy(num_candidates=8, num_iterations=2)
 ROOMS = TwoRooms("random", camera=False)
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
@@ -85,13 +85,16 @@ def learned_calibration() -> Calibration:
 def saved(tmp_path: Path, learned_calibration: Calibration) -> Path:
     folder = tmp_path / "world"
     call = CallCost(latency_s=0.1 + 0.2)
-    world = LocalWorld(learned_engine(), learned_calibration, SEARCH, num_proposals=3, call=call)
+    world = LocalWorld(
+        learned_engine(), learned_calibration, SEARCH, num_proposals=3, call=call, bytes_per_candidate=MEMORY
+    )
     save_world(folder, world, run={"seed": 0}, report="<html></html>")
     return folder
 
 
 def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibration) -> None:
-    before = LocalWorld(learned_engine(), learned_calibration, SEARCH, call=CallCost(latency_s=0.1 + 0.2))
+    call = CallCost(latency_s=0.1 + 0.2)
+    before = LocalWorld(learned_engine(), learned_calibration, SEARCH, call=call, bytes_per_candidate=MEMORY)
     after = open_world(saved)
     assert after.num_proposals == 3
     assert after.describe() == before.describe()

@@ -57,6 +57,13 @@ def test_bands_may_reach_further_but_not_less_far() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["max_batch", "max_candidates"])
+def test_calls_may_be_larger_but_not_smaller(name: str) -> None:
+    small, large = (replace(CARD, **{name: limit}) for limit in (8, 9))
+    assert differences(small, large) == differences(large, large) == ()
+    assert differences(large, small) == (f"{name} is 8, not 9",)
+
+
 def test_actions_may_come_to_be_heeded() -> None:
     blind = replace(CARD, action_conditioned=False)
     assert differences(blind, CARD) == differences(blind, blind) == ()

@@ -6,6 +6,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from tests.world.toy_worlds import TOY as CALM
+from tests.world.toy_worlds import Biased
 
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Novelty, Samples
 from worldline.engines.baselines import Linear, Persistence
@@ -291,3 +293,31 @@ def test_what_is_predicted_and_not_shown_surprises_nobody() -> None:
     assert (found.p_values["view"] == 1).all()
     assert (found.p_values["side"] == 1).all()
     np.testing.assert_array_equal(found.p_values["level"], world.surprise(episode).p_values["level"])
+
+
+class FewAtOnce(Biased):
+    """Takes two worlds and six candidates in a call."""
+
+    def describe(self) -> Card:
+        return replace(super().describe(), max_batch=2, max_candidates=6)
+
+
+def test_calls_beyond_the_limits_of_the_card_are_refused(histories: History) -> None:
+    typical = {"position": np.zeros(2, np.float32)}
+    engine = FewAtOnce(schema=CALM.schema, typical=typical, context=1, bias=0.0)
+    few = LocalWorld(engine, None, CrossEntropy(num_candidates=8, num_elites=4, num_iterations=2))
+    two = histories.worlds([0, 1])
+    goal = Goal(targets={"position": np.zeros((2, 2), np.float32)}, tolerance={"position": 1.0})
+
+    def pushes(*size: int) -> dict[str, np.ndarray]:
+        return {"push": np.zeros((*size, 4, 2), np.float32)}
+
+    few.predict(two, pushes(2))
+    few.score(two, pushes(2, 3), goal)
+    few.plan(two, goal, horizon=4, proposals=pushes(2, 3))  # the planner may search more
+    with pytest.raises(UnsupportedError, match=r"3.worlds in one call, but the card allows 2 \(max_batch\)"):
+        few.predict(histories, pushes(3))
+    many = pushes(2, 4)
+    for verb in (lambda: few.score(two, many, goal), lambda: few.plan(two, goal, horizon=4, proposals=many)):
+        with pytest.raises(UnsupportedError, match=r"8.candidates in one call, but the card allows 6"):
+            verb()

@@ -174,11 +174,8 @@ def test_healthy_worlds_pass_also_with_few_episodes(heavy: bool) -> None:
         if heavy:
             size = rng.standard_cauchy(4)
             episodes = [
-                replace(
-                    one,
-                    observations={"position": np.multiply(one.observations["position"], 1 + abs(s), dtype=np.float32)},
-                )
-                for one, s in zip(episodes, size, strict=True)
+                replace(one, observations={"position": np.multiply(one.observations["position"], s, dtype=np.float32)})
+                for one, s in zip(episodes, 1 + np.abs(size), strict=True)
             ]
         engine = Linear.fit(TOY.episodes(20, 30, seed=0), TOY.schema)
         calibration = calibrate(engine, episodes, horizon=5, num_windows=8, seed=seed, trust_steps=0, with_causes=False)

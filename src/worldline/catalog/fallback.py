@@ -336,6 +336,9 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
         call=first.call,
         band_horizon=min(card.band_horizon for card in cards),
         band_level=min(card.band_level for card in cards),
+        max_batch=min(card.max_batch for card in cards),
+        max_candidates=min(card.max_candidates for card in cards),
+        bytes_per_candidate=max(card.bytes_per_candidate for card in cards),
         notes={
             "order": ", ".join(names),
             **{f"call of {name}": _price(card.call) for name, card in zip(names, cards, strict=True)},

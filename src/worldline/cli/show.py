@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    store: Annotated[Path, typer.Argument(help="Folder of the store, or of a world.")],
     episode: Annotated[int | None, typer.Argument(help="Number of the plotted episode.", show_default="0")] = None,
     out: Annotated[Path, typer.Option(help="Folder for pages and images.")] = Path("show"),
     signals: Annotated[
@@ -23,10 +23,14 @@ def show(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Show signals, sizes and origin of a store, with a contact sheet and plots of an episode."""
+    """Show signals, sizes and origin of a store, with plots of an episode; or the card of a world."""
+    from worldline.bundle import holds_bundle
     from worldline.data.store import open_store
     from worldline.workflows.show import show as run
 
+    if holds_bundle(store):
+        _show_world(store, json)
+        return
     with progress_bars() as progress:
         shown = run(open_store(store), out, episode=episode, signals=signals or (), progress=progress)
     _print(shown.figures)
@@ -34,6 +38,35 @@ def show(
     for title, path in zip(("Page:", *[""] * len(shown.files)), shown.files, strict=False):
         print(f"{title:8}{path}")
     print_next("check", store)
+
+
+def _show_world(folder: Path, json: Path | None) -> None:
+    """The card of a world as a table."""
+    from dataclasses import asdict
+
+    from worldline.formatting import number, plural, round_percent, size
+    from worldline.world.bundle_io import open_world
+
+    card = open_world(folder).describe()
+    bands, memory, call = card.band_horizon, card.bytes_per_candidate, card.call
+    rows = {
+        "name": card.name,
+        "engine": card.engine,
+        "inputs": ", ".join(card.inputs),
+        "actions": ", ".join(signal.name for signal in card.schema.actions),
+        "exogenous": ", ".join(signal.name for signal in card.schema.exogenous),
+        "predicts": ", ".join(card.predicts),
+        "context": plural(card.context, "observation"),
+        "abilities": ", ".join(card.abilities),
+        "bands": f"up to {plural(bands, 'step')} and {round_percent(card.band_level)}" if bands else "none",
+        "one prediction": f"{number(1e3 * call.latency_s)} ms" if call else "not measured",
+        "worlds in one call": f"at most {number(card.max_batch)}",
+        "candidates in one call": f"at most {number(card.max_candidates)}",
+        "memory per candidate": size(memory) if memory else "not measured",
+    }
+    print_table(f"World {folder.name}", ("", ""), [(name, text) for name, text in rows.items() if text])
+    write_json(json, {**asdict(card), "schema": {one.name: str(one.role) for one in card.schema.signals}})
+    print_next("audit", folder, "LOGS")
 
 
 def _print(figures: StoreFigures) -> None:

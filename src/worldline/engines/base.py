@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
@@ -44,6 +44,10 @@ class CallCost:
             raise ConfigError(f"price is {self.price} without a currency. Set currency, such as 'USD'.")
 
 
+MAX_WORLDS: Final = 2**16
+"""Largest batch, and largest number of candidates in a call, of an engine whose card states no other limit."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """Describes an engine or a world, for people and programs.
@@ -62,6 +66,11 @@ class Card:
         notes: short facts as text, such as the hash of the training data.
         band_horizon: of a world: longest prediction with bands, steps; 0 without a calibration.
         band_level: of a world: highest level of its bands, in [0, 1); 0 without a calibration.
+        max_batch: W, worlds in one call, at most.
+        max_candidates: candidate plans of all worlds in one call of `score`, or proposals of `plan`, at most.
+        bytes_per_candidate: peak memory per candidate of `band_horizon` steps, within a factor of 4; 0 if unknown.
+            Learned worlds measure it when they are learned: all tensors from the rollout to the predicted signals,
+            without gradients.
     """
 
     name: str
@@ -77,6 +86,9 @@ class Card:
     notes: Mapping[str, str] = field(default_factory=dict)
     band_horizon: int = 0
     band_level: float = 0.0
+    max_batch: int = MAX_WORLDS
+    max_candidates: int = MAX_WORLDS
+    bytes_per_candidate: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,8 @@ def card_honest(case: PredictionCase) -> None:
     holds(card.context >= 1, f"context is {card.context}, expected at least 1")
     valid = card.band_horizon >= 0 and 0 <= card.band_level < 1 and (card.band_horizon > 0) == (card.band_level > 0)
     holds(valid, f"bands of {card.band_horizon} steps up to level {card.band_level}")
+    limits = {name: vars(card)[name] for name in ("max_batch", "max_candidates")}
+    holds(min(limits.values()) >= 1 and card.bytes_per_candidate >= 0, f"{limits}, {card.bytes_per_candidate} bytes")
     unknown = sorted(set(card.abilities) - set(ABILITIES))
     holds(not unknown, f"the card lists unknown abilities {unknown}; known are {sorted(ABILITIES)}")
     if (call := card.call) is not None:

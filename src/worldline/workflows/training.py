@@ -31,6 +31,7 @@ from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import CONTEXT
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.call_cost import measure_call
+from worldline.world.candidate_memory import measure_candidate_bytes
 from worldline.world.local import LocalWorld
 from worldline.world.smoke_test import smoke_windows
 
@@ -96,6 +97,7 @@ def learn_world(
             recipe.planner,
             num_proposals=recipe.num_proposals,
             call=call,
+            bytes_per_candidate=measure_candidate_bytes(engine, episodes, horizon=horizon),
             windows=smoke_windows(engine.describe(), episodes, horizon=horizon, seed=recipe.training.seed),
         ),
         split=split,

@@ -355,6 +355,7 @@ class World(ABC):
 
     Raises:
         UnavailableError: by any verb, if the world runs in another process and that process cannot be reached.
+        UnsupportedError: by `predict`, `score` and `plan`, if a call exceeds `Card.max_batch` or `Card.max_candidates`.
     """
 
     @abstractmethod

@@ -57,6 +57,7 @@ class BundleCard:
         notes: notes of the engine's card when the bundle was written.
         num_proposals: see `LocalWorld`.
         call: see `LocalWorld`.
+        bytes_per_candidate: see `LocalWorld`; 0 in older bundles.
         parts: sha256 of each file that belongs to this card, by name; empty in older bundles.
     """
 
@@ -65,6 +66,7 @@ class BundleCard:
     notes: Mapping[str, str]
     num_proposals: int
     call: CallCost | None = None
+    bytes_per_candidate: int = 0
     parts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -130,6 +132,7 @@ def save_world(
                 notes=card.notes,
                 num_proposals=world.num_proposals,
                 call=world.call,
+                bytes_per_candidate=world.bytes_per_candidate,
                 parts={name: entry.sha256 for name, entry in files.items()},
             )
         )
@@ -230,6 +233,7 @@ def open_world(
         _planner(bundle, planner),
         num_proposals=card.num_proposals,
         call=card.call,
+        bytes_per_candidate=card.bytes_per_candidate,
         windows=windows,
     )
 

@@ -46,6 +46,7 @@ def read_settings(config_class: type[Config], text: str, *, where: Path, planner
     except ConfigError as error:
         raise BundleError(f"{error} Fetch the bundle again, or save the world again.") from error
     numbers = dict(_numbers(json.loads(text), ""))
+    numbers.pop("bytes_per_candidate", None)  # a measurement; nothing is built from it
     for name, value in numbers.items():
         if abs(value) > MAX_SETTING:
             raise BundleError(f"{where}: {name} is {value}, and the limit is {MAX_SETTING}. Save the world with less.")

@@ -17,9 +17,9 @@ _SAME_OF_ACTIONS = (*_SAME, "low", "high")
 def differences(before: Card, after: Card) -> tuple[str, ...]:
     """The differences that an application written for `before` would notice with `after`; empty if compatible.
 
-    `after` may predict more signals. It must not need more observations. Its bands must have as many steps, and the
-    level 0.9 if those of `before` have it. Its actions need the same bounds. All shared signals need the same units and
-    step time.
+    `after` may predict more signals. It must not need more observations, or allow fewer worlds or candidates in a call.
+    Its bands must have as many steps, and the level 0.9 if those of `before` have it. Its actions need the same bounds.
+    All shared signals need the same units and step time.
 
     Args:
         before: card of the current world.
@@ -35,6 +35,10 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
         found.append(f"bands reach {plural(after.band_horizon, 'step')}, not {before.band_horizon}")
     if before.band_horizon and after.band_level < (wanted := min(before.band_level, DEFAULT_LEVEL)):
         found.append(f"bands have levels up to {after.band_level:.3g}, not {wanted:.3g}; it needs more episodes")
+    for name in ("max_batch", "max_candidates"):
+        old, new = vars(before)[name], vars(after)[name]
+        if new < old:
+            found.append(f"{name} is {new}, not {old}")
     if "reaches" in before.abilities and "reaches" not in after.abilities:
         found.append("it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world")
     return tuple(found)

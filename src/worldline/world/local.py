@@ -31,11 +31,13 @@ from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
     add_world_axis,
     check_actions,
+    check_candidates,
     check_episode,
     check_goal,
     check_group,
     check_history,
     check_level,
+    check_limit,
 )
 from worldline.world.what_if import obstacle, twins
 
@@ -57,6 +59,7 @@ class LocalWorld(World):
         planner: searches for plans.
         num_proposals: number of sequences that the engine proposes, if it can; 0 for none.
         call: cost of a prediction, from `measure_call`, if the engine's card does not state it; None if not measured.
+        bytes_per_candidate: as on the card, from `measure_candidate_bytes`; 0 if not measured.
         windows: held-out windows [W, context + T, *shape] that a bundle stores for the smoke test; None for none.
     """
 
@@ -65,6 +68,7 @@ class LocalWorld(World):
     planner: Planner
     num_proposals: int = 32
     call: CallCost | None = None
+    bytes_per_candidate: int = 0
     windows: History | None = None
 
     def __post_init__(self) -> None:
@@ -87,6 +91,7 @@ class LocalWorld(World):
             abilities=(*card.abilities, *abducts),
             band_horizon=horizon,
             band_level=held.highest_level if held is not None and horizon else 0.0,
+            bytes_per_candidate=card.bytes_per_candidate or self.bytes_per_candidate,
         )
 
     def __repr__(self) -> str:
@@ -119,8 +124,11 @@ class LocalWorld(World):
 
         Raises:
             InputError: as in `World.predict`.
+            UnsupportedError: there are more than `Card.max_batch` worlds.
         """
-        checked = check_history(self.engine.describe().schema, history)
+        card = self.engine.describe()
+        checked = check_history(card.schema, history)
+        check_limit(checked.num_worlds, card.max_batch, "world", "max_batch")
         past = checked.history
         belief, seen, lengths = None, None, np.zeros(checked.num_worlds, int)
         trust: NDArray[np.floating] = np.full(checked.num_worlds, np.nan)
@@ -264,9 +272,11 @@ class LocalWorld(World):
         clip: bool = False,
     ) -> Scores:
         """See `World`."""
-        schema, present = self.engine.describe().schema, self.look(history)
+        card, present = self.engine.describe(), self.look(history)
+        schema = card.schema
         targets = check_goal(schema, goal, present.leading)
         checked = check_actions(schema.actions, actions, (*present.leading, None, None), clip=clip)
+        check_candidates(card, checked, present.leading)
         future = self._future(present, checked, exogenous, axes_between=1)
         aim = replace(self._objective(present, goal, targets, constraints, future.exogenous, SEED), all_finite=True)
         costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
@@ -307,6 +317,7 @@ class LocalWorld(World):
         num_sent = next(iter(sent.values())).shape[1] if sent else 0
         given = self._exogenous(present, request.exogenous, num_sent + request.horizon)
         started = None if request.proposals is None else search.check_proposals(request.proposals, present)
+        check_candidates(card, started or {}, (present.num_worlds,))
         aim = self._objective(present, request.goal, targets, request.constraints, given, request.seed)
         reason = search.refusal_reason(present.shown_trust)
         if reason:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import InputError, UnknownNameError
+from worldline.errors import InputError, UnknownNameError, UnsupportedError
+from worldline.formatting import plural
 from worldline.planning.base import Goal
 from worldline.schema import Kind, Schema, Signal
 
@@ -224,6 +227,28 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
     present = check_history(schema, steps)
     checked = present.history.map(lambda value: value[0])
     return replace(episode, **vars(checked), rewards={}, step_s=None)
+
+
+def check_candidates(card: Card, plans: Arrays, leading: tuple[int, ...]) -> None:
+    """Checks the number of plans, per action signal [*leading, N, T, *shape].
+
+    Raises:
+        UnsupportedError: there are more than `Card.max_candidates`.
+    """
+    for value in plans.values():
+        check_limit(math.prod(value.shape[: len(leading) + 1]), card.max_candidates, "candidate", "max_candidates")
+
+
+def check_limit(count: int, limit: int, noun: str, name: str) -> None:
+    """Checks a size of a call against the card.
+
+    Raises:
+        UnsupportedError: it exceeds the limit.
+    """
+    if count > limit:
+        raise UnsupportedError(
+            f"{plural(count, noun)} in one call, but the card allows {limit} ({name}). Split the call."
+        )
 
 
 def check_level(level: float) -> None:
