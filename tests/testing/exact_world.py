@@ -120,6 +120,8 @@ class Exact(World):
             context=3,
             deterministic=self.deterministic,
             abilities=self.abilities,
+            band_horizon=HORIZON if self.calibrated else 0,
+            band_level=self.band_level if self.calibrated else 0.0,
         )
 
     # --- predict
@@ -143,7 +145,7 @@ class Exact(World):
         )
         return map_arrays(found, first_world) if single else found
 
-    default_level = 0.9
+    default_level, band_level = 0.9, 0.9995
 
     def draws(self, num_samples):
         return residual_paths(num_samples)
@@ -157,6 +159,8 @@ class Exact(World):
     def check_level(self, level) -> None:
         if not 0 < level < 1:
             raise InputError(f"level is {level}. Give a probability between 0 and 1.")
+        if self.calibrated and level > self.band_level:
+            raise UnsupportedError(f"level {level} needs more episodes. The highest available level is {self.band_level}.")
 
     def forecast(self, mean, half, horizon) -> Forecast:
         return Forecast(mean=mean, low=mean - half, high=mean + half, horizon=horizon)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -54,6 +55,12 @@ def passes(parts: Sequence[type], clauses: Sequence[Clause[Any]], case_of: Calla
         assert breaches(case_of(part()), clauses) == []
 
     return test
+
+
+def with_card(base: type, **changes: Any) -> type:
+    """The toy with another card."""
+    name = "_".join(f"{key}_{value}" for key, value in changes.items())
+    return altered(base, name, describe=lambda card: replace(card, **changes))
 
 
 def catches(faults: Sequence[Fault], case_of: Callable[[Any], Any]) -> Callable[..., None]:

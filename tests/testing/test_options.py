@@ -3,13 +3,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from tests.testing.exact_world import Drawing, Exact, residual_paths
-from tests.testing.planted import altered, catches, passes, world_case
+from tests.testing.exact_world import HORIZON, Drawing, Exact, residual_paths
+from tests.testing.planted import altered, catches, passes, with_card, world_case
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.testing.options import any_horizon, images_drawn, level_available, one_observation, samples_calibrated
+from worldline.testing.options import (
+    any_horizon,
+    bands_as_stated,
+    images_drawn,
+    level_available,
+    one_observation,
+    samples_calibrated,
+)
 
-CLAUSES = [any_horizon, level_available, samples_calibrated, images_drawn, one_observation]
+CLAUSES = [any_horizon, bands_as_stated, level_available, samples_calibrated, images_drawn, one_observation]
 
 
 class Uncalibrated(Exact):
@@ -24,9 +31,9 @@ class FewEpisodes(Exact):
     error = UnsupportedError
 
     def check_level(self, level):
-        super().check_level(level)
-        if level > 0.875:
+        if 0.875 < level < 1:
             raise self.error(f"level {level} is not calibrated. {self.says}")
+        super().check_level(level)
 
 
 test_a_correct_world_passes = passes([Exact, Drawing, Uncalibrated], CLAUSES, world_case)
@@ -97,6 +104,12 @@ WORLD_FAULTS = [
     (NanAfterTheHorizon, any_horizon, "neither finite nor -inf and inf"),
     (FiniteAgain, any_horizon, "finite after infinite steps"),
     (altered(FewEpisodes, "Blames", error=InputError), level_available, "expected UnsupportedError, got InputError"),
+    (with_card(Exact, band_horizon=HORIZON + 1), bands_as_stated, "bands of 7 steps .* is infinite at step 7"),
+    (with_card(Exact, band_horizon=HORIZON - 1), bands_as_stated, "bands of 5 steps .* is finite at step 6"),
+    (with_card(Exact, band_level=0.99999), bands_as_stated, "raised UnsupportedError: level 0.99999 needs"),
+    (with_card(Exact, band_level=0.5), bands_as_stated, "at level 0.75: expected UnsupportedError, got an answer"),
+    (with_card(Exact, band_horizon=0, band_level=0.0), bands_as_stated, "bands of 0 steps .* predictions have some"),
+    (with_card(Uncalibrated, band_horizon=6, band_level=0.9), bands_as_stated, "predictions have none"),
     (OtherBandByDefault, level_available, "not that of the stated level 0.5"),
     (altered(Exact, "LevelOne", predict=lambda found: replace(found, level=1.0)), level_available, "is 1.0"),
     (altered(FewEpisodes, "NamesNoLevel", says="Log more."), level_available, "names no level that is available"),

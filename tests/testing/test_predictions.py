@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from tests.testing import exact_engine, exact_world
-from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, passes, world_case
+from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, passes, with_card, world_case
 
 from worldline.engines.base import CallCost
 from worldline.errors import InputError
@@ -28,12 +28,6 @@ from worldline.testing.world_case import WorldCase
 from worldline.world.local import LocalWorld
 
 World, Engine = exact_world.Exact, exact_engine.Exact
-
-
-def with_card(base: type, **changes: Any) -> type:
-    """The toy with another card."""
-    name = "_".join(f"{key}_{value}" for key, value in changes.items())
-    return altered(base, name, describe=lambda card: replace(card, **changes))
 
 
 FALSE_CARDS: list[tuple[dict[str, Any], str]] = [

@@ -13,9 +13,10 @@ from worldline.engines.base import Card
 from worldline.episode import Arrays, History
 from worldline.errors import UnsupportedError
 from worldline.schema import Kind
-from worldline.testing.clauses import accepts, all_equal, as_float, clause, has_shape, holds, lacks, refusal_of
+from worldline.testing.clauses import accepts, all_equal, as_float, clause, has_shape, holds, lacks, refusal_of, refuses
 from worldline.testing.confidence import band_of, is_exact, levels_of
-from worldline.testing.world_case import WorldCase
+from worldline.testing.log_windows import observed_of
+from worldline.testing.world_case import Query, WorldCase
 
 LONGER: Final = 3
 """Length of long predictions, in horizons of the case."""
@@ -31,13 +32,8 @@ NEVER: Final = 1 - 1e-9
 @clause("World.predict; the mean for any number of steps, and infinite bands after the calibrated horizon")
 def any_horizon(case: WorldCase) -> None:
     """Long predictions have finite means, and bands that are infinite from some step on, never NaN."""
-    query, num_steps = case.query(), LONGER * case.horizon
-
-    def long(arrays: Arrays) -> Arrays:
-        return {name: np.concatenate([value] * LONGER) for name, value in arrays.items()}
-
-    exogenous = None if query.exogenous is None else long(query.exogenous)
-    asked = replace(query, actions=long(query.actions), exogenous=exogenous)
+    num_steps = LONGER * case.horizon
+    asked = _repeated(case.query(), num_steps)
     found = accepts(f"a prediction of {num_steps} steps", partial(case.predict_one, asked))
     for name, forecast in found.signals.items():
         has_shape(f"the mean of {name!r}", forecast.mean, (num_steps, *case.card.schema[name].shape))
@@ -49,6 +45,39 @@ def any_horizon(case: WorldCase) -> None:
         holds(bool(known.all()), f"the band of {name!r} has edges that are neither finite nor -inf and inf")
         flags = finite.reshape(num_steps, -1).astype(int)
         holds(bool((np.diff(flags, axis=0) <= 0).all()), f"the band of {name!r} is finite after infinite steps")
+
+
+@clause("Card.band_horizon and band_level; bands are finite up to both, and not beyond")
+def bands_as_stated(case: WorldCase) -> None:
+    """Bands reach as many steps, and as high a level, as the card states, and not more."""
+    card, query = case.card, case.query()
+    calibrated = case.predict_one(query).calibrated and bool(case.vectors)
+    stated = f"the card states bands of {card.band_horizon} steps up to level {card.band_level:.4g}"
+    holds(calibrated == (card.band_horizon > 0), f"{stated}, but predictions have {'some' if calibrated else 'none'}")
+    if not calibrated:
+        return
+    ask = partial(case.predict_one, _repeated(query, card.band_horizon + 1))
+    found = accepts(f"{stated}; a prediction at this level", partial(ask, level=card.band_level))
+    for name in case.vectors:
+        low, high = band_of(found, name)
+        finite = [bool(np.isfinite(step).all()) for step in zip(low, high, strict=True)]
+        rare = any(not observed_of(episode, name).all() for episode in case.episodes)
+        if rare and not any(finite):  # too few windows observe the signal for this level, see `Forecast.low`
+            continue
+        holds(all(finite[:-1]), f"{stated}; that of {name!r} is infinite at step {[*finite, False].index(False) + 1}")
+        holds(not finite[-1], f"{stated}; that of {name!r} is finite at step {card.band_horizon + 1}")
+    beyond = (1 + card.band_level) / 2
+    refuses(f"{stated}; a prediction at level {beyond:.4g}", partial(ask, level=beyond), expected=UnsupportedError)
+
+
+def _repeated(query: Query, num_steps: int) -> Query:
+    """The query with its inputs repeated to this number of steps."""
+
+    def long(arrays: Arrays) -> Arrays:
+        return {name: np.resize(value, (num_steps, *value.shape[1:])) for name, value in arrays.items()}
+
+    exogenous = None if query.exogenous is None else long(query.exogenous)
+    return replace(query, actions=long(query.actions), exogenous=exogenous)
 
 
 @clause("World.predict, level; without one a level that the result names; UnsupportedError if it is too high")
