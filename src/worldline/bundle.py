@@ -37,9 +37,10 @@ from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, cu
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 """Signature of the manifest, which does not list it; see `worldline.signature`."""
-MAX_MANIFEST_BYTES = 2**20
+# As Python objects, JSON takes up to 40 times its size. These limits keep it below 50 MB.
+MAX_MANIFEST_BYTES = 2**19
 MAX_SIGNATURE_BYTES = 4096
-MAX_HEADER_BYTES = 4 * 2**20
+MAX_HEADER_BYTES = 2**20
 MAX_TENSORS = 10_000
 MAX_BYTES = 8 * 2**30
 

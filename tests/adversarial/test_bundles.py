@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.world.tampering import refresh, tamper
+from tests.world.tampering import refresh, tamper, tamper_tensors
 from tests.world.tiny import CALM, _jepa, _rssm
 
 from worldline.config import replace_at
@@ -21,6 +25,7 @@ from worldline.models.layers.predictors import GruPredictorConfig, TransformerPr
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.bundle_limits import limited_network
+from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=8, num_elites=4, num_iterations=2)
@@ -47,31 +52,27 @@ def saved(folder: Path, family: str = "jepa") -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("family", "file", "setting", "value"),
-    [
-        ("transformer", "model.json", "predictor.depth", HUGE),
-        ("transformer", "model.json", "predictor.depth", 100_000),
-        ("transformer", "model.json", "predictor.width", HUGE),
-        ("gru", "model.json", "predictor.memory_size", HUGE),
-        ("gru", "model.json", "predictor.context", HUGE),
-        ("jepa", "model.json", "predictor.width", 2**62),
-        ("jepa", "model.json", "latent_size", 100_000),
-        ("rssm", "model.json", "num_samples", HUGE),
-        ("rssm", "model.json", "num_classes", 100_000),
-        ("jepa", "heads/distance.json", "width", HUGE),
-        ("jepa", "planner.json", "num_iterations", HUGE),
-        ("jepa", "planner.json", "num_candidates", HUGE),
-        ("jepa", "planner.json", "num_iterations", 100_000),
-        ("jepa", "planner.json", "num_gradient_steps", HUGE),
-        ("jepa", "card.json", "num_proposals", HUGE),
-    ],
-)
-def test_settings_that_are_too_large_are_refused(
-    tmp_path: Path, family: str, file: str, setting: str, value: int
-) -> None:
-    """Without the limits some of these build layers or plan for hours; the test would not end."""
+TOO_LARGE: list[tuple[str, str, str, int]] = [
+    ("transformer", "model.json", "predictor.depth", HUGE),
+    ("transformer", "model.json", "predictor.depth", 100_000),
+    ("transformer", "model.json", "predictor.width", HUGE),
+    ("gru", "model.json", "predictor.memory_size", HUGE),
+    ("gru", "model.json", "predictor.context", HUGE),
+    ("jepa", "model.json", "predictor.width", 2**62),
+    ("jepa", "model.json", "latent_size", 100_000),
+    ("rssm", "model.json", "num_samples", HUGE),
+    ("rssm", "model.json", "num_classes", 100_000),
+    ("jepa", "heads/distance.json", "width", HUGE),
+    ("jepa", "planner.json", "num_iterations", HUGE),
+    ("jepa", "planner.json", "num_candidates", HUGE),
+    ("jepa", "planner.json", "num_iterations", 100_000),
+    ("jepa", "planner.json", "num_gradient_steps", HUGE),
+    ("jepa", "card.json", "num_proposals", HUGE),
+]
+"""Family, file, setting and value."""
 
+
+def set_to(folder: Path, file: str, setting: str, value: int) -> None:
     def change(config: dict[str, Any]) -> dict[str, Any]:
         *parents, last = setting.split(".")
         inner = config
@@ -81,9 +82,17 @@ def test_settings_that_are_too_large_are_refused(
         inner[last] = value
         return config
 
+    tamper(folder, file, change)
+
+
+@pytest.mark.parametrize(("family", "file", "setting", "value"), TOO_LARGE)
+def test_settings_that_are_too_large_are_refused(
+    tmp_path: Path, family: str, file: str, setting: str, value: int
+) -> None:
+    """Without the limits some of these build layers or plan for hours; the test would not end."""
     folder = saved(tmp_path / "world", family)
     open_world(folder)
-    tamper(folder, file, change)
+    set_to(folder, file, setting, value)
     with pytest.raises(BundleError, match=rf"{file}.*"):
         open_world(folder)
 
@@ -124,3 +133,136 @@ def test_shortened_inputs_are_refused(tmp_path: Path) -> None:
     tamper(folder, "card.json", lambda card: {**card, "inputs": []})
     with pytest.raises(BundleError, match="the model takes position"):
         open_world(folder)
+
+
+# Memory and time
+
+
+def calibrated(folder: Path, width: int = 16) -> None:
+    """A world with bands; nearly all weights are in one tensor."""
+    small = engine_of("jepa")
+    assert isinstance(small.model, Jepa)
+    calibration = calibrate(small, CALM.episodes(12, 8, seed=0), horizon=3, num_windows=1, seed=0)
+    config = replace_at(small.model.config, {"predictor.width": width})
+    model = Jepa(schema=CALM.schema, config=config).eval().requires_grad_(False)
+    save_world(folder, LocalWorld(replace(small, model=model), calibration, PLANNER))
+
+
+def large(folder: Path) -> None:
+    """64 MB, so that a third copy of a tensor exceeds the limit."""
+    calibrated(folder, width=4000)
+
+
+def diverged(folder: Path) -> None:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        max(tensors.values(), key=torch.Tensor.numel)[-1] = float("nan")
+
+    large(folder)
+    tamper_tensors(folder, "model.safetensors", change)
+
+
+def values_of_one_byte(folder: Path) -> None:
+    """They would take eight bytes as float64."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["one_step/position"] = torch.ones(20 * 2**20, dtype=torch.uint8)
+
+    calibrated(folder)
+    tamper_tensors(folder, "calibration.safetensors", change)
+
+
+def long_residuals(folder: Path) -> None:
+    """100 MB of float32; a copy as float64 exceeds the limit."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["residuals/position"] = torch.zeros(2**22, 3, 2)
+
+    calibrated(folder)
+    tamper_tensors(folder, "calibration.safetensors", change)
+
+
+def text_of_lists(name: str, num_bytes: int) -> Callable[[Path], None]:
+    """JSON that takes up to 40 times as much as Python objects."""
+
+    def write(folder: Path) -> None:
+        saved(folder)
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, "notes": [[]] * (num_bytes // 4)}))
+        if name != "manifest.json":
+            refresh(folder, name)
+
+    return write
+
+
+def header_of_lists(num_bytes: int) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        saved(folder)
+        header = b'{"a":[' + b"[]," * (num_bytes // 3) + b"0]}"
+        (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        refresh(folder, "model.safetensors")
+
+    return write
+
+
+def empty_tensors(folder: Path) -> None:
+    """A deep network with enough tensors, which are empty."""
+    saved(folder, "transformer")
+    tamper_tensors(
+        folder, "model.safetensors", lambda tensors: tensors.update({str(n): torch.zeros(0) for n in range(9_000)})
+    )
+    set_to(folder, "model.json", "predictor.depth", 90_000)
+
+
+HEALTHY: dict[str, Callable[[Path], None]] = {"small": calibrated, "large": large, "long residuals": long_residuals}
+ATTACKS: dict[str, Callable[[Path], None]] = {
+    "diverged": diverged,
+    "values of one byte": values_of_one_byte,
+    "large card": text_of_lists("card.json", 10 * 2**20),
+    "lists in the card": text_of_lists("card.json", 2**20 - 8000),
+    "large manifest": text_of_lists("manifest.json", 2**21),
+    "lists in the manifest": text_of_lists("manifest.json", 2**19 - 8000),
+    "large header": header_of_lists(2**23),
+    "lists in a header": header_of_lists(2**20 - 100),
+    "empty tensors": empty_tensors,
+}
+
+OPENING = """
+import ctypes, gc, json, sys, time
+from worldline.errors import BundleError
+from worldline.world.bundle_io import open_world
+
+def memory(field):
+    (line,) = (line for line in open("/proc/self/status") if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+def opened(folder):
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    open("/proc/self/clear_refs", "w").write("5")  # resets VmHWM
+    before, started_s = memory("VmRSS"), time.monotonic()
+    try:
+        world, error = open_world(folder, device="cpu"), ""
+    except BundleError as refused:
+        error = str(refused)
+    return error, memory("VmHWM") - before, time.monotonic() - started_s
+
+assert opened(sys.argv[-1])  # the first one loads libraries
+gc.freeze()
+print(json.dumps([opened(folder) for folder in sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_opening_takes_bounded_memory_and_time(tmp_path: Path) -> None:
+    """In a process that opened a bundle before: at most twice the size of the bundle plus 50 MB."""
+    for name, write in {**HEALTHY, **ATTACKS}.items():
+        write(tmp_path / name)
+    for number, (family, file, setting, value) in enumerate(TOO_LARGE):
+        set_to(saved(tmp_path / f"setting {number}", family), file, setting, value)
+    folders = sorted(tmp_path.iterdir())
+    done = subprocess.run([sys.executable, "-c", OPENING, *folders], capture_output=True, check=True, timeout=200)
+    for folder, (error, grown, took_s) in zip(folders, json.loads(done.stdout), strict=True):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        assert bool(error) == (folder.name not in HEALTHY), folder.name
+        assert grown <= 2 * size + 50e6, (folder.name, size, grown)
+        assert took_s < 10, folder.name

@@ -34,7 +34,7 @@ from worldline.schema import Kind, Schema
 from worldline.signature import check_signature
 from worldline.world.bundle_limits import limited_network, read_settings
 from worldline.world.calibration import Calibration
-from worldline.world.calibration_checks import check_calibration
+from worldline.world.calibration_checks import check_calibration, check_precision
 from worldline.world.local import LocalWorld
 from worldline.world.smoke_test import MAX_WINDOW_BYTES, from_arrays, to_arrays
 
@@ -297,7 +297,9 @@ def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
 def _calibration(bundle: Bundle, card: Card) -> Calibration:
     """The calibration, which must fit the engine."""
     try:
-        calibration = Calibration.from_arrays(_arrays(bundle, "calibration"))
+        arrays = _arrays(bundle, "calibration")
+        check_precision(arrays)
+        calibration = Calibration.from_arrays(arrays)
         check_calibration(calibration)
     except DataError as error:
         raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: {error}") from error
@@ -398,8 +400,9 @@ def _check_finite(network: nn.Module, tensors: Mapping[str, Tensor], where: Path
     """Raises if a weight is NaN or infinite: such a network answers nonsense."""
     allowed: tuple[str, ...] = getattr(network, "may_be_infinite", ())
     for name, value in tensors.items():
-        wrong = value.isnan() if name in allowed else ~value.isfinite()
-        if bad := int(wrong.sum()):
+        # In parts, because isfinite copies its argument.
+        parts = value.flatten().split(2**20)
+        if bad := sum(int((part.isnan() if name in allowed else ~part.isfinite()).sum()) for part in parts):
             raise BundleError(
                 f"{where}: {bad} of {value.numel()} values of {name!r} are NaN or infinite. Learn the world again; a "
                 "lower learning rate or logs without extreme values help if the training diverged."

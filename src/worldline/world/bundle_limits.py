@@ -21,12 +21,15 @@ from worldline.errors import BundleError, ConfigError, MissingExtraError, Unknow
 
 Config = TypeVar("Config")
 
+MAX_SETTINGS_BYTES: Final = 2**20
+"""Largest size of a file of settings, which takes up to 40 times as much as Python objects."""
 MAX_SETTING: Final = 100_000
 """Largest whole number in a configuration."""
 MAX_SEQUENCES: Final = 100_000
 """Largest product of the counts of a planner, such as candidates and iterations."""
-PARTS_PER_TENSOR, MIN_PARTS = 20, 200
-"""Modules, parameters and buffers that a network may have per stored tensor, and that any network may have."""
+PARTS_PER_TENSOR, MIN_PARTS, MAX_PARTS = 20, 200, 6_000
+"""Modules, parameters and buffers that a network may have per stored tensor, that any network may have, and that none
+may exceed: stored tensors can be empty, but each part takes 1.5 kB and 0.2 ms."""
 
 
 def read_settings(config_class: type[Config], text: str, *, where: Path, planner: bool = False) -> Config:
@@ -41,6 +44,10 @@ def read_settings(config_class: type[Config], text: str, *, where: Path, planner
     Raises:
         BundleError: the file is invalid, or a number is too large.
     """
+    if len(text) > MAX_SETTINGS_BYTES:
+        raise BundleError(
+            f"{where} has {len(text)} characters of settings, more than {MAX_SETTINGS_BYTES}. Save the world with less."
+        )
     try:
         config = from_json(config_class, text, where=where)
     except ConfigError as error:
@@ -67,7 +74,7 @@ def limited_network(num_tensors: int, where: Path) -> Iterator[None]:
     Raises:
         BundleError: it has, or its sizes are impossible.
     """
-    builder, limit, count = threading.get_ident(), MIN_PARTS + PARTS_PER_TENSOR * num_tensors, 0
+    builder, limit, count = threading.get_ident(), min(MIN_PARTS + PARTS_PER_TENSOR * num_tensors, MAX_PARTS), 0
 
     def registered(*_: object) -> None:
         nonlocal count

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.episode import Arrays
 from worldline.errors import DataError
 
 if TYPE_CHECKING:
     from worldline.world.calibration import Calibration
 
 Floats = NDArray[np.floating]
+
+_FIX = "Calibrate the world again."
 
 
 def check_calibration(calibration: Calibration) -> None:
@@ -24,7 +27,19 @@ def check_calibration(calibration: Calibration) -> None:
         DataError: a part is wrong; the message names it.
     """
     for name, problem in _problems(calibration):
-        raise DataError(f"{name} of the calibration {problem}", fix="Calibrate the world again.")
+        raise DataError(f"{name} of the calibration {problem}", fix=_FIX)
+
+
+def check_precision(arrays: Arrays) -> None:
+    """Checks that stored arrays are float64, so that no conversion multiplies their size.
+
+    Raises:
+        DataError: an array of another type has more than one value; residuals may be float32.
+    """
+    for name, value in arrays.items():
+        wanted = ("float32", "float64") if name.startswith("residuals/") else ("float64",)
+        if value.size > 1 and value.dtype.name not in wanted:
+            raise DataError(f"{name} of the calibration is {value.dtype}, expected {wanted[-1]}", fix=_FIX)
 
 
 def _problems(found: Calibration) -> Iterator[tuple[str, str]]:
@@ -82,7 +97,7 @@ def _band(found: Calibration, name: str, scale: Floats) -> Iterator[tuple[str, s
 
 
 def _finite(name: str, value: NDArray[np.generic]) -> Iterator[tuple[str, str]]:
-    if not np.isfinite(np.asarray(value, float)).all():
+    if not np.isfinite(value).all():
         yield name, "holds NaN or infinity"
 
 
