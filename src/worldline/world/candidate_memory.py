@@ -70,8 +70,8 @@ class _TensorMemory(TorchDispatchMode):
         return found
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage.data_ptr()
-        if key and key not in self._living:
+        key = id(storage)  # torch keeps one object per storage
+        if key not in self._living:
             self._living.add(key)
             self._now += storage.nbytes()
             self.peak = max(self.peak, self._now)
