@@ -8,8 +8,8 @@ episode), feedback with a dither, or noise. Worlds of benchmarks/foreign.py keep
 is missing are left out. Each log is also shifted by a random number of rows, 1 to 3, later and earlier.
 
 The oracle is an autoregressive model with exogenous inputs (ARX) of order 3, fitted to the log without a shift. It
-finds a shift if its error with the actions moved back is the smallest of all seven shifts, and smaller than without a
-move by 3 standard errors over episodes.
+finds a shift if its error is smallest with the actions moved back by that shift. The error must also be smaller than
+without a move by 3 standard errors over episodes.
 
 Targets: no correct log accused, at most 20 % of correct logs undecided, 95 % of the shifts that the oracle finds.
 """
@@ -25,17 +25,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from corrupted_logs import logged, schema_of, wide
+from corrupted_logs import logged, schema_of, tracks_of, wide
 from foreign_cases import CASES, held, load_log, save_log, unavailable
 from plants import Autonomous, CartPole, FourTanks, HeaterLab, Pendulum, Run, StirredTank, Table
 from rich.console import Console
 from rich.table import Table as Grid
 from train import machine
 
-from worldline.data.quality.alignment import MAX_SHIFT, Alignment, AlignmentVerdict, judge
-from worldline.data.quality.segments import track
-from worldline.episode import Episode
-from worldline.schema import Role, Schema
+from worldline.data.quality.alignment import MAX_SHIFT, AlignmentVerdict, judge
 from worldline.stats import wilson
 
 RESULT = Path(__file__).parent / "results" / "alignment.json"
@@ -286,21 +283,6 @@ def moved(log: list[Run], by: int) -> list[Run]:
     return [(one[seen], two[taken], three[seen]) for one, two, three in log]
 
 
-def judged(log: list[Run], schema: Schema) -> Alignment:
-    """What `worldline check` says about the log."""
-    tracks = []
-    for number, (observed, actions, exogenous) in enumerate(log):
-        columns = [
-            {f"{role.value}_{i}": table[:, i : i + 1].astype(np.float32) for i in range(table.shape[1])}
-            for role, table in zip(
-                (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS), (observed, actions, exogenous), strict=True
-            )
-        ]
-        episode = Episode(observations=columns[0], actions=columns[1], exogenous=columns[2])
-        tracks.append(track(number, episode, schema))
-    return judge(tracks)
-
-
 class Oracle:
     """An ARX model that was fitted to a log without a shift."""
 
@@ -361,7 +343,7 @@ def measure(name: str, count: int, cache: Path | None) -> list[Row]:
         schema, oracle, draws = schema_of(log), Oracle(log), np.random.default_rng([number, 3])
         for by in (0, *(sign * int(draws.integers(1, MAX_SHIFT + 1)) for sign in (1, -1))):
             late = moved(log, by)
-            found = judged(late, schema)
+            found = judge(tracks_of(late, schema))
             known = by != 0 and oracle.finds(late, by)
             verdict = found.verdict.value
             rows.append(Row(world=name, inputs=inputs, by=by, verdict=verdict, found=found.shift, oracle=known))

@@ -160,7 +160,9 @@ class Exact(World):
         if not 0 < level < 1:
             raise InputError(f"level is {level}. Give a probability between 0 and 1.")
         if self.calibrated and level > self.band_level:
-            raise UnsupportedError(f"level {level} needs more episodes. The highest available level is {self.band_level}.")
+            raise UnsupportedError(
+                f"level {level} needs more episodes. The highest available level is {self.band_level}."
+            )
 
     def forecast(self, mean, half, horizon) -> Forecast:
         return Forecast(mean=mean, low=mean - half, high=mean + half, horizon=horizon)

@@ -215,13 +215,17 @@ def late_table() -> dict[str, np.ndarray]:
     return {"place": np.cumsum(push), "push": push}
 
 
-def test_late_actions_are_said_before_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_late_actions_stop_the_training_unless_it_is_forced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     edits = {"push": {"role": "action"}}
-    with pytest.raises(Stopped):
-        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, progress=at("learn"))
     store = tmp_path / "late.store"
+    with pytest.raises(DataError, match="actions are logged 1 step too late") as refused:
+        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, progress=at("learn"))
+    assert f"worldline import {store} {store}-aligned --action-lag 1" in str(refused.value)
+    assert "--force" in str(refused.value)
+    assert not (tmp_path / "late").exists()
+    with pytest.raises(Stopped):
+        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, force=True, progress=at("learn"))
     assert "actions are logged 1 step too late" in caplog.text
-    assert f"worldline import {store} {store}-aligned --action-lag 1" in caplog.text
     caplog.clear()
     with pytest.raises(Stopped):
         learn(late_table(), tmp_path / "world", edits=edits, action_lag=1, recipe=vectors, progress=at("learn"))
@@ -235,8 +239,26 @@ def test_late_actions_are_said_before_the_training(tmp_path: Path, caplog: pytes
         learn(store, tmp_path / "third", action_lag=1)
 
 
+def test_the_three_worst_findings_are_shown_and_a_changed_sensor_stops(tmp_path: Path, caplog: Any) -> None:
+    draw = np.random.default_rng(0)
+    episodes = []
+    for number in range(40):
+        push = draw.uniform(-1, 1, (60, 1))
+        place = np.concatenate([np.zeros((1, 1)), push]).cumsum(0) + 0.01 * draw.normal(size=(61, 1))
+        sensor = place * (2.0 if number >= 20 else 1.0)
+        episodes.append({"place": sensor[:-1, 0], "push": push[:, 0]})
+    edits = {"push": {"role": "action"}}
+    with pytest.raises(DataError, match=r"changes from about episode (19|20|21) on.*--force"):
+        learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, progress=at("learn"))
+    with pytest.raises(Stopped):
+        learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, force=True, progress=at("learn"))
+    assert 1 <= caplog.text.count("warning:") <= 3
+
+
 def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Path) -> None:
-    result = learn_logs(late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}})
+    result = learn_logs(
+        late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}}, force=True
+    )
     assert result.late is not None
     assert result.findings[0] == str(result.late.finding)
     assert " ".join(result.late.command) in html.unescape((tmp_path / "world" / "report.html").read_text())

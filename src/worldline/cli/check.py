@@ -10,6 +10,7 @@ import typer
 
 from worldline.cli.options import Json
 from worldline.cli.output import print_list, print_next, print_table, print_wrapped, progress_bars, write_json
+from worldline.formatting import plural
 
 if TYPE_CHECKING:
     from worldline.data.checks import Finding
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from worldline.workflows.check import CheckReport
 
 MAX_LINES = 30
+UNUSABLE = "unusable"
 
 
 def check(
@@ -33,7 +35,9 @@ def check(
     _print(report)
     write_json(json, _figures(report))
     if report.failed:
-        print_next(*(report.realign or ("show", store)))
+        repairable = any(one.kind is not None for one in report.findings)
+        repair = ("fix", store, "--to", f"{store}-fixed") if repairable else ("show", store)
+        print_next(*(report.realign or repair))
         raise typer.Exit(1)
     print_next("learn", store, "--out", "world/")
 
@@ -52,13 +56,19 @@ def _print(report: CheckReport) -> None:
 
 
 def _result(report: CheckReport) -> str:
-    errors = sum(finding.severity == "error" for finding in report.findings)
-    counts = ((errors, "error"), (len(report.findings) - errors, "warning"))
+    labels = [_label(finding) for finding in report.findings]
+    counts = [(labels.count(word), word) for word in ("error", "warning")]
     words = ["actions and observations are misaligned"] if report.misaligned else []
     if report.alignment is not None and report.alignment.shift and not (report.misaligned or report.accepted):
         words = ["the system responds late, or actions are logged early"]
+    if unusable := labels.count(UNUSABLE):
+        words.append(f"{plural(unusable, 'finding')} that make{'s' if unusable == 1 else ''} the log unusable")
     words += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count]
     return f"{'FAILED' if report.failed else 'passed'}{': ' if words else ''}{', '.join(words)}"
+
+
+def _label(one: Finding) -> str:
+    return UNUSABLE if one.unusable else one.severity.value
 
 
 def _print_alignment(report: CheckReport) -> None:
@@ -110,7 +120,7 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     table.add_column("problem", ratio=1)
     for one in findings[:MAX_LINES]:
         place = (one.signal or "", *("" if number is None else str(number) for number in (one.episode, one.step)))
-        table.add_row(*(Text(cell) for cell in (one.severity.value, *place, one.problem)))
+        table.add_row(*(Text(cell) for cell in (_label(one), *place, one.problem)))
     Console().print(table)
     if len(findings) > MAX_LINES:
         print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")

@@ -68,6 +68,7 @@ class Finding:
         episode: number in the source, from 0; None if the problem concerns the whole file or log.
         signal: the signal's name.
         step: row of the signal within the episode, from 0.
+        unusable: whether no single world can explain the log.
         kind: what `worldline fix` takes it for; None if it cannot be repaired.
         places: all parts that it is about, if it has a `kind`; for a change, the first episode after it.
     """
@@ -79,6 +80,7 @@ class Finding:
     episode: int | None = None
     signal: str | None = None
     step: int | None = None
+    unusable: bool = False
     kind: FindingKind | None = None
     places: tuple[Place, ...] = ()
 

@@ -49,8 +49,8 @@ class CheckReport:
 
     @property
     def failed(self) -> bool:
-        """Whether an episode is damaged, actions are misaligned, or the store is useless for learning."""
-        return self.misaligned or any(finding.severity is Severity.ERROR for finding in self.findings)
+        """Whether an episode is damaged, actions are misaligned, or the store is unusable for learning."""
+        return self.misaligned or any(one.unusable or one.severity is Severity.ERROR for one in self.findings)
 
     @property
     def realign(self) -> tuple[str, ...]:
@@ -141,6 +141,44 @@ class LateActions:
     command: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogReview:
+    """What is known of a store before a world learns from it.
+
+    Args:
+        findings: the worst first; the unusable ones are before all others.
+        late: actions that are certainly logged too late; None if they are not. Their finding is among `findings`.
+    """
+
+    findings: tuple[Finding, ...]
+    late: LateActions | None
+
+
+def review_log(store: Store, progress: OnProgress | None = None) -> LogReview:
+    """The findings of `check` about a sample of a store, which takes seconds.
+
+    Args:
+        store: to review.
+        progress: called around the regressions.
+
+    Raises:
+        DataError: an episode is damaged.
+    """
+    tell(progress, "check", 0)
+    sample = Sample(store, None, 0)
+    inspection = Inspection(store.schema, len(store))
+    for number in sample.episodes:
+        episode = store.episode(number)
+        sample.add(number, episode)
+        inspection.add(number, episode)
+    late = _late(store, judge(sample.tracks)) if sample.tracks else None
+    found = [*inspection.findings(), *inconsistencies(sample.tracks, store.schema)]
+    found += [] if late is None else [late.finding]
+    tell(progress, "check", 1)
+    found.sort(key=lambda one: (not one.unusable, one.severity is not Severity.ERROR, one.kind is None))
+    return LogReview(findings=tuple(found), late=late)
+
+
 def late_actions(store: Store, progress: OnProgress | None = None) -> LateActions | None:
     """The actions of a store that are certainly logged too late; None if they are not.
 
@@ -156,11 +194,15 @@ def late_actions(store: Store, progress: OnProgress | None = None) -> LateAction
     tell(progress, "check", 0)
     found = alignment(store)
     tell(progress, "check", 1)
+    return _late(store, found)
+
+
+def _late(store: Store, found: Alignment) -> LateActions | None:
     if found.verdict is not AlignmentVerdict.LAG:
         return None
     steps = "1 step" if found.shift == 1 else f"{found.shift} steps"
     problem = f"actions are logged {steps} too late: {found.reason.rstrip('.')}"
-    finding = warning(problem=problem, fix=_moving(store.path, found))
+    finding = warning(problem=problem, fix=_moving(store.path, found), unusable=True)
     return LateActions(lag=found.shift, finding=finding, command=realign_command(store.path, found.shift))
 
 

@@ -20,10 +20,11 @@ from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Choice, Decoded, Evidence
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, merged, to_json
+from worldline.data.checks import Finding
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
-from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError
+from worldline.errors import BundleError, CollapseError, ConfigError, DataError, InputError, StoppedError
 from worldline.progress import OnProgress, stoppable, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
@@ -32,7 +33,7 @@ from worldline.schema import Kind
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for, within
-from worldline.workflows.check import LateActions, late_actions
+from worldline.workflows.check import LateActions, review_log
 from worldline.workflows.choosing import LINEAR, beats, chooses, compare_models, for_candidate, time_for
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learn_options import AUTO, MakeRecipe, Options, make_recipe, run_toml, seconds
@@ -45,6 +46,9 @@ from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 
 _logger = logging.getLogger(__name__)
+
+MAX_FINDINGS = 3
+"""Findings about the logs that are shown before the training, the worst first."""
 
 MIN_LEFT = 0.3
 """Smallest share of a time budget that is left for the chosen model."""
@@ -124,6 +128,7 @@ def learn(
     track: Sequence[str] = (),
     resume: bool = False,
     device: str = "auto",
+    force: bool = False,
     progress: OnProgress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> World:
@@ -155,12 +160,14 @@ def learn(
         track: see `Options`.
         resume: see `Options`.
         device: see `Options`.
+        force: whether to learn from logs that `worldline check` finds unusable.
         progress: called with a `Progress` after each step: stage, completed steps, their total, and the training loss.
         stop: called after each step, such as an update of the training. If it returns True, the call saves what can be
             resumed and raises `StoppedError`, as Ctrl-C does in the command. No world is returned or written.
 
     Raises:
-        DataError: the logs cannot be used; the message names file, episode, signal and step, and the fix.
+        DataError: the logs cannot be used, or are unusable without `force`; the message names file, episode, signal and
+            step, and the fix.
         UnsupportedError: the family does not support these signals; the message names the reason and alternatives.
         CollapseError: the latents collapsed, or the loss diverged.
         ConfigError: a setting or the file `config` is invalid, or the horizon is too long for the episodes.
@@ -197,7 +204,7 @@ def learn(
         return open_world(out, device=device)
     try:
         progress = stoppable(progress, stop)
-        world = learn_logs(logs, out, options, edits=edits, action_lag=action_lag, progress=progress).world
+        world = learn_logs(logs, out, options, edits=edits, action_lag=action_lag, force=force, progress=progress).world
     except StoppedError as error:
         again = f"out={str(out)!r} and resume=True"  # the next call without `out` would choose another folder
         raise StoppedError(f"{error}. {saved_work(logs, Path(out), resume=again)}") from error
@@ -218,6 +225,7 @@ def learn_logs(
     *,
     edits: SchemaEdits | None = None,
     action_lag: int | None = None,
+    force: bool = False,
     progress: OnProgress | None = None,
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
@@ -230,10 +238,13 @@ def learn_logs(
     )
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
-    late = late_actions(store, progress)
-    if late is not None:  # known before hours of training
-        _logger.warning("%s", late.finding)
-        findings = (str(late.finding), *findings)
+    review = review_log(store, progress)  # known before hours of training
+    worst = review.findings[:MAX_FINDINGS]
+    if worst and worst[0].unusable and not force:
+        raise _refused(worst[0], store)
+    for finding in worst:
+        _logger.warning("%s", finding)
+    findings = (*map(str, worst), *findings)
     imported_s = time.monotonic() - started
     run = _OpenedLogs(
         logs=logs,
@@ -241,7 +252,7 @@ def learn_logs(
         out=out,
         findings=findings,
         unclear=unclear,
-        late=late,
+        late=review.late,
         imported_s=imported_s,
         started=started,
         progress=progress,
@@ -250,6 +261,14 @@ def learn_logs(
     if unfinished.is_dir():
         shutil.rmtree(unfinished)
     return result
+
+
+def _refused(finding: Finding, store: Store) -> DataError:
+    """The error about a log that no world can explain."""
+    command = shlex.join(["worldline", "fix", str(store.path), "--to", f"{store.path}-fixed"])
+    repair = f" To repair what is certain: {command}" if finding.kind is not None else ""
+    force = "Use --force, or force=True, to learn from the log as it is."
+    return replace(finding, fix=f"{finding.fix} {force}{repair}").error()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
 """Detection of actions that lead or lag the observations, by regressions on nested sets of actions.
 
-By the convention, action t leads from observation t to t+1. For each shift s from -3 to 3, a regression predicts the
-change from observation t to t+1 from the history (observations t-2 to t, exogenous signals of step t) and the actions
-up to t+s. The gain of s is the decrease of the entropy of the residual on held-out episodes when action t+s joins the
+By the convention, action t leads from observation t to t+1. For each shift s from -3 to 3, a regression predicts that
+change from the history and the actions up to t+s. The history is observations t-2 to t, and the exogenous signals of
+step t. The gain of s is the decrease of the entropy of the residual on held-out episodes when action t+s joins the
 actions before it. The last action with a gain acts on the change. Sets of actions are nested because a system with
 hidden state depends on several actions.
 
-A feedback policy makes later actions correlate with a change that they did not cause. The gain of a later action is
-therefore reduced by its reaction: the decrease of the entropy of that action if observation t+1 replaces observation t
+A feedback policy makes later actions correlate with a change that they did not cause. Their reaction is therefore
+subtracted from their gain. It is the decrease of the entropy of an action if observation t+1 replaces observation t
 among its inputs. A policy that reacts to observation t+1 needs that observation only, but an action that causes the
 change is explained by both observations.
 
@@ -65,14 +65,14 @@ MIN_EFFECT: Final = 0.1
 MIN_OWN_GAIN: Final = 0.05
 """Smallest gain [nats per row] of a component that responds to an action as no other action."""
 MAX_REMAINDER: Final = 0.15
-"""An action t with a gain below this share of an earlier action's has no effect of its own."""
+"""An action t with a gain below this share of an earlier action's has no effect."""
 MIN_CORRELATION: Final = 0.9995
 """A component of an observation with this correlation with an action is a copy of it."""
 RIDGES: Final = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
 MIN_VARIANCE: Final = 1e-6
 """Smaller variances, in units of the variance of the changes, are rounding errors."""
 MIN_POLICY_VARIANCE: Final = 1e-3
-"""An action with a smaller share of variance of its own is a function of the observation."""
+"""If less of the variance of an action remains, the action is a function of the observation."""
 
 
 class AlignmentVerdict(StrEnum):

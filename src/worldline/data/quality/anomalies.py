@@ -516,13 +516,10 @@ def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
             share = float(counts[-1] / counts.sum())
             usual = SATURATION_RATIO * counts[-1 - NUM_LEVELS : -1].max()
             if MIN_SATURATED <= share <= MIN_SHARE and counts[-1] >= usual:
-                yield warning(
-                    problem=f"{part_of(one.signal, component)} is exactly {end * levels[-1]:g}, its "
-                    f"{'largest' if end > 0 else 'smallest'} value, in {100 * share:.0f} % of the rows",
-                    fix="If the sensor saturates there, mark these rows as missing. If the system stops there, "
-                    "change nothing.",
-                    signal=one.signal.name,
-                )
+                limit = f"exactly {end * levels[-1]:g}, its {'largest' if end > 0 else 'smallest'} value"
+                problem = f"{part_of(one.signal, component)} is {limit}, in {100 * share:.0f} % of the rows"
+                fix = "If the sensor saturates there, mark these rows as missing. A stop of the system is no error."
+                yield warning(problem=problem, fix=fix, signal=one.signal.name)
 
 
 def _usual_changes(numbers: _Numbers) -> Floats:

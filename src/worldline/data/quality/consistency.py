@@ -1,11 +1,6 @@
-"""Changes of a log at a date, joined episodes and shifted actions: found by one linear model of all episodes.
+"""Changes of a log at a date, joined episodes and shifted actions: found by linear models of one step.
 
 The model predicts the change in one step from the last observations and inputs, without the steps that it fits worst.
-
-Changes: per episode and observed component, the mean and the size of the model's residual, the level and the spread.
-A signal that changes from a date on, such as a sensor that was replaced, divides the episodes into two groups. The
-statistic is the largest standardised rank sum over all dates. All but the mean residual count only if no action and no
-exogenous signal changes near the same date (in level, spread or speed), because another operation changes them too.
 
 Joined episodes: at the seam all observations jump at once. The statistic of a step is the mean over components of the
 logarithm of the squared residual. It is compared with an exponential tail through two of its quantiles.
@@ -27,22 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, FindingKind, Place, warning
-from worldline.data.quality.anomalies import part_of
+from worldline.data.quality.changes import changes
 from worldline.data.quality.segments import Segment
-from worldline.data.quality.transition_model import LAGS, ComponentName, StepTable, TransitionModel, step_tables
+from worldline.data.quality.transition_model import LAGS, StepTable, TransitionModel, step_tables
 from worldline.formatting import first_of, plural
 from worldline.schema import Schema
 
 Floats = NDArray[np.floating]
 
-MIN_EPISODES: Final = 20
-"""Smallest number of episodes in which changes are sought; a date that is certain needs about 40."""
-MIN_SIDE: Final = 0.08
-"""Smallest share of the episodes before and after a date."""
-MIN_RANK_SUM: Final = 5.0
-"""Smallest standardised rank sum of a change, in standard deviations."""
-NEAR: Final = 0.1
-"""Distance of two dates that count as equal, as a share of the episodes."""
 MIN_JUMP, MIN_JUMP_ALONE = 3.2, 5.0
 """Smallest ratio of a seam's statistic to the 99.9 % quantile: if 3 episodes have a seam, and otherwise."""
 MIN_GAIN: Final = 0.15
@@ -53,9 +40,10 @@ MIN_SHIFTED: Final = 0.04
 """Share of the episodes, at least 3, that confirm each other."""
 MIN_GAIN_ALONE, MIN_TAIL_ALONE = 0.08, 2.5
 """Smallest mean decrease in fewer episodes, also as a multiple of an exponential tail over all halves."""
+MIN_HALVES: Final = 200
+"""Smallest number of means, two per half of an episode, from which that tail follows."""
 BLOCK, MIN_BLOCKS = 5, 5
 """Steps of a block, and blocks of a half."""
-MAX_LISTED: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +61,10 @@ class _Residuals:
     gain: Mapping[int, Floats]
     track: NDArray[np.intp]
     step: NDArray[np.intp]
+
+    def parts(self) -> list[Floats]:
+        """The residuals of each episode."""
+        return np.split(self.values, np.flatnonzero(np.diff(self.track)) + 1)
 
     @classmethod
     def of(cls, tables: Sequence[StepTable]) -> _Residuals:
@@ -103,71 +95,10 @@ def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding,
     residuals = _Residuals.of(tables)
     shifts, possible = _shifts(residuals, len(tables))
     return (
-        *_changes(tables, names, schema, residuals),
+        *changes(tables, names, schema, residuals.parts()),
         *_seams(tables, residuals, possible),
         *_shifted_actions(tables, shifts),
     )
-
-
-def _changes(
-    tables: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema, residuals: _Residuals
-) -> list[Finding]:
-    """A warning for each signal that changes from a date on."""
-    if len(tables) < MIN_EPISODES:
-        return []
-    parts = [residuals.values[residuals.track == number] for number in range(len(tables))]
-    law = _split(np.stack([part.mean(0) for part in parts]))
-    level, spread = (np.stack([f(one.states, axis=0) for one in tables]) for f in (np.median, np.std))
-    size_of_residual = np.stack([np.log(np.sqrt(np.square(part).mean(0)) + 1e-9) for part in parts])
-    others = [_split(size_of_residual), _split(level), _split(np.log(spread + 1e-9))]
-    given = [np.concatenate([one.actions, one.inputs], 1) for one in tables]
-    operated = [
-        _split(np.stack([np.median(one, axis=0) for one in given])),
-        _split(np.log(np.stack([one.std(0) for one in given]) + 1e-9)),
-        _split(np.log(np.stack([np.diff(one, axis=0).std(0) for one in given]) + 1e-9)),
-    ]
-    dates = np.concatenate([at[size >= MIN_RANK_SUM] for size, at in operated])
-    found: dict[str, Finding] = {}
-    signals = {one.name: one for one in schema.observations}
-    for number, name in enumerate(names):
-        certain = [(law[0][number], law[1][number])]
-        certain += [
-            (size[number], at[number])
-            for size, at in others
-            if not (np.abs(dates - at[number]) <= NEAR * len(tables)).any()
-        ]
-        size, at = max(certain)
-        if size >= MIN_RANK_SUM and name.signal not in found:
-            before, after = (np.median(level[:, number][part]) for part in (slice(at), slice(at, None)))
-            wide, wider = (np.median(spread[:, number][part]) for part in (slice(at), slice(at, None)))
-            signal = signals[name.signal]
-            unit = "" if signal.unit in ("1", "?") else f" {signal.unit}"
-            found[name.signal] = warning(
-                problem=f"{part_of(signal, name.index)} changes from about episode {tables[at].number} on: its median "
-                f"goes from {before:.4g} to {after:.4g}{unit}, its spread from {wide:.3g} to {wider:.3g}{unit}",
-                fix="A sensor, a unit, a sign or a column may have changed. Convert the values, or leave one part out.",
-                episode=tables[at].number,
-                signal=name.signal,
-                kind=FindingKind.CHANGED,
-                places=(Place(episode=tables[at].number),),
-            )
-    return list(found.values())[:MAX_LISTED]
-
-
-def _split(series: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """The largest standardised rank sum of each column [C] of a series [E, C] over all dates, and its date."""
-    count = len(series)
-    ranks = series.argsort(0, kind="stable").argsort(0, kind="stable").astype(np.float64)
-    first = np.arange(max(4, int(MIN_SIDE * count)), count - max(4, int(MIN_SIDE * count)) + 1)
-    sums = np.cumsum(ranks, axis=0)
-    before = sums[first - 1] / first[:, None]
-    after = (sums[-1] - sums[first - 1]) / (count - first)[:, None]
-    scale = np.sqrt(count * (count + 1) / 12 * (1 / first + 1 / (count - first)))
-    sizes = np.abs(before - after) / scale[:, None]
-    constant = series.max(0) - series.min(0) <= 1e-12
-    sizes[:, constant] = 0.0
-    best = sizes.argmax(0)
-    return sizes.max(0), first[best]
 
 
 def _seams(tables: Sequence[StepTable], residuals: _Residuals, explained: Collection[int]) -> list[Finding]:
@@ -221,7 +152,7 @@ def _shifts(residuals: _Residuals, count: int) -> tuple[dict[int, tuple[float, i
                 found[number] = one
     possible = set(found)
     if len(found) < max(3, MIN_SHIFTED * count):
-        tenth, hundredth = np.quantile(means, [0.9, 0.99]) if len(means) >= 4 * MIN_EPISODES else (0.0, np.inf)
+        tenth, hundredth = np.quantile(means, [0.9, 0.99]) if len(means) >= MIN_HALVES else (0.0, np.inf)
         least = max(MIN_GAIN_ALONE, tenth + MIN_TAIL_ALONE * (hundredth - tenth))
         found = {number: one for number, one in best.items() if one[0] >= least}
     return found, possible
