@@ -147,7 +147,6 @@ def saturated(log: Log, component: int, draw: Generator) -> Log:
     return log
 
 
-ONE_SHIFTED = "actions shifted in one episode"
 CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
     "frozen, half of the episodes": (frozen_episodes, "frozen"),
     "frozen, half of each episode": (frozen_halves, "frozen"),
@@ -158,7 +157,7 @@ CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
     "drift of 2 standard deviations": (drifting, "changed"),
     "joined episodes": (joined, "joined"),
     "actions shifted from the middle of a file": (shifted(0.1), "shifted"),
-    ONE_SHIFTED: (shifted(0), "shifted"),
+    "actions shifted in one episode": (shifted(0), "shifted"),
     "saturation in a tenth of the steps": (saturated, "saturated"),
 }
 
@@ -274,7 +273,7 @@ def oracle_finds(clean: Log, log: Log, schema: Schema) -> bool:
 def measure(log: Log, seeds: int) -> dict[str, list[int]]:
     """Seeds in which each corruption was found, those of them that the oracle finds too, and all that it finds.
 
-    The oracle is not asked about clean logs, joined episodes and one shifted episode.
+    The oracle is not asked about clean logs, joined episodes and shifted actions.
     """
     schema, counts = schema_of(log), {label: [0, 0, 0] for label in ["clean", *CORRUPTIONS]}
     for seed in range(seeds):
@@ -285,7 +284,7 @@ def measure(log: Log, seeds: int) -> dict[str, list[int]]:
         counts["clean"][0] += any(word in one.problem for one in clean for word in WORDS.values())
         for label, (corrupt, kind) in CORRUPTIONS.items():
             damaged = corrupt(part, component, draw)
-            known = kind == "joined" or label == ONE_SHIFTED or oracle_finds(part, damaged, schema)
+            known = kind in ("joined", "shifted") or oracle_finds(part, damaged, schema)
             found = is_found(found_in(damaged, schema), kind, component)
             counts[label] = [sum(pair) for pair in zip(counts[label], (found, found and known, known), strict=True)]
     return counts

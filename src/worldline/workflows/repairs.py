@@ -166,21 +166,20 @@ class RepairPlan:
     def shift_all(self) -> None:
         """Moves the actions of the whole log back."""
         found = self._report.alignment
-        if found is None or not self._report.misaligned:
-            return
-        lag = found.shift + self.delay
-        if lag < -1:
+        lag = 0 if found is None or not found.shift else found.shift + self.delay
+        if lag < 0:
             problem = f"actions lead by {plural(-lag, 'step')}"
             reason = "It may be a dead time of the system. If it is not, import the store with --action-lag."
             self.left_alone.append(LeftAlone(problem=problem, reason=reason))
+        if lag <= 0:
             return
-        self.lag, count, end = lag, len(self.store), "end" if lag > 0 else "start"
+        self.lag, count = lag, len(self.store)
         self.repairs.append(
             Repair(
                 kind=RepairKind.SHIFT,
                 places=tuple(Place(episode=number, lag=lag) for number in range(count)),
-                before=f"actions {'lag' if lag > 0 else 'lead'} by {plural(abs(lag), 'row')} in the whole log",
-                after=f"moved back; each episode loses {plural(abs(lag), 'row')} at its {end}",
+                before=f"actions lag by {plural(lag, 'row')} in the whole log",
+                after=f"moved back; each episode loses {plural(lag, 'row')} at its end",
             )
         )
 
