@@ -167,6 +167,25 @@ def test_a_stop_is_not_a_stuck_sensor(episodes: list[Episode]) -> None:
     assert not any("exactly" in one.problem for one in inspect(episodes))
 
 
+@pytest.mark.parametrize(("end", "words"), [(1, "largest"), (-1, "smallest")])
+def test_a_sensor_that_saturates_is_named_with_its_limit(episodes: list[Episode], end: int, words: str) -> None:
+    limit = end * np.quantile(end * np.concatenate([one.observations["place"][:, 0] for one in episodes]), 0.9)
+    clipped = []
+    for one in episodes:
+        place = one.observations["place"].copy()
+        place[:, 0] = end * np.minimum(end * place[:, 0], end * limit)
+        clipped.append(observe(one, place=place))
+    found = the_only(inspect(clipped), "of the rows")
+    assert found.signal == "place"
+    assert f"component 0 is exactly {np.float32(limit):g}, its {words} value" in found.problem
+
+
+def test_a_coarse_sensor_and_one_that_rests_at_zero_do_not_saturate(episodes: list[Episode]) -> None:
+    coarse = [observe(one, place=np.round(one.observations["place"], 1)) for one in episodes]
+    resting = [observe(one, place=np.maximum(one.observations["place"], 0)) for one in episodes]
+    assert not any("value, in" in one.problem for log in (coarse, resting) for one in inspect(log))
+
+
 def test_what_is_mostly_missing(episodes: list[Episode]) -> None:
     mask = np.arange(NUM_STEPS + 1) % 4 == 0
     one = the_only(inspect([replace(e, observed={"place": mask}) for e in episodes]), "in only 27 % of the steps")

@@ -73,6 +73,7 @@ def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
 ) -> None:
     found = [one for one in inconsistencies(tracks(changed(logged(), name, change)), SCHEMA) if one.signal == name]
     assert len(found) == 1
+    assert found[0].unusable, "no single law explains both parts"
     assert re.search(message, found[0].problem)
     assert found[0].episode is not None
     assert abs(found[0].episode - 50) <= 3
@@ -126,6 +127,28 @@ def test_actions_that_are_shifted_in_a_part_are_found(by: int, words: str) -> No
     assert found.episode in (7, 18, 30, 44, 60)
     assert found.step is not None
     assert found.step >= STEPS // 2 - 2
+
+
+def test_a_single_episode_with_shifted_actions_is_found() -> None:
+    episodes = logged()
+    late = episodes[30].actions["pump"].copy()
+    late[STEPS // 2 + 1 :] = late[STEPS // 2 : -1].copy()
+    episodes[30] = Episode(observations=episodes[30].observations, actions={"pump": late})
+    found = inconsistencies(tracks(episodes), SCHEMA)
+    assert [(one.episode, one.unusable) for one in found] == [(30, False)]
+    assert "if taken one row later, in 1\N{NO-BREAK SPACE}episode (30)" in found[0].problem
+
+
+def test_a_slow_drift_does_not_make_a_log_unusable() -> None:
+    """The temperature sensor drifts by one standard deviation."""
+    drifting = [
+        Episode(
+            observations={**one.observations, "heat": one.observations["heat"] + np.float32(number / NUM)},
+            actions=one.actions,
+        )
+        for number, one in enumerate(logged())
+    ]
+    assert not any(one.unusable for one in inconsistencies(tracks(drifting), SCHEMA))
 
 
 def test_few_short_or_constant_episodes_are_no_error() -> None:

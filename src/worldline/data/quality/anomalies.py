@@ -38,8 +38,8 @@ MIN_SATURATED: Final = 0.03
 """Smallest share of rows at the end of the range of a sensor that may saturate."""
 SATURATION_RATIO, NUM_LEVELS = 5, 5
 """A saturated value is this many times as frequent as each of the next values."""
-MIN_LEVELS: Final = 50
-"""Smallest number of values of a sensor that may saturate."""
+MIN_LEVELS, MAX_GAP = 50, 0.05
+"""Smallest number of values of a sensor that may saturate, and largest distance of the last two as a share of all."""
 OUTLIER_RANGES: Final = 10.0
 """Distance of an outlier from the range of 99 % of the values, in units of that range."""
 FACTORS: Final = {57.3: "degrees and radians", 1000.0: "a unit and its thousandth"}
@@ -515,7 +515,8 @@ def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
                 continue
             share = float(counts[-1] / counts.sum())
             usual = SATURATION_RATIO * counts[-1 - NUM_LEVELS : -1].max()
-            if MIN_SATURATED <= share <= MIN_SHARE and counts[-1] >= usual:
+            is_near = levels[-1] - levels[-2] <= MAX_GAP * (levels[-2] - levels[0])  # values reach a limit that clips
+            if is_near and MIN_SATURATED <= share <= MIN_SHARE and counts[-1] >= usual:
                 limit = f"exactly {end * levels[-1]:g}, its {'largest' if end > 0 else 'smallest'} value"
                 problem = f"{part_of(one.signal, component)} is {limit}, in {100 * share:.0f} % of the rows"
                 fix = "If the sensor saturates there, mark these rows as missing. A stop of the system is no error."
