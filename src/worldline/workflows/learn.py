@@ -267,7 +267,7 @@ def _refused(finding: Finding, store: Store) -> DataError:
     """The error about a log that no world can explain."""
     command = shlex.join(["worldline", "fix", str(store.path), "--to", f"{store.path}-fixed"])
     repair = f" To repair what is certain: {command}" if finding.kind is not None else ""
-    force = "Use --force, or force=True, to learn from the log as it is."
+    force = "Use --force, or force=True, to learn from this log anyway."
     return replace(finding, fix=f"{finding.fix} {force}{repair}").error()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,20 +125,7 @@ def save_world(
     if world.windows is not None:
         contents[WINDOWS] = _tensors(to_arrays(world.windows))
 
-    def described(files: Mapping[str, FileEntry]) -> str:
-        return to_json(
-            BundleCard(
-                name=card.name,
-                inputs=card.inputs,
-                notes=card.notes,
-                num_proposals=world.num_proposals,
-                call=world.call,
-                bytes_per_candidate=world.bytes_per_candidate,
-                parts={name: entry.sha256 for name, entry in files.items()},
-            )
-        )
-
-    contents["card.json"] = described
+    contents["card.json"] = partial(_card_text, world, card)
     if run is not None:
         contents["run.json"] = json.dumps(run, indent=2)
     if settings is not None:
@@ -145,6 +133,21 @@ def save_world(
     if report is not None:
         contents["report.html"] = report
     return write_bundle(Path(path), contents, model=model, notes={"planner": name_of("planner", type(world.planner))})
+
+
+def _card_text(world: LocalWorld, card: Card, files: Mapping[str, FileEntry]) -> str:
+    """The content of card.json, with the hash of each part."""
+    return to_json(
+        BundleCard(
+            name=card.name,
+            inputs=card.inputs,
+            notes=card.notes,
+            num_proposals=world.num_proposals,
+            call=world.call,
+            bytes_per_candidate=world.bytes_per_candidate,
+            parts={name: entry.sha256 for name, entry in files.items()},
+        )
+    )
 
 
 def _learned_files(engine: LearnedEngine) -> dict[str, Content]:

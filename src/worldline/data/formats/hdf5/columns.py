@@ -111,6 +111,7 @@ class Hdf5Logs(EpisodeLogs[Columns]):
             layout = read_layout(datasets, path)
             check_size(layout.num_rows, "a mask of its rows", file=path)
             columns = {name: dataset for name, dataset in datasets.items() if name not in layout.index}
+            _check_sizes(columns, layout, path)
             embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
             unclear, draft = list[str](), SchemaDraft(path)
             if schema is None and embedded is not None:
@@ -176,6 +177,16 @@ class Hdf5Logs(EpisodeLogs[Columns]):
                 draft.add(signal, values, mask)
 
 
+def _check_sizes(columns: Columns, layout: Hdf5Layout, file: Path) -> None:
+    """Checks the declared sizes of chunks, and of the longest episode over all columns with a number for each row."""
+    rows = [one for one in columns.values() if is_numeric(one) and len(one) >= layout.num_rows]
+    with converted("the column cannot be read", file=file):
+        for one in rows:
+            access.check_chunks(one)
+    num_bytes = sum(one.dtype.itemsize * int(prod(one.shape[1:])) for one in rows)
+    check_size(int(layout.lengths.max(initial=0)) * num_bytes, "the signals of the episode", file=file)
+
+
 def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from names, dtypes and values; also returns doubts."""
     for name, dataset in columns.items():
@@ -186,8 +197,6 @@ def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path)
         elif not is_numeric(dataset) or 2 * len(dataset) < layout.num_rows:
             draft.note(f"{name}: left out, because it does not have a number for each of {layout.num_rows} rows.")
         else:
-            with converted("the column cannot be read", file=file):
-                access.check_chunks(dataset)
             guess = guess_role(name)
             role = guess.role or Role.OBSERVATION
             doubt = role_of_input(name)[1] if role is Role.EXOGENOUS else ""
