@@ -180,10 +180,11 @@ def test_a_sensor_that_saturates_is_named_with_its_limit(episodes: list[Episode]
     assert f"component 0 is exactly {np.float32(limit):g}, its {words} value" in found.problem
 
 
-def test_a_coarse_sensor_and_one_that_rests_at_zero_do_not_saturate(episodes: list[Episode]) -> None:
+def test_coarse_sensors_walls_and_rest_at_zero_are_no_saturation(episodes: list[Episode]) -> None:
     coarse = [observe(one, place=np.round(one.observations["place"], 1)) for one in episodes]
     resting = [observe(one, place=np.maximum(one.observations["place"], 0)) for one in episodes]
-    assert not any("value, in" in one.problem for log in (coarse, resting) for one in inspect(log))
+    walls = [observe(one, place=np.clip(one.observations["place"], -1, 1)) for one in episodes]
+    assert not any("value, in" in one.problem for log in (coarse, resting, walls) for one in inspect(log))
 
 
 def test_what_is_mostly_missing(episodes: list[Episode]) -> None:

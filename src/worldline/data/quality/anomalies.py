@@ -6,13 +6,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, FindingKind, Place, arrays_of, warning
+from worldline.data.quality.near_copies import near_pairs
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
@@ -34,12 +34,10 @@ RUN_RATIO: Final = 4.0
 """A stuck sensor is constant for this many times the second longest constant run of nearly all episodes."""
 MAX_CONSTANT_STEPS: Final = 20
 """A sensor that is constant for more steps while others change is stuck."""
-MIN_SATURATED: Final = 0.03
-"""Smallest share of rows at the end of the range of a sensor that may saturate."""
-SATURATION_RATIO, NUM_LEVELS = 5, 5
-"""A saturated value is this many times as frequent as each of the next values."""
-MIN_LEVELS, MAX_GAP = 50, 0.05
-"""Smallest number of values of a sensor that may saturate, and largest distance of the last two as a share of all."""
+MIN_SATURATED, MIN_LEVELS, MAX_GAP = 0.03, 50, 0.05
+"""Of a sensor that may saturate: share of rows at the limit, number of values, and distance to the next value."""
+SATURATION_RATIO, NUM_LEVELS = 5, 5  # a saturated value is so many times as frequent as each of the next values
+_MASK_IF_SATURATED: Final = "If the sensor saturates there, mark these rows as missing. A stop is no error."
 OUTLIER_RANGES: Final = 10.0
 """Distance of an outlier from the range of 99 % of the values, in units of that range."""
 FACTORS: Final = {57.3: "degrees and radians", 1000.0: "a unit and its thousandth"}
@@ -49,8 +47,6 @@ MIN_OTHERS: Final = 5
 """Smallest number of other episodes to compare scales with."""
 NUM_POINTS: Final = 16
 """Actions of an episode that are compared with those of other episodes."""
-MAX_DUPLICATE_DEVIATION: Final = 0.01
-"""Largest difference of near-duplicate episodes in any compared value, in standard deviations."""
 MAX_RELATIVE_DIFFERENCE: Final = 1e-3
 """Largest difference of two equal signals, as a share of the range."""
 MIN_SHARE: Final = 0.5
@@ -504,23 +500,30 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Ite
 
 
 def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
-    """Components that have their largest or smallest value in many rows, and values near it in few."""
+    """Components with a limit at one end of their range. Limits at both ends are more probably stops, such as walls."""
     for one in signals:
         if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
             continue
-        for component, end in product(range(one.rows.shape[1]), (-1, 1)):
-            values = one.rows[:, component]
-            levels, counts = np.unique(end * values[np.isfinite(values)], return_counts=True)
-            if len(levels) < MIN_LEVELS or not levels[-1]:  # 0 is the usual value of what is off or empty
+        for component, column in enumerate(one.rows.T):
+            low, high = _limit(-column), _limit(column)
+            if (low is None) == (high is None):
                 continue
-            share = float(counts[-1] / counts.sum())
-            usual = SATURATION_RATIO * counts[-1 - NUM_LEVELS : -1].max()
-            is_near = levels[-1] - levels[-2] <= MAX_GAP * (levels[-2] - levels[0])  # values reach a limit that clips
-            if is_near and MIN_SATURATED <= share <= MIN_SHARE and counts[-1] >= usual:
-                limit = f"exactly {end * levels[-1]:g}, its {'largest' if end > 0 else 'smallest'} value"
-                problem = f"{part_of(one.signal, component)} is {limit}, in {100 * share:.0f} % of the rows"
-                fix = "If the sensor saturates there, mark these rows as missing. A stop of the system is no error."
-                yield warning(problem=problem, fix=fix, signal=one.signal.name)
+            value, share = low or high or (0.0, 0.0)
+            limit = f"{value:g}, its largest value" if high else f"{-value:g}, its smallest value"
+            problem = f"{part_of(one.signal, component)} is exactly {limit}, in {100 * share:.0f} % of the rows"
+            yield warning(problem=problem, fix=_MASK_IF_SATURATED, signal=one.signal.name)
+
+
+def _limit(values: Floats) -> tuple[float, float] | None:
+    """The largest value and its share of the rows, if it occurs in many and the values below it in few; else None."""
+    levels, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    if len(levels) < MIN_LEVELS or not levels[-1]:  # 0 is the usual value of what is off or empty
+        return None
+    share, usual = float(counts[-1] / counts.sum()), SATURATION_RATIO * counts[-1 - NUM_LEVELS : -1].max()
+    is_near = levels[-1] - levels[-2] <= MAX_GAP * (levels[-2] - levels[0])  # values reach a limit that clips
+    return (
+        (float(levels[-1]), share) if is_near and counts[-1] >= usual and MIN_SATURATED <= share <= MIN_SHARE else None
+    )
 
 
 def _usual_changes(numbers: _Numbers) -> Floats:
@@ -571,29 +574,8 @@ def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     yield from _few(found)
     fix = "Put both into the same part of the split, or leave one out: otherwise test data leaks into training."
     found = []
-    for earlier, later in _near_pairs([one for one in seen if first[one.digest] == one.number]):
-        problem = f"it is nearly a copy of episode {earlier}: start, actions and end agree"
-        found.append(warning(problem=problem, fix=fix, episode=later))
+    unique = [one for one in seen if first[one.digest] == one.number]
+    for earlier, later in near_pairs([one.num_steps for one in unique], [one.outline for one in unique]):
+        problem = f"it is nearly a copy of episode {unique[earlier].number}: start, actions and end agree"
+        found.append(warning(problem=problem, fix=fix, episode=unique[later].number))
     yield from _few(found)
-
-
-def _near_pairs(seen: Sequence[_EpisodeSummary]) -> list[tuple[int, int]]:
-    """Pairs of episodes of equal length with nearly equal outlines, found by hashing quantised outlines."""
-    if len(seen) < 2:
-        return []
-    outlines = np.stack([one.outline for one in seen])
-    deviation = outlines.std(0)
-    live = deviation > 1e-6 * np.abs(outlines).max(0, initial=0)
-    if not live.any():
-        return []
-    scores = (outlines[:, live] / deviation[live]).astype(np.float32)
-    pairs: set[tuple[int, int]] = set()
-    for offset in (0.0, 0.25, 0.5, 0.75):  # a pair that the edge of one grid separates shares a cell of another
-        buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
-        for index, cell in enumerate(np.floor(scores + offset).astype(np.int16)):
-            key = (seen[index].num_steps, hashlib.blake2b(cell.tobytes(), digest_size=8).digest())
-            for other in buckets[key][-20:]:
-                if np.abs(scores[index] - scores[other]).max() <= MAX_DUPLICATE_DEVIATION:
-                    pairs.add((seen[other].number, seen[index].number))
-            buckets[key].append(index)
-    return sorted(pairs, key=lambda pair: pair[::-1])
