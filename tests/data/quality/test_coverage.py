@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.stores import stored
 
-from worldline.data.quality import segments as tracks
 from worldline.data.quality.coverage import Coverage, coverage, survey
 from worldline.data.quality.segments import Sample, component_names, shrink, track
 from worldline.data.store import Store
@@ -110,18 +109,16 @@ def test_pictures_count_where_there_is_nothing_else() -> None:
     assert 40 < found.effective_dimension <= 64
 
 
-def test_the_sample_is_seeded_bounded_and_of_the_chosen_episodes(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sample_is_seeded_bounded_and_of_the_chosen_episodes(tmp_path: Any) -> None:
     store = stored(tmp_path / "store", SCHEMA, (make(number) for number in range(8)))
     assert coverage(store, seed=1) == coverage(store, seed=1)
     assert coverage(store).num_episodes == 8
     assert Sample(store, [5, 2], 0).episodes == (2, 5)
-    monkeypatch.setattr(tracks, "MAX_STEPS", 100)
-    monkeypatch.setattr(tracks, "SEGMENT", 40)
-    some = coverage(store, seed=1)
-    assert (some.num_episodes, some.num_steps) == (3, 120)
-    assert Sample(store, None, 1).episodes != Sample(store, None, 2).episodes
+    some, others = (Sample(store, None, seed, max_steps=100, length=40) for seed in (1, 2))
+    for number in some.episodes:
+        some.add(number, store.episode(number))
+    assert [len(one.actions) for one in some.tracks] == [40, 40, 40]
+    assert some.episodes != others.episodes
     with pytest.raises(InputError, match="has 8"):
         Sample(store, [8], 0)
 
