@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def lags(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def repaired(path: Path, episodes: list[Episode], **options: object) -> Store:
+def repaired(path: Path, episodes: list[Episode], saturated: Collection[str] = ()) -> Store:
     """The repaired store of a log; nothing that can be repaired remains in it."""
-    plan = plan_repairs(stored(path / "log", SCHEMA, episodes), **options)  # type: ignore[arg-type]
+    plan = plan_repairs(stored(path / "log", SCHEMA, episodes), saturated=saturated)
     remaining = fix(plan, path / "fixed")
     assert not remaining.misaligned
     assert not any(one.kind for one in remaining.findings)

@@ -180,8 +180,10 @@ def test_healthy_worlds_pass_also_with_few_episodes(heavy: bool) -> None:
         engine = Linear.fit(TOY.episodes(20, 30, seed=0), TOY.schema)
         calibration = calibrate(engine, episodes, horizon=5, num_windows=8, seed=seed, trust_steps=0, with_causes=False)
         windows = smoke_windows(engine.describe(), episodes, horizon=5, seed=seed)
+        assert windows is not None, "a world without windows is not tested"
+        assert windows.num_worlds >= 8
         world = LocalWorld(engine, calibration, CrossEntropy(), windows=windows)
-        smoke_test(world, Path("world"))
+        smoke_test(world, Path("world"))  # raises if the world fails
 
 
 def test_unobserved_values_are_never_outside(tested: LocalWorld) -> None:

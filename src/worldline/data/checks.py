@@ -69,7 +69,7 @@ class Finding:
         signal: the signal's name.
         step: row of the signal within the episode, from 0.
         unusable: whether no single world can explain the log.
-        kind: what `worldline fix` takes it for; None if it cannot be repaired.
+        kind: for `worldline fix`; None if it cannot be repaired.
         places: all parts that it is about, if it has a `kind`; for a change, the first episode after it.
     """
 

@@ -56,16 +56,14 @@ MAX_COLUMNS: Final = 700
 NUM_DRAWS: Final = 1000
 TAIL: Final = 0.005
 """Share of the bootstrap draws outside each end of an interval, which thus holds 99 %."""
-MIN_SHARE: Final = 0.003
-"""Smaller explained shares count as zero."""
 MIN_GAIN: Final = 0.002
 """Smaller gains [nats per row] count as zero."""
 MIN_EFFECT: Final = 0.1
 """Smallest effect of an action that is no reaction, as a share of its gain."""
 MIN_OWN_GAIN: Final = 0.05
 """Smallest gain [nats per row] of a component that responds to an action as no other action."""
-MAX_REMAINDER: Final = 0.15
-"""An action t with a gain below this share of an earlier action's has no effect."""
+MAX_REMAINDER, MAX_REMAINDER_HIGH = 0.15, 0.5
+"""An action t with a gain below this share of an earlier action's, also at its upper end, has no effect."""
 MIN_CORRELATION: Final = 0.9995
 """A component of an observation with this correlation with an action is a copy of it."""
 RIDGES: Final = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
@@ -366,7 +364,6 @@ def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
 
     # With few changes of the actions, a linear model predicts better.
     ridge, rich = min(itertools.product(RIDGES, (False, True)), key=log_error)
-
     waves_of = {"present": "waves", "following": "following waves"}
 
     def policy(number: int, observed: str) -> Floats:
@@ -490,7 +487,9 @@ def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Align
             acting = i if i < middle else min(i, max(middle, _first_response(found.parts)))
             if acting == middle:
                 break
-            if i > middle or (gains[middle].value <= MAX_REMAINDER * gain and gains[middle].high <= 0.5 * gain):
+            if i > middle or (
+                gains[middle].value <= MAX_REMAINDER * gain and gains[middle].high <= MAX_REMAINDER_HIGH * gain
+            ):
                 # Both the later and this action are misplaced; the estimate of the effect decides between them.
                 later = unclear is not None and effects[unclear].value > MIN_EFFECT * gains[unclear].value
                 if unclear is not None and later and (unclear > middle) == (i > middle):

@@ -73,7 +73,8 @@ def changes(
     broken_at, excess = _break(tables)
     if (np.abs(dates - broken_at) <= NEAR * len(tables)).any():
         excess = np.zeros(len(names))
-    found: dict[str, Finding] = {}
+    is_unusable = excess.max() >= MIN_EXCESS
+    found: dict[str, Finding] = {}  # per signal, of the worst component
     signals = {one.name: one for one in schema.observations}
     for number, name in enumerate(names):
         certain = [(law[0][number], law[1][number])]
@@ -83,8 +84,9 @@ def changes(
             if not (np.abs(dates - at[number]) <= NEAR * len(tables)).any()
         ]
         size, at = max(certain)
-        is_broken = bool(excess.max() >= MIN_EXCESS)
-        if name.signal in found or not (size >= MIN_RANK_SUM or (is_broken and excess[number] >= MIN_OWN_EXCESS)):
+        is_broken = bool(is_unusable and excess[number] >= MIN_OWN_EXCESS)
+        known = found.get(name.signal)
+        if not (size >= MIN_RANK_SUM or is_broken) or (known is not None and known.unusable >= is_broken):
             continue
         at = at if size >= MIN_RANK_SUM else broken_at
         found[name.signal] = _finding(signals[name.signal], name, tables, number, at, unusable=is_broken)

@@ -152,11 +152,12 @@ def _regression(model: TransitionModel, after: Sequence[StepTable], number: int)
         kept = np.flatnonzero(np.abs(residual) <= 4 * 1.4826 * np.median(np.abs(residual)) + 1e-12)
     moments = np.zeros((len(after), 2))
     np.add.at(moments, group[kept], given[kept] * residual[kept, None])
-    errors = np.sqrt(np.diag(inverse @ (moments.T @ moments) @ inverse))
+    covariance = inverse @ (moments.T @ moments) @ inverse
+    errors = np.sqrt(np.diag(covariance))
     middle, spread = float(model.middle[number]), float(model.spread[number])
     offset = spread * found[1] + middle * (1 - found[0])
     lever = np.array([-middle, spread])
-    offset_error = float(np.sqrt(lever @ inverse @ (moments.T @ moments) @ inverse @ lever))
+    offset_error = float(np.sqrt(lever @ covariance @ lever))
     is_known = abs(total) > 1e-9  # the model has no level for this component, so an offset has no effect
     return _Affine(float(found[0]), float(errors[0]), float(offset), offset_error if is_known else np.inf)
 
