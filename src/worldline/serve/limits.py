@@ -1,0 +1,65 @@
+"""Every limit of the service, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import final
+
+from worldline.errors import ConfigError
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The limits of a service. All are above 0.
+
+    Args:
+        body_bytes: largest request body in msgpack.
+        json_bytes: largest request body in JSON, which takes several times its size in memory.
+        header_s: seconds until the headers of a request are complete, from the connection or the last answer.
+        body_s: seconds until the body of a request is complete, from its headers.
+        connections: open connections.
+        queue: calls that wait for a worker, over all worlds.
+        batch: calls that are computed as one.
+        horizon: longest plan or prediction, in steps.
+        candidates: candidate plans in one call, over all worlds of its batch.
+        call_bytes: memory that one call may need, as estimated before it begins.
+        piece_bytes: memory of one piece of a call; larger calls are split.
+        pixels: pixels of all images in one request.
+        plan_s: time limit of a plan that states none.
+        deadline_s: seconds after which a call that waits is refused.
+        drain_s: seconds to finish running calls after SIGTERM.
+        sessions: open sessions per token.
+        session_s: seconds after which an unused session expires.
+        session_steps: observations of a session that are kept.
+        frame_bytes: largest message of a WebSocket.
+        sockets: open WebSockets.
+        jobs: unfinished jobs per token.
+    """
+
+    body_bytes: int = 64 * 2**20
+    json_bytes: int = 8 * 2**20
+    header_s: float = 10.0
+    body_s: float = 60.0
+    connections: int = 1000
+    queue: int = 64
+    batch: int = 32
+    horizon: int = 10_000
+    candidates: int = 65_536
+    call_bytes: int = 2 * 2**30
+    piece_bytes: int = 256 * 2**20
+    pixels: int = 64 * 2**20
+    plan_s: float = 10.0
+    deadline_s: float = 60.0
+    drain_s: float = 20.0
+    sessions: int = 100
+    session_s: float = 3600.0
+    session_steps: int = 1000
+    frame_bytes: int = 16 * 2**20
+    sockets: int = 100
+    jobs: int = 10
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if not (value := getattr(self, item.name)) > 0:
+                raise ConfigError(f"{item.name} is {value}. Give a number above 0.")
