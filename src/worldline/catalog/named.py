@@ -67,6 +67,11 @@ class NamedWorld(World):
         """The number of the serving version."""
         return self._current().version
 
+    def serving(self) -> tuple[int, World]:
+        """The number and the world of the serving version. Calls of this world are not shadowed."""
+        current = self._current()
+        return current.version, current.world
+
     def __repr__(self) -> str:
         serving = self._serving
         version = "not open" if serving is None else f"version {serving.version}"

@@ -6,6 +6,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, final
 
+from worldline.errors import WorldlineError
+
+
+class UnauthorizedError(WorldlineError):
+    """The request has no valid token."""
+
+
+class ForbiddenError(WorldlineError):
+    """The token lacks a scope."""
+
 
 class Scope(StrEnum):
     """A permission of a token."""

@@ -1,58 +1,193 @@
-"""Handling of requests to a world as bytes, independent of the transport."""
+"""The service: worlds, callers, limits and queues behind every transport."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar, final
 
-from worldline.errors import UnsupportedError, WorldlineError
-from worldline.planning.base import PlanRequest
+from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.limits import Limits
+from worldline.serve.metrics import Metrics
+from worldline.serve.scheduler import Lane, Scheduler
+from worldline.serve.work import answer_calls, answer_in_pieces, check_size, group_of, with_budget
 from worldline.world.base import World
-from worldline.world.wire import decode_call, encode_answer, encode_error
+from worldline.world.wire import Call
 
-MAX_STEPS: Final = 10_000
-"""Longest horizon of a plan. The size of a request does not bound it, unlike all other sizes."""
+T = TypeVar("T")
+
+QUICK_PLAN_S = 0.05
+"""Plans with at most this time limit are computed beside predictions: they belong to control loops."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """A reply to a request.
+class TokenCheck(Protocol):
+    """What the service needs of its tokens."""
+
+    def any(self) -> bool:
+        """Whether there is a token, valid or not."""
+
+    def check(self, token: str) -> Caller:
+        """The caller with this token.
+
+        Raises:
+            UnauthorizedError: the token is not valid.
+        """
+
+
+@final
+class Service:
+    """Answers calls for callers with limited rights. Transports only decode and encode.
 
     Args:
-        body: a message of `worldline.world.wire`.
-        error: the error that the message reports; None if the message is an answer.
+        hosts: the served worlds.
+        limits: bounds every call.
+        tokens: who may call; None lets anyone call.
+        workers: threads per lane.
+        batching: whether predictions that wait at the same time are computed as one.
     """
 
-    body: bytes
-    error: WorldlineError | None = None
+    def __init__(
+        self,
+        hosts: Hosts,
+        limits: Limits | None = None,
+        *,
+        tokens: TokenCheck | None = None,
+        workers: int = 1,
+        batching: bool = True,
+    ) -> None:
+        self.hosts, self.limits, self.metrics = hosts, limits or Limits(), Metrics()
+        self._tokens = tokens
+        self.scheduler = Scheduler(self.limits, workers=workers, batching=batching, observe=self.metrics.batch)
+        self.metrics.watch(self.scheduler)
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether callers need a token."""
+        return self._tokens is not None and self._tokens.any()
 
-def reply(world: World, verb: str, body: bytes) -> Reply:
-    """The answer of `world` to a request, or the error that it raises.
+    def authorize(self, authorization: str | None, scope: Scope) -> Caller:
+        """The caller of a request.
 
-    Args:
-        world: that answers.
-        verb: one of `wire.VERBS`.
-        body: a message of `worldline.world.wire`.
-    """
-    try:
-        call = decode_call(verb, body)
-        request = call.arguments.get("request")
-        if isinstance(request, PlanRequest) and request.horizon > MAX_STEPS:
-            raise UnsupportedError(
-                f"horizon is {request.horizon}. This server plans at most {MAX_STEPS} steps: reduce it."
+        Args:
+            authorization: the header: `Bearer TOKEN` or `Api-Key TOKEN`.
+            scope: what the request needs.
+
+        Raises:
+            UnauthorizedError: there is no valid token.
+            ForbiddenError: the token lacks the scope.
+        """
+        if self._tokens is None or not self._tokens.any():
+            return ANYONE
+        kind, _, token = (authorization or "").partition(" ")
+        if kind.lower() not in ("bearer", "api-key") or not token:
+            raise UnauthorizedError("expected a token. Send the header Authorization: Bearer TOKEN.")
+        caller = self._tokens.check(token.strip())
+        if scope not in caller.scopes:
+            raise ForbiddenError(f"the token {caller.name!r} lacks the scope {scope.value!r}. Ask the operator for it.")
+        return caller
+
+    async def ask(
+        self,
+        caller: Caller,
+        world: str,
+        call: Call,
+        *,
+        encode: Callable[[object], object] | None = None,
+        deadline_s: float | None = None,
+        gone: Awaitable[object] | None = None,
+    ) -> Any:
+        """The answer of a world to a call.
+
+        Args:
+            caller: from `authorize`.
+            world: name of the world.
+            call: the verb with its arguments.
+            encode: maps the answer to the result, in the worker; None for the answer itself.
+            deadline_s: seconds until the caller gives up; None for the limit of the service.
+            gone: completes when the caller has left.
+
+        Raises:
+            WorldlineError: as the verb raises; or the call exceeds a limit, or too many calls wait.
+        """
+        del caller
+        hosted = self.hosts[world]
+        call, card = with_budget(call, self.limits), hosted.card
+        size = check_size(call, card, self.limits)
+        pieces = -(-size // self.limits.piece_bytes)
+        if pieces == 1 and (group := group_of(call, card)) is not None:
+            return await self.scheduler.run_batched(
+                (call, encode),
+                partial(_answers, hosted),
+                group=(world, group),
+                limit=min(card.max_batch, self.limits.piece_bytes // max(size, 1)),
+                deadline_s=deadline_s,
+                gone=gone,
             )
-        return Reply(body=encode_answer(call.ask(world)))
-    except WorldlineError as error:
-        return refusal(error)
-    except MemoryError:
-        return refusal(
-            UnsupportedError(
-                f"{verb} needs more memory than the server has. Send fewer worlds, plans or steps at once."
-            )
-        )
+        run = partial(_in_pieces, hosted, call, pieces, encode)
+        return await self.scheduler.run(run, lane=_lane(call, pieces), deadline_s=deadline_s, gone=gone)
+
+    async def compute(
+        self,
+        caller: Caller,
+        world: str,
+        verb: str,
+        function: Callable[[World], T],
+        *,
+        lane: Lane = Lane.QUICK,
+        deadline_s: float | None = None,
+    ) -> T:
+        """The result of a function of the current version of a world, computed in a worker.
+
+        Args:
+            caller: from `authorize`.
+            world: name of the world.
+            verb: for usage and metrics.
+            function: gets the world in this process.
+            lane: the workers.
+            deadline_s: as in `ask`.
+        """
+        del caller, verb
+        hosted = self.hosts[world]
+        return await self.scheduler.run(lambda: function(hosted.current()[1]), lane=lane, deadline_s=deadline_s)
+
+    async def ready(self, limit_s: float = 5.0) -> bool:
+        """Whether the workers answer: one did in the last seconds, or one does now."""
+        if time.monotonic() - self.scheduler.last_answer_s < limit_s:
+            return True
+        if any(self.scheduler.running(lane) for lane in Lane):
+            return time.monotonic() - self.scheduler.last_answer_s < self.limits.deadline_s
+        return await self.scheduler.run(lambda: True, deadline_s=limit_s)
+
+    def close(self) -> bool:
+        """Stops the workers; whether they are idle."""
+        idle = not any(self.scheduler.running(lane) for lane in Lane)
+        self.scheduler.close()
+        self.hosts.close()
+        return idle
 
 
-def refusal(error: WorldlineError) -> Reply:
-    """The reply that reports an error."""
-    return Reply(body=encode_error(error), error=error)
+Encode = Callable[[object], object] | None
+
+
+def _answers(hosted: HostedWorld, work: Sequence[tuple[Call, Encode]]) -> Sequence[object]:
+    hosted.current()  # the card of a version that an alias was moved to
+    return [
+        answer if encode is None or isinstance(answer, Exception) else encode(answer)
+        for answer, (_, encode) in zip(answer_calls(hosted.world, [call for call, _ in work]), work, strict=True)
+    ]
+
+
+def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode) -> object:
+    hosted.current()
+    answer = answer_in_pieces(hosted.world, call, hosted.card, pieces)
+    return answer if encode is None else encode(answer)
+
+
+def _lane(call: Call, pieces: int) -> Lane:
+    """The slow lane for searches, replays and large calls."""
+    if call.verb == "plan":
+        budget_s = call.arguments["request"].budget_s
+        return Lane.QUICK if budget_s is not None and budget_s <= QUICK_PLAN_S else Lane.SLOW
+    return Lane.SLOW if pieces > 1 or call.verb in ("what_if", "surprise", "score") else Lane.QUICK

@@ -1,10 +1,13 @@
-"""The messages between processes: every verb of `World` and its answer, in msgpack.
+"""The messages between processes: every verb of `World` and its answer, in msgpack and in JSON.
 
-A message holds a version number, the name of its content, the content, and the bytes of all arrays in it. In the
-content, dataclasses are maps of their fields, and arrays are maps of dtype, shape and place in the list of bytes. Costs
-and constraints are named by class, from a closed table. Nothing is pickled and nothing received is executed. Received
-data is untrusted: its size is limited before it is built, and msgspec checks each value against the type of the
-contract.
+In msgpack, a message holds a version number, the name of its content, the content, and the bytes of all arrays in it.
+In the content, dataclasses are maps of their fields, and arrays are maps of dtype, shape and place in the list of
+bytes. Costs and constraints are named by class, from a closed table. Nothing is pickled and nothing received is
+executed. Received data is untrusted: its size is limited before it is built, and msgspec checks each value against the
+type of the contract.
+
+In JSON, a message is the content alone: the arguments of the verb, or its answer. An array is a list of numbers, nested
+by axis, or a map of dtype, shape and its bytes in base64. NaN and infinity are null.
 """
 
 from __future__ import annotations
@@ -213,6 +216,35 @@ def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
     return answer
 
 
+def decode_json_call(verb: str, body: bytes) -> Call:
+    """The call in a JSON message: the arguments of the verb.
+
+    Args:
+        verb: that is called.
+        body: the message.
+
+    Raises:
+        UnknownNameError: there is no such verb.
+        InputError: the message is damaged or too large, or a value has the wrong type.
+    """
+    if verb not in VERBS:
+        raise UnknownNameError("verb", verb, VERBS)
+    try:
+        found = msgspec.json.decode(body, type=_struct(VERBS[verb]))
+    except _DAMAGED as error:
+        raise InputError(f"{verb}: {error}. Send what the contract of `World` names.") from error
+    return Call(verb, _arguments(VERBS[verb], found, {}, verb))
+
+
+def encode_json_answer(answer: object) -> bytes:
+    """The JSON message for the result of a verb; images are in base64.
+
+    Raises:
+        InputError: a value cannot be sent.
+    """
+    return msgspec.json.encode(_pack(answer, None, "answer"))
+
+
 def encode_error(error: WorldlineError) -> bytes:
     """The message for an error of a verb. An unknown subclass is sent as its nearest base in the tree of worldline."""
     kind = next(base for base in type(error).__mro__ if issubclass(base, WorldlineError) and base in _ERRORS)
@@ -247,11 +279,12 @@ class _Message(_Version, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Array(Struct, kw_only=True, forbid_unknown_fields=True):
-    """An array in the content of a message; its bytes are at `place` in `_Message.arrays`."""
+    """An array in the content of a message; its bytes are `data`, or at `place` in `_Message.arrays`."""
 
     dtype: str
     shape: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(max_length=_MAX_AXES)]
-    place: int
+    place: int | UnsetType = UNSET
+    data: bytes | UnsetType = UNSET
 
 
 def _encode(name: str, value: object) -> bytes:
@@ -292,8 +325,8 @@ def _content(kind: Any, message: _Message, where: str) -> Any:
         raise InputError(f"{where}: {problem}. Send what the contract of `World` names.") from error
 
 
-def _pack(value: object, arrays: list[bytes], where: str) -> Any:
-    """The value as maps, lists, text and numbers; appends the bytes of its arrays."""
+def _pack(value: object, arrays: list[bytes] | None, where: str) -> Any:
+    """The value as maps, lists, text and numbers; appends the bytes of its arrays, or holds them if that is None."""
     if isinstance(value, np.ndarray):
         return _pack_array(value, arrays, where)
     if isinstance(value, np.generic):
@@ -319,7 +352,7 @@ def _pack(value: object, arrays: list[bytes], where: str) -> Any:
     return {"rule": type(value).__name__, **packed} if type(value) is rule else packed
 
 
-def _pack_array(value: NDArray[Any], arrays: list[bytes], where: str) -> dict[str, Any]:
+def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> dict[str, Any] | list[Any]:
     kind = value.dtype
     if kind.name not in DTYPES:
         # Widening changes no value, and a world accepts the wider dtype.
@@ -327,7 +360,13 @@ def _pack_array(value: NDArray[Any], arrays: list[bytes], where: str) -> dict[st
         if kind.kind not in "fiu" or not np.can_cast(kind, wider):
             raise InputError(f"{where} has dtype {kind}, which cannot be sent. Convert it to {', '.join(DTYPES)}.")
         kind = wider
-    arrays.append(value.astype(kind.newbyteorder("<"), copy=False).tobytes())
+    if arrays is None and kind != np.uint8:
+        found: list[Any] = value.tolist() if value.ndim else [value.tolist()]
+        return found if value.ndim else found[0]
+    data = value.astype(kind.newbyteorder("<"), copy=False).tobytes()
+    if arrays is None:  # images
+        return {"dtype": kind.name, "shape": list(value.shape), "data": data}
+    arrays.append(data)
     return {"dtype": kind.name, "shape": list(value.shape), "place": len(arrays) - 1}
 
 
@@ -378,7 +417,7 @@ def _array_type(scalar: type[np.generic]) -> Any:
     dtypes = tuple(name for name in DTYPES if np.issubdtype(name, scalar))
     numbers = {"bool": bool, "int64": int, "float64": float}
     array = defstruct("Array", [("dtype", one_of[dtypes])], bases=(_Array,), **_STRICT)
-    return _union((array, *(number for name, number in numbers.items() if name in dtypes)))
+    return _union((array, list[Any], *(number for name, number in numbers.items() if name in dtypes)))
 
 
 @cache
@@ -409,12 +448,20 @@ def _build(hint: Any, found: Any, arrays: dict[int, bytes], where: str) -> Any:
             return kind(**arguments)
         except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
             raise InputError(f"{where}: {error}") from error
-    if kind is np.ndarray:
-        value = np.asarray(found)
-        if value.dtype.name not in DTYPES:
-            raise InputError(f"{where}: {found} does not fit into 64 bits with a sign. Send a smaller number.")
-        return value
-    return found
+    return _numbers(found, get_args(inner[1])[0], where) if kind is np.ndarray else found
+
+
+def _numbers(found: Any, scalar: type[np.generic], where: str) -> NDArray[Any]:
+    """The array of a number, or of lists of numbers in which null is NaN."""
+    try:
+        value = np.array(found)
+        if value.dtype == object:
+            value = np.array(found, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{where}: {error}. Send lists of numbers, of equal lengths on each axis.") from error
+    if value.dtype.name not in DTYPES or not np.issubdtype(value.dtype, scalar):
+        raise InputError(f"{where}: got {value.dtype}, expected numbers of at most 64 bits that the signal can have.")
+    return value
 
 
 def _arguments(kind: Callable[..., Any], found: Struct, arrays: dict[int, bytes], where: str) -> dict[str, Any]:
@@ -425,7 +472,9 @@ def _arguments(kind: Callable[..., Any], found: Struct, arrays: dict[int, bytes]
 
 def _build_array(found: _Array, arrays: dict[int, bytes], where: str) -> NDArray[Any]:
     """The array, after its size was checked against its bytes, which are taken from `arrays`."""
-    data = arrays.pop(found.place, None)  # used once, so a small message cannot ask for many copies
+    data = None if found.data is UNSET else found.data
+    if isinstance(found.place, int):
+        data = arrays.pop(found.place, None)  # used once, so a small message cannot ask for many copies
     if data is None:
         raise InputError(f"{where}: the message has no further array at place {found.place}. Send each array once.")
     kind, shape = np.dtype(found.dtype), found.shape

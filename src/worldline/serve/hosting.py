@@ -1,0 +1,137 @@
+"""The worlds that a service answers for, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Final, final
+
+from worldline.catalog.named import NamedWorld
+from worldline.catalog.opening import is_reference
+from worldline.engines.base import Card
+from worldline.errors import InputError
+from worldline.serve.problems import NotFoundError
+from worldline.world.base import World
+
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""Names of served worlds, which stand in URLs."""
+
+
+@final
+class HostedWorld:
+    """A served world.
+
+    Args:
+        name: in URLs.
+        reference: the world in the catalog, such as "greenhouse@prod"; None for a folder, whose path is not shown.
+        world: answers the calls; `NamedWorld` for an alias.
+    """
+
+    def __init__(self, name: str, reference: str | None, world: World) -> None:
+        self.name, self.reference, self.world = name, reference, world
+        self._card = world.describe()
+
+    def __repr__(self) -> str:
+        return f"HostedWorld({self.name!r}, {self.world!r})"
+
+    @property
+    def card(self) -> Card:
+        """The card of the version that answered last. Takes no time, so the event loop may ask."""
+        return self._card
+
+    def current(self) -> tuple[int | None, World]:
+        """The number of the current version (None for a folder), and its world in this process.
+
+        Opens the version if its alias was moved, so call it in a worker.
+        """
+        found = self.world.serving() if isinstance(self.world, NamedWorld) else (None, self.world)
+        self._card = found[1].describe()
+        return found
+
+
+@final
+class Hosts(Mapping[str, HostedWorld]):
+    """The served worlds by name. Threads may share it.
+
+    Args:
+        open_reference: opens a world of the catalog, such as "greenhouse@prod".
+    """
+
+    def __init__(self, open_reference: Callable[[str], World]) -> None:
+        self._open, self._lock = open_reference, Lock()
+        self._hosted: dict[str, HostedWorld] = {}
+
+    def __getitem__(self, name: str) -> HostedWorld:
+        try:
+            return self._hosted[name]
+        except KeyError:
+            raise NotFoundError("world", name, self._hosted) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._hosted))
+
+    def __len__(self) -> int:
+        return len(self._hosted)
+
+    def add(self, hosted: HostedWorld) -> None:
+        """Serves a further world.
+
+        Raises:
+            InputError: the name is not valid or is taken.
+        """
+        if not NAME.fullmatch(hosted.name):
+            raise InputError(
+                f"{hosted.name[:120]!r} is not allowed as name of a served world. Use letters, digits, '_', '-' and "
+                "'.', and begin with a letter, digit or '_'. Name it with NAME=WORLD."
+            )
+        with self._lock:
+            if hosted.name in self._hosted:
+                raise InputError(f"two worlds are called {hosted.name!r}. Name one of them with NAME=WORLD.")
+            self._hosted[hosted.name] = hosted
+
+    def open(self, reference: str, name: str | None = None) -> HostedWorld:
+        """Opens a world of the catalog and serves it.
+
+        Args:
+            reference: `name@alias` or `name@number`; never a path or URL.
+            name: the name in URLs; None for the name in the catalog.
+
+        Raises:
+            InputError: as in `add`, or `reference` names no world of the catalog.
+            UnknownNameError: the catalog has no such world, alias or version.
+        """
+        if not is_reference(reference):
+            raise InputError(f"{reference[:120]!r} is not a world of the catalog. Use NAME@ALIAS or NAME@NUMBER.")
+        hosted = HostedWorld(name or reference.partition("@")[0], reference, self._open(reference))
+        self.add(hosted)
+        return hosted
+
+    def remove(self, name: str) -> None:
+        """Stops serving a world; running calls end.
+
+        Raises:
+            NotFoundError: there is no such world.
+        """
+        with self._lock:
+            hosted = self[name]
+            del self._hosted[name]
+        if isinstance(hosted.world, NamedWorld):
+            hosted.world.close()
+
+    def close(self) -> None:
+        """Ends shadow calls."""
+        for hosted in self._hosted.values():
+            if isinstance(hosted.world, NamedWorld):
+                hosted.world.close()
+
+
+def name_of(target: str) -> tuple[str, str]:
+    """The name in URLs and the target that a command-line argument gives: `NAME=WORLD`, or `WORLD` named by itself."""
+    name, sign, target_after = target.partition("=")
+    if sign and NAME.fullmatch(name):
+        return name, target_after
+    if is_reference(target):
+        return target.partition("@")[0], target
+    return Path(target).name or Path(target).resolve().name, target

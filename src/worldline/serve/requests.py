@@ -1,0 +1,175 @@
+"""Reading of requests and writing of answers: bodies within limits, content types, problems."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any, Final, final
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from worldline.engines.language.endpoint import LOOPBACK
+from worldline.errors import InputError
+from worldline.serve import problems
+from worldline.serve.problems import MediaTypeError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
+from worldline.serve.scheduler import CallerLeftError
+from worldline.serve.service import Service
+from worldline.world import wire
+
+JSON: Final = "application/json"
+MSGPACK: Final = wire.CONTENT_TYPE
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SAFE_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_PROCESS: Final = secrets.token_hex(4)
+_NUMBERS: Final = itertools.count(1)
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class Guard:
+    """The outermost application: request ids, safe headers, and every error as a problem.
+
+    Args:
+        app: the application behind it.
+        service: to know whether callers need a token.
+        any_host: whether a service without tokens answers to other names than localhost.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, *, any_host: bool) -> None:
+        self._app, self._service, self._any_host = app, service, any_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})
+        request = Request(scope, receive)
+        given = request.headers.get("request-id", "")
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}-{next(_NUMBERS):x}"
+        state["request_id"], started_s, status = request_id, time.monotonic(), 0
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [(b"request-id", request_id.encode()), *_SAFE_HEADERS]
+                message = {**message, "headers": [*message["headers"], *headers]}
+            await send(message)
+
+        try:
+            self._check_host(request)
+            await self._app(scope, receive, send_safely)
+        except (ClientDisconnect, CallerLeftError):
+            status = status or 499  # for the metrics; nobody reads it
+        except Exception as error:  # noqa: BLE001  # every error becomes an answer
+            problem = problem_of(error)
+            if problem.status == 500:
+                _logger.error("request %s failed: %s", request_id, fault_text(error))
+            if not status:
+                await problem_response(request, problem)(scope, receive, send_safely)
+        finally:
+            world, verb = state.get("labels", ("", "other"))
+            self._service.metrics.request(world, verb, status, time.monotonic() - started_s)
+
+    def _check_host(self, request: Request) -> None:
+        """Refuses other names of this machine, which a web page can use, if no token protects the service."""
+        if self._any_host or self._service.needs_token:
+            return
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        if host not in LOOPBACK:
+            raise InputError(f"the host is {host!r:.100}. A service without tokens answers only to localhost.")
+
+
+def problem_response(request: Request, problem: Problem) -> Response:
+    """The response that reports a problem, in the format that the caller reads."""
+    headers = dict[str, str]()
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if answer_type(request) == MSGPACK:
+        return Response(wire.encode_error(problem.error), problem.status, headers, MSGPACK)
+    body = msgspec.json.encode(problem.to_json(request.state.request_id))
+    return Response(body, problem.status, headers, problems.MEDIA_TYPE)
+
+
+def content_type(request: Request) -> str:
+    """The content type of the body.
+
+    Raises:
+        MediaTypeError: the service does not read it. Web pages cannot send the accepted ones to another origin without
+            asking first, so they cannot reach a local service.
+    """
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in (JSON, MSGPACK):
+        raise MediaTypeError(f"the content type is {found[:100]!r}. Send {JSON} or {MSGPACK}.")
+    return found
+
+
+def answer_type(request: Request) -> str:
+    """The content type of the answer: what the caller accepts, else that of the body, else JSON."""
+    accepted = request.headers.get("accept", "*/*").lower()
+    if MSGPACK in accepted:
+        return MSGPACK
+    if "*/*" in accepted and request.headers.get("content-type", "").lower().startswith(MSGPACK):
+        return MSGPACK
+    return JSON
+
+
+def deadline_s(request: Request) -> float | None:
+    """Seconds until the caller gives up, from the header `Deadline-Ms`; None if it is not given.
+
+    Raises:
+        InputError: it is not a whole number above 0.
+    """
+    given = request.headers.get("deadline-ms")
+    if given is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", given):
+        raise InputError(f"Deadline-Ms is {given[:40]!r}. Send milliseconds, a whole number above 0.")
+    return int(given) / 1000
+
+
+async def read_body(request: Request, limit_bytes: int, limit_s: float) -> bytes:
+    """The body of a request.
+
+    Raises:
+        TooLargeError: it has more than `limit_bytes`. Reading stops there.
+        SlowRequestError: it is not complete after `limit_s` seconds.
+    """
+    too_large = TooLargeError(f"the body has more than {limit_bytes} bytes. Send less at once, or msgpack.")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limit_s):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise SlowRequestError(f"the body was not complete after {limit_s:g} s. Send it again.") from None
+    return bytes(body)
+
+
+async def left(request: Request) -> None:
+    """Returns when the caller closes the connection. Call it after the body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,233 @@
+"""The size of a call before it begins, and the computation of calls in batches and in pieces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.planning.base import PlanRequest
+from worldline.schema import Kind
+from worldline.serve.limits import Limits
+from worldline.serve.problems import TooLargeError
+from worldline.world.base import Forecast, Prediction, Scores, World
+from worldline.world.wire import Call
+
+_COPIES: Final = 4
+"""Arrays of the size of a result that exist at the same time: samples, mean, edges and the message."""
+_PLANNED: Final = 1024
+"""Candidates of a search that are assumed to exist at the same time. Engines roll out larger populations in parts."""
+
+
+def check_size(call: Call, card: Card, limits: Limits) -> int:
+    """The estimated memory of a call in bytes.
+
+    Raises:
+        TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
+    """
+    worlds, candidates, samples, steps = _counts(call, card)
+    if steps > limits.horizon:
+        raise TooLargeError(f"the call has {steps} steps. This service accepts {limits.horizon}: send fewer.")
+    if worlds * candidates > limits.candidates:
+        raise TooLargeError(
+            f"the call has {worlds} worlds and {candidates} candidates. This service accepts {limits.candidates} "
+            "candidates over all worlds: send fewer."
+        )
+    pixels = sum(value.size for value in _arrays(call) if value.dtype == np.uint8)
+    if pixels > limits.pixels:
+        raise TooLargeError(f"the images have {pixels} values. This service accepts {limits.pixels}: send fewer.")
+    values = sum(_values(card, name) for name in card.predicts)
+    found = worlds * steps * (candidates + samples) * values * 8 * _COPIES
+    if call.arguments.get("images"):
+        shown = sum(math.prod(signal.shape) for signal in card.schema.observations if signal.kind is Kind.IMAGE)
+        found += worlds * steps * shown * _COPIES
+    found += worlds * candidates * card.bytes_per_candidate * max(1, steps // max(card.band_horizon, 1))
+    if found > limits.call_bytes:
+        raise TooLargeError(
+            f"the call may need {found / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
+            f"samples and {steps} steps. This service accepts {limits.call_bytes / 2**20:.0f} MiB: send less at once."
+        )
+    return found
+
+
+def with_budget(call: Call, limits: Limits) -> Call:
+    """The call; a plan without a time limit gets that of the service."""
+    request = call.arguments.get("request")
+    if isinstance(request, PlanRequest) and request.budget_s is None:
+        return Call(call.verb, {**call.arguments, "request": replace(request, budget_s=limits.plan_s)})
+    return call
+
+
+def group_of(call: Call, card: Card) -> Hashable | None:
+    """What calls must have in common to be computed as one; None for a call that is computed alone.
+
+    Only predictions of one world without random draws are grouped, so a caller gets the same answer in every batch.
+    """
+    arguments = call.arguments
+    if call.verb != "predict" or arguments.get("num_samples") or not card.deterministic or card.max_batch < 2:
+        return None
+    history: History = arguments["history"]
+    if _num_worlds(history, card) is not None:
+        return None
+    options = (arguments.get("level"), arguments.get("images", False))
+    groups = (*vars(history).values(), arguments["actions"], arguments.get("exogenous") or {})
+    return options, tuple(_shapes(group) for group in groups)
+
+
+def answer_calls(world: World, calls: Sequence[Call]) -> list[object]:
+    """The answer to each call of one group, or its error; several as one batch."""
+    if len(calls) > 1:
+        try:
+            return [*_predict_together(world, calls)]
+        except Exception:  # noqa: BLE001  # one call is invalid: each gets its own answer or error
+            pass
+    return [_answer(world, call) for call in calls]
+
+
+def answer_in_pieces(world: World, call: Call, card: Card, pieces: int) -> object:
+    """The answer to a call, computed in parts of its worlds or candidates.
+
+    Args:
+        world: answers.
+        call: a prediction of a batch is split by worlds, a score by candidates. Others are not split.
+        card: of the world.
+        pieces: number of parts, at least 1.
+    """
+    if pieces > 1 and call.verb in ("predict", "score"):
+        worlds = _num_worlds(call.arguments["history"], card)
+        axis = 0 if call.verb == "predict" or worlds is None else 1
+        groups = (*vars(call.arguments["history"]).values(), call.arguments.get("exogenous") or {})
+        several = [*call.arguments["actions"].values()]
+        if call.verb == "predict":
+            several += [value for group in groups for value in group.values()]
+        sizes = {value.shape[axis] if value.ndim > axis else 0 for value in several}
+        # Sizes that differ are an error, which the world explains.
+        if len(sizes) == 1 and (count := sizes.pop()) > 1 and (call.verb == "score" or worlds is not None):
+            parts = np.array_split(np.arange(count), min(pieces, count))
+            return (_predicted if call.verb == "predict" else _scored)(world, call, parts, axis)
+    return call.ask(world)
+
+
+def _answer(world: World, call: Call) -> object:
+    try:
+        return call.ask(world)
+    except Exception as error:  # noqa: BLE001  # the caller gets it
+        return error
+
+
+def _counts(call: Call, card: Card) -> tuple[int, int, int, int]:
+    """Worlds, candidates, samples and steps of a call; as large as its arrays claim, valid or not."""
+    arguments, samples = call.arguments, call.arguments.get("num_samples", 0)
+    if "episode" in arguments:
+        episode: Episode = arguments["episode"]
+        lengths = [len(value) for value in episode.observations.values() if np.ndim(value)]
+        return 1, 1, 2, max(lengths, default=1)
+    worlds = _num_worlds(arguments["history"], card) or 1
+    if (request := arguments.get("request")) is not None:
+        return worlds, _PLANNED, 0, request.horizon
+    axes = {signal.name: len(signal.shape) for signal in card.schema.actions}
+    shapes = [(np.shape(value), axes.get(name, 1)) for name, value in arguments["actions"].items()]
+    steps = max([shape[-1 - own] for shape, own in shapes if len(shape) > own], default=1)
+    several = call.verb == "score"
+    candidates = max([shape[-2 - own] for shape, own in shapes if several and len(shape) > own + 1], default=1)
+    return worlds, candidates, samples, steps
+
+
+def _num_worlds(history: History, card: Card) -> int | None:
+    """W; None without an axis of worlds, or if the history is not valid."""
+    shapes = {signal.name: len(signal.shape) for signal in card.schema.observations}
+    for name, value in history.observations.items():
+        if name in shapes:
+            return len(value) if np.ndim(value) == shapes[name] + 2 else None
+    return None
+
+
+def _values(card: Card, name: str) -> int:
+    return math.prod(card.schema[name].shape) or 1
+
+
+def _arrays(call: Call) -> list[NDArray[Any]]:
+    past = call.arguments.get("history") or call.arguments.get("episode")
+    return [value for value in getattr(past, "observations", {}).values() if isinstance(value, np.ndarray)]
+
+
+def _shapes(group: Arrays) -> tuple[object, ...]:
+    return tuple((name, value.shape, value.dtype.char) for name, value in sorted(group.items()))
+
+
+def _predict_together(world: World, calls: Sequence[Call]) -> list[Prediction]:
+    first = calls[0].arguments
+    together = {
+        **first,
+        "history": History.stack([call.arguments["history"] for call in calls]),
+        "actions": _stacked([call.arguments["actions"] for call in calls]),
+    }
+    if first.get("exogenous"):
+        together["exogenous"] = _stacked([call.arguments["exogenous"] for call in calls])
+    found = world.predict(**together)
+    return [_one_world(found, number) for number in range(len(calls))]
+
+
+def _stacked(parts: Sequence[Arrays]) -> Arrays:
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def _one_world(found: Prediction, number: int) -> Prediction:
+    """The prediction of one world of a batch."""
+    signals = {
+        name: Forecast(
+            mean=one.mean[number],
+            low=None if one.low is None else one.low[number],
+            high=None if one.high is None else one.high[number],
+            horizon=int(np.asarray(one.horizon)[number]),
+        )
+        for name, one in found.signals.items()
+    }
+    trust, images = (
+        float(np.asarray(found.trust)[number]),
+        {name: value[number] for name, value in found.images.items()},
+    )
+    return replace(found, signals=signals, trust=trust, images=images)
+
+
+def _predicted(world: World, call: Call, parts: Sequence[NDArray[np.integer]], axis: int) -> Prediction:
+    found = list[Prediction]()
+    for part in parts:
+        arguments = {**call.arguments, "history": call.arguments["history"].worlds(part)}
+        for name in ("actions", "exogenous"):
+            if arguments.get(name):
+                arguments[name] = {signal: np.take(value, part, axis) for signal, value in arguments[name].items()}
+        found.append(world.predict(**arguments))
+    return _joined(found)
+
+
+def _joined(parts: Sequence[Prediction]) -> Prediction:
+    """The prediction of a batch from those of its parts."""
+    first = parts[0]
+    signals = {
+        name: Forecast(
+            **{field: _concatenated([vars(part.signals[name])[field] for part in parts]) for field in vars(one)}
+        )
+        for name, one in first.signals.items()
+    }
+    images = {name: np.concatenate([part.images[name] for part in parts]) for name in first.images}
+    return replace(first, signals=signals, images=images, trust=_concatenated([part.trust for part in parts]))
+
+
+def _concatenated(values: Sequence[Any]) -> Any:
+    return None if values[0] is None else np.concatenate(values)
+
+
+def _scored(world: World, call: Call, parts: Sequence[NDArray[np.integer]], axis: int) -> Scores:
+    found = list[Scores]()
+    for part in parts:
+        actions = {name: np.take(value, part, axis) for name, value in call.arguments["actions"].items()}
+        found.append(world.score(**{**call.arguments, "actions": actions}))
+    cost, violation = ([vars(one)[name] for one in found] for name in ("cost", "violation"))
+    return replace(found[0], cost=np.concatenate(cost, axis), violation=np.concatenate(violation, axis))
