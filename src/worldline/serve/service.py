@@ -126,7 +126,7 @@ class Service:
                 gone=gone,
             )
         run = partial(_in_pieces, hosted, call, pieces, encode)
-        return await self.scheduler.run(run, lane=_lane(call, pieces), deadline_s=deadline_s, gone=gone)
+        return await self.scheduler.run(run, lane=lane_of(call, pieces), deadline_s=deadline_s, gone=gone)
 
     async def compute(
         self,
@@ -185,7 +185,7 @@ def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode) -> 
     return answer if encode is None else encode(answer)
 
 
-def _lane(call: Call, pieces: int) -> Lane:
+def lane_of(call: Call, pieces: int = 1) -> Lane:
     """The slow lane for searches, replays and large calls."""
     if call.verb == "plan":
         budget_s = call.arguments["request"].budget_s

@@ -36,6 +36,28 @@ class Alarm:
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class SessionState:
+    """What a session knows, without its world, so that it can continue in another process.
+
+    Args:
+        episode: the kept steps; None before the first observation.
+        num_seen: observations so far.
+        widening: as `Session.widening`.
+        evidence: for a change of the world, since observation `since`.
+        since: see `evidence`.
+        alarms: as `Session.alarms`.
+    """
+
+    episode: Episode | None
+    num_seen: int
+    widening: Mapping[str, float]
+    evidence: float
+    since: int
+    alarms: tuple[Alarm, ...]
+
+
+@final
 class Session:
     """Keeps the history of one running world, and compares its predictions with the outcomes.
 
@@ -112,6 +134,29 @@ class Session:
     def widening(self) -> Mapping[str, float]:
         """Per predicted vector signal the current factor on its calibrated band."""
         return dict(self._widening)
+
+    @property
+    def state(self) -> SessionState:
+        """What the session knows now."""
+        return SessionState(
+            episode=self._episode,
+            num_seen=self._num_seen,
+            widening=self.widening,
+            evidence=self._evidence,
+            since=self._since,
+            alarms=self.alarms,
+        )
+
+    def resume(self, state: SessionState) -> None:
+        """Continues from a state of another session with the same settings.
+
+        The present is inferred from the kept steps. A model with longer memory may give slightly other answers than the
+        session that saw all steps.
+        """
+        self._tracker = tracker(self.world, self.horizon, self.level, state.episode)
+        self._episode, self._num_seen = state.episode, state.num_seen
+        self._widening, self._alarms = dict(state.widening), list(state.alarms)
+        self._evidence, self._since = state.evidence, state.since
 
     def observe(
         self,

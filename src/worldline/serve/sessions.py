@@ -1,0 +1,459 @@
+"""Sessions of callers: a belief in memory, and every acknowledged step in the database."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Final, final
+
+import numpy as np
+
+from worldline.episode import Arrays, Episode
+from worldline.errors import ConfigError, InputError, MissingExtraError
+from worldline.planning.base import PlanRequest
+from worldline.schema import Schema, Signal
+from worldline.serve.callers import Caller
+from worldline.serve.database import Database
+from worldline.serve.hosting import HostedWorld
+from worldline.serve.problems import GoneError, NotFoundError, RateLimitedError, StepConflictError
+from worldline.serve.service import Service, lane_of
+from worldline.serve.tables import session_steps, sessions
+from worldline.serve.work import check_size, with_budget
+from worldline.world.session import Alarm, Session, SessionState
+from worldline.world.wire import Call, decode_answer, encode_answer
+
+try:
+    from sqlalchemy import Connection, delete, func, insert, literal, select, update
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "serve") from error
+
+MAX_LIVE: Final = 256
+"""Sessions whose beliefs stay in memory. Others are built again from their steps when they are used."""
+KEPT_EXPIRED_S: Final = 86400.0
+"""Seconds for which an expired session is reported as such; then it is deleted."""
+_TRIM: Final = 64
+_REFRESH: Final = 0.1
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SessionSettings:
+    """The settings of a session, as in `worldline.world.session.Session`.
+
+    Args:
+        num_kept: observations that are kept; None for 128, or what the model needs if that is more.
+        level: probability of the bands, in (0, 1); None for that of the world.
+        horizon: steps of the trajectories that are compared with their bands.
+        rate: speed of adaptation of the bands, at least 0.
+        patience: mean number of steps between false alarms, at least 2.
+    """
+
+    num_kept: int | None = None
+    level: float | None = None
+    horizon: int = 1
+    rate: float = 0.05
+    patience: float = 1000.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ObservedStep:
+    """One step of a session; see `worldline.world.session.Session.observe`.
+
+    Args:
+        observations: per signal [*shape].
+        actions: since the last observation, per signal [*shape]; empty at the first step.
+        exogenous: likewise.
+        observed: per signal, whether its value was observed; True if left out.
+    """
+
+    observations: Arrays
+    actions: Arrays = field(default_factory=dict)
+    exogenous: Arrays = field(default_factory=dict)
+    observed: Mapping[str, bool] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SessionView:
+    """A session as its caller sees it.
+
+    Args:
+        id: names the session.
+        world: name of the world.
+        version: of the world at the last observation; None for a folder.
+        step: number of observations so far. The next observation has this step number.
+        expires: seconds since 1970 (UTC) after which an unused session ends.
+        alarms: the alarms so far: the world no longer behaves as its model predicts.
+        widening: per signal the current factor on its calibrated band.
+    """
+
+    id: str
+    world: str
+    version: int | None
+    step: int
+    expires: float
+    alarms: tuple[Alarm, ...]
+    widening: Mapping[str, float]
+
+
+@dataclass(eq=False)
+class _Live:
+    """A session in memory; without `session` it must be built from its steps."""
+
+    session: Session | None = None
+    version: int | None = None
+    step: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@final
+class Sessions:
+    """The sessions of a service. Processes with one database share them.
+
+    A step is acknowledged after it is in the database. The belief in memory is used as long as no other process has
+    continued the session; else it is built again from the kept steps.
+
+    Args:
+        service: has the worlds and the workers.
+        database: keeps sessions and steps.
+    """
+
+    def __init__(self, service: Service, database: Database) -> None:
+        self._service, self._database = service, database
+        self._live: OrderedDict[str, _Live] = OrderedDict()
+
+    async def create(self, caller: Caller, world: str, settings: SessionSettings) -> SessionView:
+        """Opens a session.
+
+        Raises:
+            NotFoundError: there is no such world.
+            RateLimitedError: the caller has too many open sessions.
+            InputError: a setting is out of range.
+        """
+        hosted, limits = self._service.hosts[world], self._service.limits
+        if settings.num_kept is not None and settings.num_kept > limits.session_steps:
+            raise InputError(f"num_kept is {settings.num_kept}. This service keeps at most {limits.session_steps}.")
+        session, version = await self._service.scheduler.run(lambda: _opened(hosted, settings, None))
+        name, now = secrets.token_urlsafe(16), time.time()
+        row = {
+            "id": name,
+            "token_id": caller.id,
+            "world": world,
+            "version": version,
+            "settings": asdict(settings),
+            "state": _packed(session.state),
+            "step": 0,
+            "created": now,
+            "used": now,
+            "expires": now + limits.session_s,
+        }
+
+        def write(connection: Connection) -> None:
+            self._check_count(connection, caller)
+            connection.execute(insert(sessions).values(row))
+
+        await self._database.write_async(write)
+        self._live[name] = _Live(session=session, version=version)
+        return _view(row)
+
+    async def get(self, caller: Caller, name: str) -> SessionView:
+        """The session as it is now.
+
+        Raises:
+            NotFoundError: the caller has no such session.
+            GoneError: it has expired.
+        """
+        return _view(await asyncio.to_thread(self._row, caller, name))
+
+    async def observe(self, caller: Caller, name: str, step: int, observed: ObservedStep) -> SessionView:
+        """Adds a step.
+
+        Args:
+            caller: from `Service.authorize`.
+            name: of the session.
+            step: number of observations before this one.
+            observed: the observation, and the inputs that led to it.
+
+        Raises:
+            StepConflictError: another number of observations was added so far.
+            InputError: as in `Session.observe`. The step is not added.
+            NotFoundError: as in `get`.
+            GoneError: as in `get`.
+        """
+        async with self._used(caller, name) as (row, live, session):
+            if row["step"] != step:
+                raise StepConflictError(f"step is {step}, expected {row['step']}: the number of observations so far.")
+            hosted, version = self._service.hosts[row["world"]], live.version
+            live.session = None  # until the step is in the database
+            try:
+                live.version = await self._service.scheduler.run(lambda: _observed(hosted, session, version, observed))
+            except InputError:
+                live.session = session  # unchanged
+                raise
+            now = time.time()
+            row |= {"version": live.version, "state": _packed(session.state), "step": step + 1}
+            row |= {"used": now, "expires": now + self._service.limits.session_s}
+            body = encode_answer(observed)
+
+            def write(connection: Connection) -> None:
+                changed = {key: row[key] for key in ("version", "state", "step", "used", "expires")}
+                mine = (sessions.c.id == name, sessions.c.step == step)
+                if connection.execute(update(sessions).where(*mine).values(changed)).rowcount != 1:
+                    raise StepConflictError(f"another request added step {step} first. Read the session again.")
+                connection.execute(insert(session_steps).values(session_id=name, step=step, body=body))
+                if (step + 1) % _TRIM == 0:
+                    old = (session_steps.c.session_id == name, session_steps.c.step <= step - session.num_kept)
+                    connection.execute(delete(session_steps).where(*old))
+
+            await self._database.write_async(write)
+            live.session, live.step = session, step + 1
+            return _view(row)
+
+    async def predict(
+        self,
+        caller: Caller,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        encode: Callable[[object], object] | None = None,
+    ) -> Any:
+        """The answer of `Session.predict`.
+
+        Args:
+            caller: from `Service.authorize`.
+            name: of the session.
+            arguments: of `Session.predict`, by name.
+            encode: as in `Service.ask`.
+
+        Raises:
+            WorldlineError: as in `World.predict`, `get` and `Service.ask`.
+        """
+        call = Call("predict", arguments)
+        return await self._ask(caller, name, call, lambda session: session.predict(**arguments), encode)
+
+    async def plan(
+        self,
+        caller: Caller,
+        name: str,
+        request: PlanRequest,
+        *,
+        encode: Callable[[object], object] | None = None,
+    ) -> Any:
+        """The answer of `Session.plan`; arguments as in `predict`.
+
+        Raises:
+            WorldlineError: as in `World.plan`, `get` and `Service.ask`.
+        """
+        call = with_budget(Call("plan", {"request": request}), self._service.limits)
+        arguments = vars(call.arguments["request"])
+        return await self._ask(caller, name, call, lambda session: session.plan(**arguments), encode)
+
+    async def fork(self, caller: Caller, name: str) -> SessionView:
+        """A new session with the same history.
+
+        Raises:
+            NotFoundError: as in `get`.
+            GoneError: as in `get`.
+            RateLimitedError: as in `create`.
+        """
+        await asyncio.to_thread(self._row, caller, name)
+        new, now = secrets.token_urlsafe(16), time.time()
+
+        def write(connection: Connection) -> dict[str, Any]:
+            self._check_count(connection, caller)
+            found = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
+            if found is None:
+                raise NotFoundError("session", name[:60], [])
+            row = {**found, "id": new, "created": now, "used": now, "expires": now + self._service.limits.session_s}
+            connection.execute(insert(sessions).values(row))
+            columns = select(literal(new), session_steps.c.step, session_steps.c.body)
+            steps = columns.where(session_steps.c.session_id == name)
+            connection.execute(insert(session_steps).from_select(["session_id", "step", "body"], steps))
+            return row
+
+        return _view(await self._database.write_async(write))
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """Ends a session.
+
+        Raises:
+            NotFoundError: as in `get`.
+        """
+
+        def write(connection: Connection) -> bool:
+            mine = (sessions.c.id == name, sessions.c.token_id == caller.id)
+            return connection.execute(delete(sessions).where(*mine)).rowcount == 1
+
+        if not await self._database.write_async(write):
+            raise NotFoundError("session", name[:60], [])
+        self._live.pop(name, None)
+
+    async def clean(self) -> None:
+        """Deletes sessions that expired long ago."""
+        old = sessions.c.expires < time.time() - KEPT_EXPIRED_S
+        await self._database.write_async(lambda connection: connection.execute(delete(sessions).where(old)))
+
+    async def _ask(
+        self,
+        caller: Caller,
+        name: str,
+        call: Call,
+        function: Callable[[Session], object],
+        encode: Callable[[object], object] | None,
+    ) -> Any:
+        async with self._used(caller, name) as (row, live, session):
+            hosted, limits, version = self._service.hosts[row["world"]], self._service.limits, live.version
+            check_size(Call(call.verb, {"history": session.history, **call.arguments}), hosted.card, limits)
+
+            def compute() -> tuple[int | None, object]:
+                current, answer = _followed(hosted, session, version), function(session)
+                return current, answer if encode is None else encode(answer)
+
+            live.session = None  # a worker may still use it if the caller gives up
+            live.version, found = await self._service.scheduler.run(compute, lane=lane_of(call))
+            live.session = session
+            if time.time() - row["used"] > _REFRESH * limits.session_s:
+                await self._database.write_async(partial(_refresh, name, limits.session_s))
+            return found
+
+    @asynccontextmanager
+    async def _used(self, caller: Caller, name: str) -> AsyncIterator[tuple[dict[str, Any], _Live, Session]]:
+        """The row of a session, and the session in memory. Calls of one session follow one another."""
+        live = self._live.setdefault(name, _Live())
+        self._live.move_to_end(name)
+        async with live.lock:
+            try:
+                row = await asyncio.to_thread(self._row, caller, name)
+                if live.session is None or live.step != row["step"]:
+                    await self._build(row, live)
+                assert live.session is not None
+                yield row, live, live.session
+            finally:
+                if live.session is None:
+                    self._live.pop(name, None)
+        idle = [key for key, one in self._live.items() if not one.lock.locked()]
+        for key in idle[: max(0, len(self._live) - MAX_LIVE)]:
+            del self._live[key]
+
+    async def _build(self, row: Mapping[str, Any], live: _Live) -> None:
+        """Builds a session from its row and its steps."""
+        hosted, settings = self._service.hosts[row["world"]], SessionSettings(**row["settings"])
+        state = await asyncio.to_thread(self._state, hosted.card.schema, row)
+        live.session, live.version = await self._service.scheduler.run(lambda: _opened(hosted, settings, state))
+        live.step = row["step"]
+
+    def _row(self, caller: Caller, name: str) -> dict[str, Any]:
+        mine = select(sessions).where(sessions.c.id == name, sessions.c.token_id == caller.id)
+        row = self._database.read(lambda connection: connection.execute(mine).mappings().one_or_none())
+        if row is None:
+            raise NotFoundError("session", name[:60], [])
+        if row["expires"] < time.time():
+            raise GoneError("the session has expired. Open a new one.")
+        return dict(row)
+
+    def _state(self, schema: Schema, row: Mapping[str, Any]) -> SessionState:
+        """The state of a session from its row and its kept steps."""
+        kept = select(session_steps.c.body).where(session_steps.c.session_id == row["id"])
+        kept = kept.where(session_steps.c.step < row["step"]).order_by(session_steps.c.step.desc())
+        kept = kept.limit(self._service.limits.session_steps)
+        bodies = self._database.read(lambda connection: connection.execute(kept).scalars().all())
+        state, steps = row["state"], [_decoded(body) for body in reversed(bodies)]
+        return SessionState(
+            episode=_episode(schema, steps) if steps else None,
+            num_seen=state["num_seen"],
+            widening=state["widening"],
+            evidence=state["evidence"],
+            since=state["since"],
+            alarms=tuple(Alarm(**alarm) for alarm in state["alarms"]),
+        )
+
+    def _check_count(self, connection: Connection, caller: Caller) -> None:
+        mine = (sessions.c.token_id == caller.id, sessions.c.expires > time.time())
+        count = connection.execute(select(func.count()).select_from(sessions).where(*mine)).scalar_one()
+        if count >= self._service.limits.sessions:
+            raise RateLimitedError(f"{count} sessions are open. Delete one, or wait until one expires.")
+
+
+def _opened(hosted: HostedWorld, settings: SessionSettings, state: SessionState | None) -> tuple[Session, int | None]:
+    """A session with the current version of a world, and that version."""
+    version, world = hosted.current()
+    needed = world.describe().context + settings.horizon + 1
+    chosen = {**asdict(settings), "num_kept": settings.num_kept or max(128, needed)}
+    try:
+        session = Session(world, **chosen)
+    except ConfigError as error:  # the settings come from the caller
+        raise InputError(str(error)) from error
+    if state is not None:
+        kept = None if state.episode is None else state.episode.last(session.num_kept)
+        session.resume(replace(state, episode=kept))
+    return session, version
+
+
+def _followed(hosted: HostedWorld, session: Session, version: int | None) -> int | None:
+    """The current version of the world, with which the session continues."""
+    current, world = hosted.current()
+    if current != version:
+        session.use(world)
+    return current
+
+
+def _observed(hosted: HostedWorld, session: Session, version: int | None, step: ObservedStep) -> int | None:
+    current = _followed(hosted, session, version)
+    # Without inputs at the first step, None is required.
+    session.observe(
+        step.observations, actions=step.actions or None, exogenous=step.exogenous or None, observed=step.observed
+    )
+    return current
+
+
+def _refresh(name: str, session_s: float, connection: Connection) -> None:
+    now = time.time()
+    changed = update(sessions).where(sessions.c.id == name).values(used=now, expires=now + session_s)
+    connection.execute(changed)
+
+
+def _packed(state: SessionState) -> dict[str, Any]:
+    """The state without its steps."""
+    return {name: value for name, value in asdict(replace(state, episode=None)).items() if name != "episode"}
+
+
+def _decoded(body: bytes) -> ObservedStep:
+    found = decode_answer(ObservedStep, body)
+    assert isinstance(found, ObservedStep)  # the service wrote it
+    return found
+
+
+def _episode(schema: Schema, steps: Sequence[ObservedStep]) -> Episode:
+    """The episode of consecutive steps. The inputs of the first one, which led to it, are left out."""
+    first, later = steps[0], steps[1:]
+    return Episode(
+        observations={name: np.stack([step.observations[name] for step in steps]) for name in first.observations},
+        actions=_inputs(schema.actions, [step.actions for step in later]),
+        exogenous=_inputs(schema.exogenous, [step.exogenous for step in later]),
+        observed={name: np.array([step.observed.get(name, True) for step in steps]) for name in first.observations},
+    )
+
+
+def _inputs(signals: Sequence[Signal], parts: Sequence[Arrays]) -> Arrays:
+    none = {signal.name: np.zeros((0, *signal.shape), signal.dtype) for signal in signals}
+    return {name: np.stack([part[name] for part in parts]) if parts else empty for name, empty in none.items()}
+
+
+def _view(row: Mapping[str, Any]) -> SessionView:
+    state = row["state"]
+    return SessionView(
+        id=row["id"],
+        world=row["world"],
+        version=row["version"],
+        step=row["step"],
+        expires=row["expires"],
+        alarms=tuple(Alarm(**alarm) for alarm in state["alarms"]),
+        widening=state["widening"],
+    )
