@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from worldline.serve.database import Database
+
 _NUMBERS = count()
 
 
@@ -86,3 +88,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgresql")())
     return f"sqlite:///{tmp_path / 'service.sqlite'}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open, empty database of each kind."""
+    with Database(database_url) as opened:
+        yield opened

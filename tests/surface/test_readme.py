@@ -29,6 +29,7 @@ README, COMMANDS, IMPORT = ROOT / "README.md", ROOT / "docs" / "commands.md", RO
 EPISODES = 120
 """Enough for bands of level 0.9, which the README asks for."""
 MAX_WORDS = 900
+GROUPS = {group.name for group in app.registered_groups}
 
 
 def blocks(page: Path) -> list[str]:
@@ -46,6 +47,10 @@ def commands(page: Path, heading: str = "") -> list[str]:
 def run(line: str) -> None:
     shown = CliRunner().invoke(app, shlex.split(line))
     assert shown.exit_code == 0, (line, shown.output, shown.exception)
+
+
+def help_of(*words: str) -> str:
+    return CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
 
 
 def test_it_is_short() -> None:
@@ -120,20 +125,21 @@ def test_the_commands_for_research_are_an_exam_of_two_recipes_and_their_comparis
 
 @pytest.mark.parametrize("page", [README, COMMANDS, IMPORT], ids=lambda page: page.stem)
 def test_every_option_exists(page: Path) -> None:
-    shown: dict[str, str] = {}
+    shown: dict[tuple[str, ...], str] = {}
     inline = re.findall(r"`worldline ([a-z]+)([^`]*)`", page.read_text())
     printed = [line.partition(" ")[::2] for line in commands(page)]
     assert inline or printed
     for name, rest in [*inline, *printed]:
-        if name not in shown:
-            shown[name] = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest):
-            assert option in shown[name], (name, option)
+            path = (name, *rest.split()[:1]) if name in GROUPS else (name,)
+            if path not in shown:
+                shown[path] = help_of(*path)
+            assert option in shown[path], (path, option)
 
 
 def test_every_option_of_the_table_of_commands_exists() -> None:
     for name, row in re.findall(r"^\| `worldline (\w+)(.*)$", COMMANDS.read_text(), re.MULTILINE):
-        shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+        shown = help_of(name, *row.split()[:1]) if name in GROUPS else help_of(name)
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", row):
             assert option in shown, (name, option)
 
@@ -159,7 +165,7 @@ def test_the_page_on_logs_runs(
 def test_every_command_is_in_the_table() -> None:
     listed = set(re.findall(r"^\| `worldline (\w+)", COMMANDS.read_text(), re.MULTILINE))
     known = app.registered_commands
-    assert listed == {command.name or command.callback.__name__ for command in known if command.callback}
+    assert listed == {command.name or command.callback.__name__ for command in known if command.callback} | GROUPS
 
 
 @pytest.mark.parametrize("page", [README, COMMANDS, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)

@@ -24,6 +24,7 @@ from worldline.cli.schema import schema
 from worldline.cli.serve import serve
 from worldline.cli.show import show
 from worldline.cli.sign import sign
+from worldline.cli.token import token
 from worldline.cli.version import version
 from worldline.errors import WorldlineError
 from worldline.registry import load, names
@@ -95,5 +96,6 @@ app = typer.Typer(
 )
 for name, command, group in COMMANDS:
     app.command(name, rich_help_panel=group)(command)
+app.add_typer(token, name="token", rich_help_panel=RUN)
 for name in names("command"):
     app.command(name, rich_help_panel=EVALUATE if name in EVALUATING else EXTEND)(load("command", name))

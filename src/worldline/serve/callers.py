@@ -9,14 +9,6 @@ from typing import Final, final
 from worldline.errors import WorldlineError
 
 
-class UnauthorizedError(WorldlineError):
-    """The request has no valid token."""
-
-
-class ForbiddenError(WorldlineError):
-    """The token lacks a scope."""
-
-
 class Scope(StrEnum):
     """A permission of a token."""
 
@@ -54,3 +46,16 @@ class Caller:
 
 ANYONE: Final = Caller(id="", name="anyone", scopes=frozenset(Scope))
 """The caller of a service without tokens, which only the loopback interface may reach."""
+
+
+class UnauthorizedError(WorldlineError):
+    """The caller has no valid token. The message is the same for unknown, malformed, expired and revoked tokens."""
+
+    def __init__(
+        self, message: str = "no valid token was sent. Send `Authorization: Bearer TOKEN`, or ask for a new token."
+    ) -> None:
+        super().__init__(message)
+
+
+class ForbiddenError(WorldlineError):
+    """The token of the caller does not have the scope of the request; the message names the scope."""

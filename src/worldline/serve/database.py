@@ -264,6 +264,7 @@ def _engine(url: URL, *, writes: bool, connections: int) -> Engine:
 
 
 def _sqlite(url: URL, writes: bool, options: dict[str, Any]) -> Engine:
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     # SQLite gives its further files the mode of this one.
     os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(url, connect_args={"timeout": WAIT_S}, **options)

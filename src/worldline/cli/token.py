@@ -1,0 +1,131 @@
+"""`worldline token create`, `list` and `revoke`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json
+from worldline.cli.output import print_next, print_table, write_json
+from worldline.errors import InputError
+from worldline.serve.callers import Scope
+
+if TYPE_CHECKING:
+    from worldline.serve.tokens import TokenRecord, Tokens
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+token = typer.Typer(help="Create, list and revoke the tokens of a service.", no_args_is_help=True)
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="Database of the service: a file or postgresql://USER@HOST/NAME. WORLDLINE_DATABASE sets it too.",
+        show_default="service.sqlite in the folder of published worlds",
+    ),
+]
+
+
+@token.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Name of the token, such as the application that uses it.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it allows; repeat the option for more.")],
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time until it expires, such as 30d.", show_default="never"),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Calls per second.", show_default="no limit")] = None,
+    quota: Annotated[int | None, typer.Option(help="Calls per day (UTC).", show_default="no limit")] = None,
+    database: Where = None,
+    json: Json = None,
+) -> None:
+    """Create a token. It is printed once."""
+    expires_s = None if expires is None else _seconds(expires)
+    with _opened(database) as tokens:
+        text = tokens.create(name, scope, expires_s=expires_s, rate=rate, quota=quota)
+    print(text)
+    print("Store it now: it cannot be shown again.")
+    if json is not None:
+        json.touch(mode=0o600)
+        json.chmod(0o600)  # the file may exist
+    write_json(json, {"name": name, "token": text})
+    print_next("token", "list")
+
+
+@token.command("list")
+def list_tokens(database: Where = None, json: Json = None) -> None:
+    """List the tokens, without their secrets."""
+    with _opened(database) as tokens:
+        found = tokens.list()
+    print_table(
+        "Tokens",
+        ("name", "status", "scopes", "calls/s", "calls/day", "created", "expires", "last used"),
+        [
+            (
+                one.name,
+                _status(one),
+                ", ".join(sorted(one.scopes)),
+                "" if one.rate is None else f"{one.rate:g}",
+                "" if one.quota is None else str(one.quota),
+                *(_time(at) or "" for at in (one.created, one.expires, one.last_used)),
+            )
+            for one in found
+        ],
+    )
+    write_json(json, {"tokens": [_figures(one) for one in found]})
+    if valid := [one.name for one in found if one.is_valid(time.time())]:
+        print_next("token", "revoke", valid[-1])
+    else:
+        print_next("token", "create", "NAME", "--scope", "infer")
+
+
+@token.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name of the token.")], database: Where = None, json: Json = None
+) -> None:
+    """Revoke a token. Services refuse it within 5 seconds."""
+    with _opened(database) as tokens:
+        tokens.revoke(name)
+    print(f"{name}: revoked; services refuse it within 5 s")
+    write_json(json, {"name": name, "status": "revoked"})
+    print_next("token", "list")
+
+
+@contextmanager
+def _opened(database: str | None) -> Iterator[Tokens]:
+    from worldline.serve.database import Database, default_url
+    from worldline.serve.tokens import Tokens
+
+    with Database(database or default_url()) as opened:
+        yield Tokens(opened)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    if found is None:
+        raise InputError(f"--expires is {text!r}. Give a number with a unit: s, m, h or d, such as 30d.")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def _status(found: TokenRecord) -> str:
+    if found.revoked is not None:
+        return "revoked"
+    return "valid" if found.is_valid(time.time()) else "expired"
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "minutes")
+
+
+def _figures(found: TokenRecord) -> dict[str, object]:
+    times = {name: _time(getattr(found, name)) for name in ("created", "expires", "revoked", "last_used")}
+    return {**asdict(found), "scopes": sorted(found.scopes), **times, "status": _status(found)}

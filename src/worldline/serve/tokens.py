@@ -1,0 +1,251 @@
+"""Tokens of callers. The database holds a hash of each, so nobody can read a token after it was created."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import IntegrityError
+
+from worldline.catalog.aliases import check_name
+from worldline.errors import InputError, UnavailableError, UnknownNameError
+from worldline.serve.callers import Caller, Scope, UnauthorizedError
+from worldline.serve.database import Database
+from worldline.serve.tables import tokens
+
+KEEP_S: Final = 5.0
+"""Seconds after which a token is read from the database again, and a revocation takes effect in all processes."""
+
+MAX_KEPT: Final = 1000
+"""Tokens in memory."""
+
+USED_S: Final = 60.0
+"""Precision of `TokenRecord.last_used`, in seconds."""
+
+MAX_EXPIRES_S: Final = 100 * 365 * 86_400.0
+MAX_QUOTA: Final = 2**63 - 1
+
+_TOKEN: Final = re.compile(r"wl_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+_NO_HASH: Final = "0" * 64
+"""Compared with unknown tokens, so that they take as long as known ones."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TokenRecord:
+    """What is known of a token. Times are seconds since 1970 (UTC).
+
+    Args:
+        id: public part of the token.
+        name: unique, also among revoked tokens.
+        scopes: what callers may do.
+        rate: calls per second; None for no limit.
+        quota: calls per day (UTC); None for no limit.
+        created: time of creation.
+        expires: None for never.
+        revoked: None if it is not revoked.
+        last_used: rounded to about a minute; None if it was never used.
+    """
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    rate: float | None
+    quota: int | None
+    created: float
+    expires: float | None
+    revoked: float | None
+    last_used: float | None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked is None and (self.expires is None or now < self.expires)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """A token in memory, and when it was read on the monotonic clock."""
+
+    record: TokenRecord
+    hash: str
+    read: float
+
+
+@final
+class Tokens:
+    """The tokens of a service. Many threads can use it at once.
+
+    Args:
+        database: of the service.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._lock = database, threading.Lock()
+        self._kept: dict[str, _Kept] = {}
+        self._any, self._any_read = False, -math.inf
+
+    def create(
+        self,
+        name: str,
+        scopes: Iterable[Scope],
+        *,
+        expires_s: float | None = None,
+        rate: float | None = None,
+        quota: int | None = None,
+    ) -> str:
+        """The new token. This is the only time that it is known.
+
+        Args:
+            name: letters, digits, `_`, `-` and `.`; not in use, also not by a revoked token.
+            scopes: at least one.
+            expires_s: seconds until it expires, at most 100 years; None for never.
+            rate: calls per second, above 0; None for no limit.
+            quota: calls per day (UTC), at least 0; None for no limit.
+
+        Raises:
+            InputError: an argument is not as described.
+        """
+        allowed = sorted(set(scopes))
+        _check(check_name("token", name), allowed, expires_s, rate, quota)
+        number, now = secrets.token_hex(8), time.time()
+        token = f"wl_{number}_{secrets.token_urlsafe(32)}"
+        values = {
+            "id": number,
+            "name": name,
+            "hash": _hash(token),
+            "scopes": allowed,
+            "rate": rate,
+            "quota": quota,
+            "created": now,
+            "expires": None if expires_s is None else now + expires_s,
+        }
+        try:
+            self._database.write(lambda connection: connection.execute(tokens.insert(), values).close()).result()
+        except IntegrityError as error:
+            raise InputError(
+                f"a token is called {name!r}, perhaps a revoked one. Choose another name, such as {name}-2."
+            ) from error
+        self._any = True
+        return token
+
+    def list(self) -> tuple[TokenRecord, ...]:
+        """All tokens in the order of their creation, also those that are no longer valid."""
+        ordered = select(tokens).order_by(tokens.c.created, tokens.c.name)
+        return self._database.read(lambda connection: tuple(_record(row) for row in connection.execute(ordered)))
+
+    def revoke(self, name: str) -> None:
+        """Makes a token invalid: here at once, in other processes after `KEEP_S` seconds at most.
+
+        Raises:
+            UnknownNameError: there is no such token.
+        """
+
+        def write(connection: Connection) -> str:
+            known: dict[str, str] = {row.name: row.id for row in connection.execute(select(tokens.c.name, tokens.c.id))}
+            if name not in known:
+                raise UnknownNameError("token", name, known)
+            connection.execute(
+                update(tokens).where(tokens.c.name == name, tokens.c.revoked.is_(None)).values(revoked=time.time())
+            )
+            return known[name]
+
+        number = self._database.write(write).result()
+        with self._lock:
+            self._kept.pop(number, None)
+
+    def any(self) -> bool:
+        """Whether there is a token, valid or not: then the service requires one. At most `KEEP_S` seconds old."""
+        now = time.monotonic()
+        if not self._any and now - self._any_read >= KEEP_S:
+            first = select(tokens.c.id).limit(1)
+            self._any = self._database.read(lambda connection: connection.execute(first).first()) is not None
+            self._any_read = now
+        return self._any
+
+    def check(self, token: str) -> Caller:
+        """The caller who has the token. Compares in constant time, and reads each token every `KEEP_S` seconds.
+
+        Raises:
+            UnauthorizedError: the token is malformed, unknown, expired or revoked.
+            UnavailableError: the database fails.
+        """
+        form = _TOKEN.fullmatch(token)
+        kept = self._read(form[1]) if form else None
+        equal = hmac.compare_digest(_hash(token), kept.hash if kept else _NO_HASH)
+        now = time.time()
+        if kept is None or not equal or not kept.record.is_valid(now):
+            raise UnauthorizedError
+        self._note_use(kept, now)
+        found = kept.record
+        return Caller(id=found.id, name=found.name, scopes=found.scopes, rate=found.rate, quota=found.quota)
+
+    def _read(self, number: str) -> _Kept | None:
+        """The token with this id, from memory or the database; unknown ones are not kept."""
+        now = time.monotonic()
+        kept = self._kept.get(number)
+        if kept is not None and now - kept.read < KEEP_S:
+            return kept
+        wanted = select(tokens).where(tokens.c.id == number)
+        row = self._database.read(lambda connection: connection.execute(wanted).one_or_none())
+        if row is None:
+            return None
+        fresh = _Kept(record=_record(row), hash=row.hash, read=now)
+        self._keep(fresh)
+        return fresh
+
+    def _keep(self, kept: _Kept) -> None:
+        with self._lock:
+            self._kept.pop(kept.record.id, None)
+            while len(self._kept) >= MAX_KEPT:
+                del self._kept[next(iter(self._kept))]  # the one that was read first
+            self._kept[kept.record.id] = kept
+
+    def _note_use(self, kept: _Kept, now: float) -> None:
+        """Writes `last_used` without waiting, if it is older than its precision."""
+        number, last = kept.record.id, kept.record.last_used
+        if last is not None and now - last < USED_S:
+            return
+        self._keep(replace(kept, record=replace(kept.record, last_used=now)))
+        used = update(tokens).where(tokens.c.id == number).values(last_used=now)
+        with suppress(UnavailableError):  # the call matters more
+            self._database.write(lambda connection: connection.execute(used).close())
+
+
+def _check(name: str, scopes: Iterable[Scope], expires_s: float | None, rate: float | None, quota: int | None) -> None:
+    if not scopes:
+        raise InputError(f"token {name!r} has no scope. Give one or more of {', '.join(Scope)}.")
+    if expires_s is not None and not 0 < expires_s <= MAX_EXPIRES_S:
+        raise InputError(f"expires_s is {expires_s}. Give a number of seconds above 0, at most 100 years.")
+    if rate is not None and not 0 < rate < math.inf:
+        raise InputError(f"rate is {rate}. Give a finite number of calls per second above 0.")
+    if quota is not None and not 0 <= quota <= MAX_QUOTA:
+        raise InputError(f"quota is {quota}. Give a number of calls per day from 0 to {MAX_QUOTA}.")
+
+
+def _hash(token: str) -> str:
+    # One round suffices: the secret is random and has 256 bits, so it cannot be guessed.
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
+
+
+def _record(row: Any) -> TokenRecord:
+    return TokenRecord(
+        id=row.id,
+        name=row.name,
+        scopes=frozenset(map(Scope, row.scopes)),
+        rate=row.rate,
+        quota=row.quota,
+        created=row.created,
+        expires=row.expires,
+        revoked=row.revoked,
+        last_used=row.last_used,
+    )
