@@ -2,32 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worldline.cli.options import Device, RequireSignature, Threads, use_threads
 from worldline.cli.output import print_next
+from worldline.cli.token import Where
+from worldline.errors import InputError
+
+if TYPE_CHECKING:
+    from worldline.serve.hosting import Hosts
+    from worldline.serve.service import Service
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
-    world: Annotated[str, typer.Argument(help="A world: folder, URL or name, as for worldline.open.")],
+    worlds: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WORLD...",
+            help="Worlds: folders or NAME@ALIAS, as for worldline.open. NAME=WORLD chooses the name in the URL.",
+            show_default="those that an administrator added",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows access from other machines.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
+    database: Where = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow calls from other machines without a token.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads for predictions, and as many for plans.")] = 1,
     device: Device = "auto",
     require_signature: RequireSignature = None,
     threads: Threads = None,
 ) -> None:
-    """Serve a world over HTTP."""
-    from worldline.catalog.opening import open_target
-    from worldline.serve import http
+    """Serve worlds over HTTP."""
+    from functools import partial
+
+    from worldline.catalog.opening import is_reference, open_target
+    from worldline.serve import server
+    from worldline.serve.database import Database, default_url
+    from worldline.serve.hosting import HostedWorld, Hosts, name_of
+    from worldline.serve.service import Service
+    from worldline.serve.tokens import Tokens
+    from worldline.serve.usage import Usage
 
     use_threads(threads)
-    opened = open_target(world, device=device, require_signature=require_signature)
-    name, listener = opened.describe().name, http.listen(host, port)
-    url = http.url_of(listener)
-    print(f"{name} is served at {url}. Open it with worldline.open({url!r}). Stop with Ctrl-C.")
-    print_next("audit", url, "LOGS")
-    http.serve(opened, listener)
+    open_world = partial(open_target, device=device, require_signature=require_signature)
+    hosts = Hosts(open_world)
+    for target in worlds or []:
+        name, world = name_of(target)
+        hosts.add(HostedWorld(name, world if is_reference(world) else None, open_world(world)))
+    with Database(database or default_url()) as opened:
+        tokens = Tokens(opened)
+        if host not in _LOOPBACK and not insecure and not tokens.any():
+            raise InputError(
+                f"other machines could call a service on {host} without a token. Create one with: worldline token "
+                "create NAME --scope infer. Or allow it with --insecure."
+            )
+        service = Service(hosts, tokens=tokens, usage=Usage(opened), workers=workers)
+        listener = server.listen(host, port)
+        _announce(hosts, service, server.url_of(listener))
+        server.serve(service, listener, opened, any_host=insecure)
+
+
+def _announce(hosts: Hosts, service: Service, url: str) -> None:
+    """Prints what is served where, and who may call it."""
+    for name, hosted in hosts.items():
+        version = "" if hosted.version is None else f", version {hosted.version}"
+        print(f"{name} ({hosted.card.name}{version}): {url}/v1/worlds/{name}")
+    print(f"Documentation: {url}/docs. Stop with Ctrl-C.")
+    if service.needs_token:
+        print("Callers need a token.")
+    else:
+        print("Callers need no token, because none was created.")
+    if len(hosts):
+        print_next("audit", f"{url}/v1/worlds/{next(iter(hosts))}", "LOGS")

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, final
 
+from worldline.catalog.aliases import Reference
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.opening import is_reference
 from worldline.engines.base import Card
@@ -27,11 +28,16 @@ class HostedWorld:
         name: in URLs.
         reference: the world in the catalog, such as "greenhouse@prod"; None for a folder, whose path is not shown.
         world: answers the calls; `NamedWorld` for an alias.
+
+    Attributes:
+        version: the number of the version that answered last; None for a folder.
     """
 
     def __init__(self, name: str, reference: str | None, world: World) -> None:
         self.name, self.reference, self.world = name, reference, world
         self._card = world.describe()
+        self._fixed = None if reference is None else Reference.parse(reference).version
+        self.version = world.serving()[0] if isinstance(world, NamedWorld) else self._fixed
 
     def __repr__(self) -> str:
         return f"HostedWorld({self.name!r}, {self.world!r})"
@@ -46,8 +52,8 @@ class HostedWorld:
 
         Opens the version if its alias was moved, so call it in a worker.
         """
-        found = self.world.serving() if isinstance(self.world, NamedWorld) else (None, self.world)
-        self._card = found[1].describe()
+        found = self.world.serving() if isinstance(self.world, NamedWorld) else (self._fixed, self.world)
+        self.version, self._card = found[0], found[1].describe()
         return found
 
 

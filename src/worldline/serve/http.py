@@ -11,7 +11,9 @@ from typing import Any
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog
 from worldline.errors import MissingExtraError, UnknownNameError
+from worldline.serve.background import keep_up
 from worldline.serve.callers import Scope
+from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.problems import MethodError, NotFoundError
 from worldline.serve.service import Service
@@ -23,32 +25,42 @@ try:
     from starlette.routing import Route
     from starlette.types import ASGIApp
 
+    from worldline.serve.http_admin import admin_router
+    from worldline.serve.http_sessions import sessions_router
+    from worldline.serve.registry import Registry
     from worldline.serve.requests import (
         JSON,
         MSGPACK,
         Guard,
         answer_type,
-        content_type,
         deadline_s,
         left,
-        read_body,
+        read_arguments,
     )
+    from worldline.serve.sessions import Sessions
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
 
-def create_app(service: Service, *, any_host: bool = False) -> ASGIApp:
+def create_app(service: Service, database: Database | None = None, *, any_host: bool = False) -> ASGIApp:
     """The web application.
 
     Args:
         service: answers the calls.
+        database: for sessions and added worlds; None for a service without them.
         any_host: whether a service without tokens answers under any host name, not only to localhost.
     """
+    sessions = None if database is None else Sessions(service, database)
+    registry = None if database is None else Registry(service.hosts, database)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
+        task = asyncio.create_task(keep_up(service, sessions, registry))
         yield
+        task.cancel()
+        await asyncio.wait([task])
+        await service.usage.flush()
         service.close()
 
     app = FastAPI(title="worldline", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -56,12 +68,15 @@ def create_app(service: Service, *, any_host: bool = False) -> ASGIApp:
     app.router.routes.insert(0, Route("/v1/worlds/{name}:{verb}", partial(_call_world, service), methods=["POST"]))
     app.include_router(_state(service))
     app.include_router(_worlds(service))
+    if sessions is not None and registry is not None:
+        app.include_router(sessions_router(service, sessions))
+        app.include_router(admin_router(service, registry))
     app.add_middleware(Guard, service=service, any_host=any_host)
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
         """Unknown paths and methods, found by the router."""
-        known = {404: NotFoundError("path", request.url.path[:200], [])}
+        known = {404: NotFoundError("path", request.url.path)}
         raise known.get(error.status_code, MethodError(f"{request.method} is not possible here."))
 
     return app
@@ -84,7 +99,7 @@ def _state(service: Service) -> APIRouter:
     @router.get("/metrics")
     async def metrics(request: Request) -> Response:
         """Metrics for Prometheus."""
-        service.authorize(request.headers.get("authorization"), Scope.READ)
+        await service.authorize(request.headers.get("authorization"), Scope.READ)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
@@ -96,14 +111,14 @@ def _worlds(service: Service) -> APIRouter:
     @router.get("")
     async def list_worlds(request: Request) -> Response:
         """The served worlds."""
-        service.authorize(request.headers.get("authorization"), Scope.READ)
+        await service.authorize(request.headers.get("authorization"), Scope.READ)
         found = await asyncio.to_thread(lambda: [_summary(one) for one in service.hosts.values()])
         return Response(wire.encode_json_answer({"worlds": found}), media_type=JSON)
 
     @router.get("/{name}")
     async def describe_world(name: str, request: Request) -> Response:
         """The card of a world, its versions and aliases."""
-        service.authorize(request.headers.get("authorization"), Scope.READ)
+        await service.authorize(request.headers.get("authorization"), Scope.READ)
         hosted = service.hosts[name]
         version, world = await asyncio.to_thread(hosted.current)
         if answer_type(request) == MSGPACK:
@@ -115,23 +130,16 @@ def _worlds(service: Service) -> APIRouter:
     return router
 
 
-INLINE_BYTES = 2**16
-"""Largest body that is decoded in the event loop; larger ones would delay other requests."""
-
-
 async def _call_world(service: Service, request: Request) -> Response:
     """Calls a verb of a world."""
     name, verb = request.path_params["name"], request.path_params["verb"]
-    caller = service.authorize(request.headers.get("authorization"), Scope.INFER)
+    caller = await service.authorize(request.headers.get("authorization"), Scope.INFER)
     service.hosts[name]  # an unknown name is an error before the body is read
     if verb not in wire.VERBS or verb == "describe":
         raise NotFoundError("verb", verb, [one for one in wire.VERBS if one != "describe"])
     request.state.labels = name, verb
-    kind, answer, wait_s = content_type(request), answer_type(request), deadline_s(request)
-    limits = service.limits
-    body = await read_body(request, limits.json_bytes if kind == JSON else limits.body_bytes, limits.body_s)
-    decode = wire.decode_json_call if kind == JSON else wire.decode_call
-    call = decode(verb, body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, verb, body)
+    wait_s, answer = deadline_s(request), answer_type(request)
+    call = wire.Call(verb, await read_arguments(request, service.limits, verb, wire.VERBS[verb]))
     encode = wire.encode_json_answer if answer == JSON else wire.encode_answer
     found = await service.ask(caller, name, call, encode=encode, deadline_s=wait_s, gone=left(request))
     return Response(found, media_type=answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, final
@@ -22,7 +23,18 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class NotFoundError(UnknownNameError):
-    """The URL names a world, session or job that does not exist for this caller."""
+    """The URL names a world, session or job that does not exist for this caller.
+
+    Args:
+        kind: as in `UnknownNameError`.
+        name: as in `UnknownNameError`.
+        known: names that the caller may know.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str] = ()) -> None:
+        super().__init__(kind, name[:100], known)
+        if not self.known:
+            self.args = (f"there is no {kind} {self.name!r}.",)
 
 
 class MethodError(InputError):

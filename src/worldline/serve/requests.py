@@ -8,7 +8,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
@@ -20,12 +21,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worldline.engines.language.endpoint import LOOPBACK
 from worldline.errors import InputError
 from worldline.serve import problems
+from worldline.serve.limits import Limits
 from worldline.serve.problems import MediaTypeError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
 from worldline.serve.scheduler import CallerLeftError
 from worldline.serve.service import Service
+from worldline.serve.usage import REQUEST_ID
 from worldline.world import wire
 
 JSON: Final = "application/json"
+INLINE_BYTES: Final = 2**16
+"""Largest body that is decoded in the event loop; larger ones would delay other requests."""
 MSGPACK: Final = wire.CONTENT_TYPE
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -62,6 +67,7 @@ class Guard:
         request = Request(scope, receive)
         given = request.headers.get("request-id", "")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}-{next(_NUMBERS):x}"
+        REQUEST_ID.set(request_id)
         state["request_id"], started_s, status = request_id, time.monotonic(), 0
 
         async def send_safely(message: Message) -> None:
@@ -144,6 +150,39 @@ def deadline_s(request: Request) -> float | None:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", given):
         raise InputError(f"Deadline-Ms is {given[:40]!r}. Send milliseconds, a whole number above 0.")
     return int(given) / 1000
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The header `Idempotency-Key`; None if it is not given.
+
+    Raises:
+        InputError: it is longer than 64 characters, or has other characters than letters, digits, `-` and `_`.
+    """
+    given = request.headers.get("idempotency-key")
+    if given is not None and not _REQUEST_ID.fullmatch(given):
+        raise InputError(f"Idempotency-Key is {given[:80]!r}. Send 1 to 64 letters, digits, '-' and '_'.")
+    return given
+
+
+async def read_arguments(request: Request, limits: Limits, name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments in the body of a request.
+
+    Args:
+        request: in JSON or msgpack.
+        limits: of the body.
+        name: of the message in msgpack.
+        function: takes the arguments.
+
+    Raises:
+        MediaTypeError: as in `content_type`.
+        InputError: the body cannot be decoded.
+    """
+    is_json = content_type(request) == JSON
+    body = await read_body(request, limits.json_bytes if is_json else limits.body_bytes, limits.body_s)
+    decode = (
+        partial(wire.decode_json_arguments, function) if is_json else partial(wire.decode_arguments, name, function)
+    )
+    return decode(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, body)
 
 
 async def read_body(request: Request, limit_bytes: int, limit_s: float) -> bytes:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, final
 
 from worldline.errors import InputError, MissingExtraError
+from worldline.serve.database import Database
 from worldline.serve.http import create_app
 from worldline.serve.limits import Limits
 from worldline.serve.service import Service
@@ -47,26 +48,30 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(service: Service, listener: socket.socket, *, any_host: bool = False) -> None:
+def serve(
+    service: Service, listener: socket.socket, database: Database | None = None, *, any_host: bool = False
+) -> None:
     """Serves until SIGTERM or SIGINT, finishes running calls for at most `Limits.drain_s`, and closes the socket.
 
     Args:
         service: answers the calls.
         listener: from `listen`.
+        database: as in `create_app`.
         any_host: as in `create_app`.
     """
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
-        _server(service, any_host).run(sockets=[listener])
+        _server(service, database, any_host).run(sockets=[listener])
 
 
 @contextmanager
-def serving(service: Service) -> Iterator[str]:
+def serving(service: Service, database: Database | None = None) -> Iterator[str]:
     """Serves in a thread on a free port of the loopback interface while the block runs; yields the URL.
 
     Args:
         service: answers the calls; it ends with the block.
+        database: as in `create_app`.
     """
-    listener, server = listen("127.0.0.1", 0), _server(service, any_host=False)
+    listener, server = listen("127.0.0.1", 0), _server(service, database, any_host=False)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="worldline-serving")
     thread.start()
     try:
@@ -76,10 +81,10 @@ def serving(service: Service) -> Iterator[str]:
         thread.join()
 
 
-def _server(service: Service, any_host: bool) -> uvicorn.Server:
+def _server(service: Service, database: Database | None, any_host: bool) -> uvicorn.Server:
     limits = service.limits
     config = uvicorn.Config(
-        create_app(service, any_host=any_host),
+        create_app(service, database, any_host=any_host),
         http=_timed(limits),
         ws="websockets-sansio",
         ws_max_size=limits.frame_bytes,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar, final
 
@@ -11,8 +13,10 @@ from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, Unaut
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
+from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import Lane, Scheduler
-from worldline.serve.work import answer_calls, answer_in_pieces, check_size, group_of, with_budget
+from worldline.serve.usage import CallRecord, Usage
+from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.world.base import World
 from worldline.world.wire import Call
 
@@ -27,6 +31,9 @@ class TokenCheck(Protocol):
 
     def any(self) -> bool:
         """Whether there is a token, valid or not."""
+
+    def is_kept(self, token: str) -> bool:
+        """Whether `check` answers from memory."""
 
     def check(self, token: str) -> Caller:
         """The caller with this token.
@@ -44,6 +51,7 @@ class Service:
         hosts: the served worlds.
         limits: bounds every call.
         tokens: who may call; None lets anyone call.
+        usage: counts calls; None to count them in memory only.
         workers: threads per lane.
         batching: whether predictions that wait at the same time are computed as one.
     """
@@ -54,20 +62,22 @@ class Service:
         limits: Limits | None = None,
         *,
         tokens: TokenCheck | None = None,
+        usage: Usage | None = None,
         workers: int = 1,
         batching: bool = True,
     ) -> None:
         self.hosts, self.limits, self.metrics = hosts, limits or Limits(), Metrics()
-        self._tokens = tokens
+        self.usage, self._tokens = usage or Usage(None), tokens
+        self.needs_token = tokens is not None and tokens.any()
         self.scheduler = Scheduler(self.limits, workers=workers, batching=batching, observe=self.metrics.batch)
         self.metrics.watch(self.scheduler)
 
-    @property
-    def needs_token(self) -> bool:
-        """Whether callers need a token."""
-        return self._tokens is not None and self._tokens.any()
+    async def refresh(self) -> None:
+        """Notices the first token, from which on every caller needs one."""
+        if self._tokens is not None and not self.needs_token:
+            self.needs_token = await asyncio.to_thread(self._tokens.any)
 
-    def authorize(self, authorization: str | None, scope: Scope) -> Caller:
+    async def authorize(self, authorization: str | None, scope: Scope) -> Caller:
         """The caller of a request.
 
         Args:
@@ -78,15 +88,44 @@ class Service:
             UnauthorizedError: there is no valid token.
             ForbiddenError: the token lacks the scope.
         """
-        if self._tokens is None or not self._tokens.any():
+        if self._tokens is None or not self.needs_token:
             return ANYONE
         kind, _, token = (authorization or "").partition(" ")
+        token = token.strip()
         if kind.lower() not in ("bearer", "api-key") or not token:
-            raise UnauthorizedError("expected a token. Send the header Authorization: Bearer TOKEN.")
-        caller = self._tokens.check(token.strip())
+            raise UnauthorizedError
+        check = self._tokens.check
+        caller = check(token) if self._tokens.is_kept(token) else await asyncio.to_thread(check, token)
         if scope not in caller.scopes:
             raise ForbiddenError(f"the token {caller.name!r} lacks the scope {scope.value!r}. Ask the operator for it.")
         return caller
+
+    @asynccontextmanager
+    async def metered(self, caller: Caller, hosted: HostedWorld, verb: str, steps: int = 0) -> AsyncIterator[None]:
+        """Counts the block as one call of the caller.
+
+        Raises:
+            RateLimitedError: the caller exceeds its rate or quota.
+        """
+        self.usage.admit(caller)
+        started_s, status = time.monotonic(), 200
+        try:
+            yield
+        except Exception as error:
+            status = problem_of(error).status
+            raise
+        finally:
+            self.usage.record(
+                CallRecord(
+                    caller=caller,
+                    world=hosted.name,
+                    version=hosted.version,
+                    verb=verb,
+                    status=status,
+                    seconds=time.monotonic() - started_s,
+                    steps=steps,
+                )
+            )
 
     async def ask(
         self,
@@ -111,22 +150,22 @@ class Service:
         Raises:
             WorldlineError: as the verb raises; or the call exceeds a limit, or too many calls wait.
         """
-        del caller
         hosted = self.hosts[world]
         call, card = with_budget(call, self.limits), hosted.card
-        size = check_size(call, card, self.limits)
-        pieces = -(-size // self.limits.piece_bytes)
-        if pieces == 1 and (group := group_of(call, card)) is not None:
-            return await self.scheduler.run_batched(
-                (call, encode),
-                partial(_answers, hosted),
-                group=(world, group),
-                limit=min(card.max_batch, self.limits.piece_bytes // max(size, 1)),
-                deadline_s=deadline_s,
-                gone=gone,
-            )
-        run = partial(_in_pieces, hosted, call, pieces, encode)
-        return await self.scheduler.run(run, lane=lane_of(call, pieces), deadline_s=deadline_s, gone=gone)
+        size = size_of(call, card, self.limits)
+        pieces = -(-size.num_bytes // self.limits.piece_bytes)
+        async with self.metered(caller, hosted, call.verb, size.steps):
+            if pieces <= 1 and (group := group_of(call, card)) is not None:
+                return await self.scheduler.run_batched(
+                    (call, encode),
+                    partial(_answers, hosted),
+                    group=(world, group),
+                    limit=min(card.max_batch, self.limits.piece_bytes // max(size.num_bytes, 1)),
+                    deadline_s=deadline_s,
+                    gone=gone,
+                )
+            run = partial(_in_pieces, hosted, call, pieces, encode)
+            return await self.scheduler.run(run, lane=lane_of(call, pieces), deadline_s=deadline_s, gone=gone)
 
     async def compute(
         self,
@@ -148,9 +187,9 @@ class Service:
             lane: the workers.
             deadline_s: as in `ask`.
         """
-        del caller, verb
         hosted = self.hosts[world]
-        return await self.scheduler.run(lambda: function(hosted.current()[1]), lane=lane, deadline_s=deadline_s)
+        async with self.metered(caller, hosted, verb):
+            return await self.scheduler.run(lambda: function(hosted.current()[1]), lane=lane, deadline_s=deadline_s)
 
     async def ready(self, limit_s: float = 5.0) -> bool:
         """Whether the workers answer: one did in the last seconds, or one does now."""

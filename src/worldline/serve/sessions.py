@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import secrets
 import time
 from collections import OrderedDict
@@ -24,7 +26,7 @@ from worldline.serve.hosting import HostedWorld
 from worldline.serve.problems import GoneError, NotFoundError, RateLimitedError, StepConflictError
 from worldline.serve.service import Service, lane_of
 from worldline.serve.tables import session_steps, sessions
-from worldline.serve.work import check_size, with_budget
+from worldline.serve.work import size_of, with_budget
 from worldline.world.session import Alarm, Session, SessionState
 from worldline.world.wire import Call, decode_answer, encode_answer
 
@@ -61,7 +63,6 @@ class SessionSettings:
     patience: float = 1000.0
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class ObservedStep:
     """One step of a session; see `worldline.world.session.Session.observe`.
@@ -129,8 +130,16 @@ class Sessions:
         self._service, self._database = service, database
         self._live: OrderedDict[str, _Live] = OrderedDict()
 
-    async def create(self, caller: Caller, world: str, settings: SessionSettings) -> SessionView:
+    async def create(
+        self, caller: Caller, world: str, settings: SessionSettings, *, key: str | None = None
+    ) -> SessionView:
         """Opens a session.
+
+        Args:
+            caller: from `Service.authorize`.
+            world: name of the world.
+            settings: of the session.
+            key: an idempotency key; a request with the same key gets the same session. None for none.
 
         Raises:
             NotFoundError: there is no such world.
@@ -141,7 +150,7 @@ class Sessions:
         if settings.num_kept is not None and settings.num_kept > limits.session_steps:
             raise InputError(f"num_kept is {settings.num_kept}. This service keeps at most {limits.session_steps}.")
         session, version = await self._service.scheduler.run(lambda: _opened(hosted, settings, None))
-        name, now = secrets.token_urlsafe(16), time.time()
+        name, now = new_id(caller, "session", key), time.time()
         row = {
             "id": name,
             "token_id": caller.id,
@@ -155,13 +164,17 @@ class Sessions:
             "expires": now + limits.session_s,
         }
 
-        def write(connection: Connection) -> None:
-            self._check_count(connection, caller)
-            connection.execute(insert(sessions).values(row))
+        def write(connection: Connection) -> dict[str, Any]:
+            found = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
+            if found is None:
+                self._check_count(connection, caller)
+                connection.execute(insert(sessions).values(row))
+            return dict(found or row)
 
-        await self._database.write_async(write)
-        self._live[name] = _Live(session=session, version=version)
-        return _view(row)
+        found = await self._database.write_async(write)
+        if found["step"] == 0:
+            self._live[name] = _Live(session=session, version=version)
+        return _view(found)
 
     async def get(self, caller: Caller, name: str) -> SessionView:
         """The session as it is now.
@@ -173,7 +186,7 @@ class Sessions:
         return _view(await asyncio.to_thread(self._row, caller, name))
 
     async def observe(self, caller: Caller, name: str, step: int, observed: ObservedStep) -> SessionView:
-        """Adds a step.
+        """Adds a step. Sending the last step again changes nothing.
 
         Args:
             caller: from `Service.authorize`.
@@ -188,19 +201,23 @@ class Sessions:
             GoneError: as in `get`.
         """
         async with self._used(caller, name) as (row, live, session):
+            body = encode_answer(observed)
+            if row["step"] == step + 1 and await asyncio.to_thread(self._body, name, step) == body:
+                return _view(row)
             if row["step"] != step:
                 raise StepConflictError(f"step is {step}, expected {row['step']}: the number of observations so far.")
             hosted, version = self._service.hosts[row["world"]], live.version
             live.session = None  # until the step is in the database
+            run = partial(_observed, hosted, session, version, observed)
             try:
-                live.version = await self._service.scheduler.run(lambda: _observed(hosted, session, version, observed))
+                async with self._service.metered(caller, hosted, "observe", 1):
+                    live.version = await self._service.scheduler.run(run)
             except InputError:
                 live.session = session  # unchanged
                 raise
             now = time.time()
             row |= {"version": live.version, "state": _packed(session.state), "step": step + 1}
             row |= {"used": now, "expires": now + self._service.limits.session_s}
-            body = encode_answer(observed)
 
             def write(connection: Connection) -> None:
                 changed = {key: row[key] for key in ("version", "state", "step", "used", "expires")}
@@ -255,8 +272,8 @@ class Sessions:
         arguments = vars(call.arguments["request"])
         return await self._ask(caller, name, call, lambda session: session.plan(**arguments), encode)
 
-    async def fork(self, caller: Caller, name: str) -> SessionView:
-        """A new session with the same history.
+    async def fork(self, caller: Caller, name: str, *, key: str | None = None) -> SessionView:
+        """A new session with the same history; `key` as in `create`.
 
         Raises:
             NotFoundError: as in `get`.
@@ -264,13 +281,16 @@ class Sessions:
             RateLimitedError: as in `create`.
         """
         await asyncio.to_thread(self._row, caller, name)
-        new, now = secrets.token_urlsafe(16), time.time()
+        new, now = new_id(caller, f"fork of {name}", key), time.time()
 
         def write(connection: Connection) -> dict[str, Any]:
+            done = connection.execute(select(sessions).where(sessions.c.id == new)).mappings().one_or_none()
+            if done is not None:
+                return dict(done)
             self._check_count(connection, caller)
             found = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
             if found is None:
-                raise NotFoundError("session", name[:60], [])
+                raise NotFoundError("session", name)
             row = {**found, "id": new, "created": now, "used": now, "expires": now + self._service.limits.session_s}
             connection.execute(insert(sessions).values(row))
             columns = select(literal(new), session_steps.c.step, session_steps.c.body)
@@ -292,7 +312,7 @@ class Sessions:
             return connection.execute(delete(sessions).where(*mine)).rowcount == 1
 
         if not await self._database.write_async(write):
-            raise NotFoundError("session", name[:60], [])
+            raise NotFoundError("session", name)
         self._live.pop(name, None)
 
     async def clean(self) -> None:
@@ -310,14 +330,15 @@ class Sessions:
     ) -> Any:
         async with self._used(caller, name) as (row, live, session):
             hosted, limits, version = self._service.hosts[row["world"]], self._service.limits, live.version
-            check_size(Call(call.verb, {"history": session.history, **call.arguments}), hosted.card, limits)
+            size = size_of(Call(call.verb, {"history": session.history, **call.arguments}), hosted.card, limits)
 
             def compute() -> tuple[int | None, object]:
                 current, answer = _followed(hosted, session, version), function(session)
                 return current, answer if encode is None else encode(answer)
 
             live.session = None  # a worker may still use it if the caller gives up
-            live.version, found = await self._service.scheduler.run(compute, lane=lane_of(call))
+            async with self._service.metered(caller, hosted, call.verb, size.steps):
+                live.version, found = await self._service.scheduler.run(compute, lane=lane_of(call))
             live.session = session
             if time.time() - row["used"] > _REFRESH * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
@@ -353,10 +374,15 @@ class Sessions:
         mine = select(sessions).where(sessions.c.id == name, sessions.c.token_id == caller.id)
         row = self._database.read(lambda connection: connection.execute(mine).mappings().one_or_none())
         if row is None:
-            raise NotFoundError("session", name[:60], [])
+            raise NotFoundError("session", name)
         if row["expires"] < time.time():
             raise GoneError("the session has expired. Open a new one.")
         return dict(row)
+
+    def _body(self, name: str, step: int) -> bytes | None:
+        """The stored message of a step."""
+        one = select(session_steps.c.body).where(session_steps.c.session_id == name, session_steps.c.step == step)
+        return self._database.read(lambda connection: connection.execute(one).scalar_one_or_none())
 
     def _state(self, schema: Schema, row: Mapping[str, Any]) -> SessionState:
         """The state of a session from its row and its kept steps."""
@@ -379,6 +405,14 @@ class Sessions:
         count = connection.execute(select(func.count()).select_from(sessions).where(*mine)).scalar_one()
         if count >= self._service.limits.sessions:
             raise RateLimitedError(f"{count} sessions are open. Delete one, or wait until one expires.")
+
+
+def new_id(caller: Caller, kind: str, key: str | None) -> str:
+    """A new id; the same one for each request of a caller with the same idempotency key."""
+    if key is None:
+        return secrets.token_urlsafe(16)
+    digest = hashlib.sha256("\n".join((caller.id, kind, key)).encode()).digest()
+    return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
 
 def _opened(hosted: HostedWorld, settings: SessionSettings, state: SessionState | None) -> tuple[Session, int | None]:

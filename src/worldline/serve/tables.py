@@ -118,7 +118,7 @@ usage: Final = Table(
     Column("verb", Text, primary_key=True),
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
-    Column("compute_s", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
     Column("steps", BigInteger, nullable=False),
 )
 """Calls per token, day (UTC, such as 2026-01-31), world and verb."""
@@ -136,19 +136,5 @@ calls: Final = Table(
     Column("verb", Text, nullable=False),
     Column("status", Integer, nullable=False),
     Column("duration_ms", Double, nullable=False),
-    Column("detail", _JSON),
 )
 """The sampled log of calls."""
-
-replies: Final = Table(
-    "replies",
-    metadata,
-    Column("token_id", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("route", Text, nullable=False),
-    Column("fingerprint", Text, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    Column("created", Double, nullable=False, index=True),
-)
-"""Answers to requests with an idempotency key; `fingerprint` is a hash of the request."""

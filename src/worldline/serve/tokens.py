@@ -172,6 +172,12 @@ class Tokens:
             self._any_read = now
         return self._any
 
+    def is_kept(self, token: str) -> bool:
+        """Whether `check` answers from memory, without a query."""
+        form = _TOKEN.fullmatch(token)
+        kept = self._kept.get(form[1]) if form else None
+        return form is None or (kept is not None and time.monotonic() - kept.read < KEEP_S)
+
     def check(self, token: str) -> Caller:
         """The caller who has the token. Compares in constant time, and reads each token every `KEEP_S` seconds.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,22 @@ _PLANNED: Final = 1024
 """Candidates of a search that are assumed to exist at the same time. Engines roll out larger populations in parts."""
 
 
-def check_size(call: Call, card: Card, limits: Limits) -> int:
-    """The estimated memory of a call in bytes.
+@final
+@dataclass(frozen=True, kw_only=True)
+class CallSize:
+    """The size of a call before it begins.
+
+    Args:
+        num_bytes: estimated memory.
+        steps: predicted steps, over all worlds and candidates; of a plan, those of one candidate.
+    """
+
+    num_bytes: int
+    steps: int
+
+
+def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
+    """The size of a call.
 
     Raises:
         TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
@@ -53,7 +67,7 @@ def check_size(call: Call, card: Card, limits: Limits) -> int:
             f"the call may need {found / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
             f"samples and {steps} steps. This service accepts {limits.call_bytes / 2**20:.0f} MiB: send less at once."
         )
-    return found
+    return CallSize(num_bytes=found, steps=worlds * steps * (1 if call.verb == "plan" else candidates))
 
 
 def with_budget(call: Call, limits: Limits) -> Call:

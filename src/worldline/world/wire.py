@@ -6,28 +6,36 @@ bytes. Costs and constraints are named by class, from a closed table. Nothing is
 executed. Received data is untrusted: its size is limited before it is built, and msgspec checks each value against the
 type of the contract.
 
-In JSON, a message is the content alone: the arguments of the verb, or its answer. An array is a list of numbers, nested
-by axis, or a map of dtype, shape and its bytes in base64. NaN and infinity are null.
+In JSON, a message is the content alone: the arguments of the verb, or its answer.
+
+* An array is a number, a list of numbers nested by axis, or {"dtype", "shape", "data"} with its bytes in base64.
+  Answers use lists, and base64 for uint8.
+* null in the place of a number is NaN. In `low`, `high` and `bound` it is no limit: the infinite edge of a band, of a
+  signal or of a constraint. Bands and limits are never NaN.
+* A list cannot state a shape such as [0, 2]. So an empty array among the actions or exogenous inputs of a `History` or
+  `Episode` is left out; worlds replace it if there are no steps.
+* Of two equal names in an object, the last one counts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from functools import cache, reduce
-from inspect import signature
-from operator import or_
+from functools import cache
+from inspect import getdoc, signature
 from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, defstruct
 from numpy.typing import NDArray
 
+from worldline.episode import Episode, History
 from worldline.errors import (
     BundleError,
     CollapseError,
@@ -59,6 +67,20 @@ from worldline.planning.costs import (
     Within,
 )
 from worldline.world.base import World
+from worldline.world.wire_arrays import (
+    DTYPES,
+    STRICT,
+    Array,
+    Form,
+    MessageError,
+    Place,
+    PlacedArray,
+    array_type,
+    build_array,
+    place_text,
+    refusal,
+    union,
+)
 
 VERSION: Final = 1
 """Version of the messages. Increase it when an older side would misread one."""
@@ -71,8 +93,11 @@ MAX_BODY_BYTES: Final = 2**20
 MAX_ARRAYS: Final = 20_000
 """Largest number of arrays in a message."""
 
-DTYPES: Final = ("float32", "float64", "uint8", "int64", "bool")
-"""Allowed dtypes of arrays."""
+MAX_JSON_LISTS: Final = 2**18
+"""Largest number of lists in a JSON message. A list takes up to 30 times its size in memory."""
+
+MAX_JSON_NAMES: Final = 20_000
+"""Largest number of names in a JSON message. It bounds the time to check the values."""
 
 VERBS: Final[Mapping[str, Callable[..., Any]]] = {
     "describe": World.describe,
@@ -132,9 +157,16 @@ _ERRORS: Final[Mapping[type[WorldlineError], Mapping[str, Any]]] = {
 }
 """Per error that can be sent, its arguments and their types."""
 
-_MAX_AXES: Final = 16
-_MAX_PRODUCT: Final = 2**40  # bounds the shape of an empty array, which its bytes do not
-_STRICT: Final[Mapping[str, Any]] = {"kw_only": True, "forbid_unknown_fields": True}
+_NO_LIMIT: Final[Mapping[tuple[Any, str], float]] = {
+    (AtMost, "bound"): math.inf,
+    (AtLeast, "bound"): -math.inf,
+    (KeepOut, "low"): -math.inf,
+    (KeepOut, "high"): math.inf,
+    (Within, "low"): -math.inf,
+    (Within, "high"): math.inf,
+}
+"""What null means in the limits of costs and constraints."""
+
 _DAMAGED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Answer = TypeVar("Answer")
@@ -176,15 +208,29 @@ def decode_call(verb: str, body: bytes) -> Call:
 
     Raises:
         UnknownNameError: there is no such verb.
-        InputError: the message has another version or verb, is damaged or too large, or a value has the wrong type.
+        MessageError: the message has another version or verb, is damaged or too large, or a value has the wrong type.
     """
     if verb not in VERBS:
         raise UnknownNameError("verb", verb, VERBS)
+    return Call(verb, decode_arguments(verb, VERBS[verb], body))
+
+
+def decode_arguments(name: str, function: Callable[..., Any], body: bytes) -> dict[str, Any]:
+    """The arguments in a message, by name.
+
+    Args:
+        name: expected name of the message.
+        function: as in `decode_json_arguments`.
+        body: the message.
+
+    Raises:
+        MessageError: as in `decode_call`.
+    """
     message = _decode(body)
-    if message.name != verb:
-        raise InputError(f"expected a message for {verb!r}, got {message.name!r:.60}. Post it to its own verb.")
-    found = _content(_struct(VERBS[verb]), message, verb)
-    return Call(verb, _arguments(VERBS[verb], found, dict(enumerate(message.arrays)), verb))
+    if message.name != name:
+        raise MessageError(f"expected a message for {name!r}, got {message.name!r:.60}. Post it to its own verb.")
+    found = _checked("msgpack", message.content, _struct(function, "msgpack"), (name,))
+    return _arguments(function, found, dict(enumerate(message.arrays)), (name,))
 
 
 def encode_answer(answer: object) -> bytes:
@@ -204,15 +250,16 @@ def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
         body: the message.
 
     Raises:
-        InputError: as in `decode_call`.
+        MessageError: as in `decode_call`.
     """
     message = _decode(body)
     if message.name == "error":
         return _decode_error(message)
     if message.name != "answer":
-        raise InputError(f"expected an answer, got a message for {message.name!r:.60}.")
-    found = _content(_type(kind), message, kind.__name__)
-    answer: Answer = _build(kind, found, dict(enumerate(message.arrays)), kind.__name__)
+        raise MessageError(f"expected an answer, got a message for {message.name!r:.60}.")
+    where = (kind.__name__,)
+    found = _checked("msgpack", message.content, _type(kind, "msgpack"), where)
+    answer: Answer = _build(kind, found, dict(enumerate(message.arrays)), where)
     return answer
 
 
@@ -225,24 +272,58 @@ def decode_json_call(verb: str, body: bytes) -> Call:
 
     Raises:
         UnknownNameError: there is no such verb.
-        InputError: the message is damaged or too large, or a value has the wrong type.
+        MessageError: as in `decode_json_arguments`.
     """
     if verb not in VERBS:
         raise UnknownNameError("verb", verb, VERBS)
-    try:
-        found = msgspec.json.decode(body, type=_struct(VERBS[verb]))
-    except _DAMAGED as error:
-        raise InputError(f"{verb}: {error}. Send what the contract of `World` names.") from error
-    return Call(verb, _arguments(VERBS[verb], found, {}, verb))
+    return Call(verb, decode_json_arguments(VERBS[verb], body))
+
+
+def decode_json_arguments(function: Callable[..., Any], body: bytes) -> dict[str, Any]:
+    """The arguments in a JSON message, by name.
+
+    A message of 8 MiB takes at most 170 MiB of memory. The caller limits its size.
+
+    Args:
+        function: takes them: a function, an unbound method or a dataclass, with the types of the contract.
+        body: the message.
+
+    Raises:
+        MessageError: the message is damaged, has too many lists or names, or a value has the wrong type.
+    """
+    for sign, limit, noun in ((b"[", MAX_JSON_LISTS, "lists"), (b":", MAX_JSON_NAMES, "names")):
+        if (count := body.count(sign)) > limit:
+            raise MessageError(f"the message has {count} {noun}, more than {limit}. Send large arrays in base64.")
+    where = ("body",)
+    found = _checked("json", body, _struct(function, "json"), where)
+    return _arguments(function, found, None, where)
 
 
 def encode_json_answer(answer: object) -> bytes:
-    """The JSON message for the result of a verb; images are in base64.
+    """The JSON message for the result of a verb.
 
     Raises:
         InputError: a value cannot be sent.
     """
-    return msgspec.json.encode(_pack(answer, None, "answer"))
+    return _encoded(msgspec.json.encode, _pack(answer, None, "answer"), "answer")
+
+
+def json_schemas(
+    requests: Mapping[str, Callable[..., Any]], answers: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The JSON schemas (2020-12) of messages by name, and the components for `#/components/schemas` that they use.
+
+    Args:
+        requests: per name a function or dataclass; the schema is that of its arguments. Its component has this name.
+        answers: per name the type of an answer, of the contract. Components are named after their classes.
+    """
+    types = [_struct(kind, "request", name=name) for name, kind in requests.items()]
+    types += [_type(kind, "response") for kind in answers.values()]
+    (array, *schemas), components = msgspec.json.schema_components(
+        [array_type(np.generic, "json"), *types, Array], ref_template="#/components/schemas/{name}"
+    )
+    array["description"] = getdoc(Array)
+    return dict(zip([*requests, *answers], schemas, strict=False)), components | {"Array": array}
 
 
 def encode_error(error: WorldlineError) -> bytes:
@@ -255,10 +336,10 @@ def encode_error(error: WorldlineError) -> bytes:
 
 def _decode_error(message: _Message) -> WorldlineError:
     kinds: dict[type[Struct], Any] = {
-        defstruct(kind.__name__, list(arguments.items()), tag_field="class", **_STRICT): kind
+        defstruct(kind.__name__, list(arguments.items()), tag_field="class", **STRICT): kind
         for kind, arguments in _ERRORS.items()
     }
-    found = _content(_union(kinds), message, "error")
+    found = _checked("msgpack", message.content, union(kinds), ("error",))
     kind, arguments = kinds[type(found)], msgspec.structs.asdict(found)
     error: WorldlineError = kind(*arguments.values()) if "message" in arguments else kind(**arguments)
     return error
@@ -278,20 +359,15 @@ class _Message(_Version, kw_only=True, forbid_unknown_fields=True):
     arrays: Annotated[list[bytes], Meta(max_length=MAX_ARRAYS)]
 
 
-class _Array(Struct, kw_only=True, forbid_unknown_fields=True):
-    """An array in the content of a message; its bytes are `data`, or at `place` in `_Message.arrays`."""
-
-    dtype: str
-    shape: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(max_length=_MAX_AXES)]
-    place: int | UnsetType = UNSET
-    data: bytes | UnsetType = UNSET
-
-
 def _encode(name: str, value: object) -> bytes:
     arrays = list[bytes]()
-    content = _pack(value, arrays, name)
+    message = {"worldline": VERSION, "name": name, "content": _pack(value, arrays, name), "arrays": arrays}
+    return _encoded(msgspec.msgpack.encode, message, name)
+
+
+def _encoded(encode: Callable[[Any], bytes], message: Any, name: str) -> bytes:
     try:
-        return msgspec.msgpack.encode({"worldline": VERSION, "name": name, "content": content, "arrays": arrays})
+        return encode(message)
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be sent: {error}. Use 64-bit integers and plain text.") from error
 
@@ -302,27 +378,38 @@ def _decode(body: bytes) -> _Message:
         version = msgspec.msgpack.decode(body, type=_Version).worldline
         message = msgspec.msgpack.decode(body, type=_Message) if version == VERSION else None
     except _DAMAGED as error:
-        raise InputError(f"the message is damaged or not from worldline: {error}. Send it again.") from error
+        raise MessageError(f"the message is damaged or not from worldline: {error}. Send it again.") from error
     if message is None:
-        raise InputError(
+        raise MessageError(
             f"expected message version {VERSION}, got {version}. Install compatible releases of worldline on both "
             "sides."
         )
     if (size := memoryview(message.content).nbytes) > MAX_BODY_BYTES:
-        raise InputError(
+        raise MessageError(
             f"the message has {size} bytes without its arrays, more than {MAX_BODY_BYTES}. Send long lists of numbers "
             "as arrays."
         )
     return message
 
 
-def _content(kind: Any, message: _Message, where: str) -> Any:
-    """The content of a message, checked against a type of messages."""
+@cache
+def _decoder(form: Form, kind: Any) -> msgspec.msgpack.Decoder[Any] | msgspec.json.Decoder[Any]:
+    return msgspec.msgpack.Decoder(kind) if form == "msgpack" else msgspec.json.Decoder(kind)
+
+
+def _checked(form: Form, data: bytes | Raw, kind: Any, where: Place) -> Any:
+    """The decoded data, checked against a type of messages."""
     try:
-        return msgspec.msgpack.decode(message.content, type=kind)
+        return _decoder(form, kind).decode(data)
     except _DAMAGED as error:
-        problem = str(error).replace("`$", f"`{where}")
-        raise InputError(f"{where}: {problem}. Send what the contract of `World` names.") from error
+        problem, _, path = str(error).partition(" - at `$")
+        if isinstance(error, RecursionError):
+            problem = "nested beyond the recursion limit"
+        # In msgpack, "[...]" stands for any name in a map, and the rest of the path does not lead anywhere.
+        steps = re.findall(r"\.(\w+)|\[(\d+)\]", path.partition("[...]")[0])
+        inner = tuple(name or int(number) for name, number in steps)
+        at = f" - at `{place_text(where)}{path}" if path else ""
+        raise refusal(f"{problem}{at}. Send what the contract of `World` names.", (*where, *inner)) from error
 
 
 def _pack(value: object, arrays: list[bytes] | None, where: str) -> Any:
@@ -352,7 +439,7 @@ def _pack(value: object, arrays: list[bytes] | None, where: str) -> Any:
     return {"rule": type(value).__name__, **packed} if type(value) is rule else packed
 
 
-def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> dict[str, Any] | list[Any]:
+def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> Any:
     kind = value.dtype
     if kind.name not in DTYPES:
         # Widening changes no value, and a world accepts the wider dtype.
@@ -361,8 +448,7 @@ def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> 
             raise InputError(f"{where} has dtype {kind}, which cannot be sent. Convert it to {', '.join(DTYPES)}.")
         kind = wider
     if arrays is None and kind != np.uint8:
-        found: list[Any] = value.tolist() if value.ndim else [value.tolist()]
-        return found if value.ndim else found[0]
+        return value.tolist()
     data = value.astype(kind.newbyteorder("<"), copy=False).tobytes()
     if arrays is None:  # images
         return {"dtype": kind.name, "shape": list(value.shape), "data": data}
@@ -372,116 +458,119 @@ def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> 
 
 @cache
 def _parameters(kind: Callable[..., Any]) -> Mapping[str, tuple[Any, bool]]:
-    """Per field of a dataclass or argument of a verb its type, and whether it is required."""
+    """Per field of a dataclass or argument of a function its type, and whether it is required."""
     hints = get_type_hints(kind)
     parameters = {name: one for name, one in signature(kind).parameters.items() if name != "self"}
     return {name: (hints[name], one.default is one.empty) for name, one in parameters.items()}
 
 
 @cache
-def _struct(kind: Callable[..., Any], tag: str | None = None) -> Any:
-    """The type of messages for a dataclass or the arguments of a verb; `tag` is the name of a cost or constraint."""
+def _struct(kind: Callable[..., Any], form: Form, tag: str | None = None, name: str | None = None) -> Any:
+    """The type of messages for a dataclass or the arguments of a function; `tag` names a cost or constraint."""
     parts: list[Any] = [
-        (name, _type(hint)) if required else (name, _type(hint) | UnsetType, UNSET)
-        for name, (hint, required) in _parameters(kind).items()
+        (item, _type(hint, form)) if required or form == "response" else (item, _type(hint, form) | UnsetType, UNSET)
+        for item, (hint, required) in _parameters(kind).items()
     ]
-    return defstruct(kind.__name__, parts, tag_field=tag and "rule", tag=tag, **_STRICT)
+    return _described(kind, parts, form, tag, name)
 
 
-def _type(hint: Any) -> Any:
+def _described(kind: Callable[..., Any], parts: list[Any], form: Form, tag: str | None, name: str | None = None) -> Any:
+    """The type of messages with these fields, and with the texts of the docstring for JSON schemas."""
+    summary, _, rest = (getdoc(kind) or "").partition("\n\nArgs:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", rest.partition("\n\n")[0], re.MULTILINE)
+    texts = {item: " ".join(text.split()) for item, text in found}
+    return defstruct(
+        name or kind.__name__,
+        [(item, Annotated[part, Meta(description=texts.get(item))], *unset) for item, part, *unset in parts],
+        module=form,  # part of the component's name if a request and an answer hold the same dataclass
+        namespace={"__doc__": summary},
+        tag_field=tag and "rule",
+        tag=tag,
+        kw_only=True,
+        forbid_unknown_fields=form != "response",
+    )
+
+
+def _type(hint: Any, form: Form) -> Any:
     """The type of messages for a type of the contract."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        return _union(_type(option) for option in inner)
+        if (several := len(set(inner) - {NoneType}) > 1) and form == "json":
+            return array_type(np.floating, form) | None
+        return union(_type(option, "response" if several and form == "request" else form) for option in inner)
     if kind is np.ndarray:
-        return _array_type(get_args(inner[1])[0])
+        return array_type(get_args(inner[1])[0], form)
     if kind is Callable:
-        return _rule_type()
-    if kind is Mapping:
-        return GenericAlias(dict, (str, _type(inner[1])))
+        return _rule_type(form)
+    if kind is Mapping:  # msgspec does not tell at which name of a map a value is wrong
+        return GenericAlias(dict, (str, Raw if form == "json" else _type(inner[1], form)))
     if kind is Sequence:
-        return GenericAlias(tuple, (_type(inner[0]), ...))
+        return GenericAlias(tuple, (_type(inner[0], form), ...))
     if kind is tuple:
-        return GenericAlias(tuple, tuple(_type(item) for item in inner))
-    return _struct(hint) if is_dataclass(kind) else hint
-
-
-def _union(options: Iterable[Any]) -> Any:
-    return reduce(or_, options)
-
-
-@cache
-def _array_type(scalar: type[np.generic]) -> Any:
-    """The type of messages for arrays, or for a NumPy scalar in the place of one."""
-    one_of: Any = Literal  # mypy accepts only values that stand in the source
-    dtypes = tuple(name for name in DTYPES if np.issubdtype(name, scalar))
-    numbers = {"bool": bool, "int64": int, "float64": float}
-    array = defstruct("Array", [("dtype", one_of[dtypes])], bases=(_Array,), **_STRICT)
-    return _union((array, list[Any], *(number for name, number in numbers.items() if name in dtypes)))
+        return GenericAlias(tuple, tuple(_type(item, form) for item in inner))
+    if kind is float and form == "response":
+        return float | None
+    return _struct(hint, form) if is_dataclass(kind) else hint
 
 
 @cache
-def _rule_type() -> Any:
+def _rule_type(form: Form) -> Any:
     """The type of messages for costs and constraints."""
-    plain = _union(_struct(kind, name) for name, kind in RULES.items() if kind is not Chance)
-    parts = [("constraint", plain), ("level", float)]
-    return plain | defstruct("Chance", parts, tag_field="rule", tag="Chance", **_STRICT)
+    plain = union(_struct(kind, form, name) for name, kind in RULES.items() if kind is not Chance)
+    return plain | _described(Chance, [("constraint", plain), ("level", float)], form, "Chance")
 
 
-def _build(hint: Any, found: Any, arrays: dict[int, bytes], where: str) -> Any:
-    """The value of type `hint` from the decoded content of a message."""
-    if isinstance(found, _Array):
-        return _build_array(found, arrays, where)
+def _build(hint: Any, found: Any, arrays: dict[int, bytes] | None, where: Place, null: float = math.nan) -> Any:
+    """The value of type `hint` from the decoded content of a message; in JSON, `arrays` is None."""
+    if isinstance(found, Raw):
+        found = _checked("json", found, _type(hint, "json"), where)
     is_union = get_origin(hint) in (Union, UnionType)
     options = [option for option in (get_args(hint) if is_union else (hint,)) if option is not NoneType]
-    if found is None or len(options) > 1:  # types with several options hold arrays, numbers and lists of numbers
-        return found
     kind, inner = get_origin(options[0]) or options[0], get_args(options[0])
+    if isinstance(found, PlacedArray):
+        return build_array(found, np.floating, arrays, where)
+    if len(options) > 1:  # numbers, lists of numbers or arrays
+        return found if arrays is not None else _build_numbers(options, found, where, null)
+    if kind is np.ndarray and found is not None:
+        return build_array(found, get_args(inner[1])[0], arrays, where)
     if isinstance(found, dict):
-        return {name: _build(inner[1], value, arrays, f"{where}.{name}") for name, value in found.items()}
+        return {name: _build(inner[1], value, arrays, (*where, name), null) for name, value in found.items()}
     if isinstance(found, tuple):
-        return tuple(_build(inner[0], value, arrays, f"{where}[{number}]") for number, value in enumerate(found))
+        return tuple(_build(inner[0], value, arrays, (*where, number)) for number, value in enumerate(found))
     if isinstance(found, Struct):
-        kind = RULES.get(str(found.__struct_config__.tag), kind)
-        arguments = _arguments(kind, found, arrays, where)
-        try:
-            return kind(**arguments)
-        except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
-            raise InputError(f"{where}: {error}") from error
-    return _numbers(found, get_args(inner[1])[0], where) if kind is np.ndarray else found
+        return _build_dataclass(RULES.get(str(found.__struct_config__.tag), kind), found, arrays, where)
+    if arrays is None and isinstance(found, int) and not -(2**63) <= found < 2**63:
+        raise refusal("the integer does not fit into 64 bits with a sign. Send a smaller number.", where)
+    return found
 
 
-def _numbers(found: Any, scalar: type[np.generic], where: str) -> NDArray[Any]:
-    """The array of a number, or of lists of numbers in which null is NaN."""
+def _build_dataclass(kind: Any, found: Struct, arrays: dict[int, bytes] | None, where: Place) -> Any:
+    arguments = _arguments(kind, found, arrays, where)
+    if arrays is None and kind in (Episode, History):  # a list cannot state the shape of an empty array
+        for group in {"actions", "exogenous"} & arguments.keys():
+            arguments[group] = {name: value for name, value in arguments[group].items() if value.size}
     try:
-        value = np.array(found)
-        if value.dtype == object:
-            value = np.array(found, np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{where}: {error}. Send lists of numbers, of equal lengths on each axis.") from error
-    if value.dtype.name not in DTYPES or not np.issubdtype(value.dtype, scalar):
-        raise InputError(f"{where}: got {value.dtype}, expected numbers of at most 64 bits that the signal can have.")
+        return kind(**arguments)
+    except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
+        raise refusal(str(error), where) from error
+
+
+def _build_numbers(options: list[Any], found: Any, where: Place, null: float) -> Any:
+    """From JSON a number, numbers per component, or an array over time if that is an option."""
+    value = build_array(found, np.floating, None, where, null)
+    if value.ndim < 2:
+        return tuple(value.tolist()) if value.ndim else float(value)
+    if not any(get_origin(option) is np.ndarray for option in options):
+        raise refusal(f"expected a number, or a list of numbers, got shape {value.shape}.", where)
     return value
 
 
-def _arguments(kind: Callable[..., Any], found: Struct, arrays: dict[int, bytes], where: str) -> dict[str, Any]:
-    """The arguments of a dataclass or a verb from the decoded content of a message."""
-    given = {name: value for name in _parameters(kind) if (value := getattr(found, name)) is not UNSET}
-    return {name: _build(_parameters(kind)[name][0], value, arrays, f"{where}.{name}") for name, value in given.items()}
-
-
-def _build_array(found: _Array, arrays: dict[int, bytes], where: str) -> NDArray[Any]:
-    """The array, after its size was checked against its bytes, which are taken from `arrays`."""
-    data = None if found.data is UNSET else found.data
-    if isinstance(found.place, int):
-        data = arrays.pop(found.place, None)  # used once, so a small message cannot ask for many copies
-    if data is None:
-        raise InputError(f"{where}: the message has no further array at place {found.place}. Send each array once.")
-    kind, shape = np.dtype(found.dtype), found.shape
-    num_bytes = math.prod(shape) * kind.itemsize
-    if num_bytes != len(data) or math.prod(max(axis, 1) for axis in shape) > _MAX_PRODUCT:
-        raise InputError(f"{where}: expected {num_bytes:.6g} bytes for {kind}{shape!r:.80}, got {len(data)}.")
-    if kind == np.bool_ and np.any(np.frombuffer(data, np.uint8) > 1):
-        raise InputError(f"{where}: expected bool values as bytes 0 and 1, got others.")
-    # A copy, because torch needs aligned and writable memory.
-    return np.frombuffer(data, kind.newbyteorder("<")).reshape(shape).astype(kind)
+def _arguments(
+    kind: Callable[..., Any], found: Struct, arrays: dict[int, bytes] | None, where: Place
+) -> dict[str, Any]:
+    """The arguments of a dataclass or a function from the decoded content of a message."""
+    return {
+        name: _build(hint, value, arrays, (*where, name), _NO_LIMIT.get((kind, name), math.nan))
+        for name, (hint, _) in _parameters(kind).items()
+        if (value := getattr(found, name)) is not UNSET
+    }

@@ -70,7 +70,7 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Text, primary_key=True) for name in ("token_id", "day", "world", "verb")),
         sa.Column("calls", sa.BigInteger, nullable=False),
         sa.Column("errors", sa.BigInteger, nullable=False),
-        sa.Column("compute_s", sa.Double, nullable=False),
+        sa.Column("seconds", sa.Double, nullable=False),
         sa.Column("steps", sa.BigInteger, nullable=False),
     )
     op.create_table(
@@ -84,15 +84,4 @@ def upgrade() -> None:
         sa.Column("verb", sa.Text, nullable=False),
         sa.Column("status", sa.Integer, nullable=False),
         sa.Column("duration_ms", sa.Double, nullable=False),
-        sa.Column("detail", sa.JSON),
-    )
-    op.create_table(
-        "replies",
-        sa.Column("token_id", sa.Text, primary_key=True),
-        sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("route", sa.Text, nullable=False),
-        sa.Column("fingerprint", sa.Text, nullable=False),
-        sa.Column("status", sa.Integer, nullable=False),
-        sa.Column("body", sa.LargeBinary, nullable=False),
-        sa.Column("created", sa.Double, nullable=False, index=True),
     )

@@ -1,0 +1,95 @@
+"""Routes of administrators: served worlds, aliases and usage."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import final
+
+from fastapi import APIRouter, Request, Response
+
+from worldline.catalog.aliases import Reference
+from worldline.catalog.versions import Catalog
+from worldline.errors import InputError, UnsupportedError
+from worldline.serve.callers import Scope
+from worldline.serve.registry import Registry
+from worldline.serve.requests import JSON, read_arguments
+from worldline.serve.service import Service
+from worldline.world import wire
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NewWorld:
+    """The body of a request to serve a world.
+
+    Args:
+        name: in URLs.
+        reference: a world of the catalog, such as "greenhouse@prod".
+    """
+
+    name: str
+    reference: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NewAlias:
+    """The body of a request to move an alias.
+
+    Args:
+        version: number of the version that the alias shall point to.
+        reason: in words; stored with the change.
+    """
+
+    version: int
+    reason: str = "moved over HTTP"
+
+
+def admin_router(service: Service, registry: Registry) -> APIRouter:
+    """The routes of administrators."""
+    router = APIRouter(prefix="/v1", tags=["administration"])
+
+    @router.post("/worlds", status_code=201)
+    async def add_world(request: Request) -> Response:
+        """Serves a world of the catalog."""
+        caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
+        body = NewWorld(**await read_arguments(request, service.limits, "add_world", NewWorld))
+        hosted = await registry.add(caller, body.name, body.reference)
+        found = {"name": hosted.name, "reference": hosted.reference, "version": hosted.version}
+        return Response(wire.encode_json_answer(found), 201, media_type=JSON)
+
+    @router.delete("/worlds/{name}", status_code=204)
+    async def remove_world(name: str, request: Request) -> Response:
+        """Stops serving a world that was added."""
+        await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
+        await registry.remove(name)
+        return Response(status_code=204)
+
+    @router.put("/worlds/{name}/aliases/{alias}")
+    async def move_alias(name: str, alias: str, request: Request) -> Response:
+        """Points an alias to another version; sessions and calls follow."""
+        caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
+        reference = service.hosts[name].reference
+        if reference is None:
+            raise UnsupportedError(
+                f"{name!r} is served from a folder, which has no versions. Publish it in the catalog."
+            )
+        body = NewAlias(**await read_arguments(request, service.limits, "move_alias", NewAlias))
+        if len(body.reason) > 1000:
+            raise InputError(f"reason has {len(body.reason)} characters. Use at most 1000.")
+        world, reason = Reference.parse(reference).name, f"{body.reason} ({caller.name})"
+        version = await asyncio.to_thread(Catalog().point, world, alias, body.version, reason=reason)
+        found = {"name": name, "alias": alias, "version": version.number}
+        return Response(wire.encode_json_answer(found), media_type=JSON)
+
+    @router.get("/usage")
+    async def get_usage(request: Request, days: int = 30) -> Response:
+        """Calls per token, day, world and verb."""
+        await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
+        if not 1 <= days <= 366:
+            raise InputError(f"days is {days}. Use 1 to 366.")
+        found = await asyncio.to_thread(service.usage.report, days)
+        return Response(wire.encode_json_answer({"usage": found}), media_type=JSON)
+
+    return router

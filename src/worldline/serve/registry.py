@@ -1,0 +1,96 @@
+"""The worlds that an administrator adds while the service runs; processes with one database share them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import final
+
+from worldline.errors import InputError, MissingExtraError, WorldlineError
+from worldline.serve.callers import Caller
+from worldline.serve.database import Database
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.problems import NotFoundError
+from worldline.serve.tables import worlds
+
+try:
+    from sqlalchemy import Connection, delete, insert, select
+    from sqlalchemy.exc import IntegrityError
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "serve") from error
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class Registry:
+    """Adds worlds of the catalog to the served ones, and removes them.
+
+    Args:
+        hosts: the served worlds. Those of the command line stay as they are.
+        database: keeps the names and references.
+    """
+
+    def __init__(self, hosts: Hosts, database: Database) -> None:
+        self._hosts, self._database = hosts, database
+        self._added: dict[str, str] = {}
+
+    async def add(self, caller: Caller, name: str, reference: str) -> HostedWorld:
+        """Serves a world of the catalog, in all processes.
+
+        Args:
+            caller: an administrator.
+            name: in URLs.
+            reference: `name@alias` or `name@number`.
+
+        Raises:
+            InputError: the name is taken or not valid, or `reference` is not a reference.
+            UnknownNameError: the catalog has no such world, alias or version.
+        """
+        hosted = await asyncio.to_thread(self._hosts.open, reference, name)
+        row = {"name": name, "reference": reference, "added": time.time(), "added_by": caller.name}
+        try:
+            await self._database.write_async(lambda connection: connection.execute(insert(worlds).values(row)).close())
+        except BaseException as error:
+            self._hosts.remove(name)
+            if isinstance(error, IntegrityError):
+                raise InputError(f"another process serves a world as {name!r}. Choose another name.") from error
+            raise
+        self._added[name] = reference
+        return hosted
+
+    async def remove(self, name: str) -> None:
+        """Stops serving an added world, in all processes.
+
+        Raises:
+            NotFoundError: no world was added under this name.
+        """
+
+        def write(connection: Connection) -> bool:
+            return connection.execute(delete(worlds).where(worlds.c.name == name)).rowcount == 1
+
+        if not await self._database.write_async(write):
+            raise NotFoundError("added world", name, self._added)
+        self._forget(name)
+
+    async def sync(self) -> None:
+        """Follows what other processes added and removed. A world that cannot be opened is logged and tried again."""
+        rows = select(worlds.c.name, worlds.c.reference)
+        found = await asyncio.to_thread(self._database.read, lambda connection: connection.execute(rows).all())
+        known = dict(found)
+        for name in [name for name, reference in self._added.items() if known.get(name) != reference]:
+            self._forget(name)
+        for name, reference in known.items():
+            if name not in self._added and name not in self._hosts:
+                try:
+                    await asyncio.to_thread(self._hosts.open, reference, name)
+                except WorldlineError as error:
+                    _logger.warning("the added world %r cannot be opened: %s", name, type(error).__name__)
+                    continue
+                self._added[name] = reference
+
+    def _forget(self, name: str) -> None:
+        self._added.pop(name, None)
+        if name in self._hosts:
+            self._hosts.remove(name)

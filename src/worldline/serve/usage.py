@@ -1,0 +1,201 @@
+"""Rates, quotas, usage and a sampled log of calls."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, final
+
+from worldline.errors import MissingExtraError
+from worldline.serve.callers import Caller
+from worldline.serve.database import Database
+from worldline.serve.problems import RateLimitedError
+from worldline.serve.tables import calls, usage
+
+try:
+    from sqlalchemy import Connection, delete, func, insert, select, update
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "serve") from error
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that the current task handles."""
+
+MAX_LOGGED: Final = 1000
+"""Calls between two flushes that are logged at most."""
+_MAX_BUCKETS: Final = 10_000
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CallRecord:
+    """A finished call.
+
+    Args:
+        caller: who called.
+        world: name of the world.
+        version: that answered; None if unknown.
+        verb: what was asked.
+        status: HTTP status of the answer.
+        seconds: from the request to the answer.
+        steps: predicted steps, over all worlds and candidates.
+    """
+
+    caller: Caller
+    world: str
+    version: int | None
+    verb: str
+    status: int
+    seconds: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sum:
+    calls: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+
+
+@final
+class Usage:
+    """Admits calls, and counts them in memory until `flush` adds them to the database.
+
+    A rate holds in each process. A quota holds over all processes with one database, up to the calls of one interval
+    between flushes. A killed process loses the counts since the last flush.
+
+    Args:
+        database: None to count in memory only.
+        log_share: share of the calls that are logged, 0 to 1.
+        log_days: days after which logged calls are deleted.
+    """
+
+    def __init__(self, database: Database | None, *, log_share: float = 0.01, log_days: float = 30.0) -> None:
+        self._database, self._log_share, self._log_days = database, log_share, log_days
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._sums: dict[tuple[str, str, str, str], _Sum] = {}
+        self._today: dict[str, int] = {}
+        self._day = _day()
+        self._log: deque[dict[str, Any]] = deque(maxlen=MAX_LOGGED)
+
+    def admit(self, caller: Caller) -> None:
+        """Counts a call against rate and quota.
+
+        Raises:
+            RateLimitedError: the caller exceeds one of them.
+        """
+        self._check_rate(caller)
+        if self._day != (day := _day()):
+            self._day, self._today = day, {}
+        used = self._today.get(caller.id, 0)
+        if caller.quota is not None and used >= caller.quota:
+            now = datetime.now(UTC)
+            midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+            raise RateLimitedError(
+                f"the quota of {caller.quota} calls per day is used up. It starts again at midnight (UTC).",
+                (midnight - now).total_seconds(),
+            )
+        self._today[caller.id] = used + 1
+
+    def record(self, call: CallRecord) -> None:
+        """Counts a finished call, and logs it with probability `log_share`."""
+        key = (call.caller.id, _day(), call.world, call.verb)
+        old = self._sums.get(key, _Sum())
+        self._sums[key] = replace(
+            old,
+            calls=old.calls + 1,
+            errors=old.errors + (call.status >= 400),
+            seconds=old.seconds + call.seconds,
+            steps=old.steps + call.steps,
+        )
+        if random.random() < self._log_share:
+            self._log.append(
+                {
+                    "time": time.time(),
+                    "request_id": REQUEST_ID.get(),
+                    "token_id": call.caller.id,
+                    "world": call.world,
+                    "version": call.version,
+                    "verb": call.verb,
+                    "status": call.status,
+                    "duration_ms": 1000 * call.seconds,
+                }
+            )
+
+    async def flush(self) -> None:
+        """Adds the counts to the database, and reads the calls of today, also those of other processes."""
+        if self._database is None:
+            self._sums.clear()
+            self._log.clear()
+            return
+        sums, self._sums = self._sums, {}
+        logged, day, before = list(self._log), _day(), dict(self._today)
+        self._log.clear()
+
+        def write(connection: Connection) -> None:
+            for key, found in sums.items():
+                _add(connection, key, found)
+            if logged:
+                connection.execute(insert(calls), logged)
+
+        if sums or logged:
+            await self._database.write_async(write)
+        counted = await asyncio.to_thread(self._database.read, lambda connection: _counts(connection, day))
+        if self._day == day:
+            # Calls that were admitted meanwhile, or still run, are not in the database yet.
+            for name in {*counted, *self._today}:
+                since = self._today.get(name, 0) - before.get(name, 0)
+                self._today[name] = max(counted.get(name, 0), before.get(name, 0)) + since
+
+    async def clean(self) -> None:
+        """Deletes logged calls that are older than `log_days`."""
+        if self._database is not None:
+            old = calls.c.time < time.time() - 86_400 * self._log_days
+            await self._database.write_async(lambda connection: connection.execute(delete(calls).where(old)).close())
+
+    def report(self, days: int) -> list[dict[str, Any]]:
+        """The usage of the last days, per token, day, world and verb, without the counts since the last flush."""
+        if self._database is None:
+            return []
+        first = (datetime.now(UTC) - timedelta(days=days - 1)).date().isoformat()
+        rows = select(usage).where(usage.c.day >= first).order_by(usage.c.day, usage.c.token_id)
+        found = self._database.read(lambda connection: connection.execute(rows).mappings().all())
+        return [dict(row) for row in found]
+
+    def _check_rate(self, caller: Caller) -> None:
+        """A bucket that holds the calls of one second, at least one."""
+        if caller.rate is None:
+            return
+        now, size = time.monotonic(), max(1.0, caller.rate)
+        left, since = self._buckets.get(caller.id, (size, now))
+        left = min(size, left + (now - since) * caller.rate)
+        if len(self._buckets) >= _MAX_BUCKETS:
+            self._buckets.clear()
+        self._buckets[caller.id] = (left - 1 if left >= 1 else left, now)
+        if left < 1:
+            after_s = (1 - left) / caller.rate
+            raise RateLimitedError(f"the rate of {caller.rate:g} calls per second is exceeded. Send fewer.", after_s)
+
+
+def _day() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _add(connection: Connection, key: tuple[str, str, str, str], found: _Sum) -> None:
+    token_id, day, world, verb = key
+    row = (usage.c.token_id == token_id, usage.c.day == day, usage.c.world == world, usage.c.verb == verb)
+    added = {name: usage.c[name] + value for name, value in vars(found).items()}
+    # Writers run one after the other, also those of other processes, so no row appears in between.
+    if connection.execute(update(usage).where(*row).values(added)).rowcount == 0:
+        connection.execute(insert(usage).values(token_id=token_id, day=day, world=world, verb=verb, **vars(found)))
+
+
+def _counts(connection: Connection, day: str) -> dict[str, int]:
+    """Calls per token."""
+    sums = select(usage.c.token_id, func.sum(usage.c.calls)).where(usage.c.day == day).group_by(usage.c.token_id)
+    return {token_id: int(count) for token_id, count in connection.execute(sums)}
