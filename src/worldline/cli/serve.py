@@ -36,6 +36,7 @@ def serve(
         bool, typer.Option("--insecure", help="Allow calls from other machines without a token.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads for predictions, and as many for plans.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Predictions that are computed as one, at most.")] = 32,
     device: Device = "auto",
     require_signature: RequireSignature = None,
     threads: Threads = None,
@@ -47,6 +48,7 @@ def serve(
     from worldline.serve import server
     from worldline.serve.database import Database, default_url
     from worldline.serve.hosting import HostedWorld, Hosts, name_of
+    from worldline.serve.limits import Limits
     from worldline.serve.service import Service
     from worldline.serve.tokens import Tokens
     from worldline.serve.usage import Usage
@@ -64,7 +66,7 @@ def serve(
                 f"other machines could call a service on {host} without a token. Create one with: worldline token "
                 "create NAME --scope infer. Or allow it with --insecure."
             )
-        service = Service(hosts, tokens=tokens, usage=Usage(opened), workers=workers)
+        service = Service(hosts, Limits(batch=batch), tokens=tokens, usage=Usage(opened), workers=workers)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
         server.serve(service, listener, opened, any_host=insecure)

@@ -1,0 +1,383 @@
+"""The service under load: batching, tail latency, overload, memory, overhead and a control loop at 50 Hz.
+
+Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts batching tail memory overhead control] [--calls 100000]
+     [--steps 10000] [--seconds 10]
+Learns the demo world, a greenhouse and a linear greenhouse into FOLDER (default: a temporary one) if it holds none.
+Writes benchmarks/results/serve.json.
+
+`worldline serve` runs in a second process with one thread per worker. This process sends requests over loopback. With
+the parts batching and overhead, a number of clients send their next request when the last one is answered. With the
+part tail, requests arrive at random times (Poisson) that do not depend on the answers; latency counts from the
+scheduled time. Bars are those of `BARS`.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, which reads it once
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from train import machine
+
+import worldline
+from worldline.data.store import is_store, open_store
+from worldline.engines.base import Card
+from worldline.engines.baselines import Linear
+from worldline.episode import History
+from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.recipes.greenhouse import greenhouse, record_greenhouse
+from worldline.schema import Kind, Signal
+from worldline.workflows.training import learn_world
+from worldline.world.bundle_io import save_world
+from worldline.world.local import LocalWorld
+from worldline.world.wire import CONTENT_TYPE, Call, encode_call
+
+RESULT = Path(__file__).parent / "results" / "serve.json"
+CLIENTS, HORIZON, WARM_UP_S = 32, 8, 2.0
+Row = dict[str, Any]
+Rate = tuple[float, list[float]]
+
+BARS: Final = {
+    "batching demo": "at least 4",
+    "batching greenhouse": "at least 2",
+    "batching plan": "at least 0.95",
+    "batching linear": "at least 0.95",
+    "p99 / p50 at half of the peak": "at most 3",
+    "goodput at twice the peak": "at least 0.9",
+    "refusal_ms": "at most 50",
+    "bytes per call": "at most 100",
+    "overhead_ms": "at most 2",
+    "deadlines": "at least 0.999",
+    "fresh plans": "at least 0.95",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A request, ready to be sent.
+
+    Args:
+        message: headers and body.
+        call: the same call, for a world in this process.
+    """
+
+    message: bytes
+    call: Call
+
+
+def request(world: str, call: Call) -> Request:
+    body = encode_call(call)
+    head = f"POST /v1/worlds/{world}:{call.verb} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {CONTENT_TYPE}\r\n"
+    return Request(message=f"{head}content-length: {len(body)}\r\n\r\n".encode() + body, call=call)
+
+
+def past(card: Card) -> History:
+    """A history of `Card.context` observations in the middle of the bounds."""
+    rng, length = np.random.default_rng(0), card.context
+    observations = {}
+    for signal in card.schema.observations:
+        if signal.name in card.inputs and signal.kind is Kind.IMAGE:
+            observations[signal.name] = rng.integers(0, 255, (length, *signal.shape), np.uint8)
+        elif signal.name in card.inputs:
+            observations[signal.name] = np.broadcast_to(middle(signal), (length, *signal.shape))
+    steps = length - 1
+    inputs = {signal.name: np.broadcast_to(middle(signal), (steps, *signal.shape)) for signal in card.schema.actions}
+    known = {signal.name: np.broadcast_to(middle(signal), (steps, *signal.shape)) for signal in card.schema.exogenous}
+    return History(observations=observations, actions=inputs, exogenous=known)
+
+
+def middle(signal: Signal) -> NDArray[np.generic]:
+    """The middle of the bounds; 1 without bounds."""
+    low, high = (signal.low, signal.high) if signal.low and signal.high else ((1.0,), (1.0,))
+    return np.broadcast_to((np.array(low) + np.array(high)) / 2, signal.shape).astype(signal.dtype)
+
+
+def ahead(card: Card, role: str, steps: int) -> dict[str, Any]:
+    return {one.name: np.broadcast_to(middle(one), (steps, *one.shape)) for one in getattr(card.schema, role)}
+
+
+def predict(world: str, card: Card) -> Request:
+    inputs = {"actions": ahead(card, "actions", HORIZON), "exogenous": ahead(card, "exogenous", HORIZON) or None}
+    return request(world, Call("predict", {"history": past(card), **inputs}))
+
+
+def plan(world: str, card: Card, budget_s: float) -> Request:
+    signal = next(one for one in card.schema.observations if one.name in card.predicts and one.kind is Kind.VECTOR)
+    goal = Goal(targets={signal.name: middle(signal)}, tolerance={signal.name: 1.0})
+    exogenous = ahead(card, "exogenous", HORIZON) or None
+    wanted = PlanRequest(goal=goal, horizon=HORIZON, exogenous=exogenous, budget_s=budget_s)
+    return request(world, Call("plan", {"history": past(card), "request": wanted}))
+
+
+class Connection:
+    """One HTTP connection.
+
+    Args:
+        port: on loopback.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, message: bytes) -> int:
+        """Sends a request and returns the status of its answer."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        writer.write(message)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head.lower())[0]))
+        if b"connection: close" in head.lower():
+            await self.close()
+        return int(head[9:12])
+
+    async def close(self) -> None:
+        """Closes the connection; the next request opens another one."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+@contextmanager
+def served(worlds: dict[str, Path], folder: Path, *, batch: int) -> Iterator[tuple[int, int]]:
+    """`worldline serve` in another process; yields port and process id."""
+    command = [
+        sys.executable,
+        "-m",
+        "worldline.cli.main",
+        "serve",
+        *(f"{name}={path}" for name, path in worlds.items()),
+    ]
+    options = ["--port", "0", "--threads", "1", "--batch", str(batch), "--database", str(folder / "service.sqlite")]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        found = next(match for line in process.stdout if (match := re.search(r"127\.0\.0\.1:(\d+)", line)))
+        try:
+            yield int(found[1]), process.pid
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+async def closed_loop(
+    port: int, requests: Sequence[Request], clients: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Calls per second and latencies of clients that wait for each answer."""
+    latencies, ends_s = list[float](), time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        connection, count = Connection(port), number
+        while time.perf_counter() < ends_s:
+            started_s = time.perf_counter()
+            status = await connection.send(requests[count % len(requests)].message)
+            assert status == 200, status
+            latencies.append(time.perf_counter() - started_s)
+            count += 1
+        await connection.close()
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return len(latencies) / seconds, latencies
+
+
+async def open_loop(port: int, one: Request, rate: float, seconds: float) -> Row:
+    """Latencies and statuses of requests that arrive at random times."""
+    rng, free = np.random.default_rng(0), list[Connection]()
+    found: dict[int, list[float]] = {}
+
+    async def send(scheduled_s: float) -> None:
+        connection = free.pop() if free else Connection(port)
+        status = await connection.send(one.message)
+        found.setdefault(status, []).append(time.perf_counter() - scheduled_s)
+        free.append(connection)
+
+    tasks, scheduled_s = set[asyncio.Task[None]](), time.perf_counter()
+    ends_s = scheduled_s + seconds
+    while (scheduled_s := scheduled_s + rng.exponential(1 / rate)) < ends_s:
+        await asyncio.sleep(max(0.0, scheduled_s - time.perf_counter()))
+        task = asyncio.create_task(send(scheduled_s))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    sent = len(tasks) + sum(map(len, found.values()))
+    await asyncio.gather(*tasks)
+    took_s = time.perf_counter() - (ends_s - seconds)
+    for connection in free:
+        await connection.close()
+    good, refused = found.get(200, []), found.get(429, [])
+    return {
+        "rate": rate,
+        "sent": sent,
+        "statuses": dict(Counter({str(status): len(times) for status, times in found.items()})),
+        "goodput": len(good) / took_s,
+        "p50_ms": quantile_ms(good, 0.5),
+        "p99_ms": quantile_ms(good, 0.99),
+        "refusal_p50_ms": quantile_ms(refused, 0.5),
+        "refusal_p99_ms": quantile_ms(refused, 0.99),
+    }
+
+
+def quantile_ms(values: Sequence[float], level: float) -> float | None:
+    return float(np.quantile(values, level)) * 1000 if values else None
+
+
+def batching(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int) -> Row:
+    """Calls per second with batching on and off, in turn."""
+    cards = {name: worldline.open(path, device="cpu").describe() for name, path in worlds.items()}
+    requests = {
+        "demo": predict("demo", cards["demo"]),
+        "greenhouse": predict("greenhouse", cards["greenhouse"]),
+        "linear": predict("linear", cards["linear"]),
+        "plan": plan("greenhouse", cards["greenhouse"], 0.2),
+    }
+    rates: dict[str, dict[str, list[float]]] = {name: {"on": [], "off": []} for name in requests}
+    for _ in range(repeats):
+        for mode, batch in (("on", CLIENTS), ("off", 1)):
+            with served(worlds, folder, batch=batch) as (port, _):
+                for name, one in requests.items():
+                    asyncio.run(closed_loop(port, [one], CLIENTS, WARM_UP_S))
+                    rate, _ = asyncio.run(closed_loop(port, [one], CLIENTS, seconds))
+                    rates[name][mode].append(rate)
+    return {
+        name: {
+            "calls_per_s_on": found["on"],
+            "calls_per_s_off": found["off"],
+            "ratio": float(np.median(found["on"]) / np.median(found["off"])),
+        }
+        for name, found in rates.items()
+    }
+
+
+def tail(worlds: dict[str, Path], folder: Path, seconds: float) -> Row:
+    """Latency at half of the peak rate, and goodput at twice the peak rate."""
+    rows = {}
+    for name in ("demo", "greenhouse"):
+        one = predict(name, worldline.open(worlds[name], device="cpu").describe())
+        with served({name: worlds[name]}, folder, batch=CLIENTS) as (port, _):
+            asyncio.run(closed_loop(port, [one], CLIENTS, WARM_UP_S))
+            peak, _ = asyncio.run(closed_loop(port, [one], CLIENTS, seconds))
+            half = asyncio.run(open_loop(port, one, peak / 2, seconds))
+            twice = asyncio.run(open_loop(port, one, peak * 2, seconds))
+        rows[name] = {
+            "peak": peak,
+            "half": half,
+            "twice": twice,
+            "p99_over_p50": half["p99_ms"] / half["p50_ms"],
+            "goodput_over_peak": twice["goodput"] / peak,
+        }
+    return rows
+
+
+def memory(worlds: dict[str, Path], folder: Path, calls: int) -> Row:
+    """Growth of the resident memory over mixed calls, after a tenth of them."""
+    cards = {name: worldline.open(path, device="cpu").describe() for name, path in worlds.items()}
+    mixed = [predict(name, card) for name, card in cards.items()] + [plan("greenhouse", cards["greenhouse"], 0.01)]
+
+    async def send(port: int, count: int) -> None:
+        async def client(number: int) -> None:
+            connection = Connection(port)
+            for at in range(number, count, CLIENTS):
+                await connection.send(mixed[at % len(mixed)].message)
+            await connection.close()
+
+        await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+
+    with served(worlds, folder, batch=CLIENTS) as (port, pid):
+        asyncio.run(send(port, calls // 10))
+        before = resident(pid)
+        asyncio.run(send(port, calls))
+        after = resident(pid)
+    return {"calls": calls, "before": before, "after": after, "bytes_per_call": (after - before) / calls}
+
+
+def resident(pid: int) -> int:
+    found = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[0]) * 1024
+
+
+def overhead(worlds: dict[str, Path], folder: Path, seconds: float) -> Row:
+    """Median latency of one client against the same call in this process."""
+    world = worldline.open(worlds["greenhouse"], device="cpu")
+    one = predict("greenhouse", world.describe())
+    with served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _):
+        asyncio.run(closed_loop(port, [one], 1, WARM_UP_S))
+        _, remote = asyncio.run(closed_loop(port, [one], 1, seconds))
+    local = list[float]()
+    while sum(local) < seconds:
+        started_s = time.perf_counter()
+        one.call.ask(world)
+        local.append(time.perf_counter() - started_s)
+    served_ms, local_ms = quantile_ms(remote, 0.5), quantile_ms(local, 0.5)
+    assert served_ms is not None
+    assert local_ms is not None
+    return {"served_p50_ms": served_ms, "local_p50_ms": local_ms, "overhead_ms": served_ms - local_ms}
+
+
+def learned(folder: Path) -> dict[str, Path]:
+    """The worlds; learned if the folder holds none."""
+    worlds = {name: folder / name for name in ("demo", "greenhouse", "linear")}
+    if not worlds["demo"].is_dir():
+        subprocess.run(
+            [sys.executable, "-m", "worldline.cli.main", "demo", "--out", str(folder / "demo-run")], check=True
+        )
+        (folder / "demo-run" / "world").rename(worlds["demo"])
+    if not worlds["linear"].is_dir():
+        path = folder / "greenhouse-store"
+        store = open_store(path) if is_store(path) else record_greenhouse(path, num_episodes=288, seed=0)
+        result = learn_world(store, greenhouse(store), folder=folder / "greenhouse-run")
+        save_world(worlds["greenhouse"], result.world)
+        episodes = [store.episode(number) for number in result.split.train]
+        save_world(worlds["linear"], LocalWorld(Linear.fit(episodes, store.schema), None, CrossEntropy()))
+    return worlds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of the worlds; default: a temporary one")
+    parts = ("batching", "tail", "memory", "overhead")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--calls", type=int, default=100_000, help="calls of the part memory")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of the part batching")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        worlds = learned(folder)
+        figures: Row = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        figures |= {"machine": machine(), "bars": BARS}
+        for part in given.parts:
+            if part == "batching":
+                figures[part] = batching(worlds, folder, given.seconds, given.repeats)
+            elif part == "tail":
+                figures[part] = tail(worlds, folder, given.seconds)
+            elif part == "memory":
+                figures[part] = memory(worlds, folder, given.calls)
+            else:
+                figures[part] = overhead(worlds, folder, given.seconds)
+            print(part, json.dumps(figures[part], indent=2))
+            RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
