@@ -52,6 +52,7 @@ from worldline.world.local import LocalWorld
 from worldline.world.wire import CONTENT_TYPE, Call, encode_call
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
+WORLDLINE = str(Path(sys.executable).with_name("worldline"))
 CLIENTS, HORIZON, WARM_UP_S = 32, 8, 2.0
 Row = dict[str, Any]
 Rate = tuple[float, list[float]]
@@ -336,9 +337,7 @@ def learned(folder: Path) -> dict[str, Path]:
     """The worlds; learned if the folder holds none."""
     worlds = {name: folder / name for name in ("demo", "greenhouse", "linear")}
     if not worlds["demo"].is_dir():
-        subprocess.run(
-            [sys.executable, "-m", "worldline.cli.main", "demo", "--out", str(folder / "demo-run")], check=True
-        )
+        subprocess.run([WORLDLINE, "demo", "--out", str(folder / "demo-run")], check=True)
         (folder / "demo-run" / "world").rename(worlds["demo"])
     if not worlds["linear"].is_dir():
         path = folder / "greenhouse-store"
