@@ -60,7 +60,7 @@ def execute(url: str, statement: str) -> None:
 
     for attempts_left in reversed(range(200)):
         try:
-            with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
+            with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(statement.encode())
                 return
         except psycopg.OperationalError:
@@ -76,7 +76,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
 
         def create() -> str:
             name = f"test_{next(_NUMBERS)}"
-            execute(url, f"CREATE DATABASE {name}")
+            execute(f"{url}/postgres", f"CREATE DATABASE {name}")
             return f"{url}/{name}"
 
         yield create

@@ -21,6 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, delete, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from tests.serve import database_process
+from tests.serve.conftest import execute
 from tests.serve.database_process import INCREMENTS, add_world
 
 from worldline.errors import ConfigError, MissingExtraError, UnavailableError
@@ -235,6 +236,17 @@ def test_a_server_that_refuses_is_unavailable_without_its_address(
     assert "127.0.0.1" in caplog.text
     assert "secret" not in caplog.text
     assert "wrong-password" not in caplog.text
+
+
+def test_a_role_without_rights_gets_no_sql_in_its_error(
+    postgresql: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgresql()
+    for statement in ("REVOKE CREATE ON SCHEMA public FROM public", "CREATE ROLE guest LOGIN PASSWORD 'secret'"):
+        execute(url, statement)
+    with pytest.raises(UnavailableError, match="The log has the reason"):
+        Database(url.replace("tests:", "guest:"))
+    assert "database: permission denied for schema public" in caplog.text
 
 
 @pytest.mark.parametrize(

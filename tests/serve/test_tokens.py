@@ -118,6 +118,7 @@ def test_whether_there_is_a_token(database: Database, monkeypatch: pytest.Monkey
     here, elsewhere = Tokens(database), Tokens(database)
     now = time.monotonic()
     assert not here.any()
+    assert not elsewhere.any()
     elsewhere.create("old", [Scope.READ], expires_s=1e-6)
     assert elsewhere.any()
     monkeypatch.setattr(time, "monotonic", lambda: now + 6)

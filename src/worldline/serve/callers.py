@@ -27,7 +27,7 @@ class Scope(StrEnum):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Whoever sent a request.
+    """The sender of a request.
 
     Args:
         id: of the token; empty for a caller of a service without tokens.

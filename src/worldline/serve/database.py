@@ -25,7 +25,7 @@ try:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
     from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-    from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
     from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
@@ -77,7 +77,8 @@ class _Write(Generic[T]):
         """Runs the function in a savepoint; the result resolves the future, which is for after the commit.
 
         Raises:
-            SQLAlchemyError: the transaction may have ended, so the whole group must begin again.
+            SQLAlchemyError: the transaction may have ended, so the whole group must begin again. SQLite ends it without
+                a notice when the disk is full; then the savepoint is missing.
         """
         try:
             with connection.begin_nested():
@@ -223,9 +224,8 @@ class Database:
 
     def _public(self, error: BaseException) -> BaseException:
         """An `UnavailableError` if the database failed, whose reason is logged; else the error itself."""
-        if isinstance(error, IntegrityError | ProgrammingError | DataError):
-            return error
-        if not isinstance(error, DBAPIError | PoolTimeoutError):
+        failed = isinstance(error, DBAPIError | PoolTimeoutError) and not isinstance(error, IntegrityError | DataError)
+        if not failed:
             return error
         reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
         _logger.error("database: %s", reason.replace(self._password, "***") if self._password else reason)
@@ -279,11 +279,6 @@ def _sqlite(url: URL, writes: bool, options: dict[str, Any]) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    @event.listens_for(engine, "commit")
-    def commit(connection: Connection) -> None:
-        # SQLite may have rolled back, as when the disk is full; the driver would then report a commit of nothing.
-        connection.exec_driver_sql("COMMIT")
 
     return engine
 
