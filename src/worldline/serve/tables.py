@@ -10,23 +10,11 @@ from typing import Final
 from worldline.errors import MissingExtraError
 
 try:
-    from sqlalchemy import (
-        JSON,
-        BigInteger,
-        Boolean,
-        Column,
-        Double,
-        ForeignKey,
-        Integer,
-        LargeBinary,
-        MetaData,
-        Table,
-        Text,
-    )
+    import sqlalchemy as sa
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
-metadata: Final = MetaData(
+metadata: Final = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
         "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -36,105 +24,105 @@ metadata: Final = MetaData(
 )
 """All tables; names of constraints are the same in every database."""
 
-_JSON = JSON(none_as_null=True)
+_JSON = sa.JSON(none_as_null=True)
 
-tokens: Final = Table(
+tokens: Final = sa.Table(
     "tokens",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("hash", Text, nullable=False),
-    Column("scopes", _JSON, nullable=False),
-    Column("rate", Double),
-    Column("quota", BigInteger),
-    Column("created", Double, nullable=False),
-    Column("expires", Double),
-    Column("revoked", Double),
-    Column("last_used", Double),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("scopes", _JSON, nullable=False),
+    sa.Column("rate", sa.Double),
+    sa.Column("quota", sa.BigInteger),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double),
+    sa.Column("revoked", sa.Double),
+    sa.Column("last_used", sa.Double),
 )
 """Tokens of callers; `hash` is the SHA-256 of the token in hexadecimal digits."""
 
-worlds: Final = Table(
+worlds: Final = sa.Table(
     "worlds",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("reference", Text, nullable=False),
-    Column("added", Double, nullable=False),
-    Column("added_by", Text, nullable=False),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("added", sa.Double, nullable=False),
+    sa.Column("added_by", sa.Text, nullable=False),
 )
 """Worlds that an administrator added; `reference` is of the catalog."""
 
-sessions: Final = Table(
+sessions: Final = sa.Table(
     "sessions",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("token_id", Text, nullable=False, index=True),
-    Column("world", Text, nullable=False),
-    Column("version", Integer),
-    Column("settings", _JSON, nullable=False),
-    Column("state", _JSON, nullable=False),
-    Column("step", Integer, nullable=False),
-    Column("created", Double, nullable=False),
-    Column("used", Double, nullable=False),
-    Column("expires", Double, nullable=False, index=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("token_id", sa.Text, nullable=False, index=True),
+    sa.Column("world", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("settings", _JSON, nullable=False),
+    sa.Column("state", _JSON, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("used", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double, nullable=False, index=True),
 )
 """Open sessions; `step` counts the observations."""
 
-session_steps: Final = Table(
+session_steps: Final = sa.Table(
     "session_steps",
     metadata,
-    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
-    Column("step", Integer, primary_key=True, autoincrement=False),
-    Column("body", LargeBinary, nullable=False),
+    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
 )
 """The steps that a session keeps, from which it is built again after a restart."""
 
-jobs: Final = Table(
+jobs: Final = sa.Table(
     "jobs",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("token_id", Text, nullable=False, index=True),
-    Column("kind", Text, nullable=False),
-    Column("arguments", _JSON, nullable=False),
-    Column("status", Text, nullable=False, index=True),
-    Column("progress", _JSON),
-    Column("result", _JSON),
-    Column("error", _JSON),
-    Column("created", Double, nullable=False),
-    Column("started", Double),
-    Column("finished", Double),
-    Column("owner", Text),
-    Column("heartbeat", Double),
-    Column("cancel", Boolean, nullable=False),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("token_id", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("arguments", _JSON, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, index=True),
+    sa.Column("progress", _JSON),
+    sa.Column("result", _JSON),
+    sa.Column("error", _JSON),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("started", sa.Double),
+    sa.Column("finished", sa.Double),
+    sa.Column("owner", sa.Text),
+    sa.Column("heartbeat", sa.Double),
+    sa.Column("cancel", sa.Boolean, nullable=False),
 )
 """Jobs. `status` is queued, running, done, failed or cancelled; `owner` is the process that runs it."""
 
-usage: Final = Table(
+usage: Final = sa.Table(
     "usage",
     metadata,
-    Column("token_id", Text, primary_key=True),
-    Column("day", Text, primary_key=True),
-    Column("world", Text, primary_key=True),
-    Column("verb", Text, primary_key=True),
-    Column("calls", BigInteger, nullable=False),
-    Column("errors", BigInteger, nullable=False),
-    Column("seconds", Double, nullable=False),
-    Column("steps", BigInteger, nullable=False),
+    sa.Column("token_id", sa.Text, primary_key=True),
+    sa.Column("day", sa.Text, primary_key=True),
+    sa.Column("world", sa.Text, primary_key=True),
+    sa.Column("verb", sa.Text, primary_key=True),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("errors", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("steps", sa.BigInteger, nullable=False),
 )
 """Calls per token, day (UTC, such as 2026-01-31), world and verb."""
 
-calls: Final = Table(
+calls: Final = sa.Table(
     "calls",
     metadata,
     # SQLite numbers rows only in a column of the type INTEGER.
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("time", Double, nullable=False, index=True),
-    Column("request_id", Text, nullable=False),
-    Column("token_id", Text, nullable=False),
-    Column("world", Text, nullable=False),
-    Column("version", Integer),
-    Column("verb", Text, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("duration_ms", Double, nullable=False),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("time", sa.Double, nullable=False, index=True),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("token_id", sa.Text, nullable=False),
+    sa.Column("world", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("verb", sa.Text, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("duration_ms", sa.Double, nullable=False),
 )
 """The sampled log of calls."""

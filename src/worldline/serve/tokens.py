@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, final
 
 from sqlalchemy import Connection, select, update
@@ -119,18 +119,19 @@ class Tokens:
         _check(check_name("token", name), allowed, expires_s, rate, quota)
         number, now = secrets.token_hex(8), time.time()
         token = f"wl_{number}_{secrets.token_urlsafe(32)}"
-        values = {
-            "id": number,
-            "name": name,
-            "hash": _hash(token),
-            "scopes": allowed,
-            "rate": rate,
-            "quota": quota,
-            "created": now,
-            "expires": None if expires_s is None else now + expires_s,
-        }
+        expires = None if expires_s is None else now + expires_s
+        stored = tokens.insert().values(
+            id=number,
+            name=name,
+            hash=_hash(token),
+            scopes=allowed,
+            rate=rate,
+            quota=quota,
+            created=now,
+            expires=expires,
+        )
         try:
-            self._database.write(lambda connection: connection.execute(tokens.insert(), values).close()).result()
+            self._database.write(lambda connection: connection.execute(stored).close()).result()
         except IntegrityError as error:
             raise InputError(
                 f"a token is called {name!r}, perhaps a revoked one. Choose another name, such as {name}-2."
@@ -244,14 +245,5 @@ def _hash(token: str) -> str:
 
 
 def _record(row: Any) -> TokenRecord:
-    return TokenRecord(
-        id=row.id,
-        name=row.name,
-        scopes=frozenset(map(Scope, row.scopes)),
-        rate=row.rate,
-        quota=row.quota,
-        created=row.created,
-        expires=row.expires,
-        revoked=row.revoked,
-        last_used=row.last_used,
-    )
+    values = {item.name: getattr(row, item.name) for item in fields(TokenRecord)}
+    return TokenRecord(**{**values, "scopes": frozenset(map(Scope, row.scopes))})

@@ -1,5 +1,7 @@
 """The tables of the first service."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -7,81 +9,79 @@ revision = "0001"
 down_revision = None
 
 
+def _columns(kind: Any, *names: str, **options: Any) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind, **{"nullable": False, **options}) for name in names]
+
+
 def upgrade() -> None:
     """Creates all tables."""
     op.create_table(
         "tokens",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("name", sa.Text, nullable=False, unique=True),
-        sa.Column("hash", sa.Text, nullable=False),
-        sa.Column("scopes", sa.JSON, nullable=False),
-        sa.Column("rate", sa.Double),
-        sa.Column("quota", sa.BigInteger),
-        sa.Column("created", sa.Double, nullable=False),
-        sa.Column("expires", sa.Double),
-        sa.Column("revoked", sa.Double),
-        sa.Column("last_used", sa.Double),
+        *_columns(sa.Text, "id", primary_key=True),
+        *_columns(sa.Text, "name", unique=True),
+        *_columns(sa.Text, "hash"),
+        *_columns(sa.JSON, "scopes"),
+        *_columns(sa.Double, "rate", nullable=True),
+        *_columns(sa.BigInteger, "quota", nullable=True),
+        *_columns(sa.Double, "created"),
+        *_columns(sa.Double, "expires", "revoked", "last_used", nullable=True),
     )
     op.create_table(
         "worlds",
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("reference", sa.Text, nullable=False),
-        sa.Column("added", sa.Double, nullable=False),
-        sa.Column("added_by", sa.Text, nullable=False),
+        *_columns(sa.Text, "name", primary_key=True),
+        *_columns(sa.Text, "reference"),
+        *_columns(sa.Double, "added"),
+        *_columns(sa.Text, "added_by"),
     )
     op.create_table(
         "sessions",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("token_id", sa.Text, nullable=False, index=True),
-        sa.Column("world", sa.Text, nullable=False),
-        sa.Column("version", sa.Integer),
-        sa.Column("settings", sa.JSON, nullable=False),
-        sa.Column("state", sa.JSON, nullable=False),
-        sa.Column("step", sa.Integer, nullable=False),
-        sa.Column("created", sa.Double, nullable=False),
-        sa.Column("used", sa.Double, nullable=False),
-        sa.Column("expires", sa.Double, nullable=False, index=True),
+        *_columns(sa.Text, "id", primary_key=True),
+        *_columns(sa.Text, "token_id", index=True),
+        *_columns(sa.Text, "world"),
+        *_columns(sa.Integer, "version", nullable=True),
+        *_columns(sa.JSON, "settings", "state"),
+        *_columns(sa.Integer, "step"),
+        *_columns(sa.Double, "created", "used"),
+        *_columns(sa.Double, "expires", index=True),
     )
     op.create_table(
         "session_steps",
         sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
-        sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("body", sa.LargeBinary, nullable=False),
+        *_columns(sa.Integer, "step", primary_key=True, autoincrement=False),
+        *_columns(sa.LargeBinary, "body"),
     )
+    _create_jobs_and_calls()
+
+
+def _create_jobs_and_calls() -> None:
     op.create_table(
         "jobs",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("token_id", sa.Text, nullable=False, index=True),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("arguments", sa.JSON, nullable=False),
-        sa.Column("status", sa.Text, nullable=False, index=True),
-        sa.Column("progress", sa.JSON),
-        sa.Column("result", sa.JSON),
-        sa.Column("error", sa.JSON),
-        sa.Column("created", sa.Double, nullable=False),
-        sa.Column("started", sa.Double),
-        sa.Column("finished", sa.Double),
-        sa.Column("owner", sa.Text),
-        sa.Column("heartbeat", sa.Double),
-        sa.Column("cancel", sa.Boolean, nullable=False),
+        *_columns(sa.Text, "id", primary_key=True),
+        *_columns(sa.Text, "token_id", index=True),
+        *_columns(sa.Text, "kind"),
+        *_columns(sa.JSON, "arguments"),
+        *_columns(sa.Text, "status", index=True),
+        *_columns(sa.JSON, "progress", "result", "error", nullable=True),
+        *_columns(sa.Double, "created"),
+        *_columns(sa.Double, "started", "finished", nullable=True),
+        *_columns(sa.Text, "owner", nullable=True),
+        *_columns(sa.Double, "heartbeat", nullable=True),
+        *_columns(sa.Boolean, "cancel"),
     )
     op.create_table(
         "usage",
-        *(sa.Column(name, sa.Text, primary_key=True) for name in ("token_id", "day", "world", "verb")),
-        sa.Column("calls", sa.BigInteger, nullable=False),
-        sa.Column("errors", sa.BigInteger, nullable=False),
-        sa.Column("seconds", sa.Double, nullable=False),
-        sa.Column("steps", sa.BigInteger, nullable=False),
+        *_columns(sa.Text, "token_id", "day", "world", "verb", primary_key=True),
+        *_columns(sa.BigInteger, "calls", "errors"),
+        *_columns(sa.Double, "seconds"),
+        *_columns(sa.BigInteger, "steps"),
     )
     op.create_table(
         "calls",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-        sa.Column("time", sa.Double, nullable=False, index=True),
-        sa.Column("request_id", sa.Text, nullable=False),
-        sa.Column("token_id", sa.Text, nullable=False),
-        sa.Column("world", sa.Text, nullable=False),
-        sa.Column("version", sa.Integer),
-        sa.Column("verb", sa.Text, nullable=False),
-        sa.Column("status", sa.Integer, nullable=False),
-        sa.Column("duration_ms", sa.Double, nullable=False),
+        *_columns(sa.BigInteger().with_variant(sa.Integer, "sqlite"), "id", primary_key=True, autoincrement=True),
+        *_columns(sa.Double, "time", index=True),
+        *_columns(sa.Text, "request_id", "token_id", "world"),
+        *_columns(sa.Integer, "version", nullable=True),
+        *_columns(sa.Text, "verb"),
+        *_columns(sa.Integer, "status"),
+        *_columns(sa.Double, "duration_ms"),
     )
