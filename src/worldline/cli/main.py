@@ -19,6 +19,7 @@ from worldline.cli.fix import fix
 from worldline.cli.goals import goals
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
+from worldline.cli.mcp import mcp
 from worldline.cli.record import record
 from worldline.cli.schema import schema
 from worldline.cli.serve import serve
@@ -74,6 +75,7 @@ COMMANDS: Final = (
     ("goals", goals, LEARN),
     ("audit", audit, EVALUATE),
     ("serve", serve, RUN),
+    ("mcp", mcp, RUN),
     ("publish", publish, RUN),
     ("sign", sign, RUN),
     ("worlds", worlds, RUN),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +16,9 @@ from worldline.errors import InputError
 if TYPE_CHECKING:
     from worldline.serve.hosting import Hosts
     from worldline.serve.service import Service
+    from worldline.serve.tokens import Tokens
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
@@ -42,34 +45,50 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Serve worlds over HTTP."""
-    from functools import partial
-
-    from worldline.catalog.opening import is_reference, open_target
     from worldline.serve import server
     from worldline.serve.database import Database, default_url
-    from worldline.serve.hosting import HostedWorld, Hosts, name_of
     from worldline.serve.limits import Limits
     from worldline.serve.service import Service
     from worldline.serve.tokens import Tokens
     from worldline.serve.usage import Usage
 
     use_threads(threads)
-    open_world = partial(open_target, device=device, require_signature=require_signature)
-    hosts = Hosts(open_world)
-    for target in worlds or []:
-        name, world = name_of(target)
-        hosts.add(HostedWorld(name, world if is_reference(world) else None, open_world(world)))
+    hosts = open_hosts(worlds or [], device, require_signature)
     with Database(database or default_url()) as opened:
         tokens = Tokens(opened)
-        if host not in _LOOPBACK and not insecure and not tokens.any():
-            raise InputError(
-                f"other machines could call a service on {host} without a token. Create one with: worldline token "
-                "create NAME --scope infer. Or allow it with --insecure."
-            )
+        check_reachable(host, tokens, insecure=insecure)
         service = Service(hosts, Limits(batch=batch), tokens=tokens, usage=Usage(opened), workers=workers)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
         server.serve(service, listener, opened, any_host=insecure)
+
+
+def open_hosts(worlds: Sequence[str], device: str, require_signature: Path | None) -> Hosts:
+    """Opens the worlds of arguments, each `WORLD` or `NAME=WORLD`."""
+    from functools import partial
+
+    from worldline.catalog.opening import is_reference, open_target
+    from worldline.serve.hosting import HostedWorld, Hosts, name_of
+
+    open_world = partial(open_target, device=device, require_signature=require_signature)
+    hosts = Hosts(open_world)
+    for target in worlds:
+        name, world = name_of(target)
+        hosts.add(HostedWorld(name, world if is_reference(world) else None, open_world(world)))
+    return hosts
+
+
+def check_reachable(host: str, tokens: Tokens, *, insecure: bool) -> None:
+    """Refuses a service that other machines could call without a token.
+
+    Raises:
+        InputError: there is no token, and the host is not this machine.
+    """
+    if host not in LOOPBACK and not insecure and not tokens.any():
+        raise InputError(
+            f"other machines could call a service on {host} without a token. Create one with: worldline token "
+            "create NAME --scope infer. Or allow it with --insecure."
+        )
 
 
 def _announce(hosts: Hosts, service: Service, url: str) -> None:

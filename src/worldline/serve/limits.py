@@ -35,6 +35,10 @@ class Limits:
         frame_bytes: largest message of a WebSocket.
         sockets: open WebSockets.
         jobs: unfinished jobs per token.
+        mcp_bytes: largest request body of MCP.
+        results: full results that MCP keeps for `get_result`.
+        result_bytes: memory of all of them.
+        result_s: seconds after which such a result expires.
     """
 
     body_bytes: int = 64 * 2**20
@@ -58,6 +62,10 @@ class Limits:
     frame_bytes: int = 16 * 2**20
     sockets: int = 100
     jobs: int = 10
+    mcp_bytes: int = 2**20
+    results: int = 1000
+    result_bytes: int = 64 * 2**20
+    result_s: float = 1800.0
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -17,6 +17,7 @@ from worldline.serve.service import Service
 
 try:
     import uvicorn
+    from starlette.types import ASGIApp
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
@@ -60,7 +61,7 @@ def serve(
         any_host: as in `create_app`.
     """
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
-        _server(service, database, any_host).run(sockets=[listener])
+        server_of(create_app(service, database, any_host=any_host), service.limits).run(sockets=[listener])
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def serving(service: Service, database: Database | None = None) -> Iterator[str]
         service: answers the calls; it ends with the block.
         database: as in `create_app`.
     """
-    listener, server = listen("127.0.0.1", 0), _server(service, database, any_host=False)
+    listener, server = listen("127.0.0.1", 0), server_of(create_app(service, database), service.limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="worldline-serving")
     thread.start()
     try:
@@ -81,10 +82,15 @@ def serving(service: Service, database: Database | None = None) -> Iterator[str]
         thread.join()
 
 
-def _server(service: Service, database: Database | None, any_host: bool) -> uvicorn.Server:
-    limits = service.limits
+def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+    """A server for a web application, with the limits on connections.
+
+    Args:
+        app: the application.
+        limits: of connections, headers and shutdown.
+    """
     config = uvicorn.Config(
-        create_app(service, database, any_host=any_host),
+        app,
         http=_timed(limits),
         ws="websockets-sansio",
         ws_max_size=limits.frame_bytes,

@@ -1,0 +1,82 @@
+"""`worldline mcp`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Device, RequireSignature, Threads, use_threads
+from worldline.cli.output import print_next
+from worldline.cli.serve import LOOPBACK, check_reachable, open_hosts
+from worldline.cli.token import Where
+
+if TYPE_CHECKING:
+    from worldline.serve.hosting import Hosts
+
+
+def mcp(
+    worlds: Annotated[
+        list[str],
+        typer.Argument(metavar="WORLD...", help="Worlds: folders, URLs or NAME@ALIAS. NAME=WORLD chooses the name."),
+    ],
+    http: Annotated[bool, typer.Option("--http", help="Serve streamable HTTP instead of stdio.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows access from other machines.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8001,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name of this host in URLs of clients, such as worlds.example.com.")
+    ] = None,
+    database: Where = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow calls from other machines without a token.")
+    ] = False,
+    device: Device = "auto",
+    require_signature: RequireSignature = None,
+    threads: Threads = None,
+) -> None:
+    """Serve worlds as tools of a language model (MCP)."""
+    use_threads(threads)
+    hosts = open_hosts(worlds, device, require_signature)
+    if http:
+        _serve_http(hosts, host, port, allow_host or [], database, insecure=insecure)
+    else:
+        _serve_stdio(hosts)
+
+
+def _serve_stdio(hosts: Hosts) -> None:
+    import anyio
+
+    from worldline.serve.mcp_server import create_server
+    from worldline.serve.service import Service
+
+    service = Service(hosts)
+    print(f"{', '.join(hosts)}: MCP over stdio. Stop with Ctrl-C.", file=sys.stderr)  # stdout carries the protocol
+    with suppress(KeyboardInterrupt):
+        anyio.run(create_server(service).run_stdio_async)
+    service.close()
+
+
+def _serve_http(hosts: Hosts, host: str, port: int, names: list[str], database: str | None, *, insecure: bool) -> None:
+    from worldline.serve import server
+    from worldline.serve.database import Database, default_url
+    from worldline.serve.mcp_server import http_app
+    from worldline.serve.service import Service
+    from worldline.serve.tokens import Tokens
+    from worldline.serve.usage import Usage
+
+    with Database(database or default_url()) as opened:
+        tokens = Tokens(opened)
+        check_reachable(host, tokens, insecure=insecure)
+        service = Service(hosts, tokens=tokens, usage=Usage(opened))
+        listener = server.listen(host, port)
+        url = server.url_of(listener)
+        needed = "need a token" if service.needs_token else "need no token, because none was created"
+        print(f"{', '.join(hosts)}: MCP at {url}/mcp. Callers {needed}. Stop with Ctrl-C.")
+        print_next("token", "list")
+        app = http_app(service, url=url, names=[*LOOPBACK, "[::1]", host, *names])
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
+            server.server_of(app, service.limits).run(sockets=[listener])

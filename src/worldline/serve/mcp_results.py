@@ -1,0 +1,276 @@
+"""Results of the MCP tools: at most 2,000 bytes for a language model, and a store of the full results."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
+
+import numpy as np
+
+from worldline.errors import InputError, UnknownNameError, UnsupportedError
+from worldline.plots.result_series import ResultSeries, columns
+from worldline.schema import Kind
+from worldline.serve.problems import problem_of
+from worldline.world.result import Result
+
+MAX_BYTES: Final = 2000
+"""Largest result of a tool, as compact JSON in UTF-8."""
+
+MIN_TRUST: Final = 0.05
+"""Trust below which a result calls itself unreliable."""
+
+MAX_TEXT: Final = 600
+"""Characters of an error."""
+
+_LABELS: Final = {
+    "predicted observations": "mean",
+    "other actions": "other_actions",
+    "p-values of the steps": "p_value",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detail:
+    """How much of a result is shown.
+
+    Args:
+        steps: evenly spaced, with the last one.
+        components: of a vector.
+        parts: signals, worlds, candidates or moments.
+    """
+
+    steps: int
+    components: int
+    parts: int
+
+
+FULL: Final = Detail(steps=10, components=16, parts=64)
+_DETAILS: Final = (
+    FULL,
+    *(Detail(steps=steps, components=16, parts=64) for steps in (7, 5, 3)),
+    *(Detail(steps=3, components=components, parts=parts) for components, parts in ((4, 64), (4, 16), (4, 8), (2, 4))),
+    *(Detail(steps=1, components=1, parts=parts) for parts in (8, 4, 2, 1, 0)),
+)
+
+
+def fit(build: Callable[[Detail], Mapping[str, Any]]) -> dict[str, Any]:
+    """The result with as much detail as fits into `MAX_BYTES`. A shortened one has the key `shortened`.
+
+    Args:
+        build: makes the result; smaller with less detail.
+
+    Raises:
+        UnsupportedError: it does not fit with the least detail.
+    """
+    for detail in _DETAILS:
+        found = dict(build(detail))
+        if detail is not FULL:
+            found["shortened"] = "parts are left out to keep this short; the handle, if any, has them"
+        if len(encoded(found).encode()) <= MAX_BYTES:
+            return found
+    raise UnsupportedError(f"the result exceeds {MAX_BYTES} bytes even if it is shortened. Ask for less.")
+
+
+def encoded(result: Mapping[str, Any]) -> str:
+    """Compact JSON."""
+    return json.dumps(result, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def shown_error(error: Exception) -> str:
+    """The message of an error for a caller, without paths and addresses."""
+    return str(problem_of(error).error)[:MAX_TEXT]
+
+
+def trust_meaning(trust: float) -> str:
+    """What the trust in a history means, in one sentence."""
+    if math.isnan(trust):
+        return "trust unknown: this world is not calibrated"
+    if trust < MIN_TRUST:
+        return f"trust {trust:.2f}: unlike the training data; do not rely on this"
+    return f"trust {trust:.2f}: the history is like the training data"
+
+
+def plain(value: Any, digits: int = 5) -> Any:
+    """Numbers for JSON with `digits` significant digits; null if not finite."""
+    if isinstance(value, list):
+        return [plain(one, digits) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return value
+
+
+def even_steps(count: int, most: int) -> list[int]:
+    """At most `most` row numbers below `count`, evenly spaced, with the last one."""
+    return sorted({round(row) for row in np.linspace(count - 1, 0, min(most, count))})
+
+
+def series_of(result: Result) -> list[ResultSeries]:
+    """The curves of a result of one world, without sampled paths."""
+    return list(result.series(None))
+
+
+def summary(series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
+    """Steps and values per signal: {"at_steps": [...], "signals": {name: {"unit", "mean", "low", "high"}}}."""
+    shown = series[: detail.parts]
+    if not shown or not len(shown[0].values):
+        return {"signals": {}}
+    rows = even_steps(len(shown[0].values), detail.steps)
+    found: dict[str, Any] = {"at_steps": [shown[0].first + row for row in rows]}
+    found["signals"] = {one.signal.name: _curves(one, rows, detail.components) for one in shown}
+    if len(shown) < len(series):
+        found["more_signals"] = len(series) - len(shown)
+    return found
+
+
+def _curves(one: ResultSeries, rows: Sequence[int], components: int, digits: int = 5) -> dict[str, Any]:
+    """Unit, and values of each curve at some rows; of a vector its first components."""
+    found: dict[str, Any] = {"unit": one.signal.unit[:20]}
+    if one.signal.components and one.signal.kind is Kind.VECTOR:
+        found["components"] = [name[:20] for name in one.signal.components[:components]]
+    for label, values in {_LABELS.get(one.heading, "value"): one.values, **one.others}.items():
+        table = columns(values[list(rows)])[:, :components]
+        found[label] = plain((table[:, 0] if one.signal.size == 1 or not values[0].ndim else table).tolist(), digits)
+    if math.prod(one.values.shape[1:]) > components:
+        found["num_components"] = math.prod(one.values.shape[1:])
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredResult:
+    """A full result.
+
+    Args:
+        owner: id of the caller.
+        expires: on the monotonic clock.
+        num_bytes: of its arrays.
+        series: by name.
+    """
+
+    owner: str
+    expires: float
+    num_bytes: int
+    series: Mapping[str, ResultSeries]
+
+
+@final
+class ResultStore:
+    """Full results by handle, in memory. The least recently used ones are dropped first.
+
+    Args:
+        count: results at most.
+        num_bytes: of all results at most.
+        lifetime_s: seconds after which a result expires.
+    """
+
+    def __init__(self, *, count: int, num_bytes: int, lifetime_s: float) -> None:
+        self._count, self._num_bytes, self._lifetime_s = count, num_bytes, lifetime_s
+        self._stored: OrderedDict[str, StoredResult] = OrderedDict()
+
+    def put(self, owner: str, series: Mapping[str, ResultSeries]) -> str | None:
+        """Stores a result for one caller; its handle, or None if the result is too large to be kept."""
+        size = sum(value.nbytes for one in series.values() for value in (one.values, *one.others.values()))
+        if size > self._num_bytes:
+            return None
+        handle, now = secrets.token_urlsafe(12), time.monotonic()
+        expires = now + self._lifetime_s
+        self._stored[handle] = StoredResult(owner=owner, expires=expires, num_bytes=size, series=series)
+        for old in [name for name, one in self._stored.items() if one.expires <= now]:
+            del self._stored[old]
+        while len(self._stored) > self._count or sum(one.num_bytes for one in self._stored.values()) > self._num_bytes:
+            self._stored.popitem(last=False)
+        return handle
+
+    def page(self, owner: str, handle: str, name: str | None, first: int | None, last: int | None) -> dict[str, Any]:
+        """Rows of one signal of a result, as many as fit; without a name, its signals.
+
+        Args:
+            owner: id of the caller.
+            handle: of the result.
+            name: of the signal.
+            first: first step; None for the first of the signal.
+            last: last step; None for the last of the signal.
+
+        Raises:
+            InputError: the caller has no such handle, or the signal has no such steps.
+            UnknownNameError: the result has no such signal.
+        """
+        found = self._stored.get(handle)
+        if found is None or found.owner != owner or found.expires <= time.monotonic():
+            raise InputError(f"there is no result {handle!r:.40}. It expired, or the handle is wrong: ask again.")
+        self._stored.move_to_end(handle)
+        if name is None:
+            return fit(lambda detail: _contents(found, detail))
+        return _rows(name, _named(found.series, name), first, last)
+
+
+def _contents(found: StoredResult, detail: Detail) -> dict[str, Any]:
+    listed = list(found.series.items())[: detail.parts]
+    signals = {name: {"first_step": one.first, "last_step": one.first + len(one.values) - 1} for name, one in listed}
+    return {"signals": signals, "num_signals": len(found.series), "hint": "pass signal to get its values"}
+
+
+def _named(series: Mapping[str, ResultSeries], name: str) -> ResultSeries:
+    """A signal, or one component of it, such as "position.x"."""
+    if name in series:
+        return series[name]
+    for known, one in series.items():
+        labels = [known + label.removeprefix(one.signal.name) for label in one.names]
+        if name in labels:
+            at = labels.index(name)
+            curves = {label: columns(value)[:, at] for label, value in {"": one.values, **one.others}.items()}
+            part = replace(one.signal, shape=(1,), components=(), low=None, high=None)
+            return replace(one, signal=part, values=curves.pop(""), others=curves)
+    raise UnknownNameError("signal of this result", name, series)
+
+
+def _rows(name: str, one: ResultSeries, first: int | None, last: int | None) -> dict[str, Any]:
+    """Consecutive rows, as many as fit; `next_first_step` continues."""
+    end = one.first + len(one.values) - 1
+    start, stop = one.first if first is None else first, end if last is None else min(last, end)
+    if not one.first <= start <= stop:
+        raise InputError(f"{name!r:.80} has steps {one.first} to {end}, got {start} to {stop}. Ask for steps it has.")
+    components = math.prod(one.values.shape[1:])
+    count = min(stop - start + 1, max(1, MAX_BYTES // (4 * components)))
+    while count and components:
+        rows = range(start - one.first, start - one.first + count)
+        page = {"first_step": start, "last_step": start + count - 1, **_curves(one, rows, components, digits=7)}
+        if start + count <= stop:
+            page["next_first_step"] = start + count
+        if len(encoded(page).encode()) <= MAX_BYTES:
+            return page
+        count, components = (count * 2 // 3, components) if count > 1 else (1, components // 2)
+    raise UnsupportedError(f"a row of {name!r:.80} exceeds {MAX_BYTES} bytes.")
+
+
+def end_values(series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
+    """Per signal its last values: {name: {"unit", "mean", "low", "high"}}."""
+    found = dict[str, Any]()
+    for one in series[: detail.parts]:
+        curves = _curves(one, [len(one.values) - 1], detail.components)
+        found[one.signal.name] = {
+            name: value[0] if isinstance(value, list) and name != "components" else value
+            for name, value in curves.items()
+        }
+    return found
+
+
+def largest_difference(first: Sequence[ResultSeries], second: Sequence[ResultSeries]) -> dict[str, Any]:
+    """The signal in which the last values of two predictions differ most, relative to half the width of the band."""
+    found = [(-1.0, dict[str, Any]())]
+    for one, other in zip(first, second, strict=True):
+        best, following = (columns(part.values)[-1].astype(float) for part in (one, other))
+        edges = [columns(one.others[name])[-1].astype(float) for name in ("low", "high") if name in one.others]
+        half = (edges[1] - edges[0]) / 2 if edges else np.zeros(len(best))
+        banded = np.isfinite(half) & (half > 0)
+        ratio = np.abs(best - following) / np.where(banded, half, np.abs(best) + 1e-9)
+        at = int(ratio.argmax())
+        facts = {"signal": one.names[min(at, len(one.names) - 1)], "unit": one.signal.unit[:20]}
+        facts |= {"best": plain(float(best[at])), "next": plain(float(following[at]))}
+        found.append((float(ratio[at]), facts | ({"bands_overlap": bool(ratio[at] < 2)} if banded[at] else {})))
+    return max(found, key=lambda pair: pair[0])[1]

@@ -1,0 +1,502 @@
+"""MCP server: worlds as tools of a language model, over stdio or streamable HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from importlib import resources
+from typing import Annotated, Any, Final, final
+from urllib.parse import quote
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from worldline.engines.base import Card
+from worldline.episode import Episode
+from worldline.errors import InputError, MissingExtraError, WorldlineError
+from worldline.planning.base import PlanRequest
+from worldline.plots.result_series import ResultSeries
+from worldline.schema import Signal
+from worldline.serve.background import keep_up
+from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
+from worldline.serve.mcp_inputs import (
+    BoundInput,
+    GoalInput,
+    HistoryInput,
+    SignalRows,
+    constraints_of,
+    episode_of,
+    futures_of,
+    goal_of,
+    history_of,
+)
+from worldline.serve.mcp_results import (
+    MAX_TEXT,
+    Detail,
+    ResultStore,
+    encoded,
+    end_values,
+    fit,
+    largest_difference,
+    plain,
+    series_of,
+    shown_error,
+    summary,
+    trust_meaning,
+)
+from worldline.serve.service import Service
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
+from worldline.world.wire import Answer, Call
+
+try:
+    from mcp.server.apps import Apps
+    from mcp.server.auth.middleware.auth_context import get_access_token
+    from mcp.server.auth.provider import AccessToken
+    from mcp.server.auth.settings import AuthSettings
+    from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ResourceError, ToolError, UnexpectedToolError
+    from mcp.server.transport_security import TransportSecuritySettings
+    from mcp_types import CallToolResult, TextContent, ToolAnnotations
+    from starlette.applications import Starlette
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name).partition(".")[0], "mcp") from error
+
+MAX_CANDIDATES: Final = 8
+"""Most plans that `compare_plans` takes."""
+
+PANE: Final = "ui://worldline/forecast.html"
+"""The pane of `predict` and `plan`."""
+
+_INSTRUCTIONS: Final = """World models that predict physical systems. Ask before you act:
+1. describe_world: signals, units, bounds. Values are in these units, one row per step.
+2. predict or compare_plans with the latest observations as history; more history makes predictions better.
+3. Read trust first. Below 0.05 the history is unlike the training data: do not rely on the result.
+low and high bound the whole path with probability `level`; null means that no band is known at that step.
+Observation t + 1 follows action t; the present is step 0. get_result pages through full results by handle."""
+
+_READ_ONLY: Final = ToolAnnotations(
+    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+)
+
+WorldName = Annotated[str, Field(max_length=64, description="name from list_worlds")]
+Steps = Annotated[int | None, Field(description="number of steps; default: the longest input. Last rows are held")]
+Actions = Annotated[SignalRows, Field(description="action signal -> one row per step; one row is held for all steps")]
+Exogenous = Annotated[SignalRows, Field(description="exogenous signal -> one row per step; one row is held")]
+Candidates = Annotated[
+    dict[Annotated[str, Field(max_length=40)], SignalRows],
+    Field(min_length=1, max_length=MAX_CANDIDATES, description="plan name -> actions, as in predict"),
+]
+Bounds = Annotated[list[BoundInput], Field(max_length=16)]
+
+
+@final
+class WorldTools:
+    """The tools. Each method is one tool; its docstring is what a language model reads.
+
+    Args:
+        service: answers the calls.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._limits = service, service.limits
+        limits = service.limits
+        self._store = ResultStore(count=limits.results, num_bytes=limits.result_bytes, lifetime_s=limits.result_s)
+
+    async def list_worlds(self) -> CallToolResult:
+        """Lists the worlds with what they predict and which actions they take."""
+        cards = {name: hosted.card for name, hosted in self._service.hosts.items()}
+
+        def build(detail: Detail) -> dict[str, Any]:
+            shown = list(cards.items())[: detail.parts]
+            return {"worlds": [_listed(name, card, detail) for name, card in shown], "num_worlds": len(cards)}
+
+        return _answer(build)
+
+    async def describe_world(self, world: WorldName) -> CallToolResult:
+        """Describes one world: signals with role, unit, size and bounds, duration of a step, and length of bands."""
+        return _answer(partial(_described, world, self._service.hosts[world].card))
+
+    async def predict(
+        self,
+        world: WorldName,
+        history: HistoryInput,
+        actions: Actions,
+        steps: Steps = None,
+        exogenous: Exogenous = {},  # noqa: B006 (never changed)
+        level: Annotated[float | None, Field(gt=0, lt=1, description="probability of the band")] = None,
+    ) -> CallToolResult:
+        """Predicts the signals under the given actions, with a band and the trust in the history."""
+        card = self._service.hosts[world].card
+        (taken,), fixed = futures_of(card, [actions], exogenous, steps, limit=self._limits.horizon)
+        past = {"history": history_of(card, history), "exogenous": fixed}
+        found = await self._ask(world, "predict", Prediction, **past, actions=taken, level=level)
+        return self._forecast(world, found, {}, [])
+
+    async def compare_plans(
+        self,
+        world: WorldName,
+        history: HistoryInput,
+        candidates: Candidates,
+        goal: GoalInput,
+        constraints: Bounds = [],  # noqa: B006 (never changed)
+        steps: Steps = None,
+        exogenous: Exogenous = {},  # noqa: B006 (never changed)
+    ) -> CallToolResult:
+        """Compares up to 8 plans, the best first: cost, and predicted values at the end.
+
+        violation is 0 if all constraints hold. bands_overlap: the difference to the next plan may be chance.
+        """
+        card, names = self._service.hosts[world].card, list(candidates)
+        limit = self._limits.horizon
+        futures, fixed = futures_of(card, list(candidates.values()), exogenous, steps, limit=limit)
+        expected = {signal.name for signal in card.schema.actions}
+        for name, one in zip(names, futures, strict=True):
+            if one.keys() != expected:
+                raise InputError(f"plan {name!r} has actions {sorted(one)}, expected {sorted(expected)}.")
+        together = {name: np.stack([one[name] for one in futures]) for name in expected}
+        past = {"history": history_of(card, history), "exogenous": fixed}
+        goals = {"goal": goal_of(card, goal), "constraints": constraints_of(constraints)}
+        scores = await self._ask(world, "score", Scores, **past, actions=together, **goals)
+        asked = [self._ask(world, "predict", Prediction, **past, actions=one) for one in futures]
+        paths = await asyncio.gather(*asked)  # the service computes them as one batch
+        return self._compared(world, names, scores, paths)
+
+    async def plan(
+        self,
+        world: WorldName,
+        history: HistoryInput,
+        goal: GoalInput,
+        horizon: Annotated[int, Field(ge=1, description="number of steps")],
+        constraints: Bounds = [],  # noqa: B006 (never changed)
+        exogenous: Exogenous = {},  # noqa: B006 (never changed)
+        budget_s: Annotated[float, Field(gt=0, le=60, description="seconds for the search")] = 5.0,
+    ) -> CallToolResult:
+        """Searches actions towards a goal. status: converged, budget_exhausted, infeasible or refused, with reason."""
+        card = self._service.hosts[world].card
+        _, fixed = futures_of(card, [], exogenous, horizon, limit=self._limits.horizon)
+        request = PlanRequest(
+            goal=goal_of(card, goal),
+            constraints=constraints_of(constraints),
+            horizon=horizon,
+            exogenous=fixed,
+            budget_s=budget_s,
+        )
+        found = await self._ask(world, "plan", Plan, history=history_of(card, history), request=request)
+        facts = {
+            "status": found.status.value,
+            "reason": found.reason[:300],
+            "cost": plain(float(found.cost)),
+            "violation": plain(float(np.max(found.violation, initial=0.0))),
+        }
+        actions = [one for one in series_of(found) if one.heading == "actions"]
+        if found.prediction is None:
+            return _answer(lambda _: {"world": world, **facts, **_trust(found.trust)})
+        return self._forecast(world, found.prediction, facts, actions)
+
+    async def what_if(
+        self,
+        world: WorldName,
+        episode: HistoryInput,
+        at: Annotated[int, Field(ge=0, description="last common observation, from 0")],
+        actions: Actions,
+        steps: Steps = None,
+    ) -> CallToolResult:
+        """Predicts how a recorded episode would have continued after observation `at` under other actions."""
+        card = self._service.hosts[world].card
+        (taken,), _ = futures_of(card, [actions], {}, steps, limit=self._limits.horizon)
+        found = await self._ask(world, "what_if", WhatIf, episode=episode_of(card, episode), at=at, actions=taken)
+        series = [replace(one, first=at + 1) for one in series_of(found)]
+        facts = {"abduction": found.abduction.value, "reason": found.reason[:300]}
+        handle = self._put({one.signal.name: one for one in series})
+        return _answer(lambda detail: {"world": world, **facts, **handle, **summary(series, detail)})
+
+    async def explain_surprise(self, world: WorldName, episode: HistoryInput) -> CallToolResult:
+        """Finds the steps of a recorded episode that the world did not expect, and what it expected at the worst."""
+        card = self._service.hosts[world].card
+        given = episode_of(card, episode)
+        found = await self._ask(world, "surprise", Surprise, episode=given)
+        series = series_of(found)
+        handle = self._put({one.signal.name: one for one in series})
+        expected = list[ResultSeries]()
+        if found.moments:
+            expected = await self._expected(world, card, given, found.moments[0].step)
+
+        def build(detail: Detail) -> dict[str, Any]:
+            moments = [
+                {"step": one.step, "p_value": plain(one.p_value), "signals": [name[:60] for name in one.signals[:2]]}
+                for one in found.moments[: detail.parts]
+            ]
+            worst = {"worst_outcome": end_values(expected, detail)} if expected else {}
+            meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
+            return {
+                "world": world,
+                "num_steps": len(found.steps),
+                "moments": moments,
+                **worst,
+                "meaning": meaning,
+            } | handle
+
+        return _answer(build)
+
+    async def get_result(
+        self,
+        handle: Annotated[str, Field(max_length=64)],
+        signal: Annotated[str | None, Field(max_length=200, description="default: lists the signals")] = None,
+        first_step: int | None = None,
+        last_step: int | None = None,
+    ) -> CallToolResult:
+        """Pages through a full result: the values of one signal or component ("position.x") at consecutive steps."""
+        page = self._store.page(current_caller().id, handle, signal, first_step, last_step)
+        return _answer(lambda _: page)
+
+    def described(self, name: str) -> str:
+        """The card of a world as JSON."""
+        return self._read(name, lambda card: partial(_described, name, card))
+
+    def described_signal(self, name: str, signal: str) -> str:
+        """One signal of a world as JSON."""
+        return self._read(name, lambda card: partial(_signal, card.schema[signal]))
+
+    def _read(self, world: str, builder: Callable[[Card], Callable[[Detail], dict[str, Any]]]) -> str:
+        try:
+            return encoded(fit(builder(self._service.hosts[world].card)))
+        except WorldlineError as error:
+            raise ResourceError(shown_error(error)) from error
+
+    async def _ask(self, world: str, verb: str, kind: type[Answer], **arguments: Any) -> Answer:
+        """The answer of a world, of the type that the verb has."""
+        found = await self._service.ask(current_caller(), world, Call(verb, arguments))
+        assert isinstance(found, kind)
+        return found
+
+    def _put(self, series: Mapping[str, ResultSeries]) -> dict[str, str | None]:
+        return {"handle": self._store.put(current_caller().id, series)}
+
+    def _forecast(
+        self, world: str, found: Prediction, facts: Mapping[str, Any], actions: Sequence[ResultSeries]
+    ) -> CallToolResult:
+        """A prediction, and the actions of a plan."""
+        series = series_of(found)
+        handle = self._put({one.signal.name: one for one in [*actions, *series]})
+        steps = max((len(one.values) for one in series), default=0)
+        skill = {name: int(np.ravel(one.horizon)[0]) for name, one in found.signals.items()}
+
+        def build(detail: Detail) -> dict[str, Any]:
+            shown = summary(series, detail)
+            for name, curves in shown["signals"].items():
+                if found.calibrated and skill[name] < steps:
+                    curves["skill_until_step"] = skill[name]
+            taken = {"actions": summary(actions, detail)} if actions else {}
+            level = {"level": plain(found.level) if found.calibrated else None, "steps": steps}
+            return {"world": world, **facts, **_trust(found.trust), **level, **handle, **taken, **shown}
+
+        return _answer(build)
+
+    def _compared(
+        self, world: str, names: Sequence[str], scores: Scores, paths: Sequence[Prediction]
+    ) -> CallToolResult:
+        """Plans in the order of violation and cost."""
+        worst = scores.violation.max(-1, initial=0.0)
+        order = sorted(range(len(names)), key=lambda n: (worst[n], np.nan_to_num(scores.cost[n], nan=np.inf)))
+        series = [series_of(path) for path in paths]
+        handle = self._put({f"{names[n]}/{one.signal.name}": one for n in order for one in series[n]})
+        differs = {"difference_at_end": largest_difference(series[order[0]], series[order[1]])} if order[1:] else {}
+
+        def build(detail: Detail) -> dict[str, Any]:
+            plans = [
+                {
+                    "plan": names[n],
+                    "cost": plain(float(scores.cost[n])),
+                    "violation": plain(float(worst[n])),
+                    "end": end_values(series[n], detail),
+                }
+                for n in order
+            ]
+            level = plain(paths[0].level) if paths[0].calibrated else None
+            return {"world": world, **_trust(scores.trust), "level": level, **handle, **differs, "plans": plans}
+
+        return _answer(build)
+
+    async def _expected(self, world: str, card: Card, episode: Episode, step: int) -> list[ResultSeries]:
+        """The prediction of one step, with the observed values."""
+        taken = {name: value[step : step + 1] for name, value in episode.actions.items()}
+        fixed = {name: value[step : step + 1] for name, value in episode.exogenous.items()} or None
+        past = episode.history(step, min(step + 1, card.context))
+        found = await self._ask(world, "predict", Prediction, history=past, actions=taken, exogenous=fixed)
+        seen = {name: value[step + 1 : step + 2] for name, value in episode.observations.items()}
+        return [
+            replace(one, others={"observed": seen[one.signal.name], **one.others}) if one.signal.name in seen else one
+            for one in series_of(found)
+        ]
+
+
+def current_caller() -> Caller:
+    """The caller of the tool that runs; anyone without authentication."""
+    token = get_access_token()
+    return token.caller if isinstance(token, VerifiedToken) else ANYONE
+
+
+@final
+class VerifiedToken(AccessToken):
+    """A valid token with its caller."""
+
+    caller: Caller
+
+
+@final
+class ServiceTokens:
+    """Verifies tokens for the SDK.
+
+    Args:
+        service: knows the tokens.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """The token with its caller; without scopes if it may not infer; None if it is not valid."""
+        try:
+            caller = await self._service.authorize(f"Bearer {token}", Scope.INFER)
+        except UnauthorizedError:
+            return None
+        except ForbiddenError:
+            return AccessToken(token=token, client_id="", scopes=[])
+        return VerifiedToken(token=token, client_id=caller.id, scopes=[*caller.scopes], caller=caller)
+
+
+@final
+class WorldMcpServer(MCPServer[Any]):
+    """An MCP server whose errors are short messages without paths."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """The result of a tool; an error of worldline, or of the arguments, is one with `is_error`."""
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            cause = error.__cause__
+            if isinstance(cause, WorldlineError):
+                text = shown_error(cause)
+            elif isinstance(cause, ValidationError):
+                first = cause.errors(include_url=False, include_context=False, include_input=False)[0]
+                text = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+            elif isinstance(error, UnexpectedToolError):
+                raise
+            else:
+                text = str(error)
+        return CallToolResult(content=[TextContent(type="text", text=text[:MAX_TEXT])], is_error=True)
+
+
+def create_server(service: Service, url: str | None = None) -> WorldMcpServer:
+    """The server with its tools, resource templates and pane.
+
+    Args:
+        service: answers the calls.
+        url: of the server. If the service needs tokens, each request then needs one with the scope `infer`. None for a
+            server without authentication, over stdio.
+    """
+    tools, apps, verifier, auth = WorldTools(service), Apps(), None, None
+    if url is not None and service.needs_token:
+        verifier, about = ServiceTokens(service), {"issuer_url": url, "resource_server_url": None}
+        auth = AuthSettings.model_validate({**about, "required_scopes": [Scope.INFER.value]})
+    apps.add_html_resource(PANE, resources.files("worldline.serve").joinpath("static/forecast.html").read_text("utf-8"))
+    apps.tool(resource_uri=PANE, annotations=_READ_ONLY)(tools.predict)
+    apps.tool(resource_uri=PANE, annotations=_READ_ONLY)(tools.plan)
+    server = WorldMcpServer(
+        "worldline",
+        instructions=_INSTRUCTIONS,
+        token_verifier=verifier,
+        auth=auth,
+        extensions=[apps],
+        log_level="WARNING",
+    )
+    for tool in (
+        tools.list_worlds,
+        tools.describe_world,
+        tools.compare_plans,
+        tools.what_if,
+        tools.explain_surprise,
+        tools.get_result,
+    ):
+        server.add_tool(tool, annotations=_READ_ONLY)
+    server.resource("world://{name}", mime_type="application/json")(tools.described)
+    server.resource("world://{name}/signals/{signal}", mime_type="application/json")(tools.described_signal)
+    return server
+
+
+def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
+    """The web application: streamable HTTP at `/mcp`, without sessions, answers as JSON.
+
+    Args:
+        service: answers the calls; it is closed with the application.
+        url: of the server.
+        names: names of this host that clients may use in URLs; other ones are refused, because a web page can point
+            its own name to this machine (DNS rebinding). Requests of web pages are refused by their Origin.
+    """
+    hosts = [form for name in names for form in (name, f"{name}:*")]
+    app = create_server(service, url).streamable_http_app(
+        json_response=True,
+        stateless_http=True,
+        max_request_body_size=service.limits.mcp_bytes,
+        transport_security=TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[]),
+    )
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(keep_up(service, None, None))
+        async with inner(app):
+            yield
+        task.cancel()
+        await asyncio.wait([task])
+        await service.usage.flush()
+        service.close()
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _answer(build: Callable[[Detail], Mapping[str, Any]]) -> CallToolResult:
+    """The result, as text and as structured content."""
+    found = fit(build)
+    return CallToolResult(content=[TextContent(type="text", text=encoded(found))], structured_content=found)
+
+
+def _trust(trust: Any) -> dict[str, Any]:
+    value = float(np.ravel(trust)[0])
+    return {"trust": plain(value), "trust_meaning": trust_meaning(value)}
+
+
+def _listed(name: str, card: Card, detail: Detail) -> dict[str, Any]:
+    actions = [one.name[:60] for one in card.schema.actions[: detail.components]]
+    return {"name": name, "predicts": [one[:60] for one in card.predicts[: detail.components]], "actions": actions}
+
+
+def _described(name: str, card: Card, detail: Detail) -> dict[str, Any]:
+    signals = card.schema.signals
+    found: dict[str, Any] = {
+        "world": name,
+        "step_s": card.schema.step_s,
+        "signals": [_signal(one, detail) for one in signals[: detail.parts]],
+        "needs": [one[:60] for one in card.inputs[: detail.components]],
+        "predicts": [one[:60] for one in card.predicts[: detail.components]],
+        "history_steps": card.context,
+        "band_steps": card.band_horizon,
+        "can_plan": card.action_conditioned,
+    }
+    if len(signals) > detail.parts:
+        found["more_signals"] = len(signals) - detail.parts
+        found["hint"] = f"read the resource world://{quote(name)}/signals/NAME for one signal"
+    return found
+
+
+def _signal(signal: Signal, detail: Detail) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": signal.name, "role": signal.role.value, "kind": signal.kind.value}
+    found |= {"unit": signal.unit[:20], "shape": list(signal.shape)}
+    for name in ("low", "high", "components"):
+        if values := getattr(signal, name):
+            found[name] = plain([one[:20] if isinstance(one, str) else one for one in values[: detail.components]])
+    return found | ({"num_values": signal.num_values} if signal.num_values else {})

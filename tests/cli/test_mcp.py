@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import select
+from tests.serve.mcp_worlds import http_client, toy_world
+from typer.testing import CliRunner
+
+from worldline.cli.main import app
+from worldline.serve import server
+from worldline.serve.callers import Scope
+from worldline.serve.database import Database, default_url
+from worldline.serve.tables import usage
+from worldline.serve.tokens import Tokens
+from worldline.world.bundle_io import save_world
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worlds") / "toy"
+    save_world(folder, toy_world())
+    return folder
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("WORLDLINE_DATABASE", str(tmp_path / "service.sqlite"))
+    return default_url()
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_worlds_are_served_over_http_until_ctrl_c(
+    bundle: Path, database: str, monkeypatch: pytest.MonkeyPatch, needed: bool
+) -> None:
+    with Database(database) as opened:
+        token = Tokens(opened).create("agent", [Scope.INFER]) if needed else None
+    found, askers, listen = list[Any](), list[threading.Thread](), server.listen
+
+    def ask(url: str) -> None:
+        async def run() -> None:
+            async with http_client(f"{url}/mcp", token) as client:
+                arguments = {"world": "room", "history": {"observations": {"position": [0, 0]}}}
+                arguments["actions"] = {"push": [0, 0]}
+                found.append((await client.call_tool("predict", arguments)).structured_content)
+
+        try:
+            anyio.run(run)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def heard(host: str, port: int) -> socket.socket:
+        listener = listen(host, port)
+        askers.append(threading.Thread(target=ask, args=(server.url_of(listener),)))
+        askers[0].start()
+        return listener
+
+    monkeypatch.setattr(server, "listen", heard)
+    shown = CliRunner().invoke(app, ["mcp", f"room={bundle}", "--http", "--port", "0", "--threads", "1"])
+    askers[0].join()
+    assert shown.exit_code == 0, shown.output
+    assert "room: MCP at http://127.0.0.1:" in shown.output
+    assert ("Callers need a token" in shown.output) == needed
+    assert found[0]["world"] == "room"
+    with Database(database) as opened:
+        counted = opened.read(lambda connection: connection.execute(select(usage.c.calls)).scalars().all())
+    assert sum(counted) == 1
+
+
+def test_other_machines_need_a_token(bundle: Path, database: str) -> None:
+    shown = CliRunner().invoke(app, ["mcp", str(bundle), "--http", "--host", "0.0.0.0", "--threads", "1"])
+    assert shown.exit_code == 1
+    assert "other machines could call a service on 0.0.0.0 without a token" in shown.stderr
+
+
+def test_stdio_prints_nothing_but_the_protocol(bundle: Path) -> None:
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}
+    command = [sys.executable, "-c", "from worldline.cli.main import app; app()", "mcp", str(bundle), "--threads", "1"]
+    done = subprocess.run(
+        command, input=json.dumps(request) + "\n", capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [1]
+    assert "toy: MCP over stdio" in done.stderr

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.errors import DataError, InputError, UnavailableError, UnknownNameError, UnsupportedError
+from worldline.plots.result_series import ResultSeries
+from worldline.schema import Kind, Role, Signal
+from worldline.serve import mcp_results
+from worldline.serve.mcp_results import (
+    MAX_BYTES,
+    ResultStore,
+    even_steps,
+    fit,
+    largest_difference,
+    plain,
+    shown_error,
+    summary,
+    trust_meaning,
+)
+
+
+def curve(name: str, values: Any, half: float | None = None, **facts: Any) -> ResultSeries:
+    table = np.asarray(values, float)
+    table = table[:, None] if table.ndim == 1 else table
+    signal = Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=table.shape[1:], unit="m", **facts)
+    others = {} if half is None else {"low": table - half, "high": table + half}
+    return ResultSeries(signal=signal, values=table, others=others, first=1, heading="predicted observations")
+
+
+def store(**limits: Any) -> ResultStore:
+    return ResultStore(**{"count": 3, "num_bytes": 10_000, "lifetime_s": 60.0, **limits})
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "rows"), [(1, 10, [0]), (4, 10, [0, 1, 2, 3]), (101, 3, [0, 50, 100]), (9, 1, [8])]
+)
+def test_steps_are_even_and_have_the_last(count: int, most: int, rows: list[int]) -> None:
+    assert even_steps(count, most) == rows
+
+
+def test_a_small_result_is_complete() -> None:
+    found = fit(lambda detail: summary([curve("speed", range(12), half=0.5)], detail))
+    assert "shortened" not in found
+    assert found["at_steps"] == [1, 2, 3, 5, 6, 7, 8, 10, 11, 12]
+    assert found["signals"]["speed"]["mean"][-1] == 11.0
+    assert found["signals"]["speed"]["low"][0] == -0.5
+    assert found["signals"]["speed"]["unit"] == "m"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    signals=st.integers(1, 60), size=st.integers(1, 300), steps=st.integers(1, 400), letters=st.sampled_from(["s", "é"])
+)
+def test_every_summary_is_small_and_says_what_it_leaves_out(signals: int, size: int, steps: int, letters: str) -> None:
+    rng = np.random.default_rng(0)
+    series = [curve(f"{letters * 40}{n}", rng.normal(0, 1e-7, (steps, size)), half=1.0) for n in range(signals)]
+    found = fit(lambda detail: summary(series, detail))
+    assert len(json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()) <= MAX_BYTES
+    assert found.get("at_steps", [steps])[-1] == steps
+    assert len(found["signals"]) + found.get("more_signals", 0) == signals
+    for one in found["signals"].values():
+        shown = len(np.atleast_2d(np.array(one["mean"], dtype=object).T)) if size > 1 else 1
+        assert shown == size or one["num_components"] == size
+
+
+def test_what_cannot_be_shortened_is_an_error() -> None:
+    with pytest.raises(UnsupportedError, match="2000 bytes"):
+        fit(lambda detail: {"name": "x" * MAX_BYTES})
+
+
+@settings(max_examples=25, deadline=None)
+@given(size=st.integers(1, 700), steps=st.integers(1, 900))
+def test_pages_are_small_and_together_complete(size: int, steps: int) -> None:
+    values = np.arange(steps * size, dtype=float).reshape(steps, size) / 8
+    kept = store(num_bytes=10**8)
+    handle = kept.put("", {"place": curve("place", values, half=1.0)})
+    assert handle is not None
+    name = "place" if size < 8 else f"place.{size - 1}"
+    first, found = 1, list[Any]()
+    while first is not None:
+        page = kept.page("", handle, name, first, None)
+        assert len(json.dumps(page, separators=(",", ":")).encode()) <= MAX_BYTES
+        found += page["mean"]
+        first = page.get("next_first_step")
+    assert np.allclose(np.reshape(found, (steps, -1)), values if size < 8 else values[:, -1:], rtol=1e-6)
+    assert len(json.dumps(kept.page("", handle, "place", None, None), separators=(",", ":")).encode()) <= MAX_BYTES
+
+
+def test_a_page_has_the_steps_that_were_asked_for() -> None:
+    kept = store()
+    handle = kept.put("", {"speed": curve("speed", range(9))})
+    assert handle is not None
+    assert kept.page("", handle, None, None, None)["signals"] == {"speed": {"first_step": 1, "last_step": 9}}
+    page = kept.page("", handle, "speed", 3, 5)
+    assert (page["mean"], page["first_step"], page["last_step"]) == ([2.0, 3.0, 4.0], 3, 5)
+    assert "next_first_step" not in page
+    with pytest.raises(InputError, match="has steps 1 to 9, got 10 to 9"):
+        kept.page("", handle, "speed", 10, None)
+    with pytest.raises(UnknownNameError, match="spead"):
+        kept.page("", handle, "spead", None, None)
+
+
+def test_handles_belong_to_one_caller() -> None:
+    kept = store()
+    handle = kept.put("ann", {"speed": curve("speed", range(9))})
+    assert handle is not None
+    with pytest.raises(InputError, match="no result") as other:
+        kept.page("bob", handle, "speed", None, None)
+    with pytest.raises(InputError) as unknown:
+        kept.page("bob", "x" * len(handle), "speed", None, None)
+    assert str(other.value).replace(handle, "") == str(unknown.value).replace("x" * len(handle), "")
+
+
+def test_old_results_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(mcp_results.time, "monotonic", lambda: now)
+    kept, one = store(), {"speed": curve("speed", range(9))}
+    first, second, _ = (str(kept.put("", one)) for _ in range(3))
+    kept.page("", first, None, None, None)  # so the second is the least recently used
+    kept.put("", one)
+    kept.page("", first, None, None, None)
+    with pytest.raises(InputError):
+        kept.page("", second, None, None, None)
+    now = 61.0
+    with pytest.raises(InputError):
+        kept.page("", first, None, None, None)
+
+
+def test_the_memory_of_results_is_bounded() -> None:
+    kept, large = store(count=100), {"speed": curve("speed", range(700))}  # 5,600 bytes
+    first, second = str(kept.put("", large)), str(kept.put("", large))
+    kept.page("", second, None, None, None)
+    with pytest.raises(InputError):
+        kept.page("", first, None, None, None)
+    assert kept.put("", {"speed": curve("speed", range(2000))}) is None
+
+
+def test_errors_show_no_place_of_the_server() -> None:
+    assert "/srv" not in shown_error(DataError("cannot read it", fix="Repair it.", file="/srv/worlds/a"))
+    assert "10.0.0.7" not in shown_error(UnavailableError("http://10.0.0.7:8000 does not answer"))
+    assert shown_error(InputError("steps is 0. Give more.")) == "steps is 0. Give more."
+    assert len(shown_error(InputError("x" * 5000))) == 600
+
+
+def test_trust_is_explained() -> None:
+    assert trust_meaning(0.62) == "trust 0.62: the history is like the training data"
+    assert trust_meaning(0.04) == "trust 0.04: unlike the training data; do not rely on this"
+    assert "not calibrated" in trust_meaning(math.nan)
+
+
+def test_numbers_are_short_and_valid_json() -> None:
+    assert plain([[1 / 3, math.inf], [math.nan, 7]]) == [[0.33333, None], [None, 7]]
+
+
+def test_the_largest_difference_counts_in_widths_of_the_band() -> None:
+    wide, narrow = curve("wide", [0.0], half=100.0), curve("narrow", [0.0], half=0.1)
+    found = largest_difference([wide, narrow], [curve("wide", [10.0]), curve("narrow", [1.0])])
+    assert found == {"signal": "narrow", "unit": "m", "best": 0.0, "next": 1.0, "bands_overlap": False}
+    assert largest_difference([wide], [curve("wide", [10.0])])["bands_overlap"]
+    assert "bands_overlap" not in largest_difference([curve("a", [1.0])], [curve("a", [2.0])])

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import httpx2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+from tests.serve.mcp_worlds import (
+    LOGS,
+    BrokenWorld,
+    FewTokens,
+    WideWorld,
+    call,
+    http_client,
+    in_process,
+    rows,
+    served,
+    toy_world,
+)
+
+from worldline.episode import Episode
+from worldline.planning.base import Goal
+from worldline.planning.costs import AtMost
+from worldline.serve.callers import Scope
+from worldline.serve.mcp_results import MAX_BYTES
+from worldline.serve.mcp_server import PANE
+
+NOW = rows(LOGS[20], 5)
+TOOLS = {
+    "list_worlds",
+    "describe_world",
+    "predict",
+    "compare_plans",
+    "plan",
+    "what_if",
+    "explain_surprise",
+    "get_result",
+}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+}
+HEADERS = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+
+def answer(tool: str, **arguments: Any) -> dict[str, Any]:
+    found = call({"toy": toy_world()}, tool, **arguments)
+    assert not found.is_error, found.content
+    text = found.content[0].text
+    assert len(text.encode()) <= MAX_BYTES
+    assert json.loads(text) == found.structured_content
+    return dict(found.structured_content)
+
+
+def refusal(tool: str, **arguments: Any) -> str:
+    found = call({"toy": toy_world()}, tool, **arguments)
+    assert found.is_error
+    return str(found.content[0].text)
+
+
+def test_the_tools_are_read_only_and_few() -> None:
+    async def run(client: Client) -> Any:
+        return (await client.list_tools()).tools, await client.read_resource(PANE)
+
+    tools, pane = in_process({"toy": toy_world()}, run)
+    assert {tool.name for tool in tools} == TOOLS
+    for tool in tools:
+        hints = tool.annotations
+        assert (hints.read_only_hint, hints.destructive_hint, hints.open_world_hint) == (True, False, False)
+        assert len(tool.description) > 40
+    shown = {tool.name: tool.meta["ui"]["resourceUri"] for tool in tools if tool.meta}
+    assert shown == {"predict": PANE, "plan": PANE}
+    page = pane.contents[0]
+    assert page.mime_type == "text/html;profile=mcp-app"
+    assert "default-src 'none'" in page.text
+    assert "innerHTML" not in page.text
+
+
+def test_worlds_are_listed_and_described() -> None:
+    assert answer("list_worlds")["worlds"] == [{"name": "toy", "predicts": ["position"], "actions": ["push"]}]
+    found = answer("describe_world", world="toy")
+    assert found["signals"][1] == {
+        "name": "push", "role": "action", "kind": "vector", "unit": "m", "shape": [2], "low": [-1, -1], "high": [1, 1],
+    }  # fmt: skip
+    assert (found["step_s"], found["band_steps"], found["can_plan"]) == (0.1, 6, True)
+
+
+def test_predict_is_what_the_world_predicts() -> None:
+    found = answer("predict", world="toy", history=NOW, actions={"push": [0.5, 0]}, steps=8, level=0.5)
+    actions = {"push": np.tile([0.5, 0.0], (8, 1))}
+    direct = toy_world().predict(LOGS[20].window(0, 5).history(), actions, level=0.5)
+    expected = direct.signals["position"]
+    assert found["at_steps"] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert np.allclose(found["signals"]["position"]["mean"], expected.mean, rtol=1e-3)
+    assert np.allclose(found["signals"]["position"]["low"][:6], expected.low[:6], rtol=1e-3)
+    assert found["signals"]["position"]["low"][6:] == [[None, None]] * 2
+    assert found["trust"] == pytest.approx(direct.trust, rel=1e-4)
+    assert (found["level"], found["signals"]["position"]["unit"]) == (0.5, "m")
+
+
+def test_the_full_result_is_read_by_its_handle() -> None:
+    async def run(client: Client) -> Any:
+        arguments = {"world": "toy", "history": NOW, "actions": {"push": [0.5, 0]}, "steps": 300}
+        found = (await client.call_tool("predict", arguments)).structured_content
+        page = {"handle": found["handle"], "signal": "position", "first_step": 200}
+        return found, (await client.call_tool("get_result", page)).structured_content
+
+    found, page = in_process({"toy": toy_world()}, run)
+    assert len(found["at_steps"]) <= 10
+    assert found["at_steps"][-1] == 300
+    assert page["first_step"] == 200
+    assert page["next_first_step"] == page["last_step"] + 1
+    direct = toy_world().predict(LOGS[20].window(0, 5).history(), {"push": np.tile([0.5, 0.0], (300, 1))})
+    assert np.allclose(page["mean"], direct.signals["position"].mean[199 : page["last_step"]], atol=1e-5)
+
+
+def test_plans_are_compared_best_first() -> None:
+    candidates = {"stay": {"push": [0, 0]}, "right": {"push": [1, 0]}, "left": {"push": [-1, 0]}}
+    goal, bound = {"targets": {"position": [9, 0]}, "tolerance": {"position": 1}}, {"signal": "position", "at_most": 4}
+    found = answer(
+        "compare_plans", world="toy", history=NOW, candidates=candidates, goal=goal, constraints=[bound], steps=6
+    )
+    history = LOGS[20].window(0, 5).history()
+    actions = {"push": np.stack([np.tile(one["push"], (6, 1)) for one in candidates.values()]).astype(float)}
+    scores = toy_world().score(
+        history,
+        actions,
+        Goal(targets={"position": np.array([9.0, 0.0])}, tolerance={"position": 1.0}),
+        [AtMost(signal="position", bound=4.0)],
+    )
+    costs = dict(zip(candidates, scores.cost.tolist(), strict=True))
+    violations = dict(zip(candidates, scores.violation[:, 0].tolist(), strict=True))
+    order = sorted(candidates, key=lambda name: (violations[name], costs[name]))
+    assert [one["plan"] for one in found["plans"]] == order
+    assert [one["cost"] for one in found["plans"]] == pytest.approx([costs[name] for name in order], rel=1e-3)
+    path = toy_world().predict(history, {"push": actions["push"][list(candidates).index(order[0])]})
+    assert np.allclose(found["plans"][0]["end"]["position"]["mean"], path.signals["position"].mean[-1], rtol=1e-3)
+    assert found["difference_at_end"]["signal"] == "position.0"
+    assert "expected ['push']" in refusal(
+        "compare_plans", world="toy", history=NOW, candidates={"none": {}}, goal=goal, steps=2
+    )
+
+
+def test_a_plan_reaches_the_goal_within_its_bounds() -> None:
+    found = answer("plan", world="toy", history=NOW, goal={"targets": {"position": [1, 0]}}, horizon=6)
+    assert found["status"] in ("converged", "budget_exhausted")
+    assert found["violation"] == 0
+    assert np.abs(found["actions"]["signals"]["push"]["value"]).max() <= 1
+    start = np.abs(np.array(NOW["observations"]["position"][-1]) - [1, 0]).sum()
+    assert np.abs(np.array(found["signals"]["position"]["mean"][-1]) - [1, 0]).sum() < start
+
+
+def test_what_if_starts_after_the_common_part() -> None:
+    found = answer("what_if", world="toy", episode=rows(LOGS[20]), at=10, actions={"push": [0, 0]}, steps=5)
+    direct = toy_world().what_if(LOGS[20], 10, {"push": np.zeros((5, 2), np.float32)})
+    assert found["at_steps"] == [11, 12, 13, 14, 15]
+    assert np.allclose(found["signals"]["position"]["other_actions"], direct.signals["position"], atol=1e-3)
+    assert np.allclose(found["signals"]["position"]["logged"], LOGS[20].observations["position"][11:16], atol=1e-3)
+
+
+def test_a_surprise_is_found_and_explained() -> None:
+    path = np.array(LOGS[20].observations["position"])
+    path[9:] += 5
+    odd = Episode(observations={"position": path}, actions=LOGS[20].actions)
+    found = answer("explain_surprise", world="toy", episode=rows(odd))
+    assert found["moments"][0]["step"] == 8
+    worst = found["worst_outcome"]["position"]
+    assert np.allclose(worst["observed"], path[9], rtol=1e-3)
+    assert worst["high"][0] < worst["observed"][0]
+
+
+def test_resources_describe_worlds_and_signals() -> None:
+    async def run(client: Client) -> Any:
+        templates = (await client.list_resource_templates()).resource_templates
+        found = [(await client.read_resource(uri)).contents[0] for uri in ("world://toy", "world://toy/signals/push")]
+        errors = []
+        for uri in ("world://nowhere", "world://toy/signals/pull", "world://toy/signals/..%2F..%2Fetc"):
+            with pytest.raises(MCPError) as caught:
+                await client.read_resource(uri)
+            errors.append(str(caught.value))
+        return [one.uri_template for one in templates], found, errors
+
+    templates, (card, signal), errors = in_process({"toy": toy_world()}, run)
+    assert templates == ["world://{name}", "world://{name}/signals/{signal}"]
+    assert json.loads(card.text)["world"] == "toy"
+    assert json.loads(signal.text)["high"] == [1, 1]
+    assert card.mime_type == "application/json"
+    assert "no world is called 'nowhere'" in errors[0]
+    assert "Did you mean" in errors[1] or "Known: position, push" in errors[1]
+
+
+def test_errors_of_the_world_are_errors_of_the_tool() -> None:
+    assert "above its bound 1 m" in refusal("predict", world="toy", history=NOW, actions={"push": [9, 0]})
+    assert refusal("predict", world="toi", history=NOW, actions={}).startswith("no world is called 'toi'. Did you")
+    assert refusal("predict", world="toy", history={"observations": {"position": "x"}}, actions={}) == (
+        "history.observations.position: row 0 is 'x'. Give a number, a list of numbers, or null."
+    )
+    assert "between 1 and 10000" in refusal("predict", world="toy", history=NOW, actions={"push": [0, 0]}, steps=10**9)
+
+
+def test_a_fault_shows_no_text_of_it() -> None:
+    found = call(
+        {"odd": BrokenWorld(1, 1, "s")},
+        "predict",
+        world="odd",
+        history={"observations": {"s0": 1}},
+        actions={"push": 0},
+    )
+    assert found.is_error
+    assert found.content[0].text == "Error executing tool predict"
+
+
+@settings(max_examples=12, deadline=None)
+@given(signals=st.integers(1, 80), size=st.integers(1, 64), steps=st.integers(1, 500), long=st.booleans())
+def test_results_of_wide_worlds_are_small(signals: int, size: int, steps: int, long: bool) -> None:
+    world = WideWorld(signals, size, "temperature in °C " * 20 if long else "s")
+    history = {"observations": {name: [[0] * size] for name in world.card.inputs}}
+
+    async def run(client: Client) -> list[Any]:
+        arguments = {"world": "wide", "history": history, "actions": {"push": 0}, "steps": steps}
+        found = [await client.call_tool("predict", arguments)]
+        found.append(await client.call_tool("get_result", {"handle": found[0].structured_content["handle"]}))
+        found.append(await client.call_tool("describe_world", {"world": "wide"}))
+        return [*found, await client.call_tool("list_worlds", {})]
+
+    results = in_process({"wide": world}, run)
+    assert not any(found.is_error for found in results)
+    assert max(len(found.content[0].text.encode()) for found in results) <= MAX_BYTES
+    assert "do not rely on this" in results[0].structured_content["trust_meaning"]
+
+
+TOKENS = FewTokens({"first": {Scope.INFER}, "second": {Scope.INFER}, "reader": {Scope.READ}})
+
+
+@pytest.fixture(scope="module")
+def url() -> Any:
+    with served({"toy": toy_world()}, TOKENS) as found:
+        yield found
+
+
+def test_tools_work_over_http(url: str) -> None:
+    async def run() -> Any:
+        async with http_client(url, "first") as client:
+            return await client.call_tool("predict", {"world": "toy", "history": NOW, "actions": {"push": [0, 0]}})
+
+    found = anyio.run(run)
+    assert found.structured_content["world"] == "toy"
+    assert found.structured_content == json.loads(found.content[0].text)
+
+
+def test_a_handle_of_another_token_is_unknown(url: str) -> None:
+    async def run() -> Any:
+        arguments = {"world": "toy", "history": NOW, "actions": {"push": [0, 0]}}
+        async with http_client(url, "first") as client:
+            handle = (await client.call_tool("predict", arguments)).structured_content["handle"]
+            own = await client.call_tool("get_result", {"handle": handle, "signal": "position"})
+        async with http_client(url, "second") as client:
+            return own, await client.call_tool("get_result", {"handle": handle, "signal": "position"})
+
+    own, other = anyio.run(run)
+    assert not own.is_error
+    assert other.is_error
+    assert "there is no result" in other.content[0].text
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 401), ("wrong", 401), ("reader", 403), ("first", 200)])
+def test_requests_need_a_token_that_may_infer(url: str, token: str | None, status: int) -> None:
+    headers = HEADERS | ({} if token is None else {"authorization": f"Bearer {token}"})
+    response = httpx2.post(url, json=INITIALIZE, headers=headers, trust_env=False)
+    assert response.status_code == status
+    assert ("www-authenticate" in response.headers) == (status != 200)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"host": "evil.example"}, 421), ({"origin": "http://evil.example"}, 403), ({"content-type": "text/plain"}, 400)],
+)
+def test_web_pages_reach_no_server_without_a_token(headers: dict[str, str], status: int) -> None:
+    with served({"toy": toy_world()}) as url:
+        assert httpx2.post(url, json=INITIALIZE, headers=HEADERS, trust_env=False).status_code == 200
+        response = httpx2.post(url, json=INITIALIZE, headers=HEADERS | headers, trust_env=False)
+    assert response.status_code == status
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_a_large_body_is_refused(url: str) -> None:
+    headers = HEADERS | {"authorization": "Bearer first"}
+    response = httpx2.post(url, content=b"[" + b"0," * 20_000 + b"0]", headers=headers, trust_env=False)
+    assert response.status_code == 413
