@@ -139,3 +139,8 @@ def test_an_episode_keeps_its_seed_and_ends() -> None:
     assert list(checked.actions) == ["push"]
     with pytest.raises(InputError, match="of one episode"):
         check_episode(SCHEMA, Episode(**vars(good(3, 2))))
+
+
+def test_a_number_beyond_the_range_of_the_dtype_is_refused() -> None:
+    with pytest.raises(InputError, match="inf"):
+        check_history(SCHEMA, observation("position", np.full((3, 2), 1e39)))

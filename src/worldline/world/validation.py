@@ -168,15 +168,17 @@ def check_values(
     if observed is not None and not observed.all():
         kept = observed.reshape(observed.shape + (1,) * len(signal.shape))
         value = np.where(kept, value, np.zeros((), value.dtype))
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        place = [int(i) for i in np.argwhere(~np.isfinite(value))[0]]
-        fix = "Mark it as missing in `observed`, or fill it." if role == "observation" else "Replace it."
-        raise InputError(f"{where} is {value[tuple(place)]} at {place}. {fix}")
     if signal.num_values is not None and bool(np.any(np.clip(value, 0, signal.num_values - 1) != value)):
         raise InputError(
             f"{where}: expected values in [0, {signal.num_values - 1}], got {value.min()} to {value.max()}."
         )
-    return value.astype(signal.dtype, copy=False)
+    with np.errstate(over="ignore"):  # a number beyond the range of the dtype becomes infinite
+        value = value.astype(signal.dtype, copy=False)
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        place = [int(i) for i in np.argwhere(~np.isfinite(value))[0]]
+        fix = "Mark it as missing in `observed`, or fill it." if role == "observation" else "Replace it."
+        raise InputError(f"{where} is {value[tuple(place)]} at {place}. {fix}")
+    return value
 
 
 def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str, Array]:
