@@ -297,16 +297,16 @@ class LocalWorld(World):
         search = self._begin(request)
         return self._search(search, self.look(history, seed=request.seed), request)
 
-    def plan_from(self, present: Present, request: PlanRequest) -> Plan:
-        """As `World.plan`, from a present."""
-        return self._search(self._begin(request), present, request)
+    def plan_from(self, present: Present, request: PlanRequest, *, expected: bool = True) -> Plan:
+        """As `World.plan`, from a present; without `Plan.prediction` if `expected` is False."""
+        return self._search(self._begin(request, expected=expected), present, request, expected=expected)
 
-    def _begin(self, request: PlanRequest) -> Search:
+    def _begin(self, request: PlanRequest, *, expected: bool = True) -> Search:
         card = self.describe()
-        latency_s = 0.0 if card.call is None else card.call.latency_s
+        latency_s = 0.0 if card.call is None or not expected else card.call.latency_s
         return Search.begin(card.schema, request, tensor_engine(self.engine).device, prediction_s=latency_s)
 
-    def _search(self, search: Search, present: Present, request: PlanRequest) -> Plan:
+    def _search(self, search: Search, present: Present, request: PlanRequest, *, expected: bool = True) -> Plan:
         card = self.engine.describe()
         schema, leading = card.schema, present.leading
         targets = check_goal(schema, request.goal, leading)
@@ -328,12 +328,13 @@ class LocalWorld(World):
                 "world: a learned one, a simulator or a language model."
             )
         found = search.run(self.planner, aim, present, started, self.num_proposals, sent)
+        if not expected:
+            return found
         axis = len(leading)
         whole = found.actions
         if pending:
             whole = {name: np.concatenate([pending[name], value], axis) for name, value in found.actions.items()}
-        expected = self.predict_from(present, whole, exogenous=request.exogenous)
-        return search.finished(found, expected)
+        return search.finished(found, self.predict_from(present, whole, exogenous=request.exogenous))
 
     def _objective(
         self,

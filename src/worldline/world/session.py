@@ -16,7 +16,7 @@ from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.schema import Signal
 from worldline.world.base import Forecast, Plan, Prediction, World
 from worldline.world.compatibility import differences
-from worldline.world.session_tracker import tracker
+from worldline.world.session_tracker import SessionTracker, tracker
 from worldline.world.validation import check_history
 
 Floats = NDArray[np.floating]
@@ -75,7 +75,8 @@ class Session:
         num_kept: number of kept observations, more than `Card.context` + `horizon`.
         level: probability of the bands, in (0, 1). None: as in `World.predict`.
         horizon: T, steps of the trajectories that are compared with their bands.
-        rate: speed of adaptation, at least 0. A miss multiplies the width by exp(rate * level). 0 never adapts.
+        rate: speed of adaptation, at least 0. A miss multiplies the width by exp(rate * level). 0 never adapts, and
+            saves a prediction per step.
         patience: mean number of steps between false alarms, at least 2.
 
     Raises:
@@ -109,7 +110,7 @@ class Session:
         self.world, self.num_kept, self.level, self.horizon = world, num_kept, level, horizon
         self.rate, self.patience = rate, patience
         self._episode: Episode | None = None
-        self._tracker = tracker(world, horizon, level, None)
+        self._tracker = self._new_tracker(world, None)
         self._num_seen, self._alarms = 0, list[Alarm]()
         self._widening: dict[str, float] = {}
         self._evidence, self._since = 1.0, 0
@@ -132,7 +133,7 @@ class Session:
 
     @property
     def widening(self) -> Mapping[str, float]:
-        """Per predicted vector signal the current factor on its calibrated band."""
+        """Per predicted vector signal the current factor on its calibrated band; empty for 1, as with `rate` 0."""
         return dict(self._widening)
 
     @property
@@ -153,7 +154,7 @@ class Session:
         The present is inferred from the kept steps. A model with longer memory may give slightly other answers than the
         session that saw all steps.
         """
-        self._tracker = tracker(self.world, self.horizon, self.level, state.episode)
+        self._tracker = self._new_tracker(self.world, state.episode)
         self._episode, self._num_seen = state.episode, state.num_seen
         self._widening, self._alarms = dict(state.widening), list(state.alarms)
         self._evidence, self._since = state.evidence, state.since
@@ -205,8 +206,12 @@ class Session:
         min_trust: float = 0.0,
         clip: bool = False,
         seed: int = 0,
+        expected: bool = True,
     ) -> Plan:
-        """`World.plan` from the session's present, with the same arguments."""
+        """`World.plan` from the session's present, with the same arguments.
+
+        If `expected` is False, `Plan.prediction` may be None, which saves the time of a prediction.
+        """
         request = PlanRequest(
             goal=goal,
             constraints=constraints,
@@ -219,8 +224,12 @@ class Session:
             clip=clip,
             seed=seed,
         )
-        found = self._tracker.plan(self.history, request)
+        found = self._tracker.plan(self.history, request, expected=expected)
         return found if found.prediction is None else replace(found, prediction=self._adapted(found.prediction))
+
+    def _new_tracker(self, world: World, episode: Episode | None) -> SessionTracker:
+        """A tracker of a world that has seen `episode` so far."""
+        return tracker(world, self.horizon, self.level, episode, compares=self.rate > 0)
 
     def _adapted(self, found: Prediction) -> Prediction:
         """The prediction with adapted bands."""
@@ -242,7 +251,7 @@ class Session:
             raise InputError(
                 f"{new.name} needs num_kept above {new.context + self.horizon}, got {self.num_kept}. Use a new session."
             )
-        self._tracker = tracker(world, self.horizon, self.level, self._episode)
+        self._tracker = self._new_tracker(world, self._episode)
         self.world, self._widening, self._evidence, self._since = world, {}, 1.0, self._num_seen
 
     def _longer(

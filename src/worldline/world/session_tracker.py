@@ -18,10 +18,11 @@ class SessionTracker(ABC):
     Args:
         horizon: T, steps of the predictions that are compared with their outcomes.
         level: probability of their bands; None as in `World.predict`.
+        compares: whether such predictions are needed.
     """
 
-    def __init__(self, horizon: int, level: float | None) -> None:
-        self.horizon, self.level = horizon, level
+    def __init__(self, horizon: int, level: float | None, *, compares: bool) -> None:
+        self.horizon, self.level, self.compares = horizon, level, compares
 
     @abstractmethod
     def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
@@ -38,8 +39,8 @@ class SessionTracker(ABC):
         """`World.predict` from the present. `history` ends with the present."""
 
     @abstractmethod
-    def plan(self, history: History, request: PlanRequest) -> Plan:
-        """`World.answer_plan` from the present."""
+    def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
+        """`World.answer_plan` from the present; `Plan.prediction` may be left out if it is not `expected`."""
 
     def _taken(self, episode: Episode) -> tuple[Arrays, Arrays | None]:
         """The actions and exogenous inputs of the last `horizon` steps."""
@@ -52,8 +53,10 @@ class SessionTracker(ABC):
 class BeliefTracker(SessionTracker):
     """Holds the belief of a world in this process. A step encodes one observation; `predict` and `plan` encode none."""
 
-    def __init__(self, world: LocalWorld, horizon: int, level: float | None, episode: Episode | None) -> None:
-        super().__init__(horizon, level)
+    def __init__(
+        self, world: LocalWorld, horizon: int, level: float | None, episode: Episode | None, *, compares: bool
+    ) -> None:
+        super().__init__(horizon, level, compares=compares)
         self._world = world
         self._recent = deque([] if episode is None else [world.look(episode.history())], maxlen=horizon + 1)
 
@@ -64,7 +67,7 @@ class BeliefTracker(SessionTracker):
             return None, None
         present = self._world.follow(self._recent[-1], episode.history(length=2))
         context, predicted = self._world.describe().context, None
-        if len(self._recent) >= self.horizon and present.num_observed > context:
+        if self.compares and len(self._recent) >= self.horizon and present.num_observed > context:
             actions, exogenous = self._taken(episode)
             start = self._recent[-self.horizon]
             predicted = self._world.predict_from(start, actions, exogenous=exogenous, level=self.level)
@@ -80,18 +83,18 @@ class BeliefTracker(SessionTracker):
             self._recent[-1], actions, exogenous=exogenous, level=self.level, num_samples=num_samples, images=images
         )
 
-    def plan(self, history: History, request: PlanRequest) -> Plan:
+    def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
         """From the belief."""
         del history
-        return self._world.plan_from(self._recent[-1], request)
+        return self._world.plan_from(self._recent[-1], request, expected=expected)
 
 
 @final
 class HistoryTracker(SessionTracker):
     """Passes the kept history to any world."""
 
-    def __init__(self, world: World, horizon: int, level: float | None) -> None:
-        super().__init__(horizon, level)
+    def __init__(self, world: World, horizon: int, level: float | None, *, compares: bool) -> None:
+        super().__init__(horizon, level, compares=compares)
         self._world = world
 
     def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
@@ -117,13 +120,16 @@ class HistoryTracker(SessionTracker):
             history, actions, exogenous=exogenous, level=self.level, num_samples=num_samples, images=images
         )
 
-    def plan(self, history: History, request: PlanRequest) -> Plan:
-        """From the history."""
+    def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
+        """From the history, always with `Plan.prediction`."""
+        del expected
         return self._world.answer_plan(history, request)
 
 
-def tracker(world: World, horizon: int, level: float | None, episode: Episode | None) -> SessionTracker:
+def tracker(
+    world: World, horizon: int, level: float | None, episode: Episode | None, *, compares: bool
+) -> SessionTracker:
     """The tracker of a world that has seen `episode` so far; None for nothing."""
     if isinstance(world, LocalWorld):
-        return BeliefTracker(world, horizon, level, episode)
-    return HistoryTracker(world, horizon, level)
+        return BeliefTracker(world, horizon, level, episode, compares=compares)
+    return HistoryTracker(world, horizon, level, compares=compares)
