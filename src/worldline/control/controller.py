@@ -188,7 +188,7 @@ class NoMoveActor(Actor):
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """Zeros, K = `num_steps`."""
         del seed
-        return _idle(self.schema, _num_worlds(now), num_steps)
+        return no_move(self.schema, _num_worlds(now), num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +309,7 @@ class ReplanningController:
             self._exogenous.append({signal.name: inputs[signal.name] for signal in self.schema.exogenous})
         self._observations.append(observations)
         while len(self._pending) < self.delay:
-            self._pending.append(_at(_idle(self.schema, len(next(iter(observations.values()))), 1), 0))
+            self._pending.append(_at(no_move(self.schema, len(next(iter(observations.values()))), 1), 0))
         if self._answer is None or self._num_taken == self.replan_every:
             ends_s = None if deadline_s is None else called_s + deadline_s
             self._answer, self._num_taken = self._call_actor(forecast, budget_s, ends_s), 0
@@ -374,7 +374,7 @@ def _stacked(steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
     return {name: np.stack([each[name] for each in steps], 1) for name in steps[0]}
 
 
-def _idle(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArray[np.generic]]:
+def no_move(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArray[np.generic]]:
     """Actions [W, T, *shape] of 0, clipped to the bounds."""
     idle = {}
     for signal in schema.actions:

@@ -22,11 +22,13 @@ from worldline.world import wire
 try:
     from fastapi import APIRouter, FastAPI, Request, Response
     from starlette.exceptions import HTTPException
-    from starlette.routing import Route
+    from starlette.routing import Route, WebSocketRoute
     from starlette.types import ASGIApp
 
+    from worldline.serve.control import CONTROL
     from worldline.serve.http_admin import admin_router
     from worldline.serve.http_sessions import sessions_router
+    from worldline.serve.openpi import OPENPI
     from worldline.serve.registry import Registry
     from worldline.serve.requests import (
         JSON,
@@ -38,6 +40,7 @@ try:
         read_arguments,
     )
     from worldline.serve.sessions import Sessions
+    from worldline.serve.sockets import Sockets
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
@@ -71,6 +74,9 @@ def create_app(service: Service, database: Database | None = None, *, any_host: 
     if sessions is not None and registry is not None:
         app.include_router(sessions_router(service, sessions))
         app.include_router(admin_router(service, registry))
+    sockets = Sockets(service)
+    for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
+        app.router.routes.append(WebSocketRoute(path, partial(sockets.serve, endpoint=endpoint)))
     app.add_middleware(Guard, service=service, any_host=any_host)
 
     @app.exception_handler(HTTPException)

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,8 +32,9 @@ JSON: Final = "application/json"
 INLINE_BYTES: Final = 2**16
 """Largest body that is decoded in the event loop; larger ones would delay other requests."""
 MSGPACK: Final = wire.CONTENT_TYPE
+REQUEST_ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Allowed request ids."""
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SAFE_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -61,12 +62,15 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
         if scope["type"] != "http":
+            if scope["type"] == "websocket" and not self._is_known_host(HTTPConnection(scope)):
+                await send({"type": "websocket.close"})  # before it is accepted, this is status 403
+                return
             await self._app(scope, receive, send)
             return
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request = Request(scope, receive)
         given = request.headers.get("request-id", "")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}-{next(_NUMBERS):x}"
+        request_id = given if given and REQUEST_ID_FORM.fullmatch(given) else f"{_PROCESS}-{next(_NUMBERS):x}"
         REQUEST_ID.set(request_id)
         state["request_id"], started_s, status = request_id, time.monotonic(), 0
 
@@ -95,11 +99,13 @@ class Guard:
 
     def _check_host(self, request: Request) -> None:
         """Refuses other names of this machine, which a web page can use, if no token protects the service."""
-        if self._any_host or self._service.needs_token:
-            return
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        if host not in LOOPBACK:
+        if not self._is_known_host(request):
+            host = request.headers.get("host")
             raise InputError(f"the host is {host!r:.100}. A service without tokens answers only to localhost.")
+
+    def _is_known_host(self, connection: HTTPConnection) -> bool:
+        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname
+        return self._any_host or self._service.needs_token or host in LOOPBACK
 
 
 def problem_response(request: Request, problem: Problem) -> Response:
@@ -159,7 +165,7 @@ def idempotency_key(request: Request) -> str | None:
         InputError: it is longer than 64 characters, or has other characters than letters, digits, `-` and `_`.
     """
     given = request.headers.get("idempotency-key")
-    if given is not None and not _REQUEST_ID.fullmatch(given):
+    if given is not None and not REQUEST_ID_FORM.fullmatch(given):
         raise InputError(f"Idempotency-Key is {given[:80]!r}. Send 1 to 64 letters, digits, '-' and '_'.")
     return given
 

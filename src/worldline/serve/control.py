@@ -1,0 +1,454 @@
+"""WebSocket /v1/control: an observation comes in, an action goes out before its deadline.
+
+The first message holds `ControlSettings`. Every later one is a `ControlStep` or a `GoalChange`. Messages are JSON (text
+frames) or msgpack (binary frames); each answer has the encoding of its message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeVar, final
+
+import msgspec
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from worldline.control.controller import no_move
+from worldline.control.realtime import MIN_BUDGET_S
+from worldline.episode import Arrays
+from worldline.errors import InputError, WorldlineError
+from worldline.planning.base import Constraint, Goal
+from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
+from worldline.serve.problems import fault_text, problem_of
+from worldline.serve.requests import INLINE_BYTES
+from worldline.serve.sockets import Connection, Endpoint, error_message, signals_of
+from worldline.world.base import Plan, PlanStatus, World
+from worldline.world.session import Alarm
+from worldline.world.validation import check_actions, check_goal
+from worldline.world.wire import decode_json_arguments
+
+PROTOCOL: Final = 1
+"""Version of the messages."""
+GUARD_S: Final = 1e-3
+"""Seconds before the deadline at which the service stops waiting for a plan, to send in time."""
+LATE_SHARE: Final = 5e-4
+"""Share of actions that may be late because of a plan; the margin adapts to it."""
+MARGIN_RATE: Final = 0.4
+"""Speed of that adaptation."""
+DEADLINE_SHARE: Final = 0.75
+"""Default deadline, as a share of the period."""
+MAX_FRAME_BYTES: Final = 4 * 2**20
+"""Largest frame. Decoding one holds the interpreter, and with it every other connection."""
+MAX_STEP: Final = 2**53
+"""Largest number of a step; JSON numbers are exact up to it."""
+
+_logger = logging.getLogger(__name__)
+Message = TypeVar("Message")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ControlSettings:
+    """The first message.
+
+    Args:
+        goal: as in `World.plan`.
+        constraints: as in `World.plan`.
+        horizon: steps of a plan, at least 1.
+        period_s: seconds between two observations, above 0.
+        deadline_s: seconds from the receipt of an observation until its action is sent, at most `period_s`. None for
+            three quarters of it.
+        replan_every: steps that are taken of each plan, 1 to `horizon`.
+        min_trust: as in `World.plan`; below it, there is no fresh plan.
+        initial: per action signal [*shape], what is sent without a plan. None for 0, clipped to the bounds.
+        seed: of every draw, 0 to 2**53.
+    """
+
+    goal: Goal
+    constraints: Sequence[Constraint] = ()
+    horizon: int
+    period_s: float
+    deadline_s: float | None = None
+    replan_every: int = 1
+    min_trust: float = 0.0
+    initial: Arrays | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.period_s < math.inf and 0 < self.within_s <= self.period_s):
+            raise InputError(
+                f"period_s is {self.period_s} and deadline_s {self.deadline_s}. Give a period above 0, and a deadline "
+                "above 0 and at most the period."
+            )
+        if not (1 <= self.replan_every <= self.horizon and 0 <= self.min_trust <= 1 and 0 <= self.seed <= MAX_STEP):
+            raise InputError(
+                f"replan_every {self.replan_every} must be in 1 to horizon {self.horizon}, min_trust {self.min_trust} "
+                f"in [0, 1], seed {self.seed} in [0, {MAX_STEP}]."
+            )
+
+    @property
+    def within_s(self) -> float:
+        """The deadline in seconds."""
+        return DEADLINE_SHARE * self.period_s if self.deadline_s is None else self.deadline_s
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ControlStep:
+    """The message for one step.
+
+    Args:
+        step: its number, above the one before. Numbers that are left out are steps without an observation.
+        observations: per signal [*shape]; the same signals each time.
+        observed: per signal, whether the value was observed; True if left out.
+        actions: per action signal [*shape], the actions since the step before, if they were not those that were sent.
+        exogenous: per exogenous signal [*shape], its last values.
+        forecast: per exogenous signal [T, *shape], its future values. None: the last values stay.
+    """
+
+    step: int
+    observations: Arrays
+    observed: Mapping[str, bool] = field(default_factory=dict)
+    actions: Arrays | None = None
+    exogenous: Arrays = field(default_factory=dict)
+    forecast: Arrays | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GoalChange:
+    """The message that replaces the goal, from the next step on.
+
+    Args:
+        goal: as in `World.plan`.
+        constraints: as in `World.plan`; None keeps the present ones.
+    """
+
+    goal: Goal
+    constraints: Sequence[Constraint] | None = None
+
+
+class _Kind(msgspec.Struct):
+    """The part of a message that tells its kind."""
+
+    goal: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Aim:
+    """What plans are for; a plan belongs to one aim."""
+
+    goal: Goal
+    constraints: Sequence[Constraint]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TimedPlan:
+    """A plan whose first action is for `step`."""
+
+    plan: Plan
+    step: int
+    aim: _Aim
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Query:
+    """A plan that is due: for which step and aim, from which forecast, and the monotonic time when it must be ready."""
+
+    step: int
+    aim: _Aim
+    exogenous: Arrays | None
+    proposals: Arrays | None
+    ready_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What a worker returns."""
+
+    planned: _TimedPlan | None = None
+    error: WorldlineError | None = None
+    alarms: Sequence[Alarm] = ()
+
+
+@final
+class _Margin:
+    """Allowance in seconds for plans that exceed their time limit, such that `LATE_SHARE` of the actions are late.
+
+    Source: Gibbs, Candès 2021 (2106.00170), section 2, with the margin tracked instead of the level.
+    """
+
+    def __init__(self, within_s: float) -> None:
+        self._low, self._high = min(GUARD_S, within_s / 10), within_s / 2
+        self.seconds = within_s / 4
+
+    def adapt(self, *, late: bool) -> None:
+        """Widens the margin after a late action, and narrows it slowly otherwise."""
+        changed = self.seconds * math.exp(MARGIN_RATE * (late - LATE_SHARE))
+        self.seconds = min(max(changed, self._low), self._high)
+
+
+@final
+class _ControlLoop:
+    """The control of one running world. Its methods run in the event loop, except `_work`."""
+
+    def __init__(self, connection: Connection, settings: ControlSettings) -> None:
+        self._connection, self._settings, self._schema = connection, settings, connection.card.schema
+        limit = connection.limits.horizon
+        if settings.horizon > limit:
+            raise InputError(f"horizon is {settings.horizon}. This service plans at most {limit} steps.")
+        check_goal(self._schema, settings.goal, ())
+        self._initial = {name: value[0, 0] for name, value in no_move(self._schema, 1, 1).items()}
+        if settings.initial is not None:
+            given = {name: value[None] for name, value in settings.initial.items()}
+            self._initial = {name: v[0] for name, v in check_actions(self._schema.actions, given, (1,)).items()}
+        self._aim = _Aim(goal=settings.goal, constraints=settings.constraints)
+        self._follower, self._lock, self._margin = Follower(), threading.Lock(), _Margin(settings.within_s)
+        self._names: frozenset[str] | None = None
+        self._last, self._sent = -1, dict(self._initial)
+        self._waiting = list[FollowedStep]()
+        self._job: asyncio.Future[_Outcome] | None = None
+        self._job_steps = list[FollowedStep]()
+        self._planned: _TimedPlan | None = None
+        self._trust, self._error, self._detail, self._alarms = math.nan, "", "", list[Alarm]()
+
+    def change(self, message: GoalChange) -> dict[str, Any]:
+        """Replaces the goal. The old plan stays as fallback."""
+        check_goal(self._schema, message.goal, ())
+        constraints = self._aim.constraints if message.constraints is None else message.constraints
+        self._aim = _Aim(goal=message.goal, constraints=constraints)
+        return {"type": "goal", "after_step": self._last}
+
+    async def answer(self, message: ControlStep, received_s: float) -> dict[str, Any]:
+        """The action for one step, at its deadline or before."""
+        exogenous = self._accept(message)
+        ends_s = received_s + self._settings.within_s - GUARD_S
+        if self._is_due(message.step):
+            await self._finish(ends_s)  # a late plan for an earlier step
+        if self._job is None or self._job.done():
+            await self._finish(ends_s)
+            due, began_s = self._is_due(message.step), time.monotonic()
+            self._start(self._query(message.step, exogenous, ends_s) if due else None)
+            if due:
+                is_done = await self._finish(ends_s)
+                late = not is_done or time.monotonic() > ends_s + GUARD_S
+                if began_s < ends_s - self._margin.seconds and not self._error:
+                    self._margin.adapt(late=late)
+        return self._action(message.step, received_s)
+
+    def stop(self) -> None:
+        """Gives up what is computed."""
+        if self._job is not None:
+            self._job.cancel()
+
+    def _accept(self, message: ControlStep) -> Arrays | None:
+        """Queues an observation; returns the exogenous inputs of a plan from it."""
+        if not self._last < message.step <= MAX_STEP:
+            raise InputError(f"step is {message.step}. Send a number above {self._last}, at most {MAX_STEP}.")
+        names = frozenset(message.observations)
+        if names != (self._names or names):
+            raise InputError(f"expected observations {sorted(self._names or ())}, got {sorted(names)}.")
+        actions = self._sent if message.actions is None else message.actions
+        step = FollowedStep(
+            step=message.step,
+            observations=message.observations,
+            observed=message.observed,
+            actions={name: np.asarray(value)[None] for name, value in actions.items()},
+            exogenous=message.exogenous,
+        )
+        check_step(self._schema, step)
+        exogenous = forecast(self._schema.exogenous, self._settings.horizon, message.forecast, message.exogenous)
+        self._names, self._last = names, message.step
+        self._waiting = [*self._waiting, step][-MAX_GAP:]
+        return exogenous
+
+    def _is_due(self, step: int) -> bool:
+        """Whether a new plan is needed for a step."""
+        found = self._planned
+        return found is None or found.aim is not self._aim or step - found.step >= self._settings.replan_every
+
+    def _query(self, step: int, exogenous: Arrays | None, ends_s: float) -> _Query:
+        """The plan for a step."""
+        proposals, last = None, self._planned
+        if last is not None:
+            proposals = shifted(last.plan.actions, step - last.step, self._settings.horizon)
+        ready_s = ends_s - self._margin.seconds
+        return _Query(step=step, aim=self._aim, exogenous=exogenous, proposals=proposals, ready_s=ready_s)
+
+    def _start(self, query: _Query | None) -> None:
+        """Gives all queued observations to a worker, and the plan if it is due."""
+        self._job_steps, self._waiting, self._error, self._detail = self._waiting, [], "", ""
+        work = partial(self._work, self._job_steps, query)
+        # Without a deadline: a late plan and its observation are used for later steps.
+        computed = self._connection.compute(work, plan_s=self._settings.within_s)
+        self._job = asyncio.ensure_future(computed)
+        # A client that leaves does not wait for the result.
+        self._job.add_done_callback(lambda job: None if job.cancelled() else job.exception())
+
+    async def _finish(self, ends_s: float) -> bool:
+        """Waits for the worker until `ends_s`, and takes its result. Returns whether it is idle."""
+        if self._job is None:
+            return True
+        if not self._job.done():
+            await asyncio.wait({self._job}, timeout=max(0.0, ends_s - time.monotonic()))
+        if not self._job.done():
+            return False
+        job, self._job, self._error, self._detail = self._job, None, "", ""
+        try:
+            self._take(job.result())
+        except Exception as error:  # noqa: BLE001  # a fault of one plan must not stop a machine
+            self._note(error)
+            self._waiting = [*self._job_steps, *self._waiting]  # perhaps it did not run, as in an overloaded service
+        return True
+
+    def _note(self, error: Exception) -> None:
+        """Keeps the reason for a fallback."""
+        problem = problem_of(error)
+        self._error, self._detail = problem.code, str(problem.error)
+        if problem.status == 500:
+            _logger.error("WebSocket %s failed: %s", self._connection.request_id, fault_text(error))
+
+    def _take(self, outcome: _Outcome) -> None:
+        self._alarms += outcome.alarms
+        if outcome.error is not None:
+            self._note(outcome.error)
+        if outcome.planned is None:
+            return
+        self._trust = float(outcome.planned.plan.trust)
+        if outcome.planned.plan.status is PlanStatus.REFUSED:
+            self._error, self._detail = PlanStatus.REFUSED.value, outcome.planned.plan.reason
+        else:
+            self._planned = outcome.planned
+
+    def _work(self, steps: Sequence[FollowedStep], query: _Query | None, world: World) -> _Outcome:
+        """Observes, and plans in what is left of the time. Runs in a worker thread."""
+        planned, error, session = None, None, None
+        with self._lock:  # the service may give up a call that still runs
+            for step in steps:
+                try:
+                    session, error = self._follower.observe(world, step), None
+                except WorldlineError as failed:
+                    error = failed
+            alarms = self._follower.new_alarms()
+            if query is not None and session is not None and error is None:
+                left_s = min(query.ready_s - time.monotonic(), self._connection.limits.plan_s)
+                try:
+                    plan = session.plan(
+                        query.aim.goal,
+                        constraints=query.aim.constraints,
+                        horizon=self._settings.horizon,
+                        exogenous=query.exogenous,
+                        proposals=query.proposals,
+                        budget_s=max(left_s, MIN_BUDGET_S),
+                        min_trust=self._settings.min_trust,
+                        clip=True,
+                        seed=(self._settings.seed + query.step) % MAX_STEP,
+                        expected=False,
+                    )
+                    planned = _TimedPlan(plan=plan, step=query.step, aim=query.aim)
+                except WorldlineError as failed:
+                    error = failed
+        return _Outcome(planned=planned, error=error, alarms=alarms)
+
+    def _action(self, step: int, received_s: float) -> dict[str, Any]:
+        """The message with the action for a step."""
+        found, fresh = self._planned, not self._is_due(step)
+        if found is not None and step - found.step >= self._settings.horizon:
+            found = None
+        actions = self._initial
+        if found is not None:
+            actions = {name: value[step - found.step] for name, value in found.plan.actions.items()}
+        self._sent = dict(actions)
+        message = {
+            "type": "action",
+            "step": step,
+            "actions": {name: value.tolist() for name, value in actions.items()},
+            "source": "fresh" if fresh else "fallback",
+            "planned_at_step": None if found is None else found.step,
+            "trust": None if math.isnan(self._trust) else self._trust,
+            "status": found.plan.status.value if fresh and found else self._error or "late",
+        }
+        if not fresh and self._detail:
+            message["detail"] = self._detail
+        if self._alarms:
+            message["alarms"] = [{"step": alarm.step, "since": alarm.since} for alarm in self._alarms]
+            self._alarms = []
+        late_s = time.monotonic() - received_s - self._settings.within_s
+        return message | ({"late_ms": 1e3 * late_s} if late_s > 0 else {})
+
+
+async def _handle(connection: Connection) -> None:
+    """Serves one connection."""
+    await connection.accept()
+    frame, _ = await connection.receive(connection.limits.body_s, MAX_FRAME_BYTES)
+    settings = await _decoded(frame, ControlSettings)
+    loop = _ControlLoop(connection, settings)
+    await _send(connection, frame, _ready(connection, settings))
+    try:
+        while True:
+            frame, received_s = await connection.receive(connection.limits.session_s, MAX_FRAME_BYTES)
+            message: GoalChange | ControlStep = await _decoded(frame, GoalChange, ControlStep)
+            try:
+                if isinstance(message, GoalChange):
+                    reply = loop.change(message)
+                else:
+                    reply = await loop.answer(message, received_s)
+            except InputError as error:
+                reply = error_message(problem_of(error), connection.request_id)
+                reply |= {"step": message.step} if isinstance(message, ControlStep) else {}
+            await _send(connection, frame, reply)
+    finally:
+        loop.stop()
+
+
+def _ready(connection: Connection, settings: ControlSettings) -> dict[str, Any]:
+    """The answer to the first message."""
+    return {
+        "type": "ready",
+        "protocol": PROTOCOL,
+        "world": connection.name,
+        "version": connection.version,
+        "request_id": connection.request_id,
+        "signals": signals_of(connection.card.schema),
+        "context": connection.card.context,
+        "horizon": settings.horizon,
+        "period_s": settings.period_s,
+        "deadline_s": settings.within_s,
+    }
+
+
+async def _decoded(frame: str | bytes, *kinds: type[Message]) -> Message:
+    """The message in a frame: of the first kind if that is the only one, else of the one that has its fields."""
+    if len(frame) > INLINE_BYTES:
+        return await run_in_threadpool(_decode, frame, kinds)
+    return _decode(frame, kinds)
+
+
+def _decode(frame: str | bytes, kinds: Sequence[type[Message]]) -> Message:
+    """Decodes a frame. A msgpack message has the form of a JSON message, so it is read as one."""
+    try:
+        text = frame.encode() if isinstance(frame, str) else msgspec.json.encode(msgspec.msgpack.decode(frame))
+        named = msgspec.json.decode(text, type=_Kind).goal is not msgspec.UNSET
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the message is damaged: {error}. Send JSON in text frames, msgpack in others.") from error
+    kind = kinds[0] if named else kinds[-1]
+    return kind(**decode_json_arguments(kind, text))
+
+
+async def _send(connection: Connection, frame: str | bytes, message: Mapping[str, Any]) -> None:
+    """Sends a message in the encoding of the frame that it answers."""
+    if isinstance(frame, str):
+        await connection.socket.send_text(msgspec.json.encode(message).decode())
+    else:
+        await connection.socket.send_bytes(msgspec.msgpack.encode(message))
+
+
+CONTROL: Final = Endpoint(handle=_handle)
+"""The endpoint `/v1/control`."""

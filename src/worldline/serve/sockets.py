@@ -1,0 +1,214 @@
+"""WebSockets of the service: who may open one, how many are open, how they receive, and with which code they close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, final
+
+import msgspec
+
+from worldline.errors import MissingExtraError
+from worldline.schema import Schema
+from worldline.serve.callers import Caller, ForbiddenError, Scope
+from worldline.serve.hosting import HostedWorld
+from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
+from worldline.serve.requests import REQUEST_ID_FORM
+from worldline.serve.scheduler import Lane
+from worldline.serve.service import QUICK_PLAN_S, Service
+from worldline.serve.usage import REQUEST_ID
+from worldline.world.base import World
+
+try:
+    from starlette.responses import JSONResponse
+    from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "serve") from error
+
+QUEUE: Final = 8
+"""Received frames that wait; a client that sends more is slowed down by TCP."""
+
+_INTERNAL: Final = 1011
+_logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+
+def signals_of(schema: Schema) -> list[dict[str, Any]]:
+    """The signals as plain values for a message."""
+    shown = ("name", "role", "kind", "shape", "unit", "low", "high", "num_values", "components")
+    return [{key: getattr(signal, key) for key in shown} for signal in schema.signals]
+
+
+@final
+class Connection:
+    """A WebSocket of an authorized caller.
+
+    Args:
+        socket: not accepted yet.
+        service: computes.
+        caller: who connected.
+        hosted: the world.
+        request_id: for messages and logs.
+    """
+
+    def __init__(
+        self, socket: WebSocket, service: Service, *, caller: Caller, hosted: HostedWorld, request_id: str
+    ) -> None:
+        self.socket, self.limits, self.caller, self.request_id = socket, service.limits, caller, request_id
+        self.name, self.card, self.version = hosted.name, hosted.card, hosted.version
+        self._service = service
+        self._frames = asyncio.Queue[tuple[str | bytes, float] | None](QUEUE)
+        self._reader: asyncio.Task[None] | None = None
+
+    async def accept(self) -> None:
+        """Accepts the WebSocket; before, an error is the HTTP response of an endpoint that denies."""
+        await self.socket.accept()
+        self._reader = asyncio.create_task(self._read())
+
+    async def receive(self, timeout_s: float, max_bytes: int) -> tuple[str | bytes, float]:
+        """The next frame, and the monotonic time of its receipt.
+
+        Raises:
+            WebSocketDisconnect: the client is gone.
+            SlowRequestError: there was no frame in time.
+            TooLargeError: it is too large.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await self._frames.get()
+        except TimeoutError as error:
+            raise SlowRequestError(f"no message for {timeout_s:g} s. Connect again.") from error
+        if found is None:
+            raise WebSocketDisconnect
+        frame, received_s = found
+        limit = min(max_bytes, self.limits.frame_bytes)
+        if len(frame) > limit:
+            raise TooLargeError(f"the message has {len(frame)} bytes, more than {limit}. Send smaller images.")
+        return frame, received_s
+
+    async def compute(self, function: Callable[[World], Value], *, plan_s: float) -> Value:
+        """The result of `function` with the current version of the world, in a worker.
+
+        Args:
+            function: gets the world.
+            plan_s: about how long it takes.
+        """
+        lane = Lane.QUICK if plan_s <= QUICK_PLAN_S else Lane.SLOW
+        return await self._service.compute(self.caller, self.name, "plan", function, lane=lane)
+
+    async def unless_gone(self, work: Coroutine[Any, Any, Value]) -> Value:
+        """The result of `work`, which is cancelled when the client leaves.
+
+        Raises:
+            WebSocketDisconnect: the client is gone.
+        """
+        assert self._reader is not None
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self._reader}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise WebSocketDisconnect
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Ends reading."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
+
+    async def _read(self) -> None:
+        """Receives until the client leaves, so that the time of receipt is exact while a plan is searched."""
+        while (message := await self.socket.receive())["type"] == "websocket.receive":
+            text = message.get("text")
+            await self._frames.put((message["bytes"] if text is None else text, time.monotonic()))
+        await self._frames.put(None)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A protocol over WebSockets.
+
+    Args:
+        handle: serves one connection until it ends.
+        denies: whether a refusal is an HTTP response instead of a text frame and a close code.
+        failed: close code of every error while it is served; None for 4000 + HTTP status.
+    """
+
+    handle: Callable[[Connection], Awaitable[None]]
+    denies: bool = False
+    failed: int | None = None
+
+
+@final
+class Sockets:
+    """All open WebSockets of a service.
+
+    Args:
+        service: authorizes and computes.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.num_open = 0
+
+    async def serve(self, socket: WebSocket, endpoint: Endpoint) -> None:
+        """Serves one WebSocket until it ends. Raises nothing."""
+        given = socket.headers.get("request-id", "")
+        request_id = given if REQUEST_ID_FORM.fullmatch(given) else secrets.token_hex(8)
+        REQUEST_ID.set(request_id)
+        self.num_open += 1
+        try:
+            await self._serve(socket, endpoint, request_id)
+        except WebSocketDisconnect:
+            pass
+        except Exception as error:  # noqa: BLE001  # every error becomes an answer
+            problem = problem_of(error)
+            if problem.status == 500:
+                _logger.error("WebSocket %s failed: %s", request_id, fault_text(error))
+            await _refuse(socket, endpoint, request_id, problem)
+        finally:
+            self.num_open -= 1
+
+    async def _serve(self, socket: WebSocket, endpoint: Endpoint, request_id: str) -> None:
+        limit = self._service.limits.sockets
+        if self.num_open > limit:
+            raise OverloadedError(f"{limit} WebSockets are open. Try again later.")
+        origin = socket.headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
+            # Browsers let any page open a WebSocket to any server, so a page could reach a service without tokens.
+            raise ForbiddenError("pages of other origins may not connect. Use a program.")
+        caller = await self._service.authorize(socket.headers.get("authorization"), Scope.SESSION)
+        hosted = self._service.hosts[socket.query_params.get("world", "")]
+        connection = Connection(socket, self._service, caller=caller, hosted=hosted, request_id=request_id)
+        try:
+            await endpoint.handle(connection)
+        finally:
+            await connection.close()
+
+
+def error_message(problem: Problem, request_id: str) -> dict[str, Any]:
+    """The message that reports a problem."""
+    return {"type": "error", "code": problem.code, "detail": str(problem.error), "request_id": request_id}
+
+
+async def _refuse(socket: WebSocket, endpoint: Endpoint, request_id: str, problem: Problem) -> None:
+    """Reports a problem and closes the WebSocket."""
+    message, status = error_message(problem, request_id), problem.status
+    try:
+        if socket.application_state is WebSocketState.CONNECTING:
+            if endpoint.denies:
+                await socket.send_denial_response(JSONResponse(message, status_code=status))
+                return
+            await socket.accept()
+        await socket.send_text(msgspec.json.encode(message).decode())
+        await socket.close(endpoint.failed or (4000 + status if status < 500 else _INTERNAL))
+    except (WebSocketDisconnect, RuntimeError):  # the client has left already
+        pass

@@ -1,0 +1,116 @@
+"""Hostile frames: each ends with an error or a close code below 1011, and the service goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from tests.serve.socket_server import Server, serving_sockets, toy
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from worldline.serve.openpi_codec import encode_reply
+
+SETTINGS = {
+    "goal": {"targets": {"position": [1.0, 0.5]}, "tolerance": {"position": 0.1}},
+    "horizon": 3,
+    "period_s": 20.0,
+}
+STEP = {"step": 0, "observations": {"position": [0.0, 0.0]}}
+REQUEST = {"position": np.zeros(2), "goal.position": np.ones(2), "tolerance.position": np.array(0.1)}
+HOSTILE: list[Any] = [
+    b"",
+    b"\xc1",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\x91" * 50_000,
+    b"\x81\xa1a" * 50_000,
+    b"\xc7\x08\xff" + bytes(8),
+    msgspec.msgpack.encode({b"step": 1}),
+    msgspec.msgpack.encode(msgspec.msgpack.Ext(5, b"x")),
+    "",
+    "[" * 50_000,
+    '{"a":' * 50_000,
+    "null",
+    "[]",
+    '{"goal": null}',
+    '{"goal": {"costs": [{"rule": "os.system"}]}}',
+    json.dumps(STEP | {"step": 10**400}),
+    json.dumps(STEP | {"step": -1}),
+    json.dumps(STEP | {"surprise": 1}),
+    json.dumps(STEP | {"observations": {"position": "x" * 10_000}}),
+    json.dumps(STEP | {"observations": {"position": [[[0.0]] * 3, 1.0]}}),
+    json.dumps(STEP | {"observations": {"position": {"dtype": "float32", "shape": [2**40, 2**40], "data": ""}}}),
+    json.dumps(STEP | {"observations": {"position": {"dtype": "object", "shape": [1], "data": ""}}}),
+    json.dumps(STEP | {"observed": {"position": "no"}}),
+    json.dumps(STEP | {"actions": {"push": [1e308, -1e308]}}),
+]
+ALLOWED = {1000, 1007, 1009, 4400, 4413}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving_sockets(toy(), frame_bytes=2**18) as found:
+        yield found
+
+
+def outcome(url: str, frames: list[Any]) -> str | int:
+    """The kind of the answer to the last frame, or the close code."""
+    with connect(url, compression=None) as client:
+        kind: str | int = "none"
+        try:
+            for frame in frames:
+                client.send(frame)
+                found = client.recv(30)
+                kind = json.loads(found)["type"] if isinstance(found, str) else "binary"
+            if kind == "error":  # the connection may end after it
+                client.send(json.dumps(STEP))
+                client.recv(30)
+        except ConnectionClosed as end:
+            return -1 if end.rcvd is None else end.rcvd.code
+        return kind
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_a_hostile_frame_is_refused_at_any_time(server: Server, number: int) -> None:
+    url = f"{server.url}/control?world=toy"
+    first, later = outcome(url, [HOSTILE[number]]), outcome(url, [json.dumps(SETTINGS), HOSTILE[number]])
+    assert first in ALLOWED
+    assert later in ALLOWED | {"error", "action"}
+
+
+def test_random_frames_end_with_a_code_and_never_with_a_fault(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    control, openpi = f"{server.url}/control?world=toy", f"{server.url}/openpi?world=toy&horizon=3"
+    for _ in range(60):
+        good = msgspec.msgpack.encode([SETTINGS, STEP][rng.integers(2)])
+        damaged = bytearray(good)
+        for place in rng.integers(len(damaged), size=rng.integers(1, 4)):
+            damaged[place] = rng.integers(256)
+        assert outcome(control, [bytes(damaged)]) in ALLOWED | {"binary"}
+        request = bytearray(encode_reply(REQUEST))
+        for place in rng.integers(len(request), size=rng.integers(1, 4)):
+            request[place] = rng.integers(256)
+        with connect(openpi, compression=None) as client:
+            client.recv(30)
+            client.send(bytes(request))
+            found = client.recv(30)
+            assert isinstance(found, bytes) or json.loads(found)["code"] == "invalid_request", found
+    assert not [record for record in caplog.records if "failed" in record.message]
+
+
+def test_frames_above_the_limit_are_refused(server: Server) -> None:
+    for path in ("control?world=toy", "openpi?world=toy&horizon=3"):
+        with connect(f"{server.url}/{path}", compression=None) as client:
+            if path.startswith("openpi"):
+                client.recv(30)
+            client.send(bytes(2**18 + 1))
+            with pytest.raises(ConnectionClosed) as end:
+                client.recv(30)
+            assert end.value.rcvd is not None
+            assert end.value.rcvd.code == 1009
+    assert outcome(f"{server.url}/control?world=toy", [json.dumps(SETTINGS), json.dumps(STEP)]) == "action"

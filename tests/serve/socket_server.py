@@ -1,0 +1,113 @@
+"""A service of one toy world with the WebSocket endpoints, on loopback."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from worldline.engines.base import Card
+from worldline.engines.baselines import Linear
+from worldline.episode import History
+from worldline.planning.base import PlanRequest
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.serve.callers import Caller, Scope, UnauthorizedError
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.http import create_app
+from worldline.serve.limits import Limits
+from worldline.serve.server import listen, server_of, url_of
+from worldline.serve.service import Service
+from worldline.testing.toys import Integrator
+from worldline.world.base import Plan, World
+from worldline.world.local import LocalWorld
+
+TOKEN, READER = "wl_secret", "wl_reader"
+
+
+def toy(*, wind: bool = False, camera: bool = False, noise: float = 0.0) -> LocalWorld:
+    known = Integrator(camera=camera, wind=wind, noise=noise)
+    return LocalWorld(Linear.fit(known.episodes(9, 20, seed=0), known.schema), None, CrossEntropy())
+
+
+@dataclass
+class Slow(World):
+    """Plans as its world does, after a delay for each call; None for no delay."""
+
+    world: World
+    delays: list[float] = field(default_factory=list)
+    requests: list[PlanRequest] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
+    fault: Exception | None = None
+
+    def describe(self) -> Card:
+        return self.world.describe()
+
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
+        self.requests.append(request)
+        self.histories.append(history)
+        if self.fault is not None:
+            raise self.fault
+        if self.delays:
+            time.sleep(self.delays.pop(0))
+        return self.world.answer_plan(history, replace(request, budget_s=None))
+
+    def predict(self, *args: Any, **named: Any) -> Any:
+        return self.world.predict(*args, **named)
+
+    def surprise(self, episode: Any) -> Any:
+        return self.world.surprise(episode)
+
+    score = what_if = None
+
+
+class OneToken:
+    """The tokens of a service that knows one."""
+
+    def any(self) -> bool:
+        return True
+
+    def is_kept(self, token: str) -> bool:
+        return True
+
+    def check(self, token: str) -> Caller:
+        if token == TOKEN:
+            return Caller(id="1", name="robot", scopes=frozenset({Scope.SESSION}))
+        if token == READER:
+            return Caller(id="2", name="reader", scopes=frozenset({Scope.READ}))
+        raise UnauthorizedError
+
+
+@dataclass
+class Server:
+    url: str
+    service: Service
+    stop: Callable[[], None]
+
+
+@contextmanager
+def serving_sockets(world: World, *, name: str = "toy", tokens: bool = False, **limits: float) -> Iterator[Server]:
+    """Serves `world` on loopback."""
+    hosts = Hosts(no_catalog)
+    hosts.add(HostedWorld(name, None, world))
+    service = Service(hosts, Limits(**limits), tokens=OneToken() if tokens else None)
+    listener = listen("127.0.0.1", 0)
+    server = server_of(create_app(service), service.limits)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+
+    try:
+        yield Server(f"ws{url_of(listener).removeprefix('http')}/v1", service, stop)
+    finally:
+        stop()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def no_catalog(reference: str) -> World:
+    raise AssertionError(reference)
