@@ -28,7 +28,7 @@ from worldline.planning.base import Constraint, Goal
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.problems import fault_text, problem_of
 from worldline.serve.requests import INLINE_BYTES
-from worldline.serve.sockets import Connection, Endpoint, error_message, signals_of
+from worldline.serve.sockets import Connection, SocketEndpoint, error_message, signals_of
 from worldline.world.base import Plan, PlanStatus, World
 from worldline.world.session import Alarm
 from worldline.world.validation import check_actions, check_goal
@@ -36,8 +36,8 @@ from worldline.world.wire import decode_json_arguments
 
 PROTOCOL: Final = 1
 """Version of the messages."""
-GUARD_S: Final = 1e-3
-"""Seconds before the deadline at which the service stops waiting for a plan, to send in time."""
+GUARD_S: Final = 2.5e-3
+"""Largest time before the deadline at which the service stops waiting for a plan. Timers fire up to 2 ms late."""
 LATE_SHARE: Final = 5e-4
 """Share of actions that may be late because of a plan; the margin adapts to it."""
 MARGIN_RATE: Final = 0.4
@@ -160,7 +160,7 @@ class _TimedPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Query:
-    """A plan that is due: for which step and aim, from which forecast, and the monotonic time when it must be ready."""
+    """A plan that is needed: for which step and aim, from which forecast, and until when (monotonic seconds)."""
 
     step: int
     aim: _Aim
@@ -186,7 +186,7 @@ class _Margin:
     """
 
     def __init__(self, within_s: float) -> None:
-        self._low, self._high = min(GUARD_S, within_s / 10), within_s / 2
+        self._low, self._high = within_s / 20, within_s / 2
         self.seconds = within_s / 4
 
     def adapt(self, *, late: bool) -> None:
@@ -211,6 +211,7 @@ class _ControlLoop:
             self._initial = {name: v[0] for name, v in check_actions(self._schema.actions, given, (1,)).items()}
         self._aim = _Aim(goal=settings.goal, constraints=settings.constraints)
         self._follower, self._lock, self._margin = Follower(), threading.Lock(), _Margin(settings.within_s)
+        self._guard_s = min(GUARD_S, settings.within_s / 7)
         self._names: frozenset[str] | None = None
         self._last, self._sent = -1, dict(self._initial)
         self._waiting = list[FollowedStep]()
@@ -229,7 +230,7 @@ class _ControlLoop:
     async def answer(self, message: ControlStep, received_s: float) -> dict[str, Any]:
         """The action for one step, at its deadline or before."""
         exogenous = self._accept(message)
-        ends_s = received_s + self._settings.within_s - GUARD_S
+        ends_s = received_s + self._settings.within_s - self._guard_s
         if self._is_due(message.step):
             await self._finish(ends_s)  # a late plan for an earlier step
         if self._job is None or self._job.done():
@@ -238,7 +239,7 @@ class _ControlLoop:
             self._start(self._query(message.step, exogenous, ends_s) if due else None)
             if due:
                 is_done = await self._finish(ends_s)
-                late = not is_done or time.monotonic() > ends_s + GUARD_S
+                late = not is_done or time.monotonic() > ends_s + self._guard_s
                 if began_s < ends_s - self._margin.seconds and not self._error:
                     self._margin.adapt(late=late)
         return self._action(message.step, received_s)
@@ -283,7 +284,7 @@ class _ControlLoop:
         return _Query(step=step, aim=self._aim, exogenous=exogenous, proposals=proposals, ready_s=ready_s)
 
     def _start(self, query: _Query | None) -> None:
-        """Gives all queued observations to a worker, and the plan if it is due."""
+        """Gives all queued observations to a worker, and the plan if one is needed."""
         self._job_steps, self._waiting, self._error, self._detail = self._waiting, [], "", ""
         work = partial(self._work, self._job_steps, query)
         # Without a deadline: a late plan and its observation are used for later steps.
@@ -450,5 +451,5 @@ async def _send(connection: Connection, frame: str | bytes, message: Mapping[str
         await connection.socket.send_bytes(msgspec.msgpack.encode(message))
 
 
-CONTROL: Final = Endpoint(handle=_handle)
+CONTROL: Final = SocketEndpoint(handle=_handle)
 """The endpoint `/v1/control`."""

@@ -22,7 +22,7 @@ from worldline.planning.base import Goal, PlanRequest
 from worldline.schema import Schema
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.openpi_codec import Request, decode_request, encode_reply
-from worldline.serve.sockets import Connection, Endpoint, signals_of
+from worldline.serve.sockets import Connection, SocketEndpoint, signals_of
 from worldline.world.base import Plan, World
 from worldline.world.validation import check_goal
 
@@ -257,5 +257,5 @@ def _known(observations: Arrays) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-OPENPI: Final = Endpoint(handle=_handle, denies=True, failed=_FAILED)
+OPENPI: Final = SocketEndpoint(handle=_handle, denies=True, failed=_FAILED)
 """The endpoint `/v1/openpi`; it refuses with an HTTP status, because the client reads the first frame as metadata."""

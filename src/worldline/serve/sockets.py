@@ -133,7 +133,7 @@ class Connection:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class SocketEndpoint:
     """A protocol over WebSockets.
 
     Args:
@@ -159,7 +159,7 @@ class Sockets:
         self._service = service
         self.num_open = 0
 
-    async def serve(self, socket: WebSocket, endpoint: Endpoint) -> None:
+    async def serve(self, socket: WebSocket, endpoint: SocketEndpoint) -> None:
         """Serves one WebSocket until it ends. Raises nothing."""
         given = socket.headers.get("request-id", "")
         request_id = given if REQUEST_ID_FORM.fullmatch(given) else secrets.token_hex(8)
@@ -177,7 +177,7 @@ class Sockets:
         finally:
             self.num_open -= 1
 
-    async def _serve(self, socket: WebSocket, endpoint: Endpoint, request_id: str) -> None:
+    async def _serve(self, socket: WebSocket, endpoint: SocketEndpoint, request_id: str) -> None:
         limit = self._service.limits.sockets
         if self.num_open > limit:
             raise OverloadedError(f"{limit} WebSockets are open. Try again later.")
@@ -199,7 +199,7 @@ def error_message(problem: Problem, request_id: str) -> dict[str, Any]:
     return {"type": "error", "code": problem.code, "detail": str(problem.error), "request_id": request_id}
 
 
-async def _refuse(socket: WebSocket, endpoint: Endpoint, request_id: str, problem: Problem) -> None:
+async def _refuse(socket: WebSocket, endpoint: SocketEndpoint, request_id: str, problem: Problem) -> None:
     """Reports a problem and closes the WebSocket."""
     message, status = error_message(problem, request_id), problem.status
     try:
