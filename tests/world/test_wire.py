@@ -47,7 +47,6 @@ from worldline.planning.costs import (
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import (
-    DTYPES,
     MAX_ARRAYS,
     MAX_BODY_BYTES,
     RULES,
@@ -59,6 +58,7 @@ from worldline.world.wire import (
     encode_call,
     encode_error,
 )
+from worldline.world.wire_arrays import DTYPES
 
 
 def difference(one: object, other: object, where: str = "") -> str | None:

@@ -72,7 +72,6 @@ from worldline.world.wire_arrays import (
     STRICT,
     Array,
     Form,
-    MessageError,
     Place,
     PlacedArray,
     array_type,
@@ -81,6 +80,7 @@ from worldline.world.wire_arrays import (
     refusal,
     union,
 )
+from worldline.world.wire_arrays import MessageError as MessageError
 
 VERSION: Final = 1
 """Version of the messages. Increase it when an older side would misread one."""
@@ -496,7 +496,7 @@ def _type(hint: Any, form: Form) -> Any:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
         if (several := len(set(inner) - {NoneType}) > 1) and form == "json":
-            return array_type(np.floating, form) | None
+            return array_type(np.floating, form)
         return union(_type(option, "response" if several and form == "request" else form) for option in inner)
     if kind is np.ndarray:
         return array_type(get_args(inner[1])[0], form)
@@ -531,7 +531,7 @@ def _build(hint: Any, found: Any, arrays: dict[int, bytes] | None, where: Place,
         return build_array(found, np.floating, arrays, where)
     if len(options) > 1:  # numbers, lists of numbers or arrays
         return found if arrays is not None else _build_numbers(options, found, where, null)
-    if kind is np.ndarray and found is not None:
+    if kind is np.ndarray and not (is_union and found is None):
         return build_array(found, get_args(inner[1])[0], arrays, where)
     if isinstance(found, dict):
         return {name: _build(inner[1], value, arrays, (*where, name), null) for name, value in found.items()}

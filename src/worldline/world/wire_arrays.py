@@ -90,9 +90,9 @@ def array_type(scalar: type[np.generic], form: Form) -> Any:
     if form == "msgpack":
         return union((array, *number))
     items: Any = union((*number, None))
-    for _ in range(_MAX_LISTS - 1):
+    for _ in range(_MAX_LISTS):
         items = union((*number, None, list[items]))
-    return union((*number, list[items], array))
+    return items | array
 
 
 def place_text(where: Place) -> str:
@@ -117,7 +117,7 @@ def build_array(
         scalar: expected type of its numbers.
         arrays: the bytes of the arrays of the message, which are taken from it; None in JSON.
         where: its place.
-        null: value of null in lists.
+        null: value of null, also in lists.
     """
     if isinstance(found, EncodedArray):
         return _from_bytes(found, found.data, where)

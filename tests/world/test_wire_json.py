@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.world.test_wire import ANSWERS, CALLS, Later, difference, made, message
+
+from worldline.engines.base import Card
+from worldline.engines.baselines import Linear
+from worldline.episode import Arrays, History
+from worldline.errors import InputError, UnknownNameError
+from worldline.planning.base import Chance, Goal, PlanRequest
+from worldline.planning.costs import AtLeast, AtMost, KeepOut, Track, Within
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.testing.toys import Integrator
+from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
+from worldline.world.local import LocalWorld
+from worldline.world.session import Session
+from worldline.world.wire import (
+    MAX_JSON_LISTS,
+    MAX_JSON_NAMES,
+    VERBS,
+    MessageError,
+    decode_answer,
+    decode_call,
+    decode_json_arguments,
+    decode_json_call,
+    encode_call,
+    encode_error,
+    encode_json_answer,
+    json_schemas,
+)
+
+HISTORY = {"observations": {"x": [[1.0]]}}
+
+
+def body(**arguments: Any) -> bytes:
+    return msgspec.json.encode(arguments)
+
+
+def predict(value: Any) -> bytes:
+    return body(history=HISTORY, actions={"push": value})
+
+
+def pushed(value: Any) -> np.ndarray:
+    found: np.ndarray = decode_json_call("predict", predict(value)).arguments["actions"]["push"]
+    return found
+
+
+def rules(*rules: dict[str, Any]) -> bytes:
+    return body(history=HISTORY, actions={}, goal={"costs": rules})
+
+
+def rule(**sent: Any) -> Any:
+    return decode_json_call("score", rules(sent)).arguments["goal"].costs[0]
+
+
+def finite(value: Any, limits: bool = False) -> Any:
+    """The content of a message without numbers that JSON cannot hold: NaN, and infinity except in limits."""
+    if isinstance(value, dict):
+        return {name: finite(inner, limits or name in ("low", "high", "bound")) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner, limits) for inner in value]
+    return 0.5 if isinstance(value, float) and not limits and not math.isfinite(value) else value
+
+
+def json_content(value: Any, arrays: list[bytes], lists: bool) -> Any:
+    """The content of a message for JSON, with arrays as lists of numbers where these can hold them."""
+    if isinstance(value, dict) and "place" in value:
+        data = arrays[value["place"]]
+        array = np.frombuffer(data, np.dtype(value["dtype"]).newbyteorder("<")).reshape(value["shape"])
+        if lists and array.size and array.ndim and not np.isinf(array).any():
+            return array.tolist()
+        return {"dtype": value["dtype"], "shape": value["shape"], "data": data}
+    if isinstance(value, dict):
+        return {name: json_content(inner, arrays, lists) for name, inner in value.items()}
+    return [json_content(inner, arrays, lists) for inner in value] if isinstance(value, list) else value
+
+
+def plain(value: Any, dtypes: bool) -> Any:
+    """For comparison: sequences and arrays over time are lists, empty arrays in maps are left out."""
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype) * dtypes, value.shape, value.tolist()]
+    if isinstance(value, tuple | list):
+        return [plain(inner, dtypes) for inner in value]
+    if isinstance(value, Track):  # JSON has one form for both kinds of references
+        return [value.signal, np.asarray(value.reference, float).tolist(), value.tolerance]
+    if isinstance(value, Mapping):
+        kept = {name: inner for name, inner in value.items() if np.size(inner)}
+        return {name: plain(inner, dtypes) for name, inner in kept.items()}
+    if is_dataclass(value):
+        return [type(value), {item.name: plain(getattr(value, item.name), dtypes) for item in fields(value)}]
+    return value
+
+
+@given(CALLS, st.booleans())
+def test_a_json_call_equals_its_msgpack_call(asked: Later, lists: bool) -> None:
+    call = made(asked)
+    sent = msgspec.msgpack.decode(encode_call(call))
+    content = finite(sent["content"])
+    expected = decode_call(call.verb, message(call.verb, content, *sent["arrays"]))
+    found = decode_json_call(call.verb, msgspec.json.encode(json_content(content, sent["arrays"], lists)))
+    assert repr(plain(found.arguments, not lists)) == repr(plain(expected.arguments, not lists))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([1, 2], np.array([1, 2])),
+        ([1, 2.5], np.array([1.0, 2.5])),
+        ([1, None], np.array([1.0, math.nan])),
+        ([[True], [False]], np.array([[True], [False]])),
+        (3, np.array(3)),
+        (None, np.array(math.nan)),
+        ([], np.zeros(0)),
+        ([[], []], np.zeros((2, 0))),
+        ([[[[[[7]]]]]], np.full((1,) * 6, 7)),
+        ([2**70], np.array([2.0**70])),
+        ({"dtype": "float32", "shape": [0, 2], "data": ""}, np.zeros((0, 2), np.float32)),
+        ({"dtype": "uint8", "shape": [3], "data": "AQID"}, np.array([1, 2, 3], np.uint8)),
+    ],
+)
+def test_lists_and_base64_are_arrays(value: Any, expected: np.ndarray) -> None:
+    found = pushed(value)
+    assert difference(found, expected) is None
+    assert found.flags.writeable
+
+
+def test_lists_have_the_dtype_of_the_contract() -> None:
+    episode = {"observations": {}, "actions": {}, "step_s": [1, 0.5]}
+    found = decode_json_call("surprise", body(episode=episode)).arguments["episode"].step_s
+    assert difference(found, np.array([1, 0.5], np.float32)) is None
+
+
+def test_null_is_no_limit_where_a_limit_stands_and_else_nan() -> None:
+    assert rule(rule="AtMost", signal="x", bound=[None, 2]) == AtMost(signal="x", bound=(math.inf, 2.0))
+    assert rule(rule="AtLeast", signal="x", bound=None) == AtLeast(signal="x", bound=-math.inf)
+    box = rule(rule="KeepOut", low={"x": None, "y": [None, 1]}, high={"x": 1, "y": None})
+    assert box == KeepOut(low={"x": -math.inf, "y": (-math.inf, 1.0)}, high={"x": 1.0, "y": math.inf})
+    within = rule(rule="Within", signal="x", low=[[None], [1]], high=None, tolerance=1)
+    assert isinstance(within, Within)
+    np.testing.assert_array_equal(within.low, [[-math.inf], [1.0]])
+    assert within.high == math.inf
+    inner = {"rule": "AtMost", "signal": "x", "bound": None}
+    assert rule(rule="Chance", level=0.9, constraint=inner) == Chance(
+        constraint=AtMost(signal="x", bound=math.inf), level=0.9
+    )
+    with pytest.raises(MessageError, match="tolerance"):
+        rule(rule="Change", signal="x", tolerance=None)
+    with pytest.raises(MessageError, match="finite"):
+        rule(rule="Price", signal="x", price=[1, None])
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_history_of_one_observation_takes_empty_lists(batch: bool) -> None:
+    toy = Integrator(camera=False)
+    world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())
+    empty, position, push = ([[]], [[[1, 2]]], [[[0.1, 0.2]]]) if batch else ([], [[1, 2]], [[0.1, 0.2]])
+    past = {"observations": {"position": position}, "actions": {"push": empty}, "exogenous": {"wind": empty}}
+    call = decode_json_call("predict", body(history=past, actions={"push": push}, exogenous={"wind": push}))
+    history = History(observations={"position": np.array(position)})
+    expected = world.predict(history, {"push": np.array(push)}, exogenous={"wind": np.array(push)})
+    assert difference(call.ask(world), expected) is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStep:
+    step: int
+    observations: Arrays
+    observed: Mapping[str, bool] | None = None
+
+
+def test_arguments_of_other_functions_and_classes_are_decoded() -> None:
+    sent = body(observations={"x": [1, None]}, observed={"x": False}, actions=None)
+    found = decode_json_arguments(Session.observe, sent)
+    assert difference(found.pop("observations"), {"x": np.array([1.0, math.nan])}) is None
+    assert found == {"observed": {"x": False}, "actions": None}
+    found = decode_json_arguments(Session.plan, body(goal={"targets": {"x": [1]}}, horizon=3, budget_s=1))
+    assert difference(found, {"goal": Goal(targets={"x": np.array([1])}), "horizon": 3, "budget_s": 1.0}) is None
+    assert decode_json_arguments(SessionStep, body(step=2, observations={})) == {"step": 2, "observations": {}}
+    assert decode_json_arguments(Session.observe, b'{"observations": {}, "actions": {"a": 1}, "actions": {}}') == {
+        "observations": {},
+        "actions": {},
+    }
+    with pytest.raises(UnknownNameError, match="Did you mean 'plan'"):
+        decode_json_call("plam", b"{}")
+
+
+def planned(**request: Any) -> bytes:
+    return body(history=HISTORY, request={"goal": {}, "horizon": 1, **request})
+
+
+AT_MOST = {"rule": "AtMost", "signal": "x", "bound": 1}
+WRONG = [
+    ("predict", b"", "truncated", ""),
+    ("predict", b"{", "truncated", ""),
+    ("predict", b"[]", "body: Expected `object`, got `array`", ""),
+    ("predict", b"{}", "missing required field `history`", ""),
+    ("predict", b'{"history": NaN}', "malformed", ""),
+    ("predict", b'{"history": {"observations": {"x": 1}}, "actions": {"a": 1e999}}', "out of range", "/actions/a"),
+    ("predict", b'{"history": {"observations": {"\\ud800": 1}}, "actions": {}}', "surrogate", ""),
+    ("predict", b'{"history": {"observations": {"\xff": 1}}, "actions": {}}', "UTF-8", ""),
+    ("predict", body(history=HISTORY, actions={}, more=1), "unknown field `more`", ""),
+    ("predict", body(history={"observations": {}, "obs": 1}, actions={}), "unknown field `obs`", "/history"),
+    ("predict", predict("text"), "body.actions.push: Expected .*, got `str`", "/actions/push"),
+    ("predict", predict([1, [2]]), "inhomogeneous", "/actions/push"),
+    ("predict", predict([[1, 2], [3, "4"]]), r"got `str` - at `body.actions.push\[1\]\[1\]`", "/actions/push/1/1"),
+    ("predict", predict([[[[[[[1]]]]]]]), "got `array`", "/actions/push/0/0/0/0/0/0"),
+    ("predict", predict([2**63]), "9223372036854775808 does not fit into 64 bits", "/actions/push"),
+    ("predict", predict([10**400]), "too large", "/actions/push"),
+    ("predict", predict({"dtype": "object", "shape": [1], "data": ""}), "Invalid enum", "/actions/push/dtype"),
+    ("predict", predict({"dtype": "uint8", "shape": [2], "data": "AQID"}), "expected 2 bytes", "/actions/push"),
+    ("predict", predict({"dtype": "uint8", "shape": [1], "data": "?"}), "base64", "/actions/push/data"),
+    ("predict", predict({"dtype": "bool", "shape": [1], "data": "Ag=="}), "bytes 0 and 1", "/actions/push"),
+    ("predict", predict({"dtype": "uint8", "shape": [0, 2**62], "data": ""}), "expected 0 bytes", "/actions/push"),
+    ("predict", predict({"dtype": "uint8", "shape": [1], "place": 0}), "missing required|unknown", "/actions/push"),
+    ("predict", body(history=HISTORY, actions={"a/b~.c": "x"}), "got `str`", "/actions/a~1b~0.c"),
+    ("predict", body(history=HISTORY, actions={}, num_samples=2**63), "64 bits", "/num_samples"),
+    ("predict", body(history=HISTORY, actions={}, num_samples=10**4000), "64 bits", "/num_samples"),
+    ("predict", body(history=HISTORY, actions={}, level=[0.9]), "got `array`", "/level"),
+    ("plan", planned(horizon=0), "must be at least 1", "/request"),
+    ("plan", planned(horizon="1"), "got `str`", "/request/horizon"),
+    ("plan", planned(goal={"tolerance": {"x": None}}), "null", "/request/goal/tolerance/x"),
+    ("score", rules({}), "field `rule`", "/goal/costs/0"),
+    ("score", rules({"rule": "os"}), "Invalid value 'os'", "/goal/costs/0/rule"),
+    ("score", rules(AT_MOST | {"bound": [[1]]}),
+     r"a list of numbers, got shape \(1, 1\)", "/goal/costs/0/bound"),
+    ("score", rules(AT_MOST, AT_MOST | {"quantile": 7}),
+     "quantile is 7", "/goal/costs/1"),
+    ("predict", b'{"history": {"observations": {"x":' + b"[" * 100_000, "recursion limit", ""),
+    ("predict", b'{"history": {"observations": {"x":' + b'{"a":' * 9999, "recursion limit", ""),
+    ("predict", b'{"history": {"observations": {"' + b"x" * 9999 + b'": "a"}}, "actions": {}}', "got `str`", ""),
+    ("predict", b'{"' + b"x" * 99_999 + b'": 1}', "unknown field|missing required", ""),
+    ("predict", predict([[]] * MAX_JSON_LISTS), f"lists, more than {MAX_JSON_LISTS}", ""),
+    ("predict", predict({str(name): 0 for name in range(MAX_JSON_NAMES)}), f"names, more than {MAX_JSON_NAMES}", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verb", "sent", "text", "pointer"), WRONG, ids=[str(number) for number in range(len(WRONG))])
+def test_a_wrong_or_hostile_message_is_refused_with_a_pointer(verb: str, sent: bytes, text: str, pointer: str) -> None:
+    with pytest.raises(MessageError, match=text) as found:
+        decode_json_call(verb, sent)
+    assert found.value.pointer == pointer
+    assert len(str(found.value)) < 1500
+
+
+def test_msgpack_errors_have_pointers_and_all_are_sent_as_input_errors() -> None:
+    sent = {"history": {"observations": {}, "actions": {}}, "request": {"goal": {"costs": [{"rule": "os"}]}}}
+    with pytest.raises(MessageError) as found:
+        decode_call("plan", message("plan", sent))
+    assert found.value.pointer == "/request/goal/costs/0/rule"
+    again = decode_answer(Card, encode_error(found.value))
+    assert type(again) is InputError
+    assert str(again) == str(found.value)
+
+
+def test_memory_stays_below_a_multiple_of_the_largest_message() -> None:
+    size = 2**18
+    start, end = b'{"episode":{"observations":{"x":', b'},"actions":{}}}'
+    numbers = b",".join([b"0.1"] * (size // 4))
+    tolerance = b'{"rule":"Change","signal":"","tolerance":[' + numbers + b"]}"
+    names = b",".join(b'"%x":0' % name for name in range(MAX_JSON_NAMES - 9))
+    hostile = [
+        ("surprise", start + b"[" + numbers + b"]" + end),
+        ("surprise", start + b"[" + numbers + b",[1]]" + end),
+        ("surprise", start + b"{" + names + b"}" + end),
+        ("score", b'{"history":{"observations":{}},"actions":{},"goal":{"costs":[' + tolerance + b"]}}"),
+    ]
+    tracemalloc.start()
+    try:
+        for verb, sent in hostile:
+            try:
+                decode_json_call(verb, sent)
+            except MessageError:
+                continue
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * size
+
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(sorted(VERBS)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(("x", "rule", "low", "dtype", "shape", "data")), inner, max_size=3)
+    ),
+    max_leaves=9,
+)
+RULED = st.fixed_dictionaries(
+    {"rule": st.sampled_from(("AtMost", "KeepOut", "Within", "Track", "Price", "Chance")), "signal": st.just("x")},
+    optional=dict.fromkeys(("bound", "low", "high", "tolerance", "reference", "price", "constraint", "level"), TREES),
+)
+
+
+@given(TREES, TREES, st.lists(RULED, max_size=2))
+def test_any_tree_is_refused_or_read(tree: Any, other: Any, rules: list[Any]) -> None:
+    history = {"observations": {"x": tree}, "actions": {"x": other}}
+    goal = {"targets": {"x": other}, "costs": rules}
+    for verb, sent in (
+        ("predict", tree),
+        ("predict", {"history": history, "actions": tree, "exogenous": other, "level": tree}),
+        ("score", {"history": history, "actions": {"x": tree}, "goal": goal, "constraints": rules}),
+        ("plan", {"history": history, "request": {"goal": goal, "horizon": other, "seed": tree}}),
+        ("surprise", {"episode": {**history, "step_s": tree, "seed": other, "observed": {"x": tree}}}),
+    ):
+        try:
+            decode_json_call(verb, msgspec.json.encode(sent))
+        except InputError:
+            continue
+
+
+@settings(max_examples=50)
+@given(CALLS, st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), min_size=1, max_size=4))
+def test_a_spoiled_json_message_is_refused_or_read(asked: Later, spots: list[tuple[int, bytes]]) -> None:
+    call = made(asked)
+    sent = msgspec.msgpack.decode(encode_call(call))
+    spoiled = msgspec.json.encode(json_content(sent["content"], sent["arrays"], True))
+    for spot, value in spots:
+        spot %= len(spoiled) or 1
+        spoiled = spoiled[:spot] + value + spoiled[spot + 1 :]
+    try:
+        decode_json_call(call.verb, spoiled)
+    except MessageError:
+        return
+
+
+def test_answers_are_lists_with_null_for_no_band_and_base64_for_images() -> None:
+    low = np.array([[0.5], [-math.inf]], np.float32)
+    forecast = Forecast(mean=np.array([[1.0], [2.0]]), low=low, high=-low, horizon=1)
+    image = np.arange(3, dtype=np.uint8).reshape(1, 1, 1, 3)
+    answer = Prediction(signals={"x": forecast}, level=0.9, trust=math.nan, calibrated=True, images={"view": image})
+    bands = {"low": [[0.5], [None]], "high": [[-0.5], [None]]}
+    assert msgspec.json.decode(encode_json_answer(answer)) == {
+        "signals": {"x": {"mean": [[1.0], [2.0]], "horizon": 1, "samples": None, **bands}},
+        "level": 0.9,
+        "trust": None,
+        "calibrated": True,
+        "images": {"view": {"dtype": "uint8", "shape": [1, 1, 1, 3], "data": "AAEC"}},
+        "schema": None,
+    }
+    refused = Plan(
+        actions={"push": np.zeros((0, 2))},
+        status=PlanStatus.REFUSED,
+        cost=math.nan,
+        violation=np.zeros(0),
+        trust=0.01,
+        reason="trust",
+        elapsed_s=0.5,
+    )
+    found = msgspec.json.decode(encode_json_answer(refused))
+    assert (found["actions"], found["status"], found["cost"]) == ({"push": []}, "refused", None)
+    with pytest.raises(InputError, match="answer cannot be sent"):
+        encode_json_answer({"name": "\ud800"})
+
+
+ANSWER_KINDS = {kind.__name__: kind for kind in (Card, Prediction, Scores, Plan, WhatIf, Surprise)}
+
+
+@cache
+def validator(name: str) -> Any:
+    """Validates messages by their JSON schema."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schemas, components = json_schemas(VERBS, ANSWER_KINDS)
+    schema = {**schemas[name], "components": {"schemas": components}}
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@settings(max_examples=50)
+@given(CALLS, ANSWERS, st.booleans())
+def test_schemas_fit_the_messages(asked: Later, answered: Later, lists: bool) -> None:
+    call, answer = made(asked), made(answered)
+    sent = msgspec.msgpack.decode(encode_call(call))
+    content = json_content(finite(sent["content"]), sent["arrays"], lists)
+    validator(call.verb).validate(msgspec.json.decode(msgspec.json.encode(content)))
+    validator(type(answer).__name__).validate(msgspec.json.decode(encode_json_answer(answer)))
+
+
+def test_schemas_refuse_what_the_decoder_refuses() -> None:
+    for verb, sent in (
+        ("predict", {"history": HISTORY}),
+        ("predict", {"history": HISTORY, "actions": {"push": "text"}}),
+        ("predict", {"history": HISTORY, "actions": {"push": [[[[[[[1]]]]]]]}}),
+        ("score", {"history": HISTORY, "actions": {}, "goal": {"costs": [{"rule": "os"}]}}),
+    ):
+        assert not validator(verb).is_valid(sent)
+
+
+def test_schemas_have_readable_names_and_texts() -> None:
+    schemas, components = json_schemas(
+        {"PlanArguments": VERBS["plan"], "SessionObserve": Session.observe}, {"Plan": Plan, "cards": Mapping[str, Card]}
+    )
+    assert schemas["PlanArguments"] == {"$ref": "#/components/schemas/PlanArguments"}
+    assert schemas["cards"]["additionalProperties"] == {"$ref": "#/components/schemas/Card"}
+    readable = {"Array", "EncodedArray", "History", "Goal", "PlanRequest", "AtMost", "Chance", "Plan", "Card"}
+    assert readable <= components.keys()
+    assert all(name.isidentifier() for name in components)
+    assert components["History"]["description"].startswith("The past up to the present")
+    actions = components["SessionObserve"]["properties"]["actions"]
+    assert actions["description"].startswith("actions since the last observation, per action signal [*shape]; None at")
+    assert components["AtMost"]["required"] == ["rule", "signal", "bound"]
+    assert {"type": "null"} in components["AtMost"]["properties"]["bound"]["anyOf"]
+    assert components["PlanRequest"]["properties"]["horizon"]["type"] == "integer"
+    _, mixed = json_schemas({"ask": Goal}, {"goals": Mapping[str, Goal], "request": Mapping[str, PlanRequest]})
+    assert {"ask", "Goal", "request.AtMost", "response.AtMost"} <= mixed.keys()
