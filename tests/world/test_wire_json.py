@@ -164,7 +164,8 @@ def test_null_is_no_limit_where_a_limit_stands_and_else_nan() -> None:
 def test_a_history_of_one_observation_takes_empty_lists(batch: bool) -> None:
     toy = Integrator(camera=False)
     world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())
-    empty, position, push = ([[]], [[[1, 2]]], [[[0.1, 0.2]]]) if batch else ([], [[1, 2]], [[0.1, 0.2]])
+    sent: Any = ([[]], [[[1, 2]]], [[[0.1, 0.2]]]) if batch else ([], [[1, 2]], [[0.1, 0.2]])
+    empty, position, push = sent
     past = {"observations": {"position": position}, "actions": {"push": empty}, "exogenous": {"wind": empty}}
     call = decode_json_call("predict", body(history=past, actions={"push": push}, exogenous={"wind": push}))
     history = History(observations={"position": np.array(position)})
