@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,6 +99,7 @@ def learn(
     """Train a world from logs. The result is a bundle with a report."""
     from worldline.training.distributed import rank
     from worldline.workflows.learn import learn_logs, log_folder, run_worker
+    from worldline.workflows.learn_figures import learn_figures
     from worldline.workflows.learn_options import Options, parse_settings
 
     options = Options(
@@ -131,7 +131,7 @@ def learn(
     _print_choice(result)
     _print(result)
     _print_seeds(result)
-    write_json(json, _figures(result))
+    write_json(json, learn_figures(result))
     print(f"Schema: {result.store.path / 'schema.json'}")
     print(f"Config: {out / 'run.toml'}")
     print(f"Report: {out / 'report.html'}")
@@ -209,38 +209,3 @@ def _print_seeds(result: LearnResult) -> None:
             for one in result.seeds
         ],
     )
-
-
-def _figures(result: LearnResult) -> dict[str, object]:
-    """The content of the JSON file: RMSE by signal, horizon in steps, and world ("world" is the trained one).
-
-    Errors of images are in grey levels of decoded frames; "decoder" is the loss of the decoder itself.
-    """
-    from worldline.device import describe_device
-    from worldline.workflows.decoded_windows import decoded_rmse
-    from worldline.workflows.manifest import peak_memory_gb
-
-    found, errors = result.diagnostics, dict[str, dict[str, dict[str, float]]]()
-    if found is not None:
-        for curve in found.errors:
-            steps = errors.setdefault(curve.signal, {})
-            for step in found.horizons:
-                steps.setdefault(str(step), {})[curve.world or "world"] = curve.rmse.value[step - 1]
-    return {
-        "episodes": len(result.store),
-        "steps": int(result.store.num_steps.sum()),
-        "recipe": result.learned.recipe.name,
-        "choice": None if result.choice is None else asdict(result.choice),
-        "model": result.learned.recipe.model,
-        "updates": result.learned.recipe.training.num_updates,
-        "seeds": [asdict(one) for one in result.seeds],
-        "rmse": {**errors, **decoded_rmse(result.decoded)},
-        "learn_s": round(result.learned.learn_s, 2),
-        "refine_s": round(result.learned.refine_s, 2),
-        "heads_s": round(result.learned.heads_s, 2),
-        "total_s": round(result.total_s, 2),
-        "peak_memory_gb": peak_memory_gb(),
-        "device": describe_device(result.learned.engine.device),
-        "findings": list(result.findings),
-        "unclear": list(result.unclear),
-    }
