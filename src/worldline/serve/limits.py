@@ -39,6 +39,9 @@ class Limits:
         results: full results that MCP keeps for `get_result`.
         result_bytes: memory of all of them.
         result_s: seconds after which such a result expires.
+        job_s: seconds for which one attempt of a job may run.
+        job_bytes: memory for the data of each process of a job.
+        job_kept_s: seconds for which a job is kept after its end.
     """
 
     body_bytes: int = 64 * 2**20
@@ -66,6 +69,9 @@ class Limits:
     results: int = 1000
     result_bytes: int = 64 * 2**20
     result_s: float = 1800.0
+    job_s: float = 86_400.0
+    job_bytes: int = 32 * 2**30
+    job_kept_s: float = 30 * 86_400.0
 
     def __post_init__(self) -> None:
         for item in fields(self):

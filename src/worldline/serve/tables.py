@@ -94,6 +94,7 @@ jobs: Final = sa.Table(
     sa.Column("owner", sa.Text),
     sa.Column("heartbeat", sa.Double),
     sa.Column("cancel", sa.Boolean, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
 )
 """Jobs. `status` is queued, running, done, failed or cancelled; `owner` is the process that runs it."""
 

@@ -67,6 +67,7 @@ def _create_jobs_and_calls() -> None:
         *_columns(sa.Text, "owner", nullable=True),
         *_columns(sa.Double, "heartbeat", nullable=True),
         *_columns(sa.Boolean, "cancel"),
+        *_columns(sa.Integer, "attempts"),
     )
     op.create_table(
         "usage",

@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from sqlalchemy import update
+from tests.data.stores import stored
+from tests.serve import job_stub, jobs_process
+from tests.serve.job_stub import FAIL, FINISH, IGNORE, VANISH, WAIT
+
+from worldline.catalog.versions import HOME, Catalog
+from worldline.data.store import Store
+from worldline.engines.baselines import Linear
+from worldline.errors import DataError, InputError, StoppedError
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.recipes.ensemble import ensemble
+from worldline.recipes.recipe import Recipe
+from worldline.registry import BUILTIN
+from worldline.serve import job_process, job_requests
+from worldline.serve import jobs as jobs_module
+from worldline.serve.callers import ANYONE, Scope
+from worldline.serve.database import ENVIRONMENT, Database
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.http import create_app
+from worldline.serve.http_jobs import jobs_router
+from worldline.serve.job_child import COMMAND
+from worldline.serve.job_process import run
+from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
+from worldline.serve.jobs import ENDED, Jobs, JobSettings, JobView
+from worldline.serve.limits import Limits
+from worldline.serve.problems import RateLimitedError
+from worldline.serve.service import Service
+from worldline.serve.tables import jobs as table
+from worldline.serve.tokens import Tokens
+from worldline.testing.toys import Integrator
+from worldline.world.local import LocalWorld
+
+TOY = Integrator(camera=False, wind=False)
+STUB = (sys.executable, job_stub.__file__)
+LEARN = {"kind": "learn", "logs": "toy", "name": "greenhouse"}
+Make = Callable[..., Jobs]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of logs, beside a folder that is no business of callers."""
+    root = tmp_path_factory.mktemp("data")
+    stored(root / "logs" / "toy", TOY.schema, Integrator(camera=False, wind=False, noise=0.1).episodes(24, 30, seed=0))
+    stored(root / "private", TOY.schema, TOY.episodes(1, 5, seed=0))
+    (root / "logs" / "out").symlink_to(root / "private")
+    (root / "logs" / "inside").mkdir()
+    (root / "logs" / "inside" / "index.csv").symlink_to(root / "private" / "schema.json")
+    return root
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    hosts = Hosts(Catalog().open_bundle)
+    hosts.add(
+        HostedWorld("toy", None, LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy()))
+    )
+    made = Service(hosts, Limits(jobs=3))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make(service: Service, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes the jobs of a service, whose processes are stubs."""
+    monkeypatch.setenv(HOME, str(tmp_path / "catalog"))
+    monkeypatch.setenv(ENVIRONMENT, "postgresql://service:secret@host/name")
+
+    def made(database: Database, **settings: Any) -> Jobs:
+        given = {"command": STUB, "beat_s": 0.05, "folder": tmp_path, "logs": root / "logs"}
+        return Jobs(service, database, JobSettings(**{**given, **settings}))
+
+    return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Database]:
+    with Database(tmp_path / "service.sqlite") as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def working(*several: Jobs) -> AsyncIterator[Jobs]:
+    for one in several:
+        one.start()
+    try:
+        yield several[0]
+    finally:
+        await asyncio.gather(*(one.close() for one in several))
+
+
+async def until(jobs: Jobs, job: JobView, *states: str) -> JobView:
+    async with asyncio.timeout(120):
+        while (job := await jobs.get(ANYONE, job.id)).status not in states:
+            await asyncio.sleep(0.02)
+    return job
+
+
+def began(folder: Path) -> list[list[str]]:
+    """Job and process of each process that began."""
+    with suppress(FileNotFoundError):
+        return [line.split() for line in (folder / "began").read_text().splitlines()]
+    return []
+
+
+async def begin(folder: Path) -> None:
+    async with asyncio.timeout(60):
+        while not began(folder):
+            await asyncio.sleep(0.02)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+@asynccontextmanager
+async def client(service: Service, jobs: Jobs) -> AsyncIterator[httpx.AsyncClient]:
+    app: Any = create_app(service)
+    app.include_router(jobs_router(service, jobs))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as found:
+        yield found
+
+
+def request(seed: int) -> LearnJob:
+    return LearnJob(logs="toy", name="greenhouse", seed=seed)
+
+
+def test_a_job_over_http_with_events_in_order(service: Service, make: Make, file: Database) -> None:
+    async def main() -> None:
+        async with working(make(file)) as jobs, client(service, jobs) as http:
+            assert (await http.get("/v1/logs")).json() == {"logs": ["inside", "toy"]}
+            given = {"json": {**LEARN, "seed": WAIT}, "headers": {"idempotency-key": "one"}}
+            created = await http.post("/v1/jobs", **given)
+            assert (await http.post("/v1/jobs", **given)).json()["id"] == created.json()["id"]
+            path = f"/v1/jobs/{created.json()['id']}"
+            assert (created.status_code, created.headers["location"]) == (202, path)
+            await until(jobs, JobView(**created.json()), "running")
+            early = await http.get(f"{path}/result")
+            assert (early.status_code, early.json()["code"]) == (409, "conflict")
+            reading = asyncio.create_task(http.get(f"{path}/events"))
+            await until(jobs, JobView(**created.json()), "running")
+            (jobs._folder.parent / "go").touch()
+            answer = await reading
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            events = [
+                dict(line.split(": ", 1) for line in part.splitlines())
+                for part in answer.text.strip().split("\n\n")
+                if part != ": heartbeat"
+            ]
+            numbers = [int(event["id"]) for event in events]
+            assert [event["event"] for event in events] == ["progress"] * (len(events) - 1) + ["end"]
+            assert numbers == sorted(set(numbers))
+            end = json.loads(events[-1]["data"])
+            assert end == (await http.get(path)).json() == (await http.delete(path)).json()
+            assert (end["status"], end["progress"]["step"]) == ("done", 2)
+            again = await http.get(f"{path}/events", headers={"last-event-id": str(numbers[-1] - 1)})
+            assert [line for line in again.text.splitlines() if line.startswith("event")] == ["event: end"]
+            known = await http.get(f"{path}/events", headers={"last-event-id": str(numbers[-1])})
+            assert known.status_code == 204
+            assert (await http.get(f"{path}/result")).json() == {"figure": 1, "secrets": []}
+            report = await http.get(f"{path}/report")
+            assert report.text == "<p>the report"
+            policy = report.headers["content-security-policy"].split("; ")
+            assert {"default-src 'none'", "sandbox allow-scripts", "frame-ancestors 'none'"} <= set(policy)
+            assert "unsafe" not in next(one for one in policy if one.startswith("script-src"))
+            assert [one["id"] for one in (await http.get("/v1/jobs")).json()["jobs"]] == [end["id"]]
+            assert not (jobs._folder / end["id"] / "work").exists()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "text"),
+    [
+        ({"kind": "steal"}, "invalid_request", "steal"),
+        ({"out": "/tmp/x"}, "invalid_request", "out"),
+        ({"seed": -1}, "invalid_request", "seed"),
+        ({"logs": "unknown"}, "invalid_request", "Known: inside, toy"),
+        ({"logs": "../private"}, "invalid_request", "no logs"),
+        ({"logs": "/etc"}, "invalid_request", "no logs"),
+        ({"logs": "."}, "invalid_request", "no logs"),
+        ({"logs": "toy/../toy"}, "invalid_request", "no logs"),
+        ({"logs": "https://example.org/logs"}, "invalid_request", "no logs"),
+        ({"logs": "out"}, "invalid_request", "no logs"),
+        ({"logs": "inside"}, "unsupported", "a link"),
+        ({"name": "../greenhouse"}, "invalid_request", "not allowed"),
+        ({"recipe": "os:system"}, "invalid_request", "no recipe"),
+        ({"recipe": "/tmp/recipe.py"}, "invalid_request", "no recipe"),
+        ({"budget": "soon"}, "invalid_request", "no duration"),
+        ({"alias": "prod"}, "forbidden", "admin"),
+        ({"kind": "audit", "world": "other", "name": None}, "not_found", "Known: toy"),
+        ({"kind": "audit", "world": "../x@1", "name": None}, "invalid_request", "not allowed"),
+        ({"kind": "audit", "world": "greenhouse@1", "name": None}, "invalid_request", "no world"),
+        ({"kind": "audit", "world": "/tmp", "name": None}, "not_found", "no world"),
+        ({"kind": "exam", "recipe": "vectors", "name": None, "logs": None}, "unsupported", "not installed"),
+    ],
+)
+def test_requests_are_refused(
+    service: Service, make: Make, file: Database, monkeypatch: pytest.MonkeyPatch, change: Any, code: str, text: str
+) -> None:
+    known = job_requests.names
+    monkeypatch.setattr(job_requests, "names", lambda kind: [] if kind == "command" else known(kind))
+
+    async def main() -> None:
+        token = Tokens(file).create("caller", [Scope.JOB])
+        service._tokens, service.needs_token = Tokens(file), True
+        async with client(service, make(file, workers=0)) as http:
+            body = {key: value for key, value in {**LEARN, **change}.items() if value is not None}
+            answer = await http.post("/v1/jobs", json=body, headers={"authorization": f"Bearer {token}"})
+            assert answer.json()["code"] == code
+            assert text in answer.json()["detail"]
+            assert (answer.json().get("pointer") == "/seed") == ("seed" in change)
+            assert "private" not in answer.text.replace("../private", "")
+
+    asyncio.run(main())
+
+
+def test_callers_see_only_their_own_jobs_and_need_the_scope(service: Service, make: Make, file: Database) -> None:
+    async def main() -> None:
+        tokens = service._tokens = Tokens(file)
+        service.needs_token = True
+        mine, other, reader = (
+            {"authorization": f"Bearer {tokens.create(name, [scope])}"}
+            for name, scope in (("mine", Scope.JOB), ("other", Scope.JOB), ("reader", Scope.READ))
+        )
+        async with client(service, make(file, workers=0)) as http:
+            created = await http.post("/v1/jobs", json=LEARN, headers=mine)
+            path = created.headers["location"]
+            routes = [("GET", path), ("DELETE", path), *(("GET", f"{path}/{part}") for part in ("result", "events"))]
+            for method, route in [*routes, ("GET", f"{path}/report")]:
+                assert (await http.request(method, route, headers=other)).status_code == 404
+            for method, route in [*routes, ("POST", "/v1/jobs"), ("GET", "/v1/jobs"), ("GET", "/v1/logs")]:
+                assert (await http.request(method, route, headers=reader)).status_code == 403
+            assert (await http.get("/v1/jobs", headers=other)).json() == {"jobs": []}
+            assert (await http.get(path, headers=mine)).json()["status"] == "queued"
+
+    asyncio.run(main())
+
+
+def test_unfinished_jobs_are_limited_and_a_waiting_one_can_be_cancelled(make: Make, file: Database) -> None:
+    async def main() -> None:
+        jobs = make(file, workers=0)
+        waiting = [await jobs.create(ANYONE, request(WAIT)) for _ in range(3)]
+        with pytest.raises(RateLimitedError, match="3 jobs are not finished"):
+            await jobs.create(ANYONE, request(WAIT))
+        assert (await jobs.cancel(ANYONE, waiting[0].id)).status == "cancelled"
+        await jobs.create(ANYONE, request(WAIT))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seed", [WAIT, IGNORE])
+def test_a_running_job_is_cancelled(
+    make: Make, file: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(jobs_module, "_GRACE_S", 0.2)
+
+    async def main() -> None:
+        async with working(make(file)) as jobs:
+            job = await jobs.create(ANYONE, request(seed))
+            await begin(tmp_path)
+            await jobs.cancel(ANYONE, job.id)
+            assert (await until(jobs, job, *ENDED)).status == "cancelled"
+            assert not is_alive(int(began(tmp_path)[0][1]))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("seed", "limits", "text"),
+    [
+        (FAIL, {}, "the logs are empty"),
+        (VANISH, {}, "without a result"),
+        (WAIT, {"job_s": 0.1}, "0.1 s, the limit of this service"),
+    ],
+)
+def test_failures_have_reasons(
+    service: Service, make: Make, file: Database, seed: int, limits: dict[str, float], text: str
+) -> None:
+    service.limits = Limits(**limits)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with working(make(file)) as jobs:
+            job = await until(jobs, await jobs.create(ANYONE, request(seed)), *ENDED)
+            assert job.status == "failed"
+            assert job.error is not None
+            assert text in job.error["message"]
+
+    asyncio.run(main())
+
+
+def test_processes_share_the_queue_and_run_no_job_twice(make: Make, database_url: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        with Database(database_url) as one, Database(database_url) as other:
+            async with working(make(one), make(other)) as jobs:
+                created = [await jobs.create(ANYONE, request(FINISH)) for _ in range(3)]
+                created += [await until(jobs, job, "done") for job in created]
+                created += [await jobs.create(ANYONE, request(FINISH)) for _ in range(3)]
+                for job in created:
+                    await until(jobs, job, "done")
+        assert sorted(name for name, _ in began(tmp_path)) == sorted({job.id for job in created})
+
+    asyncio.run(main())
+
+
+def test_a_job_continues_after_a_stop_and_after_its_lease_but_not_forever(
+    make: Make, file: Database, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with working(make(file)) as jobs:
+            job = await jobs.create(ANYONE, request(WAIT))
+            await begin(tmp_path)
+            events = jobs.events(ANYONE, job.id)
+            await anext(events)
+            jobs.end_streams()
+            async with asyncio.timeout(20):
+                assert len([event async for event in events]) < 3
+        assert (await jobs.get(ANYONE, job.id)).status == "queued"
+        gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
+        await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
+        async with working(make(file)) as jobs:  # whose lease is longer
+            await asyncio.sleep(0.3)
+            assert (await jobs.get(ANYONE, job.id)).status == "running"
+            assert len(began(tmp_path)) == 1
+        async with working(make(file, lease_s=20)) as jobs:
+            (tmp_path / "go").touch()
+            await until(jobs, job, "done")
+            assert len(began(tmp_path)) == 2
+        gone |= {"attempts": 3}
+        await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
+        async with working(make(file, lease_s=20)) as jobs:
+            assert (await until(jobs, job, *ENDED)).status == "failed"
+
+    asyncio.run(main())
+
+
+def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_path: Path) -> None:
+    async def main() -> None:
+        jobs = make(file, workers=0)
+        old, kept = [await jobs.create(ANYONE, request(FINISH)) for _ in range(2)]
+        for name in (old.id, kept.id, "stray"):
+            (tmp_path / "jobs" / name / "work").mkdir(parents=True)
+        ended = {"status": "done", "finished": time.time() - 31 * 86400}
+        await file.write_async(lambda c: c.execute(update(table).where(table.c.id == old.id).values(ended)))
+        await jobs.clean()
+        assert [path.name for path in (tmp_path / "jobs").iterdir()] == [kept.id]
+        assert [job.id for job in await jobs.list_jobs(ANYONE)] == [kept.id]
+
+    asyncio.run(main())
+
+
+def test_a_killed_service_loses_no_job_and_leaves_no_process(
+    make: Make, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # three processes load torch
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "bytecode"))
+    url = str(tmp_path / "service.sqlite")
+
+    async def kill(jobs: Jobs) -> JobView:
+        """Kills a service after the first steps of a job."""
+        job = await jobs.create(ANYONE, LearnJob(logs="toy", name="greenhouse", recipe="linear"))
+        service = subprocess.Popen([sys.executable, jobs_process.__file__, url, str(tmp_path), str(root / "logs")])
+        while (await jobs.get(ANYONE, job.id)).progress is None:
+            await asyncio.sleep(0.02)
+        (child,) = subprocess.run(["pgrep", "-P", str(service.pid)], stdout=subprocess.PIPE).stdout.split()
+        service.kill()
+        service.wait()
+        async with asyncio.timeout(20):
+            while is_alive(int(child)):
+                await asyncio.sleep(0.02)
+        return job
+
+    async def main() -> None:
+        with Database(url) as file:
+            job = await kill(make(file, workers=0))
+            async with working(make(file, command=COMMAND, lease_s=4)) as jobs:
+                assert (await until(jobs, job, *ENDED)).error is None
+                assert (await jobs.result(ANYONE, job.id))["world"] == "greenhouse@1"
+
+    asyncio.run(main())
+
+
+def brief(store: Store) -> Recipe:
+    return ensemble(store).with_settings({"training.num_updates": 40})
+
+
+def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
+    make: Make, root: Path, tmp_path: Path, file: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BUILTIN["recipe"], "ensemble", f"{__name__}:brief")
+    jobs, steps = make(file, workers=0), list[tuple[str, int]]()
+
+    def answer(request: JobRequest, name: str, stop: Callable[[], bool] = bool) -> dict[str, Any]:
+        arguments = msgspec.to_builtins(request)
+        task = jobs._task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments})
+        return run(task, lambda now: steps.append((now.stage, now.step)), stop)
+
+    learn = LearnJob(logs="toy", name="greenhouse", recipe="ensemble", alias="prod")
+    with pytest.raises(StoppedError):
+        answer(learn, "one", lambda: steps[-1] == ("learn", 20))
+    first = len(steps)
+    learned = answer(learn, "one")
+    assert [step for stage, step in steps[first:] if stage == "learn"] == list(range(21, 41))
+    assert answer(learn, "one", lambda: pytest.fail("learned again")) == learned
+    assert learned["world"] == "greenhouse@1"
+    assert learned["figures"]["episodes"] == 24
+    assert [one.aliases for one in Catalog().versions("greenhouse")] == [("prod",)]
+    audited = answer(AuditJob(world="greenhouse@1", logs="toy"), "two")
+    assert audited["decision"]["advice"] in ("deploy", "deploy with limits", "do not deploy")
+    pages = [(tmp_path / "jobs" / name / "report.html").read_text() for name in ("one", "two")]
+    assert all(page.startswith("<!doctype html>") for page in pages)
+    assert not [path for path in (root, tmp_path) if str(path) in str([learned, audited, *pages])]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DataError("no rows", fix="Add rows.", file="/srv/logs/toy/1.csv"), "toy/1.csv: no rows. Add rows."),
+        (InputError("/home/me/x.csv is no log, 3 m/s"), "... is no log, 3 m/s"),
+        (ZeroDivisionError("a secret"), "the job failed unexpectedly (ZeroDivisionError)."),
+        (RuntimeError("[enforce fail at CPUAllocator]"), "the job needs more memory than it may use."),
+    ],
+)
+def test_errors_are_told_without_paths_and_secrets(error: Exception, message: str) -> None:
+    assert job_process._failure(error, ["/srv/logs"]).message == message
