@@ -369,8 +369,9 @@ def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_pa
 def test_a_killed_service_loses_no_job_and_leaves_no_process(
     make: Make, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # three processes load torch
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "bytecode"))
+    if sys.dont_write_bytecode:  # three processes load torch
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "bytecode"))
     url = str(tmp_path / "service.sqlite")
 
     async def kill(jobs: Jobs) -> JobView:

@@ -191,7 +191,7 @@ class Jobs:
         return found
 
     async def get(self, caller: Caller, name: str) -> JobView:
-        """The job as it is now.
+        """The current state of a job.
 
         Raises:
             NotFoundError: the caller has no such job.
@@ -207,7 +207,7 @@ class Jobs:
         return [_view(row) for row in rows]
 
     async def cancel(self, caller: Caller, name: str) -> JobView:
-        """Ends a job; one that runs ends within seconds. A job that has ended stays as it is.
+        """Ends a job; one that runs ends within seconds. A job that has ended does not change.
 
         Raises:
             NotFoundError: as in `get`.
