@@ -163,6 +163,8 @@ def test_many_histories_are_watched_a_few_at_a_time_with_the_same_result(monkeyp
     for name, value in vars(parts).items():
         np.testing.assert_allclose(vars(found)[name], value, atol=1e-12)
     assert type(belief) is type(same)
+    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 4)  # fewer than the worlds
+    assert step_errors(engine, history(episodes, 33), 0, seed=0)[0] is None
 
 
 @pytest.mark.parametrize("camera", [False, True])

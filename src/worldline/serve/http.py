@@ -147,7 +147,7 @@ async def _call_world(service: Service, request: Request) -> Response:
     wait_s, answer = deadline_s(request), answer_type(request)
     call = wire.Call(verb, await read_arguments(request, service.limits, verb, wire.VERBS[verb]))
     encode = wire.encode_json_answer if answer == JSON else wire.encode_answer
-    found = await service.ask(caller, name, call, encode=encode, deadline_s=wait_s, gone=left(request))
+    found = await service.ask(caller, name, call, encode=encode, deadline_s=wait_s, gone=partial(left, request))
     return Response(found, media_type=answer)
 
 

@@ -17,7 +17,7 @@ class Limits:
         body_bytes: largest request body in msgpack.
         json_bytes: largest request body in JSON, which takes several times its size in memory.
         header_s: seconds until the headers of a request are complete, from the connection or the last answer.
-        body_s: seconds until the body of a request is complete, from its headers.
+        body_s: seconds until the body of a request is complete, from its headers, and until its answer is read.
         connections: open connections.
         queue: calls that wait for a worker, over all worlds.
         batch: calls that are computed as one.

@@ -144,7 +144,7 @@ class Problem:
 
 def problem_of(error: Exception) -> Problem:
     """The problem that an error is to the caller. The text of unexpected errors is withheld."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+    if _out_of_memory(error):
         error = TooLargeError("the call needs more memory than is free. Send fewer worlds, plans, samples or steps.")
     for kind, status, code in _KINDS:
         if isinstance(error, kind) and not isinstance(error, _HIDDEN):
@@ -157,6 +157,13 @@ def problem_of(error: Exception) -> Problem:
         return Problem(status=503, code="unavailable", error=hidden)
     hidden = UnavailableError("the server failed. Ask the operator with this request_id.")
     return Problem(status=500, code="internal", error=hidden)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory is missing: for Python and NumPy, for torch on a GPU, or for torch on the CPU."""
+    if type(error) is RuntimeError:
+        return "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def fault_text(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worldline.engines.language.endpoint import LOOPBACK
-from worldline.errors import InputError
+from worldline.errors import InputError, UnavailableError
 from worldline.serve import problems
 from worldline.serve.limits import Limits
 from worldline.serve.problems import MediaTypeError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
@@ -87,6 +87,10 @@ class Guard:
             await self._app(scope, receive, send_safely)
         except (ClientDisconnect, CallerLeftError):
             status = status or 499  # for the metrics; nobody reads it
+        except asyncio.CancelledError:  # at the end of the time to drain
+            if not status:
+                stopping = UnavailableError("the service is stopping. Try again later.")
+                await problem_response(request, problem_of(stopping))(scope, receive, send_safely)
         except Exception as error:  # noqa: BLE001  # every error becomes an answer
             problem = problem_of(error)
             if problem.status == 500:
@@ -104,7 +108,10 @@ class Guard:
             raise InputError(f"the host is {host!r:.100}. A service without tokens answers only to localhost.")
 
     def _is_known_host(self, connection: HTTPConnection) -> bool:
-        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname
+        try:
+            host = urlsplit(f"//{connection.headers.get('host', '')}").hostname
+        except ValueError:  # such as "["
+            host = None
         return self._any_host or self._service.needs_token or host in LOOPBACK
 
 
@@ -115,6 +122,8 @@ def problem_response(request: Request, problem: Problem) -> Response:
         headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if problem.status == 408:
+        headers["connection"] = "close"  # the rest may never come
     if answer_type(request) == MSGPACK:
         return Response(wire.encode_error(problem.error), problem.status, headers, MSGPACK)
     body = msgspec.json.encode(problem.to_json(request.state.request_id))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar, final
 
-from worldline.errors import WorldlineError
+from worldline.errors import UnavailableError, WorldlineError
 from worldline.serve.limits import Limits
 from worldline.serve.problems import DeadlineError, OverloadedError
 
 Answer = TypeVar("Answer")
+Gone = Callable[[], Awaitable[object]] | None
+"""Returns what completes when the caller has left. Not the awaitable itself: a refused call never awaits it."""
 
 MAX_RETRY_S: Final = 30.0
 """Largest `Retry-After`."""
@@ -42,7 +44,8 @@ class _Waiting:
     group: Hashable | None
     limit: int
     future: asyncio.Future[Any]
-    since_s: float = field(default_factory=time.monotonic)
+    caller: str
+    turn: int
 
 
 @final
@@ -50,8 +53,9 @@ class Scheduler:
     """Runs calls in worker threads. Calls of one group that wait at the same time are computed as one batch.
 
     A worker that becomes free takes the oldest call and all calls of its group, so a batch never waits for further
-    calls. A call whose caller leaves, or whose deadline passes, gives up its place. All methods except the work itself
-    run in the event loop.
+    calls. If several callers wait, they take turns, and a full queue drops the newest call of the caller with most:
+    one caller cannot keep others out. A call whose caller leaves, or whose deadline passes, gives up its place. All
+    methods except the work itself run in the event loop.
 
     Args:
         limits: `queue` and `batch` apply to each lane.
@@ -70,11 +74,14 @@ class Scheduler:
     ) -> None:
         self._limits, self._workers, self._batching, self._observe = limits, workers, batching, observe
         self._queues: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in Lane}
+        self._turns = dict.fromkeys(Lane, 0)
         self._running = dict.fromkeys(Lane, 0)
         self._mean_s = dict.fromkeys(Lane, 0.01)
         self._pools = {lane: ThreadPoolExecutor(workers, thread_name_prefix=f"worldline-{lane}") for lane in Lane}
         self._tasks = set[asyncio.Task[None]]()
+        self._closed = False
         self.last_answer_s = time.monotonic()
+        self._changed_s = dict.fromkeys(Lane, self.last_answer_s)
 
     def waiting(self, lane: Lane) -> int:
         """Number of calls in the queue of a lane."""
@@ -84,32 +91,49 @@ class Scheduler:
         """Number of busy workers of a lane."""
         return self._running[lane]
 
-    def check_room(self, lane: Lane) -> None:
-        """Refuses a call that would find the queue full. Ask before a body is read.
+    def stuck(self, lane: Lane) -> bool:
+        """Whether all workers of a lane are busy, and none began or ended a call within `Limits.deadline_s`."""
+        since_s = time.monotonic() - self._changed_s[lane]
+        return self._running[lane] >= self._workers and since_s > self._limits.deadline_s
+
+    def check_room(self, lane: Lane, caller: str = "") -> None:
+        """Makes room in a full queue, at the expense of a caller with more waiting calls, or refuses.
 
         Raises:
-            OverloadedError: the queue is full.
+            OverloadedError: the queue is full, and no other caller has at least two calls more in it.
         """
-        if len(self._queues[lane]) >= self._limits.queue:
-            self._queues[lane] = deque(one for one in self._queues[lane] if not one.future.done())
-        if len(self._queues[lane]) >= self._limits.queue:
-            per_s = self._workers / self._mean_s[lane]
-            after_s = min(max(1.0, len(self._queues[lane]) / per_s), MAX_RETRY_S)
-            raise OverloadedError(
-                f"{self._limits.queue} calls are waiting. Try again in {after_s:.0f} s, or send fewer at once.", after_s
-            )
+        queue = self._queues[lane]
+        if len(queue) < self._limits.queue:
+            return
+        for one in [one for one in queue if one.future.done()]:
+            queue.remove(one)
+        if len(queue) < self._limits.queue:
+            return
+        per_s = self._workers / self._mean_s[lane]
+        after_s = min(max(1.0, len(queue) / per_s), MAX_RETRY_S)
+        refused = OverloadedError(
+            f"{self._limits.queue} calls are waiting. Try again in {after_s:.0f} s, or send fewer at once.", after_s
+        )
+        counts = Counter(one.caller for one in queue)
+        busiest, most = counts.most_common(1)[0]
+        if most < counts[caller] + 2:
+            raise refused
+        newest = max((one for one in queue if one.caller == busiest), key=lambda one: one.turn)
+        queue.remove(newest)
+        newest.future.set_exception(refused)
 
     async def run(
         self,
         function: Callable[[], Answer],
         *,
         lane: Lane = Lane.QUICK,
+        caller: str = "",
         deadline_s: float | None = None,
-        gone: Awaitable[object] | None = None,
+        gone: Gone = None,
     ) -> Answer:
         """The result of `function`, computed in a worker. Other arguments and errors as in `run_batched`."""
         found: Answer = await self.run_batched(
-            None, _each(function), group=None, lane=lane, deadline_s=deadline_s, gone=gone
+            None, _each(function), group=None, lane=lane, caller=caller, deadline_s=deadline_s, gone=gone
         )
         return found
 
@@ -120,9 +144,10 @@ class Scheduler:
         *,
         group: Hashable | None,
         lane: Lane = Lane.QUICK,
+        caller: str = "",
         limit: int | None = None,
         deadline_s: float | None = None,
-        gone: Awaitable[object] | None = None,
+        gone: Gone = None,
     ) -> Any:
         """The result for `work`.
 
@@ -131,16 +156,20 @@ class Scheduler:
             run: maps the work of several calls of one group to their results, or errors, in this order.
             group: calls of equal groups may be computed as one; None for a call that is computed alone.
             lane: the workers.
+            caller: id of the caller, for fairness.
             limit: largest number of calls in a batch; None for that of the limits.
             deadline_s: seconds until the caller gives up; None for `Limits.deadline_s`.
-            gone: completes when the caller has left. The call is then given up.
+            gone: what it returns completes when the caller has left. The call is then given up.
 
         Raises:
-            OverloadedError: the queue is full.
+            OverloadedError: the queue is full, or another caller with fewer calls took the place.
             DeadlineError: the result is not ready at the deadline.
             CallerLeftError: the caller left.
+            UnavailableError: the scheduler is closed.
         """
-        self.check_room(lane)
+        if self._closed:
+            raise _stopping()
+        self.check_room(lane, caller)
         future = asyncio.get_running_loop().create_future()
         waiting = _Waiting(
             work=work,
@@ -148,6 +177,8 @@ class Scheduler:
             group=group if self._batching else None,
             limit=min(self._limits.batch, limit or self._limits.batch),
             future=future,
+            caller=caller,
+            turn=max([self._turns[lane], *(one.turn + 1 for one in self._queues[lane] if one.caller == caller)]),
         )
         self._queues[lane].append(waiting)
         self._start(lane)
@@ -155,14 +186,15 @@ class Scheduler:
         return await self._wait(future, limit_s, gone)
 
     def close(self) -> None:
-        """Ends the threads once they are idle. Queued calls are cancelled."""
+        """Ends the threads once they are idle. Queued calls are cancelled, and further ones are refused."""
+        self._closed = True
         for lane, queue in self._queues.items():
             while queue:
                 queue.popleft().future.cancel()
             self._pools[lane].shutdown(wait=False, cancel_futures=True)
 
-    async def _wait(self, future: asyncio.Future[Any], limit_s: float, gone: Awaitable[object] | None) -> Any:
-        left = None if gone is None else asyncio.ensure_future(gone)
+    async def _wait(self, future: asyncio.Future[Any], limit_s: float, gone: Gone) -> Any:
+        left = None if gone is None else asyncio.ensure_future(gone())
         try:
             await asyncio.wait(
                 [future] if left is None else [future, left], timeout=limit_s, return_when="FIRST_COMPLETED"
@@ -170,12 +202,14 @@ class Scheduler:
         finally:
             if left is not None and not left.done():
                 left.cancel()
-            if not future.done():
-                future.cancel()
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # or asyncio logs its text if this caller was cancelled
         if not future.cancelled():
             return future.result()
         if left is not None and left.done() and not left.cancelled():
             raise CallerLeftError("the caller left before the answer.")
+        if self._closed:
+            raise _stopping()
         raise DeadlineError(f"no answer within {limit_s:g} s. Ask for less, or raise the deadline.")
 
     def _start(self, lane: Lane) -> None:
@@ -187,30 +221,22 @@ class Scheduler:
             task.add_done_callback(self._tasks.discard)
 
     def _next(self, lane: Lane) -> list[_Waiting]:
-        """The oldest call that is still wanted and the calls of its group; empty if there is none."""
-        queue = self._queues[lane]
-        while queue and queue[0].future.done():
-            queue.popleft()
+        """The first call that is still wanted and the calls of its group; empty if there is none."""
+        queue = [one for one in self._queues[lane] if not one.future.done()]
         if not queue:
+            self._queues[lane].clear()
             return []
-        first = queue.popleft()
-        batch, rest = [first], deque[_Waiting]()
-        while queue:
-            other = queue.popleft()
-            if other.future.done():
-                continue
-            joins = first.group is not None and other.group == first.group and len(batch) < first.limit
-            (batch if joins else rest).append(other)
-        self._queues[lane] = rest
+        first = min(queue, key=lambda one: one.turn)  # the oldest of these
+        self._turns[lane] = first.turn
+        others = [one for one in queue if first.group is not None and one.group == first.group and one is not first]
+        batch = [first, *others[: first.limit - 1]]
+        self._queues[lane] = deque(one for one in queue if one not in batch)
         return batch
 
     async def _compute(self, lane: Lane, batch: list[_Waiting]) -> None:
-        started_s = time.monotonic()
-        try:
-            work = [waiting.work for waiting in batch]
-            found = await asyncio.get_running_loop().run_in_executor(self._pools[lane], batch[0].run, work)
-        except Exception as error:  # noqa: BLE001  # every caller of the batch gets it
-            found = [error] * len(batch)
+        started_s = self._changed_s[lane] = time.monotonic()
+        work = [waiting.work for waiting in batch]
+        found = await asyncio.get_running_loop().run_in_executor(self._pools[lane], _results, batch[0].run, work)
         for waiting, one in zip(batch, found, strict=True):
             if waiting.future.done():
                 continue
@@ -218,7 +244,7 @@ class Scheduler:
                 waiting.future.set_exception(one)
             else:
                 waiting.future.set_result(one)
-        self.last_answer_s = time.monotonic()
+        self.last_answer_s = self._changed_s[lane] = time.monotonic()
         took_s = self.last_answer_s - started_s
         self._mean_s[lane] = 0.9 * self._mean_s[lane] + 0.1 * took_s / len(batch)
         self._running[lane] -= 1
@@ -227,16 +253,25 @@ class Scheduler:
         self._start(lane)
 
 
+def _stopping() -> UnavailableError:
+    return UnavailableError("the service is stopping. Try again later.")
+
+
+def _results(run: Callable[[Sequence[Any]], Sequence[Any]], work: Sequence[Any]) -> Sequence[Any]:
+    """The result or error of each call. A world that raises anything must not end its worker or the event loop."""
+    try:
+        return [_error(one) if isinstance(one, Exception) else one for one in run(work)]
+    except BaseException as error:  # noqa: BLE001  # every caller of the batch gets it
+        return [_error(error)] * len(work)
+
+
+def _error(error: BaseException) -> Exception:
+    """The error in a form that a future accepts: neither SystemExit nor StopIteration."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+
+
 def _each(function: Callable[[], Any]) -> Callable[[Sequence[Any]], Sequence[Any]]:
     """A function of several calls that calls `function` for each."""
-
-    def run(work: Sequence[Any]) -> Sequence[Any]:
-        found = list[Any]()
-        for _ in work:
-            try:
-                found.append(function())
-            except (WorldlineError, MemoryError) as error:
-                found.append(error)
-        return found
-
-    return run
+    return lambda work: [function() for _ in work]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, final
+from typing import Any, Final, final
 
 from worldline.errors import InputError, MissingExtraError
 from worldline.serve.database import Database
@@ -21,6 +25,14 @@ try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
+
+HEADER_BYTES: Final = 2**16
+"""Largest size of headers that arrive in several parts."""
+
+PIPELINE: Final = 32
+"""Requests on one connection that wait for the answer before them."""
+
+_logger = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -54,14 +66,25 @@ def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT, finishes running calls for at most `Limits.drain_s`, and closes the socket.
 
+    If the process is still there a quarter of that time later, it is ended with exit code 0: threads of worlds that do
+    not return would keep it. Call it in the main thread.
+
     Args:
         service: answers the calls.
         listener: from `listen`.
         database: as in `create_app`.
         any_host: as in `create_app`.
     """
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
-        server_of(create_app(service, database, any_host=any_host), service.limits).run(sockets=[listener])
+    # uvicorn raises the signal again after a clean shutdown. Its default would end the process before the caller of
+    # this function has saved its state.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with suppress(KeyboardInterrupt):
+            app = create_app(service, database, any_host=any_host)
+            _Process(_config(app, service.limits), service.limits).run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        service.close()  # a second Ctrl-C skips the shutdown of the application
 
 
 @contextmanager
@@ -82,6 +105,28 @@ def serving(service: Service, database: Database | None = None) -> Iterator[str]
         thread.join()
 
 
+@final
+class _Process(uvicorn.Server):
+    """The server of a process that must end, whatever its threads do."""
+
+    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+        super().__init__(config)
+        self._limits = limits
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers running calls; sets a limit for everything after it."""
+        timer = threading.Timer(1.25 * self._limits.drain_s, _exit)
+        timer.daemon = True
+        timer.start()
+        await super().shutdown(sockets)
+
+
+def _exit() -> None:
+    _logger.warning("a call did not end. The process ends without it.")
+    sys.stdout.flush()
+    os._exit(0)
+
+
 def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
     """A server for a web application, with the limits on connections.
 
@@ -89,7 +134,11 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         app: the application.
         limits: of connections, headers and shutdown.
     """
-    config = uvicorn.Config(
+    return uvicorn.Server(_config(app, limits))
+
+
+def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=_timed(limits),
         ws="websockets-sansio",
@@ -102,40 +151,73 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=max(1, round(limits.drain_s)),
     )
-    return uvicorn.Server(config)
 
 
 def _timed(limits: Limits) -> type[HttpToolsProtocol]:
-    """The HTTP protocol that closes connections whose headers are not complete in time."""
+    """The HTTP protocol with limits in time and in bytes."""
 
     @final
     class TimedProtocol(HttpToolsProtocol):
-        """uvicorn limits idle connections only after their first answer."""
+        """Closes connections whose headers or readers are too slow or too large.
+
+        uvicorn limits idle connections only between an answer and the next byte. It limits neither the size of headers
+        nor the number of requests that are sent before their answers.
+        """
 
         _timer: asyncio.TimerHandle | None = None
+        _num_bytes = 0  # received since the last event that needs no memory
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._begin()
+            self._begin(limits.header_s)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._end()
             super().connection_lost(exc)
 
+        def data_received(self, data: bytes) -> None:
+            self._num_bytes += len(data)
+            super().data_received(data)
+            if self._num_bytes > HEADER_BYTES:
+                self.transport.abort()
+
         def on_message_begin(self) -> None:
-            self._begin()
+            if len(self.pipeline) >= PIPELINE:
+                raise ValueError("too many requests before an answer")  # uvicorn then answers 400
+            self._begin(limits.header_s)
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
             self._end()
+            self._num_bytes = 0
             super().on_headers_complete()
 
-        def _begin(self) -> None:
+        def on_body(self, body: bytes) -> None:
+            self._num_bytes = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._num_bytes = 0
+            super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.cycle.response_complete:  # no further request is running
+                self._begin(limits.body_s if self.transport.get_write_buffer_size() else limits.header_s)
+
+        def _begin(self, seconds: float) -> None:
             self._end()
-            self._timer = self.loop.call_later(limits.header_s, self.transport.abort)
+            self._timer = self.loop.call_later(seconds, self._expire)
 
         def _end(self) -> None:
             if self._timer is not None:
                 self._timer.cancel()
+
+        def _expire(self) -> None:
+            cycle: Any = self.cycle  # None before the first request
+            if cycle is None or cycle.response_complete:
+                self.transport.abort()
+            else:  # a part of the next request must not end the one that is running
+                self._begin(limits.header_s)
 
     return TimedProtocol

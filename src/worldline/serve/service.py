@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar, final
 
+from worldline.errors import UnavailableError
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
 from worldline.serve.problems import problem_of
-from worldline.serve.scheduler import Lane, Scheduler
+from worldline.serve.scheduler import Gone, Lane, Scheduler
 from worldline.serve.usage import CallRecord, Usage
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.world.base import World
@@ -135,7 +136,7 @@ class Service:
         *,
         encode: Callable[[object], object] | None = None,
         deadline_s: float | None = None,
-        gone: Awaitable[object] | None = None,
+        gone: Gone = None,
     ) -> Any:
         """The answer of a world to a call.
 
@@ -145,13 +146,13 @@ class Service:
             call: the verb with its arguments.
             encode: maps the answer to the result, in the worker; None for the answer itself.
             deadline_s: seconds until the caller gives up; None for the limit of the service.
-            gone: completes when the caller has left.
+            gone: what it returns completes when the caller has left.
 
         Raises:
             WorldlineError: as the verb raises; or the call exceeds a limit, or too many calls wait.
         """
         hosted = self.hosts[world]
-        call, card = with_budget(call, self.limits), hosted.card
+        call, card = with_budget(call, self.limits, deadline_s), hosted.card
         size = size_of(call, card, self.limits)
         pieces = -(-size.num_bytes // self.limits.piece_bytes)
         async with self.metered(caller, hosted, call.verb, size.steps):
@@ -160,12 +161,13 @@ class Service:
                     (call, encode),
                     partial(_answers, hosted),
                     group=(world, group),
+                    caller=caller.id,
                     limit=min(card.max_batch, self.limits.piece_bytes // max(size.num_bytes, 1)),
                     deadline_s=deadline_s,
                     gone=gone,
                 )
-            run = partial(_in_pieces, hosted, call, pieces, encode)
-            return await self.scheduler.run(run, lane=lane_of(call, pieces), deadline_s=deadline_s, gone=gone)
+            run, lane = partial(_in_pieces, hosted, call, pieces, encode), lane_of(call, pieces)
+            return await self.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s, gone=gone)
 
     async def compute(
         self,
@@ -189,15 +191,22 @@ class Service:
         """
         hosted = self.hosts[world]
         async with self.metered(caller, hosted, verb):
-            return await self.scheduler.run(lambda: function(hosted.current()[1]), lane=lane, deadline_s=deadline_s)
+            return await self.scheduler.run(
+                lambda: function(hosted.current()[1]), lane=lane, caller=caller.id, deadline_s=deadline_s
+            )
 
     async def ready(self, limit_s: float = 5.0) -> bool:
         """Whether the workers answer: one did in the last seconds, or one does now."""
+        if any(self.scheduler.stuck(lane) for lane in Lane):
+            return False
         if time.monotonic() - self.scheduler.last_answer_s < limit_s:
             return True
         if any(self.scheduler.running(lane) for lane in Lane):
-            return time.monotonic() - self.scheduler.last_answer_s < self.limits.deadline_s
-        return await self.scheduler.run(lambda: True, deadline_s=limit_s)
+            return True
+        try:
+            return await self.scheduler.run(lambda: True, deadline_s=limit_s)
+        except UnavailableError:
+            return False
 
     def close(self) -> bool:
         """Stops the workers; whether they are idle."""
@@ -212,10 +221,18 @@ Encode = Callable[[object], object] | None
 
 def _answers(hosted: HostedWorld, work: Sequence[tuple[Call, Encode]]) -> Sequence[object]:
     hosted.current()  # the card of a version that an alias was moved to
-    return [
-        answer if encode is None or isinstance(answer, Exception) else encode(answer)
-        for answer, (_, encode) in zip(answer_calls(hosted.world, [call for call, _ in work]), work, strict=True)
-    ]
+    answers = answer_calls(hosted.world, [call for call, _ in work])
+    return [_encoded(answer, encode) for answer, (_, encode) in zip(answers, work, strict=True)]
+
+
+def _encoded(answer: object, encode: Encode) -> object:
+    """The result of one call of a batch, or its error."""
+    if encode is None or isinstance(answer, Exception):
+        return answer
+    try:
+        return encode(answer)
+    except Exception as error:  # noqa: BLE001  # only this caller gets it
+        return error
 
 
 def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, History
 from worldline.planning.base import PlanRequest
 from worldline.schema import Kind
 from worldline.serve.limits import Limits
@@ -20,7 +20,9 @@ from worldline.world.base import Forecast, Prediction, Scores, World
 from worldline.world.wire import Call
 
 _COPIES: Final = 4
-"""Arrays of the size of a result that exist at the same time: samples, mean, edges and the message."""
+"""Arrays of the size of a rollout that exist at the same time."""
+_BYTES_PER_NUMBER: Final = 128
+"""Memory of a number of an answer: arrays, and in JSON a Python object and its text."""
 _PLANNED: Final = 1024
 """Candidates of a search that are assumed to exist at the same time. Engines roll out larger populations in parts."""
 
@@ -45,9 +47,12 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     Raises:
         TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
     """
-    worlds, candidates, samples, steps = _counts(call, card)
-    if steps > limits.horizon:
-        raise TooLargeError(f"the call has {steps} steps. This service accepts {limits.horizon}: send fewer.")
+    worlds, candidates, samples, steps, observed = _counts(call, card)
+    if max(steps, observed) > limits.horizon:
+        raise TooLargeError(
+            f"the call has {observed} observations and {steps} steps. This service accepts {limits.horizon} of "
+            "each: send fewer."
+        )
     if worlds * candidates > limits.candidates:
         raise TooLargeError(
             f"the call has {worlds} worlds and {candidates} candidates. This service accepts {limits.candidates} "
@@ -57,11 +62,15 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     if pixels > limits.pixels:
         raise TooLargeError(f"the images have {pixels} values. This service accepts {limits.pixels}: send fewer.")
     values = sum(_values(card, name) for name in card.predicts)
-    found = worlds * steps * (candidates + samples) * values * 8 * _COPIES
+    answered = 0 if call.verb in ("score", "plan") else steps * (3 + samples)  # mean, low, high
+    found = worlds * (steps * candidates + observed) * values * 8 * _COPIES
+    found += worlds * answered * values * _BYTES_PER_NUMBER
+    found += worlds * candidates * _num_constraints(call) * 8 * _COPIES
     if call.arguments.get("images"):
         shown = sum(math.prod(signal.shape) for signal in card.schema.observations if signal.kind is Kind.IMAGE)
         found += worlds * steps * shown * _COPIES
-    found += worlds * candidates * card.bytes_per_candidate * max(1, steps // max(card.band_horizon, 1))
+    # The measured memory is that of a rollout of `band_horizon` steps. An observation takes as much as a step.
+    found += worlds * (candidates * steps + observed) * card.bytes_per_candidate // max(card.band_horizon, 1)
     if found > limits.call_bytes:
         raise TooLargeError(
             f"the call may need {found / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
@@ -70,12 +79,20 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     return CallSize(num_bytes=found, steps=worlds * steps * (1 if call.verb == "plan" else candidates))
 
 
-def with_budget(call: Call, limits: Limits) -> Call:
-    """The call; a plan without a time limit gets that of the service."""
+def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> Call:
+    """The call; the time limit of a plan ends before the call is given up, and a plan without one gets one.
+
+    Args:
+        call: any call.
+        limits: `plan_s` and `deadline_s` apply.
+        deadline_s: seconds until the caller gives up; None for the limit of the service.
+    """
     request = call.arguments.get("request")
-    if isinstance(request, PlanRequest) and request.budget_s is None:
-        return Call(call.verb, {**call.arguments, "request": replace(request, budget_s=limits.plan_s)})
-    return call
+    if not isinstance(request, PlanRequest):
+        return call
+    limit_s = min(limits.deadline_s, deadline_s or limits.deadline_s)
+    budget_s = min(limits.plan_s, 0.8 * limit_s) if request.budget_s is None else min(request.budget_s, limit_s)
+    return Call(call.verb, {**call.arguments, "request": replace(request, budget_s=budget_s)})
 
 
 def group_of(call: Call, card: Card) -> Hashable | None:
@@ -135,22 +152,41 @@ def _answer(world: World, call: Call) -> object:
         return error
 
 
-def _counts(call: Call, card: Card) -> tuple[int, int, int, int]:
-    """Worlds, candidates, samples and steps of a call; as large as its arrays claim, valid or not."""
-    arguments, samples = call.arguments, call.arguments.get("num_samples", 0)
+def _counts(call: Call, card: Card) -> tuple[int, int, int, int, int]:
+    """Worlds, candidates, samples, steps and observations of a call; as large as its arrays claim, valid or not."""
+    arguments, observed = call.arguments, _num_observed(call, card)
     if "episode" in arguments:
-        episode: Episode = arguments["episode"]
-        lengths = [len(value) for value in episode.observations.values() if np.ndim(value)]
-        return 1, 1, 2, max(lengths, default=1)
+        return 1, 1, 2, observed, observed
     worlds = _num_worlds(arguments["history"], card) or 1
-    if (request := arguments.get("request")) is not None:
-        return worlds, _PLANNED, 0, request.horizon
     axes = {signal.name: len(signal.shape) for signal in card.schema.actions}
-    shapes = [(np.shape(value), axes.get(name, 1)) for name, value in arguments["actions"].items()]
-    steps = max([shape[-1 - own] for shape, own in shapes if len(shape) > own], default=1)
-    several = call.verb == "score"
-    candidates = max([shape[-2 - own] for shape, own in shapes if several and len(shape) > own + 1], default=1)
-    return worlds, candidates, samples, steps
+    if (request := arguments.get("request")) is not None:
+        proposed, _ = _plans(request.proposals or {}, axes, several=True)
+        _, sent = _plans(request.pending or {}, axes, several=False)
+        return worlds, max(_PLANNED, proposed), 0, request.horizon + sent, observed
+    candidates, steps = _plans(arguments["actions"], axes, several=call.verb == "score")
+    return worlds, candidates, max(0, arguments.get("num_samples", 0)), max(1, steps), observed
+
+
+def _plans(actions: Arrays, axes: Mapping[str, int], *, several: bool) -> tuple[int, int]:
+    """Candidates and steps of action arrays, whose signals have this number of axes."""
+    shapes = [(np.shape(value), axes.get(name, 1)) for name, value in actions.items()]
+    steps = max([shape[-1 - own] for shape, own in shapes if len(shape) > own], default=0)
+    return max([shape[-2 - own] for shape, own in shapes if several and len(shape) > own + 1], default=1), steps
+
+
+def _num_observed(call: Call, card: Card) -> int:
+    """H, the largest number of observations of a signal."""
+    axes = {signal.name: len(signal.shape) for signal in card.schema.observations}
+    past = call.arguments.get("history") or call.arguments.get("episode")
+    shapes = [(np.shape(value), axes.get(name, 1)) for name, value in getattr(past, "observations", {}).items()]
+    return max([shape[-1 - own] for shape, own in shapes if len(shape) > own], default=1)
+
+
+def _num_constraints(call: Call) -> int:
+    request = call.arguments.get("request")
+    goal = call.arguments.get("goal") if request is None else request.goal
+    constraints = call.arguments.get("constraints", ()) if request is None else request.constraints
+    return len(constraints) + len(getattr(goal, "costs", ()))
 
 
 def _num_worlds(history: History, card: Card) -> int | None:

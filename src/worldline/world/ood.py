@@ -200,7 +200,7 @@ def step_errors(
         seed: seed of the engine's draws.
     """
     num_worlds, size = history.num_worlds, max(1, MAX_STEPS // max(1, num_steps))
-    if num_worlds <= size:
+    if num_worlds <= size or not num_steps:
         replayed = engine.replay(history, num_steps, num_samples=num_samples(engine.describe()), seed=seed)
         check_answer(replayed.signals, engine.describe().name, axis=1)
         return errors_of(engine.describe(), history, replayed.signals) if num_steps else None, replayed.belief

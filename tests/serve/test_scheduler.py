@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldline.errors import InputError, UnavailableError
+from worldline.serve.limits import Limits
+from worldline.serve.problems import DeadlineError, OverloadedError
+from worldline.serve.scheduler import CallerLeftError, Lane, Scheduler
+
+SECONDS = 30.0
+
+
+class Desk:
+    """Work that records its batches; the first call of a lane occupies its worker until `open`."""
+
+    def __init__(self, limits: Limits | None = None, **options: Any) -> None:
+        self.scheduler = Scheduler(limits or Limits(), **options)
+        self.batches = list[list[Any]]()
+        self.entered, self.gate = threading.Event(), threading.Event()
+
+    def compute(self, work: Sequence[Any]) -> Sequence[Any]:
+        self.batches.append([*work])
+        if work[0] == "gate":
+            self.entered.set()
+            assert self.gate.wait(SECONDS)
+        return [InputError(one) if one == "bad" else f"answer to {one}" for one in work]
+
+    def ask(self, work: Any, group: Any = "g", **options: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self.scheduler.run_batched(work, self.compute, group=group, **options))
+
+    async def occupied(self) -> asyncio.Task[Any]:
+        """The call that occupies the worker."""
+        first = self.ask("gate", group=None)
+        await asyncio.to_thread(self.entered.wait, SECONDS)
+        return first
+
+    async def queued(self, *works: Any, **options: Any) -> list[asyncio.Task[Any]]:
+        """Calls that wait, in this order."""
+        found = [self.ask(work, **options) for work in works]
+        await asyncio.sleep(0)  # each begins
+        return found
+
+
+def trial(body: Callable[[Desk], Awaitable[None]], limits: Limits | None = None, **options: Any) -> Desk:
+    """Runs a test with a desk, which is closed after it."""
+
+    async def run() -> Desk:
+        desk = Desk(limits, **options)
+        try:
+            async with asyncio.timeout(SECONDS):
+                await body(desk)
+        finally:
+            desk.gate.set()
+            desk.scheduler.close()
+        return desk
+
+    return asyncio.run(run())
+
+
+def test_calls_of_a_group_that_wait_are_one_batch_and_the_oldest_is_first() -> None:
+    seen = list[tuple[Lane, int]]()
+
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        tasks = [*await desk.queued("a1", group="a"), *await desk.queued("b1", group="b"), *await desk.queued("alone")]
+        tasks += await desk.queued("a2", group="a")
+        tasks += await desk.queued("single", group=None)
+        desk.gate.set()
+        assert await asyncio.gather(first, *tasks) == [
+            f"answer to {one}" for one in ("gate", "a1", "b1", "alone", "a2", "single")
+        ]
+
+    desk = trial(body, observe=lambda lane, calls, seconds: seen.append((lane, calls)))
+    assert desk.batches == [["gate"], ["a1", "a2"], ["b1"], ["alone"], ["single"]]
+    assert seen == [(Lane.QUICK, 1), (Lane.QUICK, 2)] + 3 * [(Lane.QUICK, 1)]
+
+
+def test_a_batch_has_a_limit() -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        tasks = [*await desk.queued(1, 2, 3, 4), *await desk.queued(5, 6, 7, limit=2, group="small")]
+        desk.gate.set()
+        await asyncio.gather(first, *tasks)
+
+    assert trial(body, Limits(batch=3)).batches == [["gate"], [1, 2, 3], [4], [5, 6], [7]]
+    assert trial(body, batching=False).batches == [["gate"], *([one] for one in range(1, 8))]
+
+
+def test_a_free_worker_does_not_wait_for_further_calls() -> None:
+    async def body(desk: Desk) -> None:
+        for work in (1, 2):
+            assert await desk.ask(work) == f"answer to {work}"
+
+    assert trial(body).batches == [[1], [2]]
+
+
+def test_a_full_queue_refuses_and_a_caller_who_leaves_frees_the_place() -> None:
+    async def body(desk: Desk) -> None:
+        first, left = await desk.occupied(), asyncio.Event()
+        leaving, staying = [*await desk.queued("leaves", gone=left.wait), *await desk.queued("stays")]
+        with pytest.raises(OverloadedError, match="2 calls are waiting") as refused:
+            await desk.ask("refused")
+        assert 1 <= refused.value.retry_after_s <= 30
+        left.set()
+        with pytest.raises(CallerLeftError):
+            await leaving
+        taken = await desk.queued("taken")
+        staying.cancel()  # as a task of a server that stops
+        await asyncio.wait([staying])
+        taken += await desk.queued("taken too")
+        desk.gate.set()
+        await asyncio.gather(first, *taken)
+
+    assert trial(body, Limits(queue=2)).batches == [["gate"], ["taken", "taken too"]]
+
+
+def test_callers_take_turns_and_one_cannot_keep_others_out() -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        greedy = await desk.queued("g1", "g2", "g3", "g4", group=None, caller="greedy")
+        modest = await desk.queued("m1", "m2", group=None, caller="modest")
+        for late in greedy[2:]:  # the newest first
+            with pytest.raises(OverloadedError):
+                await late
+        with pytest.raises(OverloadedError):  # more would only exchange the two
+            await desk.ask("m3", caller="modest")
+        desk.gate.set()
+        await asyncio.gather(first, *greedy[:2], *modest)
+        await desk.ask("g5", caller="greedy")
+
+    assert trial(body, Limits(queue=4)).batches == [[one] for one in ("gate", "g1", "m1", "g2", "m2", "g5")]
+
+
+def test_a_call_after_its_deadline_is_not_begun() -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        late = [*await desk.queued("late", deadline_s=0.01), *await desk.queued("bounded", deadline_s=SECONDS)]
+        for one in late:
+            with pytest.raises(DeadlineError, match=r"within 0\.0[15] s"):
+                await one
+        with pytest.raises(DeadlineError):
+            await first  # it runs on, unheard
+        desk.gate.set()
+        assert await desk.ask("next", deadline_s=None) == "answer to next"
+
+    assert trial(body, Limits(deadline_s=0.05)).batches == [["gate"], ["next"]]
+
+
+def test_an_error_reaches_only_its_caller() -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        good, bad, also = await desk.queued("good", "bad", "also good")
+        desk.gate.set()
+        assert await asyncio.gather(good, also) == ["answer to good", "answer to also good"]
+        with pytest.raises(InputError, match="bad"):
+            await bad
+        await first
+
+    assert trial(body).batches[1] == ["good", "bad", "also good"]
+
+
+@pytest.mark.parametrize("fault", [ValueError("x"), SystemExit(3), StopIteration(), KeyboardInterrupt()])
+def test_whatever_is_raised_the_worker_goes_on(fault: BaseException) -> None:
+    def fail() -> None:
+        raise fault
+
+    async def body(desk: Desk) -> None:
+        with pytest.raises((ValueError, RuntimeError)) as raised:
+            await desk.scheduler.run(fail)
+        assert raised.tb is not None
+        assert fail.__code__ in [entry.frame.code.raw for entry in raised.traceback]  # the log names the place
+        assert await desk.scheduler.run(lambda: 5) == 5
+        assert desk.scheduler.running(Lane.QUICK) == 0
+
+    trial(body)
+
+
+def test_lanes_do_not_block_each_other() -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        await desk.queued("waits")
+        assert await desk.ask("other", lane=Lane.SLOW) == "answer to other"
+        assert (desk.scheduler.running(Lane.QUICK), desk.scheduler.waiting(Lane.QUICK)) == (1, 1)
+        assert (desk.scheduler.running(Lane.SLOW), desk.scheduler.waiting(Lane.SLOW)) == (0, 0)
+        desk.gate.set()
+        await first
+
+    trial(body)
+
+
+def test_a_lane_is_stuck_if_its_workers_are_busy_beyond_the_deadline() -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        with pytest.raises(DeadlineError):
+            await first
+        assert await desk.ask("other", lane=Lane.SLOW) == "answer to other"
+        assert desk.scheduler.stuck(Lane.QUICK)
+        assert not desk.scheduler.stuck(Lane.SLOW)
+        desk.gate.set()
+        await desk.ask("next", deadline_s=None)
+        assert not desk.scheduler.stuck(Lane.QUICK)
+
+    trial(body, Limits(deadline_s=0.05))
+
+
+def test_close_ends_waiting_calls_and_refuses_further_ones() -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        (waiting,) = await desk.queued("waits")
+        desk.scheduler.close()
+        for one in (waiting, desk.ask("later")):
+            with pytest.raises(UnavailableError, match="stopping"):
+                await one
+        desk.gate.set()
+        assert await first == "answer to gate"
+
+    assert trial(body).batches == [["gate"]]
+
+
+def test_an_error_that_nobody_awaits_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(desk: Desk) -> None:
+        first = await desk.occupied()
+        (bad,) = await desk.queued("bad")
+        answered = asyncio.get_running_loop().create_future()
+
+        def leave() -> None:  # in the step of the loop in which the error arrives
+            bad.cancel()
+            answered.set_result(None)
+
+        desk.scheduler._observe = lambda *about: leave() if desk.batches[-1] == ["bad"] else None
+        desk.gate.set()
+        await answered
+        await asyncio.wait([first, bad])
+        assert bad.cancelled()
+
+    trial(body)
+    assert not caplog.records
+
+
+@given(
+    calls=st.lists(st.tuples(st.sampled_from("abcde"), st.none() | st.integers(0, 2), st.booleans()), max_size=40),
+    batch=st.integers(1, 5),
+    workers=st.integers(1, 3),
+)
+def test_every_call_gets_its_own_answer_once(
+    calls: list[tuple[str, int | None, bool]], batch: int, workers: int
+) -> None:
+    """Calls of random groups, some of which are given up at once."""
+    seen = list[Any]()
+
+    def compute(work: Sequence[Any]) -> Sequence[Any]:
+        seen.append([*work])
+        return [InputError(str(one)) if one[1][0] == "e" else one for one in work]
+
+    async def ask(scheduler: Scheduler, number: int, call: tuple[str, int | None, bool]) -> Any:
+        gone = partial(asyncio.sleep, 0) if call[2] else None
+        group = None if call[1] is None else (compute, call[1])
+        return await scheduler.run_batched((number, call), compute, group=group, gone=gone)
+
+    async def run() -> list[Any]:
+        scheduler = Scheduler(Limits(batch=batch), workers=workers)
+        tasks = [ask(scheduler, number, call) for number, call in enumerate(calls)]
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        scheduler.close()
+        return found
+
+    for number, (call, found) in enumerate(zip(calls, asyncio.run(run()), strict=True)):
+        if not isinstance(found, CallerLeftError) or not call[2]:
+            assert str(found) == str((number, call)) if call[0] == "e" else found == (number, call)
+    begun = [one for works in seen for one in works]
+    assert len(begun) == len(set(begun))
+    assert {number for number, call in enumerate(calls) if not call[2]} <= {number for number, _ in begun}
+    for works in seen:
+        groups = {call[1] for _, call in works}
+        assert len(works) == 1 or (len(works) <= batch and len(groups) == 1 and groups != {None})

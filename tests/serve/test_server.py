@@ -1,0 +1,185 @@
+"""The server process: it ends when it must, and an alias moves without a failed call."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from tests.serve.scripted import ARGUMENTS, BODY, linear_world
+from tests.serve.scripted import service_of as make_service
+from tests.world.toy_worlds import open_toy, write_toy
+
+from worldline.catalog.named import NamedWorld
+from worldline.catalog.versions import Catalog
+from worldline.errors import InputError
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.server import listen, serving, url_of
+from worldline.serve.service import Service
+
+PREDICT = b"POST /v1/worlds/toy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+WHOLE = PREDICT + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+CHILD = textwrap.dedent(
+    """
+    import sys, threading, time
+    from tests.serve.scripted import ScriptedWorld, service_of
+    from worldline.serve.limits import Limits
+    from worldline.serve.server import listen, serve, url_of
+
+    wait_s = float(sys.argv[1])
+    def script(*args, **options):
+        print("begun", flush=True)
+        time.sleep(wait_s)
+    listener = listen("127.0.0.1", 0)
+    print(url_of(listener), flush=True)
+    limits = Limits(drain_s=2, header_s=60, body_s=60)
+    serve(service_of(ScriptedWorld(script, max_batch=1), limits, workers=2), listener)
+    print("saved", flush=True)
+    """
+)
+
+
+class Child:
+    """A server whose predictions take `wait_s`, and connections to it."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", CHILD, str(wait_s)], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.output, self.sockets = self.process.stdout, list[socket.socket]()
+
+    def connect(self, sent: bytes) -> socket.socket:
+        self.sockets.append(socket.create_connection(self.address, timeout=60))
+        self.sockets[-1].sendall(sent)
+        return self.sockets[-1]
+
+    def begin(self) -> socket.socket:
+        """A connection on which a prediction is running."""
+        address = urlsplit(self.output.readline().strip())
+        self.address = str(address.hostname), address.port or 0
+        connection = self.connect(WHOLE)
+        assert self.output.readline() == "begun\n"
+        return connection
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        for one in self.sockets:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[tuple[Child, Child]]:
+    """A slow one and a stuck one, which start at the same time."""
+    found = Child(wait_s=1.0), Child(wait_s=1000.0)
+    yield found
+    for one in found:
+        one.close()
+
+
+def status_of(connection: socket.socket) -> int:
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
+
+
+def test_sigterm_answers_running_calls_whatever_other_clients_do(children: tuple[Child, Child]) -> None:
+    child = children[0]
+    running, idle = child.begin(), child.connect(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert status_of(idle) == 200
+    child.connect(b"")
+    child.connect(b"GET /heal")
+    child.connect(PREDICT + b"Content-Length: 100\r\n\r\n{")
+    time.sleep(0.2)  # they arrive
+    child.process.send_signal(signal.SIGTERM)
+    assert status_of(running) == 200
+    assert child.process.wait(30) == 0  # the limits of the clients are 60 s
+    assert child.output.read() == "saved\n"  # `serve` returned
+
+
+def test_sigterm_ends_a_process_whose_world_is_stuck(children: tuple[Child, Child]) -> None:
+    child = children[1]
+    running = child.begin()
+    child.process.send_signal(signal.SIGTERM)
+    assert status_of(running) == 503
+    assert child.process.wait(30) == 0
+
+
+def test_an_address_in_use_is_an_error() -> None:
+    with listen("127.0.0.1", 0) as taken, pytest.raises(InputError, match="Choose another port or host"):
+        listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_urls_name_the_interface() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
+    if socket.has_dualstack_ipv6():
+        with listen("::1", 0) as listener:
+            assert url_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
+
+
+def test_an_alias_moves_under_load_without_a_failed_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "catalog"))
+    catalog = Catalog(open_bundle=open_toy)
+    for bias in (0.0, 5.0):
+        catalog.publish(write_toy(tmp_path / str(bias), bias), "toy", alias=None if bias else "prod")
+    world = NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_toy)
+    hosts = Hosts(lambda reference: world)
+    hosts.open("toy@prod")
+    answers = list[list[float]]()
+    enough, moved = threading.Semaphore(0), threading.Event()
+
+    def ask(url: str) -> None:
+        found, after = [], 3
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            while after:
+                response = client.post("/v1/worlds/toy:predict", json=ARGUMENTS)
+                assert response.status_code == 200, response.text
+                found.append(response.json()["signals"]["position"]["mean"][0][0])
+                enough.release()
+                after -= moved.is_set()
+        answers.append(found)
+
+    with serving(Service(hosts)) as url:
+        threads = [threading.Thread(target=ask, args=(url,)) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for _ in range(40):
+            assert enough.acquire(timeout=60)
+        catalog.point("toy", "prod", 2)
+        assert httpx.get(f"{url}/v1/worlds/toy", trust_env=False).json()["version"] == 2
+        moved.set()
+        for one in threads:
+            one.join(60)
+    assert len(answers) == 4
+    for found in answers:
+        assert found == sorted(found)  # never back to the old version
+        assert found[0] == pytest.approx(0.5)
+        assert found[-1] == pytest.approx(5.5)
+
+
+def test_a_served_world_is_found_by_its_name_only() -> None:
+    with serving(make_service()) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        found = client.get("/v1/worlds/toy").json()
+        assert (found["name"], found["reference"], found["version"]) == ("toy", None, None)
+        assert json.loads(client.get("/v1/worlds").content)["worlds"][0]["name"] == "toy"
+        for other in ("../toy", "%2e%2e/toy", "toy%00", "/etc/passwd"):
+            assert client.get(f"/v1/worlds/{other}").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "-a", "a" * 101, "a\n", "ä"])
+def test_names_that_do_not_fit_a_url_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="not allowed as name"):
+        Hosts(lambda reference: linear_world()).add(HostedWorld(name, None, linear_world()))

@@ -1,0 +1,343 @@
+"""Batches and pieces give the answers of single calls, and a call that is too large is refused before it begins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.serve.scripted import linear_world
+from tests.world.tiny import Tiny, tiny
+
+from worldline.engines.base import Card
+from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Arrays, Episode, History
+from worldline.errors import InputError
+from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.costs import AtMost
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.serve.limits import Limits
+from worldline.serve.problems import TooLargeError
+from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
+from worldline.testing.toys import Integrator
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+from worldline.world.wire import Call
+
+CALM = Integrator(noise=0.1)
+LIMITS = Limits()
+
+
+@cache
+def named(name: str) -> Tiny:
+    """A small world; "windy" and "pictures" have exogenous signals and masks, "pictures" also predicts images."""
+    if name not in ("windy", "pictures"):
+        return tiny(name)
+    episodes, kind = CALM.episodes(24, 12, seed=0), Linear if name == "windy" else Persistence
+    engine = kind.fit(CALM.episodes(60, 20, seed=1), CALM.schema)
+    calibration = calibrate(engine, episodes[4:], horizon=3, num_windows=1, seed=0)
+    masked = [replace(one, observed={"position": np.arange(13) != 2}) for one in episodes[:4]]
+    world = LocalWorld(engine, calibration, CrossEntropy(num_candidates=8, num_elites=4, num_iterations=2))
+    return Tiny(world=world, episodes=tuple(masked), goal=lambda one: Goal(targets={"position": np.zeros(2)}))
+
+
+NAMES = ("linear", "jepa on vectors", "windy", "pictures", "simulator")
+
+
+def compare(found: object, expected: object, where: str = "") -> None:
+    """Equal but for the rounding of float32."""
+    if isinstance(expected, np.ndarray | float):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=where)
+        assert np.asarray(found).dtype == np.asarray(expected).dtype, where
+    elif isinstance(expected, Mapping):
+        assert isinstance(found, Mapping)
+        assert found.keys() == expected.keys(), where
+        for name, value in expected.items():
+            compare(found[name], value, f"{where}.{name}")
+    elif is_dataclass(expected):
+        assert type(found) is type(expected)
+        for item in fields(expected):
+            compare(getattr(found, item.name), getattr(expected, item.name), f"{where}.{item.name}")
+    else:
+        assert found == expected, where
+
+
+def stacked(parts: list[Arrays]) -> Arrays:
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def prediction(episode: Episode, *, observed: int = 3, steps: int = 3, **options: Any) -> Call:
+    """A prediction from an episode."""
+    ahead = slice(observed - 1, observed - 1 + steps)
+    inputs = {name: value[ahead] for name, value in episode.actions.items()}
+    outside = {name: value[ahead] for name, value in episode.exogenous.items()}
+    past = episode.history(observed - 1, observed)
+    return Call("predict", {"history": past, "actions": inputs, "exogenous": outside or None, **options})
+
+
+def batch_of(calls: list[Call]) -> Call:
+    """One call for the worlds of several."""
+    outside = [call.arguments["exogenous"] for call in calls]
+    return Call(
+        "predict",
+        {
+            **calls[0].arguments,
+            "history": History.stack([call.arguments["history"] for call in calls]),
+            "actions": stacked([call.arguments["actions"] for call in calls]),
+            "exogenous": stacked(outside) if outside[0] else None,
+        },
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_of_a_batch_equal_single_answers(name: str) -> None:
+    case = named(name)
+    options = {"level": 0.5, "images": name == "pictures"}
+    calls = [prediction(one, **options) for one in case.episodes]
+    groups = {group_of(call, case.world.describe()) for call in calls}
+    assert len(groups) == 1
+    assert None not in groups
+    found = answer_calls(case.world, calls)
+    for one, call in zip(found, calls, strict=True):
+        compare(one, call.ask(case.world))
+
+
+def test_an_invalid_call_spoils_no_other() -> None:
+    case = named("linear")
+    calls = [prediction(one) for one in case.episodes]
+    far = {name: 1e9 * np.ones_like(value) for name, value in calls[1].arguments["actions"].items()}
+    calls[1] = Call("predict", {**calls[1].arguments, "actions": far})
+    found = answer_calls(case.world, calls)
+    assert isinstance(found[1], InputError)
+    for number in (0, 2, 3):
+        compare(found[number], calls[number].ask(case.world))
+
+
+def test_calls_that_differ_in_more_than_values_are_not_grouped() -> None:
+    case = named("pictures")
+    card, episode = case.world.describe(), case.episodes[0]
+    first = prediction(episode)
+    others = [
+        prediction(episode, observed=4),
+        prediction(episode, steps=2),
+        prediction(episode, level=0.5),
+        prediction(episode, images=True),
+        prediction(replace(episode, observed={})),
+        prediction(episode.__class__(**{**vars(episode), "actions": {"push": episode.actions["push"].astype(float)}})),
+    ]
+    keys = [group_of(call, card) for call in (first, *others)]
+    assert len({*keys}) == len(keys)
+    assert None not in keys
+    assert group_of(prediction(case.episodes[1]), card) == keys[0]
+    for alone in (prediction(episode, num_samples=2), batch_of([first, first]), Call("surprise", {"episode": episode})):
+        assert group_of(alone, card) is None
+    for changed in (replace(card, deterministic=False), replace(card, max_batch=1)):
+        assert group_of(first, changed) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pieces_of_a_prediction_equal_the_whole(name: str) -> None:
+    case = named(name)
+    options = {"level": 0.5, "images": name == "pictures", "num_samples": 0 if name == "simulator" else 2}
+    call = batch_of([prediction(one, **options) for one in case.episodes])
+    whole = call.ask(case.world)
+    for pieces in (1, 3, 100):
+        compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("worlds", [None, 2])
+def test_pieces_of_a_score_equal_the_whole(name: str, worlds: int | None) -> None:
+    case = named(name)
+    episodes = case.episodes[: worlds or 1]
+    arguments = dict(batch_of([prediction(one) for one in episodes]).arguments)
+    goals = [case.goal(one) for one in episodes]
+    bounds = (AtMost(signal=next(iter(goals[0].targets)), bound=0.1),) if name != "simulator" else ()
+    goal = replace(goals[0], targets=stacked([one.targets for one in goals]))
+    plans = {
+        key: np.stack([value, value[:, ::-1], 0 * value, -value, value / 2], 1)
+        for key, value in arguments["actions"].items()
+    }
+    arguments |= {"actions": plans, "goal": goal, "constraints": bounds}
+    if worlds is None:
+        arguments |= {
+            "history": arguments["history"].worlds(0),  # type: ignore[arg-type]
+            "actions": {key: value[0] for key, value in plans.items()},
+            "goal": goals[0],
+            "exogenous": {key: value[0] for key, value in (arguments["exogenous"] or {}).items()} or None,
+        }
+    call = Call("score", arguments)
+    whole = call.ask(case.world)
+    for pieces in (1, 2, 100):
+        compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
+
+
+def test_a_piece_is_asked_for_as_many_times_as_there_are_pieces() -> None:
+    sizes = list[int]()
+    case = named("linear")
+
+    class Counting:
+        def predict(self, history: History, actions: Arrays, **options: Any) -> object:
+            sizes.append(history.num_worlds)
+            return case.world.predict(history, actions, **options)
+
+    call = batch_of([prediction(case.episodes[0])] * 10)
+    answer_in_pieces(Counting(), call, case.world.describe(), 3)  # type: ignore[arg-type]
+    assert sizes == [4, 3, 3]
+
+
+def test_invalid_calls_in_pieces_are_explained_by_the_world() -> None:
+    case = named("linear")
+    call, card = batch_of([prediction(one) for one in case.episodes]), case.world.describe()
+    for actions in ({}, {"push": np.zeros((3, 3, 2))}, {"push": np.float64(0)}):
+        with pytest.raises(InputError, match="push"):
+            answer_in_pieces(case.world, Call("predict", {**call.arguments, "actions": actions}), card, 2)
+
+
+def fake(*shape: int, dtype: str = "float32") -> Any:
+    """An array of any size that takes no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def past(observed: int = 3, *worlds: int, **images: Any) -> History:
+    return History(
+        observations={"position": fake(*worlds, observed, 2), **images},
+        actions={"push": fake(*worlds, max(0, observed - 1), 2)},
+    )
+
+
+def plan(**request: Any) -> Call:
+    goal = Goal(targets={"position": np.zeros(2)})
+    return Call("plan", {"history": past(), "request": PlanRequest(**{"goal": goal, "horizon": 5, **request})})
+
+
+def score(candidates: int, steps: int = 5, bounds: int = 0, history: History | None = None) -> Call:
+    goal = Goal(targets={"position": np.zeros(2)})
+    constraints = (AtMost(signal="position", bound=1.0),) * bounds
+    actions = {"push": fake(candidates, steps, 2)}
+    return Call("score", {"history": history or past(), "actions": actions, "goal": goal, "constraints": constraints})
+
+
+def predict(steps: int = 5, history: History | None = None, *worlds: int, **options: Any) -> Call:
+    arguments = {"history": history or past(3, *worlds), "actions": {"push": fake(*worlds, steps, 2)}, **options}
+    return Call("predict", arguments)
+
+
+def episode(steps: int) -> Episode:
+    return Episode(observations={"position": fake(steps + 1, 2)}, actions={"push": fake(steps, 2)})
+
+
+CARD = linear_world().describe()
+LEARNED = replace(CARD, bytes_per_candidate=100_000, band_horizon=10)
+
+ATTACKS: dict[str, tuple[Callable[[], Call], Card]] = {
+    "long prediction": (lambda: predict(10_001), CARD),
+    "long history": (lambda: predict(5, past(10_001)), CARD),
+    "worlds": (lambda: predict(5, None, 70_000), CARD),
+    "worlds times steps": (lambda: predict(10_000, None, 10_000), CARD),
+    "worlds times history": (lambda: predict(5, past(10_000, 10_000)), CARD),
+    "samples times steps": (lambda: predict(10_000, num_samples=10_000), CARD),
+    "samples times worlds": (lambda: predict(10, None, 1000, num_samples=10_000), CARD),
+    "samples": (lambda: predict(num_samples=2**62), CARD),
+    "images": (lambda: predict(5, past(3, camera=fake(10**6, 8, 8, 3, dtype="uint8"))), CARD),
+    "candidates": (lambda: score(70_000), CARD),
+    "candidates times steps": (lambda: score(65_000, 1000), CARD),
+    "candidates of a large model": (lambda: score(65_000, 10), LEARNED),
+    "candidates times worlds": (lambda: score(10_000, history=past(3, 10)), CARD),
+    "constraints": (lambda: score(65_000, 1, 10_000), CARD),
+    "no world": (lambda: predict(5, past(10_001, 0)), CARD),
+    "history of a large model": (lambda: predict(5, past(10_000, 30)), LEARNED),
+    "long plan": (lambda: plan(horizon=10_001), CARD),
+    "plan of a large model": (lambda: plan(horizon=1000), LEARNED),
+    "proposals": (lambda: plan(proposals={"push": fake(70_000, 5, 2)}), CARD),
+    "pending": (lambda: plan(pending={"push": fake(10_000, 2)}), CARD),
+    "constraints of a plan": (lambda: plan(constraints=(AtMost(signal="position", bound=1.0),) * 100_000), CARD),
+    "what_if": (lambda: Call("what_if", {"episode": episode(10_001), "at": 1, "actions": {"push": fake(5, 2)}}), CARD),
+    "surprise": (lambda: Call("surprise", {"episode": episode(10_001)}), CARD),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_calls_for_more_than_the_service_has_are_refused_before_they_begin(name: str) -> None:
+    make, card = ATTACKS[name]
+    call = make()
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLargeError, match=r"This service accepts \d+"):
+            size_of(call, card, LIMITS)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_common_calls_are_accepted_and_invalid_ones_left_to_the_world() -> None:
+    for call in (predict(), predict(1000, num_samples=100), score(10_000, 20, 3), plan(horizon=50), predict(-1 + 1)):
+        assert 0 < size_of(call, CARD, LIMITS).num_bytes < LIMITS.call_bytes
+    assert size_of(predict(20, None, 32), CARD, LIMITS).num_bytes < LIMITS.piece_bytes
+    history = History(observations={"unknown": np.float64(0)})
+    for arguments in (
+        {"history": history, "actions": {}},
+        {"history": history, "actions": {"x": np.zeros(())}, "num_samples": -(2**62)},
+        {"history": History(observations={}), "actions": {"push": np.zeros(2)}},
+    ):
+        assert size_of(Call("predict", arguments), CARD, LIMITS).num_bytes > 0
+
+
+def test_a_plan_gets_the_time_limit_of_the_service() -> None:
+    def budget_s(call: Call, *rest: float) -> float:
+        return float(with_budget(call, Limits(plan_s=3.0, deadline_s=30.0), *rest).arguments["request"].budget_s)
+
+    assert budget_s(plan()) == 3
+    assert budget_s(plan(budget_s=5.0)) == 5
+    assert budget_s(plan(budget_s=1e9)) == 30
+    assert budget_s(plan(), 2.0) == pytest.approx(1.6)
+    assert budget_s(plan(budget_s=5.0), 2.0) == 2
+
+
+CHILD = textwrap.dedent(
+    """
+    import json
+    from pathlib import Path
+    import numpy as np
+    from tests.serve.test_work import CARD, LIMITS, named, plan, predict, score
+    from worldline.serve.problems import TooLargeError
+    from worldline.serve.work import answer_in_pieces, size_of, with_budget
+    from worldline.world.wire import Call, encode_json_answer
+
+    def peak(name):
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition(name + ":")[2].split()[0]) * 1024
+
+    world, found = named("linear").world, {}
+    card = world.describe()
+    for name, call in {
+        "samples": predict(3, None, 10, num_samples=10_000),
+        "worlds": predict(20, None, 4000),
+        "steps": predict(10_000),
+        "candidates": score(30_000, 20),
+        "constraints": score(20_000, 5, 50),
+    }.items():
+        size = size_of(call, card, LIMITS).num_bytes
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before = peak("VmRSS")
+        encode_json_answer(answer_in_pieces(world, call, card, -(-size // LIMITS.piece_bytes)))
+        found[name] = size, peak("VmHWM") - before
+    print(json.dumps(found))
+    """
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_calls_stay_below_their_estimate() -> None:
+    found = subprocess.run([sys.executable, "-c", CHILD], check=True, capture_output=True, text=True).stdout
+    for name, (estimate, peak) in json.loads(found).items():
+        assert peak < estimate + 16 * 2**20, (name, estimate, peak)
+        assert estimate <= LIMITS.call_bytes
