@@ -66,6 +66,7 @@ from worldline.planning.costs import (
     Track,
     Within,
 )
+from worldline.schema import Schema
 from worldline.world.base import World
 from worldline.world.wire_arrays import (
     DTYPES,
@@ -168,6 +169,9 @@ _NO_LIMIT: Final[Mapping[tuple[Any, str], float]] = {
 """What null means in the limits of costs and constraints."""
 
 _DAMAGED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_MAX_PACKED_SCHEMAS: Final = 64
+_packed_schemas: dict[int, tuple[Schema, Any]] = {}
 
 Answer = TypeVar("Answer")
 
@@ -426,6 +430,8 @@ def _pack(value: object, arrays: list[bytes] | None, where: str) -> Any:
         return {name: _pack(inner, arrays, f"{where}.{name}") for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_pack(inner, arrays, f"{where}[{number}]") for number, inner in enumerate(value)]
+    if isinstance(value, Schema):
+        return _pack_schema(value)
     rule = RULES.get(type(value).__name__)
     if callable(value) and type(value) is not rule:
         raise UnsupportedError(
@@ -437,6 +443,17 @@ def _pack(value: object, arrays: list[bytes] | None, where: str) -> Any:
         raise InputError(f"{where} is {value!r:.200}, which cannot be sent. Use arrays, numbers or text.")
     packed = {item.name: _pack(vars(value)[item.name], arrays, f"{where}.{item.name}") for item in fields(value)}
     return {"rule": type(value).__name__, **packed} if type(value) is rule else packed
+
+
+def _pack_schema(schema: Schema) -> Any:
+    """The schema as maps; kept, because every answer of a world holds the same one and it is most of the work."""
+    kept = _packed_schemas.get(id(schema))
+    if kept is None or kept[0] is not schema:
+        if len(_packed_schemas) >= _MAX_PACKED_SCHEMAS:
+            _packed_schemas.clear()
+        packed = {item.name: _pack(vars(schema)[item.name], None, item.name) for item in fields(schema)}
+        kept = _packed_schemas[id(schema)] = schema, packed
+    return kept[1]
 
 
 def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> Any:
