@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, Wor
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.present import Present
-from worldline.world.session import Session
+from worldline.world.session import MAX_ALARMS, Alarm, Session, SessionState
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 
@@ -59,9 +61,9 @@ def quick(engine: Linear, long_calibration: Calibration) -> LocalWorld:
     return LocalWorld(engine, long_calibration, CrossEntropy())
 
 
-def follow(session: Session, episode: Episode, seen: np.ndarray) -> None:
+def follow(session: Session, episode: Episode, seen: np.ndarray, steps: Iterable[int] | None = None) -> None:
     """Every step of the episode, of which only some observations [T + 1] are seen."""
-    for step in range(episode.num_steps + 1):
+    for step in range(episode.num_steps + 1) if steps is None else steps:
         session.observe(
             {"position": episode.observations["position"][step]},
             actions={"push": episode.actions["push"][step - 1]} if step else None,
@@ -282,6 +284,59 @@ def test_coverage_of_ordinary_times_stays_at_the_level(quick: LocalWorld) -> Non
     inside = play(session, TOY.episodes(1, 150, seed=8)[0])
     chance = tails(int(inside.sum()), len(inside), 0.9)
     assert min(chance.low, chance.high) > 1e-3
+
+
+@pytest.mark.parametrize("at", [0, 1, 30])
+@pytest.mark.parametrize(
+    "settings", [{}, {"horizon": 4}, {"num_kept": 8, "level": 0.5, "rate": 0.2, "patience": 20.0, "horizon": 3}]
+)
+def test_a_session_that_resumes_a_state_continues_as_before(
+    quick: LocalWorld, settings: dict[str, Any], at: int
+) -> None:
+    episode = after(TOY.episodes(1, 20, seed=3)[0], replace(TOY, decay=0.5), 30)
+    seen, steps = np.arange(51) % 7 != 3, range(51)
+    one, other = Session(quick, **settings), Session(quick, **settings)
+    follow(one, episode, seen, steps[:at])
+    rest = asdict(one.state)
+    del rest["episode"]
+    rest = json.loads(json.dumps(rest))
+    alarms = tuple(Alarm(**alarm) for alarm in rest.pop("alarms"))
+    other.resume(SessionState(episode=one.state.episode, alarms=alarms, **rest))
+    for session in (one, other):
+        follow(session, episode, seen, steps[at:])
+    assert other.widening == pytest.approx(one.widening, rel=1e-6)
+    assert other.widening["position"] != 1
+    assert other.state.evidence == pytest.approx(one.state.evidence, rel=1e-3)
+    assert (other.alarms, other.state.since) == (one.alarms, one.state.since)
+    assert one.alarms
+    plan, goal = {"push": np.full((3, 2), 0.5, np.float32)}, Goal(targets={"position": np.zeros(2)})
+    ours, theirs = other.predict(plan).signals["position"], one.predict(plan).signals["position"]
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-5)
+    np.testing.assert_allclose(ours.high, theirs.high, rtol=1e-5)
+    ours, theirs = other.plan(goal, horizon=2), one.plan(goal, horizon=2)
+    np.testing.assert_allclose(ours.actions["push"], theirs.actions["push"], atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["observations", "actions", "exogenous", "observed"])
+def test_unknown_signals_of_a_step_are_refused(quick: LocalWorld, wrong: str) -> None:
+    here, push = {"position": np.zeros(2, np.float32)}, {"push": np.zeros(2, np.float32)}
+    step: dict[str, dict[str, Any]] = {"observations": here, "actions": push, "exogenous": {}, "observed": {}}
+    session = Session(quick)
+    session.observe(here)
+    with pytest.raises(InputError, match="other"):
+        session.observe(**{**step, wrong: {**step[wrong], "other": np.zeros(1000)}})
+    assert session.state.num_seen == 1
+
+
+def test_bands_and_alarms_stay_finite_whatever_happens(quick: LocalWorld) -> None:
+    session = Session(quick, num_kept=8, rate=1e300, patience=2.0)
+    rng = np.random.default_rng(0)
+    for step in range(110):
+        push = {"push": np.zeros(2, np.float32)} if step else None
+        session.observe({"position": rng.normal(0, 1e6, 2)}, actions=push)
+    assert session.widening == {"position": 1e6}
+    assert len(session.alarms) == MAX_ALARMS
+    assert session.alarms[-1].step == 109
 
 
 def test_a_loop_saves_the_predictions_that_it_does_not_use(quick: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, final
 
 from worldline.serve.problems import fault_text
 from worldline.serve.registry import Registry
@@ -20,20 +23,57 @@ CLEAN_S: Final = 600.0
 _logger = logging.getLogger(__name__)
 
 
-async def keep_up(service: Service, sessions: Sessions | None, registry: Registry | None) -> None:
-    """Runs until it is cancelled. A failure is logged, and the next interval tries again."""
-    cleaned_s = -CLEAN_S
-    while True:
-        try:
-            await service.refresh()
-            await service.usage.flush()
-            if registry is not None:
-                await registry.sync()
-            if time.monotonic() - cleaned_s >= CLEAN_S:
-                cleaned_s = time.monotonic()
-                await service.usage.clean()
-                if sessions is not None:
-                    await sessions.clean()
-        except Exception as error:  # noqa: BLE001  # the service goes on
-            _logger.error("the service cannot keep up its state: %s", fault_text(error))
-        await asyncio.sleep(INTERVAL_S)
+@final
+class Upkeep:
+    """Keeps the state of a service up to date.
+
+    Args:
+        service: counts calls.
+        sessions: of the service; None for none.
+        registry: of added worlds; None for none.
+    """
+
+    def __init__(self, service: Service, sessions: Sessions | None, registry: Registry | None) -> None:
+        self._service, self._sessions, self._registry = service, sessions, registry
+        self._cleaned_s = -math.inf
+
+    async def once(self) -> None:
+        """Does everything that is due. A failure is logged, and does not keep the rest from being done."""
+        await _tried(self._service.refresh)
+        await _tried(self._service.usage.flush)
+        if self._registry is not None:
+            await _tried(self._registry.sync)
+        if time.monotonic() - self._cleaned_s >= CLEAN_S:
+            self._cleaned_s = time.monotonic()
+            await _tried(self._service.usage.clean)
+            if self._sessions is not None:
+                await _tried(self._sessions.clean)
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            await self.once()
+
+
+@asynccontextmanager
+async def kept_up(
+    service: Service, sessions: Sessions | None = None, registry: Registry | None = None
+) -> AsyncIterator[None]:
+    """Keeps the state of a service up to date from before the block until after it; arguments as in `Upkeep`."""
+    upkeep = Upkeep(service, sessions, registry)
+    await upkeep.once()  # before the first call, which may be to an added world
+    task = asyncio.create_task(upkeep.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await upkeep.once()
+
+
+async def _tried(task: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await task()
+    except Exception as error:  # noqa: BLE001  # the service goes on
+        _logger.error("the service cannot keep up its state: %s", fault_text(error))

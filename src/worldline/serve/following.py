@@ -53,7 +53,7 @@ class Follower:
 
     def __init__(self) -> None:
         self.session: Session | None = None
-        self._first, self._last, self._num_alarms = 0, 0, 0
+        self._first, self._last, self._alarmed = 0, 0, -1
 
     def observe(self, world: World, step: FollowedStep) -> Session:
         """Adds an observation. Steps without one, since the last, are added as not observed.
@@ -70,7 +70,7 @@ class Follower:
             # Clients get no bands, so adapting them would cost a prediction per step for nothing.
             session = Session(world, num_kept=max(NUM_KEPT, world.describe().context + 2), rate=0)
             session.observe(step.observations, observed=step.observed)
-            self.session, self._first, self._num_alarms = session, step.step, 0
+            self.session, self._first, self._alarmed = session, step.step, -1
         else:
             if world is not session.world:
                 with suppress(InputError):
@@ -88,8 +88,9 @@ class Follower:
 
     def new_alarms(self) -> list[Alarm]:
         """The alarms since the last call, in the client's numbers of steps."""
-        alarms = () if self.session is None else self.session.alarms[self._num_alarms :]
-        self._num_alarms += len(alarms)
+        # A session keeps the last alarms only, so they are not counted.
+        alarms = [] if self.session is None else [one for one in self.session.alarms if one.step > self._alarmed]
+        self._alarmed = alarms[-1].step if alarms else self._alarmed
         return [Alarm(step=alarm.step + self._first, since=alarm.since + self._first) for alarm in alarms]
 
 

@@ -75,6 +75,9 @@ class Hosts(Mapping[str, HostedWorld]):
         except KeyError:
             raise NotFoundError("world", name, self._hosted) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._hosted  # that of Mapping expects a KeyError
+
     def __iter__(self) -> Iterator[str]:
         return iter(dict(self._hosted))
 

@@ -11,7 +11,7 @@ from typing import Any
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog
 from worldline.errors import MissingExtraError, UnknownNameError
-from worldline.serve.background import keep_up
+from worldline.serve.background import kept_up
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
@@ -59,11 +59,8 @@ def create_app(service: Service, database: Database | None = None, *, any_host: 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
-        task = asyncio.create_task(keep_up(service, sessions, registry))
-        yield
-        task.cancel()
-        await asyncio.wait([task])
-        await service.usage.flush()
+        async with kept_up(service, sessions, registry):
+            yield
         service.close()
 
     app = FastAPI(title="worldline", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)

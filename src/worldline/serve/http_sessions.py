@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from worldline.planning.base import PlanRequest
 from worldline.serve.callers import Scope
 from worldline.serve.problems import NotFoundError
-from worldline.serve.requests import JSON, MSGPACK, answer_type, idempotency_key, read_arguments
+from worldline.serve.requests import JSON, MSGPACK, answer_type, deadline_s, idempotency_key, read_arguments
 from worldline.serve.service import Service
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings, SessionView
 from worldline.world import wire
@@ -92,15 +92,16 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         if verb not in _VERBS:
             raise NotFoundError("verb of sessions", verb, _VERBS)
         encode = wire.encode_json_answer if answer_type(request) == JSON else wire.encode_answer
+        wait_s = deadline_s(request)
         if verb == "observe":
             one = NewStep(**await read_arguments(request, limits, verb, NewStep))
-            return _response(request, await sessions.observe(caller, name, one.step, _step(one)))
+            return _response(request, await sessions.observe(caller, name, one.step, _step(one), deadline_s=wait_s))
         if verb == "predict":
             arguments = await read_arguments(request, limits, verb, Session.predict)
-            found = await sessions.predict(caller, name, arguments, encode=encode)
+            found = await sessions.predict(caller, name, arguments, encode=encode, deadline_s=wait_s)
         else:
             plan = SessionPlan(**await read_arguments(request, limits, verb, SessionPlan))
-            found = await sessions.plan(caller, name, plan.request, encode=encode)
+            found = await sessions.plan(caller, name, plan.request, encode=encode, deadline_s=wait_s)
         return Response(found, media_type=answer_type(request))
 
     return router

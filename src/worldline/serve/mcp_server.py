@@ -20,7 +20,7 @@ from worldline.errors import InputError, MissingExtraError, WorldlineError
 from worldline.planning.base import PlanRequest
 from worldline.plots.result_series import ResultSeries
 from worldline.schema import Signal
-from worldline.serve.background import keep_up
+from worldline.serve.background import kept_up
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.mcp_inputs import (
     BoundInput,
@@ -447,12 +447,8 @@ def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(keep_up(service, None, None))
-        async with inner(app):
+        async with kept_up(service), inner(app):
             yield
-        task.cancel()
-        await asyncio.wait([task])
-        await service.usage.flush()
         service.close()
 
     app.router.lifespan_context = lifespan

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from typing import final
+from typing import Final, final
 
-from worldline.errors import InputError, MissingExtraError, WorldlineError
+from worldline.errors import InputError, MissingExtraError
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
@@ -19,6 +20,9 @@ try:
     from sqlalchemy.exc import IntegrityError
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
+
+RETRY_S: Final = 30.0
+"""Seconds after which a world that could not be opened is tried again."""
 
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +39,9 @@ class Registry:
     def __init__(self, hosts: Hosts, database: Database) -> None:
         self._hosts, self._database = hosts, database
         self._added: dict[str, str] = {}
+        self._failed: dict[str, float] = {}
+        # Between reading the table and following it, nobody else may change the served worlds.
+        self._lock = asyncio.Lock()
 
     async def add(self, caller: Caller, name: str, reference: str) -> HostedWorld:
         """Serves a world of the catalog, in all processes.
@@ -48,17 +55,19 @@ class Registry:
             InputError: the name is taken or not valid, or `reference` is not a reference.
             UnknownNameError: the catalog has no such world, alias or version.
         """
-        hosted = await asyncio.to_thread(self._hosts.open, reference, name)
-        row = {"name": name, "reference": reference, "added": time.time(), "added_by": caller.name}
-        try:
-            await self._database.write_async(lambda connection: connection.execute(insert(worlds).values(row)).close())
-        except BaseException as error:
-            self._hosts.remove(name)
-            if isinstance(error, IntegrityError):
-                raise InputError(f"another process serves a world as {name!r}. Choose another name.") from error
-            raise
-        self._added[name] = reference
-        return hosted
+        async with self._lock:
+            hosted = await asyncio.to_thread(self._hosts.open, reference, name)
+            row = {"name": hosted.name, "reference": reference, "added": time.time(), "added_by": caller.name}
+            insertion = insert(worlds).values(row)
+            try:
+                await self._database.write_async(lambda connection: connection.execute(insertion).close())
+            except BaseException as error:
+                self._hosts.remove(hosted.name)
+                if isinstance(error, IntegrityError):
+                    raise InputError(f"another process serves a world as {name!r}. Choose another name.") from error
+                raise
+            self._added[hosted.name] = reference
+            return hosted
 
     async def remove(self, name: str) -> None:
         """Stops serving an added world, in all processes.
@@ -70,27 +79,37 @@ class Registry:
         def write(connection: Connection) -> bool:
             return connection.execute(delete(worlds).where(worlds.c.name == name)).rowcount == 1
 
-        if not await self._database.write_async(write):
-            raise NotFoundError("added world", name, self._added)
-        self._forget(name)
+        async with self._lock:
+            if not await self._database.write_async(write):
+                raise NotFoundError("added world", name, self._added)
+            self._forget(name)
 
     async def sync(self) -> None:
-        """Follows what other processes added and removed. A world that cannot be opened is logged and tried again."""
+        """Follows what other processes added and removed.
+
+        A world that cannot be opened is logged, and tried again after `RETRY_S`.
+        """
         rows = select(worlds.c.name, worlds.c.reference)
-        found = await asyncio.to_thread(self._database.read, lambda connection: connection.execute(rows).all())
-        known = dict(found)
-        for name in [name for name, reference in self._added.items() if known.get(name) != reference]:
-            self._forget(name)
-        for name, reference in known.items():
-            if name not in self._added and name not in self._hosts:
-                try:
-                    await asyncio.to_thread(self._hosts.open, reference, name)
-                except WorldlineError as error:
-                    _logger.warning("the added world %r cannot be opened: %s", name, type(error).__name__)
-                    continue
-                self._added[name] = reference
+        async with self._lock:
+            found = await asyncio.to_thread(self._database.read, lambda connection: connection.execute(rows).all())
+            known = dict(found)
+            for name in [name for name, reference in self._added.items() if known.get(name) != reference]:
+                self._forget(name)
+            for name, reference in known.items():
+                if name not in self._hosts and time.monotonic() >= self._failed.get(name, -math.inf):
+                    await self._open(name, reference)
+
+    async def _open(self, name: str, reference: str) -> None:
+        try:
+            await asyncio.to_thread(self._hosts.open, reference, name)
+        except Exception as error:  # noqa: BLE001  # the other worlds are served
+            _logger.warning("the added world %r cannot be opened: %s", name, type(error).__name__)
+            self._failed[name] = time.monotonic() + RETRY_S
+        else:
+            self._added[name] = reference
+            self._failed.pop(name, None)
 
     def _forget(self, name: str) -> None:
-        self._added.pop(name, None)
-        if name in self._hosts:
+        # A world of the command line may have the name of one that another process added.
+        if self._added.pop(name, None) is not None and name in self._hosts:
             self._hosts.remove(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import re
 import secrets
 import time
@@ -119,7 +120,7 @@ def problem_response(request: Request, problem: Problem) -> Response:
     """The response that reports a problem, in the format that the caller reads."""
     headers = dict[str, str]()
     if problem.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(problem.retry_after_s)))
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
     if problem.status == 408:

@@ -12,18 +12,26 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import numpy as np
 
 from worldline.episode import Arrays, Episode
-from worldline.errors import ConfigError, InputError, MissingExtraError
+from worldline.errors import ConfigError, InputError, MissingExtraError, WorldlineError
 from worldline.planning.base import PlanRequest
 from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.problems import GoneError, NotFoundError, RateLimitedError, StepConflictError
+from worldline.serve.problems import (
+    ConflictError,
+    DeadlineError,
+    GoneError,
+    NotFoundError,
+    RateLimitedError,
+    StepConflictError,
+)
+from worldline.serve.scheduler import Lane
 from worldline.serve.service import Service, lane_of
 from worldline.serve.tables import session_steps, sessions
 from worldline.serve.work import size_of, with_budget
@@ -42,6 +50,8 @@ KEPT_EXPIRED_S: Final = 86400.0
 _TRIM: Final = 64
 _REFRESH: Final = 0.1
 
+T = TypeVar("T")
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +59,7 @@ class SessionSettings:
     """The settings of a session, as in `worldline.world.session.Session`.
 
     Args:
-        num_kept: observations that are kept; None for 128, or what the model needs if that is more.
+        num_kept: observations that are kept; None for 128, or what model and horizon need if that is more.
         level: probability of the bands, in (0, 1); None for that of the world.
         horizon: steps of the trajectories that are compared with their bands.
         rate: speed of adaptation of the bands, at least 0.
@@ -91,7 +101,7 @@ class SessionView:
         version: of the world at the last observation; None for a folder.
         step: number of observations so far. The next observation has this step number.
         expires: seconds since 1970 (UTC) after which an unused session ends.
-        alarms: the alarms so far: the world no longer behaves as its model predicts.
+        alarms: the last alarms, at most 100: the world no longer behaves as its model predicts.
         widening: per signal the current factor on its calibrated band.
     """
 
@@ -106,10 +116,13 @@ class SessionView:
 
 @dataclass(eq=False)
 class _Live:
-    """A session in memory; without `session` it must be built from its steps."""
+    """A session in memory; without `session` it must be built from its steps.
+
+    With an idempotency key, a deleted session may be created again under its id; `created` tells them apart.
+    """
 
     session: Session | None = None
-    version: int | None = None
+    created: float = 0.0
     step: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -143,13 +156,15 @@ class Sessions:
 
         Raises:
             NotFoundError: there is no such world.
-            RateLimitedError: the caller has too many open sessions.
+            RateLimitedError: the caller has too many open sessions, or exceeds its rate or quota.
             InputError: a setting is out of range.
+            ConflictError: the key was used for another world or other settings.
+            GoneError: the session of the key has expired.
         """
         hosted, limits = self._service.hosts[world], self._service.limits
-        if settings.num_kept is not None and settings.num_kept > limits.session_steps:
-            raise InputError(f"num_kept is {settings.num_kept}. This service keeps at most {limits.session_steps}.")
-        session, version = await self._service.scheduler.run(lambda: _opened(hosted, settings, None))
+        async with self._service.metered(caller, hosted, "create_session"):
+            opening = partial(_opened, hosted, settings, limits.session_steps)
+            session, version = await self._service.scheduler.run(opening)
         name, now = new_id(caller, "session", key), time.time()
         row = {
             "id": name,
@@ -163,17 +178,10 @@ class Sessions:
             "used": now,
             "expires": now + limits.session_s,
         }
-
-        def write(connection: Connection) -> dict[str, Any]:
-            found = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
-            if found is None:
-                self._check_count(connection, caller)
-                connection.execute(insert(sessions).values(row))
-            return dict(found or row)
-
-        found = await self._database.write_async(write)
-        if found["step"] == 0:
-            self._live[name] = _Live(session=session, version=version)
+        found = await self._database.write_async(lambda connection: self._added(connection, caller, row))
+        if found is row:
+            self._live[name] = _Live(session=session, created=now)
+            self._evict()
         return _view(found)
 
     async def get(self, caller: Caller, name: str) -> SessionView:
@@ -185,7 +193,9 @@ class Sessions:
         """
         return _view(await asyncio.to_thread(self._row, caller, name))
 
-    async def observe(self, caller: Caller, name: str, step: int, observed: ObservedStep) -> SessionView:
+    async def observe(
+        self, caller: Caller, name: str, step: int, observed: ObservedStep, *, deadline_s: float | None = None
+    ) -> SessionView:
         """Adds a step. Sending the last step again changes nothing.
 
         Args:
@@ -193,6 +203,7 @@ class Sessions:
             name: of the session.
             step: number of observations before this one.
             observed: the observation, and the inputs that led to it.
+            deadline_s: as in `Service.ask`. After a missed deadline, send the step again.
 
         Raises:
             StepConflictError: another number of observations was added so far.
@@ -206,17 +217,13 @@ class Sessions:
                 return _view(row)
             if row["step"] != step:
                 raise StepConflictError(f"step is {step}, expected {row['step']}: the number of observations so far.")
-            hosted, version = self._service.hosts[row["world"]], live.version
+            hosted = self._service.hosts[row["world"]]
+            run = partial(_observed, hosted, observed)
+            async with self._service.metered(caller, hosted, "observe", session.horizon):
+                version = await self._compute(live, run, deadline_s=deadline_s)
             live.session = None  # until the step is in the database
-            run = partial(_observed, hosted, session, version, observed)
-            try:
-                async with self._service.metered(caller, hosted, "observe", 1):
-                    live.version = await self._service.scheduler.run(run)
-            except InputError:
-                live.session = session  # unchanged
-                raise
             now = time.time()
-            row |= {"version": live.version, "state": _packed(session.state), "step": step + 1}
+            row |= {"version": version, "state": _packed(session.state), "step": step + 1}
             row |= {"used": now, "expires": now + self._service.limits.session_s}
 
             def write(connection: Connection) -> None:
@@ -240,6 +247,7 @@ class Sessions:
         arguments: Mapping[str, Any],
         *,
         encode: Callable[[object], object] | None = None,
+        deadline_s: float | None = None,
     ) -> Any:
         """The answer of `Session.predict`.
 
@@ -248,12 +256,13 @@ class Sessions:
             name: of the session.
             arguments: of `Session.predict`, by name.
             encode: as in `Service.ask`.
+            deadline_s: as in `Service.ask`.
 
         Raises:
             WorldlineError: as in `World.predict`, `get` and `Service.ask`.
         """
         call = Call("predict", arguments)
-        return await self._ask(caller, name, call, lambda session: session.predict(**arguments), encode)
+        return await self._ask(caller, name, call, lambda session: session.predict(**arguments), encode, deadline_s)
 
     async def plan(
         self,
@@ -262,6 +271,7 @@ class Sessions:
         request: PlanRequest,
         *,
         encode: Callable[[object], object] | None = None,
+        deadline_s: float | None = None,
     ) -> Any:
         """The answer of `Session.plan`; arguments as in `predict`.
 
@@ -270,7 +280,7 @@ class Sessions:
         """
         call = with_budget(Call("plan", {"request": request}), self._service.limits)
         arguments = vars(call.arguments["request"])
-        return await self._ask(caller, name, call, lambda session: session.plan(**arguments), encode)
+        return await self._ask(caller, name, call, lambda session: session.plan(**arguments), encode, deadline_s)
 
     async def fork(self, caller: Caller, name: str, *, key: str | None = None) -> SessionView:
         """A new session with the same history; `key` as in `create`.
@@ -280,25 +290,22 @@ class Sessions:
             GoneError: as in `get`.
             RateLimitedError: as in `create`.
         """
-        await asyncio.to_thread(self._row, caller, name)
+        source = await asyncio.to_thread(self._row, caller, name)
         new, now = new_id(caller, f"fork of {name}", key), time.time()
 
         def write(connection: Connection) -> dict[str, Any]:
-            done = connection.execute(select(sessions).where(sessions.c.id == new)).mappings().one_or_none()
-            if done is not None:
-                return dict(done)
-            self._check_count(connection, caller)
             found = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
             if found is None:
                 raise NotFoundError("session", name)
             row = {**found, "id": new, "created": now, "used": now, "expires": now + self._service.limits.session_s}
-            connection.execute(insert(sessions).values(row))
-            columns = select(literal(new), session_steps.c.step, session_steps.c.body)
-            steps = columns.where(session_steps.c.session_id == name)
-            connection.execute(insert(session_steps).from_select(["session_id", "step", "body"], steps))
-            return row
+            if (added := self._added(connection, caller, row)) is row:
+                columns = select(literal(new), session_steps.c.step, session_steps.c.body)
+                steps = columns.where(session_steps.c.session_id == name)
+                connection.execute(insert(session_steps).from_select(["session_id", "step", "body"], steps))
+            return added
 
-        return _view(await self._database.write_async(write))
+        async with self._service.metered(caller, self._service.hosts[source["world"]], "fork"):
+            return _view(await self._database.write_async(write))
 
     async def delete(self, caller: Caller, name: str) -> None:
         """Ends a session.
@@ -327,22 +334,38 @@ class Sessions:
         call: Call,
         function: Callable[[Session], object],
         encode: Callable[[object], object] | None,
+        deadline_s: float | None,
     ) -> Any:
         async with self._used(caller, name) as (row, live, session):
-            hosted, limits, version = self._service.hosts[row["world"]], self._service.limits, live.version
+            hosted, limits = self._service.hosts[row["world"]], self._service.limits
             size = size_of(Call(call.verb, {"history": session.history, **call.arguments}), hosted.card, limits)
 
-            def compute() -> tuple[int | None, object]:
-                current, answer = _followed(hosted, session, version), function(session)
-                return current, answer if encode is None else encode(answer)
+            def answer(current: Session) -> object:
+                _follow(hosted, current)
+                found = function(current)
+                return found if encode is None else encode(found)
 
-            live.session = None  # a worker may still use it if the caller gives up
             async with self._service.metered(caller, hosted, call.verb, size.steps):
-                live.version, found = await self._service.scheduler.run(compute, lane=lane_of(call))
-            live.session = session
+                found = await self._compute(live, answer, lane=lane_of(call), deadline_s=deadline_s)
             if time.time() - row["used"] > _REFRESH * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
             return found
+
+    async def _compute(
+        self, live: _Live, function: Callable[[Session], T], *, lane: Lane = Lane.QUICK, deadline_s: float | None = None
+    ) -> T:
+        """The result of a function of a session, computed in a worker."""
+        session, live.session = live.session, None
+        assert session is not None
+        try:
+            found = await self._service.scheduler.run(partial(function, session), lane=lane, deadline_s=deadline_s)
+        except DeadlineError:
+            raise  # a worker may still change the session, so it is built again
+        except WorldlineError:
+            live.session = session  # unchanged
+            raise
+        live.session = session
+        return found
 
     @asynccontextmanager
     async def _used(self, caller: Caller, name: str) -> AsyncIterator[tuple[dict[str, Any], _Live, Session]]:
@@ -352,23 +375,31 @@ class Sessions:
         async with live.lock:
             try:
                 row = await asyncio.to_thread(self._row, caller, name)
-                if live.session is None or live.step != row["step"]:
+                if live.session is None or (live.created, live.step) != (row["created"], row["step"]):
                     await self._build(row, live)
                 assert live.session is not None
                 yield row, live, live.session
             finally:
-                if live.session is None:
-                    self._live.pop(name, None)
-        idle = [key for key, one in self._live.items() if not one.lock.locked()]
-        for key in idle[: max(0, len(self._live) - MAX_LIVE)]:
-            del self._live[key]
+                if live.session is None and self._live.get(name) is live:
+                    del self._live[name]
+        self._evict()
+
+    def _evict(self) -> None:
+        """Drops the sessions that were used least recently from memory."""
+        surplus = len(self._live) - MAX_LIVE
+        if surplus > 0:
+            idle = [name for name, live in self._live.items() if not live.lock.locked()]
+            for name in idle[:surplus]:
+                del self._live[name]
 
     async def _build(self, row: Mapping[str, Any], live: _Live) -> None:
         """Builds a session from its row and its steps."""
         hosted, settings = self._service.hosts[row["world"]], SessionSettings(**row["settings"])
         state = await asyncio.to_thread(self._state, hosted.card.schema, row)
-        live.session, live.version = await self._service.scheduler.run(lambda: _opened(hosted, settings, state))
-        live.step = row["step"]
+        opening = partial(_opened, hosted, settings, self._service.limits.session_steps, state, row["version"])
+        live.session = None  # also if this fails
+        live.session, _ = await self._service.scheduler.run(opening)
+        live.created, live.step = row["created"], row["step"]
 
     def _row(self, caller: Caller, name: str) -> dict[str, Any]:
         mine = select(sessions).where(sessions.c.id == name, sessions.c.token_id == caller.id)
@@ -400,6 +431,19 @@ class Sessions:
             alarms=tuple(Alarm(**alarm) for alarm in state["alarms"]),
         )
 
+    def _added(self, connection: Connection, caller: Caller, row: dict[str, Any]) -> dict[str, Any]:
+        """The row after it was added; the one that an earlier request with the same key added, if there is one."""
+        found = connection.execute(select(sessions).where(sessions.c.id == row["id"])).mappings().one_or_none()
+        if found is None:
+            self._check_count(connection, caller)
+            connection.execute(insert(sessions).values(row))
+            return row
+        if found["expires"] < time.time():
+            raise GoneError("the session of this Idempotency-Key has expired. Use another key.")
+        if any(found[name] != row[name] for name in ("world", "settings")):
+            raise ConflictError("this Idempotency-Key was used for another world or other settings. Use another key.")
+        return dict(found)
+
     def _check_count(self, connection: Connection, caller: Caller) -> None:
         mine = (sessions.c.token_id == caller.id, sessions.c.expires > time.time())
         count = connection.execute(select(func.count()).select_from(sessions).where(*mine)).scalar_one()
@@ -415,36 +459,48 @@ def new_id(caller: Caller, kind: str, key: str | None) -> str:
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
 
-def _opened(hosted: HostedWorld, settings: SessionSettings, state: SessionState | None) -> tuple[Session, int | None]:
+def _opened(
+    hosted: HostedWorld,
+    settings: SessionSettings,
+    max_kept: int,
+    state: SessionState | None = None,
+    version_before: int | None = None,
+) -> tuple[Session, int | None]:
     """A session with the current version of a world, and that version."""
     version, world = hosted.current()
     needed = world.describe().context + settings.horizon + 1
-    chosen = {**asdict(settings), "num_kept": settings.num_kept or max(128, needed)}
+    num_kept = max(128, needed) if settings.num_kept is None else settings.num_kept
+    if num_kept > max_kept:
+        raise InputError(
+            f"num_kept is {num_kept}, and this service keeps at most {max_kept} steps. Lower num_kept or horizon."
+        )
     try:
-        session = Session(world, **chosen)
+        session = Session(world, **{**asdict(settings), "num_kept": num_kept})
     except ConfigError as error:  # the settings come from the caller
         raise InputError(str(error)) from error
     if state is not None:
-        kept = None if state.episode is None else state.episode.last(session.num_kept)
+        if version != version_before:  # bands as calibrated, as in `Session.use`
+            state = replace(state, widening={}, evidence=1.0, since=state.num_seen)
+        kept = None if state.episode is None else state.episode.last(num_kept)
         session.resume(replace(state, episode=kept))
     return session, version
 
 
-def _followed(hosted: HostedWorld, session: Session, version: int | None) -> int | None:
-    """The current version of the world, with which the session continues."""
-    current, world = hosted.current()
-    if current != version:
+def _follow(hosted: HostedWorld, session: Session) -> int | None:
+    """Continues with the current version of the world, and returns its number."""
+    version, world = hosted.current()
+    if world is not session.world:
         session.use(world)
-    return current
+    return version
 
 
-def _observed(hosted: HostedWorld, session: Session, version: int | None, step: ObservedStep) -> int | None:
-    current = _followed(hosted, session, version)
+def _observed(hosted: HostedWorld, step: ObservedStep, session: Session) -> int | None:
+    version = _follow(hosted, session)
     # Without inputs at the first step, None is required.
     session.observe(
         step.observations, actions=step.actions or None, exogenous=step.exogenous or None, observed=step.observed
     )
-    return current
+    return version
 
 
 def _refresh(name: str, session_s: float, connection: Connection) -> None:

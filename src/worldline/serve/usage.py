@@ -144,13 +144,25 @@ class Usage:
                 connection.execute(insert(calls), logged)
 
         if sums or logged:
-            await self._database.write_async(write)
+            writing = asyncio.ensure_future(self._database.write_async(write))
+            try:
+                await asyncio.shield(writing)
+            finally:
+                await asyncio.wait([writing])  # also if this task is cancelled: else nobody knows what was written
+                if writing.exception() is not None:
+                    self._restore(sums)
         counted = await asyncio.to_thread(self._database.read, lambda connection: _counts(connection, day))
         if self._day == day:
             # Calls that were admitted meanwhile, or still run, are not in the database yet.
             for name in {*counted, *self._today}:
                 since = self._today.get(name, 0) - before.get(name, 0)
                 self._today[name] = max(counted.get(name, 0), before.get(name, 0)) + since
+
+    def _restore(self, sums: dict[tuple[str, str, str, str], _Sum]) -> None:
+        """Counts again what could not be written."""
+        for key, old in sums.items():
+            new = self._sums.get(key, _Sum())
+            self._sums[key] = _Sum(**{name: value + getattr(new, name) for name, value in vars(old).items()})
 
     async def clean(self) -> None:
         """Deletes logged calls that are older than `log_days`."""

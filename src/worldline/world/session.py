@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,12 @@ from worldline.world.session_tracker import SessionTracker, tracker
 from worldline.world.validation import check_history
 
 Floats = NDArray[np.floating]
+
+MAX_ALARMS: Final = 100
+"""Alarms that a session keeps. A world that has changed for good raises one every few steps."""
+
+_WIDEST: Final = 1e6
+"""Largest factor on a band. Without it, a band of width 0 that is always missed would have an infinite one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +118,7 @@ class Session:
         self.rate, self.patience = rate, patience
         self._episode: Episode | None = None
         self._tracker = self._new_tracker(world, None)
-        self._num_seen, self._alarms = 0, list[Alarm]()
+        self._num_seen, self._alarms = 0, deque[Alarm](maxlen=MAX_ALARMS)
         self._widening: dict[str, float] = {}
         self._evidence, self._since = 1.0, 0
 
@@ -128,7 +135,7 @@ class Session:
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
-        """All alarms so far, in order of time."""
+        """The last alarms, at most 100, in order of time."""
         return tuple(self._alarms)
 
     @property
@@ -156,8 +163,8 @@ class Session:
         """
         self._tracker = self._new_tracker(self.world, state.episode)
         self._episode, self._num_seen = state.episode, state.num_seen
-        self._widening, self._alarms = dict(state.widening), list(state.alarms)
-        self._evidence, self._since = state.evidence, state.since
+        self._widening, self._evidence, self._since = dict(state.widening), state.evidence, state.since
+        self._alarms = deque(state.alarms, MAX_ALARMS)
 
     def observe(
         self,
@@ -259,6 +266,7 @@ class Session:
     ) -> Episode:
         """The kept episode with one more step."""
         schema, before = self.world.describe().schema, self._episode
+        _check_known(observed, observations)
         if before is None:
             if actions or exogenous:
                 raise InputError("the first observation has nothing before it. Leave out actions and exogenous.")
@@ -317,16 +325,27 @@ class Session:
         error, half = np.abs(signal.difference(truth, mean)), forecast.high - mean
         width = self._widening.get(signal.name, 1.0)
         missed = bool((error > half * width)[known].any())
-        self._widening[signal.name] = width * math.exp(self.rate * (missed - (1 - level)))
+        # The exponent is cut too, because exp of a large one is an error.
+        width *= math.exp(min(self.rate * (missed - (1 - level)), math.log(_WIDEST)))
+        self._widening[signal.name] = min(max(width, 1 / _WIDEST), _WIDEST)
 
 
 def _appended(before: Arrays, one: Arrays) -> dict[str, NDArray[np.generic]]:
     """Arrays [T, *shape] with one more step [*shape]."""
+    _check_known(one, before)
     for name, value in before.items():
         if name not in one or np.shape(one[name]) != value.shape[1:]:
             problem = f", got {np.shape(one[name])}" if name in one else "; the signal is missing"
             raise InputError(f"{name!r}: expected shape {value.shape[1:]} for one step{problem}.")
     return {name: np.concatenate([value, np.asarray(one[name])[None]]) for name, value in before.items()}
+
+
+def _check_known(given: Mapping[str, object], known: Mapping[str, object]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"{name[:100]!r} is not a signal here. Leave it out; known are: {', '.join(known) or 'none'}."
+            )
 
 
 def _bet(p_value: float) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
 from typing import final
 
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import PlanRequest
 from worldline.world.base import Plan, Prediction, World
 from worldline.world.local import LocalWorld
+from worldline.world.present import Present
 
 
 class SessionTracker(ABC):
@@ -58,7 +60,7 @@ class BeliefTracker(SessionTracker):
     ) -> None:
         super().__init__(horizon, level, compares=compares)
         self._world = world
-        self._recent = deque([] if episode is None else [world.look(episode.history())], maxlen=horizon + 1)
+        self._recent = deque([] if episode is None else self._beliefs(episode), maxlen=horizon + 1)
 
     def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
         """One update of the belief."""
@@ -82,6 +84,14 @@ class BeliefTracker(SessionTracker):
         return self._world.predict_from(
             self._recent[-1], actions, exogenous=exogenous, level=self.level, num_samples=num_samples, images=images
         )
+
+    def _beliefs(self, episode: Episode) -> Iterator[Present]:
+        """The beliefs at the last `horizon` observations, so that the next trajectory is compared with its band."""
+        first = max(episode.num_steps - self.horizon + 1, 0) if self.compares else episode.num_steps
+        present = self._world.look(episode.history(first))
+        yield present
+        for now in range(first + 1, episode.num_steps + 1):
+            yield (present := self._world.follow(present, episode.history(now, 2)))
 
     def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
         """From the belief."""

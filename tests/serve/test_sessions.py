@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+from tests.serve.toy_sessions import ANN, BOB, SwitchedWorld, changing, opened, steps_of, toy_world
+
+from worldline.errors import InputError, UnavailableError, WorldlineError
+from worldline.planning.base import Goal, PlanRequest
+from worldline.serve import sessions as module
+from worldline.serve.database import Database
+from worldline.serve.limits import Limits
+from worldline.serve.problems import (
+    ConflictError,
+    DeadlineError,
+    GoneError,
+    NotFoundError,
+    RateLimitedError,
+    StepConflictError,
+)
+from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings, SessionView
+from worldline.serve.tables import session_steps, sessions
+from worldline.world.local import LocalWorld
+from worldline.world.session import Session
+from worldline.world.wire import decode_answer
+
+SETTINGS = SessionSettings(num_kept=12, level=0.8, horizon=3, rate=0.1, patience=30.0)
+AHEAD = {"push": np.full((2, 2), 0.5, np.float32)}
+CALM = {"wind": np.zeros((2, 2), np.float32)}
+GOAL = Goal(targets={"position": np.zeros(2)})
+STEPS = steps_of(changing(40))
+
+
+async def add(found: Sessions, name: str, steps: list[ObservedStep], first: int = 0) -> SessionView:
+    """Adds steps, the first of which has the number `first`."""
+    for number, step in enumerate(steps, first):
+        view = await found.observe(ANN, name, number, step)
+        assert view.step == number + 1
+    return view
+
+
+def local(steps: list[ObservedStep], settings: SessionSettings = SETTINGS) -> Session:
+    """A session in this process that sees the same."""
+    session = Session(toy_world(), **vars(settings))
+    for step in steps:
+        session.observe(
+            step.observations, actions=step.actions or None, exogenous=step.exogenous or None, observed=step.observed
+        )
+    return session
+
+
+async def assert_same(found: Sessions, name: str, session: Session) -> None:
+    """Whether the session of the service answers as this one."""
+    ours = await found.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+    theirs = session.predict(AHEAD, exogenous=CALM)
+    for part in ("mean", "low", "high"):
+        one, other = (getattr(answer.signals["position"], part) for answer in (ours, theirs))
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert ours.trust == pytest.approx(theirs.trust, rel=1e-3)
+    ours = await found.plan(ANN, name, PlanRequest(goal=GOAL, horizon=2, exogenous=CALM))
+    theirs = session.plan(GOAL, horizon=2, exogenous=CALM)
+    np.testing.assert_allclose(ours.actions["push"], theirs.actions["push"], atol=1e-4)
+    view = await found.get(ANN, name)
+    assert view.widening == pytest.approx(session.widening, rel=1e-6)
+    assert view.alarms == session.alarms
+
+
+def stored(database: Database, name: str) -> list[ObservedStep]:
+    """The steps in the database, in their order."""
+    rows = select(session_steps.c.body).where(session_steps.c.session_id == name).order_by(session_steps.c.step)
+    bodies = database.read(lambda connection: connection.execute(rows).scalars().all())
+    return [decode_answer(ObservedStep, body) for body in bodies]
+
+
+def play(
+    database: Database, run: Callable[[Sessions], Awaitable[None]], limits: Limits | None = None, **rest: Any
+) -> None:
+    """Runs a coroutine with a service."""
+    with opened(database, limits, **rest) as (_, found):
+        asyncio.run(run(found))
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_answers_are_those_of_a_local_session_also_after_a_restart(database: Database, gaps: bool) -> None:
+    steps = steps_of(changing(40), gaps=gaps)
+
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        with pytest.raises(InputError, match="nothing was observed"):
+            await found.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+        seen = 0
+        for until in (1, 2, 20, 41):
+            await add(found, name, steps[seen:until], seen)
+            session, seen = local(steps[:until]), until
+            for one in (found, Sessions(found._service, database)):
+                await assert_same(one, name, session)
+            found = one  # goes on from what is stored
+        assert session.alarms
+        assert session.widening["position"] > 2
+
+    play(database, run)
+
+
+def test_only_the_next_step_is_added_and_the_last_one_may_be_repeated(database: Database) -> None:
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        view = await add(found, name, STEPS[:3])
+        for one in (found, Sessions(found._service, database)):
+            assert await one.observe(ANN, name, 2, STEPS[2]) == view
+            for step, content in ((2, STEPS[3]), (1, STEPS[1]), (4, STEPS[3]), (-1, STEPS[0]), (2**70, STEPS[3])):
+                with pytest.raises(StepConflictError, match="expected 3"):
+                    await one.observe(ANN, name, step, content)
+        await add(found, name, STEPS[3:5], 3)
+        await assert_same(found, name, local(STEPS[:5]))
+
+    play(database, run)
+
+
+def test_a_session_exists_for_its_token_only(database: Database) -> None:
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        await add(found, name, STEPS[:1])
+        calls: list[Callable[[str], Awaitable[object]]] = [
+            lambda name: found.get(BOB, name),
+            lambda name: found.observe(BOB, name, 1, STEPS[1]),
+            lambda name: found.observe(BOB, name, 0, STEPS[0]),
+            lambda name: found.predict(BOB, name, {"actions": AHEAD, "exogenous": CALM}),
+            lambda name: found.plan(BOB, name, PlanRequest(goal=GOAL, horizon=2, exogenous=CALM)),
+            lambda name: found.fork(BOB, name),
+            lambda name: found.delete(BOB, name),
+        ]
+        for call in calls:
+            for one in (name, "unknown"):
+                with pytest.raises(NotFoundError, match=f"^there is no session '{one}'.$"):
+                    await call(one)
+        assert (await found.get(ANN, name)).step == 1
+
+    play(database, run)
+
+
+def test_idempotency_keys(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(found: Sessions) -> None:
+        first = await found.create(ANN, "toy", SETTINGS, key="k")
+        await add(found, first.id, STEPS[:2])
+        again = await found.create(ANN, "toy", SETTINGS, key="k")
+        assert (again.id, again.step) == (first.id, 2)
+        assert (await found.create(BOB, "toy", SETTINGS, key="k")).id != first.id
+        assert (await found.create(ANN, "toy", SETTINGS)).id != first.id
+        with pytest.raises(ConflictError, match="Use another key"):
+            await found.create(ANN, "toy", replace(SETTINGS, horizon=2), key="k")
+        await assert_same(found, first.id, local(STEPS[:2]))
+        copies = {(await found.fork(ANN, first.id, key=key)).id for key in ("k", "k", "l")}
+        assert len(copies | {first.id}) == 3
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: first.expires + 1))
+        with pytest.raises(GoneError, match="Use another key"):
+            await found.create(ANN, "toy", SETTINGS, key="k")
+
+    play(database, run)
+
+
+def test_a_session_that_was_deleted_and_created_again_is_not_mixed_with_the_old_one(database: Database) -> None:
+    async def run(found: Sessions) -> None:
+        other = Sessions(found._service, database)
+        name = (await found.create(ANN, "toy", SETTINGS, key="k")).id
+        await add(found, name, STEPS[:4])
+        await other.delete(ANN, name)
+        assert (await other.create(ANN, "toy", SETTINGS, key="k")).id == name
+        await add(other, name, [STEPS[0], *STEPS[20:23]])
+        await assert_same(found, name, local([STEPS[0], *STEPS[20:23]]))
+
+    play(database, run)
+
+
+def test_a_fork_goes_its_own_way(database: Database) -> None:
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        await add(found, name, STEPS[:20])
+        fork = await found.fork(ANN, name)
+        assert (fork.step, fork.world) == (20, "toy")
+        await add(found, fork.id, STEPS[25:30], 20)
+        await add(found, name, STEPS[20:25], 20)
+        await assert_same(found, name, local(STEPS[:25]))
+        await found.delete(ANN, name)
+        with pytest.raises(NotFoundError):
+            await found.get(ANN, name)
+        await assert_same(Sessions(found._service, database), fork.id, local([*STEPS[:20], *STEPS[25:30]]))
+        assert len(stored(database, name)) == 0
+
+    play(database, run)
+
+
+def test_an_unused_session_expires_and_is_deleted_later(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now[0]))
+
+    async def run(found: Sessions) -> None:
+        names = [(await found.create(ANN, "toy", SETTINGS)).id for _ in range(3)]
+        await add(found, names[0], STEPS[:1])
+        now[0] += 80
+        await found.predict(ANN, names[0], {"actions": AHEAD, "exogenous": CALM})  # which is a use
+        await found.observe(ANN, names[1], 0, STEPS[0])  # too
+        assert (await found.get(ANN, names[2])).expires == pytest.approx(now[0] + 20)  # which is none
+        with pytest.raises(RateLimitedError, match="3 sessions are open"):
+            await found.fork(ANN, names[0])
+        now[0] += 50
+        assert (await found.fork(ANN, names[0])).step == 1
+        for call in (
+            found.get(ANN, names[2]),
+            found.observe(ANN, names[2], 0, STEPS[0]),
+            found.predict(ANN, names[2], {"actions": AHEAD, "exogenous": CALM}),
+            found.fork(ANN, names[2]),
+        ):
+            with pytest.raises(GoneError):
+                await call
+        await found.clean()
+        with pytest.raises(GoneError):
+            await found.get(ANN, names[2])
+        assert (await found.get(ANN, names[1])).step == 1
+        now[0] += module.KEPT_EXPIRED_S
+        await found.clean()
+        with pytest.raises(NotFoundError):
+            await found.get(ANN, names[2])
+        assert (await found.create(ANN, "toy", SETTINGS)).step == 0
+
+    play(database, run, Limits(session_s=100, sessions=3))
+
+
+def test_the_number_of_sessions_is_limited_per_token(database: Database) -> None:
+    async def run(found: Sessions) -> None:
+        names = [(await found.create(ANN, "toy", SETTINGS, key=key)).id for key in "ab"]
+        with pytest.raises(RateLimitedError, match="2 sessions are open"):
+            await found.create(ANN, "toy", SETTINGS)
+        assert (await found.create(ANN, "toy", SETTINGS, key="a")).id == names[0]
+        assert (await found.create(BOB, "toy", SETTINGS)).step == 0
+        await found.delete(ANN, names[0])
+        assert (await found.create(ANN, "toy", SETTINGS)).step == 0
+
+    play(database, run, Limits(sessions=2))
+
+
+def test_steps_that_are_no_longer_kept_are_deleted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TRIM", 8)
+
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        most = 0
+        for number, step in enumerate(STEPS):
+            await found.observe(ANN, name, number, step)
+            most = max(most, len(stored(database, name)))
+        assert most < 12 + 8
+        await assert_same(Sessions(found._service, database), name, local(STEPS))
+
+    play(database, run)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_kept": 0},
+        {"num_kept": 2},
+        {"num_kept": 10**9},
+        {"horizon": 0},
+        {"horizon": 10**6},
+        {"level": 1.5},
+        {"level": float("nan")},
+        {"rate": -1.0},
+        {"rate": float("inf")},
+        {"patience": 1.0},
+    ],
+)
+def test_settings_out_of_range_are_refused(database: Database, wrong: dict[str, Any]) -> None:
+    async def run(found: Sessions) -> None:
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            await found.create(ANN, "toy", SessionSettings(**wrong))
+        with pytest.raises(NotFoundError):
+            await found.create(ANN, "nothing", SessionSettings())
+
+    play(database, run)
+    rows = select(func.count()).select_from(sessions)
+    assert database.read(lambda connection: connection.execute(rows).scalar()) == 0
+
+
+def test_a_refused_call_leaves_the_session_in_memory_as_it_was(database: Database) -> None:
+    quota = replace(ANN, quota=5)
+
+    async def run(found: Sessions) -> None:
+        name = (await found.create(quota, "toy", SETTINGS)).id
+        await add(found, name, STEPS[:3])
+        session = found._live[name].session
+        wrong = replace(STEPS[3], observations={"position": np.zeros(3)})
+        for call in (
+            found.observe(ANN, name, 3, wrong),
+            found.observe(ANN, name, 3, replace(STEPS[3], actions={})),
+            found.observe(ANN, name, 3, replace(STEPS[3], exogenous={**STEPS[3].exogenous, "more": np.zeros(9)})),
+            found.observe(ANN, name, 3, replace(STEPS[3], observed={"more": True})),
+            found.predict(ANN, name, {"actions": {}}),
+            found.observe(quota, name, 3, STEPS[3]),
+        ):
+            with pytest.raises(WorldlineError):
+                await call
+            assert found._live[name].session is session
+        assert len(stored(database, name)) == 3
+        await add(found, name, STEPS[3:6], 3)
+        await assert_same(found, name, local(STEPS[:6]))
+
+    play(database, run)
+
+
+@pytest.mark.parametrize("lost", ["deadline", "caller", "database"])
+def test_a_call_that_is_lost_on_its_way_adds_the_step_or_not_and_nothing_else(
+    database: Database, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    entered, go = threading.Event(), threading.Event()
+    follow = LocalWorld.follow
+
+    def held(self: LocalWorld, *arguments: Any) -> Any:
+        entered.set()
+        assert go.wait(60)
+        return follow(self, *arguments)
+
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        await add(found, name, STEPS[:5])
+        with monkeypatch.context() as patch:
+            if lost == "database":
+
+                async def fails(*_: object) -> None:
+                    raise UnavailableError("the database is gone.")
+
+                patch.setattr(Database, "write_async", fails)
+                with pytest.raises(UnavailableError, match="is gone"):
+                    await found.observe(ANN, name, 5, STEPS[30])
+            else:
+                patch.setattr(LocalWorld, "follow", held)
+                deadline_s = 0.5 if lost == "deadline" else None
+                call = asyncio.ensure_future(found.observe(ANN, name, 5, STEPS[30], deadline_s=deadline_s))
+                await asyncio.to_thread(entered.wait, 60)
+                if lost == "caller":
+                    call.cancel()
+                with pytest.raises(DeadlineError if lost == "deadline" else asyncio.CancelledError):
+                    await call
+                go.set()  # the worker ends its work on the session after it was given up
+        assert len(stored(database, name)) == 5
+        await assert_same(found, name, local(STEPS[:5]))
+        await add(found, name, STEPS[5:8], 5)
+        await assert_same(found, name, local(STEPS[:8]))
+
+    play(database, run)
+
+
+def test_few_sessions_are_in_memory_and_the_others_go_on_all_the_same(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_LIVE", 2)
+
+    async def run(found: Sessions) -> None:
+        names = [(await found.create(ANN, "toy", SETTINGS)).id for _ in range(4)]
+        assert len(found._live) == 2
+        for number in range(6):
+            await asyncio.gather(*(found.observe(ANN, name, number, STEPS[number]) for name in names))
+            assert len(found._live) <= 2
+        for name in names:
+            await assert_same(found, name, local(STEPS[:6]))
+        with pytest.raises(NotFoundError):
+            await found.get(BOB, names[0])
+        assert len(found._live) <= 2
+
+    play(database, run)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_session_follows_the_alias_and_its_bands_start_anew(database: Database, number: int) -> None:
+    """Also if another world with the same version number is served under the name."""
+    hosted = SwitchedWorld(1, toy_world())
+
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        view = await add(found, name, STEPS[:25])
+        assert (view.version, view.widening["position"]) == (1, pytest.approx(1, abs=2))
+        other = Sessions(found._service, database)
+        hosted.version, hosted.world = number, toy_world(1)
+        due = local(STEPS[:25])
+        due.use(toy_world(1))
+        ours = await found.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+        np.testing.assert_allclose(
+            ours.signals["position"].high, due.predict(AHEAD, exogenous=CALM).signals["position"].high, rtol=1e-4
+        )
+        for one in (found, other) if number == 2 else (found,):  # a version that only the old row knows
+            theirs = await one.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+            np.testing.assert_allclose(ours.signals["position"].high, theirs.signals["position"].high, rtol=1e-4)
+        view = await add(found, name, STEPS[25:35], 25)
+        for step in STEPS[25:35]:
+            due.observe(step.observations, actions=step.actions, exogenous=step.exogenous)
+        assert view.version == number
+        assert view.widening == pytest.approx(due.widening, rel=1e-6)
+
+    play(database, run, hosted=hosted)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_services_that_share_a_database_neither_lose_nor_repeat_a_step(database_url: str, seed: int) -> None:
+    """Clients of two services add to one session, each step under its own event loop; some leave on the way."""
+    acknowledged, uncertain = dict[int, int](), set[int]()
+    pushes = np.random.default_rng(seed).uniform(-1, 1, (200, 2)).astype(np.float32)
+
+    def content(number: int) -> ObservedStep:
+        step = STEPS[1 + number % 40]
+        return replace(step, actions={"push": pushes[number]})
+
+    async def client(found: Sessions, name: str, numbers: list[int], rng: random.Random) -> None:
+        for number in numbers:
+            while True:
+                await asyncio.sleep(rng.uniform(0, 0.01))
+                step = (await found.get(ANN, name)).step
+                leaves = rng.random() < 0.2
+                call = asyncio.ensure_future(found.observe(ANN, name, step, content(number)))
+                try:
+                    await asyncio.wait([call], timeout=rng.uniform(0, 0.02) if leaves else None)
+                    if call.cancel():
+                        uncertain.add(number)
+                    assert (await call).step == step + 1
+                except StepConflictError:
+                    uncertain.discard(number)
+                    continue
+                except asyncio.CancelledError:
+                    break
+                uncertain.discard(number)
+                acknowledged[number] = step
+                break
+
+    def process(name: str, first: int) -> None:
+        async def run(found: Sessions) -> None:
+            rngs = [random.Random(f"{seed} {first} {one}") for one in range(2)]
+            await asyncio.gather(
+                *(client(found, name, list(range(first + one, first + 40, 4)), rng) for one, rng in enumerate(rngs))
+            )
+
+        with Database(database_url) as database:
+            play(database, run)
+
+    names = list[str]()
+
+    async def create(found: Sessions) -> None:
+        names.append((await found.create(ANN, "toy", SessionSettings())).id)
+        await found.observe(ANN, names[0], 0, STEPS[0])
+
+    async def check(found: Sessions) -> None:
+        steps = stored(database, names[0])
+        pushed = [int(np.flatnonzero((pushes == step.actions["push"]).all(1))[0]) for step in steps[1:]]
+        assert len(set(pushed)) == len(pushed)
+        assert {number: 1 + place for place, number in enumerate(pushed) if number in acknowledged} == acknowledged
+        assert set(pushed) <= set(acknowledged) | uncertain
+        assert (await found.get(ANN, names[0])).step == len(steps)
+        await assert_same(found, names[0], local(steps, SessionSettings(num_kept=128)))
+
+    with Database(database_url) as database:
+        play(database, create)
+        threads = [threading.Thread(target=process, args=(names[0], first)) for first in (0, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(acknowledged) > 10
+        play(database, check)

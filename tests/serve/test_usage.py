@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from sqlalchemy import Connection, insert, select, text
+from tests.serve.toy_sessions import ANN, BOB, toy_world
+
+from worldline.serve import usage as module
+from worldline.serve.callers import Caller, Scope
+from worldline.serve.database import Database
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.problems import RateLimitedError
+from worldline.serve.server import serving
+from worldline.serve.service import Service
+from worldline.serve.tables import calls
+from worldline.serve.tokens import Tokens
+from worldline.serve.usage import MAX_LOGGED, REQUEST_ID, CallRecord, Usage
+
+NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC).timestamp()
+
+
+class Clock:
+    """The time of the module under test."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self, zone: dt.tzinfo | None = None) -> float | dt.datetime:
+        return self.now if zone is None else dt.datetime.fromtimestamp(self.now, zone)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=found, monotonic=found))
+    monkeypatch.setattr(module, "datetime", SimpleNamespace(now=found))
+    return found
+
+
+def caller(*, rate: float | None = None, quota: int | None = None, name: str = "ann") -> Caller:
+    return Caller(id=name, name=name, scopes=frozenset(Scope), rate=rate, quota=quota)
+
+
+def call(who: Caller = ANN, *, verb: str = "predict", status: int = 200) -> CallRecord:
+    return CallRecord(caller=who, world="toy", version=1, verb=verb, status=status, seconds=0.5, steps=7)
+
+
+def admitted(usage: Usage, who: Caller, number: int) -> int:
+    """Of so many calls, those that are admitted."""
+    found = 0
+    for _ in range(number):
+        try:
+            usage.admit(who)
+        except RateLimitedError:
+            continue
+        usage.record(call(who))
+        found += 1
+    return found
+
+
+def test_a_rate_allows_the_calls_of_one_second_at_once_and_then_its_mean(clock: Clock) -> None:
+    usage, who = Usage(None), caller(rate=4.0)
+    assert admitted(usage, who, 10) == 4
+    with pytest.raises(RateLimitedError, match="4 calls per second") as refused:
+        usage.admit(who)
+    assert refused.value.retry_after_s == pytest.approx(0.25)
+    clock.now += refused.value.retry_after_s
+    assert admitted(usage, who, 10) == 1
+    clock.now += 1000
+    assert admitted(usage, who, 10) == 4
+    assert admitted(usage, caller(rate=4.0, name="bob"), 10) == 4
+    assert admitted(usage, caller(name="eve"), 100) == 100
+
+
+def test_a_slow_rate_allows_one_call_at_a_time(clock: Clock) -> None:
+    usage, who = Usage(None), caller(rate=0.1)
+    for _ in range(3):
+        assert admitted(usage, who, 3) == 1
+        clock.now += 9.5
+        assert admitted(usage, who, 1) == 0  # a refused call takes nothing
+        clock.now += 0.5
+
+
+def test_a_quota_lasts_until_midnight(clock: Clock) -> None:
+    usage, who = Usage(None), caller(quota=3)
+    assert admitted(usage, who, 5) == 3
+    with pytest.raises(RateLimitedError, match=r"3 calls per day .* midnight") as refused:
+        usage.admit(who)
+    assert refused.value.retry_after_s == pytest.approx(12 * 3600)
+    clock.now += 12 * 3600 - 1
+    assert admitted(usage, who, 1) == 0
+    clock.now += 1
+    assert admitted(usage, who, 5) == 3
+    assert admitted(usage, caller(quota=0, name="eve"), 5) == 0
+
+
+def test_a_quota_holds_over_processes_and_restarts(database: Database, clock: Clock) -> None:
+    one, other, who = Usage(database), Usage(database), caller(quota=10)
+
+    async def run() -> None:
+        assert (admitted(one, who, 4), admitted(other, who, 3)) == (4, 3)
+        for _ in range(2):  # counts are not added twice
+            await one.flush()
+            await other.flush()
+        assert admitted(other, who, 1) == 1
+        await other.flush()
+        await one.flush()
+        assert admitted(one, who, 9) == 2
+        assert admitted(other, who, 9) == 2  # up to the calls of one interval more
+        for usage in (one, other, one):
+            await usage.flush()
+        restarted = Usage(database)
+        await restarted.flush()
+        for usage in (one, other, restarted):
+            assert admitted(usage, who, 1) == 0
+        clock.now += 12 * 3600
+        assert admitted(one, who, 20) == 10
+        await one.flush()
+        await other.flush()
+        assert admitted(other, who, 20) == 10  # it flushed before it noticed the new day
+        await other.flush()
+        assert admitted(other, who, 20) == 0
+
+    asyncio.run(run())
+
+
+def test_counts_add_up(database: Database, clock: Clock) -> None:
+    one, other = Usage(database), Usage(database)
+
+    async def run() -> None:
+        for usage in (one, other, one):
+            for found in (call(), call(status=429), call(BOB), call(verb="plan", status=504)):
+                usage.record(found)
+            await usage.flush()
+        clock.now += 12 * 3600
+        one.record(call())
+        await one.flush()
+        await one.flush()
+
+    asyncio.run(run())
+    columns = ("token_id", "day", "verb", "calls", "errors", "seconds", "steps")
+    found = {tuple(row[name] for name in columns) for row in one.report(2)}
+    assert found == {
+        ("ann", "2026-01-31", "predict", 6, 3, 3.0, 42),
+        ("ann", "2026-01-31", "plan", 3, 3, 1.5, 21),
+        ("bob", "2026-01-31", "predict", 3, 0, 1.5, 21),
+        ("ann", "2026-02-01", "predict", 1, 0, 0.5, 7),
+    }
+    assert len(one.report(1)) == 1
+
+
+def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Database) -> None:
+    usage = Usage(database)
+
+    def execute(statement: str) -> None:
+        database.write(lambda connection: connection.execute(text(statement)).close()).result()
+
+    async def run() -> None:
+        usage.record(call())
+        execute("ALTER TABLE usage RENAME TO away")
+        for _ in range(2):
+            with pytest.raises(Exception, match="cannot be used"):
+                await usage.flush()
+            usage.record(call())
+        execute("ALTER TABLE away RENAME TO usage")
+        task = asyncio.create_task(usage.flush())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await usage.flush()
+
+    asyncio.run(run())
+    assert [row["calls"] for row in usage.report(1)] == [3]
+
+
+def logged(connection: Connection) -> list[tuple[object, ...]]:
+    return [tuple(row)[1:] for row in connection.execute(select(calls).order_by(calls.c.id))]
+
+
+def test_a_share_of_the_calls_is_logged_for_some_days(database: Database, clock: Clock) -> None:
+    usage = Usage(database, log_share=0.1, log_days=2.0)
+
+    async def run() -> None:
+        for _ in range(2000):
+            usage.record(call())
+        await usage.flush()
+        await usage.flush()
+        assert 120 < len(database.read(logged)) < 290
+        for share, number in ((0.0, 100), (1.0, 2 * MAX_LOGGED)):
+            clock.now += 86_400
+            one, days = Usage(database, log_share=share, log_days=2.0), len(database.read(logged))
+            REQUEST_ID.set("r-1")
+            for _ in range(number):
+                one.record(call(BOB, status=404))
+            await one.flush()
+            assert len(database.read(logged)) == days + share * MAX_LOGGED
+        clock.now += 1
+        await usage.clean()
+        assert database.read(logged) == [(clock.now - 1, "r-1", "bob", "toy", 1, "predict", 404, 500.0)] * MAX_LOGGED
+
+    asyncio.run(run())
+
+
+def test_limits_over_http(database: Database) -> None:
+    tokens, hosts = Tokens(database), Hosts(lambda reference: toy_world())
+    hosts.add(HostedWorld("toy", None, toy_world()))
+    body = {
+        "history": {"observations": {"position": [[0.0, 0.0]]}, "actions": {}},
+        "actions": {"push": [[0.1, 0.1]]},
+        "exogenous": {"wind": [[0.0, 0.0]]},
+    }
+    slow = tokens.create("slow", [Scope.INFER, Scope.SESSION], rate=0.3)
+    few = tokens.create("few", [Scope.INFER, Scope.SESSION], quota=2)
+    admin = tokens.create("admin", [Scope.ADMIN])
+    service = Service(hosts, tokens=tokens, usage=Usage(database))
+    with serving(service, database) as url, httpx.Client(base_url=url, trust_env=False) as http:
+
+        def ask(token: str, path: str = "worlds/toy:predict", json: object = body) -> httpx.Response:
+            return http.post(f"/v1/{path}", json=json, headers={"authorization": f"Bearer {token}"})
+
+        session = {"world": "toy"}
+        assert ask(slow).status_code == 200
+        refused = ask(slow, "sessions", session)
+        assert refused.status_code == 429
+        assert (refused.json()["code"], refused.headers["retry-after"]) == ("rate_limited", "4")  # rounded up
+        assert [ask(few).status_code for _ in range(2)] == [200, 200]
+        refused = ask(few, "sessions", session)
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= 86_400
+    with serving(Service(hosts, tokens=tokens, usage=Usage(database)), database) as url:
+        again = httpx.post(f"{url}/v1/sessions", json=session, headers={"authorization": f"Bearer {few}"})
+        assert again.status_code == 429  # from the first call on
+        used = httpx.get(f"{url}/v1/usage", headers={"authorization": f"Bearer {admin}"}).json()["usage"]
+    assert sorted((row["verb"], row["calls"], row["errors"], row["steps"]) for row in used) == [
+        ("predict", 1, 0, 1),
+        ("predict", 2, 0, 2),
+    ]
+
+
+def test_old_calls_of_the_log_are_deleted_only_by_age(database: Database) -> None:
+    """A log without any call can be cleaned, too."""
+    usage = Usage(database)
+    asyncio.run(usage.clean())
+    row = {"time": 4e9, "request_id": "", "token_id": "", "world": "", "verb": "", "status": 200, "duration_ms": 1.0}
+    database.write(lambda connection: connection.execute(insert(calls), [row]).close()).result()
+    asyncio.run(usage.clean())
+    assert len(database.read(logged)) == 1
