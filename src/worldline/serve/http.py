@@ -6,17 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-from worldline.catalog.aliases import Reference
-from worldline.catalog.versions import Catalog
-from worldline.errors import MissingExtraError, UnknownNameError
+from worldline.errors import MissingExtraError
 from worldline.serve.background import kept_up
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
-from worldline.serve.hosting import HostedWorld
 from worldline.serve.problems import MethodError, NotFoundError
 from worldline.serve.service import Service
+from worldline.serve.world_views import WorldList, WorldView, summary_of, view_of
 from worldline.world import wire
 
 try:
@@ -27,12 +24,15 @@ try:
 
     from worldline.serve.control import CONTROL
     from worldline.serve.http_admin import admin_router
+    from worldline.serve.http_docs import docs_router
     from worldline.serve.http_sessions import sessions_router
+    from worldline.serve.openapi import operation
     from worldline.serve.openpi import OPENPI
     from worldline.serve.registry import Registry
     from worldline.serve.requests import (
         JSON,
         MSGPACK,
+        TEXT,
         Guard,
         answer_type,
         deadline_s,
@@ -43,6 +43,9 @@ try:
     from worldline.serve.sockets import Sockets
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
+
+
+VERBS_PATH = "/v1/worlds/{name}:{verb}"
 
 
 def create_app(service: Service, database: Database | None = None, *, any_host: bool = False) -> ASGIApp:
@@ -65,12 +68,16 @@ def create_app(service: Service, database: Database | None = None, *, any_host: 
 
     app = FastAPI(title="worldline", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     # The first route, without dependencies: most requests take it, and FastAPI would add a fifth to their time.
-    app.router.routes.insert(0, Route("/v1/worlds/{name}:{verb}", partial(_call_world, service), methods=["POST"]))
-    app.include_router(_state(service))
-    app.include_router(_worlds(service))
+    verbs = Route(VERBS_PATH, partial(_call_world, service), methods=["POST"])
+    app.router.routes.insert(0, verbs)
+    routers = [_worlds(service)]
     if sessions is not None and registry is not None:
-        app.include_router(sessions_router(service, sessions))
-        app.include_router(admin_router(service, registry))
+        routers += [sessions_router(service, sessions), admin_router(service, registry)]
+    routers.append(_state(service))
+    routers.append(docs_router(service, VERBS_PATH, routers))
+    for router in routers:
+        app.include_router(router)
+    routes = [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))]
     sockets = Sockets(service)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
         app.router.routes.append(WebSocketRoute(path, partial(sockets.serve, endpoint=endpoint)))
@@ -79,8 +86,11 @@ def create_app(service: Service, database: Database | None = None, *, any_host: 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
         """Unknown paths and methods, found by the router."""
-        known = {404: NotFoundError("path", request.url.path)}
-        raise known.get(error.status_code, MethodError(f"{request.method} is not possible here."))
+        if error.status_code == 404:
+            raise NotFoundError("path", request.url.path)
+        found = [route.methods or () for route in routes if route.path_regex.match(request.url.path)]
+        allow = ", ".join(sorted({method for methods in found for method in methods}))
+        raise MethodError(f"{request.method} is not possible here. Use {allow}.", allow)
 
     return app
 
@@ -88,18 +98,18 @@ def create_app(service: Service, database: Database | None = None, *, any_host: 
 def _state(service: Service) -> APIRouter:
     router = APIRouter(tags=["state"])
 
-    @router.get("/healthz")
+    @router.get("/healthz", openapi_extra=operation(media=TEXT))
     async def healthz() -> Response:
         """Answers OK while the process runs."""
-        return Response("OK", media_type="text/plain")
+        return Response("OK", media_type=TEXT)
 
-    @router.get("/readyz")
+    @router.get("/readyz", openapi_extra=operation(media=TEXT))
     async def readyz() -> Response:
         """Answers OK if the workers answered lately, and 503 if they did not."""
         found = await service.ready()
-        return Response("OK" if found else "the workers do not answer", 200 if found else 503, media_type="text/plain")
+        return Response("OK" if found else "the workers do not answer", 200 if found else 503, media_type=TEXT)
 
-    @router.get("/metrics")
+    @router.get("/metrics", openapi_extra=operation(scope=Scope.READ, media=TEXT))
     async def metrics(request: Request) -> Response:
         """Metrics for Prometheus."""
         await service.authorize(request.headers.get("authorization"), Scope.READ)
@@ -111,23 +121,22 @@ def _state(service: Service) -> APIRouter:
 def _worlds(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1/worlds", tags=["worlds"])
 
-    @router.get("")
+    @router.get("", openapi_extra=operation(scope=Scope.READ, answer=WorldList))
     async def list_worlds(request: Request) -> Response:
         """The served worlds."""
         await service.authorize(request.headers.get("authorization"), Scope.READ)
-        found = await asyncio.to_thread(lambda: [_summary(one) for one in service.hosts.values()])
-        return Response(wire.encode_json_answer({"worlds": found}), media_type=JSON)
+        found = await asyncio.to_thread(lambda: tuple(summary_of(one) for one in service.hosts.values()))
+        return Response(wire.encode_json_answer(WorldList(worlds=found)), media_type=JSON)
 
-    @router.get("/{name}")
+    @router.get("/{name}", openapi_extra=operation(scope=Scope.READ, answer=WorldView, msgpack=True))
     async def describe_world(name: str, request: Request) -> Response:
         """The card of a world, its versions and aliases."""
         await service.authorize(request.headers.get("authorization"), Scope.READ)
         hosted = service.hosts[name]
-        version, world = await asyncio.to_thread(hosted.current)
         if answer_type(request) == MSGPACK:
+            _, world = await asyncio.to_thread(hosted.current)
             return Response(wire.encode_answer(world.describe()), media_type=MSGPACK)
-        versions = await asyncio.to_thread(_versions, hosted)
-        found = {"name": name, "reference": hosted.reference, "version": version, "card": world.describe(), **versions}
+        found = await asyncio.to_thread(view_of, hosted)
         return Response(wire.encode_json_answer(found), media_type=JSON)
 
     return router
@@ -146,24 +155,3 @@ async def _call_world(service: Service, request: Request) -> Response:
     encode = wire.encode_json_answer if answer == JSON else wire.encode_answer
     found = await service.ask(caller, name, call, encode=encode, deadline_s=wait_s, gone=partial(left, request))
     return Response(found, media_type=answer)
-
-
-def _summary(hosted: HostedWorld) -> dict[str, Any]:
-    version, world = hosted.current()
-    card = world.describe()
-    return {"name": hosted.name, "reference": hosted.reference, "version": version, "engine": card.engine}
-
-
-def _versions(hosted: HostedWorld) -> dict[str, Any]:
-    """Versions and aliases of a world of the catalog; nothing for a folder."""
-    if hosted.reference is None:
-        return {"versions": [], "aliases": {}}
-    name = Reference.parse(hosted.reference).name
-    try:
-        catalog = Catalog()
-        found = catalog.versions(name)
-        aliases = {alias: one.now.version for alias, one in catalog.shelf(name).aliases().items()}
-    except UnknownNameError:  # removed from the catalog after it was opened
-        return {"versions": [], "aliases": {}}
-    versions = [{"number": one.number, "created": one.created, "engine": one.model} for one in found]
-    return {"versions": versions, "aliases": aliases}

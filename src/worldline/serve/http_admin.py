@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Final, final
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,9 +14,12 @@ from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog
 from worldline.errors import InputError, UnsupportedError
 from worldline.serve.callers import Scope
+from worldline.serve.openapi import operation
 from worldline.serve.registry import Registry
 from worldline.serve.requests import JSON, read_arguments
 from worldline.serve.service import Service
+from worldline.serve.usage import UsageReport
+from worldline.serve.world_views import AliasView, WorldSummary, summary_of
 from worldline.world import wire
 
 
@@ -46,27 +51,38 @@ class NewAlias:
     reason: str = "moved over HTTP"
 
 
+_DAYS: Final[Mapping[str, Any]] = {
+    "schema": {"type": "integer", "minimum": 1, "maximum": 366, "default": 30},
+    "description": "Days up to today (UTC).",
+}
+
+
 def admin_router(service: Service, registry: Registry) -> APIRouter:
     """The routes of administrators."""
     router = APIRouter(prefix="/v1", tags=["administration"])
 
-    @router.post("/worlds", status_code=201)
+    @router.post(
+        "/worlds", status_code=201, openapi_extra=operation(scope=Scope.ADMIN, request=NewWorld, answer=WorldSummary)
+    )
     async def add_world(request: Request) -> Response:
         """Serves a world of the catalog."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
         body = NewWorld(**await read_arguments(request, service.limits, "add_world", NewWorld))
         hosted = await registry.add(caller, body.name, body.reference)
-        found = {"name": hosted.name, "reference": hosted.reference, "version": hosted.version}
+        found = await asyncio.to_thread(summary_of, hosted)
         return Response(wire.encode_json_answer(found), 201, media_type=JSON)
 
-    @router.delete("/worlds/{name}", status_code=204)
+    @router.delete("/worlds/{name}", status_code=204, openapi_extra=operation(scope=Scope.ADMIN))
     async def remove_world(name: str, request: Request) -> Response:
         """Stops serving a world that was added."""
         await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
         await registry.remove(name)
         return Response(status_code=204)
 
-    @router.put("/worlds/{name}/aliases/{alias}")
+    @router.put(
+        "/worlds/{name}/aliases/{alias}",
+        openapi_extra=operation(scope=Scope.ADMIN, request=NewAlias, answer=AliasView, problems=[422]),
+    )
     async def move_alias(name: str, alias: str, request: Request) -> Response:
         """Points an alias to another version; sessions and calls follow."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
@@ -80,16 +96,17 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
             raise InputError(f"reason has {len(body.reason)} characters. Use at most 1000.")
         world, reason = Reference.parse(reference).name, f"{body.reason} ({caller.name})"
         version = await asyncio.to_thread(Catalog().point, world, alias, body.version, reason=reason)
-        found = {"name": name, "alias": alias, "version": version.number}
+        found = AliasView(name=name, alias=alias, version=version.number)
         return Response(wire.encode_json_answer(found), media_type=JSON)
 
-    @router.get("/usage")
-    async def get_usage(request: Request, days: int = 30) -> Response:
-        """Calls per token, day, world and verb."""
+    @router.get("/usage", openapi_extra=operation(scope=Scope.ADMIN, answer=UsageReport, query={"days": _DAYS}))
+    async def get_usage(request: Request) -> Response:
+        """Calls per token, day, world and verb. Calls of the last second may be missing."""
         await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
-        if not 1 <= days <= 366:
-            raise InputError(f"days is {days}. Use 1 to 366.")
-        found = await asyncio.to_thread(service.usage.report, days)
-        return Response(wire.encode_json_answer({"usage": found}), media_type=JSON)
+        given = request.query_params.get("days", "30")
+        if not re.fullmatch(r"[0-9]{1,3}", given) or not 1 <= int(given) <= _DAYS["schema"]["maximum"]:
+            raise InputError(f"days is {given[:40]!r}. Use 1 to {_DAYS['schema']['maximum']}.")
+        found = await asyncio.to_thread(service.usage.report, int(given))
+        return Response(wire.encode_json_answer(UsageReport(usage=found)), media_type=JSON)
 
     return router

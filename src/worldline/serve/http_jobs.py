@@ -6,14 +6,16 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, final
 
 import msgspec
 
 from worldline.errors import MissingExtraError, WorldlineError
 from worldline.report.page import page_policy
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.job_requests import MAX_BYTES, decode_request
+from worldline.serve.job_requests import MAX_BYTES, JobRequest, decode_request
 from worldline.serve.jobs import ENDED, Jobs, JobView
 from worldline.serve.problems import MediaTypeError
 from worldline.serve.service import Service
@@ -22,11 +24,37 @@ try:
     from fastapi import APIRouter, Request, Response
     from fastapi.responses import StreamingResponse
 
-    from worldline.serve.requests import JSON, content_type, idempotency_key, read_body
+    from worldline.serve.openapi import operation
+    from worldline.serve.requests import HTML, JSON, content_type, idempotency_key, read_body
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
 _NUMBER: Final = re.compile(r"[0-9]{1,15}")
+_operation = partial(operation, scope=Scope.JOB)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LogList:
+    """The logs on which jobs can run.
+
+    Args:
+        logs: names, sorted.
+    """
+
+    logs: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class JobList:
+    """The jobs of a caller.
+
+    Args:
+        jobs: the newest first.
+    """
+
+    jobs: tuple[JobView, ...]
 
 
 def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
@@ -41,57 +69,68 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
     async def caller_of(request: Request) -> Caller:
         return await service.authorize(request.headers.get("authorization"), Scope.JOB)
 
-    @router.get("/logs")
+    @router.get("/logs", openapi_extra=_operation(answer=LogList))
     async def list_logs(request: Request) -> Response:
         """The names of the logs."""
         await caller_of(request)
-        return _json({"logs": await asyncio.to_thread(jobs.logs.names)})
+        return _json(LogList(logs=tuple(await asyncio.to_thread(jobs.logs.names))))
 
-    @router.post("/jobs")
+    @router.post(
+        "/jobs",
+        status_code=202,
+        openapi_extra=_operation(
+            request=JobRequest,
+            name="JobRequest",
+            answer=JobView,
+            headers=["Idempotency-Key"],
+            problems=[404, 409, 422, 429],
+            link="job",
+        ),
+    )
     async def create_job(request: Request) -> Response:
         """Adds a job to the queue: learn, audit or exam."""
         caller = await caller_of(request)
         if content_type(request) != JSON:
             raise MediaTypeError(f"jobs are described in JSON. Send {JSON}.")
         body = await read_body(request, MAX_BYTES, service.limits.body_s)
-        job = await jobs.create(caller, decode_request(body), key=idempotency_key(request))
-        return _json(job, 202, {"location": f"/v1/jobs/{job.id}"})
+        created = await jobs.create(caller, decode_request(body), key=idempotency_key(request))
+        return _json(created, 202, {"location": f"/v1/jobs/{created.id}"})
 
-    @router.get("/jobs")
+    @router.get("/jobs", openapi_extra=_operation(answer=JobList))
     async def list_jobs(request: Request) -> Response:
         """The jobs of the caller, the newest first."""
-        return _json({"jobs": await jobs.list_jobs(await caller_of(request))})
+        return _json(JobList(jobs=tuple(await jobs.list_jobs(await caller_of(request)))))
 
-    @router.get("/jobs/{name}")
-    async def get_job(name: str, request: Request) -> Response:
+    @router.get("/jobs/{job}", openapi_extra=_operation(answer=JobView))
+    async def get_job(job: str, request: Request) -> Response:
         """A job with its progress."""
-        return _json(await jobs.get(await caller_of(request), name))
+        return _json(await jobs.get(await caller_of(request), job))
 
-    @router.delete("/jobs/{name}")
-    async def cancel_job(name: str, request: Request) -> Response:
+    @router.delete("/jobs/{job}", openapi_extra=_operation(answer=JobView))
+    async def cancel_job(job: str, request: Request) -> Response:
         """Cancels a job."""
-        return _json(await jobs.cancel(await caller_of(request), name))
+        return _json(await jobs.cancel(await caller_of(request), job))
 
-    @router.get("/jobs/{name}/result")
-    async def get_result(name: str, request: Request) -> Response:
+    @router.get("/jobs/{job}/result", openapi_extra=_operation(media=JSON, problems=[409]))
+    async def get_result(job: str, request: Request) -> Response:
         """The figures of a job that is done."""
-        return _json(await jobs.result(await caller_of(request), name))
+        return _json(await jobs.result(await caller_of(request), job))
 
-    @router.get("/jobs/{name}/report")
-    async def get_report(name: str, request: Request) -> Response:
+    @router.get("/jobs/{job}/report", openapi_extra=_operation(media=HTML, problems=[409, 410]))
+    async def get_report(job: str, request: Request) -> Response:
         """The report of a job that is done, an HTML page."""
-        page = await jobs.report(await caller_of(request), name)
+        page = await jobs.report(await caller_of(request), job)
         policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
-        return Response(page, media_type="text/html", headers={"content-security-policy": policy})
+        return Response(page, media_type=HTML, headers={"content-security-policy": policy})
 
-    @router.get("/jobs/{name}/events")
-    async def get_events(name: str, request: Request) -> Response:
+    @router.get("/jobs/{job}/events", openapi_extra=_operation(media="text/event-stream", problems=[429]))
+    async def get_events(job: str, request: Request) -> Response:
         """Server-sent events: `progress`, then `end` with the job as it ended."""
         caller, given = await caller_of(request), request.headers.get("last-event-id", "")
-        after, job = int(given) if _NUMBER.fullmatch(given) else 0, await jobs.get(caller, name)
-        if job.status in ENDED and job.number <= after:
+        after, now = int(given) if _NUMBER.fullmatch(given) else 0, await jobs.get(caller, job)
+        if now.status in ENDED and now.number <= after:
             return Response(status_code=204)  # browsers do not connect again
-        events = jobs.events(caller, name, after)
+        events = jobs.events(caller, job, after)
         first = await anext(events)  # raises errors before the answer begins
         return StreamingResponse(_stream(first, events), media_type="text/event-stream")
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import final
+from functools import partial
+from typing import Final, final
 
 from fastapi import APIRouter, Request, Response
 
 from worldline.planning.base import PlanRequest
-from worldline.serve.callers import Scope
-from worldline.serve.problems import NotFoundError
+from worldline.serve.callers import Caller, Scope
+from worldline.serve.openapi import operation
 from worldline.serve.requests import JSON, MSGPACK, answer_type, deadline_s, idempotency_key, read_arguments
 from worldline.serve.service import Service
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings, SessionView
 from worldline.world import wire
+from worldline.world.base import Plan, Prediction
 from worldline.world.session import Session
 
 
@@ -38,6 +41,10 @@ class NewStep(ObservedStep):
 
     Args:
         step: number of observations before this one.
+        observations: per signal [*shape].
+        actions: since the last observation, per signal [*shape]; empty at the first step.
+        exogenous: likewise.
+        observed: per signal, whether its value was observed; true if left out.
     """
 
     step: int
@@ -55,59 +62,107 @@ class SessionPlan:
     request: PlanRequest
 
 
+_CALL: Final = (410, 422, 429, 504)
+"""Statuses of problems of a call that a world computes for a session."""
+
+_operation = partial(operation, scope=Scope.SESSION, msgpack=True)
+
+
 def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
     """The routes of sessions."""
     router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
     limits = service.limits
 
-    @router.post("", status_code=201)
+    async def begin(request: Request, verb: str | None = None) -> Caller:
+        if verb is not None:
+            request.state.labels = "", f"session {verb}"
+        return await service.authorize(request.headers.get("authorization"), Scope.SESSION)
+
+    @router.post(
+        "",
+        status_code=201,
+        openapi_extra=operation(
+            scope=Scope.SESSION,
+            request=NewSession,
+            answer=SessionView,
+            msgpack=True,
+            headers=["Idempotency-Key"],
+            problems=[404, 429, 504],
+            link="session",
+        ),
+    )
     async def create_session(request: Request) -> Response:
-        """Opens a session."""
-        caller = await service.authorize(request.headers.get("authorization"), Scope.SESSION)
+        """Opens a session. It ends when it is deleted, or when it was not used for some time."""
+        caller = await begin(request)
         key = idempotency_key(request)
         body = NewSession(**await read_arguments(request, limits, "create_session", NewSession))
         found = await sessions.create(caller, body.world, body.settings, key=key)
         return _response(request, found, 201)
 
-    @router.get("/{name}")
-    async def get_session(name: str, request: Request) -> Response:
-        """The session as it is now."""
-        caller = await service.authorize(request.headers.get("authorization"), Scope.SESSION)
-        return _response(request, await sessions.get(caller, name))
+    @router.post(
+        "/{session}:observe",
+        openapi_extra=_operation(request=NewStep, answer=SessionView, problems=[*_CALL, 409]),
+    )
+    async def observe_session(session: str, request: Request) -> Response:
+        """Adds an observation. Sending the last step again changes nothing."""
+        caller = await begin(request, "observe")
+        one = NewStep(**await read_arguments(request, limits, "observe", NewStep))
+        return _response(
+            request, await sessions.observe(caller, session, one.step, _step(one), deadline_s=deadline_s(request))
+        )
 
-    @router.delete("/{name}", status_code=204)
-    async def delete_session(name: str, request: Request) -> Response:
-        """Ends a session."""
-        caller = await service.authorize(request.headers.get("authorization"), Scope.SESSION)
-        await sessions.delete(caller, name)
-        return Response(status_code=204)
-
-    @router.post("/{name}:{verb}")
-    async def call_session(name: str, verb: str, request: Request) -> Response:
-        """Adds an observation, predicts, plans or copies the session: observe, predict, plan or fork."""
-        caller = await service.authorize(request.headers.get("authorization"), Scope.SESSION)
-        request.state.labels = "", f"session {verb}" if verb in _VERBS else "other"
-        if verb == "fork":
-            return _response(request, await sessions.fork(caller, name, key=idempotency_key(request)), 201)
-        if verb not in _VERBS:
-            raise NotFoundError("verb of sessions", verb, _VERBS)
-        encode = wire.encode_json_answer if answer_type(request) == JSON else wire.encode_answer
-        wait_s = deadline_s(request)
-        if verb == "observe":
-            one = NewStep(**await read_arguments(request, limits, verb, NewStep))
-            return _response(request, await sessions.observe(caller, name, one.step, _step(one), deadline_s=wait_s))
-        if verb == "predict":
-            arguments = await read_arguments(request, limits, verb, Session.predict)
-            found = await sessions.predict(caller, name, arguments, encode=encode, deadline_s=wait_s)
-        else:
-            plan = SessionPlan(**await read_arguments(request, limits, verb, SessionPlan))
-            found = await sessions.plan(caller, name, plan.request, encode=encode, deadline_s=wait_s)
+    @router.post(
+        "/{session}:predict",
+        openapi_extra=_operation(
+            request=Session.predict, name="SessionPredictArguments", answer=Prediction, problems=_CALL
+        ),
+    )
+    async def predict_session(session: str, request: Request) -> Response:
+        """Predicts from the history of the session, as `predict` does; the bands have adapted to the session."""
+        caller = await begin(request, "predict")
+        arguments = await read_arguments(request, limits, "predict", Session.predict)
+        found = await sessions.predict(
+            caller, session, arguments, encode=_encoder(request), deadline_s=deadline_s(request)
+        )
         return Response(found, media_type=answer_type(request))
+
+    @router.post("/{session}:plan", openapi_extra=_operation(request=SessionPlan, answer=Plan, problems=_CALL))
+    async def plan_session(session: str, request: Request) -> Response:
+        """Searches a plan from the present of the session, as `plan` does."""
+        caller = await begin(request, "plan")
+        plan = SessionPlan(**await read_arguments(request, limits, "plan", SessionPlan))
+        found = await sessions.plan(
+            caller, session, plan.request, encode=_encoder(request), deadline_s=deadline_s(request)
+        )
+        return Response(found, media_type=answer_type(request))
+
+    @router.post(
+        "/{session}:fork",
+        status_code=201,
+        openapi_extra=_operation(answer=SessionView, headers=["Idempotency-Key"], problems=[410, 429], link="session"),
+    )
+    async def fork_session(session: str, request: Request) -> Response:
+        """Opens a session with the same history."""
+        caller = await begin(request, "fork")
+        found = await sessions.fork(caller, session, key=idempotency_key(request))
+        return _response(request, found, 201)
+
+    @router.get("/{session}", openapi_extra=_operation(answer=SessionView, problems=[410]))
+    async def get_session(session: str, request: Request) -> Response:
+        """The present state of a session."""
+        return _response(request, await sessions.get(await begin(request), session))
+
+    @router.delete("/{session}", status_code=204, openapi_extra=operation(scope=Scope.SESSION))
+    async def delete_session(session: str, request: Request) -> Response:
+        """Ends a session."""
+        await sessions.delete(await begin(request), session)
+        return Response(status_code=204)
 
     return router
 
 
-_VERBS = ("observe", "predict", "plan", "fork")
+def _encoder(request: Request) -> Callable[[object], bytes]:
+    return wire.encode_json_answer if answer_type(request) == JSON else wire.encode_answer
 
 
 def _step(one: NewStep) -> ObservedStep:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, final
@@ -38,7 +38,16 @@ class NotFoundError(UnknownNameError):
 
 
 class MethodError(InputError):
-    """The path exists, but not with this HTTP method."""
+    """The path exists, but not with this HTTP method.
+
+    Args:
+        message: the whole text.
+        allow: methods of the path, as in the header `Allow`.
+    """
+
+    def __init__(self, message: str, allow: str = "") -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class StepConflictError(InputError):
@@ -105,6 +114,19 @@ _KINDS: Final[tuple[tuple[type[WorldlineError], int, str], ...]] = (
     (UnknownNameError, 400, "invalid_request"),
 )
 """Per error its status and code; the first that matches."""
+
+
+def _texts() -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    for kind, status, code in _KINDS:
+        found.setdefault(status, {}).setdefault(code, (kind.__doc__ or "").partition("\n")[0])
+    found[500] = {"internal": "The server failed."}
+    found[503] = {"unavailable": "The world or the database is not available. Try again later."}
+    return found
+
+
+STATUSES: Final[Mapping[int, Mapping[str, str]]] = _texts()
+"""Per status its codes, and what each means."""
 
 _HIDDEN: Final = (ConfigError, DataError)
 """Errors about files of the server, whose text names paths."""

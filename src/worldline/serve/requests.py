@@ -23,7 +23,15 @@ from worldline.engines.language.endpoint import LOOPBACK
 from worldline.errors import InputError, UnavailableError
 from worldline.serve import problems
 from worldline.serve.limits import Limits
-from worldline.serve.problems import MediaTypeError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
+from worldline.serve.problems import (
+    MediaTypeError,
+    MethodError,
+    Problem,
+    SlowRequestError,
+    TooLargeError,
+    fault_text,
+    problem_of,
+)
 from worldline.serve.scheduler import CallerLeftError
 from worldline.serve.service import Service
 from worldline.serve.usage import REQUEST_ID
@@ -35,6 +43,8 @@ INLINE_BYTES: Final = 2**16
 MSGPACK: Final = wire.CONTENT_TYPE
 REQUEST_ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""
+TEXT: Final = "text/plain"
+HTML: Final = "text/html"
 
 _SAFE_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -121,6 +131,8 @@ def problem_response(request: Request, problem: Problem) -> Response:
     headers = dict[str, str]()
     if problem.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(problem.retry_after_s)))
+    if isinstance(problem.error, MethodError):
+        headers["allow"] = problem.error.allow
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
     if problem.status == 408:

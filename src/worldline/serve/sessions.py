@@ -185,7 +185,7 @@ class Sessions:
         return _view(found)
 
     async def get(self, caller: Caller, name: str) -> SessionView:
-        """The session as it is now.
+        """The present state of a session.
 
         Raises:
             NotFoundError: the caller has no such session.

@@ -39,7 +39,7 @@ class CallRecord:
         caller: who called.
         world: name of the world.
         version: that answered; None if unknown.
-        verb: what was asked.
+        verb: that was called.
         status: HTTP status of the answer.
         seconds: from the request to the answer.
         steps: predicted steps, over all worlds and candidates.
@@ -52,6 +52,44 @@ class CallRecord:
     status: int
     seconds: float
     steps: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class UsageRow:
+    """The calls of one token, day, world and verb.
+
+    Args:
+        token_id: id of the token; empty for callers without one.
+        day: in UTC, ISO 8601.
+        world: name of the world.
+        verb: that was called.
+        calls: number of calls.
+        errors: number of calls that failed.
+        seconds: duration of all calls.
+        steps: predicted steps of all calls.
+    """
+
+    token_id: str
+    day: str
+    world: str
+    verb: str
+    calls: int
+    errors: int
+    seconds: float
+    steps: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class UsageReport:
+    """The usage of the last days.
+
+    Args:
+        usage: ordered by day and token.
+    """
+
+    usage: tuple[UsageRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +208,14 @@ class Usage:
             old = calls.c.time < time.time() - 86_400 * self._log_days
             await self._database.write_async(lambda connection: connection.execute(delete(calls).where(old)).close())
 
-    def report(self, days: int) -> list[dict[str, Any]]:
+    def report(self, days: int) -> tuple[UsageRow, ...]:
         """The usage of the last days, per token, day, world and verb, without the counts since the last flush."""
         if self._database is None:
-            return []
+            return ()
         first = (datetime.now(UTC) - timedelta(days=days - 1)).date().isoformat()
         rows = select(usage).where(usage.c.day >= first).order_by(usage.c.day, usage.c.token_id)
         found = self._database.read(lambda connection: connection.execute(rows).mappings().all())
-        return [dict(row) for row in found]
+        return tuple(UsageRow(**row) for row in found)
 
     def _check_rate(self, caller: Caller) -> None:
         """A bucket that holds the calls of one second, at least one."""

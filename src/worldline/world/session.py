@@ -196,7 +196,14 @@ class Session:
     def predict(
         self, actions: Arrays, *, exogenous: Arrays | None = None, num_samples: int = 0, images: bool = False
     ) -> Prediction:
-        """`World.predict` from the session's history at its level, with adapted bands and samples."""
+        """`World.predict` from the session's history at its level, with adapted bands and samples.
+
+        Args:
+            actions: per action signal [T, *shape], physical units, inside the signal's bounds.
+            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none.
+            num_samples: S, number of sampled paths per vector signal; 0 for none.
+            images: whether to predict images, for people.
+        """
         found = self._tracker.predict(self.history, actions, exogenous, num_samples=num_samples, images=images)
         return self._adapted(found)
 

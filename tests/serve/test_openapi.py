@@ -1,0 +1,372 @@
+"""The documentation. `python -m tests.serve.test_openapi` writes the snapshot anew."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+from unittest import mock
+
+import httpx
+import jsonschema
+import pytest
+from fastapi import FastAPI
+
+from worldline.catalog.opening import open_target
+from worldline.catalog.versions import HOME, Catalog
+from worldline.engines.base import CallCost, Card
+from worldline.engines.baselines import Linear, Persistence
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.serve.callers import Scope
+from worldline.serve.database import Database
+from worldline.serve.examples import examples_of
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.http import create_app
+from worldline.serve.http_docs import Documents, render
+from worldline.serve.http_jobs import jobs_router
+from worldline.serve.openapi import create_openapi, routes_of, verb_routes
+from worldline.serve.server import serving
+from worldline.serve.service import Service
+from worldline.serve.tokens import Tokens
+from worldline.testing.toys import Integrator
+from worldline.world import wire
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.bundle_io import save_world
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+
+SNAPSHOT = Path(__file__).with_name("openapi.jsonl")
+"""A line for each operation and schema."""
+VERBS = ("predict", "score", "plan", "what_if", "surprise")
+JSON = "application/json"
+
+
+@cache
+def toy_world(*, camera: bool = False, wind: bool = False) -> LocalWorld:
+    toy = Integrator(noise=0.1, camera=camera, wind=wind)
+    engine = (Persistence if camera else Linear).fit(toy.episodes(9, 20, seed=0), toy.schema)
+    calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=8, num_windows=1, seed=0)
+    return LocalWorld(engine, calibration, CrossEntropy(num_candidates=16, num_iterations=2))
+
+
+class Uncalled(World):
+    """Counts the calls of `score`, and fails."""
+
+    def __init__(self, price: float = 0.0) -> None:
+        self.calls, cost = 0, CallCost(latency_s=0.1, price=price, currency="USD")
+        self.card = replace(toy_world().describe(), call=cost)
+
+    def describe(self) -> Card:
+        return self.card
+
+    def predict(self, *args: Any, **options: Any) -> Prediction:
+        raise RuntimeError("a secret")
+
+    def score(self, *args: Any, **options: Any) -> Scores:
+        self.calls += 1
+        raise RuntimeError("a secret")
+
+    def answer_plan(self, *args: Any, **options: Any) -> Plan:
+        raise NotImplementedError
+
+    def what_if(self, *args: Any, **options: Any) -> WhatIf:
+        raise NotImplementedError
+
+    def surprise(self, *args: Any, **options: Any) -> Surprise:
+        raise NotImplementedError
+
+
+@contextmanager
+def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str, str]]:
+    """Serves toy@prod of a catalog in an empty folder; yields the URL and a token with all scopes."""
+    path = folder / "service.sqlite"
+    with mock.patch.dict(os.environ, {HOME: str(folder)}), Database(f"sqlite:///{path}") as database:
+        save_world(folder / "bundle", toy_world())
+        Catalog().publish(folder / "bundle", "toy", alias="prod")
+        hosts = Hosts(open_target)
+        hosts.open("toy@prod")
+        tokens = Tokens(database) if has_tokens else None
+        token = "" if tokens is None else tokens.create("all", Scope)
+        if tokens is not None:
+            tokens.create("other", [Scope.INFER])
+        with serving(Service(hosts, tokens=tokens), database) as url:
+            yield url, token
+
+
+def read(url: str, path: str, **headers: str) -> httpx.Response:
+    return httpx.get(url + path, headers=headers, trust_env=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with toy_service(tmp_path_factory.mktemp("service")) as (found, _):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    with toy_service(tmp_path_factory.mktemp("secured"), has_tokens=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def document(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = read(url, "/openapi.json").json()
+    return found
+
+
+def operations(document: Mapping[str, Any]) -> dict[str, tuple[str, str, dict[str, Any]]]:
+    return {
+        one["operationId"]: (path, method, one)
+        for path, methods in document["paths"].items()
+        for method, one in methods.items()
+    }
+
+
+def validate(document: Mapping[str, Any], content: Mapping[str, Any], value: object) -> None:
+    jsonschema.Draft202012Validator({**content["schema"], "components": document["components"]}).validate(value)
+
+
+def without_texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [without_texts(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: without_texts(one) for name, one in value.items() if name != "description" or isinstance(one, dict)}
+
+
+def snapshot_of(document: Mapping[str, Any]) -> str:
+    """The document without texts and without answers, which differ between machines."""
+    found = without_texts(document)
+    for _, _, one in operations(found).values():
+        for response in one["responses"].values():
+            response.get("content", {}).get(JSON, {}).pop("example", None)
+    schemas = found["components"].pop("schemas")
+    parts = {**operations(found), **schemas, "": {**found, "paths": None}}
+    return "".join(f"{json.dumps({name: one}, sort_keys=True)}\n" for name, one in sorted(parts.items()))
+
+
+def test_the_document_is_that_of_the_snapshot(document: dict[str, Any]) -> None:
+    assert snapshot_of(document) == SNAPSHOT.read_text(), "run python -m tests.serve.test_openapi and read the changes"
+
+
+def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> None:
+    with Database(f"sqlite:///{tmp_path / 'service.sqlite'}") as database:
+        app = create_app(Service(Hosts(open_target)), database)
+    assert isinstance(app, FastAPI)
+    lists = [getattr(route, "original_router", None) for route in app.routes]  # FastAPI from 0.128 on
+    routes = [one for router in lists if router is not None for one in router.routes] + app.routes
+    found = {(one.path, method.lower()) for one in routes if hasattr(one, "methods") for method in one.methods}
+    verb = ("/v1/worlds/{name}:{verb}", "post")
+    assert verb in found
+    documented = {(path, method) for path, method, _ in operations(document).values()}
+    assert documented == found - {verb} | {(verb[0].replace("{verb}", name), "post") for name in VERBS}
+    assert len(operations(document)) == len(documented)
+
+
+def commands_of(page: str) -> dict[str, str]:
+    """The command of each operation of a page."""
+    parts = re.findall(r'<article id="(\w+)">(.*?)</article>', page, re.DOTALL)
+    shown = {name: re.search(r"<pre>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
+    return {name: html.unescape(one[1]) for name, one in shown.items() if one is not None}
+
+
+def run_in_shell(command: str, folder: Path, **variables: str) -> str:
+    environment, shell = {"PATH": os.environ["PATH"], **variables}, ["bash", "-c", command]
+    return subprocess.run(shell, capture_output=True, text=True, env=environment, cwd=folder, timeout=60).stdout
+
+
+@pytest.mark.skipif(which("curl") is None, reason="curl is missing")
+def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp_path: Path) -> None:
+    commands = commands_of(read(url, "/docs").text)
+    assert commands.keys() == operations(document).keys()
+    session = ""
+    for name, (_, _, stated) in operations(document).items():
+        command = f"curl() {{ command curl -s -w '\\n%{{http_code}}' \"$@\"; }}\n{commands[name]}"
+        body, _, status = run_in_shell(command, tmp_path, SESSION=session).rpartition("\n")
+        assert status in stated["responses"], f"{name}: {status} {body}"
+        assert status < "300", f"{name}: {status} {body}"
+        content = stated["responses"][status].get("content", {}).get(JSON)
+        if content is not None:
+            validate(document, content, answer := json.loads(body))
+            session = answer["id"] if name == "create_session" else session
+
+
+def test_examples_fit_their_schemas(document: dict[str, Any]) -> None:
+    shown = 0
+    for _, _, stated in operations(document).values():
+        for holder in (stated.get("requestBody", {}), *stated["responses"].values()):
+            content = holder.get("content", {}).get(JSON, {})
+            if "example" in content:
+                validate(document, content, content["example"])
+                shown += 1
+    assert shown >= 26
+
+
+def test_links_and_references_lead_somewhere(document: dict[str, Any]) -> None:
+    router = jobs_router(Service(Hosts(open_target)), cast(Any, None))
+    of_jobs = create_openapi(routes_of([router]), needs_token=False)
+    assert {one["operationId"] for one in of_jobs["paths"]["/v1/jobs"].values()} == {"create_job", "list_jobs"}
+    assert len(operations(of_jobs)) == len(router.routes)
+    assert 'href="#schema-LearnJob"' in render(of_jobs, needs_token=False).partition('id="create_job"')[2]
+    makers = ((document, "create_session", "201", "session"), (of_jobs, "create_job", "202", "job"))
+    for found, maker, status, item in makers:
+        known = operations(found)
+        links = known[maker][2]["responses"][status]["links"]
+        assert links.keys() == {name for name, (path, _, _) in known.items() if f"{{{item}}}" in path}
+        for reference in re.findall(r'"#/components/([^"]+)"', json.dumps(found)):
+            kind, _, name = reference.partition("/")
+            assert name in found["components"][kind]
+
+
+def test_the_page_loads_nothing_and_runs_nothing(url: str) -> None:
+    response = read(url, "/docs")
+    page, policy = response.text, response.headers["content-security-policy"]
+    style = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    assert not re.search(r"<(script|link|img|iframe|form)|\sstyle=|\son\w+=|url\(|@import", page)
+    assert set(re.findall(r"https?://[^/\s\"&<]*", page)) == {url}
+    anchors = re.findall(r'href="#([^"]+)"', page)
+    assert len(anchors) > 100
+    assert set(anchors) <= set(re.findall(r'\bid="([^"]+)"', page))
+
+
+@pytest.mark.parametrize(("camera", "verbs"), [(False, VERBS), (True, ("predict", "score", "what_if", "surprise"))])
+def test_examples_hold_all_inputs(camera: bool, verbs: tuple[str, ...]) -> None:
+    world = toy_world(camera=camera, wind=True)
+    found = examples_of(HostedWorld("toy", None, world))
+    assert found.keys() & set(VERBS) == set(verbs)  # worlds that ignore actions do not plan
+    asked = found["predict"].request
+    assert len(asked["exogenous"]["wind"]) == len(asked["actions"]["push"]) == 3
+    if camera:
+        assert asked["history"]["observations"]["camera"]["shape"] == [2, 8, 8, 1]
+    else:
+        first, second = found["score"].request["actions"]["push"]
+        assert first != second
+    for verb in verbs:
+        call = wire.decode_json_call(verb, json.dumps(found[verb].request).encode())
+        assert json.loads(wire.encode_json_answer(call.ask(world))).keys() == found[verb].answer.keys()
+
+
+def test_worlds_that_fail_or_cost_money_do_not_break_the_documentation() -> None:
+    broken, paid = Uncalled(), Uncalled(price=0.01)
+    found = examples_of(HostedWorld("toy", None, broken))
+    assert "predict" not in found
+    assert found["list_worlds"].answer["worlds"][0]["name"] == "toy"
+    found = examples_of(HostedWorld("toy", None, paid))
+    assert (found["predict"].request["actions"], found["predict"].answer) == (
+        {"push": [[-0.2] * 2, [0.0] * 2, [0.2] * 2]},
+        None,
+    )
+    assert (broken.calls, paid.calls) == (1, 0)
+
+
+def test_examples_are_made_once_per_version() -> None:
+    world = Uncalled()
+    hosts = Hosts(open_target)
+    hosts.add(hosted := HostedWorld("toy", None, world))
+
+    async def ask() -> None:
+        service = Service(hosts)
+        documents = Documents(service, verb_routes("/v1/worlds/{name}:{verb}"))
+        for calls in (1, 2):
+            found = await asyncio.gather(*(documents.get(has_examples=True) for _ in range(20)))
+            assert len({one.openapi for one in found}) == 1
+            assert (world.calls, b"secret" in found[0].openapi) == (calls, False)
+            hosts.remove("toy")
+            hosts.add(HostedWorld("toy", None, world))
+        without = await documents.get(has_examples=False)
+        assert b"push" not in without.openapi + without.page
+        assert world.calls == 2
+        service.close()
+
+    asyncio.run(ask())
+    assert hosted.name == "toy"
+
+
+def test_a_service_with_tokens_shows_its_worlds_to_readers_only(secured: tuple[str, str]) -> None:
+    url, token = secured
+    assert read(url, "/openapi.json").status_code == 401
+    assert read(url, "/docs", authorization="Bearer wl_0").status_code == 401
+    public, shown = read(url, "/docs"), read(url, "/docs", authorization=f"Bearer {token}")
+    assert (public.status_code, shown.status_code) == (200, 200)
+    assert "push" not in public.text
+    assert "toy" not in public.text
+    assert "push" in shown.text
+    assert token not in shown.text
+    assert all(
+        '-H "Authorization: Bearer $TOKEN"' in one for name, one in commands_of(shown.text).items() if name in VERBS
+    )
+    found = read(url, "/openapi.json", authorization=f"Bearer {token}").json()
+    assert operations(found)["predict"][2]["security"] == [{"bearer": ["infer"]}]
+    hostile = read(url, "/docs", host='"><script>alert(1)</script>')
+    assert "<script" not in hostile.text
+
+
+def test_methods_that_a_path_lacks_are_named(url: str) -> None:
+    response = httpx.put(f"{url}/v1/worlds/toy", trust_env=False)
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
+    assert httpx.get(f"{url}/v1/usage?days=x", trust_env=False).json()["code"] == "invalid_request"
+
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "ignored_auth",
+)
+
+
+@pytest.mark.parametrize(
+    ("phases", "num_examples"),
+    [
+        ("examples,fuzzing,stateful", 2),
+        pytest.param("coverage", 1, marks=pytest.mark.slow),
+        pytest.param("fuzzing,stateful", 30, marks=pytest.mark.slow),
+    ],
+)
+def test_generated_requests_get_documented_answers(
+    phases: str, num_examples: int, secured: tuple[str, str], tmp_path: Path
+) -> None:
+    url, token = secured
+    # A short deadline makes 504 the right answer, which counts as a failure of the server.
+    (tmp_path / "schemathesis.toml").write_text('parameters = { "Deadline-Ms" = "60000" }')
+    checks = [*CHECKS, *([] if phases == "coverage" else ["negative_data_rejection"])]  # it refuses unknown headers
+    options = {
+        "--phases": phases,
+        "--max-examples": str(num_examples),
+        "--checks": ",".join(checks),
+        "--header": f"Authorization: Bearer {token}",
+        "--seed": "1",
+        "--request-timeout": "60",
+        "--generation-database": "none",
+        "--warnings": "off",
+    }
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--no-color"]
+    command += [part for option in options.items() for part in option]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
+    assert found.returncode == 0, found.stdout
+    assert "passed" in found.stdout
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as home, toy_service(Path(home)) as (address, _):
+        SNAPSHOT.write_text(snapshot_of(read(address, "/openapi.json").json()))
