@@ -35,6 +35,10 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
     database: Where = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the logs that callers may name in jobs.", show_default="no logs"),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow calls from other machines without a token.")
     ] = False,
@@ -45,8 +49,12 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Serve worlds over HTTP."""
+    from worldline.catalog.opening import is_reference
+    from worldline.catalog.versions import default_folder
     from worldline.serve import server
     from worldline.serve.database import Database, default_url
+    from worldline.serve.hosting import name_of
+    from worldline.serve.jobs import JobSettings
     from worldline.serve.limits import Limits
     from worldline.serve.service import Service
     from worldline.serve.tokens import Tokens
@@ -58,9 +66,13 @@ def serve(
         tokens = Tokens(opened)
         check_reachable(host, tokens, insecure=insecure)
         service = Service(hosts, Limits(batch=batch), tokens=tokens, usage=Usage(opened), workers=workers)
+        folders = {name: Path(world) for name, world in map(name_of, worlds or []) if not is_reference(world)}
+        job_settings = JobSettings(
+            folder=default_folder(), logs=data, worlds=folders, device=device, public_key=require_signature
+        )
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
-        server.serve(service, listener, opened, any_host=insecure)
+        server.serve(service, listener, opened, job_settings=job_settings, any_host=insecure)
 
 
 def open_hosts(worlds: Sequence[str], device: str, require_signature: Path | None) -> Hosts:

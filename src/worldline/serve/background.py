@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, final
 
+from worldline.serve.jobs import Jobs
 from worldline.serve.problems import fault_text
 from worldline.serve.registry import Registry
 from worldline.serve.service import Service
@@ -31,10 +32,17 @@ class Upkeep:
         service: counts calls.
         sessions: of the service; None for none.
         registry: of added worlds; None for none.
+        jobs: of the service; None for none.
     """
 
-    def __init__(self, service: Service, sessions: Sessions | None, registry: Registry | None) -> None:
-        self._service, self._sessions, self._registry = service, sessions, registry
+    def __init__(
+        self,
+        service: Service,
+        sessions: Sessions | None = None,
+        registry: Registry | None = None,
+        jobs: Jobs | None = None,
+    ) -> None:
+        self._service, self._sessions, self._registry, self._jobs = service, sessions, registry, jobs
         self._cleaned_s = -math.inf
 
     async def once(self) -> None:
@@ -48,6 +56,8 @@ class Upkeep:
             await _tried(self._service.usage.clean)
             if self._sessions is not None:
                 await _tried(self._sessions.clean)
+            if self._jobs is not None:
+                await _tried(self._jobs.clean)
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -58,10 +68,10 @@ class Upkeep:
 
 @asynccontextmanager
 async def kept_up(
-    service: Service, sessions: Sessions | None = None, registry: Registry | None = None
+    service: Service, sessions: Sessions | None = None, registry: Registry | None = None, jobs: Jobs | None = None
 ) -> AsyncIterator[None]:
     """Keeps the state of a service up to date from before the block until after it; arguments as in `Upkeep`."""
-    upkeep = Upkeep(service, sessions, registry)
+    upkeep = Upkeep(service, sessions, registry, jobs)
     await upkeep.once()  # before the first call, which may be to an added world
     task = asyncio.create_task(upkeep.run())
     try:

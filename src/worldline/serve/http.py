@@ -25,7 +25,9 @@ try:
     from worldline.serve.control import CONTROL
     from worldline.serve.http_admin import admin_router
     from worldline.serve.http_docs import docs_router
+    from worldline.serve.http_jobs import jobs_router
     from worldline.serve.http_sessions import sessions_router
+    from worldline.serve.jobs import Jobs, JobSettings
     from worldline.serve.openapi import operation
     from worldline.serve.openpi import OPENPI
     from worldline.serve.registry import Registry
@@ -48,22 +50,35 @@ except ModuleNotFoundError as error:
 VERBS_PATH = "/v1/worlds/{name}:{verb}"
 
 
-def create_app(service: Service, database: Database | None = None, *, any_host: bool = False) -> ASGIApp:
+def create_app(
+    service: Service,
+    database: Database | None = None,
+    *,
+    job_settings: JobSettings | None = None,
+    any_host: bool = False,
+) -> ASGIApp:
     """The web application.
 
     Args:
         service: answers the calls.
         database: for sessions and added worlds; None for a service without them.
+        job_settings: how jobs run, which need a database; None for a service without jobs.
         any_host: whether a service without tokens answers under any host name, not only to localhost.
     """
     sessions = None if database is None else Sessions(service, database)
     registry = None if database is None else Registry(service.hosts, database)
+    jobs = None if database is None or job_settings is None else Jobs(service, database, job_settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
-        async with kept_up(service, sessions, registry):
+        async with kept_up(service, sessions, registry, jobs):
+            if jobs is not None:
+                service.stopping.append(jobs.end_streams)
+                jobs.start()
             yield
+            if jobs is not None:
+                await jobs.close()
         service.close()
 
     app = FastAPI(title="worldline", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -73,6 +88,8 @@ def create_app(service: Service, database: Database | None = None, *, any_host: 
     routers = [_worlds(service)]
     if sessions is not None and registry is not None:
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
+    if jobs is not None:
+        routers.append(jobs_router(service, jobs))
     routers.append(_state(service))
     routers.append(docs_router(service, VERBS_PATH, routers))
     for router in routers:

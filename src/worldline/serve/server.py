@@ -16,6 +16,7 @@ from typing import Any, Final, final
 from worldline.errors import InputError, MissingExtraError
 from worldline.serve.database import Database
 from worldline.serve.http import create_app
+from worldline.serve.jobs import JobSettings
 from worldline.serve.limits import Limits
 from worldline.serve.service import Service
 
@@ -62,7 +63,12 @@ def url_of(listener: socket.socket) -> str:
 
 
 def serve(
-    service: Service, listener: socket.socket, database: Database | None = None, *, any_host: bool = False
+    service: Service,
+    listener: socket.socket,
+    database: Database | None = None,
+    *,
+    job_settings: JobSettings | None = None,
+    any_host: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, finishes running calls for at most `Limits.drain_s`, and closes the socket.
 
@@ -73,6 +79,7 @@ def serve(
         service: answers the calls.
         listener: from `listen`.
         database: as in `create_app`.
+        job_settings: as in `create_app`.
         any_host: as in `create_app`.
     """
     # uvicorn raises the signal again after a clean shutdown. Its default would end the process before the caller of
@@ -80,22 +87,26 @@ def serve(
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with suppress(KeyboardInterrupt):
-            app = create_app(service, database, any_host=any_host)
-            _Process(_config(app, service.limits), service.limits).run(sockets=[listener])
+            app = create_app(service, database, job_settings=job_settings, any_host=any_host)
+            _Process(app, service).run(sockets=[listener])
     finally:
         signal.signal(signal.SIGTERM, before)
         service.close()  # a second Ctrl-C skips the shutdown of the application
 
 
 @contextmanager
-def serving(service: Service, database: Database | None = None) -> Iterator[str]:
+def serving(
+    service: Service, database: Database | None = None, *, job_settings: JobSettings | None = None
+) -> Iterator[str]:
     """Serves in a thread on a free port of the loopback interface while the block runs; yields the URL.
 
     Args:
         service: answers the calls; it ends with the block.
         database: as in `create_app`.
+        job_settings: as in `create_app`.
     """
-    listener, server = listen("127.0.0.1", 0), server_of(create_app(service, database), service.limits)
+    app = create_app(service, database, job_settings=job_settings)
+    listener, server = listen("127.0.0.1", 0), _Server(app, service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="worldline-serving")
     thread.start()
     try:
@@ -105,17 +116,27 @@ def serving(service: Service, database: Database | None = None) -> Iterator[str]
         thread.join()
 
 
-@final
-class _Process(uvicorn.Server):
-    """The server of a process that must end, whatever its threads do."""
+class _Server(uvicorn.Server):
+    """Ends what would keep connections open before it waits for them."""
 
-    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
-        super().__init__(config)
-        self._limits = limits
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        super().__init__(_config(app, service.limits))
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers running calls."""
+        for stop in self._service.stopping:
+            stop()
+        await super().shutdown(sockets)
+
+
+@final
+class _Process(_Server):
+    """The server of a process that must end, whatever its threads do."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answers running calls; sets a limit for everything after it."""
-        timer = threading.Timer(1.25 * self._limits.drain_s, _exit)
+        timer = threading.Timer(1.25 * self._service.limits.drain_s, _exit)
         timer.daemon = True
         timer.start()
         await super().shutdown(sockets)

@@ -72,6 +72,8 @@ class Service:
         self.needs_token = tokens is not None and tokens.any()
         self.scheduler = Scheduler(self.limits, workers=workers, batching=batching, observe=self.metrics.batch)
         self.metrics.watch(self.scheduler)
+        self.stopping = list[Callable[[], None]]()
+        """Called when the server stops, before it waits for open connections."""
 
     async def refresh(self) -> None:
         """Notices the first token, from which on every caller needs one."""
