@@ -12,6 +12,7 @@ from worldline.errors import WorldlineError
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from worldline.catalog.opening import open_async
     from worldline.catalog.opening import open_target as open
     from worldline.data.store import Store, open_store
     from worldline.episode import Episode, History
@@ -44,6 +45,7 @@ __all__ = [
     "fit_goals",
     "learn",
     "open",
+    "open_async",
     "open_store",
     "record",
 ]

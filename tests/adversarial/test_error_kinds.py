@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from tests.served_world import serving_world
 
 from worldline.catalog.fallback import FallbackWorld
 from worldline.engines.base import Card, Engine, EngineBelief, Samples
@@ -22,7 +23,7 @@ from worldline.planning.costs import AtMost, Price
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.serve.http import serving
+from worldline.serve.limits import Limits
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.calibration import calibrate
@@ -150,7 +151,7 @@ def here(world: World) -> Iterator[World]:
 
 @contextmanager
 def served(world: World) -> Iterator[World]:
-    with serving(world) as url, RemoteWorld(url) as remote:
+    with serving_world(world) as url, RemoteWorld(url) as remote:
         yield remote
 
 
@@ -205,7 +206,7 @@ def test_more_samples_than_a_world_draws() -> None:
 
 
 def test_a_request_that_is_too_large_for_a_server_goes_to_the_next_world() -> None:
-    with serving(MANY, limit_bytes=2000) as url, RemoteWorld(url) as small:
+    with serving_world(MANY, limits=Limits(body_bytes=2000)) as url, RemoteWorld(url) as small:
         both = FallbackWorld([small, MANY])
         both.predict(HISTORY, pushes(3000))
     assert list(both.tally().values()) == [0, 1]

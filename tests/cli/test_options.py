@@ -13,7 +13,7 @@ import worldline
 from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
 from worldline.data import ReadOptions, export_store, import_logs
-from worldline.serve import http
+from worldline.serve import server
 from worldline.testing.logged_world import case_from_logs
 from worldline.workflows.audit import audit
 from worldline.workflows.check import check
@@ -48,7 +48,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "export": (export_store,),
     "learn": (worldline.learn,),
     "audit": (audit, worldline.open),
-    "serve": (http.listen, worldline.open),
+    "serve": (server.listen, worldline.open),
     "publish": (Catalog.publish,),
     "alias": (Catalog.point,),
     "promote": (Catalog.promote,),

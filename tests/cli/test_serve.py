@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 import worldline
@@ -14,8 +18,12 @@ from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
+from worldline.errors import InputError
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.serve import http
+from worldline.serve import server
+from worldline.serve.callers import Scope
+from worldline.serve.database import Database, default_url
+from worldline.serve.tokens import Tokens
 from worldline.testing.toys import Integrator
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
@@ -34,33 +42,80 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "toy"
 
 
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the command on a free port. Once it listens, a thread calls `ask` with the URL and presses Ctrl-C."""
+    listen = server.listen
+
+    def run(*words: str, ask: Callable[[str], object]) -> Result:
+        askers = list[threading.Thread]()
+
+        def press(url: str) -> None:
+            try:
+                ask(url)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def heard(host: str, port: int) -> socket.socket:
+            listener = listen("127.0.0.1", port)  # whatever the host is: tests open no port to others
+            askers.append(threading.Thread(target=press, args=(server.url_of(listener),)))
+            askers[0].start()
+            return listener
+
+        monkeypatch.setattr(server, "listen", heard)
+        shown = CliRunner().invoke(app, ["serve", *words, "--port", "0", "--threads", "1"])
+        for asker in askers:
+            asker.join()
+        return shown
+
+    return run
+
+
 @pytest.mark.parametrize("named", [False, True])
-def test_a_world_is_served_until_ctrl_c(bundle: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
-    cards, askers, listen = list[Card](), list[threading.Thread](), http.listen
-
-    def ask(url: str) -> None:
-        try:
-            with RemoteWorld(url) as remote:
-                cards.append(remote.describe())
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def heard(host: str, port: int) -> socket.socket:
-        listener = listen(host, port)
-        askers.append(threading.Thread(target=ask, args=(http.url_of(listener),)))
-        askers[0].start()
-        return listener
-
-    monkeypatch.setattr(http, "listen", heard)
-    shown = CliRunner().invoke(app, ["serve", "toy@prod" if named else str(bundle), "--port", "0", "--threads", "1"])
-    askers[0].join()
+def test_a_world_is_served_until_ctrl_c(bundle: Path, serve: Callable[..., Result], named: bool) -> None:
+    cards = list[Card]()
+    shown = serve("toy@prod" if named else str(bundle), ask=lambda url: cards.append(worldline.open(url).describe()))
     assert shown.exit_code == 0, shown.output
     assert cards == [worldline.open(bundle).describe()]
-    assert "linear is served at http://127.0.0.1:" in shown.output
+    assert f"toy (linear{', version 1' if named else ''}): http://127.0.0.1:" in shown.output
+    assert "Callers need no token" in shown.output
+    assert re.search(r"Next: +worldline audit http://127\.0\.0\.1:\d+/v1/worlds/toy LOGS", shown.output)
+
+
+def test_worlds_have_names_and_sessions(bundle: Path, serve: Callable[..., Result]) -> None:
+    steps = list[int]()
+
+    def ask(url: str) -> None:
+        with pytest.raises(InputError, match="serves 2 worlds"):
+            worldline.open(url).describe()
+        with RemoteWorld(f"{url}/v1/worlds/second") as remote, remote.session() as session:
+            session.observe({"position": np.zeros(2, np.float32)})
+            steps.append(session.step)
+
+    assert serve("toy@prod", f"second={bundle}", ask=ask).exit_code == 0
+    assert steps == [1]
+
+
+def test_other_machines_need_a_token(bundle: Path, serve: Callable[..., Result]) -> None:
+    def ask(url: str) -> None:
+        with pytest.raises(InputError, match="needs a token"):
+            worldline.open(url).describe()
+        worldline.open(url, token=token).describe()
+
+    words = (str(bundle), "--host", "0.0.0.0")
+    shown = serve(*words, ask=pytest.fail)
+    assert shown.exit_code == 1
+    assert "without a token. Create one with: worldline token create" in " ".join(shown.stderr.split())
+    assert serve(*words, "--insecure", ask=lambda url: worldline.open(url).describe()).exit_code == 0
+    with Database(default_url()) as database:
+        token = Tokens(database).create("robot", [Scope.READ])
+    shown = serve(*words, ask=ask)
+    assert shown.exit_code == 0
+    assert "Callers need a token" in shown.output
 
 
 def test_a_port_that_is_taken_is_one_line(bundle: Path) -> None:
-    with http.listen("127.0.0.1", 0) as taken:
+    with server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         shown = CliRunner().invoke(app, ["serve", str(bundle), "--port", str(port), "--threads", "1"])
     assert shown.exit_code == 1

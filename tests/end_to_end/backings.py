@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 from tests.engines.language.chat_server import ChatServer, Dynamics, Values, latest
+from tests.served_world import serving_world
 
 import worldline
 from worldline.catalog.fallback import FallbackWorld
@@ -33,7 +34,6 @@ from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
-from worldline.serve.http import serving
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import Options
 from worldline.world.base import World
@@ -107,7 +107,7 @@ class Workshop:
 
     def serve(self, world: World) -> str:
         """The URL of the world, until the tests are over."""
-        return self.running.enter_context(serving(world))
+        return self.running.enter_context(serving_world(world))
 
 
 def fitted(engine: str) -> Callable[[Workshop], str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.end_to_end.backings import BACKINGS, BLIND, Workshop, greenhouse_workshop, two_rooms_workshop
+from tests.served_world import serving_world
 
 import worldline
 from worldline.catalog.fallback import FallbackWorld
@@ -24,7 +25,6 @@ from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.registry import names
-from worldline.serve.http import serving
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
@@ -138,11 +138,11 @@ def test_where_a_server_goes_down_in_mid_run_the_next_world_goes_on(
 ) -> None:
     navigate = example("navigate")
     with ExitStack() as first:
-        url = first.enter_context(serving(worldline.open(two_rooms.name("linear"))))
+        url = first.enter_context(serving_world(worldline.open(two_rooms.name("linear"))))
         order = [worldline.open(name) for name in (url, two_rooms.name("language"), two_rooms.name("persistence"))]
         world = FallbackWorld(order)
         during(monkeypatch, lambda number: first.close() if number == 4 else None)
-        with serving(world) as name:
+        with serving_world(world) as name:
             result = navigate.main([name])
     assert result.arrived
     assert world.tally()["linear"] > 4

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from tests.engines.language.chat_server import ChatServer, latest
+from tests.served_world import serving_world
 from tests.surface.worlds_table import Abilities, ask, worlds_table
 
 from worldline.catalog.fallback import FallbackWorld
@@ -40,7 +41,6 @@ from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.schema import Kind, Schema
-from worldline.serve.http import serving
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window
 from worldline.world.base import World
@@ -69,7 +69,7 @@ A remote or named world has the abilities of the world behind it. A fallback has
 
 A world cannot answer if it lacks an ability, a head or a signal, or if its calibration does not support the level or
 the horizon. A request is wrong if a shape, a number or a name does not fit the schema or the contract. `RemoteWorld`
-raises the same class as the world behind the server.
+raises the same class as the world behind the server, and `InputError` if its token is not accepted.
 
 * **Goals in steps**: whether the world measures `Goal(in_steps=True)` and image goals.
 * **Gradient planner**: whether the planner `gradient` can differentiate the cost.
@@ -216,7 +216,7 @@ def language(running: ExitStack) -> Shown:
 
 def remote(running: ExitStack) -> Shown:
     world, episode = LINEAR(running)
-    return RemoteWorld(running.enter_context(serving(world))), episode
+    return RemoteWorld(running.enter_context(serving_world(world))), episode
 
 
 def named(running: ExitStack) -> Shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worldline.bundle import holds_bundle
 from worldline.engines.learned import Adaptation
@@ -11,6 +12,9 @@ from worldline.errors import BundleError, InputError
 from worldline.planning.planners.base import Planner
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world
+
+if TYPE_CHECKING:
+    from worldline.world.remote_async import AsyncRemoteWorld
 
 
 def open_target(
@@ -20,13 +24,15 @@ def open_target(
     adaptation: Adaptation | None = None,
     device: str = "auto",
     require_signature: Path | str | None = None,
+    token: str | None = None,
 ) -> World:
     """Opens the world that `target` names.
 
     Args:
         target: one of three. A bundle folder, such as "worlds/greenhouse". The URL of a served world, such as
-            "http://127.0.0.1:8000". A world in the catalog by alias or version, such as "greenhouse@prod" or
-            "greenhouse@3". An existing folder of that name takes precedence.
+            "https://example.com/v1/worlds/greenhouse"; "http://127.0.0.1:8000" suffices if the service serves one
+            world. A world in the catalog by alias or version, such as "greenhouse@prod" or "greenhouse@3". An existing
+            folder of that name takes precedence.
         planner: a planner, or the registered name of one; None for the world's own.
         adaptation: how a learned world adapts to the histories that it gets; None for no adaptation. See
             `worldline.world.bundle_io.open_world`.
@@ -34,19 +40,20 @@ def open_target(
             cpu that is available.
         require_signature: path of a public key; the bundle must be signed with its private key (`worldline sign`).
             None for no check.
+        token: of the service at a URL; None for the environment variable `WORLDLINE_TOKEN`. Not used for other targets.
 
     Raises:
         BundleError: there is no such bundle, it is damaged, or its parts do not fit each other. The signature is
             missing or wrong.
         InputError: `planner`, `adaptation`, `device` or `require_signature` is set for a URL, because a served world
-            has its own. Or the device is unknown or not available.
+            has its own. Or the device is unknown or not available. Or the token would be sent unencrypted to another
+            machine.
         UnknownNameError: the catalog has no such name or alias, or the world needs a part that is not installed.
-        UnavailableError: the server at the URL does not answer.
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
         chosen = {"planner": planner, "adaptation": adaptation, "device": None if device == "auto" else device}
-        return _served(target, {**chosen, "require_signature": require_signature})
+        return _served(target, token, {**chosen, "require_signature": require_signature})
     folder = Path(target)
     if holds_bundle(folder):
         return open_world(
@@ -65,7 +72,23 @@ def open_target(
     )
 
 
-def _served(url: str, chosen: Mapping[str, object]) -> World:
+def open_async(url: str, *, token: str | None = None) -> AsyncRemoteWorld:
+    """The served world at a URL, whose verbs are coroutines: `async with worldline.open_async(url) as world`.
+
+    Args:
+        url: as in `open`.
+        token: as in `open`.
+
+    Raises:
+        InputError: as in `open`.
+        MissingExtraError: the extra `client` is not installed.
+    """
+    from worldline.world.remote_async import AsyncRemoteWorld
+
+    return AsyncRemoteWorld(url, token=token)
+
+
+def _served(url: str, token: str | None, chosen: Mapping[str, object]) -> World:
     """The world at a URL.
 
     Raises:
@@ -79,7 +102,7 @@ def _served(url: str, chosen: Mapping[str, object]) -> World:
         )
     from worldline.world.remote import RemoteWorld
 
-    return RemoteWorld(url)
+    return RemoteWorld(url, token=token)
 
 
 def is_reference(target: str) -> bool:

@@ -20,11 +20,10 @@ from worldline.planning.costs import Change
 from worldline.schema import Kind, Signal
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.problems import fault_text
-from worldline.serve.sessions import SessionView
 from worldline.serve.world_views import AliasView, WorldList, summary_of, view_of
 from worldline.world import wire
 from worldline.world.base import World
-from worldline.world.session import Session
+from worldline.world.session import Session, SessionView
 
 MAX_BYTES: Final = 2**17
 """Larger requests and answers, such as those with many images, are left out."""

@@ -14,10 +14,10 @@ from worldline.serve.callers import Caller, Scope
 from worldline.serve.openapi import operation
 from worldline.serve.requests import JSON, MSGPACK, answer_type, deadline_s, idempotency_key, read_arguments
 from worldline.serve.service import Service
-from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings, SessionView
+from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings
 from worldline.world import wire
 from worldline.world.base import Plan, Prediction
-from worldline.world.session import Session
+from worldline.world.session import Session, SessionView
 
 
 @final

@@ -35,7 +35,7 @@ from worldline.serve.scheduler import Lane
 from worldline.serve.service import Service, lane_of
 from worldline.serve.tables import session_steps, sessions
 from worldline.serve.work import size_of, with_budget
-from worldline.world.session import Alarm, Session, SessionState
+from worldline.world.session import Alarm, Session, SessionState, SessionView
 from worldline.world.wire import Call, decode_answer, encode_answer
 
 try:
@@ -88,30 +88,6 @@ class ObservedStep:
     actions: Arrays = field(default_factory=dict)
     exogenous: Arrays = field(default_factory=dict)
     observed: Mapping[str, bool] = field(default_factory=dict)
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class SessionView:
-    """A session as its caller sees it.
-
-    Args:
-        id: names the session.
-        world: name of the world.
-        version: of the world at the last observation; None for a folder.
-        step: number of observations so far. The next observation has this step number.
-        expires: seconds since 1970 (UTC) after which an unused session ends.
-        alarms: the last alarms, at most 100: the world no longer behaves as its model predicts.
-        widening: per signal the current factor on its calibrated band.
-    """
-
-    id: str
-    world: str
-    version: int | None
-    step: int
-    expires: float
-    alarms: tuple[Alarm, ...]
-    widening: Mapping[str, float]
 
 
 @dataclass(eq=False)

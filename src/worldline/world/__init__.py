@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from worldline.world.compatibility import clashes
     from worldline.world.local import LocalWorld
     from worldline.world.remote import RemoteWorld
+    from worldline.world.remote_async import AsyncRemoteWorld
+    from worldline.world.remote_session import AsyncRemoteSession, RemoteSession
     from worldline.world.session import Session
 
 __all__ = [
     "Abduction",
+    "AsyncRemoteSession",
+    "AsyncRemoteWorld",
     "Calibration",
     "Forecast",
     "LocalWorld",
@@ -35,6 +39,7 @@ __all__ = [
     "Plan",
     "PlanStatus",
     "Prediction",
+    "RemoteSession",
     "RemoteWorld",
     "Scores",
     "Session",

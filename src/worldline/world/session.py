@@ -65,6 +65,30 @@ class SessionState:
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class SessionView:
+    """A session of a service as its caller sees it.
+
+    Args:
+        id: names the session.
+        world: name of the world.
+        version: of the world at the last observation; None for a folder.
+        step: number of observations so far. The next observation has this step number.
+        expires: seconds since 1970 (UTC) after which an unused session ends.
+        alarms: the last alarms, at most 100: the world no longer behaves as its model predicts.
+        widening: per signal the current factor on its calibrated band.
+    """
+
+    id: str
+    world: str
+    version: int | None
+    step: int
+    expires: float
+    alarms: tuple[Alarm, ...]
+    widening: Mapping[str, float]
+
+
+@final
 class Session:
     """Keeps the history of one running world, and compares its predictions with the outcomes.
 

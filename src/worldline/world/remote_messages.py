@@ -1,0 +1,390 @@
+"""Requests to a service and the meaning of its replies, for clients with and without coroutines."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from inspect import signature
+from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar, final, get_type_hints
+
+import msgspec
+
+from worldline.engines.base import Card
+from worldline.engines.language.endpoint import LOOPBACK
+from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
+from worldline.planning.base import PlanRequest
+from worldline.world.base import Plan, World
+from worldline.world.session import SessionView
+from worldline.world.wire import CONTENT_TYPE, Call, decode_answer, encode_call
+
+try:
+    import httpx as httpx  # exported, so that the error below precedes any other
+except ModuleNotFoundError as error:
+    raise MissingExtraError("httpx", "client") from error
+
+LIMIT_BYTES: Final = 256 * 2**20
+"""Default limit for the size of an answer."""
+
+TOKEN_VARIABLE: Final = "WORLDLINE_TOKEN"
+"""The environment variable with the token for services."""
+
+Answer = TypeVar("Answer")
+P = ParamSpec("P")
+
+_EXAMPLE: Final = "Use one such as 'https://example.com/v1/worlds/greenhouse'."
+_MAX_IDLE_S: Final = 2.0  # below the keep-alive time of servers, so no connection is used while the server closes it
+_MAX_WAIT_S: Final = 1e6  # sockets cannot wait longer
+_BACKOFF_S: Final = 0.1
+_MAX_LISTED: Final = 20
+_SAFE_TO_REPEAT: Final = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""Failures without an answer. After a timeout there is no time left."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RemoteRequest:
+    """A request for a client to send.
+
+    Args:
+        method: of HTTP.
+        url: where to.
+        content: the body.
+        headers: further ones.
+        wait_s: time limit for the connection and for each part of the answer.
+        delay_s: time to wait before it is sent.
+    """
+
+    method: str
+    url: httpx.URL
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wait_s: float
+    delay_s: float = 0.0
+
+
+@final
+class RemoteReply:
+    """The reply of a service. The client adds its body.
+
+    Args:
+        response: its status and headers.
+        limit_bytes: largest accepted body.
+    """
+
+    def __init__(self, response: httpx.Response, limit_bytes: int) -> None:
+        self.status, self.headers, self.address = response.status_code, response.headers, str(response.url)
+        self.kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self.body, self._limit_bytes = bytearray(), limit_bytes
+
+    def add(self, piece: bytes) -> None:
+        """Adds a part of the body.
+
+        Raises:
+            UnavailableError: the body is too large.
+        """
+        self.body += piece
+        if len(self.body) > self._limit_bytes:
+            raise UnavailableError(
+                f"{self.address} answered more than {self._limit_bytes} bytes. Use fewer worlds, plans or steps per "
+                "call, or raise limit_bytes."
+            )
+
+
+Outcome = RemoteReply | httpx.HTTPError
+"""What came of a request."""
+
+Steps = Generator[RemoteRequest, Outcome, Answer]
+"""A call: yields requests, is sent their outcomes, and returns the answer."""
+
+
+def steps_of(method: Callable[Concatenate[Any, P], Answer]) -> Callable[Concatenate[Any, P], Steps[Answer]]:
+    """The call of a verb, with the arguments and the answer of a method of a contract. A plan sends a `PlanRequest`."""
+    kind, verb = get_type_hints(method)["return"], method.__name__
+
+    # Without the attributes of the method, which is abstract.
+    @wraps(method, updated=())
+    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> Steps[Answer]:
+        arguments = dict(signature(method).bind(self, *args, **options).arguments)
+        del arguments["self"]
+        if verb == "plan":
+            past = {name: arguments.pop(name) for name in ("history",) if name in arguments}
+            arguments = {**past, "request": PlanRequest(**arguments)}
+        steps: Steps[Answer] = self.ask(kind, verb, arguments)
+        return steps
+
+    return call
+
+
+def sent(method: Callable[Concatenate[Any, P], Steps[Answer]]) -> Callable[Concatenate[Any, P], Answer]:
+    """The method of a client that sends the requests of a call."""
+
+    @wraps(method)
+    def ask(self: Any, /, *args: P.args, **options: P.kwargs) -> Answer:
+        found: Answer = self._run(method(self._calls, *args, **options))
+        return found
+
+    return ask
+
+
+def awaited(
+    method: Callable[Concatenate[Any, P], Steps[Answer]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Answer]]:
+    """As `sent`, for clients with coroutines."""
+
+    @wraps(method)
+    async def ask(self: Any, /, *args: P.args, **options: P.kwargs) -> Answer:
+        found: Answer = await self._run(method(self._calls, *args, **options))
+        return found
+
+    return ask
+
+
+class _Listed(msgspec.Struct):
+    """A served world, of which only the name matters here."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,100}$")]
+
+
+class _Listing(msgspec.Struct):
+    """The answer of `GET /v1/worlds`."""
+
+    worlds: list[_Listed]
+
+
+@final
+class RemoteCalls:
+    """The calls of one served world. Sends nothing itself; arguments and errors as in `RemoteWorld`."""
+
+    def __init__(
+        self, url: str, token: str | None, timeout_s: float, limit_bytes: int, retries: int, insecure: bool
+    ) -> None:
+        if not 0 < timeout_s <= _MAX_WAIT_S:
+            raise InputError(f"timeout_s is {timeout_s}. Use seconds, above 0 and at most {_MAX_WAIT_S:g}.")
+        if retries < 0:
+            raise InputError(f"retries is {retries}. Use a number of at least 0.")
+        given = _checked(url)
+        self._token = _token(token, given, insecure)
+        self._login = (given.username, given.password) if given.userinfo else None
+        self._url = _public(given)  # also for the log of httpx, which has the URLs of requests
+        self._timeout_s, self.limit_bytes, self._retries = timeout_s, limit_bytes, retries
+        base, _, name = self._url.path.rstrip("/").removesuffix("/v1/worlds").partition("/v1/worlds/")
+        self._base, self._name = base.rstrip("/"), name
+
+    def __repr__(self) -> str:
+        return repr(str(self._url))
+
+    predict = steps_of(World.predict)
+    score = steps_of(World.score)
+    plan = steps_of(World.plan)
+    what_if = steps_of(World.what_if)
+    surprise = steps_of(World.surprise)
+
+    def client_options(self) -> dict[str, Any]:
+        """The arguments of `httpx.Client` and `httpx.AsyncClient`."""
+        # No compression: a small compressed answer could expand beyond the limit.
+        headers = {"accept": CONTENT_TYPE, "accept-encoding": "identity", "content-type": CONTENT_TYPE}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        limits = httpx.Limits(keepalive_expiry=_MAX_IDLE_S)
+        direct = self._url.host in LOOPBACK
+        return {"headers": headers, "auth": self._login, "limits": limits, "trust_env": not direct}
+
+    def describe(self) -> Steps[Card]:
+        """The card of the world."""
+        reply = yield from self._sent("GET", (yield from self._world()), self._timeout_s)
+        return self._answer(Card, reply)
+
+    def ask(self, kind: type[Answer], verb: str, arguments: Mapping[str, Any]) -> Steps[Answer]:
+        """The answer to a verb, of type `kind`. The time limit of a plan is added to the timeout."""
+        url = yield from self._world()
+        return (yield from self._called(kind, f"{url.path}:{verb}", Call(verb, arguments)))
+
+    def open_session(self, settings: Mapping[str, Any]) -> Steps[SessionView]:
+        """A new session of the world."""
+        yield from self._world()
+        call = Call("create_session", {"world": self._name, "settings": settings})
+        return (yield from self._called(SessionView, f"{self._base}/v1/sessions", call, changes=True))
+
+    def call_session(
+        self, kind: type[Answer], name: str, verb: str, arguments: Mapping[str, Any], *, changes: bool = False
+    ) -> Steps[Answer]:
+        """The answer of a session to a verb, as in `ask`; `changes` if the service must recognise a repetition."""
+        path = f"{self._base}/v1/sessions/{name}:{verb}"
+        return self._called(kind, path, Call(verb, arguments), changes=changes)
+
+    def close_session(self, name: str) -> Steps[None]:
+        """Ends a session, which may have ended already."""
+        reply = yield from self._sent("DELETE", self._at(f"{self._base}/v1/sessions/{name}"), self._timeout_s)
+        if reply.status not in (204, 404, 410):
+            self._answer(SessionView, reply)  # raises
+
+    def _called(self, kind: type[Answer], path: str, call: Call, *, changes: bool = False) -> Steps[Answer]:
+        """Posts a call and returns its answer."""
+        started_s, message = time.monotonic(), encode_call(call)
+        budget_s = getattr(call.arguments.get("request"), "budget_s", None) or 0.0
+        wait_s = min(self._timeout_s + budget_s, _MAX_WAIT_S) if budget_s > 0 else self._timeout_s
+        headers = {"idempotency-key": secrets.token_hex(16)} if changes else {}
+        reply = yield from self._sent("POST", self._at(path), wait_s, content=message, headers=headers)
+        found: Any = self._answer(kind, reply)
+        if kind is Plan:
+            found = replace(found, elapsed_s=time.monotonic() - started_s)
+        answer: Answer = found
+        return answer
+
+    def _at(self, path: str) -> httpx.URL:
+        return self._url.copy_with(path=path)
+
+    def _world(self) -> Steps[httpx.URL]:
+        """The URL of the world; of the only one if the URL is that of a service."""
+        worlds = f"{self._base}/v1/worlds"
+        if not self._name:
+            reply = yield from self._sent("GET", self._at(worlds), self._timeout_s)
+            if reply.status != 200 or reply.kind != "application/json":
+                self._answer(Card, reply)  # raises
+            try:
+                names = [one.name for one in msgspec.json.decode(reply.body, type=_Listing).worlds]
+            except msgspec.MsgspecError as error:
+                raise UnavailableError(f"{reply.address} returned an invalid answer: {error}") from error
+            if len(names) != 1:
+                known = ", ".join(str(self._at(f"{worlds}/{name}")) for name in names[:_MAX_LISTED])
+                raise InputError(
+                    f"{self._url} serves {len(names)} worlds. Open the URL of one: {known or 'none is served'}."
+                )
+            self._name = names[0]
+        return self._at(f"{worlds}/{self._name}")
+
+    def _sent(self, method: str, url: httpx.URL, limit_s: float, **body: Any) -> Steps[RemoteReply]:
+        """The reply to a request, which is repeated where that helps and is safe."""
+        end_s = time.monotonic() + limit_s
+        request = RemoteRequest(method=method, url=url, wait_s=limit_s, **body)
+        for attempt in range(self._retries + 1):
+            outcome = yield request
+            pause_s = _pause_s(outcome, attempt)
+            left_s = 0.0 if pause_s is None else end_s - time.monotonic() - pause_s
+            if attempt == self._retries or pause_s is None or left_s <= 0:
+                break
+            request = replace(request, delay_s=pause_s, wait_s=left_s)
+        if isinstance(outcome, RemoteReply):
+            return outcome
+        if isinstance(outcome, httpx.TimeoutException):
+            raise UnavailableError(
+                f"{url} did not answer within {limit_s:g} s ({type(outcome).__name__}). Raise timeout_s, or "
+                "pass budget_s to plan."
+            ) from outcome
+        raise UnavailableError(
+            f"{url} cannot be reached: {type(outcome).__name__} ({outcome}). Check that `worldline serve` runs."
+        ) from outcome
+
+    def _answer(self, kind: type[Answer], reply: RemoteReply) -> Answer:
+        """The answer in a reply.
+
+        Raises:
+            InputError: the token is not accepted. Not an `UnavailableError`, so `FallbackWorld` does not hide it.
+            UnavailableError: there is no valid answer.
+            WorldlineError: as the service raised.
+        """
+        found: Answer | WorldlineError | None = None
+        if reply.kind == CONTENT_TYPE:
+            try:
+                found = decode_answer(kind, bytes(reply.body))
+            except InputError as error:
+                raise UnavailableError(f"{reply.address} returned an invalid answer: {error}") from error
+        if reply.status in (401, 403):
+            raise self._refusal(reply, found)
+        if found is None:
+            raise UnavailableError(
+                f"{reply.address} answered with status {reply.status}: expected {CONTENT_TYPE}, got "
+                f"{reply.kind or 'no content type'}. Check that `worldline serve` is behind this URL."
+            )
+        if not isinstance(found, WorldlineError):
+            return found
+        if reply.status >= 500 and type(found) is UnavailableError:
+            raise UnavailableError(f"{found} ({reply.address}, request_id {reply.headers.get('request-id', '')[:64]})")
+        raise found
+
+    def _refusal(self, reply: RemoteReply, found: object) -> InputError:
+        """The error about a token that is missing, not valid, or lacks a scope."""
+        if reply.status == 401:
+            which = "does not accept the token" if self._token else "needs a token"
+            return InputError(f"{reply.address} {which}. Pass token= or set {TOKEN_VARIABLE}.")
+        reason = found if isinstance(found, WorldlineError) else "the call is forbidden. Ask the operator."
+        return InputError(f"{reply.address}: {reason}")
+
+
+class RemoteClient:
+    """What clients with and without coroutines have in common. `RemoteWorld` describes the arguments."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 60.0,
+        limit_bytes: int = LIMIT_BYTES,
+        retries: int = 2,
+        insecure: bool = False,
+    ) -> None:
+        self._calls = RemoteCalls(url, token, timeout_s, limit_bytes, retries, insecure)
+        self._card: Card | None = None
+        self._connect()
+
+    def _connect(self) -> None:
+        """Prepares for requests."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._calls!r})"
+
+
+def _public(url: httpx.URL) -> httpx.URL:
+    """The URL without user name, password, query and fragment, which may be secret."""
+    return url.copy_with(userinfo=b"", query=None, fragment=None)
+
+
+def _checked(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise InputError(f"{_safe(text)!r} is not a URL: {error}. {_EXAMPLE}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise InputError(f"{_safe(text)!r} is not a URL of a server. {_EXAMPLE}")
+    return url
+
+
+def _safe(text: str) -> str:
+    """A text that may be a URL, without what may be a password."""
+    return re.sub(r"//[^/]*@", "//", text)
+
+
+def _token(given: str | None, url: httpx.URL, insecure: bool) -> str:
+    """The token to send; empty for none."""
+    token = (os.environ.get(TOKEN_VARIABLE, "") if given is None else given).strip()
+    if not re.fullmatch(r"[!-~]*", token):
+        raise InputError("the token has characters that no token has. Copy it as `worldline token` printed it.")
+    if token and url.userinfo:
+        raise InputError(f"{_public(url)} got a token and a user name. Remove one of them; token='' sends no token.")
+    if (token or url.userinfo) and url.scheme == "http" and url.host not in LOOPBACK and not insecure:
+        raise InputError(
+            f"{_public(url)} is not encrypted, so others could read the token or password. Use https, or token='' for "
+            "a service without tokens. In a network that you trust, use RemoteWorld(url, insecure=True)."
+        )
+    return token
+
+
+def _pause_s(outcome: Outcome, attempt: int) -> float | None:
+    """Seconds until the next attempt; None if it would not help."""
+    after_s = 0.0
+    if isinstance(outcome, RemoteReply):
+        after = outcome.headers.get("retry-after", "")
+        if outcome.status != 429 and not (outcome.status == 503 and after):
+            return None
+        after_s = float(after) if after.isdecimal() else 0.0
+    elif not isinstance(outcome, _SAFE_TO_REPEAT):
+        return None
+    # Random, so that clients that were refused together do not return together.
+    return after_s + _BACKOFF_S * 2.0**attempt * random.uniform(0.5, 1.0)

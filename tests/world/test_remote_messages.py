@@ -1,0 +1,348 @@
+"""Replies of services, good and bad, over a server that says what it is told: URLs, tokens and retries."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from tests.served_world import serving_world
+
+import worldline
+from worldline.catalog.fallback import FallbackWorld
+from worldline.episode import History
+from worldline.errors import InputError, UnavailableError, UnsupportedError, WorldlineError
+from worldline.planning.base import Goal
+from worldline.serve.callers import Caller, ForbiddenError, Scope, UnauthorizedError
+from worldline.world import remote_async
+from worldline.world.base import World
+from worldline.world.local import LocalWorld
+from worldline.world.remote import RemoteWorld
+from worldline.world.remote_async import AsyncRemoteWorld
+from worldline.world.wire import CONTENT_TYPE, encode_answer, encode_error
+
+SECRET = "wl_abc_s3cret"
+PATH = "/v1/worlds/toy"
+PUSH = {"push": np.zeros((3, 2), np.float32)}
+
+
+@dataclass
+class Said:
+    """What a server says to one request; it hangs up if `status` is 0."""
+
+    status: int
+    kind: str | None = CONTENT_TYPE
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def answering(*said: Said) -> Iterator[tuple[str, list[str], list[Any]]]:
+    """A server that says this, the last thing again and again: its URL, and the paths and headers of requests."""
+    paths, headers, rest = list[str](), list[Any](), chain(said, repeat(said[-1]))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            paths.append(self.path)
+            headers.append(self.headers)
+            one = next(rest)
+            if not one.status:
+                return
+            self.send_response(one.status)
+            kind = {} if one.kind is None else {"content-type": one.kind}
+            for name, value in {**kind, "content-length": str(len(one.body)), **one.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(one.body)
+
+        do_GET = do_POST  # noqa: N815  # http.server chooses the name
+
+        def log_message(self, *message: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", paths, headers
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def card(world: LocalWorld) -> Said:
+    return Said(200, body=encode_answer(world.describe()))
+
+
+async def described(url: str, **options: Any) -> object:
+    async with AsyncRemoteWorld(url, **options) as remote:
+        return await remote.describe()
+
+
+def describe(url: str, **options: Any) -> object:
+    with RemoteWorld(url, **options) as remote:
+        return remote.describe()
+
+
+@pytest.fixture(params=["threads", "coroutines"])
+def ask(request: pytest.FixtureRequest) -> Callable[..., object]:
+    """Asks for the card with a client of each kind."""
+    return describe if request.param == "threads" else lambda *args, **given: asyncio.run(described(*args, **given))
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses before requests, which take no time."""
+    found = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    monkeypatch.setattr("worldline.world.remote.sleep", found.append)
+    monkeypatch.setattr(remote_async.asyncio, "sleep", sleep)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (Said(502, "text/html", b"<html>"), "answered with status 502: expected application/msgpack, got text/html"),
+        (Said(200, None), "got no content type"),
+        (Said(302, "text/plain", headers={"location": "http://127.0.0.1:1/"}), "answered with status 302"),
+        (Said(200), "returned an invalid answer: the message is damaged"),
+        (Said(200, body=b"\xdd\xff\xff\xff\xff"), "returned an invalid answer"),
+        (
+            Said(200, body=msgspec.msgpack.encode({"worldline": 2, "answer": {}})),
+            "expected message version 1, got 2",
+        ),
+        (Said(200, body=encode_answer({"name": 1})), "returned an invalid answer: Card"),
+        (Said(200, body=bytes(2000)), "answered more than 1000 bytes"),
+        (Said(503, body=encode_error(UnavailableError("resting."))), r"^resting\. \(http:.*/toy, request_id \)$"),
+    ],
+)
+def test_a_bad_answer_is_one_error(said: Said, told: str, ask: Callable[..., object]) -> None:
+    with answering(said) as (url, paths, _), pytest.raises(UnavailableError, match=told):
+        ask(url + PATH, limit_bytes=1000)
+    assert paths == [PATH]
+
+
+def test_code_is_refused_before_anything_is_sent(history: History) -> None:
+    remote = RemoteWorld(f"http://127.0.0.1:1{PATH}")  # where nobody listens
+    goal = Goal(targets={"position": np.zeros(2, np.float32)})
+    with pytest.raises(UnsupportedError, match=r"plan\.request\.constraints\[0\].*<lambda>.*cannot be sent"):
+        remote.plan(history, goal, horizon=2, constraints=[lambda rollout: np.zeros((1, 1))])
+
+
+BUSY = Said(429, body=encode_error(UnavailableError("busy.")))
+PAUSED = Said(503, "text/plain", headers={"retry-after": "3"})
+HUNG_UP = Said(0)
+
+
+def test_calls_are_repeated_after_growing_random_pauses(
+    ask: Callable[..., object], card: Said, world: LocalWorld, pauses: list[float]
+) -> None:
+    with answering(HUNG_UP, BUSY, PAUSED, card) as (url, paths, _):
+        assert ask(url + PATH, retries=3) == world.describe()
+    assert paths == [PATH] * 4
+    assert pauses[0] == 0
+    for pause, low in zip(pauses[1:], (0.05, 0.1, 3.2), strict=True):
+        assert low <= pause <= low + 0.2
+    assert len({round(pause % 0.1, 6) for pause in pauses}) == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "attempts"),
+    [
+        (BUSY, {}, 3),
+        (BUSY, {"retries": 0}, 1),
+        (PAUSED, {}, 3),
+        (PAUSED, {"timeout_s": 2.0}, 1),  # the pause would exceed it
+        (Said(429, headers={"retry-after": "9" * 400}), {}, 1),
+        (Said(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}), {}, 3),
+        (Said(503, body=encode_error(UnavailableError("resting."))), {}, 1),
+        (Said(504, body=encode_error(UnavailableError("late."))), {}, 1),
+        (Said(500, "text/html"), {}, 1),
+        (HUNG_UP, {"retries": 1}, 2),
+    ],
+)
+def test_only_calls_that_may_succeed_are_repeated(
+    said: Said, options: dict[str, Any], attempts: int, ask: Callable[..., object], pauses: list[float]
+) -> None:
+    with answering(said) as (url, paths, _), pytest.raises(UnavailableError):
+        ask(url + PATH, **options)
+    assert len(paths) == len(pauses) == attempts
+
+
+def test_errors_of_the_caller_are_not_repeated(ask: Callable[..., object]) -> None:
+    with answering(Said(400, body=encode_error(InputError("no.")))) as (url, paths, _), pytest.raises(InputError):
+        ask(url + PATH)
+    assert len(paths) == 1
+
+
+def listing(*names: str) -> Said:
+    worlds = [{"name": one, "version": 1} for one in names]
+    return Said(200, "application/json", msgspec.json.encode({"worlds": worlds}))
+
+
+def test_the_url_of_a_service_of_one_world_suffices(card: Said, world: LocalWorld, ask: Callable[..., object]) -> None:
+    for base in ("", "/", "/behind/a/proxy/"):
+        with answering(listing("toy"), card) as (url, paths, _):
+            assert ask(url + base) == world.describe()
+        prefix = base.rstrip("/")
+        assert paths == [f"{prefix}/v1/worlds", f"{prefix}/v1/worlds/toy"]
+    with answering(card) as (url, paths, _):
+        ask(f"{url}/proxy/v1/worlds/toy/")
+    assert paths == ["/proxy/v1/worlds/toy"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        (listing(), InputError, "serves 0 worlds. Open the URL of one: none is served"),
+        (listing("a", "b"), InputError, "serves 2 worlds. Open the URL of one: {url}/v1/worlds/a, {url}/v1/worlds/b"),
+        (listing("../a"), UnavailableError, "returned an invalid answer"),
+        (Said(200, "application/json", b"[]"), UnavailableError, "returned an invalid answer"),
+        (Said(200, "text/html", b"<html>"), UnavailableError, "Check that `worldline serve` is behind this URL"),
+        (Said(404, "application/json", b"{}"), UnavailableError, "answered with status 404"),
+        (Said(401, "application/json", b"{}"), InputError, "needs a token"),
+    ],
+)
+def test_other_services_need_the_name_of_a_world(
+    said: Said, kind: type[WorldlineError], told: str, ask: Callable[..., object]
+) -> None:
+    with answering(said) as (url, _, _), pytest.raises(kind, match=told.format(url=url)):
+        ask(url)
+
+
+@pytest.mark.parametrize("url", ["", "greenhouse@prod", "ftp://host", "http://", "http://a:b:c", "http://host:port"])
+@pytest.mark.parametrize("client", [RemoteWorld, AsyncRemoteWorld])
+def test_what_is_no_url_of_a_server_is_refused(url: str, client: Callable[..., object]) -> None:
+    with pytest.raises(InputError, match="is not a URL"):
+        client(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*[("timeout_s", one) for one in (0.0, -1.0, float("nan"), float("inf"))], ("retries", -1)],
+)
+def test_timeout_and_retries_are_checked(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} is {value}"):
+        RemoteWorld("http://127.0.0.1", **{name: value})
+
+
+class OneToken:
+    """Knows one token, which may read but not infer."""
+
+    def any(self) -> bool:
+        return True
+
+    def is_kept(self, token: str) -> bool:
+        return True
+
+    def check(self, token: str) -> Caller:
+        if token != SECRET:
+            raise UnauthorizedError
+        return Caller(id="1", name="robot", scopes=frozenset({Scope.READ}))
+
+
+@pytest.mark.parametrize("token", [None, "wl_other"])
+def test_a_wrong_token_is_no_reason_to_ask_another_world(
+    token: str | None, world: LocalWorld, history: History, ask: Callable[..., object]
+) -> None:
+    problem = f"{'does not accept the' if token else 'needs a'} token. Pass token= or set WORLDLINE_TOKEN"
+    with serving_world(world, tokens=OneToken()) as url:
+        with pytest.raises(InputError, match=problem):
+            ask(url, token=token)
+        assert ask(url, token=SECRET) == world.describe()
+        with (
+            RemoteWorld(url, token=SECRET) as remote,
+            pytest.raises(InputError, match="'robot' lacks the scope 'infer'"),
+        ):
+            FallbackWorld([remote, world]).predict(history, PUSH)
+    with answering(Said(403, "text/html")) as (url, _, _), pytest.raises(InputError, match="is forbidden"):
+        ask(url + PATH)
+    assert not issubclass(ForbiddenError, UnavailableError)
+
+
+def test_a_token_is_sent_from_the_argument_or_the_environment(
+    card: Said, monkeypatch: pytest.MonkeyPatch, ask: Callable[..., object]
+) -> None:
+    monkeypatch.setenv("WORLDLINE_TOKEN", f"{SECRET}\n")
+    with answering(card) as (url, _, headers):
+        ask(url + PATH)
+        ask(url + PATH, token="wl_other")
+        ask(url + PATH, token="")
+        worldline.open(url + PATH).describe()
+        worldline.open(url + PATH, token="wl_other").describe()
+    sent = [one.get("authorization") for one in headers]
+    assert sent == [f"Bearer {SECRET}", "Bearer wl_other", None, f"Bearer {SECRET}", "Bearer wl_other"]
+
+
+async def opened(url: str) -> object:
+    async with worldline.open_async(url, token="wl_other") as remote:
+        return await remote.describe()
+
+
+def test_open_async_sends_the_token(card: Said, world: LocalWorld) -> None:
+    with answering(card) as (url, _, headers):
+        assert asyncio.run(opened(url + PATH)) == world.describe()
+    assert headers[0]["authorization"] == "Bearer wl_other"
+
+
+@pytest.mark.parametrize("client", [RemoteWorld, AsyncRemoteWorld])
+def test_a_token_is_not_sent_where_others_can_read_it(client: Callable[..., World]) -> None:
+    for url in ("http://example.com/v1/worlds/toy", "http://localhost.example.com", "HTTP://127.0.0.1.example.com"):
+        with pytest.raises(InputError, match=r"is not encrypted.*Use https"):
+            client(url, token=SECRET)
+        client(url, token=SECRET, insecure=True)
+        client(url, token="")
+    with pytest.raises(InputError, match="is not encrypted"):
+        client("http://me:password@example.com")
+    for url in ("https://example.com", "http://localhost", "http://127.0.0.1:1", "http://[::1]:1/v1/worlds/toy"):
+        client(url, token=SECRET)
+
+
+def leaks(error: BaseException) -> str:
+    """Everything that is printed about an error."""
+    return "".join(traceback.format_exception(error))
+
+
+def test_no_secret_is_shown(ask: Callable[..., object], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown, hidden = list[str](), f"{PATH}?key=s3cret"
+    wrong = [
+        ("http://me:s3cret@127.0.0.1:1/a", {"token": SECRET}),
+        ("http://me:s3cret@example.com", {}),
+        ("https://me:s3cret@example.com", {"token": SECRET}),
+        ("http://127.0.0.1", {"token": f"{SECRET}\nx"}),
+        ("http://127.0.0.1", {"token": f"{SECRET}\u20ac"}),
+        ("ftp://me:s3cret@example.com", {}),
+        ("http://me:s3cret@host:port", {}),
+        ("http://example.com", {"token": SECRET}),
+    ]
+    for url, options in wrong:
+        with pytest.raises(InputError) as raised:
+            ask(url, **options)
+        shown.append(leaks(raised.value))
+    replies = (Said(401), Said(403), Said(500, "text/html"), Said(302, headers={"location": "http://x"}), HUNG_UP)
+    for said in (*replies, Said(200, body=b"x")):
+        with answering(said) as (url, _, _):
+            for given, options in ((url, {"token": SECRET}), (url.replace("//", "//me:s3cret@"), {})):
+                with pytest.raises(WorldlineError) as failed:
+                    ask(given + hidden, retries=0, **options)
+                assert f"{url}{PATH}" in str(failed.value)
+                shown.append(leaks(failed.value))
+    for client in (RemoteWorld, AsyncRemoteWorld):
+        remote = client("https://example.com/v1/worlds/toy", token=SECRET)
+        shown += [repr(remote), str(remote), repr(vars(remote))]
+    assert "s3cret" not in " ".join([*shown, caplog.text])
