@@ -85,13 +85,14 @@ def serve(
     # uvicorn raises the signal again after a clean shutdown. Its default would end the process before the caller of
     # this function has saved its state.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
+    process = _Process(create_app(service, database, job_settings=job_settings, any_host=any_host), service)
     try:
         with suppress(KeyboardInterrupt):
-            app = create_app(service, database, job_settings=job_settings, any_host=any_host)
-            _Process(app, service).run(sockets=[listener])
+            process.run(sockets=[listener])
     finally:
         signal.signal(signal.SIGTERM, before)
-        service.close()  # a second Ctrl-C skips the shutdown of the application
+        if service.close():  # also here, because a second Ctrl-C skips the shutdown of the application
+            process.release()
 
 
 @contextmanager
@@ -134,12 +135,19 @@ class _Server(uvicorn.Server):
 class _Process(_Server):
     """The server of a process that must end, whatever its threads do."""
 
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        super().__init__(app, service)
+        self._timer = threading.Timer(1.25 * service.limits.drain_s, _exit)
+        self._timer.daemon = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answers running calls; sets a limit for everything after it."""
-        timer = threading.Timer(1.25 * self._service.limits.drain_s, _exit)
-        timer.daemon = True
-        timer.start()
+        self._timer.start()
         await super().shutdown(sockets)
+
+    def release(self) -> None:
+        """Lifts the limit: no thread keeps the process."""
+        self._timer.cancel()
 
 
 def _exit() -> None:
