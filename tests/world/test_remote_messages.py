@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.server
 import logging
 import threading
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 from worldline.world.remote_async import AsyncRemoteWorld
+from worldline.world.remote_messages import RemoteCalls
 from worldline.world.wire import CONTENT_TYPE, encode_answer, encode_error
 
 SECRET = "wl_abc_s3cret"
@@ -74,9 +77,11 @@ def answering(*said: Said) -> Iterator[tuple[str, list[str], list[Any]]]:
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", paths, headers
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", paths, headers
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
@@ -183,6 +188,16 @@ def test_only_calls_that_may_succeed_are_repeated(
     assert len(paths) == len(pauses) == attempts
 
 
+def test_a_repetition_has_the_time_that_is_left_and_a_plan_its_budget(history: History) -> None:
+    calls = RemoteCalls(f"http://127.0.0.1{PATH}", "", 5.0, 1000, 2, False)
+    for budget_s, wait_s in ((3.0, 8.0), (None, 5.0), (float("inf"), 1e6)):
+        assert next(calls.plan(history, Goal(), horizon=2, budget_s=budget_s)).wait_s == wait_s
+    steps = calls.describe()
+    first, second = next(steps), steps.send(httpx.ReadError("lost"))
+    assert (first.wait_s, first.delay_s) == (5.0, 0.0)
+    assert 4.5 < second.wait_s < second.wait_s + second.delay_s <= 5.0
+
+
 def test_errors_of_the_caller_are_not_repeated(ask: Callable[..., object]) -> None:
     with answering(Said(400, body=encode_error(InputError("no.")))) as (url, paths, _), pytest.raises(InputError):
         ask(url + PATH)
@@ -284,6 +299,9 @@ def test_a_token_is_sent_from_the_argument_or_the_environment(
         ask(url + PATH, token="")
         worldline.open(url + PATH).describe()
         worldline.open(url + PATH, token="wl_other").describe()
+        monkeypatch.delenv("WORLDLINE_TOKEN")
+        ask(url.replace("//", "//me:password@") + PATH)
+    assert headers.pop()["authorization"] == f"Basic {base64.b64encode(b'me:password').decode()}"
     sent = [one.get("authorization") for one in headers]
     assert sent == [f"Bearer {SECRET}", "Bearer wl_other", None, f"Bearer {SECRET}", "Bearer wl_other"]
 
