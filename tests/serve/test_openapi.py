@@ -38,6 +38,7 @@ from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.http_docs import Documents, render
 from worldline.serve.http_jobs import jobs_router
+from worldline.serve.jobs import JobSettings
 from worldline.serve.openapi import create_openapi, routes_of, verb_routes
 from worldline.serve.server import serving
 from worldline.serve.service import Service
@@ -92,7 +93,7 @@ class Uncalled(World):
 
 @contextmanager
 def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str, str]]:
-    """Serves toy@prod of a catalog in an empty folder; yields the URL and a token with all scopes."""
+    """Serves toy@prod of a catalog in an empty folder; with tokens also jobs. Yields the URL and a token for all."""
     path = folder / "service.sqlite"
     with mock.patch.dict(os.environ, {HOME: str(folder)}), Database(f"sqlite:///{path}") as database:
         save_world(folder / "bundle", toy_world())
@@ -103,7 +104,8 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         token = "" if tokens is None else tokens.create("all", Scope)
         if tokens is not None:
             tokens.create("other", [Scope.INFER])
-        with serving(Service(hosts, tokens=tokens), database) as url:
+        jobs = JobSettings(folder=folder / "jobs", command=(sys.executable, "-c", "")) if has_tokens else None
+        with serving(Service(hosts, tokens=tokens), database, job_settings=jobs) as url:
             yield url, token
 
 
@@ -146,7 +148,8 @@ def without_texts(value: Any) -> Any:
         return [without_texts(one) for one in value]
     if not isinstance(value, dict):
         return value
-    return {name: without_texts(one) for name, one in value.items() if name != "description" or isinstance(one, dict)}
+    texts = {name for name in ("summary", "description") if isinstance(value.get(name), str)}
+    return {name: without_texts(one) for name, one in value.items() if name not in texts}
 
 
 def snapshot_of(document: Mapping[str, Any]) -> str:

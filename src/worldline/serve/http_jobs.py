@@ -25,7 +25,7 @@ try:
     from fastapi.responses import StreamingResponse
 
     from worldline.serve.openapi import operation
-    from worldline.serve.requests import HTML, JSON, content_type, idempotency_key, read_body
+    from worldline.serve.requests import EVENTS, HTML, JSON, content_type, idempotency_key, read_body
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
@@ -123,7 +123,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
         return Response(page, media_type=HTML, headers={"content-security-policy": policy})
 
-    @router.get("/jobs/{job}/events", openapi_extra=_operation(media="text/event-stream", problems=[429]))
+    @router.get("/jobs/{job}/events", openapi_extra=_operation(media=EVENTS, problems=[429]))
     async def get_events(job: str, request: Request) -> Response:
         """Server-sent events: `progress`, then `end` with the job as it ended."""
         caller, given = await caller_of(request), request.headers.get("last-event-id", "")
@@ -132,7 +132,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
             return Response(status_code=204)  # browsers do not connect again
         events = jobs.events(caller, job, after)
         first = await anext(events)  # raises errors before the answer begins
-        return StreamingResponse(_stream(first, events), media_type="text/event-stream")
+        return StreamingResponse(_stream(first, events), media_type=EVENTS)
 
     return router
 

@@ -66,6 +66,7 @@ _CALL: Final = (410, 422, 429, 504)
 """Statuses of problems of a call that a world computes for a session."""
 
 _operation = partial(operation, scope=Scope.SESSION, msgpack=True)
+_call = partial(_operation, headers=["Deadline-Ms"])
 
 
 def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
@@ -87,7 +88,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
             answer=SessionView,
             msgpack=True,
             headers=["Idempotency-Key"],
-            problems=[404, 429, 504],
+            problems=[404, 409, 410, 429, 504],
             link="session",
         ),
     )
@@ -101,7 +102,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
 
     @router.post(
         "/{session}:observe",
-        openapi_extra=_operation(request=NewStep, answer=SessionView, problems=[*_CALL, 409]),
+        openapi_extra=_call(request=NewStep, answer=SessionView, problems=[*_CALL, 409]),
     )
     async def observe_session(session: str, request: Request) -> Response:
         """Adds an observation. Sending the last step again changes nothing."""
@@ -113,9 +114,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
 
     @router.post(
         "/{session}:predict",
-        openapi_extra=_operation(
-            request=Session.predict, name="SessionPredictArguments", answer=Prediction, problems=_CALL
-        ),
+        openapi_extra=_call(request=Session.predict, name="SessionPredictArguments", answer=Prediction, problems=_CALL),
     )
     async def predict_session(session: str, request: Request) -> Response:
         """Predicts from the history of the session, as `predict` does; the bands have adapted to the session."""
@@ -126,7 +125,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         )
         return Response(found, media_type=answer_type(request))
 
-    @router.post("/{session}:plan", openapi_extra=_operation(request=SessionPlan, answer=Plan, problems=_CALL))
+    @router.post("/{session}:plan", openapi_extra=_call(request=SessionPlan, answer=Plan, problems=_CALL))
     async def plan_session(session: str, request: Request) -> Response:
         """Searches a plan from the present of the session, as `plan` does."""
         caller = await begin(request, "plan")

@@ -24,7 +24,7 @@ try:
     from fastapi import APIRouter
     from fastapi.routing import APIRoute
 
-    from worldline.serve.requests import JSON
+    from worldline.serve.requests import EVENTS, JSON
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
@@ -237,7 +237,8 @@ def _response(route: DocumentedRoute, example: Example, schemas: Mapping[str, An
         "headers": {"Request-Id": {"$ref": "#/components/headers/Request-Id"}},
     }
     if stated.media is not None:
-        found["content"] = {stated.media: {"schema": {"type": "object" if stated.media == JSON else "string"}}}
+        kinds = {JSON: {"type": "object"}, EVENTS: {}}  # a schema of events would be that of each event
+        found["content"] = {stated.media: {"schema": kinds.get(stated.media, {"type": "string"})}}
     elif stated.answer is not None:
         shown = {} if example.answer is None else {"example": example.answer}
         found["content"] = {JSON: {"schema": schemas[_answer_name(stated.answer)], **shown}}

@@ -45,6 +45,7 @@ REQUEST_ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""
 TEXT: Final = "text/plain"
 HTML: Final = "text/html"
+EVENTS: Final = "text/event-stream"
 
 _SAFE_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
