@@ -210,7 +210,8 @@ def test_a_world_is_not_forgotten_by_a_sync_that_read_before_it_was_added(
 def test_administration_over_http(database: Database) -> None:
     with client(database, hosts_of("folder"), *Scope) as http:
         answer = http.post("/v1/worlds", json={"name": "b", "reference": "toy@prod"})
-        assert (answer.status_code, answer.json()) == (201, {"name": "b", "reference": "toy@prod", "version": 1})
+        added = {"name": "b", "reference": "toy@prod", "version": 1, "engine": "linear"}
+        assert (answer.status_code, answer.json()) == (201, added)
         session = http.post("/v1/sessions", json={"world": "b"}).json()["id"]
         assert http.post(f"/v1/sessions/{session}:observe", json=OBSERVATION).json()["version"] == 1
         moved = http.put("/v1/worlds/b/aliases/prod", json={"version": 2})

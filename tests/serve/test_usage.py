@@ -143,7 +143,7 @@ def test_counts_add_up(database: Database, clock: Clock) -> None:
 
     asyncio.run(run())
     columns = ("token_id", "day", "verb", "calls", "errors", "seconds", "steps")
-    found = {tuple(row[name] for name in columns) for row in one.report(2)}
+    found = {tuple(getattr(row, name) for name in columns) for row in one.report(2)}
     assert found == {
         ("ann", "2026-01-31", "predict", 6, 3, 3.0, 42),
         ("ann", "2026-01-31", "plan", 3, 3, 1.5, 21),
@@ -175,7 +175,7 @@ def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Datab
         await usage.flush()
 
     asyncio.run(run())
-    assert [row["calls"] for row in usage.report(1)] == [3]
+    assert [row.calls for row in usage.report(1)] == [3]
 
 
 def logged(connection: Connection) -> list[tuple[object, ...]]:
