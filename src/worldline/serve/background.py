@@ -46,7 +46,7 @@ class Upkeep:
         self._cleaned_s = -math.inf
 
     async def once(self) -> None:
-        """Does everything that is due. A failure is logged, and does not keep the rest from being done."""
+        """Does everything that must be done now. A failure is logged, and does not keep the rest from being done."""
         await _tried(self._service.refresh)
         await _tried(self._service.usage.flush)
         if self._registry is not None:
