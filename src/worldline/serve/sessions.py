@@ -94,7 +94,7 @@ class ObservedStep:
 class _Live:
     """A session in memory; without `session` it must be built from its steps.
 
-    With an idempotency key, a deleted session may be created again under its id; `created` tells them apart.
+    With an idempotency key, a deleted session may be created again under its id; `created` distinguishes them.
     """
 
     session: Session | None = None
