@@ -162,13 +162,7 @@ class Connection:
 @contextmanager
 def served(worlds: dict[str, Path], folder: Path, *, batch: int) -> Iterator[tuple[int, int]]:
     """`worldline serve` in another process; yields port and process id."""
-    command = [
-        sys.executable,
-        "-m",
-        "worldline.cli.main",
-        "serve",
-        *(f"{name}={path}" for name, path in worlds.items()),
-    ]
+    command = [WORLDLINE, "serve", *(f"{name}={path}" for name, path in worlds.items())]
     options = ["--port", "0", "--threads", "1", "--batch", str(batch), "--database", str(folder / "service.sqlite")]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
