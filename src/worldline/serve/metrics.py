@@ -30,6 +30,9 @@ class Metrics:
             "worldline_batch_calls", "Calls computed as one.", ("lane",), buckets=_BATCHES, registry=self._registry
         )
         self._compute = Counter("worldline_compute_seconds", "Time of workers.", ("lane",), registry=self._registry)
+        self.refused = Counter(
+            "worldline_refused_calls", "Calls refused before they were read.", registry=self._registry
+        )
         self.sockets = Gauge("worldline_open_sockets", "Open WebSockets.", ("route",), registry=self._registry)
 
     def watch(self, scheduler: Scheduler) -> None:

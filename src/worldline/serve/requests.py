@@ -26,6 +26,7 @@ from worldline.serve.limits import Limits
 from worldline.serve.problems import (
     MediaTypeError,
     MethodError,
+    OverloadedError,
     Problem,
     SlowRequestError,
     TooLargeError,
@@ -54,6 +55,7 @@ _SAFE_HEADERS: Final = (
 )
 _PROCESS: Final = secrets.token_hex(4)
 _NUMBERS: Final = itertools.count(1)
+_CLAIMED: Final = re.compile(r"wl_([0-9a-f]{16})_")
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Guard:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request = Request(scope, receive)
         given = request.headers.get("request-id", "")
-        request_id = given if given and REQUEST_ID_FORM.fullmatch(given) else f"{_PROCESS}-{next(_NUMBERS):x}"
+        request_id = given if given and REQUEST_ID_FORM.fullmatch(given) else _new_id()
         REQUEST_ID.set(request_id)
         state["request_id"], started_s, status = request_id, time.monotonic(), 0
 
@@ -125,6 +127,27 @@ class Guard:
         except ValueError:  # such as "["
             host = None
         return self._any_host or self._service.needs_token or host in LOOPBACK
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application that answers requests for which there is no room."""
+    del scope, receive  # only HTTP requests get here, and none is read
+    error = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
+    body = msgspec.json.encode(problem_of(error).to_json(_new_id()))
+    headers = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(b"retry-after", b"1"), *_SAFE_HEADERS]
+    await send({"type": "http.response.start", "status": 429, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _new_id() -> str:
+    return f"{_PROCESS}-{next(_NUMBERS):x}"
+
+
+def claimed_id(authorization: str) -> str:
+    """The id in the token of a header, which is not checked; empty if there is none."""
+    found = _CLAIMED.search(authorization)
+    return found[1] if found else ""
 
 
 def problem_response(request: Request, problem: Problem) -> Response:

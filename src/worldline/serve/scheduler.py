@@ -96,6 +96,14 @@ class Scheduler:
         since_s = time.monotonic() - self._changed_s[lane]
         return self._running[lane] >= self._workers and since_s > self._limits.deadline_s
 
+    def has_room(self, lane: Lane, caller: str) -> bool:
+        """Whether `check_room` would accept a call."""
+        queue = self._queues[lane]
+        if len(queue) < self._limits.queue:
+            return True
+        counts = Counter(one.caller for one in queue if not one.future.done())
+        return counts.total() < self._limits.queue or max(counts.values()) >= counts[caller] + 2
+
     def check_room(self, lane: Lane, caller: str = "") -> None:
         """Makes room in a full queue, at the expense of a caller with more waiting calls, or refuses.
 
@@ -230,7 +238,8 @@ class Scheduler:
         self._turns[lane] = first.turn
         others = [one for one in queue if first.group is not None and one.group == first.group and one is not first]
         batch = [first, *others[: first.limit - 1]]
-        self._queues[lane] = deque(one for one in queue if one not in batch)
+        chosen = set(map(id, batch))
+        self._queues[lane] = deque(one for one in queue if id(one) not in chosen)
         return batch
 
     async def _compute(self, lane: Lane, batch: list[_Waiting]) -> None:

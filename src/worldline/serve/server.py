@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, final
 
@@ -18,6 +18,7 @@ from worldline.serve.database import Database
 from worldline.serve.http import create_app
 from worldline.serve.jobs import JobSettings
 from worldline.serve.limits import Limits
+from worldline.serve.requests import claimed_id, refuse
 from worldline.serve.service import Service
 
 try:
@@ -34,6 +35,10 @@ PIPELINE: Final = 32
 """Requests on one connection that wait for the answer before them."""
 
 _logger = logging.getLogger(__name__)
+
+
+SWITCH_S: Final = 5e-4
+"""Longest time for which one thread keeps the interpreter while others wait, in seconds."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -85,12 +90,17 @@ def serve(
     # uvicorn raises the signal again after a clean shutdown. Its default would end the process before the caller of
     # this function has saved its state.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
+    # A worker gives up the interpreter in every tensor operation, and gets it back after this time at the latest. With
+    # the default of 5 ms, a flood of requests would stop all computation.
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
     process = _Process(create_app(service, database, job_settings=job_settings, any_host=any_host), service)
     try:
         with suppress(KeyboardInterrupt):
             process.run(sockets=[listener])
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.setswitchinterval(interval_s)
         if service.close():  # also here, because a second Ctrl-C skips the shutdown of the application
             process.release()
 
@@ -121,7 +131,7 @@ class _Server(uvicorn.Server):
     """Ends what would keep connections open before it waits for them."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        super().__init__(_config(app, service.limits))
+        super().__init__(_config(app, service.limits, service.is_refused))
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -163,13 +173,13 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         app: the application.
         limits: of connections, headers and shutdown.
     """
-    return uvicorn.Server(_config(app, limits))
+    return uvicorn.Server(_config(app, limits, None))
 
 
-def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+def _config(app: ASGIApp, limits: Limits, is_refused: Callable[[str, str], bool] | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_timed(limits),
+        http=_timed(limits, is_refused),
         ws="websockets-sansio",
         ws_max_size=limits.frame_bytes,
         ws_per_message_deflate=False,  # a small message could expand beyond every limit
@@ -182,8 +192,15 @@ def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     )
 
 
-def _timed(limits: Limits) -> type[HttpToolsProtocol]:
-    """The HTTP protocol with limits in time and in bytes."""
+def _timed(limits: Limits, is_refused: Callable[[str, str], bool] | None) -> type[HttpToolsProtocol]:
+    """The HTTP protocol with limits in time and in bytes.
+
+    Args:
+        limits: of connections.
+        is_refused: whether a request would find a full queue, from its path and the id in its token. It is then
+            answered before anything is read or checked, so that refusals leave the time to the calls that run. None
+            for an application without a queue.
+    """
 
     @final
     class TimedProtocol(HttpToolsProtocol):
@@ -219,6 +236,10 @@ def _timed(limits: Limits) -> type[HttpToolsProtocol]:
         def on_headers_complete(self) -> None:
             self._end()
             self._num_bytes = 0
+            if is_refused is not None:
+                given = next((value for name, value in self.headers if name == b"authorization"), b"")
+                is_full = is_refused(self.url.decode("latin-1"), claimed_id(given.decode("latin-1")))
+                self.app = refuse if is_full else self.config.loaded_app
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:

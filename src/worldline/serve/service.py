@@ -75,6 +75,23 @@ class Service:
         self.stopping = list[Callable[[], None]]()
         """Called when the server stops, before it waits for open connections."""
 
+    def is_refused(self, path: str, caller: str) -> bool:
+        """Whether a call would find the queue full.
+
+        Args:
+            path: of the request.
+            caller: id of the caller, not checked.
+        """
+        if not path.startswith("/v1/worlds/"):
+            return False
+        lanes = [Lane.QUICK] if path.endswith(":predict") else [Lane.SLOW]
+        if path.endswith(":plan"):
+            lanes.append(Lane.QUICK)  # a short one
+        if ":" not in path or any(self.scheduler.has_room(lane, caller) for lane in lanes):
+            return False
+        self.metrics.refused.inc()
+        return True
+
     async def refresh(self) -> None:
         """Notices the first token, from which on every caller needs one."""
         if self._tokens is not None and not self.needs_token:
