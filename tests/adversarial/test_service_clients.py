@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import socket
 import threading
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from tests.serve.scripted import ARGUMENTS, BODY, ScriptedWorld, service_of
 
 from worldline.serve.limits import Limits
+from worldline.serve.requests import claimed_id
 from worldline.serve.scheduler import Lane
 from worldline.serve.server import HEADER_BYTES, PIPELINE, serving
 from worldline.serve.service import Service
@@ -27,6 +29,8 @@ from worldline.world.base import Forecast, Prediction, World
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /v1/worlds/toy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+OTHER = "wl_" + 16 * "0" + "_"
+"""The begin of a token of another caller."""
 HANG_S = 30.0
 """A connection that is open after this time hangs; limits in these tests are below 1 s."""
 
@@ -222,6 +226,35 @@ def test_idle_connections_up_to_the_limit_leave_room() -> None:
                 if status_of(again) == 200:
                     return
         pytest.fail("the connections are still counted")
+
+
+def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn() -> None:
+    began, go = threading.Event(), threading.Event()
+
+    def wait(*_: Any, **__: Any) -> None:
+        began.set()
+        assert go.wait(HANG_S)
+
+    request = HEAD + b"Content-Length: %d\r\n" % len(BODY)
+    with server(ScriptedWorld(wait), queue=2, batch=1) as found, ExitStack() as stack:
+        running = [stack.enter_context(found.connect(request + b"\r\n" + BODY))]
+        assert began.wait(HANG_S)
+        running += [stack.enter_context(found.connect(request + b"\r\n" + BODY)) for _ in range(2)]
+        while found.service.scheduler.waiting(Lane.QUICK) < 2:
+            time.sleep(0.01)
+        refused = stack.enter_context(found.connect(request + b"\r\n"))  # without its body
+        response = http.client.HTTPResponse(refused)
+        response.begin()
+        problem = json.loads(response.read())
+        assert (response.status, problem["code"], response.headers["retry-after"]) == (429, "overloaded", "1")
+        assert b"worldline_refused_calls_total 1.0" in found.service.metrics.text()
+        assert httpx.get(f"{found.url}/v1/worlds", trust_env=False).status_code == 200
+        # The id in a token is not checked here: a caller with fewer calls is read, and then authorized.
+        assert not found.service.is_refused("/v1/worlds/toy:predict", claimed_id(f"Bearer {OTHER}"))
+        assert found.service.is_refused("/v1/worlds/toy:predict", "")
+        assert not found.service.is_refused("/v1/worlds/toy:score", "")  # another lane
+        go.set()
+        assert [status_of(connection) for connection in running] == [200, 200, 200]
 
 
 def test_a_client_that_leaves_frees_its_place() -> None:
