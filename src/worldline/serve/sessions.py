@@ -140,7 +140,7 @@ class Sessions:
         hosted, limits = self._service.hosts[world], self._service.limits
         async with self._service.metered(caller, hosted, "create_session"):
             opening = partial(_opened, hosted, settings, limits.session_steps)
-            session, version = await self._service.scheduler.run(opening)
+            session, version = await self._service.scheduler.run(opening, caller=caller.id)
         name, now = new_id(caller, "session", key), time.time()
         row = {
             "id": name,
@@ -196,7 +196,7 @@ class Sessions:
             hosted = self._service.hosts[row["world"]]
             run = partial(_observed, hosted, observed)
             async with self._service.metered(caller, hosted, "observe", session.horizon):
-                version = await self._compute(live, run, deadline_s=deadline_s)
+                version = await self._compute(caller, live, run, deadline_s=deadline_s)
             live.session = None  # until the step is in the database
             now = time.time()
             row |= {"version": version, "state": _packed(session.state), "step": step + 1}
@@ -322,19 +322,26 @@ class Sessions:
                 return found if encode is None else encode(found)
 
             async with self._service.metered(caller, hosted, call.verb, size.steps):
-                found = await self._compute(live, answer, lane=lane_of(call), deadline_s=deadline_s)
+                found = await self._compute(caller, live, answer, lane=lane_of(call), deadline_s=deadline_s)
             if time.time() - row["used"] > _REFRESH * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
             return found
 
     async def _compute(
-        self, live: _Live, function: Callable[[Session], T], *, lane: Lane = Lane.QUICK, deadline_s: float | None = None
+        self,
+        caller: Caller,
+        live: _Live,
+        function: Callable[[Session], T],
+        *,
+        lane: Lane = Lane.QUICK,
+        deadline_s: float | None = None,
     ) -> T:
         """The result of a function of a session, computed in a worker."""
         session, live.session = live.session, None
         assert session is not None
         try:
-            found = await self._service.scheduler.run(partial(function, session), lane=lane, deadline_s=deadline_s)
+            run = partial(function, session)
+            found = await self._service.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s)
         except DeadlineError:
             raise  # a worker may still change the session, so it is built again
         except WorldlineError:
@@ -374,7 +381,7 @@ class Sessions:
         state = await asyncio.to_thread(self._state, hosted.card.schema, row)
         opening = partial(_opened, hosted, settings, self._service.limits.session_steps, state, row["version"])
         live.session = None  # also if this fails
-        live.session, _ = await self._service.scheduler.run(opening)
+        live.session, _ = await self._service.scheduler.run(opening, caller=row["token_id"])
         live.created, live.step = row["created"], row["step"]
 
     def _row(self, caller: Caller, name: str) -> dict[str, Any]:
