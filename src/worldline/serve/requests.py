@@ -129,15 +129,24 @@ class Guard:
         return self._any_host or self._service.needs_token or host in LOOPBACK
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application that answers requests for which there is no room."""
-    del scope, receive  # only HTTP requests get here, and none is read
+def refusal(keep_alive: bool) -> bytes:
+    """The whole response to a request for which there is no room, as bytes.
+
+    Args:
+        keep_alive: whether the connection stays open.
+    """
     error = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
-    body = msgspec.json.encode(problem_of(error).to_json(_new_id()))
-    headers = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    headers += [(b"retry-after", b"1"), *_SAFE_HEADERS]
-    await send({"type": "http.response.start", "status": 429, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    body = msgspec.json.encode(problem_of(error).to_json(request_id := _new_id()))
+    headers = {
+        b"content-type": problems.MEDIA_TYPE.encode(),
+        b"content-length": str(len(body)).encode(),
+        b"connection": b"keep-alive" if keep_alive else b"close",
+        b"retry-after": b"1",
+        b"request-id": request_id.encode(),
+        **dict(_SAFE_HEADERS),
+    }
+    lines = (b"%s: %s\r\n" % (name, value) for name, value in headers.items())
+    return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (b"".join(lines), body)
 
 
 def _new_id() -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any, Final, final
 
 from worldline.errors import InputError, MissingExtraError
@@ -18,7 +19,7 @@ from worldline.serve.database import Database
 from worldline.serve.http import create_app
 from worldline.serve.jobs import JobSettings
 from worldline.serve.limits import Limits
-from worldline.serve.requests import claimed_id, refuse
+from worldline.serve.requests import claimed_id, refusal
 from worldline.serve.service import Service
 
 try:
@@ -201,6 +202,7 @@ def _timed(limits: Limits, is_refused: Callable[[str, str], bool] | None) -> typ
             answered before anything is read or checked, so that refusals leave the time to the calls that run. None
             for an application without a queue.
     """
+    answered: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
 
     @final
     class TimedProtocol(HttpToolsProtocol):
@@ -236,11 +238,30 @@ def _timed(limits: Limits, is_refused: Callable[[str, str], bool] | None) -> typ
         def on_headers_complete(self) -> None:
             self._end()
             self._num_bytes = 0
-            if is_refused is not None:
-                given = next((value for name, value in self.headers if name == b"authorization"), b"")
-                is_full = is_refused(self.url.decode("latin-1"), claimed_id(given.decode("latin-1")))
-                self.app = refuse if is_full else self.config.loaded_app
+            if self._is_full():
+                self._refuse()
+                return
             super().on_headers_complete()
+
+        def _is_full(self) -> bool:
+            """Whether the request finds a full queue. One that waits for an earlier answer is read first."""
+            if is_refused is None or self.parser.should_upgrade():
+                return False
+            cycle: Any = self.cycle  # None before the first request
+            if cycle is not None and not cycle.response_complete:
+                return False
+            given = next((value for name, value in self.headers if name == b"authorization"), b"")
+            return is_refused(self.url.decode("latin-1"), claimed_id(given.decode("latin-1")))
+
+        def _refuse(self) -> None:
+            """Answers without an application, in one write; the body is dropped as it arrives."""
+            keep_alive = self.parser.should_keep_alive()
+            self.cycle = answered
+            self._unset_keepalive_if_required()
+            self.transport.write(refusal(keep_alive))
+            self._begin(limits.header_s)
+            if not keep_alive:
+                self.transport.close()
 
         def on_body(self, body: bytes) -> None:
             self._num_bytes = 0
