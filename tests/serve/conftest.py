@@ -30,10 +30,12 @@ def cluster() -> Iterator[str]:
         port = free.getsockname()[1]
     # Not below the folders of pytest, which only root may enter.
     with tempfile.TemporaryDirectory() as folder:
-        user = []
+        user = list[str]()
         if os.getuid() == 0:  # whom PostgreSQL refuses
             shutil.chown(folder, "postgres")
-            user = ["runuser", "-u", "postgres", "--"]
+            runuser = shutil.which("runuser", path=os.pathsep.join((*paths, "/usr/sbin", "/sbin")))
+            assert runuser is not None, "runuser of util-linux is missing."
+            user = [runuser, "-u", "postgres", "--"]
         data, password = Path(folder) / "data", Path(folder) / "password"
         password.write_text("secret")
         password.chmod(0o644)

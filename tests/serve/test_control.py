@@ -229,7 +229,7 @@ def test_steps_without_an_observation_are_added_as_unobserved() -> None:
 
 
 def test_an_overloaded_service_loses_no_observation(slow: tuple[Server, Slow], monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(lane: Lane) -> None:
+    def full(lane: Lane, caller: str) -> None:
         raise OverloadedError("the queue is full")
 
     server, world = slow

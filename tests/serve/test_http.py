@@ -184,7 +184,7 @@ def test_each_error_has_its_code(error: WorldlineError, status: int, code: str) 
     assert (response.status_code, found["code"], found["detail"]) == (status, code, str(error))
     assert found["request_id"] == "mine-1"
     assert found.get("pointer", "/history") == "/history"
-    assert response.headers.get("retry-after") == {"rate_limited": "7", "overloaded": "1"}.get(code)
+    assert response.headers.get("retry-after") == {"rate_limited": "8", "overloaded": "1"}.get(code)
     assert response.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
 
 

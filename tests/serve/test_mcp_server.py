@@ -206,7 +206,7 @@ def test_errors_of_the_world_are_errors_of_the_tool() -> None:
     assert "between 1 and 10000" in refusal("predict", world="toy", history=NOW, actions={"push": [0, 0]}, steps=10**9)
 
 
-def test_a_fault_shows_no_text_of_it() -> None:
+def test_a_fault_shows_no_text_of_it(caplog: pytest.LogCaptureFixture) -> None:
     found = call(
         {"odd": BrokenWorld(1, 1, "s")},
         "predict",
@@ -215,7 +215,9 @@ def test_a_fault_shows_no_text_of_it() -> None:
         actions={"push": 0},
     )
     assert found.is_error
-    assert found.content[0].text == "Error executing tool predict"
+    assert found.content[0].text == "the server failed. Ask the operator."
+    assert "the tool predict failed: ZeroDivisionError at " in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 @settings(max_examples=12, deadline=None)

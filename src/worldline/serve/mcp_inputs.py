@@ -89,7 +89,7 @@ def history_of(card: Card, given: HistoryInput) -> History:
     observations = _arrays(card, Role.OBSERVATION, given.observations)
     steps = max(map(len, observations.values()), default=1) - 1
     observed = {
-        name: np.asarray(~np.isnan(value.reshape(len(value), -1)).any(1))
+        name: np.asarray(~np.isnan(value).any(tuple(range(1, value.ndim))))
         for name, value in observations.items()
         if value.dtype.kind == "f"
     }

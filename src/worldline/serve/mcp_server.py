@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -47,6 +48,7 @@ from worldline.serve.mcp_results import (
     summary,
     trust_meaning,
 )
+from worldline.serve.problems import fault_text
 from worldline.serve.service import Service
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import Answer, Call
@@ -63,6 +65,8 @@ try:
     from starlette.applications import Starlette
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name).partition(".")[0], "mcp") from error
+
+_logger = logging.getLogger(__name__)
 
 MAX_CANDIDATES: Final = 8
 """Most plans that `compare_plans` takes."""
@@ -384,7 +388,9 @@ class WorldMcpServer(MCPServer[Any]):
                 first = cause.errors(include_url=False, include_context=False, include_input=False)[0]
                 text = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
             elif isinstance(error, UnexpectedToolError):
-                raise
+                # The SDK would log the text and the paths of the cause.
+                _logger.error("the tool %s failed: %s", name, fault_text(cause or error))
+                text = "the server failed. Ask the operator."
             else:
                 text = str(error)
         return CallToolResult(content=[TextContent(type="text", text=text[:MAX_TEXT])], is_error=True)
