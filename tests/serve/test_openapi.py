@@ -193,8 +193,8 @@ def run_in_shell(command: str, folder: Path, **variables: str) -> str:
     return subprocess.run(shell, capture_output=True, text=True, env=environment, cwd=folder, timeout=60).stdout
 
 
-@pytest.mark.skipif(which("curl") is None, reason="curl is missing")
 def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp_path: Path) -> None:
+    assert which("curl") is not None, "curl is missing. Run scripts/ci-deps."
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
     session = ""

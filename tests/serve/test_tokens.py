@@ -84,7 +84,7 @@ def test_unknown_and_malformed_tokens_are_compared_too(file: Database, monkeypat
 
 @given(st.one_of(st.text(), st.from_regex(r"wl_[0-9a-f]{16}_[A-Za-z0-9_-]{43}\n?"), st.just("\udcff")))
 def test_texts_that_are_no_tokens_are_refused(file: Database, text: str) -> None:
-    refusal(Tokens(file), text)
+    assert refusal(Tokens(file), text) == str(UnauthorizedError())
 
 
 def test_a_revocation_by_another_process_takes_effect(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,7 @@ def test_pieces_of_a_prediction_equal_the_whole(name: str) -> None:
     options = {"level": 0.5, "images": name == "pictures", "num_samples": 0 if name == "simulator" else 2}
     call = batch_of([prediction(one, **options) for one in case.episodes])
     whole = call.ask(case.world)
+    assert whole.num_worlds() == len(case.episodes) > 1
     for pieces in (1, 3, 100):
         compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
 
@@ -176,6 +177,7 @@ def test_pieces_of_a_score_equal_the_whole(name: str, worlds: int | None) -> Non
         }
     call = Call("score", arguments)
     whole = call.ask(case.world)
+    assert whole.cost.shape[-1] == 5
     for pieces in (1, 2, 100):
         compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
 

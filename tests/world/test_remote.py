@@ -39,19 +39,27 @@ from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 from worldline.world.remote_async import AsyncRemoteWorld
+from worldline.world.remote_session import AsyncRemoteSession
 
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 
 
 class Awaited:
-    """An `AsyncRemoteWorld` whose verbs are called like those of a `World`."""
+    """A client or session with coroutines, called like one without."""
 
-    def __init__(self, remote: AsyncRemoteWorld, runner: asyncio.Runner) -> None:
-        self.remote, self.runner = remote, runner
+    def __init__(self, asked: Any, runner: asyncio.Runner) -> None:
+        self.asked, self.runner = asked, runner
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **options: self.runner.run(getattr(self.remote, name)(*args, **options))
+    def __getattr__(self, name: str) -> Any:
+        if not inspect.iscoroutinefunction(found := getattr(self.asked, name)):
+            return found
+
+        def ask(*args: Any, **options: Any) -> Any:
+            answer = self.runner.run(found(*args, **options))
+            return Awaited(answer, self.runner) if isinstance(answer, AsyncRemoteSession) else answer
+
+        return ask
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +178,11 @@ def test_a_batch_is_answered_as_by_the_world_itself(client: Any, world: LocalWor
 def test_eight_threads_get_what_one_gets(
     remote: RemoteWorld, world: LocalWorld, history: History, fresh: list[Episode]
 ) -> None:
-    due = {verb: ask(world, history, fresh[0]) for verb, ask in ASKED.items()}
+    expected = {verb: ask(world, history, fresh[0]) for verb, ask in ASKED.items()}
 
     def ask(number: int) -> tuple[str, str | None]:
         verb = list(ASKED)[number % len(ASKED)]
-        return verb, difference(ASKED[verb](remote, history, fresh[0]), due[verb])
+        return verb, difference(ASKED[verb](remote, history, fresh[0]), expected[verb])
 
     with ThreadPoolExecutor(8) as pool:
         assert {found for found in pool.map(ask, range(8 * len(ASKED))) if found[1] is not None} == set()
@@ -224,7 +232,7 @@ def test_a_request_that_is_too_large_for_the_server_is_refused(world: LocalWorld
 
 
 class Scripted(World):
-    """Answers plans and surprises as told; has the card of the world, and counts how often it is read."""
+    """Answers plans and surprises with `answer`; has the card of the world, and counts how often it is read."""
 
     def __init__(self, world: World, answer: Callable[[], Any]) -> None:
         self.card, self.answer, self.num_cards, self.budgets = world.describe(), answer, 0, list[float | None]()
@@ -286,8 +294,8 @@ def test_the_card_is_asked_for_once(world: LocalWorld) -> None:
 
 
 def test_a_plan_passes_its_budget_on_and_counts_the_whole_wait(world: LocalWorld, history: History) -> None:
-    due = world.plan(history, GOAL, horizon=2)
-    scripted = Scripted(world, lambda: replace(due, status=PlanStatus.BUDGET_EXHAUSTED, elapsed_s=-1.0))
+    expected = world.plan(history, GOAL, horizon=2)
+    scripted = Scripted(world, lambda: replace(expected, status=PlanStatus.BUDGET_EXHAUSTED, elapsed_s=-1.0))
     with serving_world(scripted) as url, RemoteWorld(url) as remote:
         found = [remote.plan(history, GOAL, horizon=2, budget_s=budget_s) for budget_s in (0.25, None, float("inf"))]
     assert scripted.budgets == [0.25, Limits().plan_s, Limits().deadline_s]  # those of the service apply

@@ -1,4 +1,4 @@
-"""Replies of services, good and bad, over a server that says what it is told: URLs, tokens and retries."""
+"""Replies of services, good and bad, from a server with scripted replies: URLs, tokens and retries."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "problem"),
     [
         (Said(502, "text/html", b"<html>"), "answered with status 502: expected application/msgpack, got text/html"),
         (Said(200, None), "got no content type"),
@@ -135,8 +135,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (Said(503, body=encode_error(UnavailableError("resting."))), r"^resting\. \(http:.*/toy, request_id \)$"),
     ],
 )
-def test_a_bad_answer_is_one_error(said: Said, told: str, ask: Callable[..., object]) -> None:
-    with answering(said) as (url, paths, _), pytest.raises(UnavailableError, match=told):
+def test_a_bad_answer_is_one_error(said: Said, problem: str, ask: Callable[..., object]) -> None:
+    with answering(said) as (url, paths, _), pytest.raises(UnavailableError, match=problem):
         ask(url + PATH, limit_bytes=1000)
     assert paths == [PATH]
 
@@ -221,7 +221,7 @@ def test_the_url_of_a_service_of_one_world_suffices(card: Said, world: LocalWorl
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "told"),
+    ("said", "kind", "problem"),
     [
         (listing(), InputError, "serves 0 worlds. Open the URL of one: none is served"),
         (listing("a", "b"), InputError, "serves 2 worlds. Open the URL of one: {url}/v1/worlds/a, {url}/v1/worlds/b"),
@@ -233,9 +233,9 @@ def test_the_url_of_a_service_of_one_world_suffices(card: Said, world: LocalWorl
     ],
 )
 def test_other_services_need_the_name_of_a_world(
-    said: Said, kind: type[WorldlineError], told: str, ask: Callable[..., object]
+    said: Said, kind: type[WorldlineError], problem: str, ask: Callable[..., object]
 ) -> None:
-    with answering(said) as (url, _, _), pytest.raises(kind, match=told.format(url=url)):
+    with answering(said) as (url, _, _), pytest.raises(kind, match=problem.format(url=url)):
         ask(url)
 
 
@@ -346,12 +346,17 @@ def test_no_secret_is_shown(ask: Callable[..., object], caplog: pytest.LogCaptur
         ("http://127.0.0.1", {"token": f"{SECRET}\u20ac"}),
         ("ftp://me:s3cret@example.com", {}),
         ("http://me:s3cret@host:port", {}),
+        ("http://me:s3cret/s3cret@host", {}),
+        ("ftp://host?key=s3cret", {}),
         ("http://example.com", {"token": SECRET}),
     ]
     for url, options in wrong:
         with pytest.raises(InputError) as raised:
             ask(url, **options)
         shown.append(leaks(raised.value))
+    with pytest.raises(InputError, match="planner cannot be given for a URL") as raised:
+        worldline.open("http://me:s3cret@127.0.0.1:1/a", planner="cem")
+    shown.append(leaks(raised.value))
     replies = (Said(401), Said(403), Said(500, "text/html"), Said(302, headers={"location": "http://x"}), HUNG_UP)
     for said in (*replies, Said(200, body=b"x")):
         with answering(said) as (url, _, _):

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 from tests.served_world import serving_world
-from tests.world.test_remote import GOAL, PUSH, difference
+from tests.world.test_remote import GOAL, PUSH, Awaited, difference
 
 from worldline.episode import Episode
 from worldline.errors import InputError, UnavailableError, UnknownNameError
@@ -35,23 +35,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 def url(world: LocalWorld, database: Database) -> Iterator[str]:
     with serving_world(world, database=database) as found:
         yield found
-
-
-class Awaited:
-    """A client or session with coroutines, called like one without."""
-
-    def __init__(self, asked: Any, runner: asyncio.Runner) -> None:
-        self.asked, self.runner = asked, runner
-
-    def __getattr__(self, name: str) -> Any:
-        if not inspect.iscoroutinefunction(found := getattr(self.asked, name)):
-            return found
-
-        def ask(*args: Any, **options: Any) -> Any:
-            answer = self.runner.run(found(*args, **options))
-            return Awaited(answer, self.runner) if isinstance(answer, AsyncRemoteSession) else answer
-
-        return ask
 
 
 @pytest.fixture(params=["threads", "coroutines"])
@@ -186,8 +169,8 @@ def test_with_ends_a_session(url: str) -> None:
 @pytest.mark.parametrize("kind", [RemoteSession, AsyncRemoteSession])
 def test_verbs_have_the_arguments_of_a_session(kind: type) -> None:
     for verb in ("observe", "predict", "plan"):
-        found, due = inspect.signature(getattr(kind, verb)), inspect.signature(getattr(Session, verb))
-        assert found.parameters == due.parameters
+        found, expected = inspect.signature(getattr(kind, verb)), inspect.signature(getattr(Session, verb))
+        assert found.parameters == expected.parameters
     for other in (RemoteWorld, AsyncRemoteWorld):
         options = {name for name in inspect.signature(other.session).parameters if name != "self"}
         assert options == set(inspect.signature(Session).parameters) - {"world"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
 
+import jsonschema
 import msgspec
 import numpy as np
 import pytest
@@ -303,6 +304,14 @@ RULED = st.fixed_dictionaries(
 )
 
 
+def read_or_refused(verb: str, sent: bytes) -> bool:
+    """Whether a message is a call of the verb, or is refused with a text. Another exception fails the test."""
+    try:
+        return decode_json_call(verb, sent).verb == verb
+    except InputError as error:
+        return bool(str(error))
+
+
 @given(TREES, TREES, st.lists(RULED, max_size=2))
 def test_any_tree_is_refused_or_read(tree: Any, other: Any, rules: list[Any]) -> None:
     history = {"observations": {"x": tree}, "actions": {"x": other}}
@@ -314,10 +323,7 @@ def test_any_tree_is_refused_or_read(tree: Any, other: Any, rules: list[Any]) ->
         ("plan", {"history": history, "request": {"goal": goal, "horizon": other, "seed": tree}}),
         ("surprise", {"episode": {**history, "step_s": tree, "seed": other, "observed": {"x": tree}}}),
     ):
-        try:
-            decode_json_call(verb, msgspec.json.encode(sent))
-        except InputError:
-            continue
+        assert read_or_refused(verb, msgspec.json.encode(sent))
 
 
 @settings(max_examples=50)
@@ -329,10 +335,7 @@ def test_a_spoiled_json_message_is_refused_or_read(asked: Later, spots: list[tup
     for spot, value in spots:
         spot %= len(spoiled) or 1
         spoiled = spoiled[:spot] + value + spoiled[spot + 1 :]
-    try:
-        decode_json_call(call.verb, spoiled)
-    except MessageError:
-        return
+    assert read_or_refused(call.verb, spoiled)
 
 
 def test_answers_are_lists_with_null_for_no_band_and_base64_for_images() -> None:
@@ -370,7 +373,6 @@ ANSWER_KINDS = {kind.__name__: kind for kind in (Card, Prediction, Scores, Plan,
 @cache
 def validator(name: str) -> Any:
     """Validates messages by their JSON schema."""
-    jsonschema = pytest.importorskip("jsonschema")
     schemas, components = json_schemas(VERBS, ANSWER_KINDS)
     schema = {**schemas[name], "components": {"schemas": components}}
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -383,8 +385,8 @@ def test_schemas_fit_the_messages(asked: Later, answered: Later, lists: bool) ->
     call, answer = made(asked), made(answered)
     sent = msgspec.msgpack.decode(encode_call(call))
     content = json_content(finite(sent["content"]), sent["arrays"], lists)
-    validator(call.verb).validate(msgspec.json.decode(msgspec.json.encode(content)))
-    validator(type(answer).__name__).validate(msgspec.json.decode(encode_json_answer(answer)))
+    assert not [*validator(call.verb).iter_errors(msgspec.json.decode(msgspec.json.encode(content)))]
+    assert not [*validator(type(answer).__name__).iter_errors(msgspec.json.decode(encode_json_answer(answer)))]
 
 
 def test_schemas_refuse_what_the_decoder_refuses() -> None:
