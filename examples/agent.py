@@ -43,7 +43,7 @@ HEATER = {
 
 @dataclass
 class Room:
-    """A room at 12 degC outside; the log holds temperatures [degC] and powers [kW]."""
+    """A room, with 12 degC outside. The log holds temperatures [degC] and powers [kW]."""
 
     temperatures: list[float] = field(default_factory=lambda: [14.0])
     powers: list[float] = field(default_factory=list)

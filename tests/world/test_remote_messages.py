@@ -355,7 +355,7 @@ def test_no_secret_is_shown(ask: Callable[..., object], caplog: pytest.LogCaptur
             ask(url, **options)
         shown.append(leaks(raised.value))
     with pytest.raises(InputError, match="planner cannot be given for a URL") as raised:
-        worldline.open("http://me:s3cret@127.0.0.1:1/a", planner="cem")
+        worldline.open(wrong[0][0], planner="cem")
     shown.append(leaks(raised.value))
     replies = (Said(401), Said(403), Said(500, "text/html"), Said(302, headers={"location": "http://x"}), HUNG_UP)
     for said in (*replies, Said(200, body=b"x")):

@@ -97,8 +97,8 @@ def _served(url: str, token: str | None, chosen: Mapping[str, object]) -> World:
     given = [name for name, value in chosen.items() if value is not None]
     if given:
         raise InputError(
-            f"{' and '.join(given)} cannot be given to {url!r}, because its server opens the world. Remove "
-            "it, or set it on the server."
+            f"{' and '.join(given)} cannot be given for a URL, because its server opens the world. Remove it, or set "
+            "it on the server."
         )
     from worldline.world.remote import RemoteWorld
 

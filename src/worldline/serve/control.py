@@ -136,14 +136,14 @@ class GoalChange:
 
 
 class _Kind(msgspec.Struct):
-    """The part of a message that tells its kind."""
+    """The field by which the kind of a message is recognized."""
 
     goal: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Aim:
-    """What plans are for; a plan belongs to one aim."""
+class _Objective:
+    """Goal and constraints; each plan belongs to one objective."""
 
     goal: Goal
     constraints: Sequence[Constraint]
@@ -155,15 +155,15 @@ class _TimedPlan:
 
     plan: Plan
     step: int
-    aim: _Aim
+    objective: _Objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Query:
-    """A plan that is needed: for which step and aim, from which forecast, and until when (monotonic seconds)."""
+    """A plan that is needed: for which step and objective, from which forecast, and until when (monotonic seconds)."""
 
     step: int
-    aim: _Aim
+    objective: _Objective
     exogenous: Arrays | None
     proposals: Arrays | None
     ready_s: float
@@ -209,7 +209,7 @@ class _ControlLoop:
         if settings.initial is not None:
             given = {name: value[None] for name, value in settings.initial.items()}
             self._initial = {name: v[0] for name, v in check_actions(self._schema.actions, given, (1,)).items()}
-        self._aim = _Aim(goal=settings.goal, constraints=settings.constraints)
+        self._objective = _Objective(goal=settings.goal, constraints=settings.constraints)
         self._follower, self._lock, self._margin = Follower(), threading.Lock(), _Margin(settings.within_s)
         self._guard_s = min(GUARD_S, settings.within_s / 7)
         self._names: frozenset[str] | None = None
@@ -223,21 +223,21 @@ class _ControlLoop:
     def change(self, message: GoalChange) -> dict[str, Any]:
         """Replaces the goal. The old plan stays as fallback."""
         check_goal(self._schema, message.goal, ())
-        constraints = self._aim.constraints if message.constraints is None else message.constraints
-        self._aim = _Aim(goal=message.goal, constraints=constraints)
+        constraints = self._objective.constraints if message.constraints is None else message.constraints
+        self._objective = _Objective(goal=message.goal, constraints=constraints)
         return {"type": "goal", "after_step": self._last}
 
     async def answer(self, message: ControlStep, received_s: float) -> dict[str, Any]:
         """The action for one step, at its deadline or before."""
         exogenous = self._accept(message)
         ends_s = received_s + self._settings.within_s - self._guard_s
-        if self._is_due(message.step):
+        if self._needs_plan(message.step):
             await self._finish(ends_s)  # a late plan for an earlier step
         if self._job is None or self._job.done():
             await self._finish(ends_s)
-            due, began_s = self._is_due(message.step), time.monotonic()
-            self._start(self._query(message.step, exogenous, ends_s) if due else None)
-            if due:
+            needed, began_s = self._needs_plan(message.step), time.monotonic()
+            self._start(self._query(message.step, exogenous, ends_s) if needed else None)
+            if needed:
                 is_done = await self._finish(ends_s)
                 late = not is_done or time.monotonic() > ends_s + self._guard_s
                 if began_s < ends_s - self._margin.seconds and not self._error:
@@ -245,7 +245,7 @@ class _ControlLoop:
         return self._action(message.step, received_s)
 
     def stop(self) -> None:
-        """Gives up what is computed."""
+        """Cancels the call that still runs."""
         if self._job is not None:
             self._job.cancel()
 
@@ -270,10 +270,12 @@ class _ControlLoop:
         self._waiting = [*self._waiting, step][-MAX_GAP:]
         return exogenous
 
-    def _is_due(self, step: int) -> bool:
+    def _needs_plan(self, step: int) -> bool:
         """Whether a new plan is needed for a step."""
         found = self._planned
-        return found is None or found.aim is not self._aim or step - found.step >= self._settings.replan_every
+        return (
+            found is None or found.objective is not self._objective or step - found.step >= self._settings.replan_every
+        )
 
     def _query(self, step: int, exogenous: Arrays | None, ends_s: float) -> _Query:
         """The plan for a step."""
@@ -281,7 +283,7 @@ class _ControlLoop:
         if last is not None:
             proposals = shifted(last.plan.actions, step - last.step, self._settings.horizon)
         ready_s = ends_s - self._margin.seconds
-        return _Query(step=step, aim=self._aim, exogenous=exogenous, proposals=proposals, ready_s=ready_s)
+        return _Query(step=step, objective=self._objective, exogenous=exogenous, proposals=proposals, ready_s=ready_s)
 
     def _start(self, query: _Query | None) -> None:
         """Gives all queued observations to a worker, and the plan if one is needed."""
@@ -301,7 +303,7 @@ class _ControlLoop:
             await asyncio.wait({self._job}, timeout=max(0.0, ends_s - time.monotonic()))
         if not self._job.done():
             return False
-        job, self._job, self._error, self._detail = self._job, None, "", ""
+        job, self._job = self._job, None
         try:
             self._take(job.result())
         except Exception as error:  # noqa: BLE001  # a fault of one plan must not stop a machine
@@ -342,8 +344,8 @@ class _ControlLoop:
                 left_s = min(query.ready_s - time.monotonic(), self._connection.limits.plan_s)
                 try:
                     plan = session.plan(
-                        query.aim.goal,
-                        constraints=query.aim.constraints,
+                        query.objective.goal,
+                        constraints=query.objective.constraints,
                         horizon=self._settings.horizon,
                         exogenous=query.exogenous,
                         proposals=query.proposals,
@@ -353,14 +355,14 @@ class _ControlLoop:
                         seed=(self._settings.seed + query.step) % MAX_STEP,
                         expected=False,
                     )
-                    planned = _TimedPlan(plan=plan, step=query.step, aim=query.aim)
+                    planned = _TimedPlan(plan=plan, step=query.step, objective=query.objective)
                 except WorldlineError as failed:
                     error = failed
         return _Outcome(planned=planned, error=error, alarms=alarms)
 
     def _action(self, step: int, received_s: float) -> dict[str, Any]:
         """The message with the action for a step."""
-        found, fresh = self._planned, not self._is_due(step)
+        found, fresh = self._planned, not self._needs_plan(step)
         if found is not None and step - found.step >= self._settings.horizon:
             found = None
         actions = self._initial

@@ -74,7 +74,7 @@ class _Write(Generic[T]):
     future: Future[T]
 
     def run(self, connection: Connection) -> Callable[[], None]:
-        """Runs the function in a savepoint; the result resolves the future, which is for after the commit.
+        """Runs the function in a savepoint. Returns a function that resolves the future; call it after the commit.
 
         Raises:
             SQLAlchemyError: the transaction may have ended, so the whole group must begin again. SQLite ends it without

@@ -93,11 +93,14 @@ class Hosts(Mapping[str, HostedWorld]):
         if not NAME.fullmatch(hosted.name):
             raise InputError(
                 f"{hosted.name[:120]!r} is not allowed as name of a served world. Use letters, digits, '_', '-' and "
-                "'.', and begin with a letter, digit or '_'. Name it with NAME=WORLD."
+                "'.', and begin with a letter, digit or '_'. On the command line, name it with NAME=WORLD."
             )
         with self._lock:
             if hosted.name in self._hosted:
-                raise InputError(f"two worlds are called {hosted.name!r}. Name one of them with NAME=WORLD.")
+                raise InputError(
+                    f"a world named {hosted.name!r} is served already. Choose another name. On the command line, name "
+                    "it with NAME=WORLD."
+                )
             self._hosted[hosted.name] = hosted
 
     def open(self, reference: str, name: str | None = None) -> HostedWorld:
@@ -113,7 +116,7 @@ class Hosts(Mapping[str, HostedWorld]):
         """
         if not is_reference(reference):
             raise InputError(f"{reference[:120]!r} is not a world of the catalog. Use NAME@ALIAS or NAME@NUMBER.")
-        hosted = HostedWorld(name or reference.partition("@")[0], reference, self._open(reference))
+        hosted = HostedWorld(reference.partition("@")[0] if name is None else name, reference, self._open(reference))
         self.add(hosted)
         return hosted
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from worldline.planning.base import PlanRequest
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.openapi import operation
-from worldline.serve.requests import JSON, MSGPACK, answer_type, deadline_s, idempotency_key, read_arguments
+from worldline.serve.requests import JSON, answer_type, deadline_s, idempotency_key, read_arguments
 from worldline.serve.service import Service
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings
 from worldline.world import wire
@@ -82,11 +82,9 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
     @router.post(
         "",
         status_code=201,
-        openapi_extra=operation(
-            scope=Scope.SESSION,
+        openapi_extra=_operation(
             request=NewSession,
             answer=SessionView,
-            msgpack=True,
             headers=["Idempotency-Key"],
             problems=[404, 409, 410, 429, 504],
             link="session",
@@ -107,9 +105,10 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
     async def observe_session(session: str, request: Request) -> Response:
         """Adds an observation. Sending the last step again changes nothing."""
         caller = await begin(request, "observe")
-        one = NewStep(**await read_arguments(request, limits, "observe", NewStep))
+        arguments = await read_arguments(request, limits, "observe", NewStep)
+        step, observed = arguments.pop("step"), ObservedStep(**arguments)
         return _response(
-            request, await sessions.observe(caller, session, one.step, _step(one), deadline_s=deadline_s(request))
+            request, await sessions.observe(caller, session, step, observed, deadline_s=deadline_s(request))
         )
 
     @router.post(
@@ -164,13 +163,5 @@ def _encoder(request: Request) -> Callable[[object], bytes]:
     return wire.encode_json_answer if answer_type(request) == JSON else wire.encode_answer
 
 
-def _step(one: NewStep) -> ObservedStep:
-    return ObservedStep(
-        observations=one.observations, actions=one.actions, exogenous=one.exogenous, observed=one.observed
-    )
-
-
 def _response(request: Request, found: SessionView, status: int = 200) -> Response:
-    if answer_type(request) == MSGPACK:
-        return Response(wire.encode_answer(found), status, media_type=MSGPACK)
-    return Response(wire.encode_json_answer(found), status, media_type=JSON)
+    return Response(_encoder(request)(found), status, media_type=answer_type(request))

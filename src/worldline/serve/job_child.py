@@ -66,7 +66,7 @@ class JobChild:
         return self._reading.done()
 
     def keep(self) -> None:
-        """Tells the process that the service still runs."""
+        """Sends the process a sign that the service still runs."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
 

@@ -27,7 +27,7 @@ from worldline.errors import StoppedError, WorldlineError
 from worldline.progress import OnProgress, Progress, stoppable, tell
 from worldline.registry import load
 from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LearnJob
-from worldline.serve.problems import fault_text
+from worldline.serve.problems import fault_text, lacks_memory
 
 REPORT: Final = "report.html"
 """The report in the folder of a job."""
@@ -37,7 +37,7 @@ FIGURES: Final = "figures.json"
 """Figures of a learned world, in the folder for work. It is there as soon as the world is complete."""
 
 _NICE: Final = 10
-_TELL_S: Final = 0.1
+_PROGRESS_S: Final = 0.1
 
 
 class JobTask(Struct, kw_only=True, frozen=True):
@@ -196,7 +196,7 @@ def _without(text: str, roots: Iterable[str]) -> str:
 
 def _failure(error: Exception, roots: Iterable[str]) -> JobFailure:
     """What the caller may know of an error: its text without paths, or only its class if it was not expected."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "CPUAllocator" in str(error):
+    if lacks_memory(error):
         return JobFailure(error="UnavailableError", message="the job needs more memory than it may use.")
     if not isinstance(error, WorldlineError):
         name = type(error).__name__
@@ -213,7 +213,7 @@ def _end_with_service(silence_s: float) -> None:
 
 
 def _limit_resources(memory_bytes: int) -> None:
-    """Lets the service go first: in time, and when memory runs out."""
+    """Lowers the priority of this process, lets Linux kill it before the service, and limits its memory."""
     os.nice(_NICE)
     with suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -236,7 +236,7 @@ def _main() -> None:
 
     def report(now: Progress) -> None:
         nonlocal last
-        if now.stage != last[0].stage or now.step == now.total or time.monotonic() - last[1] > _TELL_S:
+        if now.stage != last[0].stage or now.step == now.total or time.monotonic() - last[1] > _PROGRESS_S:
             messages.write(msgspec.json.encode(JobMessage(progress=now)) + b"\n")
             last = now, time.monotonic()
 

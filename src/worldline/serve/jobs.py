@@ -164,7 +164,7 @@ class Jobs:
         check_request(request, caller)
         request = await asyncio.to_thread(self._resolved, request)
         arguments = msgspec.to_builtins(request)
-        row = dict.fromkeys((column.name for column in jobs.c), None) | {
+        row: dict[str, Any] = dict.fromkeys(jobs.c.keys()) | {
             "id": (name := new_id(caller, "job", key)),
             "token_id": caller.id,
             "kind": arguments.pop("kind"),
@@ -215,8 +215,7 @@ class Jobs:
         mine = (jobs.c.id == name, jobs.c.token_id == caller.id)
 
         def mark(connection: Connection) -> JobView:
-            ended = {"status": "cancelled", "finished": time.time()}
-            connection.execute(update(jobs).where(*mine, jobs.c.status == "queued").values(ended))
+            connection.execute(update(jobs).where(*mine, jobs.c.status == "queued").values(_ended("cancelled")))
             connection.execute(update(jobs).where(*mine, jobs.c.status == "running").values(cancel=True))
             return _existing(name, connection.execute(select(*_VIEW).where(*mine)).mappings().one_or_none())
 
@@ -387,8 +386,8 @@ class Jobs:
         try:
             task = await asyncio.to_thread(self._task, row)
         except WorldlineError as error:
-            told = problem_of(error).error
-            await self._settle(row, None, _failed(type(told).__name__, str(told)))
+            shown = problem_of(error).error
+            await self._settle(row, None, _failed(type(shown).__name__, str(shown)))
             return
         child = await JobChild.start(self._settings.command, task)
         try:
@@ -419,7 +418,7 @@ class Jobs:
         return "lost" if time.monotonic() - kept_s > self._settings.lease_s / 2 else reason
 
     def _beat(self, row: Mapping[str, Any], child: JobChild, connection: Connection) -> bool | None:
-        """Stores a sign of life and the progress; whether the job is to be cancelled, None if it is of another."""
+        """Stores a sign of life and the progress. Returns whether to cancel the job; None if another process has it."""
         mine = (jobs.c.id == row["id"], jobs.c.owner == self._owner, jobs.c.status == "running")
         values = {"heartbeat": time.time(), **self._progress(row, child, connection)}
         if connection.execute(update(jobs).where(*mine).values(values)).rowcount != 1:

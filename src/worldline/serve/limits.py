@@ -19,14 +19,14 @@ class Limits:
         header_s: seconds until the headers of a request are complete, from the connection or the last answer.
         body_s: seconds until the body of a request is complete, from its headers, and until its answer is read.
         connections: open connections.
-        queue: calls that wait for a worker, over all worlds.
+        queue: calls that wait for a worker, over all worlds, in each lane (see `Scheduler`).
         batch: calls that are computed as one.
         horizon: longest plan or prediction, in steps.
         candidates: candidate plans in one call, over all worlds of its batch.
         call_bytes: memory that one call may need, as estimated before it begins.
         piece_bytes: memory of one piece of a call; larger calls are split.
-        pixels: pixels of all images in one request.
-        plan_s: time limit of a plan that states none.
+        pixels: values of all images in one request, over all channels.
+        plan_s: time limit of a plan without one.
         deadline_s: seconds after which a call that waits is refused.
         drain_s: seconds to finish running calls after SIGTERM.
         sessions: open sessions per token.

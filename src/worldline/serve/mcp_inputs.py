@@ -167,7 +167,8 @@ def _held(arrays: Arrays, steps: int) -> dict[str, NDArray[Any]]:
     """The arrays with `steps` rows: the last row is held."""
     for name, value in arrays.items():
         if len(value) > steps or (steps and not len(value)):
-            raise InputError(f"{name!r} has {len(value)} rows, expected 1 to {steps}. Give one row per step.")
+            fix = f"1 to {steps}. Give one row per step." if steps else "none before the first step. Leave it out."
+            raise InputError(f"{name!r} has {len(value)} rows, expected {fix}")
     rest = {name: np.repeat(value[-1:], steps - len(value), axis=0) for name, value in arrays.items()}
     return {name: np.concatenate([value, rest[name]]) for name, value in arrays.items()}
 

@@ -40,9 +40,9 @@ class Detail:
     """How much of a result is shown.
 
     Args:
-        steps: evenly spaced, with the last one.
-        components: of a vector.
-        parts: signals, worlds, candidates or moments.
+        steps: number of steps, evenly spaced, with the last one.
+        components: number of components per vector.
+        parts: number of signals, worlds, candidates or moments.
     """
 
     steps: int
@@ -202,7 +202,9 @@ class ResultStore:
         """
         found = self._stored.get(handle)
         if found is None or found.owner != owner or found.expires <= time.monotonic():
-            raise InputError(f"there is no result {handle!r:.40}. It expired, or the handle is wrong: ask again.")
+            raise InputError(
+                f"there is no result {handle!r:.40}. It expired, or the handle is wrong. Call the tool again."
+            )
         self._stored.move_to_end(handle)
         if name is None:
             return fit(lambda detail: _contents(found, detail))
@@ -234,7 +236,9 @@ def _rows(name: str, one: ResultSeries, first: int | None, last: int | None) -> 
     end = one.first + len(one.values) - 1
     start, stop = one.first if first is None else first, end if last is None else min(last, end)
     if not one.first <= start <= stop:
-        raise InputError(f"{name!r:.80} has steps {one.first} to {end}, got {start} to {stop}. Ask for steps it has.")
+        raise InputError(
+            f"{name!r:.80} has steps {one.first} to {end}, got {start} to {stop}. Choose steps in this range."
+        )
     components = math.prod(one.values.shape[1:])
     count = min(stop - start + 1, max(1, MAX_BYTES // (4 * components)))
     while count and components:

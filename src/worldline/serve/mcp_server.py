@@ -36,6 +36,7 @@ from worldline.serve.mcp_inputs import (
 )
 from worldline.serve.mcp_results import (
     MAX_TEXT,
+    MIN_TRUST,
     Detail,
     ResultStore,
     encoded,
@@ -74,10 +75,10 @@ MAX_CANDIDATES: Final = 8
 PANE: Final = "ui://worldline/forecast.html"
 """The pane of `predict` and `plan`."""
 
-_INSTRUCTIONS: Final = """World models that predict physical systems. Ask before you act:
+_INSTRUCTIONS: Final = f"""World models that predict physical systems. Ask before you act:
 1. describe_world: signals, units, bounds. Values are in these units, one row per step.
 2. predict or compare_plans with the latest observations as history; more history makes predictions better.
-3. Read trust first. Below 0.05 the history is unlike the training data: do not rely on the result.
+3. Read trust first. Below {MIN_TRUST} the history is unlike the training data: do not rely on the result.
 low and high bound the whole path with probability `level`; null means that no band is known at that step.
 Observation t + 1 follows action t; the present is step 0. get_result pages through full results by handle."""
 
@@ -88,12 +89,14 @@ _READ_ONLY: Final = ToolAnnotations(
 WorldName = Annotated[str, Field(max_length=64, description="name from list_worlds")]
 Steps = Annotated[int | None, Field(description="number of steps; default: the longest input. Last rows are held")]
 Actions = Annotated[SignalRows, Field(description="action signal -> one row per step; one row is held for all steps")]
-Exogenous = Annotated[SignalRows, Field(description="exogenous signal -> one row per step; one row is held")]
+Exogenous = Annotated[
+    SignalRows, Field(default_factory=dict, description="exogenous signal -> one row per step; one row is held")
+]
 Candidates = Annotated[
     dict[Annotated[str, Field(max_length=40)], SignalRows],
     Field(min_length=1, max_length=MAX_CANDIDATES, description="plan name -> actions, as in predict"),
 ]
-Bounds = Annotated[list[BoundInput], Field(max_length=16)]
+Bounds = Annotated[list[BoundInput], Field(default_factory=list, max_length=16)]
 
 
 @final
@@ -128,8 +131,9 @@ class WorldTools:
         world: WorldName,
         history: HistoryInput,
         actions: Actions,
+        *,
         steps: Steps = None,
-        exogenous: Exogenous = {},  # noqa: B006 (never changed)
+        exogenous: Exogenous,
         level: Annotated[float | None, Field(gt=0, lt=1, description="probability of the band")] = None,
     ) -> CallToolResult:
         """Predicts the signals under the given actions, with a band and the trust in the history."""
@@ -145,9 +149,10 @@ class WorldTools:
         history: HistoryInput,
         candidates: Candidates,
         goal: GoalInput,
-        constraints: Bounds = [],  # noqa: B006 (never changed)
+        *,
+        constraints: Bounds,
         steps: Steps = None,
-        exogenous: Exogenous = {},  # noqa: B006 (never changed)
+        exogenous: Exogenous,
     ) -> CallToolResult:
         """Compares up to 8 plans, the best first: cost, and predicted values at the end.
 
@@ -174,8 +179,9 @@ class WorldTools:
         history: HistoryInput,
         goal: GoalInput,
         horizon: Annotated[int, Field(ge=1, description="number of steps")],
-        constraints: Bounds = [],  # noqa: B006 (never changed)
-        exogenous: Exogenous = {},  # noqa: B006 (never changed)
+        *,
+        constraints: Bounds,
+        exogenous: Exogenous,
         budget_s: Annotated[float, Field(gt=0, le=60, description="seconds for the search")] = 5.0,
     ) -> CallToolResult:
         """Searches actions towards a goal. status: converged, budget_exhausted, infeasible or refused, with reason."""

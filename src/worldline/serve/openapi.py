@@ -179,13 +179,15 @@ def create_openapi(
         if route.stated.link is not None:
             found["responses"][str(route.status)]["links"] = _links(routes, route.stated.link)
         paths.setdefault(route.path, {})[route.method] = found
-    found = json.loads(resources.files("worldline.serve").joinpath("templates/openapi.json").read_text("utf-8"))
-    found["paths"], parts, used = paths, found["components"], {route.tag for route in routes}
-    found["tags"] = [tag for tag in found["tags"] if tag["name"] in used]
+    document: dict[str, Any] = json.loads(
+        resources.files("worldline.serve").joinpath("templates/openapi.json").read_text("utf-8")
+    )
+    document["paths"], parts, used = paths, document["components"], {route.tag for route in routes}
+    document["tags"] = [tag for tag in document["tags"] if tag["name"] in used]
     parts["schemas"]["Problem"]["properties"]["code"]["enum"] = sorted({*chain(*problems.STATUSES.values())})
     parts["schemas"] |= dict(sorted(components.items()))
     parts["responses"] = {f"Problem{status}": _problem_response(status) for status in sorted(problems.STATUSES)}
-    return found  # type: ignore[no-any-return]
+    return document
 
 
 def _operation(

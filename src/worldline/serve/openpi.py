@@ -22,7 +22,7 @@ from worldline.planning.base import Goal, PlanRequest
 from worldline.schema import Schema
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.openpi_codec import Request, decode_request, encode_reply
-from worldline.serve.sockets import Connection, SocketEndpoint, signals_of
+from worldline.serve.sockets import INTERNAL, Connection, SocketEndpoint, signals_of
 from worldline.world.base import Plan, World
 from worldline.world.validation import check_goal
 
@@ -31,7 +31,6 @@ BUDGET_S: Final = 1.0
 HORIZON: Final = 20
 """Default horizon for a world without bands, steps."""
 
-_FAILED: Final = 1011
 _OPTIONS: Final = ("horizon", "steps", "budget_s")
 _GOAL: Final = ("goal.", "tolerance.")
 
@@ -39,7 +38,7 @@ _GOAL: Final = ("goal.", "tolerance.")
 @final
 @dataclass(frozen=True, kw_only=True)
 class OpenpiSettings:
-    """What the URL states.
+    """The settings in the URL.
 
     Args:
         horizon: steps of a plan, at least 1.
@@ -257,5 +256,5 @@ def _known(observations: Arrays) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-OPENPI: Final = SocketEndpoint(handle=_handle, denies=True, failed=_FAILED)
+OPENPI: Final = SocketEndpoint(handle=_handle, denies=True, failed=INTERNAL)
 """The endpoint `/v1/openpi`; it refuses with an HTTP status, because the client reads the first frame as metadata."""

@@ -166,7 +166,7 @@ class Problem:
 
 def problem_of(error: Exception) -> Problem:
     """The problem that an error is to the caller. The text of unexpected errors is withheld."""
-    if _out_of_memory(error):
+    if lacks_memory(error):
         error = TooLargeError("the call needs more memory than is free. Send fewer worlds, plans, samples or steps.")
     for kind, status, code in _KINDS:
         if isinstance(error, kind) and not isinstance(error, _HIDDEN):
@@ -181,7 +181,7 @@ def problem_of(error: Exception) -> Problem:
     return Problem(status=500, code="internal", error=hidden)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def lacks_memory(error: Exception) -> bool:
     """Whether memory is missing: for Python and NumPy, for torch on a GPU, or for torch on the CPU."""
     if type(error) is RuntimeError:
         return "DefaultCPUAllocator" in str(error)

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worldline.engines.language.endpoint import LOOPBACK
-from worldline.errors import InputError, UnavailableError
+from worldline.errors import InputError
 from worldline.serve import problems
 from worldline.serve.limits import Limits
 from worldline.serve.problems import (
@@ -33,7 +33,7 @@ from worldline.serve.problems import (
     fault_text,
     problem_of,
 )
-from worldline.serve.scheduler import CallerLeftError
+from worldline.serve.scheduler import CallerLeftError, stopping_error
 from worldline.serve.service import Service
 from worldline.serve.usage import REQUEST_ID
 from worldline.world import wire
@@ -42,7 +42,7 @@ JSON: Final = "application/json"
 INLINE_BYTES: Final = 2**16
 """Largest body that is decoded in the event loop; larger ones would delay other requests."""
 MSGPACK: Final = wire.CONTENT_TYPE
-REQUEST_ID_FORM: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""
 TEXT: Final = "text/plain"
 HTML: Final = "text/html"
@@ -83,8 +83,7 @@ class Guard:
             return
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request = Request(scope, receive)
-        given = request.headers.get("request-id", "")
-        request_id = given if given and REQUEST_ID_FORM.fullmatch(given) else _new_id()
+        request_id = request_id_of(request)
         REQUEST_ID.set(request_id)
         state["request_id"], started_s, status = request_id, time.monotonic(), 0
 
@@ -103,8 +102,7 @@ class Guard:
             status = status or 499  # for the metrics; nobody reads it
         except asyncio.CancelledError:  # at the end of the time to drain
             if not status:
-                stopping = UnavailableError("the service is stopping. Try again later.")
-                await problem_response(request, problem_of(stopping))(scope, receive, send_safely)
+                await problem_response(request, problem_of(stopping_error()))(scope, receive, send_safely)
         except Exception as error:  # noqa: BLE001  # every error becomes an answer
             problem = problem_of(error)
             if problem.status == 500:
@@ -147,6 +145,12 @@ def refusal(keep_alive: bool) -> bytes:
     }
     lines = (b"%s: %s\r\n" % (name, value) for name, value in headers.items())
     return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (b"".join(lines), body)
+
+
+def request_id_of(connection: HTTPConnection) -> str:
+    """The id that the caller chose, if it is valid; else a new one."""
+    given = connection.headers.get("request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else _new_id()
 
 
 def _new_id() -> str:
@@ -220,7 +224,7 @@ def idempotency_key(request: Request) -> str | None:
         InputError: it is longer than 64 characters, or has other characters than letters, digits, `-` and `_`.
     """
     given = request.headers.get("idempotency-key")
-    if given is not None and not REQUEST_ID_FORM.fullmatch(given):
+    if given is not None and not _REQUEST_ID.fullmatch(given):
         raise InputError(f"Idempotency-Key is {given[:80]!r}. Send 1 to 64 letters, digits, '-' and '_'.")
     return given
 

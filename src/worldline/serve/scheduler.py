@@ -122,10 +122,9 @@ class Scheduler:
         refused = OverloadedError(
             f"{self._limits.queue} calls are waiting. Try again in {after_s:.0f} s, or send fewer at once.", after_s
         )
-        counts = Counter(one.caller for one in queue)
-        busiest, most = counts.most_common(1)[0]
-        if most < counts[caller] + 2:
+        if not self.has_room(lane, caller):
             raise refused
+        [(busiest, _)] = Counter(one.caller for one in queue).most_common(1)
         newest = max((one for one in queue if one.caller == busiest), key=lambda one: one.turn)
         queue.remove(newest)
         newest.future.set_exception(refused)
@@ -176,7 +175,7 @@ class Scheduler:
             UnavailableError: the scheduler is closed.
         """
         if self._closed:
-            raise _stopping()
+            raise stopping_error()
         self.check_room(lane, caller)
         future = asyncio.get_running_loop().create_future()
         waiting = _Waiting(
@@ -217,7 +216,7 @@ class Scheduler:
         if left is not None and left.done() and not left.cancelled():
             raise CallerLeftError("the caller left before the answer.")
         if self._closed:
-            raise _stopping()
+            raise stopping_error()
         raise DeadlineError(f"no answer within {limit_s:g} s. Ask for less, or raise the deadline.")
 
     def _start(self, lane: Lane) -> None:
@@ -262,7 +261,8 @@ class Scheduler:
         self._start(lane)
 
 
-def _stopping() -> UnavailableError:
+def stopping_error() -> UnavailableError:
+    """The error for calls that the service no longer answers."""
     return UnavailableError("the service is stopping. Try again later.")
 
 

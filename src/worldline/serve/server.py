@@ -11,8 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from worldline.errors import InputError, MissingExtraError
 from worldline.serve.database import Database
@@ -40,6 +41,10 @@ _logger = logging.getLogger(__name__)
 
 SWITCH_S: Final = 5e-4
 """Longest time for which one thread keeps the interpreter while others wait, in seconds."""
+
+
+_ANSWERED: Final[Any] = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
+"""Stands for a request that was refused, where uvicorn expects one that was answered."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -92,7 +97,7 @@ def serve(
     # this function has saved its state.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     # A worker gives up the interpreter in every tensor operation, and gets it back after this time at the latest. With
-    # the default of 5 ms, a flood of requests would stop all computation.
+    # the default of 5 ms, a flood of requests would leave workers little time.
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     process = _Process(create_app(service, database, job_settings=job_settings, any_host=any_host), service)
@@ -180,7 +185,7 @@ def server_of(app: ASGIApp, limits: Limits) -> uvicorn.Server:
 def _config(app: ASGIApp, limits: Limits, is_refused: Callable[[str, str], bool] | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_timed(limits, is_refused),
+        http=cast(type[HttpToolsProtocol], partial(TimedProtocol, limits, is_refused)),  # uvicorn only calls it
         ws="websockets-sansio",
         ws_max_size=limits.frame_bytes,
         ws_per_message_deflate=False,  # a small message could expand beyond every limit
@@ -193,102 +198,110 @@ def _config(app: ASGIApp, limits: Limits, is_refused: Callable[[str, str], bool]
     )
 
 
-def _timed(limits: Limits, is_refused: Callable[[str, str], bool] | None) -> type[HttpToolsProtocol]:
-    """The HTTP protocol with limits in time and in bytes.
+@final
+class TimedProtocol(HttpToolsProtocol):
+    """Closes connections whose headers or readers are too slow or too large.
+
+    uvicorn limits idle connections only between an answer and the next byte. It limits neither the size of headers
+    nor the number of requests that are sent before their answers.
 
     Args:
-        limits: of connections.
+        limits: in time.
         is_refused: whether a request would find a full queue, from its path and the id in its token. It is then
             answered before anything is read or checked, so that refusals leave the time to the calls that run. None
             for an application without a queue.
+        args: of uvicorn.
+        options: of uvicorn.
     """
-    answered: Any = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
 
-    @final
-    class TimedProtocol(HttpToolsProtocol):
-        """Closes connections whose headers or readers are too slow or too large.
+    def __init__(
+        self, limits: Limits, is_refused: Callable[[str, str], bool] | None, *args: Any, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._limits, self._is_refused = limits, is_refused
+        self._timer: asyncio.TimerHandle | None = None
+        self._num_bytes = 0  # received since the last event that needs no memory
 
-        uvicorn limits idle connections only between an answer and the next byte. It limits neither the size of headers
-        nor the number of requests that are sent before their answers.
-        """
+    def connection_made(self, transport: Any) -> None:
+        """Limits the time to the first headers."""
+        super().connection_made(transport)
+        self._begin(self._limits.header_s)
 
-        _timer: asyncio.TimerHandle | None = None
-        _num_bytes = 0  # received since the last event that needs no memory
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the timer."""
+        self._end()
+        super().connection_lost(exc)
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._begin(limits.header_s)
+    def data_received(self, data: bytes) -> None:
+        """Cuts off endless headers and trailers."""
+        self._num_bytes += len(data)
+        super().data_received(data)
+        if self._num_bytes > HEADER_BYTES:
+            self.transport.abort()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._end()
-            super().connection_lost(exc)
+    def on_message_begin(self) -> None:
+        """Limits the requests that wait, and the time for headers."""
+        if len(self.pipeline) >= PIPELINE:
+            raise ValueError("too many requests before an answer")  # uvicorn then answers 400
+        self._begin(self._limits.header_s)
+        super().on_message_begin()
 
-        def data_received(self, data: bytes) -> None:
-            self._num_bytes += len(data)
-            super().data_received(data)
-            if self._num_bytes > HEADER_BYTES:
-                self.transport.abort()
+    def on_headers_complete(self) -> None:
+        """Refuses a request that finds a full queue."""
+        self._end()
+        self._num_bytes = 0
+        if self._is_full():
+            self._refuse()
+            return
+        super().on_headers_complete()
 
-        def on_message_begin(self) -> None:
-            if len(self.pipeline) >= PIPELINE:
-                raise ValueError("too many requests before an answer")  # uvicorn then answers 400
-            self._begin(limits.header_s)
-            super().on_message_begin()
+    def _is_full(self) -> bool:
+        """Whether the request finds a full queue. One that waits for an earlier answer is read first."""
+        if self._is_refused is None or self.parser.should_upgrade():
+            return False
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            return False
+        given = next((value for name, value in self.headers if name == b"authorization"), b"")
+        return self._is_refused(self.url.decode("latin-1"), claimed_id(given.decode("latin-1")))
 
-        def on_headers_complete(self) -> None:
-            self._end()
-            self._num_bytes = 0
-            if self._is_full():
-                self._refuse()
-                return
-            super().on_headers_complete()
+    def _refuse(self) -> None:
+        """Answers without an application, in one write; the body is dropped as it arrives."""
+        keep_alive = self.parser.should_keep_alive()
+        self.cycle = _ANSWERED
+        self._unset_keepalive_if_required()
+        self.transport.write(refusal(keep_alive))
+        self._begin(self._limits.header_s)
+        if not keep_alive:
+            self.transport.close()
 
-        def _is_full(self) -> bool:
-            """Whether the request finds a full queue. One that waits for an earlier answer is read first."""
-            if is_refused is None or self.parser.should_upgrade():
-                return False
-            cycle: Any = self.cycle  # None before the first request
-            if cycle is not None and not cycle.response_complete:
-                return False
-            given = next((value for name, value in self.headers if name == b"authorization"), b"")
-            return is_refused(self.url.decode("latin-1"), claimed_id(given.decode("latin-1")))
+    def on_body(self, body: bytes) -> None:
+        """Counts anew: the application limits bodies."""
+        self._num_bytes = 0
+        super().on_body(body)
 
-        def _refuse(self) -> None:
-            """Answers without an application, in one write; the body is dropped as it arrives."""
-            keep_alive = self.parser.should_keep_alive()
-            self.cycle = answered
-            self._unset_keepalive_if_required()
-            self.transport.write(refusal(keep_alive))
-            self._begin(limits.header_s)
-            if not keep_alive:
-                self.transport.close()
+    def on_message_complete(self) -> None:
+        """Counts anew."""
+        self._num_bytes = 0
+        super().on_message_complete()
 
-        def on_body(self, body: bytes) -> None:
-            self._num_bytes = 0
-            super().on_body(body)
+    def on_response_complete(self) -> None:
+        """Limits the time to the next headers, or for a slow reader of the answer."""
+        super().on_response_complete()
+        if self.cycle.response_complete:  # no further request is running
+            self._begin(self._limits.body_s if self.transport.get_write_buffer_size() else self._limits.header_s)
 
-        def on_message_complete(self) -> None:
-            self._num_bytes = 0
-            super().on_message_complete()
+    def _begin(self, seconds: float) -> None:
+        self._end()
+        self._timer = self.loop.call_later(seconds, self._expire)
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if self.cycle.response_complete:  # no further request is running
-                self._begin(limits.body_s if self.transport.get_write_buffer_size() else limits.header_s)
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
-        def _begin(self, seconds: float) -> None:
-            self._end()
-            self._timer = self.loop.call_later(seconds, self._expire)
-
-        def _end(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-
-        def _expire(self) -> None:
-            cycle: Any = self.cycle  # None before the first request
-            if cycle is None or cycle.response_complete:
-                self.transport.abort()
-            else:  # a part of the next request must not end the one that is running
-                self._begin(limits.header_s)
-
-    return TimedProtocol
+    def _expire(self) -> None:
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is None or cycle.response_complete:
+            self.transport.abort()
+        else:  # a part of the next request must not end the one that is running
+            self._begin(self._limits.header_s)

@@ -22,6 +22,8 @@ from worldline.world.base import World
 from worldline.world.wire import Call
 
 T = TypeVar("T")
+Encode = Callable[[object], object] | None
+"""Maps an answer to the result of a call, in the worker; None for the answer itself."""
 
 QUICK_PLAN_S = 0.05
 """Plans with at most this time limit are computed beside predictions: they belong to control loops."""
@@ -54,7 +56,6 @@ class Service:
         tokens: who may call; None lets anyone call.
         usage: counts calls; None to count them in memory only.
         workers: threads per lane.
-        batching: whether predictions that wait at the same time are computed as one.
     """
 
     def __init__(
@@ -65,12 +66,11 @@ class Service:
         tokens: TokenCheck | None = None,
         usage: Usage | None = None,
         workers: int = 1,
-        batching: bool = True,
     ) -> None:
         self.hosts, self.limits, self.metrics = hosts, limits or Limits(), Metrics()
         self.usage, self._tokens = usage or Usage(None), tokens
         self.needs_token = tokens is not None and tokens.any()
-        self.scheduler = Scheduler(self.limits, workers=workers, batching=batching, observe=self.metrics.batch)
+        self.scheduler = Scheduler(self.limits, workers=workers, observe=self.metrics.batch)
         self.metrics.watch(self.scheduler)
         self.stopping = list[Callable[[], None]]()
         """Called when the server stops, before it waits for open connections."""
@@ -153,7 +153,7 @@ class Service:
         world: str,
         call: Call,
         *,
-        encode: Callable[[object], object] | None = None,
+        encode: Encode = None,
         deadline_s: float | None = None,
         gone: Gone = None,
     ) -> Any:
@@ -163,7 +163,7 @@ class Service:
             caller: from `authorize`.
             world: name of the world.
             call: the verb with its arguments.
-            encode: maps the answer to the result, in the worker; None for the answer itself.
+            encode: as in `Encode`.
             deadline_s: seconds until the caller gives up; None for the limit of the service.
             gone: what it returns completes when the caller has left.
 
@@ -233,9 +233,6 @@ class Service:
         self.scheduler.close()
         self.hosts.close()
         return idle
-
-
-Encode = Callable[[object], object] | None
 
 
 def _answers(hosted: HostedWorld, work: Sequence[tuple[Call, Encode]]) -> Sequence[object]:

@@ -47,8 +47,8 @@ MAX_LIVE: Final = 256
 """Sessions whose beliefs stay in memory. Others are built again from their steps when they are used."""
 KEPT_EXPIRED_S: Final = 86400.0
 """Seconds for which an expired session is reported as such; then it is deleted."""
-_TRIM: Final = 64
-_REFRESH: Final = 0.1
+_TRIM: Final = 64  # steps after which old steps are deleted
+_REFRESH: Final = 0.1  # share of the lifetime after which a use is stored, so that not each one is
 
 T = TypeVar("T")
 

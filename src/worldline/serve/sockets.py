@@ -1,10 +1,9 @@
-"""WebSockets of the service: who may open one, how many are open, how they receive, and with which code they close."""
+"""WebSockets of the service: authorization, limits, reading of frames, and close codes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from worldline.schema import Schema
 from worldline.serve.callers import Caller, ForbiddenError, Scope
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
-from worldline.serve.requests import REQUEST_ID_FORM
+from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
 from worldline.serve.service import QUICK_PLAN_S, Service
 from worldline.serve.usage import REQUEST_ID
@@ -32,7 +31,9 @@ except ModuleNotFoundError as error:
 QUEUE: Final = 8
 """Received frames that wait; a client that sends more is slowed down by TCP."""
 
-_INTERNAL: Final = 1011
+INTERNAL: Final = 1011
+"""Close code of a failed service (RFC 6455)."""
+
 _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
@@ -88,7 +89,7 @@ class Connection:
         frame, received_s = found
         limit = min(max_bytes, self.limits.frame_bytes)
         if len(frame) > limit:
-            raise TooLargeError(f"the message has {len(frame)} bytes, more than {limit}. Send smaller images.")
+            raise TooLargeError(f"the message has {len(frame)} bytes, more than {limit}. Send less in one message.")
         return frame, received_s
 
     async def compute(self, function: Callable[[World], Value], *, plan_s: float) -> Value:
@@ -161,8 +162,7 @@ class Sockets:
 
     async def serve(self, socket: WebSocket, endpoint: SocketEndpoint) -> None:
         """Serves one WebSocket until it ends. Raises nothing."""
-        given = socket.headers.get("request-id", "")
-        request_id = given if REQUEST_ID_FORM.fullmatch(given) else secrets.token_hex(8)
+        request_id = request_id_of(socket)
         REQUEST_ID.set(request_id)
         self.num_open += 1
         try:
@@ -209,6 +209,6 @@ async def _refuse(socket: WebSocket, endpoint: SocketEndpoint, request_id: str, 
                 return
             await socket.accept()
         await socket.send_text(msgspec.json.encode(message).decode())
-        await socket.close(endpoint.failed or (4000 + status if status < 500 else _INTERNAL))
+        await socket.close(endpoint.failed or (4000 + status if status < 500 else INTERNAL))
     except (WebSocketDisconnect, RuntimeError):  # the client has left already
         pass

@@ -176,8 +176,7 @@ class Tokens:
     def is_kept(self, token: str) -> bool:
         """Whether `check` answers from memory, without a query."""
         form = _TOKEN.fullmatch(token)
-        kept = self._kept.get(form[1]) if form else None
-        return form is None or (kept is not None and time.monotonic() - kept.read < KEEP_S)
+        return form is None or self._fresh(form[1]) is not None
 
     def check(self, token: str) -> Caller:
         """The caller who has the token. Compares in constant time, and reads each token every `KEEP_S` seconds.
@@ -196,12 +195,16 @@ class Tokens:
         found = kept.record
         return Caller(id=found.id, name=found.name, scopes=found.scopes, rate=found.rate, quota=found.quota)
 
+    def _fresh(self, number: str) -> _Kept | None:
+        """The token with this id in memory, unless it must be read again."""
+        kept = self._kept.get(number)
+        return kept if kept is not None and time.monotonic() - kept.read < KEEP_S else None
+
     def _read(self, number: str) -> _Kept | None:
         """The token with this id, from memory or the database; unknown ones are not kept."""
-        now = time.monotonic()
-        kept = self._kept.get(number)
-        if kept is not None and now - kept.read < KEEP_S:
+        if (kept := self._fresh(number)) is not None:
             return kept
+        now = time.monotonic()
         wanted = select(tokens).where(tokens.c.id == number)
         row = self._database.read(lambda connection: connection.execute(wanted).one_or_none())
         if row is None:

@@ -7,7 +7,7 @@ import random
 import time
 from collections import deque
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, final
 
@@ -143,14 +143,7 @@ class Usage:
     def record(self, call: CallRecord) -> None:
         """Counts a finished call, and logs it with probability `log_share`."""
         key = (call.caller.id, _day(), call.world, call.verb)
-        old = self._sums.get(key, _Sum())
-        self._sums[key] = replace(
-            old,
-            calls=old.calls + 1,
-            errors=old.errors + (call.status >= 400),
-            seconds=old.seconds + call.seconds,
-            steps=old.steps + call.steps,
-        )
+        self._count(key, _Sum(calls=1, errors=int(call.status >= 400), seconds=call.seconds, steps=call.steps))
         if random.random() < self._log_share:
             self._log.append(
                 {
@@ -188,7 +181,8 @@ class Usage:
             finally:
                 await asyncio.wait([writing])  # also if this task is cancelled: else nobody knows what was written
                 if writing.exception() is not None:
-                    self._restore(sums)
+                    for key, found in sums.items():  # in the next flush
+                        self._count(key, found)
         counted = await asyncio.to_thread(self._database.read, lambda connection: _counts(connection, day))
         if self._day == day:
             # Calls that were admitted meanwhile, or still run, are not in the database yet.
@@ -196,11 +190,9 @@ class Usage:
                 since = self._today.get(name, 0) - before.get(name, 0)
                 self._today[name] = max(counted.get(name, 0), before.get(name, 0)) + since
 
-    def _restore(self, sums: dict[tuple[str, str, str, str], _Sum]) -> None:
-        """Counts again what could not be written."""
-        for key, old in sums.items():
-            new = self._sums.get(key, _Sum())
-            self._sums[key] = _Sum(**{name: value + getattr(new, name) for name, value in vars(old).items()})
+    def _count(self, key: tuple[str, str, str, str], found: _Sum) -> None:
+        old = self._sums.get(key, _Sum())
+        self._sums[key] = _Sum(**{name: value + getattr(found, name) for name, value in vars(old).items()})
 
     async def clean(self) -> None:
         """Deletes logged calls that are older than `log_days`."""

@@ -58,7 +58,8 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
             f"the call has {worlds} worlds and {candidates} candidates. This service accepts {limits.candidates} "
             "candidates over all worlds: send fewer."
         )
-    pixels = sum(value.size for value in _arrays(call) if value.dtype == np.uint8)
+    observed_arrays = [value for value in _observations(call).values() if isinstance(value, np.ndarray)]
+    pixels = sum(value.size for value in observed_arrays if value.dtype == np.uint8)
     if pixels > limits.pixels:
         raise TooLargeError(f"the images have {pixels} values. This service accepts {limits.pixels}: send fewer.")
     values = sum(_values(card, name) for name in card.predicts)
@@ -80,7 +81,7 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
 
 
 def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> Call:
-    """The call; the time limit of a plan ends before the call is given up, and a plan without one gets one.
+    """The call. The time limit of a plan is at most the deadline; the default is shorter.
 
     Args:
         call: any call.
@@ -177,8 +178,7 @@ def _plans(actions: Arrays, axes: Mapping[str, int], *, several: bool) -> tuple[
 def _num_observed(call: Call, card: Card) -> int:
     """H, the largest number of observations of a signal."""
     axes = {signal.name: len(signal.shape) for signal in card.schema.observations}
-    past = call.arguments.get("history") or call.arguments.get("episode")
-    shapes = [(np.shape(value), axes.get(name, 1)) for name, value in getattr(past, "observations", {}).items()]
+    shapes = [(np.shape(value), axes.get(name, 1)) for name, value in _observations(call).items()]
     return max([shape[-1 - own] for shape, own in shapes if len(shape) > own], default=1)
 
 
@@ -202,9 +202,10 @@ def _values(card: Card, name: str) -> int:
     return math.prod(card.schema[name].shape) or 1
 
 
-def _arrays(call: Call) -> list[NDArray[Any]]:
+def _observations(call: Call) -> Mapping[str, Any]:
     past = call.arguments.get("history") or call.arguments.get("episode")
-    return [value for value in getattr(past, "observations", {}).values() if isinstance(value, np.ndarray)]
+    found: Mapping[str, Any] = getattr(past, "observations", {})
+    return found
 
 
 def _shapes(group: Arrays) -> tuple[object, ...]:
@@ -239,11 +240,8 @@ def _one_world(found: Prediction, number: int) -> Prediction:
         )
         for name, one in found.signals.items()
     }
-    trust, images = (
-        float(np.asarray(found.trust)[number]),
-        {name: value[number] for name, value in found.images.items()},
-    )
-    return replace(found, signals=signals, trust=trust, images=images)
+    images = {name: value[number] for name, value in found.images.items()}
+    return replace(found, signals=signals, trust=float(np.asarray(found.trust)[number]), images=images)
 
 
 def _predicted(world: World, call: Call, parts: Sequence[NDArray[np.integer]], axis: int) -> Prediction:

@@ -349,16 +349,12 @@ def _public(url: httpx.URL) -> httpx.URL:
 def _checked(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise InputError(f"{_safe(text)!r} is not a URL: {error}. {_EXAMPLE}") from error
+    except httpx.InvalidURL:  # its text may hold a part of a password
+        url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise InputError(f"{_safe(text)!r} is not a URL of a server. {_EXAMPLE}")
+        shown = re.sub(r"//.*@", "//", text, flags=re.DOTALL).partition("?")[0].partition("#")[0]
+        raise InputError(f"{shown!r} is not a URL of a server. {_EXAMPLE}")
     return url
-
-
-def _safe(text: str) -> str:
-    """A text that may be a URL, without what may be a password."""
-    return re.sub(r"//[^/]*@", "//", text)
 
 
 def _token(given: str | None, url: httpx.URL, insecure: bool) -> str:

@@ -107,7 +107,7 @@ class Session:
         level: probability of the bands, in (0, 1). None: as in `World.predict`.
         horizon: T, steps of the trajectories that are compared with their bands.
         rate: speed of adaptation, at least 0. A miss multiplies the width by exp(rate * level). 0 never adapts, and
-            saves a prediction per step.
+            saves a prediction per step of a `LocalWorld`.
         patience: mean number of steps between false alarms, at least 2.
 
     Raises:

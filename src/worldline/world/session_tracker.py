@@ -20,11 +20,10 @@ class SessionTracker(ABC):
     Args:
         horizon: T, steps of the predictions that are compared with their outcomes.
         level: probability of their bands; None as in `World.predict`.
-        compares: whether such predictions are needed.
     """
 
-    def __init__(self, horizon: int, level: float | None, *, compares: bool) -> None:
-        self.horizon, self.level, self.compares = horizon, level, compares
+    def __init__(self, horizon: int, level: float | None) -> None:
+        self.horizon, self.level = horizon, level
 
     @abstractmethod
     def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
@@ -53,13 +52,21 @@ class SessionTracker(ABC):
 
 @final
 class BeliefTracker(SessionTracker):
-    """Holds the belief of a world in this process. A step encodes one observation; `predict` and `plan` encode none."""
+    """Holds the belief of a world in this process. A step encodes one observation; `predict` and `plan` encode none.
+
+    Args:
+        world: the world.
+        horizon: as in `SessionTracker`.
+        level: as in `SessionTracker`.
+        episode: what it has seen so far; None for nothing.
+        compares: whether predictions are compared with their outcomes.
+    """
 
     def __init__(
         self, world: LocalWorld, horizon: int, level: float | None, episode: Episode | None, *, compares: bool
     ) -> None:
-        super().__init__(horizon, level, compares=compares)
-        self._world = world
+        super().__init__(horizon, level)
+        self._world, self._compares = world, compares
         self._recent = deque([] if episode is None else self._beliefs(episode), maxlen=horizon + 1)
 
     def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
@@ -69,7 +76,7 @@ class BeliefTracker(SessionTracker):
             return None, None
         present = self._world.follow(self._recent[-1], episode.history(length=2))
         context, predicted = self._world.describe().context, None
-        if self.compares and len(self._recent) >= self.horizon and present.num_observed > context:
+        if self._compares and len(self._recent) >= self.horizon and present.num_observed > context:
             actions, exogenous = self._taken(episode)
             start = self._recent[-self.horizon]
             predicted = self._world.predict_from(start, actions, exogenous=exogenous, level=self.level)
@@ -87,7 +94,7 @@ class BeliefTracker(SessionTracker):
 
     def _beliefs(self, episode: Episode) -> Iterator[Present]:
         """The beliefs at the last `horizon` observations, so that the next trajectory is compared with its band."""
-        first = max(episode.num_steps - self.horizon + 1, 0) if self.compares else episode.num_steps
+        first = max(episode.num_steps - self.horizon + 1, 0) if self._compares else episode.num_steps
         present = self._world.look(episode.history(first))
         yield present
         for now in range(first + 1, episode.num_steps + 1):
@@ -103,8 +110,8 @@ class BeliefTracker(SessionTracker):
 class HistoryTracker(SessionTracker):
     """Passes the kept history to any world."""
 
-    def __init__(self, world: World, horizon: int, level: float | None, *, compares: bool) -> None:
-        super().__init__(horizon, level, compares=compares)
+    def __init__(self, world: World, horizon: int, level: float | None) -> None:
+        super().__init__(horizon, level)
         self._world = world
 
     def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
@@ -139,7 +146,7 @@ class HistoryTracker(SessionTracker):
 def tracker(
     world: World, horizon: int, level: float | None, episode: Episode | None, *, compares: bool
 ) -> SessionTracker:
-    """The tracker of a world that has seen `episode` so far; None for nothing."""
+    """The tracker of a world that has seen `episode` so far; None for nothing. `compares` is for a `LocalWorld`."""
     if isinstance(world, LocalWorld):
         return BeliefTracker(world, horizon, level, episode, compares=compares)
-    return HistoryTracker(world, horizon, level, compares=compares)
+    return HistoryTracker(world, horizon, level)

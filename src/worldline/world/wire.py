@@ -519,7 +519,7 @@ def _type(hint: Any, form: Form) -> Any:
         return array_type(get_args(inner[1])[0], form)
     if kind is Callable:
         return _rule_type(form)
-    if kind is Mapping:  # msgspec does not tell at which name of a map a value is wrong
+    if kind is Mapping:  # msgspec does not report which name of a map has the wrong value
         return GenericAlias(dict, (str, Raw if form == "json" else _type(inner[1], form)))
     if kind is Sequence:
         return GenericAlias(tuple, (_type(inner[0], form), ...))
