@@ -49,9 +49,9 @@ def test_a_bundle_whose_writer_was_killed_between_two_renames_is_opened(tmp_path
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "HTTPS://example/w@prod"])
 def test_a_url_is_a_served_world(url: str) -> None:
     assert isinstance(open_target(url), RemoteWorld)  # which asks nothing before it is asked
-    with pytest.raises(InputError, match="planner and adaptation cannot be given to"):
+    with pytest.raises(InputError, match="planner and adaptation cannot be given for a URL"):
         open_target(url, planner="cem", adaptation=Adaptation())
-    with pytest.raises(InputError, match="device cannot be given to"):
+    with pytest.raises(InputError, match="device cannot be given for a URL"):
         open_target(url, device="cpu")
 
 

@@ -436,7 +436,7 @@ def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
         (DataError("no rows", fix="Add rows.", file="/srv/logs/toy/1.csv"), "toy/1.csv: no rows. Add rows."),
         (InputError("/home/me/x.csv is no log, 3 m/s"), "... is no log, 3 m/s"),
         (ZeroDivisionError("a secret"), "the job failed unexpectedly (ZeroDivisionError)."),
-        (RuntimeError("[enforce fail at CPUAllocator]"), "the job needs more memory than it may use."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "the job needs more memory than it may use."),
     ],
 )
 def test_errors_are_told_without_paths_and_secrets(error: Exception, message: str) -> None:
