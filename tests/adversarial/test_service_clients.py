@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from tests.serve.scripted import ARGUMENTS, BODY, ScriptedWorld, service_of
 
 from worldline.serve.limits import Limits
-from worldline.serve.requests import claimed_id
 from worldline.serve.scheduler import Lane
 from worldline.serve.server import HEADER_BYTES, PIPELINE, serving
 from worldline.serve.service import Service
@@ -250,11 +249,29 @@ def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn
         assert b"worldline_refused_calls_total 1.0" in found.service.metrics.text()
         assert httpx.get(f"{found.url}/v1/worlds", trust_env=False).status_code == 200
         # The id in a token is not checked here: a caller with fewer calls is read, and then authorized.
-        assert not found.service.is_refused("/v1/worlds/toy:predict", claimed_id(f"Bearer {OTHER}"))
-        assert found.service.is_refused("/v1/worlds/toy:predict", "")
-        assert not found.service.is_refused("/v1/worlds/toy:score", "")  # another lane
+        other = {"Authorization": f"Bearer {OTHER}"}
+        read = httpx.post(f"{found.url}/v1/worlds/toy:predict", json=ARGUMENTS, headers=other, trust_env=False)
+        assert read.json()["detail"].startswith("2 calls are waiting")  # by the queue, where the caller is known
+        assert httpx.post(f"{found.url}/v1/worlds/toy:score", json={}, trust_env=False).status_code == 400
         go.set()
         assert [status_of(connection) for connection in running] == [200, 200, 200]
+
+
+def test_bodies_in_memory_have_a_common_limit() -> None:
+    body = BODY + b" " * 1000
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    with server(open_bytes=2 * 8 * len(body), body_s=HANG_S) as found, ExitStack() as stack:
+        open_bodies = [stack.enter_context(found.connect(request + body[:-1])) for _ in range(2)]
+        while found.service.bodies.used_bytes < 2 * 8 * (len(body) - 1):
+            time.sleep(0.01)
+        with found.connect(request + body) as further:
+            assert status_of(further) == 429
+        open_bodies[0].close()
+        open_bodies[1].sendall(body[-1:])
+        assert status_of(open_bodies[1]) == 200
+        while found.service.bodies.used_bytes:
+            time.sleep(0.01)
+        assert found.answers()
 
 
 def test_a_client_that_leaves_frees_its_place() -> None:

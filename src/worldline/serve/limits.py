@@ -16,6 +16,7 @@ class Limits:
     Args:
         body_bytes: largest request body in msgpack.
         json_bytes: largest request body in JSON, which takes several times its size in memory.
+        open_bytes: all request bodies in memory, from reading to the answer. JSON counts eight times.
         header_s: seconds until the headers of a request are complete, from the connection or the last answer.
         body_s: seconds until the body of a request is complete, from its headers, and until its answer is read.
         connections: open connections.
@@ -46,6 +47,7 @@ class Limits:
 
     body_bytes: int = 64 * 2**20
     json_bytes: int = 8 * 2**20
+    open_bytes: int = 2**30
     header_s: float = 10.0
     body_s: float = 60.0
     connections: int = 1000

@@ -41,6 +41,8 @@ from worldline.world import wire
 JSON: Final = "application/json"
 INLINE_BYTES: Final = 2**16
 """Largest body that is decoded in the event loop; larger ones would delay other requests."""
+JSON_WEIGHT: Final = 8
+"""Memory of a decoded JSON body, in sizes of the body."""
 MSGPACK: Final = wire.CONTENT_TYPE
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""
@@ -86,6 +88,7 @@ class Guard:
         request_id = request_id_of(request)
         REQUEST_ID.set(request_id)
         state["request_id"], started_s, status = request_id, time.monotonic(), 0
+        state["bodies"], state["body_bytes"] = self._service.bodies, 0
 
         async def send_safely(message: Message) -> None:
             nonlocal status
@@ -110,6 +113,7 @@ class Guard:
             if not status:
                 await problem_response(request, problem)(scope, receive, send_safely)
         finally:
+            self._service.bodies.give_back(state["body_bytes"])
             world, verb = state.get("labels", ("", "other"))
             self._service.metrics.request(world, verb, status, time.monotonic() - started_s)
 
@@ -243,17 +247,25 @@ async def read_arguments(request: Request, limits: Limits, name: str, function: 
         InputError: the body cannot be decoded.
     """
     is_json = content_type(request) == JSON
-    body = await read_body(request, limits.json_bytes if is_json else limits.body_bytes, limits.body_s)
+    limit_bytes, weight = (limits.json_bytes, JSON_WEIGHT) if is_json else (limits.body_bytes, 1)
+    body = await read_body(request, limit_bytes, limits.body_s, weight)
     decode = (
         partial(wire.decode_json_arguments, function) if is_json else partial(wire.decode_arguments, name, function)
     )
     return decode(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, body)
 
 
-async def read_body(request: Request, limit_bytes: int, limit_s: float) -> bytes:
-    """The body of a request.
+async def read_body(request: Request, limit_bytes: int, limit_s: float, weight: int = JSON_WEIGHT) -> bytes:
+    """The body of a request. Its memory is counted until the request ends.
+
+    Args:
+        request: behind `Guard`.
+        limit_bytes: largest size.
+        limit_s: seconds until it is complete.
+        weight: memory of the body and what is decoded from it, in sizes of the body.
 
     Raises:
+        OverloadedError: the bodies of all requests need too much memory.
         TooLargeError: it has more than `limit_bytes`. Reading stops there.
         SlowRequestError: it is not complete after `limit_s` seconds.
     """
@@ -265,9 +277,11 @@ async def read_body(request: Request, limit_bytes: int, limit_s: float) -> bytes
     try:
         async with asyncio.timeout(limit_s):
             async for piece in request.stream():
-                body += piece
-                if len(body) > limit_bytes:
+                if len(body) + len(piece) > limit_bytes:
                     raise too_large
+                request.state.bodies.take(weight * len(piece))
+                request.state.body_bytes += weight * len(piece)
+                body += piece
     except TimeoutError:
         raise SlowRequestError(f"the body was not complete after {limit_s:g} s. Send it again.") from None
     return bytes(body)

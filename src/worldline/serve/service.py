@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, final
 
 from worldline.errors import UnavailableError
+from worldline.serve.admission import Admission, BodyMemory
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
@@ -72,25 +73,10 @@ class Service:
         self.needs_token = tokens is not None and tokens.any()
         self.scheduler = Scheduler(self.limits, workers=workers, observe=self.metrics.batch)
         self.metrics.watch(self.scheduler)
+        self.admission = Admission(self.limits, self.metrics.refused.inc)
+        self.bodies = BodyMemory(self.limits.open_bytes)
         self.stopping = list[Callable[[], None]]()
         """Called when the server stops, before it waits for open connections."""
-
-    def is_refused(self, path: str, caller: str) -> bool:
-        """Whether a call would find the queue full.
-
-        Args:
-            path: of the request.
-            caller: id of the caller, not checked.
-        """
-        if not path.startswith("/v1/worlds/"):
-            return False
-        lanes = [Lane.QUICK] if path.endswith(":predict") else [Lane.SLOW]
-        if path.endswith(":plan"):
-            lanes.append(Lane.QUICK)  # a short one
-        if ":" not in path or any(self.scheduler.has_room(lane, caller) for lane in lanes):
-            return False
-        self.metrics.refused.inc()
-        return True
 
     async def refresh(self) -> None:
         """Notices the first token, from which on every caller needs one."""

@@ -1,0 +1,115 @@
+"""Admission of calls before anything of them is read, and a common limit for the bodies in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+from worldline.serve.limits import Limits
+from worldline.serve.problems import OverloadedError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_CALLS: Final = "/v1/worlds/"
+
+
+@final
+class Admission:
+    """Counts calls of verbs from their headers to their answers.
+
+    Most of a burst would otherwise be read and decoded, and then find a full queue. The queue itself is stricter and
+    exact (`Scheduler`). All methods run in the event loop.
+
+    Args:
+        limits: per verb, `queue` calls wait and `batch` calls run.
+        refused: called for each refused call.
+    """
+
+    def __init__(self, limits: Limits, refused: Callable[[], None] = lambda: None) -> None:
+        self._limit, self._refused = limits.queue + limits.batch, refused
+        self._open: dict[str, Counter[str]] = {}
+        self._beginners = deque[asyncio.Future[None]]()
+        self._begins = False
+
+    def enter(self, path: str, caller: str, app: ASGIApp) -> ASGIApp | None:
+        """The application for one request, which counts until it ends; None if the request is refused.
+
+        Args:
+            path: of the request.
+            caller: id of the caller, not checked. If all places are taken, a caller with at least two calls fewer than
+                another one gets a further place.
+            app: answers the request.
+        """
+        target = path.partition("?")[0]
+        if not target.startswith(_CALLS) or ":" not in target:
+            return app
+        places = self._open.setdefault(target.rpartition(":")[2][:16], Counter())
+        if places.total() >= self._limit and max(places.values()) < places[caller] + 2:
+            self._refused()
+            return None
+        places[caller] += 1
+        return partial(self._run, app, places, caller)
+
+    async def _run(
+        self, app: ASGIApp, places: Counter[str], caller: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await self._turn()
+            await app(scope, receive, send)
+        finally:
+            places[caller] -= 1
+            if not places[caller]:
+                del places[caller]
+
+    async def _turn(self) -> None:
+        """Lets one call begin per iteration of the event loop. Sockets are read in between, and refusals sent."""
+        loop = asyncio.get_running_loop()
+        if self._begins:
+            future = loop.create_future()
+            self._beginners.append(future)
+            await future
+        else:
+            self._begins = True
+            loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        while self._beginners:
+            future = self._beginners.popleft()
+            if not future.done():
+                future.set_result(None)
+                future.get_loop().call_soon(self._next)
+                return
+        self._begins = False
+
+
+@final
+class BodyMemory:
+    """Limits the memory of all request bodies that are read, waiting or answered.
+
+    Args:
+        limit_bytes: of all of them.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes, self.used_bytes = limit_bytes, 0
+
+    def take(self, num_bytes: int) -> None:
+        """Reserves memory.
+
+        Raises:
+            OverloadedError: there is not enough.
+        """
+        if self.used_bytes + num_bytes > self._limit_bytes:
+            raise OverloadedError(
+                f"the bodies of open requests need more than {self._limit_bytes / 2**20:.0f} MiB. Try again in 1 s, or "
+                "send fewer at once."
+            )
+        self.used_bytes += num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        """Frees memory that `take` reserved."""
+        self.used_bytes -= num_bytes
