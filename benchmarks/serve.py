@@ -1,7 +1,7 @@
-"""The service under load: batching, tail latency, overload, memory and overhead.
+"""The service under load: batching, tail latency, overload, memory, overhead and control.
 
-Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts batching tail memory overhead] [--calls 100000]
-     [--seconds 10] [--repeats 3]
+Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts batching tail memory overhead control]
+     [--calls 100000] [--steps 10000] [--seconds 10] [--repeats 3]
 Learns the demo world, a greenhouse and a linear greenhouse into FOLDER (default: a temporary one) if it holds none.
 Writes benchmarks/results/serve.json.
 
@@ -36,16 +36,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from train import machine
+from websockets.sync.client import connect
 
 import worldline
 from worldline.data.store import is_store, open_store
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
-from worldline.episode import History
+from worldline.episode import Arrays, History
 from worldline.planning.base import Goal, PlanRequest
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.recipes.greenhouse import greenhouse, record_greenhouse
+from worldline.recipes.greenhouse import NUM_STEPS, Plant, greenhouse, record_greenhouse
 from worldline.schema import Kind, Signal
+from worldline.serve.following import MAX_GAP
 from worldline.workflows.training import learn_world
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
@@ -53,7 +55,7 @@ from worldline.world.wire import CONTENT_TYPE, Call, encode_call
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
 WORLDLINE = str(Path(sys.executable).with_name("worldline"))
-CLIENTS, HORIZON, WARM_UP_S = 32, 8, 2.0
+CLIENTS, HORIZON, WARM_UP_S, PERIOD_S = 32, 8, 2.0, 0.02
 Row = dict[str, Any]
 
 BARS: Final = {
@@ -66,6 +68,8 @@ BARS: Final = {
     "refusal_p99_ms": "at most 50",
     "bytes_per_call": "at most 100",
     "overhead_ms": "at most 2",
+    "control deadlines_met": "at least 0.999",
+    "control fresh": "at least 0.95",
 }
 
 
@@ -253,30 +257,39 @@ def batching(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int
         name: {
             "calls_per_s_on": found["on"],
             "calls_per_s_off": found["off"],
-            "ratio": float(np.median(found["on"]) / np.median(found["off"])),
+            "ratio": spread([on / off for on, off in zip(found["on"], found["off"], strict=True)]),
         }
         for name, found in rates.items()
     }
 
 
-def tail(worlds: dict[str, Path], folder: Path, seconds: float) -> Row:
+def tail(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int) -> Row:
     """Latency at half of the peak rate, and goodput at twice the peak rate."""
-    rows = {}
-    for name in ("demo", "greenhouse"):
-        one = predict(name, worldline.open(worlds[name], device="cpu").describe())
-        with served({name: worlds[name]}, folder, batch=CLIENTS) as (port, _):
-            asyncio.run(closed_loop(port, [one], CLIENTS, WARM_UP_S))
-            peak, _ = asyncio.run(closed_loop(port, [one], CLIENTS, seconds))
-            half = asyncio.run(open_loop(port, one, peak / 2, seconds))
-            twice = asyncio.run(open_loop(port, one, peak * 2, seconds))
-        rows[name] = {
-            "peak": peak,
-            "half": half,
-            "twice": twice,
-            "p99_over_p50": half["p99_ms"] / half["p50_ms"],
-            "goodput_over_peak": twice["goodput"] / peak,
+    rows: dict[str, list[Row]] = {"demo": [], "greenhouse": []}
+    cards = {name: worldline.open(worlds[name], device="cpu").describe() for name in rows}
+    for _ in range(repeats):
+        for name, found in rows.items():
+            one = predict(name, cards[name])
+            with served({name: worlds[name]}, folder, batch=CLIENTS) as (port, _):
+                asyncio.run(closed_loop(port, [one], CLIENTS, WARM_UP_S))
+                peak, _ = asyncio.run(closed_loop(port, [one], CLIENTS, seconds))
+                half = asyncio.run(open_loop(port, one, peak / 2, seconds))
+                twice = asyncio.run(open_loop(port, one, peak * 2, seconds))
+            found.append({"peak": peak, "half": half, "twice": twice})
+    return {
+        name: {
+            "p99_over_p50": spread([one["half"]["p99_ms"] / one["half"]["p50_ms"] for one in found]),
+            "goodput_over_peak": spread([one["twice"]["goodput"] / one["peak"] for one in found]),
+            "refusal_p99_ms": spread([one["twice"]["refusal_p99_ms"] for one in found]),
+            "runs": found,
         }
-    return rows
+        for name, found in rows.items()
+    }
+
+
+def spread(values: Sequence[float]) -> Row:
+    """Median, smallest and largest value."""
+    return {"median": float(np.median(values)), "min": min(values), "max": max(values)}
 
 
 def memory(worlds: dict[str, Path], folder: Path, calls: int) -> Row:
@@ -307,22 +320,80 @@ def resident(pid: int) -> int:
     return int(found[0]) * 1024
 
 
-def overhead(worlds: dict[str, Path], folder: Path, seconds: float) -> Row:
-    """Median latency of one client against the same call in this process."""
+def overhead(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int) -> Row:
+    """Median latency of one client, less that of the same call in this process."""
     world = worldline.open(worlds["greenhouse"], device="cpu")
     one = predict("greenhouse", world.describe())
-    with served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _):
-        asyncio.run(closed_loop(port, [one], 1, WARM_UP_S))
-        _, remote = asyncio.run(closed_loop(port, [one], 1, seconds))
-    local = list[float]()
-    while sum(local) < seconds:
-        started_s = time.perf_counter()
-        one.call.ask(world)
-        local.append(time.perf_counter() - started_s)
-    served_ms, local_ms = quantile_ms(remote, 0.5), quantile_ms(local, 0.5)
-    assert served_ms is not None
-    assert local_ms is not None
-    return {"served_p50_ms": served_ms, "local_p50_ms": local_ms, "overhead_ms": served_ms - local_ms}
+    remote, local = list[float](), list[float]()
+    for _ in range(repeats):
+        with served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _):
+            asyncio.run(closed_loop(port, [one], 1, WARM_UP_S))
+            _, latencies = asyncio.run(closed_loop(port, [one], 1, seconds))
+        remote.append(float(np.median(latencies)) * 1000)
+        times, ends_s = list[float](), time.perf_counter() + seconds
+        while time.perf_counter() < ends_s:
+            started_s = time.perf_counter()
+            one.call.ask(world)
+            times.append(time.perf_counter() - started_s)
+        local.append(float(np.median(times)) * 1000)
+    differences = [there - here for there, here in zip(remote, local, strict=True)]
+    return {"served_p50_ms": remote, "local_p50_ms": local, "overhead_ms": spread(differences)}
+
+
+def control(worlds: dict[str, Path], folder: Path, steps: int) -> Row:
+    """A loop over `/v1/control` with a simulated greenhouse: deadlines that were met, and actions of fresh plans."""
+    plants = [Plant(start_day=60.0 + 3 * number, seed=number) for number in range(-(-steps // NUM_STEPS))]
+    settings = {
+        "goal": {"targets": {"air_temperature": [20.0]}, "tolerance": {"air_temperature": 1.0}},
+        "horizon": HORIZON,
+        "period_s": PERIOD_S,
+    }
+    sources, statuses, delays_s, late = Counter[str](), Counter[str](), list[float](), 0
+    with (
+        served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _),
+        connect(f"ws://127.0.0.1:{port}/v1/control?world=greenhouse", compression=None) as service,
+    ):
+        service.send(json.dumps(settings))
+        service.recv()
+        started_s = time.perf_counter() + 1.0
+        for number in range(steps):
+            at = number % NUM_STEPS
+            plant = plants[number // NUM_STEPS]
+            message = observed_step(plant, number + number // NUM_STEPS * (MAX_GAP + 1))  # a new history per plant
+            time.sleep(max(0.0, started_s + number * PERIOD_S - time.perf_counter()))
+            sent_s = time.perf_counter()
+            service.send(message)
+            answer = json.loads(service.recv())
+            delays_s.append(time.perf_counter() - sent_s)
+            sources[answer["source"]] += 1
+            statuses[answer["status"]] += 1
+            late += "late_ms" in answer
+            if at < NUM_STEPS - 1:
+                plant.step({name: np.asarray(value, np.float32) for name, value in answer["actions"].items()})
+    return {
+        "steps": steps,
+        "deadlines_met": 1 - late / steps,
+        "answered_within_period": float(np.mean(np.array(delays_s) <= PERIOD_S)),
+        "fresh": sources["fresh"] / steps,
+        "statuses": dict(statuses),
+        "p50_ms": quantile_ms(delays_s, 0.5),
+        "p99_ms": quantile_ms(delays_s, 0.99),
+    }
+
+
+def observed_step(plant: Plant, step: int) -> str:
+    """The message for a step: observations, the actions since the last one, and the weather."""
+    message = {
+        "step": step,
+        "observations": plain(plant.now),
+        "exogenous": plain({name: value[0] for name, value in plant.weather(1).items()}),
+        "forecast": plain(plant.weather(HORIZON)),
+    }
+    return json.dumps(message | ({"actions": plain(plant.taken)} if plant.taken else {}))
+
+
+def plain(arrays: Arrays) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in arrays.items()}
 
 
 def learned(folder: Path) -> dict[str, Path]:
@@ -344,11 +415,12 @@ def learned(folder: Path) -> dict[str, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="folder of the worlds; default: a temporary one")
-    parts = ("batching", "tail", "memory", "overhead")
+    parts = ("batching", "tail", "memory", "overhead", "control")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--calls", type=int, default=100_000, help="calls of the part memory")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps of the part control")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
-    parser.add_argument("--repeats", type=int, default=3, help="repetitions of the part batching")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each part but memory and control")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -361,11 +433,13 @@ def main() -> None:
             if part == "batching":
                 figures[part] = batching(worlds, folder, given.seconds, given.repeats)
             elif part == "tail":
-                figures[part] = tail(worlds, folder, given.seconds)
+                figures[part] = tail(worlds, folder, given.seconds, given.repeats)
             elif part == "memory":
                 figures[part] = memory(worlds, folder, given.calls)
+            elif part == "control":
+                figures[part] = control(worlds, folder, given.steps)
             else:
-                figures[part] = overhead(worlds, folder, given.seconds)
+                figures[part] = overhead(worlds, folder, given.seconds, given.repeats)
             print(part, json.dumps(figures[part], indent=2))
             RESULT.write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -491,12 +491,10 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         return self._observations(steps, worlds, length, past)
 
     def _observations(self, steps: History, worlds: int, length: int, past: Inputs) -> Window:
-        everything = np.ones((worlds, length), bool)
+        everything, device = np.ones((worlds, length), bool), self.device
         return Window(
-            observations={name: to_tensor(steps.observations[name], self.device) for name in self.inputs},
-            observed={
-                name: to_tensor(np.array(steps.observed.get(name, everything)), self.device) for name in self.inputs
-            },
+            observations={name: to_tensor(steps.observations[name], device) for name in self.inputs},
+            observed={name: to_tensor(np.array(steps.observed.get(name, everything)), device) for name in self.inputs},
             past=past,
         )
 
