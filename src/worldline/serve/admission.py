@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from worldline.serve.limits import Limits
 from worldline.serve.problems import OverloadedError
+from worldline.world.wire import VERBS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,7 +32,7 @@ class Admission:
 
     def __init__(self, limits: Limits, refused: Callable[[], None] = lambda: None) -> None:
         self._limit, self._refused = limits.queue + limits.batch, refused
-        self._open: dict[str, Counter[str]] = {}
+        self._open = {verb: Counter[str]() for verb in VERBS}
         self._beginners = deque[asyncio.Future[None]]()
         self._begins = False
 
@@ -44,10 +45,10 @@ class Admission:
                 another one gets a further place.
             app: answers the request.
         """
-        target = path.partition("?")[0]
-        if not target.startswith(_CALLS) or ":" not in target:
+        world, _, verb = path.partition("?")[0].rpartition(":")
+        if not world.startswith(_CALLS) or verb not in self._open:
             return app
-        places = self._open.setdefault(target.rpartition(":")[2][:16], Counter())
+        places = self._open[verb]
         if places.total() >= self._limit and max(places.values()) < places[caller] + 2:
             self._refused()
             return None

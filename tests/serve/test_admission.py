@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from worldline.serve.admission import Admission, BodyMemory
+from worldline.serve.limits import Limits
+from worldline.serve.problems import OverloadedError
+
+PREDICT = "/v1/worlds/toy:predict"
+
+
+async def _nothing(*_: Any) -> None:
+    """The application; also `receive` and `send`."""
+
+
+def _run(app: Any) -> asyncio.Task[None]:
+    return asyncio.ensure_future(app({}, _nothing, _nothing))
+
+
+def test_a_verb_has_as_many_places_as_calls_that_wait_and_run() -> None:
+    refused = list[str]()
+    admission = Admission(Limits(queue=2, batch=1), lambda: refused.append("one"))
+    assert all(admission.enter(PREDICT, "a", _nothing) for _ in range(3))
+    assert admission.enter(f"{PREDICT}?x=:score", "a", _nothing) is None
+    assert refused == ["one"]
+    assert admission.enter("/v1/worlds/toy:score", "a", _nothing) is not None
+    for path in (
+        "/healthz",
+        "/v1/worlds/toy",
+        "/v1/worlds?x=:predict",
+        "/v1/sessions/1:predict",
+        "/v1/worlds/toy:other",
+    ):
+        assert admission.enter(path, "a", _nothing) is _nothing  # not counted
+
+
+def test_a_caller_with_two_calls_fewer_gets_a_further_place() -> None:
+    admission = Admission(Limits(queue=2, batch=1))
+    assert all(admission.enter(PREDICT, caller, _nothing) for caller in ("a", "a", "b"))
+    assert admission.enter(PREDICT, "b", _nothing) is None
+    assert admission.enter(PREDICT, "c", _nothing) is not None
+    assert admission.enter(PREDICT, "d", _nothing) is not None
+    assert admission.enter(PREDICT, "a", _nothing) is None
+
+
+def test_a_place_is_free_after_an_answer_an_error_and_a_cancellation() -> None:
+    async def fail(*_: Any) -> None:
+        raise ValueError("the application failed")
+
+    async def wait(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        admission = Admission(Limits(queue=2, batch=1))
+        answered, failed, left = (_run(admission.enter(PREDICT, "a", app)) for app in (_nothing, fail, wait))
+        await asyncio.wait([answered, failed])
+        assert isinstance(failed.exception(), ValueError)
+        left.cancel()
+        await asyncio.wait([left])
+        assert all(admission.enter(PREDICT, "a", _nothing) for _ in range(3))
+        assert admission.enter(PREDICT, "a", _nothing) is None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("cancelled", [(), (1,), (1, 2, 3)])
+def test_one_call_begins_per_iteration_of_the_loop(cancelled: tuple[int, ...]) -> None:
+    async def run() -> None:
+        admission, begun = Admission(Limits()), list[int]()
+
+        async def app(scope: Any, *_: Any) -> None:
+            begun.append(scope["number"])
+
+        tasks = [_run_numbered(admission.enter(PREDICT, "a", app), number) for number in range(5)]
+        await asyncio.sleep(0)
+        for number in cancelled:
+            tasks[number].cancel()
+        found = [len(begun)]
+        while len(begun) < 5 - len(cancelled):
+            await asyncio.sleep(0)
+            found.append(len(begun))
+        assert max(after - before for before, after in pairwise(found)) == 1
+        assert begun == [number for number in range(5) if number not in cancelled]
+        later = _run_numbered(admission.enter(PREDICT, "a", app), 5)
+        await later
+        assert begun[-1] == 5
+
+    asyncio.run(asyncio.wait_for(run(), 30.0))
+
+
+def _run_numbered(app: Any, number: int) -> asyncio.Task[None]:
+    return asyncio.ensure_future(app({"number": number}, _nothing, _nothing))
+
+
+def test_memory_for_bodies_is_limited_and_given_back() -> None:
+    memory = BodyMemory(2**21)
+    memory.take(2**20)
+    with pytest.raises(OverloadedError, match="more than 2 MiB"):
+        memory.take(2**20 + 1)
+    memory.take(2**20)
+    memory.give_back(2**20)
+    memory.take(2**20)
+    assert memory.used_bytes == 2**21
