@@ -194,6 +194,16 @@ def test_an_observation_that_does_not_fit_is_an_error_of_its_step_only(server: S
         assert tell(client, step(1))["source"] == "fresh"
 
 
+def test_empty_actions_are_an_error_with_a_pointer(server: Server) -> None:
+    with connect(f"{server.url}/control?world=toy") as client:
+        tell(client, SETTINGS)
+        assert tell(client, step(0))["type"] == "action"
+        error = tell(client, step(1, actions={}))
+        assert (error["type"], error["step"], error["pointer"]) == ("error", 1, "/actions")
+        assert "actions is {}" in error["detail"]
+        assert tell(client, step(1))["source"] == "fresh"
+
+
 def test_exogenous_inputs_are_held_or_forecast() -> None:
     world = Slow(toy(wind=True))
     with serving_sockets(world) as server, connect(f"{server.url}/control?world=toy") as client:

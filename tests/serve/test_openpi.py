@@ -145,25 +145,32 @@ def test_a_fault_of_the_world_is_reported_without_its_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "headers", "status"),
+    ("query", "status", "text"),
     [
-        ({"world": "other"}, {}, 404),
-        ({"horizon": "many"}, {}, 400),
-        ({"horizon": 0}, {}, 400),
-        ({"steps": 7}, {}, 400),
-        ({"budget_s": "nan"}, {}, 400),
-        ({"unknown": 1}, {}, 400),
-        ({"goal.position": 1}, {}, 400),
-        ({"goal.elsewhere": 1}, {}, 400),
+        ({"world": "other"}, 404, "other"),
+        ({"horizon": "many"}, 400, "many"),
+        ({"horizon": 0}, 400, "horizon 0"),
+        ({"horizon": 2.7}, 400, "2.7"),
+        ({"horizon": "inf"}, 400, "inf"),
+        ({"steps": 1.5}, 400, "1.5"),
+        ({"steps": 7}, 400, "steps 7"),
+        ({"steps": "1,2"}, 400, "1,2"),
+        ({"budget_s": "0.1,9"}, 400, "0.1,9"),
+        ({"budget_s": "nan"}, 400, "nan"),
+        ({"unknown": 1}, 400, "unknown"),
+        ({"goal.position": 1}, 400, "shape"),
+        ({"goal.elsewhere": 1}, 400, "elsewhere"),
     ],
 )
-def test_a_connection_is_refused_with_an_http_status(
-    server: Server, query: dict[str, Any], headers: dict[str, str], status: int
+def test_a_connection_is_refused_with_an_http_status_and_the_value(
+    server: Server, query: dict[str, Any], status: int, text: str
 ) -> None:
-    with pytest.raises(InvalidStatus) as refused, connect(url(server, **query), additional_headers=headers):
+    with pytest.raises(InvalidStatus) as refused, connect(url(server, **query)):
         pass
     assert refused.value.response.status_code == status
-    assert json.loads(refused.value.response.body)["request_id"]
+    found = json.loads(refused.value.response.body)
+    assert text in found["detail"]
+    assert found["request_id"]
 
 
 def test_a_key_opens_a_connection() -> None:

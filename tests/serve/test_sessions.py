@@ -315,6 +315,19 @@ def test_a_refused_call_leaves_the_session_in_memory_as_it_was(database: Databas
     play(database, run)
 
 
+def test_a_plan_ends_before_its_deadline(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = list[float]()
+    monkeypatch.setattr(Session, "plan", lambda session, **request: budgets.append(request["budget_s"]))
+
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        await add(found, name, STEPS[:1])
+        await found.plan(ANN, name, PlanRequest(goal=GOAL, horizon=2, exogenous=CALM), deadline_s=2.0)
+
+    play(database, run)
+    assert budgets == [pytest.approx(1.6)]
+
+
 @pytest.mark.parametrize("lost", ["deadline", "caller", "database"])
 def test_a_call_that_is_lost_on_its_way_adds_the_step_or_not_and_nothing_else(
     database: Database, monkeypatch: pytest.MonkeyPatch, lost: str

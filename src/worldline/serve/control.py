@@ -32,7 +32,7 @@ from worldline.serve.sockets import Connection, SocketEndpoint, error_message, s
 from worldline.world.base import Plan, PlanStatus, World
 from worldline.world.session import Alarm
 from worldline.world.validation import check_actions, check_goal
-from worldline.world.wire import decode_json_arguments
+from worldline.world.wire import MessageError, decode_json_arguments
 
 PROTOCOL: Final = 1
 """Version of the messages."""
@@ -257,6 +257,8 @@ class _ControlLoop:
         if names != (self._names or names):
             raise InputError(f"expected observations {sorted(self._names or ())}, got {sorted(names)}.")
         actions = self._sent if message.actions is None else message.actions
+        if not actions and self._sent:
+            raise MessageError("actions is {}. Send each action signal, or leave out actions.", "/actions")
         step = FollowedStep(
             step=message.step,
             observations=message.observations,

@@ -66,7 +66,7 @@ def settings_of(connection: Connection) -> OpenpiSettings:
                 f"the URL has {name!r:.60}. Known: world, {', '.join(_OPTIONS)}, goal.NAME, tolerance.NAME."
             )
     numbers = {name: _numbers(name, value) for name, value in query.items() if name != "world"}
-    given = {name: float(numbers[name][0]) for name in _OPTIONS if name in numbers}
+    given = {name: _option(name, numbers[name], query[name]) for name in _OPTIONS if name in numbers}
     horizon, steps = given.get("horizon", card.band_horizon or HORIZON), given.get("steps", 1)
     budget_s = given.get("budget_s", BUDGET_S)
     if not (1 <= steps <= min(horizon, MAX_GAP) and horizon <= limits.horizon and 0 < budget_s <= limits.plan_s):
@@ -238,6 +238,12 @@ def _goal(schema: Schema, values: Mapping[str, Any]) -> Goal | None:
     goal = Goal(targets=targets, tolerance=tolerance)
     check_goal(schema, goal, ())
     return goal
+
+
+def _option(name: str, numbers: NDArray[np.float64], text: str) -> float:
+    if len(numbers) > 1 or (name != "budget_s" and not float(numbers[0]).is_integer()):
+        raise InputError(f"{name} is {text!r:.60}. Give one {'number' if name == 'budget_s' else 'whole number'}.")
+    return float(numbers[0])
 
 
 def _numbers(name: str, text: str) -> NDArray[np.float64]:

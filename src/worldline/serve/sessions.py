@@ -254,7 +254,7 @@ class Sessions:
         Raises:
             WorldlineError: as in `World.plan`, `get` and `Service.ask`.
         """
-        call = with_budget(Call("plan", {"request": request}), self._service.limits)
+        call = with_budget(Call("plan", {"request": request}), self._service.limits, deadline_s)
         arguments = vars(call.arguments["request"])
         return await self._ask(caller, name, call, lambda session: session.plan(**arguments), encode, deadline_s)
 

@@ -196,7 +196,8 @@ class Sockets:
 
 def error_message(problem: Problem, request_id: str) -> dict[str, Any]:
     """The message that reports a problem."""
-    return {"type": "error", "code": problem.code, "detail": str(problem.error), "request_id": request_id}
+    message = {"type": "error", "code": problem.code, "detail": str(problem.error), "request_id": request_id}
+    return message if problem.pointer is None else {**message, "pointer": problem.pointer}
 
 
 async def _refuse(socket: WebSocket, endpoint: SocketEndpoint, request_id: str, problem: Problem) -> None:

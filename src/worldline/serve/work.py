@@ -81,7 +81,7 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
 
 
 def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> Call:
-    """The call. The time limit of a plan is at most the deadline; the default is shorter.
+    """The call. The time limit of a plan leaves a fifth of the deadline for queue and answer.
 
     Args:
         call: any call.
@@ -91,8 +91,8 @@ def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> 
     request = call.arguments.get("request")
     if not isinstance(request, PlanRequest):
         return call
-    limit_s = min(limits.deadline_s, deadline_s or limits.deadline_s)
-    budget_s = min(limits.plan_s, 0.8 * limit_s) if request.budget_s is None else min(request.budget_s, limit_s)
+    limit_s = 0.8 * min(limits.deadline_s, deadline_s or limits.deadline_s)
+    budget_s = min(limits.plan_s if request.budget_s is None else request.budget_s, limit_s)
     return Call(call.verb, {**call.arguments, "request": replace(request, budget_s=budget_s)})
 
 
