@@ -302,6 +302,8 @@ def test_a_token_with_the_scope_session_opens_a_connection_and_the_request_id_is
             with connect(url, additional_headers={"Authorization": f"Bearer {token}"}) as client:
                 assert closed(client) == expected
         headers = {"Authorization": f"Bearer {TOKEN}", "Request-Id": "robot-7"}
+        with connect(url.replace("toy", "tyo"), additional_headers=headers) as client:
+            assert json.loads(client.recv(30))["detail"] == "there is no world 'tyo'."
         with connect(url, additional_headers=headers) as client:
             assert tell(client, SETTINGS)["request_id"] == "robot-7"
 

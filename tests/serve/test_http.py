@@ -26,6 +26,7 @@ from worldline.errors import (
     WorldlineError,
 )
 from worldline.serve.callers import Caller, ForbiddenError, Scope, UnauthorizedError
+from worldline.serve.hosting import HostedWorld
 from worldline.serve.http import create_app
 from worldline.serve.limits import Limits
 from worldline.serve.problems import (
@@ -264,7 +265,8 @@ def test_unknown_paths_verbs_worlds_and_methods(client: Client) -> None:
         response = client.ask(method, path, headers=JSON)
         assert response.status_code == status, (method, path)
         problem(response)
-    assert "toy" in client.ask("GET", "/v1/worlds/tyo").json()["detail"]
+    for method, path in (("GET", "/v1/worlds/tyo"), ("POST", "/v1/worlds/tyo:predict")):
+        assert "'toy'" in client.ask(method, path, headers=JSON).json()["detail"]
 
 
 def test_a_deadline_is_milliseconds() -> None:
@@ -344,6 +346,26 @@ def test_a_token_opens_what_its_scopes_name() -> None:
     assert (found["code"], "'infer'" in found["detail"]) == ("forbidden", True)
     remote_name = {"authorization": "Bearer reader", "host": "worlds.example"}
     assert client.ask("GET", "/v1/worlds", headers=remote_name).status_code == 200
+    assert "toy" in client.ask("GET", "/v1/worlds/tyo", headers=remote_name).text
+    unknown = client.ask("POST", "/v1/worlds/tyo:predict", headers={**JSON, "authorization": "Bearer user"})
+    assert problem(unknown)["detail"] == "there is no world 'tyo'."  # names need the scope `read`
+
+
+def test_a_world_that_is_removed_while_the_worlds_are_listed_is_no_error() -> None:
+    client = Client()
+
+    class Removing(ScriptedWorld):
+        def describe(self) -> Card:
+            if "late" in client.service.hosts:
+                client.service.hosts.remove("late")
+            return super().describe()
+
+    client.service.hosts.add(HostedWorld("removing", None, Removing(lambda: None)))
+    client.service.hosts.add(HostedWorld("late", None, linear_world()))
+    for names in (["toy", "removing", "late"], ["toy", "removing"]):
+        response = client.ask("GET", "/v1/worlds")
+        assert response.status_code == 200
+        assert [one["name"] for one in response.json()["worlds"]] == names
 
 
 def test_bodies_beyond_their_limit_are_refused() -> None:

@@ -99,7 +99,7 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         save_world(folder / "bundle", toy_world())
         Catalog().publish(folder / "bundle", "toy", alias="prod")
         hosts = Hosts(open_target)
-        hosts.open("toy@prod")
+        hosts.open("toy@prod", "toy")
         tokens = Tokens(database) if has_tokens else None
         token = "" if tokens is None else tokens.create("all", Scope)
         if tokens is not None:

@@ -91,7 +91,7 @@ def test_a_batch_has_a_limit() -> None:
         await asyncio.gather(first, *tasks)
 
     assert trial(body, Limits(batch=3)).batches == [["gate"], [1, 2, 3], [4], [5, 6], [7]]
-    assert trial(body, batching=False).batches == [["gate"], *([one] for one in range(1, 8))]
+    assert trial(body, Limits(batch=1)).batches == [["gate"], *([one] for one in range(1, 8))]
 
 
 def test_a_free_worker_does_not_wait_for_further_calls() -> None:

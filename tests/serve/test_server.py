@@ -137,7 +137,7 @@ def test_an_alias_moves_under_load_without_a_failed_call(tmp_path: Path, monkeyp
         catalog.publish(write_toy(tmp_path / str(bias), bias), "toy", alias=None if bias else "prod")
     world = NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_toy)
     hosts = Hosts(lambda reference: world)
-    hosts.open("toy@prod")
+    hosts.open("toy@prod", "toy")
     answers = list[list[float]]()
     enough, moved = threading.Semaphore(0), threading.Event()
 

@@ -17,6 +17,7 @@ from tests.serve.toy_sessions import ANN, BOB, SwitchedWorld, changing, opened, 
 from worldline.errors import InputError, UnavailableError, WorldlineError
 from worldline.planning.base import Goal, PlanRequest
 from worldline.serve import sessions as module
+from worldline.serve.callers import Scope
 from worldline.serve.database import Database
 from worldline.serve.limits import Limits
 from worldline.serve.problems import (
@@ -283,6 +284,8 @@ def test_settings_out_of_range_are_refused(database: Database, wrong: dict[str, 
             await found.create(ANN, "toy", SessionSettings(**wrong))
         with pytest.raises(NotFoundError):
             await found.create(ANN, "nothing", SessionSettings())
+        with pytest.raises(NotFoundError, match=r"^there is no world 'tyo'\.$"):
+            await found.create(replace(ANN, scopes=frozenset({Scope.SESSION})), "tyo", SessionSettings())
 
     play(database, run)
     rows = select(func.count()).select_from(sessions)

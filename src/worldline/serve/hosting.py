@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from pathlib import Path
 from threading import Lock
 from typing import Final, final
@@ -13,6 +13,7 @@ from worldline.catalog.named import NamedWorld
 from worldline.catalog.opening import is_reference
 from worldline.engines.base import Card
 from worldline.errors import InputError
+from worldline.serve.callers import Caller, Scope
 from worldline.serve.problems import NotFoundError
 from worldline.world.base import World
 
@@ -73,7 +74,7 @@ class Hosts(Mapping[str, HostedWorld]):
         try:
             return self._hosted[name]
         except KeyError:
-            raise NotFoundError("world", name, self._hosted) from None
+            raise NotFoundError("world", name) from None  # without names, which not every caller may read
 
     def __contains__(self, name: object) -> bool:
         return name in self._hosted  # that of Mapping expects a KeyError
@@ -83,6 +84,24 @@ class Hosts(Mapping[str, HostedWorld]):
 
     def __len__(self) -> int:
         return len(self._hosted)
+
+    def values(self) -> ValuesView[HostedWorld]:
+        """The worlds that are served now. A later removal does not change them."""
+        return dict(self._hosted).values()
+
+    def find(self, name: str, caller: Caller) -> HostedWorld:
+        """A served world.
+
+        Args:
+            name: in URLs.
+            caller: who named it.
+
+        Raises:
+            NotFoundError: there is no such world. The message lists the served ones if the caller may read them.
+        """
+        if name not in self._hosted and Scope.READ in caller.scopes:
+            raise NotFoundError("world", name, self)
+        return self[name]
 
     def add(self, hosted: HostedWorld) -> None:
         """Serves a further world.
@@ -103,12 +122,12 @@ class Hosts(Mapping[str, HostedWorld]):
                 )
             self._hosted[hosted.name] = hosted
 
-    def open(self, reference: str, name: str | None = None) -> HostedWorld:
+    def open(self, reference: str, name: str) -> HostedWorld:
         """Opens a world of the catalog and serves it.
 
         Args:
             reference: `name@alias` or `name@number`; never a path or URL.
-            name: the name in URLs; None for the name in the catalog.
+            name: in URLs.
 
         Raises:
             InputError: as in `add`, or `reference` names no world of the catalog.
@@ -116,7 +135,7 @@ class Hosts(Mapping[str, HostedWorld]):
         """
         if not is_reference(reference):
             raise InputError(f"{reference[:120]!r} is not a world of the catalog. Use NAME@ALIAS or NAME@NUMBER.")
-        hosted = HostedWorld(reference.partition("@")[0] if name is None else name, reference, self._open(reference))
+        hosted = HostedWorld(name, reference, self._open(reference))
         self.add(hosted)
         return hosted
 

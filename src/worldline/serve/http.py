@@ -148,8 +148,8 @@ def _worlds(service: Service) -> APIRouter:
     @router.get("/{name}", openapi_extra=operation(scope=Scope.READ, answer=WorldView, msgpack=True))
     async def describe_world(name: str, request: Request) -> Response:
         """The card of a world, its versions and aliases."""
-        await service.authorize(request.headers.get("authorization"), Scope.READ)
-        hosted = service.hosts[name]
+        caller = await service.authorize(request.headers.get("authorization"), Scope.READ)
+        hosted = service.hosts.find(name, caller)
         if answer_type(request) == MSGPACK:
             _, world = await asyncio.to_thread(hosted.current)
             return Response(wire.encode_answer(world.describe()), media_type=MSGPACK)
@@ -163,7 +163,7 @@ async def _call_world(service: Service, request: Request) -> Response:
     """Calls a verb of a world."""
     name, verb = request.path_params["name"], request.path_params["verb"]
     caller = await service.authorize(request.headers.get("authorization"), Scope.INFER)
-    service.hosts[name]  # an unknown name is an error before the body is read
+    service.hosts.find(name, caller)  # an unknown name is an error before the body is read
     if verb not in wire.VERBS or verb == "describe":
         raise NotFoundError("verb", verb, [one for one in wire.VERBS if one != "describe"])
     request.state.labels = name, verb

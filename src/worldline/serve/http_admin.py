@@ -86,7 +86,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
     async def move_alias(name: str, alias: str, request: Request) -> Response:
         """Points an alias to another version; sessions and calls follow."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
-        reference = service.hosts[name].reference
+        reference = service.hosts.find(name, caller).reference
         if reference is None:
             raise UnsupportedError(
                 f"{name!r} is served from a folder, which has no versions. Publish it in the catalog."

@@ -20,7 +20,7 @@ import msgspec
 
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog, default_folder
-from worldline.errors import MissingExtraError, UnavailableError, UnsupportedError, WorldlineError
+from worldline.errors import MissingExtraError, UnavailableError, UnknownNameError, UnsupportedError, WorldlineError
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.job_child import COMMAND, JobChild
@@ -162,7 +162,7 @@ class Jobs:
                 world.
         """
         check_request(request, caller)
-        request = await asyncio.to_thread(self._resolved, request)
+        request = await asyncio.to_thread(self._resolved, request, caller)
         arguments = msgspec.to_builtins(request)
         row: dict[str, Any] = dict.fromkeys(jobs.c.keys()) | {
             "id": (name := new_id(caller, "job", key)),
@@ -298,21 +298,24 @@ class Jobs:
             raise ConflictError(f"the job has no result. It is {job.status}{reason}")
         return job
 
-    def _resolved(self, request: JobRequest) -> JobRequest:
+    def _resolved(self, request: JobRequest, caller: Caller) -> JobRequest:
         """The request with its world as name and version, after its names were checked."""
         if isinstance(request, ExamJob):
             return request
         self.logs.path(request.logs)
         if isinstance(request, AuditJob):
-            return msgspec.structs.replace(request, world=self._pinned(request.world))
+            return msgspec.structs.replace(request, world=self._pinned(request.world, caller))
         return request
 
-    def _pinned(self, world: str) -> str:
+    def _pinned(self, world: str, caller: Caller) -> str:
         """`NAME@NUMBER` of a world of the catalog; the name of another one."""
         if "@" not in world:
-            reference = self._hosts[world].reference
-            return world if reference is None else self._pinned(reference)
-        return f"{Reference.parse(world).name}@{Catalog().resolve(world).name}"
+            reference = self._hosts.find(world, caller).reference
+            return world if reference is None else self._pinned(reference, caller)
+        try:
+            return f"{Reference.parse(world).name}@{Catalog().resolve(world).name}"
+        except UnknownNameError as error:
+            raise NotFoundError(error.kind, error.name) from error  # callers cannot list the catalog
 
     def _task(self, row: Mapping[str, Any]) -> JobTask:
         """What the process of a job is to do."""

@@ -49,7 +49,7 @@ from worldline.serve.mcp_results import (
     summary,
     trust_meaning,
 )
-from worldline.serve.problems import fault_text
+from worldline.serve.problems import NotFoundError, fault_text
 from worldline.serve.service import Service
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import Answer, Call
@@ -114,7 +114,7 @@ class WorldTools:
 
     async def list_worlds(self) -> CallToolResult:
         """Lists the worlds with what they predict and which actions they take."""
-        cards = {name: hosted.card for name, hosted in self._service.hosts.items()}
+        cards = {hosted.name: hosted.card for hosted in self._service.hosts.values()}
 
         def build(detail: Detail) -> dict[str, Any]:
             shown = list(cards.items())[: detail.parts]
@@ -124,7 +124,7 @@ class WorldTools:
 
     async def describe_world(self, world: WorldName) -> CallToolResult:
         """Describes one world: signals with role, unit, size and bounds, duration of a step, and length of bands."""
-        return _answer(partial(_described, world, self._service.hosts[world].card))
+        return _answer(partial(_described, world, self._card(world)))
 
     async def predict(
         self,
@@ -137,7 +137,7 @@ class WorldTools:
         level: Annotated[float | None, Field(gt=0, lt=1, description="probability of the band")] = None,
     ) -> CallToolResult:
         """Predicts the signals under the given actions, with a band and the trust in the history."""
-        card = self._service.hosts[world].card
+        card = self._card(world)
         (taken,), fixed = futures_of(card, [actions], exogenous, steps, limit=self._limits.horizon)
         past = {"history": history_of(card, history), "exogenous": fixed}
         found = await self._ask(world, "predict", Prediction, **past, actions=taken, level=level)
@@ -158,7 +158,7 @@ class WorldTools:
 
         violation is 0 if all constraints hold. bands_overlap: the difference to the next plan may be chance.
         """
-        card, names = self._service.hosts[world].card, list(candidates)
+        card, names = self._card(world), list(candidates)
         limit = self._limits.horizon
         futures, fixed = futures_of(card, list(candidates.values()), exogenous, steps, limit=limit)
         expected = {signal.name for signal in card.schema.actions}
@@ -185,7 +185,7 @@ class WorldTools:
         budget_s: Annotated[float, Field(gt=0, le=60, description="seconds for the search")] = 5.0,
     ) -> CallToolResult:
         """Searches actions towards a goal. status: converged, budget_exhausted, infeasible or refused, with reason."""
-        card = self._service.hosts[world].card
+        card = self._card(world)
         _, fixed = futures_of(card, [], exogenous, horizon, limit=self._limits.horizon)
         request = PlanRequest(
             goal=goal_of(card, goal),
@@ -215,7 +215,7 @@ class WorldTools:
         steps: Steps = None,
     ) -> CallToolResult:
         """Predicts how a recorded episode would have continued after observation `at` under other actions."""
-        card = self._service.hosts[world].card
+        card = self._card(world)
         (taken,), _ = futures_of(card, [actions], {}, steps, limit=self._limits.horizon)
         found = await self._ask(world, "what_if", WhatIf, episode=episode_of(card, episode), at=at, actions=taken)
         series = [replace(one, first=at + 1) for one in series_of(found)]
@@ -225,7 +225,7 @@ class WorldTools:
 
     async def explain_surprise(self, world: WorldName, episode: HistoryInput) -> CallToolResult:
         """Finds the steps of a recorded episode that the world did not expect, and what it expected at the worst."""
-        card = self._service.hosts[world].card
+        card = self._card(world)
         given = episode_of(card, episode)
         found = await self._ask(world, "surprise", Surprise, episode=given)
         series = series_of(found)
@@ -272,9 +272,14 @@ class WorldTools:
 
     def _read(self, world: str, builder: Callable[[Card], Callable[[Detail], dict[str, Any]]]) -> str:
         try:
-            return encoded(fit(builder(self._service.hosts[world].card)))
+            return encoded(fit(builder(self._card(world))))
         except WorldlineError as error:
             raise ResourceError(shown_error(error)) from error
+
+    def _card(self, world: str) -> Card:
+        if world not in self._service.hosts:
+            raise NotFoundError("world", world, self._service.hosts)  # the tool list_worlds lists them, too
+        return self._service.hosts[world].card
 
     async def _ask(self, world: str, verb: str, kind: type[Answer], **arguments: Any) -> Answer:
         """The answer of a world, of the type that the verb has."""

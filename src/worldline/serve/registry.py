@@ -81,7 +81,7 @@ class Registry:
 
         async with self._lock:
             if not await self._database.write_async(write):
-                raise NotFoundError("added world", name, self._added)
+                raise NotFoundError("added world", name)
             self._forget(name)
 
     async def sync(self) -> None:

@@ -60,7 +60,6 @@ class Scheduler:
     Args:
         limits: `queue` and `batch` apply to each lane.
         workers: threads per lane.
-        batching: whether calls of one group are computed as one.
         observe: called after each batch with lane, number of calls and seconds; None for nothing.
     """
 
@@ -69,10 +68,9 @@ class Scheduler:
         limits: Limits,
         *,
         workers: int = 1,
-        batching: bool = True,
         observe: Callable[[Lane, int, float], None] | None = None,
     ) -> None:
-        self._limits, self._workers, self._batching, self._observe = limits, workers, batching, observe
+        self._limits, self._workers, self._observe = limits, workers, observe
         self._queues: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in Lane}
         self._turns = dict.fromkeys(Lane, 0)
         self._running = dict.fromkeys(Lane, 0)
@@ -181,7 +179,7 @@ class Scheduler:
         waiting = _Waiting(
             work=work,
             run=run,
-            group=group if self._batching else None,
+            group=group,
             limit=min(self._limits.batch, limit or self._limits.batch),
             future=future,
             caller=caller,

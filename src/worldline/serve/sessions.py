@@ -137,7 +137,7 @@ class Sessions:
             ConflictError: the key was used for another world or other settings.
             GoneError: the session of the key has expired.
         """
-        hosted, limits = self._service.hosts[world], self._service.limits
+        hosted, limits = self._service.hosts.find(world, caller), self._service.limits
         async with self._service.metered(caller, hosted, "create_session"):
             opening = partial(_opened, hosted, settings, limits.session_steps)
             session, version = await self._service.scheduler.run(opening, caller=caller.id)

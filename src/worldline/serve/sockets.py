@@ -186,7 +186,7 @@ class Sockets:
             # Browsers let any page open a WebSocket to any server, so a page could reach a service without tokens.
             raise ForbiddenError("pages of other origins may not connect. Use a program.")
         caller = await self._service.authorize(socket.headers.get("authorization"), Scope.SESSION)
-        hosted = self._service.hosts[socket.query_params.get("world", "")]
+        hosted = self._service.hosts.find(socket.query_params.get("world", ""), caller)
         connection = Connection(socket, self._service, caller=caller, hosted=hosted, request_id=request_id)
         try:
             await endpoint.handle(connection)
