@@ -110,7 +110,9 @@ def test_a_version_that_cannot_be_opened_is_not_taken(
         assert [told(world) for _ in range(5)] == [1.0] * 5
     assert len(caplog.records) == 1
     assert "toy@prod: version 1 stays" in caplog.text
-    assert "no key fits" in caplog.text
+    assert "BundleError" in caplog.text
+    assert "no key fits" not in caplog.text  # a text may hold paths
+    assert "Traceback" not in caplog.text
     catalog.point("toy", "prod", 2)
     assert told(world) == 2.0
 

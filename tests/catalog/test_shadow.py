@@ -116,13 +116,14 @@ def test_a_candidate_that_cannot_be_opened_is_tried_once(
 ) -> None:
     pair = VersionPair(serving=1, candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
     shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG, "worldline"):
         for _ in range(3):
             put(shadowing, pair, world)
         shadowing.close()
     assert [record.error for record in read_records(pair.records)] == ["BundleError: no key fits"] * 3
     assert len(caplog.records) == 1
-    assert "version 2 cannot be opened" in caplog.text
+    assert "version 2 cannot be opened to run in shadow (BundleError)" in caplog.text
+    assert "no key fits" not in caplog.text
 
 
 def test_a_call_that_shows_no_outcome_is_not_scored(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
@@ -171,10 +172,11 @@ def test_a_disk_that_is_full_ends_nothing(
 ) -> None:
     shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     pair.records.parent.write_text("a file where the folder should be")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG, "worldline"):
         put(shadowing, pair, world)
         shadowing.flush()
     assert "could not be recorded" in caplog.text
+    assert str(pair.records.parent) not in caplog.text
     pair.records.parent.unlink()
     put(shadowing, pair, world)
     shadowing.close()

@@ -178,13 +178,15 @@ class NamedWorld(World):
         except Exception as error:
             if serving is None:
                 raise
+            # No text and no trace: they name paths, and services log what this logs.
+            name = f"{self._directory.name}@{self._alias}"
             _logger.warning(
-                "%s@%s: version %d stays, because the version that the alias points to now cannot be opened: %s",
-                self._directory.name,
-                self._alias,
+                "%s: version %d stays, because the version that the alias points to now cannot be opened (%s). "
+                "See the reason with: worldline.open(%r)",
+                name,
                 serving.version,
-                error,
-                exc_info=True,
+                type(error).__name__,
+                name,
             )
             found = replace(serving, stamp=stamp)  # retry when the file changes, not at every call
         self._serving = found

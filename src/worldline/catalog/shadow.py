@@ -209,7 +209,7 @@ def _next(state: _State) -> bool:
     if found.pair.bundle == state.wanted and not state.exiting:
         failure = _attempt(partial(_record, state, found))  # no error may end the thread
         if isinstance(failure, BaseException):
-            _logger.warning("a shadow call could not be recorded: %s", _error_text(failure))
+            _logger.warning("a shadow call could not be recorded (%s)", type(failure).__name__)
     state.done()
     return True
 
@@ -232,8 +232,7 @@ def _attempt(call: Callable[[], T]) -> T | BaseException:
     """The result of the call, or any error that it raised, because the caller must never notice it."""
     try:
         return call()
-    except (Exception, SystemExit) as error:
-        _logger.debug("shadow call failed", exc_info=True)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whoever asked records it
         return error
 
 
@@ -274,7 +273,8 @@ def _open(state: _State, pair: VersionPair) -> _Candidate:
         return known
     opened = _attempt(lambda: state.open_bundle(pair.bundle))
     if isinstance(opened, BaseException):
-        _logger.warning("version %d cannot be opened to run in shadow: %s", pair.candidate, _error_text(opened))
+        kind = type(opened).__name__  # the records hold the text, which may name paths
+        _logger.warning("version %d cannot be opened to run in shadow (%s)", pair.candidate, kind)
         found = _Candidate(bundle=pair.bundle, world=None, error=_error_text(opened))
     else:
         found = _Candidate(bundle=pair.bundle, world=opened, error="")
