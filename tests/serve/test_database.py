@@ -149,7 +149,7 @@ def test_reading_cannot_write(database: Database) -> None:
 
 def test_steps_of_a_session_go_with_it(database: Database) -> None:
     session = {"id": "s", "token_id": "t", "world": "w", "settings": {}, "state": {}, "step": 1}
-    times = {"created": 0.0, "used": 0.0, "expires": 1.0}
+    times = {"created": 0.0, "expires": 1.0}
 
     def fill(connection: Connection) -> None:
         connection.execute(insert(tables.sessions).values(**session, **times))

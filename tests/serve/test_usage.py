@@ -224,6 +224,9 @@ def test_limits_over_http(database: Database) -> None:
             return http.post(f"/v1/{path}", json=json, headers={"authorization": f"Bearer {token}"})
 
         session = {"world": "toy"}
+        for method in ("GET", "DELETE"):
+            key = {"authorization": f"Bearer {tokens.create(method, [Scope.SESSION], rate=0.3)}"}
+            assert [http.request(method, "/v1/sessions/x", headers=key).status_code for _ in range(2)] == [404, 429]
         assert ask(slow).status_code == 200
         refused = ask(slow, "sessions", session)
         assert refused.status_code == 429

@@ -145,12 +145,12 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         found = await sessions.fork(caller, session, key=idempotency_key(request))
         return _response(request, found, 201)
 
-    @router.get("/{session}", openapi_extra=_operation(answer=SessionView, problems=[410]))
+    @router.get("/{session}", openapi_extra=_operation(answer=SessionView, problems=[410, 429]))
     async def get_session(session: str, request: Request) -> Response:
         """The present state of a session."""
         return _response(request, await sessions.get(await begin(request), session))
 
-    @router.delete("/{session}", status_code=204, openapi_extra=operation(scope=Scope.SESSION))
+    @router.delete("/{session}", status_code=204, openapi_extra=operation(scope=Scope.SESSION, problems=[429]))
     async def delete_session(session: str, request: Request) -> Response:
         """Ends a session."""
         await sessions.delete(await begin(request), session)

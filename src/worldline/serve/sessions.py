@@ -151,7 +151,6 @@ class Sessions:
             "state": _packed(session.state),
             "step": 0,
             "created": now,
-            "used": now,
             "expires": now + limits.session_s,
         }
         found = await self._database.write_async(lambda connection: self._added(connection, caller, row))
@@ -166,7 +165,9 @@ class Sessions:
         Raises:
             NotFoundError: the caller has no such session.
             GoneError: it has expired.
+            RateLimitedError: the caller exceeds its rate or quota.
         """
+        self._service.usage.admit(caller)
         return _view(await asyncio.to_thread(self._row, caller, name))
 
     async def observe(
@@ -198,12 +199,11 @@ class Sessions:
             async with self._service.metered(caller, hosted, "observe", session.horizon):
                 version = await self._compute(caller, live, run, deadline_s=deadline_s)
             live.session = None  # until the step is in the database
-            now = time.time()
             row |= {"version": version, "state": _packed(session.state), "step": step + 1}
-            row |= {"used": now, "expires": now + self._service.limits.session_s}
+            row["expires"] = time.time() + self._service.limits.session_s
 
             def write(connection: Connection) -> None:
-                changed = {key: row[key] for key in ("version", "state", "step", "used", "expires")}
+                changed = {key: row[key] for key in ("version", "state", "step", "expires")}
                 mine = (sessions.c.id == name, sessions.c.step == step)
                 if connection.execute(update(sessions).where(*mine).values(changed)).rowcount != 1:
                     raise StepConflictError(f"another request added step {step} first. Read the session again.")
@@ -273,7 +273,7 @@ class Sessions:
             found = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
             if found is None:
                 raise NotFoundError("session", name)
-            row = {**found, "id": new, "created": now, "used": now, "expires": now + self._service.limits.session_s}
+            row = {**found, "id": new, "created": now, "expires": now + self._service.limits.session_s}
             if (added := self._added(connection, caller, row)) is row:
                 columns = select(literal(new), session_steps.c.step, session_steps.c.body)
                 steps = columns.where(session_steps.c.session_id == name)
@@ -288,7 +288,9 @@ class Sessions:
 
         Raises:
             NotFoundError: as in `get`.
+            RateLimitedError: as in `get`.
         """
+        self._service.usage.admit(caller)
 
         def write(connection: Connection) -> bool:
             mine = (sessions.c.id == name, sessions.c.token_id == caller.id)
@@ -323,7 +325,7 @@ class Sessions:
 
             async with self._service.metered(caller, hosted, call.verb, size.steps):
                 found = await self._compute(caller, live, answer, lane=lane_of(call), deadline_s=deadline_s)
-            if time.time() - row["used"] > _REFRESH * limits.session_s:
+            if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
             return found
 
@@ -487,8 +489,7 @@ def _observed(hosted: HostedWorld, step: ObservedStep, session: Session) -> int 
 
 
 def _refresh(name: str, session_s: float, connection: Connection) -> None:
-    now = time.time()
-    changed = update(sessions).where(sessions.c.id == name).values(used=now, expires=now + session_s)
+    changed = update(sessions).where(sessions.c.id == name).values(expires=time.time() + session_s)
     connection.execute(changed)
 
 

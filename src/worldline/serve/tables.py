@@ -63,7 +63,6 @@ sessions: Final = sa.Table(
     sa.Column("state", _JSON, nullable=False),
     sa.Column("step", sa.Integer, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
-    sa.Column("used", sa.Double, nullable=False),
     sa.Column("expires", sa.Double, nullable=False, index=True),
 )
 """Open sessions; `step` counts the observations."""

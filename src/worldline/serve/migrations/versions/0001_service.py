@@ -41,7 +41,7 @@ def upgrade() -> None:
         *_columns(sa.Integer, "version", nullable=True),
         *_columns(sa.JSON, "settings", "state"),
         *_columns(sa.Integer, "step"),
-        *_columns(sa.Double, "created", "used"),
+        *_columns(sa.Double, "created"),
         *_columns(sa.Double, "expires", index=True),
     )
     op.create_table(
