@@ -152,7 +152,8 @@ class Administrator(Actor):
         wrong = {"name": f"wrong-{self.count}", "reference": "toy@none"}
         expect(http.post("/v1/worlds", json=wrong), 400)
         if self.added and self.rng.random() < 0.5:
-            expect(http.post("/v1/worlds", json={"name": self.added[0], "reference": "toy@1"}), 400)
+            expect(http.post("/v1/worlds", json={"name": self.added[0], "reference": "toy@1"}), 409)
+            expect(http.post("/v1/worlds", json={"name": self.added[0], "reference": "toy@prod"}), 200)
             self.pending = ("remove", self.rng.choice(self.added))
             expect(http.delete(f"/v1/worlds/{self.pending[1]}"), 204)
         else:

@@ -23,12 +23,13 @@ from worldline.serve.background import Upkeep
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
-from worldline.serve.problems import NotFoundError
+from worldline.serve.problems import ConflictError, NotFoundError
 from worldline.serve.registry import Registry
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.serve.tables import worlds
 from worldline.serve.tokens import Tokens
+from worldline.serve.usage import Usage
 
 OBSERVATION = {"step": 0, "observations": {"position": [0.0, 0.0]}}
 
@@ -78,7 +79,7 @@ def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(data
 
     async def run() -> None:
         first, second = Registry(one, database), Registry(other, database)
-        added = await first.add(ANN, "b", "toy@prod")
+        added, _ = await first.add(ANN, "b", "toy@prod")
         assert (added.reference, added.version, set(one)) == ("toy@prod", 1, {"toy", "b"})
         await first.add(ANN, "mine", "toy@2")
         for _ in range(2):
@@ -86,8 +87,9 @@ def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(data
             assert set(other) == {"toy", "mine", "b"}
         assert other["mine"].reference is None
         for registry in (first, second):
-            with pytest.raises(InputError, match="'b'"):
-                await registry.add(ANN, "b", "toy@prod")
+            with pytest.raises(ConflictError, match="'toy@prod'"):
+                await registry.add(ANN, "b", "toy@1")
+            assert await registry.add(ANN, "b", "toy@prod") == (registry._hosts["b"], False)
             with pytest.raises(NotFoundError, match="added world"):
                 await registry.remove("toy")  # of the command line
         await second.remove("mine")  # added by the other process; its own stays
@@ -96,11 +98,17 @@ def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(data
         assert (set(one), set(other)) == ({"toy"}, {"toy", "mine"})
         await first.add(ANN, "b", "toy@1")
         await first.remove("b")
-        await second.add(ANN, "b", "toy@2")  # before the first one noticed anything
+        assert (await second.add(ANN, "b", "toy@2"))[1]  # before the first one noticed anything
+        with pytest.raises(ConflictError, match="'toy@2'"):
+            await first.add(ANN, "b", "toy@1")
+        found, is_new = await first.add(ANN, "b", "toy@2")
+        assert (found.version, is_new, one["b"]) == (2, False, found)
         await first.sync()
         assert one["b"].version == other["b"].version == 2
         await Registry(restarted := hosts_of("toy"), database).sync()
         assert set(restarted) == {"toy", "b"}
+        with pytest.raises(ConflictError, match="'toy' is served"):  # by the command line
+            await first.add(ANN, "toy", "toy@prod")
 
     asyncio.run(run())
 
@@ -170,13 +178,28 @@ def test_a_world_that_cannot_be_opened_is_tried_again_and_harms_no_other(
     asyncio.run(run())
 
 
-def test_a_failure_of_one_part_does_not_stop_the_upkeep(database: Database) -> None:
-    database.write(lambda connection: connection.execute(text("DROP TABLE usage")).close()).result()
+def test_a_failure_of_one_part_does_not_stop_the_upkeep_and_is_logged_once(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    def execute(statement: str) -> None:
+        database.write(lambda connection: connection.execute(text(statement)).close()).result()
+
     hosts = hosts_of()
+    upkeep = Upkeep(Service(hosts, usage=Usage(database)), None, Registry(hosts, database))
 
     async def run() -> None:
         await Registry(Hosts(open_target), database).add(ANN, "b", "toy@prod")
-        await Upkeep(Service(hosts), None, Registry(hosts, database)).once()
+        for _ in range(2):
+            caplog.clear()
+            execute("ALTER TABLE usage RENAME TO away")
+            for _ in range(3):
+                await upkeep.once()
+            execute("ALTER TABLE away RENAME TO usage")
+            for _ in range(2):
+                await upkeep.once()
+            begun, ended = [one.getMessage() for one in caplog.records if one.name.endswith("background")]
+            assert begun.startswith("Usage.flush fails, and is repeated: UnavailableError at ")
+            assert ended == "Usage.flush no longer fails"
 
     asyncio.run(run())
     assert set(hosts) == {"b"}
@@ -212,6 +235,10 @@ def test_administration_over_http(database: Database) -> None:
         answer = http.post("/v1/worlds", json={"name": "b", "reference": "toy@prod"})
         added = {"name": "b", "reference": "toy@prod", "version": 1, "engine": "linear"}
         assert (answer.status_code, answer.json()) == (201, added)
+        for reference, status in (("toy@prod", 200), ("toy@1", 409), ("toy@prod", 200)):
+            answer = http.post("/v1/worlds", json={"name": "b", "reference": reference})
+            assert answer.status_code == status
+        assert answer.json() == added
         session = http.post("/v1/sessions", json={"world": "b"}).json()["id"]
         assert http.post(f"/v1/sessions/{session}:observe", json=OBSERVATION).json()["version"] == 1
         moved = http.put("/v1/worlds/b/aliases/prod", json={"version": 2})

@@ -43,21 +43,37 @@ class Upkeep:
         jobs: Jobs | None = None,
     ) -> None:
         self._service, self._sessions, self._registry, self._jobs = service, sessions, registry, jobs
-        self._cleaned_s = -math.inf
+        self._cleaned_s, self._failing = -math.inf, set[str]()
 
     async def once(self) -> None:
-        """Does everything that must be done now. A failure is logged, and does not keep the rest from being done."""
-        await _tried(self._service.refresh)
-        await _tried(self._service.usage.flush)
+        """Does everything that must be done now. A failure does not keep the rest from being done.
+
+        It is logged when it begins and when it has ended.
+        """
+        await self._tried(self._service.refresh)
+        await self._tried(self._service.usage.flush)
         if self._registry is not None:
-            await _tried(self._registry.sync)
+            await self._tried(self._registry.sync)
         if time.monotonic() - self._cleaned_s >= CLEAN_S:
             self._cleaned_s = time.monotonic()
-            await _tried(self._service.usage.clean)
+            await self._tried(self._service.usage.clean)
             if self._sessions is not None:
-                await _tried(self._sessions.clean)
+                await self._tried(self._sessions.clean)
             if self._jobs is not None:
-                await _tried(self._jobs.clean)
+                await self._tried(self._jobs.clean)
+
+    async def _tried(self, task: Callable[[], Awaitable[None]]) -> None:
+        name = getattr(task, "__qualname__", "")
+        try:
+            await task()
+        except Exception as error:  # noqa: BLE001  # the service goes on
+            if name not in self._failing:
+                _logger.error("%s fails, and is repeated: %s", name, fault_text(error))
+            self._failing.add(name)
+        else:
+            if name in self._failing:
+                _logger.warning("%s no longer fails", name)
+            self._failing.discard(name)
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -80,10 +96,3 @@ async def kept_up(
         task.cancel()
         await asyncio.wait([task])
         await upkeep.once()
-
-
-async def _tried(task: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await task()
-    except Exception as error:  # noqa: BLE001  # the service goes on
-        _logger.error("the service cannot keep up its state: %s", fault_text(error))

@@ -14,7 +14,7 @@ from worldline.catalog.opening import is_reference
 from worldline.engines.base import Card
 from worldline.errors import InputError
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.problems import NotFoundError
+from worldline.serve.problems import ConflictError, NotFoundError
 from worldline.world.base import World
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -107,7 +107,8 @@ class Hosts(Mapping[str, HostedWorld]):
         """Serves a further world.
 
         Raises:
-            InputError: the name is not valid or is taken.
+            InputError: the name is not valid.
+            ConflictError: it is taken.
         """
         if not NAME.fullmatch(hosted.name):
             raise InputError(
@@ -116,7 +117,7 @@ class Hosts(Mapping[str, HostedWorld]):
             )
         with self._lock:
             if hosted.name in self._hosted:
-                raise InputError(
+                raise ConflictError(
                     f"a world named {hosted.name!r} is served already. Choose another name. On the command line, name "
                     "it with NAME=WORLD."
                 )
@@ -131,6 +132,7 @@ class Hosts(Mapping[str, HostedWorld]):
 
         Raises:
             InputError: as in `add`, or `reference` names no world of the catalog.
+            ConflictError: as in `add`.
             UnknownNameError: the catalog has no such world, alias or version.
         """
         if not is_reference(reference):

@@ -62,15 +62,19 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["administration"])
 
     @router.post(
-        "/worlds", status_code=201, openapi_extra=operation(scope=Scope.ADMIN, request=NewWorld, answer=WorldSummary)
+        "/worlds",
+        status_code=201,
+        openapi_extra=operation(
+            scope=Scope.ADMIN, request=NewWorld, answer=WorldSummary, repeatable=True, problems=[409]
+        ),
     )
     async def add_world(request: Request) -> Response:
-        """Serves a world of the catalog."""
+        """Serves a world of the catalog. Adding it again changes nothing."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
         body = NewWorld(**await read_arguments(request, service.limits, "add_world", NewWorld))
-        hosted = await registry.add(caller, body.name, body.reference)
+        hosted, is_new = await registry.add(caller, body.name, body.reference)
         found = await asyncio.to_thread(summary_of, hosted)
-        return Response(wire.encode_json_answer(found), 201, media_type=JSON)
+        return Response(wire.encode_json_answer(found), 201 if is_new else 200, media_type=JSON)
 
     @router.delete("/worlds/{name}", status_code=204, openapi_extra=operation(scope=Scope.ADMIN))
     async def remove_world(name: str, request: Request) -> Response:

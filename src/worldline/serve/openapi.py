@@ -48,6 +48,7 @@ class Operation:
         headers: names of request headers, of those in the template.
         query: schemas of query parameters by name.
         problems: statuses of problems beside those that its other fields imply.
+        repeatable: whether a repetition gets the same answer with status 200.
         link: the path parameter to which the field `id` of the answer belongs.
         example: the body; None for that of `examples_of`.
     """
@@ -61,6 +62,7 @@ class Operation:
     headers: Sequence[str] = ()
     query: Mapping[str, Mapping[str, Any]] | None = None
     problems: Sequence[int] = ()
+    repeatable: bool = False
     link: str | None = None
     example: Mapping[str, Any] | None = None
 
@@ -201,13 +203,14 @@ def _operation(
     ]
     query = [{"name": name, "in": "query", **one} for name, one in (stated.query or {}).items()]
     headers = [{"$ref": f"#/components/parameters/{name}"} for name in (*stated.headers, "Request-Id")]
+    done = [str(route.status), *(["200"] if stated.repeatable else [])]
     found: dict[str, Any] = {
         "operationId": route.name,
         "tags": [route.tag],
         "summary": " ".join(summary.split()),
         "description": "".join(description),
         "parameters": [*path, *query, *headers],
-        "responses": {str(route.status): _response(route, example, schemas)},
+        "responses": {status: _response(route, example, schemas) for status in done},
     }
     for status in _statuses(stated, has_name=bool(path)):
         found["responses"][str(status)] = {"$ref": f"#/components/responses/Problem{status}"}

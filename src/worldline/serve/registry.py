@@ -8,11 +8,11 @@ import math
 import time
 from typing import Final, final
 
-from worldline.errors import InputError, MissingExtraError
+from worldline.errors import MissingExtraError
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
-from worldline.serve.problems import NotFoundError
+from worldline.serve.problems import ConflictError, NotFoundError
 from worldline.serve.tables import worlds
 
 try:
@@ -43,31 +43,41 @@ class Registry:
         # Between reading the table and following it, nobody else may change the served worlds.
         self._lock = asyncio.Lock()
 
-    async def add(self, caller: Caller, name: str, reference: str) -> HostedWorld:
-        """Serves a world of the catalog, in all processes.
+    async def add(self, caller: Caller, name: str, reference: str) -> tuple[HostedWorld, bool]:
+        """Serves a world of the catalog, in all processes. Adding it again changes nothing.
 
         Args:
             caller: an administrator.
             name: in URLs.
             reference: `name@alias` or `name@number`.
 
+        Returns:
+            The world, and whether it was not added before.
+
         Raises:
-            InputError: the name is taken or not valid, or `reference` is not a reference.
+            InputError: the name is not valid, or `reference` is not a reference.
+            ConflictError: another world has the name.
             UnknownNameError: the catalog has no such world, alias or version.
         """
         async with self._lock:
+            stored = await self._stored()
+            if stored.get(name, reference) != reference:
+                raise ConflictError(f"{name!r} was added as {stored[name]!r}. Choose another name, or remove it first.")
+            if self._added.get(name) == reference:
+                return self._hosts[name], False
             hosted = await asyncio.to_thread(self._hosts.open, reference, name)
-            row = {"name": hosted.name, "reference": reference, "added": time.time(), "added_by": caller.name}
+            row = {"name": name, "reference": reference, "added": time.time(), "added_by": caller.name}
             insertion = insert(worlds).values(row)
             try:
-                await self._database.write_async(lambda connection: connection.execute(insertion).close())
+                if name not in stored:
+                    await self._database.write_async(lambda connection: connection.execute(insertion).close())
             except BaseException as error:
-                self._hosts.remove(hosted.name)
+                self._hosts.remove(name)
                 if isinstance(error, IntegrityError):
-                    raise InputError(f"another process serves a world as {name!r}. Choose another name.") from error
+                    raise ConflictError(f"another process is adding {name!r}. Try again.") from error
                 raise
-            self._added[hosted.name] = reference
-            return hosted
+            self._added[name] = reference
+            return hosted, name not in stored
 
     async def remove(self, name: str) -> None:
         """Stops serving an added world, in all processes.
@@ -89,15 +99,19 @@ class Registry:
 
         A world that cannot be opened is logged, and tried again after `RETRY_S`.
         """
-        rows = select(worlds.c.name, worlds.c.reference)
         async with self._lock:
-            found = await asyncio.to_thread(self._database.read, lambda connection: connection.execute(rows).all())
-            known = dict(found)
-            for name in [name for name, reference in self._added.items() if known.get(name) != reference]:
-                self._forget(name)
-            for name, reference in known.items():
+            for name, reference in (await self._stored()).items():
                 if name not in self._hosts and time.monotonic() >= self._failed.get(name, -math.inf):
                     await self._open(name, reference)
+
+    async def _stored(self) -> dict[str, str]:
+        """Name and reference of all added worlds. Those that other processes removed are forgotten."""
+        rows = select(worlds.c.name, worlds.c.reference)
+        found = await asyncio.to_thread(self._database.read, lambda connection: connection.execute(rows).all())
+        known = dict(found)
+        for name in [name for name, reference in self._added.items() if known.get(name) != reference]:
+            self._forget(name)
+        return known
 
     async def _open(self, name: str, reference: str) -> None:
         try:
