@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 from tests.serve.conftest import cluster, execute
+from tests.serve.job_stub import FAIL, FINISH
 from tests.serve.service_process import AHEAD, Nursery, ServiceProcess, step
 from tests.serve.toy_sessions import publish
 
@@ -26,11 +27,12 @@ from worldline.serve.tokens import Tokens
 from worldline.world.wire import decode_answer
 
 START_S = 60.0
-"""Longest time until a service answers; wide, for busy machines."""
+"""Longest time until a service answers, and until all jobs have ended; wide, for busy machines."""
+JOB = {"kind": "learn", "logs": "toy", "name": "greenhouse"}
 
 
 class Actor(ABC):
-    """A client that keeps account of what the service acknowledged. To add jobs, add an actor to `ACTORS`.
+    """A client that keeps account of what the service acknowledged.
 
     Args:
         name: of the actor and its token.
@@ -219,6 +221,43 @@ class Issuer(Actor):
                 expect(http.get("/v1/worlds", headers={"authorization": f"Bearer {token}"}), status)
 
 
+class Employer(Actor):
+    """Begins jobs, each with an idempotency key; some fail, and some are refused."""
+
+    def __init__(self, name: str, tokens: Tokens, rng: random.Random) -> None:
+        super().__init__(name, tokens, rng)
+        self.accepted = dict[str, str]()
+        """Per job, in order, its end."""
+
+    def act(self, http: httpx.Client) -> None:
+        expect(http.post("/v1/jobs", json={**JOB, "logs": "none"}), 400)
+        self.pending = (str(self.rng.randrange(10**9)), self.rng.choice((FINISH, FAIL)))
+        self._begin(http)
+        time.sleep(0.05)
+
+    def _begin(self, http: httpx.Client) -> None:
+        key, seed = self.pending
+        answer = http.post("/v1/jobs", json={**JOB, "seed": seed}, headers={"idempotency-key": key})
+        found = expect(answer, 202, 429)  # too many are not finished
+        if answer.status_code == 202:
+            self.accepted[found["id"]] = "done" if seed == FINISH else "failed"
+        self.pending = None
+
+    def check(self, http: httpx.Client) -> None:
+        if self.pending is not None:
+            self._begin(http)  # the same job again
+        until = time.monotonic() + START_S
+        while any(one["status"] in ("queued", "running") for one in self._jobs(http)):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        ends = [(one["id"], one["status"]) for one in reversed(self._jobs(http))]
+        assert ends == list(self.accepted.items())[-100:]
+
+    def _jobs(self, http: httpx.Client) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = expect(http.get("/v1/jobs"), 200)["jobs"]
+        return found
+
+
 class Predictor(Actor):
     """Keeps the workers busy."""
 
@@ -230,7 +269,7 @@ class Predictor(Actor):
         self.act(http)
 
 
-ACTORS: tuple[type[Actor], ...] = (Observer, Observer, Observer, Opener, Administrator, Publisher, Issuer, Predictor)
+ACTORS: Sequence[type[Actor]] = (*[Observer] * 3, Opener, Administrator, Publisher, Issuer, Employer, Predictor)
 
 
 def expect(answer: httpx.Response, *statuses: int) -> Any:
@@ -287,6 +326,8 @@ def nursery() -> Iterator[Nursery]:
 def attack(nursery: Nursery, url: str, folder: Path, num_kills: int, seed: int) -> int:
     """Kills a service so many times, and checks after each start what it has; returns the number of observed steps."""
     rng, home = random.Random(seed), folder / "home"
+    (folder / "logs" / JOB["logs"]).mkdir(parents=True)
+    arguments = ["toy=toy@prod", "--data", str(folder / "logs")]
     print(f"seed {seed}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORLDLINE_HOME", str(home))
@@ -297,7 +338,7 @@ def attack(nursery: Nursery, url: str, folder: Path, num_kills: int, seed: int) 
         port = None
         for number in range(num_kills + 1):
             began = time.monotonic()
-            with ServiceProcess(nursery, url, home, folder / "log", "toy=toy@prod", port=port) as service:
+            with ServiceProcess(nursery, url, home, folder / "log", *arguments, port=port) as service:
                 port = service.port  # as after a restart by systemd
                 service.wait()
                 started_s = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""`worldline serve` as a process of its own.
+"""`worldline serve` as a process of its own. Its jobs are stubs.
 
 Importing torch takes seconds, so the processes are forked from one that has imported everything and computed nothing.
 """
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,13 @@ def main() -> None:
     """Forks a process for each line."""
     from worldline.catalog import opening
     from worldline.cli.main import app
-    from worldline.serve import server
+    from worldline.serve import jobs, server
     from worldline.world import bundle_io
 
     del opening, server, bundle_io
+    stub = (sys.executable, str(Path(__file__).with_name("job_stub.py")))
+    settings = partial(jobs.JobSettings, command=stub, beat_s=0.1, lease_s=3.0)  # a kill is noticed soon
+    jobs.JobSettings = settings  # type: ignore[assignment,misc]
     children = list[int]()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody need wait for them
     for line in sys.stdin:
