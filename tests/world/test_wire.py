@@ -47,10 +47,7 @@ from worldline.planning.costs import (
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import (
-    MAX_ARRAYS,
-    MAX_BODY_BYTES,
     RULES,
-    VERSION,
     Call,
     decode_answer,
     decode_call,
@@ -59,10 +56,11 @@ from worldline.world.wire import (
     encode_error,
 )
 from worldline.world.wire_arrays import DTYPES
+from worldline.world.wire_messages import MAX_ARRAYS, MAX_BODY_BYTES, VERSION
 
 
 def difference(one: object, other: object, where: str = "") -> str | None:
-    """Where two values differ to the bit, in type, dtype or shape; None where nowhere. Tuples and lists are alike."""
+    """Where two values differ in type, dtype, shape or bits; None if nowhere. Tuples equal lists; all NaN are alike."""
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         alike = (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
         return None if alike else where
@@ -74,7 +72,8 @@ def difference(one: object, other: object, where: str = "") -> str | None:
         pairs = [(f"{where}.{item.name}", vars(one)[item.name], vars(other)[item.name]) for item in fields(one)]
     else:
         alike = type(one) is type(other) and (one == other or (one != one and other != other))
-        return None if alike and not (isinstance(one, float) and math.copysign(1, one) != sign(other)) else where
+        signed = isinstance(one, float) and not math.isnan(one)
+        return None if alike and not (signed and math.copysign(1, one) != sign(other)) else where
     return next((found for place, *pair in pairs if (found := difference(*pair, place)) is not None), None)
 
 

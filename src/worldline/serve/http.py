@@ -32,8 +32,8 @@ try:
     from worldline.serve.openpi import OPENPI
     from worldline.serve.registry import Registry
     from worldline.serve.requests import (
+        ENCODERS,
         JSON,
-        MSGPACK,
         TEXT,
         Guard,
         answer_type,
@@ -145,14 +145,14 @@ def _worlds(service: Service) -> APIRouter:
         found = await asyncio.to_thread(lambda: tuple(summary_of(one) for one in service.hosts.values()))
         return Response(wire.encode_json_answer(WorldList(worlds=found)), media_type=JSON)
 
-    @router.get("/{name}", openapi_extra=operation(scope=Scope.READ, answer=WorldView, msgpack=True))
+    @router.get("/{name}", openapi_extra=operation(scope=Scope.READ, answer=WorldView, packed=True))
     async def describe_world(name: str, request: Request) -> Response:
         """The card of a world, its versions and aliases."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.READ)
         hosted = service.hosts.find(name, caller)
-        if answer_type(request) == MSGPACK:
+        if (kind := answer_type(request)) != JSON:
             _, world = await asyncio.to_thread(hosted.current)
-            return Response(wire.encode_answer(world.describe()), media_type=MSGPACK)
+            return Response(ENCODERS[kind](world.describe()), media_type=kind)
         found = await asyncio.to_thread(view_of, hosted)
         return Response(wire.encode_json_answer(found), media_type=JSON)
 
@@ -169,6 +169,7 @@ async def _call_world(service: Service, request: Request) -> Response:
     request.state.labels = name, verb
     wait_s, answer = deadline_s(request), answer_type(request)
     call = wire.Call(verb, await read_arguments(request, service.limits, verb, wire.VERBS[verb]))
-    encode = wire.encode_json_answer if answer == JSON else wire.encode_answer
-    found = await service.ask(caller, name, call, encode=encode, deadline_s=wait_s, gone=partial(left, request))
+    found = await service.ask(
+        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request)
+    )
     return Response(found, media_type=answer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, final
@@ -12,10 +11,9 @@ from fastapi import APIRouter, Request, Response
 from worldline.planning.base import PlanRequest
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.openapi import operation
-from worldline.serve.requests import JSON, answer_type, deadline_s, idempotency_key, read_arguments
+from worldline.serve.requests import ENCODERS, answer_type, deadline_s, idempotency_key, read_arguments
 from worldline.serve.service import Service
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings
-from worldline.world import wire
 from worldline.world.base import Plan, Prediction
 from worldline.world.session import Session, SessionView
 
@@ -65,7 +63,7 @@ class SessionPlan:
 _CALL: Final = (410, 422, 429, 504)
 """Statuses of problems of a call that a world computes for a session."""
 
-_operation = partial(operation, scope=Scope.SESSION, msgpack=True)
+_operation = partial(operation, scope=Scope.SESSION, packed=True)
 _call = partial(_operation, headers=["Deadline-Ms"])
 
 
@@ -120,7 +118,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         caller = await begin(request, "predict")
         arguments = await read_arguments(request, limits, "predict", Session.predict)
         found = await sessions.predict(
-            caller, session, arguments, encode=_encoder(request), deadline_s=deadline_s(request)
+            caller, session, arguments, encode=ENCODERS[answer_type(request)], deadline_s=deadline_s(request)
         )
         return Response(found, media_type=answer_type(request))
 
@@ -130,7 +128,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         caller = await begin(request, "plan")
         plan = SessionPlan(**await read_arguments(request, limits, "plan", SessionPlan))
         found = await sessions.plan(
-            caller, session, plan.request, encode=_encoder(request), deadline_s=deadline_s(request)
+            caller, session, plan.request, encode=ENCODERS[answer_type(request)], deadline_s=deadline_s(request)
         )
         return Response(found, media_type=answer_type(request))
 
@@ -159,9 +157,6 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
     return router
 
 
-def _encoder(request: Request) -> Callable[[object], bytes]:
-    return wire.encode_json_answer if answer_type(request) == JSON else wire.encode_answer
-
-
 def _response(request: Request, found: SessionView, status: int = 200) -> Response:
-    return Response(_encoder(request)(found), status, media_type=answer_type(request))
+    kind = answer_type(request)
+    return Response(ENCODERS[kind](found), status, media_type=kind)

@@ -9,7 +9,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any, Final, final
 from urllib.parse import urlsplit
@@ -37,6 +37,8 @@ from worldline.serve.scheduler import CallerLeftError, stopping_error
 from worldline.serve.service import Service
 from worldline.serve.usage import REQUEST_ID
 from worldline.world import wire
+from worldline.world.wire_messages import unpack_message
+from worldline.world.wire_tensors import TENSORS_TYPE, pack_tensors, unpack_tensors
 
 JSON: Final = "application/json"
 INLINE_BYTES: Final = 2**16
@@ -44,6 +46,12 @@ INLINE_BYTES: Final = 2**16
 JSON_WEIGHT: Final = 8
 """Memory of a decoded JSON body, in sizes of the body."""
 MSGPACK: Final = wire.CONTENT_TYPE
+ENCODERS: Final[Mapping[str, Callable[[object], bytes]]] = {
+    JSON: wire.encode_json_answer,
+    MSGPACK: wire.encode_answer,
+    TENSORS_TYPE: partial(wire.encode_answer, pack=pack_tensors),
+}
+"""Per content type of bodies and answers, the function that encodes an answer."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""
 TEXT: Final = "text/plain"
@@ -192,19 +200,16 @@ def content_type(request: Request) -> str:
             asking first, so they cannot reach a local service.
     """
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found not in (JSON, MSGPACK):
-        raise MediaTypeError(f"the content type is {found[:100]!r}. Send {JSON} or {MSGPACK}.")
+    if found not in ENCODERS:
+        raise MediaTypeError(f"the content type is {found[:100]!r}. Send {' or '.join(ENCODERS)}.")
     return found
 
 
 def answer_type(request: Request) -> str:
     """The content type of the answer: what the caller accepts, else that of the body, else JSON."""
     accepted = request.headers.get("accept", "*/*").lower()
-    if MSGPACK in accepted:
-        return MSGPACK
-    if "*/*" in accepted and request.headers.get("content-type", "").lower().startswith(MSGPACK):
-        return MSGPACK
-    return JSON
+    given = request.headers.get("content-type", "").lower() if "*/*" in accepted else ""
+    return next((kind for text in (accepted, given) for kind in ENCODERS if kind in text and kind != JSON), JSON)
 
 
 def deadline_s(request: Request) -> float | None:
@@ -237,21 +242,22 @@ async def read_arguments(request: Request, limits: Limits, name: str, function: 
     """The arguments in the body of a request.
 
     Args:
-        request: in JSON or msgpack.
+        request: its body has one of the content types.
         limits: of the body.
-        name: of the message in msgpack.
+        name: of the message in msgpack and safetensors.
         function: takes the arguments.
 
     Raises:
         MediaTypeError: as in `content_type`.
         InputError: the body cannot be decoded.
     """
-    is_json = content_type(request) == JSON
-    limit_bytes, weight = (limits.json_bytes, JSON_WEIGHT) if is_json else (limits.body_bytes, 1)
+    kind = content_type(request)
+    limit_bytes, weight = (limits.json_bytes, JSON_WEIGHT) if kind == JSON else (limits.body_bytes, 1)
     body = await read_body(request, limit_bytes, limits.body_s, weight)
-    decode = (
-        partial(wire.decode_json_arguments, function) if is_json else partial(wire.decode_arguments, name, function)
-    )
+    decode = partial(wire.decode_json_arguments, function)
+    if kind != JSON:
+        unpack = unpack_tensors if kind == TENSORS_TYPE else unpack_message
+        decode = partial(wire.decode_arguments, name, function, unpack=unpack)
     return decode(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, body)
 
 

@@ -1,10 +1,12 @@
-"""The messages between processes: every verb of `World` and its answer, in msgpack and in JSON.
+"""The messages between processes: every verb of `World` and its answer, in msgpack, in safetensors and in JSON.
 
 In msgpack, a message holds a version number, the name of its content, the content, and the bytes of all arrays in it.
 In the content, dataclasses are maps of their fields, and arrays are maps of dtype, shape and place in the list of
 bytes. Costs and constraints are named by class, from a closed table. Nothing is pickled and nothing received is
 executed. Received data is untrusted: its size is limited before it is built, and msgspec checks each value against the
 type of the contract.
+
+`worldline.world.wire_tensors` has the layout of the same messages in safetensors.
 
 In JSON, a message is the content alone: the arguments of the verb, or its answer.
 
@@ -24,7 +26,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from inspect import getdoc, signature
 from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
@@ -82,17 +84,8 @@ from worldline.world.wire_arrays import (
     union,
 )
 from worldline.world.wire_arrays import MessageError as MessageError
-
-VERSION: Final = 1
-"""Version of the messages. Increase it when an older side would misread one."""
-
-CONTENT_TYPE: Final = "application/msgpack"
-
-MAX_BODY_BYTES: Final = 2**20
-"""Largest size of a message without the bytes of its arrays. It bounds the memory for decoded values."""
-
-MAX_ARRAYS: Final = 20_000
-"""Largest number of arrays in a message."""
+from worldline.world.wire_messages import CONTENT_TYPE as CONTENT_TYPE
+from worldline.world.wire_messages import DAMAGED, Message, pack_message, unpack_message
 
 MAX_JSON_LISTS: Final = 2**18
 """Largest number of lists in a JSON message. A list takes up to 30 times its size in memory."""
@@ -168,12 +161,16 @@ _NO_LIMIT: Final[Mapping[tuple[Any, str], float]] = {
 }
 """What null means in the limits of costs and constraints."""
 
-_DAMAGED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
 _MAX_PACKED_SCHEMAS: Final = 64
 _packed_schemas: dict[int, tuple[Schema, Any]] = {}
 
 Answer = TypeVar("Answer")
+
+Pack = Callable[[str, Any, Sequence[bytes]], bytes]
+"""Encodes a message: `pack_message` in msgpack, `pack_tensors` as safetensors."""
+
+Unpack = Callable[[bytes], Message]
+"""Decodes a message: `unpack_message` from msgpack, `unpack_tensors` from safetensors."""
 
 
 @dataclass(frozen=True)
@@ -193,22 +190,27 @@ class Call:
         return getattr(world, VERBS[self.verb].__name__)(**self.arguments)
 
 
-def encode_call(call: Call) -> bytes:
+def encode_call(call: Call, pack: Pack = pack_message) -> bytes:
     """The message for a call.
+
+    Args:
+        call: the verb with its arguments.
+        pack: as in `Pack`.
 
     Raises:
         UnsupportedError: a cost or constraint is not one of `RULES`.
         InputError: a value cannot be sent, such as an array of another dtype.
     """
-    return _encode(call.verb, call.arguments)
+    return _encode(call.verb, call.arguments, pack)
 
 
-def decode_call(verb: str, body: bytes) -> Call:
+def decode_call(verb: str, body: bytes, unpack: Unpack = unpack_message) -> Call:
     """The call in a message.
 
     Args:
         verb: expected verb.
         body: the message.
+        unpack: as in `Unpack`.
 
     Raises:
         UnknownNameError: there is no such verb.
@@ -216,47 +218,55 @@ def decode_call(verb: str, body: bytes) -> Call:
     """
     if verb not in VERBS:
         raise UnknownNameError("verb", verb, VERBS)
-    return Call(verb, decode_arguments(verb, VERBS[verb], body))
+    return Call(verb, decode_arguments(verb, VERBS[verb], body, unpack))
 
 
-def decode_arguments(name: str, function: Callable[..., Any], body: bytes) -> dict[str, Any]:
+def decode_arguments(
+    name: str, function: Callable[..., Any], body: bytes, unpack: Unpack = unpack_message
+) -> dict[str, Any]:
     """The arguments in a message, by name.
 
     Args:
         name: expected name of the message.
         function: as in `decode_json_arguments`.
         body: the message.
+        unpack: as in `Unpack`.
 
     Raises:
         MessageError: as in `decode_call`.
     """
-    message = _decode(body)
+    message = unpack(body)
     if message.name != name:
         raise MessageError(f"expected a message for {name!r}, got {message.name!r:.60}. Post it to its own verb.")
     found = _checked("msgpack", message.content, _struct(function, "msgpack"), (name,))
     return _arguments(function, found, dict(enumerate(message.arrays)), (name,))
 
 
-def encode_answer(answer: object) -> bytes:
+def encode_answer(answer: object, pack: Pack = pack_message) -> bytes:
     """The message for the result of a verb.
+
+    Args:
+        answer: the result.
+        pack: as in `Pack`.
 
     Raises:
         InputError: a value cannot be sent.
     """
-    return _encode("answer", answer)
+    return _encode("answer", answer, pack)
 
 
-def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
+def decode_answer(kind: type[Answer], body: bytes, unpack: Unpack = unpack_message) -> Answer | WorldlineError:
     """The result of a verb, or the error that it raised.
 
     Args:
         kind: type of the result.
         body: the message.
+        unpack: as in `Unpack`.
 
     Raises:
         MessageError: as in `decode_call`.
     """
-    message = _decode(body)
+    message = unpack(body)
     if message.name == "error":
         return _decode_error(message)
     if message.name != "answer":
@@ -309,7 +319,7 @@ def encode_json_answer(answer: object) -> bytes:
     Raises:
         InputError: a value cannot be sent.
     """
-    return _encoded(msgspec.json.encode, _pack(answer, None, "answer"), "answer")
+    return _encoded(partial(msgspec.json.encode, _pack(answer, None, "answer")), "answer")
 
 
 def json_schemas(
@@ -338,7 +348,7 @@ def encode_error(error: WorldlineError) -> bytes:
     return _encode("error", {"class": kind.__name__, **sent})
 
 
-def _decode_error(message: _Message) -> WorldlineError:
+def _decode_error(message: Message) -> WorldlineError:
     kinds: dict[type[Struct], Any] = {
         defstruct(kind.__name__, list(arguments.items()), tag_field="class", **STRICT): kind
         for kind, arguments in _ERRORS.items()
@@ -349,51 +359,17 @@ def _decode_error(message: _Message) -> WorldlineError:
     return error
 
 
-class _Version(Struct):
-    """The part of a message that every version has."""
-
-    worldline: int
-
-
-class _Message(_Version, kw_only=True, forbid_unknown_fields=True):
-    """A message: the name of its content, the content, and the bytes of the arrays in it."""
-
-    name: str
-    content: Raw
-    arrays: Annotated[list[bytes], Meta(max_length=MAX_ARRAYS)]
-
-
-def _encode(name: str, value: object) -> bytes:
+def _encode(name: str, value: object, pack: Pack = pack_message) -> bytes:
     arrays = list[bytes]()
-    message = {"worldline": VERSION, "name": name, "content": _pack(value, arrays, name), "arrays": arrays}
-    return _encoded(msgspec.msgpack.encode, message, name)
+    content = _pack(value, arrays, name)
+    return _encoded(partial(pack, name, content, arrays), name)
 
 
-def _encoded(encode: Callable[[Any], bytes], message: Any, name: str) -> bytes:
+def _encoded(encode: Callable[[], bytes], name: str) -> bytes:
     try:
-        return encode(message)
+        return encode()
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be sent: {error}. Use 64-bit integers and plain text.") from error
-
-
-def _decode(body: bytes) -> _Message:
-    """The message, with its content still encoded."""
-    try:
-        version = msgspec.msgpack.decode(body, type=_Version).worldline
-        message = msgspec.msgpack.decode(body, type=_Message) if version == VERSION else None
-    except _DAMAGED as error:
-        raise MessageError(f"the message is damaged or not from worldline: {error}. Send it again.") from error
-    if message is None:
-        raise MessageError(
-            f"expected message version {VERSION}, got {version}. Install compatible releases of worldline on both "
-            "sides."
-        )
-    if (size := memoryview(message.content).nbytes) > MAX_BODY_BYTES:
-        raise MessageError(
-            f"the message has {size} bytes without its arrays, more than {MAX_BODY_BYTES}. Send long lists of numbers "
-            "as arrays."
-        )
-    return message
 
 
 @cache
@@ -405,7 +381,7 @@ def _checked(form: Form, data: bytes | Raw, kind: Any, where: Place) -> Any:
     """The decoded data, checked against a type of messages."""
     try:
         return _decoder(form, kind).decode(data)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         problem, _, path = str(error).partition(" - at `$")
         if isinstance(error, RecursionError):
             problem = "nested beyond the recursion limit"
@@ -470,7 +446,7 @@ def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> 
     if arrays is None:  # images
         return {"dtype": kind.name, "shape": list(value.shape), "data": data}
     arrays.append(data)
-    return {"dtype": kind.name, "shape": list(value.shape), "place": len(arrays) - 1}
+    return PlacedArray(dtype=kind.name, shape=list(value.shape), place=len(arrays) - 1)
 
 
 @cache
