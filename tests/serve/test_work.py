@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import textwrap
+import threading
 import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serve.scripted import linear_world
+from tests.serve.scripted import ScriptedWorld, linear_world, service_of
 from tests.world.tiny import Tiny, tiny
 
 from worldline.engines.base import Card
@@ -24,10 +26,13 @@ from worldline.errors import InputError
 from worldline.planning.base import Goal, PlanRequest
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.serve.callers import ANYONE
 from worldline.serve.limits import Limits
-from worldline.serve.problems import TooLargeError
+from worldline.serve.problems import DeadlineError, TooLargeError
+from worldline.serve.scheduler import CallerLeftError
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.testing.toys import Integrator
+from worldline.world.base import Prediction
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.wire import Call
@@ -196,6 +201,41 @@ def test_a_piece_is_asked_for_as_many_times_as_there_are_pieces() -> None:
     assert sizes == [4, 3, 3]
 
 
+@pytest.mark.parametrize("reason", ["deadline", "gone", "cancelled"])
+def test_a_call_in_pieces_stops_when_nobody_waits_for_it(reason: str) -> None:
+    calls, entered, gate = list[int](), threading.Event(), threading.Event()
+
+    def script(history: History, *args: Any, **options: Any) -> None:
+        calls.append(history.num_worlds or 0)
+        entered.set()
+        assert gate.wait(30)
+
+    call = predict(5, None, 6)
+    service = service_of(ScriptedWorld(script), Limits(piece_bytes=size_of(call, CARD, LIMITS).num_bytes // 3 + 1))
+
+    async def left() -> None:
+        await asyncio.to_thread(entered.wait, 30)
+
+    async def run() -> None:
+        leaves: dict[str, Any] = {"deadline": {"deadline_s": 1.0}, "gone": {"gone": left}, "cancelled": {}}[reason]
+        asked = asyncio.ensure_future(service.ask(ANYONE, "toy", call, **leaves))
+        await left()
+        if reason == "cancelled":
+            asked.cancel()
+        await asyncio.wait([asked])
+        with pytest.raises((DeadlineError, CallerLeftError, asyncio.CancelledError)):
+            asked.result()
+        gate.set()
+        assert isinstance(await service.ask(ANYONE, "toy", call), Prediction)  # by the same worker
+
+    try:
+        asyncio.run(run())
+    finally:
+        gate.set()
+        service.close()
+    assert calls == [2, 2, 2, 2]  # one piece, and a whole call
+
+
 def test_invalid_calls_in_pieces_are_explained_by_the_world() -> None:
     case = named("linear")
     call, card = batch_of([prediction(one) for one in case.episodes]), case.world.describe()
@@ -238,6 +278,8 @@ def episode(steps: int) -> Episode:
 
 
 CARD = linear_world().describe()
+ONE = replace(CARD, predicts=())
+"""Predicts so little that memory is no limit."""
 LEARNED = replace(CARD, bytes_per_candidate=100_000, band_horizon=10)
 
 ATTACKS: dict[str, tuple[Callable[[], Call], Card]] = {
@@ -252,6 +294,8 @@ ATTACKS: dict[str, tuple[Callable[[], Call], Card]] = {
     "images": (lambda: predict(5, past(3, camera=fake(10**6, 8, 8, 3, dtype="uint8"))), CARD),
     "candidates": (lambda: score(70_000), CARD),
     "candidates times steps": (lambda: score(65_000, 1000), CARD),
+    "candidates times steps of one number": (lambda: score(20_001, 1000), ONE),
+    "samples times steps of one number": (lambda: predict(200, None, 101, num_samples=1000), ONE),
     "candidates of a large model": (lambda: score(65_000, 10), LEARNED),
     "candidates times worlds": (lambda: score(10_000, history=past(3, 10)), CARD),
     "constraints": (lambda: score(65_000, 1, 10_000), CARD),
@@ -284,6 +328,9 @@ def test_common_calls_are_accepted_and_invalid_ones_left_to_the_world() -> None:
     for call in (predict(), predict(1000, num_samples=100), score(10_000, 20, 3), plan(horizon=50), predict(-1 + 1)):
         assert 0 < size_of(call, CARD, LIMITS).num_bytes < LIMITS.call_bytes
     assert size_of(predict(20, None, 32), CARD, LIMITS).num_bytes < LIMITS.piece_bytes
+    assert size_of(plan(horizon=10_000), ONE, LIMITS).steps == 10_000
+    assert size_of(score(20_000, 1000), ONE, LIMITS).steps == LIMITS.steps
+    assert size_of(predict(200, None, 100, num_samples=1000), ONE, LIMITS).steps == 20_000
     history = History(observations={"unknown": np.float64(0)})
     for arguments in (
         {"history": history, "actions": {}},

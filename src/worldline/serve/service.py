@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -171,8 +172,12 @@ class Service:
                     deadline_s=deadline_s,
                     gone=gone,
                 )
-            run, lane = partial(_in_pieces, hosted, call, pieces, encode), lane_of(call, pieces)
-            return await self.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s, gone=gone)
+            unwanted, lane = threading.Event(), lane_of(call, pieces)
+            run = partial(_in_pieces, hosted, call, pieces, encode, unwanted)
+            try:
+                return await self.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s, gone=gone)
+            finally:
+                unwanted.set()
 
     async def compute(
         self,
@@ -237,9 +242,9 @@ def _encoded(answer: object, encode: Encode) -> object:
         return error
 
 
-def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode) -> object:
+def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode, unwanted: threading.Event) -> object:
     hosted.current()
-    answer = answer_in_pieces(hosted.world, call, hosted.card, pieces)
+    answer = answer_in_pieces(hosted.world, call, hosted.card, pieces, lambda: not unwanted.is_set())
     return answer if encode is None else encode(answer)
 
 

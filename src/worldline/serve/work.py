@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
@@ -16,6 +16,7 @@ from worldline.planning.base import PlanRequest
 from worldline.schema import Kind
 from worldline.serve.limits import Limits
 from worldline.serve.problems import TooLargeError
+from worldline.serve.scheduler import CallerLeftError
 from worldline.world.base import Forecast, Prediction, Scores, World
 from worldline.world.wire import Call
 
@@ -48,6 +49,7 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
         TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
     """
     worlds, candidates, samples, steps, observed = _counts(call, card)
+    predicted = worlds * steps * (1 if call.verb == "plan" else candidates)  # a plan has a time limit instead
     if max(steps, observed) > limits.horizon:
         raise TooLargeError(
             f"the call has {observed} observations and {steps} steps. This service accepts {limits.horizon} of "
@@ -57,6 +59,11 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
         raise TooLargeError(
             f"the call has {worlds} worlds and {candidates} candidates. This service accepts {limits.candidates} "
             "candidates over all worlds: send fewer."
+        )
+    if predicted * max(1, samples) > limits.steps:
+        raise TooLargeError(
+            f"the call predicts {steps} steps for {worlds} worlds, {candidates} candidates and {samples} samples: "
+            f"{predicted * max(1, samples)} steps. This service accepts {limits.steps} over all: send fewer of each."
         )
     observed_arrays = [value for value in _observations(call).values() if isinstance(value, np.ndarray)]
     pixels = sum(value.size for value in observed_arrays if value.dtype == np.uint8)
@@ -77,7 +84,7 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
             f"the call may need {found / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
             f"samples and {steps} steps. This service accepts {limits.call_bytes / 2**20:.0f} MiB: send less at once."
         )
-    return CallSize(num_bytes=found, steps=worlds * steps * (1 if call.verb == "plan" else candidates))
+    return CallSize(num_bytes=found, steps=predicted)
 
 
 def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> Call:
@@ -122,7 +129,9 @@ def answer_calls(world: World, calls: Sequence[Call]) -> list[object]:
     return [_answer(world, call) for call in calls]
 
 
-def answer_in_pieces(world: World, call: Call, card: Card, pieces: int) -> object:
+def answer_in_pieces(
+    world: World, call: Call, card: Card, pieces: int, wanted: Callable[[], bool] = lambda: True
+) -> object:
     """The answer to a call, computed in parts of its worlds or candidates.
 
     Args:
@@ -130,6 +139,10 @@ def answer_in_pieces(world: World, call: Call, card: Card, pieces: int) -> objec
         call: a prediction of a batch is split by worlds, a score by candidates. Others are not split.
         card: of the world.
         pieces: number of parts, at least 1.
+        wanted: whether somebody still waits for the answer; checked before each part.
+
+    Raises:
+        CallerLeftError: nobody does.
     """
     if pieces > 1 and call.verb in ("predict", "score"):
         worlds = _num_worlds(call.arguments["history"], card)
@@ -141,9 +154,16 @@ def answer_in_pieces(world: World, call: Call, card: Card, pieces: int) -> objec
         sizes = {value.shape[axis] if value.ndim > axis else 0 for value in several}
         # Sizes that differ are an error, which the world explains.
         if len(sizes) == 1 and (count := sizes.pop()) > 1 and (call.verb == "score" or worlds is not None):
-            parts = np.array_split(np.arange(count), min(pieces, count))
+            parts = _while_wanted(np.array_split(np.arange(count), min(pieces, count)), wanted)
             return (_predicted if call.verb == "predict" else _scored)(world, call, parts, axis)
     return call.ask(world)
+
+
+def _while_wanted(parts: Iterable[NDArray[np.integer]], wanted: Callable[[], bool]) -> Iterator[NDArray[np.integer]]:
+    for part in parts:
+        if not wanted():
+            raise CallerLeftError("the caller left before the answer.")
+        yield part
 
 
 def _answer(world: World, call: Call) -> object:
@@ -244,7 +264,7 @@ def _one_world(found: Prediction, number: int) -> Prediction:
     return replace(found, signals=signals, trust=float(np.asarray(found.trust)[number]), images=images)
 
 
-def _predicted(world: World, call: Call, parts: Sequence[NDArray[np.integer]], axis: int) -> Prediction:
+def _predicted(world: World, call: Call, parts: Iterable[NDArray[np.integer]], axis: int) -> Prediction:
     found = list[Prediction]()
     for part in parts:
         arguments = {**call.arguments, "history": call.arguments["history"].worlds(part)}
@@ -272,7 +292,7 @@ def _concatenated(values: Sequence[Any]) -> Any:
     return None if values[0] is None else np.concatenate(values)
 
 
-def _scored(world: World, call: Call, parts: Sequence[NDArray[np.integer]], axis: int) -> Scores:
+def _scored(world: World, call: Call, parts: Iterable[NDArray[np.integer]], axis: int) -> Scores:
     found = list[Scores]()
     for part in parts:
         actions = {name: np.take(value, part, axis) for name, value in call.arguments["actions"].items()}
