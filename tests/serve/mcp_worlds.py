@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import anyio
@@ -76,6 +76,19 @@ class WideWorld(World):
     score = answer_plan = what_if = surprise = None  # type: ignore[assignment]
 
 
+class SlowWorld(WideWorld):
+    """Answers no call before `gate` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, "x")
+        self.entered, self.gate = Event(), Event()
+
+    def predict(self, history: Any, actions: Any, **options: Any) -> Prediction:
+        self.entered.set()
+        assert self.gate.wait(60)
+        return super().predict(history, actions, **options)
+
+
 class BrokenWorld(WideWorld):
     """Fails in every call with an error that worldline does not raise."""
 
@@ -116,9 +129,9 @@ def service_of(worlds: Mapping[str, World], tokens: FewTokens | None = None, lim
     return Service(hosts, limits, tokens=tokens)
 
 
-def in_process(worlds: Mapping[str, World], run: Callable[[Client], Any]) -> Any:
+def in_process(worlds: Mapping[str, World], run: Callable[[Client], Any], limits: Limits | None = None) -> Any:
     """Runs an async function with a client in this process."""
-    service = service_of(worlds)
+    service = service_of(worlds, limits=limits)
 
     async def main() -> Any:
         async with Client(create_server(service)) as client:
@@ -137,9 +150,10 @@ def call(worlds: Mapping[str, World], tool: str, **arguments: Any) -> CallToolRe
 
 
 @contextmanager
-def served(worlds: Mapping[str, World], tokens: FewTokens | None = None) -> Iterator[str]:
+def served(worlds: Mapping[str, World], tokens: FewTokens | None = None, **limits: Any) -> Iterator[str]:
     """The URL of a server in a thread."""
-    service, listener = service_of(worlds, tokens, Limits(mcp_bytes=20_000)), server.listen("127.0.0.1", 0)
+    service = service_of(worlds, tokens, Limits(mcp_bytes=20_000, **limits))
+    listener = server.listen("127.0.0.1", 0)
     url = server.url_of(listener)
     running = server.server_of(http_app(service, url=url, names=["127.0.0.1"]), service.limits)
     thread = Thread(target=running.run, kwargs={"sockets": [listener]})

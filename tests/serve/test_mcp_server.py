@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -15,6 +17,7 @@ from tests.serve.mcp_worlds import (
     LOGS,
     BrokenWorld,
     FewTokens,
+    SlowWorld,
     WideWorld,
     call,
     http_client,
@@ -28,6 +31,7 @@ from worldline.episode import Episode
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtMost
 from worldline.serve.callers import Scope
+from worldline.serve.limits import Limits
 from worldline.serve.mcp_results import MAX_BYTES
 from worldline.serve.mcp_server import PANE
 
@@ -297,3 +301,61 @@ def test_a_large_body_is_refused(url: str) -> None:
     headers = HEADERS | {"authorization": "Bearer first"}
     response = httpx2.post(url, content=b"[" + b"0," * 20_000 + b"0]", headers=headers, trust_env=False)
     assert response.status_code == 413
+
+
+SLOW = {
+    "name": "predict",
+    "arguments": {"world": "slow", "history": {"observations": {"x0": [[0]]}}, "actions": {"push": [[0]]}},
+}
+
+
+async def leave(world: SlowWorld, is_refused: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    """Gives up a call in a queue of one place, which another call then gets."""
+    first = asyncio.create_task(is_refused())
+    await asyncio.to_thread(world.entered.wait, 30)
+    pair = [asyncio.create_task(is_refused()) for _ in range(2)]
+    [refused], [waiting] = await asyncio.wait(pair, return_when="FIRST_COMPLETED")
+    assert await refused
+    waiting.cancel()
+    third = asyncio.create_task(is_refused())
+    while (await asyncio.wait([third], timeout=1))[0]:  # until it waits
+        third = asyncio.create_task(is_refused())
+    world.gate.set()
+    assert not await first
+    assert not await third
+
+
+@pytest.mark.parametrize("transport", ["memory", "http", "http of 2025"])
+def test_a_call_whose_client_leaves_gives_up_its_place(transport: str) -> None:
+    world = SlowWorld()
+
+    async def with_client(client: Client) -> None:
+        async def is_refused() -> bool:
+            return bool((await client.call_tool(**SLOW)).is_error)
+
+        with anyio.fail_after(20):
+            await leave(world, is_refused)
+
+    async def over_http(url: str) -> None:
+        if transport == "http":
+            async with http_client(url) as client:
+                await with_client(client)
+            return
+        headers = {**HEADERS, "mcp-protocol-version": "2025-06-18"}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": SLOW}
+        async with httpx2.AsyncClient(headers=headers, trust_env=False, timeout=60) as http:
+
+            async def is_refused() -> bool:
+                return bool((await http.post(url, json=body)).json()["result"].get("isError"))
+
+            with anyio.fail_after(20):
+                await leave(world, is_refused)
+
+    try:
+        if transport == "memory":
+            in_process({"slow": world}, with_client, Limits(queue=1))
+        else:
+            with served({"slow": world}, queue=1) as url:
+                anyio.run(over_http, url)
+    finally:
+        world.gate.set()

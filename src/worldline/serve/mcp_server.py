@@ -55,6 +55,7 @@ from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import Answer, Call
 
 try:
+    import anyio
     from mcp.server.apps import Apps
     from mcp.server.auth.middleware.auth_context import get_access_token
     from mcp.server.auth.provider import AccessToken
@@ -64,6 +65,8 @@ try:
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp_types import CallToolResult, TextContent, ToolAnnotations
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp, Message, Receive, Send
+    from starlette.types import Scope as ASGIScope
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name).partition(".")[0], "mcp") from error
 
@@ -444,6 +447,46 @@ def create_server(service: Service, url: str | None = None) -> WorldMcpServer:
     return server
 
 
+@final
+class CancelOnDisconnect:
+    """Cancels a request whose client closes the connection, so that its call gives up its place in the queue.
+
+    The SDK notices a closed connection in streams only, not while it computes an answer in JSON.
+
+    Args:
+        app: the application behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_read = anyio.Event()
+
+        async def receive_body() -> Message:
+            if is_read.is_set():
+                await anyio.sleep_forever()  # `watch` notices the end, and cancels this
+            message = await receive()
+            if not message.get("more_body"):
+                is_read.set()
+            return message
+
+        async def watch(request: anyio.CancelScope) -> None:
+            await is_read.wait()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            request.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, tasks.cancel_scope)
+            await self._app(scope, receive_body, send)
+            tasks.cancel_scope.cancel()
+
+
 def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
     """The web application: streamable HTTP at `/mcp`, without sessions, answers as JSON.
 
@@ -460,6 +503,7 @@ def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
         max_request_body_size=service.limits.mcp_bytes,
         transport_security=TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[]),
     )
+    app.add_middleware(CancelOnDisconnect)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
