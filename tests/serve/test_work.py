@@ -201,8 +201,10 @@ def test_a_piece_is_asked_for_as_many_times_as_there_are_pieces() -> None:
     assert sizes == [4, 3, 3]
 
 
-@pytest.mark.parametrize("reason", ["deadline", "gone", "cancelled"])
-def test_a_call_in_pieces_stops_when_nobody_waits_for_it(reason: str) -> None:
+@pytest.mark.parametrize(("reason", "status"), [("deadline", 504), ("gone", 499), ("cancelled", 499)])
+def test_a_call_in_pieces_stops_when_nobody_waits_for_it(
+    reason: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls, entered, gate = list[int](), threading.Event(), threading.Event()
 
     def script(history: History, *args: Any, **options: Any) -> None:
@@ -212,6 +214,8 @@ def test_a_call_in_pieces_stops_when_nobody_waits_for_it(reason: str) -> None:
 
     call = predict(5, None, 6)
     service = service_of(ScriptedWorld(script), Limits(piece_bytes=size_of(call, CARD, LIMITS).num_bytes // 3 + 1))
+    statuses = list[int]()
+    monkeypatch.setattr(service.usage, "record", lambda one: statuses.append(one.status))
 
     async def left() -> None:
         await asyncio.to_thread(entered.wait, 30)
@@ -233,6 +237,7 @@ def test_a_call_in_pieces_stops_when_nobody_waits_for_it(reason: str) -> None:
     finally:
         gate.set()
         service.close()
+    assert statuses == [status, 200]
     assert calls == [2, 2, 2, 2]  # one piece, and a whole call
 
 

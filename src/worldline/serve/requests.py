@@ -34,7 +34,7 @@ from worldline.serve.problems import (
     problem_of,
 )
 from worldline.serve.scheduler import CallerLeftError, stopping_error
-from worldline.serve.service import Service
+from worldline.serve.service import CALLER_LEFT, Service
 from worldline.serve.usage import REQUEST_ID
 from worldline.world import wire
 from worldline.world.wire_messages import unpack_message
@@ -110,7 +110,7 @@ class Guard:
             self._check_host(request)
             await self._app(scope, receive, send_safely)
         except (ClientDisconnect, CallerLeftError):
-            status = status or 499  # for the metrics; nobody reads it
+            status = status or CALLER_LEFT  # for the metrics; nobody reads it
         except asyncio.CancelledError:  # at the end of the time to drain
             if not status:
                 await problem_response(request, problem_of(stopping_error()))(scope, receive, send_safely)

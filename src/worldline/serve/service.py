@@ -17,7 +17,7 @@ from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
 from worldline.serve.problems import problem_of
-from worldline.serve.scheduler import Gone, Lane, Scheduler
+from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
 from worldline.serve.usage import CallRecord, Usage
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.world.base import World
@@ -26,6 +26,9 @@ from worldline.world.wire import Call
 T = TypeVar("T")
 Encode = Callable[[object], object] | None
 """Maps an answer to the result of a call, in the worker; None for the answer itself."""
+
+CALLER_LEFT = 499
+"""The status, in usage and metrics, of a call whose caller left."""
 
 QUICK_PLAN_S = 0.05
 """Plans with at most this time limit are computed beside predictions: they belong to control loops."""
@@ -118,6 +121,9 @@ class Service:
         started_s, status = time.monotonic(), 200
         try:
             yield
+        except (asyncio.CancelledError, CallerLeftError):
+            status = CALLER_LEFT
+            raise
         except Exception as error:
             status = problem_of(error).status
             raise
