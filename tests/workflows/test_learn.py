@@ -484,7 +484,7 @@ def test_a_budget_is_not_shared_between_processes(
 def test_a_budget_sets_size_and_updates(logs: Store, tmp_path: Path, tiny: Make) -> None:
     with pytest.raises(ConfigError, match="too short"):
         learn(logs.path, tmp_path / "never", recipe=tiny, budget=0.01)
-    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, budget=600.0))  # plenty, on any machine
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, budget=6000.0))  # plenty, on any machine
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["training"]["num_updates"] == 48  # four times the recipe's: more is not worth its time
     assert run["model"]["predictor"]["width"] == 64  # the largest of the sizes

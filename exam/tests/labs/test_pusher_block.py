@@ -92,7 +92,8 @@ def test_the_block_moves_only_when_it_is_touched(seed: int) -> None:
     moved = np.abs(np.diff(path["block_position"], axis=0)).max(-1) + np.abs(np.diff(path["block_angle"], axis=0)).max(
         -1
     )
-    assert (moved[lab.gap(path)[1:] > 1e-3] == 0).all()
+    travelled = np.linalg.norm(np.diff(path["pusher_position"], axis=0), axis=-1)
+    assert (moved[lab.gap(path)[:-1] > travelled + 1e-3] == 0).all()  # it may leave the block within the same step
     assert (moved > 0).any()
 
 
