@@ -143,7 +143,7 @@ class Connection:
 
     async def send(self, message: bytes) -> int:
         """Sends a request and returns the status of its answer."""
-        if self._streams is None:
+        if self._streams is None or self._streams[0].at_eof():  # the server closes idle connections
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         writer.write(message)
