@@ -249,7 +249,7 @@ def test_an_overloaded_service_loses_no_observation(slow: tuple[Server, Slow], m
         tell(client, SETTINGS)
         assert tell(client, step(0))["source"] == "fresh"
         with monkeypatch.context() as patch:
-            patch.setattr(server.service.scheduler, "check_room", full)
+            patch.setattr(server.service.scheduler, "_make_room", full)
             refused = tell(client, step(1, [0.5, 0.5]))
         assert (refused["source"], refused["status"], refused["planned_at_step"]) == ("fallback", "overloaded", 0)
         assert tell(client, step(2))["source"] == "fresh"

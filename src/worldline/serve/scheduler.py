@@ -94,20 +94,8 @@ class Scheduler:
         since_s = time.monotonic() - self._changed_s[lane]
         return self._running[lane] >= self._workers and since_s > self._limits.deadline_s
 
-    def has_room(self, lane: Lane, caller: str) -> bool:
-        """Whether `check_room` would accept a call."""
-        queue = self._queues[lane]
-        if len(queue) < self._limits.queue:
-            return True
-        counts = Counter(one.caller for one in queue if not one.future.done())
-        return counts.total() < self._limits.queue or max(counts.values()) >= counts[caller] + 2
-
-    def check_room(self, lane: Lane, caller: str = "") -> None:
-        """Makes room in a full queue, at the expense of a caller with more waiting calls, or refuses.
-
-        Raises:
-            OverloadedError: the queue is full, and no other caller has at least two calls more in it.
-        """
+    def _make_room(self, lane: Lane, caller: str) -> None:
+        """Makes room in a full queue, at the expense of a caller with at least two waiting calls more, or refuses."""
         queue = self._queues[lane]
         if len(queue) < self._limits.queue:
             return
@@ -120,9 +108,10 @@ class Scheduler:
         refused = OverloadedError(
             f"{self._limits.queue} calls are waiting. Try again in {after_s:.0f} s, or send fewer at once.", after_s
         )
-        if not self.has_room(lane, caller):
+        counts = Counter(one.caller for one in queue)
+        [(busiest, most)] = counts.most_common(1)
+        if most < counts[caller] + 2:
             raise refused
-        [(busiest, _)] = Counter(one.caller for one in queue).most_common(1)
         newest = max((one for one in queue if one.caller == busiest), key=lambda one: one.turn)
         queue.remove(newest)
         newest.future.set_exception(refused)
@@ -174,7 +163,7 @@ class Scheduler:
         """
         if self._closed:
             raise stopping_error()
-        self.check_room(lane, caller)
+        self._make_room(lane, caller)
         future = asyncio.get_running_loop().create_future()
         waiting = _Waiting(
             work=work,
