@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import re
+import shutil
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -232,80 +233,25 @@ def damage_hash(bundle: Path) -> None:
     (bundle / "model.safetensors").write_bytes(content)
 
 
-def truncate(bundle: Path) -> None:
-    os.truncate(bundle / "model.safetensors", 20)
+def link(name: str) -> Callable[[Path], None]:
+    def replace(bundle: Path) -> None:
+        (bundle / name).symlink_to((bundle / name).rename(bundle.parent / "elsewhere"))
+
+    return replace
 
 
-def link_file(bundle: Path) -> None:
-    secret = bundle.parent / "secret.json"
-    secret.write_bytes((bundle / "schema.json").read_bytes())
-    (bundle / "schema.json").unlink()
-    (bundle / "schema.json").symlink_to(secret)
+def write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda bundle: (bundle / name).write_bytes(content)
 
 
-def link_folder(bundle: Path) -> None:
-    (bundle / "heads").rename(bundle.parent / "heads")
-    (bundle / "heads").symlink_to(bundle.parent / "heads")
+def instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Replaces the schema by something else."""
 
+    def replace(bundle: Path) -> None:
+        (bundle / "schema.json").unlink()
+        make(bundle / "schema.json")
 
-def link_manifest(bundle: Path) -> None:
-    (bundle / "manifest.json").rename(bundle.parent / "elsewhere.json")
-    (bundle / "manifest.json").symlink_to(bundle.parent / "elsewhere.json")
-
-
-def pipe(bundle: Path) -> None:
-    (bundle / "schema.json").unlink()
-    os.mkfifo(bundle / "schema.json")
-
-
-def folder_as_file(bundle: Path) -> None:
-    (bundle / "schema.json").unlink()
-    (bundle / "schema.json").mkdir()
-
-
-def extra_file(bundle: Path) -> None:
-    (bundle / "code.py").write_text("raise SystemExit")
-
-
-def extra_in_subfolder(bundle: Path) -> None:
-    (bundle / "heads" / "model.pkl").write_bytes(pickle.dumps(1))
-
-
-def extra_folder(bundle: Path) -> None:
-    (bundle / "deep").mkdir()
-
-
-def missing_file(bundle: Path) -> None:
-    (bundle / "schema.json").unlink()
-
-
-def missing_subfolder(bundle: Path) -> None:
-    (bundle / "heads" / "readout.safetensors").unlink()
-    (bundle / "heads").rmdir()
-
-
-def missing_manifest(bundle: Path) -> None:
-    (bundle / "manifest.json").unlink()
-
-
-def huge_manifest(bundle: Path) -> None:
-    edit_manifest(bundle, lambda manifest: manifest["notes"].update(x="x" * MAX_MANIFEST_BYTES))
-
-
-def broken_manifest(bundle: Path) -> None:
-    (bundle / "manifest.json").write_text('{"format": 1,')
-
-
-def nested_manifest(bundle: Path) -> None:
-    (bundle / "manifest.json").write_text("[" * 100_000)
-
-
-def list_manifest(bundle: Path) -> None:
-    (bundle / "manifest.json").write_text("[1]")
-
-
-def binary_manifest(bundle: Path) -> None:
-    (bundle / "manifest.json").write_bytes(pickle.dumps({"format": 1}))
+    return replace
 
 
 def set_key(key: str, value: object) -> Callable[[Path], None]:
@@ -318,42 +264,42 @@ def set_size(value: object) -> Callable[[Path], None]:
     )
 
 
-def drop_key(bundle: Path) -> None:
-    edit_manifest(bundle, lambda manifest: manifest.pop("model"))
-
-
-HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "hash mismatch": (damage_hash, r"model\.safetensors: the sha256 differs"),
-    "truncated": (truncate, r"model\.safetensors: the file has 20 bytes, but manifest\.json says"),
-    "linked file": (link_file, r"schema\.json: a link or a special file"),
-    "linked folder": (link_folder, r"heads: not listed"),
-    "linked manifest": (link_manifest, r"manifest\.json: a link or a special file"),
-    "pipe": (pipe, r"schema\.json: a link or a special file"),
-    "folder for a file": (folder_as_file, r"schema\.json: a link or a special file"),
-    "extra file": (extra_file, r"code\.py: not listed"),
-    "extra file in a subfolder": (extra_in_subfolder, r"model\.pkl: not listed"),
-    "extra folder": (extra_folder, r"deep: not listed"),
-    "missing file": (missing_file, r"schema\.json: cannot be read"),
-    "missing subfolder": (missing_subfolder, r"readout\.safetensors: cannot be read"),
-    "missing manifest": (missing_manifest, r"manifest\.json: cannot be read"),
-    "huge manifest": (huge_manifest, r"manifest\.json: larger than"),
-    "broken manifest": (broken_manifest, r"manifest\.json: not JSON"),
-    "nested manifest": (nested_manifest, r"manifest\.json: not JSON"),
-    "a list for a manifest": (list_manifest, r"manifest\.json: format None"),
-    "a pickle for a manifest": (binary_manifest, r"manifest\.json: not JSON"),
+    "truncated": (
+        lambda bundle: os.truncate(bundle / "model.safetensors", 20),
+        r"model\.safetensors: the file has 20 bytes, but manifest\.json says",
+    ),
+    "linked file": (link("schema.json"), r"schema\.json: a link or a special file"),
+    "linked folder": (link("heads"), r"heads: not listed"),
+    "linked manifest": (link("manifest.json"), r"manifest\.json: a link or a special file"),
+    "pipe": (instead(os.mkfifo), r"schema\.json: a link or a special file"),
+    "folder for a file": (instead(Path.mkdir), r"schema\.json: a link or a special file"),
+    "extra file": (write("code.py", b"raise SystemExit"), r"code\.py: not listed"),
+    "extra folder": (lambda bundle: (bundle / "deep").mkdir(), r"deep: not listed"),
+    "missing file": (instead(Path.exists), r"schema\.json: cannot be read"),
+    "missing subfolder": (lambda bundle: shutil.rmtree(bundle / "heads"), r"readout\.safetensors: cannot be read"),
+    "missing manifest": (lambda bundle: (bundle / "manifest.json").unlink(), r"manifest\.json: cannot be read"),
+    "huge manifest": (set_key("notes", {"x": "x" * MAX_MANIFEST_BYTES}), r"manifest\.json: larger than"),
+    "broken manifest": (write("manifest.json", b'{"format": 1,'), r"manifest\.json: not JSON"),
+    "nested manifest": (write("manifest.json", b"[" * 100_000), r"manifest\.json: not JSON"),
+    "a list for a manifest": (write("manifest.json", b"[1]"), r"manifest\.json: format None"),
+    "a pickle for a manifest": (write("manifest.json", pickle.dumps({"format": 1})), r"manifest\.json: not JSON"),
     "future format": (
         set_key("format", BUNDLE_FORMAT + 1),
         rf"format {BUNDLE_FORMAT + 1}, but .* reads 1 to {BUNDLE_FORMAT}\. Upgrade",
     ),
     "boolean format": (set_key("format", True), r"format True"),
-    "fractional format": (set_key("format", 1.5), r"format 1\.5"),
     "unknown key": (set_key("run", "os.system"), r"'run'"),
     "model of the wrong type": (set_key("model", ["jepa"]), r"model: .*string"),
     "files of the wrong type": (set_key("files", []), r"files: "),
     "size of the wrong type": (set_size("15"), r"files\.schema\.json\.size: "),
     "negative size": (set_size(-1), r"schema\.json has a size of -1 bytes"),
     "enormous size": (set_size(2**50), r"more than 8589934592\. Raise max_bytes"),
-    "missing key": (drop_key, r"model: Field required"),
+    "missing key": (
+        lambda bundle: edit_manifest(bundle, lambda manifest: manifest.pop("model")),
+        r"model: Field required",
+    ),
 }
 
 
@@ -383,20 +329,14 @@ def test_an_absent_folder_is_named(tmp_path: Path) -> None:
 
 HOSTILE_TENSORS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "a header of 0 bytes in a file of 0"),
-    "short": (b"\1\2\3", "in a file of 3"),
     "pickle": (pickle.dumps({"weight": [0.0]}, protocol=4), "a header of"),
-    "torch archive": (b"PK\3\4" + b"\0" * 100, "a header of"),
     "huge header length": (safetensors({}, length=2**63), "a header of 9223372036854775808 bytes"),
     "header longer than the file": (safetensors({}, length=3), "a header of 3 bytes in a file of 10"),
     "header over the limit": (safetensors(b"{}" + b" " * (4 * 2**20)), "a header of 4194306 bytes"),
     "broken header": (safetensors(b'{"a": '), "not valid JSON"),
     "nested header": (safetensors(b"[" * 100_000), "not valid JSON"),
-    "header in UTF-16": (safetensors("{}".encode("utf-16")), "not valid JSON"),
     "header is a list": (safetensors([]), "not a JSON object"),
-    "key twice": (
-        safetensors(b'{"a":%s,"a":%s}' % ((json.dumps(tensor()).encode(),) * 2), bytes(4)),
-        "is there twice",
-    ),
+    "key twice": (safetensors(b'{"a":%s,"a":%s}' % ((json.dumps(tensor()).encode(),) * 2), bytes(4)), "is there twice"),
     "metadata of the wrong type": (safetensors({"__metadata__": {"a": 1}}), "__metadata__"),
     "metadata is a list": (safetensors({"__metadata__": ["a"]}), "__metadata__"),
     "too many tensors": (
@@ -408,14 +348,9 @@ HOSTILE_TENSORS: dict[str, tuple[bytes, str]] = {
     "unknown dtype": (safetensors({"a": tensor(dtype="O8")}, bytes(4)), "unknown dtype 'O8'"),
     "dtype is a list": (safetensors({"a": tensor(dtype=["F32"])}, bytes(4)), "unknown dtype"),
     "shape overflow": (safetensors({"a": tensor(shape=[2**32, 2**32])}, bytes(4)), "overflows"),
-    "shape overflow beside a zero": (
-        safetensors({"a": tensor(shape=[0, 2**62, 4], offsets=[0, 0])}),
-        "overflows",
-    ),
+    "shape overflow beside a zero": (safetensors({"a": tensor(shape=[0, 2**62, 4], offsets=[0, 0])}), "overflows"),
     "negative shape": (safetensors({"a": tensor(shape=[-1, -1])}, bytes(4)), "shape"),
-    "fractional shape": (safetensors({"a": tensor(shape=[1.0])}, bytes(4)), "shape"),
     "boolean shape": (safetensors({"a": tensor(shape=[True])}, bytes(4)), "shape"),
-    "shape is a text": (safetensors({"a": tensor(shape="1")}, bytes(4)), "shape"),
     "shape and offsets disagree": (safetensors({"a": tensor(shape=[2])}, bytes(4)), "does not fit offsets"),
     "three offsets": (safetensors({"a": tensor(offsets=[0, 4, 8])}, bytes(4)), "does not fit offsets"),
     "reversed offsets": (safetensors({"a": tensor(offsets=[4, 0])}, bytes(4)), "does not fit offsets"),

@@ -150,8 +150,3 @@ def test_products_stay_in_full_precision_elsewhere(processor: None) -> None:
     assert not devices.has_bfloat16()
     with autocast(CPU):
         assert product() == torch.float32
-
-
-def test_the_processor_is_asked_for_what_torch_reports() -> None:
-    devices.has_bfloat16.cache_clear()
-    assert devices.has_bfloat16() in (True, False)

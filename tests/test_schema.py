@@ -98,10 +98,7 @@ def test_a_step_lasts_a_positive_time(step_s: float) -> None:
         Schema(signals=(), step_s=step_s)
 
 
-@given(
-    value=st.floats(-1000, 1000),
-    other=st.floats(-1000, 1000),
-)
+@given(value=st.floats(-1000, 1000), other=st.floats(-1000, 1000))
 def test_the_difference_of_angles_is_the_shorter_way_round(value: float, other: float) -> None:
     angle = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
     apart = float(angle.difference(np.array([value]), np.array([other]))[0])

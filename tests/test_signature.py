@@ -88,20 +88,14 @@ def test_a_damaged_signature_is_refused(world: Path, key: Path, text: str, messa
         check_signature(read_bundle(world), key.with_name("key.pub"))
 
 
-def test_a_link_in_place_of_a_signature_is_not_published(world: Path, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_signature_is_neither_opened_nor_published(world: Path, key: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("password")
     (world / SIGNATURE).symlink_to(tmp_path / "secret")
     with pytest.raises(BundleError, match="a link or a special file"):
         Catalog(tmp_path / "catalog").publish(world, "toy")
-    assert not list((tmp_path / "catalog").rglob(SIGNATURE))
-
-
-def test_a_signature_is_no_link(world: Path, key: Path, tmp_path: Path) -> None:
-    sign_bundle(world, key)
-    (world / SIGNATURE).rename(tmp_path / "elsewhere.json")
-    (world / SIGNATURE).symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(BundleError, match="a link or a special file"):
         worldline.open(world, require_signature=key.with_name("key.pub"))
+    assert not list((tmp_path / "catalog").rglob(SIGNATURE))
 
 
 def test_only_keys_are_keys(world: Path, key: Path, tmp_path: Path) -> None:

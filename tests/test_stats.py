@@ -95,13 +95,7 @@ def test_errors_and_what_is_saved_of_them() -> None:
     assert skill_curve(own, np.zeros((3, 2)), known, cluster, weights) is None
 
 
-@pytest.mark.parametrize(
-    ("tail", "degrees", "due"),
-    [
-        (0.025, 1.0, 12.7062),
-        (0.0005, 19.0, 3.8834),
-    ],
-)
+@pytest.mark.parametrize(("tail", "degrees", "due"), [(0.025, 1.0, 12.7062), (0.0005, 19.0, 3.8834)])
 def test_quantiles_of_student_are_those_of_the_tables(tail: float, degrees: float, due: float) -> None:
     assert student_quantile(tail, degrees) == pytest.approx(due, rel=1e-5)
 

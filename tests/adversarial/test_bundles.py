@@ -29,7 +29,7 @@ from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=8, num_elites=4, num_iterations=2)
-HUGE = 10**9
+HUGE, NAN = 10**9, float("nan")
 
 
 def engine_of(family: str) -> LearnedEngine:
@@ -154,31 +154,18 @@ def large(folder: Path) -> None:
 
 
 def diverged(folder: Path) -> None:
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        max(tensors.values(), key=torch.Tensor.numel)[-1] = float("nan")
-
     large(folder)
-    tamper_tensors(folder, "model.safetensors", change)
+    tamper_tensors(
+        folder, "model.safetensors", lambda found: max(found.values(), key=torch.Tensor.numel)[-1].fill_(NAN)
+    )
 
 
-def values_of_one_byte(folder: Path) -> None:
-    """They would take eight bytes as float64."""
+def in_calibration(name: str, value: torch.Tensor) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        calibrated(folder)
+        tamper_tensors(folder, "calibration.safetensors", lambda tensors: tensors.update({name: value}))
 
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["one_step/position"] = torch.ones(20 * 2**20, dtype=torch.uint8)
-
-    calibrated(folder)
-    tamper_tensors(folder, "calibration.safetensors", change)
-
-
-def long_residuals(folder: Path) -> None:
-    """100 MB of float32; a copy as float64 exceeds the limit."""
-
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["residuals/position"] = torch.zeros(2**22, 3, 2)
-
-    calibrated(folder)
-    tamper_tensors(folder, "calibration.safetensors", change)
+    return write
 
 
 def text_of_lists(name: str, num_bytes: int) -> Callable[[Path], None]:
@@ -213,10 +200,14 @@ def empty_tensors(folder: Path) -> None:
     set_to(folder, "model.json", "predictor.depth", 90_000)
 
 
-HEALTHY: dict[str, Callable[[Path], None]] = {"small": calibrated, "large": large, "long residuals": long_residuals}
+HEALTHY: dict[str, Callable[[Path], None]] = {
+    "small": calibrated,
+    "large": large,
+    "long residuals": in_calibration("residuals/position", torch.zeros(2**22, 3, 2)),
+}
 ATTACKS: dict[str, Callable[[Path], None]] = {
     "diverged": diverged,
-    "values of one byte": values_of_one_byte,
+    "values of one byte": in_calibration("one_step/position", torch.ones(20 * 2**20, dtype=torch.uint8)),
     "large card": text_of_lists("card.json", 10 * 2**20),
     "lists in the card": text_of_lists("card.json", 2**20 - 8000),
     "large manifest": text_of_lists("manifest.json", 2**21),

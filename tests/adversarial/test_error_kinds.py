@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from tests.served_world import serving_world
+from tests.world.wrapped import Forwarding, Wrapped
 
 from worldline.catalog.fallback import FallbackWorld
 from worldline.engines.base import Card, Engine, EngineBelief, Samples
 from worldline.engines.baselines import Linear
 from worldline.engines.simulator import SimulatorEngine
-from worldline.episode import Episode, Future, History
+from worldline.episode import Episode, Future
 from worldline.errors import InputError, UnknownNameError, UnreadableError, UnsupportedError
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost, Price
@@ -46,20 +47,14 @@ def episodes(num_episodes: int, seed: int) -> list[Episode]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PositionOnly(Engine):
+class PositionOnly(Wrapped):
     """Predicts one of two signals."""
 
-    inner: Linear
-
     def describe(self) -> Card:
-        return replace(self.inner.describe(), predicts=("position",))
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return self.inner.observe(belief, steps, seed=seed)
+        return replace(super().describe(), predicts=("position",))
 
     def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
-        return Samples(signals={"position": self.inner.imagine(belief, future, **options).signals["position"]})
+        return Samples(signals={"position": super().imagine(belief, future, **options).signals["position"]})
 
 
 LINEAR, SEARCH = Linear.fit(episodes(30, 0), SCHEMA, context=1), CrossEntropy(num_candidates=8, num_iterations=1)
@@ -75,7 +70,7 @@ def calibrated(engine: Engine, num_episodes: int, horizon: int) -> LocalWorld:
     return LocalWorld(engine, calibrate(engine, logs, horizon=horizon, num_windows=1, seed=0), SEARCH)
 
 
-FEW = calibrated(PositionOnly(inner=LINEAR), 12, 4)
+FEW = calibrated(PositionOnly(LINEAR), 12, 4)
 UNCALIBRATED, PROPOSED = replace(FEW, calibration=None), replace(FEW, planner=FirstProposal())
 MANY = calibrated(LINEAR, 60, 8)
 
@@ -155,8 +150,14 @@ def served(world: World) -> Iterator[World]:
         yield remote
 
 
-@pytest.mark.parametrize("place", [here, served])
-@pytest.mark.parametrize("case", CANNOT)
+def placed(cases: Iterable[str], *over_http: str) -> list[tuple[str, object]]:
+    """Each case in this process, and one of each class of errors over HTTP."""
+    return [*((case, here) for case in cases), *((case, served) for case in over_http)]
+
+
+@pytest.mark.parametrize(
+    ("case", "place"), placed(CANNOT, "level in a session", "chance", "constraint on a signal", "surprise")
+)
 def test_the_next_world_answers_what_the_first_cannot(case: str, place: Callable[..., Any]) -> None:
     limited, ask = CANNOT[case]
     with place(limited) as world:
@@ -170,8 +171,7 @@ def test_the_next_world_answers_what_the_first_cannot(case: str, place: Callable
     assert second >= 1
 
 
-@pytest.mark.parametrize("place", [here, served])
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize(("case", "place"), placed(WRONG, "NaN", "unknown signal", "horizon", "branch"))
 def test_a_wrong_request_ends_at_the_first_world(case: str, place: Callable[..., Any]) -> None:
     with place(MANY) as world:
         both = FallbackWorld([world, Untouchable(MANY)])
@@ -179,19 +179,11 @@ def test_a_wrong_request_ends_at_the_first_world(case: str, place: Callable[...,
             WRONG[case](both)
 
 
-class Untouchable(World):
+class Untouchable(Forwarding):
     """Fails if any verb is called."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def describe(self) -> Card:
-        return self.world.describe()
-
-    def fail(self, *given: Any, **options: Any) -> Any:
+    def check(self) -> None:
         raise AssertionError("the next world was asked")
-
-    predict = score = answer_plan = what_if = surprise = fail
 
 
 def test_a_misspelt_signal_of_a_cost_is_no_limit_of_the_world() -> None:
@@ -207,6 +199,9 @@ def test_more_samples_than_a_world_draws() -> None:
 
 def test_a_request_that_is_too_large_for_a_server_goes_to_the_next_world() -> None:
     with serving_world(MANY, limits=Limits(body_bytes=2000)) as url, RemoteWorld(url) as small:
+        with pytest.raises(UnsupportedError, match="more than 2000 bytes"):
+            small.predict(HISTORY, pushes(3000))
+        assert small.predict(HISTORY, pushes(2)).calibrated
         both = FallbackWorld([small, MANY])
         both.predict(HISTORY, pushes(3000))
     assert list(both.tally().values()) == [0, 1]

@@ -22,26 +22,25 @@ LIMIT = 10**8
 MAX_PEAK_KB, MAX_S = 500_000, 60.0
 
 
+def assert_refused(folder: Path, logs: Path, message: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((DataError, ConfigError), match=message):
+        import_logs(logs, folder / "store", reading=ReadOptions(max_bytes=LIMIT))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + MAX_PEAK_KB
+    assert not (folder / "store").exists()
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_logs_that_would_take_too_much_memory_are_refused(tmp_path: Path, name: str) -> None:
     attack, message = ATTACKS[name]
-    logs = attack(tmp_path, {"zip bomb": 0.02, "long video": 0.005, "many pictures": 0.002}.get(name, 0.2))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises((DataError, ConfigError), match=message):
-        import_logs(logs, tmp_path / "store", reading=ReadOptions(max_bytes=LIMIT))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + MAX_PEAK_KB
-    assert not (tmp_path / "store").exists()
+    scale = {"zip bomb": 0.02, "long video": 0.005, "many pictures": 0.002, "huge chunks": 0.17}.get(name, 0.1)
+    assert_refused(tmp_path, attack(tmp_path, scale), message)
 
 
 @pytest.mark.parametrize("name", SUMS)
 def test_logs_that_are_too_large_together_are_refused(tmp_path: Path, name: str) -> None:
     attack, scale, message = SUMS[name]
-    logs = attack(tmp_path, scale)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(DataError, match=message):
-        import_logs(logs, tmp_path / "store", reading=ReadOptions(max_bytes=LIMIT))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + MAX_PEAK_KB
-    assert not (tmp_path / "store").exists()
+    assert_refused(tmp_path, attack(tmp_path, scale), message)
 
 
 def test_many_files_that_are_stored_one_by_one_are_no_sum(tmp_path: Path) -> None:

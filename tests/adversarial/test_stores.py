@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError
@@ -21,10 +22,7 @@ TOY = Integrator(camera=False, wind=False, noise=0.1)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store.create(tmp_path / "store", TOY.schema)
-    for episode in TOY.episodes(14, 40, seed=0):
-        made.append(episode)
-    return made
+    return stored(tmp_path / "store", TOY.schema, TOY.episodes(14, 40, seed=0))
 
 
 def cut(path: Path, share: float) -> None:
@@ -81,7 +79,7 @@ def mean_of(store: Store) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # from Python 3.12 on
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_store_works_in_other_processes(store: Store, method: str) -> None:
     expected = mean_of(store)  # files are open before the fork
     with multiprocessing.get_context(method).Pool(2) as pool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ import pytest
 import torch
 from tests.world.tampering import tamper_tensors
 from tests.world.tiny import CALM, _jepa
+from tests.world.wrapped import Wrapped
 
 from worldline.audit.queries import window_forecasts
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.versions import Catalog
 from worldline.data.windows import forecast_windows
-from worldline.engines.base import Card, Engine, EngineBelief, Samples
+from worldline.engines.base import Engine, EngineBelief, Samples
 from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
-from worldline.episode import Future, History
+from worldline.episode import Future
 from worldline.errors import BundleError, EngineError
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
@@ -36,18 +37,12 @@ HISTORY = EPISODES[0].history(2, 3)
 AHEAD = {name: value[2:6] for name, value in EPISODES[0].actions.items()}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Broken(Engine):
+class Broken(Wrapped):
     """Predicts `value` instead of positions from a step on."""
 
-    first: int
-    value: float = np.nan
-
-    def describe(self) -> Card:
-        return LINEAR.describe()
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return LINEAR.observe(belief, steps, seed=seed)
+    def __init__(self, *, first: int, value: float = np.nan) -> None:
+        super().__init__(LINEAR)
+        self.first, self.value = first, value
 
     def imagine(self, belief: EngineBelief, future: Future, **options: Any) -> Samples:
         found = LINEAR.imagine(belief, future, **options)
@@ -150,25 +145,19 @@ def test_a_diverged_network_is_not_saved(learned: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "again").exists()
 
 
-def spoil(part: str, at: object, value: float) -> Callable[[dict[str, torch.Tensor]], None]:
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors[part][at] = value
-
-    return change
+Change = Callable[[dict[str, torch.Tensor]], None]
 
 
-def unsorted(part: str) -> Callable[[dict[str, torch.Tensor]], None]:
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors[part] = tensors[part].flip(-1).contiguous()
-
-    return change
+def spoil(part: str, at: object, value: float) -> Change:
+    return lambda tensors: tensors[part].__setitem__(at, value)
 
 
-def shortened(part: str) -> Callable[[dict[str, torch.Tensor]], None]:
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors[part] = tensors[part][:-1].contiguous()
+def unsorted(part: str) -> Change:
+    return lambda tensors: tensors.update({part: tensors[part].flip(-1).contiguous()})
 
-    return change
+
+def shortened(part: str) -> Change:
+    return lambda tensors: tensors.update({part: tensors[part][:-1].contiguous()})
 
 
 SPOILED = {

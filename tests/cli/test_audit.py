@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 import worldline
@@ -24,8 +25,12 @@ def bundle(folder: Path, family: type[Linear] | type[Persistence], store: Store)
     return str(folder)
 
 
-def test_the_command_says_what_to_do_and_writes_page_and_figures(tmp_path: Path) -> None:
-    logs = worldline.record("wind", tmp_path / "logs", num_episodes=24, max_steps=25, seed=1)
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return worldline.record("wind", tmp_path_factory.mktemp("wind") / "logs", num_episodes=24, max_steps=25, seed=1)
+
+
+def test_the_command_says_what_to_do_and_writes_page_and_figures(logs: Store, tmp_path: Path) -> None:
     right = bundle(tmp_path / "linear", Linear, logs)
     page, figures = tmp_path / "audit.html", tmp_path / "audit.json"
     shown = RUN.invoke(app, ["audit", right, str(logs.path), "--out", str(page), "--json", str(figures)])
@@ -47,16 +52,14 @@ def test_the_command_says_what_to_do_and_writes_page_and_figures(tmp_path: Path)
     assert (folder / "audit.html").read_text().startswith("<!doctype html>")
 
 
-def test_goals_that_the_logs_lack_are_refused(tmp_path: Path) -> None:
-    logs = worldline.record("wind", tmp_path / "logs", num_episodes=4, max_steps=8, seed=1)
+def test_goals_that_the_logs_lack_are_refused(logs: Store, tmp_path: Path) -> None:
     world = bundle(tmp_path / "linear", Linear, logs)
     shown = RUN.invoke(app, ["audit", world, str(logs.path), "--goals", "boat_position", "--goals", "harbour"])
     assert shown.exit_code == 1
     assert "'harbour'" in str(shown.stderr)
 
 
-def test_other_logs_are_unreadable(tmp_path: Path) -> None:
-    logs = worldline.record("wind", tmp_path / "logs", num_episodes=4, max_steps=8, seed=1)
+def test_other_logs_are_unreadable(logs: Store, tmp_path: Path) -> None:
     other = worldline.record("gusty-puck", tmp_path / "other", num_episodes=4, max_steps=8, seed=1)
     shown = RUN.invoke(app, ["audit", bundle(tmp_path / "linear", Linear, logs), str(other.path)])
     assert shown.exit_code == 1
@@ -70,8 +73,9 @@ def test_a_seed_below_0_is_refused() -> None:
     assert "--seed" in shown.stderr
 
 
-def test_figures_that_cannot_be_written_take_neither_the_page_nor_the_advice_with_them(tmp_path: Path) -> None:
-    logs = worldline.record("wind", tmp_path / "logs", num_episodes=6, max_steps=8, seed=1)
+def test_figures_that_cannot_be_written_take_neither_the_page_nor_the_advice_with_them(
+    logs: Store, tmp_path: Path
+) -> None:
     world, page, figures = bundle(tmp_path / "linear", Linear, logs), tmp_path / "audit.html", tmp_path / "audit.json"
     shown = RUN.invoke(app, ["audit", world, str(logs.path), "--out", str(page), "--json", "/dev/full"])
     assert shown.exit_code == 1

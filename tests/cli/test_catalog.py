@@ -36,11 +36,6 @@ def run(*arguments: str | Path) -> Result:
     return shown
 
 
-@pytest.mark.parametrize("command", ["publish", "worlds", "alias", "shadow", "promote", "rollback"])
-def test_each_command_explains_itself(command: str) -> None:
-    assert len(run(command, "--help").output) > 100
-
-
 def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     assert "Worlds in" in run("worlds").output

@@ -1,23 +1,20 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from click.testing import Result
 from sqlalchemy import select
 from tests.serve.mcp_worlds import http_client, toy_world
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
-from worldline.serve import server
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database, default_url
 from worldline.serve.tables import usage
@@ -40,11 +37,11 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("needed", [False, True])
 def test_worlds_are_served_over_http_until_ctrl_c(
-    bundle: Path, database: str, monkeypatch: pytest.MonkeyPatch, needed: bool
+    bundle: Path, database: str, serve: Callable[..., Result], needed: bool
 ) -> None:
     with Database(database) as opened:
         token = Tokens(opened).create("agent", [Scope.INFER]) if needed else None
-    found, askers, listen = list[Any](), list[threading.Thread](), server.listen
+    found = list[Any]()
 
     def ask(url: str) -> None:
         async def run() -> None:
@@ -53,20 +50,9 @@ def test_worlds_are_served_over_http_until_ctrl_c(
                 arguments["actions"] = {"push": [0, 0]}
                 found.append((await client.call_tool("predict", arguments)).structured_content)
 
-        try:
-            anyio.run(run)
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
+        anyio.run(run)
 
-    def heard(host: str, port: int) -> socket.socket:
-        listener = listen(host, port)
-        askers.append(threading.Thread(target=ask, args=(server.url_of(listener),)))
-        askers[0].start()
-        return listener
-
-    monkeypatch.setattr(server, "listen", heard)
-    shown = CliRunner().invoke(app, ["mcp", f"room={bundle}", "--http", "--port", "0", "--threads", "1"])
-    askers[0].join()
+    shown = serve("mcp", f"room={bundle}", "--http", ask=ask)
     assert shown.exit_code == 0, shown.output
     assert "room: MCP at http://127.0.0.1:" in shown.output
     assert ("Callers need a token" in shown.output) == needed

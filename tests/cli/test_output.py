@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from worldline.cli.output import print_next, print_table, write_json, write_text
+from worldline.cli.output import print_next, print_table, progress_bars, write_json, write_text
 from worldline.errors import InputError
+from worldline.progress import tell
 
 
 def test_a_table_shows_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,3 +52,18 @@ def test_what_cannot_be_written_after_all_is_told_with_its_option(tmp_path: Path
 def test_the_next_command_can_be_copied_with_the_users_paths(capsys: pytest.CaptureFixture[str]) -> None:
     print_next("learn", Path("my store"), "--out", "world/")
     assert capsys.readouterr().out == "Next:   worldline learn 'my store' --out world/\n"
+
+
+def test_a_bar_for_each_stage_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bars() as progress:
+        tell(progress, "record", 1, 2)
+        tell(progress, "record", 2, 2)
+        tell(progress, "learn", 3, 3, loss=0.125)
+        tell(progress, "calibrate", 0)
+        tell(progress, "calibrate", 1)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "record" in shown.err
+    assert "calibrate" in shown.err
+    assert "learn (loss 0.125)" in shown.err
+    assert "100%" in shown.err

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import os
 import re
-import signal
-import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,39 +38,12 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "toy"
 
 
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs the command on a free port. Once it listens, a thread calls `ask` with the URL and presses Ctrl-C."""
-    listen = server.listen
-
-    def run(*words: str, ask: Callable[[str], object]) -> Result:
-        askers = list[threading.Thread]()
-
-        def press(url: str) -> None:
-            try:
-                ask(url)
-            finally:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        def heard(host: str, port: int) -> socket.socket:
-            listener = listen("127.0.0.1", port)  # whatever the host is: tests open no port to others
-            askers.append(threading.Thread(target=press, args=(server.url_of(listener),)))
-            askers[0].start()
-            return listener
-
-        monkeypatch.setattr(server, "listen", heard)
-        shown = CliRunner().invoke(app, ["serve", *words, "--port", "0", "--threads", "1"])
-        for asker in askers:
-            asker.join()
-        return shown
-
-    return run
-
-
 @pytest.mark.parametrize("named", [False, True])
 def test_a_world_is_served_until_ctrl_c(bundle: Path, serve: Callable[..., Result], named: bool) -> None:
     cards = list[Card]()
-    shown = serve("toy@prod" if named else str(bundle), ask=lambda url: cards.append(worldline.open(url).describe()))
+    shown = serve(
+        "serve", "toy@prod" if named else str(bundle), ask=lambda url: cards.append(worldline.open(url).describe())
+    )
     assert shown.exit_code == 0, shown.output
     assert cards == [worldline.open(bundle).describe()]
     assert f"toy (linear{', version 1' if named else ''}): http://127.0.0.1:" in shown.output
@@ -92,7 +61,7 @@ def test_worlds_have_names_and_sessions(bundle: Path, serve: Callable[..., Resul
             session.observe({"position": np.zeros(2, np.float32)})
             steps.append(session.step)
 
-    assert serve("toy@prod", f"second={bundle}", ask=ask).exit_code == 0
+    assert serve("serve", "toy@prod", f"second={bundle}", ask=ask).exit_code == 0
     assert steps == [1]
 
 
@@ -103,13 +72,13 @@ def test_other_machines_need_a_token(bundle: Path, serve: Callable[..., Result])
         worldline.open(url, token=token).describe()
 
     words = (str(bundle), "--host", "0.0.0.0")
-    shown = serve(*words, ask=pytest.fail)
+    shown = serve("serve", *words, ask=pytest.fail)
     assert shown.exit_code == 1
     assert "without a token. Create one with: worldline token create" in " ".join(shown.stderr.split())
-    assert serve(*words, "--insecure", ask=lambda url: worldline.open(url).describe()).exit_code == 0
+    assert serve("serve", *words, "--insecure", ask=lambda url: worldline.open(url).describe()).exit_code == 0
     with Database(default_url()) as database:
         token = Tokens(database).create("robot", [Scope.READ])
-    shown = serve(*words, ask=ask)
+    shown = serve("serve", *words, ask=ask)
     assert shown.exit_code == 0
     assert "Callers need a token" in shown.output
 

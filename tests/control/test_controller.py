@@ -74,14 +74,11 @@ def test_takes_some_steps_of_each_answer_and_hands_back_the_rest(schema: Schema)
     assert [each.num_worlds for each in controller.rounds] == [1, 1, 1]
     left = [now.remaining and now.remaining["push"][0, :, 0].tolist() for now in actor.asked]
     assert left == [None, [12, 13, 14], [22, 23, 24]]
-
-
-def test_nothing_is_left_where_every_step_is_taken(schema: Schema) -> None:
-    actor = Script(2)
-    controller = ReplanningController(actor, schema, context=1, replan_every=2, seed=0)
+    short = Script(2)
+    controller = ReplanningController(short, schema, context=1, replan_every=2, seed=0)
     controller.reset(goals(3.0))
     drive(controller, 4)
-    assert [now.remaining for now in actor.asked] == [None, None]
+    assert [now.remaining for now in short.asked] == [None, None], "nothing is left where every step is taken"
 
 
 def test_shows_the_last_observations_and_the_actions_between_them(schema: Schema) -> None:
@@ -117,7 +114,6 @@ def test_goes_on_with_some_of_the_worlds(schema: Schema) -> None:
     shown, wanted, remaining = actor.asked[-1].history, actor.asked[-1].goals, actor.asked[-1].remaining
     assert shown.observations["place"][:, :, 0].tolist() == [[2, 2], [1, 1]]
     assert wanted["place"][:, 0].tolist() == [2, 1]
-    assert remaining is not None
     assert remaining["push"].shape == (2, 2, 1)
 
 
@@ -155,7 +151,6 @@ def test_where_actions_take_effect_late_the_actor_knows_what_is_on_its_way(schem
     controller.reset(goals(3.0))
     drive(controller, 1)
     sent = actor.asked[-1].pending
-    assert sent is not None
     assert sent["push"][0, :, 0].tolist() == [0, 0]
 
 
@@ -191,17 +186,6 @@ def test_costs_that_change_over_time_are_those_of_the_step(line_world: Any) -> N
     assert [goal.costs[0].price for goal, _ in world.asked] == [0.0, 2.0, 4.0]
 
 
-def test_a_world_that_wants_what_acts_from_outside_says_so() -> None:
-    toy = Integrator(camera=False)
-    world = LocalWorld(Linear.fit(toy.episodes(30, 20, seed=0), toy.schema, context=1), None, CrossEntropy())
-    past = History(
-        observations={"position": np.zeros((1, 1, 2), np.float32)}, actions={"push": np.zeros((1, 0, 2), np.float32)}
-    )
-    now = Situation(history=past, goals={"position": np.zeros((1, 2), np.float32)})
-    with pytest.raises(InputError, match="exogenous 'wind' is missing"):
-        WorldActor(world=world, horizon=2, tolerance={"position": 1.0}).act(now, num_steps=1, seed=0)
-
-
 def test_a_world_is_given_as_much_of_the_forecast_as_its_plan_needs() -> None:
     toy = Integrator(camera=False)
     world = LocalWorld(Linear.fit(toy.episodes(30, 20, seed=0), toy.schema, context=1), None, CrossEntropy())
@@ -213,6 +197,8 @@ def test_a_world_is_given_as_much_of_the_forecast_as_its_plan_needs() -> None:
     )
     wind = np.full((1, 9, 2), 0.5, np.float32)
     now = Situation(history=past, goals={"position": np.zeros((1, 2), np.float32)}, forecast={"wind": wind})
+    with pytest.raises(InputError, match="exogenous 'wind' is missing"):
+        actor.act(replace(now, history=replace(past, exogenous={}), forecast=None), num_steps=1, seed=0)
     against = actor.act(now, num_steps=1, seed=0)["push"]
     assert against[0, 0] == pytest.approx([-0.5, -0.5], abs=0.3)
     late = replace(now, pending={"push": np.zeros((1, 2, 2), np.float32)})
@@ -237,7 +223,6 @@ def test_what_is_on_its_way_stays_with_its_world(schema: Schema) -> None:
     controller.keep(np.array([2, 0]))
     controller.act({"place": np.zeros((2, 1), np.float32)})
     sent = actor.pending[-1]
-    assert sent is not None
     assert sent["push"][:, 0, 0].tolist() == [3.0, 1.0]
 
 

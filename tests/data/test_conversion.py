@@ -22,6 +22,8 @@ GREY = Signal(name="x", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(4, 4, 1))
         (np.zeros(3, np.uint8), dataclasses.replace(VECTOR, shape=(1,)), "float32", (3, 1)),
         (np.zeros(3, np.int8), CHOICE, "int64", (3,)),
         (np.zeros((3, 4, 4), np.uint8), GREY, "uint8", (3, 4, 4, 1)),
+        (np.zeros((), np.float32), dataclasses.replace(VECTOR, shape=(1,)), "float32", ()),
+        (np.zeros((5, 2, 4, 1), np.uint8), GREY, "uint8", (5, 2, 4, 1)),  # never transposed by reshaping
         (np.zeros((3, 9, 9), np.uint8), GREY, "uint8", (3, 9, 9, 1)),  # of another size, to be scaled or refused
     ],
 )
@@ -41,6 +43,7 @@ def test_values_take_the_form_of_their_signal(values, signal, dtype, shape):
 )
 def test_what_would_lose_something_is_left_for_the_checks(values, signal):
     assert convert(values, signal) is values
+    assert np.isinf(convert(np.array([[1e300, 0]]), VECTOR)[0, 0])
 
 
 def test_steps_of_the_usual_length_have_no_times_of_their_own():

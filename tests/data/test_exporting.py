@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.data.stores import stored
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
@@ -14,21 +15,7 @@ FORMATS = pytest.mark.parametrize(("name", "file"), [("hdf5", "out.h5"), ("minar
 
 @pytest.fixture
 def store(tmp_path, schema, make_episode):
-    made = Store.create(tmp_path / "store", schema)
-    for number in range(4):
-        made.append(make_episode(number, 5, ("gear",) if number == 2 else ()), {"day": number})
-    return made
-
-
-@FORMATS
-def test_every_format_gives_the_same_episodes_back(tmp_path, store, name, file):
-    assert export_store(store, tmp_path / file, exporter=name) == name
-    report = import_logs(tmp_path / file, tmp_path / "back", importer=name)
-    back = open_store(tmp_path / "back")
-    assert (report.num_episodes, back.schema) == (4, store.schema)
-    for number in range(4):
-        assert back.digest(back.episode(number)) == store.entry(number).digest
-        assert back.entry(number).source["day"] == number
+    return stored(tmp_path / "store", schema, (make_episode(number, 5) for number in range(4)))
 
 
 def test_the_ending_tells_the_format(tmp_path, store):

@@ -251,7 +251,7 @@ def test_numbers_that_would_be_rounded_are_named(tmp_path):
     assert (finding.file, finding.signal) == ("a.npz", "stamp")
 
 
-@pytest.mark.parametrize("after", [1, 7, 19])
+@pytest.mark.parametrize("after", [7, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 19))])
 def test_an_import_that_is_killed_goes_on_to_the_same_store(tmp_path, after):
     logs = tmp_path / "logs"
     logs.mkdir()
@@ -308,9 +308,8 @@ def test_where_nothing_can_be_used_the_first_reason_is_given(tmp_path):
 
 
 def test_a_store_is_a_log_and_a_corrected_schema_is_applied(tmp_path, schema, make_episode, assert_equal):
-    store = Store.create(tmp_path / "one", schema)
-    for number in range(3):
-        store.append(make_episode(number, 4, ("gear",)), {"take": number})
+    takes = [{"take": number} for number in range(3)]
+    store = stored(tmp_path / "one", schema, (make_episode(number, 4, ("gear",)) for number in range(3)), takes)
     corrected = dataclasses.replace(schema, step_s=0.25)
     report = import_logs(store.path, tmp_path / "two", corrected)
     copy = open_store(report.destination)
@@ -322,18 +321,8 @@ def test_a_store_is_a_log_and_a_corrected_schema_is_applied(tmp_path, schema, ma
     assert open_logs(store.path).schema == schema
 
 
-def test_a_destination_that_is_no_store_is_left_alone(tmp_path, mixed):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="not empty"):
-        import_logs(mixed, tmp_path / "full", keep_going=True)
-    assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter.txt"]
-
-
 def test_a_damaged_episode_of_a_store_is_named_and_the_others_are_kept(tmp_path, schema, make_episode):
-    store = Store.create(tmp_path / "one", schema)
-    for number in range(3):
-        store.append(make_episode(number, 4), {"take": number})
+    store = stored(tmp_path / "one", schema, (make_episode(number, 4) for number in range(3)))
     block = store.path / "blocks" / "camera.lz4"
     content = bytearray(block.read_bytes())
     content[len(content) // 2] ^= 255

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.stores import stored
 
 from worldline.data.splits import split, split_store
 from worldline.data.store import Store
@@ -86,9 +87,8 @@ def test_without_a_rule_episodes_are_drawn_at_random(dated):
 
 @pytest.mark.parametrize(("num_pieces", "with_gaps"), [(10, False), (20, True), (50, True)])
 def test_the_parts_of_a_recording_that_was_cut_are_apart_in_time(tmp_path, schema, make_episode, num_pieces, with_gaps):
-    store = Store.create(tmp_path / "store", schema)
-    for number in range(num_pieces):
-        store.append(make_episode(number, 1), {"file": "log.csv", "episode": number, "piece": number})
+    sources = [{"file": "log.csv", "episode": number, "piece": number} for number in range(num_pieces)]
+    store = stored(tmp_path / "store", schema, (make_episode(number, 1) for number in range(num_pieces)), sources)
     found = split_store(store)
     parts = [found.train, found.validation, found.calibration, found.held_out]
     assert [number for part in parts for number in part] == sorted(number for part in parts for number in part)

@@ -28,24 +28,21 @@ MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda name
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_goes_in_comes_out(tmp_path_factory, schema, make_episode, assert_equal, shapes):
     path = tmp_path_factory.mktemp("store") / "store"
-    written = Store.create(path, schema)
     episodes = [make_episode(number, steps, masked) for number, (steps, masked) in enumerate(shapes)]
-    for number, episode in enumerate(episodes):
-        written.append(episode, {"file": f"{number}.npz", "day": 1.5, "take": number})
+    sources = [{"file": f"{number}.npz", "day": 1.5, "take": number} for number in range(len(shapes))]
+    written = stored(path, schema, episodes, sources)
     for store in (written, open_store(path)):
         assert len(store) == len(episodes)
         assert store.schema == schema
         assert store.num_steps.tolist() == [steps for steps, _ in shapes]
         for number, episode in enumerate(episodes):
             assert_equal(store.episode(number), episode)
-            assert store.entry(number).source == {"file": f"{number}.npz", "day": 1.5, "take": number}
+            assert store.entry(number).source == sources[number]
 
 
 def test_rows_are_read_for_each_role(tmp_path, schema, make_episode):
-    store = Store.create(tmp_path / "store", schema)
     episodes = [make_episode(number, 5) for number in range(3)]
-    for episode in episodes:
-        store.append(episode)
+    store = stored(tmp_path / "store", schema, episodes)
     np.testing.assert_array_equal(store.read("gear", 2, 1, 6), episodes[2].observations["gear"][1:6])
     np.testing.assert_array_equal(store.read("push", 1, 2, 5), episodes[1].actions["push"][2:5])
     assert store.read("camera", 0, 3, 3).shape == (0, 4, 5, 3)
@@ -269,10 +266,8 @@ def test_damage_is_named(tmp_path, schema, make_episode):
 ]))  # fmt: skip
 @settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_bit_never_passes_for_data(tmp_path_factory, schema, make_episode, assert_equal, where, bit, name):
-    store = Store.create(tmp_path_factory.mktemp("store") / "store", schema)
     episodes = [make_episode(number, 3, ("gear",)) for number in (1, 3, 7)]
-    for episode in episodes:
-        store.append(episode)
+    store = stored(tmp_path_factory.mktemp("store") / "store", schema, episodes)
     file = next(store.path.rglob(name))
     content = bytearray(file.read_bytes())
     content[int(where * len(content))] ^= 1 << bit
@@ -413,7 +408,6 @@ def test_a_process_that_is_killed_leaves_every_episode_it_finished(tmp_path):
     writer = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
     )
-    assert writer.stdout is not None
     for line in writer.stdout:
         if int(line) == 20:
             break

@@ -8,13 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.data.stores import stored
 
-from worldline.data.windows import (
-    Windows,
-    evenly_spaced_windows,
-    forecast_windows,
-    one_step_windows,
-    random_places,
-)
+from worldline.data.windows import Windows, evenly_spaced_windows, forecast_windows, one_step_windows, random_places
 from worldline.episode import Episode, History
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.schema import Kind, Role, Schema, Signal

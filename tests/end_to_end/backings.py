@@ -26,6 +26,7 @@ from worldline.engines.language.engine import LanguageEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, Future, History
+from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
@@ -253,7 +254,7 @@ def two_rooms_workshop(folder: Path, running: ExitStack, patch: pytest.MonkeyPat
         return replace(known, training=training, heads=heads, horizon=6, num_windows=2, planner=PLANNER)
 
     lab = TwoRooms(camera=False)
-    store = stored(folder / "two-rooms", lab.schema, (wander(lab, seed, num_steps=30) for seed in range(120)))
+    store = stored(folder / "two-rooms", lab.schema, (explore(lab, seed, 30) for seed in range(120)))
     return Workshop(
         kind="two-rooms",
         folder=folder,
@@ -263,19 +264,4 @@ def two_rooms_workshop(folder: Path, running: ExitStack, patch: pytest.MonkeyPat
         dynamics=moves,
         running=running,
         patch=patch,
-    )
-
-
-def wander(lab: TwoRooms, seed: int, num_steps: int) -> Episode:
-    """What the lab's explorer does."""
-    draws, policy = np.random.default_rng(seed), lab.explorer()
-    policy.reset(draws)
-    seen, moves = [lab.reset(seed=seed)[0]], []
-    for _ in range(num_steps):
-        moves.append(policy.act(seen[-1], draws)["move"])
-        seen.append(lab.step({"move": moves[-1]})[0])
-    return Episode(
-        observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
-        actions={"move": np.stack(moves)},
-        seed=seed,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from tests.brief import brief
 from tests.data.stores import stored
 from tests.explicit_devices import TOOLKIT, explicit_devices
 from tests.golden.answers import BUNDLES, CASES, read_answers
@@ -78,7 +79,15 @@ def test_the_device_computes(device: torch.device) -> None:
     assert numbers.add_(1).cpu().numpy().tolist() == [1, 8, 8, 8]
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = {"features", "jepa", "jepa-gru", "jepa-memory", "jepa-transformer", "lewm", "linear-model", "token"}
+"""Families that take seconds; the others have heads, images, skipped frames and drawn samples."""
+
+
+def each(names: Iterable[str]) -> list[object]:
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", each(NAMES))
 def test_a_bundle_answers_as_on_the_cpu(name: str, device: torch.device) -> None:
     assert differences(answers_of(BUNDLES / name, name), read_answers(CASES / f"{name}.answers.npz")) == []
 
@@ -89,21 +98,14 @@ def toy_logs(spec: Spec, folder: Path) -> Store:
     return stored(folder, schema, (episode.last(10) for episode in episodes))
 
 
-def brief(recipe: Recipe) -> Recipe:
+def small_steps(recipe: Recipe) -> Recipe:
     """The recipe with two updates of the model, unless it has none, and of each head."""
-    num_updates = min(2, recipe.training.num_updates)
-    updates = {name: min(2, count) for name, count in vars(recipe.heads).items() if name.endswith("_updates")}
-    return replace(
-        recipe,
-        training=replace(recipe.training, num_updates=num_updates, num_checks=1, batch_size=8, accumulate=2),
-        heads=replace(recipe.heads, **{**updates, "dynamics_updates": num_updates}),
-        horizon=2,
-        num_windows=1,
-        split=split_store,
-    )
+    found = brief(recipe, batch_size=8, accumulate=2)
+    heads = replace(found.heads, dynamics_updates=found.training.num_updates)
+    return replace(found, heads=heads, horizon=2, num_windows=1, split=split_store)
 
 
-@pytest.mark.parametrize("name", sorted(SPECS.keys() - {"jepa-both"}))  # its parts are in others
+@pytest.mark.parametrize("name", each(sorted(SPECS.keys() - {"jepa-both"})))  # its parts are in others
 def test_a_family_is_learned(name: str, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training, heads, calibration and the measures of the report; the bundle then opens on the CPU."""
     monkeypatch.setattr("worldline.training.loop.RECALIBRATION_BATCHES", 1)
@@ -115,7 +117,7 @@ def test_a_family_is_learned(name: str, device: torch.device, tmp_path: Path, mo
         weights = tmp_path / "encoder"
         dinov2().save_pretrained(weights)
     store = toy_logs(spec, tmp_path / "logs")
-    learned = learn_world(store, brief(small(spec, weights)(store)), folder=tmp_path / "run", device=device)
+    learned = learn_world(store, small_steps(small(spec, weights)(store)), folder=tmp_path / "run", device=device)
     engine = learned.engine
     assert {value.device for value in engine.model.state_dict().values()} == {device}
     assert np.isfinite(readout_quality(store, learned).rows[0].rmse)

@@ -19,10 +19,9 @@ import worldline
 from worldline.engines.base import Parts, Storable
 from worldline.episode import Episode, History
 from worldline.errors import DataError, InputError
-from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
-from worldline.testing import check_engine, check_world
+from worldline.testing import check_engine
 from worldline.testing.toys import Integrator
 from worldline.testing.worlds import CLAUSES
 from worldline.world.bundle_io import save_world
@@ -56,15 +55,6 @@ def bundle(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_its_bundle_keeps_every_promise_of_a_world(bundle: Path, episodes: Sequence[Episode]) -> None:
-    world = worldline.open(bundle)
-    assert isinstance(world, LocalWorld)
-    assert world.engine.describe().engine == "nearest"
-    assert world.calibration is not None
-    goal = Goal(targets={"position": np.array([1.0, -1.0], np.float32)})
-    check_world(world, episodes, goal, num_calibration=world.calibration.num_episodes)
-
-
 def test_its_bundle_conforms_in_a_process_of_its_own(
     bundle: Path, engine_plugin: Path, episodes: Sequence[Episode], tmp_path: Path
 ) -> None:
@@ -77,6 +67,7 @@ def test_its_bundle_conforms_in_a_process_of_its_own(
     assert done.returncode == 0, done.stdout + done.stderr
     clauses = json.loads((tmp_path / "found.json").read_text())["clauses"]
     assert {one["verdict"] for one in clauses} == {"holds"}
+    assert worldline.open(bundle).describe().engine == "nearest"
     assert len(clauses) == len(CLAUSES)
 
 

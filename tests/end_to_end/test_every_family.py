@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from tests.brief import brief
 from tests.data.stores import stored
+from tests.surface.worlds_shown import SIZES as SMALL
 
 import worldline
 from worldline.config import replace_at
@@ -28,18 +29,7 @@ from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import Options
 from worldline.world.base import PlanStatus, World
 
-SIZES: dict[str, dict[str, Any]] = {
-    "jepa": {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8},
-    "ensemble": {"num_members": 2, "width": 16},
-    "linear": {},
-    "token": {"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4},
-    "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "width": 16, "channels": 8, "image_width": 32},
-    "features": {"width": 16, "num_heads": 2, "depth": 1, "grid": 2, "components": 6, "image_side": 32},
-    "lewm": {
-        "latent_size": 16, "depth": 1, "num_heads": 2, "projector_width": 16, "predictor_depth": 1,
-        "predictor_heads": 2, "head_size": 8, "predictor_width": 16, "num_slices": 8,
-    },
-}  # fmt: skip
+SIZES = {**SMALL, "rssm": {**SMALL["rssm"], "channels": 8, "image_width": 32}}
 OF_VECTORS, OF_PICTURES = ("jepa", "rssm", "ensemble", "token", "linear"), ("rssm", "features", "lewm")
 
 
@@ -66,23 +56,10 @@ def small(recipe: Callable[[Store], Recipe], family: str, weights: Path | None =
 
     def make(store: Store) -> Recipe:
         whole = with_family(recipe(store), store, family, weights=weights)
-        updates = {name: min(4, count) for name, count in vars(whole.heads).items() if name.endswith("_updates")}
-        return replace(
-            whole,
-            model_config=replace_at(whole.model_config, SIZES[family]),
-            training=replace(
-                whole.training,
-                num_updates=min(4, whole.training.num_updates),
-                num_checks=2,
-                batch_size=8,
-                window=5,
-                num_validation=16,
-            ),
-            heads=replace(whole.heads, **updates, width=16, unroll=2),
-            horizon=4,
-            num_windows=1,
-            planner=CrossEntropy(num_candidates=8, num_iterations=2),
-        )
+        whole = brief(whole, 4, num_checks=2, batch_size=8, window=5, num_validation=16)
+        config, heads = replace_at(whole.model_config, SIZES[family]), replace(whole.heads, width=16, unroll=2)
+        planner = CrossEntropy(num_candidates=8, num_iterations=2)
+        return replace(whole, model_config=config, heads=heads, horizon=4, num_windows=1, planner=planner)
 
     return make
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.brief import brief
+from tests.data.stores import stored
 
 from worldline.config import replace_at
 from worldline.data.store import Store
@@ -70,20 +72,15 @@ def episode(seed: int, num_steps: int = 20) -> Episode:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store.create(tmp_path_factory.mktemp("tank") / "store", SCHEMA)
-    for number in range(40):
-        made.append(episode(number), {"day": number // 5})
-    return made
+    path, days = tmp_path_factory.mktemp("tank") / "store", [{"day": number // 5} for number in range(40)]
+    return stored(path, SCHEMA, map(episode, range(40)), days)
 
 
 def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
     def make(store: Store) -> Recipe:
-        found = recipe(store)
-        training = replace(found.training, num_updates=20, batch_size=8, num_checks=2, min_deviation=0.0, min_rank=1.0)
-        few = {"dynamics_updates": 2, "readout_updates": 5, "outcome_updates": 5, "decoder_updates": 2}
-        heads = replace(found.heads, **few)
+        found = brief(recipe(store), 4, batch_size=8, num_checks=2, min_deviation=0.0, min_rank=1.0)
         config = replace_at(found.model_config, {"encoder.channels": 8, "encoder.width": 32, "predictor.width": 32})
-        return replace(found, model_config=config, training=training, heads=heads, horizon=5, num_windows=2)
+        return replace(found, model_config=config, horizon=5, num_windows=2)
 
     return make
 
@@ -118,7 +115,10 @@ def test_what_is_missing_does_not_matter_and_what_is_there_does(
         assert loss(**change) != loss()
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(pixels, marks=pytest.mark.slow), vectors, pixels_and_vectors])
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(pixels, marks=pytest.mark.slow), pytest.param(vectors, marks=pytest.mark.slow), pixels_and_vectors],
+)
 def test_a_world_is_learned_predicts_and_plans(tmp_path: Path, store: Store, recipe: Callable[[Store], Recipe]) -> None:
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short(recipe), split="key:day"))
     run = json.loads((tmp_path / "world" / "run.json").read_text())

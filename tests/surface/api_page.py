@@ -35,14 +35,6 @@ PUBLIC: Final = (
     "worldline.workflows",
     "worldline.world",
 )
-_TOP: Final = """# Public packages
-
-Import these names from these packages. All other modules are private and may change without notice.
-The exam (`exam/`) is a separate distribution and imports nothing else; an import linter and a test enforce this.
-
-Contracts for your parts: `World` in `worldline.world`, `Engine` in `worldline.engines`, `Lab` in `worldline.labs`,
-`WorldModel` in `worldline.models`, `Planner` and costs in `worldline.planning`, `Logs` in `worldline.data`.
-"""
 
 
 def _summary(value: object) -> str:
@@ -57,7 +49,7 @@ def _summary(value: object) -> str:
 
 def page() -> str:
     """The text of the page."""
-    parts = [_TOP]
+    parts = [PAGE.read_text(encoding="utf-8").partition("\n## `")[0]]
     for name in PUBLIC:
         module = import_module(name)
         purpose = (module.__doc__ or "").partition("\n")[0]

@@ -31,12 +31,6 @@ def peers(made: ModuleType) -> ModuleType:
     return importlib.import_module("foreign_peers")
 
 
-def test_development_and_report_cases(cases: ModuleType) -> None:
-    report = {name for name, case in cases.CASES.items() if case.report}
-    assert report == {"half-cheetah", "wind-farm", "dryer", "cd-player"}
-    assert set(cases.CASES) - report == {*HERE, "tclab", "greenhouse", "pmsm", "net3"}
-
-
 @pytest.mark.parametrize("name", HERE)
 def test_a_case_has_its_signals_and_is_deterministic(cases: ModuleType, name: str) -> None:
     case = cases.CASES[name]
@@ -117,11 +111,7 @@ def linear_plant(cases: ModuleType) -> Any:
 
     return cases.Case(
         record=cases.each(run),
-        quantities=(
-            cases.observed("position", "m"),
-            cases.action("push", "N", -1, 1),
-            cases.exogenous("wind", "N"),
-        ),
+        quantities=(cases.observed("position", "m"), cases.action("push", "N", -1, 1), cases.exogenous("wind", "N")),
         step_s=1.0,
     )
 

@@ -23,8 +23,6 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture(scope="module")
 def made() -> ModuleType:
     spec = importlib.util.spec_from_file_location("table_of_record", BENCHMARKS / "understanding.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

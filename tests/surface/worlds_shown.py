@@ -33,6 +33,7 @@ from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode
+from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
@@ -51,35 +52,6 @@ from worldline.world.remote import RemoteWorld
 
 Shown = tuple[World, Episode]
 PAGE = Path(__file__).parents[2] / "docs" / "worlds.md"
-INTRODUCTION = """# What each world can do
-
-Use this table to choose a world by its abilities. A world without an ability raises `UnsupportedError` and names what
-provides it.
-
-Reproduce the table with `python -m tests.surface.worlds_shown`. It calls every method of every world. All worlds are
-calibrated and plan with `cem`. Learned worlds are shown with goal heads, see [plan](howto/plan.md#goals-in-steps).
-
-A remote or named world has the abilities of the world behind it. A fallback has the abilities of all its worlds.
-
-| error of a call | meaning | `FallbackWorld` |
-| --- | --- | --- |
-| `UnsupportedError` | This world cannot answer; another one might. | asks the next world |
-| `UnavailableError` | The world cannot be reached, or its answer is invalid. | asks the next world |
-| `InputError` | The request is wrong for every world. | raises it at once |
-
-A world cannot answer if it lacks an ability, a head or a signal, or if its calibration does not support the level or
-the horizon. A request is wrong if a shape, a number or a name does not fit the schema or the contract. `RemoteWorld`
-raises the same class as the world behind the server, and `InputError` if its token is not accepted.
-
-* **Goals in steps**: whether the world measures `Goal(in_steps=True)` and image goals.
-* **Gradient planner**: whether the planner `gradient` can differentiate the cost.
-* **What if**: the value of `WhatIf.abduction`.
-* **Trust by**: what the p-value tests in addition to one-step errors: the model's belief or the last observation.
-* **Draws samples**: whether the engine is stochastic. Every calibrated world returns sampled paths (`num_samples`).
-
-`predict(images=True)` works for worlds that predict images, and for learned worlds with a decoder.
-
-"""
 SIZES: dict[str, dict[str, Any]] = {
     "jepa": {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8},
     "ensemble": {"num_members": 2, "width": 16},
@@ -114,14 +86,7 @@ def toy_episodes() -> Sequence[Episode]:
 
 @cache
 def lab_episodes() -> Sequence[Episode]:
-    lab, draw, logged = TwoRooms(), np.random.default_rng(0), []
-    for seed in range(6):
-        seen = [lab.reset(seed=seed)[0]]
-        moves = draw.uniform(-6, 6, (6, 2)).astype(np.float32)
-        seen += [lab.step({"move": move})[0] for move in moves]
-        observations = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
-        logged.append(Episode(observations=observations, actions={"move": moves}, seed=seed))
-    return logged
+    return [explore(TwoRooms(), seed, 6) for seed in range(6)]
 
 
 def model(family: str, inputs: tuple[str, ...]) -> WorldModel:
@@ -257,7 +222,8 @@ def rows() -> list[Abilities]:
 
 
 def page() -> str:
-    return INTRODUCTION + worlds_table(rows())
+    """The page with the table of this version."""
+    return PAGE.read_text().partition("| world |")[0] + worlds_table(rows())
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ NUM_CHECKS = TrainingConfig.num_checks
 
 
 class Counter:
-    """The sizes of the batches that losses were computed of, and a clock by them."""
+    """The sizes of the batches that losses were computed of and the widths of the models, and a clock by them."""
 
     def __init__(self) -> None:
-        self.sizes = list[int]()
+        self.sizes, self.widths = list[int](), list[int]()
 
     def clock(self, second: float) -> Callable[[], float]:
         """Seconds that so many losses take."""
@@ -50,6 +50,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
     def counted(self: Jepa, window: Window, *, generator: torch.Generator) -> Losses:
         counter.sizes.append(len(window.past.step_s))
+        counter.widths.append(self.config.predictor.width)
         return loss(self, window, generator=generator)
 
     monkeypatch.setattr(Jepa, "loss", counted)
@@ -120,7 +121,7 @@ def test_one_slow_update_does_not_count(logs: Store, counter: Counter) -> None:
     [(2.0, 2.0, 1.0), (20.0, 2.0, MAX_UPDATES_RATIO), (1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.1, 0.5, 0.2)],
 )
 def test_the_largest_model_that_gets_its_updates_is_chosen(
-    logs: Store, counter: Counter, monkeypatch: pytest.MonkeyPatch, budget_s: float, size: float, updates: float
+    logs: Store, counter: Counter, budget_s: float, size: float, updates: float
 ) -> None:
     """Where an update takes as long as the layers are wide, and 1 second is what the recipe itself takes."""
     planned = recipe(logs)
@@ -128,15 +129,8 @@ def test_the_largest_model_that_gets_its_updates_is_chosen(
     second = (TRAINING + HEADS) / (planned.training.num_updates + NUM_CHECKS)
 
     def clock() -> float:
-        return sum(second * one for one in widths)
+        return second * sum(counter.widths) / width
 
-    widths, loss = list[float](), Jepa.loss
-
-    def counted(self: Jepa, window: Window, *, generator: torch.Generator) -> Losses:
-        widths.append(self.config.predictor.width / width)
-        return loss(self, window, generator=generator)
-
-    monkeypatch.setattr(Jepa, "loss", counted)
     found = size_for(logs, planned, 1.001 * budget_s, clock=clock)
     assert found.size == size
     assert found.num_updates == pytest.approx(updates * planned.training.num_updates, rel=0.1)

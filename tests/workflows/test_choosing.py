@@ -113,7 +113,6 @@ def test_errors_of_a_world_are_in_standard_deviations_of_its_signals(tmp_path: P
 def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried(tmp_path: Path) -> None:
     result = learn_logs(plant(tmp_path / "store", cubic=False).path, tmp_path / "world", Options(set=SHORT))
     choice = result.choice
-    assert choice is not None
     assert choice.chosen == result.learned.recipe.name == LINEAR
     assert {one.name for one in choice.trials} == set(choosing.CANDIDATES)
     page = (tmp_path / "world" / "report.html").read_text()
@@ -125,11 +124,11 @@ def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried(t
     assert not (tmp_path / "world.partial").exists()
 
 
-def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path) -> None:
+def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "CANDIDATES", (LINEAR, "ensemble"))
     store = plant(tmp_path / "store", cubic=True)
     many = Options(set={"training.num_updates": 240, "num_windows": 2})
     result = learn_logs(store.path, tmp_path / "world", many)
-    assert result.choice is not None
     assert result.choice.chosen == result.learned.recipe.name != LINEAR
     chosen = next(one for one in result.choice.trials if one.name == result.choice.chosen)
     assert chosen.relative.high < 1
@@ -146,7 +145,6 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monk
     monkeypatch.setattr(choosing, "learn_engine", failing)
     store = plant(tmp_path / "store", cubic=False, num_episodes=12, num_steps=16)
     result = learn_logs(store.path, tmp_path / "world", Options(set=SHORT))
-    assert result.choice is not None
     assert result.choice.failed == {"ensemble": "the loss diverged"}
     assert [one.name for one in result.choice.trials] == [LINEAR, "ensemble-memory"]
     assert "ensemble failed: the loss diverged" in (tmp_path / "world" / "report.html").read_text()
@@ -155,7 +153,6 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monk
 def test_too_few_episodes_for_a_comparison_get_the_linear_model(tmp_path: Path) -> None:
     store = plant(tmp_path / "store", cubic=True, num_episodes=8, num_steps=16)
     choice = learn_logs(store.path, tmp_path / "world", Options(set=SHORT)).choice
-    assert choice is not None
     assert choice.num_episodes < choosing.MIN_COMPARED
     assert choice.chosen == LINEAR
     assert "too few for a comparison" in choice.reason
@@ -185,7 +182,6 @@ def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is
     stages: list[str] = []
     result = learn_logs(store.path, out, Options(set=SHORT, resume=True), progress=lambda now: stages.append(now.stage))
     assert "compare models" not in stages
-    assert result.choice is not None
     assert result.choice.trials == kept.trials
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +12,9 @@ import worldline
 from worldline.data.store import Store, open_store
 from worldline.errors import InputError
 from worldline.recipes.recipe import Recipe
-from worldline.workflows.demo import DemoResult, demo
+from worldline.recipes.two_rooms import two_rooms
+from worldline.workflows.demo import demo
 from worldline.workflows.goals import reached, side
-
-NAMES = ["success", "success_low", "success_high", "pairs", "random", "no_move", "straight"]
-NAMES += [
-    "detours",
-    "detour_success",
-    "inverse",
-    "oracle",
-    "learn_s",
-    "refine_s",
-    "heads_s",
-    "total_s",
-    "plan_ms",
-    "plan_batched_ms",
-    "peak_memory_gb",
-    "device",
-]
 
 
 def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) -> None:
@@ -37,11 +22,11 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     result = demo(
         tmp_path / "demo",
         num_episodes=24,
-        num_pairs=4,
+        num_pairs=2,
         recipe=tiny,
         progress=lambda now: stages.append(now.stage),
     )
-    assert result.pairs == 4
+    assert result.pairs == 2
     assert result.oracle == 1.0
     assert result.no_move == 0.0
     assert 0 <= result.success_low <= result.success <= result.success_high <= 1
@@ -88,10 +73,6 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     assert plan.actions["move"].shape == (5, 2)
 
 
-def test_the_figures_have_the_plain_names() -> None:
-    assert [field.name for field in fields(DemoResult)] == NAMES
-
-
 @pytest.mark.parametrize("marker", [True, False])
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, marker: bool) -> None:
     if marker:
@@ -131,3 +112,23 @@ def test_sides_and_success() -> None:
     assert side(at(10, 10), at(12, 50)) == "same room"
     assert reached(at(10, 10), at(12.9, 10))
     assert not reached(at(10, 10), at(13, 10))
+
+
+def reduced(store: Store) -> Recipe:
+    recipe = two_rooms(store)
+    return replace(
+        recipe,
+        training=replace(recipe.training, num_updates=300, num_checks=5),
+        heads=replace(recipe.heads, readout_updates=300, distance_updates=800, inverse_updates=400),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_learns_to_reach_goals_across_the_wall(tmp_path: Path) -> None:
+    result = demo(tmp_path / "demo", num_episodes=200, num_pairs=80, recipe=reduced)
+    assert result.success_low > max(result.random, result.no_move) + 0.2
+    assert result.success >= result.inverse - 0.05
+    assert result.success >= 0.8
+    assert result.success > result.straight  # who walks straight at the goal needs no model
+    assert result.oracle >= 0.99

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.brief import brief
 from tests.data.stores import stored
 
 import worldline
@@ -26,7 +27,7 @@ from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
 from worldline.workflows import learn as learn_module
 from worldline.workflows.held_out import fingerprints
-from worldline.workflows.learn import LearnResult, learn, learn_logs
+from worldline.workflows.learn import learn, learn_logs
 from worldline.workflows.learn_options import Options
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
@@ -39,12 +40,6 @@ Make = Callable[[Store], Recipe]
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return record("two-rooms", tmp_path_factory.mktemp("logs") / "store", num_episodes=24, max_steps=30, seed=0)
-
-
-@pytest.fixture(scope="module")
-def whole(logs: Store, tmp_path_factory: pytest.TempPathFactory, tiny: Make) -> LearnResult:
-    """A training that nothing interrupts."""
-    return learn_logs(logs.path, tmp_path_factory.mktemp("whole") / "world", Options(recipe=tiny))
 
 
 def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
@@ -88,7 +83,6 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert "The decoder serves visualisation only" in page
     (drawn,) = result.decoded
     assert run["decoded_rmse"]["camera"]["20"]["persistence"] == drawn.persistence.value[-1]
-    assert result.diagnostics is not None
     assert {error.world for error in result.diagnostics.errors} == {"", "persistence", "action_blind", "linear"}
     assert not (tmp_path / "world.partial").exists()
     episode = logs.episode(0)
@@ -102,7 +96,6 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     np.testing.assert_array_equal(*plans)
     calibration = [logs.episode(number).observations["camera"] for number in result.learned.split.calibration]
     assert isinstance(again, LocalWorld)
-    assert again.windows is not None
     assert again.describe().bytes_per_candidate > 1000
     for seen in again.windows.observations["camera"]:
         assert any((seen[0] == one).all((1, 2, 3)).any() for one in calibration)
@@ -204,9 +197,7 @@ def test_a_frame_is_imported_next_to_a_new_world(
 
 def short(logs: Store) -> Recipe:
     """A recipe for vectors that takes seconds, and learns next to nothing."""
-    known = vectors(logs)
-    heads = replace(known.heads, readout_updates=2, distance_updates=2, inverse_updates=2, width=16)
-    return replace(known, training=replace(known.training, num_updates=4, num_checks=2), heads=heads)
+    return brief(vectors(logs), num_checks=1)
 
 
 def late_table() -> dict[str, np.ndarray]:
@@ -259,7 +250,6 @@ def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Pat
     result = learn_logs(
         late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}}, force=True
     )
-    assert result.late is not None
     assert result.findings[0] == str(result.late.finding)
     assert " ".join(result.late.command) in html.unescape((tmp_path / "world" / "report.html").read_text())
 
@@ -316,26 +306,14 @@ def test_a_killed_import_goes_on_with_resume(raw: Path, tmp_path: Path, tiny: Ma
         learn(raw, tmp_path / "world", recipe=tiny, num_seeds=2, resume=True)
 
 
-def test_logs_are_imported_beside_the_world(raw: Path, tmp_path: Path, tiny: Make) -> None:
-    (raw / "99.npz").write_bytes(b"not an archive")
-    result = learn_logs(raw, tmp_path / "world", Options(recipe=tiny))
-    assert len(open_store(tmp_path / "world.store")) == 24
-    assert any("99.npz" in line for line in result.findings)
-    assert any("bounds" in line for line in result.unclear)
-    run = json.loads((tmp_path / "world" / "run.json").read_text())
-    assert run["findings"] == list(result.findings)
-    assert run["unclear"] == list(result.unclear)
-
-
 def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_pictures(
-    logs: Store, whole: LearnResult, tmp_path: Path, tiny: Make
+    logs: Store, learned_bundle: Path, tmp_path: Path, tiny: Make
 ) -> None:
     def blind(store: Store) -> Recipe:
         recipe = tiny(store)
         return replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
 
-    world = shutil.copytree(whole.bundle, tmp_path / "world")
-    assert "decoder" in (world / "report.html").read_text()
+    world = shutil.copytree(learned_bundle, tmp_path / "world")
     stages: list[str] = []
     result = learn_logs(logs.path, world, Options(recipe=blind), progress=lambda now: stages.append(now.stage))
     assert result.decoded == ()
@@ -344,41 +322,40 @@ def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_picture
     assert "decoder" not in (world / "report.html").read_text()
 
 
-def test_an_interrupted_training_goes_on(logs: Store, whole: LearnResult, tmp_path: Path, tiny: Make) -> None:
-    def interrupt(now: Progress) -> None:
+def test_an_interrupted_training_goes_on_and_an_interrupt_after_it_does_not_lose_it(
+    raw: Path, tmp_path: Path, tiny: Make
+) -> None:
+    (raw / "99.npz").write_bytes(b"not an archive")
+
+    def at_update(now: Progress) -> None:
         if (now.stage, now.step) == ("learn", 5):
             signal.raise_signal(signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
     with pytest.raises(KeyboardInterrupt):
-        learn(logs.path, tmp_path / "world", recipe=tiny, progress=interrupt)
+        learn(raw, tmp_path / "world", recipe=tiny, progress=at_update)
     assert (tmp_path / "world.partial").is_dir()
-    seen: list[int] = []
-    resumed = learn_logs(
-        logs.path,
-        tmp_path / "world",
-        Options(recipe=tiny, resume=True),
-        progress=lambda now: seen.append(now.step) if now.stage == "learn" else None,
-    )
-    assert seen == list(range(6, 13))
-    assert not (tmp_path / "world.partial").exists()
-    assert resumed.learned.trained.curves == whole.learned.trained.curves
+    seen: list[tuple[str, int]] = []
 
-
-def test_an_interrupt_after_the_training_does_not_lose_it(logs: Store, tmp_path: Path, tiny: Make) -> None:
-    def interrupt(now: Progress) -> None:
+    def at_calibration(now: Progress) -> None:
+        seen.append((now.stage, now.step))
         if now.stage == "calibrate":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn(logs.path, tmp_path / "world", recipe=tiny, progress=interrupt)
+        learn(raw, tmp_path / "world", recipe=tiny, resume=True, progress=at_calibration)
+    assert [step for stage, step in seen if stage == "learn"] == list(range(6, 13))
     stages: list[str] = []
-    resumed = learn_logs(
-        logs.path, tmp_path / "world", Options(recipe=tiny, resume=True), progress=lambda now: stages.append(now.stage)
-    )
+    options = Options(recipe=tiny, resume=True)
+    result = learn_logs(raw, tmp_path / "world", options, progress=lambda now: stages.append(now.stage))
     assert "learn" not in stages
     assert not (tmp_path / "world.partial").exists()
-    assert resumed.learned.trained.curves
+    assert result.learned.trained.curves
+    assert len(open_store(tmp_path / "world.store")) == 24
+    assert any("99.npz" in line for line in result.findings)
+    run = json.loads((tmp_path / "world" / "run.json").read_text())
+    assert run["findings"] == list(result.findings)
+    assert run["unclear"] == list(result.unclear)
 
 
 @pytest.mark.slow
@@ -390,7 +367,6 @@ def test_the_best_of_several_seeds_is_kept_and_all_are_told(logs: Store, tmp_pat
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["seed"] == best.seed
     assert [one["seed"] for one in run["seeds"]] == [4, 5, 6]
-    assert result.diagnostics is not None
     (own,) = [error for error in result.diagnostics.errors if (error.world, error.signal) == ("", "position")]
     assert best.rmse["position"] == {step: own.rmse.value[step - 1] for step in result.diagnostics.horizons}
     assert {file.name for file in (tmp_path / "world.log").iterdir()} == {f"world-seed{n}.jsonl" for n in (4, 5, 6)}
@@ -481,15 +457,24 @@ def test_a_budget_is_not_shared_between_processes(
         learn(logs.path, tmp_path / "world", recipe=tiny, budget=30.0)
 
 
-def test_a_budget_sets_size_and_updates(logs: Store, tmp_path: Path, tiny: Make) -> None:
+def test_a_budget_sets_size_and_updates(
+    logs: Store, tmp_path: Path, tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match="too short"):
         learn(logs.path, tmp_path / "never", recipe=tiny, budget=0.01)
-    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, budget=6000.0))  # plenty, on any machine
-    run = json.loads((tmp_path / "world" / "run.json").read_text())
-    assert run["training"]["num_updates"] == 48  # four times the recipe's: more is not worth its time
-    assert run["model"]["predictor"]["width"] == 64  # the largest of the sizes
-    assert run["heads"]["readout_updates"] == 80
-    assert result.learned.recipe.training.num_updates == 48
+    fitted: list[Recipe] = []
+
+    def learn_world(store: Store, recipe: Recipe, **rest: Any) -> Learned:
+        fitted.append(recipe)
+        raise Stopped
+
+    monkeypatch.setattr(learn_module, "learn_world", learn_world)
+    with pytest.raises(Stopped):
+        learn(logs.path, tmp_path / "world", recipe=tiny, budget=6000.0)  # plenty, on any machine
+    (recipe,) = fitted
+    assert recipe.training.num_updates == 48  # four times the recipe's: more is not worth its time
+    assert recipe.model_config.predictor.width == 64  # the largest of the sizes
+    assert recipe.heads.readout_updates == 80
 
 
 def test_nothing_to_resume(logs: Store, tmp_path: Path, tiny: Make) -> None:
@@ -526,7 +511,6 @@ def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside
         (replace(episode, observed={"position": np.arange(13) % 3 == 0}) for episode in toy.episodes(24, 12, seed=0)),
     )
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short))
-    assert result.diagnostics is not None
     assert {error.world for error in result.diagnostics.errors} == {"", "persistence"}
 
 

@@ -197,8 +197,7 @@ class Uneven(Counter):
 
 
 @pytest.mark.parametrize(
-    ("environment", "max_steps"),
-    [("Pendulum-v1", 11), ("CartPole-v1", 30), ("two-rooms", 9), (Uneven, 8), (Switch, 4)],
+    ("environment", "max_steps"), [("Pendulum-v1", 11), ("CartPole-v1", 30), ("two-rooms", 9), (Uneven, 8), (Switch, 4)]
 )
 def test_what_is_recorded_does_not_depend_on_how_many_run_side_by_side(tmp_path, environment, max_steps):
     stores = [

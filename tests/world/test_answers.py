@@ -143,6 +143,10 @@ def test_a_history_of_one_observation_needs_no_actions() -> None:
         for past in (full, History(observations=here))
     )
     np.testing.assert_array_equal(first, second)
+    blown = world.predict(full, pushes(3), exogenous={"wind": np.full((3, 2), 0.5)}).signals["position"].mean
+    np.testing.assert_allclose(blown[0] - first[0], 0.5, atol=1e-3)
+    with pytest.raises(InputError, match=r"exogenous 'wind' is missing. Add an array of shape \(3, 2\)"):
+        world.predict(full, pushes(3))
     with pytest.raises(InputError, match=r"past action 'push' is missing. Add an array of shape \(1, 2\)"):
         world.predict(History(observations={"position": np.ones((2, 2))}), pushes(3), exogenous=wind)
 

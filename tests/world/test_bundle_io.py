@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.world.tampering import Change, replace_arrays, tamper
+from tests.world.wrapped import Wrapped
 
 from worldline.bundle import read_bundle
 from worldline.config import replace_at
@@ -19,6 +20,7 @@ from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, History
 from worldline.errors import BundleError, DataError, UnknownNameError, UnsupportedError
+from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.distance import Distance, DistanceConfig
@@ -210,19 +212,8 @@ def test_a_name_that_is_not_registered_is_refused(saved: Path, change: Change, m
 # Engines that are not learned
 
 
-def walk(seed: int) -> Episode:
-    rng = np.random.default_rng(seed)
-    moves = rng.uniform(-6, 6, (9, 2)).astype(np.float32)
-    seen = [ROOMS.reset(seed=seed)[0], *(ROOMS.step({"move": move})[0] for move in moves)]
-    return Episode(
-        observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
-        actions={"move": moves},
-        seed=seed,
-    )
-
-
 RICH = Integrator(noise=0.1)
-WALKS = [walk(seed) for seed in range(12)]
+WALKS = [explore(ROOMS, seed, 9) for seed in range(12)]
 STEPS = RICH.episodes(12, 9, seed=1)
 ENGINES: dict[str, tuple[Engine, list[Episode]]] = {
     "persistence": (Persistence.fit(STEPS, RICH.schema), STEPS),
@@ -281,17 +272,8 @@ def test_a_simulator_that_is_reset_by_seed_stays_so(tmp_path: Path) -> None:
     )
 
 
-class Dreams(Engine):
+class Dreams(Wrapped):
     """Cannot be stored, though what it leaves all to can."""
-
-    def describe(self) -> Any:
-        return ENGINES["linear"][0].describe()
-
-    def observe(self, belief: object, steps: History, *, seed: int) -> object:
-        return ENGINES["linear"][0].observe(belief, steps, seed=seed)
-
-    def imagine(self, belief: object, future: Any, *, num_samples: int, noise: object = None, seed: int) -> Any:
-        return ENGINES["linear"][0].imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
 
 
 class Own(CrossEntropy):
@@ -303,7 +285,7 @@ def test_what_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path: Path)
     adapted = replace(learned_engine(), adaptation=Adaptation())
     linear = ENGINES["linear"][0]
     for world, message in (
-        (LocalWorld(Dreams(), None, SEARCH), "Dreams is not Storable"),
+        (LocalWorld(Dreams(linear), None, SEARCH), "Dreams is not Storable"),
         (LocalWorld(by_code, None, SEARCH), "with custom code, which cannot be stored"),
         (LocalWorld(adapted, None, SEARCH), "an adaptation cannot be stored"),
         (LocalWorld(linear, None, Own()), "Own is not registered as a planner"),
@@ -371,7 +353,6 @@ def test_arrays_that_are_not_those_of_the_engine_are_refused(
 
 def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
     calibration = open_world(stored).calibration
-    assert calibration is not None
     renamed = {name.replace("/position", "/place"): value for name, value in calibration.to_arrays().items()}
     replace_arrays(stored, "calibration.safetensors", renamed)
     with pytest.raises(BundleError, match=r"calibration.safetensors: its signals differ"):

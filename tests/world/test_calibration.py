@@ -121,7 +121,6 @@ def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear,
 
 
 def test_trust_is_uniform_at_home_and_small_abroad(calibration: Calibration, fresh: list[Episode]) -> None:
-    assert calibration.input_novelty is not None
 
     def trust(shift: float) -> np.ndarray:
         moved = [replace(e, observations={"position": e.observations["position"] + shift}) for e in fresh]

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
+from tests.engines.test_simulator import Gusts
 from tests.world.toy_worlds import TOY as CALM
 from tests.world.toy_worlds import Biased
 
@@ -29,7 +28,6 @@ GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 
 
 def test_conforms(world: LocalWorld, fresh: list[Episode]) -> None:
-    assert world.calibration is not None
     check_world(world, fresh[:60], GOAL, num_calibration=world.calibration.num_episodes)
 
 
@@ -78,22 +76,6 @@ def test_without_calibration_nothing_is_claimed(engine: Linear, history: History
     assert found.signals["position"].horizon == 0
     with pytest.raises(UnsupportedError, match="surprise needs a calibration"):
         world.surprise(fresh[0])
-
-
-def test_exogenous_inputs_are_needed_where_the_schema_has_them() -> None:
-    toy = Integrator(camera=False)
-    world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())
-    history = History(
-        observations={"position": np.zeros((1, 2))},
-        actions={"push": np.zeros((0, 2))},
-        exogenous={"wind": np.zeros((0, 2))},
-    )
-    with pytest.raises(InputError, match=r"exogenous 'wind' is missing. Add an array of shape \(3, 2\)"):
-        world.predict(history, PUSH)
-    wind = {"wind": np.full((3, 2), 0.5, np.float32)}
-    moved = world.predict(history, PUSH, exogenous=wind).signals["position"].mean
-    still = world.predict(history, PUSH, exogenous={"wind": np.zeros((3, 2), np.float32)}).signals["position"].mean
-    np.testing.assert_allclose(np.asarray(moved[0]) - np.asarray(still[0]), 0.5, atol=1e-3)
 
 
 class Dice(Engine, Novelty):
@@ -195,22 +177,6 @@ def test_an_engine_that_measures_novelty_is_asked() -> None:
         LocalWorld(other, calibration, CrossEntropy())
 
 
-class Gusts(gymnasium.Env[dict[str, Any], dict[str, Any]]):
-    """A place that is pushed by actions and by gusts that nothing but the reset seed tells."""
-
-    observation_space = gymnasium.spaces.Dict({"place": gymnasium.spaces.Box(-np.inf, np.inf, (1,))})
-    action_space = gymnasium.spaces.Dict({"push": gymnasium.spaces.Box(-1, 1, (1,))})
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.place = self.np_random.normal(size=1)
-        return {"place": self.place.astype(np.float32)}, {}
-
-    def step(self, action: dict[str, Any]) -> Any:
-        self.place = self.place + action["push"] + self.np_random.normal(size=1)
-        return {"place": self.place.astype(np.float32)}, 0.0, False, False, {}
-
-
 def gusty(seed: int, push: np.ndarray) -> Episode:
     environment = Gusts()
     places = [environment.reset(seed=seed)[0]["place"], *(environment.step({"push": one})[0]["place"] for one in push)]
@@ -227,32 +193,6 @@ def test_what_if_is_the_twin_where_the_engine_can_abduct() -> None:
     assert not found.reason
     np.testing.assert_array_equal(found.signals["place"], twin.observations["place"][4:])
     np.testing.assert_array_equal(found.factual["place"], episode.observations["place"][4:8])
-
-
-def test_what_if_replays_hidden_causes_and_noise_over_an_engine_of_vectors(
-    world: LocalWorld, fresh: list[Episode]
-) -> None:
-    """The toy is linear: a twin differs by what its pushes differ by, each as much as is left of it later."""
-    episode = fresh[0]
-    found = world.what_if(episode, 4, PUSH)
-    assert found.abduction is Abduction.FULL
-    np.testing.assert_array_equal(found.factual["position"], episode.observations["position"][5:8])
-    apart = PUSH["push"] - episode.actions["push"][4:7]
-    change = [sum(0.9 ** (step - k) * apart[k] for k in range(step + 1)) for step in range(3)]
-    np.testing.assert_allclose(found.signals["position"], episode.observations["position"][5:8] + change, atol=0.1)
-
-
-def test_what_if_uses_the_past_alone_where_nothing_is_inferred() -> None:
-    toy = Integrator(noise=0.2)
-    world = LocalWorld(Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema), None, CrossEntropy())
-    episode = toy.episodes(1, 12, seed=1)[0]
-    later = {name: np.concatenate([value[:5], value[5:] * 0]) for name, value in episode.observations.items()}
-    first, second = (world.what_if(one, 4, PUSH) for one in (episode, replace(episode, observations=later)))
-    assert first.abduction is Abduction.NONE
-    assert "is not action-conditioned" in first.reason
-    np.testing.assert_array_equal(first.signals["position"], second.signals["position"])
-    same = world.what_if(episode, 4, {"push": episode.actions["push"][4:7]})
-    np.testing.assert_array_equal(same.signals["position"], same.factual["position"])
 
 
 @pytest.mark.parametrize("at", [-1, 10, 12])

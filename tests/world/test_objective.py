@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.world.wrapped import Wrapped
 
-from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
+from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, Episode, Future, History
@@ -29,24 +30,19 @@ TOY = Integrator()
 EPISODES = TOY.episodes(30, 30, seed=0)
 
 
-class Homesick(Engine, Novelty):
+class Homesick(Wrapped, Novelty):
     """The linear engine, to which things are the stranger the further they are from the origin."""
 
-    def __init__(self, engine: Linear) -> None:
-        self.engine = engine
-
     def describe(self) -> Card:
-        return replace(self.engine.describe(), abilities=("novelty",))
+        return replace(super().describe(), abilities=("novelty",))
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         before = belief[0] if isinstance(belief, tuple) else None
-        return self.engine.observe(before, steps, seed=seed), steps.observations["position"][:, -1]
+        return super().observe(before, steps, seed=seed), steps.observations["position"][:, -1]
 
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
+    def imagine(self, belief: EngineBelief, future: Future, **rest: Any) -> Samples:
         assert isinstance(belief, tuple)
-        return self.engine.imagine(belief[0], future, num_samples=num_samples, noise=noise, seed=seed)
+        return super().imagine(belief[0], future, **rest)
 
     def novelty(self, belief: EngineBelief) -> np.ndarray:
         assert isinstance(belief, tuple)
@@ -57,22 +53,8 @@ class Homesick(Engine, Novelty):
         return np.linalg.norm(path.astype(float), axis=-1)
 
 
-class Seeing(Engine, GoalDistance):
+class Seeing(Wrapped, GoalDistance):
     """The linear engine, with a distance to pictures: how far the position is from where the picture is brightest."""
-
-    def __init__(self, engine: Linear) -> None:
-        self.engine = engine
-
-    def describe(self) -> Card:
-        return self.engine.describe()
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return self.engine.observe(belief, steps, seed=seed)
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
 
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> np.ndarray:
         position = self.imagine(belief, future, num_samples=1, seed=seed).signals["position"][:, :, 0]
@@ -104,6 +86,11 @@ def linear() -> Linear:
     return Linear.fit(EPISODES, TOY.schema)
 
 
+@pytest.fixture(scope="module")
+def plain(linear: Linear) -> LocalWorld:
+    return LocalWorld(linear, None, CrossEntropy())
+
+
 def at_origin(episode: Episode = EPISODES[0]) -> History:
     return History(
         observations={"position": np.zeros((1, 2), np.float32), "camera": picture(np.zeros((1, 2)))},
@@ -118,10 +105,9 @@ AT_REST = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"positi
 PICTURE = Goal(targets={"camera": picture(np.array([1.5, -2.5]))})
 
 
-def test_the_cost_is_the_squared_error_over_the_tolerance_of_all_steps(linear: Linear) -> None:
-    world = LocalWorld(linear, None, CrossEntropy())
+def test_the_cost_is_the_squared_error_over_the_tolerance_of_all_steps(plain: LocalWorld) -> None:
     goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 0.5})
-    found = world.score(at_origin(), PLANS, goal, exogenous=WIND)
+    found = plain.score(at_origin(), PLANS, goal, exogenous=WIND)
     np.testing.assert_allclose(found.cost, [(1 + 0.81) / 2 / 0.25, 0, (1 + 1.9**2) / 0.25], rtol=1e-3, atol=1e-4)
     assert found.violation.shape == (3, 0)
 
@@ -133,16 +119,14 @@ def test_a_target_needs_a_tolerance_from_somewhere(linear: Linear) -> None:
         )
 
 
-def test_constraints_are_judged_beside_the_cost(linear: Linear) -> None:
-    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
-    world = LocalWorld(linear, None, CrossEntropy())
+def test_constraints_are_judged_beside_the_cost(plain: LocalWorld) -> None:
     rules = (AtMost(signal="position", bound=0.5), AtMost(signal="position", bound=9.0))
-    found = world.score(at_origin(), PLANS, goal, rules, exogenous=WIND)
+    found = plain.score(at_origin(), PLANS, AT_REST, rules, exogenous=WIND)
     np.testing.assert_allclose(found.violation, [[0.5, 0], [0, 0], [1.4, 0]], atol=1e-2)
     with pytest.raises(
         InputError, match=r"constraint 0: expected a violation \[W, N\] of shape \(1, 3\), got shape \(\)"
     ):
-        world.score(at_origin(), PLANS, goal, [lambda rollout: torch.zeros(())], exogenous=WIND)
+        plain.score(at_origin(), PLANS, AT_REST, [lambda rollout: torch.zeros(())], exogenous=WIND)
 
 
 def test_a_picture_needs_a_distance_head(linear: Linear) -> None:
@@ -190,11 +174,10 @@ def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
     assert not np.array_equal(plan.actions["push"], [[1, -1], [1, -1]])
 
 
-def test_costs_are_added_to_the_error_to_the_targets(linear: Linear) -> None:
-    world = LocalWorld(linear, None, CrossEntropy())
+def test_costs_are_added_to_the_error_to_the_targets(plain: LocalWorld) -> None:
     near = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
     restless = replace(near, costs=(Price(signal="push", price=(2.0, 10.0)), Change(signal="push", tolerance=1.0)))
-    base, found = (world.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (near, restless))
+    base, found = (plain.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (near, restless))
     np.testing.assert_allclose(found - base, [2 + 0.5, 0, 24], rtol=1e-6)
     pushed = History(
         observations={"position": np.zeros((2, 2), np.float32), "camera": picture(np.zeros((2, 2)))},
@@ -202,7 +185,7 @@ def test_costs_are_added_to_the_error_to_the_targets(linear: Linear) -> None:
         exogenous={"wind": np.zeros((1, 2), np.float32)},
     )
     still = Goal(costs=(Change(signal="push", tolerance=1.0),))
-    found = world.score(pushed, PLANS, still, exogenous=WIND).cost  # counted from the last push, (0, 2)
+    found = plain.score(pushed, PLANS, still, exogenous=WIND).cost  # counted from the last push, (0, 2)
     np.testing.assert_allclose(found, [(1 + 4) / 2 + 0.5, 2, (1 + 1) / 2])
 
 
@@ -230,34 +213,32 @@ def test_risk_is_the_mean_of_the_worst_share_of_the_samples(linear: Linear, risk
     np.testing.assert_allclose(found.cost, 3 * [due])  # two steps of half a unit
 
 
-def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
-    world = LocalWorld(linear, None, CrossEntropy())
+def test_goals_that_make_no_sense_are_refused(linear: Linear, plain: LocalWorld) -> None:
     with pytest.raises(InputError, match="no target and no cost"):
-        world.score(at_origin(), PLANS, Goal(), exogenous=WIND)
+        plain.score(at_origin(), PLANS, Goal(), exogenous=WIND)
     for name in ("risk", "discount"):
         for value in (0.0, 1.5, float("nan")):
             with pytest.raises(InputError, match=f"goal's {name} is {value}"):
-                world.score(at_origin(), PLANS, replace(PICTURE, **{name: value}), exogenous=WIND)
+                plain.score(at_origin(), PLANS, replace(PICTURE, **{name: value}), exogenous=WIND)
     flat = Goal(costs=(lambda rollout: rollout.signals["push"].sum((2, 3, 4)),))
     with pytest.raises(InputError, match=r"cost 0: expected the cost of each step .* got shape \(1, 3\)"):
-        world.score(at_origin(), PLANS, flat, exogenous=WIND)
+        plain.score(at_origin(), PLANS, flat, exogenous=WIND)
     short = Goal(costs=(lambda rollout: torch.zeros((1, 3, 1, 3)),))
     with pytest.raises(InputError, match=r"of shape \(1, 3, 1, 2\), got shape \(1, 3, 1, 3\)"):
-        world.score(at_origin(), PLANS, short, exogenous=WIND)
+        plain.score(at_origin(), PLANS, short, exogenous=WIND)
     with pytest.raises(UnsupportedError, match=r"risk is 0\.5, but the distance to camera is a mean"):
         LocalWorld(Seeing(linear), None, CrossEntropy()).score(
             at_origin(), PLANS, replace(PICTURE, risk=0.5), exogenous=WIND
         )
 
 
-def test_a_violation_below_zero_is_an_error(linear: Linear) -> None:
-    world = LocalWorld(linear, None, CrossEntropy())
+def test_a_violation_below_zero_is_an_error(plain: LocalWorld) -> None:
 
     def slack(rollout: Rollout) -> torch.Tensor:
         return rollout.signals["position"].amax((2, 3, 4)) - 9.0
 
     with pytest.raises(InputError, match=r"constraint 0 returned the negative violation -.*clamp"):
-        world.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
+        plain.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
 
 
 def test_what_acts_from_outside_may_be_ruled_on(linear: Linear) -> None:
@@ -390,20 +371,19 @@ def test_the_gradient_planner_descends_costs_and_keeps_constraints() -> None:
     np.testing.assert_allclose(dear.actions["push"], [[0.5, -1.0]], atol=0.03)  # x - 1.5 = -1 at the optimum
 
 
-def test_a_numpy_cost_counts_as_the_same_cost_in_torch(linear: Linear) -> None:
-    world = LocalWorld(linear, None, CrossEntropy())
+def test_a_numpy_cost_counts_as_the_same_cost_in_torch(plain: LocalWorld) -> None:
     costs = (
         from_numpy(lambda rollout: np.abs(rollout.signals["position"]).sum(-1)),
         lambda rollout: rollout.signals["position"].abs().sum(-1),
     )
-    found = [world.score(at_origin(), PLANS, Goal(costs=(cost,)), exogenous=WIND).cost for cost in costs]
+    found = [plain.score(at_origin(), PLANS, Goal(costs=(cost,)), exogenous=WIND).cost for cost in costs]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
     assert found[0][0] > 1
     for broken in (lambda rollout: np.zeros((1, 3, 1, 2)), lambda rollout: 0.0):
         with pytest.raises(InputError, match="wrap a NumPy function in from_numpy"):
-            world.score(at_origin(), PLANS, Goal(costs=(broken,)), exogenous=WIND)
+            plain.score(at_origin(), PLANS, Goal(costs=(broken,)), exogenous=WIND)
         with pytest.raises(InputError, match="wrap a NumPy function in from_numpy"):
-            world.score(at_origin(), PLANS, AT_REST, [broken], exogenous=WIND)
+            plain.score(at_origin(), PLANS, AT_REST, [broken], exogenous=WIND)
 
 
 def test_a_population_is_rolled_out_once_or_in_parts_that_fit() -> None:
@@ -445,7 +425,6 @@ def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorl
         for each in (rule, Chance(constraint=rule, level=0.8))
     )
     forecast = world.predict(history, plan, level=0.8).signals["position"]
-    assert forecast.high is not None
     assert plain.violation.item() == pytest.approx(forecast.mean[:, 0].max() - 0.9)
     assert sure.violation.item() == pytest.approx(forecast.high[:, 0].max() - 0.9)
 

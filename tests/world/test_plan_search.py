@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.world.wrapped import Wrapped
 
 from worldline.catalog.fallback import FallbackWorld
-from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance, Samples
+from worldline.engines.base import EngineBelief, GoalDistance
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
@@ -46,16 +47,16 @@ def test_a_goal_out_of_reach_is_approached_at_the_bounds(world: LocalWorld, hist
     assert np.abs(plan.actions["push"]).max() <= 1
 
 
-def test_a_batch_is_its_worlds_one_by_one(world: LocalWorld, histories: History) -> None:
+@pytest.mark.parametrize("sent", [None, np.array([[[1, 0]], [[0, 0]], [[0, -1]]], np.float32)])
+def test_a_batch_is_its_worlds_one_by_one(world: LocalWorld, histories: History, sent: np.ndarray | None) -> None:
+    """Each with its own pending actions."""
     targets = np.array([[0.5, 0.0], [1.0, 1.0], [0.5, 0.0]], np.float32)
-    together = world.plan(histories, Goal(targets={"position": targets}), horizon=3)
+    pending = None if sent is None else {"push": sent}
+    together = world.plan(histories, Goal(targets={"position": targets}), horizon=3, pending=pending)
     assert together.actions["push"].shape == (3, 3, 2)
     for number in range(3):
-        one = History(
-            observations={"position": histories.observations["position"][number]},
-            actions={"push": histories.actions["push"][number]},
-        )
-        alone = world.plan(one, Goal(targets={"position": targets[number]}), horizon=3)
+        one, mine = histories.map(lambda value, n=number: value[n]), pending and {"push": sent[number]}
+        alone = world.plan(one, Goal(targets={"position": targets[number]}), horizon=3, pending=mine)
         np.testing.assert_allclose(together.actions["push"][number], alone.actions["push"], atol=1e-5)
         assert np.asarray(together.trust)[number] == alone.trust
         assert np.asarray(together.cost)[number] == pytest.approx(alone.cost, rel=1e-4)
@@ -126,16 +127,10 @@ def test_a_budget_covers_all_that_a_plan_takes(
     """A second to observe, four to propose: the search has the rest of 100, but for what is kept to close."""
     now_s, told = [0.0], list[float | None]()
 
-    class Slow(Engine, GoalDistance):
-        def describe(self) -> Card:
-            return world.describe()
-
+    class Slow(Wrapped, GoalDistance):
         def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
             now_s[0] += 1.0
-            return world.engine.observe(belief, steps, seed=seed)
-
-        def imagine(self, *args: Any, **rest: Any) -> Samples:
-            return world.engine.imagine(*args, **rest)
+            return super().observe(belief, steps, seed=seed)
 
         def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> np.ndarray:
             return np.zeros(future.actions["push"].shape[:3])
@@ -152,7 +147,7 @@ def test_a_budget_covers_all_that_a_plan_takes(
             return super().plan(*args, deadline_s=deadline_s, **rest)
 
     monkeypatch.setattr("worldline.world.plan_search.time.monotonic", lambda: now_s[0])
-    slow = LocalWorld(Slow(), None, Told())
+    slow = LocalWorld(Slow(world.engine), None, Told())
     plan = slow.plan(history, replace(NEAR, in_steps=True), horizon=3, budget_s=100.0)
     assert told == [MAX_PROPOSAL_SHARE * ((1 - RESERVED_SHARE) * 100 - 1), (1 - RESERVED_SHARE) * 100 - 5]
     assert plan.elapsed_s == 5.0
@@ -237,20 +232,6 @@ def test_pending_actions_are_checked(world: LocalWorld, history: History) -> Non
         world.plan(history, NEAR, horizon=2, pending={"push": np.array([[1.5, 0.0]])})
     with pytest.raises(InputError, match="'push' is missing"):
         world.plan(history, NEAR, horizon=2, pending={})
-
-
-def test_in_a_batch_each_world_has_its_own_pending_actions(world: LocalWorld, histories: History) -> None:
-    targets = np.array([[0.5, 0.0], [1.0, 1.0], [0.5, 0.0]], np.float32)
-    sent = {"push": np.array([[[1, 0]], [[0, 0]], [[0, -1]]], np.float32)}
-    together = world.plan(histories, Goal(targets={"position": targets}), horizon=3, pending=sent)
-    for number in range(3):
-        one = History(
-            observations={"position": histories.observations["position"][number]},
-            actions={"push": histories.actions["push"][number]},
-        )
-        goal, mine = Goal(targets={"position": targets[number]}), {"push": sent["push"][number]}
-        alone = world.plan(one, goal, horizon=3, pending=mine)
-        np.testing.assert_allclose(together.actions["push"][number], alone.actions["push"], atol=1e-5)
 
 
 def test_a_world_that_heeds_no_actions_is_not_planned_with(world: LocalWorld, history: History) -> None:

@@ -126,10 +126,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         (Said(302, "text/plain", headers={"location": "http://127.0.0.1:1/"}), "answered with status 302"),
         (Said(200), "returned an invalid answer: the message is damaged"),
         (Said(200, body=b"\xdd\xff\xff\xff\xff"), "returned an invalid answer"),
-        (
-            Said(200, body=msgspec.msgpack.encode({"worldline": 2, "answer": {}})),
-            "expected message version 1, got 2",
-        ),
+        (Said(200, body=msgspec.msgpack.encode({"worldline": 2, "answer": {}})), "expected message version 1, got 2"),
         (Said(200, body=encode_answer({"name": 1})), "returned an invalid answer: Card"),
         (Said(200, body=bytes(2000)), "answered more than 1000 bytes"),
         (Said(503, body=encode_error(UnavailableError("resting."))), r"^resting\. \(http:.*/toy, request_id \)$"),
@@ -181,10 +178,10 @@ def test_calls_are_repeated_after_growing_random_pauses(
     ],
 )
 def test_only_calls_that_may_succeed_are_repeated(
-    said: Said, options: dict[str, Any], attempts: int, ask: Callable[..., object], pauses: list[float]
+    said: Said, options: dict[str, Any], attempts: int, pauses: list[float]
 ) -> None:
     with answering(said) as (url, paths, _), pytest.raises(UnavailableError):
-        ask(url + PATH, **options)
+        describe(url + PATH, **options)
     assert len(paths) == len(pauses) == attempts
 
 
@@ -198,9 +195,9 @@ def test_a_repetition_has_the_time_that_is_left_and_a_plan_its_budget(history: H
     assert 4.5 < second.wait_s < second.wait_s + second.delay_s <= 5.0
 
 
-def test_errors_of_the_caller_are_not_repeated(ask: Callable[..., object]) -> None:
+def test_errors_of_the_caller_are_not_repeated() -> None:
     with answering(Said(400, body=encode_error(InputError("no.")))) as (url, paths, _), pytest.raises(InputError):
-        ask(url + PATH)
+        describe(url + PATH)
     assert len(paths) == 1
 
 
@@ -247,8 +244,7 @@ def test_what_is_no_url_of_a_server_is_refused(url: str, client: Callable[..., o
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [*[("timeout_s", one) for one in (0.0, -1.0, float("nan"), float("inf"))], ("retries", -1)],
+    ("name", "value"), [*[("timeout_s", one) for one in (0.0, -1.0, float("nan"), float("inf"))], ("retries", -1)]
 )
 def test_timeout_and_retries_are_checked(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{name} is {value}"):

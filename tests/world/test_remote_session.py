@@ -12,7 +12,8 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 from tests.served_world import serving_world
-from tests.world.test_remote import GOAL, PUSH, Awaited, difference
+from tests.world.test_remote import GOAL, PUSH, Awaited
+from tests.world.test_wire import difference
 
 from worldline.episode import Episode
 from worldline.errors import InputError, UnavailableError, UnknownNameError

@@ -7,48 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.world.wrapped import Forwarding
 
-from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, WorldlineError
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Prediction
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.present import Present
 from worldline.world.session import MAX_ALARMS, Alarm, Session, SessionState
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
-
-
-class Forwarding(World):
-    """A world behind which another one answers."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def describe(self) -> Card:
-        return self.world.describe()
-
-    def predict(self, *arguments: Any, **rest: Any) -> Prediction:
-        return self.world.predict(*arguments, **rest)
-
-    def score(self, *arguments: Any, **rest: Any) -> Scores:
-        return self.world.score(*arguments, **rest)
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        return self.world.answer_plan(history, request)
-
-    def what_if(self, *arguments: Any) -> WhatIf:
-        return self.world.what_if(*arguments)
-
-    def surprise(self, episode: Episode) -> Surprise:
-        return self.world.surprise(episode)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +56,6 @@ def play(session: Session, episode: Episode) -> np.ndarray:
             continue
         action = {"push": episode.actions["push"][step - 1]}
         found = session.predict({"push": action["push"][None]}).signals["position"]
-        assert found.low is not None
-        assert found.high is not None
         inside.append(((found.low[0] <= now["position"]) & (now["position"] <= found.high[0])).all())
         session.observe(now, actions=action)
     return np.array(inside)

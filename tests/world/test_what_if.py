@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.world.wrapped import Wrapped
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError
 from worldline.labs.base import NoisyLab
-from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.testing import check_world
 from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction, WhatIf
 from worldline.world.calibration import Calibration, calibrate
@@ -70,13 +69,6 @@ def played(lab: NoisyLab, seed: int, num_steps: int, others: np.ndarray | None =
     )
 
 
-def test_conforms(linear: Linear) -> None:
-    calibration = calibrate(linear, TOY.episodes(132, 12, seed=1), horizon=4, num_windows=1, seed=0)
-    world = LocalWorld(linear, calibration, CrossEntropy())
-    goal = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
-    check_world(world, TOY.episodes(60, 12, seed=2), goal, num_calibration=calibration.num_episodes)
-
-
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.integers(0, 9), st.integers(1, 3))
 def test_the_actions_that_were_taken_lead_to_the_log(linear: Linear, seed: int, at: int, num_steps: int) -> None:
@@ -90,22 +82,11 @@ def test_the_actions_that_were_taken_lead_to_the_log(linear: Linear, seed: int, 
     np.testing.assert_allclose(found.signals["position"], logged, atol=1e-5)
 
 
-@dataclass(frozen=True)
-class Heeding(Engine):
+class Heeding(Wrapped):
     """Says of another engine that it heeds actions."""
 
-    engine: Engine
-
     def describe(self) -> Card:
-        return replace(self.engine.describe(), action_conditioned=True)
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return self.engine.observe(belief, steps, seed=seed)
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+        return replace(super().describe(), action_conditioned=True)
 
 
 @dataclass(frozen=True)
@@ -178,15 +159,6 @@ def test_what_is_hidden_is_carried_over(seed: int, causes: tuple[float, float, f
     spread = np.abs(due - episode.observations["position"][4:24]).mean()
     np.testing.assert_allclose(found.signals["position"], due, atol=0.01 + 15 * noise)
     assert np.abs(found.signals["position"] - due).mean() < 0.01 + 4 * noise < spread
-
-
-def test_with_nothing_hidden_noise_alone_is_replayed() -> None:
-    episode = hidden_episode(0, 60, noise=0.1, bias=0.0, drag=0.0, gain=0.0)
-    others = pushes(1, 20)["push"]
-    found = open_over(Told(TOY)).what_if(episode, 3, {"push": others}).signals["position"]
-    due = twin_of(episode, others, 3, drag=0.0, gain=0.0)
-    assert np.abs(found - due).max() < 0.15
-    assert np.abs(found - due).mean() < 0.04
 
 
 def test_draws_are_the_same_for_both() -> None:
@@ -406,38 +378,6 @@ def test_what_stands_in_the_way_is_named(engine: Dial, why: str) -> None:
     assert found.abduction is Abduction.NONE
     assert why in found.reason
     assert "a world that takes only vectors that it predicts" in found.reason
-
-
-def test_on_the_gusty_puck_it_is_nearly_as_good_as_knowing_the_friction() -> None:
-    """Hidden cause from the best that ignores the factual (0) to knowing the friction (1)."""
-    lab, at, num_steps = GustyPuck(), 2, 60
-    world = open_over(Linear.fit([played(lab, seed, 60) for seed in range(100)], lab.schema, context=1))
-    losses: dict[str, list[float]] = {name: [] for name in ("ignorant", "told", "what if", "copied")}
-    for seed in range(1000, 1025):
-        episode = played(lab, seed, num_steps)
-        others = played(lab, seed + 9000, num_steps).actions["push"][at:]
-        twin = played(lab, seed, num_steps, others, at).observations["puck_position"][at + 1 :]
-        found = world.what_if(episode, at, {"push": others})
-        assert found.abduction is Abduction.FULL
-        start = {name: value[at : at + 1] for name, value in episode.observations.items()}
-
-        def expected(frictions: list[float], start=start, others=others) -> np.ndarray:
-            many = {name: np.repeat(value, len(frictions), 0) for name, value in start.items()}
-            plans = {"push": np.repeat(others[None], len(frictions), 0)}
-            return lab.expected(many, plans, {"friction": np.array(frictions)})["puck_position"].mean(0)
-
-        answers = {
-            "ignorant": expected(np.linspace(0.5, 2.0, 16).tolist()),
-            "told": expected([lab.hidden(seed)["friction"]]),
-            "what if": found.signals["puck_position"],
-            "copied": episode.observations["puck_position"][at + 1 :],
-        }
-        for name, answer in answers.items():
-            losses[name].append(float(((answer - twin) ** 2).mean()))
-    mean = {name: float(np.mean(value)) for name, value in losses.items()}
-    score = (mean["ignorant"] - mean["what if"]) / (mean["ignorant"] - mean["told"])
-    assert score > 0.8
-    assert mean["copied"] > 5 * mean["ignorant"]
 
 
 def test_within_an_episode_the_wind_confounds_nothing() -> None:

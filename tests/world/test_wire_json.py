@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.world.test_wire import ANSWERS, CALLS, Later, difference, made, message
+from tests.world.test_wire import ANSWERS, CALLS, TREES, Later, difference, made, message
 
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
@@ -103,6 +103,7 @@ def plain(value: Any, dtypes: bool) -> Any:
     return value
 
 
+@settings(max_examples=50)
 @given(CALLS, st.booleans())
 def test_a_json_call_equals_its_msgpack_call(asked: Later, lists: bool) -> None:
     call = made(asked)
@@ -204,9 +205,7 @@ def planned(**request: Any) -> bytes:
 AT_MOST = {"rule": "AtMost", "signal": "x", "bound": 1}
 WRONG = [
     ("predict", b"", "truncated", ""),
-    ("predict", b"{", "truncated", ""),
     ("predict", b"[]", "body: Expected `object`, got `array`", ""),
-    ("predict", b"{}", "missing required field `history`", ""),
     ("predict", b'{"history": NaN}', "malformed", ""),
     ("predict", b'{"history": {"observations": {"x": 1}}, "actions": {"a": 1e999}}', "out of range", "/actions/a"),
     ("predict", b'{"history": {"observations": {"\\ud800": 1}}, "actions": {}}', "surrogate", ""),
@@ -226,13 +225,9 @@ WRONG = [
     ("predict", predict({"dtype": "uint8", "shape": [0, 2**62], "data": ""}), "expected 0 bytes", "/actions/push"),
     ("predict", predict({"dtype": "uint8", "shape": [1], "place": 0}), "missing required|unknown", "/actions/push"),
     ("predict", body(history=HISTORY, actions={"a/b~.c": "x"}), "got `str`", "/actions/a~1b~0.c"),
-    ("predict", body(history=HISTORY, actions={}, num_samples=2**63), "64 bits", "/num_samples"),
     ("predict", body(history=HISTORY, actions={}, num_samples=10**4000), "64 bits", "/num_samples"),
-    ("predict", body(history=HISTORY, actions={}, level=[0.9]), "got `array`", "/level"),
     ("plan", planned(horizon=0), "must be at least 1", "/request"),
-    ("plan", planned(horizon="1"), "got `str`", "/request/horizon"),
     ("plan", planned(goal={"tolerance": {"x": None}}), "null", "/request/goal/tolerance/x"),
-    ("score", rules({}), "field `rule`", "/goal/costs/0"),
     ("score", rules({"rule": "os"}), "Invalid value 'os'", "/goal/costs/0/rule"),
     ("score", rules(AT_MOST | {"bound": [[1]]}),
      r"a list of numbers, got shape \(1, 1\)", "/goal/costs/0/bound"),
@@ -290,14 +285,6 @@ def test_memory_stays_below_a_multiple_of_the_largest_message() -> None:
     assert peak < 40 * size
 
 
-TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(sorted(VERBS)),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(("x", "rule", "low", "dtype", "shape", "data")), inner, max_size=3)
-    ),
-    max_leaves=9,
-)
 RULED = st.fixed_dictionaries(
     {"rule": st.sampled_from(("AtMost", "KeepOut", "Within", "Track", "Price", "Chance")), "signal": st.just("x")},
     optional=dict.fromkeys(("bound", "low", "high", "tolerance", "reference", "price", "constraint", "level"), TREES),

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import deserialize
 from safetensors.numpy import save
-from tests.world.test_wire import ANSWERS, CALLS, Later, difference, made
+from tests.world.test_wire import difference
 
 from worldline.errors import InputError
 from worldline.world.base import Forecast, Prediction
-from worldline.world.wire import Call, MessageError, decode_answer, decode_call, encode_answer, encode_call
+from worldline.world.wire import Call, MessageError, decode_call, encode_answer
 from worldline.world.wire_messages import MAX_BODY_BYTES
 from worldline.world.wire_tensors import pack_tensors, unpack_tensors
 
@@ -40,18 +38,6 @@ def surprise(pointer: str, value: Any = X, content: Any = None) -> bytes:
 
 def decoded(body: bytes, verb: str = "surprise") -> Call:
     return decode_call(verb, body, unpack_tensors)
-
-
-@given(CALLS)
-def test_a_call_survives_the_way_there(asked: Later) -> None:
-    call = made(asked)
-    assert difference(call, decoded(encode_call(call, pack_tensors), call.verb)) is None
-
-
-@given(ANSWERS)
-def test_an_answer_survives_the_way_back(asked: Later) -> None:
-    answer = made(asked)
-    assert difference(answer, decode_answer(type(answer), encode_answer(answer, pack_tensors), unpack_tensors)) is None
 
 
 def test_a_file_written_by_hand_is_a_call() -> None:
@@ -82,7 +68,6 @@ ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 META = {"__metadata__": {"worldline": json.dumps({"worldline": 1, "name": "surprise", "content": {}})}}
 WRONG = [
     (b"", "damaged"),
-    (b"\x01\x00", "damaged"),
     (headed(b"[]"), "damaged"),
     (headed({}), "missing required field `__metadata__`"),
     (headed({"__metadata__": {"format": "pt"}}), "missing required field `worldline`"),
@@ -99,10 +84,8 @@ WRONG = [
     (message([]), "Expected `object`, got `array`"),
     (message({}, name="predict"), "expected a message for 'surprise', got 'predict'"),
     (headed({**META, "/a": ENTRY}, bytes(3)), "damaged"),
-    (headed({**META, "/a": ENTRY}, bytes(8)), "damaged"),
     (headed({**META, "/a": ENTRY, "/b": ENTRY}, bytes(4)), "damaged"),
     (headed({**META, "/a": {**ENTRY, "shape": [2**63, 2]}}, bytes(4)), "damaged"),
-    (headed({**META, "/a": {**ENTRY, "dtype": "object"}}, bytes(4)), "damaged"),
     (headed({**META, "/a": {**ENTRY, "dtype": "BF16", "shape": [2]}}, bytes(4)), "got BF16"),
     (surprise("/episode/observations/x", X.astype(np.float16)), r"observations\.x: expected .* got F16"),
     (surprise("/episode/observations/x", X.astype(np.int32)), "got I32"),
@@ -112,17 +95,13 @@ WRONG = [
     (surprise("/episode/epsode"), "unknown field `epsode`"),
     (surprise("/episode/seed"), "Expected `int | null`"),
     (surprise(""), "no JSON pointer"),
-    (surprise("episode"), "no JSON pointer"),
     (surprise("/a" * 9), "no JSON pointer with up to 8 names"),
     (surprise("/episode"), "already has a value"),
     (surprise("/episode/observations/x", content={"episode": {"observations": {"x": 1.0}}}), "already has a value"),
     (surprise("/episode/observations/x", content={"episode": None}), r"observations: .* no such place"),
     (surprise("/episode/1", content={"episode": [None]}), "no such place"),
-    (surprise("/episode/-1", content={"episode": [None]}), "no such place"),
-    (surprise("/episode/00", content={"episode": [None]}), "no such place"),
     (message({}, floats={"/episode": "nan"}), "Invalid enum value 'nan'"),
     (message({}, floats={"/episode": "NaN"}), "Expected `object`, got `float`"),
-    (message({}, floats={"": "NaN"}), "no JSON pointer"),
     (message({}, {"/episode": X}, floats={"/episode": "NaN"}), "already has a value"),
 ]  # fmt: skip
 
@@ -152,23 +131,3 @@ def test_little_is_allocated_for_a_file_that_lies() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 64 * 2**20
-
-
-@given(st.binary(max_size=60))
-def test_noise_is_refused(body: bytes) -> None:
-    for noise in (body, headed(body), headed({**META, "/a": ENTRY}, body)):
-        with pytest.raises(InputError):
-            decoded(noise)
-
-
-@given(CALLS, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4))
-def test_a_spoiled_file_is_refused_or_read(asked: Later, spots: list[tuple[int, int]]) -> None:
-    call = made(asked)
-    body = bytearray(encode_call(call, pack_tensors))
-    for spot, value in spots:
-        body[spot % len(body)] = value
-    try:
-        found = decoded(bytes(body), call.verb)
-    except InputError:
-        return
-    assert type(found) is type(call)

@@ -18,6 +18,7 @@ from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Arrays, Episode
+from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
@@ -126,14 +127,7 @@ def _world(engine: Engine, episodes: list[Episode], goal: Callable[[Episode], Go
 
 
 def _rooms() -> list[Episode]:
-    lab, rng, logged = TwoRooms("random"), np.random.default_rng(0), []
-    for seed in range(16):
-        seen = [lab.reset(seed=seed)[0]]
-        moves = rng.uniform(-6, 6, (NUM_STEPS, 2)).astype(np.float32)
-        seen += [lab.step({"move": move})[0] for move in moves]
-        observations = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
-        logged.append(Episode(observations=observations, actions={"move": moves}, seed=seed))
-    return logged
+    return [explore(TwoRooms("random"), seed, NUM_STEPS) for seed in range(16)]
 
 
 def _gusts() -> list[Episode]:

@@ -13,7 +13,6 @@ from hypothesis.extra.numpy import arrays
 from worldline.config import to_json
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
-from worldline.data.conversion import convert
 from worldline.data.formats.npz import NpzLogs
 from worldline.errors import ConfigError, DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -195,18 +194,3 @@ def test_several_episodes_in_one_file_are_found(tmp_path):
     (logged,) = NpzLogs.open(tmp_path, None, ReadOptions()).read()
     assert [finding.step for finding in logged.findings] == [1]
     assert "Save each" in logged.findings[0].fix
-
-
-def test_conversion_changes_no_number():
-    vector = Signal(name="v", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
-    grey = Signal(name="g", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 3, 1))
-    choice = Signal(name="c", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=9)
-    assert convert(np.arange(4, dtype=np.int16), vector).dtype == np.float32
-    assert convert(np.arange(4.0), vector).shape == (4, 1)
-    assert convert(np.array([2**24 + 1]), vector).dtype == np.int64  # float32 cannot hold it: left to the checks
-    assert np.isinf(convert(np.array([1e300]), vector)).all()
-    assert convert(np.zeros((5, 2, 3), np.uint8), grey).shape == (5, 2, 3, 1)
-    assert convert(np.zeros((5, 3, 2, 1), np.uint8), grey).shape == (5, 3, 2, 1)  # never transposed by reshaping
-    assert convert(np.zeros(4, np.uint8), choice).dtype == np.int64
-    assert convert(np.zeros(4), choice).dtype == np.float64
-    assert convert(np.array(1, np.float32), vector).shape == ()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.installed import installed
+from typer.testing import CliRunner
 
+import worldline
+from worldline.cli.main import app
+from worldline.data.open_logs import open_logs
+from worldline.registry import names as registered
 from worldline.schema import Kind, Role, Schema, Signal
 
 ROOT = Path(__file__).parents[3]
@@ -29,24 +36,10 @@ def only(language: str, word: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a process that has the plugin: it lies in a folder of its own, so as to leave no trace."""
-    folder = tmp_path_factory.mktemp("plugin")
-    shutil.copytree(PLUGIN, folder / "source")
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index"]
-    command += ["--disable-pip-version-check", "--quiet", "--target", str(folder / "site"), str(folder / "source")]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert made.returncode == 0, made.stderr
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PYTHONPATH": str(folder / "site"), "PATH": path}
-
-
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that the plugin is installed in."""
+    with installed(PLUGIN, tmp_path_factory.mktemp("plugin"), "worldline_tape") as folder:
+        yield folder
 
 
 def test_the_page_shows_the_package_as_it_is() -> None:
@@ -54,37 +47,40 @@ def test_the_page_shows_the_package_as_it_is() -> None:
     assert only("python", "class TapeLogs") == (PLUGIN / "src" / "worldline_tape" / "__init__.py").read_text()
 
 
-def test_the_round_trip_of_the_page_passes(tmp_path: Path, installed: dict[str, str]) -> None:
+def test_the_round_trip_of_the_page_passes(tmp_path: Path, site: Path) -> None:
     (tmp_path / "test_tape.py").write_text(only("python", "def test_what_went_in_comes_out"))
-    shown = run([sys.executable, "-m", "pytest", "-q", "-W", "error", "test_tape.py"], tmp_path, installed)
-    assert "3 passed" in shown
-
-
-def test_the_commands_of_the_page_run(tmp_path: Path, installed: dict[str, str]) -> None:
-    (tmp_path / "tapes").mkdir()
-    (tmp_path / "more").mkdir()
-    code = only("python", "def write_tape") + (
-        "for seed in range(3):\n    write_tape(Path(f'tapes/{seed}.tape'), seed)\n"
-        "for seed in range(3, 5):\n    write_tape(Path(f'more/{seed}.tape'), seed)\n"
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "test_tape.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
-    run([sys.executable, "-c", code], tmp_path, installed)
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(only("python", "def write_tape"), str(PAGE), "exec"), names)  # noqa: S102 (our own page)
+    for folder, seeds in (("tapes", range(3)), ("more", range(3, 5))):
+        Path(folder).mkdir()
+        for seed in seeds:
+            names["write_tape"](Path(folder) / f"{seed}.tape", seed)
     install, *commands = only("sh", "pip install").splitlines()
     assert install == "pip install ./worldline-tape"  # what `installed` does
     for command in commands:
-        run(command.split(), tmp_path, installed)
-    code = "import worldline; print(len(worldline.open_store('store')), len(worldline.data.open('tapes/')))"
-    assert run([sys.executable, "-c", code], tmp_path, installed).split() == ["5", "3"]
+        shown = CliRunner().invoke(app, command.removeprefix("worldline ").split())
+        assert shown.exit_code == 0, shown.output
+    assert (len(worldline.open_store("store")), len(open_logs("tapes/"))) == (5, 3)
 
 
-def test_the_plugin_is_named_and_not_loaded_unless_it_is_needed(tmp_path: Path, installed: dict[str, str]) -> None:
+def test_the_plugin_is_named_and_not_loaded_unless_it_is_needed(
+    tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "worldline_tape", raising=False)
     np.savez(tmp_path / "a.npz", position=np.zeros((3, 1), np.float32), action=np.ones((2, 1), np.float32))
-    code = (
-        "import sys, worldline.data\n"
-        "from worldline.registry import names\n"
-        "worldline.data.open('.')\n"
-        "print('tape' in names('importer'), 'worldline_tape' in sys.modules)"
-    )
-    assert run([sys.executable, "-c", code], tmp_path, installed).split() == ["True", "False"]
+    open_logs(tmp_path)
+    assert "tape" in registered("importer")
+    assert "worldline_tape" not in sys.modules
 
 
 def test_the_function_for_rlds() -> None:

@@ -26,14 +26,14 @@ SCHEMA = Schema(
 NUM, STEPS = 80, 60
 
 
-def logged(seed: int = 0, held: int = 10) -> list[Episode]:
+def logged(seed: int = 0, held: int = 10, *, speed: float = 0.0, noise: float = 0.05) -> list[Episode]:
     """Two levels and a temperature that follow the pump with noise; the pump is held for some steps."""
-    rng, found = np.random.default_rng(seed), []
+    rng, found, gain = np.random.default_rng(seed), [], np.array([0.3, 0.1, -0.2])
     for _ in range(NUM):
-        pump = np.repeat(rng.normal(size=(STEPS // held, 1)), held, 0)
-        state = [rng.normal(size=3)]
+        pump = speed + np.repeat(rng.normal(size=(STEPS // held, 1)), held, 0)
+        state = [rng.normal(size=3) + 10 * speed * gain]
         for step in range(STEPS):
-            state.append(0.9 * state[-1] + np.array([0.3, 0.1, -0.2]) * pump[step] + 0.05 * rng.normal(size=3))
+            state.append(0.9 * state[-1] + gain * pump[step] + noise * rng.normal(size=3))
         rows = np.stack(state).astype(np.float32)
         observations = {"tank": rows[:, :2], "mode": (rows[:, 0] > 0).astype(np.int64), "heat": rows[:, 2:]}
         found.append(Episode(observations=observations, actions={"pump": pump.astype(np.float32)}))
@@ -82,45 +82,41 @@ def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
 @pytest.mark.parametrize("roughness", [0.0, 0.2])
 def test_another_operation_is_no_change_of_a_sensor(roughness: float) -> None:
     """The pump runs higher from a date on, and the law stays. It may be rougher at a higher speed."""
-    calm = logged()
-    rng, episodes = np.random.default_rng(1), calm[:50]
-    for _ in range(30):
-        pump = 5 + np.repeat(rng.normal(size=(STEPS // 10, 1)), 10, 0)
-        state = [rng.normal(size=3) + 5 * np.array([3.0, 1.0, -2.0])]
-        for step in range(STEPS):
-            noise = (0.05 + roughness) * rng.normal(size=3)
-            state.append(0.9 * state[-1] + np.array([0.3, 0.1, -0.2]) * pump[step] + noise)
-        rows = np.stack(state).astype(np.float32)
-        observations = {"tank": rows[:, :2], "mode": (rows[:, 0] > 0).astype(np.int64), "heat": rows[:, 2:]}
-        episodes.append(Episode(observations=observations, actions={"pump": pump.astype(np.float32)}))
+    episodes = [*logged()[:50], *logged(1, speed=5.0, noise=0.05 + roughness)[50:]]
     assert inconsistencies(tracks(episodes), SCHEMA) == ()
+
+
+def joined(episodes: list[Episode]) -> list[Episode]:
+    """Pairs of the episodes, each recorded as one."""
+    return [
+        Episode(
+            observations={n: np.concatenate([one.observations[n], two.observations[n]]) for n in one.observations},
+            actions={"pump": np.concatenate([one.actions["pump"], one.actions["pump"][-1:], two.actions["pump"]])},
+        )
+        for one, two in zip(episodes[::2], episodes[1::2], strict=True)
+    ]
 
 
 def test_joined_episodes_are_found_with_the_seam() -> None:
     episodes = logged()
-    pair = [
-        {name: np.concatenate([one.observations[name], two.observations[name]]) for name in one.observations}
-        for one, two in zip(episodes[:6:2], episodes[1:6:2], strict=True)
-    ]
-    seams = [
-        Episode(
-            observations=values,
-            actions={"pump": np.concatenate([one.actions["pump"], one.actions["pump"][-1:], two.actions["pump"]])},
-        )
-        for values, one, two in zip(pair, episodes[:6:2], episodes[1:6:2], strict=True)
-    ]
-    (found,) = inconsistencies(tracks([*episodes[6:30], *seams, *episodes[30:]]), SCHEMA)
+    (found,) = inconsistencies(tracks([*episodes[6:30], *joined(episodes[:6]), *episodes[30:]]), SCHEMA)
     assert "all observations jump at once in 3\u00a0episodes (24, 25, 26)" in found.problem
     assert (found.episode, found.step) == (24, STEPS + 1)
 
 
-@pytest.mark.parametrize(("by", "words"), [(1, "one row later"), (-1, "one row earlier")])
-def test_actions_that_are_shifted_in_a_part_are_found(by: int, words: str) -> None:
-    episodes = logged(held=2)
+def with_shifted_actions(episodes: list[Episode], by: int, start: int) -> list[Episode]:
+    """The actions of five episodes are logged so many rows late from a step on."""
+    found = list(episodes)
     for number in (7, 18, 30, 44, 60):
         pump = episodes[number].actions["pump"].copy()
-        pump[STEPS // 2 :] = np.roll(pump[STEPS // 2 :], by, axis=0)
-        episodes[number] = Episode(observations=episodes[number].observations, actions={"pump": pump})
+        pump[start:] = np.roll(pump[start:], by, axis=0)
+        found[number] = Episode(observations=episodes[number].observations, actions={"pump": pump})
+    return found
+
+
+@pytest.mark.parametrize(("by", "words"), [(1, "one row later"), (-1, "one row earlier")])
+def test_actions_that_are_shifted_in_a_part_are_found(by: int, words: str) -> None:
+    episodes = with_shifted_actions(logged(held=2), by, STEPS // 2)
     (found,) = inconsistencies(tracks(episodes), SCHEMA)
     assert words in found.problem
     assert "5\u00a0episodes (7, 18, 30, 44, 60)" in found.problem

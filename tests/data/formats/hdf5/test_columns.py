@@ -5,8 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
-from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
+from tests.data.stores import stored
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -49,13 +48,6 @@ def save(
 
 def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
     return list(Hdf5Logs.open(path, schema, ReadOptions()).read())
-
-
-def store_of(path: Path, schema: Schema, episodes: list) -> Store:
-    store = Store.create(path, schema)
-    for number, episode in enumerate(episodes):
-        store.append(episode, {"file": f"{number}.npz", "day": 1.5, "take": number, "task": "push it"})
-    return store
 
 
 @pytest.mark.parametrize("index", ["both", "lengths", "offsets"])
@@ -237,7 +229,7 @@ def test_only_files_of_this_layout_are_recognised(tmp_path):
 
 def test_an_export_has_the_layout_that_others_read(tmp_path, schema, make_episode):
     episodes = [make_episode(0, 3), make_episode(1, 2)]
-    export_hdf5(store_of(tmp_path / "store", schema, episodes), tmp_path / "out.h5")
+    export_hdf5(stored(tmp_path / "store", schema, episodes), tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5", "r", swmr=True) as file:
         assert (file["ep_len"][:].tolist(), file["ep_offset"][:].tolist()) == ([4, 3], [0, 4])
         assert {len(file[name]) for name in file if not name.startswith("ep_")} == {7}
@@ -248,7 +240,7 @@ def test_an_export_has_the_layout_that_others_read(tmp_path, schema, make_episod
 
 
 def test_an_export_is_refused_where_it_would_lose_something(tmp_path, schema, make_episode):
-    store = store_of(tmp_path / "store", schema, [make_episode(0, 3)])
+    store = stored(tmp_path / "store", schema, [make_episode(0, 3)])
     (tmp_path / "there.h5").write_text("dear")
     with pytest.raises(InputError, match="exists"):
         export_hdf5(store, tmp_path / "there.h5")
@@ -258,12 +250,3 @@ def test_an_export_is_refused_where_it_would_lose_something(tmp_path, schema, ma
     with pytest.raises(InputError, match="'ep_len'"):
         export_hdf5(Store.create(tmp_path / "other", Schema(signals=(signal,))), tmp_path / "out.h5")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "store", "there.h5"]
-
-
-@given(damage=DAMAGES)
-@FEW
-def test_damage_to_a_file_of_others_is_survived(tmp_path_factory, damage):
-    path = tmp_path_factory.mktemp("damaged") / "a.h5"
-    save(path, task=np.array([b"open"] * 5 + [b"shut"] * 4))
-    damage_file(path, damage)
-    assert_read_or_refused(read, path)

@@ -95,7 +95,6 @@ def test_a_dataset_is_read_as_it_was_written(tmp_path, version):
             "file": name, "episode": number, "task": dataset.tasks[number], "weather": f"day {number}",
         }  # fmt: skip
         episode = logged.episode
-        assert episode is not None
         assert check_episode(episode, logs.schema) == ()
         for key in ("observation.state", "observation.gripper", MAP):
             np.testing.assert_array_equal(episode.observations[key], columns[key], strict=True)
@@ -200,11 +199,9 @@ def test_missing_observations_become_masks(tmp_path, version):
     state[3, 1] = np.nan
     results = read(dataset.write(tmp_path / "logs"))
     episode = results[2].episode
-    assert episode is not None
     assert episode.observed["observation.state"].tolist() == [False, True, True, False, True, True]
     found = episode.observations["observation.state"]
     np.testing.assert_array_equal(found, state[[1, 1, 2, 2, 4, 5]])
-    assert results[0].episode is not None
     assert results[0].episode.observed == {}
 
 
@@ -216,7 +213,6 @@ def test_the_row_of_the_last_kept_action_says_how_it_ended(tmp_path, flags, term
     dataset = plain("v3.0")
     dataset.columns[0]["next.done"] = np.array(flags, np.bool_)
     first = read(dataset.write(tmp_path / "logs"))[0]
-    assert first.episode is not None
     assert (first.episode.terminated, first.episode.truncated) == (terminated, not terminated)
     assert [finding.severity for finding in first.findings] == [Severity.WARNING] * warnings
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
+from tests.data.stores import stored
 
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
@@ -23,7 +24,6 @@ from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs
 from worldline.data.formats.hdf5.robomimic import RobomimicLogs
 from worldline.data.formats.minari.logs import MinariLogs, export_minari
-from worldline.data.store import Store
 from worldline.errors import DataError, InputError, MissingExtraError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -67,13 +67,6 @@ def buffer(number: int, steps: int, **changes: Any) -> EpisodeBuffer:
 
 def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
     return list(MinariLogs.open(path, schema, ReadOptions()).read())
-
-
-def store_of(path: Path, schema: Schema, episodes: list) -> Store:
-    store = Store.create(path, schema)
-    for number, episode in enumerate(episodes):
-        store.append(episode, {"file": f"{number}.npz", "task": "push it"})
-    return store
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
@@ -227,7 +220,7 @@ def test_several_actions_and_rewards_survive(tmp_path, assert_equal, schema, mak
     wide, episode = Schema(signals=schema.signals + more), make_episode(1, 4)
     episode.actions["grip"] = np.array([0, 2, 1, 0])
     episode.rewards["parts"] = np.arange(8.0).reshape(4, 2)
-    export_minari(store_of(tmp_path / "store", wide, [episode]), tmp_path / "out")
+    export_minari(stored(tmp_path / "store", wide, [episode]), tmp_path / "out")
     (logged,) = read(tmp_path / "out")
     assert_equal(logged.episode, episode)
     (their,) = minari.MinariDataset(tmp_path / "out" / "data")
@@ -241,7 +234,7 @@ def test_minari_loads_an_export(tmp_path, monkeypatch, schema, make_episode):
     for episode in episodes:
         rows = episode.num_steps + 1
         episode.observations["big"] = np.random.default_rng(rows).integers(0, 256, (rows, 40, 33, 3), np.uint8)
-    store = store_of(tmp_path / "store", Schema(signals=(*schema.signals, big)), episodes)
+    store = stored(tmp_path / "store", Schema(signals=(*schema.signals, big)), episodes)
     export_minari(store, tmp_path / "push-v3")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     dataset = minari.load_dataset("push-v3")

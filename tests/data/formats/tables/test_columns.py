@@ -173,30 +173,3 @@ def test_numbers_come_back_bit_for_bit(tmp_path_factory, rows, suffix):
             read = columns[name].values[~columns[name].missing]
             np.testing.assert_array_equal(read.astype(np.float64 if name == "a" else np.int64), known)
             assert np.signbit(read).tolist() == np.signbit(known).tolist() or name == "b"
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, data):
-    folder = tmp_path_factory.mktemp("fuzz")
-    draw = np.random.default_rng(0)
-    columns = {"t": np.arange(20) / 10, "x": draw.normal(size=20), "mode": ["ab", "c"] * 10}
-    if name == "a.csv":
-        rows = zip(*columns.values(), strict=True)
-        whole = ("t,x,mode\n" + "".join(f"{t},{x},{m}\n" for t, x, m in rows)).encode()
-    else:
-        parquet.write_table(pa.table(columns), folder / name)
-        whole = (folder / name).read_bytes()
-    damaged = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
-    for place in data.draw(st.lists(st.integers(0, 8 * len(damaged) - 1), max_size=3) if damaged else st.just([])):
-        damaged[place // 8] ^= 1 << place % 8
-    write(folder, bytes(damaged), name)
-    try:
-        table = read_table(folder / name)
-    except DataError as error:
-        said = str(error)
-    else:
-        said = name
-        assert all(len(column.values) == table.num_rows for column in table.columns.values())
-    assert name in said

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.data.formats.tables.test_tables import read_with
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
@@ -59,16 +61,7 @@ def write_rows(path, num, **columns):
     return path
 
 
-def read(path, schema=None, **reading):
-    logs = VideoLogs.open(path, schema, ReadOptions(**reading))
-    found = list(logs.read())
-    assert [logged.number for logged in found] == list(range(len(logs)))
-    for logged in found:
-        errors = [finding for finding in logged.findings if finding.severity is Severity.ERROR]
-        assert (logged.episode is None) == bool(errors)
-        if logged.episode is not None:
-            assert check_episode(logged.episode, logs.schema) == ()
-    return logs, found
+read = partial(read_with, VideoLogs)
 
 
 def frames_of(episode, camera="camera"):

@@ -1,0 +1,61 @@
+"""An engine and a world that leave everything to another one; tests override what they need otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.episode import Episode, Future, History
+from worldline.planning.base import PlanRequest
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+
+
+class Wrapped(Engine):
+    """Answers as another engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def describe(self) -> Card:
+        return self.engine.describe()
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return self.engine.observe(belief, steps, seed=seed)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+
+
+class Forwarding(World):
+    """A world behind which another one answers; `check` is called before each verb."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def check(self) -> None:
+        pass
+
+    def describe(self) -> Card:
+        return self.world.describe()
+
+    def predict(self, *given: Any, **more: Any) -> Prediction:
+        self.check()
+        return self.world.predict(*given, **more)
+
+    def score(self, *given: Any, **more: Any) -> Scores:
+        self.check()
+        return self.world.score(*given, **more)
+
+    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
+        self.check()
+        return self.world.answer_plan(history, request)
+
+    def what_if(self, *given: Any) -> WhatIf:
+        self.check()
+        return self.world.what_if(*given)
+
+    def surprise(self, episode: Episode) -> Surprise:
+        self.check()
+        return self.world.surprise(episode)
