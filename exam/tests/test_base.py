@@ -23,10 +23,7 @@ from worldline_exam.exam_tests.ood_detection import OODDetectionTest
 Truth = Callable[[Arrays, Arrays], Arrays]
 """Takes scenes and answers to them, gives what of the truth would have to be otherwise for the answers to be right."""
 
-CALIBRATED = {
-    "U1": lambda engine, held: as_world(engine, coverage._calibrated(engine, held)),
-    "U3": lost._trusted,
-}
+CALIBRATED = {"U1": lambda engine, held: as_world(engine, coverage._calibrated(engine, held)), "U3": lost._trusted}
 
 
 def paths(scenes: Arrays, answers: Arrays) -> Arrays:

@@ -7,14 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from exam.tests.grading import result_of
 from typer.testing import CliRunner
 
 from worldline.audit.grades import Cell, Grade, Score, Verdict
 from worldline.cli.main import app
-from worldline_exam.base import Section
 from worldline_exam.cli import _print
 from worldline_exam.comparison import Difference, ExamComparison
-from worldline_exam.results import SeedGrade, TestResult
 
 RUN = CliRunner()
 
@@ -70,13 +69,7 @@ def test_a_difference_without_an_end_is_written_so_that_anybody_reads_it(monkeyp
 def test_a_part_without_a_score_is_told_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     scored = Cell(name="boat", score=Score(value=0.8, low=0.7, high=0.9, surely=0.6, p_half=0.001))
 
-    def outcome(*cells: Cell) -> TestResult:
-        seed = SeedGrade(seed=0, verdict=Verdict.INCONCLUSIVE, grade=Grade(cells=cells))
-        return TestResult(
-            code="C1", section=Section.CAUSE, title="", claim="", verdict=seed.verdict, seeds=(seed,), oracle=None,
-            must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, figure=None,
-        )  # fmt: skip
-
     for note, told in (("gated: it is still", 0), ("undefined for these answers", 1)):
-        _print((outcome(scored, Cell(name="raft", score=None, note=note)),), ())
+        grade = Grade(cells=(scored, Cell(name="raft", score=None, note=note)))
+        _print((result_of("C1", Verdict.INCONCLUSIVE, grade),), ())
         assert " ".join(capsys.readouterr().out.split()).count("not fully graded") == told

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from exam.tests.grading import result_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +12,8 @@ from worldline.audit.grades import Cell, Grade, Verdict
 from worldline.audit.scoring import skill_cell
 from worldline.errors import InputError
 from worldline.stats import draw_clusters
-from worldline_exam.base import Section
 from worldline_exam.comparison import ExamComparison, compared
-from worldline_exam.results import SeedGrade, TestResult
+from worldline_exam.results import TestResult
 
 SCENES = 60
 GATED = Cell(name="still", score=None, note="gated: it does not move")
@@ -21,16 +21,8 @@ GATED = Cell(name="still", score=None, note="gated: it does not move")
 
 def outcome(*trainings: list[Cell] | str, scenes: str = "abc", code: str = "C1") -> TestResult:
     """The result of a test from the cells of each training, or the reason why there are none."""
-    seeds = tuple(
-        SeedGrade(seed=seed, verdict=Verdict.UNREADABLE, grade=None, reason=one)
-        if isinstance(one, str)
-        else SeedGrade(seed=seed, verdict=Verdict.PASS, grade=Grade(cells=tuple(one)))
-        for seed, one in enumerate(trainings)
-    )
-    return TestResult(
-        code=code, section=Section.CAUSE, title="", claim="", verdict=Verdict.PASS, seeds=seeds, oracle=None,
-        must_fail={}, flaws=(), floor="", scenes=scenes, elapsed_s=0.0, figure=None,
-    )  # fmt: skip
+    graded = (one if isinstance(one, str) else Grade(cells=tuple(one)) for one in trainings)
+    return result_of(code, Verdict.PASS, *graded, scenes=scenes)
 
 
 def block(loss: np.ndarray, name: str = "block") -> Cell:

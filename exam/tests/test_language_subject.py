@@ -241,21 +241,22 @@ def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "thrice").exists()
 
 
-def test_answers_that_are_no_good_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "verdict", "said", "failed"),
+    [
+        (Fault.WORDS, Verdict.ERROR, "no good answer in 4 tries", ("C9",)),
+        (Fault.NOT_JSON, Verdict.NOT_MEASURED, "", ()),
+    ],
+)
+def test_answers_that_are_no_good_are_an_error_and_none_are_not_measured(
+    tmp_path: Path, fault: Fault, verdict: Verdict, said: str, failed: tuple[str, ...]
+) -> None:
     with ChatServer(lawful) as server:
-        server.always(Fault.WORDS)
-        found = sit(tmp_path / "words", subject(server), "C9")
-    assert verdicts(found) == {"C9": Verdict.ERROR}
-    assert "no good answer in 4 tries" in reason(found, "C9")
-    assert found.failed_to_grade == ("C9",)
-
-
-def test_an_endpoint_that_gives_no_answers_is_not_measured(tmp_path: Path) -> None:
-    with ChatServer(lawful) as server:
-        server.always(Fault.NOT_JSON)
-        found = sit(tmp_path / "lost", subject(server), "C9")
-    assert verdicts(found) == {"C9": Verdict.NOT_MEASURED}
-    assert found.failed_to_grade == ()
+        server.always(fault)
+        found = sit(tmp_path / "faulty", subject(server), "C9")
+    assert verdicts(found) == {"C9": verdict}
+    assert said in reason(found, "C9")
+    assert found.failed_to_grade == failed
 
 
 def test_stored_answers_are_graded_again_with_the_same_result(law: Path) -> None:

@@ -1,10 +1,10 @@
 """What the tests of an exam say together."""
 
 import pytest
+from exam.tests.grading import result_of
 
 from worldline.audit.grades import Cell, Grade, Score, Verdict
-from worldline_exam.base import Section
-from worldline_exam.results import ExamResult, SeedGrade, TestResult, worst_p_value
+from worldline_exam.results import ExamResult, TestResult, worst_p_value
 
 
 def outcome(code: str, *p_values: float, verdict: Verdict = Verdict.PASS) -> TestResult:
@@ -13,11 +13,7 @@ def outcome(code: str, *p_values: float, verdict: Verdict = Verdict.PASS) -> Tes
         Grade(cells=(Cell(name="all", score=Score(value=0.8, low=0.7, high=0.9, surely=0.6, p_half=p)),))
         for p in p_values
     ]
-    return TestResult(
-        code=code, section=Section.CAUSE, title="", claim="", verdict=verdict,
-        seeds=tuple(SeedGrade(seed=seed, verdict=verdict, grade=one) for seed, one in enumerate(grades)),
-        oracle=None, must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, figure=None,
-    )  # fmt: skip
+    return result_of(code, verdict, *grades)
 
 
 def passed(*tests: TestResult) -> tuple[str, ...]:

@@ -13,10 +13,12 @@ from worldline_exam.worker_pool import workers
 
 def test_a_process_that_is_killed_takes_its_own_task_with_it_and_no_other() -> None:
     with workers(2) as pool:
-        found = [pool.submit(abs, -1), pool.submit(os.abort), pool.submit(abs, -2), pool.submit(pow, 2, exp=3)]
+        wrong, *found = (pool.submit(*one) for one in ((int, "x"), (abs, -1), (os.abort,), (abs, -2), (pow, 2, 3)))
         with pytest.raises(ChildProcessError, match="memory"):
             found.pop(1).result()
         assert [one.result() for one in found] == [1, 2, 8]
+        with pytest.raises(ValueError, match="invalid literal"):  # of the task
+            wrong.result()
 
 
 def test_processes_end_with_the_one_that_asked() -> None:
@@ -34,11 +36,6 @@ def test_processes_end_with_the_one_that_asked() -> None:
         assert asking.stdout.readline()
         asking.kill()
         asking.communicate(timeout=60)  # waits for all who could still write there
-
-
-def test_an_error_of_a_task_is_that_of_the_task() -> None:
-    with workers(2) as pool, pytest.raises(ValueError, match="invalid literal"):
-        pool.submit(int, "x").result()
 
 
 def test_one_worker_is_this_process() -> None:

@@ -124,9 +124,7 @@ def beats(found: Measured, signal: str, low: float) -> Measured:
     errors = (*told.errors, *(replace(one, signal=signal) for one in told.errors))
     skills = (*(of(one) for one in told.skills), *told.skills)
     return replace(
-        found,
-        trusted=(replace(place, signal=signal), place),
-        diagnostics=replace(told, errors=errors, skills=skills),
+        found, trusted=(replace(place, signal=signal), place), diagnostics=replace(told, errors=errors, skills=skills)
     )
 
 
@@ -200,12 +198,13 @@ def test_steps_that_were_never_observed_are_not_held_against_the_world() -> None
     assert advised(change).advice is Advice.DEPLOY
 
 
-def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world() -> None:
-    def change(found: Measured) -> Measured:
-        gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
-        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+def lost(found: Measured) -> Measured:
+    gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
+    return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
 
-    assert "Predictions are not finite under changed actions." in advised(change).reasons
+
+def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world() -> None:
+    assert "Predictions are not finite under changed actions." in advised(lost).reasons
 
 
 def test_predictions_that_no_figure_is_of_are_a_limit() -> None:
@@ -294,10 +293,6 @@ def test_help_is_what_helps_against_what_is_wrong() -> None:
         worse = curve(*[-0.2] * found.diagnostics.horizon)
         skills = tuple(replace(one, skill=worse) for one in found.diagnostics.skills)
         return replace(found, diagnostics=replace(found.diagnostics, skills=skills))
-
-    def lost(found: Measured) -> Measured:
-        gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
-        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
 
     def failed(found: Measured) -> Measured:
         return replace(found, twins=tuple(replace(one, verdict=Verdict.FAIL) for one in found.twins))

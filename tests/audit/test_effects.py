@@ -157,13 +157,8 @@ def test_an_angle_near_its_seam_spreads_no_further_than_elsewhere() -> None:
 def test_each_value_of_a_choice_is_a_change() -> None:
     signal = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3)
     schema = Schema(signals=(SCHEMA["place"], signal), step_s=1.0)
-    episodes = [
-        type(one)(
-            observations=one.observations,
-            actions={"gear": np.random.default_rng(n).integers(0, 3, one.num_steps)},
-        )
-        for n, one in enumerate(carts(0, 4, thermostat))
-    ]
+    gears = [np.random.default_rng(number).integers(0, 3, 30) for number in range(4)]
+    episodes = [replace(one, actions={"gear": gear}) for one, gear in zip(carts(0, 4, thermostat), gears, strict=True)]
     rows = rows_of(tracks_of(episodes, schema), [None] * 4)
     assert [one.name for one in changes(schema, rows)] == ["gear=0", "gear=1"]
 

@@ -207,7 +207,7 @@ def test_of_few_episodes_nothing_is_sure(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("lengths", "memory"),
-    [([20] * 20, 0.0), ([10] * 20 + [40] * 10, 0.8)],
+    [pytest.param([20] * 20, 0.0, marks=pytest.mark.slow), ([10] * 20 + [40] * 10, 0.8)],
     ids=["20 episodes", "of unlike lengths that have a memory"],
 )
 def test_the_placebo_finds_something_in_noise_as_seldom_as_it_says(lengths: list[int], memory: float) -> None:

@@ -221,17 +221,9 @@ def gap(value: float, low: float, high: float) -> Gap:
 @pytest.mark.parametrize(
     ("one", "says", "verdict"),
     [
-        (
-            gap(6.4, 5.0, 8.0),
-            "The world uses its actions: its error grows by 640 % when they are zeroed.",
-            "good",
-        ),
+        (gap(6.4, 5.0, 8.0), "The world uses its actions: its error grows by 640 % when they are zeroed.", "good"),
         (gap(23.0, 20.0, 30.0), "The world uses its actions: its error grows to 24 times its value when", "good"),
-        (
-            gap(0.0, 0.0, 0.0),
-            "The world does not use its actions: with actions zeroed its error changes by 0 %",
-            "bad",
-        ),
+        (gap(0.0, 0.0, 0.0), "The world does not use its actions: with actions zeroed its error changes by 0 %", "bad"),
         (gap(0.006, -0.005, 0.017), "The world does not use its actions: with actions zeroed", "bad"),
         (gap(0.02, 0.01, 0.03), "The world hardly uses its actions", "bad"),
         (gap(0.2, -0.1, 0.5), "It is unclear whether the world uses its actions", "unclear"),
@@ -253,11 +245,7 @@ def test_the_weaker_gap_decides() -> None:
 @pytest.mark.parametrize(
     ("inside", "says", "verdict"),
     [
-        (
-            178,
-            "The bands are calibrated: the 90 % band contains 178 of 200 true trajectories of place, 89.0 %",
-            "good",
-        ),
+        (178, "The bands are calibrated: the 90 % band contains 178 of 200 true trajectories of place, 89.0 %", "good"),
         (120, "The bands are too narrow: the 90 % band contains 120 of 200", "bad"),
         (199, "The bands are too wide: the 90 % band contains 199 of 200", "unclear"),
     ],

@@ -41,10 +41,7 @@ def test_a_step_late_in_the_actions_is_noticed() -> None:
     class Late(CartTwins):
         def run(self, seed: int, actions: Arrays) -> Episode:
             episode = super().run(seed, actions)
-            return type(episode)(
-                observations=episode.observations,
-                actions={k: np.roll(v, 1, axis=0) for k, v in episode.actions.items()},
-            )
+            return replace(episode, actions={k: np.roll(v, 1, axis=0) for k, v in episode.actions.items()})
 
     found = twin_tests(world(Cart()), Late(), EPISODES, context=3, horizon=6, lags=(1, 2, 5), seed=0)
     assert found[0].verdict is not Verdict.PASS

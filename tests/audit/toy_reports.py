@@ -112,10 +112,7 @@ def walk(number: int, num_steps: int) -> Episode:
     push = np.random.default_rng(number).integers(-4, 5, size=(num_steps, 2)) / 4
     place = np.concatenate([np.zeros((1, 2)), np.cumsum(push, axis=0)])
     return Episode(
-        observations={
-            "place": place.astype(np.float32),
-            "number": np.full((num_steps + 1, 1), number, np.float32),
-        },
+        observations={"place": place.astype(np.float32), "number": np.full((num_steps + 1, 1), number, np.float32)},
         actions={"push": push.astype(np.float32)},
     )
 

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.models.partial_model import PartialModel
+from tests.models.partial_model import PartialModel, Seen
 from torch import Tensor
 
 from worldline.config import replace_at
 from worldline.engines import learned
 from worldline.engines.learned import Adaptation, LearnedEngine
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
 from worldline.models.heads.distance import Distance, DistanceConfig
@@ -33,6 +35,7 @@ from worldline.testing.engine_case import EngineCase
 from worldline.testing.engines import CLAUSES, novelty_grows
 from worldline.testing.predictions import timing
 from worldline.testing.toys import Integrator
+from worldline.testing.window_edits import step_to
 from worldline.training.batches import to_inputs
 from worldline.world.local import LocalWorld
 from worldline.world.objective import objective
@@ -72,35 +75,29 @@ def untrained(schema: Schema, inputs: tuple[str, ...], *, goals: bool) -> Learne
         )
 
 
-def rooms(num_episodes: int) -> Sequence[Episode]:
-    lab, rng, logged = TwoRooms("random"), np.random.default_rng(0), []
-    for seed in range(num_episodes):
-        seen = [lab.reset(seed=seed)[0]]
-        moves = rng.uniform(-6, 6, (9, 2)).astype(np.float32)
-        seen += [lab.step({"move": move})[0] for move in moves]
-        observations = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
-        logged.append(Episode(observations=observations, actions={"move": moves}))
-    return logged
-
-
 TOY = Integrator(camera=False)
 CALM = Integrator(camera=False, wind=False)
-ROOMS = rooms(4)
+ROOMS = [explore(TwoRooms("random"), seed, 9) for seed in range(4)]
+GOAL = {"position": np.ones((3, 2), np.float32)}
+IDLE = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
 NOTHING = {"push": np.zeros((3, 0, 2), np.float32)}
 
 
 def history(episodes: Sequence[Episode], at: int, length: int) -> History:
     """The present of each of W episodes."""
-    parts = [episode.history(at, length) for episode in episodes]
+    return History.stack([episode.history(at, length) for episode in episodes])
 
-    def stacked(arrays: Sequence[Arrays]) -> Arrays:
-        return {name: np.stack([one[name] for one in arrays]) for name in arrays[0]}
 
-    return History(
-        observations=stacked([one.observations for one in parts]),
-        actions=stacked([one.actions for one in parts]),
-        exogenous=stacked([one.exogenous for one in parts]),
-    )
+def begun(engine: LearnedEngine) -> Belief:
+    """What it believes of three episodes of the toy without wind."""
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    assert isinstance(belief, Belief)
+    return belief
+
+
+def calm(*, goals: bool = True) -> tuple[LearnedEngine, Belief]:
+    engine = untrained(CALM.schema, ("position",), goals=goals)
+    return engine, begun(engine)
 
 
 @pytest.mark.parametrize("goals", [True, False])
@@ -188,41 +185,36 @@ def test_it_says_what_the_model_and_the_readout_say() -> None:
 
 
 def test_proposals_are_what_the_inverse_head_does_step_by_step() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=True)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    goal = {"position": np.ones((3, 2), np.float32)}
-    found = engine.propose(belief, goal, 3, num_proposals=9, seed=0)["push"]
+    engine, belief = calm()
+    found = engine.propose(belief, GOAL, 3, num_proposals=9, seed=0)["push"]
     assert found.shape == (3, 1, 3, 2)
-    first = engine.propose(belief, goal, 1, num_proposals=1, seed=0)["push"]
+    first = engine.propose(belief, GOAL, 1, num_proposals=1, seed=0)["push"]
     np.testing.assert_allclose(found[:, :, :1], first, rtol=1e-6)
 
 
 def test_proposals_set_out_from_where_pending_actions_lead() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=True)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    goal = {"position": np.ones((3, 2), np.float32)}
+    engine, belief = calm()
     sent = {"push": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 2, 2)}
     inputs = to_inputs({"push": sent["push"][:, None]}, {}, CALM.schema)
     later = engine.model.rollout(belief, inputs, generator=torch.Generator()).final
     found, due = (
-        engine.propose(start, goal, 3, num_proposals=1, pending=pending, seed=0)["push"]
+        engine.propose(start, GOAL, 3, num_proposals=1, pending=pending, seed=0)["push"]
         for start, pending in ((belief, sent), (later, None))
     )
     np.testing.assert_allclose(found, due, rtol=1e-6)
-    assert not np.allclose(found, engine.propose(belief, goal, 3, num_proposals=1, seed=0)["push"])
+    assert not np.allclose(found, engine.propose(belief, GOAL, 3, num_proposals=1, seed=0)["push"])
 
 
 def test_proposals_that_would_come_too_late_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of five steps takes a second."""
-    engine = untrained(CALM.schema, ("position",), goals=True)
+    engine, belief = calm()
     assert engine.inverse_head is not None
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    goal, steps = {"position": np.ones((3, 2), np.float32)}, list[int]()
+    steps = list[int]()
     engine.inverse_head.register_forward_hook(lambda *_: steps.append(1))
     monkeypatch.setattr("worldline.engines.learned.time.monotonic", lambda: float(len(steps)))
     for budget_s, due, taken in ((5.0, 1, 5), (4.5, 0, 1), (0.5, 0, 1), (None, 1, 5)):
         steps.clear()
-        found = engine.propose(belief, goal, 5, num_proposals=1, budget_s=budget_s, seed=0)["push"]
+        found = engine.propose(belief, GOAL, 5, num_proposals=1, budget_s=budget_s, seed=0)["push"]
         assert found.shape == (3, due, 5, 2)
         assert len(steps) == taken  # it gives up as soon as it can tell
 
@@ -231,12 +223,11 @@ def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
     engine = untrained(CALM.schema, ("position",), goals=True)
     assert engine.inverse_head is not None
     torch.nn.init.normal_(engine.inverse_head.haste.weight, generator=torch.Generator().manual_seed(0))
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    goal = {"position": np.ones((3, 2), np.float32)}
+    belief = begun(engine)
     wanted = engine.observe(
-        None, History(observations={"position": goal["position"][:, None]}, actions=NOTHING), seed=0
+        None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0
     )
-    long, short = (engine.propose(belief, goal, steps, num_proposals=1, seed=0)["push"] for steps in (5, 2))
+    long, short = (engine.propose(belief, GOAL, steps, num_proposals=1, seed=0)["push"] for steps in (5, 2))
     for found, steps in ((long, 5), (short, 2)):
         due = engine.inverse_head(belief.features()[:, 0], wanted.features()[:, 0], torch.full((3,), steps))
         np.testing.assert_allclose(found[:, 0, 0], due.detach().numpy(), rtol=1e-5)
@@ -273,20 +264,17 @@ def test_a_far_goal_is_headed_for_by_landmarks() -> None:
 
 
 def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() -> None:
-    goal = {"position": np.ones((3, 2), np.float32)}
     calm = replace(untrained(CALM.schema, ("position",), goals=True), inverse_head=None)
     windy = untrained(TOY.schema, ("position",), goals=True)
     for engine, toy in ((calm, CALM), (windy, TOY)):
         belief = engine.observe(None, history(toy.episodes(3, 8, seed=0), 4, 1), seed=0)
-        assert engine.propose(belief, goal, 5, num_proposals=4, seed=0)["push"].shape == (3, 0, 5, 2)
+        assert engine.propose(belief, GOAL, 5, num_proposals=4, seed=0)["push"].shape == (3, 0, 5, 2)
 
 
 def test_a_distance_without_its_head_is_refused_by_name() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=False)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
+    engine, belief = calm(goals=False)
     with pytest.raises(UnsupportedError, match="distance head"):
-        engine.distance(belief, future, {"position": np.ones((3, 2), np.float32)}, seed=0)
+        engine.distance(belief, IDLE, GOAL, seed=0)
 
 
 def test_a_goal_that_is_no_whole_observation_is_refused() -> None:
@@ -338,11 +326,9 @@ def test_a_goal_that_is_neither_whole_nor_all_pictures_is_refused() -> None:
 
 
 def test_a_goal_of_another_shape_is_refused() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=True)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
+    engine, belief = calm()
     with pytest.raises(InputError, match="'position' has shape"):
-        engine.distance(belief, future, {"position": np.ones((3, 3), np.float32)}, seed=0)
+        engine.distance(belief, IDLE, {"position": np.ones((3, 3), np.float32)}, seed=0)
 
 
 def test_past_exogenous_inputs_are_asked_for() -> None:
@@ -354,9 +340,8 @@ def test_past_exogenous_inputs_are_asked_for() -> None:
 
 def test_a_belief_of_somebody_else_is_refused() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
-    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
     with pytest.raises(InputError, match="belief is a dict"):
-        engine.imagine({}, future, num_samples=1, seed=0)
+        engine.imagine({}, IDLE, num_samples=1, seed=0)
 
 
 def test_what_is_far_from_the_training_data_is_novel() -> None:
@@ -370,8 +355,7 @@ def test_what_is_far_from_the_training_data_is_novel() -> None:
 
 
 def test_what_is_imagined_is_as_novel_as_its_latents() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=False)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    engine, belief = calm(goals=False)
     pushes = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4, 2)).astype(np.float32)
     found = engine.novelty_ahead(belief, Future(actions={"push": pushes}), seed=0)
     assert found.shape == (3, 2, 4)
@@ -384,12 +368,10 @@ def test_nothing_that_it_takes_or_gives_has_a_gradient() -> None:
     engine = replace(untrained(CALM.schema, ("position",), goals=True))
     engine.model.requires_grad_(True)
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 2), seed=0)
-    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
-    goal = {"position": np.ones((3, 2), np.float32)}
     assert not belief.features().requires_grad
-    engine.imagine(belief, future, num_samples=1, seed=0)
-    engine.distance(belief, future, goal, seed=0)
-    engine.propose(belief, goal, 2, num_proposals=1, seed=0)
+    engine.imagine(belief, IDLE, num_samples=1, seed=0)
+    engine.distance(belief, IDLE, GOAL, seed=0)
+    engine.propose(belief, GOAL, 2, num_proposals=1, seed=0)
     engine.novelty(belief)
 
 
@@ -425,20 +407,10 @@ class Drift(PartialModel):
         place, seen = window.observations["position"], window.observed["position"]
         belief = Members(self._look(place[:, 0].where(seen[:, :1], 0.0), generator))
         for step in range(window.past.step_s.shape[1]):
-            at = {"position": place[:, step + 1]}
-            inputs = window.past.steps(slice(step, step + 1))
-            belief = self.update(belief, inputs, at, {"position": seen[:, step + 1]}, generator=generator)
+            belief = self.update(belief, *step_to(window, step + 1), generator=generator)
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> Members:
+    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Members:
         predicted = self.rollout(belief, inputs, generator=generator).final.features()
         looked = self._look(observation["position"], generator)
         return Members(looked.where(observed["position"][:, None, None], predicted))
@@ -505,7 +477,7 @@ def test_a_model_that_draws_conforms(members: int) -> None:
 @pytest.mark.parametrize("num_samples", [1, 2, 4, 5, 16])
 def test_there_are_as_many_samples_as_were_asked_for_and_no_two_are_alike(members: int, num_samples: int) -> None:
     engine = drifting(members)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    belief = begun(engine)
     push = np.broadcast_to(np.float32(0.5), (3, 2, 4, 2)).copy()
     found = engine.imagine(belief, Future(actions={"push": push}), num_samples=num_samples, seed=1).signals["position"]
     assert found.shape == (3, 2, num_samples, 4, 2)
@@ -515,9 +487,8 @@ def test_there_are_as_many_samples_as_were_asked_for_and_no_two_are_alike(member
 
 def test_samples_are_spread_as_the_model_draws_them() -> None:
     engine = drifting(3)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
-    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
-    found = engine.imagine(belief, future, num_samples=4000, seed=1).signals["position"][:, 0]
+    belief = begun(engine)
+    found = engine.imagine(belief, IDLE, num_samples=4000, seed=1).signals["position"][:, 0]
     np.testing.assert_allclose(found.std(1), np.broadcast_to([[1.0], [np.sqrt(1.81)]], (3, 2, 2)), rtol=0.05)
     start = belief.features().mean(1).numpy()
     np.testing.assert_allclose(found[:, :, 0].mean(1), 0.9 * start, atol=0.08)
@@ -624,9 +595,8 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
     inputs = to_inputs(future.actions, {}, CALM.schema)
     features = engine.model.rollout(belief, inputs, generator=torch.Generator().manual_seed(0)).features
     assert features.shape == (3, 2, 4, 5, 2)
-    goal = {"position": np.ones((3, 2), np.float32)}
     wanted = engine.observe(
-        None, History(observations={"position": goal["position"][:, None]}, actions=NOTHING), seed=0
+        None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0
     )
     with torch.no_grad():
         assert engine.distance_head is not None
@@ -636,7 +606,7 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
         rewards = torch.stack([engine.reward_head(features, actions)[:, :, one] for one in range(4)]).mean(0)
         assert engine.termination_head is not None
         ends = engine.termination_head(features).mean(2)
-    np.testing.assert_allclose(engine.distance(belief, future, goal, seed=0), steps.numpy(), rtol=0.05)
+    np.testing.assert_allclose(engine.distance(belief, future, GOAL, seed=0), steps.numpy(), rtol=0.05)
     with torch.no_grad():
         rollout = engine.rollout(belief, inputs.actions, None, num_samples=4, seed=0)
         assert rollout.reward is not None
@@ -681,7 +651,7 @@ def test_the_cost_in_steps_draws_with_the_seed_of_the_plan() -> None:
     push = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32))
     goal = Goal(targets=targets, in_steps=True)
     for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
-        belief = one.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+        belief = begun(one)
         first, other = (
             objective(one, belief, None, goal, targets, (), {}, {}, seed=seed).evaluate(push).cost for seed in (1, 2)
         )
@@ -719,8 +689,7 @@ def test_measures_of_imagined_states_hold_few_latents_at_once(
 
 
 def test_a_rollout_has_no_measure_of_a_head_that_was_not_fitted() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=False)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    engine, belief = calm(goals=False)
     rollout = engine.rollout(belief, torch.zeros(3, 1, 2, 2), None, num_samples=1, seed=0)
     assert (rollout.goal_distance, rollout.reward, rollout.termination) == (None, None, None)
     with pytest.raises(UnsupportedError, match="no distance head"):
@@ -736,7 +705,7 @@ def test_angles_and_labels_come_out_as_the_log_holds_them() -> None:
     readout = Readout(ReadoutConfig(latent_size=SIZE, signals=(gear, heading), width=8))
     engine = replace(untrained(CALM.schema, ("position",), goals=False), schema=schema, readout=readout)
     assert engine.describe().predicts == ("gear", "heading")
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    belief = begun(engine)
     found = engine.imagine(belief, Future(actions={"push": np.zeros((3, 2, 4, 2), np.float32)}), num_samples=1, seed=0)
     assert found.signals["gear"].shape == (3, 2, 1, 4)
     assert found.signals["gear"].dtype == np.int64

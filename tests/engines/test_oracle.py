@@ -1,42 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from worldline.engines.oracle import OracleEngine
 from worldline.episode import Episode, Future, History
 from worldline.errors import DataError, UnsupportedError
-from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
-from worldline.testing import check_engine
+from worldline.labs.playing import explore
+from worldline.labs.two_rooms import TwoRooms
 
 LAB = TwoRooms("random", camera=False)
 ENGINE = OracleEngine(lab=LAB)
 
 
-def record(seed: int, num_steps: int) -> Episode:
-    rng = np.random.default_rng(seed)
-    seen = [LAB.reset(seed=seed)[0]]
-    moves = rng.uniform(-MAX_MOVE, MAX_MOVE, (num_steps, 2)).astype(np.float32)
-    seen += [LAB.step({"move": move})[0] for move in moves]
-    return Episode(
-        observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
-        actions={"move": moves},
-        seed=seed,
-    )
-
-
-EPISODES = [record(seed, 12) for seed in range(6)]
+EPISODES = [explore(LAB, seed, 12) for seed in range(6)]
 
 
 def batch(episodes: list[Episode], start: int, stop: int) -> History:
-    return History(
-        observations={n: np.stack([e.observations[n][start:stop] for e in episodes]) for n in ("position", "wall")},
-        actions={"move": np.stack([e.actions["move"][start : stop - 1] for e in episodes])},
-    )
-
-
-def test_conforms() -> None:
-    check_engine(ENGINE, EPISODES)
+    return History.stack([episode.history(stop - 1, stop - start) for episode in episodes])
 
 
 def test_it_is_the_lab() -> None:
@@ -51,17 +34,11 @@ def test_what_is_missing_is_simulated_from_what_was_seen_before() -> None:
     history = batch(EPISODES, 0, 5)
     seen = np.ones((len(EPISODES), 5), bool)
     seen[::2, 3:] = False
-    holed = History(
-        observations={
-            **history.observations,
-            "position": np.where(seen[..., None], history.observations["position"], np.nan),
-        },
-        actions=history.actions,
-        observed={"position": seen},
-    )
+    position = np.where(seen[..., None], history.observations["position"], np.nan)
+    holed = replace(history, observations={**history.observations, "position": position}, observed={"position": seen})
     whole, guessed = (ENGINE.observe(None, one, seed=0) for one in (history, holed))
     np.testing.assert_allclose(guessed.state["position"], whole.state["position"], atol=1e-3)
-    never = History(observations=holed.observations, actions=holed.actions, observed={"position": np.zeros_like(seen)})
+    never = replace(holed, observed={"position": np.zeros_like(seen)})
     future = Future(actions={"move": np.zeros((len(EPISODES), 1, 1, 2), np.float32)})
     with pytest.raises(UnsupportedError, match="world 0: its state was never observed"):
         ENGINE.imagine(ENGINE.observe(None, never, seed=0), future, num_samples=1, seed=0)
@@ -100,9 +77,7 @@ def test_a_branch_needs_the_state() -> None:
     belief, noise = ENGINE.abduct(EPISODES[0], 4)
     assert noise is None
     np.testing.assert_array_equal(belief.state["position"][0], EPISODES[0].observations["position"][4])
-    hidden = Episode(
-        observations=EPISODES[0].observations, actions=EPISODES[0].actions, observed={"position": np.arange(13) != 4}
-    )
+    hidden = replace(EPISODES[0], observed={"position": np.arange(13) != 4})
     with pytest.raises(UnsupportedError, match="'position', step 4"):
         ENGINE.abduct(hidden, 4)
 

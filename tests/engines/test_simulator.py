@@ -10,6 +10,7 @@ import pytest
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.labs.playing import explore
 from worldline.labs.spaces import schema_of
 from worldline.labs.two_rooms import TwoRooms
 from worldline.schema import Kind, Role, Schema, Signal
@@ -111,28 +112,17 @@ def test_the_last_observation_is_held_after_the_end() -> None:
     assert len(np.unique(found)) == 1
 
 
-def test_a_lab_conforms_once_it_can_be_located() -> None:
-    lab = TwoRooms("random")
-    engine = SimulatorEngine(
-        make_environment=lambda: TwoRooms("random"),
-        schema=lab.schema,
-        locate=lambda seen: {"position": seen["position"], "wall": seen["wall"]},
-    )
-    rng = np.random.default_rng(0)
-    check_engine(engine, [record_lab(lab, seed, rng) for seed in range(4)], horizon=3)
+ROOMS = TwoRooms("random")
+LOCATED = SimulatorEngine(
+    make_environment=lambda: TwoRooms("random"),
+    schema=ROOMS.schema,
+    locate=lambda seen: {"position": seen["position"], "wall": seen["wall"]},
+)
 
 
-def record_lab(lab: TwoRooms, seed: int, rng: np.random.Generator) -> Episode:
-    policy, seen, actions = lab.explorer(), [lab.reset(seed=seed)[0]], []
-    policy.reset(rng)
-    for _ in range(8):
-        actions.append(policy.act(seen[-1], rng))
-        seen.append(lab.step(actions[-1])[0])
-    return Episode(
-        observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
-        actions={"move": np.stack([one["move"] for one in actions])},
-        seed=seed,
-    )
+@pytest.mark.parametrize("engine", [LOCATED, SimulatorEngine.of_lab(ROOMS)], ids=["located", "by name"])
+def test_a_lab_conforms_once_it_can_be_located(engine: SimulatorEngine) -> None:
+    check_engine(engine, [explore(ROOMS, seed, 8) for seed in range(4)], horizon=3)
 
 
 class Counter(gymnasium.Env[int, int]):
@@ -174,9 +164,3 @@ def test_only_what_is_made_by_name_can_be_stored() -> None:
     for other in (ENGINE, replace(engine, locate=dict)):
         with pytest.raises(UnsupportedError, match="cannot be stored"):
             other.to_parts()
-
-
-def test_a_lab_made_by_name_conforms() -> None:
-    rng = np.random.default_rng(0)
-    lab = TwoRooms("random", camera=False)
-    check_engine(SimulatorEngine.of_lab(lab), [record_lab(lab, seed, rng) for seed in range(4)], horizon=3)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.windows import LAMP, WIND, random_window, seeded
 
-from worldline.models.base import Inputs, Window
+from worldline.models.base import Window
 from worldline.models.features import Features, FeaturesConfig, features_config
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -21,9 +22,11 @@ CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32
 WRIST = Signal(name="arm.wrist", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 48, 1))
 ANGLE = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
 HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="degC")
-LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+
+
 PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="px")
-WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
+
+
 SCHEMA = Schema(signals=(CAMERA, WRIST, ANGLE, HEAT, LAMP, PUSH, WIND))
 SMALL = {"width": 16, "num_heads": 2, "grid": 2, "components": 6, "image_side": 32}
 BATCH, LENGTH = 3, 4
@@ -110,34 +113,10 @@ def model(folder: Path, *inputs: str, schema: Schema = SCHEMA, **settings: Any) 
 
 
 def window(batch: int = BATCH, length: int = LENGTH, *, exogenous: bool = True) -> Window:
-    generator = torch.Generator().manual_seed(5)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(batch, *shape, generator=generator)
-
-    def whole(signal: Signal, high: int) -> torch.Tensor:
-        return torch.randint(high, (batch, length, *signal.shape), generator=generator)
-
-    observations = {
-        "camera": whole(CAMERA, 256).to(torch.uint8),
-        "arm.wrist": whole(WRIST, 256).to(torch.uint8),
-        "angle": 90 * normal(length, 1),
-        "heat": 20 + 5 * normal(length, 2),
-        "lamp": whole(LAMP, 3),
-    }
-    return Window(
-        observations=observations,
-        observed={name: torch.ones(batch, length, dtype=torch.bool) for name in observations},
-        past=Inputs(
-            actions=normal(1, length - 1, 2),
-            exogenous=normal(length - 1, 3) if exogenous else None,
-            step_s=torch.ones(batch, length - 1),
-        ),
-    )
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+    signals = SCHEMA.signals if exogenous else SCHEMA.signals[:-1]
+    seen = random_window(Schema(signals=signals), batch, length)
+    seen.observations["heat"].mul_(5).add_(20)
+    return seen
 
 
 def features(net: Features, seen: Window) -> torch.Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from tests.models.windows import random_window, seeded
 
-from worldline.models.base import Inputs, Window
+from worldline.models.base import Window
 from worldline.models.lewm import LatentHistory, Lewm, LewmConfig
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -35,22 +35,7 @@ def model(*, exogenous: bool = False, **settings: Any) -> Lewm:
 
 
 def window(*, exogenous: bool = False, batch: int = BATCH, length: int = LENGTH, seed: int = 5) -> Window:
-    generator = seeded(seed)
-    grip = torch.randint(3, (batch, 1, length - 1), generator=generator)
-    push = torch.randn(batch, 1, length - 1, 2, generator=generator)
-    return Window(
-        observations={"camera": torch.randint(256, (batch, length, 16, 24, 3), generator=generator, dtype=torch.uint8)},
-        observed={"camera": torch.ones(batch, length, dtype=torch.bool)},
-        past=Inputs(
-            actions=torch.cat([push, nn.functional.one_hot(grip, 3).float()], -1),
-            exogenous=torch.randn(batch, length - 1, 1, generator=generator) if exogenous else None,
-            step_s=torch.ones(batch, length - 1),
-        ),
-    )
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return random_window(schema(exogenous=exogenous), batch, length, seed=seed)
 
 
 def encoded(net: Lewm, on: Window) -> LatentHistory:

@@ -32,11 +32,7 @@ from tests.models.encoder_folders import (
 
 from worldline.config import from_json, to_json
 from worldline.errors import ConfigError, MissingExtraError
-from worldline.models.features import (
-    Features,
-    FeaturesConfig,
-    features_config,
-)
+from worldline.models.features import Features, FeaturesConfig, features_config
 from worldline.models.frozen_encoder import IMAGENET, FrozenEncoder, Memo, View
 
 

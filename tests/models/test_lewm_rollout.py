@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.models.lewm_toys import BATCH, encoded, model, seeded, window
+from tests.models.lewm_toys import BATCH, encoded, model, window
+from tests.models.windows import seeded
 
 from worldline.models import lewm_rollout
 from worldline.models.base import Inputs
@@ -39,7 +40,7 @@ def both(net: Lewm, belief: LatentHistory, inputs: Inputs) -> tuple[torch.Tensor
         return net.rollout(belief, inputs, generator=seeded()).features, due
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(
     history=st.integers(1, 4),
     depth=st.integers(1, 3),

@@ -4,13 +4,13 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models.windows import HEADING, LAMP, POSITION, PUSH, WIND, fit, hide, random_window, seeded
+from tests.testing.toy_windows import window_of
 
-from worldline.config import from_json, to_json
 from worldline.errors import ConfigError, UnknownNameError, UnsupportedError
 from worldline.models.base import Inputs, Window
 from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
@@ -18,22 +18,13 @@ from worldline.models.rssm import Rssm, RssmBelief, RssmConfig, divergence, draw
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.toys import Integrator
+from worldline.testing.window_edits import pick_entries
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
-POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
-HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
-LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
-PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m")
-WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
+
+
 SCORE = Signal(name="score", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,))
-SMALL = {
-    "hidden_size": 12,
-    "num_groups": 3,
-    "num_classes": 4,
-    "width": 16,
-    "channels": 4,
-    "image_width": 16,
-}
+SMALL = {"hidden_size": 12, "num_groups": 3, "num_classes": 4, "width": 16, "channels": 4, "image_width": 16}
 BATCH, LENGTH = 4, 4
 
 
@@ -44,51 +35,20 @@ def model(*inputs: str, exogenous: bool = True, reward: bool = False, **settings
 
 
 def window(*, exogenous: bool = True, told: bool = False, batch: int = BATCH, length: int = LENGTH) -> Window:
-    generator = seeded(5)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    return Window(
-        observations={
-            "camera": torch.randint(256, (batch, length, 32, 32, 3), generator=generator, dtype=torch.uint8),
-            "position": 3 + 2 * normal(batch, length, 2),
-            "heading": 90 * normal(batch, length, 1),
-            "lamp": torch.randint(3, (batch, length), generator=generator),
-        },
-        observed={
-            name: torch.ones(batch, length, dtype=torch.bool) for name in ("camera", "position", "heading", "lamp")
-        },
-        past=Inputs(
-            actions=normal(batch, 1, length - 1, 2),
-            exogenous=normal(batch, length - 1, 3) if exogenous else None,
-            step_s=torch.ones(batch, length - 1),
-        ),
-        reward=normal(batch, length - 1) if told else None,
+    signals = (CAMERA, POSITION, HEADING, LAMP, PUSH, *((WIND,) if exogenous else ()))
+    seen, generator = random_window(Schema(signals=signals), batch, length), seeded(6)
+    seen.observations["position"].mul_(2).add_(3)
+    return replace(
+        seen,
+        reward=torch.randn(batch, length - 1, generator=generator) if told else None,
         terminated=torch.rand(batch, length - 1, generator=generator) < 0.2 if told else None,
     )
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def hide(on: Window, entry: int, step: int, *names: str) -> Window:
-    observed = {name: flags.clone() for name, flags in on.observed.items()}
-    observations = {name: values.clone() for name, values in on.observations.items()}
-    for name in names:
-        observed[name][entry, step] = False
-        observations[name][entry, step] = torch.nan if observations[name].is_floating_point() else 0
-    return replace(on, observations=observations, observed=observed)
 
 
 def states(of: Rssm, on: Window) -> torch.Tensor:
     """Every state [B, H, D] that a window leads to; equal seeds, so that they are those of one pass."""
     length = on.past.actions.shape[2] + 1
-    return torch.stack(
-        [of.encode(on.first(k + 1), generator=seeded()).features()[:, 0] for k in range(length)],
-        1,
-    )
+    return torch.stack([of.encode(on.first(k + 1), generator=seeded()).features()[:, 0] for k in range(length)], 1)
 
 
 def fix(network: torch.nn.Module, bias: torch.Tensor) -> None:
@@ -142,10 +102,7 @@ def test_each_side_of_the_divergence_moves_its_own_network() -> None:
     mixed = 0.99 * shares + 0.01 / 4
     due = 3 * (mixed * (4 * mixed).log()).sum()
     assert losses.weights == {"dynamics": 1.0, "representation": 0.1, "vectors": 0.0}
-    for name, moved, still in (
-        ("dynamics", net.prior, net.posterior),
-        ("representation", net.posterior, net.prior),
-    ):
+    for name, moved, still in (("dynamics", net.prior, net.posterior), ("representation", net.posterior, net.prior)):
         torch.testing.assert_close(losses.terms[name], due)
         both = [list(moved.modules())[-1].bias, list(still.modules())[-1].bias]
         gradients = torch.autograd.grad(losses.terms[name], both, retain_graph=True, allow_unused=True)
@@ -333,37 +290,6 @@ def test_the_normaliser_knows_physical_units() -> None:
         torch.testing.assert_close(terms[1][name], term, rtol=1e-4, atol=1e-5)
 
 
-def test_config_and_weights_survive_storage() -> None:
-    net, seen = model("camera", "position", reward=True, continuation=True, context=5).eval(), window(told=True)
-    net.fit_normaliser(seen)
-    config = from_json(RssmConfig, to_json(net.config), where="model.json")
-    assert config == net.config
-    with torch.device("meta"):
-        stored = Rssm(schema=net.schema, config=config).eval()
-    stored.load_state_dict(net.state_dict(), assign=True)
-    assert (stored.context, stored.deterministic) == (5, False)
-    for name, term in net.loss(seen, generator=seeded()).terms.items():
-        assert torch.equal(stored.loss(seen, generator=seeded()).terms[name], term)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"inputs": ()}, "inputs is empty"),
-        ({"hidden_size": 0}, "hidden_size is 0"),
-        ({"num_groups": 0}, "num_groups is 0"),
-        ({"num_classes": 1}, "num_classes is 1. It must be at least 2"),
-        ({"num_samples": 0}, "num_samples is 0"),
-        ({"context": 0}, "context is 0"),
-        ({"free_nats": -1.0}, "free_nats is -1"),
-        ({"image_weight": -0.1}, "image_weight is -0.1"),
-    ],
-)
-def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        RssmConfig(**{"inputs": ("camera",), **settings})
-
-
 def test_signals_that_it_cannot_take_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'camera'"):
         model("camra")
@@ -378,16 +304,9 @@ HORIZON = 4
 
 def logs(num: int, seed: int) -> Window:
     """Windows of the toy; the reward is where a push leads to, and beyond 0.5 m the episode ends."""
-    episodes = TOY.episodes(num, 7, seed=seed)
-    position = torch.from_numpy(np.stack([episode.observations["position"] for episode in episodes]))
-    push = torch.from_numpy(np.stack([episode.actions["push"] for episode in episodes]))
-    return Window(
-        observations={"position": position},
-        observed={"position": torch.ones(num, 8, dtype=torch.bool)},
-        past=Inputs(actions=push[:, None], exogenous=None, step_s=torch.ones(num, 7)),
-        reward=100 * position[:, 1:, 0],
-        terminated=position[:, 1:, 1] > 0.5,
-    )
+    seen = window_of(TOY.episodes(num, 7, seed=seed), TOY.schema)
+    position = seen.observations["position"]
+    return replace(seen, reward=100 * position[:, 1:, 0], terminated=position[:, 1:, 1] > 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -395,25 +314,9 @@ def trained() -> Rssm:
     torch.manual_seed(0)
     schema = Schema(signals=(*TOY.schema.signals, SCORE))
     config = RssmConfig(inputs=("position",), hidden_size=48, num_groups=6, num_classes=8, width=48, continuation=True)
-    net, data, generator = Rssm(schema=schema, config=config), logs(500, 0), seeded()
+    net, data = Rssm(schema=schema, config=config), logs(500, 0)
     net.fit_normaliser(data)
-    optimizer = torch.optim.AdamW(net.parameters(), 4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=150)
-    for _ in range(150):
-        index = torch.randint(500, (32,), generator=generator)
-        batch = Window(
-            observations={"position": data.observations["position"][index]},
-            observed={"position": data.observed["position"][index]},
-            past=replace(data.past, actions=data.past.actions[index], step_s=data.past.step_s[index]),
-            reward=data.reward[index],
-            terminated=data.terminated[index],
-        )
-        optimizer.zero_grad()
-        net.loss(batch, generator=generator).total.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    return net.eval()
+    return fit(net, lambda draw: pick_entries(data, torch.randint(500, (32,), generator=draw)), 100, lr=8e-3)
 
 
 @torch.no_grad()

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models.windows import HEADING, LAMP, POSITION, PUSH, WIND, complete, fit, random_window, seeded
+from tests.testing.toy_windows import window_of
 
-from worldline.config import from_json, to_json
-from worldline.episode import Episode
 from worldline.errors import ConfigError, UnknownNameError
-from worldline.models.base import Inputs, Window
+from worldline.models.base import Window
 from worldline.models.token import Bins, Choices, Token, TokenConfig, TokenModel, TokenState
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
@@ -23,12 +21,11 @@ from worldline.testing.toys import Integrator
 from worldline.testing.window_edits import hide, pick_entries, step_to
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
-POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
-HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
-LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
-PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m")
+
+
 GEAR = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2)
-WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
+
+
 SMALL = {"num_bins": 12, "context_steps": 3, "width": 16, "num_heads": 2}
 BATCH, LENGTH = 4, 5
 TOY = Integrator(wind=False, camera=False)
@@ -42,41 +39,32 @@ def model(*inputs: str, exogenous: bool = True, **settings: Any) -> TokenModel:
 
 
 def window(*, exogenous: bool = True, batch: int = BATCH, length: int = LENGTH) -> Window:
-    generator = seeded(5)
-    observations = {
-        "position": torch.randn(batch, length, 2, generator=generator),
-        "heading": 360 * torch.rand(batch, length, 1, generator=generator),
-        "lamp": torch.randint(3, (batch, length), generator=generator),
-    }
-    gear = torch.randint(2, (batch, 1, length - 1), generator=generator)
-    push = torch.randn(batch, 1, length - 1, 2, generator=generator)
-    return Window(
-        observations=observations,
-        observed={name: torch.ones(batch, length, dtype=torch.bool) for name in observations},
-        past=Inputs(
-            actions=torch.cat([push, torch.nn.functional.one_hot(gear, 2).float()], -1),
-            exogenous=torch.randn(batch, length - 1, 3, generator=generator) if exogenous else None,
-            step_s=torch.ones(batch, length - 1),
-        ),
-    )
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    signals = (POSITION, HEADING, LAMP, PUSH, GEAR, *((WIND,) if exogenous else ()))
+    return random_window(Schema(signals=signals), batch, length)
 
 
 def bins(*, num_bins: int = 12, smoothing: float = 0.75, margin: int = 0) -> Bins:
     return Bins(num_bins=num_bins, smoothing=smoothing, margin=margin, width=8)
 
 
-@pytest.mark.parametrize("exogenous", [True, False], ids=["wind", "calm"])
-@pytest.mark.parametrize("inputs", [("position",), ("lamp",), ("lamp", "heading", "position")])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("exogenous", [True, pytest.param(False, marks=SLOW)], ids=["wind", "calm"])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ("lamp",),
+        ("lamp", "heading"),
+        *(pytest.param(one, marks=SLOW) for one in (("position",), ("heading", "position"))),
+    ],
+)
 def test_conforms(inputs: tuple[str, ...], exogenous: bool) -> None:
     acts = inputs != ("lamp",)  # a choice that is drawn stays what it is until its chances have changed enough
     check_model(model(*inputs, exogenous=exogenous), window(exogenous=exogenous), expect_action_effect=acts)
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_samples": 3}, {"smoothing": 0.0, "hidden": 0.0}])
+@pytest.mark.parametrize("settings", [{"num_samples": 3}, pytest.param({"smoothing": 0.0, "hidden": 0.0}, marks=SLOW)])
 def test_conforms_once_its_bins_are_fitted(settings: dict[str, Any]) -> None:
     fitted = model("position", "lamp", **settings)
     fitted.fit_normaliser(window())
@@ -84,7 +72,7 @@ def test_conforms_once_its_bins_are_fitted(settings: dict[str, Any]) -> None:
 
 
 def test_conforms_where_it_only_watches() -> None:
-    watching = model("position", "lamp", actions=False)
+    watching = model("lamp", actions=False)
     assert not watching.action_conditioned
     assert model("position", "lamp").action_conditioned
     check_model(watching, window(), expect_action_effect=False)
@@ -313,14 +301,13 @@ def test_samples_differ() -> None:
 
 def test_a_world_without_noise_is_learned() -> None:
     """Against one step that stands still, and against the best that can be said without knowing the push."""
-    informed, seconds = learned(), toy_window(TOY.episodes(64, 10, seed=2))
+    informed, seconds = learned(), window_of(TOY.episodes(64, 10, seed=2), TOY.schema)
     error = one_step_errors(informed, seconds)
     blind_optimum = math.sqrt(1 / 3)
     assert error < 0.5 * blind_optimum
     start = informed.encode(seconds.first(3), generator=seeded())
-    future = Inputs(actions=seconds.past.actions[:, :, 2:], exogenous=None, step_s=seconds.past.step_s[:, 2:])
     with torch.no_grad():
-        imagined = informed.rollout(start, future, generator=seeded()).features[:, 0, 0]
+        imagined = informed.rollout(start, seconds.past.steps(slice(2, None)), generator=seeded()).features[:, 0, 0]
     due = informed._scores(seconds.observations, seconds.observed)[0][:, 2:]
     standing_still = (due[:, 1:] - due[:, :1]).square().mean().sqrt()
     assert (imagined - due[:, 1:]).square().mean().sqrt() < 0.6 * standing_still
@@ -328,67 +315,31 @@ def test_a_world_without_noise_is_learned() -> None:
 
 def test_one_that_only_watches_is_no_better_than_blind() -> None:
     """What is pushed cannot be foreseen, so that the best that it can do is to err by all of it."""
-    watching, seen = learned(num_updates=100, actions=False), toy_window(TOY.episodes(256, 6, seed=2))
+    watching, seen = learned(num_updates=100, actions=False), window_of(TOY.episodes(256, 6, seed=2), TOY.schema)
     optimum = float(seen.past.actions[:, :, -1].square().mean().sqrt())
     assert 0.97 * optimum < one_step_errors(watching, seen) < 1.4 * optimum
 
 
 def test_a_discrete_signal_is_learned() -> None:
     """A lamp that goes round by one with gear 0 and by two with gear 1."""
-    net, generator = model("lamp", exogenous=False, hidden=0.0), seeded(1)
 
-    def logs(batch: int) -> Window:
+    def logs(generator: torch.Generator, batch: int = 32) -> Window:
         gear = torch.randint(2, (batch, 5), generator=generator)
         start = torch.randint(3, (batch, 1), generator=generator)
         lamp = torch.cat([start, start + (gear + 1).cumsum(1)], 1) % 3
-        push = torch.zeros(batch, 1, 5, 2)
-        actions = torch.cat([push, torch.nn.functional.one_hot(gear, 2)[:, None].float()], -1)
-        return Window(
-            observations={"lamp": lamp},
-            observed={"lamp": torch.ones(batch, 6, dtype=torch.bool)},
-            past=Inputs(actions=actions, exogenous=None, step_s=torch.ones(batch, 5)),
-        )
+        actions = torch.cat([torch.zeros(batch, 5, 2), torch.nn.functional.one_hot(gear, 2)], -1)
+        return complete({"lamp": lamp}, actions)
 
-    fit(net, (logs(32) for _ in range(120)), num_updates=120)
-    seen = logs(32)
+    net, seen = fit(model("lamp", exogenous=False, hidden=0.0), logs, 150, lr=1e-2), logs(seeded(1))
     start = net.encode(seen.first(1), generator=seeded())
     imagined = net.rollout(start, seen.past, generator=seeded()).features[:, 0, 0]
     assert (imagined.argmax(-1) == seen.observations["lamp"][:, 1:]).float().mean() > 0.98
-
-
-def test_a_config_survives_json_and_weights_load_without_memory() -> None:
-    net = model("position", "lamp")
-    net.fit_normaliser(window())
-    config = from_json(TokenConfig, to_json(net.config), where="here")
-    assert config == net.config
-    with torch.device("meta"):
-        empty = TokenModel(schema=net.schema, config=config)
-    empty.load_state_dict(net.state_dict(), assign=True)
-    found, due = (of.eval().loss(window(), generator=seeded()).total for of in (empty, net))
-    assert found == due
 
 
 def test_it_says_what_it_needs() -> None:
     net = model("position")
     assert net.context == 3
     assert not net.deterministic
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"inputs": ()}, "inputs is empty"),
-        ({"num_bins": 11}, "num_bins is 11. It must be at least 12"),
-        ({"context_steps": 0}, "context_steps is 0"),
-        ({"depth": 0}, "depth is 0"),
-        ({"num_samples": 0}, "num_samples is 0"),
-        ({"smoothing": -1.0}, "smoothing is -1"),
-        ({"hidden": 1.0}, "hidden is 1"),
-    ],
-)
-def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        TokenConfig(**{"inputs": ("position",), **settings})
 
 
 def test_signals_that_it_cannot_take_are_refused() -> None:
@@ -398,42 +349,13 @@ def test_signals_that_it_cannot_take_are_refused() -> None:
         model("position", "camera")
 
 
-def toy_window(episodes: Sequence[Episode]) -> Window:
-    def batch(part: str, name: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([getattr(episode, part)[name] for episode in episodes]))
-
-    position = batch("observations", "position")
-    observed: Mapping[str, torch.Tensor] = {"position": torch.ones(position.shape[:2], dtype=torch.bool)}
-    past = Inputs(
-        actions=batch("actions", "push")[:, None],
-        exogenous=None,
-        step_s=torch.full((position.shape[0], position.shape[1] - 1), 0.1),
-    )
-    return Window(observations={"position": position}, observed=observed, past=past)
-
-
-def learned(*, num_updates: int = 200, **settings: Any) -> TokenModel:
+def learned(*, num_updates: int = 150, **settings: Any) -> TokenModel:
     """Trained on the toy for a few seconds."""
     torch.manual_seed(0)
     config = TokenConfig(inputs=("position",), num_bins=48, context_steps=2, width=32, **settings)
-    net = TokenModel(schema=TOY.schema, config=config)
-    net.fit_normaliser(toy_window(TOY.episodes(300, 4, seed=1)))
-    windows = (toy_window(TOY.episodes(32, 4, seed=9 + number)) for number in range(num_updates))
-    fit(net, windows, num_updates=num_updates)
-    return net
-
-
-def fit(net: TokenModel, windows: Any, *, num_updates: int) -> None:
-    generator, net = seeded(), net.train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=num_updates, pct_start=0.1)
-    for window in windows:
-        optimizer.zero_grad()
-        net.loss(window, generator=generator).total.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    net.eval()
+    net, data = TokenModel(schema=TOY.schema, config=config), window_of(TOY.episodes(1000, 4, seed=1), TOY.schema)
+    net.fit_normaliser(data)
+    return fit(net, lambda draw: pick_entries(data, torch.randint(1000, (32,), generator=draw)), num_updates, lr=1e-2)
 
 
 def one_step_errors(net: TokenModel, seen: Window) -> float:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from tests.data.stores import stored
 
-from worldline.config import from_json, to_json
 from worldline.data.store import Store
 from worldline.errors import ConfigError, InputError, UnknownNameError, UnsupportedError
 from worldline.recipes.families import WIDTHS, resized, with_family
@@ -143,7 +142,8 @@ def test_every_family_is_known() -> None:
     assert WIDTHS.keys() == set(names("model"))
 
 
-@pytest.mark.parametrize("family", ["ensemble", "rssm", "token"])
-def test_configs_can_be_written_down(logs: Store, family: str) -> None:
-    config = with_family(vectors(logs), logs, family).model_config
-    assert from_json(type(config), to_json(config), where="here") == config
+@pytest.mark.parametrize("name", ["ensemble", "ensemble-memory", "memory", "vectors"])
+def test_recipes_of_vectors_need_one(tmp_path: Path, rooms: Store, name: str) -> None:
+    pictures = replace(rooms.schema, signals=(rooms.schema["camera"], rooms.schema["move"]))
+    with pytest.raises(UnsupportedError, match="needs a vector observation"):
+        load("recipe", name)(Store.create(tmp_path / "store", pictures))

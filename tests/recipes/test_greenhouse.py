@@ -48,7 +48,7 @@ def test_it_is_the_recipe_for_vectors_split_by_date(store: Store) -> None:
 
 def test_a_little_learning_tells_most_of_the_next_day(store: Store, tmp_path: Path) -> None:
     recipe = greenhouse(store)
-    short = replace(recipe.training, num_updates=150, num_checks=2)
+    short = replace(recipe.training, num_updates=60, num_checks=2)
     found = measure(learn_world(store, replace(recipe, training=short), folder=tmp_path), store)
     day = {one.signal: one.skill.at(48).value for one in found.skills if one.against == "persistence"}
     assert min(day["dry_weight"], day["air_temperature"], day["air_humidity"]) > 0.4

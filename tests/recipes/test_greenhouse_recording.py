@@ -27,12 +27,14 @@ def table(episode, role):
     return np.concatenate([arrays[role][signal.name] for signal in SCHEMA.of(role)], 1).astype(float)
 
 
+def state_of(dry_weight, co2, temperature, humidity):
+    """The model's state, from what is observed."""
+    density = package.units.co2_ppm_to_density(temperature, co2)
+    return [dry_weight, density, temperature, package.units.rh_to_vapour_density(temperature, humidity)]
+
+
 def test_units_and_bounds_are_those_of_the_environment():
-    groups = {
-        Role.OBSERVATION: package.OBSERVABLE,
-        Role.ACTION: package.CONTROL,
-        Role.EXOGENOUS: package.EXOGENOUS,
-    }
+    groups = {Role.OBSERVATION: package.OBSERVABLE, Role.ACTION: package.CONTROL, Role.EXOGENOUS: package.EXOGENOUS}
     for role, group in groups.items():
         assert tuple(signal.unit for signal in SCHEMA.of(role)) == group.units
         for signal, low, high in zip(SCHEMA.of(role), *group.bounds(), strict=True):
@@ -46,17 +48,13 @@ def test_row_t_of_inputs_is_what_acts_in_step_t(store):
     """The model's equation, fed with the log, gives the next row of the log; shifted by one it does not."""
     env = make_greenhouse()
     env.reset(seed=0)
-    units, constants = package.units, env.parameters.to_array()
+    constants = env.parameters.to_array()
     errors = {shift: [] for shift in (-1, 0, 1)}
     for number in range(0, NUM_EPISODES, 4):
         episode = store.episode(number)
         seen, taken, weather = (table(episode, role) for role in (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS))
         for t in range(1, episode.num_steps - 1, 7):
-            dry_weight, co2, temperature, humidity = seen[t]
-            state = np.array([
-                dry_weight, units.co2_ppm_to_density(temperature, co2), temperature,
-                units.rh_to_vapour_density(temperature, humidity),
-            ])  # fmt: skip
+            state = np.array(state_of(*seen[t]))
             for shift, found in errors.items():
                 after = env.integrator(state, taken[t], weather[t + shift], constants)
                 found.append(np.abs(np.asarray(env.measurement(after)).ravel() - seen[t + 1]))
@@ -149,15 +147,11 @@ def test_a_plant_shows_and_takes_the_signals_of_the_logs():
     assert plant.now == other.now
     assert plant.now != Plant(start_day=100.0, seed=4).now
     env = make_greenhouse()
-    units, constants = package.units, env.parameters.to_array()
+    constants = env.parameters.to_array()
     for _ in range(4):
         seen, weather = np.concatenate([plant.now[s.name] for s in SCHEMA.observations]), plant.weather(2)
         assert [value.shape for value in weather.values()] == [(2, 1)] * 4
-        dry_weight, co2, temperature, humidity = seen
-        state = [
-            dry_weight, units.co2_ppm_to_density(temperature, co2), temperature,
-            units.rh_to_vapour_density(temperature, humidity),
-        ]  # fmt: skip
+        state, temperature = state_of(*seen), seen[2]
         asked = {"co2_supply": np.array([0.5]), "ventilation": np.array([1.0]), "heating": np.array([60.0])}
         after = plant.step(asked)
         taken = np.concatenate([plant.taken[s.name] for s in SCHEMA.actions])

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.errors import UnsupportedError
 from worldline.recipes.memory import NUM_VALUES, memory
-from worldline.registry import load
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.training import learn_world
 
 HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="K")
-CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
+
+
 VALVE = Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,))
 SCHEMA = Schema(signals=(HEAT, VALVE))
 LAG = 6
@@ -37,10 +37,8 @@ def episode(generator: np.random.Generator, num_steps: int) -> Episode:
 
 
 def logs(path: Path, num_episodes: int, num_steps: int) -> Store:
-    made, generator = Store.create(path, SCHEMA), np.random.default_rng(0)
-    for _ in range(num_episodes):
-        made.append(episode(generator, num_steps))
-    return made
+    generator = np.random.default_rng(0)
+    return stored(path, SCHEMA, (episode(generator, num_steps) for _ in range(num_episodes)))
 
 
 @pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 15, 7), (24, 15, 7), (18, 9, 1), (2, 3, 1)])
@@ -49,12 +47,6 @@ def test_histories_are_as_long_as_helps_and_the_episodes_allow(
 ) -> None:
     recipe = memory(logs(tmp_path / "store", 40, num_steps))
     assert (recipe.training.window, recipe.model_config.predictor.history) == (window, history)
-
-
-def test_it_is_registered_and_needs_a_vector(tmp_path: Path) -> None:
-    assert load("recipe", "memory") is memory
-    with pytest.raises(UnsupportedError, match="needs a vector observation"):
-        memory(Store.create(tmp_path / "store", Schema(signals=(CAMERA, VALVE))))
 
 
 def test_what_was_done_before_shows_in_time_even_where_nothing_is_seen(tmp_path: Path) -> None:

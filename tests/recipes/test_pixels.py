@@ -82,11 +82,7 @@ def spot(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.parametrize(
     ("signals", "name"),
-    [
-        ((CAMERA, PLACE, PUSH), "pixels-and-vectors"),
-        ((CAMERA, LAMP, PUSH), "pixels"),
-        ((PLACE, LAMP, PUSH), "vectors"),
-    ],
+    [((CAMERA, PLACE, PUSH), "pixels-and-vectors"), ((CAMERA, LAMP, PUSH), "pixels"), ((PLACE, LAMP, PUSH), "vectors")],
 )
 def test_by_default_all_images_and_vectors_go_in(tmp_path: Path, signals: tuple[Signal, ...], name: str) -> None:
     store = logs(tmp_path / "store", signals)

@@ -54,10 +54,7 @@ def test_actions_that_never_change_are_not_identifiable() -> None:
 
 @pytest.mark.parametrize(
     ("engine", "reason"),
-    [
-        (Cart(decay=1.0, gain=0.0), "No predicted signal varies in these logs"),
-        (Cart(), "No signal can be trusted"),
-    ],
+    [(Cart(decay=1.0, gain=0.0), "No predicted signal varies in these logs"), (Cart(), "No signal can be trusted")],
 )
 def test_where_nothing_moves_nothing_is_graded_unless_the_world_moves_it(engine: Cart, reason: str) -> None:
     still = [replace(one, observations={"place": np.full((31, 1), 2.0, np.float32)}) for one in carts(0, 40)]

@@ -50,13 +50,7 @@ class Exact(Engine):
         return self.closed(now)
 
     def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         self.check(future.actions, "push", 4)
         self.check(future.exogenous, "wind", 3)

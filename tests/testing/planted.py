@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from tests.testing.exact_world import toy_case, toy_episodes
 
+from worldline.episode import Episode
 from worldline.testing.clauses import Clause, breaches
 from worldline.testing.engine_case import EngineCase
 from worldline.testing.toys import Integrator
@@ -30,6 +32,17 @@ def engine_case(engine: Any) -> EngineCase:
     return EngineCase(engine=engine, episodes=ENGINE_EPISODES)
 
 
+def gappy(episodes: Sequence[Episode], every: int, value: float) -> list[Episode]:
+    """The same, with `value` where the position was not observed: each so-many-th moment."""
+    found = []
+    for number, one in enumerate(episodes):
+        observed = np.arange(one.num_steps + 1) % every != number % every
+        position = np.where(observed[:, None], one.observations["position"], value).astype(np.float32)
+        observations = {**one.observations, "position": position}
+        found.append(replace(one, observations=observations, observed={"position": observed}))
+    return found
+
+
 def altered(base: type[Part], name: str, **changes: Any) -> type[Part]:
     """A subclass.
 
@@ -45,6 +58,21 @@ def altered(base: type[Part], name: str, **changes: Any) -> type[Part]:
     members = {key: wrapped(key, change) if callable(change) else change for key, change in changes.items()}
     found = type(name, (base,), members)
     return found
+
+
+def instead(base: type[Part], **members: Any) -> type[Part]:
+    """A subclass with these methods and attributes."""
+    return type(f"{base.__name__}_{'_'.join(members)}", (base,), members)
+
+
+def changed(found: Any, **fields: Any) -> Any:
+    """An answer with other fields; a function gives the new value of what was answered."""
+    return replace(found, **{key: new(found) if callable(new) else new for key, new in fields.items()})
+
+
+def replacing(base: type[Part], method: str, **fields: Any) -> type[Part]:
+    """A subclass that changes fields of what a method returns."""
+    return altered(base, f"{method}_{'_'.join(fields)}", **{method: lambda found: changed(found, **fields)})
 
 
 def passes(parts: Sequence[type], clauses: Sequence[Clause[Any]], case_of: Callable[[Any], Any]) -> Callable[..., None]:

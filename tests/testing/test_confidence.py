@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 from tests.testing.exact_world import GRID, SIZES, WITHIN, Exact, share_within
-from tests.testing.planted import altered, catches, passes, world_case
+from tests.testing.planted import altered, catches, instead, passes, world_case
 
 from worldline.testing.confidence import bands_ordered, coverage, trust_depends_on_steps, trust_is_p_value
 from worldline.world.base import Forecast
 
-
-class PerStepQuantiles(Exact):
-    def half_width(self, level):
-        return np.interp(level, WITHIN, GRID) * SIZES
+PerStepQuantiles = instead(Exact, half_width=lambda self, level: np.interp(level, WITHIN, GRID) * SIZES)
 
 
 class MeanOutsideItsBand(Exact):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,7 +13,9 @@ from tests.testing.toy_windows import window_of
 
 from worldline.config import replace_at
 from worldline.engines.base import Engine
-from worldline.episode import Arrays, Episode
+from worldline.engines.simulator import SimulatorEngine
+from worldline.episode import Episode
+from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
 from worldline.models.jepa import Jepa, JepaConfig
@@ -30,59 +32,38 @@ from worldline.world.local import LocalWorld
 TOY = Integrator(noise=0.2)
 
 
-class Walk(gymnasium.Env[dict[str, Any], dict[str, Any]]):
+class Walk(gymnasium.Env[Any, Any]):
     """A point that is pushed: the smallest environment that can be reset into an observed state."""
 
     observation_space = gymnasium.spaces.Dict({"position": gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float32)})
     action_space = gymnasium.spaces.Dict({"push": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)})
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         start = self.np_random.uniform(-2, 2, 2) if options is None else options["position"]
         self.position = np.asarray(start, np.float32)
         return {"position": self.position.copy()}, {}
 
-    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.position = np.float32(0.9) * self.position + action["push"]
         return {"position": self.position.copy()}, 0.0, False, False, {}
 
-    @staticmethod
-    def schema() -> Schema:
-        return Integrator(wind=False, camera=False).schema
 
-    @staticmethod
-    def episode(seed: int) -> Episode:
-        environment, rng = Walk(), np.random.default_rng(seed)
-        path, pushes = [environment.reset(seed=seed)[0]["position"]], rng.uniform(-1, 1, (12, 2)).astype(np.float32)
-        path += [environment.step({"push": push})[0]["position"] for push in pushes]
-        return Episode(observations={"position": np.stack(path)}, actions={"push": pushes}, seed=seed)
+def walk(seed: int) -> Episode:
+    walker, pushes = Walk(), np.random.default_rng(seed).uniform(-1, 1, (12, 2)).astype(np.float32)
+    seen = [walker.reset(seed=seed)[0], *(walker.step({"push": push})[0] for push in pushes)]
+    position = np.stack([one["position"] for one in seen])
+    return Episode(observations={"position": position}, actions={"push": pushes}, seed=seed)
 
 
 def fitted(name: str) -> tuple[Engine, Sequence[Episode]]:
     return load("engine", name).fit(TOY.episodes(60, 14, seed=1), TOY.schema), TOY.episodes(20, 14, seed=2)
 
 
-def simulator() -> tuple[Engine, Sequence[Episode]]:
-    def locate(observation: Arrays) -> Mapping[str, Any]:
-        return dict(observation)
-
-    engine = load("engine", "simulator")(make_environment=Walk, schema=Walk.schema(), locate=locate)
-    return engine, [Walk.episode(seed) for seed in range(12)]
-
-
 def oracle() -> tuple[Engine, Sequence[Episode]]:
     """The lab, and episodes of it."""
     lab = TwoRooms(camera=False)
-    episodes = []
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        seen, moves = [lab.reset(seed=seed)[0]], rng.uniform(-6, 6, (12, 2)).astype(np.float32)
-        seen += [lab.step({"move": move})[0] for move in moves]
-        places = {name: np.stack([one[name] for one in seen]) for name in ("position", "wall")}
-        episodes.append(Episode(observations=places, actions={"move": moves}, seed=seed))
-    return load("engine", "oracle")(lab=lab), episodes
+    return load("engine", "oracle")(lab=lab), [explore(lab, seed, 12) for seed in range(12)]
 
 
 ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
@@ -91,12 +72,11 @@ ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
     "linear": lambda: fitted("linear"),
     "persistence": lambda: fitted("persistence"),
     "oracle": oracle,
-    "simulator": simulator,
 }
 """Per name, what builds the engine and episodes of a world that it knows."""
 
-TRAINED = {"learned"}
-"""Engines that need training; checked where they are trained."""
+TRAINED, SIMULATED = {"learned"}, {"simulator"}
+"""Engines that need training or an environment; checked in tests of their own."""
 
 SERVED = {"language"}
 """Engines that need a server; checked where one runs, in tests/engines/language/test_engine.py."""
@@ -152,7 +132,7 @@ SEARCHES = {
 def test_models(name: str) -> None:
     torch.manual_seed(0)
     model, schema = MODELS[name]()
-    check_model(model, window_of(TOY.episodes(6, 5, seed=3), schema))
+    check_model(model, window_of(TOY.episodes(4, 4, seed=3), schema))
 
 
 @pytest.mark.parametrize("name", sorted(set(names("planner")) - {"first_proposal"}))
@@ -166,13 +146,19 @@ def test_a_planner_that_does_not_search() -> None:
     assert breaches(case, (bounds, deterministic)) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED - SERVED))
+@pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED - SIMULATED - SERVED))
 def test_engines(name: str) -> None:
     check_engine(*ENGINES[name]())
 
 
-@pytest.mark.parametrize("name", ["linear", "persistence"])
-@pytest.mark.parametrize("num_windows", [1, 4])
+@pytest.mark.parametrize(
+    ("name", "num_windows"),
+    [
+        ("linear", 4),
+        ("persistence", 1),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("linear", 1), ("persistence", 4))),
+    ],
+)
 def test_local_world(name: str, num_windows: int) -> None:
     engine, _ = fitted(name)
     calibration = calibrate(engine, TOY.episodes(120, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)
@@ -188,8 +174,9 @@ def test_local_world_without_calibration() -> None:
 
 
 def test_local_world_over_a_simulator() -> None:
-    engine, episodes = simulator()
-    calibration = calibrate(engine, [Walk.episode(seed) for seed in range(100, 140)], horizon=4, num_windows=1, seed=0)
+    schema = Integrator(wind=False, camera=False).schema
+    engine = SimulatorEngine(make_environment=Walk, schema=schema, locate=dict)
+    calibration = calibrate(engine, [walk(seed) for seed in range(100, 140)], horizon=4, num_windows=1, seed=0)
     world = LocalWorld(engine, calibration, load("planner", "cem")())
     goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
-    check_world(world, [*episodes], goal, num_calibration=calibration.num_episodes)
+    check_world(world, [walk(seed) for seed in range(12)], goal, num_calibration=calibration.num_episodes)

@@ -6,14 +6,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from tests.testing.exact_world import Drawing, Exact
-from tests.testing.planted import catches, world_case
+from tests.testing.planted import catches, instead, world_case
 
-from worldline.testing.determinism_checks import (
-    NUM_THREADS,
-    any_layout,
-    same_from_eight_threads,
-    same_in_any_order,
-)
+from worldline.testing.determinism_checks import NUM_THREADS, any_layout, same_from_eight_threads, same_in_any_order
 
 
 class SharedBuffer(Exact):
@@ -90,11 +85,8 @@ class RecalibratesOnWhatItIsAsked(Exact):
         return replace(found, p_values={"position": found.steps * self.seen_so_far})
 
 
-class TorchTakesAll(Exact):
-    """Which torch does not."""
-
-    def inputs(self, push):
-        return super().inputs(torch.from_numpy(push).numpy())
+# Which torch does not.
+TorchTakesAll = instead(Exact, inputs=lambda self, push: Exact.inputs(self, torch.from_numpy(push).numpy()))
 
 
 class TakesForwardViewsOnly(Exact):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tests.testing.exact_engine import Able, Drawing, Exact
-from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, passes
+from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, gappy, instead, passes
 
 from worldline.engines.base import Decodes, Samples
 from worldline.engines.tensors import TensorEngine
@@ -38,9 +38,7 @@ from worldline.testing.engines import (
 def answering(change) -> type[Exact]:
     """An engine with other samples."""
     return altered(
-        Exact,
-        "OtherSamples",
-        imagine=lambda found: Samples(signals={"position": change(found.signals["position"])}),
+        Exact, "OtherSamples", imagine=lambda found: Samples(signals={"position": change(found.signals["position"])})
     )
 
 
@@ -93,9 +91,7 @@ class ForgetsOnObserve(Exact):
         )
 
 
-class Infinite(Exact):
-    def result(self, path):
-        return np.where(np.arange(path.shape[3])[:, None] == 2, np.inf, path)
+Infinite = instead(Exact, result=lambda self, path: np.where(np.arange(path.shape[3])[:, None] == 2, np.inf, path))
 
 
 class NoiseNotReplayed(Able):
@@ -251,18 +247,7 @@ def test_a_correct_engine_passes(engine: type[Exact]) -> None:
 
 
 def test_missing_values_in_the_log_do_not_disturb() -> None:
-    gappy = []
-    for number, episode in enumerate(ENGINE_EPISODES):
-        observed = np.arange(13) % 5 != number % 5
-        position = np.where(observed[:, None], episode.observations["position"], np.nan).astype(np.float32)
-        gappy.append(
-            replace(
-                episode,
-                observations={**episode.observations, "position": position},
-                observed={"position": observed},
-            )
-        )
-    check_engine(Exact(), gappy)
+    check_engine(Exact(), gappy(ENGINE_EPISODES, 5, np.nan))
 
 
 def test_clauses_can_be_called_one_by_one() -> None:

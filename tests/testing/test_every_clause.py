@@ -14,12 +14,7 @@ import worldline.testing
 from worldline.testing import engines, models, planners, worlds
 from worldline.testing.clauses import Clause
 
-SUITES = {
-    "world": worlds.CLAUSES,
-    "engine": engines.CLAUSES,
-    "model": models.CLAUSES,
-    "planner": planners.CLAUSES,
-}
+SUITES = {"world": worlds.CLAUSES, "engine": engines.CLAUSES, "model": models.CLAUSES, "planner": planners.CLAUSES}
 TESTS = [import_module(f"tests.testing.{path.stem}") for path in Path(__file__).parent.glob("test_*.py")]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from tests.testing.exact_world import Drawing, Exact
-from tests.testing.planted import altered, catches, passes, world_case
+from tests.testing.planted import altered, catches, instead, passes, world_case
 
 from worldline.planning.base import Chance
 from worldline.testing.goals import (
@@ -17,10 +17,7 @@ from worldline.testing.goals import (
     worst_samples,
 )
 
-
-class DefaultToleranceOfOneTenth(Exact):
-    def tolerance(self, goal):
-        return goal.tolerance.get("position", 0.1)
+DefaultToleranceOfOneTenth = instead(Exact, tolerance=lambda self, goal: goal.tolerance.get("position", 0.1))
 
 
 class HidesExogenous(Exact):
@@ -43,14 +40,8 @@ class Turning(Exact):
         return replace(super().schema, signals=(replace(position, period=50.0), *others))
 
 
-class TargetsTheLongWay(Turning):
-    def error(self, values, target):
-        return values - target
-
-
-class ChanceIgnored(Exact):
-    def banded(self, rollout, constraint):
-        return rollout
+TargetsTheLongWay = instead(Turning, error=lambda self, values, target: values - target)
+ChanceIgnored = instead(Exact, banded=lambda self, rollout, constraint: rollout)
 
 
 class ChanceOfAnotherLevel(Exact):
@@ -58,16 +49,8 @@ class ChanceOfAnotherLevel(Exact):
         return super().banded(rollout, replace(constraint, level=0.5) if isinstance(constraint, Chance) else constraint)
 
 
-class ChanceWithoutBands(Exact):
-    calibrated = False
-
-    def banded(self, rollout, constraint):
-        return rollout
-
-
-class RiskOfTheBest(Drawing):
-    def worst(self, steps, risk):
-        return -super().worst(-steps, risk)
+ChanceWithoutBands = instead(Exact, calibrated=False, banded=lambda self, rollout, constraint: rollout)
+RiskOfTheBest = instead(Drawing, worst=lambda self, steps, risk: -Drawing.worst(self, -steps, risk))
 
 
 class ForgetsDiscount(Exact):
@@ -80,14 +63,8 @@ class ForgetsLastOnly(Exact):
         return super().weights(replace(goal, last_only=False), horizon)
 
 
-class CostsTheLastOnly(Exact):
-    def with_costs(self, steps, costs):
-        return steps + costs[-1] if costs else steps
-
-
-class ForgetsCosts(Exact):
-    def with_costs(self, steps, costs):
-        return steps
+CostsTheLastOnly = instead(Exact, with_costs=lambda self, steps, costs: steps + costs[-1] if costs else steps)
+ForgetsCosts = instead(Exact, with_costs=lambda self, steps, costs: steps)
 
 
 CLAUSES = (tolerance_scales, rollout_is_complete, periods_respected, chance_uses_the_band, worst_samples)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.testing.exact_world import HORIZON, Exact, toy_case, toy_episodes
-from tests.testing.planted import WORLD_EPISODES, altered, catches, world_case
+from tests.testing.planted import WORLD_EPISODES, altered, catches, gappy, instead, world_case
 
 from worldline.testing.clauses import breaches
 from worldline.testing.horizons import horizon_honest
@@ -47,9 +47,7 @@ class PersistentWithoutHorizon(Persistent):
         return super().forecast(mean, half, np.zeros_like(horizon))
 
 
-class BeyondTheEnd(Exact):
-    def forecast(self, mean, half, horizon):
-        return super().forecast(mean, half, horizon + 1)
+BeyondTheEnd = instead(Exact, forecast=lambda self, mean, half, horizon: Exact.forecast(self, mean, half, horizon + 1))
 
 
 class OneForTheBatch(Exact):
@@ -96,12 +94,7 @@ def test_a_nearly_exact_prediction_is_skill_though_persistence_is_better() -> No
 
 
 def test_missing_values_do_not_count() -> None:
-    gappy = []
-    for number, episode in enumerate(WORLD_EPISODES):
-        observed = np.arange(15) % 4 != number % 4
-        position = np.where(observed[:, None], episode.observations["position"], 1e3).astype(np.float32)
-        observations = {**episode.observations, "position": position}
-        gappy.append(replace(episode, observations=observations, observed={"position": observed}))
-    horizon_honest(toy_case(Exact(), gappy))
+    episodes = gappy(WORLD_EPISODES, 4, 1e3)
+    horizon_honest(toy_case(Exact(), episodes))
     with pytest.raises(AssertionError, match="without skill"):
-        horizon_honest(toy_case(altered(BlindAfterTwo, "HorizonForever", claimed=HORIZON)(), gappy))
+        horizon_honest(toy_case(altered(BlindAfterTwo, "HorizonForever", claimed=HORIZON)(), episodes))

@@ -39,13 +39,7 @@ def stored(path: Path, episodes: list[Episode], schema: Schema = TOY.schema) -> 
 
 def case_of(world: World, logs: Path, *, opened_from: str = "", horizon: int = 4, num_episodes: int = 30) -> WorldCase:
     return case_from_logs(
-        world,
-        logs,
-        opened_from=opened_from,
-        horizon=horizon,
-        num_episodes=num_episodes,
-        num_calibration=None,
-        seed=3,
+        world, logs, opened_from=opened_from, horizon=horizon, num_episodes=num_episodes, num_calibration=None, seed=3
     )
 
 

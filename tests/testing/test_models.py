@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
-from tests.testing.planted import altered, catches
+from tests.models.partial_model import Seen
+from tests.testing.planted import altered, catches, instead
 from tests.testing.toy_windows import window_of
 from torch import Tensor, nn
 
@@ -68,25 +69,10 @@ class LinearModel(WorldModel):
         first = self.seen(position[:, 0], observed[:, 0])
         belief: Belief = State(state=first[:, None].expand(-1, self.num_samples, -1))
         for step in range(1, position.shape[1]):
-            here = slice(step - 1, step)
-            past = window.past
-            inputs = Inputs(
-                actions=past.actions[:, :, here], exogenous=past.exogenous[:, here], step_s=past.step_s[:, here]
-            )
-            belief = self.update(
-                belief, inputs, {"position": position[:, step]}, {"position": observed[:, step]}, generator=generator
-            )
+            belief = self.update(belief, *step_to(window, step), generator=generator)
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> Belief:
+    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Belief:
         predicted = self.rollout(belief, inputs, generator=generator).features[:, 0, :, 0]
         mask = observed["position"]
         seen = self.seen(observation["position"], mask)[:, None]
@@ -171,15 +157,7 @@ class Adaptive(LinearModel, Adapts):
             belief = self.update(belief, *step_to(window, step), generator=generator)
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> Belief:
+    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Belief:
         plain = State(state=belief.features())
         found = super().update(plain, inputs, observation, observed, generator=generator)
         if not isinstance(belief, Corrected):
@@ -258,19 +236,11 @@ class CorrectsTheWrongCandidate(Adaptive):
         return bias.repeat(num, 1, 1).unflatten(0, (len(bias), num))
 
 
-class ForgetsItInFinal(Adaptive):
-    def after(self, belief, state, num):
-        return State(state=state)
+ForgetsItInFinal = instead(Adaptive, after=lambda self, belief, state, num: State(state=state))
+SelectsNoCorrection = instead(Adaptive, kept=lambda self, belief: Unselected(**vars(belief)))
 
 
-class SelectsNoCorrection(Adaptive):
-    def kept(self, belief):
-        return Unselected(**vars(belief))
-
-
-class Unselected(Corrected):
-    def select(self, index):
-        return replace(self, state=self.state[index])
+Unselected = instead(Corrected, select=lambda self, index: replace(self, state=self.state[index]))
 
 
 class StopsAdapting(Adaptive):
@@ -297,9 +267,7 @@ class NoisePerCandidate(LinearModel):
         return 0.1 * torch.randn(state.shape, generator=generator)
 
 
-class Unseeded(LinearModel):
-    def draw(self, state, generator):
-        return 0.1 * torch.randn(state[:, :1].shape)
+Unseeded = instead(LinearModel, draw=lambda self, state, generator: 0.1 * torch.randn(state[:, :1].shape))
 
 
 class Reseeding(LinearModel):
@@ -314,9 +282,7 @@ class LastObservationOnly(LinearModel):
         return State(state=state[:, None])
 
 
-class WrongFinal(LinearModel):
-    def last(self, features):
-        return features[..., 0, :].flatten(0, 1)
+WrongFinal = instead(LinearModel, last=lambda self, features: features[..., 0, :].flatten(0, 1))
 
 
 class FinalInAnotherOrder(LinearModel):
@@ -324,14 +290,8 @@ class FinalInAnotherOrder(LinearModel):
         return features[..., -1, :].transpose(0, 1).flatten(0, 1)
 
 
-class IgnoresMasks(LinearModel):
-    def seen(self, position, observed):
-        return self.encoder(position.nan_to_num())
-
-
-class NanTimesZero(LinearModel):
-    def seen(self, position, observed):
-        return self.encoder(position * observed[:, None])
+IgnoresMasks = instead(LinearModel, seen=lambda self, position, observed: self.encoder(position.nan_to_num()))
+NanTimesZero = instead(LinearModel, seen=lambda self, position, observed: self.encoder(position * observed[:, None]))
 
 
 class LossIgnoresMasks(LinearModel):
@@ -341,9 +301,7 @@ class LossIgnoresMasks(LinearModel):
         )
 
 
-class MutatesBelief(LinearModel):
-    def start(self, belief):
-        return belief.features().mul_(0.9)
+MutatesBelief = instead(LinearModel, start=lambda self, belief: belief.features().mul_(0.9))
 
 
 class MutatesArguments(LinearModel):
@@ -377,9 +335,7 @@ class Stuck(State):
         return replace(self, state=self.state[: len(index)].repeat(2, 1, 1)[: len(index)])
 
 
-class ForgetsStored(LinearModel):
-    def belief(self, features):
-        return super().belief(torch.zeros_like(features))
+ForgetsStored = instead(LinearModel, belief=lambda self, features: LinearModel.belief(self, torch.zeros_like(features)))
 
 
 class NormaliserIgnoresMasks(LinearModel):
@@ -487,9 +443,7 @@ test_a_planted_fault_is_caught = catches(MODEL_FAULTS, lambda model: ModelCase(m
 
 
 @pytest.mark.parametrize(
-    "model",
-    [LinearModel(), LinearModel(noise=0.1, num_samples=2), Adaptive()],
-    ids=["exact", "drawing", "adaptive"],
+    "model", [LinearModel(), LinearModel(noise=0.1, num_samples=2), Adaptive()], ids=["exact", "drawing", "adaptive"]
 )
 def test_a_correct_model_passes(model: LinearModel) -> None:
     check_model(model, WINDOW)

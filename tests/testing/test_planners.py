@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from tests.testing.planted import altered, catches
+from tests.testing.planted import altered, catches, instead, replacing
 
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
@@ -91,9 +92,7 @@ class Descent(Planner):
         return result
 
 
-class IgnoresBoundsInSearch(Descent):
-    def inside(self, actions, space):
-        return actions
+IgnoresBoundsInSearch = instead(Descent, inside=lambda self, actions, space: actions)
 
 
 class IgnoresBoundsOfProposals(Descent):
@@ -103,9 +102,7 @@ class IgnoresBoundsOfProposals(Descent):
         return super().plan(cost, space, proposals=proposals, **rest)
 
 
-class ReturnsWorst(Descent):
-    def rank(self, value):
-        return -value.cost
+ReturnsWorst = instead(Descent, rank=lambda self, value: -value.cost)
 
 
 class CostsAnotherSequence(Descent):
@@ -114,14 +111,8 @@ class CostsAnotherSequence(Descent):
         return replace(result, actions=0.9 * result.actions + 0.1 * middle)
 
 
-class PrefersTheInfeasible(Descent):
-    def rank(self, value):
-        return value.cost
-
-
-class Unseeded(Descent):
-    def uniform(self, shape, generator):
-        return torch.rand(shape)
+PrefersTheInfeasible = instead(Descent, rank=lambda self, value: value.cost)
+Unseeded = instead(Descent, uniform=lambda self, shape, generator: torch.rand(shape))
 
 
 class KeepsState(Descent):
@@ -147,51 +138,28 @@ class SharesTheBest(Descent):
         )
 
 
-class TakesChoicesForNumbers(Descent):
-    def choose(self, space):
-        pass
+TakesChoicesForNumbers = instead(Descent, choose=lambda *_, **__: None)
+
+
+def reporting(**fields: Any) -> type[Descent]:
+    """A planner that changes fields of its result."""
+    return replacing(Descent, "reported", **fields)
 
 
 PLANNER_FAULTS = [
-    (
-        altered(Descent, "OneStep", reported=lambda result: replace(result, actions=result.actions[:, :1])),
-        result_shapes,
-        "actions has shape",
-    ),
+    (reporting(actions=lambda result: result.actions[:, :1]), result_shapes, "actions has shape"),
     (IgnoresBoundsInSearch, bounds, ""),
     (IgnoresBoundsOfProposals, bounds, ""),
-    (
-        altered(Descent, "ReturnsOutside", reported=lambda result: replace(result, actions=result.actions * 1.5)),
-        bounds,
-        "",
-    ),
+    (reporting(actions=lambda result: result.actions * 1.5), bounds, ""),
     (altered(Descent, "ForgetsProposals", proposed=lambda proposals: proposals + 0.01), proposals_kept, ""),
     (ReturnsWorst, best_found, ""),
     (CostsAnotherSequence, best_found, ""),
-    (
-        altered(Descent, "LiesAboutCost", reported=lambda result: replace(result, cost=0.5 * result.cost)),
-        best_found,
-        "",
-    ),
-    (
-        altered(
-            Descent,
-            "LiesAboutViolation",
-            reported=lambda result: replace(result, violation=torch.ones_like(result.violation)),
-        ),
-        feasible_first,
-        "",
-    ),
-    (
-        altered(
-            Descent, "LiesAboutCount", reported=lambda result: replace(result, num_evaluated=result.num_evaluated - 1)
-        ),
-        count,
-        "",
-    ),
+    (reporting(cost=lambda result: 0.5 * result.cost), best_found, ""),
+    (reporting(violation=lambda result: torch.ones_like(result.violation)), feasible_first, ""),
+    (reporting(num_evaluated=lambda result: result.num_evaluated - 1), count, ""),
     (PrefersTheInfeasible, feasible_first, ""),
     (altered(Descent, "IgnoresDeadline", late=lambda _: False), deadline, ""),
-    (altered(Descent, "ClaimsConvergence", reported=lambda result: replace(result, converged=True)), deadline, ""),
+    (reporting(converged=True), deadline, ""),
     (Unseeded, deterministic, ""),
     (KeepsState, deterministic, ""),
     (altered(Descent, "MutatesProposals", proposed=lambda proposals: proposals.mul_(0.99)), deterministic, ""),

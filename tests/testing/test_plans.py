@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from tests.testing.exact_world import Exact
-from tests.testing.planted import altered, catches, world_case
+from tests.testing.planted import altered, catches, changed, instead, replacing, with_card, world_case
 
 from worldline.errors import UnsupportedError
 from worldline.testing.plans import (
@@ -23,24 +23,26 @@ from worldline.testing.plans import (
 from worldline.world.base import Plan, PlanStatus
 
 
-def changing(name: str, change: Callable[[Plan], Plan], *, hurried: bool = False) -> type[Exact]:
-    """A world that changes its plans, or only those with a budget."""
+def planning(*, hurried: bool = False, **fields: Any) -> type[Exact]:
+    """A world with other fields in its plans, or only in those with a budget."""
 
     class Changing(Exact):
         def plan(self, *args, **rest):
             found = super().plan(*args, **rest)
-            return found if hurried and not rest.get("budget_s") else change(found)
+            return found if hurried and not rest.get("budget_s") else changed(found, **fields)
 
-    Changing.__name__ = name
     return Changing
 
 
-IgnoresActions = altered(Exact, "IgnoresActions", describe=lambda card: replace(card, action_conditioned=False))
+def hurried(**fields: Any) -> type[Exact]:
+    return planning(hurried=True, **fields)
 
 
-def converged(found: Plan) -> Plan:
-    status = PlanStatus.CONVERGED if found.status is PlanStatus.INFEASIBLE else found.status
-    return replace(found, status=status, reason="")
+IgnoresActions = with_card(Exact, action_conditioned=False)
+
+
+def converged(found: Plan) -> PlanStatus:
+    return PlanStatus.CONVERGED if found.status is PlanStatus.INFEASIBLE else found.status
 
 
 class PlansAtRandom(Exact):
@@ -54,9 +56,7 @@ class PlansUnseeded(Exact):
         return super().search(history, goal, constraints, horizon, exogenous, seed, *rest)
 
 
-class AlwaysRefuses(Exact):
-    def refused(self, trust, min_trust):
-        return min_trust > 0
+AlwaysRefuses = instead(Exact, refused=lambda self, trust, min_trust: min_trust > 0)
 
 
 class ForgetsPendingActions(Exact):
@@ -65,9 +65,7 @@ class ForgetsPendingActions(Exact):
         return super().plan(*args, horizon=horizon, exogenous=shown, **rest)
 
 
-class IgnoresProposals(Exact):
-    def started(self, proposals, horizon):
-        return super().started(None, horizon)
+IgnoresProposals = instead(Exact, started=lambda self, proposals, horizon: Exact.started(self, None, horizon))
 
 
 class TakesTheFirstProposal(Exact):
@@ -86,9 +84,7 @@ class StatusOfTheFirst(Exact):
         return replace(super().stacked(plans), status=plans[0].status, reason=plans[0].reason)
 
 
-class OnePlanForAll(Exact):
-    def stacked(self, plans):
-        return super().stacked([plans[0]] * len(plans))
+OnePlanForAll = instead(Exact, stacked=lambda self, plans: Exact.stacked(self, [plans[0]] * len(plans)))
 
 
 class CostOfTheBatch(Exact):
@@ -114,47 +110,23 @@ class ExpectsIdleness(Exact):
 WORLD_FAULTS = [
     (ExpectsWithoutPending, plan_holds_path, "has shape"),
     (ExpectsIdleness, plan_holds_path, "is not the prediction under the plan"),
-    (changing("NoPath", lambda plan: replace(plan, prediction=None)), plan_holds_path, "no prediction"),
+    (planning(prediction=None), plan_holds_path, "no prediction"),
     (
-        changing("Nothing", lambda found: replace(found, actions={"push": found.actions["push"][:0]}), hurried=True),
+        hurried(actions=lambda plan: {"push": plan.actions["push"][:0]}),
         plan_in_time,
-        r"budget 1e-06 s: 'push' has shape \(0, 2\)",
+        r"06 s: 'push' has shape \(0, 2\)",
     ),
-    (
-        changing("Infeasible", lambda found: replace(found, status=PlanStatus.INFEASIBLE), hurried=True),
-        plan_in_time,
-        "budget 1e-06 s, no constraint: status infeasible",
-    ),
-    (
-        changing("Excuse", lambda found: replace(found, reason="there was no time."), hurried=True),
-        plan_in_time,
-        "reason 'there was no time.'",
-    ),
-    (
-        changing("StaleCost", lambda found: replace(found, cost=found.cost + 1.0), hurried=True),
-        plan_in_time,
-        "budget 1e-06 s: Plan.cost differs",
-    ),
-    (
-        changing("Outside", lambda found: replace(found, actions={"push": found.actions["push"] + 2}), hurried=True),
-        plan_in_time,
-        "budget 1e-06 s: 'push' is outside",
-    ),
-    (
-        changing("PlansOutside", lambda found: replace(found, actions={"push": 2 * found.actions["push"]})),
-        plan_honest,
-        "'push' is outside",
-    ),
-    (
-        changing("PlanCostLies", lambda found: replace(found, cost=0.9 * found.cost)),
-        plan_honest,
-        "Plan.cost differs from World.score",
-    ),
+    (hurried(status=PlanStatus.INFEASIBLE), plan_in_time, "budget 1e-06 s, no constraint: status infeasible"),
+    (hurried(reason="there was no time."), plan_in_time, "reason 'there was no time.'"),
+    (hurried(cost=lambda plan: plan.cost + 1.0), plan_in_time, "budget 1e-06 s: Plan.cost differs"),
+    (hurried(actions=lambda plan: {"push": plan.actions["push"] + 2}), plan_in_time, "1e-06 s: 'push' is outside"),
+    (planning(actions=lambda plan: {"push": 2 * plan.actions["push"]}), plan_honest, "'push' is outside"),
+    (planning(cost=lambda plan: 0.9 * plan.cost), plan_honest, "Plan.cost differs from World.score"),
     (PlansAtRandom, plan_honest, "but sequences from the log cost"),
     (PlansUnseeded, plan_honest, "equal seeds gave different plans"),
     (ForgetsPendingActions, plan_after_pending, "the cost is not that of the whole sequence"),
-    (changing("ConvergedThoughInfeasible", converged), plan_constrained, "status converged"),
-    (changing("NoReason", lambda found: replace(found, reason="")), plan_constrained, "status infeasible, reason ''"),
+    (planning(status=converged, reason=""), plan_constrained, "status converged"),
+    (planning(reason=""), plan_constrained, "status infeasible, reason ''"),
     (altered(Exact, "NeverRefuses", refused=lambda _: False), plan_refuses, "not refused"),
     (AlwaysRefuses, plan_refuses, "refused, but trust"),
     (IgnoresProposals, plan_uses_proposals, "budget .* the plan costs .* the best proposal costs"),
@@ -165,15 +137,7 @@ WORLD_FAULTS = [
     (CostOfTheBatch, plan_of_batch, r"cost has shape \(\), expected \(2,\)"),
     (IgnoresActions, plan_needs_actions, r"a plan was returned"),
     (RefusesForNoReason, plan_needs_actions, "a plan: the message 'not today.*' names none of"),
-    (
-        altered(Exact, "TrustOfScores", score=lambda found: replace(found, trust=0.99)),
-        trust_agrees,
-        r"score has another trust than predict",
-    ),
-    (
-        altered(Exact, "TrustOfPlans", plan=lambda found: replace(found, trust=0.99)),
-        trust_agrees,
-        r"plan has another trust than predict",
-    ),
+    (replacing(Exact, "score", trust=0.99), trust_agrees, "score has another trust than predict"),
+    (planning(trust=0.99), trust_agrees, "plan has another trust than predict"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

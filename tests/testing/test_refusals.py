@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from tests.testing.exact_world import Exact
-from tests.testing.planted import altered, catches, passes, world_case
+from tests.testing.planted import altered, catches, instead, passes, world_case
 
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.refusals import (
@@ -44,14 +44,8 @@ class KeepsTheBoundToItself(Exact):
             raise InputError(str(error).split("its bound")[0]) from None
 
 
-class RefusesDespiteClip(Exact):
-    def clipped(self, actions):
-        return actions
-
-
-class ClipsTooFar(Exact):
-    def clipped(self, actions):
-        return {"push": np.clip(actions["push"], -0.5, 0.5)}
+RefusesDespiteClip = instead(Exact, clipped=lambda self, actions: actions)
+ClipsTooFar = instead(Exact, clipped=lambda self, actions: {"push": np.clip(actions["push"], -0.5, 0.5)})
 
 
 class CalmWithoutWind(Exact):
@@ -205,9 +199,7 @@ class TrustsAhead(Exact):
         return torch.full((1, *self.shape[-2:]), 0.5)[:, :, None]
 
 
-class TrustsAheadAnything(TrustsAhead):
-    def trust_ahead(self, least):
-        return super().trust_ahead(0.5)
+TrustsAheadAnything = instead(TrustsAhead, trust_ahead=lambda self, least: TrustsAhead.trust_ahead(self, 0.5))
 
 
 class TrustAheadRefusedWithoutAWord(Exact):

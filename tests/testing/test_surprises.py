@@ -1,28 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
-from tests.testing.planted import altered, catches, world_case
+from tests.testing.planted import altered, catches, instead, replacing, world_case
 
-from worldline.testing.surprises import (
-    moments_in_order,
-    surprise_is_p_value,
-    surprise_of_missing,
-    surprise_parts,
-)
+from worldline.testing.surprises import moments_in_order, surprise_is_p_value, surprise_of_missing, surprise_parts
 from worldline.world.base import Moment, Surprise
 
-
-class MissingIsOrdinary(Exact):
-    """Whatever is not seen has the p-value of what stands there."""
-
-    def with_gaps(self, p_values, observed):
-        return np.where(observed[1:], p_values, 0.5)
+# Whatever is not seen has the p-value of what stands there.
+MissingIsOrdinary = instead(Exact, with_gaps=lambda self, p_values, observed: np.where(observed[1:], p_values, 0.5))
 
 
 class EntityForgetsGaps(Exact):
@@ -37,11 +27,9 @@ class StepsForgetGaps(Exact):
         return replace(found, steps=super().surprise(replace(episode, observed={})).steps)
 
 
-def surprising(name: str, **changes: Callable[[Surprise], Any]) -> type[Exact]:
-    """A world that changes parts of each surprise."""
-    return altered(
-        Exact, name, surprise=lambda found: replace(found, **{key: change(found) for key, change in changes.items()})
-    )
+def surprising(**fields: Any) -> type[Exact]:
+    """A world that changes fields of each surprise."""
+    return replacing(Exact, "surprise", **fields)
 
 
 def every_step(found: Surprise) -> tuple[Moment, ...]:
@@ -61,51 +49,31 @@ def by_time(found: Surprise) -> tuple[Moment, ...]:
     return tuple(sorted(found.moments, key=lambda moment: moment.step))
 
 
+TOO_MANY = surprising(entities=lambda found: {**found.entities, "position": found.steps})
+CONSTANT = altered(Exact, "SurpriseConstant", p_values=lambda found: np.full_like(found, 0.5))
+TWICE = surprising(moments=lambda found: found.moments[:1] * len(found.moments))
+NAMELESS = surprising(moments=lambda found: tuple(replace(one, signals=()) for one in found.moments))
 WORLD_FAULTS = [
-    (surprising("NoEntities", entities=lambda _: {}), surprise_parts, r"entities \[\], expected \['body'\]"),
-    (
-        surprising("SignalsAsEntities", entities=lambda found: {**found.entities, "position": found.steps}),
-        surprise_parts,
-        r"entities \['body', 'position'\]",
-    ),
-    (surprising("Short", steps=lambda found: found.steps[:-1]), surprise_parts, r"every step have shape \(13,\)"),
-    (
-        surprising("EntityAboveOne", entities=lambda found: {"body": found.steps * 2}),
-        surprise_parts,
-        "p-values of body are outside",
-    ),
-    (
-        altered(Exact, "SurpriseConstant", p_values=lambda found: np.full_like(found, 0.5)),
-        surprise_is_p_value,
-        "at jumps of 'position', the p-value of 'position'",
-    ),
+    (surprising(entities={}), surprise_parts, r"entities \[\], expected \['body'\]"),
+    (TOO_MANY, surprise_parts, r"entities \['body', 'position'\]"),
+    (surprising(steps=lambda found: found.steps[:-1]), surprise_parts, r"every step have shape \(13,\)"),
+    (surprising(entities=lambda found: {"body": found.steps * 2}), surprise_parts, "p-values of body are outside"),
+    (CONSTANT, surprise_is_p_value, "at jumps of 'position', the p-value of 'position'"),
     (altered(Exact, "Uncalibrated", p_values=lambda found: found**4), surprise_is_p_value, "p-values of 'position' on"),
-    (
-        altered(Exact, "StepsLate", p_values=lambda found: np.roll(found, 3)),
-        surprise_is_p_value,
-        "at jumps of 'position'",
-    ),
-    (surprising("StepsConstant", steps=half), surprise_is_p_value, "the p-value of every step"),
-    (surprising("EntityConstant", entities=lambda found: {"body": half(found)}), surprise_is_p_value, "of body"),
-    (surprising("StepsMultiplied", steps=lambda found: found.steps**3), surprise_is_p_value, "p-values of every"),
+    (altered(Exact, "Late", p_values=lambda found: np.roll(found, 3)), surprise_is_p_value, "at jumps of 'position'"),
+    (surprising(steps=half), surprise_is_p_value, "the p-value of every step"),
+    (surprising(entities=lambda found: {"body": half(found)}), surprise_is_p_value, "of body"),
+    (surprising(steps=lambda found: found.steps**3), surprise_is_p_value, "p-values of every"),
     (altered(Exact, "TooModest", p_values=lambda found: found**0.25), surprise_is_p_value, "p-values of 'position'"),
     (MissingIsOrdinary, surprise_of_missing, r"all of 'position' is missing at observation 14"),
     (EntityForgetsGaps, surprise_of_missing, r"all of body is missing"),
     (StepsForgetGaps, surprise_of_missing, "all of every step is missing"),
-    (surprising("MomentsByTime", moments=by_time), moments_in_order, "the p-values of the moments are not in"),
-    (surprising("EveryMoment", moments=every_step), moments_in_order, "14 moments, but"),
-    (surprising("NoMoments", moments=lambda _: ()), moments_in_order, "0 moments, but"),
-    (surprising("MomentsOneLate", moments=one_late), moments_in_order, r"the moment at step \d+ has p-value"),
-    (
-        surprising("MomentsTwice", moments=lambda found: found.moments[:1] * len(found.moments)),
-        moments_in_order,
-        "a step occurs twice",
-    ),
-    (
-        surprising("NoSignals", moments=lambda found: tuple(replace(one, signals=()) for one in found.moments)),
-        moments_in_order,
-        r"the moment at step \d+ names \[\]",
-    ),
+    (surprising(moments=by_time), moments_in_order, "the p-values of the moments are not in"),
+    (surprising(moments=every_step), moments_in_order, "14 moments, but"),
+    (surprising(moments=()), moments_in_order, "0 moments, but"),
+    (surprising(moments=one_late), moments_in_order, r"the moment at step \d+ has p-value"),
+    (TWICE, moments_in_order, "a step occurs twice"),
+    (NAMELESS, moments_in_order, r"the moment at step \d+ names \[\]"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from tests.testing.exact_world import Exact
-from tests.testing.planted import altered, catches, passes, world_case
+from tests.testing.planted import catches, passes, replacing, with_card, world_case
 
 from worldline.testing.what_if_checks import abduction_honest, what_if_factual
 from worldline.world.base import Abduction, WhatIf
@@ -34,53 +35,37 @@ class HiddenDrift(Exact):
         return self.rolled(episode, at, actions, np.tile(left.mean(0), (len(actions["push"]), 1)))
 
 
-class ClaimsAbduction(FromThePast):
-    def what_if(self, *args):
-        return replace(super().what_if(*args), abduction=Abduction.FULL, reason="")
+def shaken(found: WhatIf) -> dict[str, np.ndarray]:
+    position = found.signals["position"]
+    return {"position": position + 0.1 * np.random.default_rng(0).standard_normal(position.shape)}
 
 
-def shaken(found: WhatIf) -> WhatIf:
-    noise = 0.1 * np.random.default_rng(0).standard_normal(found.signals["position"].shape)
-    return replace(found, signals={"position": found.signals["position"] + noise})
+def answering(base: type[Exact], **fields: Any) -> type[Exact]:
+    """A world that changes fields of each answer."""
+    return replacing(base, "what_if", **fields)
 
 
-class SaysNoneAndPeeks(Exact):
-    abilities = ()
-
-    def what_if(self, *args):
-        return replace(super().what_if(*args), abduction=Abduction.NONE, reason="nothing was inferred.")
-
-
-class HiddenCauseOfThePastAlone(FromThePast):
-    abilities = ("abducts",)
-
-    def what_if(self, *args):
-        return replace(super().what_if(*args), abduction=Abduction.HIDDEN_CAUSE)
-
-
+Peeks = answering(with_card(Exact, abilities=()), abduction=Abduction.NONE, reason="nothing was inferred.")
+OfThePast = answering(with_card(FromThePast, abilities=("abducts",)), abduction=Abduction.HIDDEN_CAUSE)
 test_a_correct_world_passes = passes([FromThePast, HiddenDrift], [abduction_honest], world_case)
 
 WORLD_FAULTS = [
     (
-        altered(Exact, "FactualIsTheAnswer", what_if=lambda found: replace(found, factual=found.signals)),
+        answering(Exact, factual=lambda found: found.signals),
         what_if_factual,
         "factual changed with the queried actions",
     ),
-    (altered(Exact, "ForgetsTheDraws", what_if=shaken), what_if_factual, "the logged actions do not lead to factual"),
-    (ClaimsAbduction, what_if_factual, "abduction is full, but the logged actions do not lead to the logged obs"),
-    (SaysNoneAndPeeks, abduction_honest, "abduction is none, but other observations after the branch change the"),
-    (HiddenCauseOfThePastAlone, abduction_honest, "abduction is hidden_cause, but the answer does not depend on"),
-    (altered(Exact, "AbductsUnlisted", abilities=()), abduction_honest, "the card does not list 'abducts', but"),
-    (altered(FromThePast, "ListsAbduction", abilities=("abducts",)), abduction_honest, "the card lists 'abducts',"),
+    (answering(Exact, signals=shaken), what_if_factual, "the logged actions do not lead to factual"),
     (
-        altered(FromThePast, "NoReason", what_if=lambda found: replace(found, reason="")),
-        abduction_honest,
-        "abduction is none with the reason ''",
+        answering(FromThePast, abduction=Abduction.FULL, reason=""),
+        what_if_factual,
+        "abduction is full, but the logged actions do not lead to the logged obs",
     ),
-    (
-        altered(Exact, "FullWithAReason", what_if=lambda found: replace(found, reason="well, nearly.")),
-        abduction_honest,
-        "abduction is full with the reason 'well, nearly.'",
-    ),
+    (Peeks, abduction_honest, "abduction is none, but other observations after the branch change the"),
+    (OfThePast, abduction_honest, "abduction is hidden_cause, but the answer does not depend on"),
+    (with_card(Exact, abilities=()), abduction_honest, "the card does not list 'abducts', but"),
+    (with_card(FromThePast, abilities=("abducts",)), abduction_honest, "the card lists 'abducts',"),
+    (answering(FromThePast, reason=""), abduction_honest, "abduction is none with the reason ''"),
+    (answering(Exact, reason="well, nearly."), abduction_honest, "full with the reason 'well, nearly.'"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -4,14 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.testing.exact_world import (
-    HORIZON,
-    Drawing,
-    Exact,
-    toy_case,
-    toy_episodes,
-    toy_goal,
-)
+from tests.testing.exact_world import HORIZON, Drawing, Exact, toy_case, toy_episodes, toy_goal
 from tests.testing.planted import WORLD_EPISODES, altered, catches, world_case
 
 from worldline.engines.base import Card

@@ -28,7 +28,7 @@ def window_of(episodes: Sequence[Episode], schema: Schema) -> Window:
         observed={name: torch.ones(shape, dtype=torch.bool) for name in observations},
         past=Inputs(
             actions=batch([episode.actions["push"] for episode in episodes])[:, None],
-            exogenous=batch([episode.exogenous["wind"] for episode in episodes]),
+            exogenous=batch([episode.exogenous["wind"] for episode in episodes]) if schema.exogenous else None,
             step_s=torch.full((shape[0], shape[1] - 1), 0.1),
         ),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.data.stores import stored
 
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
@@ -24,10 +25,7 @@ Build = Callable[..., Jepa]
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """24 episodes of 20 steps, vectors only, with wind."""
-    made = Store.create(tmp_path_factory.mktemp("toy") / "store", TOY.schema)
-    for episode in TOY.episodes(24, 20, seed=0):
-        made.append(episode)
-    return made
+    return stored(tmp_path_factory.mktemp("toy") / "store", TOY.schema, TOY.episodes(24, 20, seed=0))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.stores import stored
 
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -124,18 +125,17 @@ def test_folding_gives_what_encoding_each_beginning_gives(store: Store, build: B
 
 def test_a_trace_is_a_whole_episode_in_the_order_asked_for(tmp_path: Path, build: Build) -> None:
     toy = Integrator(camera=False)
-    store, lengths = Store.create(tmp_path / "store", toy.schema), [5, 3, 5, 7]
-    for number, length in enumerate(lengths):
-        store.append(toy.episodes(1, length, seed=number)[0])
+    episodes = [toy.episodes(1, length, seed=number)[0] for number, length in enumerate([5, 3, 5, 7])]
+    store = stored(tmp_path / "store", toy.schema, episodes)
     model = build().eval()
     traces = trace(model, store, [3, 0, 2, 1], ["position"], generator=seeded())
     for number, one in zip([3, 0, 2, 1], traces, strict=True):
         episode = store.episode(number)
-        assert one.features.shape == (lengths[number] + 1, 8)
+        assert one.features.shape == (episode.num_steps + 1, 8)
         np.testing.assert_array_equal(one.actions, episode.actions["push"])
         assert one.exogenous is not None
         np.testing.assert_array_equal(one.exogenous, episode.exogenous["wind"])
-        whole = Windows(store, lengths[number] + 1, [number], ["position", "push", "wind"])
+        whole = Windows(store, episode.num_steps + 1, [number], ["position", "push", "wind"])
         alone = to_window(whole.read(np.array([[number, 0]])), store.schema)
         due = fold(model, alone, generator=seeded())[0]
         torch.testing.assert_close(one.features, due, rtol=0.05, atol=0.05)  # half precision where there is any
@@ -143,9 +143,8 @@ def test_a_trace_is_a_whole_episode_in_the_order_asked_for(tmp_path: Path, build
 
 def traced(model: Jepa, path: Path, lengths: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> int:
     """The updates that it takes to trace episodes of these lengths."""
-    store, updates = Store.create(path, model.schema), list[int]()
-    for number, length in enumerate(lengths):
-        store.append(TOY.episodes(1, length, seed=number)[0])
+    episodes, updates = (TOY.episodes(1, length, seed=number)[0] for number, length in enumerate(lengths)), list[int]()
+    store = stored(path, model.schema, episodes)
 
     def counted(*arguments: Any, **settings: Any) -> Belief:
         updates.append(1)
@@ -172,9 +171,7 @@ def test_episodes_of_different_lengths_take_few_more_updates_than_equal_ones(
 
 
 def test_episodes_of_one_length_are_traced_in_batches_of_32(tmp_path: Path, build: Build) -> None:
-    model, store = build().eval(), Store.create(tmp_path / "store", TOY.schema)
-    for episode in TOY.episodes(40, 4, seed=0):
-        store.append(episode)
+    model, store = build().eval(), stored(tmp_path / "store", TOY.schema, TOY.episodes(40, 4, seed=0))
     order = np.random.default_rng(0).permutation(40)
     found = trace(model, store, order.tolist(), ["position"], generator=seeded())
     windows = Windows(store, 5, range(40), ["position", "push", "wind"])
@@ -188,6 +185,5 @@ def test_episodes_of_one_length_are_traced_in_batches_of_32(tmp_path: Path, buil
 
 def test_a_trace_needs_no_exogenous_signals(tmp_path: Path, build: Build) -> None:
     toy = Integrator(camera=False, wind=False)
-    calm = Store.create(tmp_path / "store", toy.schema)
-    calm.append(toy.episodes(1, 4, seed=0)[0])
+    calm = stored(tmp_path / "store", toy.schema, toy.episodes(1, 4, seed=0))
     assert trace(build(schema=toy.schema).eval(), calm, [0], ["position"], generator=seeded())[0].exogenous is None

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+from tests.models.partial_model import PartialModel, Seen
+from tests.testing.toy_windows import window_of
 from torch import Tensor
 
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Window, WorldModel
+from worldline.models.jepa import Latent
 from worldline.testing.toys import Integrator
 from worldline.training.batches import fold
 from worldline.training.control_measures import ControlMeasures, _decodability, measure_control
@@ -15,67 +17,33 @@ from worldline.training.control_measures import ControlMeasures, _decodability, 
 DECAY = 0.9
 
 
-@dataclass(frozen=True)
-class Position(Belief):
-    position: Tensor
-
-    def features(self) -> Tensor:
-        return self.position[:, None]
-
-    def select(self, index: Tensor) -> Position:
-        return Position(self.position[index])
-
-
-class Exact(WorldModel):
+class Exact(PartialModel):
     """The integrator itself, with actions scaled by `gain`, and latents scaled by `size`."""
 
     def __init__(self, gain: float = 1.0, size: float = 1.0) -> None:
         super().__init__()
         self.gain, self.size = gain, size
 
-    def fit_normaliser(self, window: Window) -> None:
-        pass
+    def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
+        return Latent(latent=self.size * window.observations["position"][:, -1])
 
-    def encode(self, window: Window, *, generator: torch.Generator) -> Position:
-        return Position(self.size * window.observations["position"][:, -1])
-
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> Position:
-        return Position(self.size * observation["position"])
+    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Latent:
+        return Latent(latent=self.size * observation["position"])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         latent, path = belief.features(), []
         for step in range(inputs.actions.shape[2]):
             latent = DECAY * latent + self.size * self.gain * inputs.actions[:, :, step]
             path.append(latent)
-        return LatentRollout(features=torch.stack(path, 2)[:, :, None], final=Position(latent.flatten(0, 1)))
+        return LatentRollout(features=torch.stack(path, 2)[:, :, None], final=Latent(latent=latent.flatten(0, 1)))
 
-    def belief(self, features: Tensor) -> Position:
-        return Position(features)
-
-    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        raise NotImplementedError
+    def belief(self, features: Tensor) -> Latent:
+        return Latent(latent=features)
 
 
 def measured(model: WorldModel) -> ControlMeasures:
     toy = Integrator(wind=False, camera=False)
-    episodes = toy.episodes(64, 6, seed=0)
-    window = Window(
-        observations={"position": torch.stack([torch.from_numpy(one.observations["position"]) for one in episodes])},
-        observed={"position": torch.ones(64, 7, dtype=torch.bool)},
-        past=Inputs(
-            actions=torch.stack([torch.from_numpy(one.actions["push"]) for one in episodes])[:, None],
-            exogenous=None,
-            step_s=torch.full((64, 6), 0.1),
-        ),
-    )
+    window = window_of(toy.episodes(64, 6, seed=0), toy.schema)
     generator = torch.Generator().manual_seed(1)
     draws = 1 if model.deterministic else 2
     features = torch.stack([fold(model, window, generator=generator) for _ in range(draws)])
@@ -98,18 +66,12 @@ def test_a_model_that_draws_is_measured_by_what_it_expects() -> None:
 
         deterministic = False
 
-        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
-            return self._drawn(super().encode(window, generator=generator).position, generator)
+        def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
+            return self._drawn(super().encode(window, generator=generator).latent, generator)
 
         def update(
-            self,
-            belief: Belief,
-            inputs: Inputs,
-            observation: Mapping[str, Tensor],
-            observed: Mapping[str, Tensor],
-            *,
-            generator: torch.Generator,
-        ) -> Position:
+            self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any
+        ) -> Latent:
             return self._drawn(observation["position"], generator)
 
         def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
@@ -118,8 +80,8 @@ def test_a_model_that_draws_is_measured_by_what_it_expects() -> None:
             return LatentRollout(features=found.features + 0.3 * noise, final=found.final)
 
         @staticmethod
-        def _drawn(position: Tensor, generator: torch.Generator) -> Position:
-            return Position(position + 0.3 * torch.randn(position.shape, generator=generator))
+        def _drawn(position: Tensor, generator: torch.Generator) -> Latent:
+            return Latent(latent=position + 0.3 * torch.randn(position.shape, generator=generator))
 
     found, blind = measured(Drawing()), measured(Drawing(gain=0.0))
     assert min(found.open_loop_skill, found.zero_action_gap, found.shuffled_action_gap) > 0.9
@@ -143,18 +105,12 @@ def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
             self.present = present
 
         def update(
-            self,
-            belief: Belief,
-            inputs: Inputs,
-            observation: Mapping[str, Tensor],
-            observed: Mapping[str, Tensor],
-            *,
-            generator: torch.Generator,
-        ) -> Position:
-            return Position(torch.cat([torch.zeros(64, 2), inputs.actions[:, 0, 0]], -1))
+            self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any
+        ) -> Latent:
+            return Latent(latent=torch.cat([torch.zeros(64, 2), inputs.actions[:, 0, 0]], -1))
 
-        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
-            return Position(torch.zeros(64, 4))
+        def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
+            return Latent(latent=torch.zeros(64, 4))
 
         def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
             path = torch.cat([torch.zeros_like(inputs.actions), inputs.actions], -1)[:, :, None]
@@ -196,11 +152,13 @@ def test_actions_that_act_the_wrong_way_are_worse_than_none() -> None:
 
 def test_latents_that_forget_what_the_actions_did_show_it() -> None:
     class Forgetful(Exact):
-        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
-            return Position(torch.ones_like(window.observations["position"][:, -1]))
+        def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
+            return Latent(latent=torch.ones_like(window.observations["position"][:, -1]))
 
-        def update(self, *arguments: object, generator: torch.Generator) -> Position:
-            return Position(torch.ones(64, 2) + 1e-3 * torch.randn(64, 2, generator=torch.Generator().manual_seed(1)))
+        def update(self, *arguments: object, generator: torch.Generator) -> Latent:
+            return Latent(
+                latent=torch.ones(64, 2) + 1e-3 * torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
+            )
 
     assert measured(Forgetful()).action_decodability < 0.1
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.data.stores import stored
 from torch.distributed import HashStore
 
-from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.testing.toys import Integrator
 from worldline.training import distributed as parallel
@@ -96,9 +96,9 @@ Path(sys.argv[2] + os.environ["RANK"]).write_text(world.describe().name)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_script_that_learns_has_the_world_in_every_process(tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "store", Integrator(camera=False).schema)
-    for episode in Integrator(camera=False).episodes(24, 12, seed=0):
-        store.append(episode)
+    store = stored(
+        tmp_path / "store", Integrator(camera=False).schema, Integrator(camera=False).episodes(24, 12, seed=0)
+    )
     (tmp_path / "script.py").write_text(LEARNING)
     command = [*LAUNCHER, str(tmp_path / "script.py"), str(store.path), str(tmp_path / "world")]
     subprocess.run(command, env=ENVIRONMENT, check=True, timeout=250)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from tests.models.partial_model import PartialModel
+from tests.training.hairpin import walks
 from torch import Tensor
 
 from worldline.models.base import Belief, Inputs, LatentRollout, WorldModel
@@ -75,20 +76,7 @@ class Gap(Distance):
 
 def table(places: Tensor) -> LatentTable:
     """Episodes of latents at rest, [episodes, observations] places; their inputs do not matter."""
-    episodes, length = places.shape
-    number = torch.arange(episodes).repeat_interleave(length)
-    latents = torch.stack([places.flatten(), torch.zeros(places.numel())], 1)
-    return LatentTable(
-        features=latents,
-        actions=torch.zeros(len(latents), 1),
-        exogenous=None,
-        step_s=torch.ones(len(latents)),
-        episode=number,
-        first=number * length,
-        length=torch.full((len(latents),), length),
-        held_out=torch.zeros(len(latents), dtype=torch.bool),
-        whole=torch.ones(len(latents), dtype=torch.bool),
-    )
+    return walks(*torch.stack([places, torch.zeros_like(places)], -1))
 
 
 def imagination(model: WorldModel) -> Imagination:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.data.stores import stored
 
 from worldline.config import replace_at
 from worldline.data.splits import Split, split
@@ -126,9 +127,7 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
 
 def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
     calm = Integrator(camera=False, wind=False)
-    store = Store.create(tmp_path / "store", calm.schema)
-    for episode in calm.episodes(24, 8, seed=0):
-        store.append(episode)
+    store = stored(tmp_path / "store", calm.schema, calm.episodes(24, 8, seed=0))
     model, parts = build(schema=calm.schema).eval(), split(len(store), seed=0)
     config = replace(NONE, goals=True, distance_updates=3, inverse_updates=1, num_landmarks=7, reach=4.0)
     heads = fit_heads(model, store, parts, ("position",), config).goals

@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.models.partial_model import PartialModel
+from tests.data.stores import stored
+from tests.training.test_control_measures import Exact
 from torch import Tensor
 
 from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.models.base import Belief, Inputs, LatentRollout
-from worldline.models.jepa import Latent
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace
@@ -69,27 +68,9 @@ def episode(seed: int, *, ends: bool = True, num_steps: int = 12) -> Episode:
     )
 
 
-class Exact(PartialModel):
-    """The latent after a push is where the dot really goes."""
-
-    def belief(self, features: Tensor) -> Belief:
-        return Latent(latent=features)
-
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        latent, path = belief.features()[:, 0].repeat_interleave(inputs.actions.shape[1], 0), []
-        for push in inputs.actions.flatten(0, 1).unbind(1):
-            latent = 0.9 * latent + push
-            path.append(latent)
-        features = torch.stack(path, 1).unflatten(0, inputs.actions.shape[:2])[:, :, None]
-        return LatentRollout(features=features, final=Latent(latent=latent))
-
-
 def make(path: object, *, ends: bool = True, schema: Schema = SCHEMA) -> Store:
-    store = Store.create(str(path), schema)
-    for seed in range(60):
-        one = episode(seed, ends=ends)
-        store.append(one if schema is SCHEMA else replace(one, rewards={}))
-    return store
+    episodes = (episode(seed, ends=ends) for seed in range(60))
+    return stored(str(path), schema, (one if schema is SCHEMA else replace(one, rewards={}) for one in episodes))
 
 
 @pytest.fixture(scope="module")
@@ -97,24 +78,17 @@ def dots(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make(tmp_path_factory.mktemp("dots") / "store")
 
 
+def trace(features: Tensor, actions: Tensor) -> Trace:
+    step_s, whole = torch.ones(len(actions)), torch.ones(len(features), dtype=torch.bool)
+    return Trace(features=features, actions=actions, exogenous=None, step_s=step_s, whole=whole)
+
+
 def table(store: Store) -> LatentTable:
     """Where the dot is, missing or not, as its latent."""
     numbers = [number for number in range(len(store)) if store.num_steps[number] > 0]
-    traces = []
-    for number in numbers:
-        one = store.episode(number)
-        push = torch.from_numpy(np.array(one.actions["push"]))
-        position = torch.from_numpy(np.array(one.observations["position"]))
-        traces.append(
-            Trace(
-                features=position,
-                actions=push,
-                exogenous=None,
-                step_s=torch.ones(len(push)),
-                whole=torch.ones(len(position), dtype=torch.bool),
-            )
-        )
-    return LatentTable.of(traces, numbers)
+    logged = [store.episode(number) for number in numbers]
+    pairs = [(np.array(one.observations["position"]), np.array(one.actions["push"])) for one in logged]
+    return LatentTable.of([trace(*map(torch.from_numpy, pair)) for pair in pairs], numbers)
 
 
 def imagination() -> Imagination:
@@ -143,16 +117,10 @@ def test_the_table_knows_where_each_row_is_from(dots: Store) -> None:
 
 
 def test_one_episode_is_never_held_out_and_two_are_shared() -> None:
-    trace = Trace(
-        features=torch.zeros(3, 1),
-        actions=torch.zeros(2, 1),
-        exogenous=None,
-        step_s=torch.ones(2),
-        whole=torch.ones(3, dtype=torch.bool),
-    )
-    assert not LatentTable.of([trace], [5]).held_out.any()
-    assert LatentTable.of([trace, trace], [5, 2]).held_out.tolist() == [False] * 3 + [True] * 3
-    assert LatentTable.of([trace, trace], [5, 2]).numbers == [5, 2]
+    still = trace(torch.zeros(3, 1), torch.zeros(2, 1))
+    assert not LatentTable.of([still], [5]).held_out.any()
+    assert LatentTable.of([still, still], [5, 2]).held_out.tolist() == [False] * 3 + [True] * 3
+    assert LatentTable.of([still, still], [5, 2]).numbers == [5, 2]
 
 
 def test_paths_follow_the_log_to_its_end_and_say_where_that_is(dots: Store) -> None:
@@ -183,10 +151,9 @@ def test_with_updates_the_rest_is_read_too_and_what_was_exact_stays_so(dots: Sto
 
 def test_an_image_alone_leaves_nothing_to_read(dots: Store, tmp_path: object) -> None:
     schema = replace(SCHEMA, signals=(CAMERA, SCHEMA["push"]))
-    store = Store.create(f"{tmp_path}/store", schema)
-    for seed in range(3):
-        one = episode(seed)
-        store.append(replace(one, observations={"camera": one.observations["camera"]}, observed={}, rewards={}))
+    logged = (episode(seed) for seed in range(3))
+    bare = (replace(o, observations={"camera": o.observations["camera"]}, observed={}, rewards={}) for o in logged)
+    store = stored(f"{tmp_path}/store", schema, bare)
     head = fit_readout(store, table(dots), imagination(), FIT)
     assert head(torch.zeros(4, 2)) == {}
 

@@ -6,7 +6,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from exam.tests.grading import scores_of
+from exam.tests import grading
+from exam.tests.grading import POOLS, scores_of
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade
@@ -15,7 +16,6 @@ from worldline.audit.verdicts import verdict_of, weakest
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, Episode
 from worldline.errors import UnreadableError
-from worldline.labs.playing import explore
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.beyond_range import (
     CELLS,
@@ -39,8 +39,7 @@ from worldline_exam.self_check import Examined, examine
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    datasets = BeyondRangeTest(pool=pool).datasets()
-    return {one.name: [explore(one.make_lab(), seed, 30) for seed in range(150)] for one in datasets}
+    return grading.logs_of(BeyondRangeTest(pool=pool), 150, 30)
 
 
 def test_worlds_that_look_back_on_eight_observations_have_bands_for_what_is_asked() -> None:
@@ -68,6 +67,7 @@ def law_of(lab: Parabola | Collision, change: Callable[[Arrays], Arrays]) -> Lab
     return LabOracle(schema=lab.schema, law=lambda start, actions: lab.simulate(start, change(actions)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.REPORT, 1)])
 def test_it_holds(pool: Pool, seed: int) -> None:
     test = BeyondRangeTest(pool=pool, num_scenes=60)
@@ -109,7 +109,7 @@ def test_who_is_wrong_about_contacts_alone_fails_by_the_collision(examined: Exam
         assert collision.high < -2
 
 
-@pytest.mark.parametrize("pool", list(Pool))
+@pytest.mark.parametrize("pool", POOLS)
 def test_who_stops_dead_at_contact_fails(pool: Pool) -> None:
     test = BeyondRangeTest(pool=pool, num_scenes=60)
     found = examine(test, 2, logs_of(test.pool))

@@ -1,50 +1,33 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
-from exam.tests.grading import low_of
+from exam.tests.grading import POOLS, examine, low_of
 
 from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.verdicts import verdict_of
-from worldline.episode import Episode
 from worldline.errors import UnreadableError
-from worldline.labs.playing import explore
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLogTest
 from worldline_exam.labs.fleet import BOATS
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.scenes.confounded_scenes import CURRICULUM
-from worldline_exam.self_check import Examined, examine
+from worldline_exam.self_check import Examined
 
 
-def logs_of(test: ConfoundedLogTest, num_episodes: int = 100) -> dict[str, list[Episode]]:
-    made = test.datasets()[0]
-    lab = made.make_lab()
-    return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
-
-
-@pytest.fixture(scope="module", params=list(Pool))
-def piloted(request: pytest.FixtureRequest) -> tuple[ConfoundedLogTest, dict[str, list[Episode]]]:
-    test = ConfoundedLogTest(pool=request.param, num_scenes=100, num_steps=10)
-    return test, logs_of(test)
+@pytest.fixture(scope="module", params=POOLS)
+def test(request: pytest.FixtureRequest) -> ConfoundedLogTest:
+    return ConfoundedLogTest(pool=request.param, num_scenes=100, num_steps=10)
 
 
 @pytest.fixture(scope="module")
-def examined(piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]) -> Examined:
-    return examine(piloted[0], 0, piloted[1])
+def examined(test: ConfoundedLogTest) -> Examined:
+    return examine(test, 0, 100)
 
 
-def changed(answers: Mapping[str, np.ndarray], means: np.ndarray) -> dict[str, np.ndarray]:
-    return {**answers, "do.mean": means}
-
-
-def test_it_holds(examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]) -> None:
-    test, logs = piloted
+def test_it_holds(examined: Examined, test: ConfoundedLogTest) -> None:
     assert examined.flaws == ()
-    assert examine(test, 1, logs).flaws == ()
     assert verdict_of(examined.oracle) is Verdict.PASS
     assert verdict_of(examined.must_fail[BLIND]) in (Verdict.FAIL, Verdict.INCONCLUSIVE)
     adjusted = test.grade(examined.scenes, examined.references.ceiling, examined.references)
@@ -57,10 +40,8 @@ def test_the_slope_of_the_log_is_the_one_in_closed_form(examined: Examined) -> N
         assert cell.raw["b_hat"] == pytest.approx(cell.raw["b"], abs=1e-4)
 
 
-def test_what_the_logs_do_not_tell_is_shown_and_counts_neither_for_nor_against(
-    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
-) -> None:
-    test, good = piloted[0], examined.references.oracle
+def test_what_the_logs_do_not_tell_counts_neither_for_nor_against(examined: Examined, test: ConfoundedLogTest) -> None:
+    good = examined.references.oracle
     silent = {cell.name: cell for cell in examined.oracle.cells if cell.score is None}
     assert list(silent) == ["gusty_60", "gusty_90"]
     assert all(cell.note.startswith("NOT IDENTIFIABLE") for cell in silent.values())
@@ -72,32 +53,28 @@ def test_what_the_logs_do_not_tell_is_shown_and_counts_neither_for_nor_against(
             assert cell.raw["b_hat"] == pytest.approx(cell.raw["b_obs"], abs=0.2)  # nobody does better than the log
     means = good["do.mean"].copy()
     means[..., [number for number, boat in enumerate(BOATS) if boat.name in silent]] *= -3
-    wrong = test.grade(examined.scenes, changed(good, means), examined.references)
+    wrong = test.grade(examined.scenes, {**good, "do.mean": means}, examined.references)
     assert verdict_of(wrong) is verdict_of(examined.oracle) is Verdict.PASS
     assert wrong.cells[-1].raw["b_hat"] == pytest.approx(-3 * silent["gusty_90"].raw["b_hat"], abs=1e-4)
 
 
-def test_half_of_the_way_is_a_half(
-    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
-) -> None:
-    test, scenes = piloted[0], examined.scenes
+def test_half_of_the_way_is_a_half(examined: Examined, test: ConfoundedLogTest) -> None:
+    scenes = examined.scenes
     for boat, cell in zip(SCORED, examined.oracle.cells, strict=False):
         slope = (cell.raw["b"] + cell.raw["b_obs"]) / 2
         means = examined.references.oracle["do.mean"].copy()
         means[..., boat] = slope * scenes["do.motors"][..., boat]
-        grade = test.grade(scenes, changed(examined.references.oracle, means), examined.references)
+        grade = test.grade(scenes, {**examined.references.oracle, "do.mean": means}, examined.references)
         found = next(one.score for one in grade.cells if one.name == BOATS[boat].name)
         assert found is not None
         assert found.value == pytest.approx(0.5, abs=1e-3)
 
 
-def test_it_notices_what_is_wrong(
-    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
-) -> None:
-    test, scenes, good = piloted[0], examined.scenes, examined.references.oracle
+def test_it_notices_what_is_wrong(examined: Examined, test: ConfoundedLogTest) -> None:
+    scenes, good = examined.scenes, examined.references.oracle
 
     def of(means: np.ndarray) -> Grade:
-        return test.grade(scenes, changed(good, means), examined.references)
+        return test.grade(scenes, {**good, "do.mean": means}, examined.references)
 
     means = good["do.mean"]
     for wrong in (
@@ -115,21 +92,11 @@ def test_it_notices_what_is_wrong(
     assert verdict_of(of(plain)) is Verdict.PARTIAL
 
 
-def test_stored_answers_are_graded_alike(
-    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
-) -> None:
-    test = piloted[0]
-    copied = {name: value.copy() for name, value in examined.references.oracle.items()}
-    assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool) -> None:
-    test = ConfoundedLogTest(pool=pool)
-    logs = logs_of(test, 400)
     for seed in (2, 3):
-        assert examine(test, seed, logs).flaws == ()
+        assert examine(ConfoundedLogTest(pool=pool), seed, 400).flaws == ()
 
 
 def test_what_cannot_be_read_is_said() -> None:
@@ -139,10 +106,8 @@ def test_what_cannot_be_read_is_said() -> None:
         test.ask({CURRICULUM: world}, test.generate(0))
 
 
-def test_the_exhibit_shows_every_line(
-    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
-) -> None:
-    shown = piloted[0].figure(examined.scenes, examined.references.oracle, examined.references)
+def test_the_exhibit_shows_every_line(examined: Examined, test: ConfoundedLogTest) -> None:
+    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == len(SHOWN)
     for panel in shown.panels:
         assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from exam.tests.grading import score_of
 
 from worldline.audit.baselines import as_world
 from worldline.audit.verdicts import flaws, verdict_of
@@ -46,12 +47,10 @@ def test_faults_in_good_answers_are_noticed() -> None:
     engine = Linear.fit(logs[:30], puck(pool).schema, context=1)
     world = as_world(engine, calibrate(engine, logs[30:], horizon=1, num_windows=2, seed=0, trust_steps=0))
     learned = test.grade(scenes, test.ask({"logs": world}, scenes), references)
-    assert learned.cells[0].score is not None
-    assert learned.cells[0].score.value > 0.5
+    assert score_of(learned).value > 0.5
     shifted = {**scenes, "others": np.roll(scenes["others"], 1, 1)}
     wrong = test.grade(scenes, test.ask({"logs": world}, shifted), references)
-    assert wrong.cells[0].score is not None
-    assert wrong.cells[0].score.value < learned.cells[0].score.value - 0.2
+    assert score_of(wrong).value < score_of(learned).value - 0.2
     panels = test.figure(scenes, references.oracle, references).panels
     assert {line.name for line in panels[1].lines} >= {"truth", "this world", "what happened"}
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from exam.tests.grading import scores_of, split
 
 from worldline.audit.baselines import as_world
 from worldline.engines.baselines import Linear
@@ -44,21 +45,21 @@ def test_faults_in_good_answers_are_noticed() -> None:
     good = test.grade(scenes, references.oracle, references)
     assert good.conditions[0].met
     assert test.grade(scenes, references.oracle, references) == good
-    least = min(cell.score.value for cell in good.cells if cell.score is not None)
+    least = min(scores_of(good).values())
     assert least > 0.85
     other = {name: np.roll(value, 1, 0) for name, value in references.oracle.items()}
     late = {name: np.roll(value, 1, 1 if name.startswith("mean") else 2) for name, value in references.oracle.items()}
     for planted in (other, late):
         grade = test.grade(scenes, planted, references)
         assert not grade.conditions[0].met
-        assert min(cell.score.value for cell in grade.cells if cell.score is not None) < least - 0.1
+        assert min(scores_of(grade).values()) < least - 0.1
     for factor in (0.3, 4.0):  # too sure of itself, and far too careful
         scaled = _scaled(references.oracle, factor)
         grade = test.grade(scenes, scaled, references)
         assert not grade.conditions[0].met
-        assert min(cell.score.value for cell in grade.cells if cell.score is not None) < least
+        assert min(scores_of(grade).values()) < least
     endless = {n: v if n.startswith("mean") else v * np.inf for n, v in references.oracle.items()}
-    assert all(cell.score is None for cell in test.grade(scenes, endless, references).cells)
+    assert not scores_of(test.grade(scenes, endless, references))
     assert len(test.figure(scenes, references.oracle, references).panels) == 3
 
 
@@ -100,11 +101,8 @@ def test_who_knows_the_law_finds_the_friction() -> None:
     whole = engine.observe(None, history, seed=0)
     best = engine.frictions[whole.evidence.argmax(1)]
     assert np.corrcoef(best, scenes["friction"])[0, 1] > 0.9
-    parts = [replace(history, observations={n: v[:, rows] for n, v in history.observations.items()}, actions={},
-                     observed={}) for rows in (slice(None, 6), slice(6, None))]  # fmt: skip
-    pushes = history.actions["push"]
-    first = engine.observe(None, replace(parts[0], actions={"push": pushes[:, :5]}), seed=0)
-    folded = engine.observe(first, replace(parts[1], actions={"push": pushes[:, 5:]}), seed=0)
+    first, rest = split(history, 6)
+    folded = engine.observe(engine.observe(None, first, seed=0), rest, seed=0)
     np.testing.assert_allclose(folded.evidence, whole.evidence, atol=1e-8)
 
 

@@ -5,57 +5,46 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from exam.tests.altered import Altered
+from exam.tests.grading import examine, score_of
 
 from worldline.audit.baselines import as_world
-from worldline.audit.grades import Grade, Score, Verdict
+from worldline.audit.grades import Verdict
 from worldline.audit.queries import unpacked
 from worldline.audit.verdicts import verdict_of
 from worldline.engines.base import Engine
-from worldline.episode import Arrays, Episode
+from worldline.episode import Arrays
 from worldline.errors import UnreadableError
-from worldline.labs.playing import explore, replay
+from worldline.labs.playing import replay
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.influence import MAX_GAP, MIN_EFFECT, InfluenceTest, leaks
 from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.references.lab_oracle import oracle_of
 from worldline_exam.scenes.pusher import CONTACT, block_distance, make_lab
-from worldline_exam.self_check import Examined, examine, graded
+from worldline_exam.self_check import Examined, graded
 
 SMALL = InfluenceTest(num_scenes=40, num_steps=12)
 NOTHING = References(oracle={}, must_fail={})
-
-
-def logs_of(test: InfluenceTest, num: int = 12) -> dict[str, list[Episode]]:
-    (dataset,) = test.datasets()
-    lab = dataset.make_lab()
-    return {dataset.name: [explore(lab, seed, 30) for seed in range(num)]}
 
 
 def asked(test: InfluenceTest, engine: Engine, scenes: Arrays) -> Arrays:
     return test.ask({test.datasets()[0].name: as_world(engine)}, scenes)
 
 
-def block_score(grade: Grade) -> Score:
-    (cell,) = grade.cells
-    assert cell.score is not None
-    return cell.score
-
-
 @pytest.fixture(scope="module")
 def small() -> Examined:
-    return examine(SMALL, 5, logs_of(SMALL))
+    return examine(SMALL, 5, 12, 30)
 
 
 def test_the_small_test_holds(small: Examined) -> None:
     assert small.flaws == ()
-    assert block_score(small.oracle).value == 1
+    assert score_of(small.oracle).value == 1
     assert verdict_of(small.oracle) is Verdict.PASS
 
 
 def test_models_that_must_fail_score_chance_by_themselves(small: Examined) -> None:
     """Whatever the condition says of them."""
     for name in ("equal sensitivity", "action-blind", "nearness alone"):
-        assert abs(block_score(small.must_fail[name]).value) < 0.1, name
+        assert abs(score_of(small.must_fail[name]).value) < 0.1, name
         assert verdict_of(small.must_fail[name]) is not Verdict.PASS
 
 
@@ -77,11 +66,10 @@ def test_who_tells_influence_without_an_effect_makes_the_test_void(small: Examin
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool) -> None:
-    test = InfluenceTest(pool=pool)
     for seed in (1, 2):
-        found = examine(test, seed, logs_of(test))
+        found = examine(InfluenceTest(pool=pool), seed, 12, 30)
         assert found.flaws == ()
-        assert all(block_score(grade).value < 0.05 for grade in found.must_fail.values())
+        assert all(score_of(grade).value < 0.05 for grade in found.must_fail.values())
 
 
 def test_couples_share_actions_and_gap_and_differ_in_influence(small: Examined) -> None:
@@ -138,14 +126,14 @@ def test_other_planted_faults_are_noticed(small: Examined) -> None:
     scenes, right = small.scenes, dict(small.references.oracle)
     shuffled = {name: np.roll(value, 1, 0) for name, value in right.items()}
     grade = SMALL.grade(scenes, shuffled, NOTHING)
-    assert block_score(grade).high < 0
+    assert score_of(grade).high < 0
     assert not any(one.met for one in grade.conditions)
     swapped = {
         f"{group}.{name}": right[f"{group}.{other}"]
         for group in ("first", "second", "changed")
         for name, other in zip(STATE, ("block_position", "pusher_position", "block_angle"), strict=True)
     }
-    assert block_score(SMALL.grade(scenes, swapped, NOTHING)).value < 0.5
+    assert score_of(SMALL.grade(scenes, swapped, NOTHING)).value < 0.5
 
 
 def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
@@ -155,7 +143,7 @@ def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
     wrong["second.block_position"] = right["first.block_position"]
     wrong["changed.block_position"] = wrong["first.block_position"]
     grade = SMALL.grade(small.scenes, wrong, NOTHING)
-    assert block_score(grade).value == 1
+    assert score_of(grade).value == 1
     assert [one.met for one in grade.conditions] == [True, False]
     assert verdict_of(grade) is Verdict.INCONCLUSIVE
 
@@ -164,11 +152,6 @@ def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) 
     blind = Altered(inner=oracle_of(make_lab(Pool.REPORT)), tells=("pusher_position",))
     with pytest.raises(UnreadableError, match="block_position"):
         asked(SMALL, blind, small.scenes)
-
-
-def test_stored_answers_are_graded_alike(small: Examined) -> None:
-    kept = {name: np.array(value) for name, value in small.references.oracle.items()}
-    assert SMALL.grade(small.scenes, kept, small.references) == small.oracle
 
 
 def test_its_picture_shows_who_is_told_apart(small: Examined) -> None:

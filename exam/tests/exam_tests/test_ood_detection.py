@@ -88,10 +88,16 @@ def test_each_table_is_tilted_its_own_way() -> None:
     assert np.linalg.norm(ways.mean(0)) < 0.5
 
 
-def test_who_is_told_the_kind_ranks_better_than_who_is_told_of_a_change() -> None:
+def ranked() -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray]:
+    """Errors that grow with the kind, at two levels."""
     rng = np.random.default_rng(0)
     level, kind = np.repeat([0, 1], 120), np.tile(np.arange(120) % 6 - 1, 2)
     error = np.exp(0.3 * kind + 0.2 * rng.standard_normal(240))
+    return rng, level, kind, error
+
+
+def test_who_is_told_the_kind_ranks_better_than_who_is_told_of_a_change() -> None:
+    rng, level, kind, error = ranked()
     reference_rank = lost._reference_rank(error, level, kind)
     every = np.ones((1, 240))
     assert lost._ranking(reference_rank, error, reference_rank, level)(every)[0] == pytest.approx(1, abs=0.01)
@@ -102,9 +108,7 @@ def test_who_is_told_the_kind_ranks_better_than_who_is_told_of_a_change() -> Non
 
 
 def test_errors_that_are_no_numbers_are_not_ranked() -> None:
-    rng = np.random.default_rng(0)
-    level, kind = np.repeat([0, 1], 120), np.tile(np.arange(120) % 6 - 1, 2)
-    error = np.exp(0.3 * kind + 0.2 * rng.standard_normal(240))
+    _, level, kind, error = ranked()
     reference_rank = lost._reference_rank(error, level, kind)
     error[kind < 0] = np.nan
     assert np.isnan(lost._ranking(reference_rank, error, reference_rank, level)(np.ones((3, 240)))).all()

@@ -84,14 +84,6 @@ def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
     assert np.abs(place).max() < FIELD
 
 
-def test_options_change_one_thing() -> None:
-    lab = Collision()
-    drawn = replay(lab, 3, {"push": pushes(0, 5)})
-    other = replay(lab, 3, {"push": pushes(0, 5)}, {"left_velocity": [0.0]})
-    for name in ("left_position", "right_position", "right_velocity"):
-        np.testing.assert_array_equal(drawn.observations[name][0], other.observations[name][0])
-
-
 def test_pictures_show_both_balls() -> None:
     lab = Collision(pictures=True)
     picture = lab.reset(seed=0, options={"left_position": [-5.0], "right_position": [6.0]})[0]["camera"].astype(int)

@@ -69,11 +69,7 @@ def integrated(lab: Containers, place: np.ndarray, speed: np.ndarray, tilt: np.n
 )
 @pytest.mark.parametrize(("substeps", "within"), [(containers.SUBSTEPS, 6e-3), (300, 2e-4)])
 def test_a_step_solves_the_equations(
-    places: list[list[float]],
-    speeds: list[list[float]],
-    substeps: int,
-    within: float,
-    monkeypatch: pytest.MonkeyPatch,
+    places: list[list[float]], speeds: list[list[float]], substeps: int, within: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(containers, "SUBSTEPS", substeps)
     lab, tilt = Containers(), np.array([0.4, -0.3])

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import worldline
 from worldline.errors import InputError
 from worldline.labs.playing import explore, replay
 from worldline_exam.labs.delayed_actuator import AMBIENT, GAIN, LAGS, SETTLED, DelayedActuator, use_valves
@@ -99,14 +96,6 @@ def test_the_camera_shows_valves_that_act_at_once() -> None:
     valves = np.linspace(0, 1, 5, dtype=np.float32)
     shown = lab.step({"valves": valves})[0]
     np.testing.assert_array_equal(shown["camera"], lab.drawn({**shown, "valves": valves}))
-
-
-def test_a_store_can_be_recorded(tmp_path: Path) -> None:
-    store = worldline.record("delayed-actuator", tmp_path / "logs", num_episodes=2, max_steps=12, seed=0)
-    episode = store.episode(1)
-    assert episode.seed is not None
-    twin = replay(DelayedActuator(), episode.seed, episode.actions)
-    np.testing.assert_array_equal(twin.observations["temperatures"], episode.observations["temperatures"])
 
 
 def test_lags_that_are_not_whole_are_refused() -> None:

@@ -16,11 +16,7 @@ from worldline_exam.labs.elastic_pucks import ElasticPucks
 from worldline_exam.labs.pendulum import Pendulum
 from worldline_exam.labs.two_bodies import TwoBodies
 
-LABS: dict[str, Callable[..., Driven]] = {
-    "pendulum": Pendulum,
-    "two-bodies": TwoBodies,
-    "elastic-pucks": ElasticPucks,
-}
+LABS: dict[str, Callable[..., Driven]] = {"pendulum": Pendulum, "two-bodies": TwoBodies, "elastic-pucks": ElasticPucks}
 SEEDS = st.integers(0, 2**31)
 every_lab = pytest.mark.parametrize("name", LABS)
 

@@ -28,14 +28,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "delayed-actuator": {"lags": (3, 1, 0, 2, 9), "fade": 0.5},
     "elastic-pucks": {"masses": (1.0, 2.0), "radii": (0.2, 0.3)},
     "fleet": {"motor_effect": 0.5, "wind_effect": 2.0, "noise": 0.1},
-    "gusty-puck": {
-        "friction": (0.4, 3.0),
-        "gust": 0.2,
-        "mass": 0.6,
-        "spring": 0.7,
-        "tilt": (0.1, 0.0),
-        "speed": 1.5,
-    },
+    "gusty-puck": {"friction": (0.4, 3.0), "gust": 0.2, "mass": 0.6, "spring": 0.7, "tilt": (0.1, 0.0), "speed": 1.5},
     "hidden-mover": {"drag": 0.5, "bounce": 0.3, "mass": 1.5, "half_side": 1.2},
     "lamp": {"effect": -2.0, "noise": 0.3},
     "occluder": {"half_screen": 0.25, "shade": 0.5, "depth": 0.4},
@@ -144,6 +137,21 @@ def test_hidden_causes_are_those_of_the_seed(name: str) -> None:
     lab = made(name)
     explore(lab, 4, 3)
     assert lab.hidden(5) == made(name).hidden(5) != lab.hidden(6)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("collision", "left_velocity", [0.0]),
+        ("parabola", "gravity", [9.0]),
+        ("pusher-block", "block_position", [0.1, -0.2]),
+    ],
+)
+def test_an_option_changes_one_thing(name: str, option: str, value: list[float]) -> None:
+    drawn, moved = (made(name).reset(seed=3, options=options)[0] for options in (None, {option: value}))
+    np.testing.assert_allclose(moved[option], value, atol=1e-7)
+    for other in drawn.keys() - {option}:
+        np.testing.assert_array_equal(moved[other], drawn[other])
 
 
 @pytest.mark.parametrize("name", CALM)

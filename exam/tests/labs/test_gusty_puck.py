@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import worldline
 from worldline.engines.simulator import SimulatorEngine
+from worldline.labs.playing import explore, replay, stacked
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.local import LocalWorld
 from worldline_exam.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, TABLE, GustyPuck, GustyPuckExplorer, explored
@@ -19,9 +20,8 @@ SEEDS = st.integers(0, 2**31)
 
 def run(lab: GustyPuck, seed: int, pushes: np.ndarray, **options: object) -> np.ndarray:
     """Positions and velocities [T + 1, 2, 2]."""
-    seen = [lab.reset(seed=seed, options=options)[0]]
-    seen += [lab.step({"push": push})[0] for push in pushes]
-    return np.array([[one["puck_position"], one["puck_velocity"]] for one in seen], dtype=float)
+    seen = replay(lab, seed, {"push": pushes}, options).observations
+    return np.stack([seen["puck_position"], seen["puck_velocity"]], 1).astype(float)
 
 
 def pushes_of(seed: int, num_steps: int) -> np.ndarray:
@@ -90,16 +90,6 @@ def test_gusts_do_not_depend_on_what_is_done(seed: int) -> None:
     assert np.abs(run(lab, seed, first) - run(still, seed, first)).max() > 0.01
 
 
-def test_options_change_one_thing() -> None:
-    pushes, lab = pushes_of(0, 10), GustyPuck()
-    drawn = lab.hidden(3)["friction"]
-    np.testing.assert_array_equal(run(lab, 3, pushes), run(lab, 3, pushes, friction=drawn))
-    slow = run(lab, 3, pushes, friction=drawn + 1)
-    np.testing.assert_array_equal(slow[0], run(lab, 3, pushes)[0])
-    assert np.abs(slow - run(lab, 3, pushes)).max() > 0.05
-    np.testing.assert_array_equal(run(lab, 3, pushes, position=[1.0, 2.0])[0, 0], [1.0, 2.0])
-
-
 def test_frictions_and_starts_are_as_spread_as_they_say() -> None:
     lab = GustyPuck(friction=(3.0, 4.0))
     frictions = [lab.hidden(seed)["friction"] for seed in range(300)]
@@ -110,17 +100,8 @@ def test_frictions_and_starts_are_as_spread_as_they_say() -> None:
 
 def test_the_path_stays_as_spread_as_it_was() -> None:
     """So that bands calibrated at one time hold at another."""
-    ends = []
-    for seed in range(150):
-        lab, rng = GustyPuck(), np.random.default_rng((1, seed))
-        policy, (shown, _) = lab.explorer(), lab.reset(seed=seed)
-        policy.reset(rng)
-        path = []
-        for _ in range(90):
-            shown = lab.step(policy.act(shown, rng))[0]
-            path.append([shown["puck_position"], shown["puck_velocity"]])
-        ends.append(path)
-    spread = np.array(ends).std((0, 3))
+    paths = stacked([explore(GustyPuck(), seed, 90) for seed in range(150)]).observations
+    spread = np.stack([paths["puck_position"], paths["puck_velocity"]], 2)[:, 1:].std((0, 3))
     np.testing.assert_allclose(spread[60:].mean(0), START_SPREAD, rtol=0.15)
     np.testing.assert_allclose(spread[:10].mean(0), START_SPREAD, rtol=0.15)
 

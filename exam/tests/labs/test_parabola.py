@@ -8,10 +8,6 @@ from worldline.labs.playing import explore, replay
 from worldline_exam.labs.parabola import FAST, FIELD, MAX_LIFT, SLOW, STEP_S, STRONG, Parabola
 
 
-def lifts(seed: int, num_steps: int) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-MAX_LIFT, MAX_LIFT, (num_steps, 1)).astype(np.float32)
-
-
 @settings(max_examples=30)
 @given(st.floats(-3, 3), st.floats(0.5, 6), st.floats(0, 5), st.floats(0, 0.9))
 def test_under_a_steady_lift_the_path_is_the_parabola(
@@ -45,14 +41,6 @@ def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
     assert place[..., 0].max() < FIELD
     lift = np.array([one.actions["lift"] for one in episodes])
     assert 0.4 * MAX_LIFT < lift.std() < 0.7 * MAX_LIFT
-
-
-def test_options_change_one_thing() -> None:
-    lab = Parabola()
-    drawn, heavy = (replay(lab, 3, {"lift": lifts(0, 5)}, options) for options in (None, {"gravity": [9.0]}))
-    for name in ("ball_position", "ball_velocity"):
-        np.testing.assert_array_equal(drawn.observations[name][0], heavy.observations[name][0])
-    assert heavy.observations["ball_position"][-1, 1] < drawn.observations["ball_position"][-1, 1]
 
 
 def test_pictures_show_the_ball_and_gravity() -> None:

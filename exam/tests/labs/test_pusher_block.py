@@ -160,14 +160,6 @@ def test_a_turned_block_is_laid_flat_by_a_wall() -> None:
     assert abs(np.arctan2(*shown["block_angle"][::-1])) < 0.05
 
 
-def test_options_change_one_thing() -> None:
-    lab = PusherBlock()
-    plain, moved = lab.reset(seed=4)[0], lab.reset(seed=4, options={"block_position": [0.1, -0.2]})[0]
-    np.testing.assert_array_equal(plain["pusher_position"], moved["pusher_position"])
-    np.testing.assert_array_equal(plain["block_angle"], moved["block_angle"])
-    np.testing.assert_allclose(moved["block_position"], [0.1, -0.2], atol=1e-7)
-
-
 def test_the_explorer_pushes_often_and_everywhere() -> None:
     lab = PusherBlock()
     paths = [explore(lab, seed, 50) for seed in range(20)]

@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import worldline
-from worldline.engines.simulator import SimulatorEngine
 from worldline.labs.drawing import BLUE
-from worldline.planning.planners.cem import CrossEntropy
-from worldline.world.local import LocalWorld
+from worldline.labs.playing import replay
 from worldline_exam.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
 
 SEEDS = st.integers(0, 2**31)
@@ -19,9 +17,7 @@ SEEDS = st.integers(0, 2**31)
 
 def run(lab: Wind, seed: int, motors: np.ndarray, **options: object) -> np.ndarray:
     """Positions [T + 1]."""
-    seen = [lab.reset(seed=seed, options=options)[0]]
-    seen += [lab.step({"motor": motor})[0] for motor in motors]
-    return np.array([one["boat_position"][0] for one in seen], dtype=float)
+    return replay(lab, seed, {"motor": motors}, options).observations["boat_position"][:, 0].astype(float)
 
 
 def motors_of(seed: int, num_steps: int) -> np.ndarray:
@@ -103,18 +99,6 @@ def test_what_is_expected_is_the_mean_over_noise() -> None:
     shown = {"boat_position": np.array([[1.0]], np.float32)}
     due = lab.expected(shown, {"motor": motors[None]}, {"wind": np.array([0.7])})["boat_position"]
     np.testing.assert_allclose(paths.mean(0), due[0, :, 0], atol=5 * paths.std(0).max() / 20)
-
-
-def test_a_simulator_of_it_answers_what_if_with_the_twin(tmp_path: Path) -> None:
-    store = worldline.record("wind", tmp_path / "logs", num_episodes=1, max_steps=12, seed=0)
-    episode, lab = store.episode(0), Wind()
-    assert episode.seed is not None
-    world = LocalWorld(SimulatorEngine(make_environment=Wind, schema=lab.schema), None, CrossEntropy())
-    others = motors_of(1, 7)
-    found = world.what_if(episode, 3, {"motor": others})
-    twin = run(lab, episode.seed, np.concatenate([episode.actions["motor"][:3], others]))
-    assert found.abduction == "full"
-    np.testing.assert_array_equal(found.signals["boat_position"][:, 0], twin[4:11].astype(np.float32))
 
 
 def test_the_camera_shows_where_the_boat_is_and_can_draw_it_again() -> None:

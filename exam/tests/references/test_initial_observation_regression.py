@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from exam.tests.grading import split
 
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
@@ -29,10 +30,7 @@ def fitted(terms: Terms, when: When, late: int = 0) -> InitialObservationRegress
 
 def told(engine: InitialObservationRegression, length: int, num_steps: int = 6, versions: int = 2) -> Arrays:
     shown = stacked(logs())
-    history = History(
-        observations={name: value[:, :length] for name, value in shown.observations.items()},
-        actions={name: value[:, : length - 1] for name, value in shown.actions.items()},
-    )
+    history, _ = split(History(observations=shown.observations, actions=shown.actions), length)
     belief = engine.observe(None, history, seed=0)
     future = Future(actions={"push": np.zeros((len(logs()), versions, num_steps, 1), np.float32)})
     return engine.imagine(belief, future, num_samples=3, seed=0).signals

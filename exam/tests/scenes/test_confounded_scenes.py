@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from exam.tests.grading import split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,17 +92,10 @@ def test_sailors_that_are_fitted_find_the_slopes_that_can_be_found(episodes: lis
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 5))
-def test_a_sailor_that_sees_step_by_step_believes_the_same(seed: int, split: int) -> None:
+def test_a_sailor_that_sees_step_by_step_believes_the_same(seed: int, at: int) -> None:
     sailor, episode = ConfoundedOracle.lawful(LAB, 7), stacked([explore(LAB, seed, 6)])
     whole = History(observations=episode.observations, actions=episode.actions)
-    first = History(
-        observations={k: v[:, :split] for k, v in whole.observations.items()},
-        actions={k: v[:, : split - 1] for k, v in whole.actions.items()},
-    )
-    rest = History(
-        observations={k: v[:, split:] for k, v in whole.observations.items()},
-        actions={k: v[:, split - 1 :] for k, v in whole.actions.items()},
-    )
+    first, rest = split(whole, at)
     future = Future(actions={boat.motor: np.full((1, 2, 3, 1), 0.5, np.float32) for boat in BOATS})
     due = sailor.imagine(sailor.observe(None, whole, seed=0), future, num_samples=1, seed=0).signals
     belief = sailor.observe(sailor.observe(None, first, seed=0), rest, seed=0)

@@ -170,10 +170,7 @@ def test_a_server_that_takes_no_response_format_gets_none() -> None:
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(
-    server: ChatServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "t.jsonl"
@@ -291,11 +288,7 @@ def test_threads_that_ask_the_same_share_one_answer() -> None:
 
 
 def test_what_an_answer_costs_is_measured(server: ChatServer) -> None:
-    prices = {
-        "price_per_million_input_tokens": 10.0,
-        "price_per_million_output_tokens": 100.0,
-        "currency": "EUR",
-    }
+    prices = {"price_per_million_input_tokens": 10.0, "price_per_million_output_tokens": 100.0, "currency": "EUR"}
     chat = chat_of(server, endpoint=prices)
     assert chat.measured() is None
     chat.answers([ask(chat)], read)

@@ -77,33 +77,24 @@ def test_it_is_an_engine(temperature: float, server: ChatServer, monkeypatch: py
     check_engine(engine, TOY.episodes(4, 12, seed=2), horizon=3, num_samples=2)
 
 
-def test_a_calibrated_world_over_it_keeps_the_contract(server: ChatServer) -> None:
-    engine = engine_of(server)
-    calibration = calibrate(engine, TOY.episodes(24, 5, seed=4), horizon=2, num_windows=1, seed=0)
+@pytest.mark.parametrize(
+    ("temperature", "num", "held"),
+    [(0.0, 24, 10), pytest.param(1.0, 20, 12, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+)
+def test_a_calibrated_world_over_it_keeps_the_contract(
+    server: ChatServer, temperature: float, num: int, held: int
+) -> None:
+    engine = engine_of(server, temperature=temperature)
+    calibration = calibrate(engine, TOY.episodes(num, 5, seed=4), horizon=2, num_windows=1, seed=0)
     world = LocalWorld(engine, calibration, Shooting(num_candidates=16))
     goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
-    check_world(world, TOY.episodes(10, 6, seed=5), goal, horizon=2, num_calibration=calibration.num_episodes)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_calibrated_world_over_one_that_draws_keeps_the_contract(server: ChatServer) -> None:
-    engine = engine_of(server, temperature=1.0)
-    calibration = calibrate(engine, TOY.episodes(20, 5, seed=4), horizon=2, num_windows=1, seed=0)
-    world = LocalWorld(engine, calibration, Shooting(num_candidates=16))
-    goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
-    check_world(world, TOY.episodes(12, 6, seed=5), goal, horizon=2, num_calibration=calibration.num_episodes)
+    check_world(world, TOY.episodes(held, 6, seed=5), goal, horizon=2, num_calibration=calibration.num_episodes)
 
 
 def test_it_tells_what_the_model_knows(server: ChatServer) -> None:
     engine, push = engine_of(server, context=4), pushes(1, 1, 6)
     episode = TOY.episodes(1, 10, seed=0)[0]
-    past = episode.history(3, 4)
-    history = History(
-        observations={name: value[None] for name, value in past.observations.items()},
-        actions={name: value[None] for name, value in past.actions.items()},
-        exogenous={name: value[None] for name, value in past.exogenous.items()},
-    )
+    history = History.stack([episode.history(3, 4)])
     found = engine.imagine(engine.observe(None, history, seed=0), future(push), num_samples=5, seed=0).signals
     assert set(found) == {"position"}
     due, position = [], episode.observations["position"][3]

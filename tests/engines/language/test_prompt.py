@@ -26,14 +26,7 @@ GEAR = Signal(
 def test_signals_are_described_without_what_is_not_known() -> None:
     told = describe_signals([BOUNDED, vector(unit="?", components=("x", "y"), entity="cart", period=360.0), GEAR])
     assert told == [
-        {
-            "name": "x",
-            "role": "observation",
-            "unit": "m",
-            "size": 2,
-            "low": [0.0, None],
-            "high": [10.0, None],
-        },
+        {"name": "x", "role": "observation", "unit": "m", "size": 2, "low": [0.0, None], "high": [10.0, None]},
         {"name": "x", "role": "observation", "entity": "cart", "size": 2, "components": ["x", "y"], "period": 360.0},
         {"name": "gear", "role": "observation", "num_values": 3, "labels": ["park", "low", "high"]},
     ]

@@ -48,6 +48,12 @@ def law() -> ConservedQuantity:
     return ConservedQuantity(states=[slice(0, 2), slice(2, 4), slice(4, 5)], inputs=[slice(0, 2)])
 
 
+def fitted(values: Tensor, push: Tensor, predicted: Tensor, room: Tensor | None = None) -> ConservedQuantity:
+    found = law()
+    found.fit(values, push, predicted, ROOM if room is None else room)
+    return found
+
+
 def shrunk(values: Tensor) -> Tensor:
     """What a mean of many ways looks like."""
     return values[:, 1:] * torch.tensor([0.6, 0.6, 0.6, 0.6, 1.0])
@@ -64,8 +70,7 @@ def total(values: Tensor, mass: float) -> Tensor:
 @given(mass=st.floats(0.4, 3.0), damped=st.booleans())
 def test_the_weights_of_what_is_conserved_are_found(mass: float, damped: bool) -> None:
     values, push = world(mass, damped=damped)
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     assert found.found
     first, second, _ = found.weight.tolist()
     assert second / first == pytest.approx(mass, rel=0.03)
@@ -76,8 +81,7 @@ def test_the_weights_of_what_is_conserved_are_found(mass: float, damped: bool) -
 @pytest.mark.parametrize("damped", [False, True])
 def test_a_step_is_set_on_what_the_law_says(damped: bool) -> None:
     values, push = world(2.0, damped=damped)
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     after = found(values[:, 0], push[:, 0], 0.7 * values[:, 1], ROOM)
     off, before = (
         total(after, 2.0) - total(values[:, 1], 2.0),
@@ -91,8 +95,7 @@ def test_a_step_is_set_on_what_the_law_says(damped: bool) -> None:
 
 def test_only_what_may_be_off_is_moved() -> None:
     values, push = world(2.0)
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     after = found(values[:, 0], push[:, 0], 0.9 * values[:, 1], torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]))
     torch.testing.assert_close(after[:, :2], 0.9 * values[:, 1, :2])
     assert (after[:, 2:4] - 0.9 * values[:, 1, 2:4]).abs().amax() > 0.01
@@ -100,23 +103,20 @@ def test_only_what_may_be_off_is_moved() -> None:
 
 def test_there_is_no_law_where_predictions_are_right() -> None:
     values, push = world(2.0)
-    found = law()
-    found.fit(values, push, values[:, 1:], ROOM)
+    found = fitted(values, push, values[:, 1:])
     assert not found.found
 
 
 def test_there_is_no_law_where_lengths_change_at_random() -> None:
     values, push = world(2.0)
     values = values * torch.rand(values.shape[:2], generator=torch.Generator().manual_seed(1))[..., None]
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     assert not found.found
 
 
 def test_a_law_is_dropped_where_it_no_longer_helps() -> None:
     values, push = world(2.0)
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     assert found.found
     found.fit(values, push, values[:, 1:], ROOM)
     assert not found.found
@@ -126,8 +126,7 @@ def test_a_law_is_dropped_where_it_no_longer_helps() -> None:
 def test_units_do_not_matter(unit: float) -> None:
     values, push = world(2.0)
     values, push = unit * values, unit * push
-    found = law()
-    found.fit(values, push, shrunk(values), unit * ROOM)
+    found = fitted(values, push, shrunk(values), unit * ROOM)
     assert float(found.weight[1] / found.weight[0]) == pytest.approx(2.0, rel=0.03)
     after = found(values[:, 0], push[:, 0], 0.7 * values[:, 1], unit * ROOM)
     assert (total(after, 2.0) / total(values[:, 1], 2.0) - 1).abs().mean() < 0.1
@@ -137,23 +136,20 @@ def test_units_do_not_matter(unit: float) -> None:
 def test_what_the_law_misses_counts_over_the_whole_path(noise: float, is_law: bool) -> None:
     """With 0.06 it misses little in a step beside what predictions do, and at the end more than a tenth."""
     values, push = world(2.0, noise=noise)
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     assert found.found is is_law
 
 
 def test_too_few_steps_give_no_law() -> None:
     values, push = world(2.0, num=4)
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     assert not found.found
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1e6])
 def test_no_state_is_moved_out_of_bounds(size: float) -> None:
     values, push = world(2.0)
-    found = law()
-    found.fit(values, push, shrunk(values), ROOM)
+    found = fitted(values, push, shrunk(values))
     after = found(values[:, 0], push[:, 0], size * values[:, 1], ROOM)
     assert torch.isfinite(after).all()
     assert (after.abs() <= 3.4 * size * values[:, 1].abs() + 1e-12).all()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.models.windows import HEADING, LAMP, POSITION, seeded
 
 from worldline.errors import ConfigError
 from worldline.models.layers.batch_norm import BatchNorm
@@ -11,15 +12,10 @@ from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.schema import Kind, Role, Signal
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 48, 3))
-POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
-HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
-LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+
+
 SIGNALS = (POSITION, HEADING, LAMP)
 BATCH, LENGTH = 6, 5
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def camera(shape: tuple[int, int, int] = (32, 48, 3)) -> ImageEncoder:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from worldline.models.layers.linear_forecast import LinearForecast
 
 
-def oscillator(batch: int, steps: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def oscillator(batch: int, steps: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Positions [B, T + 1, 1] of a pushed spring, of which one position alone does not tell the velocity."""
     generator = torch.Generator().manual_seed(seed)
     push = torch.randn(batch, steps, 1, generator=generator)
@@ -18,10 +21,15 @@ def oscillator(batch: int, steps: int, seed: int = 0) -> tuple[torch.Tensor, tor
     return torch.stack(path, 1), push
 
 
+def fitted(path: Tensor, push: Tensor, observed: Tensor | None = None, **more: Any) -> LinearForecast:
+    net = LinearForecast(size=path.shape[2], num_inputs=1, **more)
+    net.fit(path, push, torch.ones(path.shape, dtype=torch.bool) if observed is None else observed)
+    return net
+
+
 def test_a_linear_world_is_foretold_exactly_from_two_steps() -> None:
     values, push = oscillator(64, 8)
-    net = LinearForecast(size=1, num_inputs=1, history=2)
-    net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
+    net = fitted(values, push, history=2)
     values, push = oscillator(8, 20, seed=1)
     past, now = net.begin(8, values.device), values[:, 0]
     for step in range(20):
@@ -33,8 +41,7 @@ def test_a_linear_world_is_foretold_exactly_from_two_steps() -> None:
 
 def test_with_one_step_known_the_best_guess_from_one_is_given() -> None:
     values, push = oscillator(4000, 4)
-    net = LinearForecast(size=1, num_inputs=1, history=3)
-    net.fit(values, push, torch.ones(4000, 5, 1, dtype=torch.bool))
+    net = fitted(values, push, history=3)
     change, past = net(values[:, 0], push[:, 0], net.begin(4000, values.device))
     rows = torch.cat([values[:, :-1], push, torch.ones_like(push)], -1).flatten(0, 1).double()
     due = torch.linalg.lstsq(rows, values.diff(dim=1).flatten(0, 1).double()).solution
@@ -46,17 +53,14 @@ def test_with_one_step_known_the_best_guess_from_one_is_given() -> None:
 def test_stretches_with_gaps_do_not_count() -> None:
     values, push = oscillator(64, 8)
     observed = torch.rand(64, 9, 1, generator=torch.Generator().manual_seed(0)) > 0.2
-    net, other = (LinearForecast(size=1, num_inputs=1, history=2) for _ in range(2))
-    net.fit(values, push, observed)
-    other.fit(values.where(observed, 1e3), push, observed)
+    net, other = (fitted(seen, push, observed, history=2) for seen in (values, values.where(observed, 1e3)))
     assert torch.equal(net.weight, other.weight)
     assert net.weight.any()
 
 
 def test_where_nothing_is_known_no_change_is_foretold() -> None:
     values, push = oscillator(4, 3)
-    net = LinearForecast(size=1, num_inputs=1, history=2)
-    net.fit(values, push, torch.zeros(4, 4, 1, dtype=torch.bool))
+    net = fitted(values, push, torch.zeros(4, 4, 1, dtype=torch.bool), history=2)
     change, _ = net(values[:, 0], push[:, 0], net.begin(4, values.device))
     assert not change.any()
 
@@ -82,9 +86,7 @@ def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
         values[:, step + 1] = 0.7 * values[:, step] + (push[:, step - 4] if step >= 4 else 0.0)
     observed = (torch.arange(21) % 3 != 0).expand(32, 21)
     seen = values.where(observed[..., None], 1e3)
-    whole, few = (LinearForecast(size=1, num_inputs=1, history=6, values=number) for number in (0, 1))
-    for net in (whole, few):
-        net.fit(seen, push, observed[..., None])
+    whole, few = (fitted(seen, push, observed[..., None], history=6, values=number) for number in (0, 1))
     rows = few.weight[5, :-1].unflatten(0, (6, 2))[..., 0]  # of the nearest step first: value, input
     due = torch.zeros(6, 2)
     due[0, 0], due[4, 1] = -0.3, 1.0
@@ -94,10 +96,8 @@ def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
 
 def test_as_many_values_as_steps_are_all_of_them() -> None:
     values, push = oscillator(64, 8)
-    nets = [LinearForecast(size=1, num_inputs=1, history=3, values=number) for number in (0, 3, 9)]
-    for net in nets:
-        net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
-        assert torch.equal(net.weight, nets[0].weight)
+    first, *others = (fitted(values, push, history=3, values=number) for number in (0, 3, 9))
+    assert all(torch.equal(net.weight, first.weight) for net in others)
 
 
 def test_a_leap_to_what_is_seen_is_no_speed() -> None:
@@ -132,9 +132,7 @@ def test_without_the_steps_that_it_misses_most_it_is_exact_between_contacts() ->
             beyond, -values[:, step + 1], values[:, step + 1]
         )
         speed = torch.where(beyond, -speed, speed)
-    whole, trimmed = (LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.4))
-    for net in (whole, trimmed):
-        net.fit(values, push, torch.ones(64, 41, 1, dtype=torch.bool))
+    whole, trimmed = (fitted(values, push, history=2, trim=share) for share in (0.0, 0.4))
     due = torch.tensor([0.9, 1.0, -0.9, 0.0, 0.0])
     torch.testing.assert_close(trimmed.weight[1, :, 0], due, rtol=1e-3, atol=1e-3)
     assert (whole.weight[1, :, 0] - due).abs().max() > 0.05
@@ -142,27 +140,20 @@ def test_without_the_steps_that_it_misses_most_it_is_exact_between_contacts() ->
 
 def test_trimming_leaves_a_linear_world_as_it_is() -> None:
     values, push = oscillator(64, 8)
-    nets = [LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.3)]
-    for net in nets:
-        net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
+    nets = [fitted(values, push, history=2, trim=share) for share in (0.0, 0.3)]
     torch.testing.assert_close(nets[1].weight[1], nets[0].weight[1], rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_missed_is_measured_and_the_network_measures_in_it() -> None:
     values, push = oscillator(256, 8)
-    everything = torch.ones(256, 9, 1, dtype=torch.bool)
-    exact = LinearForecast(size=1, num_inputs=1, history=3, values=2)
-    exact.fit(values, push, everything)
     noise = 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
-    blurred = LinearForecast(size=1, num_inputs=1, history=3, values=2)
-    blurred.fit(values + noise, push, everything)
+    exact, blurred = (fitted(seen, push, history=3, values=2) for seen in (values, values + noise))
     change = values.diff(dim=1).square().mean().sqrt()[None]
     assert exact.missed < 1e-4 * change
     assert 0.1 < blurred.missed < 0.3
     torch.testing.assert_close(blurred.unit(change), blurred.missed)
     torch.testing.assert_close(blurred.unit(0.5 * blurred.missed), 0.5 * blurred.missed)
-    whole = LinearForecast(size=1, num_inputs=1, history=2)
-    whole.fit(values, push, everything)
+    whole = fitted(values, push, history=2)
     torch.testing.assert_close(whole.unit(change), change)
 
 
@@ -173,24 +164,21 @@ def test_what_changes_only_while_not_all_is_observed_is_missed() -> None:
     values[..., 1] = torch.randn(64, 9, generator=torch.Generator().manual_seed(0))
     observed = torch.ones(64, 9, 2, dtype=torch.bool)
     observed[:, 4] = False
-    net = LinearForecast(size=2, num_inputs=1, history=1)
-    net.fit(values, push, observed)
+    net = fitted(values, push, observed, history=1)
     torch.testing.assert_close(net.missed[0], torch.tensor(1 / 7).sqrt(), rtol=1e-3, atol=1e-3)  # once in seven changes
-    whole = LinearForecast(size=2, num_inputs=1, history=1)
-    whole.fit(values[:, :4], push[:, :3], observed[:, :4])
+    whole = fitted(values[:, :4], push[:, :3], history=1)
     assert whole.missed[0] < 1e-6
 
 
 def test_as_many_steps_are_enough_as_something_takes_to_show() -> None:
     """What was done acts four steps later: five are enough, and one where it acts at once."""
     generator = torch.Generator().manual_seed(0)
-    push, everything = torch.randn(64, 30, 1, generator=generator), torch.ones(64, 31, 1, dtype=torch.bool)
+    push = torch.randn(64, 30, 1, generator=generator)
     for lag in (4, 0):
         values = torch.zeros(64, 31, 1)
         for step in range(30):
             values[:, step + 1] = 0.7 * values[:, step] + (push[:, step - lag] if step >= lag else 0.0)
-        net = LinearForecast(size=1, num_inputs=1, history=9)
-        net.fit(values, push, everything)
+        net = fitted(values, push, history=9)
         assert len(net.misses) == 9
         assert net.enough(values.diff(dim=1).square().mean().sqrt()[None], 0.02) == lag + 1
 

@@ -5,12 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models.windows import seeded
 
 from worldline.models.layers.sigreg import sigreg
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def misfit(latents: torch.Tensor, num_slices: int = 64, seed: int = 0) -> float:

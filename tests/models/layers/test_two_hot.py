@@ -26,15 +26,11 @@ def test_symexp_of_known_numbers() -> None:
 
 
 @given(arrays.arrays("float32", 5, elements=NUMBERS))
-def test_symexp_undoes_symlog(values: object) -> None:
+def test_symexp_undoes_symlog_and_is_undone_by_it(values: object) -> None:
     numbers = torch.as_tensor(values)
     torch.testing.assert_close(symexp(symlog(numbers)), numbers, rtol=1e-4, atol=1e-6)
-
-
-@given(arrays.arrays("float32", 5, elements=st.floats(-9, 9, width=32)))
-def test_symlog_undoes_symexp(values: object) -> None:
-    numbers = torch.as_tensor(values)
-    torch.testing.assert_close(symlog(symexp(numbers)), numbers, rtol=1e-4, atol=1e-6)
+    few = numbers / 1200  # within -9 and 9
+    torch.testing.assert_close(symlog(symexp(few)), few, rtol=1e-4, atol=1e-6)
 
 
 def test_bins_are_symmetric_and_even_after_symlog() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tests.planning.costs.rollouts import rollout_of
@@ -53,6 +53,7 @@ def test_labels_are_right_or_wrong() -> None:
     assert target_cost(imagined, {"gear": np.array([1])}, {"gear": 1.0}).tolist() == [[[[1.0, 1.0, 0.0]]]]
 
 
+@settings(max_examples=40)
 @given(values=vectors, target=arrays(np.float64, (2, 2), elements=numbers), scale=st.floats(0.1, 10))
 def test_cost_is_never_negative_and_zero_only_at_the_goal(values: np.ndarray, target: np.ndarray, scale: float) -> None:
     cost = target_cost(rollout(place=values), {"place": target}, {"place": scale})

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from tests.planning.planners.toys import free
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from worldline.errors import ConfigError, UnsupportedError
+from worldline.errors import UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
@@ -88,18 +87,3 @@ def test_proposals_become_choices() -> None:
 def test_planners_of_numbers_say_who_can_choose() -> None:
     with pytest.raises(UnsupportedError, match=r"components 1 to 3 .* 3 values.*'categorical'"):
         CrossEntropy().plan(walk, MIXED, batch=1, horizon=2, generator=torch.Generator())
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"num_candidates": 1}, "num_candidates 1"),
-        ({"num_iterations": 0}, "num_iterations 0"),
-        ({"num_elites": 65}, "num_elites 65"),
-        ({"momentum": 1.0}, "momentum 1"),
-        ({"deviation": 0.0}, "deviation 0"),
-    ],
-)
-def test_refuses_settings_that_make_no_sense(wrong: dict[str, float], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        replace(Categorical(), **wrong)

@@ -1,37 +1,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
-from tests.planning.planners.toys import kept_below_one, optimum, pushed_cart, solve
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.mppi import PathIntegral
 from worldline.planning.planners.population import Population, evaluated
-
-THOROUGH = PathIntegral(num_candidates=256, num_iterations=60, min_deviation=0.005, correlation=0.0, temperature=0.1)
 
 
 def population(cost: list[float], violation: list[float]) -> Population:
     space = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
     value = PlanCosts(cost=torch.tensor([cost]), violation=torch.tensor([violation]).float()[..., None])
     return evaluated(lambda _: value, space, torch.linspace(-1, 1, len(cost)).reshape(1, -1, 1, 1))
-
-
-def test_finds_the_optimum_of_a_linear_quadratic_problem() -> None:
-    pushes, least = optimum(6)
-    found = solve(THOROUGH, pushed_cart, 2.0, 6)
-    assert found.cost.item() == pytest.approx(least, rel=5e-3)
-    assert found.actions[0, :, 0] == pytest.approx(pushes, abs=0.05)
-
-
-def test_finds_the_best_of_what_a_constraint_allows() -> None:
-    found = solve(THOROUGH, kept_below_one, 1.0, 4)
-    assert found.violation.item() == 0
-    assert found.cost.item() == pytest.approx(4.0, rel=0.05)
 
 
 def test_weights_by_hand() -> None:
@@ -59,13 +41,3 @@ def test_what_has_no_finite_cost_has_no_weight() -> None:
 
 def test_equal_costs_weigh_alike() -> None:
     assert PathIntegral()._weight(population([2.0, 2.0], [0, 0])).tolist() == [[1.0, 1.0]]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"num_candidates": 1}, {"num_iterations": 0}, {"temperature": 0.0}, {"deviation": 0.0}, {"correlation": 1.0}],
-)
-def test_refuses_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
-    name, value = next(iter(wrong.items()))
-    with pytest.raises(ConfigError, match=f"{name} {value}"):
-        replace(PathIntegral(), **wrong)

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from tests.planning.planners.toys import Listening, optimum, pushed_cart, solve
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.predictive_sampling import PredictiveSampling
 
 
@@ -32,9 +29,3 @@ def test_each_population_varies_the_best_so_far() -> None:
         seen = torch.cat(cost.asked[:number], 1)
         best = seen[0, pushed_cart(seen).cost[0].argmin()]
         assert cost.asked[number][0].mean(0) == pytest.approx(best, abs=0.06)
-
-
-@pytest.mark.parametrize("wrong", [{"num_candidates": 0}, {"num_iterations": 0}, {"num_knots": 0}, {"deviation": 0.0}])
-def test_refuses_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} 0"):
-        replace(PredictiveSampling(), **wrong)

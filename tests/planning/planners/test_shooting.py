@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.shooting import Shooting
 
@@ -42,9 +41,3 @@ def test_keeps_the_best_of_all_chunks() -> None:
     found = plan(Shooting(num_candidates=50, chunk=7), asked)
     drawn = torch.cat(asked, 1)
     assert torch.equal(found[0], drawn[0, drawn[0].sum((1, 2)).argmin()])
-
-
-@pytest.mark.parametrize("wrong", [{"num_candidates": 0}, {"chunk": 0}])
-def test_refuses_settings_that_make_no_sense(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        Shooting(**wrong)
