@@ -218,11 +218,15 @@ def test_idle_connections_up_to_the_limit_leave_room() -> None:
             stack.enter_context(found.connect(b"GET /"))
         with found.connect(HEALTH) as further:
             assert status_of(further) == 503
+        for _ in range(found.service.limits.queue + found.service.limits.batch):
+            with found.connect(HEAD + b"\r\n") as further:
+                assert status_of(further) == 503  # none of them keeps a place in the queue
         stack.close()
         until_s = time.monotonic() + HANG_S
         while time.monotonic() < until_s:
             with found.connect(HEALTH) as again:
                 if status_of(again) == 200:
+                    assert found.answers()
                     return
         pytest.fail("the connections are still counted")
 
@@ -255,6 +259,24 @@ def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn
         assert httpx.post(f"{found.url}/v1/worlds/toy:score", json={}, trust_env=False).status_code == 400
         go.set()
         assert [status_of(connection) for connection in running] == [200, 200, 200]
+
+
+def test_pipelined_calls_whose_client_leaves_keep_no_place() -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def wait(*_: Any, **__: Any) -> None:
+        entered.set()
+        assert go.wait(HANG_S)
+
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    with server(ScriptedWorld(wait), queue=2, batch=1) as found:
+        with found.connect(3 * request):
+            assert entered.wait(HANG_S)
+        go.set()
+        until_s = time.monotonic() + HANG_S
+        while found.service.admission._open["predict"]:
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
 
 
 def test_bodies_in_memory_have_a_common_limit() -> None:

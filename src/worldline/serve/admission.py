@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from worldline.serve.limits import Limits
@@ -37,7 +36,7 @@ class Admission:
         self._begins = False
 
     def enter(self, path: str, caller: str, app: ASGIApp) -> ASGIApp | None:
-        """The application for one request, which counts until it ends; None if the request is refused.
+        """The application for one request; None if the request is refused. It counts until it ends or is dropped.
 
         Args:
             path: of the request.
@@ -52,21 +51,9 @@ class Admission:
         if places.total() >= self._limit and max(places.values()) < places[caller] + 2:
             self._refused()
             return None
-        places[caller] += 1
-        return partial(self._run, app, places, caller)
+        return _Place(self, places, caller, app)
 
-    async def _run(
-        self, app: ASGIApp, places: Counter[str], caller: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        try:
-            await self._turn()
-            await app(scope, receive, send)
-        finally:
-            places[caller] -= 1
-            if not places[caller]:
-                del places[caller]
-
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
         """Lets one call begin per iteration of the event loop. Sockets are read in between, and refusals sent."""
         loop = asyncio.get_running_loop()
         if self._begins:
@@ -85,6 +72,37 @@ class Admission:
                 future.get_loop().call_soon(self._next)
                 return
         self._begins = False
+
+
+@final
+class _Place:
+    """An application that holds a place until it ends, or until the server drops it without a run.
+
+    The server drops it if the connection closes while an earlier request is answered, or beyond its own limits.
+    """
+
+    def __init__(self, admission: Admission, places: Counter[str], caller: str, app: ASGIApp) -> None:
+        self._admission, self._places, self._caller, self._app = admission, places, caller, app
+        self._is_held = True
+        places[caller] += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._admission.turn()
+            await self._app(scope, receive, send)
+        finally:
+            self._leave()
+
+    def __del__(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._is_held:
+            return
+        self._is_held = False
+        self._places[self._caller] -= 1
+        if not self._places[self._caller]:
+            del self._places[self._caller]
 
 
 @final

@@ -264,6 +264,7 @@ class TimedProtocol(HttpToolsProtocol):
             app = admitted or app
         self.app = app
         super().on_headers_complete()
+        self.app = self.config.loaded_app  # or this would hold the place of a request that the server dropped
 
     def _refuse(self) -> None:
         """Answers without an application, in one write; the body is dropped as it arrives."""
