@@ -231,9 +231,10 @@ class TimedProtocol(HttpToolsProtocol):
         self._begin(self._limits.header_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the timer."""
+        """Ends the timer, and drops the requests that wait."""
         self._end()
         super().connection_lost(exc)
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """Cuts off endless headers and trailers."""
