@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 
@@ -127,7 +128,7 @@ def main() -> None:
     del opening, server, bundle_io
     stub = (sys.executable, str(Path(__file__).with_name("job_stub.py")))
     settings = partial(jobs.JobSettings, command=stub, beat_s=0.1, lease_s=3.0)  # a kill is noticed soon
-    jobs.JobSettings = settings  # type: ignore[assignment,misc]
+    mock.patch.object(jobs, "JobSettings", settings).start()  # this process and its children end with it
     children = list[int]()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that nobody need wait for them
     for line in sys.stdin:

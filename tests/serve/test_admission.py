@@ -44,7 +44,7 @@ def test_a_verb_has_as_many_places_as_calls_that_wait_and_run() -> None:
 
 
 def test_a_caller_with_two_calls_fewer_gets_a_further_place() -> None:
-    admission = Admission(Limits(queue=2, batch=1))
+    admission = Admission(Limits(queue=2, batch=1), lambda: None)
     held = [admission.enter(PREDICT, caller, _nothing) for caller in ("a", "a", "b")]
     assert admission.enter(PREDICT, "b", _nothing) is None
     held += [admission.enter(PREDICT, caller, _nothing) for caller in ("c", "d")]
@@ -60,7 +60,7 @@ def test_a_place_is_free_after_an_answer_an_error_and_a_cancellation() -> None:
         await asyncio.Event().wait()
 
     async def run() -> None:
-        admission = Admission(Limits(queue=2, batch=1))
+        admission = Admission(Limits(queue=2, batch=1), lambda: None)
         answered, failed, left = (_run(admission.enter(PREDICT, "a", app)) for app in (_nothing, fail, wait))
         await asyncio.wait([answered, failed])
         assert isinstance(failed.exception(), ValueError)
@@ -76,7 +76,7 @@ def test_a_place_is_free_after_an_answer_an_error_and_a_cancellation() -> None:
 @pytest.mark.parametrize("cancelled", [(), (1,), (1, 2, 3)])
 def test_one_call_begins_per_iteration_of_the_loop(cancelled: tuple[int, ...]) -> None:
     async def run() -> None:
-        admission, begun = Admission(Limits()), list[int]()
+        admission, begun = Admission(Limits(), lambda: None), list[int]()
 
         async def app(scope: Any, *_: Any) -> None:
             begun.append(scope["number"])

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import deserialize
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 from tests.world.test_wire import difference
 
 from worldline.errors import InputError
@@ -55,9 +54,9 @@ def test_an_answer_names_its_tensors_and_holds_the_rest_as_json() -> None:
     forecast = Forecast(mean=X, low=None, high=None, horizon=3)
     answer = Prediction(signals={"x": forecast}, level=math.inf, trust=math.nan, calibrated=False)
     body = encode_answer(answer, pack_tensors)
-    [(name, tensor)] = deserialize(body)  # type: ignore[no-untyped-call]
-    assert (name, tensor["dtype"], tensor["shape"]) == ("/signals/x/mean", "F32", [2, 1])
-    assert bytes(tensor["data"]) == X.tobytes()
+    [(name, tensor)] = load(body).items()
+    assert (name, tensor.dtype, tensor.shape) == ("/signals/x/mean", np.float32, (2, 1))
+    assert tensor.tobytes() == X.tobytes()
     rest = json.loads(json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]["worldline"])
     assert rest["floats"] == {"/level": "Infinity", "/trust": "NaN"}
     assert rest["content"]["signals"]["x"] == {"mean": None, "low": None, "high": None, "horizon": 3, "samples": None}
@@ -103,7 +102,7 @@ WRONG = [
     (message({}, floats={"/episode": "nan"}), "Invalid enum value 'nan'"),
     (message({}, floats={"/episode": "NaN"}), "Expected `object`, got `float`"),
     (message({}, {"/episode": X}, floats={"/episode": "NaN"}), "already has a value"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "told"), WRONG, ids=[str(number) for number in range(len(WRONG))])

@@ -39,7 +39,7 @@ def small() -> Examined:
 @pytest.mark.parametrize("pool", list(Pool))
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("pixels", [False, True])
-def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int, pixels: bool) -> None:
+def test_the_oracle_holds_and_models_that_must_fail_do(pool: Pool, seed: int, pixels: bool) -> None:
     """In pictures too, where another question is asked."""
     found = examine(ArrowOfTimeTest(pool=pool, pixels=pixels), seed, logs_of(pool, pixels))
     assert found.flaws == ()

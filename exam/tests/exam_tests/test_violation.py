@@ -29,7 +29,7 @@ def examined(pool: Pool, seed: int) -> Examined:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool) -> None:
+def test_the_oracle_holds_and_models_that_must_fail_do(pool: Pool) -> None:
     found = examined(pool, 0)
     assert found.flaws == ()
     assert verdict_of(found.oracle) is Verdict.PASS

@@ -232,7 +232,7 @@ def _attempt(call: Callable[[], T]) -> T | BaseException:
     """The result of the call, or any error that it raised, because the caller must never notice it."""
     try:
         return call()
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # whoever asked records it
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # it is returned, and the caller records it
         return error
 
 

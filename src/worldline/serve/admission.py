@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from worldline.serve.limits import Limits
 from worldline.serve.problems import OverloadedError
+from worldline.serve.scheduler import may_displace
 from worldline.world.wire import VERBS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Admission:
         refused: called for each refused call.
     """
 
-    def __init__(self, limits: Limits, refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, limits: Limits, refused: Callable[[], None]) -> None:
         self._limit, self._refused = limits.queue + limits.batch, refused
         self._open = {verb: Counter[str]() for verb in VERBS}
         self._beginners = deque[asyncio.Future[None]]()
@@ -40,15 +41,14 @@ class Admission:
 
         Args:
             path: of the request.
-            caller: id of the caller, not checked. If all places are taken, a caller with at least two calls fewer than
-                another one gets a further place.
+            caller: id of the caller, not checked. If all places are taken, `may_displace` decides.
             app: answers the request.
         """
         world, _, verb = path.partition("?")[0].rpartition(":")
         if not world.startswith(_CALLS) or verb not in self._open:
             return app
         places = self._open[verb]
-        if places.total() >= self._limit and max(places.values()) < places[caller] + 2:
+        if places.total() >= self._limit and not may_displace(places, caller):
             self._refused()
             return None
         return _Place(self, places, caller, app)

@@ -66,7 +66,7 @@ class Upkeep:
         name = getattr(task, "__qualname__", "")
         try:
             await task()
-        except Exception as error:  # noqa: BLE001  # the service goes on
+        except Exception as error:  # noqa: BLE001  # it is logged, and the other tasks must still be done
             if name not in self._failing:
                 _logger.error("%s fails, and is repeated: %s", name, fault_text(error))
             self._failing.add(name)

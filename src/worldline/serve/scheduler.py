@@ -109,9 +109,9 @@ class Scheduler:
             f"{self._limits.queue} calls are waiting. Try again in {after_s:.0f} s, or send fewer at once.", after_s
         )
         counts = Counter(one.caller for one in queue)
-        [(busiest, most)] = counts.most_common(1)
-        if most < counts[caller] + 2:
+        if not may_displace(counts, caller):
             raise refused
+        [(busiest, _)] = counts.most_common(1)
         newest = max((one for one in queue if one.caller == busiest), key=lambda one: one.turn)
         queue.remove(newest)
         newest.future.set_exception(refused)
@@ -246,6 +246,16 @@ class Scheduler:
         if self._observe is not None:
             self._observe(lane, len(batch), took_s)
         self._start(lane)
+
+
+def may_displace(counts: Counter[str], caller: str) -> bool:
+    """Whether a caller gets a place although all are taken: another one has at least two calls more.
+
+    Args:
+        counts: calls by caller, not empty.
+        caller: id of the caller.
+    """
+    return max(counts.values()) >= counts[caller] + 2
 
 
 def stopping_error() -> UnavailableError:

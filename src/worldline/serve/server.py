@@ -103,7 +103,8 @@ def serve(
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     process = _Process(create_app(service, database, job_settings=job_settings, any_host=any_host), service)
-    # A full garbage collection would visit all objects of the libraries, in which time no call is answered (0.3 s).
+    # A full garbage collection would visit all objects of the libraries, and no call is answered meanwhile. How long it
+    # takes is in benchmarks/log/serve.md.
     gc.collect()
     gc.freeze()
     try:

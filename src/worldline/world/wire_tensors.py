@@ -97,7 +97,7 @@ def unpack_tensors(body: bytes) -> Message:
         text = msgspec.json.decode(body[8 : 8 + length], type=_Header).metadata.worldline
         check_version(msgspec.json.decode(text, type=MessageVersion).worldline)
         rest = msgspec.json.decode(text, type=_Rest)
-        tensors = deserialize(body)  # type: ignore[no-untyped-call]  # its stub has no types
+        tensors = deserialize(body)  # type: ignore[no-untyped-call]  # safetensors declares no types for it
     except (*DAMAGED, SafetensorError) as error:
         raise damage(error) from error
     for pointer, number in rest.floats.items():
